@@ -1,0 +1,102 @@
+//! The time, as a seam.
+//!
+//! The core is handed `now`; only the shell (services, hooks) holds a [`Clock`] and asks it. Tests hold a
+//! [`ManualClock`] and move it, so no test sleeps to let time pass. `clippy.toml` forbids `Instant::now` and
+//! `SystemTime::now` everywhere else.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+/// Tells the time, monotonic and wall.
+///
+/// Contract: [`now`](Clock::now) never steps back within a process; [`wall`](Clock::wall) may step either way at any
+/// moment and is only for people (timestamps in logs), never for measuring.
+pub trait Clock: Send + Sync {
+    /// The monotonic time.
+    fn now(&self) -> Instant;
+    /// The wall-clock time.
+    fn wall(&self) -> SystemTime;
+}
+
+/// The operating system's clocks.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
+
+#[expect(clippy::disallowed_methods, reason = "this is the one place that asks the system")]
+impl Clock for SystemClock {
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+
+    fn wall(&self) -> SystemTime {
+        SystemTime::now()
+    }
+}
+
+/// A clock that stands still until it is moved by [`advance`](ManualClock::advance). For tests.
+#[derive(Debug)]
+pub struct ManualClock {
+    start: Instant,
+    wall_start: SystemTime,
+    elapsed_nanos: AtomicU64,
+}
+
+impl ManualClock {
+    /// A clock that starts at the present moment.
+    pub fn new() -> Self {
+        ManualClock { start: SystemClock.now(), wall_start: SystemClock.wall(), elapsed_nanos: AtomicU64::new(0) }
+    }
+
+    /// Moves the clock forward by `step`, at most 584 years in all.
+    pub fn advance(&self, step: Duration) {
+        let nanos = u64::try_from(step.as_nanos()).unwrap_or(u64::MAX);
+        self.elapsed_nanos.fetch_add(nanos, Ordering::SeqCst);
+    }
+
+    fn elapsed(&self) -> Duration {
+        Duration::from_nanos(self.elapsed_nanos.load(Ordering::SeqCst))
+    }
+}
+
+impl Default for ManualClock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Clock for ManualClock {
+    fn now(&self) -> Instant {
+        self.start + self.elapsed()
+    }
+
+    fn wall(&self) -> SystemTime {
+        self.wall_start + self.elapsed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The contract, over both implementations.
+    fn never_steps_back(clock: &dyn Clock) {
+        let first = clock.now();
+        assert!((0..1000).all(|_| clock.now() >= first));
+    }
+
+    #[test]
+    fn clocks_never_step_back() {
+        never_steps_back(&SystemClock);
+        never_steps_back(&ManualClock::new());
+    }
+
+    #[test]
+    fn a_manual_clock_moves_only_when_told() {
+        let clock = ManualClock::new();
+        let (now, wall) = (clock.now(), clock.wall());
+        assert_eq!((clock.now(), clock.wall()), (now, wall));
+        clock.advance(Duration::from_millis(1500));
+        assert_eq!(clock.now() - now, Duration::from_millis(1500));
+        assert_eq!(clock.wall().duration_since(wall).ok(), Some(Duration::from_millis(1500)));
+    }
+}

@@ -1,0 +1,24 @@
+//! tollgate: an HTTP edge proxy on Pingora that balances load over health-checked backends.
+//!
+//! The modules stand on floors; a module imports only from floors below its own. `tests/floors.rs` reads the sources
+//! and fails when one does not, so this table cannot drift from the code.
+//!
+//! | floor | module | holds |
+//! |---|---|---|
+//! | 0 | [`clock`] | the time, as a seam |
+//! | 0 | [`route`] | host and path to pool name |
+//! | 1 | [`upstream`] | pools of backends, their health, and the selectors that choose among them |
+//! | 3 | [`proxy`] | the way of one request through Pingora's hooks, and every answer of our own |
+//! | 3 | [`telemetry`] | the access log and the event log |
+//! | 5 | [`config`] | what the file says, checked into what the server is built from |
+//! | 5 | [`server`] | building everything, services and their order, signals, drain |
+//! | 6 | [`cli`] | arguments and exit codes |
+
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod proxy;
+pub mod route;
+pub mod server;
+pub mod telemetry;
+pub mod upstream;

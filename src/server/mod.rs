@@ -1,0 +1,1 @@
+//! Building everything, services and their order, signals, drain.

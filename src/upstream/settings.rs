@@ -1,0 +1,136 @@
+//! What a pool is built from. Checked by `config` before it gets here, so nothing in it can be wrong.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+/// One pool of backends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolSettings {
+    /// Its name, unique among the pools.
+    pub name: String,
+    /// The rule that chooses a backend for each request.
+    pub balance: Balance,
+    /// The backends, in the order of the file; at least one.
+    pub backends: Vec<BackendSettings>,
+    /// How their health is found out.
+    pub health: HealthSettings,
+    /// Further attempts after the first, each on a backend not yet tried. Default 2.
+    pub retries: u32,
+    /// How a connection to a backend is held.
+    pub timeouts: Timeouts,
+}
+
+/// The time limits of an exchange with a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// To establish a connection. Default 1 s.
+    pub connect: Duration,
+    /// For each read; the wait for the first byte of the answer is one read. Default 30 s.
+    pub read: Duration,
+    /// For each write. Default 30 s.
+    pub write: Duration,
+    /// How long an idle connection is kept for reuse. Default 50 s; keep it below the backend's own keep-alive.
+    pub idle: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Timeouts {
+            connect: Duration::from_secs(1),
+            read: Duration::from_secs(30),
+            write: Duration::from_secs(30),
+            idle: Duration::from_secs(50),
+        }
+    }
+}
+
+/// One backend as the file names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackendSettings {
+    /// Where it is.
+    pub address: BackendAddress,
+    /// Its share of the requests relative to the others, 1 to 65,535. Default 1.
+    pub weight: NonZeroU32,
+}
+
+/// Where a backend is: an address, or a name that is resolved again and again.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum BackendAddress {
+    /// An IP address and port.
+    Socket(SocketAddr),
+    /// A host name and port. Each address that it resolves to is a backend of its own.
+    Name {
+        /// The host name.
+        host: String,
+        /// The port.
+        port: u16,
+    },
+}
+
+impl fmt::Display for BackendAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            BackendAddress::Socket(address) => address.fmt(f),
+            BackendAddress::Name { host, port } => write!(f, "{host}:{port}"),
+        }
+    }
+}
+
+/// The rule that chooses a backend for each request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Balance {
+    /// Smooth weighted round robin.
+    #[default]
+    RoundRobin,
+    /// Weighted random.
+    Random,
+    /// Fewest requests in flight per weight.
+    LeastConnections,
+}
+
+/// How the health of a pool's backends is found out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthSettings {
+    /// What a check does.
+    pub check: Check,
+    /// The time from one check of a backend to its next, give or take a tenth. Default 5 s.
+    pub interval: Duration,
+    /// The longest a check may take in all: connecting, asking, and reading the whole answer. Default 1 s.
+    pub timeout: Duration,
+    /// Checks in a row that must pass before a backend that is down is up again. Default 1.
+    pub healthy_threshold: NonZeroU32,
+    /// Checks in a row that must fail before a backend that is up is down. Default 2.
+    pub unhealthy_threshold: NonZeroU32,
+}
+
+impl Default for HealthSettings {
+    fn default() -> Self {
+        HealthSettings {
+            check: Check::Tcp,
+            interval: Duration::from_secs(5),
+            timeout: Duration::from_secs(1),
+            healthy_threshold: NonZeroU32::MIN,
+            unhealthy_threshold: NonZeroU32::MIN.saturating_add(1),
+        }
+    }
+}
+
+/// What a health check does.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Check {
+    /// Nothing: a backend is up unless requests fail to connect to it.
+    None,
+    /// Opens a TCP connection.
+    #[default]
+    Tcp,
+    /// Sends `GET path` over HTTP/1.1 and looks at the status.
+    Http {
+        /// The path (and query) to ask for.
+        path: String,
+        /// The statuses that count as healthy.
+        expect: RangeInclusive<u16>,
+    },
+}
