@@ -1,0 +1,117 @@
+use super::*;
+use crate::clock::{Clock, ManualClock};
+use crate::upstream::{BackendSettings, HealthSettings, Timeouts};
+
+fn pool(check: Check, addresses: &[&str]) -> Pool {
+    let backends = addresses
+        .iter()
+        .map(|address| {
+            let address = address.parse().map(BackendAddress::Socket).unwrap_or_else(|_| {
+                let (host, port) = address.split_once(':').unwrap();
+                BackendAddress::Name { host: host.to_owned(), port: port.parse().unwrap() }
+            });
+            BackendSettings { address, weight: NonZeroU32::MIN }
+        })
+        .collect();
+    Pool::new(PoolSettings {
+        name: "app".into(),
+        balance: Default::default(),
+        backends,
+        health: HealthSettings { check, ..HealthSettings::default() },
+        retries: 2,
+        timeouts: Timeouts::default(),
+    })
+}
+
+fn addresses(pool: &Pool) -> Vec<String> {
+    pool.backends().iter().map(|backend| backend.address().to_string()).collect()
+}
+
+#[test]
+fn no_request_goes_to_a_backend_before_its_first_check() {
+    let pool = pool(Check::Tcp, &["127.0.0.1:1", "127.0.0.1:2"]);
+    assert!(pool.lease(&[]).is_none());
+    pool.checked(&pool.backends()[1], Ok(()));
+    assert_eq!(pool.lease(&[]).unwrap().backend().address().port(), 2);
+}
+
+#[test]
+fn without_checks_backends_are_up_at_once_rest_and_come_back() {
+    let clock = ManualClock::new();
+    let pool = pool(Check::None, &["127.0.0.1:1"]);
+    let backend = Arc::clone(&pool.backends()[0]);
+    for _ in 0..CONNECT_FAILURES {
+        assert!(pool.lease(&[]).is_some());
+        pool.connect_failed(&backend, clock.now(), "connection refused");
+    }
+    assert!(pool.lease(&[]).is_none());
+    clock.advance(REST / 2);
+    pool.end_rests(clock.now());
+    assert!(pool.lease(&[]).is_none());
+    clock.advance(REST / 2);
+    pool.end_rests(clock.now());
+    assert!(pool.lease(&[]).is_some());
+}
+
+#[test]
+fn a_success_between_failures_starts_the_count_anew() {
+    let now = ManualClock::new().now();
+    let pool = pool(Check::None, &["127.0.0.1:1"]);
+    let backend = Arc::clone(&pool.backends()[0]);
+    for _ in 0..10 {
+        (1..CONNECT_FAILURES).for_each(|_| pool.connect_failed(&backend, now, "connection refused"));
+        pool.connected(&backend);
+    }
+    assert!(backend.is_ready());
+}
+
+#[test]
+fn a_lease_counts_for_as_long_as_it_lives() {
+    let pool = pool(Check::None, &["127.0.0.1:1"]);
+    let leases: Vec<_> = (0..5).map(|_| pool.lease(&[]).unwrap()).collect();
+    assert_eq!(pool.backends()[0].in_flight(), 5);
+    drop(leases);
+    assert_eq!(pool.backends()[0].in_flight(), 0);
+}
+
+#[test]
+fn a_name_with_several_addresses_is_several_backends() {
+    let pool = pool(Check::None, &["app.internal:80", "10.0.0.9:80"]);
+    assert!(pool.awaits_address());
+    pool.resolved(0, Ok(vec!["10.0.0.2:80".parse().unwrap(), "10.0.0.1:80".parse().unwrap()]));
+    assert_eq!(addresses(&pool), ["10.0.0.9:80", "10.0.0.1:80", "10.0.0.2:80"]);
+    assert!(!pool.awaits_address());
+}
+
+#[test]
+fn backends_that_stay_keep_their_counts_and_those_that_go_are_retired() {
+    let pool = pool(Check::None, &["app.internal:80"]);
+    let address = |text: &str| text.parse().unwrap();
+    pool.resolved(0, Ok(vec![address("10.0.0.1:80"), address("10.0.0.2:80")]));
+    let before = pool.backends();
+    let lease = pool.lease(&[before[1].id()]).unwrap();
+    pool.resolved(0, Ok(vec![address("10.0.0.1:80"), address("10.0.0.3:80")]));
+    assert_eq!(addresses(&pool), ["10.0.0.1:80", "10.0.0.3:80"]);
+    assert_eq!(pool.backends()[0].in_flight(), 1, "it stayed, and so did its request");
+    assert!(before[1].is_retired() && !before[0].is_retired());
+    drop(lease);
+    assert_eq!(pool.backends()[0].in_flight(), 0);
+}
+
+#[test]
+fn a_name_that_stops_resolving_keeps_its_last_addresses() {
+    let pool = pool(Check::None, &["app.internal:80"]);
+    pool.resolved(0, Ok(vec!["10.0.0.1:80".parse().unwrap()]));
+    pool.resolved(0, Err("no such name".into()));
+    pool.resolved(0, Err("no such name".into()));
+    assert_eq!(addresses(&pool), ["10.0.0.1:80"]);
+    assert!(!pool.awaits_address());
+}
+
+#[test]
+fn an_address_that_two_names_share_is_one_backend() {
+    let pool = pool(Check::None, &["a.internal:80", "b.internal:80"]);
+    pool.resolved(0, Ok(vec!["10.0.0.1:80".parse().unwrap()]));
+    pool.resolved(1, Ok(vec!["10.0.0.1:80".parse().unwrap()]));
+    assert_eq!(addresses(&pool), ["10.0.0.1:80"]);
+}
