@@ -1,5 +1,39 @@
 //! What the file says, checked into what the server is built from.
+//!
+//! The problem: a proxy that guesses what a wrong file meant sends traffic somewhere, and one that stops at the first
+//! mistake makes its user start it ten times to find ten.
+//!
+//! The rule, in four steps, none of which stops at a mistake:
+//!
+//! 1. `tree` reads the text into a tree and remembers the line of every key.
+//! 2. `unknown` takes out keys that the schema does not have, and reports them.
+//! 3. `raw` is the file's shape. Each of its keys holds what was written there: nothing, a value, or what is wrong
+//!    with it. The same types yield the JSON Schema, so that an editor and `tollgate check` allow the same.
+//! 4. `check` looks at what no key can know alone (names, addresses, routes), lets the command line override the
+//!    file, and builds the [`Config`]. It exists only when no problem was found.
+//!
+//! Refused: serde's own errors, which end at the first; `serde_ignored`, which names an unknown key and not the known
+//! ones; validation by the schema, whose messages speak of patterns instead of addresses and durations.
 
+mod address;
+mod check;
+mod choice;
+mod key;
+mod leaf;
+mod load;
+mod overrides;
+mod problem;
+mod raw;
+mod schema;
 mod settings;
+mod tree;
+mod unknown;
 
+#[cfg(test)]
+mod tests;
+
+pub use load::load;
+pub use overrides::{BackendOverride, InvalidValue, Overrides, parse_listen};
+pub use problem::{Problem, Problems};
+pub use schema::schema;
 pub use settings::{Config, PingoraSettings};

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::path::Path;
 use std::time::Duration;
 
 use crate::proxy::Limits;
@@ -39,4 +40,31 @@ pub struct PingoraSettings {
     pub upstream_keepalive_pool_size: usize,
     /// The longest a stop waits for requests in flight. Default 20 s.
     pub grace_period: Duration,
+}
+
+impl Default for PingoraSettings {
+    fn default() -> Self {
+        PingoraSettings {
+            threads: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
+            work_stealing: true,
+            listener_tasks_per_fd: NonZeroUsize::MIN,
+            upstream_keepalive_pool_size: 1024,
+            grace_period: Duration::from_secs(20),
+        }
+    }
+}
+
+impl Config {
+    /// One line that says that `file` is valid and what is in it.
+    pub fn summary(&self, file: &Path) -> String {
+        let count = |number: usize, what: &str| format!("{number} {what}{}", if number == 1 { "" } else { "s" });
+        let backends = self.upstreams.iter().map(|pool| pool.backends.len()).sum();
+        let parts = [
+            count(self.listeners.len(), "listener"),
+            count(self.upstreams.len(), "upstream"),
+            count(backends, "backend"),
+            count(self.routes.len(), "route"),
+        ];
+        format!("{} is valid: {}", file.display(), parts.join(", "))
+    }
 }

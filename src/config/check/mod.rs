@@ -1,0 +1,162 @@
+//! What no key can know alone, and the building of the [`Config`].
+//!
+//! Every function here reports what it finds and goes on. Where a value is wrong its default stands in, so that the
+//! rest can be looked at; nothing is built when anything was reported.
+
+mod routes;
+mod upstreams;
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::hash::Hash;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde_yaml::Value;
+
+use super::address::{Listen, collide};
+use super::key::{Key, Leaf, List, Section};
+use super::overrides::Overrides;
+use super::problem::{KeyPath, Report};
+use super::{Config, PingoraSettings, raw};
+use crate::proxy::Limits;
+use crate::route::Route;
+use crate::telemetry::AccessLogSettings;
+
+/// Checks `file`, puts `overrides` in its place, and builds the configuration; none when anything was reported.
+pub(super) fn check(file: Option<raw::File>, overrides: &Overrides, report: &mut Report) -> Option<Config> {
+    let top = KeyPath::default();
+    if file.is_none() {
+        require_flag(report, "--listen", "127.0.0.1:8080", overrides.listen.is_empty());
+        require_flag(report, "--backend", "127.0.0.1:9001", overrides.backends.is_empty());
+    }
+    // A part that is overridden may be missing, but when it is there it is checked all the same.
+    let needs_listeners = file.is_some() && overrides.listen.is_empty();
+    let needs_upstreams = file.is_some() && overrides.backends.is_empty();
+    let file = file.unwrap_or_default();
+
+    let pingora = pingora(report, &top.key("pingora"), file.pingora);
+    let mut listeners = listeners(report, &top.key("listeners"), file.listeners, needs_listeners);
+    let mut upstreams = upstreams::of_file(report, &top.key("upstreams"), file.upstreams, needs_upstreams);
+    let mut routes = routes::of_file(report, &top.key("routes"), file.routes, upstreams.names.as_deref());
+    let limits = limits(report, &top.key("limits"), file.limits);
+    let access_log = access_log(report, &top.key("access_log"), file.access_log);
+
+    if !overrides.listen.is_empty() {
+        listeners = listen_flags(report, &overrides.listen);
+    }
+    if !overrides.backends.is_empty() {
+        let pool = upstreams::of_flags(report, &overrides.backends);
+        routes = vec![Route::catch_all(&pool.name)];
+        upstreams.pools = vec![pool];
+    }
+    if let Some(balance) = overrides.balance {
+        upstreams.pools.iter_mut().for_each(|pool| pool.balance = balance);
+    }
+    let config = Config { pingora, listeners, upstreams: upstreams.pools, routes, limits, access_log };
+    report.problems.is_empty().then_some(config)
+}
+
+fn require_flag(report: &mut Report, flag: &str, example: &str, missing: bool) {
+    if missing {
+        let message = format!("is missing, must be given (as in {flag} {example}) when there is no configuration file");
+        report.add(&KeyPath::flag(flag), message);
+    }
+}
+
+fn pingora(report: &mut Report, at: &KeyPath, key: Key<Section<raw::Pingora>>) -> PingoraSettings {
+    let raw = report.take(at, key).unwrap_or_default();
+    let default = PingoraSettings::default();
+    report.take(&at.key("version"), raw.version);
+    let grace_period = report.take(&at.key("grace_period_seconds"), raw.grace_period_seconds);
+    PingoraSettings {
+        threads: report.take(&at.key("threads"), raw.threads).unwrap_or(default.threads),
+        work_stealing: report.take(&at.key("work_stealing"), raw.work_stealing).unwrap_or(default.work_stealing),
+        listener_tasks_per_fd: report
+            .take(&at.key("listener_tasks_per_fd"), raw.listener_tasks_per_fd)
+            .unwrap_or(default.listener_tasks_per_fd),
+        upstream_keepalive_pool_size: report
+            .take(&at.key("upstream_keepalive_pool_size"), raw.upstream_keepalive_pool_size)
+            .unwrap_or(default.upstream_keepalive_pool_size),
+        grace_period: grace_period.map_or(default.grace_period, Duration::from_secs),
+    }
+}
+
+fn limits(report: &mut Report, at: &KeyPath, key: Key<Section<raw::Limits>>) -> Limits {
+    let raw = report.take(at, key).unwrap_or_default();
+    let default = Limits::default();
+    Limits {
+        max_body: report.take(&at.key("max_body"), raw.max_body).unwrap_or(default.max_body),
+        header_timeout: report.take(&at.key("header_timeout"), raw.header_timeout).unwrap_or(default.header_timeout),
+        keepalive_timeout: report
+            .take(&at.key("keepalive_timeout"), raw.keepalive_timeout)
+            .unwrap_or(default.keepalive_timeout),
+    }
+}
+
+fn access_log(report: &mut Report, at: &KeyPath, key: Key<Section<raw::AccessLog>>) -> AccessLogSettings {
+    let raw = report.take(at, key).unwrap_or_default();
+    let default = AccessLogSettings::default();
+    AccessLogSettings {
+        target: report.take(&at.key("path"), raw.path).unwrap_or(default.target),
+        format: report.take(&at.key("format"), raw.format).unwrap_or(default.format),
+    }
+}
+
+fn listeners(
+    report: &mut Report,
+    at: &KeyPath,
+    key: Key<List<Section<raw::Listener>>>,
+    needed: bool,
+) -> Vec<SocketAddr> {
+    let mut addresses = Vec::new();
+    for (at, raw) in sections(report, at, key, needed).into_iter().flatten() {
+        let (at, Some(raw)) = (at.key("address"), raw) else { continue };
+        addresses.extend(report.need(&at, raw.address).map(|address| (at, address)));
+    }
+    apart(report, addresses)
+}
+
+fn listen_flags(report: &mut Report, flags: &[SocketAddr]) -> Vec<SocketAddr> {
+    let at = KeyPath::flag("--listen");
+    let keys = flags.iter().map(|address| Key::<Listen>::read(&Value::from(address.to_string())));
+    let addresses = keys.filter_map(|key| Some((at.clone(), report.take(&at, key)?))).collect();
+    apart(report, addresses)
+}
+
+/// The addresses, after reporting those that cannot be listened on beside an earlier one.
+fn apart(report: &mut Report, addresses: Vec<(KeyPath, SocketAddr)>) -> Vec<SocketAddr> {
+    for (index, (at, address)) in addresses.iter().enumerate() {
+        if let Some((first, taken)) = addresses[..index].iter().find(|(_, earlier)| collide(*earlier, *address)) {
+            report.add(at, format!("must be an address of its own, but {address} is taken by {first} ({taken})"));
+        }
+    }
+    addresses.into_iter().map(|(_, address)| address).collect()
+}
+
+/// The items of a list of sections, each with its path; one that is no section is reported, and none. No list at all
+/// when there is none, which is reported when it is `needed`.
+fn sections<T>(
+    report: &mut Report,
+    at: &KeyPath,
+    key: Key<List<Section<T>>>,
+    needed: bool,
+) -> Option<Vec<(KeyPath, Option<T>)>>
+where
+    Section<T>: Leaf<Checked = T>,
+{
+    let items = if needed { report.need(at, key) } else { report.take(at, key) }?;
+    let items = items.into_iter().enumerate().map(|(index, item)| (at.item(index), item));
+    Some(items.map(|(at, item)| (at.clone(), report.take(&at, item))).collect())
+}
+
+/// Where `value` was seen first, when this is not the first time; else this is remembered as the first.
+fn seen_at<T: Eq + Hash>(seen: &mut HashMap<T, KeyPath>, value: T, at: &KeyPath) -> Option<KeyPath> {
+    match seen.entry(value) {
+        Entry::Occupied(first) => Some(first.get().clone()),
+        Entry::Vacant(free) => {
+            free.insert(at.clone());
+            None
+        }
+    }
+}

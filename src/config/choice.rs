@@ -1,0 +1,74 @@
+//! Values that are one of a few names.
+
+use std::marker::PhantomData;
+
+use schemars::{Schema, SchemaGenerator, json_schema};
+use serde_yaml::Value;
+
+use super::key::Leaf;
+use super::unknown::closest;
+use crate::telemetry::AccessLogFormat;
+use crate::upstream::Balance;
+
+/// Something that has a few values, each with a name.
+pub(super) trait Named: Copy + 'static {
+    /// All names, the default first.
+    const NAMES: &'static [(&'static str, Self)];
+}
+
+impl Named for Balance {
+    const NAMES: &'static [(&'static str, Self)] = &[
+        ("round_robin", Balance::RoundRobin),
+        ("random", Balance::Random),
+        ("least_connections", Balance::LeastConnections),
+    ];
+}
+
+impl Named for AccessLogFormat {
+    const NAMES: &'static [(&'static str, Self)] = &[("json", AccessLogFormat::Json), ("text", AccessLogFormat::Text)];
+}
+
+/// What a health check does, without what it takes to do it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CheckType {
+    Tcp,
+    Http,
+    None,
+}
+
+impl Named for CheckType {
+    const NAMES: &'static [(&'static str, Self)] =
+        &[("tcp", CheckType::Tcp), ("http", CheckType::Http), ("none", CheckType::None)];
+}
+
+/// One of the names of `T`.
+#[derive(Debug)]
+pub(super) struct Choice<T>(PhantomData<T>);
+
+impl<T: Named> Leaf for Choice<T> {
+    type Checked = T;
+
+    fn wanted() -> String {
+        match T::NAMES {
+            [first @ .., (last, _)] => {
+                let first: Vec<_> = first.iter().map(|(name, _)| *name).collect();
+                format!("{} or {last}", first.join(", "))
+            }
+            [] => String::new(),
+        }
+    }
+
+    fn read(value: &Value) -> Option<T> {
+        let text = value.as_str()?;
+        T::NAMES.iter().find(|(name, _)| *name == text).map(|(_, value)| *value)
+    }
+
+    fn hint(refused: &Value) -> Option<String> {
+        let close = closest(refused.as_str()?, T::NAMES.iter().map(|(name, _)| *name))?;
+        Some(format!("did you mean {close}?"))
+    }
+
+    fn schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"enum": T::NAMES.iter().map(|(name, _)| *name).collect::<Vec<_>>()})
+    }
+}

@@ -1,0 +1,109 @@
+//! From a path and arguments to a [`Config`].
+
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::path::Path;
+
+use serde::Deserialize;
+use serde_yaml::Value;
+
+use super::check::check;
+use super::key::describe;
+use super::overrides::Overrides;
+use super::problem::{KeyPath, Problem, Problems, Report};
+use super::{Config, raw, schema, tree, unknown};
+
+/// What to write into a file that has nothing in it.
+const SMALLEST: &str = "smallest useful file: {listeners: [{address: 0.0.0.0:8080}], \
+                        upstreams: [{name: app, backends: [{address: 127.0.0.1:9001}]}]}";
+
+/// No configuration is as large; a device that never ends is not read forever.
+const LARGEST: u64 = 64 << 20;
+
+/// Reads and checks the file at `path`, overridden by `overrides`; without a path they say everything.
+///
+/// The file is checked as a whole even where an override takes the place of a part of it; only then may that part be
+/// missing. Blocks on the file, so it is for the start and for threads of its own.
+///
+/// # Errors
+/// Every problem of the file and of the overrides.
+pub fn load(path: Option<&Path>, overrides: &Overrides) -> Result<Config, Problems> {
+    let Some(path) = path else {
+        let mut report = Report::default();
+        let config = check(None, overrides, &mut report);
+        return finish("the command line", config, report);
+    };
+    let source = path.display().to_string();
+    match read(path) {
+        Ok(text) => load_text(&source, &text, overrides),
+        Err(refusal) => Err(refused(&source, refusal)),
+    }
+}
+
+/// As [`load`], from the text of the file `source`.
+pub(super) fn load_text(source: &str, text: &str, overrides: &Overrides) -> Result<Config, Problems> {
+    let (file, mut report) = parse(text).map_err(|refusal| refused(source, refusal))?;
+    let config = check(Some(file), overrides, &mut report);
+    finish(source, config, report)
+}
+
+/// Why a file as a whole was refused, and in which line.
+type Refusal = (String, Option<usize>);
+
+fn refused(source: &str, (message, line): Refusal) -> Problems {
+    Problems::new(source, vec![Problem { path: source.to_owned(), message, line }])
+}
+
+fn read(path: &Path) -> Result<String, Refusal> {
+    let reason = |error: std::io::Error| {
+        let reason = match error.kind() {
+            ErrorKind::NotFound => "there is no such file".to_owned(),
+            ErrorKind::PermissionDenied => "the file may not be read (permission denied)".to_owned(),
+            ErrorKind::IsADirectory => "this is a directory, not a file".to_owned(),
+            _ => format!("the file cannot be read: {error}"),
+        };
+        (reason, None)
+    };
+    let mut bytes = Vec::new();
+    File::open(path).and_then(|file| file.take(LARGEST + 1).read_to_end(&mut bytes)).map_err(reason)?;
+    if bytes.len() as u64 > LARGEST {
+        return Err((format!("the file is larger than {} MiB", LARGEST >> 20), None));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = 1 + before.iter().filter(|&&byte| byte == b'\n').count();
+        ("the file is not text in UTF-8".to_owned(), Some(line))
+    })
+}
+
+fn parse(text: &str) -> Result<(raw::File, Report), Refusal> {
+    let not_yaml = |error: serde_yaml::Error| {
+        (format!("the file cannot be read as YAML: {error}"), error.location().map(|location| location.line()))
+    };
+    let empty = || (format!("the file is empty; {SMALLEST}"), None);
+    if is_blank(text) {
+        return Err(empty());
+    }
+    let (mut value, mut report) = tree::read(text).map_err(not_yaml)?;
+    if value == Value::Null {
+        return Err(empty());
+    }
+    if !matches!(value, Value::Mapping(_)) {
+        return Err((format!("the file must be a mapping of keys to values, not {}", describe(&value)), None));
+    }
+    unknown::remove(&mut value, &schema::value(), &KeyPath::default(), &mut report);
+    let file = raw::File::deserialize(value).map_err(not_yaml)?;
+    Ok((file, report))
+}
+
+/// Whether there is nothing but space and comments.
+fn is_blank(text: &str) -> bool {
+    text.lines().map(str::trim).all(|line| line.is_empty() || line.starts_with('#'))
+}
+
+fn finish(source: &str, config: Option<Config>, report: Report) -> Result<Config, Problems> {
+    match config {
+        Some(config) if report.problems.is_empty() => Ok(config),
+        _ => Err(Problems::new(source, report.problems)),
+    }
+}

@@ -1,0 +1,78 @@
+//! What the command line says instead of the file.
+
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::str::FromStr;
+
+use super::address::{Listen, Target};
+use super::choice::Choice;
+use super::key::{Key, Leaf};
+use super::leaf::Weight;
+use crate::upstream::{BackendAddress, Balance};
+
+/// Arguments (or their environment twins) that take the place of keys of the file. Empty, they change nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Overrides {
+    /// `--listen`: in place of all listeners.
+    pub listen: Vec<SocketAddr>,
+    /// `--backend`: one pool named `default`, in place of all upstreams and of the routes to them.
+    pub backends: Vec<BackendOverride>,
+    /// `--balance`: the rule of every pool.
+    pub balance: Option<Balance>,
+}
+
+/// A backend as an argument: `ADDR` or `ADDR=WEIGHT`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackendOverride {
+    /// Where it is.
+    pub address: BackendAddress,
+    /// Its share of the requests relative to the others, 1 to 65,535. Default 1.
+    pub weight: NonZeroU32,
+}
+
+/// Why an argument was refused, in the words that the file would get.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct InvalidValue(String);
+
+/// Reads an address to listen on.
+///
+/// # Errors
+/// When it is not an IP address and a port from 1.
+pub fn parse_listen(text: &str) -> Result<SocketAddr, InvalidValue> {
+    parse::<Listen>(text)
+}
+
+impl FromStr for BackendOverride {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        let (address, weight) = match text.split_once('=') {
+            Some((address, weight)) => (address, parse::<Weight>(weight).map_err(|error| error.of("the weight"))?),
+            None => (text, NonZeroU32::MIN),
+        };
+        Ok(BackendOverride { address: parse::<Target>(address)?, weight })
+    }
+}
+
+impl FromStr for Balance {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        parse::<Choice<Balance>>(text)
+    }
+}
+
+impl InvalidValue {
+    fn of(self, part: &str) -> Self {
+        InvalidValue(format!("{part} {}", self.0))
+    }
+}
+
+fn parse<T: Leaf>(text: &str) -> Result<T::Checked, InvalidValue> {
+    match Key::<T>::read_text(text) {
+        Key::Given(value) => Ok(value),
+        Key::Wrong(message) => Err(InvalidValue(message)),
+        Key::Absent => Err(InvalidValue(format!("must be {}", T::wanted()))),
+    }
+}

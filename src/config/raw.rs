@@ -1,0 +1,172 @@
+//! The shape of the file. Its documentation comments and defaults are what the JSON Schema tells an editor.
+
+use std::num::NonZeroUsize;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::address::{Listen, Target};
+use super::choice::{CheckType, Choice};
+use super::key::{Key, List, Section};
+use super::leaf::{CheckPath, Expect, Flag, LogPath, Name, RouteHost, RoutePath, Size, Span, Threshold, Weight, Whole};
+use crate::telemetry::AccessLogFormat;
+use crate::upstream::Balance;
+
+/// The configuration file of tollgate.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(title = "tollgate", extend("required" = ["listeners", "upstreams"]))]
+pub(super) struct File {
+    /// Pingora's own keys.
+    pub(super) pingora: Key<Section<Pingora>>,
+    /// The addresses to listen on.
+    pub(super) listeners: Key<List<Section<Listener>>>,
+    /// The pools of backends.
+    pub(super) upstreams: Key<List<Section<Upstream>>>,
+    /// Which requests go to which pool. The longest path wins, whatever the order. Can be left out with one upstream.
+    pub(super) routes: Key<List<Section<Route>>>,
+    /// The limits on clients.
+    pub(super) limits: Key<Section<Limits>>,
+    /// The access log.
+    pub(super) access_log: Key<Section<AccessLog>>,
+}
+
+/// Pingora's own keys.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Pingora {
+    /// The version of Pingora's file format; there is only one.
+    #[schemars(extend("default" = 1))]
+    pub(super) version: Key<Whole<u64, 1, 1>>,
+    /// Threads of the proxy. Default: the number of cores.
+    pub(super) threads: Key<Whole<NonZeroUsize, 1, 1024>>,
+    /// Whether a thread may take over another's tasks.
+    #[schemars(extend("default" = true))]
+    pub(super) work_stealing: Key<Flag>,
+    /// Tasks that accept connections, for each listener.
+    #[schemars(extend("default" = 1))]
+    pub(super) listener_tasks_per_fd: Key<Whole<NonZeroUsize, 1, 1024>>,
+    /// Idle connections to backends that are kept for reuse, in all.
+    #[schemars(extend("default" = 1024))]
+    pub(super) upstream_keepalive_pool_size: Key<Whole<usize, 0, 1_000_000>>,
+    /// The longest a stop waits for requests in flight, in seconds. An idle server stops at once.
+    #[schemars(extend("default" = 20))]
+    pub(super) grace_period_seconds: Key<Whole<u64, 0, 86_400>>,
+}
+
+/// One address to listen on.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["address"]))]
+pub(super) struct Listener {
+    /// An IP address and a port.
+    pub(super) address: Key<Listen>,
+}
+
+/// One pool of backends.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["name", "backends"]))]
+pub(super) struct Upstream {
+    /// Its name, unique among the upstreams.
+    pub(super) name: Key<Name>,
+    /// The rule that chooses a backend for each request.
+    #[schemars(extend("default" = "round_robin"))]
+    pub(super) balance: Key<Choice<Balance>>,
+    /// The backends.
+    pub(super) backends: Key<List<Section<Backend>>>,
+    /// How their health is found out.
+    pub(super) health_check: Key<Section<HealthCheck>>,
+    /// Further attempts after the first, each on a backend not yet tried.
+    #[schemars(extend("default" = 2))]
+    pub(super) retries: Key<Whole<u32, 0, 16>>,
+    /// To establish a connection.
+    #[schemars(extend("default" = "1s"))]
+    pub(super) connect_timeout: Key<Span>,
+    /// For each read from a backend; the wait for the first byte of its answer is one.
+    #[schemars(extend("default" = "30s"))]
+    pub(super) read_timeout: Key<Span>,
+    /// For each write to a backend.
+    #[schemars(extend("default" = "30s"))]
+    pub(super) write_timeout: Key<Span>,
+    /// How long an idle connection is kept for reuse. Keep it below the backend's own keep-alive.
+    #[schemars(extend("default" = "50s"))]
+    pub(super) idle_timeout: Key<Span>,
+}
+
+/// One backend.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["address"]))]
+pub(super) struct Backend {
+    /// An IP address or a host name, and a port. Each address that a name resolves to is a backend of its own.
+    pub(super) address: Key<Target>,
+    /// Its share of the requests relative to the others.
+    #[schemars(extend("default" = 1))]
+    pub(super) weight: Key<Weight>,
+}
+
+/// How the health of backends is found out.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct HealthCheck {
+    /// What a check does: opens a connection, asks for a path, or nothing.
+    #[schemars(extend("default" = "tcp"))]
+    pub(super) r#type: Key<Choice<CheckType>>,
+    /// The time from one check of a backend to its next, give or take a tenth.
+    #[schemars(extend("default" = "5s"))]
+    pub(super) interval: Key<Span>,
+    /// The longest a check may take in all: connecting, asking, and reading the whole answer.
+    #[schemars(extend("default" = "1s"))]
+    pub(super) timeout: Key<Span>,
+    /// Checks in a row that must pass before a backend that is down is up again.
+    #[schemars(extend("default" = 1))]
+    pub(super) healthy_threshold: Key<Threshold>,
+    /// Checks in a row that must fail before a backend that is up is down.
+    #[schemars(extend("default" = 2))]
+    pub(super) unhealthy_threshold: Key<Threshold>,
+    /// The path (and query) to ask for. Only with `type: http`, where the default is `/`.
+    pub(super) path: Key<CheckPath>,
+    /// The status, or range of statuses, that counts as healthy. Only with `type: http`, where the default is `200-399`.
+    pub(super) expect: Key<Expect>,
+}
+
+/// Which requests go to which upstream; needs a host or a path.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["upstream"], "anyOf" = [{"required": ["host"]}, {"required": ["path"]}]))]
+pub(super) struct Route {
+    /// A host name, or `*.` and a name for all names below it. Default: every host.
+    pub(super) host: Key<RouteHost>,
+    /// A path; it stands for all paths below it too. Default: every path.
+    pub(super) path: Key<RoutePath>,
+    /// The name of an upstream.
+    pub(super) upstream: Key<Name>,
+}
+
+/// The limits on clients.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Limits {
+    /// The largest request body that is passed on.
+    #[schemars(extend("default" = "10MiB"))]
+    pub(super) max_body: Key<Size>,
+    /// From the first byte of a request to the end of its header.
+    #[schemars(extend("default" = "10s"))]
+    pub(super) header_timeout: Key<Span>,
+    /// How long a connection may stay idle between requests.
+    #[schemars(extend("default" = "60s"))]
+    pub(super) keepalive_timeout: Key<Span>,
+}
+
+/// The access log.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct AccessLog {
+    /// The file that lines are appended to; `-` is standard output, null is off.
+    #[schemars(extend("default" = "-"))]
+    pub(super) path: Key<LogPath>,
+    /// The form of a line.
+    #[schemars(extend("default" = "json"))]
+    pub(super) format: Key<Choice<AccessLogFormat>>,
+}

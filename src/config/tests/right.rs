@@ -1,0 +1,203 @@
+//! What right files become.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::{START, check};
+use crate::config::{Config, Overrides, PingoraSettings, load, schema};
+use crate::proxy::Limits;
+use crate::route::{HostPattern, Route};
+use crate::telemetry::{AccessLogFormat, AccessLogSettings, AccessLogTarget};
+use crate::upstream::{BackendAddress, Balance, Check, HealthSettings, PoolSettings, Timeouts};
+
+fn conf(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("conf").join(name)
+}
+
+#[test]
+fn every_file_in_conf_is_valid() {
+    let entries = std::fs::read_dir(conf("")).unwrap().map(|entry| entry.unwrap().path());
+    let files: Vec<_> = entries.filter(|path| path.extension().is_some_and(|ext| ext == "yaml")).collect();
+    assert!(files.len() >= 3, "{files:?}");
+    for file in files {
+        load(Some(&file), &Overrides::default()).unwrap();
+    }
+}
+
+#[test]
+fn the_summary_counts() {
+    let config = load(Some(&conf("routes.yaml")), &Overrides::default()).unwrap();
+    let said = "conf/routes.yaml is valid: 1 listener, 4 upstreams, 6 backends, 5 routes";
+    assert_eq!(config.summary(Path::new("conf/routes.yaml")), said);
+}
+
+#[test]
+fn the_smallest_file_gets_the_defaults() {
+    let config = check(START).unwrap();
+    let backends = config.upstreams[0].backends.clone();
+    assert_eq!(backends[0].weight.get(), 1);
+    let expected = Config {
+        pingora: PingoraSettings::default(),
+        listeners: vec!["0.0.0.0:8080".parse().unwrap()],
+        upstreams: vec![PoolSettings {
+            name: "app".to_owned(),
+            balance: Balance::RoundRobin,
+            backends,
+            health: HealthSettings::default(),
+            retries: 2,
+            timeouts: Timeouts::default(),
+        }],
+        routes: vec![Route::catch_all("app")],
+        limits: Limits::default(),
+        access_log: AccessLogSettings::default(),
+    };
+    assert_eq!(config, expected);
+}
+
+#[test]
+fn every_key_arrives_where_it_belongs() {
+    let text = r#"
+pingora:
+  version: 1
+  threads: 3
+  work_stealing: false
+  listener_tasks_per_fd: 2
+  upstream_keepalive_pool_size: 0
+  grace_period_seconds: 0
+listeners: [{address: 127.0.0.1:80}, {address: "[::1]:80"}]
+upstreams:
+  - name: a.b_c-1
+    balance: least_connections
+    backends: [{address: "[::1]:1", weight: 65535}, {address: App.internal:2}]
+    health_check:
+      {type: http, interval: 1m, timeout: 250ms, healthy_threshold: 3, unhealthy_threshold: 4, path: /h?x=1, expect: 204}
+    retries: 0
+    connect_timeout: 1ms
+    read_timeout: 24h
+    write_timeout: 1m 30s
+    idle_timeout: 1.5s
+  - {name: b, balance: random, backends: [{address: "a:1"}], health_check: {type: none}}
+routes: [{host: "*.Example.com", path: /v1/, upstream: b}]
+limits: {max_body: 64KiB, header_timeout: 2s, keepalive_timeout: 3s}
+access_log: {path: /var/log/access.log, format: text}
+"#;
+    let config = check(text).unwrap();
+    assert_eq!((config.pingora.threads.get(), config.pingora.listener_tasks_per_fd.get()), (3, 2));
+    assert_eq!((config.pingora.work_stealing, config.pingora.upstream_keepalive_pool_size), (false, 0));
+    assert_eq!(config.pingora.grace_period, Duration::ZERO);
+    assert_eq!(config.listeners.len(), 2);
+    let [a, b] = &config.upstreams[..] else { panic!("{:?}", config.upstreams) };
+    assert_eq!((a.name.as_str(), a.balance, a.retries), ("a.b_c-1", Balance::LeastConnections, 0));
+    assert_eq!(a.backends[0].address, BackendAddress::Socket("[::1]:1".parse().unwrap()));
+    assert_eq!(a.backends[0].weight.get(), 65_535);
+    assert_eq!(a.backends[1].address, BackendAddress::Name { host: "app.internal".to_owned(), port: 2 });
+    assert_eq!(a.health.check, Check::Http { path: "/h?x=1".to_owned(), expect: 204..=204 });
+    assert_eq!((a.health.interval, a.health.timeout), (Duration::from_secs(60), Duration::from_millis(250)));
+    assert_eq!((a.health.healthy_threshold.get(), a.health.unhealthy_threshold.get()), (3, 4));
+    let timeouts = [a.timeouts.connect, a.timeouts.read, a.timeouts.write, a.timeouts.idle];
+    assert_eq!(timeouts.map(|timeout| timeout.as_millis()), [1, 86_400_000, 90_000, 1_500]);
+    assert_eq!((b.balance, &b.health.check), (Balance::Random, &Check::None));
+    assert_eq!(config.routes[0].host, HostPattern::Below("example.com".to_owned()));
+    assert_eq!((config.routes[0].path.to_string().as_str(), config.routes[0].upstream.as_str()), ("/v1", "b"));
+    assert_eq!(config.limits.max_body, 64 << 10);
+    assert_eq!((config.limits.header_timeout.as_secs(), config.limits.keepalive_timeout.as_secs()), (2, 3));
+    let target = Some(AccessLogTarget::File("/var/log/access.log".into()));
+    assert_eq!(config.access_log, AccessLogSettings { target, format: AccessLogFormat::Text });
+    let off = check(&format!("{START}access_log: {{path: null}}\n")).unwrap();
+    assert_eq!(off.access_log.target, None);
+}
+
+#[test]
+fn the_command_line_stands_above_the_file() {
+    let overrides = Overrides {
+        listen: vec!["127.0.0.1:1".parse().unwrap()],
+        backends: vec!["localhost:9001=3".parse().unwrap(), "127.0.0.1:9002".parse().unwrap()],
+        balance: Some(Balance::Random),
+    };
+    let alone = load(None, &overrides).unwrap();
+    let over = load(Some(&conf("routes.yaml")), &overrides).unwrap();
+    for config in [&alone, &over] {
+        assert_eq!(config.listeners, overrides.listen);
+        let [pool] = &config.upstreams[..] else { panic!("{:?}", config.upstreams) };
+        assert_eq!((pool.name.as_str(), pool.balance, pool.backends[0].weight.get()), ("default", Balance::Random, 3));
+        assert_eq!(config.routes, [Route::catch_all("default")]);
+    }
+    assert_eq!((alone.limits.max_body, over.limits.max_body), (10 << 20, 1 << 20), "the rest is the file's");
+
+    let balance = Overrides { balance: Some(Balance::Random), ..Overrides::default() };
+    let pools = load(Some(&conf("routes.yaml")), &balance).unwrap().upstreams;
+    assert!(pools.len() == 4 && pools.iter().all(|pool| pool.balance == Balance::Random));
+}
+
+/// What conf/tollgate.yaml shows behind `#` is what applies without it, so that it cannot say something else.
+#[test]
+fn the_starting_file_shows_the_defaults() {
+    let text = std::fs::read_to_string(conf("tollgate.yaml")).unwrap();
+    let is_key = |line: &str| {
+        let first = line.split_whitespace().next().unwrap_or_default();
+        let name = first.strip_suffix(':').unwrap_or_default();
+        first == "-" || (!name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'))
+    };
+    let shown: Vec<_> =
+        text.lines().map(|line| line.strip_prefix('#').filter(|rest| is_key(rest)).unwrap_or(line)).collect();
+    let shown = shown.join("\n");
+    assert_eq!(shown.lines().filter(|line| line.contains("timeout: ")).count(), 7, "{shown}");
+    let mut shown = check(&shown).unwrap();
+    shown.pingora.threads = PingoraSettings::default().threads;
+    assert_eq!(shown, check(&text).unwrap());
+    for key in key_names(&schema::value()) {
+        assert!(text.contains(&format!("{key}:")), "{key} is not shown");
+    }
+}
+
+/// The names of all keys that `schema` has, at every level.
+fn key_names(schema: &serde_json::Value) -> Vec<String> {
+    let keys = schema.get("properties").and_then(|keys| keys.as_object()).into_iter().flatten();
+    let own = keys.flat_map(|(key, schema)| [vec![key.clone()], key_names(schema)].concat());
+    own.chain(schema.get("items").into_iter().flat_map(key_names)).collect()
+}
+
+/// The schema's defaults are the ones that apply.
+#[test]
+fn the_schema_shows_the_defaults() {
+    let defaults = defaults(&schema::value());
+    assert_eq!(defaults["upstreams"][0]["health_check"]["timeout"], "1s");
+    let mut file: serde_yaml::Value = serde_yaml::from_str(START).unwrap();
+    lay_under(&mut file, &defaults);
+    assert_eq!(check(&serde_yaml::to_string(&file).unwrap()).unwrap(), check(START).unwrap());
+}
+
+/// A file of all the defaults in `schema`, with one item in each list but the routes.
+fn defaults(schema: &serde_json::Value) -> serde_yaml::Value {
+    let keys = schema["properties"].as_object().unwrap().iter().filter(|(key, _)| *key != "routes");
+    let keys = keys.filter_map(|(key, schema)| {
+        let value = match (schema.get("default"), schema.get("items")) {
+            (Some(default), _) => serde_yaml::to_value(default).unwrap(),
+            (_, Some(items)) => vec![defaults(items)].into(),
+            _ => schema.get("properties").map(|_| defaults(schema))?,
+        };
+        Some((key.as_str().into(), value))
+    });
+    serde_yaml::Value::Mapping(keys.collect())
+}
+
+/// Puts what `value` lacks into it from `defaults`.
+fn lay_under(value: &mut serde_yaml::Value, defaults: &serde_yaml::Value) {
+    use serde_yaml::Value::{Mapping, Sequence};
+    match (value, defaults) {
+        (Mapping(value), Mapping(defaults)) => defaults.iter().for_each(|(key, default)| {
+            lay_under(value.entry(key.clone()).or_insert_with(|| default.clone()), default);
+        }),
+        (Sequence(items), Sequence(defaults)) => items.iter_mut().for_each(|item| lay_under(item, &defaults[0])),
+        _ => {}
+    }
+}
+
+#[test]
+fn the_committed_schema_is_current() {
+    let committed = std::fs::read_to_string(conf("tollgate.schema.json")).unwrap();
+    assert!(
+        committed.trim_end() == schema(),
+        "conf/tollgate.schema.json is out of date: tollgate schema > conf/tollgate.schema.json"
+    );
+}
