@@ -1,5 +1,22 @@
 //! The access log and the event log.
+//!
+//! The access log has a line for each request and must never hold one up: lines go through a bounded queue to a thread
+//! of their own, and what that thread cannot write in time is dropped and counted. The event log is for people: what
+//! happens seldom, in words, with repeats summed up so that a burst of failures stays readable.
 
+mod access_log;
+mod drops;
+pub mod events;
+mod output;
+mod record;
+mod repeats;
 mod settings;
+mod sink;
+mod timestamp;
+mod writer;
 
+pub use access_log::AccessLog;
+pub use events::EventLog;
+pub use record::AccessRecord;
 pub use settings::{AccessLogFormat, AccessLogSettings, AccessLogTarget};
+pub use writer::{AccessLogGuard, AccessLogWriter};

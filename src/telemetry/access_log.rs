@@ -1,0 +1,162 @@
+//! The access log's near end: what request threads hold.
+//!
+//! A request hands over its record and goes on; it never waits for a disk, a pipe or a reader. The record is written out
+//! to one line on the request's thread, where its borrowed fields are, and the line is put into a bounded queue. When the
+//! queue is full the line is dropped and counted. An unbounded queue was refused because it turns a stuck pipe into a
+//! process without memory, and a shared buffer under a lock because the writer's copy would hold up requests.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use parking_lot::Mutex;
+
+use super::output::Target;
+use super::writer::AccessLogWriter;
+use super::{AccessLogFormat, AccessLogSettings, AccessRecord};
+
+/// How many lines wait at most: a third of a second at 50,000 requests a second.
+pub(super) const QUEUE_LINES: usize = 16_384;
+/// How much memory waiting lines may take, give or take a line for each thread. Usual lines reach the other bound first;
+/// this one is for callers who send paths as long as they may.
+const QUEUE_BYTES: usize = 32 << 20;
+/// A usual line, with room to spare.
+const LINE_BYTES: usize = 512;
+
+/// A handle on the access log, cheap to clone, for the threads that serve requests.
+///
+/// Lines recorded before the writer is started wait in the queue; lines recorded after it has stopped are dropped.
+#[derive(Clone, Debug)]
+pub struct AccessLog {
+    /// `None` when the access log is off.
+    queue: Option<Queue>,
+}
+
+/// The queue's near end.
+#[derive(Clone, Debug)]
+pub(super) struct Queue {
+    lines: SyncSender<Vec<u8>>,
+    format: AccessLogFormat,
+    pub(super) shared: Arc<Shared>,
+}
+
+/// What both ends know.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    /// Memory held by waiting lines.
+    pub(super) queued_bytes: AtomicUsize,
+    /// Lines written in full.
+    pub(super) written: AtomicU64,
+    /// Lines lost.
+    pub(super) dropped: AtomicU64,
+    /// Why the latest write failed, if it did.
+    pub(super) failure: Mutex<Option<String>>,
+    /// The file is to be opened again.
+    pub(super) reopen: AtomicBool,
+    /// The writer is to write what waits, and end.
+    pub(super) stop: AtomicBool,
+}
+
+impl AccessLog {
+    /// The access log and its writer, which is to be started once the process has forked, if it does.
+    ///
+    /// # Errors
+    /// When the file cannot be opened; the message names it.
+    pub fn new(settings: &AccessLogSettings) -> io::Result<(AccessLog, AccessLogWriter)> {
+        let Some(target) = &settings.target else {
+            return Ok((AccessLog { queue: None }, AccessLogWriter::off()));
+        };
+        Ok(Self::over(Target::open(target)?, settings.format))
+    }
+
+    pub(super) fn over(target: Target, format: AccessLogFormat) -> (AccessLog, AccessLogWriter) {
+        let (lines, waiting): (_, Receiver<Vec<u8>>) = sync_channel(QUEUE_LINES);
+        let queue = Queue { lines, format, shared: Arc::default() };
+        (AccessLog { queue: Some(queue.clone()) }, AccessLogWriter::new(target, waiting, queue))
+    }
+
+    /// Queues the line for one request. Never waits: a line that finds no room is dropped and counted.
+    ///
+    /// Costs one allocation and the formatting; nothing but a branch when the access log is off.
+    pub fn record(&self, record: &AccessRecord<'_>) {
+        if let Some(queue) = &self.queue {
+            queue.push(record);
+        }
+    }
+
+    /// Lines lost so far, because the queue was full or a write failed.
+    pub fn dropped(&self) -> u64 {
+        self.queue.as_ref().map_or(0, |queue| queue.shared.dropped.load(Ordering::Relaxed))
+    }
+
+    /// Asks for the file to be opened again, since it was moved away. Returns at once; whatever this thread records
+    /// afterwards goes to the new file, or to the old one if the path cannot be opened. Standard output stays as it is.
+    pub fn reopen(&self) {
+        if let Some(queue) = &self.queue {
+            queue.shared.reopen.store(true, Ordering::SeqCst);
+            queue.wake();
+        }
+    }
+}
+
+impl Queue {
+    fn push(&self, record: &AccessRecord<'_>) {
+        let shared = &*self.shared;
+        if shared.queued_bytes.load(Ordering::Relaxed) >= QUEUE_BYTES {
+            shared.dropped.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        let mut line = Vec::with_capacity(LINE_BYTES);
+        record.write(self.format, &mut line);
+        let size = line.capacity();
+        shared.queued_bytes.fetch_add(size, Ordering::Relaxed);
+        if self.lines.try_send(line).is_err() {
+            shared.queued_bytes.fetch_sub(size, Ordering::Relaxed);
+            shared.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Makes the writer look at its flags. A full queue needs no waking.
+    pub(super) fn wake(&self) {
+        // An empty line holds no memory and is never written.
+        self.lines.try_send(Vec::new()).ok();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::record::tests::SAMPLE;
+    use super::*;
+
+    #[test]
+    fn switched_off_it_does_nothing() {
+        let settings = AccessLogSettings { target: None, format: AccessLogFormat::Json };
+        let (log, writer) = AccessLog::new(&settings).unwrap();
+        log.record(&SAMPLE);
+        log.reopen();
+        writer.start().unwrap().stop();
+        log.record(&SAMPLE);
+        assert_eq!(log.dropped(), 0);
+    }
+
+    #[test]
+    fn long_lines_are_bounded_in_memory() {
+        let (log, _writer) = AccessLog::over(Target::of(io::sink()), AccessLogFormat::Text);
+        let path = [b'a'; 100_000];
+        for _ in 0..1000 {
+            log.record(&AccessRecord { path: &path, ..SAMPLE });
+        }
+        let queued = log.queue.as_ref().unwrap().shared.queued_bytes.load(Ordering::Relaxed);
+        assert!((QUEUE_BYTES..QUEUE_BYTES + 1_000_000).contains(&queued), "{queued}");
+        assert!(log.dropped() > 500, "{}", log.dropped());
+    }
+
+    #[test]
+    fn without_a_writer_lines_are_dropped() {
+        let (log, writer) = AccessLog::over(Target::of(io::sink()), AccessLogFormat::Json);
+        drop(writer);
+        log.record(&SAMPLE);
+        assert_eq!(log.dropped(), 1);
+    }
+}
