@@ -1,0 +1,214 @@
+//! Where a chunked body ends, and whether it is well formed (RFC 9112 section 7.1).
+//!
+//! Pingora decodes the body and encodes it anew for the backend, but it forgives much: a size without digits, bare line
+//! feeds, extensions of any shape. What one parser forgives another reads differently, so a body with any doubt in it is
+//! refused here. Knowing the end also keeps a request that was sent ahead from being taken for a part of the body.
+
+/// Extensions and trailers that are longer than this in one body are an attack (CVE-2023-39326, CVE-2024-24549 and more).
+const MAX_OVERHEAD: usize = 16 << 10;
+
+/// Follows a chunked body as its bytes come by.
+#[derive(Clone, Debug)]
+pub(super) struct Chunked {
+    state: State,
+    /// What is left of the present chunk; while its size is being read, the size so far.
+    size: u64,
+    overhead: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Before the first digit of a size.
+    SizeStart,
+    Size,
+    /// After a size or an extension, behind a space or tab.
+    BeforeExtension,
+    /// After `;`.
+    NameStart,
+    Name,
+    AfterName,
+    /// After `=`.
+    ValueStart,
+    Value,
+    Quoted,
+    Escaped,
+    AfterValue,
+    /// After the CR that ends the line of a size.
+    SizeEnd,
+    Data,
+    DataCr,
+    DataLf,
+    /// At the start of a line after the last chunk.
+    TrailerStart,
+    TrailerName,
+    TrailerValue,
+    TrailerEnd,
+    /// After the CR of the empty line.
+    BodyEnd,
+    Done,
+}
+
+/// The body is not a chunked body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Malformed;
+
+impl Chunked {
+    /// At the start of a body.
+    pub(super) fn new() -> Self {
+        Chunked { state: State::SizeStart, size: 0, overhead: 0 }
+    }
+
+    /// Whether the body is complete.
+    pub(super) fn is_done(&self) -> bool {
+        self.state == State::Done
+    }
+
+    /// Follows `bytes`, and tells how many of them belong to the body.
+    ///
+    /// # Errors
+    /// [`Malformed`], after which nothing it tells is of use.
+    pub(super) fn follow(&mut self, bytes: &[u8]) -> Result<usize, Malformed> {
+        let mut at = 0;
+        while at < bytes.len() && self.state != State::Done {
+            if self.state == State::Data {
+                let part = (bytes.len() - at).min(usize::try_from(self.size).unwrap_or(usize::MAX));
+                self.size -= part as u64;
+                at += part;
+                if self.size == 0 {
+                    self.state = State::DataCr;
+                }
+                continue;
+            }
+            self.state = self.step(bytes[at])?;
+            at += 1;
+        }
+        Ok(at)
+    }
+
+    fn step(&mut self, byte: u8) -> Result<State, Malformed> {
+        use State::*;
+        if !matches!(self.state, SizeStart | Size | SizeEnd | DataCr | DataLf) {
+            self.overhead += 1;
+            if self.overhead > MAX_OVERHEAD {
+                return Err(Malformed);
+            }
+        }
+        Ok(match (self.state, byte) {
+            (SizeStart | Size, digit) if digit.is_ascii_hexdigit() => {
+                let digit = char::from(digit).to_digit(16).map_or(0, u64::from);
+                // 60 bits: more than anyone sends, and safe in every integer it is read into.
+                self.size = self.size.checked_mul(16).filter(|size| *size < 1 << 60).ok_or(Malformed)? + digit;
+                Size
+            }
+            (Size | AfterName | Name | Value | AfterValue, b'\r') => SizeEnd,
+            (Size | BeforeExtension | AfterName | Name | Value | AfterValue, b';') => NameStart,
+            (Size | BeforeExtension, b' ' | b'\t') => BeforeExtension,
+            (NameStart, b' ' | b'\t') => NameStart,
+            (NameStart | Name, byte) if is_token(byte) => Name,
+            (Name | AfterName, b'=') => ValueStart,
+            (Name | AfterName, b' ' | b'\t') => AfterName,
+            (ValueStart, b' ' | b'\t') => ValueStart,
+            (ValueStart, b'"') => Quoted,
+            (ValueStart | Value, byte) if is_token(byte) => Value,
+            (Quoted, b'\\') => Escaped,
+            (Quoted, b'"') => AfterValue,
+            (Quoted | Escaped, byte) if is_text(byte) => Quoted,
+            (Value | AfterValue, b' ' | b'\t') => AfterValue,
+            (SizeEnd, b'\n') if self.size == 0 => TrailerStart,
+            (SizeEnd, b'\n') => Data,
+            (DataCr, b'\r') => DataLf,
+            (DataLf, b'\n') => SizeStart,
+            (TrailerStart, b'\r') => BodyEnd,
+            (TrailerStart | TrailerName, byte) if is_token(byte) => TrailerName,
+            (TrailerName, b':') => TrailerValue,
+            (TrailerValue, b'\r') => TrailerEnd,
+            (TrailerValue, byte) if is_text(byte) => TrailerValue,
+            (TrailerEnd, b'\n') => TrailerStart,
+            (BodyEnd, b'\n') => Done,
+            _ => return Err(Malformed),
+        })
+    }
+}
+
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+fn is_text(byte: u8) -> bool {
+    matches!(byte, b'\t' | b' '..=b'~' | 0x80..)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// How much of `bytes` is a body, if it is complete, and `None` while it is not.
+    fn body(bytes: &[u8]) -> Result<Option<usize>, Malformed> {
+        let mut chunked = Chunked::new();
+        let length = chunked.follow(bytes)?;
+        Ok(chunked.is_done().then_some(length))
+    }
+
+    #[test]
+    fn well_formed_bodies_end_where_they_end() {
+        for whole in [
+            "0\r\n\r\n",
+            "5\r\nhello\r\n0\r\n\r\n",
+            "05\r\nhello\r\n000\r\n\r\n",
+            "A\r\n0123456789\r\n0\r\n\r\n",
+            "5;a\r\nhello\r\n0;b=c\r\n\r\n",
+            "5 ; a = \"x;\\\"y\" ;b\r\nhello\r\n0\r\n\r\n",
+            "5\r\nhello\r\n0\r\nX-Sum: 1\r\nX-Empty:\r\n\r\n",
+        ] {
+            let ahead = format!("{whole}GET / HTTP/1.1\r\n");
+            assert_eq!(body(ahead.as_bytes()), Ok(Some(whole.len())), "{whole:?}");
+            assert_eq!(body(&whole.as_bytes()[..whole.len() - 1]), Ok(None), "{whole:?}");
+        }
+    }
+
+    #[test]
+    fn bodies_with_any_doubt_are_malformed() {
+        for wrong in [
+            "\r\n",
+            "x\r\n",
+            "-1\r\n",
+            "0x5\r\n",
+            "5 \r\n",
+            "5\nhello\r\n",
+            "5;\r\n",
+            "5;a\n",
+            "5;bad[=x\r\n",
+            "5;a=\r\n",
+            "5;a=\"b\r\n",
+            "5;a=\"b\"c\r\n",
+            "5\r\nhelloX",
+            "5\r\nhello\n",
+            "5\r\nhello\r\r",
+            "fffffffffffffffff\r\n",
+            "0\r\nX\r\n",
+            "0\r\n X: y\r\n",
+            "0\r\nX: y\n",
+            "0\r\nX: \0\r\n",
+        ] {
+            assert_eq!(body(wrong.as_bytes()), Err(Malformed), "{wrong:?}");
+        }
+        assert_eq!(body(format!("1;{}", "a".repeat(MAX_OVERHEAD + 1)).as_bytes()), Err(Malformed));
+    }
+
+    proptest! {
+        /// However the bytes are cut, the outcome is the same.
+        #[test]
+        fn cuts_change_nothing(text in "([0-9a-f]{0,2}(;[a=\" ]{0,3})?\r\n[a-z]{0,3}(\r\n)?){0,4}(0\r\n\r\n)?", cut in 0_usize..40) {
+            let bytes = text.as_bytes();
+            let cut = cut.min(bytes.len());
+            let mut chunked = Chunked::new();
+            let both = chunked.follow(&bytes[..cut]).and_then(|first| {
+                if chunked.is_done() { return Ok(first) }
+                Ok(first + chunked.follow(&bytes[cut..])?)
+            });
+            prop_assert_eq!(both.map(|length| chunked.is_done().then_some(length)), body(bytes));
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! What a request's header must look like before Pingora sees it.
+//!
+//! Two parsers that read one message differently are what request smuggling lives on. So a header that leaves any doubt
+//! about where the request ends or whom it is for is refused (RFC 9112 sections 2.2, 3.2 and 6.3, RFC 9110 section 7.2),
+//! instead of being repaired: a bare CR or LF, a repeated or listed `Content-Length`, `Content-Length` beside
+//! `Transfer-Encoding`, any transfer coding but one `chunked`, a missing, repeated or malformed `Host`, a target in none of
+//! the forms of RFC 9112 section 3.2. Pingora repairs some of these and answers others with an empty body.
+//!
+//! The parser is httparse, the one that Pingora uses, so what passes here means the same there.
+
+use http::Uri;
+use http::uri::Authority;
+use httparse::{EMPTY_HEADER, Error, Header, Request, Status};
+
+use super::Rejection;
+use super::chunked::Chunked;
+use super::loan::Body;
+
+/// The longest header section that is read, in bytes. nginx takes 32 KiB, HAProxy 16 KiB, Envoy 60 KiB.
+pub(super) const MAX_HEAD: usize = 64 << 10;
+/// The most header lines; Pingora's own bound.
+const MAX_HEADERS: usize = 256;
+
+/// Whether `head` holds a whole header section, given that nothing of its first `seen` bytes ended one.
+///
+/// A client that sends byte by byte costs one look at each byte, not one parse of everything for each.
+pub(super) fn is_whole(head: &[u8], seen: usize) -> bool {
+    let start = seen.saturating_sub(3);
+    let fresh = &head[start..];
+    fresh.windows(4).any(|end| end == b"\r\n\r\n") || fresh.windows(2).any(|end| end == b"\n\n")
+}
+
+/// A header section that is complete and beyond doubt.
+#[derive(Clone, Debug)]
+pub(super) struct Head {
+    /// Where it ends.
+    pub(super) end: usize,
+    /// The body that follows.
+    pub(super) body: Body,
+}
+
+/// Checks the header section at the start of `head`. `None` when it is incomplete and what is there is fine.
+///
+/// # Errors
+/// The answer that the client gets.
+pub(super) fn check(head: &[u8]) -> Result<Option<Head>, Rejection> {
+    let mut headers = [EMPTY_HEADER; MAX_HEADERS];
+    let mut request = Request::new(&mut headers);
+    let end = match request.parse(head) {
+        Ok(Status::Complete(end)) => end,
+        Ok(Status::Partial) if head.len() > MAX_HEAD => return Err(Rejection::HeaderTooLarge),
+        Ok(Status::Partial) => return Ok(None),
+        Err(Error::TooManyHeaders) => return Err(Rejection::HeaderTooLarge),
+        Err(_) => return Err(Rejection::BadRequest),
+    };
+    if end > MAX_HEAD {
+        return Err(Rejection::HeaderTooLarge);
+    }
+    let method = request.method.unwrap_or_default();
+    let clear = lines_end_in_crlf(&head[..end])
+        && is_target_clear(method, request.path.unwrap_or_default(), request.headers)
+        && is_host_clear(request.headers, request.version);
+    let body = body(request.headers, request.version).filter(|_| clear).ok_or(Rejection::BadRequest)?;
+    if method == "CONNECT" {
+        return Err(Rejection::MethodNotAllowed);
+    }
+    let upgrades = values(request.headers, "upgrade").next().is_some();
+    Ok(Some(Head { end, body: if upgrades { Body::Endless } else { body } }))
+}
+
+fn lines_end_in_crlf(head: &[u8]) -> bool {
+    let mut previous = 0;
+    head.iter().all(|&byte| {
+        let ok = byte != b'\n' || previous == b'\r';
+        previous = byte;
+        ok
+    })
+}
+
+/// Origin form, absolute form with the authority that `Host` names, `*` for OPTIONS alone, and what CONNECT names (which is
+/// refused afterwards). Of the characters that RFC 3986 wants escaped those pass that Pingora takes.
+fn is_target_clear(method: &str, target: &str, headers: &[Header<'_>]) -> bool {
+    match target.as_bytes().first() {
+        Some(b'/') => {
+            let (path, query) = target.split_once('?').unwrap_or((target, ""));
+            path.bytes().all(|byte| byte.is_ascii_graphic() && !b"#<>`".contains(&byte))
+                && query.bytes().all(|byte| byte.is_ascii_graphic() && !b"#<>\"".contains(&byte))
+        }
+        Some(b'*') => target == "*" && method == "OPTIONS",
+        _ if method == "CONNECT" => true,
+        _ => is_absolute_form_clear(target, headers),
+    }
+}
+
+fn is_absolute_form_clear(target: &str, headers: &[Header<'_>]) -> bool {
+    let Ok(uri) = target.parse::<Uri>() else { return false };
+    let web = matches!(uri.scheme_str(), Some("http" | "https"));
+    let clear = |authority: &Authority| {
+        !authority.as_str().contains('@')
+            && values(headers, "host").next().is_none_or(|host| host == authority.as_str().as_bytes())
+    };
+    web && !target.contains('#') && uri.authority().is_some_and(clear)
+}
+
+fn is_host_clear(headers: &[Header<'_>], version: Option<u8>) -> bool {
+    let mut hosts = values(headers, "host");
+    match (hosts.next(), hosts.next()) {
+        (Some(host), None) => is_authority(host),
+        (None, _) => version == Some(0),
+        _ => false,
+    }
+}
+
+/// A host and maybe a port, as RFC 3986 section 3.2 writes them, without user information. May be empty (RFC 9110 7.2).
+fn is_authority(host: &[u8]) -> bool {
+    let (name, port) = match host.iter().rposition(|&byte| byte == b':') {
+        Some(colon) if !host[colon..].contains(&b']') => (&host[..colon], &host[colon + 1..]),
+        _ => (host, &b""[..]),
+    };
+    let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+;=%".contains(byte);
+    let name_ok = match name {
+        [b'[', inner @ .., b']'] => {
+            !inner.is_empty() && inner.iter().all(|byte| byte.is_ascii_hexdigit() || b":.".contains(byte))
+        }
+        _ => name.iter().all(is_name),
+    };
+    name_ok && port.len() <= 5 && port.iter().all(u8::is_ascii_digit)
+}
+
+/// The body that the header announces; `None` when there is any doubt.
+fn body(headers: &[Header<'_>], version: Option<u8>) -> Option<Body> {
+    let mut lengths = values(headers, "content-length");
+    let mut codings = values(headers, "transfer-encoding");
+    let (length, coding) = (lengths.next(), codings.next());
+    if lengths.next().is_some() || codings.next().is_some() {
+        return None;
+    }
+    match (length, coding) {
+        (None, None) => Some(Body::Length(0)),
+        // At most 18 digits, so that the number fits every integer it will be read into.
+        (Some(length), None) if length.len() <= 18 && length.iter().all(u8::is_ascii_digit) => {
+            str::from_utf8(length).ok()?.parse().ok().map(Body::Length)
+        }
+        (None, Some(coding)) if version == Some(1) && coding.eq_ignore_ascii_case(b"chunked") => {
+            Some(Body::Chunked(Chunked::new()))
+        }
+        _ => None,
+    }
+}
+
+fn values<'h>(headers: &'h [Header<'_>], name: &'static str) -> impl Iterator<Item = &'h [u8]> {
+    headers.iter().filter(move |header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn outcome(head: &str) -> Result<Option<Head>, Rejection> {
+        check(head.as_bytes())
+    }
+
+    #[test]
+    fn ordinary_requests_pass() {
+        for head in [
+            "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET / HTTP/1.1\r\nhost: a.example.com:8080\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: [::1]:80\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost:\r\n\r\n",
+            "GET / HTTP/1.0\r\n\r\n",
+            "POST /x?y=%20 HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc",
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: Chunked\r\n\r\n",
+            "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET http://a/x HTTP/1.1\r\nHost: a\r\n\r\n",
+            "\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
+            "M-SEARCH /%ff;a=b HTTP/1.1\r\nHost: a\r\nX-Empty:\r\n\r\n",
+        ] {
+            assert!(matches!(outcome(head), Ok(Some(_))), "{head:?}");
+        }
+    }
+
+    #[test]
+    fn doubtful_requests_are_refused() {
+        for head in [
+            "GET / HTTP/1.1\r\n\r\n",
+            "GET / HTTP/1.1\nHost: a\n\n",
+            "GET / HTTP/1.1\r\nHost: a\nX: b\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\rX: b\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a, b\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: user@a\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a/b\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a:port\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost : a\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nX: b\r\n c\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nX: \0\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\n: b\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nX\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1, 1\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: +1\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 0x1\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nContent-Length:\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 9999999999999999999\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n",
+            "GET / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "GET / HTTP/2.0\r\nHost: a\r\n\r\n",
+            "GET /\r\n\r\n",
+            "GET  / HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET /a b HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET /#a HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET a HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET * HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET http:// HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET http://b/ HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET http://u@a/ HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET ftp://a/ HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET /<a> HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET /?\" HTTP/1.1\r\nHost: a\r\n\r\n",
+            "G\u{7f}T / HTTP/1.1\r\nHost: a\r\n\r\n",
+            "\u{16}\u{3}\u{1}",
+        ] {
+            assert_eq!(outcome(head).err(), Some(Rejection::BadRequest), "{head:?}");
+        }
+        let connect = outcome("CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n");
+        assert_eq!(connect.err(), Some(Rejection::MethodNotAllowed));
+    }
+
+    #[test]
+    fn the_body_is_what_the_header_announces() {
+        let body =
+            |headers: &str| outcome(&format!("GET / HTTP/1.1\r\nHost: a\r\n{headers}\r\n")).unwrap().unwrap().body;
+        assert!(matches!(body(""), Body::Length(0)));
+        assert!(matches!(body("Content-Length: 12\r\n"), Body::Length(12)));
+        assert!(matches!(body("Transfer-Encoding: chunked\r\n"), Body::Chunked(_)));
+        assert!(matches!(body("Upgrade: websocket\r\nConnection: upgrade\r\n"), Body::Endless));
+        assert!(matches!(outcome("GET / HTTP/1.1\r\nHost: a\r\n"), Ok(None)));
+    }
+
+    #[test]
+    fn too_much_header_is_refused() {
+        let many = format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X: y\r\n".repeat(MAX_HEADERS));
+        assert_eq!(outcome(&many).err(), Some(Rejection::HeaderTooLarge));
+        let long = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "y".repeat(MAX_HEAD));
+        assert_eq!(outcome(&long).err(), Some(Rejection::HeaderTooLarge));
+        assert_eq!(outcome(&long[..long.len() - 4]).err(), Some(Rejection::HeaderTooLarge), "before it is complete");
+    }
+
+    #[test]
+    fn the_end_is_found_however_it_arrives() {
+        let head = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        let ends: Vec<_> = (1..=head.len()).map(|length| is_whole(&head[..length], length - 1)).collect();
+        assert_eq!(ends.iter().filter(|whole| **whole).count(), 1);
+        assert!(is_whole(head, 0) && is_whole(b"GET /\n\n", 6));
+    }
+
+    proptest! {
+        /// What passes, Pingora's own type for a header takes as well: so every refusal is ours, in our words.
+        #[test]
+        fn what_passes_here_passes_in_pingora(target in "(http://a)?/[!-~]{0,12}") {
+            let head = format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n");
+            if outcome(&head).is_ok() {
+                prop_assert!(pingora_http::RequestHeader::build("GET", target.as_bytes(), None).is_ok());
+            }
+        }
+
+        #[test]
+        fn no_bytes_panic(head in prop::collection::vec(any::<u8>(), 0..300), seen in 0_usize..400) {
+            let _ = check(&head);
+            let _ = is_whole(&head, seen.min(head.len()));
+        }
+    }
+}

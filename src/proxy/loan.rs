@@ -1,0 +1,328 @@
+//! A connection lent to Pingora for one request.
+//!
+//! Pingora closes a connection by dropping it, in places that none of its hooks sees. Three things need more than that: an
+//! answer that must not be overtaken by a reset (the rest of the request has to be read before closing), an answer of our
+//! own after which the connection is still good, and requests that a client sent ahead (pipelining). So Pingora gets a
+//! [`Loan`]: it reads no further than the request's own body, and hands the connection back when it is dropped.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::BytesMut;
+use parking_lot::Mutex;
+use pingora_core::protocols::raw_connect::ProxyDigest;
+use pingora_core::protocols::tls::SslDigest;
+use pingora_core::protocols::{
+    ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, Stream, TimingDigest,
+    UniqueID, UniqueIDType,
+};
+use pingora_proxy::Session;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::chunked::{Chunked, Malformed};
+
+/// How many bytes of requests sent ahead are read while one is being answered.
+const AHEAD: usize = 4 << 10;
+
+/// A connection on loan.
+#[derive(Debug)]
+pub(super) struct Loan {
+    /// `None` only while being dropped.
+    stream: Option<Stream>,
+    body: Body,
+    ahead: BytesMut,
+    state: Arc<State>,
+}
+
+/// What of the request's body is still to come.
+#[derive(Clone, Debug)]
+pub(super) enum Body {
+    /// So many bytes.
+    Length(u64),
+    /// Chunks.
+    Chunked(Chunked),
+    /// Whatever comes, because the connection may change its protocol.
+    Endless,
+}
+
+impl Body {
+    /// How many of `bytes`, which come next, belong to the body.
+    ///
+    /// # Errors
+    /// When they cannot be a body.
+    pub(super) fn follow(&mut self, bytes: &[u8]) -> Result<usize, Malformed> {
+        match self {
+            Body::Length(left) => {
+                let part = bytes.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
+                *left -= part as u64;
+                Ok(part)
+            }
+            Body::Chunked(chunked) => chunked.follow(bytes),
+            Body::Endless => Ok(bytes.len()),
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        match self {
+            Body::Length(left) => *left == 0,
+            Body::Chunked(chunked) => chunked.is_done(),
+            Body::Endless => false,
+        }
+    }
+}
+
+/// What becomes of the connection after its loan.
+#[derive(Debug, Default)]
+struct State {
+    reusable: AtomicBool,
+    unread: AtomicBool,
+    malformed: AtomicBool,
+    returned: Mutex<Option<(Stream, BytesMut)>>,
+}
+
+/// Where the lender waits for the connection.
+#[derive(Debug)]
+pub(super) struct Lender(Arc<State>);
+
+/// A connection that came back.
+#[derive(Debug)]
+pub(super) struct Returned {
+    /// The connection.
+    pub(super) stream: Stream,
+    /// What was read of the requests that come next.
+    pub(super) ahead: BytesMut,
+    /// Whether an answer of our own left it usable.
+    pub(super) reusable: bool,
+    /// Whether the request's body was not read to its end.
+    pub(super) unread: bool,
+}
+
+impl Loan {
+    /// Lends `stream` for a request of which `body` is still to come; `ahead` was read behind it.
+    pub(super) fn new(stream: Stream, body: Body, ahead: BytesMut) -> (Self, Lender) {
+        let state = Arc::new(State::default());
+        (Loan { stream: Some(stream), body, ahead, state: Arc::clone(&state) }, Lender(state))
+    }
+
+    /// The loan under `session`, when it is one.
+    pub(super) fn of(session: &Session) -> Option<&Loan> {
+        session.as_downstream().stream()?.as_any().downcast_ref()
+    }
+
+    /// Notes that the answer is whole, the request is read to its end, and the client was told that the connection stays.
+    pub(super) fn set_reusable(&self) {
+        self.state.reusable.store(true, Ordering::Relaxed);
+    }
+
+    /// Notes that the request's body was not read to its end.
+    pub(super) fn set_unread(&self) {
+        self.state.unread.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the request's body turned out not to be one.
+    pub(super) fn is_malformed(&self) -> bool {
+        self.state.malformed.load(Ordering::Relaxed)
+    }
+
+    fn stream(&self) -> &Stream {
+        self.stream.as_ref().expect("it is taken only by drop")
+    }
+
+    fn stream_mut(&mut self) -> &mut Stream {
+        self.stream.as_mut().expect("it is taken only by drop")
+    }
+
+    fn pinned(self: Pin<&mut Self>) -> Pin<&mut Stream> {
+        Pin::new(self.get_mut().stream_mut())
+    }
+
+    /// The request is complete: what comes now belongs to the next one. Only the end of the connection is passed on.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.ahead.is_empty() {
+            return Poll::Pending;
+        }
+        let mut bytes = [0; AHEAD];
+        let mut buffer = ReadBuf::new(&mut bytes);
+        ready!(Pin::new(self.stream_mut()).poll_read(cx, &mut buffer))?;
+        if buffer.filled().is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        self.ahead.extend_from_slice(buffer.filled());
+        Poll::Pending
+    }
+}
+
+impl Lender {
+    /// The connection, once the loan has been dropped.
+    pub(super) fn take_back(self) -> Option<Returned> {
+        let (stream, ahead) = self.0.returned.lock().take()?;
+        let (reusable, unread) = (&self.0.reusable, &self.0.unread);
+        Some(Returned {
+            stream,
+            ahead,
+            reusable: reusable.load(Ordering::Relaxed),
+            unread: unread.load(Ordering::Relaxed),
+        })
+    }
+}
+
+impl Drop for Loan {
+    fn drop(&mut self) {
+        if let Some(stream) = self.stream.take() {
+            *self.state.returned.lock() = Some((stream, std::mem::take(&mut self.ahead)));
+        }
+    }
+}
+
+impl AsyncRead for Loan {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let loan = self.get_mut();
+        if loan.body.is_done() {
+            return loan.poll_end(cx);
+        }
+        let before = buf.filled().len();
+        ready!(Pin::new(loan.stream_mut()).poll_read(cx, buf))?;
+        let Ok(part) = loan.body.follow(&buf.filled()[before..]) else {
+            loan.state.malformed.store(true, Ordering::Relaxed);
+            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+        };
+        // What comes behind the body belongs to the next request.
+        loan.ahead.extend_from_slice(&buf.filled()[before + part..]);
+        buf.set_filled(before + part);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Loan {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.pinned().poll_write(cx, buf)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.pinned().poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.pinned().poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.pinned().poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream().is_write_vectored()
+    }
+}
+
+#[async_trait]
+impl Shutdown for Loan {
+    async fn shutdown(&mut self) {
+        Shutdown::shutdown(self.stream_mut().as_mut()).await;
+    }
+}
+
+impl UniqueID for Loan {
+    fn id(&self) -> UniqueIDType {
+        self.stream().id()
+    }
+}
+
+impl Ssl for Loan {
+    fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
+        self.stream().get_ssl_digest()
+    }
+
+    fn selected_alpn_proto(&self) -> Option<ALPN> {
+        self.stream().selected_alpn_proto()
+    }
+}
+
+impl GetTimingDigest for Loan {
+    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
+        self.stream().get_timing_digest()
+    }
+
+    fn get_read_pending_time(&self) -> Duration {
+        self.stream().get_read_pending_time()
+    }
+
+    fn get_write_pending_time(&self) -> Duration {
+        self.stream().get_write_pending_time()
+    }
+}
+
+impl GetProxyDigest for Loan {
+    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
+        self.stream().get_proxy_digest()
+    }
+}
+
+impl GetSocketDigest for Loan {
+    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
+        self.stream().get_socket_digest()
+    }
+}
+
+impl Peek for Loan {}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_loan_reads_no_further_than_its_request() {
+        let (mut client, server) = duplex(64);
+        client.write_all(b"bodyGET /next").await.unwrap();
+        let (mut loan, lender) = Loan::new(Box::new(server), Body::Length(4), BytesMut::new());
+        let mut body = BytesMut::with_capacity(64);
+        assert_eq!(loan.read_buf(&mut body).await.unwrap(), 4);
+        assert_eq!(&body[..], b"body");
+        let mut more = [0; 8];
+        tokio::select! {
+            biased;
+            _ = loan.read(&mut more) => panic!("it read into the next request"),
+            () = std::future::ready(()) => {}
+        }
+        drop(loan);
+        assert_eq!(&lender.take_back().unwrap().ahead[..], b"GET /next");
+    }
+
+    #[tokio::test]
+    async fn a_body_that_is_none_is_an_error_and_noted() {
+        let (mut client, server) = duplex(64);
+        client.write_all(b"5\nhello").await.unwrap();
+        let (mut loan, _lender) = Loan::new(Box::new(server), Body::Chunked(Chunked::new()), BytesMut::new());
+        assert_eq!(loan.read(&mut [0; 32]).await.unwrap_err().kind(), io::ErrorKind::InvalidData);
+        assert!(loan.is_malformed());
+    }
+
+    #[tokio::test]
+    async fn the_end_of_the_connection_is_seen_after_the_body() {
+        let (client, server) = duplex(64);
+        drop(client);
+        let (mut loan, _lender) = Loan::new(Box::new(server), Body::Length(0), BytesMut::new());
+        assert_eq!(loan.read(&mut [0; 8]).await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_is_noted_comes_back_with_the_connection() {
+        let (_client, server) = duplex(64);
+        let (loan, lender) = Loan::new(Box::new(server), Body::Endless, BytesMut::new());
+        loan.set_reusable();
+        drop(loan);
+        let returned = lender.take_back().unwrap();
+        assert!(returned.reusable && !returned.unread);
+    }
+}

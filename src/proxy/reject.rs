@@ -1,0 +1,193 @@
+//! Every answer of our own leaves by this door.
+//!
+//! One form: `application/json`, `{"code":N,"message":"…"}`, `X-Request-Id`. The connection stays usable where the client's
+//! body lets it: a small body that is announced is read to its end and thrown away. A large or endless one makes the
+//! answer the last on its connection, and what still comes is read for a while before the connection is closed, because
+//! closing with unread data makes the kernel send a reset that can overtake the answer (RFC 9112 section 9.6).
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::StatusCode;
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, RETRY_AFTER};
+use pingora_core::Result;
+use pingora_core::protocols::http::date::get_cached_date;
+use pingora_http::ResponseHeader;
+use pingora_proxy::Session;
+
+use super::RequestId;
+use super::loan::Loan;
+
+/// The largest announced body that is read and thrown away to keep a connection usable.
+const DISCARD: u64 = 1 << 20;
+/// The longest that bytes of no use are read for the sake of an answer.
+pub(super) const LINGER: Duration = Duration::from_secs(5);
+
+/// Why a request gets an answer of our own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rejection {
+    /// The request is malformed.
+    BadRequest,
+    /// No route matches.
+    NoRoute,
+    /// CONNECT, which a gateway does not serve.
+    MethodNotAllowed,
+    /// The client was too slow.
+    RequestTimeout,
+    /// The body is larger than `limits.max_body`.
+    BodyTooLarge,
+    /// The header section is larger than 64 KiB or 256 lines.
+    HeaderTooLarge,
+    /// Something in tollgate itself went wrong.
+    Internal,
+    /// The backend broke the exchange.
+    BadGateway,
+    /// Every backend is down or already tried; worth another try after these seconds.
+    NoHealthyBackend(u64),
+    /// The backend was too slow.
+    GatewayTimeout,
+}
+
+impl Rejection {
+    /// The status of the answer.
+    pub fn status(self) -> StatusCode {
+        match self {
+            Rejection::BadRequest => StatusCode::BAD_REQUEST,
+            Rejection::NoRoute => StatusCode::NOT_FOUND,
+            Rejection::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Rejection::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
+            Rejection::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Rejection::HeaderTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Rejection::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            Rejection::BadGateway => StatusCode::BAD_GATEWAY,
+            Rejection::NoHealthyBackend(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Rejection::GatewayTimeout => StatusCode::GATEWAY_TIMEOUT,
+        }
+    }
+
+    /// What it says.
+    pub fn message(self) -> &'static str {
+        match self {
+            Rejection::BadRequest => "Bad request",
+            Rejection::NoRoute => "No route matches",
+            Rejection::MethodNotAllowed => "Method not allowed",
+            Rejection::RequestTimeout => "Request timeout",
+            Rejection::BodyTooLarge => "Request body too large",
+            Rejection::HeaderTooLarge => "Request header fields too large",
+            Rejection::Internal => "Internal server error",
+            Rejection::BadGateway => "Bad gateway",
+            Rejection::NoHealthyBackend(_) => "No healthy backend",
+            Rejection::GatewayTimeout => "Gateway timeout",
+        }
+    }
+
+    fn retry_after(self) -> Option<u64> {
+        match self {
+            Rejection::NoHealthyBackend(seconds) => Some(seconds),
+            _ => None,
+        }
+    }
+
+    fn body(self) -> String {
+        format!(r#"{{"code":{},"message":"{}"}}"#, self.status().as_u16(), self.message())
+    }
+
+    /// The whole answer on the wire, for a request of which Pingora knows nothing. It is the last on its connection.
+    pub(super) fn to_bytes(self, request_id: RequestId) -> Bytes {
+        let (status, body) = (self.status(), self.body());
+        let reason = status.canonical_reason().unwrap_or_default();
+        let head = format!("HTTP/1.1 {} {reason}\r\n", status.as_u16());
+        let headers = format!(
+            "Content-Type: application/json\r\nContent-Length: {}\r\nCache-Control: no-store\r\nX-Request-Id: {request_id}\r\n\
+             Date: {}\r\nConnection: close\r\n",
+            body.len(),
+            String::from_utf8_lossy(get_cached_date().as_bytes()),
+        );
+        Bytes::from([&head, &headers, "\r\n", &body].concat())
+    }
+}
+
+/// Answers `session` with `rejection`. Does nothing when an answer has begun already.
+///
+/// # Errors
+/// When the client is gone.
+pub(super) async fn send(session: &mut Session, rejection: Rejection, request_id: RequestId) -> Result<()> {
+    if session.response_written().is_some_and(|written| !written.status.is_informational()) {
+        return Ok(());
+    }
+    let body = rejection.body();
+    let mut header = ResponseHeader::build(rejection.status(), Some(6))?;
+    header.insert_header(CONTENT_TYPE, "application/json")?;
+    header.insert_header(CONTENT_LENGTH, body.len())?;
+    header.insert_header(CACHE_CONTROL, "no-store")?;
+    header.insert_header("X-Request-Id", request_id.as_str())?;
+    if let Some(seconds) = rejection.retry_after() {
+        header.insert_header(RETRY_AFTER, seconds)?;
+    }
+    // A 408 is sent because the client's bytes stopped coming: there is nothing to read to the end.
+    let keep = rejection != Rejection::RequestTimeout && is_worth_reading(session);
+    session.set_close_on_response_before_downstream_finish(false);
+    if !keep {
+        session.set_keepalive(None);
+    }
+    session.write_response_header(Box::new(header), false).await?;
+    session.write_response_body(Some(Bytes::from(body)), true).await?;
+    if keep {
+        session.set_total_drain_timeout(Some(LINGER));
+        session.drain_request_body().await?;
+        if session.get_keepalive().is_some()
+            && let Some(loan) = Loan::of(session)
+        {
+            loan.set_reusable();
+        }
+    }
+    Ok(())
+}
+
+/// Whether the rest of the request's body is little enough to read it for the sake of the connection.
+fn is_worth_reading(session: &mut Session) -> bool {
+    if session.is_body_done() {
+        return true;
+    }
+    let header = session.req_header();
+    let length = header.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    // A client that expects 100 (Continue) may never send its body after another answer.
+    !header.headers.contains_key(EXPECT) && length.is_some_and(|length| length <= DISCARD)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_json_with_their_own_status() {
+        let all = [
+            Rejection::BadRequest,
+            Rejection::NoRoute,
+            Rejection::MethodNotAllowed,
+            Rejection::RequestTimeout,
+            Rejection::BodyTooLarge,
+            Rejection::HeaderTooLarge,
+            Rejection::Internal,
+            Rejection::BadGateway,
+            Rejection::NoHealthyBackend(5),
+            Rejection::GatewayTimeout,
+        ];
+        for rejection in all {
+            let body: serde_json::Value = serde_json::from_str(&rejection.body()).unwrap();
+            assert_eq!(body["code"], rejection.status().as_u16());
+            assert_eq!(body["message"], rejection.message());
+        }
+    }
+
+    #[test]
+    fn an_answer_on_the_wire_is_whole() {
+        let id = RequestId::random();
+        let answer = String::from_utf8(Rejection::BadRequest.to_bytes(id).to_vec()).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{head}");
+        assert!(head.contains(&format!("\r\nContent-Length: {}\r\n", body.len())), "{head}");
+        assert!(head.contains(&format!("\r\nX-Request-Id: {id}\r\n")), "{head}");
+        assert_eq!(body, r#"{"code":400,"message":"Bad request"}"#);
+    }
+}
