@@ -1,1 +1,120 @@
 //! Arguments and exit codes.
+//!
+//! Flags beat environment variables, which beat the file, which beats the defaults. Exit codes: 0 stopped as asked, 1 failed
+//! while running, 2 wrong usage or configuration.
+
+mod args;
+mod demo;
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{CommandFactory, Parser};
+
+use crate::clock::SystemClock;
+use crate::config::{self, Config, Overrides, PingoraSettings, Problems};
+use crate::server::echo::Echo;
+use crate::server::{Server, ServerError, Stop, raise_open_files_limit};
+use crate::telemetry::{self, EventLog};
+use args::{Args, Command, RunArgs};
+
+/// Why a command ended badly.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("{0}")]
+    Configuration(#[from] Problems),
+    #[error("{0}")]
+    Usage(&'static str),
+    #[error("{0}")]
+    Running(#[from] ServerError),
+}
+
+impl Failure {
+    fn exit_code(&self) -> ExitCode {
+        match self {
+            Failure::Configuration(_) | Failure::Usage(_) => ExitCode::from(2),
+            Failure::Running(_) => ExitCode::from(1),
+        }
+    }
+}
+
+/// Does what the command line says, and tells how it ended.
+pub fn main() -> ExitCode {
+    let args = Args::parse();
+    let outcome = match args.command {
+        None => run(&args.run),
+        Some(Command::Run(args)) => run(&args),
+        Some(Command::Check { conf }) => return check(&conf),
+        Some(Command::Demo) => demo::run(),
+        Some(Command::Echo { listen, name }) => echo(listen, name),
+        Some(Command::Schema) => return print(&format!("{}\n", config::schema().trim_end())),
+        Some(Command::Completions { shell }) => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Args::command(), "tollgate", &mut script);
+            return print(&String::from_utf8_lossy(&script));
+        }
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("tollgate: {failure}");
+            failure.exit_code()
+        }
+    }
+}
+
+fn run(args: &RunArgs) -> Result<(), Failure> {
+    let overrides = Overrides { listen: args.listen.clone(), backends: args.backend.clone(), balance: args.balance };
+    if args.conf.is_none() && (overrides.listen.is_empty() || overrides.backends.is_empty()) {
+        return Err(Failure::Usage(
+            "nothing to serve: give a file with `--conf FILE`, or at least one `--listen ADDR` and one `--backend ADDR` \
+             (`tollgate demo` shows a proxy at work, `tollgate --help` tells more)",
+        ));
+    }
+    let config = config::load(args.conf.as_deref(), &overrides)?;
+    if args.test {
+        println!("{}", summary(args.conf.as_deref(), &config));
+        return Ok(());
+    }
+    let events = start_events();
+    raise_open_files_limit();
+    Ok(Server::bind(config)?.run(Stop::Signals, events)?)
+}
+
+fn echo(listen: std::net::SocketAddr, name: Option<String>) -> Result<(), Failure> {
+    start_events();
+    raise_open_files_limit();
+    let echo = Echo::bind(listen, name.unwrap_or_else(|| listen.to_string())).map_err(ServerError::from)?;
+    Ok(echo.run(Stop::Signals, &PingoraSettings::default())?)
+}
+
+fn check(conf: &Path) -> ExitCode {
+    match config::load(Some(conf), &Overrides::default()) {
+        Ok(config) => print(&format!("{}\n", summary(Some(conf), &config))),
+        Err(problems) => {
+            for problem in problems.iter() {
+                println!("{problem}");
+            }
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn summary(conf: Option<&Path>, config: &Config) -> String {
+    config.summary(conf.unwrap_or(Path::new("the command line")))
+}
+
+/// Prints `text`; a reader that left early, such as `head`, is no failure.
+fn print(text: &str) -> ExitCode {
+    match io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => ExitCode::from(1),
+        _ => ExitCode::SUCCESS,
+    }
+}
+
+/// The process's event log; `None` when it has one already.
+fn start_events() -> Option<EventLog> {
+    telemetry::events::init(Arc::new(SystemClock)).ok()
+}

@@ -1,1 +1,193 @@
 //! Building everything, services and their order, signals, drain.
+//!
+//! Each server stands alone: nothing of it is static, so two of them run in one process without knowing of each other.
+//! Services start in this order: telemetry, health (ready after the first round of checks), and then the listeners, so
+//! nobody gets in before it is known where requests may go.
+
+pub mod echo;
+mod lifecycle;
+mod services;
+mod socket;
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use log::{Log, info};
+use pingora_core::server::configuration::ServerConf;
+use pingora_core::server::{RunArgs, Server as PingoraServer};
+use pingora_core::services::background::background_service;
+use pingora_proxy::HttpProxy;
+
+use crate::clock::{Clock, SystemClock};
+use crate::config::{Config, PingoraSettings};
+use crate::proxy::{Activity, Downstream, Proxy};
+use crate::route::{Route, RouteTable};
+use crate::telemetry::{AccessLog, AccessLogWriter, EventLog};
+use crate::upstream::Pool;
+use echo::Echo;
+use lifecycle::{Conductor, Lifecycle};
+use services::{Health, Listening, Telemetry};
+use socket::Bound;
+
+pub use lifecycle::{Stop, StopHandle};
+pub use socket::BindError;
+
+/// More than any pool's retries, so that the pools' own limits decide; Pingora's counts attempts.
+const MAX_ATTEMPTS: usize = 32;
+
+/// Why a server could not start, or stopped although nobody asked it to.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// An address cannot be listened on.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The access log cannot be written.
+    #[error("cannot open the access log: {0}")]
+    AccessLog(#[source] io::Error),
+    /// It could not go on.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// A proxy whose addresses are bound and that is ready to run.
+pub struct Server {
+    pingora: PingoraSettings,
+    routes: Vec<Route>,
+    pools: Vec<Arc<Pool>>,
+    limits: crate::proxy::Limits,
+    sockets: Vec<Bound>,
+    access_log: AccessLog,
+    writer: AccessLogWriter,
+    echoes: Vec<Echo>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Server {
+    /// Builds a server and binds its addresses; nobody can connect before [`run`](Server::run).
+    ///
+    /// # Errors
+    /// When an address cannot be had or the access log cannot be opened.
+    pub fn bind(config: Config) -> Result<Self, ServerError> {
+        let sockets = config.listeners.iter().map(|address| Bound::new(*address)).collect::<Result<_, _>>()?;
+        let (access_log, writer) = AccessLog::new(&config.access_log).map_err(ServerError::AccessLog)?;
+        Ok(Server {
+            pingora: config.pingora,
+            routes: config.routes,
+            pools: config.upstreams.into_iter().map(|pool| Arc::new(Pool::new(pool))).collect(),
+            limits: config.limits,
+            sockets,
+            access_log,
+            writer,
+            echoes: Vec::new(),
+            clock: Arc::new(SystemClock),
+        })
+    }
+
+    /// Runs a sample backend beside the proxy, stopped with it.
+    pub fn add_echo(&mut self, echo: Echo) {
+        self.echoes.push(echo);
+    }
+
+    /// The addresses that it will listen on, with real ports where port 0 was asked for.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.sockets.iter().map(Bound::address).collect()
+    }
+
+    /// The pools.
+    pub fn pools(&self) -> &[Arc<Pool>] {
+        &self.pools
+    }
+
+    /// Runs until it is asked to stop, and then until its requests are answered. Blocks the thread. `events` gets its
+    /// summaries written once a second.
+    ///
+    /// # Errors
+    /// When it stops although nobody asked it to.
+    pub fn run(self, stop: Stop, events: Option<EventLog>) -> Result<(), ServerError> {
+        let lifecycle = Lifecycle::new();
+        let activity = Arc::new(Activity::default());
+        let mut pingora = pingora_server(&self.pingora);
+        let threads = self.pingora.threads.get();
+        let addresses = self.addresses();
+        let (backends, pools) =
+            (self.pools.iter().map(|pool| pool.settings().backends.len()).sum::<usize>(), self.pools.len());
+
+        let telemetry = Telemetry::new(self.writer, events.clone(), Arc::clone(&self.clock), lifecycle.clone());
+        let guard = telemetry.guard();
+        let telemetry = pingora.add_service(background_service("telemetry", telemetry));
+        let health = Health { pools: self.pools.clone(), clock: Arc::clone(&self.clock) };
+        let health = pingora.add_service(background_service("health", health));
+        health.add_dependency(&telemetry);
+        for echo in self.echoes {
+            let echo = pingora.add_service(echo.into_service(&activity, lifecycle.clone()));
+            health.add_dependency(&echo);
+        }
+
+        let routes = route_table(self.routes, &self.pools);
+        let app = Proxy::new(routes, self.limits, self.access_log.clone(), self.clock);
+        let mut proxy = HttpProxy::new(app.clone(), Arc::clone(&pingora.configuration));
+        proxy.handle_init_modules();
+        let downstream = Downstream::new(proxy, app, Arc::clone(&activity));
+        let listening =
+            Listening::new("proxy", downstream, self.sockets, threads, lifecycle.clone()).announced(move || {
+                let list: Vec<_> = addresses.iter().map(SocketAddr::to_string).collect();
+                info!("listening on {}; {pools} upstreams, {backends} backends", list.join(", "));
+            });
+        pingora.add_service(listening).add_dependency(&health);
+
+        let conductor = Conductor {
+            lifecycle: lifecycle.clone(),
+            stop,
+            activity,
+            access_log: self.access_log,
+            grace_period: self.pingora.grace_period,
+        };
+        run(pingora, conductor);
+        drop(guard.lock().take());
+        if let Some(events) = events {
+            events.flush();
+        }
+        lifecycle.failure().map_or(Ok(()), |reason| Err(ServerError::Failed(reason)))
+    }
+}
+
+fn route_table(routes: Vec<Route>, pools: &[Arc<Pool>]) -> RouteTable<Arc<Pool>> {
+    let pools: HashMap<&str, &Arc<Pool>> = pools.iter().map(|pool| (pool.name(), pool)).collect();
+    RouteTable::new(routes.into_iter().map(|route| {
+        let pool = pools.get(route.upstream.as_str()).expect("the configuration takes only routes to known pools");
+        (route.host, route.path, Arc::clone(pool))
+    }))
+}
+
+/// Pingora's server, as far as configuration goes. Every default that matters is set, because Pingora's are not ours.
+fn pingora_server(settings: &PingoraSettings) -> PingoraServer {
+    let conf = ServerConf {
+        threads: settings.threads.get(),
+        work_stealing: settings.work_stealing,
+        listener_tasks_per_fd: settings.listener_tasks_per_fd.get(),
+        upstream_keepalive_pool_size: settings.upstream_keepalive_pool_size,
+        max_retries: MAX_ATTEMPTS,
+        // Draining is over before Pingora hears of the stop.
+        grace_period_seconds: Some(0),
+        graceful_shutdown_timeout_seconds: Some(0),
+        ..ServerConf::default()
+    };
+    PingoraServer::new_with_opt_and_conf(None, conf)
+}
+
+fn run(pingora: PingoraServer, conductor: Conductor) {
+    pingora.run(RunArgs { shutdown_signal: Box::new(conductor) });
+}
+
+/// Allows the process as many open files as the system lets it have: each request needs two.
+pub fn raise_open_files_limit() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+        && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
+    {
+        log::warn!("cannot raise the limit of open files from {soft} to {hard}: {error}");
+    }
+}

@@ -1,0 +1,56 @@
+//! `tollgate demo`: the proxy at work, with nothing to set up.
+
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+
+use super::{Failure, raise_open_files_limit, start_events};
+use crate::config::{self, BackendOverride, Overrides};
+use crate::server::echo::Echo;
+use crate::server::{Server, ServerError, Stop};
+use crate::telemetry::AccessLogSettings;
+use crate::upstream::BackendAddress;
+
+const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8080);
+/// Of one length, so that all answers are: `ab` counts answers of another length than the first one's as failed.
+const NAMES: [&str; 3] = ["a", "b", "c"];
+
+/// Runs the proxy over three sample backends of the same process, on ports that are free.
+pub(super) fn run() -> Result<(), Failure> {
+    let events = start_events();
+    raise_open_files_limit();
+    let free = SocketAddr::new(LISTEN.ip(), 0);
+    let echoes = NAMES.iter().map(|name| Echo::bind(free, *name)).collect::<Result<Vec<_>, _>>();
+    let echoes = echoes.map_err(ServerError::from)?;
+    let backends = echoes
+        .iter()
+        .map(|echo| BackendOverride { address: BackendAddress::Socket(echo.address()), weight: NonZeroU32::MIN })
+        .collect();
+    let mut config = config::load(None, &Overrides { listen: vec![LISTEN], backends, balance: None })?;
+    // The screen is for the commands to try.
+    config.access_log = AccessLogSettings { target: None, ..config.access_log };
+    let mut server = Server::bind(config)?;
+    println!("{}", welcome(&echoes));
+    echoes.into_iter().for_each(|echo| server.add_echo(echo));
+    Ok(server.run(Stop::Signals, events)?)
+}
+
+fn welcome(echoes: &[Echo]) -> String {
+    let backends: Vec<_> =
+        NAMES.iter().zip(echoes).map(|(name, echo)| format!("{name} ({})", echo.address())).collect();
+    format!(
+        "tollgate proxies http://{LISTEN} to three sample backends: {}.
+
+Try, in another terminal:
+
+  curl -i http://{LISTEN}/                      each answer names its backend, in turn
+  curl -s http://{LISTEN}/ -d 'hello'           any method, any body
+  curl -i 'http://{LISTEN}/?status=503'         the answer's status, as you like it
+  curl -i 'http://{LISTEN}/?delay_ms=1000'      a slow one
+  curl -s 'http://{LISTEN}/?bytes=100000' | wc -c
+  ab -n 5000 -c 1000 http://{LISTEN}/           (apache2-utils)
+
+Ctrl-C stops it.
+",
+        backends.join(", "),
+    )
+}
