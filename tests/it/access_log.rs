@@ -1,0 +1,251 @@
+//! The access log: one line for every request, and never in a request's way.
+
+use std::io::Write;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::harness::backend::Backend;
+use crate::harness::client::{Body, Request};
+use crate::harness::ports::free_address;
+use crate::harness::setup::{NO_CHECK, QUICK_TCP, Setup};
+use crate::harness::{PATIENCE, eventually, now};
+
+/// Whether this is a UTC time as in RFC 3339.
+fn is_timestamp(value: &Value) -> bool {
+    let text = value.as_str().unwrap_or_default();
+    let shape: String = text.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
+    shape.starts_with("0000-00-00T00:00:00") && text.ends_with('Z')
+}
+
+#[test]
+fn a_line_tells_what_happened() {
+    let backend = [Backend::scripted("a")];
+    let server = Setup::app(&backend, NO_CHECK).start();
+    let mut client = server.client();
+    let body = vec![b'x'; 5000];
+    let request = Request::new("POST", "/shop/cart?token=secret&bytes=3000").host("shop.example:81");
+    client.call(&request.body(Body::Length(&body))).unwrap();
+    let line = server.access_lines(1).remove(0);
+    assert!(is_timestamp(&line["ts"]), "{line}");
+    assert!(line["request_id"].as_str().is_some_and(|id| !id.is_empty()), "{line}");
+    assert_eq!(line["client_ip"], "127.0.0.1");
+    assert_eq!(line["method"], "POST");
+    assert!(line["host"].as_str().is_some_and(|host| host.starts_with("shop.example")), "{line}");
+    assert_eq!(line["path"], "/shop/cart");
+    assert_eq!(line["status"], 200);
+    assert!(line["duration_ms"].as_f64().is_some_and(|ms| (0.0..20_000.0).contains(&ms)), "{line}");
+    assert!(line["bytes_in"].as_u64().is_some_and(|bytes| (5000..6000).contains(&bytes)), "{line}");
+    assert!(line["bytes_out"].as_u64().is_some_and(|bytes| (3000..4000).contains(&bytes)), "{line}");
+    assert_eq!(line["upstream"], "app");
+    assert_eq!(line["backend"], backend[0].address.to_string());
+    assert_eq!(line["attempts"], 1);
+    assert!(line["error"].is_null(), "{line}");
+    let known = [
+        "ts",
+        "request_id",
+        "client_ip",
+        "method",
+        "host",
+        "path",
+        "status",
+        "duration_ms",
+        "bytes_in",
+        "bytes_out",
+        "upstream",
+        "backend",
+        "attempts",
+        "error",
+    ];
+    let unknown: Vec<_> = line.as_object().unwrap().keys().filter(|key| !known.contains(&key.as_str())).collect();
+    assert!(unknown.is_empty(), "fields that the contract does not have, or not yet: {unknown:?}");
+}
+
+#[test]
+fn a_query_is_in_no_log() {
+    let backend = [Backend::scripted("a")];
+    let server = Setup::app(&backend, &format!("read_timeout: 200ms, {NO_CHECK}")).start();
+    for target in ["/?key=s3cr3t", "/?key=s3cr3t&fault=close", "/?key=s3cr3t&raw=0", "/?key=s3cr3t&fault=hang"] {
+        server.client().get(target).unwrap();
+    }
+    let mut client = server.client();
+    client.send(b"GET http://a/x?key=s3cr3t HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    client.read("GET").unwrap();
+    server.access_lines(5);
+    let all = format!("{}{}", server.process.out.text(), server.process.err.text());
+    assert!(!all.contains("s3cr3t"), "{all}");
+}
+
+#[test]
+fn every_request_has_one_line_also_those_that_fail() {
+    let backend = [Backend::scripted("a")];
+    let server = Setup::app(&backend, &format!("read_timeout: 200ms, {NO_CHECK}"))
+        .pool("dead", &[free_address()], QUICK_TCP)
+        .line("routes: [{path: /a, upstream: app}, {path: /dead, upstream: dead}]")
+        .line("limits: {max_body: 10KiB, header_timeout: 300ms}")
+        .start();
+    let expected = [
+        ("/a", 200, Some("app")),
+        ("/nowhere", 404, None),
+        ("/dead", 503, Some("dead")),
+        ("/a?fault=close", 502, Some("app")),
+        ("/a?raw=0", 502, Some("app")),
+        ("/a?fault=hang", 504, Some("app")),
+        ("/a?status=204", 204, Some("app")),
+    ];
+    for (n, (target, status, upstream)) in expected.into_iter().enumerate() {
+        let response = server.client().get(target).unwrap();
+        assert_eq!(response.status, status, "{target}");
+        let line = server.access_lines(n + 1).remove(n);
+        assert_eq!(line["status"], status, "{line}");
+        assert_eq!(line["upstream"].as_str(), upstream, "{line}");
+        assert_eq!(line["error"].is_string(), status >= 400, "{line}");
+        if let Some(id) = response.header("x-request-id") {
+            assert_eq!(line["request_id"], id);
+        }
+    }
+    let mut client = server.client();
+    client.call(&Request::new("POST", "/a").body(Body::Length(&[b'x'; 20_000]))).unwrap();
+    assert_eq!(server.access_lines(8)[7]["status"], 413);
+    // A client that leaves before its answer.
+    let mut client = server.client();
+    client.send(&Request::new("GET", "/a?delay_ms=100").encode()).unwrap();
+    drop(client);
+    let line = server.access_lines(9).remove(8);
+    assert!(line["path"] == "/a" && line["duration_ms"].is_number(), "{line}");
+    server.client().get("/a").unwrap();
+    assert_eq!(server.access_lines(10).len(), 10, "one line each");
+}
+
+#[test]
+fn odd_characters_do_not_break_a_line() {
+    let backend = [Backend::scripted("a")];
+    let server = Setup::app(&backend, NO_CHECK).start();
+    let mut client = server.client();
+    let odd = "/a\"b\\c'{}";
+    client.call(&Request::new("GET", odd).host("a").headers(&[("User-Agent", "\"}\\ \u{e4}")])).unwrap();
+    assert_eq!(server.access_lines(1)[0]["path"], odd);
+}
+
+#[test]
+fn the_text_format_is_one_line_of_text() {
+    let backend = [Backend::scripted("a")];
+    let server = Setup::app(&backend, NO_CHECK).line("access_log: {format: text}").start();
+    server.client().get("/shop?token=secret").unwrap();
+    let lines = server.process.out.wait("a line", PATIENCE, |lines| !lines.is_empty());
+    let line = &lines[0];
+    assert!(serde_json::from_str::<Value>(line).is_err(), "{line}");
+    assert!(line.starts_with("127.0.0.1 ") && line.contains("GET /shop") && line.contains(" 200 "), "{line}");
+    assert!(!line.contains("secret"), "{line}");
+}
+
+#[test]
+fn null_is_off() {
+    let backend = [Backend::scripted("a")];
+    let mut server = Setup::app(&backend, NO_CHECK).line("access_log: {path: null}").start();
+    server.client().get("/").unwrap();
+    server.process.signal("TERM");
+    assert_eq!(server.process.wait_exit(PATIENCE).out, "");
+}
+
+#[test]
+fn a_file_is_appended_to_and_opened_again_on_sigusr1() {
+    let backend = [Backend::scripted("a")];
+    let mut server = Setup::app(&backend, NO_CHECK).line("access_log: {path: $DIR/access.log}").start();
+    let lines = |name: &str| std::fs::read_to_string(server.path(name)).unwrap_or_default().lines().count();
+    let mut client = server.client();
+    client.get("/").unwrap();
+    assert!(eventually(PATIENCE, || lines("access.log") == 1));
+    std::fs::rename(server.path("access.log"), server.path("rotated.log")).unwrap();
+    client.get("/").unwrap();
+    assert!(eventually(PATIENCE, || lines("rotated.log") == 2), "until it is told, it writes to the same file");
+    server.process.signal("USR1");
+    assert!(eventually(PATIENCE, || server.path("access.log").exists()), "not opened again");
+    client.get("/").unwrap();
+    assert!(eventually(PATIENCE, || lines("access.log") == 1));
+    assert_eq!(lines("rotated.log"), 2);
+    assert!(server.answers());
+}
+
+#[test]
+fn a_signal_is_no_harm_when_there_is_no_file() {
+    let backend = [Backend::scripted("a")];
+    let mut server = Setup::app(&backend, NO_CHECK).start();
+    server.process.signal("USR1");
+    assert!(server.answers());
+    assert_eq!(server.access_lines(1)[0]["path"], "/alive");
+    assert!(server.process.is_running());
+}
+
+#[test]
+fn lines_written_before_the_stop_are_all_there() {
+    let backend = [Backend::echo("a")];
+    let mut server = Setup::app(&backend, NO_CHECK).start();
+    let mut client = server.client();
+    for _ in 0..500 {
+        client.get("/").unwrap();
+    }
+    server.process.signal("TERM");
+    assert_eq!(server.process.wait_exit(PATIENCE).out.lines().count(), 500);
+}
+
+#[test]
+fn a_stuck_pipe_holds_up_no_request() {
+    let backend = [Backend::echo("a")];
+    let yaml = Setup::app(&backend, NO_CHECK).yaml();
+    let mut server = crate::harness::server::Tollgate::with_stuck_output(&yaml);
+    // Far more than a pipe of 64 KiB and any reasonable channel hold.
+    let path = format!("/{}", "x".repeat(2000));
+    let start = now();
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let mut client = server.client();
+                for _ in 0..2500 {
+                    assert_eq!(client.call_again(&Request::new("GET", &path)).unwrap().status, 200);
+                }
+            });
+        }
+    });
+    assert!(now() - start < Duration::from_secs(60));
+    server.unstick();
+    // Once it flows again, lines come again, and what is missing is told.
+    assert!(eventually(PATIENCE, || {
+        server.client().get("/after").unwrap();
+        server.process.out.text().contains("\"/after\"")
+    }));
+    let written = server.process.out.lines().len();
+    assert!(written < 20_000, "all {written} lines are there, so nothing was stuck");
+    server.wait_for_event(&["drop"], PATIENCE);
+}
+
+#[test]
+fn a_closed_pipe_does_not_end_the_server() {
+    let backend = [Backend::echo("a")];
+    let yaml = Setup::app(&backend, NO_CHECK).yaml();
+    let mut server = crate::harness::server::Tollgate::with_stuck_output(&yaml);
+    server.close_output();
+    let mut client = server.client();
+    for _ in 0..200 {
+        assert_eq!(client.get("/").unwrap().status, 200);
+    }
+    assert!(server.process.is_running());
+}
+
+#[test]
+fn a_full_disk_holds_up_no_request() {
+    // Linux has a disk that is always full.
+    if !std::path::Path::new("/dev/full").exists() {
+        let _ = writeln!(std::io::stderr(), "no /dev/full here: skipped");
+        return;
+    }
+    let backend = [Backend::echo("a")];
+    let mut server = Setup::app(&backend, NO_CHECK).line("access_log: {path: /dev/full}").start();
+    let mut client = server.client();
+    for _ in 0..300 {
+        assert_eq!(client.get("/").unwrap().status, 200);
+    }
+    assert!(server.answers());
+    let events = server.process.err.lines().len();
+    assert!(events < 50, "{events} events: a burst of failures floods the log");
+}

@@ -1,0 +1,170 @@
+//! Child processes whose output is read all along and which never outlive their test.
+
+use std::io::Read;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+use super::{PATIENCE, eventually, now};
+
+/// What a process has written to one of its outputs so far.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Output(Arc<(Mutex<Written>, Condvar)>);
+
+#[derive(Debug, Default)]
+struct Written {
+    bytes: Vec<u8>,
+    ended: bool,
+}
+
+impl Output {
+    /// Reads `source` to its end on a thread of its own.
+    pub(crate) fn follow(&self, mut source: impl Read + Send + 'static) {
+        let output = self.clone();
+        std::thread::spawn(move || {
+            let mut piece = [0; 16 << 10];
+            while let Ok(read @ 1..) = source.read(&mut piece) {
+                output.0.0.lock().unwrap().bytes.extend_from_slice(&piece[..read]);
+                output.0.1.notify_all();
+            }
+            output.0.0.lock().unwrap().ended = true;
+            output.0.1.notify_all();
+        });
+    }
+
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.0.lock().unwrap().bytes).into_owned()
+    }
+
+    /// The whole lines so far.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        let text = self.text();
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        if whole.is_empty() { Vec::new() } else { whole.split('\n').map(str::to_owned).collect() }
+    }
+
+    /// Waits until `found` is content with the whole lines so far, and returns them.
+    #[track_caller]
+    pub(crate) fn wait(&self, what: &str, limit: Duration, found: impl Fn(&[String]) -> bool) -> Vec<String> {
+        let end = now() + limit;
+        loop {
+            let lines = self.lines();
+            if found(&lines) {
+                return lines;
+            }
+            let written = self.0.0.lock().unwrap();
+            let left = end.saturating_duration_since(now()).min(Duration::from_millis(100));
+            assert!(!left.is_zero(), "{what}: not within {limit:?} in:\n{}", String::from_utf8_lossy(&written.bytes));
+            drop(self.0.1.wait_timeout(written, left).unwrap());
+        }
+    }
+
+    /// Waits for the end of the output.
+    fn wait_end(&self, limit: Duration) {
+        let written = self.0.0.lock().unwrap();
+        drop(self.0.1.wait_timeout_while(written, limit, |written| !written.ended).unwrap());
+    }
+}
+
+/// A running process; dropping it kills it.
+#[derive(Debug)]
+pub(crate) struct Process {
+    child: Child,
+    pub(crate) out: Output,
+    pub(crate) err: Output,
+}
+
+/// How a process ended.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    /// The exit code; `None` when a signal ended it.
+    pub(crate) code: Option<i32>,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+impl Finished {
+    /// Both outputs.
+    pub(crate) fn all(&self) -> String {
+        format!("{}{}", self.out, self.err)
+    }
+}
+
+impl Process {
+    /// Starts `command` and follows its outputs. Its input stays open until it ends.
+    pub(crate) fn start(command: &mut Command) -> Self {
+        let (process, out) = Self::start_unread(command);
+        process.out.follow(out);
+        process
+    }
+
+    /// Starts `command` and leaves its standard output unread, as a stuck pipe does.
+    pub(crate) fn start_unread(command: &mut Command) -> (Self, std::process::ChildStdout) {
+        let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap_or_else(|e| panic!("cannot start {command:?}: {e}"));
+        let (out, err) = (Output::default(), Output::default());
+        err.follow(child.stderr.take().unwrap());
+        let unread = child.stdout.take().unwrap();
+        (Process { child, out, err }, unread)
+    }
+
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// Sends a signal by its name, as in `TERM`. (The shell's `kill`, since the standard library has none but SIGKILL.)
+    pub(crate) fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        let status = Command::new("sh").args(["-c", r#"kill -s "$0" "$1""#, name, &pid]).status().unwrap();
+        assert!(status.success(), "kill -s {name} {pid}");
+    }
+
+    /// Waits for the end; panics when it does not come in time.
+    #[track_caller]
+    pub(crate) fn wait_exit(&mut self, limit: Duration) -> Finished {
+        let ended = eventually(limit, || !self.is_running());
+        assert!(ended, "still running after {limit:?}: {}{}", self.out.text(), self.err.text());
+        let code = self.child.wait().unwrap().code();
+        self.out.wait_end(Duration::from_secs(2));
+        self.err.wait_end(Duration::from_secs(2));
+        Finished { code, out: self.out.text(), err: self.err.text() }
+    }
+
+    /// Kills with SIGKILL and waits until it is gone.
+    pub(crate) fn kill(&mut self) {
+        // It may have ended by itself, which is as good.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Runs `command` to its end.
+#[track_caller]
+pub(crate) fn run(command: &mut Command) -> Finished {
+    Process::start(command).wait_exit(PATIENCE)
+}
+
+#[test]
+fn output_and_exit_code_are_seen() {
+    let finished = run(Command::new("sh").args(["-c", "echo one; echo two >&2; exit 3"]));
+    assert_eq!((finished.code, finished.out.as_str(), finished.err.as_str()), (Some(3), "one\n", "two\n"));
+}
+
+#[test]
+fn a_signal_reaches_the_process_and_only_whole_lines_count() {
+    let mut process = Process::start(
+        Command::new("sh").args(["-c", "trap 'echo got it; exit 5' TERM; printf 'ready\nhalf'; read x"]),
+    );
+    process.out.wait("ready", PATIENCE, |lines| lines == ["ready"]);
+    process.signal("TERM");
+    // The shell runs its trap after `read`, which ends with its input.
+    drop(process.child.stdin.take());
+    let finished = process.wait_exit(PATIENCE);
+    assert_eq!((finished.code, finished.out.as_str()), (Some(5), "ready\nhalfgot it\n"));
+}

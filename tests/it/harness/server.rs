@@ -1,0 +1,152 @@
+//! The server under test: the real binary on a free port, with what it writes.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{ChildStdout, Command};
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::client::Client;
+use super::ports::free_address;
+use super::process::{Finished, Process};
+use super::{PATIENCE, eventually};
+
+/// Stands for the listener's address in arguments and files.
+pub(crate) const LISTEN: &str = "$LISTEN";
+
+/// The binary with a clean environment, in a directory where a stray file does no harm.
+pub(crate) fn command() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate"));
+    for name in std::env::vars_os().map(|(name, _)| name) {
+        let text = name.to_string_lossy();
+        if text.starts_with("TOLLGATE_") || text == "RUST_LOG" {
+            command.env_remove(&name);
+        }
+    }
+    command.current_dir(std::env::temp_dir()).env("TOLLGATE_LOG", "info");
+    command
+}
+
+/// A running `tollgate run`; dropping it kills it.
+#[derive(Debug)]
+pub(crate) struct Tollgate {
+    pub(crate) address: SocketAddr,
+    pub(crate) process: Process,
+    dir: TempDir,
+    unread: Option<ChildStdout>,
+}
+
+impl Tollgate {
+    /// Runs with a configuration file in which [`LISTEN`] stands for the listener's address.
+    #[track_caller]
+    pub(crate) fn from_yaml(yaml: &str) -> Self {
+        Self::start(yaml, &["run", "-c", "$FILE"], &[], false)
+    }
+
+    /// The same, with a standard output that nobody reads.
+    #[track_caller]
+    pub(crate) fn with_stuck_output(yaml: &str) -> Self {
+        Self::start(yaml, &["run", "-c", "$FILE"], &[], true)
+    }
+
+    /// Runs with these arguments and variables; in both, [`LISTEN`] stands for the listener's address.
+    #[track_caller]
+    pub(crate) fn from_args(args: &[&str], variables: &[(&str, &str)]) -> Self {
+        Self::start("", args, variables, false)
+    }
+
+    /// Runs with a file, arguments and variables; `$FILE` stands for the file's path in the arguments.
+    #[track_caller]
+    pub(crate) fn start(yaml: &str, args: &[&str], variables: &[(&str, &str)], stuck: bool) -> Self {
+        // A port may be taken between finding it free and listening on it; the third time it is no accident.
+        let mut refused = String::new();
+        for _ in 0..3 {
+            match Self::try_start(yaml, args, variables, stuck) {
+                Ok(server) => return server,
+                Err(Finished { code: Some(1), err, .. }) if err.contains("in use") => refused = err,
+                Err(finished) => panic!("tollgate {args:?} ended instead of listening: {finished:?}\n{yaml}"),
+            }
+        }
+        panic!("no free port: {refused}");
+    }
+
+    #[track_caller]
+    fn try_start(yaml: &str, args: &[&str], variables: &[(&str, &str)], stuck: bool) -> Result<Self, Finished> {
+        let (mut server, started) = Self::launch(yaml, args, variables, stuck);
+        let address = server.address;
+        let listens = eventually(PATIENCE, || Client::try_connect(address).is_ok() || !server.process.is_running());
+        if !server.process.is_running() {
+            return Err(server.process.wait_exit(PATIENCE));
+        }
+        assert!(listens, "{started} does not listen on {address}: {}", server.process.err.text());
+        Ok(server)
+    }
+
+    /// Starts without waiting for anything.
+    #[track_caller]
+    pub(crate) fn launch(yaml: &str, args: &[&str], variables: &[(&str, &str)], stuck: bool) -> (Self, String) {
+        let address = free_address();
+        let dir = TempDir::new().unwrap();
+        let file = dir.path().join("tollgate.yaml");
+        let fill = |text: &str| {
+            let dir = dir.path().to_str().unwrap();
+            text.replace(LISTEN, &address.to_string()).replace("$FILE", file.to_str().unwrap()).replace("$DIR", dir)
+        };
+        std::fs::write(&file, fill(yaml)).unwrap();
+        let mut command = command();
+        command.current_dir(dir.path());
+        command.args(args.iter().map(|arg| fill(arg))).envs(variables.iter().map(|(name, value)| (name, fill(value))));
+        let started = format!("{command:?}");
+        let (process, unread) = if stuck {
+            let (process, unread) = Process::start_unread(&mut command);
+            (process, Some(unread))
+        } else {
+            (Process::start(&mut command), None)
+        };
+        (Tollgate { address, process, dir, unread }, started)
+    }
+
+    #[track_caller]
+    pub(crate) fn client(&self) -> Client {
+        Client::connect(self.address)
+    }
+
+    /// A path in its own directory, which is `$DIR` in the file.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Begins to read a standard output that nobody read so far.
+    pub(crate) fn unstick(&mut self) {
+        self.process.out.follow(self.unread.take().expect("started with a stuck output"));
+    }
+
+    /// Closes a standard output that nobody read.
+    pub(crate) fn close_output(&mut self) {
+        self.unread = None;
+    }
+
+    /// Waits for an event that holds all of `words`, and returns its line.
+    #[track_caller]
+    pub(crate) fn wait_for_event(&self, words: &[&str], limit: Duration) -> String {
+        let holds = |line: &String| words.iter().all(|word| line.contains(word));
+        let what = format!("an event with {words:?}");
+        let lines = self.process.err.wait(&what, limit, |lines| lines.iter().any(holds));
+        lines.into_iter().find(holds).unwrap()
+    }
+
+    /// Waits for `count` lines in the access log on standard output and returns them all, parsed.
+    #[track_caller]
+    pub(crate) fn access_lines(&self, count: usize) -> Vec<Value> {
+        let what = format!("{count} access lines");
+        let lines = self.process.out.wait(&what, PATIENCE, |lines| lines.len() >= count);
+        lines.iter().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect()
+    }
+
+    /// Whether it is alive and answers on a fresh connection, whatever the answer.
+    pub(crate) fn answers(&mut self) -> bool {
+        self.process.is_running() && Client::try_connect(self.address).is_ok_and(|mut c| c.get("/alive").is_ok())
+    }
+}

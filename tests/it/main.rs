@@ -1,0 +1,49 @@
+//! End-to-end tests: the real binary, real backends in processes of their own, real sockets.
+//!
+//! One binary, one file for each promise. They are written from the contract, not from the code.
+
+#[cfg(test)]
+mod access_log;
+#[cfg(test)]
+mod bad_input;
+#[cfg(test)]
+mod balance;
+#[cfg(test)]
+mod bodies;
+#[cfg(test)]
+mod check;
+#[cfg(test)]
+mod command_line;
+#[cfg(test)]
+mod counters;
+#[cfg(test)]
+mod events;
+#[cfg(test)]
+mod failover;
+#[cfg(test)]
+mod forwarding;
+#[cfg(test)]
+mod harness;
+#[cfg(test)]
+mod harness_itself;
+#[cfg(test)]
+mod health;
+#[cfg(test)]
+mod resilience;
+#[cfg(test)]
+mod routes;
+#[cfg(test)]
+mod statuses;
+#[cfg(test)]
+mod stop;
+#[cfg(test)]
+mod two_servers;
+
+/// Not a test: the process of a scripted backend, started by [`harness::backend`] with a variable that says so.
+#[cfg(test)]
+#[test]
+fn backend_process() {
+    if let Ok(spec) = std::env::var(harness::scripted::SPEC) {
+        harness::scripted::serve(&spec);
+    }
+}
