@@ -1,0 +1,48 @@
+# The commands of tollgate's development. `make` alone lists them.
+
+# Rust from rustup is found also where no login shell has put it on the path.
+export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
+# Cargo spreads its own jobs; make's job server, which it cannot reach, would only make it warn.
+unexport MAKEFLAGS MFLAGS
+
+.PHONY: help setup run test check bench schema clean
+.DEFAULT_GOAL := help
+
+help: ## list these commands
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' Makefile
+
+setup: ## check for Rust, cmake and a C compiler; install what is missing on Debian and Ubuntu
+	@sh packaging/setup.sh
+
+run: setup ## build and run the demo: the proxy on 127.0.0.1:8080 over three sample backends
+	@cargo run --release --locked -- demo
+
+test: setup ## run all tests
+	cargo test --locked --no-fail-fast
+
+check: setup ## formatting, lints, docs, floors, dependencies, every file in conf/
+	cargo fmt --check
+	cargo clippy --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked --document-private-items
+	cargo test --locked --test floors
+	@if command -v cargo-deny >/dev/null; then \
+		echo "cargo deny check bans licenses sources"; \
+		cargo deny --locked --log-level error check bans licenses sources; \
+	else \
+		echo "cargo deny: skipped, it is not installed (cargo install cargo-deny --locked)"; \
+	fi
+	@for file in conf/*.yaml; do \
+		echo "tollgate check -c $$file"; \
+		cargo run --quiet --locked -- check -c "$$file" || exit; \
+	done
+
+bench: setup ## run the benchmarks
+	cargo bench --locked
+
+schema: setup ## write conf/tollgate.schema.json anew from the code
+	cargo run --quiet --locked -- schema >conf/tollgate.schema.json.new || { rm conf/tollgate.schema.json.new; exit 1; }
+	mv conf/tollgate.schema.json.new conf/tollgate.schema.json
+
+clean: ## remove what was built; data/ stays
+	cargo clean

@@ -1,0 +1,66 @@
+#!/bin/sh
+# Makes a fresh machine ready to build tollgate, or says what to install. Says nothing when there is nothing to do.
+#
+# The build needs Rust, cmake and a C compiler: a compression library that comes with Pingora is C. On Debian and
+# Ubuntu what is missing is installed, as root or through a sudo that asks for no password. Rust itself is left to you.
+set -eu
+cd "$(dirname "$0")/.."
+
+say() { echo "setup: $*" >&2; }
+
+check_rust() {
+    if ! command -v cargo >/dev/null; then
+        say "cargo is missing. Install Rust, open a new shell, and run make again:"
+        say "  curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y"
+        exit 1
+    fi
+    version=$(cargo --version) || exit 1 # rustup without a toolchain: it has said so itself
+    have=$(echo "$version" | sed -n 's/^cargo 1\.\([0-9]*\)\..*/\1/p')
+    need=$(sed -n 's/^rust-version = "1\.\([0-9]*\).*/\1/p' Cargo.toml)
+    if [ -n "$have" ] && [ "$have" -lt "$need" ]; then
+        say "$version is too old: tollgate needs Rust 1.$need or newer. With rustup: rustup update stable"
+        say "Without: curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y"
+        exit 1
+    fi
+}
+
+# A compiler without the C library's headers is of no use, so it has to read one.
+missing_tools() {
+    missing=
+    command -v cmake >/dev/null || missing="cmake"
+    echo '#include <stdlib.h>' | cc -fsyntax-only -x c - 2>/dev/null || missing="${missing:+$missing and }a C compiler"
+    [ -n "$missing" ]
+}
+
+give_up() {
+    say "$missing missing, and $1."
+    say "Install what the build needs, then run make again:"
+    say "  Debian, Ubuntu:  sudo apt-get update && sudo apt-get install -y cmake gcc g++ make"
+    say "  Fedora, RHEL:    sudo dnf install -y cmake gcc gcc-c++ make"
+    say "  Alpine:          sudo apk add cmake gcc g++ make musl-dev"
+    say "  macOS:           xcode-select --install && brew install cmake"
+    exit 1
+}
+
+install_tools() {
+    command -v apt-get >/dev/null || give_up "there is no apt-get here"
+    as_root=
+    if [ "$(id -u)" -ne 0 ]; then
+        sudo -n true 2>/dev/null || give_up "installing it takes root or a sudo that asks for no password"
+        as_root="sudo -n"
+    fi
+    say "$missing missing: installing cmake, gcc, g++ and make with apt-get"
+    log=$(mktemp)
+    apt="$as_root env DEBIAN_FRONTEND=noninteractive apt-get -y -o DPkg::Lock::Timeout=120"
+    # Lists that are only partly fresh may still do, so the installation decides.
+    { $apt update || true; $apt install --no-install-recommends cmake gcc g++ make; } </dev/null >"$log" 2>&1 || {
+        tail -n 20 "$log" >&2
+        rm -f "$log"
+        give_up "apt-get could not install it (its last lines are above)"
+    }
+    rm -f "$log"
+    ! missing_tools || give_up "apt-get installed it, but not on this PATH"
+}
+
+check_rust
+! missing_tools || install_tools
