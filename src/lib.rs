@@ -15,6 +15,7 @@
 //! | 6 | [`cli`] | arguments and exit codes |
 
 pub mod cli;
+pub mod client;
 pub mod clock;
 pub mod config;
 pub mod proxy;

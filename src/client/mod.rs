@@ -1,0 +1,152 @@
+//! Who calls, and what they may spend.
+//!
+//! A [`Client`] is known by its API key or by its address. [`Directory`] finds it: immutable, so that a lookup takes no
+//! lock, and swapped whole when something changes.
+
+mod digest;
+mod directory;
+mod prefix;
+mod quota;
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+pub use digest::KeyDigest;
+pub use directory::{Conflict, Directory};
+pub use prefix::PrefixMap;
+pub use quota::{Quota, QuotaError, Rate};
+
+/// The name of a client: 1 to 128 characters of `A-Za-z0-9._:@/-`.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ClientId(Arc<str>);
+
+/// The text is no client's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("must be 1 to 128 characters of A-Z, a-z, 0-9 and . _ : @ / -")]
+pub struct InvalidClientId;
+
+impl ClientId {
+    /// Reads a name.
+    ///
+    /// # Errors
+    /// [`InvalidClientId`] when it is empty, too long, or has another character.
+    pub fn parse(text: &str) -> Result<Self, InvalidClientId> {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._:@/-".contains(&byte);
+        match text.len() {
+            1..=128 if text.bytes().all(allowed) => Ok(ClientId(text.into())),
+            _ => Err(InvalidClientId),
+        }
+    }
+
+    /// Its characters.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ClientId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Debug for ClientId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.as_str())
+    }
+}
+
+/// What is done with a client's requests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// They are held to its quota.
+    #[default]
+    Limit,
+    /// They are let in, and cost nothing.
+    Unlimited,
+    /// They are refused.
+    Blocked,
+}
+
+/// One client.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Client {
+    /// Never changes and is never given away again; its bucket is found by it.
+    pub number: u64,
+    /// Its name.
+    pub id: ClientId,
+    /// What it may spend.
+    pub quota: Quota,
+    /// What is done with its requests.
+    pub mode: Mode,
+    /// The addresses that it is known by.
+    pub addresses: Vec<IpNet>,
+    /// The API key that it is known by.
+    pub api_key: Option<KeyDigest>,
+}
+
+impl Client {
+    /// The same client with its name as its credential, when it has no other: a name that is an address or a network is
+    /// that, any other is the API key.
+    #[must_use]
+    pub fn with_credential(mut self) -> Self {
+        if self.addresses.is_empty() && self.api_key.is_none() {
+            match network(self.id.as_str()) {
+                Some(network) => self.addresses.push(network),
+                None => self.api_key = Some(KeyDigest::of(self.id.as_str().as_bytes())),
+            }
+        }
+        self
+    }
+}
+
+/// Reads an address or a network. Bits behind the prefix are dropped; IPv4-mapped IPv6 is IPv4.
+pub fn network(text: &str) -> Option<IpNet> {
+    let network = text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))?;
+    Some(canonical(network))
+}
+
+fn canonical(network: IpNet) -> IpNet {
+    let mapped = match network {
+        IpNet::V6(v6) if v6.prefix_len() >= 96 => v6.addr().to_ipv4_mapped().zip(v6.prefix_len().checked_sub(96)),
+        _ => None,
+    };
+    let v4 = mapped.and_then(|(address, length)| IpNet::new(address.into(), length).ok());
+    v4.unwrap_or(network).trunc()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_has_few_characters_and_is_not_long() {
+        for name in ["a", "user1", "203.0.113.0/24", "2001:db8::/32", "team@example.com", "A_b-c.d/e", &"x".repeat(128)]
+        {
+            assert_eq!(ClientId::parse(name).unwrap().as_str(), name);
+        }
+        for name in ["", " ", "a b", "ä", "a\n", "a%20", "<a>", &"x".repeat(129)] {
+            assert_eq!(ClientId::parse(name), Err(InvalidClientId), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn without_a_credential_the_name_is_one() {
+        let client = |name: &str, addresses: Vec<IpNet>| {
+            let (id, quota) = (ClientId::parse(name).unwrap(), Quota::new(1, 1.0).unwrap());
+            Client { number: 1, id, quota, mode: Mode::Limit, addresses, api_key: None }.with_credential()
+        };
+        let known = |name: &str| (client(name, vec![]).addresses, client(name, vec![]).api_key);
+        assert_eq!(known("user1"), (vec![], Some(KeyDigest::of(b"user1"))));
+        assert_eq!(known("203.0.113.7"), (vec!["203.0.113.7/32".parse().unwrap()], None));
+        assert_eq!(known("203.0.113.7/24"), (vec!["203.0.113.0/24".parse().unwrap()], None));
+        assert_eq!(known("::ffff:203.0.113.7"), (vec!["203.0.113.7/32".parse().unwrap()], None));
+        assert_eq!(known("2001:db8::/32"), (vec!["2001:db8::/32".parse().unwrap()], None));
+        let other = vec!["10.0.0.0/8".parse().unwrap()];
+        assert_eq!(client("user1", other.clone()).addresses, other);
+        assert_eq!(client("user1", other).api_key, None);
+    }
+}
