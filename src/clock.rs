@@ -33,6 +33,30 @@ impl Clock for SystemClock {
     }
 }
 
+/// Turns monotonic instants into nanoseconds since the Unix epoch.
+///
+/// The wall clock is asked once, at the start; from then on the monotonic clock counts. So the numbers never step back within a
+/// process, and still mean the same to the next process.
+#[derive(Clone, Copy, Debug)]
+pub struct Timeline {
+    start: Instant,
+    start_nanos: u64,
+}
+
+impl Timeline {
+    /// A timeline that starts at the present moment of `clock`.
+    pub fn new(clock: &dyn Clock) -> Self {
+        let since_epoch = clock.wall().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Timeline { start: clock.now(), start_nanos: u64::try_from(since_epoch.as_nanos()).unwrap_or(u64::MAX) }
+    }
+
+    /// The nanoseconds at `now`; those at the start for anything before it.
+    pub fn nanos(&self, now: Instant) -> u64 {
+        let elapsed = now.saturating_duration_since(self.start).as_nanos();
+        self.start_nanos.saturating_add(u64::try_from(elapsed).unwrap_or(u64::MAX))
+    }
+}
+
 /// A clock that stands still until it is moved by [`advance`](ManualClock::advance). For tests.
 #[derive(Debug)]
 pub struct ManualClock {
@@ -88,6 +112,17 @@ mod tests {
     fn clocks_never_step_back() {
         never_steps_back(&SystemClock);
         never_steps_back(&ManualClock::new());
+    }
+
+    #[test]
+    fn a_timeline_counts_on_from_the_wall_clock() {
+        let clock = ManualClock::new();
+        let timeline = Timeline::new(&clock);
+        let wall = clock.wall().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos() as u64;
+        let before = clock.now();
+        clock.advance(Duration::from_nanos(1_500_000_001));
+        assert_eq!(timeline.nanos(clock.now()), wall + 1_500_000_001);
+        assert_eq!(timeline.nanos(before - Duration::from_secs(1)), wall);
     }
 
     #[test]

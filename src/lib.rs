@@ -6,6 +6,8 @@
 //! | floor | module | holds |
 //! |---|---|---|
 //! | 0 | [`clock`] | the time, as a seam |
+//! | 0 | [`client`] | who calls and what they may spend; finding them by key or address |
+//! | 0 | [`limit`] | token buckets, one for each caller |
 //! | 0 | [`route`] | host and path to pool name |
 //! | 1 | [`upstream`] | pools of backends, their health, and the selectors that choose among them |
 //! | 3 | [`proxy`] | the way of one request through Pingora's hooks, and every answer of our own |
@@ -18,6 +20,7 @@ pub mod cli;
 pub mod client;
 pub mod clock;
 pub mod config;
+pub mod limit;
 pub mod proxy;
 pub mod route;
 pub mod server;

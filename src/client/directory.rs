@@ -1,6 +1,7 @@
 //! Finding a client by its key or its address.
 
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use hashbrown::HashTable;
@@ -17,7 +18,8 @@ pub struct Directory {
     clients: Vec<Arc<Client>>,
     /// The digest stands beside the client's place, so that a miss costs no look at a client.
     by_key: HashTable<(KeyDigest, u32)>,
-    by_address: PrefixMap<u32>,
+    /// Places from 1 on, so that an empty one takes no room.
+    by_address: PrefixMap<NonZeroU32>,
 }
 
 /// Two clients cannot have the same credential.
@@ -40,8 +42,9 @@ impl Directory {
         let clients: Vec<_> = clients.into_iter().collect();
         let mut by_key: HashTable<(KeyDigest, u32)> = HashTable::with_capacity(clients.len());
         let mut addresses = Vec::new();
-        for (place, client) in (0..).zip(&clients) {
-            addresses.extend(client.addresses.iter().map(|net| (net.trunc(), place)));
+        for (place, client) in (0_u32..).zip(&clients) {
+            let from_one = NonZeroU32::MIN.saturating_add(place);
+            addresses.extend(client.addresses.iter().map(|net| (net.trunc(), from_one)));
             let Some(key) = client.api_key else { continue };
             match by_key.entry(key.hash(), |(known, _)| *known == key, |(known, _)| known.hash()) {
                 Entry::Vacant(free) => drop(free.insert((key, place))),
@@ -54,7 +57,7 @@ impl Directory {
         addresses.sort_unstable();
         for pair in addresses.windows(2) {
             if pair[0].0 == pair[1].0 {
-                let id = |place: u32| clients[place as usize].id.clone();
+                let id = |place: NonZeroU32| clients[place.get() as usize - 1].id.clone();
                 return Err(Conflict::Address(id(pair[0].1), id(pair[1].1), pair[0].0));
             }
         }
@@ -69,7 +72,7 @@ impl Directory {
 
     /// The client whose addresses cover `address` with the longest prefix.
     pub fn by_address(&self, address: IpAddr) -> Option<&Arc<Client>> {
-        Some(&self.clients[self.by_address.get(address)? as usize])
+        Some(&self.clients[self.by_address.get(address)?.get() as usize - 1])
     }
 
     /// How many clients there are.

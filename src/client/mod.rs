@@ -17,6 +17,7 @@ use ipnet::IpNet;
 pub use digest::KeyDigest;
 pub use directory::{Conflict, Directory};
 pub use prefix::PrefixMap;
+pub(crate) use quota::MAX_CAPACITY;
 pub use quota::{Quota, QuotaError, Rate};
 
 /// The name of a client: 1 to 128 characters of `A-Za-z0-9._:@/-`.

@@ -74,8 +74,19 @@ impl Quota {
     /// # Errors
     /// Says which of the two is out of bounds, the capacity first.
     pub fn new(capacity: u64, rate_per_sec: f64) -> Result<Self, QuotaError> {
+        let rate = Rate::per_sec(rate_per_sec);
+        // The capacity is looked at first.
+        let quota = Quota::from_parts(capacity, rate.unwrap_or(Rate(NonZeroU64::MIN)))?;
+        rate.map(|rate| Quota { rate, ..quota })
+    }
+
+    /// A quota of `capacity` tokens (1 to 10⁹) that come back at `rate`.
+    ///
+    /// # Errors
+    /// [`QuotaError::Capacity`] when the capacity is out of bounds.
+    pub fn from_parts(capacity: u64, rate: Rate) -> Result<Self, QuotaError> {
         let whole = u32::try_from(capacity).ok().filter(|_| capacity <= MAX_CAPACITY).and_then(NonZeroU32::new);
-        Ok(Quota { capacity: whole.ok_or(QuotaError::Capacity)?, rate: Rate::per_sec(rate_per_sec)? })
+        Ok(Quota { capacity: whole.ok_or(QuotaError::Capacity)?, rate })
     }
 
     /// The quota of a capacity and a rate that came out of [`capacity`](Quota::capacity) and [`rate`](Quota::rate).

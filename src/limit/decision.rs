@@ -1,0 +1,181 @@
+//! The answer to a request, as data.
+//!
+//! A limiter says yes or no and how the bucket then stands; what goes into `Retry-After` and the rate headers is computed
+//! from that, only when somebody wants to know. A refusal is an ordinary answer, not an error.
+//!
+//! Whole seconds are always rounded so that they are true: up, and at least 1 where the header means "wait". A client that
+//! waits them is let in, unless others who share its bucket were there first.
+//!
+//! Source: RFC 9110 §10.2.3 for `Retry-After`; draft-ietf-httpapi-ratelimit-headers-11 for `RateLimit`.
+
+use crate::client::Quota;
+use crate::limit::bucket::{Bucket, Nanos, Tokens};
+
+const NANOS_PER_SEC: u64 = 1_000_000_000;
+
+/// Whether a request may go on, and how its bucket stands after that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// It took a token.
+    Allowed(Standing),
+    /// There was none; nothing was taken.
+    Refused(Standing),
+}
+
+impl Decision {
+    /// Whether the request may go on.
+    pub fn is_allowed(&self) -> bool {
+        matches!(self, Decision::Allowed(_))
+    }
+
+    /// How the bucket stands.
+    pub fn standing(&self) -> &Standing {
+        match self {
+            Decision::Allowed(standing) | Decision::Refused(standing) => standing,
+        }
+    }
+}
+
+/// How a bucket stands at an instant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    bucket: Bucket,
+    quota: Quota,
+    now: Nanos,
+    overflow: bool,
+}
+
+impl Standing {
+    /// How `bucket`, which is under `quota`, stands at `now`.
+    #[inline]
+    pub fn new(bucket: Bucket, quota: Quota, now: Nanos) -> Self {
+        Standing { bucket, quota, now, overflow: false }
+    }
+
+    /// The same, of the bucket that callers share when there is no room for one each.
+    #[must_use]
+    pub fn of_overflow(self) -> Self {
+        Standing { overflow: true, ..self }
+    }
+
+    /// The quota that was applied.
+    pub fn quota(&self) -> Quota {
+        self.quota
+    }
+
+    /// Whether this is the bucket that callers share when there is no room for one each.
+    pub fn is_overflow(&self) -> bool {
+        self.overflow
+    }
+
+    /// The tokens left, with their fraction.
+    pub fn tokens(&self) -> Tokens {
+        self.bucket.held(self.quota, self.now)
+    }
+
+    /// The whole tokens left: ⌊T⌋.
+    pub fn remaining(&self) -> u32 {
+        self.tokens().floor()
+    }
+
+    /// The instant when the next token is there: refused at every instant before, allowed then. Now, if there is one.
+    pub fn retry_at(&self) -> Nanos {
+        self.bucket.next_token_at(self.quota, self.now)
+    }
+
+    /// For `Retry-After`: whole seconds until [`retry_at`](Standing::retry_at), at least 1.
+    pub fn retry_after(&self) -> u64 {
+        (self.retry_at() - self.now).div_ceil(NANOS_PER_SEC).max(1)
+    }
+
+    /// For `RateLimit-Policy`'s `w`: the seconds in which the rate earns the capacity, max(1, ⌈C/ρ⌉).
+    pub fn window(&self) -> u64 {
+        self.seconds_to_earn(self.quota.capacity().get())
+    }
+
+    /// For `RateLimit`'s `t`: max(1, ⌈r/ρ⌉) for r > 0 whole tokens left, else as `Retry-After`.
+    pub fn reset(&self) -> u64 {
+        match self.remaining() {
+            0 => self.retry_after(),
+            remaining => self.seconds_to_earn(remaining),
+        }
+    }
+
+    /// For `X-RateLimit-Reset`: whole seconds until the bucket is full, 0 if it is.
+    pub fn full_after(&self) -> u64 {
+        let capacity = Tokens::whole(self.quota.capacity().get()).units();
+        let behind = u128::from(self.bucket.at().saturating_sub(self.now));
+        let rate = u128::from(self.quota.rate().nanos_per_sec());
+        let missing = capacity - self.tokens().units();
+        let nanos = if missing == 0 { 0 } else { behind + missing.div_ceil(rate) };
+        u64::try_from(nanos.div_ceil(u128::from(NANOS_PER_SEC))).unwrap_or(u64::MAX)
+    }
+
+    /// The whole seconds in which the rate earns `tokens`, at least 1.
+    fn seconds_to_earn(&self, tokens: u32) -> u64 {
+        // At most 2³² · 10⁹ < 2⁶⁴.
+        (u64::from(tokens) * NANOS_PER_SEC).div_ceil(self.quota.rate().nanos_per_sec()).max(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SECOND: Nanos = NANOS_PER_SEC;
+
+    fn standing(capacity: u64, rate: f64, tokens: (u32, u64), now: Nanos) -> Standing {
+        Standing::new(
+            Bucket::resume(Tokens::from_parts(tokens.0, tokens.1), 100 * SECOND),
+            Quota::new(capacity, rate).unwrap(),
+            now,
+        )
+    }
+
+    /// r, t, w, Retry-After, seconds until full.
+    fn numbers(standing: Standing) -> (u32, u64, u64, u64, u64) {
+        (standing.remaining(), standing.reset(), standing.window(), standing.retry_after(), standing.full_after())
+    }
+
+    #[test]
+    fn the_numbers_of_the_headers() {
+        const HALF: u64 = 500_000_000_000_000_000;
+        let now = 100 * SECOND;
+        assert_eq!(numbers(standing(100, 10.0, (99, 0), now)), (99, 10, 10, 1, 1));
+        assert_eq!(numbers(standing(100, 10.0, (0, HALF), now)), (0, 1, 10, 1, 10));
+        assert_eq!(numbers(standing(100, 10.0, (100, 0), now)), (100, 10, 10, 1, 0));
+        assert_eq!(numbers(standing(5, 0.1, (0, HALF), now)), (0, 5, 50, 5, 45));
+        assert_eq!(numbers(standing(5, 0.1, (0, HALF), now + 1)), (0, 5, 50, 5, 45));
+        assert_eq!(numbers(standing(5, 0.1, (0, HALF), now + SECOND)), (0, 4, 50, 4, 44));
+        assert_eq!(numbers(standing(1_000_000_000, 1e-6, (0, 0), now)).4, 1_000_000_000_000_000);
+        assert_eq!(numbers(standing(1, 1e9, (0, 0), now)), (0, 1, 1, 1, 1));
+        // A clock that has stepped back two seconds: that wait comes first.
+        assert_eq!(numbers(standing(5, 0.1, (0, HALF), now - 2 * SECOND)), (0, 7, 50, 7, 47));
+    }
+
+    proptest! {
+        /// Whoever waits the whole seconds of `Retry-After` is let in, and one second less is not enough (if it is > 1).
+        #[test]
+        fn retry_after_is_true(
+            rate in 1e-6..1e4_f64,
+            fraction in 0..1_000_000_000_000_000_000_u64,
+            now in 90 * SECOND..110 * SECOND,
+        ) {
+            let standing = standing(5, rate, (0, fraction), now);
+            let bucket = standing.bucket;
+            let wait = standing.retry_after();
+            prop_assert!(bucket.held(standing.quota, now + wait * SECOND) >= Tokens::ONE);
+            prop_assert!(wait == 1 || bucket.held(standing.quota, now + (wait - 1) * SECOND) < Tokens::ONE);
+        }
+
+        #[test]
+        fn full_after_is_true(rate in 1e-3..1e6_f64, whole in 0..=5_u32, now in 90 * SECOND..110 * SECOND) {
+            let standing = standing(5, rate, (whole, 0), now);
+            let wait = standing.full_after();
+            prop_assert!(standing.bucket.is_full(standing.quota, now + wait * SECOND));
+            prop_assert!(wait == 0 || !standing.bucket.is_full(standing.quota, now + (wait - 1) * SECOND));
+        }
+    }
+}

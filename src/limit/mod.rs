@@ -1,0 +1,27 @@
+//! Limits: who may go on now, and when the others may come back.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`bucket`] | one token bucket: pure, exact, handed `now` |
+//! | [`decision`] | the answer to a request as data, and what it says in whole seconds |
+//! | [`key`] | whose bucket it is, in nine bytes |
+//! | [`limiter`] | the seam: what the proxy asks of a limiter |
+//! | [`striped`] | the limiter of one process: a bounded map of buckets under many locks |
+//!
+//! Time is a `u64` of nanoseconds since an epoch that the caller chooses once ([`bucket::Nanos`]). With the Unix epoch,
+//! taken from the wall clock at the start and moved by the monotonic clock from then on, buckets keep their meaning across
+//! a restart, and 64 bits last until the year 2554.
+
+pub mod bucket;
+pub mod decision;
+pub mod key;
+pub mod limiter;
+mod settings;
+pub mod striped;
+
+pub use bucket::{Bucket, Nanos, Tokens};
+pub use decision::{Decision, Standing};
+pub use key::Key;
+pub use limiter::Limiter;
+pub use settings::RateLimit;
+pub use striped::{Striped, StripedSettings};

@@ -1,0 +1,33 @@
+//! What the limiter is built from.
+
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use crate::client::Quota;
+
+/// The token buckets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RateLimit {
+    /// Whether anybody is limited. Default yes.
+    pub enabled: bool,
+    /// The quota of callers that no client matches. Default 100 tokens, 10 a second.
+    pub quota: Quota,
+    /// The most buckets there are at once; callers beyond it share one. Default a million.
+    pub max_buckets: NonZeroUsize,
+    /// How often full buckets are dropped; decisions are exact in between. Default 1 s.
+    pub refill_interval: Duration,
+    /// Whether answers carry the rate headers. Default yes.
+    pub headers: bool,
+}
+
+impl Default for RateLimit {
+    fn default() -> Self {
+        RateLimit {
+            enabled: true,
+            quota: Quota::new(100, 10.0).expect("both are within bounds"),
+            max_buckets: NonZeroUsize::new(1_000_000).expect("it is not zero"),
+            refill_interval: Duration::from_secs(1),
+            headers: true,
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! What one lock guards: a table of entries, and the book of their quotas.
+//!
+//! Everything here runs with the stripe locked. What walks over all entries walks over some slots at a time, so that the
+//! lock can be let go in between. Entries may move meanwhile; then a walk misses some, which the next one finds.
+
+use ahash::RandomState;
+
+use crate::client::Quota;
+use crate::limit::bucket::{Bucket, Nanos};
+use crate::limit::decision::{Decision, Standing};
+use crate::limit::key::Key;
+use crate::limit::striped::entry::Entry;
+use crate::limit::striped::quotas::Quotas;
+use crate::limit::striped::table::Table;
+
+/// The hash of a key. The table uses the lower 24 bits, the stripe is chosen by those above.
+#[inline]
+pub(super) fn hash_of(key: Key, hasher: &RandomState) -> u64 {
+    let (kind, payload) = key.parts();
+    // The kind is folded in instead of hashed on its own: at most three keys share a hash, which costs nothing.
+    hasher.hash_one(payload ^ u64::from(kind).rotate_right(2))
+}
+
+/// The entries and quotas behind one lock. `hasher` and, for each key, `hash` are the same in all calls.
+#[derive(Debug, Default)]
+pub(super) struct Stripe {
+    table: Table,
+    quotas: Quotas,
+    swept: Nanos,
+}
+
+impl Stripe {
+    /// Takes from the bucket of `key`; `None` when there is none.
+    #[inline]
+    pub(super) fn take(
+        &mut self,
+        hash: u64,
+        key: Key,
+        quota: Quota,
+        now: Nanos,
+        hasher: &RandomState,
+    ) -> Option<Decision> {
+        let entry = self.table.find_mut(hash, key)?;
+        if self.quotas.get(entry.quota()) != quota {
+            adapt(entry, &mut self.quotas, quota, now, hasher);
+        }
+        let mut bucket = entry.bucket();
+        Some(if bucket.take(quota, now) {
+            entry.set_bucket(bucket);
+            Decision::Allowed(Standing::new(bucket, quota, now))
+        } else {
+            Decision::Refused(Standing::new(bucket, quota, now))
+        })
+    }
+
+    /// The bucket of `key` as it is under `quota`, left as it is; `None` when there is none.
+    pub(super) fn peek(&self, hash: u64, key: Key, quota: Quota, now: Nanos) -> Option<Bucket> {
+        let entry = self.table.find(hash, key)?;
+        let seen = self.quotas.get(entry.quota());
+        Some(if seen == quota { entry.bucket() } else { entry.bucket().edit(seen, quota, now) })
+    }
+
+    /// Puts the bucket of `key` under `quota`; whether there is one.
+    pub(super) fn edit(&mut self, hash: u64, key: Key, quota: Quota, now: Nanos, hasher: &RandomState) -> bool {
+        let found = self.table.find_mut(hash, key);
+        found.map(|entry| adapt(entry, &mut self.quotas, quota, now, hasher)).is_some()
+    }
+
+    /// Fills the bucket of `key`, if there is one. It stays until the sweep, so that the change is exported.
+    pub(super) fn refill(&mut self, hash: u64, key: Key, quota: Quota, now: Nanos, hasher: &RandomState) {
+        if let Some(entry) = self.table.find_mut(hash, key) {
+            adapt(entry, &mut self.quotas, quota, now, hasher);
+            entry.set_bucket(Bucket::full(quota, entry.bucket().at().max(now)));
+        }
+    }
+
+    /// A full bucket for a key that has none.
+    ///
+    /// It is full since the last sweep at the earliest. Threads read the clock before they get the lock, so one may come
+    /// here with an instant before the sweep that dropped this key's bucket; from then on it would earn that time twice.
+    pub(super) fn full(&self, quota: Quota, now: Nanos) -> Bucket {
+        Bucket::full(quota, now.max(self.swept))
+    }
+
+    /// Adds the bucket of a key that has none. What is returned is dropped with the lock let go.
+    pub(super) fn insert(
+        &mut self,
+        hash: u64,
+        key: Key,
+        bucket: Bucket,
+        quota: Quota,
+        hasher: &RandomState,
+    ) -> impl Sized + use<> {
+        let entry = Entry::new(key, bucket, self.quotas.hold(quota, hasher));
+        self.table.insert(hash, entry, |key| hash_of(key, hasher))
+    }
+
+    /// Removes the bucket of `key`; whether there was one.
+    pub(super) fn remove(&mut self, hash: u64, key: Key, hasher: &RandomState) -> bool {
+        let removed = self.table.remove(hash, key, |key| hash_of(key, hasher));
+        removed.map(|entry| self.quotas.release(entry.quota(), hasher)).is_some()
+    }
+
+    /// How many slots there are to walk over.
+    pub(super) fn slots(&self) -> usize {
+        self.table.slots()
+    }
+
+    /// Drops the full buckets in some slots, and tells `dropped` whose they were.
+    pub(super) fn sweep(
+        &mut self,
+        slots: (usize, usize),
+        now: Nanos,
+        hasher: &RandomState,
+        mut dropped: impl FnMut(Key),
+    ) {
+        let Stripe { table, quotas, swept } = self;
+        *swept = now.max(*swept);
+        let keep = |entry: &Entry| {
+            let full = entry.bucket().is_full(quotas.get(entry.quota()), now);
+            if full {
+                dropped(entry.key());
+                quotas.release(entry.quota(), hasher);
+            }
+            !full
+        };
+        table.retain(slots, |key| hash_of(key, hasher), keep);
+    }
+
+    /// Gives memory back when there is much too much. What is returned is dropped with the lock let go.
+    pub(super) fn shrink(&mut self, hasher: &RandomState) -> impl Sized + use<> {
+        (self.quotas.shrink(), self.table.shrink(|key| hash_of(key, hasher)))
+    }
+
+    /// Gives `saved` the buckets in some slots that were changed since they were last given.
+    pub(super) fn export(&mut self, slots: (usize, usize), mut saved: impl FnMut(Key, Bucket, Quota)) {
+        for entry in self.table.slice_mut(slots) {
+            if entry.take_changed() {
+                saved(entry.key(), entry.bucket(), self.quotas.get(entry.quota()));
+            }
+        }
+    }
+}
+
+/// Puts a bucket under a quota that may not be the one it last saw.
+#[cold]
+fn adapt(entry: &mut Entry, quotas: &mut Quotas, quota: Quota, now: Nanos, hasher: &RandomState) {
+    let seen = quotas.get(entry.quota());
+    if seen != quota {
+        entry.set_bucket(entry.bucket().edit(seen, quota, now));
+        // Held before the other is released, so that the book does not move the quota it is about to need.
+        let id = quotas.hold(quota, hasher);
+        quotas.release(entry.quota(), hasher);
+        entry.set_quota(id);
+    }
+}
