@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use crossbeam_utils::CachePadded;
@@ -26,8 +26,8 @@ pub struct Backend {
     in_flight: CachePadded<AtomicUsize>,
     /// What the selectors read; follows `record`.
     ready: AtomicBool,
-    /// Connect failures in a row, as far as `record` does not know of an end to them yet.
-    connect_failures: AtomicU32,
+    /// Whether `record` counts connect failures; follows it.
+    failing: AtomicBool,
     retired: AtomicBool,
     record: Mutex<Record>,
 }
@@ -41,7 +41,7 @@ impl Backend {
             weight,
             in_flight: CachePadded::new(AtomicUsize::new(0)),
             ready: AtomicBool::new(false),
-            connect_failures: AtomicU32::new(0),
+            failing: AtomicBool::new(false),
             retired: AtomicBool::new(false),
             record: Mutex::new(Record::default()),
         }
@@ -93,15 +93,16 @@ impl Backend {
 
     /// Takes note that a request could not connect.
     pub(super) fn connect_failed(&self, now: Instant) -> Option<Transition> {
-        self.connect_failures.fetch_add(1, Ordering::Relaxed);
         self.change(|record| record.connect_failed(now))
     }
 
     /// Takes note that a request could connect. Costs one load unless connecting had failed before.
-    pub(super) fn connected(&self) {
-        if self.connect_failures.load(Ordering::Relaxed) != 0 {
-            self.connect_failures.store(0, Ordering::Relaxed);
-            self.record.lock().connected();
+    pub fn connected(&self) {
+        if self.failing.load(Ordering::Relaxed) {
+            self.change(|record| {
+                record.connected();
+                None
+            });
         }
     }
 
@@ -114,6 +115,7 @@ impl Backend {
         let mut record = self.record.lock();
         let transition = change(&mut record);
         self.ready.store(record.status() == Status::Up, Ordering::Relaxed);
+        self.failing.store(record.is_failing(), Ordering::Relaxed);
         transition
     }
 }

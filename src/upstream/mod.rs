@@ -9,5 +9,5 @@ mod settings;
 
 pub use backend::{Backend, BackendId, Lease};
 pub use pool::Pool;
-pub use reason::reason;
+pub use reason::{is_backends_fault, reason};
 pub use settings::{BackendAddress, BackendSettings, Balance, Check, HealthSettings, PoolSettings, Timeouts};

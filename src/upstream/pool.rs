@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use pingora_load_balancing::selection::BackendSelection;
 use pingora_load_balancing::{Backend as Target, Extensions};
 
-use super::health::{CONNECT_FAILURES, REST, Status, Thresholds, Transition};
+use super::health::{CONNECT_FAILURES, Outcome, REST, Status, Thresholds, Transition};
 use super::selector::{Registry, Selector, SelectorConfig};
 use super::{Backend, BackendAddress, BackendId, Check, Lease, PoolSettings};
 
@@ -32,6 +32,8 @@ pub struct Pool {
 #[derive(Clone, Debug, Default)]
 struct Known {
     addresses: Vec<SocketAddr>,
+    /// Those that it resolves to now and that are being checked before they take part.
+    coming: Vec<SocketAddr>,
     /// Whether the last try to resolve the name failed, so that a failure is said once.
     failing: bool,
 }
@@ -43,7 +45,7 @@ impl Pool {
             .backends
             .iter()
             .map(|backend| match backend.address {
-                BackendAddress::Socket(address) => Known { addresses: vec![address], failing: false },
+                BackendAddress::Socket(address) => Known { addresses: vec![address], ..Known::default() },
                 BackendAddress::Name { .. } => Known::default(),
             })
             .collect();
@@ -72,9 +74,12 @@ impl Pool {
         self.selector.load().pick(tried, Lease::new)
     }
 
-    /// Takes note that a request opened a new connection to `backend`.
-    pub fn connected(&self, backend: &Backend) {
-        backend.connected();
+    /// Whole seconds until another try is worth it when no backend is left: by then each has been checked again, or has
+    /// rested. At least 1.
+    pub fn retry_after(&self) -> u64 {
+        let health = &self.settings.health;
+        let wait = if health.check == Check::None { REST } else { health.interval };
+        u64::try_from(wait.as_millis().div_ceil(1000)).unwrap_or(u64::MAX).max(1)
     }
 
     /// Takes note that a request could not connect to `backend` at `now`.
@@ -84,11 +89,15 @@ impl Pool {
         }
     }
 
-    /// Takes note of a check of `backend`, whose failure comes as its reason in words.
-    pub(super) fn checked(&self, backend: &Backend, outcome: Result<(), String>) {
+    /// Takes note of a check of `backend`.
+    pub(super) fn checked(&self, backend: &Backend, outcome: Outcome) {
+        if let Outcome::NotDone(reason) = &outcome {
+            warn!("upstream {}: backend {} could not be checked: {reason}", self.name(), backend.address());
+            return;
+        }
         let health = &self.settings.health;
         let thresholds = Thresholds { healthy: health.healthy_threshold, unhealthy: health.unhealthy_threshold };
-        let Some(transition) = backend.checked(outcome.is_ok(), thresholds) else { return };
+        let Some(transition) = backend.checked(outcome == Outcome::Passed, thresholds) else { return };
         let needed = match (transition.from, transition.to) {
             (Status::Unknown, _) => 1,
             (_, Status::Up) => thresholds.healthy.get(),
@@ -96,8 +105,8 @@ impl Pool {
         };
         let row = if needed > 1 { format!(", {needed} times in a row") } else { String::new() };
         let reason = match outcome {
-            Ok(()) => format!("check passed{row}"),
-            Err(reason) => format!("check failed{row}: {reason}"),
+            Outcome::Passed => format!("check passed{row}"),
+            Outcome::Failed(reason) | Outcome::NotDone(reason) => format!("check failed{row}: {reason}"),
         };
         self.announce(backend, transition, &reason);
     }
@@ -111,12 +120,25 @@ impl Pool {
         }
     }
 
+    /// Makes the backends that are new among `addresses`, to which the name of the configured backend number `index`
+    /// resolves now. They take part from [`resolved`](Pool::resolved) on; until then they can be checked.
+    pub(super) fn expect(&self, index: usize, addresses: &[SocketAddr]) -> Vec<Arc<Backend>> {
+        let mut known = self.known.lock();
+        // Nor are those new that another entry has: they are in service already, with that one's weight.
+        let is_new = |address: &&SocketAddr| known.iter().all(|known| !known.addresses.contains(address));
+        let coming: Vec<_> = addresses.iter().filter(is_new).copied().collect();
+        known[index].coming.clone_from(&coming);
+        let weight = self.settings.backends[index].weight;
+        coming.iter().map(|address| self.registry.backend(*address, weight)).collect()
+    }
+
     /// Takes note of what the name of the configured backend number `index` resolves to. A name that stops resolving
     /// keeps its last addresses.
     pub(super) fn resolved(&self, index: usize, outcome: Result<Vec<SocketAddr>, String>) {
         let name = &self.settings.backends[index].address;
         let mut known = self.known.lock();
         let entry = &mut known[index];
+        entry.coming.clear();
         let was_failing = std::mem::replace(&mut entry.failing, outcome.is_err());
         match outcome {
             Err(reason) if !was_failing => {
@@ -140,6 +162,12 @@ impl Pool {
                 }
             }
         }
+    }
+
+    /// Whether the last try to resolve a name failed.
+    #[cfg(test)]
+    pub(super) fn is_failing(&self) -> bool {
+        self.known.lock().iter().any(|known| known.failing)
     }
 
     /// Whether a name has never resolved.
@@ -179,7 +207,8 @@ fn build(settings: &PoolSettings, registry: &Arc<Registry>, known: &[Known]) -> 
             });
         }
     }
-    registry.retain(|address| taken.contains(address));
+    let coming = |address: &SocketAddr| known.iter().any(|known| known.coming.contains(address));
+    registry.retain(|address| taken.contains(address) || coming(address));
     let config = SelectorConfig { balance: settings.balance, registry: Arc::clone(registry) };
     let selector = Selector::build_with_config(&targets, &config);
     if settings.health.check == Check::None {

@@ -9,5 +9,5 @@ mod probe;
 mod record;
 
 pub use monitor::watch;
-pub use probe::Probe;
+pub use probe::{Outcome, Probe};
 pub use record::{CONNECT_FAILURES, REST, Record, Status, Thresholds, Transition};

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::net::lookup_host;
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 
 use super::Probe;
 use crate::clock::Clock;
@@ -30,22 +30,26 @@ const REST_TICK: Duration = Duration::from_millis(250);
 /// Watches over `pool` until it is dropped. Calls `ready` once every backend has been checked, which takes one check's
 /// timeout at the longest, and five seconds more when names do not resolve.
 pub async fn watch(pool: Arc<Pool>, clock: Arc<dyn Clock>, ready: impl FnOnce()) {
-    resolve(&pool).await;
+    resolve(&pool, None).join_all().await;
     let probe = Probe::new(pool.settings()).map(Arc::new);
-    let unchecked = probe.is_none();
     let mut checks = Checks { pool: Arc::clone(&pool), probe, tasks: JoinSet::new(), watched: HashSet::new() };
     checks.first_round().await;
     ready();
 
     let mut rests = interval(REST_TICK);
     rests.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut lookups = JoinSet::new();
+    let mut next_lookup = Instant::now() + until_resolve(&pool);
     loop {
         tokio::select! {
-            () = sleep(until_resolve(&pool)), if has_names(&pool) => {
-                resolve(&pool).await;
-                checks.follow();
+            () = sleep_until(next_lookup), if has_names(&pool) && lookups.is_empty() => {
+                lookups = resolve(&pool, checks.probe.as_ref());
             }
-            _ = rests.tick(), if unchecked => pool.end_rests(clock.now()),
+            Some(_) = lookups.join_next() => {
+                checks.follow();
+                next_lookup = Instant::now() + until_resolve(&pool);
+            }
+            _ = rests.tick(), if checks.probe.is_none() => pool.end_rests(clock.now()),
             Some(_) = checks.tasks.join_next() => {}
             else => std::future::pending().await,
         }
@@ -64,43 +68,39 @@ struct Checks {
 impl Checks {
     /// Checks every backend once, all at the same time, and then starts their loops.
     async fn first_round(&mut self) {
-        let mut round = JoinSet::new();
-        for (probe, backend) in
-            self.probe.iter().flat_map(|probe| self.pool.backends().into_iter().map(move |b| (probe, b)))
-        {
-            let (pool, probe) = (Arc::clone(&self.pool), Arc::clone(probe));
-            round.spawn(async move { pool.checked(&backend, probe.run(&backend).await) });
+        if let Some(probe) = &self.probe {
+            check_once(&self.pool, probe, self.pool.backends()).await;
         }
-        round.join_all().await;
-        for backend in self.pool.backends() {
-            self.spawn(backend, true);
-        }
+        self.follow();
     }
 
     /// Starts the loops of backends that came, and forgets those that went; their loops end by themselves.
     fn follow(&mut self) {
+        let Some(probe) = &self.probe else { return };
         let backends = self.pool.backends();
         self.watched.retain(|id| backends.iter().any(|backend| backend.id() == *id));
         for backend in backends {
-            self.spawn(backend, false);
+            if self.watched.insert(backend.id()) {
+                let (pool, probe) = (Arc::clone(&self.pool), Arc::clone(probe));
+                self.tasks.spawn(async move { check_forever(&pool, &probe, &backend).await });
+            }
         }
-    }
-
-    fn spawn(&mut self, backend: Arc<Backend>, checked: bool) {
-        let Some(probe) = &self.probe else { return };
-        if !self.watched.insert(backend.id()) {
-            return;
-        }
-        let (pool, probe) = (Arc::clone(&self.pool), Arc::clone(probe));
-        self.tasks.spawn(async move { check_forever(&pool, &probe, &backend, checked).await });
     }
 }
 
-async fn check_forever(pool: &Pool, probe: &Probe, backend: &Backend, checked: bool) {
-    let every = pool.settings().health.interval;
-    if !checked {
-        pool.checked(backend, probe.run(backend).await);
+/// Checks `backends`, all at the same time.
+async fn check_once(pool: &Arc<Pool>, probe: &Arc<Probe>, backends: Vec<Arc<Backend>>) {
+    let mut checks = JoinSet::new();
+    for backend in backends {
+        let (pool, probe) = (Arc::clone(pool), Arc::clone(probe));
+        checks.spawn(async move { pool.checked(&backend, probe.run(&backend).await) });
     }
+    checks.join_all().await;
+}
+
+/// The loop of one backend, whose first check has been.
+async fn check_forever(pool: &Pool, probe: &Probe, backend: &Backend) {
+    let every = pool.settings().health.interval;
     sleep(every.mul_f64(fastrand::f64())).await;
     while !backend.is_retired() {
         pool.checked(backend, probe.run(backend).await);
@@ -116,16 +116,22 @@ fn until_resolve(pool: &Pool) -> Duration {
     if pool.awaits_address() { RESOLVE_AGAIN } else { RESOLVE_EVERY }
 }
 
-/// Looks up every name of the pool, all at the same time.
-async fn resolve(pool: &Arc<Pool>) {
+/// Looks up every name of the pool, each on a task of its own, so that a slow one holds up no other. New addresses are
+/// checked with `probe`, if there is one, before they take the place of old ones.
+fn resolve(pool: &Arc<Pool>, probe: Option<&Arc<Probe>>) -> JoinSet<()> {
     let mut lookups = JoinSet::new();
     for (index, backend) in pool.settings().backends.iter().enumerate() {
-        if let BackendAddress::Name { host, port } = &backend.address {
-            let (pool, host, port) = (Arc::clone(pool), host.clone(), *port);
-            lookups.spawn(async move { pool.resolved(index, lookup(&host, port).await) });
-        }
+        let BackendAddress::Name { host, port } = &backend.address else { continue };
+        let (pool, probe, host, port) = (Arc::clone(pool), probe.cloned(), host.clone(), *port);
+        lookups.spawn(async move {
+            let found = lookup(&host, port).await;
+            if let (Ok(addresses), Some(probe)) = (&found, probe) {
+                check_once(&pool, &probe, pool.expect(index, addresses)).await;
+            }
+            pool.resolved(index, found);
+        });
     }
-    lookups.join_all().await;
+    lookups
 }
 
 /// The system's resolver, on a thread of its own.
@@ -138,5 +144,39 @@ async fn lookup(host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
         Ok(addresses) if addresses.is_empty() => Err("it has no address".to_owned()),
         Ok(addresses) => Ok(addresses),
         Err(error) => Err(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::upstream::{BackendSettings, Check, HealthSettings, PoolSettings, Timeouts};
+
+    #[tokio::test(start_paused = true)]
+    async fn names_are_resolved_again_with_and_without_checks() {
+        for check in [Check::None, Check::Tcp] {
+            let address = BackendAddress::Name { host: "localhost".into(), port: 1 };
+            let pool = Arc::new(Pool::new(PoolSettings {
+                name: "app".into(),
+                balance: Default::default(),
+                backends: vec![BackendSettings { address, weight: std::num::NonZeroU32::MIN }],
+                health: HealthSettings { check, ..HealthSettings::default() },
+                retries: 0,
+                timeouts: Timeouts::default(),
+            }));
+            let (ready, is_ready) = tokio::sync::oneshot::channel();
+            let watching = watch(Arc::clone(&pool), Arc::new(SystemClock), move || ready.send(()).unwrap());
+            let watching = tokio::spawn(watching);
+            is_ready.await.unwrap();
+            assert!(!pool.awaits_address() && !pool.is_failing());
+            // The next look-up is seen by its mending this.
+            pool.resolved(0, Err("the test says so".into()));
+            sleep(RESOLVE_EVERY / 2).await;
+            assert!(pool.is_failing(), "it is not resolved before its time");
+            sleep(RESOLVE_EVERY).await;
+            assert!(!pool.is_failing(), "it is resolved when its time has come");
+            watching.abort();
+        }
     }
 }

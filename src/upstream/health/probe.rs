@@ -9,7 +9,7 @@ use pingora_load_balancing::Backend as Target;
 use pingora_load_balancing::health_check::{HealthCheck, HttpHealthCheck, TcpHealthCheck};
 use tokio::time::timeout;
 
-use crate::upstream::reason::reason;
+use crate::upstream::reason::{is_backends_fault, reason};
 use crate::upstream::{Backend, Check, PoolSettings};
 
 /// Checks the backends of one pool. Dropping a running check closes its connection.
@@ -39,15 +39,26 @@ impl Probe {
 
     /// Checks `backend` once.
     ///
-    /// # Errors
-    /// The reason in words when the check fails or is not done, the answer's body included, within the timeout.
-    pub async fn run(&self, backend: &Backend) -> Result<(), String> {
+    /// It fails when it is not done, the answer's body included, within the timeout.
+    pub async fn run(&self, backend: &Backend) -> Outcome {
         match timeout(self.limit, self.check.check(&target(backend))).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(reason(&error)),
-            Err(_) => Err(format!("no answer within {}", humantime::format_duration(self.limit))),
+            Ok(Ok(())) => Outcome::Passed,
+            Ok(Err(error)) if is_backends_fault(&error) => Outcome::Failed(reason(&error)),
+            Ok(Err(error)) => Outcome::NotDone(reason(&error)),
+            Err(_) => Outcome::Failed(format!("no answer within {}", humantime::format_duration(self.limit))),
         }
     }
+}
+
+/// What came of a check; reasons are in words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The backend is well.
+    Passed,
+    /// The backend is not well.
+    Failed(String),
+    /// This machine could not check it, which says nothing about the backend.
+    NotDone(String),
 }
 
 fn target(backend: &Backend) -> Target {

@@ -70,12 +70,20 @@ impl Record {
         self.status
     }
 
-    /// Counts a check.
+    /// Whether the last request could not connect.
+    pub fn is_failing(&self) -> bool {
+        self.connect_failures > 0
+    }
+
+    /// Counts a check. One that passes ends a row of connect failures.
     pub fn checked(&mut self, passed: bool, thresholds: Thresholds) -> Option<Transition> {
         let (to, needed) = match passed {
             true => (Status::Up, thresholds.healthy),
             false => (Status::Down, thresholds.unhealthy),
         };
+        if passed {
+            self.connected();
+        }
         if self.status == to {
             self.against = 0;
             return None;

@@ -31,8 +31,19 @@ fn addresses(pool: &Pool) -> Vec<String> {
 fn no_request_goes_to_a_backend_before_its_first_check() {
     let pool = pool(Check::Tcp, &["127.0.0.1:1", "127.0.0.1:2"]);
     assert!(pool.lease(&[]).is_none());
-    pool.checked(&pool.backends()[1], Ok(()));
+    pool.checked(&pool.backends()[1], Outcome::Passed);
     assert_eq!(pool.lease(&[]).unwrap().backend().address().port(), 2);
+}
+
+#[test]
+fn a_check_that_could_not_be_done_changes_nothing() {
+    let pool = pool(Check::Tcp, &["127.0.0.1:1"]);
+    let backend = Arc::clone(&pool.backends()[0]);
+    pool.checked(&backend, Outcome::NotDone("no descriptors".into()));
+    assert_eq!(backend.status(), Status::Unknown);
+    pool.checked(&backend, Outcome::Passed);
+    (0..10).for_each(|_| pool.checked(&backend, Outcome::NotDone("no descriptors".into())));
+    assert_eq!(backend.status(), Status::Up);
 }
 
 #[test]
@@ -60,7 +71,7 @@ fn a_success_between_failures_starts_the_count_anew() {
     let backend = Arc::clone(&pool.backends()[0]);
     for _ in 0..10 {
         (1..CONNECT_FAILURES).for_each(|_| pool.connect_failed(&backend, now, "connection refused"));
-        pool.connected(&backend);
+        backend.connected();
     }
     assert!(backend.is_ready());
 }
@@ -106,6 +117,35 @@ fn a_name_that_stops_resolving_keeps_its_last_addresses() {
     pool.resolved(0, Err("no such name".into()));
     assert_eq!(addresses(&pool), ["10.0.0.1:80"]);
     assert!(!pool.awaits_address());
+}
+
+#[test]
+fn a_new_address_is_checked_before_it_takes_part() {
+    let pool = pool(Check::Tcp, &["app.internal:80", "other.internal:80"]);
+    let (old, new) = ("10.0.0.1:80".parse().unwrap(), "10.0.0.2:80".parse().unwrap());
+    pool.resolved(0, Ok(vec![old]));
+    pool.checked(&pool.backends()[0], Outcome::Passed);
+    let coming = pool.expect(0, &[new]);
+    assert_eq!(coming.len(), 1);
+    assert_eq!(pool.lease(&[]).unwrap().backend().address(), old, "the old one serves until then");
+    pool.resolved(1, Ok(vec!["10.0.0.9:80".parse().unwrap()]));
+    pool.checked(&coming[0], Outcome::Passed);
+    pool.resolved(0, Ok(vec![new]));
+    assert_eq!(pool.lease(&[]).unwrap().backend().address(), new, "and the new one from the first moment");
+}
+
+#[test]
+fn a_name_that_comes_to_an_address_in_use_disturbs_nobody() {
+    let mut settings = pool(Check::Tcp, &["a.internal:80", "b.internal:80"]).settings().clone();
+    settings.backends[1].weight = NonZeroU32::new(5).unwrap();
+    let pool = Pool::new(settings);
+    let address = "10.0.0.1:80".parse().unwrap();
+    pool.resolved(0, Ok(vec![address]));
+    let backend = Arc::clone(&pool.backends()[0]);
+    pool.checked(&backend, Outcome::Passed);
+    assert!(pool.expect(1, &[address]).is_empty());
+    pool.resolved(1, Ok(vec![address]));
+    assert!(pool.lease(&[]).is_some() && !backend.is_retired());
 }
 
 #[test]
