@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::config::{BackendOverride, parse_listen};
+use super::Failure;
+use crate::config::{BackendOverride, InvalidValue, Overrides, parse_listen};
 use crate::upstream::Balance;
 
 /// An HTTP edge proxy that balances load over health-checked backends.
@@ -64,15 +65,49 @@ pub(super) struct RunArgs {
     /// Check the configuration and exit
     #[arg(short, long)]
     pub(super) test: bool,
-    /// An address to listen on, in place of the file's listeners; may be repeated
-    #[arg(long, value_name = "ADDR", env = "TOLLGATE_LISTEN", value_delimiter = ',', value_parser = parse_listen)]
+    /// An address to listen on, in place of the file's listeners; may be repeated [env: TOLLGATE_LISTEN]
+    #[arg(long, value_name = "ADDR", value_delimiter = ',', value_parser = parse_listen)]
     pub(super) listen: Vec<SocketAddr>,
-    /// A backend of a pool named `default`, in place of the file's upstreams; may be repeated
-    #[arg(long, value_name = "ADDR[=WEIGHT]", env = "TOLLGATE_BACKENDS", value_delimiter = ',')]
+    /// A backend of a pool named `default`, in place of the file's upstreams; may be repeated [env: TOLLGATE_BACKENDS]
+    #[arg(long, value_name = "ADDR[=WEIGHT]", value_delimiter = ',')]
     pub(super) backend: Vec<BackendOverride>,
-    /// The balancing rule of every pool: round_robin, random or least_connections
-    #[arg(long, value_name = "NAME", env = "TOLLGATE_BALANCE")]
+    /// The balancing rule of every pool: round_robin, random or least_connections [env: TOLLGATE_BALANCE]
+    #[arg(long, value_name = "NAME")]
     pub(super) balance: Option<Balance>,
+}
+
+impl RunArgs {
+    /// What flags and the environment say instead of the file; a flag counts before its variable, and an empty variable is
+    /// none. Read here and not by clap, which would read them for every command, `tollgate schema` included.
+    ///
+    /// # Errors
+    /// Names the variable and what it must be.
+    pub(super) fn overrides(&self, variable: impl Fn(&str) -> Option<String>) -> Result<Overrides, Failure> {
+        let variable = |name: &str| variable(name).filter(|text| !text.trim().is_empty());
+        let mut overrides =
+            Overrides { listen: self.listen.clone(), backends: self.backend.clone(), balance: self.balance };
+        if overrides.listen.is_empty() {
+            overrides.listen = list("TOLLGATE_LISTEN", variable("TOLLGATE_LISTEN"), parse_listen)?;
+        }
+        if overrides.backends.is_empty() {
+            overrides.backends = list("TOLLGATE_BACKENDS", variable("TOLLGATE_BACKENDS"), str::parse)?;
+        }
+        if overrides.balance.is_none() {
+            overrides.balance = list("TOLLGATE_BALANCE", variable("TOLLGATE_BALANCE"), str::parse)?.pop();
+        }
+        Ok(overrides)
+    }
+}
+
+/// The values of a variable, which commas separate.
+fn list<T>(
+    name: &str,
+    text: Option<String>,
+    parse: impl Fn(&str) -> Result<T, InvalidValue>,
+) -> Result<Vec<T>, Failure> {
+    let text = text.unwrap_or_default();
+    let values = text.split(',').map(str::trim).filter(|value| !value.is_empty());
+    values.map(|value| parse(value).map_err(|error| Failure::Usage(format!("{name}: {error}")))).collect()
 }
 
 #[cfg(test)]
@@ -94,6 +129,26 @@ mod tests {
         let Some(Command::Run(named)) = named.command else { panic!("not run") };
         assert_eq!((&bare.run.listen, &bare.run.backend), (&named.listen, &named.backend));
         assert_eq!((bare.run.backend.len(), bare.run.balance), (2, Some(Balance::Random)));
+    }
+
+    #[test]
+    fn flags_count_before_variables_and_empty_ones_are_none() {
+        let bare = Args::try_parse_from(["tollgate"]).unwrap().run;
+        let variables = |name: &str| match name {
+            "TOLLGATE_LISTEN" => Some("127.0.0.1:1, 127.0.0.1:2".to_owned()),
+            "TOLLGATE_BACKENDS" => Some(" ".to_owned()),
+            _ => Some("random".to_owned()),
+        };
+        let overrides = bare.overrides(variables).unwrap();
+        assert_eq!(
+            (overrides.listen.len(), overrides.backends.len(), overrides.balance),
+            (2, 0, Some(Balance::Random))
+        );
+        let flags = Args::try_parse_from(["tollgate", "--listen", "127.0.0.1:3", "--balance", "round_robin"]).unwrap();
+        let overrides = flags.run.overrides(variables).unwrap();
+        assert_eq!((overrides.listen[0].port(), overrides.balance), (3, Some(Balance::RoundRobin)));
+        let wrong = bare.overrides(|name| (name == "TOLLGATE_BALANCE").then(|| "fastest".to_owned()));
+        assert!(wrong.unwrap_err().to_string().starts_with("TOLLGATE_BALANCE: must be round_robin"));
     }
 
     #[test]

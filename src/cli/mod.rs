@@ -17,6 +17,7 @@ use crate::clock::SystemClock;
 use crate::config::{self, Config, Overrides, PingoraSettings, Problems};
 use crate::server::echo::Echo;
 use crate::server::{Server, ServerError, Stop, raise_open_files_limit};
+use crate::telemetry::events::EventsError;
 use crate::telemetry::{self, EventLog};
 use args::{Args, Command, RunArgs};
 
@@ -26,7 +27,7 @@ enum Failure {
     #[error("{0}")]
     Configuration(#[from] Problems),
     #[error("{0}")]
-    Usage(&'static str),
+    Usage(String),
     #[error("{0}")]
     Running(#[from] ServerError),
 }
@@ -66,25 +67,26 @@ pub fn main() -> ExitCode {
 }
 
 fn run(args: &RunArgs) -> Result<(), Failure> {
-    let overrides = Overrides { listen: args.listen.clone(), backends: args.backend.clone(), balance: args.balance };
+    let overrides = args.overrides(|name| std::env::var(name).ok())?;
     if args.conf.is_none() && (overrides.listen.is_empty() || overrides.backends.is_empty()) {
         return Err(Failure::Usage(
             "nothing to serve: give a file with `--conf FILE`, or at least one `--listen ADDR` and one `--backend ADDR` \
-             (`tollgate demo` shows a proxy at work, `tollgate --help` tells more)",
+             (`tollgate demo` shows a proxy at work, `tollgate --help` tells more)"
+                .to_owned(),
         ));
     }
     let config = config::load(args.conf.as_deref(), &overrides)?;
     if args.test {
-        println!("{}", summary(args.conf.as_deref(), &config));
+        print(&format!("{}\n", summary(args.conf.as_deref(), &config)));
         return Ok(());
     }
-    let events = start_events();
+    let events = start_events()?;
     raise_open_files_limit();
     Ok(Server::bind(config)?.run(Stop::Signals, events)?)
 }
 
 fn echo(listen: std::net::SocketAddr, name: Option<String>) -> Result<(), Failure> {
-    start_events();
+    start_events()?;
     raise_open_files_limit();
     let echo = Echo::bind(listen, name.unwrap_or_else(|| listen.to_string())).map_err(ServerError::from)?;
     Ok(echo.run(Stop::Signals, &PingoraSettings::default())?)
@@ -94,9 +96,7 @@ fn check(conf: &Path) -> ExitCode {
     match config::load(Some(conf), &Overrides::default()) {
         Ok(config) => print(&format!("{}\n", summary(Some(conf), &config))),
         Err(problems) => {
-            for problem in problems.iter() {
-                println!("{problem}");
-            }
+            print(&problems.iter().map(|problem| format!("{problem}\n")).collect::<String>());
             ExitCode::from(2)
         }
     }
@@ -115,6 +115,10 @@ fn print(text: &str) -> ExitCode {
 }
 
 /// The process's event log; `None` when it has one already.
-fn start_events() -> Option<EventLog> {
-    telemetry::events::init(Arc::new(SystemClock)).ok()
+fn start_events() -> Result<Option<EventLog>, Failure> {
+    match telemetry::events::init(Arc::new(SystemClock)) {
+        Ok(events) => Ok(Some(events)),
+        Err(EventsError::Taken(_)) => Ok(None),
+        Err(error @ EventsError::Filter(_)) => Err(Failure::Usage(error.to_string())),
+    }
 }

@@ -11,7 +11,7 @@ use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Instant;
 
-use log::{Log, Metadata, Record, SetLoggerError};
+use log::{LevelFilter, Log, Metadata, Record, SetLoggerError};
 use parking_lot::Mutex;
 
 use super::repeats::{Repeats, Summary};
@@ -40,6 +40,20 @@ struct Inner {
     clock: Arc<dyn Clock>,
 }
 
+/// Why there is no event log.
+#[derive(Debug, thiserror::Error)]
+pub enum EventsError {
+    /// `TOLLGATE_LOG` makes no sense.
+    #[error(
+        "TOLLGATE_LOG must be a level (off, error, warn, info, debug or trace), module=level, or several of them with \
+         commas, such as warn,tollgate=debug; not {0:?}"
+    )]
+    Filter(String),
+    /// The process has a logger already.
+    #[error(transparent)]
+    Taken(#[from] SetLoggerError),
+}
+
 /// Sets up the event log of this process on standard error.
 ///
 /// What is written is said by `TOLLGATE_LOG`, else `RUST_LOG`, in env_logger's terms (`debug`,
@@ -47,19 +61,34 @@ struct Inner {
 /// and warnings and errors for everything else.
 ///
 /// # Errors
-/// When the process already has a logger: that one stays in place, and nothing is changed. A second server in one
-/// process may ignore it.
-pub fn init(clock: Arc<dyn Clock>) -> Result<EventLog, SetLoggerError> {
-    let filter = filter(|name| std::env::var(name).ok());
+/// When `TOLLGATE_LOG` makes no sense, which would silence everything; or when the process already has a logger: that one
+/// stays in place, and nothing is changed. A second server in one process may ignore the latter.
+pub fn init(clock: Arc<dyn Clock>) -> Result<EventLog, EventsError> {
+    let filter = filter(|name| std::env::var(name).ok())?;
     let events = EventLog::new(&filter, env_logger::Target::Stderr, clock);
     log::set_boxed_logger(Box::new(events.clone()))?;
     log::set_max_level(events.inner.logger.filter());
     Ok(events)
 }
 
-fn filter(variable: impl Fn(&str) -> Option<String>) -> String {
+fn filter(variable: impl Fn(&str) -> Option<String>) -> Result<String, EventsError> {
     let set = |name| variable(name).filter(|value| !value.trim().is_empty());
-    set("TOLLGATE_LOG").or_else(|| set("RUST_LOG")).unwrap_or_else(|| DEFAULT_FILTER.to_owned())
+    match set("TOLLGATE_LOG") {
+        Some(ours) if ours.split(',').all(|part| makes_sense(part.trim())) => Ok(ours),
+        Some(ours) => Err(EventsError::Filter(ours)),
+        // Other programs read this one too, so what it says may not be meant for us.
+        None => Ok(set("RUST_LOG").unwrap_or_else(|| DEFAULT_FILTER.to_owned())),
+    }
+}
+
+/// Whether `part` of a filter is a level, or a module with a level. A module alone must be one that exists: a mistyped level
+/// looks like one, and would switch off everything else.
+fn makes_sense(part: &str) -> bool {
+    let is_level = |text: &str| text.parse::<LevelFilter>().is_ok();
+    match part.split_once('=') {
+        Some((module, level)) => !module.is_empty() && is_level(level),
+        None => is_level(part) || part.starts_with("tollgate") || part.starts_with("pingora"),
+    }
 }
 
 impl EventLog {
@@ -92,11 +121,11 @@ impl EventLog {
 
 impl Log for EventLog {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        self.inner.logger.enabled(metadata)
+        !shows_secrets(metadata) && self.inner.logger.enabled(metadata)
     }
 
     fn log(&self, record: &Record<'_>) {
-        if !self.inner.logger.matches(record) {
+        if shows_secrets(record.metadata()) || !self.inner.logger.matches(record) {
             return;
         }
         if record.level() <= log::Level::Warn && record.target() != EVERY_LINE {
@@ -118,6 +147,12 @@ impl Log for EventLog {
         self.write(rest);
         self.inner.logger.flush();
     }
+}
+
+/// Whether a record may hold headers or bodies, and so keys: Pingora writes them below info. They are not written whatever
+/// the filter says.
+fn shows_secrets(metadata: &Metadata<'_>) -> bool {
+    metadata.target().starts_with("pingora") && metadata.level() > log::Level::Info
 }
 
 /// Shows text with its control characters escaped.
@@ -210,7 +245,7 @@ mod tests {
 
     #[test]
     fn the_default_shows_our_info_and_the_warnings_of_others() {
-        let bench = Bench::new(&filter(|_| None));
+        let bench = Bench::new(&filter(|_| None).unwrap());
         for target in ["tollgate::server", "pingora_core"] {
             for level in [Level::Warn, Level::Info, Level::Debug] {
                 bench.log(level, target, "x");
@@ -223,9 +258,16 @@ mod tests {
     fn our_variable_wins_over_rusts_and_an_empty_one_is_none() {
         let filter_of =
             |ours: &str, rusts: &str| filter(|name| Some(if name == "TOLLGATE_LOG" { ours } else { rusts }.to_owned()));
-        assert_eq!(filter_of("debug", "trace"), "debug");
-        assert_eq!(filter_of(" ", "trace"), "trace");
-        assert_eq!(filter_of("", ""), DEFAULT_FILTER);
+        assert_eq!(filter_of("debug", "trace").unwrap(), "debug");
+        assert_eq!(filter_of(" ", "trace").unwrap(), "trace");
+        assert_eq!(filter_of("", "").unwrap(), DEFAULT_FILTER);
+        for good in ["off", "INFO", "warn,tollgate=debug", "tollgate::proxy", "pingora_core=trace, error"] {
+            assert_eq!(filter_of(good, "").unwrap(), good);
+        }
+        for wrong in ["verbose", "tollgate=loud", "debug;info", "=info", "info,,warn"] {
+            let error = filter_of(wrong, "").unwrap_err().to_string();
+            assert!(error.contains(&format!("not {wrong:?}")), "{error}");
+        }
     }
 
     #[test]
@@ -246,6 +288,16 @@ mod tests {
         bench.log(Level::Warn, "app", "slow");
         bench.events.flush();
         assert_eq!(bench.lines(), ["WARN  app: slow", "WARN  app: slow (repeated 1 time in 1 s)"]);
+    }
+
+    #[test]
+    fn what_may_hold_a_key_is_never_written() {
+        let bench = Bench::new("trace,pingora_proxy=trace");
+        bench.log(Level::Debug, "pingora_proxy::proxy_h1", "Sending header x-api-key: secret");
+        bench.log(Level::Trace, "pingora_core::protocols::http::v1", "secret");
+        assert_eq!(bench.lines(), [""; 0]);
+        bench.log(Level::Debug, "tollgate::proxy", "fine");
+        assert_eq!(bench.lines(), ["DEBUG tollgate::proxy: fine"]);
     }
 
     #[test]
