@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 
-use super::{Failure, raise_open_files_limit, start_events};
+use super::{Failure, print, raise_open_files_limit, start_events};
+use crate::client::Quota;
 use crate::config::{self, BackendOverride, Overrides};
 use crate::server::echo::Echo;
 use crate::server::{Server, ServerError, Stop};
@@ -16,7 +17,7 @@ const NAMES: [&str; 3] = ["a", "b", "c"];
 
 /// Runs the proxy over three sample backends of the same process, on ports that are free.
 pub(super) fn run() -> Result<(), Failure> {
-    let events = start_events();
+    let events = start_events()?;
     raise_open_files_limit();
     let free = SocketAddr::new(LISTEN.ip(), 0);
     let echoes = NAMES.iter().map(|name| Echo::bind(free, *name)).collect::<Result<Vec<_>, _>>();
@@ -26,10 +27,12 @@ pub(super) fn run() -> Result<(), Failure> {
         .map(|echo| BackendOverride { address: BackendAddress::Socket(echo.address()), weight: NonZeroU32::MIN })
         .collect();
     let mut config = config::load(None, &Overrides { listen: vec![LISTEN], backends, balance: None })?;
+    // High enough for `ab` with a thousand connections, and there to be seen in the headers.
+    config.rate_limit.quota = Quota::new(100_000, 10_000.0).expect("both are within bounds");
     // The screen is for the commands to try.
     config.access_log = AccessLogSettings { target: None, ..config.access_log };
     let mut server = Server::bind(config)?;
-    println!("{}", welcome(&echoes));
+    print(&format!("{}\n", welcome(&echoes)));
     echoes.into_iter().for_each(|echo| server.add_echo(echo));
     Ok(server.run(Stop::Signals, events)?)
 }

@@ -7,6 +7,7 @@ use serde_yaml::Value;
 
 use super::key::Leaf;
 use super::unknown::closest;
+use crate::proxy::UnknownKey;
 use crate::telemetry::AccessLogFormat;
 use crate::upstream::Balance;
 
@@ -26,6 +27,11 @@ impl Named for Balance {
 
 impl Named for AccessLogFormat {
     const NAMES: &'static [(&'static str, Self)] = &[("json", AccessLogFormat::Json), ("text", AccessLogFormat::Text)];
+}
+
+impl Named for UnknownKey {
+    const NAMES: &'static [(&'static str, Self)] =
+        &[("by_address", UnknownKey::ByAddress), ("reject", UnknownKey::Reject)];
 }
 
 /// What a health check does, without what it takes to do it.

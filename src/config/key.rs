@@ -106,24 +106,24 @@ impl<T: DeserializeOwned + JsonSchema> Leaf for Section<T> {
     }
 }
 
-/// A list of at least one `T`.
+/// A list of at least `MIN` (0 or 1) `T`.
 #[derive(Debug)]
-pub(super) struct List<T>(PhantomData<T>);
+pub(super) struct List<T, const MIN: usize = 1>(PhantomData<T>);
 
-impl<T: Leaf> Leaf for List<T> {
+impl<T: Leaf, const MIN: usize> Leaf for List<T, MIN> {
     type Checked = Vec<Key<T>>;
 
     fn wanted() -> String {
-        "a list with at least one item".to_owned()
+        if MIN == 0 { "a list".to_owned() } else { "a list with at least one item".to_owned() }
     }
 
     fn read(value: &Value) -> Option<Vec<Key<T>>> {
-        let items = value.as_sequence().filter(|items| !items.is_empty())?;
+        let items = value.as_sequence().filter(|items| items.len() >= MIN)?;
         Some(items.iter().map(Key::read).collect())
     }
 
     fn schema(generator: &mut SchemaGenerator) -> Schema {
-        json_schema!({"type": "array", "minItems": 1, "items": T::schema(generator)})
+        json_schema!({"type": "array", "minItems": MIN, "items": T::schema(generator)})
     }
 }
 

@@ -5,11 +5,17 @@ use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use http::HeaderName;
+use http::header::{
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+};
+use ipnet::IpNet;
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde::de::DeserializeOwned;
 use serde_yaml::Value;
 
 use super::key::Leaf;
+use crate::client::{QuotaError, Rate, network};
 use crate::route::{HostPattern, PathPrefix, RouteError};
 use crate::telemetry::AccessLogTarget;
 
@@ -82,6 +88,30 @@ impl Leaf for Span {
 
     fn schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({"type": "string", "pattern": "^\\s*[0-9].*[a-zA-Z]\\s*$", "examples": ["250ms", "5s", "1m"]})
+    }
+}
+
+/// How often something is done for which a day is no interval.
+#[derive(Debug)]
+pub(super) struct Tick;
+
+impl Leaf for Tick {
+    type Checked = Duration;
+
+    fn wanted() -> String {
+        "a duration from 1ms to 1m, such as 250ms or 1s".to_owned()
+    }
+
+    fn read(value: &Value) -> Option<Duration> {
+        Span::read(value).filter(|span| *span <= Duration::from_secs(60))
+    }
+
+    fn hint(refused: &Value) -> Option<String> {
+        Span::hint(refused)
+    }
+
+    fn schema(generator: &mut SchemaGenerator) -> Schema {
+        Span::schema(generator)
     }
 }
 
@@ -249,5 +279,73 @@ impl Leaf for LogPath {
 
     fn schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({"type": ["string", "null"], "minLength": 1})
+    }
+}
+
+/// The name of a header.
+#[derive(Debug)]
+pub(super) struct Header;
+
+impl Leaf for Header {
+    type Checked = HeaderName;
+
+    fn wanted() -> String {
+        "the name of a header that holds nothing else, such as x-api-key".to_owned()
+    }
+
+    fn read(value: &Value) -> Option<HeaderName> {
+        let name: HeaderName = value.as_str()?.parse().ok()?;
+        let taken =
+            [AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE];
+        (!taken.contains(&name) && !name.as_str().starts_with("x-forwarded-")).then_some(name)
+    }
+
+    fn hint(refused: &Value) -> Option<String> {
+        let bearer = refused.as_str()?.eq_ignore_ascii_case("authorization");
+        bearer.then(|| "`Authorization: Bearer KEY` is read in any case".to_owned())
+    }
+
+    fn schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "pattern": "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$", "examples": ["x-api-key"]})
+    }
+}
+
+/// An address or a network.
+#[derive(Debug)]
+pub(super) struct Network;
+
+impl Leaf for Network {
+    type Checked = IpNet;
+
+    fn wanted() -> String {
+        "an IP address or a network, such as 10.0.0.1, 10.0.0.0/8 or \"2001:db8::/32\"".to_owned()
+    }
+
+    fn read(value: &Value) -> Option<IpNet> {
+        network(value.as_str()?)
+    }
+
+    fn schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "pattern": "^[0-9a-fA-F:.]+(/[0-9]{1,3})?$", "examples": ["10.0.0.0/8"]})
+    }
+}
+
+/// A number of requests a second.
+#[derive(Debug)]
+pub(super) struct PerSec;
+
+impl Leaf for PerSec {
+    type Checked = Rate;
+
+    fn wanted() -> String {
+        QuotaError::Rate.to_string().trim_start_matches("must be ").to_owned()
+    }
+
+    fn read(value: &Value) -> Option<Rate> {
+        Rate::per_sec(value.as_f64()?).ok()
+    }
+
+    fn schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "number", "minimum": 1e-6, "maximum": 1e9})
     }
 }

@@ -42,6 +42,8 @@ pub fn load(path: Option<&Path>, overrides: &Overrides) -> Result<Config, Proble
 
 /// As [`load`], from the text of the file `source`.
 pub(super) fn load_text(source: &str, text: &str, overrides: &Overrides) -> Result<Config, Problems> {
+    // Some editors begin a file with a byte order mark.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let (file, mut report) = parse(text).map_err(|refusal| refused(source, refusal))?;
     let config = check(Some(file), overrides, &mut report);
     finish(source, config, report)

@@ -8,7 +8,11 @@ use serde::Deserialize;
 use super::address::{Listen, Target};
 use super::choice::{CheckType, Choice};
 use super::key::{Key, List, Section};
-use super::leaf::{CheckPath, Expect, Flag, LogPath, Name, RouteHost, RoutePath, Size, Span, Threshold, Weight, Whole};
+use super::leaf::{
+    CheckPath, Expect, Flag, Header, LogPath, Name, Network, PerSec, RouteHost, RoutePath, Size, Span, Threshold, Tick,
+    Weight, Whole,
+};
+use crate::proxy::UnknownKey;
 use crate::telemetry::AccessLogFormat;
 use crate::upstream::Balance;
 
@@ -25,6 +29,10 @@ pub(super) struct File {
     pub(super) upstreams: Key<List<Section<Upstream>>>,
     /// Which requests go to which pool. The longest path wins, whatever the order. Can be left out with one upstream.
     pub(super) routes: Key<List<Section<Route>>>,
+    /// How callers are told apart.
+    pub(super) identity: Key<Section<Identity>>,
+    /// The token buckets.
+    pub(super) rate_limit: Key<Section<RateLimit>>,
     /// The limits on clients.
     pub(super) limits: Key<Section<Limits>>,
     /// The access log.
@@ -142,6 +150,56 @@ pub(super) struct Route {
     pub(super) path: Key<RoutePath>,
     /// The name of an upstream.
     pub(super) upstream: Key<Name>,
+}
+
+/// How callers are told apart.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Identity {
+    /// The header that holds an API key. `Authorization: Bearer KEY` is read too.
+    #[schemars(extend("default" = "x-api-key"))]
+    pub(super) api_key_header: Key<Header>,
+    /// What becomes of a caller whose key no client has: it goes by its address, or gets 401.
+    #[schemars(extend("default" = "by_address"))]
+    pub(super) unknown_api_key: Key<Choice<UnknownKey>>,
+    /// The proxies whose `X-Forwarded-For` is believed: addresses or networks.
+    #[schemars(extend("default" = []))]
+    pub(super) trusted_proxies: Key<List<Network, 0>>,
+    /// Anonymous IPv6 callers share a bucket for each prefix of so many bits.
+    #[schemars(extend("default" = 64))]
+    pub(super) ipv6_prefix: Key<Whole<u8, 1, 64>>,
+}
+
+/// The token buckets.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RateLimit {
+    /// Whether anybody is limited.
+    #[schemars(extend("default" = true))]
+    pub(super) enabled: Key<Flag>,
+    /// The quota of callers that no client matches.
+    #[schemars(extend("default" = {"capacity": 100, "rate_per_sec": 10}))]
+    pub(super) default: Key<Section<Quota>>,
+    /// The most buckets there are at once; callers beyond it share one.
+    #[schemars(extend("default" = 1_000_000))]
+    pub(super) max_buckets: Key<Whole<NonZeroUsize, 1, 100_000_000>>,
+    /// How often full buckets are dropped. Decisions are exact in between.
+    #[schemars(extend("default" = "1s"))]
+    pub(super) refill_interval: Key<Tick>,
+    /// Whether answers carry `RateLimit` headers.
+    #[schemars(extend("default" = true))]
+    pub(super) headers: Key<Flag>,
+}
+
+/// What a caller may spend.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["capacity", "rate_per_sec"]))]
+pub(super) struct Quota {
+    /// The most requests at once, after a rest.
+    pub(super) capacity: Key<Whole<u64, 1, 1_000_000_000>>,
+    /// Requests a second in the long run.
+    pub(super) rate_per_sec: Key<PerSec>,
 }
 
 /// The limits on clients.

@@ -5,7 +5,8 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::proxy::Limits;
+use crate::limit::RateLimit;
+use crate::proxy::{Identity, Limits};
 use crate::route::Route;
 use crate::telemetry::AccessLogSettings;
 use crate::upstream::PoolSettings;
@@ -17,6 +18,10 @@ pub struct Config {
     pub pingora: PingoraSettings,
     /// The addresses to listen on, at least one, no two the same.
     pub listeners: Vec<SocketAddr>,
+    /// How callers are told apart.
+    pub identity: Identity,
+    /// The token buckets.
+    pub rate_limit: RateLimit,
     /// The pools, at least one.
     pub upstreams: Vec<PoolSettings>,
     /// The routes; one that catches everything stands here when the file names none.

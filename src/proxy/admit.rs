@@ -1,32 +1,128 @@
 //! Whether a request is let in, and to which pool: plain values in, plain values out, so that it is tested without a
 //! socket.
+//!
+//! Identity comes first, then the bucket, then the route: a request that leads nowhere costs a token too, or whoever is out of
+//! tokens could go on asking for what is not there.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::header::{CONTENT_LENGTH, HOST};
 use pingora_http::RequestHeader;
 
+use super::identify::{Caller, Identity, identify};
 use super::{Limits, Rejection};
+use crate::client::{Directory, Mode, Quota};
+use crate::limit::{Decision, Key, Limiter, Nanos, Standing};
 use crate::route::RouteTable;
 use crate::upstream::Pool;
 
-/// A request that is let in.
-#[derive(Clone, Debug)]
-pub struct Admitted {
-    /// The pool that serves it.
-    pub pool: Arc<Pool>,
+/// What decides on requests.
+pub struct Gate<'a> {
+    /// How callers are told apart.
+    pub identity: &'a Identity,
+    /// Who they may be.
+    pub directory: &'a Directory,
+    /// Their buckets, and the quota of those whom nobody knows; `None` when nobody is limited.
+    pub limiter: Option<(&'a dyn Limiter, Quota)>,
+    /// Where requests go.
+    pub routes: &'a RouteTable<Arc<Pool>>,
+    /// How large they may be.
+    pub limits: &'a Limits,
 }
 
-/// Decides on a request by its header.
-///
-/// # Errors
-/// Why it is not let in.
-pub fn admit(head: &RequestHeader, routes: &RouteTable<Arc<Pool>>, limits: &Limits) -> Result<Admitted, Rejection> {
-    let pool = routes.find(host(head), head.uri.path()).ok_or(Rejection::NoRoute)?;
-    if announced_length(head).is_some_and(|length| length > limits.max_body) {
-        return Err(Rejection::BodyTooLarge);
+/// What was found out about a request on its way in, as far as it got.
+#[derive(Clone, Debug, Default)]
+pub struct Admission {
+    /// Who sent it.
+    pub caller: Option<Caller>,
+    /// What the limiter said.
+    pub limit: Option<Limit>,
+    /// The pool that serves it.
+    pub pool: Option<Arc<Pool>>,
+}
+
+/// What the limiter said of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// It took a token; its bucket stands like this.
+    Allowed(Standing),
+    /// There was none.
+    Limited(Standing),
+    /// Its client is blocked.
+    Blocked,
+    /// Its client is not limited.
+    Unlimited,
+}
+
+impl Limit {
+    /// How the bucket stands, when there is one.
+    pub fn standing(&self) -> Option<&Standing> {
+        match self {
+            Limit::Allowed(standing) | Limit::Limited(standing) => Some(standing),
+            Limit::Blocked | Limit::Unlimited => None,
+        }
     }
-    Ok(Admitted { pool: Arc::clone(pool) })
+
+    /// As the access log names it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Limit::Allowed(_) => "allowed",
+            Limit::Limited(_) => "limited",
+            Limit::Blocked => "blocked",
+            Limit::Unlimited => "unlimited",
+        }
+    }
+}
+
+impl Gate<'_> {
+    /// Decides on a request by its header, which came at `now` over a connection from `peer`. What is found out on the
+    /// way is written into `admission`, also when the request is not let in.
+    ///
+    /// # Errors
+    /// Why it is not let in.
+    pub fn admit(
+        &self,
+        head: &RequestHeader,
+        peer: IpAddr,
+        now: Nanos,
+        admission: &mut Admission,
+    ) -> Result<(), Rejection> {
+        let caller = admission.caller.insert(identify(&head.headers, peer, self.identity, self.directory)?);
+        admission.limit = self.limit(caller, now);
+        match admission.limit {
+            Some(Limit::Blocked) => return Err(Rejection::Blocked),
+            Some(Limit::Limited(standing)) => return Err(Rejection::RateLimited(standing.retry_after())),
+            Some(Limit::Allowed(_) | Limit::Unlimited) | None => {}
+        }
+        if caller.unknown_key {
+            return Err(Rejection::UnknownApiKey);
+        }
+        let pool = self.routes.find(host(head), head.uri.path()).ok_or(Rejection::NoRoute)?;
+        admission.pool = Some(Arc::clone(pool));
+        match announced_length(head) {
+            Some(length) if length > self.limits.max_body => Err(Rejection::BodyTooLarge),
+            _ => Ok(()),
+        }
+    }
+
+    fn limit(&self, caller: &Caller, now: Nanos) -> Option<Limit> {
+        let client = caller.client.as_ref().map(|(client, _)| client);
+        match client.map(|client| client.mode) {
+            Some(Mode::Blocked) => return Some(Limit::Blocked),
+            Some(Mode::Unlimited) => return Some(Limit::Unlimited),
+            Some(Mode::Limit) | None => {}
+        }
+        let (limiter, default) = self.limiter?;
+        let (key, quota) = match client {
+            Some(client) => (Key::client(client.number), client.quota),
+            None => (Key::address(caller.address, self.identity.ipv6_prefix), default),
+        };
+        Some(match limiter.take(key, quota, now) {
+            Decision::Allowed(standing) => Limit::Allowed(standing),
+            Decision::Refused(standing) => Limit::Limited(standing),
+        })
+    }
 }
 
 /// The host that the client asked for, with its port when it named one; empty when it named none.
@@ -40,45 +136,4 @@ fn announced_length(head: &RequestHeader) -> Option<u64> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::route::{HostPattern, PathPrefix};
-    use crate::upstream::{HealthSettings, PoolSettings, Timeouts};
-
-    fn routes(host: &str, path: &str) -> RouteTable<Arc<Pool>> {
-        let pool = Pool::new(PoolSettings {
-            name: "app".into(),
-            balance: Default::default(),
-            backends: Vec::new(),
-            health: HealthSettings::default(),
-            retries: 0,
-            timeouts: Timeouts::default(),
-        });
-        RouteTable::new([(HostPattern::parse(host).unwrap(), PathPrefix::parse(path).unwrap(), Arc::new(pool))])
-    }
-
-    fn head(target: &str, headers: &[(&'static str, &str)]) -> RequestHeader {
-        let mut head = RequestHeader::build("POST", target.as_bytes(), None).unwrap();
-        headers.iter().for_each(|(name, value)| head.insert_header(*name, *value).unwrap());
-        head
-    }
-
-    #[test]
-    fn the_route_decides() {
-        let (routes, limits) = (routes("api.example.com", "/v1"), Limits::default());
-        let outcome = |target: &str, host: &str| admit(&head(target, &[("host", host)]), &routes, &limits).map(|_| ());
-        assert_eq!(outcome("/v1/users?id=1", "api.example.com:8080"), Ok(()));
-        assert_eq!(outcome("http://api.example.com/v1", "api.example.com"), Ok(()));
-        assert_eq!(outcome("/v2", "api.example.com"), Err(Rejection::NoRoute));
-        assert_eq!(outcome("/v1", "www.example.com"), Err(Rejection::NoRoute));
-    }
-
-    #[test]
-    fn a_body_that_is_announced_too_large_is_refused_before_it_comes() {
-        let routes = routes("a", "/");
-        let limits = Limits { max_body: 1000, ..Limits::default() };
-        let outcome = |length| admit(&head("/", &[("host", "a"), ("content-length", length)]), &routes, &limits);
-        assert!(outcome("1000").is_ok());
-        assert_eq!(outcome("1001").unwrap_err(), Rejection::BodyTooLarge);
-    }
-}
+mod tests;

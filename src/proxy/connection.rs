@@ -8,7 +8,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::BytesMut;
@@ -23,13 +23,15 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::activity::{Activity, Busy};
 use super::chunked::Malformed;
 use super::head::{self, Head};
-use super::loan::{Body, Loan, Returned};
+use super::loan::{Arrival, Body, Loan, Returned};
 use super::reject::LINGER;
 use super::{Proxy, Rejection, RequestId};
 use crate::telemetry::AccessRecord;
 
 /// What is read at once while a header is coming.
 const CHUNK: usize = 4 << 10;
+/// How long a connection that was opened in the last moment before a stop gets to show its request.
+const LAST_WORDS: Duration = Duration::from_millis(50);
 /// The longest a single read lasts while a connection is being closed.
 const LINGER_READ: Duration = Duration::from_secs(1);
 
@@ -43,9 +45,17 @@ pub struct Downstream {
 /// What waiting for a request came to.
 enum Next {
     /// A request: what of its body is still to come, what was read behind it, and the promise to serve it.
-    Request(Body, BytesMut, Busy),
+    Request(Body, BytesMut, Arrival, Busy),
     /// The client went or was silent for too long, or the server stops.
     End,
+}
+
+/// What came is not a request.
+struct Refusal {
+    rejection: Rejection,
+    since: Arrival,
+    /// It is work until it is answered.
+    _busy: Busy,
 }
 
 impl Downstream {
@@ -54,52 +64,68 @@ impl Downstream {
         Downstream { proxy: Arc::new(proxy), app, activity }
     }
 
-    /// Waits for the next header and reads it into `buffer`, which may hold its start already.
+    /// Waits for the next header and reads it into `buffer`, which may hold its start already. On a `fresh` connection the
+    /// wait for its first byte is part of the time that a header may take.
     async fn next(
         &self,
         stream: &mut Stream,
         buffer: &mut BytesMut,
-        patience: Duration,
+        fresh: bool,
         shutdown: &mut ShutdownWatch,
-    ) -> Result<Next, Rejection> {
+    ) -> Result<Next, Refusal> {
+        let limits = self.app.limits();
+        let mut limit = limits.header_timeout;
         if buffer.is_empty() {
-            buffer.reserve(CHUNK);
-            let read = tokio::select! {
-                biased;
-                read = timeout(patience, stream.read_buf(buffer)) => read,
-                _ = shutdown.wait_for(|stopping| *stopping) => return Ok(Next::End),
-            };
-            if !matches!(read, Ok(Ok(1..))) {
+            let opened = self.app.clock().now();
+            let patience = if fresh { limits.header_timeout } else { limits.keepalive_timeout };
+            if !self.first_bytes(stream, buffer, patience, fresh, shutdown).await {
                 return Ok(Next::End);
+            }
+            if fresh {
+                limit = limit.saturating_sub(self.app.clock().now().saturating_duration_since(opened));
             }
         }
         let busy = self.activity.begin();
-        let rest = async {
-            let mut seen = 0;
-            loop {
-                // A header is parsed when its end may be there, and once before that, to refuse what never was one.
-                if (seen == 0 || head::is_whole(buffer, seen) || buffer.len() > head::MAX_HEAD)
-                    && let Some(head) = head::check(buffer)?
-                {
-                    return Ok(Some(head));
-                }
-                seen = buffer.len();
-                buffer.reserve(CHUNK);
-                if !matches!(stream.read_buf(buffer).await, Ok(1..)) {
-                    return Ok(None);
-                }
-            }
-        };
-        match timeout(self.app.limits().header_timeout, rest).await {
-            Ok(Ok(Some(Head { end, mut body }))) => {
-                let part = body.follow(&buffer[end..]).map_err(|Malformed| Rejection::BadRequest)?;
-                let ahead = if end + part < buffer.len() { buffer.split_off(end + part) } else { BytesMut::new() };
-                Ok(Next::Request(body, ahead, busy))
-            }
-            Ok(Ok(None)) => Ok(Next::End),
+        let since = Arrival { at: self.app.clock().now(), wall: self.app.clock().wall() };
+        let head = match timeout(limit, read_head(stream, buffer)).await {
+            Ok(Ok(Some(head))) => Ok(head),
+            Ok(Ok(None)) => return Ok(Next::End),
             Ok(Err(rejection)) => Err(rejection),
             Err(_) => Err(Rejection::RequestTimeout),
+        };
+        let body = head.and_then(|Head { end, mut body }| match body.follow(&buffer[end..]) {
+            Ok(part) => Ok((end + part, body)),
+            Err(Malformed) => Err(Rejection::BadRequest("malformed body")),
+        });
+        match body {
+            Ok((end, body)) => {
+                let ahead = if end < buffer.len() { buffer.split_off(end) } else { BytesMut::new() };
+                Ok(Next::Request(body, ahead, since, busy))
+            }
+            Err(rejection) => Err(Refusal { rejection, since, _busy: busy }),
         }
+    }
+
+    /// Waits for the first bytes of a header; whether they came.
+    async fn first_bytes(
+        &self,
+        stream: &mut Stream,
+        buffer: &mut BytesMut,
+        patience: Duration,
+        fresh: bool,
+        shutdown: &mut ShutdownWatch,
+    ) -> bool {
+        buffer.reserve(CHUNK);
+        let read = tokio::select! {
+            biased;
+            read = timeout(patience, stream.read_buf(buffer)) => read,
+            // Who has just connected gets to say what for.
+            () = stopped(shutdown) => match fresh {
+                true => timeout(LAST_WORDS, stream.read_buf(buffer)).await,
+                false => return false,
+            },
+        };
+        matches!(read, Ok(Ok(1..)))
     }
 
     /// Hands one request to Pingora: its header, and what was read of its body, are in `buffer`. Gives the connection back
@@ -108,48 +134,68 @@ impl Downstream {
         &self,
         stream: Stream,
         buffer: BytesMut,
-        (body, ahead): (Body, BytesMut),
+        (body, ahead, since): (Body, BytesMut, Arrival),
         shutdown: &ShutdownWatch,
     ) -> Option<Returned> {
-        let (loan, lender) = Loan::new(stream, body, ahead);
+        let (loan, lender) = Loan::new(stream, body, ahead, since);
         let mut session = ServerSession::new_http1(Box::new(loan));
         session.set_pipelined_prefix(buffer);
         let kept = self.proxy.process_new_http(session, shutdown).await.is_some();
         let returned = lender.take_back()?;
-        if kept || returned.reusable {
+        // Whatever Pingora thinks, the next request starts where this one ends for us, or not at all.
+        if returned.complete && (kept || returned.reusable) {
             return Some(returned);
         }
-        let more = returned.unread || !returned.ahead.is_empty();
+        let more = !returned.exhausted && (!returned.complete || !returned.ahead.is_empty());
         close(returned.stream, more).await;
         None
     }
 
     /// Answers what is not a request, and closes.
-    async fn refuse(&self, mut stream: Stream, rejection: Rejection, since: (std::time::Instant, SystemTime)) {
+    async fn refuse(&self, mut stream: Stream, head: &[u8], Refusal { rejection, since, _busy }: Refusal) {
         let request_id = RequestId::random();
-        let answer = rejection.to_bytes(request_id);
+        let answer = rejection.to_bytes(&request_id);
         let sent = timeout(LINGER, async {
             stream.write_all(&answer).await?;
             stream.flush().await
         });
         let sent = matches!(sent.await, Ok(Ok(())));
+        let (method, path) = head::request_line(head);
         self.app.access_log().record(&AccessRecord {
-            ts: since.1,
             request_id: request_id.as_str(),
-            client_ip: peer(&stream),
-            method: "-",
-            host: b"",
-            path: b"",
+            method,
+            path,
+            bytes_out: if sent { rejection.body().len() as u64 } else { 0 },
             status: if sent { rejection.status().as_u16() } else { 0 },
-            duration: self.app.clock().now().saturating_duration_since(since.0),
-            bytes_in: 0,
-            bytes_out: 0,
-            upstream: None,
-            backend: None,
-            attempts: 0,
-            error: Some(rejection.message()),
+            duration: self.app.clock().now().saturating_duration_since(since.at),
+            error: Some(rejection.reason()),
+            ..AccessRecord::bare(since.wall, peer(&stream))
         });
         close(stream, true).await;
+    }
+}
+
+/// Waits until the server stops.
+async fn stopped(shutdown: &mut ShutdownWatch) {
+    // When the sender is gone the server is, too.
+    let _ = shutdown.wait_for(|stopping| *stopping).await;
+}
+
+/// Reads the rest of a header; `None` when the client went.
+async fn read_head(stream: &mut Stream, buffer: &mut BytesMut) -> Result<Option<Head>, Rejection> {
+    let mut seen = 0;
+    loop {
+        // A header is parsed when its end may be there, and once before that, to refuse what never was one.
+        if (seen == 0 || head::is_whole(buffer, seen) || buffer.len() > head::MAX_HEAD)
+            && let Some(head) = head::check(buffer)?
+        {
+            return Ok(Some(head));
+        }
+        seen = buffer.len();
+        buffer.reserve(CHUNK);
+        if !matches!(stream.read_buf(buffer).await, Ok(1..)) {
+            return Ok(None);
+        }
     }
 }
 
@@ -158,22 +204,18 @@ impl ServerApp for Downstream {
     async fn process_new(self: &Arc<Self>, mut stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
         let mut stopping = shutdown.clone();
         let mut buffer = BytesMut::new();
-        let mut patience = self.app.limits().header_timeout;
+        let mut fresh = true;
         loop {
-            let clock = self.app.clock();
-            let since = (clock.now(), clock.wall());
-            let (body, ahead, _busy) = match self.next(&mut stream, &mut buffer, patience, &mut stopping).await {
-                Ok(Next::Request(body, ahead, busy)) => (body, ahead, busy),
+            let (body, ahead, since, _busy) = match self.next(&mut stream, &mut buffer, fresh, &mut stopping).await {
+                Ok(Next::Request(body, ahead, since, busy)) => (body, ahead, since, busy),
                 Ok(Next::End) => return None,
-                Err(rejection) => {
-                    self.refuse(stream, rejection, since).await;
+                Err(refusal) => {
+                    self.refuse(stream, &buffer, refusal).await;
                     return None;
                 }
             };
-            let returned = self.serve(stream, std::mem::take(&mut buffer), (body, ahead), shutdown).await?;
-            stream = returned.stream;
-            buffer = returned.ahead;
-            patience = self.app.limits().keepalive_timeout;
+            let returned = self.serve(stream, std::mem::take(&mut buffer), (body, ahead, since), shutdown).await?;
+            (stream, buffer, fresh) = (returned.stream, returned.ahead, false);
         }
     }
 

@@ -8,6 +8,8 @@
 //!
 //! The parser is httparse, the one that Pingora uses, so what passes here means the same there.
 
+use std::net::Ipv6Addr;
+
 use http::Uri;
 use http::uri::Authority;
 use httparse::{EMPTY_HEADER, Error, Header, Request, Status};
@@ -51,21 +53,52 @@ pub(super) fn check(head: &[u8]) -> Result<Option<Head>, Rejection> {
         Ok(Status::Partial) if head.len() > MAX_HEAD => return Err(Rejection::HeaderTooLarge),
         Ok(Status::Partial) => return Ok(None),
         Err(Error::TooManyHeaders) => return Err(Rejection::HeaderTooLarge),
-        Err(_) => return Err(Rejection::BadRequest),
+        Err(error) => return Err(Rejection::BadRequest(parse_error(error))),
     };
     if end > MAX_HEAD {
         return Err(Rejection::HeaderTooLarge);
     }
     let method = request.method.unwrap_or_default();
-    let clear = lines_end_in_crlf(&head[..end])
-        && is_target_clear(method, request.path.unwrap_or_default(), request.headers)
-        && is_host_clear(request.headers, request.version);
-    let body = body(request.headers, request.version).filter(|_| clear).ok_or(Rejection::BadRequest)?;
+    let refuse = |how| Err(Rejection::BadRequest(how));
+    if !lines_end_in_crlf(&head[..end]) {
+        return refuse("a line of the header does not end in CR LF");
+    }
+    if !is_target_clear(method, request.path.unwrap_or_default(), request.headers) {
+        return refuse("malformed request target");
+    }
+    if !is_host_clear(request.headers, request.version) {
+        return refuse("Host is missing, repeated or malformed");
+    }
+    let Some(body) = body(request.headers, request.version) else {
+        return refuse("doubtful Content-Length or Transfer-Encoding");
+    };
     if method == "CONNECT" {
         return Err(Rejection::MethodNotAllowed);
     }
-    let upgrades = values(request.headers, "upgrade").next().is_some();
-    Ok(Some(Head { end, body: if upgrades { Body::Endless } else { body } }))
+    Ok(Some(Head { end, body }))
+}
+
+fn parse_error(error: Error) -> &'static str {
+    match error {
+        Error::HeaderName => "malformed header name",
+        Error::HeaderValue => "malformed header value",
+        Error::NewLine => "malformed line end",
+        Error::Token => "malformed request line",
+        Error::Version => "unknown HTTP version",
+        Error::Status | Error::TooManyHeaders => "malformed header",
+    }
+}
+
+/// The method and the target of what may be a request, for the log; as far as they can be made out.
+pub(super) fn request_line(head: &[u8]) -> (&str, &[u8]) {
+    let line = head.split(|byte| b"\r\n".contains(byte)).find(|line| !line.is_empty()).unwrap_or_default();
+    let mut words = line.split(|byte| *byte == b' ');
+    let method = words.next().and_then(|word| str::from_utf8(word).ok());
+    let method = method.filter(|word| (1..=20).contains(&word.len()) && word.bytes().all(|b| b.is_ascii_graphic()));
+    match method {
+        Some(method) => (method, words.next().unwrap_or_default()),
+        None => ("-", b""),
+    }
 }
 
 fn lines_end_in_crlf(head: &[u8]) -> bool {
@@ -111,20 +144,22 @@ fn is_host_clear(headers: &[Header<'_>], version: Option<u8>) -> bool {
     }
 }
 
-/// A host and maybe a port, as RFC 3986 section 3.2 writes them, without user information. May be empty (RFC 9110 7.2).
+/// A host and maybe a port, without user information. May be empty (RFC 9110 section 7.2). Of what RFC 3986 allows in a name,
+/// escapes and the characters with which nobody is named are left out.
 fn is_authority(host: &[u8]) -> bool {
-    let (name, port) = match host.iter().rposition(|&byte| byte == b':') {
-        Some(colon) if !host[colon..].contains(&b']') => (&host[..colon], &host[colon + 1..]),
-        _ => (host, &b""[..]),
+    let Ok(host) = str::from_utf8(host) else { return false };
+    let (name, port) = match host.rsplit_once(':') {
+        Some((name, port)) if !port.contains(']') => (name, port),
+        _ => (host, ""),
     };
-    let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+;=%".contains(byte);
-    let name_ok = match name {
-        [b'[', inner @ .., b']'] => {
-            !inner.is_empty() && inner.iter().all(|byte| byte.is_ascii_hexdigit() || b":.".contains(byte))
-        }
-        _ => name.iter().all(is_name),
-    };
-    name_ok && port.len() <= 5 && port.iter().all(u8::is_ascii_digit)
+    let literal = name.strip_prefix('[').map(|rest| rest.strip_suffix(']').is_some_and(is_ipv6));
+    let plain = || name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte));
+    let port_ok = port.is_empty() || (port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok());
+    port_ok && literal.unwrap_or_else(plain)
+}
+
+fn is_ipv6(text: &str) -> bool {
+    text.parse::<Ipv6Addr>().is_ok()
 }
 
 /// The body that the header announces; `None` when there is any doubt.
@@ -193,6 +228,10 @@ mod tests {
             "GET / HTTP/1.1\r\nHost: user@a\r\n\r\n",
             "GET / HTTP/1.1\r\nHost: a/b\r\n\r\n",
             "GET / HTTP/1.1\r\nHost: a:port\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a:99999\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: [::::]\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: [::1\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a%zz\r\n\r\n",
             "GET / HTTP/1.1\r\nHost : a\r\n\r\n",
             "GET / HTTP/1.1\r\nHost: a\r\nX: b\r\n c\r\n\r\n",
             "GET / HTTP/1.1\r\nHost: a\r\nX: \0\r\n\r\n",
@@ -226,10 +265,23 @@ mod tests {
             "G\u{7f}T / HTTP/1.1\r\nHost: a\r\n\r\n",
             "\u{16}\u{3}\u{1}",
         ] {
-            assert_eq!(outcome(head).err(), Some(Rejection::BadRequest), "{head:?}");
+            assert!(matches!(outcome(head), Err(Rejection::BadRequest(_))), "{head:?}");
         }
         let connect = outcome("CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n");
         assert_eq!(connect.err(), Some(Rejection::MethodNotAllowed));
+    }
+
+    #[test]
+    fn the_log_learns_what_can_be_made_out() {
+        for (head, expected) in [
+            (&b"GET /a?b HTTP/1.1\r\nHost: a"[..], ("GET", &b"/a?b"[..])),
+            (b"\r\nGET /a\nHost: a", ("GET", b"/a")),
+            (b"GARBAGE", ("GARBAGE", b"")),
+            (b"\x16\x03\x01 x", ("-", b"")),
+            (b"", ("-", b"")),
+        ] {
+            assert_eq!(request_line(head), expected, "{head:?}");
+        }
     }
 
     #[test]
@@ -239,7 +291,7 @@ mod tests {
         assert!(matches!(body(""), Body::Length(0)));
         assert!(matches!(body("Content-Length: 12\r\n"), Body::Length(12)));
         assert!(matches!(body("Transfer-Encoding: chunked\r\n"), Body::Chunked(_)));
-        assert!(matches!(body("Upgrade: websocket\r\nConnection: upgrade\r\n"), Body::Endless));
+        assert!(matches!(body("Upgrade: websocket\r\nConnection: upgrade\r\n"), Body::Length(0)));
         assert!(matches!(outcome("GET / HTTP/1.1\r\nHost: a\r\n"), Ok(None)));
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Pingora takes the hop-by-hop headers from requests (RFC 9110 section 7.6.1), not from the answers of HTTP/1.1
 //! backends; that is done here. What a client says about itself in `X-Forwarded-*` and `X-Request-Id` is replaced, since
-//! anyone can say anything there.
+//! anyone can say anything there; what a trusted proxy says is kept.
 
 use http::header::{CONNECTION, HOST, PROXY_AUTHENTICATE, TE, TRAILER, UPGRADE};
 use http::{HeaderName, StatusCode};
@@ -13,25 +13,45 @@ use std::net::IpAddr;
 use super::RequestId;
 
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+pub(super) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
-/// Prepares a request for the backend: says who sent it, to which host, and under which id.
+/// Writes an absolute target (`GET http://a/x`) in origin form, which every backend knows; `Host` says the same as the
+/// authority that goes (RFC 9112 section 3.2.1).
+///
+/// # Errors
+/// Never in practice: it is a part of a target that was taken.
+pub(super) fn to_origin_form(request: &mut RequestHeader) -> Result<()> {
+    if request.raw_path().starts_with(b"/") || request.raw_path() == b"*" {
+        return Ok(());
+    }
+    // Of an absolute target Pingora's `uri` has only what follows the authority.
+    let target = request.uri.path_and_query().map_or("/", |target| target.as_str());
+    let target = if target.starts_with('/') { target.to_owned() } else { format!("/{target}") };
+    request.set_raw_path(target.as_bytes())
+}
+
+/// Prepares a request for the backend: says who sent it, to which host, and under which id. `peer` is at the other end of
+/// the connection; when it is a trusted proxy, what it says is kept and added to.
 ///
 /// # Errors
 /// Never in practice: every value is a valid one.
-pub(super) fn to_backend(request: &mut RequestHeader, client: Option<IpAddr>, id: RequestId) -> Result<()> {
-    match client {
-        Some(client) => request.insert_header(X_FORWARDED_FOR, client.to_string())?,
-        None => drop(request.remove_header(&X_FORWARDED_FOR)),
+pub(super) fn to_backend(request: &mut RequestHeader, peer: IpAddr, trusted: bool, id: &RequestId) -> Result<()> {
+    let said = request.headers.get_all(X_FORWARDED_FOR).iter().filter(|_| trusted);
+    let mut hops: Vec<u8> = said.flat_map(|line| [line.as_bytes(), b", "]).flatten().copied().collect();
+    hops.extend_from_slice(peer.to_string().as_bytes());
+    request.insert_header(X_FORWARDED_FOR, hops)?;
+    if !(trusted && request.headers.contains_key(X_FORWARDED_PROTO)) {
+        request.insert_header(X_FORWARDED_PROTO, "http")?;
     }
-    request.insert_header(X_FORWARDED_PROTO, "http")?;
-    match request.headers.get(HOST).cloned() {
-        Some(host) => request.insert_header(X_FORWARDED_HOST, host)?,
-        None => drop(request.remove_header(&X_FORWARDED_HOST)),
+    if !(trusted && request.headers.contains_key(X_FORWARDED_HOST)) {
+        match request.headers.get(HOST).cloned() {
+            Some(host) => request.insert_header(X_FORWARDED_HOST, host)?,
+            None => drop(request.remove_header(&X_FORWARDED_HOST)),
+        }
     }
     request.insert_header(X_REQUEST_ID, id.as_str())
 }
@@ -83,13 +103,51 @@ mod tests {
         }
         request.append_header("x-forwarded-for", "5.6.7.8").unwrap();
         let id = RequestId::random();
-        to_backend(&mut request, Some("192.0.2.7".parse().unwrap()), id).unwrap();
+        to_backend(&mut request, [192, 0, 2, 7].into(), false, &id).unwrap();
         let all = |name: &str| request.headers.get_all(name).iter().map(|v| v.to_str().unwrap()).collect::<Vec<_>>();
         assert_eq!(all("x-forwarded-for"), ["192.0.2.7"]);
         assert_eq!(all("x-forwarded-proto"), ["http"]);
         assert_eq!(all("x-forwarded-host"), ["api.example.com:8080"]);
         assert_eq!(all("host"), ["api.example.com:8080"]);
         assert_eq!(all("x-request-id"), [id.to_string()]);
+    }
+
+    #[test]
+    fn an_absolute_target_becomes_a_path() {
+        for (target, expected) in [
+            ("http://a/x?y", "/x?y"),
+            ("http://a", "/"),
+            ("http://a?y", "/?y"),
+            ("HTTP://a:80//x/../y", "//x/../y"),
+            ("/x?y", "/x?y"),
+            ("*", "*"),
+        ] {
+            let mut request = RequestHeader::build("GET", target.as_bytes(), None).unwrap();
+            to_origin_form(&mut request).unwrap();
+            assert_eq!(str::from_utf8(request.raw_path()), Ok(expected), "{target}");
+        }
+    }
+
+    #[test]
+    fn what_a_trusted_proxy_says_is_kept_and_added_to() {
+        let mut request = RequestHeader::build("GET", b"/", None).unwrap();
+        for (name, value) in [
+            ("host", "inner"),
+            ("x-forwarded-for", "1.2.3.4, 5.6.7.8"),
+            ("x-forwarded-for", "9.9.9.9"),
+            ("x-forwarded-proto", "https"),
+            ("x-forwarded-host", "api.example.com"),
+        ] {
+            request.append_header(name, value).unwrap();
+        }
+        to_backend(&mut request, [10, 0, 0, 1].into(), true, &RequestId::random()).unwrap();
+        let all = |name: &str| request.headers.get_all(name).iter().map(|v| v.to_str().unwrap()).collect::<Vec<_>>();
+        assert_eq!(all("x-forwarded-for"), ["1.2.3.4, 5.6.7.8, 9.9.9.9, 10.0.0.1"]);
+        assert_eq!((all("x-forwarded-proto"), all("x-forwarded-host")), (vec!["https"], vec!["api.example.com"]));
+        let mut bare = RequestHeader::build("GET", b"/", None).unwrap();
+        to_backend(&mut bare, [10, 0, 0, 1].into(), true, &RequestId::random()).unwrap();
+        assert_eq!(bare.headers["x-forwarded-for"], "10.0.0.1");
+        assert_eq!(bare.headers["x-forwarded-proto"], "http");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
 use bytes::BytesMut;
@@ -36,7 +36,17 @@ pub(super) struct Loan {
     stream: Option<Stream>,
     body: Body,
     ahead: BytesMut,
+    since: Arrival,
     state: Arc<State>,
+}
+
+/// When something came.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Arrival {
+    /// For measuring.
+    pub(super) at: Instant,
+    /// For people.
+    pub(super) wall: SystemTime,
 }
 
 /// What of the request's body is still to come.
@@ -46,8 +56,6 @@ pub(super) enum Body {
     Length(u64),
     /// Chunks.
     Chunked(Chunked),
-    /// Whatever comes, because the connection may change its protocol.
-    Endless,
 }
 
 impl Body {
@@ -63,7 +71,6 @@ impl Body {
                 Ok(part)
             }
             Body::Chunked(chunked) => chunked.follow(bytes),
-            Body::Endless => Ok(bytes.len()),
         }
     }
 
@@ -71,7 +78,6 @@ impl Body {
         match self {
             Body::Length(left) => *left == 0,
             Body::Chunked(chunked) => chunked.is_done(),
-            Body::Endless => false,
         }
     }
 }
@@ -80,9 +86,12 @@ impl Body {
 #[derive(Debug, Default)]
 struct State {
     reusable: AtomicBool,
-    unread: AtomicBool,
     malformed: AtomicBool,
-    returned: Mutex<Option<(Stream, BytesMut)>>,
+    /// Whether the rest of the request was waited for in vain.
+    exhausted: AtomicBool,
+    /// Whether the connection speaks another protocol from now on.
+    upgraded: AtomicBool,
+    returned: Mutex<Option<Returned>>,
 }
 
 /// Where the lender waits for the connection.
@@ -98,15 +107,17 @@ pub(super) struct Returned {
     pub(super) ahead: BytesMut,
     /// Whether an answer of our own left it usable.
     pub(super) reusable: bool,
-    /// Whether the request's body was not read to its end.
-    pub(super) unread: bool,
+    /// Whether the rest of the request was waited for in vain, so that nobody waits again.
+    pub(super) exhausted: bool,
+    /// Whether the request was read to its very end, as we see it. Only then does the next one start here.
+    pub(super) complete: bool,
 }
 
 impl Loan {
     /// Lends `stream` for a request of which `body` is still to come; `ahead` was read behind it.
-    pub(super) fn new(stream: Stream, body: Body, ahead: BytesMut) -> (Self, Lender) {
+    pub(super) fn new(stream: Stream, body: Body, ahead: BytesMut, since: Arrival) -> (Self, Lender) {
         let state = Arc::new(State::default());
-        (Loan { stream: Some(stream), body, ahead, state: Arc::clone(&state) }, Lender(state))
+        (Loan { stream: Some(stream), body, ahead, since, state: Arc::clone(&state) }, Lender(state))
     }
 
     /// The loan under `session`, when it is one.
@@ -114,19 +125,33 @@ impl Loan {
         session.as_downstream().stream()?.as_any().downcast_ref()
     }
 
-    /// Notes that the answer is whole, the request is read to its end, and the client was told that the connection stays.
+    /// When the request's first byte came.
+    pub(super) fn since(&self) -> Arrival {
+        self.since
+    }
+
+    /// Notes that the answer is whole, and that the client was told that the connection stays.
     pub(super) fn set_reusable(&self) {
         self.state.reusable.store(true, Ordering::Relaxed);
     }
 
-    /// Notes that the request's body was not read to its end.
-    pub(super) fn set_unread(&self) {
-        self.state.unread.store(true, Ordering::Relaxed);
+    /// Notes that the rest of the request was waited for in vain.
+    pub(super) fn set_exhausted(&self) {
+        self.state.exhausted.store(true, Ordering::Relaxed);
+    }
+
+    /// Notes that the connection speaks another protocol from now on: whatever comes is passed on.
+    pub(super) fn set_upgraded(&self) {
+        self.state.upgraded.store(true, Ordering::Relaxed);
     }
 
     /// Whether the request's body turned out not to be one.
     pub(super) fn is_malformed(&self) -> bool {
         self.state.malformed.load(Ordering::Relaxed)
+    }
+
+    fn is_upgraded(&self) -> bool {
+        self.state.upgraded.load(Ordering::Relaxed)
     }
 
     fn stream(&self) -> &Stream {
@@ -160,21 +185,20 @@ impl Loan {
 impl Lender {
     /// The connection, once the loan has been dropped.
     pub(super) fn take_back(self) -> Option<Returned> {
-        let (stream, ahead) = self.0.returned.lock().take()?;
-        let (reusable, unread) = (&self.0.reusable, &self.0.unread);
-        Some(Returned {
-            stream,
-            ahead,
-            reusable: reusable.load(Ordering::Relaxed),
-            unread: unread.load(Ordering::Relaxed),
-        })
+        self.0.returned.lock().take()
     }
 }
 
 impl Drop for Loan {
     fn drop(&mut self) {
         if let Some(stream) = self.stream.take() {
-            *self.state.returned.lock() = Some((stream, std::mem::take(&mut self.ahead)));
+            *self.state.returned.lock() = Some(Returned {
+                stream,
+                ahead: std::mem::take(&mut self.ahead),
+                reusable: self.state.reusable.load(Ordering::Relaxed),
+                exhausted: self.state.exhausted.load(Ordering::Relaxed),
+                complete: self.body.is_done() && !self.is_malformed() && !self.is_upgraded(),
+            });
         }
     }
 }
@@ -182,6 +206,11 @@ impl Drop for Loan {
 impl AsyncRead for Loan {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let loan = self.get_mut();
+        if loan.is_upgraded() {
+            let part = loan.ahead.len().min(buf.remaining());
+            buf.put_slice(&loan.ahead.split_to(part));
+            return if part > 0 { Poll::Ready(Ok(())) } else { Pin::new(loan.stream_mut()).poll_read(cx, buf) };
+        }
         if loan.body.is_done() {
             return loan.poll_end(cx);
         }
@@ -277,15 +306,42 @@ impl Peek for Loan {}
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
     use super::*;
+    use crate::clock::{Clock, SystemClock};
+
+    fn lend(stream: DuplexStream, body: Body) -> (Loan, Lender) {
+        let since = Arrival { at: SystemClock.now(), wall: SystemClock.wall() };
+        Loan::new(Box::new(stream), body, BytesMut::new(), since)
+    }
+
+    #[tokio::test]
+    async fn an_upgraded_connection_passes_everything_on_in_order() {
+        let (mut client, server) = duplex(64);
+        client.write_all(b"early").await.unwrap();
+        let (mut loan, lender) = lend(server, Body::Length(0));
+        let mut bytes = [0; 5];
+        tokio::select! {
+            biased;
+            _ = loan.read(&mut bytes) => panic!("nothing is to be read before the upgrade"),
+            () = std::future::ready(()) => {}
+        }
+        loan.set_upgraded();
+        client.write_all(b"late").await.unwrap();
+        loan.read_exact(&mut bytes).await.unwrap();
+        assert_eq!(&bytes, b"early");
+        loan.read_exact(&mut bytes[..4]).await.unwrap();
+        assert_eq!(&bytes[..4], b"late");
+        drop(loan);
+        assert!(!lender.take_back().unwrap().complete, "no request follows on it");
+    }
 
     #[tokio::test]
     async fn a_loan_reads_no_further_than_its_request() {
         let (mut client, server) = duplex(64);
         client.write_all(b"bodyGET /next").await.unwrap();
-        let (mut loan, lender) = Loan::new(Box::new(server), Body::Length(4), BytesMut::new());
+        let (mut loan, lender) = lend(server, Body::Length(4));
         let mut body = BytesMut::with_capacity(64);
         assert_eq!(loan.read_buf(&mut body).await.unwrap(), 4);
         assert_eq!(&body[..], b"body");
@@ -303,7 +359,7 @@ mod tests {
     async fn a_body_that_is_none_is_an_error_and_noted() {
         let (mut client, server) = duplex(64);
         client.write_all(b"5\nhello").await.unwrap();
-        let (mut loan, _lender) = Loan::new(Box::new(server), Body::Chunked(Chunked::new()), BytesMut::new());
+        let (mut loan, _lender) = lend(server, Body::Chunked(Chunked::new()));
         assert_eq!(loan.read(&mut [0; 32]).await.unwrap_err().kind(), io::ErrorKind::InvalidData);
         assert!(loan.is_malformed());
     }
@@ -312,17 +368,17 @@ mod tests {
     async fn the_end_of_the_connection_is_seen_after_the_body() {
         let (client, server) = duplex(64);
         drop(client);
-        let (mut loan, _lender) = Loan::new(Box::new(server), Body::Length(0), BytesMut::new());
+        let (mut loan, _lender) = lend(server, Body::Length(0));
         assert_eq!(loan.read(&mut [0; 8]).await.unwrap(), 0);
     }
 
     #[tokio::test]
     async fn what_is_noted_comes_back_with_the_connection() {
         let (_client, server) = duplex(64);
-        let (loan, lender) = Loan::new(Box::new(server), Body::Endless, BytesMut::new());
+        let (loan, lender) = lend(server, Body::Length(1));
         loan.set_reusable();
         drop(loan);
         let returned = lender.take_back().unwrap();
-        assert!(returned.reusable && !returned.unread);
+        assert!(returned.reusable && !returned.complete, "a byte of the request is still to come");
     }
 }

@@ -3,14 +3,14 @@
 //! ```text
 //! connection: header read and checked ─ malformed, too large, too slow ─────► reject
 //!   │
-//!   ▼ request_filter: admit = route, announced length ── no ───────────────► reject
+//!   ▼ request_filter: admit = who, bucket, route, announced length ── no ────► reject
 //!   │
 //!   ▼ upstream_peer: lease a backend not yet tried ───── none left ──────────► reject 503
 //!   │      ▲
 //!   │      └── fail_to_connect: mark it tried, tell its health, next
 //!   │      └── error_while_proxy: a kept connection died under an idempotent request: once more, elsewhere
 //!   ▼ upstream_request_filter: X-Forwarded-*, X-Request-Id
-//!   ▼ response_filter: hop-by-hop headers away
+//!   ▼ response_filter: hop-by-hop headers away, rate headers on
 //!   ▼ logging: one line, always; the lease drops with the context
 //! ```
 //!
@@ -24,9 +24,14 @@ mod admit;
 mod chunked;
 mod connection;
 mod context;
+mod failure;
 mod head;
 mod headers;
+mod identify;
 mod loan;
+mod parts;
+mod peer;
+mod rate_headers;
 mod reject;
 mod request_id;
 mod settings;
@@ -37,9 +42,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::Version;
 use http::header::{EXPECT, TRANSFER_ENCODING};
-use log::warn;
+use http::{StatusCode, Version};
 use pingora_core::modules::http::HttpModules;
 use pingora_core::protocols::Digest;
 use pingora_core::upstreams::peer::HttpPeer;
@@ -48,15 +52,19 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use crate::clock::Clock;
-use crate::route::RouteTable;
+use crate::limit::Standing;
 use crate::telemetry::{AccessLog, AccessRecord};
-use crate::upstream::{Check, Lease, Pool, reason};
+use crate::upstream::{is_backends_fault, reason};
+use failure::{MALFORMED_BODY, STALLED, client_reason, is_timeout, rejection_for, report};
+use headers::X_REQUEST_ID;
 use loan::Loan;
 
 pub use activity::{Activity, Busy};
-pub use admit::{Admitted, admit};
+pub use admit::{Admission, Gate, Limit};
 pub use connection::Downstream;
 pub use context::Context;
+pub use identify::{Caller, Identity, Recognised, UnknownKey, identify};
+pub use parts::{ProxyParts, RateLimiter};
 pub use reject::Rejection;
 pub use request_id::RequestId;
 pub use settings::Limits;
@@ -64,24 +72,19 @@ pub use settings::Limits;
 /// The longest silence while a body is coming, and the longest that a client may take no byte of its answer; nginx's
 /// `client_body_timeout` and `send_timeout`.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(60);
+/// The longest silence in a body that comes after its answer.
+const LATE_BODY: Duration = Duration::from_secs(1);
 
 /// The hooks. A clone is another handle to the same proxy.
 #[derive(Clone)]
 pub struct Proxy {
-    inner: Arc<Inner>,
-}
-
-struct Inner {
-    routes: RouteTable<Arc<Pool>>,
-    limits: Limits,
-    access_log: AccessLog,
-    clock: Arc<dyn Clock>,
+    inner: Arc<ProxyParts>,
 }
 
 impl Proxy {
-    /// A proxy for the pools that `routes` lead to.
-    pub fn new(routes: RouteTable<Arc<Pool>>, limits: Limits, access_log: AccessLog, clock: Arc<dyn Clock>) -> Self {
-        Proxy { inner: Arc::new(Inner { routes, limits, access_log, clock }) }
+    /// A proxy of these parts.
+    pub fn new(parts: ProxyParts) -> Self {
+        Proxy { inner: Arc::new(parts) }
     }
 
     fn limits(&self) -> &Limits {
@@ -94,6 +97,31 @@ impl Proxy {
 
     fn clock(&self) -> &dyn Clock {
         self.inner.clock.as_ref()
+    }
+
+    /// Decides on a request. The bucket is asked at the present moment, not at the one when the request began: a header that
+    /// comes slowly must not buy tokens of the past.
+    fn admit(&self, head: &RequestHeader, ctx: &mut Context) -> Result<(), Rejection> {
+        let parts = &self.inner;
+        let gate = Gate {
+            identity: &parts.identity,
+            directory: &parts.directory.load(),
+            limiter: parts.limiter.as_ref().map(|limiter| (limiter.limiter.as_ref(), limiter.default)),
+            routes: &parts.routes,
+            limits: &parts.limits,
+        };
+        gate.admit(head, ctx.peer, parts.timeline.nanos(self.clock().now()), &mut ctx.admission)
+    }
+
+    /// How the caller's bucket stands, when the answer is to say it.
+    fn standing<'c>(&self, ctx: &'c Context) -> Option<&'c Standing> {
+        let headers = self.inner.limiter.as_ref().is_some_and(|limiter| limiter.headers);
+        ctx.standing().filter(|_| headers)
+    }
+
+    async fn reject(&self, session: &mut Session, rejection: Rejection, ctx: &mut Context) -> Result<()> {
+        ctx.rejection = Some(rejection);
+        reject::send(session, rejection, &ctx.request_id, self.standing(ctx)).await
     }
 }
 
@@ -109,7 +137,14 @@ impl ProxyHttp for Proxy {
         // Pingora's default is a compression module, which costs every request and is not offered.
     }
 
-    async fn early_request_filter(&self, session: &mut Session, _ctx: &mut Context) -> Result<()> {
+    async fn early_request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<()> {
+        if let Some(loan) = Loan::of(session) {
+            (ctx.started, ctx.started_wall) = (loan.since().at, loan.since().wall);
+        }
+        if session.req_header().version == Version::HTTP_10 {
+            // RFC 9110 section 15.2: HTTP/1.0 knows no interim answers.
+            session.set_ignore_info_resp(true);
+        }
         session.set_read_timeout(Some(CLIENT_TIMEOUT));
         session.set_write_timeout(Some(CLIENT_TIMEOUT));
         if session.req_header().headers.contains_key(EXPECT) {
@@ -121,31 +156,29 @@ impl ProxyHttp for Proxy {
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
-        ctx.client = client_ip(session);
-        match admit(session.req_header(), &self.inner.routes, self.limits()) {
-            Ok(admitted) => {
-                ctx.pool = Some(admitted.pool);
-                Ok(false)
-            }
-            Err(rejection) => {
-                ctx.rejection = Some(rejection);
-                reject::send(session, rejection, ctx.request_id).await?;
-                Ok(true)
-            }
+        ctx.peer = peer_ip(session);
+        let outcome = self.admit(session.req_header(), ctx);
+        if ctx.behind_proxy()
+            && let Some(given) = session.get_header(X_REQUEST_ID).and_then(|id| RequestId::given(id.as_bytes()))
+        {
+            ctx.request_id = given;
+        }
+        match outcome {
+            Ok(()) => Ok(false),
+            Err(rejection) => self.reject(session, rejection, ctx).await.map(|()| true),
         }
     }
 
     async fn upstream_peer(&self, _session: &mut Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
-        let pool = ctx.pool.as_ref().ok_or_else(|| Error::new_str("no pool"))?;
-        let lease = pool.lease(&ctx.tried).or_else(|| if ctx.resent { pool.lease(&[]) } else { None });
-        let Some(lease) = lease else {
-            ctx.rejection = Some(Rejection::NoHealthyBackend(retry_after(pool)));
-            return Err(Error::explain(ErrorType::HTTPStatus(503), "no healthy backend is left"));
-        };
-        let peer = peer(&lease, pool);
-        ctx.lease = Some(lease);
-        ctx.attempts += 1;
-        Ok(Box::new(peer))
+        let pool = Arc::clone(ctx.pool().ok_or_else(|| Error::new_str("a request that was not let in has no pool"))?);
+        let (fresh, timeouts) = (ctx.resent.is_some(), pool.settings().timeouts);
+        match ctx.lease() {
+            Some(lease) => Ok(Box::new(peer::to(lease.backend().address(), &timeouts, fresh))),
+            None => {
+                ctx.rejection = Some(Rejection::NoHealthyBackend(pool.retry_after()));
+                Error::e_explain(ErrorType::HTTPStatus(503), "no healthy backend is left")
+            }
+        }
     }
 
     fn fail_to_connect(
@@ -156,7 +189,8 @@ impl ProxyHttp for Proxy {
         mut error: Box<Error>,
     ) -> Box<Error> {
         let why = reason(&error);
-        if let (Some(pool), Some(lease)) = (&ctx.pool, &ctx.lease) {
+        // What this machine could not do says nothing about the backend.
+        if let (true, Some(pool), Some(lease)) = (is_backends_fault(&error), ctx.pool(), &ctx.lease) {
             pool.connect_failed(lease.backend(), self.clock().now(), &why);
         }
         let again = ctx.may_try_again();
@@ -175,8 +209,8 @@ impl ProxyHttp for Proxy {
         _digest: Option<&Digest>,
         ctx: &mut Context,
     ) -> Result<()> {
-        if let (false, Some(pool), Some(lease)) = (reused, &ctx.pool, &ctx.lease) {
-            pool.connected(lease.backend());
+        if let (false, Some(lease)) = (reused, &ctx.lease) {
+            lease.backend().connected();
         }
         Ok(())
     }
@@ -187,7 +221,8 @@ impl ProxyHttp for Proxy {
         request: &mut RequestHeader,
         ctx: &mut Context,
     ) -> Result<()> {
-        headers::to_backend(request, ctx.client, ctx.request_id)
+        headers::to_origin_form(request)?;
+        headers::to_backend(request, ctx.peer, ctx.behind_proxy(), &ctx.request_id)
     }
 
     async fn request_body_filter(
@@ -197,7 +232,7 @@ impl ProxyHttp for Proxy {
         _end_of_stream: bool,
         ctx: &mut Context,
     ) -> Result<()> {
-        if session.body_bytes_read() as u64 > self.limits().max_body {
+        if session.body_bytes_read() as u64 > self.limits().max_body && !session.was_upgraded() {
             ctx.rejection = Some(Rejection::BodyTooLarge);
             return Error::e_explain(ErrorType::HTTPStatus(413), "the body is larger than limits.max_body");
         }
@@ -208,14 +243,39 @@ impl ProxyHttp for Proxy {
         &self,
         session: &mut Session,
         answer: &mut ResponseHeader,
-        _ctx: &mut Context,
+        ctx: &mut Context,
     ) -> Result<()> {
         headers::to_client(answer);
+        if answer.status == StatusCode::SWITCHING_PROTOCOLS {
+            upgrade(session, answer)?;
+        } else if answer.status.is_informational() {
+            return Ok(());
+        } else {
+            // An answer that comes before the body is there is the last on its connection.
+            session.set_close_on_response_before_downstream_finish(true);
+        }
+        if let Some(standing) = self.standing(ctx) {
+            rate_headers::write(answer, standing)?;
+        }
         if session.req_header().version == Version::HTTP_10 && answer.remove_header(&TRANSFER_ENCODING).is_some() {
             // HTTP/1.0 knows no chunks: the end of the connection is the end of the answer.
             session.set_keepalive(None);
         }
         Ok(())
+    }
+
+    fn response_body_filter(
+        &self,
+        session: &mut Session,
+        _body: &mut Option<Bytes>,
+        end_of_stream: bool,
+        _ctx: &mut Context,
+    ) -> Result<Option<Duration>> {
+        if end_of_stream && !session.was_upgraded() && !session.is_body_done() {
+            // The backend has said all it had to say, so nobody waits for a body that does not come.
+            session.set_read_timeout(Some(LATE_BODY));
+        }
+        Ok(None)
     }
 
     fn error_while_proxy(
@@ -231,47 +291,51 @@ impl ProxyHttp for Proxy {
         let again = reused
             && broken
             && *error.esource() == ErrorSource::Upstream
-            && !ctx.resent
+            && ctx.resent.is_none()
             && ctx.may_try_again()
             && session.req_header().method.is_idempotent()
             && session.response_written().is_none()
             && !session.as_downstream().retry_buffer_truncated();
-        if *error.esource() == ErrorSource::Upstream {
+        let stalled = is_timeout(&error) && !session.is_body_done();
+        if stalled {
+            // The backend waits for a body that the client does not send.
+            ctx.rejection = Some(Rejection::RequestTimeout);
+            ctx.error = Some(STALLED.to_owned());
+        } else if *error.esource() == ErrorSource::Upstream {
             report(ctx, &reason(&error), again);
         }
         if again {
-            ctx.resent = true;
-            ctx.give_up_backend();
+            ctx.resent = ctx.give_up_backend();
         }
         error.set_retry(again);
         error
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Context) -> FailToProxy {
-        let malformed = Loan::of(session).is_some_and(Loan::is_malformed).then_some(Rejection::BadRequest);
+        let malformed =
+            Loan::of(session).is_some_and(Loan::is_malformed).then_some(Rejection::BadRequest(MALFORMED_BODY));
         let rejection = ctx.rejection.or(malformed).or_else(|| rejection_for(error));
         if let Some(rejection) = rejection {
-            ctx.rejection = Some(rejection);
             // When this fails the client is gone, which the access log says.
-            let _ = reject::send(session, rejection, ctx.request_id).await;
+            let _ = self.reject(session, rejection, ctx).await;
         }
         let error_code = rejection.map_or(0, |rejection| rejection.status().as_u16());
         FailToProxy { error_code, can_reuse_downstream: true }
     }
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Context) {
-        if !session.is_body_done()
-            && let Some(loan) = Loan::of(session)
-        {
-            loan.set_unread();
-        }
-        let head = session.req_header();
+        let (head, caller) = (session.req_header(), ctx.admission.caller.as_ref());
         let status = session.response_written().map_or(0, |answer| answer.status.as_u16());
-        let because = ctx.error.as_deref().or(ctx.rejection.map(Rejection::message)).or(error.map(client_reason));
+        // A request that went well in the end went well; its attempts tell the rest.
+        let failed = error.is_some() || ctx.rejection.is_some();
+        let because = ctx.error.as_deref().or(ctx.rejection.map(Rejection::reason)).or(error.map(client_reason));
+        let because = because.filter(|_| failed);
         self.access_log().record(&AccessRecord {
             ts: ctx.started_wall,
             request_id: ctx.request_id.as_str(),
-            client_ip: ctx.client.unwrap_or(IpAddr::from([0, 0, 0, 0])),
+            client_id: caller.and_then(|caller| Some(caller.client.as_ref()?.0.id.as_str())),
+            client_ip: caller.map_or(ctx.peer, |caller| caller.address),
+            identity: caller.map(Caller::identity),
             method: head.method.as_str(),
             host: admit::host(head).as_bytes(),
             path: head.uri.path().as_bytes(),
@@ -279,9 +343,11 @@ impl ProxyHttp for Proxy {
             duration: self.clock().now().saturating_duration_since(ctx.started),
             bytes_in: session.body_bytes_read() as u64,
             bytes_out: session.body_bytes_sent() as u64,
-            upstream: ctx.pool.as_ref().map(|pool| pool.name()),
-            backend: ctx.lease.as_ref().map(|lease| lease.backend().address()),
+            upstream: ctx.pool().map(|pool| pool.name()),
+            backend: ctx.backend,
             attempts: ctx.attempts,
+            limit: ctx.admission.limit.as_ref().map(Limit::name),
+            tokens: ctx.standing().map(|standing| standing.tokens().to_f64()),
             error: because,
         });
     }
@@ -301,60 +367,19 @@ impl ProxyHttp for Proxy {
     }
 }
 
-/// Who sent the request.
-fn client_ip(session: &Session) -> Option<IpAddr> {
-    Some(session.client_addr()?.as_inet()?.ip().to_canonical())
+/// The address at the other end of the connection; 0.0.0.0 when the kernel has forgotten it.
+fn peer_ip(session: &Session) -> IpAddr {
+    let address = session.client_addr().and_then(|address| address.as_inet());
+    address.map_or(IpAddr::from([0, 0, 0, 0]), |address| address.ip().to_canonical())
 }
 
-/// How Pingora is to connect to the leased backend.
-fn peer(lease: &Lease, pool: &Pool) -> HttpPeer {
-    let timeouts = pool.settings().timeouts;
-    let mut peer = HttpPeer::new(lease.backend().address(), false, String::new());
-    peer.options.connection_timeout = Some(timeouts.connect);
-    peer.options.total_connection_timeout = Some(timeouts.connect);
-    peer.options.read_timeout = Some(timeouts.read);
-    peer.options.write_timeout = Some(timeouts.write);
-    peer.options.idle_timeout = Some(timeouts.idle);
-    peer
-}
-
-/// Seconds until another try is worth it: by then every backend has been checked again, or has rested.
-fn retry_after(pool: &Pool) -> u64 {
-    let health = &pool.settings().health;
-    let wait = match health.check {
-        Check::None => crate::upstream::health::REST,
-        _ => health.interval,
-    };
-    wait.as_millis().div_ceil(1000).max(1) as u64
-}
-
-/// Says what a backend did to a request, in the log and for the access line.
-fn report(ctx: &mut Context, why: &str, again: bool) {
-    if let (Some(pool), Some(lease)) = (&ctx.pool, &ctx.lease) {
-        let then = if again { "; trying another backend" } else { "" };
-        warn!("upstream {}: backend {}: {why}{then}", pool.name(), lease.backend().address());
+/// Lets the connection change its protocol, if the client asked for it.
+fn upgrade(session: &Session, answer: &ResponseHeader) -> Result<()> {
+    if !session.is_upgrade_req() || answer.version != Version::HTTP_11 {
+        return Err(Error::explain(ErrorType::InvalidHTTPHeader, "a 101 that nobody asked for").into_up());
     }
-    ctx.error = Some(why.to_owned());
-}
-
-/// The answer to a request that failed, unless its client is gone.
-fn rejection_for(error: &Error) -> Option<Rejection> {
-    use ErrorType::{ConnectTimedout, ConnectionClosed, ReadError, ReadTimedout, WriteError, WriteTimedout};
-    match (error.esource(), error.etype()) {
-        (ErrorSource::Upstream, ConnectTimedout | ReadTimedout | WriteTimedout) => Some(Rejection::GatewayTimeout),
-        (ErrorSource::Upstream, _) => Some(Rejection::BadGateway),
-        (ErrorSource::Downstream, ReadTimedout) => Some(Rejection::RequestTimeout),
-        (ErrorSource::Downstream, ReadError | WriteError | WriteTimedout | ConnectionClosed) => None,
-        (ErrorSource::Downstream, _) => Some(Rejection::BadRequest),
-        _ => Some(Rejection::Internal),
+    if let Some(loan) = Loan::of(session) {
+        loan.set_upgraded();
     }
-}
-
-/// What a client did to its own request, in words.
-fn client_reason(error: &Error) -> &'static str {
-    match (error.esource(), error.etype()) {
-        (ErrorSource::Downstream, ErrorType::WriteTimedout) => "the client did not take its answer in time",
-        (ErrorSource::Downstream, _) => "the client closed the connection",
-        (_, other) => other.as_str(),
-    }
+    Ok(())
 }

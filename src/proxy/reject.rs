@@ -9,14 +9,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::StatusCode;
-use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, RETRY_AFTER};
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
 use pingora_core::Result;
 use pingora_core::protocols::http::date::get_cached_date;
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
-use super::RequestId;
 use super::loan::Loan;
+use super::{RequestId, rate_headers};
+use crate::limit::Standing;
 
 /// The largest announced body that is read and thrown away to keep a connection usable.
 const DISCARD: u64 = 1 << 20;
@@ -26,8 +27,12 @@ pub(super) const LINGER: Duration = Duration::from_secs(5);
 /// Why a request gets an answer of our own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rejection {
-    /// The request is malformed.
-    BadRequest,
+    /// The request is malformed, or asks for two things at once; this says how, for the log.
+    BadRequest(&'static str),
+    /// No client has the API key.
+    UnknownApiKey,
+    /// The client is blocked.
+    Blocked,
     /// No route matches.
     NoRoute,
     /// CONNECT, which a gateway does not serve.
@@ -38,6 +43,8 @@ pub enum Rejection {
     BodyTooLarge,
     /// The header section is larger than 64 KiB or 256 lines.
     HeaderTooLarge,
+    /// The caller's bucket is empty; the next token is there after these seconds.
+    RateLimited(u64),
     /// Something in tollgate itself went wrong.
     Internal,
     /// The backend broke the exchange.
@@ -52,12 +59,15 @@ impl Rejection {
     /// The status of the answer.
     pub fn status(self) -> StatusCode {
         match self {
-            Rejection::BadRequest => StatusCode::BAD_REQUEST,
+            Rejection::BadRequest(_) => StatusCode::BAD_REQUEST,
+            Rejection::UnknownApiKey => StatusCode::UNAUTHORIZED,
+            Rejection::Blocked => StatusCode::FORBIDDEN,
             Rejection::NoRoute => StatusCode::NOT_FOUND,
             Rejection::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Rejection::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
             Rejection::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Rejection::HeaderTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Rejection::RateLimited(_) => StatusCode::TOO_MANY_REQUESTS,
             Rejection::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Rejection::BadGateway => StatusCode::BAD_GATEWAY,
             Rejection::NoHealthyBackend(_) => StatusCode::SERVICE_UNAVAILABLE,
@@ -68,12 +78,15 @@ impl Rejection {
     /// What it says.
     pub fn message(self) -> &'static str {
         match self {
-            Rejection::BadRequest => "Bad request",
+            Rejection::BadRequest(_) => "Bad request",
+            Rejection::UnknownApiKey => "Unknown API key",
+            Rejection::Blocked => "Client is blocked",
             Rejection::NoRoute => "No route matches",
             Rejection::MethodNotAllowed => "Method not allowed",
             Rejection::RequestTimeout => "Request timeout",
             Rejection::BodyTooLarge => "Request body too large",
             Rejection::HeaderTooLarge => "Request header fields too large",
+            Rejection::RateLimited(_) => "Rate limit exceeded",
             Rejection::Internal => "Internal server error",
             Rejection::BadGateway => "Bad gateway",
             Rejection::NoHealthyBackend(_) => "No healthy backend",
@@ -81,19 +94,28 @@ impl Rejection {
         }
     }
 
+    /// What the log says. More than the client is told, who knows what it sent.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Rejection::BadRequest(how) => how,
+            other => other.message(),
+        }
+    }
+
     fn retry_after(self) -> Option<u64> {
         match self {
-            Rejection::NoHealthyBackend(seconds) => Some(seconds),
+            Rejection::RateLimited(seconds) | Rejection::NoHealthyBackend(seconds) => Some(seconds),
             _ => None,
         }
     }
 
-    fn body(self) -> String {
+    /// The body of the answer.
+    pub(super) fn body(self) -> String {
         format!(r#"{{"code":{},"message":"{}"}}"#, self.status().as_u16(), self.message())
     }
 
     /// The whole answer on the wire, for a request of which Pingora knows nothing. It is the last on its connection.
-    pub(super) fn to_bytes(self, request_id: RequestId) -> Bytes {
+    pub(super) fn to_bytes(self, request_id: &RequestId) -> Bytes {
         let (status, body) = (self.status(), self.body());
         let reason = status.canonical_reason().unwrap_or_default();
         let head = format!("HTTP/1.1 {} {reason}\r\n", status.as_u16());
@@ -107,12 +129,19 @@ impl Rejection {
     }
 }
 
-/// Answers `session` with `rejection`. Does nothing when an answer has begun already.
+/// Answers `session` with `rejection`, and with how the caller's bucket stands. Does nothing when an answer has begun
+/// already.
 ///
 /// # Errors
 /// When the client is gone.
-pub(super) async fn send(session: &mut Session, rejection: Rejection, request_id: RequestId) -> Result<()> {
-    if session.response_written().is_some_and(|written| !written.status.is_informational()) {
+pub(super) async fn send(
+    session: &mut Session,
+    rejection: Rejection,
+    request_id: &RequestId,
+    standing: Option<&Standing>,
+) -> Result<()> {
+    let begun = session.response_written().is_some_and(|written| !written.status.is_informational());
+    if begun || session.was_upgraded() {
         return Ok(());
     }
     let body = rejection.body();
@@ -122,7 +151,13 @@ pub(super) async fn send(session: &mut Session, rejection: Rejection, request_id
     header.insert_header(CACHE_CONTROL, "no-store")?;
     header.insert_header("X-Request-Id", request_id.as_str())?;
     if let Some(seconds) = rejection.retry_after() {
-        header.insert_header(RETRY_AFTER, seconds)?;
+        header.insert_header("Retry-After", seconds)?;
+    }
+    if rejection == Rejection::UnknownApiKey {
+        header.insert_header("WWW-Authenticate", "Bearer")?;
+    }
+    if let Some(standing) = standing {
+        rate_headers::write(&mut header, standing)?;
     }
     // A 408 is sent because the client's bytes stopped coming: there is nothing to read to the end.
     let keep = rejection != Rejection::RequestTimeout && is_worth_reading(session);
@@ -134,7 +169,12 @@ pub(super) async fn send(session: &mut Session, rejection: Rejection, request_id
     session.write_response_body(Some(Bytes::from(body)), true).await?;
     if keep {
         session.set_total_drain_timeout(Some(LINGER));
-        session.drain_request_body().await?;
+        if let Err(error) = session.drain_request_body().await {
+            if let Some(loan) = Loan::of(session) {
+                loan.set_exhausted();
+            }
+            return Err(error);
+        }
         if session.get_keepalive().is_some()
             && let Some(loan) = Loan::of(session)
         {
@@ -146,6 +186,9 @@ pub(super) async fn send(session: &mut Session, rejection: Rejection, request_id
 
 /// Whether the rest of the request's body is little enough to read it for the sake of the connection.
 fn is_worth_reading(session: &mut Session) -> bool {
+    if Loan::of(session).is_some_and(Loan::is_malformed) {
+        return false;
+    }
     if session.is_body_done() {
         return true;
     }
@@ -162,7 +205,10 @@ mod tests {
     #[test]
     fn answers_are_json_with_their_own_status() {
         let all = [
-            Rejection::BadRequest,
+            Rejection::BadRequest("how"),
+            Rejection::UnknownApiKey,
+            Rejection::Blocked,
+            Rejection::RateLimited(1),
             Rejection::NoRoute,
             Rejection::MethodNotAllowed,
             Rejection::RequestTimeout,
@@ -183,7 +229,7 @@ mod tests {
     #[test]
     fn an_answer_on_the_wire_is_whole() {
         let id = RequestId::random();
-        let answer = String::from_utf8(Rejection::BadRequest.to_bytes(id).to_vec()).unwrap();
+        let answer = String::from_utf8(Rejection::BadRequest("how").to_bytes(&id).to_vec()).unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         assert!(head.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{head}");
         assert!(head.contains(&format!("\r\nContent-Length: {}\r\n", body.len())), "{head}");

@@ -125,7 +125,7 @@ impl ShutdownSignalWatch for Conductor {
         tokio::select! {
             name = self.asked_to_stop(&mut asks) => {
                 let busy = self.activity.busy();
-                info!("{name}: draining, {busy} requests in flight, {:?} at most", self.grace_period);
+                info!("{name}: draining for {:?} at most; requests in flight: {busy}", self.grace_period);
             }
             () = self.lifecycle.failure.happened.notified() => {
                 error!("stopping: {}", self.lifecycle.failure().unwrap_or_default());
@@ -135,10 +135,10 @@ impl ShutdownSignalWatch for Conductor {
         tokio::select! {
             () = self.drained() => info!("drained"),
             () = sleep(self.grace_period) => {
-                warn!("the grace period is over, {} requests are cut", self.activity.busy());
+                warn!("the grace period is over; requests cut: {}", self.activity.busy());
             }
             name = self.asked_to_stop(&mut asks), if matches!(asks, Asks::Signals(_)) => {
-                warn!("{name} again, {} requests are cut", self.activity.busy());
+                warn!("{name} again; requests cut: {}", self.activity.busy());
             }
         }
         ShutdownSignal::FastShutdown

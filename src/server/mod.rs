@@ -1,34 +1,39 @@
 //! Building everything, services and their order, signals, drain.
 //!
 //! Each server stands alone: nothing of it is static, so two of them run in one process without knowing of each other.
-//! Services start in this order: telemetry, health (ready after the first round of checks), and then the listeners, so
+//! Services start in this order: telemetry, buckets, health (ready after the first round of checks), and then the listeners, so
 //! nobody gets in before it is known where requests may go.
 
 pub mod echo;
 mod lifecycle;
+mod overflow;
 mod services;
 mod socket;
+mod ticker;
 
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use log::{Log, info};
 use pingora_core::server::configuration::ServerConf;
 use pingora_core::server::{RunArgs, Server as PingoraServer};
 use pingora_core::services::background::background_service;
 use pingora_proxy::HttpProxy;
 
-use crate::clock::{Clock, SystemClock};
+use crate::client::Directory;
+use crate::clock::{Clock, SystemClock, Timeline};
 use crate::config::{Config, PingoraSettings};
-use crate::proxy::{Activity, Downstream, Proxy};
+use crate::limit::{RateLimit, Striped, StripedSettings};
+use crate::proxy::{Activity, Downstream, Identity, Limits, Proxy, ProxyParts, RateLimiter};
 use crate::route::{Route, RouteTable};
 use crate::telemetry::{AccessLog, AccessLogWriter, EventLog};
 use crate::upstream::Pool;
 use echo::Echo;
 use lifecycle::{Conductor, Lifecycle};
-use services::{Health, Listening, Telemetry};
+use services::{Buckets, Health, Listening, Telemetry};
 use socket::Bound;
 
 pub use lifecycle::{Stop, StopHandle};
@@ -44,7 +49,7 @@ pub enum ServerError {
     #[error(transparent)]
     Bind(#[from] BindError),
     /// The access log cannot be written.
-    #[error("cannot open the access log: {0}")]
+    #[error("{0}")]
     AccessLog(#[source] io::Error),
     /// It could not go on.
     #[error("{0}")]
@@ -56,7 +61,10 @@ pub struct Server {
     pingora: PingoraSettings,
     routes: Vec<Route>,
     pools: Vec<Arc<Pool>>,
-    limits: crate::proxy::Limits,
+    limits: Limits,
+    identity: Identity,
+    rate_limit: RateLimit,
+    directory: Arc<ArcSwap<Directory>>,
     sockets: Vec<Bound>,
     access_log: AccessLog,
     writer: AccessLogWriter,
@@ -77,6 +85,9 @@ impl Server {
             routes: config.routes,
             pools: config.upstreams.into_iter().map(|pool| Arc::new(Pool::new(pool))).collect(),
             limits: config.limits,
+            identity: config.identity,
+            rate_limit: config.rate_limit,
+            directory: Arc::default(),
             sockets,
             access_log,
             writer,
@@ -93,6 +104,11 @@ impl Server {
     /// The addresses that it will listen on, with real ports where port 0 was asked for.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.sockets.iter().map(Bound::address).collect()
+    }
+
+    /// Where clients are looked up; storing another directory changes them from the next request on.
+    pub fn directory(&self) -> Arc<ArcSwap<Directory>> {
+        Arc::clone(&self.directory)
     }
 
     /// The pools.
@@ -125,15 +141,40 @@ impl Server {
             health.add_dependency(&echo);
         }
 
-        let routes = route_table(self.routes, &self.pools);
-        let app = Proxy::new(routes, self.limits, self.access_log.clone(), self.clock);
+        // One for all who ask the limiter: two would disagree for good when the wall clock steps in between.
+        let timeline = Timeline::new(self.clock.as_ref());
+        let limiter = self.rate_limit.enabled.then(|| {
+            let now = timeline.nanos(self.clock.now());
+            let RateLimit { quota, max_buckets, .. } = self.rate_limit;
+            Arc::new(Striped::new(StripedSettings { max_buckets, stripes: None, default_quota: quota }, now))
+        });
+        if let Some(limiter) = &limiter {
+            let RateLimit { refill_interval, max_buckets, .. } = self.rate_limit;
+            let (limiter, clock) = (Arc::clone(limiter), Arc::clone(&self.clock));
+            let buckets = Buckets { limiter, every: refill_interval, max_buckets, clock, timeline };
+            pingora.add_service(background_service("buckets", buckets));
+        }
+        let app = Proxy::new(ProxyParts {
+            identity: self.identity,
+            directory: self.directory,
+            limiter: limiter.map(|limiter| RateLimiter {
+                limiter,
+                default: self.rate_limit.quota,
+                headers: self.rate_limit.headers,
+            }),
+            routes: route_table(self.routes, &self.pools),
+            limits: self.limits,
+            access_log: self.access_log.clone(),
+            clock: self.clock,
+            timeline,
+        });
         let mut proxy = HttpProxy::new(app.clone(), Arc::clone(&pingora.configuration));
         proxy.handle_init_modules();
         let downstream = Downstream::new(proxy, app, Arc::clone(&activity));
         let listening =
             Listening::new("proxy", downstream, self.sockets, threads, lifecycle.clone()).announced(move || {
                 let list: Vec<_> = addresses.iter().map(SocketAddr::to_string).collect();
-                info!("listening on {}; {pools} upstreams, {backends} backends", list.join(", "));
+                info!("listening on {}; upstreams: {pools}, backends: {backends}", list.join(", "));
             });
         pingora.add_service(listening).add_dependency(&health);
 

@@ -1,10 +1,12 @@
 //! The services that Pingora runs for us, each on a runtime of its own.
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use log::warn;
 use parking_lot::Mutex;
 use pingora_core::apps::ServerApp;
 use pingora_core::server::{ListenFds, ShutdownWatch};
@@ -15,8 +17,11 @@ use tokio::task::JoinSet;
 use tokio::time::interval;
 
 use super::lifecycle::Lifecycle;
+use super::overflow::OverflowWarning;
 use super::socket::Bound;
-use crate::clock::Clock;
+use super::ticker;
+use crate::clock::{Clock, Timeline};
+use crate::limit::Striped;
 use crate::telemetry::{AccessLogGuard, AccessLogWriter, EventLog};
 use crate::upstream::{Pool, health};
 
@@ -95,6 +100,33 @@ impl BackgroundService for Telemetry {
                 events.flush_due(now);
             }
         }
+    }
+}
+
+/// Tends the buckets: drops the full ones, and tells when there are too many. It credits none, since a bucket is exact
+/// without being credited.
+pub(super) struct Buckets {
+    pub(super) limiter: Arc<Striped>,
+    pub(super) every: Duration,
+    pub(super) max_buckets: NonZeroUsize,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) timeline: Timeline,
+}
+
+#[async_trait]
+impl BackgroundService for Buckets {
+    async fn start(&self, shutdown: ShutdownWatch) {
+        let mut overflow = OverflowWarning::default();
+        ticker::run("buckets", self.every, shutdown, || {
+            for stripe in 0..self.limiter.stripes() {
+                self.limiter.sweep(stripe, self.timeline.nanos(self.clock.now()), |_| {});
+            }
+            if let Some(callers) = overflow.observe(self.limiter.overflowed(), self.clock.now()) {
+                let max = self.max_buckets;
+                warn!("rate limit: all {max} buckets were in use; requests that shared the overflow bucket: {callers}");
+            }
+        })
+        .await;
     }
 }
 

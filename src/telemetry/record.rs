@@ -27,8 +27,12 @@ pub struct AccessRecord<'a> {
     pub ts: SystemTime,
     /// The request's id, as in `X-Request-Id`.
     pub request_id: &'a str,
+    /// The client's name, when the caller is one.
+    pub client_id: Option<&'a str>,
     /// The caller's address; an IPv4-mapped one is written as IPv4.
     pub client_ip: IpAddr,
+    /// How the caller was recognised: `api_key`, `address` or `anonymous`; none when it did not get that far.
+    pub identity: Option<&'a str>,
     /// The method.
     pub method: &'a str,
     /// The host that was asked for, as it was sent; empty when none was.
@@ -49,8 +53,38 @@ pub struct AccessRecord<'a> {
     pub backend: Option<SocketAddr>,
     /// How many backends were tried.
     pub attempts: u32,
+    /// What the limiter said: `allowed`, `limited`, `blocked` or `unlimited`; none when it was not asked.
+    pub limit: Option<&'a str>,
+    /// The tokens left in the caller's bucket; written with three decimals.
+    pub tokens: Option<f64>,
     /// What went wrong, in words.
     pub error: Option<&'a str>,
+}
+
+impl AccessRecord<'static> {
+    /// A record of which no more is known than when it arrived, and from where.
+    pub fn bare(ts: SystemTime, client_ip: IpAddr) -> Self {
+        AccessRecord {
+            ts,
+            request_id: "",
+            client_id: None,
+            client_ip,
+            identity: None,
+            method: "-",
+            host: b"",
+            path: b"",
+            status: 0,
+            duration: Duration::ZERO,
+            bytes_in: 0,
+            bytes_out: 0,
+            upstream: None,
+            backend: None,
+            attempts: 0,
+            limit: None,
+            tokens: None,
+            error: None,
+        }
+    }
 }
 
 impl AccessRecord<'_> {
@@ -67,7 +101,9 @@ impl AccessRecord<'_> {
         let mut json = JsonObject::begin(out);
         json.quoted("ts", rfc3339(self.ts));
         json.text("request_id", self.request_id.as_bytes());
+        json.optional("client_id", self.client_id.map(str::as_bytes), JsonObject::text);
         json.quoted("client_ip", self.client_ip.to_canonical());
+        json.optional("identity", self.identity, JsonObject::quoted);
         json.text("method", self.method.as_bytes());
         json.text("host", self.host);
         json.text("path", self.path());
@@ -78,6 +114,8 @@ impl AccessRecord<'_> {
         json.optional("upstream", self.upstream.map(str::as_bytes), JsonObject::text);
         json.optional("backend", self.backend, JsonObject::quoted);
         json.bare("attempts", self.attempts);
+        json.optional("limit", self.limit, JsonObject::quoted);
+        json.optional("tokens", self.tokens.map(Tokens), JsonObject::bare);
         json.optional("error", self.error.map(str::as_bytes), JsonObject::text);
         json.end();
     }
@@ -90,9 +128,12 @@ impl AccessRecord<'_> {
         put(out, format_args!("\" {} {} \"-\" \"-\"", OrDash(self.status()), self.bytes_out));
         text_pair("host", Some(self.host).filter(|host| !host.is_empty()), out);
         text_pair("request_id", Some(self.request_id.as_bytes()), out);
+        text_pair("client_id", self.client_id.map(str::as_bytes), out);
+        put(out, format_args!(" identity={}", OrDash(self.identity)));
         put(out, format_args!(" duration_ms={} bytes_in={}", Milliseconds(self.duration), self.bytes_in));
         text_pair("upstream", self.upstream.map(str::as_bytes), out);
         put(out, format_args!(" backend={} attempts={}", OrDash(self.backend), self.attempts));
+        put(out, format_args!(" limit={} tokens={}", OrDash(self.limit), OrDash(self.tokens.map(Tokens))));
         text_pair("error", self.error.map(str::as_bytes), out);
         out.push(b'\n');
     }
@@ -118,6 +159,15 @@ impl fmt::Display for Milliseconds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let micros = self.0.as_micros();
         write!(f, "{}.{:03}", micros / 1000, micros % 1000)
+    }
+}
+
+/// An amount of tokens with three decimals, cut off, so that 0.9999 does not look like a token.
+struct Tokens(f64);
+
+impl fmt::Display for Tokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.3}", (self.0 * 1000.0).floor() / 1000.0)
     }
 }
 
@@ -232,133 +282,4 @@ fn escape_text(value: &[u8], out: &mut Vec<u8>) {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
-    use std::time::UNIX_EPOCH;
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    /// A request that went well.
-    pub(in crate::telemetry) const SAMPLE: AccessRecord<'static> = AccessRecord {
-        ts: UNIX_EPOCH,
-        request_id: "4f9c",
-        client_ip: IpAddr::V4(std::net::Ipv4Addr::new(203, 0, 113, 7)),
-        method: "GET",
-        host: b"api.example.com",
-        path: b"/v1/users",
-        status: 200,
-        duration: Duration::from_nanos(12_345_999),
-        bytes_in: 7,
-        bytes_out: 1234,
-        upstream: Some("app"),
-        backend: Some(SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9001)),
-        attempts: 1,
-        error: None,
-    };
-
-    /// A request that its client gave up before anything was known about it.
-    const BARE: AccessRecord<'static> = AccessRecord {
-        host: b"",
-        status: 0,
-        upstream: None,
-        backend: None,
-        attempts: 0,
-        error: Some("client gone"),
-        ..SAMPLE
-    };
-
-    fn line(record: &AccessRecord<'_>, format: AccessLogFormat) -> String {
-        let mut out = Vec::new();
-        record.write(format, &mut out);
-        String::from_utf8(out).unwrap()
-    }
-
-    #[test]
-    fn the_json_form_is_the_contract() {
-        assert_eq!(
-            line(&SAMPLE, AccessLogFormat::Json),
-            "{\"ts\":\"1970-01-01T00:00:00.000Z\",\"request_id\":\"4f9c\",\"client_ip\":\"203.0.113.7\",\
-             \"method\":\"GET\",\"host\":\"api.example.com\",\"path\":\"/v1/users\",\"status\":200,\
-             \"duration_ms\":12.345,\"bytes_in\":7,\"bytes_out\":1234,\"upstream\":\"app\",\
-             \"backend\":\"127.0.0.1:9001\",\"attempts\":1,\"error\":null}\n"
-        );
-        let bare: serde_json::Value = serde_json::from_str(&line(&BARE, AccessLogFormat::Json)).unwrap();
-        assert!(["status", "upstream", "backend"].iter().all(|key| bare[key].is_null()), "{bare}");
-        assert_eq!(bare["host"], "");
-        assert_eq!(bare["error"], "client gone");
-    }
-
-    #[test]
-    fn the_text_form_is_close_to_combined() {
-        assert_eq!(
-            line(&SAMPLE, AccessLogFormat::Text),
-            "203.0.113.7 - - [01/Jan/1970:00:00:00 +0000] \"GET /v1/users\" 200 1234 \"-\" \"-\" \
-             host=\"api.example.com\" request_id=\"4f9c\" duration_ms=12.345 bytes_in=7 \
-             upstream=\"app\" backend=127.0.0.1:9001 attempts=1 error=-\n"
-        );
-        assert_eq!(
-            line(&BARE, AccessLogFormat::Text),
-            "203.0.113.7 - - [01/Jan/1970:00:00:00 +0000] \"GET /v1/users\" - 1234 \"-\" \"-\" \
-             host=- request_id=\"4f9c\" duration_ms=12.345 bytes_in=7 \
-             upstream=- backend=- attempts=0 error=\"client gone\"\n"
-        );
-    }
-
-    #[test]
-    fn a_query_string_is_never_written() {
-        let record = AccessRecord { path: b"/v1?key=secret?x", ..SAMPLE };
-        for format in [AccessLogFormat::Json, AccessLogFormat::Text] {
-            let line = line(&record, format);
-            assert!(line.contains("/v1\"") && !line.contains("secret"), "{line}");
-        }
-    }
-
-    #[test]
-    fn a_line_cannot_be_forged() {
-        let path = "/\"\\\r\n\u{1b}[31m\u{7f}\u{85}\u{2028}\u{e4}".as_bytes();
-        let record =
-            AccessRecord { path, host: b"a\xff\" 200", client_ip: "::ffff:192.0.2.1".parse().unwrap(), ..SAMPLE };
-        let json = line(&record, AccessLogFormat::Json);
-        assert!(json.contains(r#""path":"/\"\\\u000d\u000a\u001b[31m\u007f\u0085\u2028ä","#), "{json}");
-        assert!(json.contains("\"host\":\"a\u{fffd}\\\" 200\","), "{json}");
-        assert!(json.contains("\"client_ip\":\"192.0.2.1\","), "{json}");
-        let text = line(&record, AccessLogFormat::Text);
-        let escaped = r#""GET /\x22\x5C\x0D\x0A\x1B[31m\x7F\xC2\x85\xE2\x80\xA8\xC3\xA4" 200 1234 "#;
-        assert!(text.contains(escaped) && text.contains(r#"host="a\xFF\x22 200" "#), "{text}");
-    }
-
-    fn bytes() -> impl Strategy<Value = Vec<u8>> {
-        prop_oneof![prop::collection::vec(any::<u8>(), 0..40), any::<String>().prop_map(String::into_bytes)]
-    }
-
-    proptest! {
-        #[test]
-        fn json_lines_parse_back(host in bytes(), path in bytes(), error in any::<Option<String>>(),
-                                 status in any::<u16>(), duration in any::<Duration>(), bytes_out in any::<u64>()) {
-            let error = error.as_deref();
-            let record = AccessRecord { host: &host, path: &path, error, status, duration, bytes_out, ..SAMPLE };
-            let line = line(&record, AccessLogFormat::Json);
-            prop_assert!(line.ends_with('\n') && !line.trim_end_matches('\n').contains(char::is_control));
-            let value: serde_json::Value = serde_json::from_str(&line).unwrap();
-            let path = String::from_utf8_lossy(path.split(|b| *b == b'?').next().unwrap()).into_owned();
-            prop_assert_eq!(value["path"].as_str(), Some(path.as_str()));
-            prop_assert_eq!(value["host"].as_str(), Some(&*String::from_utf8_lossy(&host)));
-            prop_assert_eq!(value["error"].as_str(), error);
-            prop_assert_eq!(value["status"].as_u64(), Some(u64::from(status)).filter(|status| *status != 0));
-            prop_assert_eq!(value["bytes_out"].as_u64(), Some(bytes_out));
-            prop_assert!((value["duration_ms"].as_f64().unwrap() / 1e3 / duration.as_secs_f64().max(1e-9) - 1.0) < 1e-6);
-        }
-
-        #[test]
-        fn text_lines_are_one_printable_line(host in bytes(), path in bytes(), error in any::<Option<String>>()) {
-            let record = AccessRecord { host: &host, path: &path, error: error.as_deref(), ..SAMPLE };
-            let line = line(&record, AccessLogFormat::Text);
-            let body = line.strip_suffix('\n').unwrap();
-            prop_assert!(body.bytes().all(|b| (b' '..=b'~').contains(&b)), "{}", body);
-            // Request, referer, agent, request id and upstream have their quotes, and no quote comes from outside.
-            let fields = 5 + usize::from(error.is_some()) + usize::from(!host.is_empty());
-            prop_assert_eq!(body.matches('"').count(), 2 * fields);
-        }
-    }
-}
+pub(super) mod tests;

@@ -19,7 +19,9 @@ use super::key::{Key, Leaf, List, Section};
 use super::overrides::Overrides;
 use super::problem::{KeyPath, Report};
 use super::{Config, PingoraSettings, raw};
-use crate::proxy::Limits;
+use crate::client::{PrefixMap, Quota};
+use crate::limit::RateLimit;
+use crate::proxy::{Identity, Limits};
 use crate::route::Route;
 use crate::telemetry::AccessLogSettings;
 
@@ -39,6 +41,8 @@ pub(super) fn check(file: Option<raw::File>, overrides: &Overrides, report: &mut
     let mut listeners = listeners(report, &top.key("listeners"), file.listeners, needs_listeners);
     let mut upstreams = upstreams::of_file(report, &top.key("upstreams"), file.upstreams, needs_upstreams);
     let mut routes = routes::of_file(report, &top.key("routes"), file.routes, upstreams.names.as_deref());
+    let identity = identity(report, &top.key("identity"), file.identity);
+    let rate_limit = rate_limit(report, &top.key("rate_limit"), file.rate_limit);
     let limits = limits(report, &top.key("limits"), file.limits);
     let access_log = access_log(report, &top.key("access_log"), file.access_log);
 
@@ -53,7 +57,8 @@ pub(super) fn check(file: Option<raw::File>, overrides: &Overrides, report: &mut
     if let Some(balance) = overrides.balance {
         upstreams.pools.iter_mut().for_each(|pool| pool.balance = balance);
     }
-    let config = Config { pingora, listeners, upstreams: upstreams.pools, routes, limits, access_log };
+    let upstreams = upstreams.pools;
+    let config = Config { pingora, listeners, identity, rate_limit, upstreams, routes, limits, access_log };
     report.problems.is_empty().then_some(config)
 }
 
@@ -79,6 +84,44 @@ fn pingora(report: &mut Report, at: &KeyPath, key: Key<Section<raw::Pingora>>) -
             .take(&at.key("upstream_keepalive_pool_size"), raw.upstream_keepalive_pool_size)
             .unwrap_or(default.upstream_keepalive_pool_size),
         grace_period: grace_period.map_or(default.grace_period, Duration::from_secs),
+    }
+}
+
+fn identity(report: &mut Report, at: &KeyPath, key: Key<Section<raw::Identity>>) -> Identity {
+    let raw = report.take(at, key).unwrap_or_default();
+    let default = Identity::default();
+    let proxies_at = at.key("trusted_proxies");
+    let proxies = report.take(&proxies_at, raw.trusted_proxies).unwrap_or_default();
+    let proxies =
+        proxies.into_iter().enumerate().filter_map(|(index, proxy)| report.take(&proxies_at.item(index), proxy));
+    let trusted_proxies = proxies.map(|network| (network, ())).collect::<Vec<_>>();
+    Identity {
+        api_key_header: report.take(&at.key("api_key_header"), raw.api_key_header).unwrap_or(default.api_key_header),
+        unknown_api_key: report
+            .take(&at.key("unknown_api_key"), raw.unknown_api_key)
+            .unwrap_or(default.unknown_api_key),
+        trusted_proxies: PrefixMap::new(trusted_proxies),
+        ipv6_prefix: report.take(&at.key("ipv6_prefix"), raw.ipv6_prefix).unwrap_or(default.ipv6_prefix),
+    }
+}
+
+fn rate_limit(report: &mut Report, at: &KeyPath, key: Key<Section<raw::RateLimit>>) -> RateLimit {
+    let raw = report.take(at, key).unwrap_or_default();
+    let default = RateLimit::default();
+    let quota_at = at.key("default");
+    let quota = report.take(&quota_at, raw.default).and_then(|raw| {
+        let capacity = report.need(&quota_at.key("capacity"), raw.capacity);
+        let rate = report.need(&quota_at.key("rate_per_sec"), raw.rate_per_sec);
+        Quota::from_parts(capacity?, rate?).ok()
+    });
+    RateLimit {
+        enabled: report.take(&at.key("enabled"), raw.enabled).unwrap_or(default.enabled),
+        quota: quota.unwrap_or(default.quota),
+        max_buckets: report.take(&at.key("max_buckets"), raw.max_buckets).unwrap_or(default.max_buckets),
+        refill_interval: report
+            .take(&at.key("refill_interval"), raw.refill_interval)
+            .unwrap_or(default.refill_interval),
+        headers: report.take(&at.key("headers"), raw.headers).unwrap_or(default.headers),
     }
 }
 

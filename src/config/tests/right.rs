@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::{START, check};
 use crate::config::{Config, Overrides, PingoraSettings, load, schema};
-use crate::proxy::Limits;
+use crate::limit::RateLimit;
+use crate::proxy::{Identity, Limits};
 use crate::route::{HostPattern, Route};
 use crate::telemetry::{AccessLogFormat, AccessLogSettings, AccessLogTarget};
 use crate::upstream::{BackendAddress, Balance, Check, HealthSettings, PoolSettings, Timeouts};
@@ -48,6 +49,8 @@ fn the_smallest_file_gets_the_defaults() {
             timeouts: Timeouts::default(),
         }],
         routes: vec![Route::catch_all("app")],
+        identity: Identity::default(),
+        rate_limit: RateLimit::default(),
         limits: Limits::default(),
         access_log: AccessLogSettings::default(),
     };

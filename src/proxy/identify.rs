@@ -1,0 +1,159 @@
+//! Who calls: plain values in, plain values out.
+//!
+//! 1. An API key, in the configured header or as `Authorization: Bearer`, that a client has: that client.
+//! 2. Else the caller's address, by the longest prefix among the clients' addresses: that client.
+//! 3. Else anonymous.
+//!
+//! A key that no client has opens no bucket of its own, or every new key would be a new bucket: its caller goes by address,
+//! and may be refused, as configured. That costs a token too, or keys could be guessed without end. Two different keys in one request are refused, because whoever sends them wants one
+//! part of the way to see the one and another part the other.
+//!
+//! The address is the connection's own. Only when that is a trusted proxy's is `X-Forwarded-For` looked at, from the right,
+//! which is the end that our proxies write: past trusted addresses to the first that is not. Something that is no address
+//! ends the walk at the last good one. All other headers that name addresses (`Forwarded`, `X-Real-IP`, ...) are ignored.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderName};
+
+use super::Rejection;
+use super::headers::X_FORWARDED_FOR;
+use crate::client::{Client, Directory, KeyDigest, PrefixMap};
+
+/// How callers are told apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The header that holds an API key. Default `x-api-key`.
+    pub api_key_header: HeaderName,
+    /// What becomes of a caller whose key no client has. Default: it goes by its address.
+    pub unknown_api_key: UnknownKey,
+    /// The proxies whose `X-Forwarded-For` is believed. Default none.
+    pub trusted_proxies: PrefixMap<()>,
+    /// Anonymous IPv6 callers share a bucket for each prefix of so many bits, at most 64. Default 64.
+    pub ipv6_prefix: u8,
+}
+
+impl Default for Identity {
+    fn default() -> Self {
+        Identity {
+            api_key_header: HeaderName::from_static("x-api-key"),
+            unknown_api_key: UnknownKey::ByAddress,
+            trusted_proxies: PrefixMap::default(),
+            ipv6_prefix: 64,
+        }
+    }
+}
+
+/// What becomes of a caller whose key no client has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UnknownKey {
+    /// It goes by its address.
+    #[default]
+    ByAddress,
+    /// It gets 401.
+    Reject,
+}
+
+/// Who calls.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// The address that counts as the caller's.
+    pub address: IpAddr,
+    /// Whether the connection itself comes from a trusted proxy.
+    pub behind_proxy: bool,
+    /// Whether it has a key that no client has, and that is a reason to refuse it.
+    pub unknown_key: bool,
+    /// The client, and how it was recognised; `None` when nobody knows the caller.
+    pub client: Option<(Arc<Client>, Recognised)>,
+}
+
+impl Caller {
+    /// How it was recognised, as the access log names it.
+    pub fn identity(&self) -> &'static str {
+        match &self.client {
+            Some((_, Recognised::ApiKey)) => "api_key",
+            Some((_, Recognised::Address)) => "address",
+            None => "anonymous",
+        }
+    }
+}
+
+/// How a client was recognised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recognised {
+    /// By its API key.
+    ApiKey,
+    /// By its address.
+    Address,
+}
+
+/// Finds out who sent a request with these headers over a connection from `peer`.
+///
+/// # Errors
+/// When it has two different keys.
+pub fn identify(
+    headers: &HeaderMap,
+    peer: IpAddr,
+    identity: &Identity,
+    directory: &Directory,
+) -> Result<Caller, Rejection> {
+    let peer = peer.to_canonical();
+    let trusted = |address| identity.trusted_proxies.get(address).is_some();
+    let behind_proxy = trusted(peer);
+    let address = if behind_proxy { forwarded_for(headers, peer, trusted) } else { peer };
+    let key = api_key(headers, &identity.api_key_header)?;
+    let by_key = key.map(|key| directory.by_key(&KeyDigest::of(key)));
+    let unknown_key = matches!(by_key, Some(None)) && identity.unknown_api_key == UnknownKey::Reject;
+    let by_key = by_key.flatten().map(|client| (client, Recognised::ApiKey));
+    let client = by_key.or_else(|| Some((directory.by_address(address)?, Recognised::Address)));
+    let client = client.map(|(client, how)| (Arc::clone(client), how));
+    Ok(Caller { address, behind_proxy, unknown_key, client })
+}
+
+/// The key of a request, if it has one. Empty ones do not count.
+fn api_key<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h [u8]>, Rejection> {
+    let own = headers.get_all(name).iter().map(|value| value.as_bytes());
+    let bearer = headers.get_all(AUTHORIZATION).iter().filter_map(|value| bearer(value.as_bytes()));
+    let mut keys = own.chain(bearer).map(<[u8]>::trim_ascii).filter(|key| !key.is_empty());
+    let first = keys.next();
+    match keys.all(|key| Some(key) == first) {
+        true => Ok(first),
+        false => Err(Rejection::BadRequest("two different API keys")),
+    }
+}
+
+/// The token of `Bearer TOKEN` (RFC 6750 section 2.1); the scheme's case does not matter (RFC 9110 section 11.1).
+fn bearer(value: &[u8]) -> Option<&[u8]> {
+    let (scheme, token) = value.split_at_checked(7)?;
+    scheme.eq_ignore_ascii_case(b"bearer ").then_some(token)
+}
+
+/// The first address from the right that is not trusted; where the list ends or is broken, the last good one.
+fn forwarded_for(headers: &HeaderMap, peer: IpAddr, trusted: impl Fn(IpAddr) -> bool) -> IpAddr {
+    let mut last_good = peer;
+    for line in headers.get_all(X_FORWARDED_FOR).iter().rev() {
+        for entry in line.as_bytes().rsplit(|&byte| byte == b',') {
+            let Some(address) = address(entry) else { return last_good };
+            if !trusted(address) {
+                return address;
+            }
+            last_good = address;
+        }
+    }
+    last_good
+}
+
+/// Reads one entry: an address, with a port when a proxy wrote one (`192.0.2.7:4711`, `[2001:db8::7]:4711`). A zone
+/// (`fe80::1%eth0`) means something to the machine that wrote it, and nothing here: such an entry is none.
+fn address(entry: &[u8]) -> Option<IpAddr> {
+    let text = str::from_utf8(entry.trim_ascii()).ok().filter(|text| !text.contains('%'))?;
+    let bracketed = || text.strip_prefix('[')?.strip_suffix(']')?.parse::<Ipv6Addr>().ok().map(IpAddr::from);
+    let plain = text.parse::<IpAddr>().ok().or_else(bracketed);
+    let address = plain.or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip()));
+    address.map(|address| address.to_canonical())
+}
+
+#[cfg(test)]
+mod tests;

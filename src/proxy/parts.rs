@@ -1,0 +1,43 @@
+//! What a proxy is made of.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use super::{Identity, Limits};
+use crate::client::{Directory, Quota};
+use crate::clock::{Clock, Timeline};
+use crate::limit::Limiter;
+use crate::route::RouteTable;
+use crate::telemetry::AccessLog;
+use crate::upstream::Pool;
+
+/// What a proxy is made of.
+pub struct ProxyParts {
+    /// How callers are told apart.
+    pub identity: Identity,
+    /// Who they may be; swapped whole when clients change.
+    pub directory: Arc<ArcSwap<Directory>>,
+    /// Their buckets; `None` when nobody is limited.
+    pub limiter: Option<RateLimiter>,
+    /// Where requests go.
+    pub routes: RouteTable<Arc<Pool>>,
+    /// What clients may send, and how long they may take.
+    pub limits: Limits,
+    /// Where each request gets its line.
+    pub access_log: AccessLog,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// The limiter's time; the same one wherever the limiter is asked.
+    pub timeline: Timeline,
+}
+
+/// The buckets, and what the proxy has to know beside them.
+pub struct RateLimiter {
+    /// The buckets.
+    pub limiter: Arc<dyn Limiter>,
+    /// The quota of callers whom nobody knows.
+    pub default: Quota,
+    /// Whether answers say how the bucket stands.
+    pub headers: bool,
+}

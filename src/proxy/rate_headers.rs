@@ -1,0 +1,77 @@
+//! What an answer says about its caller's bucket.
+//!
+//! `RateLimit-Policy` and `RateLimit` as draft-ietf-httpapi-ratelimit-headers-11 has them, and the older `X-RateLimit-*`
+//! that most clients read. What the backend says under these names is replaced: it does not know the bucket.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use http::HeaderValue;
+use pingora_core::Result;
+use pingora_http::ResponseHeader;
+
+use crate::limit::Standing;
+
+/// Writes how the bucket stands into `answer`.
+///
+/// # Errors
+/// Never in practice: every value is a valid one.
+pub(super) fn write(answer: &mut ResponseHeader, standing: &Standing) -> Result<()> {
+    let (capacity, remaining) = (standing.quota().capacity().get(), standing.remaining());
+    answer.insert_header("RateLimit-Policy", policy(b"\"default\";q=", capacity, b";w=", standing.window()))?;
+    answer.insert_header("RateLimit", policy(b"\"default\";r=", remaining, b";t=", standing.reset()))?;
+    answer.insert_header("X-RateLimit-Limit", HeaderValue::from(capacity))?;
+    answer.insert_header("X-RateLimit-Remaining", HeaderValue::from(remaining))?;
+    answer.insert_header("X-RateLimit-Reset", HeaderValue::from(standing.full_after()))
+}
+
+fn policy(first: &[u8], count: u32, second: &[u8], seconds: u64) -> HeaderValue {
+    let mut text = BytesMut::with_capacity(48);
+    text.put_slice(first);
+    put_decimal(&mut text, count.into());
+    text.put_slice(second);
+    put_decimal(&mut text, seconds);
+    HeaderValue::from_maybe_shared(Bytes::from(text)).expect("quotes, letters and digits are a header value")
+}
+
+fn put_decimal(text: &mut BytesMut, mut number: u64) {
+    let mut digits = [0; 20];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    text.put_slice(&digits[at..]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::Quota;
+    use crate::limit::Bucket;
+
+    fn headers(capacity: u64, rate: f64, takes: u32) -> Vec<String> {
+        let quota = Quota::new(capacity, rate).unwrap();
+        let mut bucket = Bucket::full(quota, 0);
+        assert!((0..takes).all(|_| bucket.take(quota, 0)));
+        let mut answer = ResponseHeader::build(200, None).unwrap();
+        answer.append_header("ratelimit", "the backend's").unwrap();
+        answer.append_header("X-RateLimit-Limit", "1").unwrap();
+        write(&mut answer, &Standing::new(bucket, quota, 0)).unwrap();
+        let names =
+            ["ratelimit-policy", "ratelimit", "x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset"];
+        let all = |name: &str| answer.headers.get_all(name).iter().map(|v| v.to_str().unwrap()).collect::<Vec<_>>();
+        names.iter().map(|name| all(name).join("|")).collect()
+    }
+
+    #[test]
+    fn they_say_how_the_bucket_stands() {
+        let after_one = ["\"default\";q=100;w=10", "\"default\";r=99;t=10", "100", "99", "1"];
+        assert_eq!(headers(100, 10.0, 1), after_one);
+        assert_eq!(headers(5, 0.1, 5), ["\"default\";q=5;w=50", "\"default\";r=0;t=10", "5", "0", "50"]);
+        let huge = ["\"default\";q=1000000000;w=1", "\"default\";r=1000000000;t=1", "1000000000", "1000000000", "0"];
+        assert_eq!(headers(1_000_000_000, 1e9, 0), huge);
+    }
+}
