@@ -5,7 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use crate::harness::backend::Backend;
-use crate::harness::client::{CLIENT_TIMEOUT, Client, Response};
+use crate::harness::client::{CLIENT_TIMEOUT, Client, Request, Response};
 use crate::harness::setup::{NO_CHECK, Setup};
 use crate::harness::{assert_is_our_json, now};
 
@@ -69,6 +69,10 @@ fn cases() -> Vec<(String, Vec<u8>, Fate)> {
         ("Host with a space", head("Host: a b"), Refused),
         ("Host with a path", head("Host: a/b"), Refused),
         ("Host with a user", head("Host: u@a"), Either),
+        ("Host with a port above 65535", head("Host: a:99999"), Refused),
+        ("Host with an address that is none", head("Host: [::::]"), Refused),
+        ("Host with half an address", head("Host: [::1"), Refused),
+        ("Host with an escape", head("Host: a%zz"), Refused),
         ("a header of 100 KB", head(&format!("Host: a\r\nX: {}", "x".repeat(100_000))), Either),
         ("2 MB of headers", head(&format!("Host: a{}", format!("\r\nX: {}", "x".repeat(10_000)).repeat(200))), Refused),
         ("300 headers", head(&format!("Host: a{}", "\r\nX: y".repeat(300))), Refused),
@@ -183,6 +187,25 @@ fn bad_input_is_refused_and_the_next_request_works() {
     assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
     let events = server.process.err.text();
     assert!(!events.contains("panicked"), "{events}");
+}
+
+#[test]
+fn a_host_that_cannot_be_one_is_400() {
+    let backend = [Backend::scripted("a")];
+    let server = Setup::app(&backend, NO_CHECK).start();
+    for (host, status) in [
+        ("a:99999", 400),
+        ("a:65536", 400),
+        ("[::::]", 400),
+        ("[::1", 400),
+        ("a%zz", 400),
+        ("a:65535", 200),
+        ("[::1]:80", 200),
+        ("a_b.example", 200),
+    ] {
+        let response = server.client().call(&Request::new("GET", "/").host(host)).unwrap();
+        assert_eq!(response.status, status, "{host}: {response:?}");
+    }
 }
 
 #[test]

@@ -141,7 +141,7 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("routes:", "  - {name: app, backends: [{address: 127.0.0.1:9009}]}\nroutes:", "upstreams.1.name"),
     // What later versions take is not accepted and ignored.
     ("access_log:", "admin: {address: 127.0.0.1:9901}\naccess_log:", "admin"),
-    ("access_log:", "rate_limit: {enabled: true}\naccess_log:", "rate_limit"),
+    ("access_log:", "clients: []\naccess_log:", "clients"),
     ("access_log:", "database: data/tollgate.db\naccess_log:", "database"),
     ("address: 127.0.0.1:8080", "address: 127.0.0.1:8080, tls: {cert: a, key: b}", "listeners.0.tls"),
 ];

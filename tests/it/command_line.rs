@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::harness::backend::Backend;
 use crate::harness::client::{Client, Request};
 use crate::harness::ports::free_address;
-use crate::harness::process::{Process, run};
+use crate::harness::process::{Process, run, run_with_closed_output};
 use crate::harness::server::{Tollgate, command};
 use crate::harness::setup::Setup;
 use crate::harness::{PATIENCE, eventually, now};
@@ -165,6 +165,25 @@ fn a_closed_output_is_no_panic() {
         let (mut process, output) = Process::start_unread(command().args(args));
         drop(output);
         let finished = process.wait_exit(PATIENCE);
+        assert!(!finished.err.contains("panicked"), "{args:?}: {finished:?}");
+    }
+}
+
+#[test]
+fn a_verdict_that_nobody_reads_is_still_the_exit_code() {
+    let directory = tempfile::TempDir::new().unwrap();
+    let (good, bad) = (directory.path().join("good.yaml"), directory.path().join("bad.yaml"));
+    std::fs::write(&good, Setup::default().pool("app", &[free_address()], "").yaml().replace("$LISTEN", "127.0.0.1:1"))
+        .unwrap();
+    std::fs::write(&bad, "listeners: []\nnonsense: 1\n").unwrap();
+    for (args, file, code) in [
+        (&["check", "-c"][..], &bad, 2),
+        (&["check", "-c"], &good, 0),
+        (&["run", "-t", "-c"], &good, 0),
+        (&["run", "-t", "-c"], &bad, 2),
+    ] {
+        let finished = run_with_closed_output(command().args(args).arg(file));
+        assert_eq!(finished.code, Some(code), "{args:?} {}: {finished:?}", file.display());
         assert!(!finished.err.contains("panicked"), "{args:?}: {finished:?}");
     }
 }

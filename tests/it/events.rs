@@ -39,6 +39,21 @@ fn a_burst_of_the_same_failure_is_summarised() {
 }
 
 #[test]
+fn a_burst_is_its_first_line_and_one_that_counts_the_rest() {
+    let backend = [Backend::scripted("a")];
+    let server = Setup::app(&backend, NO_CHECK).start();
+    let mut client = server.client();
+    for _ in 0..200 {
+        assert_eq!(client.call_again(&Request::new("POST", "/?fault=close")).unwrap().status, 502);
+    }
+    let address = backend[0].address.to_string();
+    server.wait_for_event(&[&address, "(repeated "], 2 * PATIENCE);
+    let lines: Vec<_> = server.process.err.lines().into_iter().filter(|line| line.contains(&address)).collect();
+    assert!(lines.len() == 2 && !lines[0].contains("repeated"), "{lines:#?}");
+    assert!(lines[1].ends_with("(repeated 199 times in 10 s)"), "{lines:#?}");
+}
+
+#[test]
 fn clients_that_leave_do_not_flood_it_either() {
     let backend = [Backend::scripted("a")];
     let mut server = Setup::app(&backend, NO_CHECK).start();

@@ -146,7 +146,7 @@ fn an_idempotent_request_is_not_tried_a_third_time() {
     }
     let (_, response) = until(
         &server,
-        |path| ("GET", format!("{path}?fault=close_reused"), Body::None),
+        |path| ("GET", format!("{path}?fault=close"), Body::None),
         |key, response| {
             let count = count_all(&backends, key);
             assert!(count <= 2, "{key} was sent {count} times");
@@ -212,4 +212,29 @@ fn a_backend_that_returns_is_used_again() {
     assert!(eventually(PATIENCE, || status() == 503));
     backends[0].restart();
     assert!(eventually(PATIENCE, || status() == 200));
+}
+
+#[test]
+fn with_a_single_backend_a_get_goes_over_a_new_connection_when_all_kept_ones_are_dead() {
+    let backend = [Backend::scripted("a")];
+    let server = Setup::app(&backend, NO_CHECK).start();
+    let mut clients: Vec<_> = (0..5).map(|_| server.client()).collect();
+    for client in &mut clients {
+        client.send(&Request::new("GET", "/?hold=k").encode()).unwrap();
+    }
+    assert!(eventually(PATIENCE, || backend[0].held("k") == 5));
+    backend[0].release("k");
+    for client in &mut clients {
+        assert_eq!(client.read("GET").unwrap().status, 200);
+    }
+    assert_eq!(backend[0].control("connections"), 5, "five kept connections");
+    for (n, client) in clients.iter_mut().enumerate().take(3) {
+        let response = client.get(&format!("/again-{n}?fault=close_reused")).unwrap();
+        assert_eq!(response.status, 200, "{response:?}");
+        assert_eq!(response.json()["served"], 0, "the second attempt came over a new connection");
+        assert_eq!(backend[0].count(&format!("GET /again-{n}")), 2, "sent once more, and only once");
+    }
+    let response = clients[3].call(&Request::new("POST", "/pay?fault=close_reused")).unwrap();
+    assert_ours(&response, 502, "Bad gateway");
+    assert_eq!(backend[0].count("POST /pay"), 1);
 }

@@ -114,6 +114,24 @@ fn checks_that_repeat_the_same_result_log_nothing() {
 }
 
 #[test]
+fn every_change_of_state_is_told_at_once_also_when_it_repeats() {
+    let backend = [Backend::scripted("a")];
+    let server = Setup::app(&backend, QUICK_HTTP).start();
+    let changes = || {
+        let is_change = |line: &&String| line.contains("down") && line.contains("up");
+        events_about(&server, &backend[0]).iter().filter(is_change).count()
+    };
+    let status = || Client::connect(server.address).get("/").unwrap().status;
+    for (n, (health, expected)) in [(503, 503), (200, 200), (503, 503), (200, 200), (503, 503)].into_iter().enumerate()
+    {
+        backend[0].control(&format!("health={health}"));
+        assert!(eventually(PATIENCE, || status() == expected));
+        let told = eventually(Duration::from_secs(2), || changes() == n + 1);
+        assert!(told, "{} changes, {} told: {:#?}", n + 1, changes(), events_about(&server, &backend[0]));
+    }
+}
+
+#[test]
 fn three_failures_to_connect_take_a_backend_out_until_a_check_brings_it_back() {
     let mut backends = three_scripted();
     // The interval is too long for checks to be what takes it out.
@@ -212,7 +230,7 @@ fn a_hundred_backends_are_not_checked_in_one_burst() {
     // The first check is the harness's own; then comes the first round, which may be a burst as nobody is served yet.
     let later: Vec<_> = checks()[101..401].to_vec();
     let busiest = later.iter().map(|from| later.iter().filter(|at| (*from..from + 200).contains(*at)).count()).max();
-    assert!(busiest < Some(50), "{busiest:?} of 100 checks within a tenth of the interval: {later:?}");
+    assert!(busiest < Some(50), "{busiest:?} of 100 checks within a tenth of the interval: {:?}", checks());
     let rate = 300.0 / (later[299] - later[0]) as f64 * 2000.0;
     assert!((80.0..125.0).contains(&rate), "{rate} checks in an interval");
     drop(server);

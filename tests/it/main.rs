@@ -5,6 +5,8 @@
 #[cfg(test)]
 mod access_log;
 #[cfg(test)]
+mod access_times;
+#[cfg(test)]
 mod bad_input;
 #[cfg(test)]
 mod balance;
@@ -13,9 +15,16 @@ mod bodies;
 #[cfg(test)]
 mod check;
 #[cfg(test)]
+#[cfg(test)]
 mod command_line;
 #[cfg(test)]
 mod counters;
+#[cfg(test)]
+mod descriptors;
+#[cfg(test)]
+mod early_answers;
+#[cfg(test)]
+mod environment;
 #[cfg(test)]
 mod events;
 #[cfg(test)]
@@ -29,15 +38,22 @@ mod harness_itself;
 #[cfg(test)]
 mod health;
 #[cfg(test)]
+mod interim;
+#[cfg(test)]
+#[cfg(test)]
 mod resilience;
 #[cfg(test)]
 mod routes;
+#[cfg(test)]
+mod smuggling;
 #[cfg(test)]
 mod statuses;
 #[cfg(test)]
 mod stop;
 #[cfg(test)]
 mod two_servers;
+#[cfg(test)]
+mod websocket;
 
 /// Not a test: the process of a scripted backend, started by [`harness::backend`] with a variable that says so.
 #[cfg(test)]

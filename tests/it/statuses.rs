@@ -149,6 +149,19 @@ fn a_dripping_header_is_cut_at_the_same_deadline() {
 }
 
 #[test]
+fn on_a_new_connection_the_header_deadline_starts_at_once() {
+    let backends = [Backend::scripted("a")];
+    let server = Setup::app(&backends, NO_CHECK).line("limits: {header_timeout: 1s}").start();
+    let start = now();
+    let mut client = server.client();
+    dawdle(Duration::from_millis(800));
+    client.send(b"GET / HTTP/1.1\r\nHost: a\r\n").unwrap();
+    assert_ours(&client.read("GET").unwrap(), 408, "Request timeout");
+    let took = now() - start;
+    assert!(took > Duration::from_millis(900) && took < Duration::from_millis(1600), "took {took:?}");
+}
+
+#[test]
 fn the_header_deadline_starts_with_the_first_byte_of_each_request() {
     let backends = three_scripted();
     let server = strict(&backends);

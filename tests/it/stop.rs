@@ -53,6 +53,30 @@ fn requests_in_flight_finish_and_new_connections_are_refused() {
 }
 
 #[test]
+fn a_request_whose_header_is_half_there_still_gets_its_answer() {
+    let backend = [Backend::scripted("a")];
+    let mut server = Setup::app(&backend, NO_CHECK).line("pingora: {grace_period_seconds: 20}").start();
+    let (mut fresh, mut used) = (server.client(), server.client());
+    used.get("/").unwrap();
+    for client in [&mut fresh, &mut used] {
+        client.send(b"GET /half HTTP/1.1\r\nHost: a\r\nX-Half: ").unwrap();
+    }
+    // The answer to a request that was sent later shows that the halves have arrived.
+    server.client().get("/").unwrap();
+    server.process.signal("TERM");
+    assert!(eventually(PATIENCE, || Client::try_connect(server.address).is_err()), "the listener stays open");
+    for (name, client) in [("fresh", &mut fresh), ("used", &mut used)] {
+        client.send(b"whole\r\n\r\n").unwrap();
+        let response = client.read("GET").unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert_eq!(response.status, 200, "{name}: {response:?}");
+    }
+    let start = now();
+    assert_eq!(server.process.wait_exit(PATIENCE).code, Some(0));
+    assert!(now() - start < SOON, "drained, yet it took {:?}", now() - start);
+    assert_eq!(backend[0].count("GET /half"), 2);
+}
+
+#[test]
 fn the_grace_period_is_the_longest_wait() {
     let backend = [Backend::scripted("a")];
     let mut server = Setup::app(&backend, NO_CHECK).line("pingora: {grace_period_seconds: 1}").start();

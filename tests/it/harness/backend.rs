@@ -49,8 +49,17 @@ impl Backend {
 
     #[track_caller]
     fn new(kind: Kind, name: &str) -> Self {
-        let address = free_address();
-        Backend { name: name.to_owned(), address, kind, process: start(kind, name, address) }
+        // A port may be taken between finding it free and listening on it; the third time it is no accident.
+        let mut refused = String::new();
+        for _ in 0..3 {
+            let address = free_address();
+            match try_start(kind, name, address) {
+                Ok(process) => return Backend { name: name.to_owned(), address, kind, process },
+                Err(why) if why.contains("in use") => refused = why,
+                Err(why) => panic!("{why}"),
+            }
+        }
+        panic!("no free port: {refused}");
     }
 
     /// Kills it with SIGKILL.
@@ -124,6 +133,10 @@ fn scripted_command(name: &str, address: SocketAddr) -> Command {
 
 #[track_caller]
 fn start(kind: Kind, name: &str, address: SocketAddr) -> Process {
+    try_start(kind, name, address).unwrap_or_else(|why| panic!("{why}"))
+}
+
+fn try_start(kind: Kind, name: &str, address: SocketAddr) -> Result<Process, String> {
     let mut command = match kind {
         Kind::Echo => {
             let mut command = server::command();
@@ -140,6 +153,9 @@ fn start(kind: Kind, name: &str, address: SocketAddr) -> Process {
         client.call(&Request::new("GET", "/health")).is_ok_and(|response| response.status == 200)
     };
     let up = eventually(PATIENCE, || is_up(PATIENCE) || !process.is_running());
-    assert!(up && process.is_running(), "backend {name} on {address} does not answer: {}", process.err.text());
-    process
+    if up && process.is_running() {
+        return Ok(process);
+    }
+    process.kill();
+    Err(format!("backend {name} on {address} does not answer: {}", process.err.text()))
 }

@@ -4,6 +4,7 @@ use std::io;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
+use super::now;
 use super::wire::{Framing, Head, Wire};
 
 /// How long a client waits for each read and write.
@@ -168,7 +169,7 @@ impl Client {
                 continue;
             }
             let framing = head.framing()?;
-            let bodiless = method == "HEAD" || matches!(status, 204 | 304);
+            let bodiless = method == "HEAD" || matches!(status, 101 | 204 | 304);
             let framing = if bodiless { framing } else { framing.or(Some(Framing::Close)) };
             let body = match framing {
                 Some(framing) if !bodiless => self.wire.body(framing)?,
@@ -176,6 +177,35 @@ impl Client {
             };
             return Ok(Response { status, head, framing, body });
         }
+    }
+
+    /// Reads exactly `length` bytes, whatever they are.
+    pub(crate) fn read_bytes(&mut self, length: usize) -> io::Result<Vec<u8>> {
+        self.wire.body(Framing::Length(length))
+    }
+
+    /// All that still comes until the other side ends the connection, in either way; `Err` holds what came when it does
+    /// not end in time.
+    pub(crate) fn rest(&mut self, limit: Duration) -> Result<String, String> {
+        let end = now() + limit;
+        loop {
+            self.set_timeout(end.saturating_duration_since(now()).max(Duration::from_millis(1)));
+            match self.wire.fill() {
+                Ok(true) => {}
+                Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                    return Err(format!("still open after {limit:?}: {}", self.wire.take_unread().escape_ascii()));
+                }
+                Ok(false) | Err(_) => return Ok(String::from_utf8_lossy(&self.wire.take_unread()).into_owned()),
+            }
+        }
+    }
+
+    /// Whether something to read comes within `limit`.
+    pub(crate) fn has_answer(&mut self, limit: Duration) -> bool {
+        self.set_timeout(limit);
+        let some = self.wire.has_unread() || self.wire.stream().peek(&mut [0]).is_ok_and(|read| read > 0);
+        self.set_timeout(CLIENT_TIMEOUT);
+        some
     }
 
     /// Sends a request and reads its answer.

@@ -144,6 +144,18 @@ impl Drop for Process {
     }
 }
 
+/// Runs `command` to its end with a standard output that nobody reads any more, as behind a `head` that has ended.
+#[track_caller]
+pub(crate) fn run_with_closed_output(command: &mut Command) -> Finished {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut child = command.stdin(Stdio::null()).stdout(writer).stderr(Stdio::piped()).spawn().unwrap();
+    let (out, err) = (Output::default(), Output::default());
+    out.follow(std::io::empty());
+    err.follow(child.stderr.take().unwrap());
+    Process { child, out, err }.wait_exit(PATIENCE)
+}
+
 /// Runs `command` to its end.
 #[track_caller]
 pub(crate) fn run(command: &mut Command) -> Finished {

@@ -11,6 +11,9 @@
 //! | `fault=half_body`, `fault=half_chunked` | closes in the middle of the answer's body |
 //! | `fault=hang`, `fault=half_head`, `fault=head_only` | sends nothing, half a head, or only a head, and then nothing |
 //! | `raw=N` | answers [`GARBAGE`]`[N]` and closes |
+//! | `early=N` | answers with status N before it reads the body |
+//! | `interim=N` | sends an interim answer with status N first |
+//! | `switch=echo` | answers 101 and then sends back whatever bytes come |
 //! | `delay_ms=N` | answers late |
 //! | `hold=KEY` | answers when the test releases it |
 //! | `status=N`, `bytes=N`, `seed=N`, `header_kb=N` | shapes the answer |

@@ -92,8 +92,16 @@ fn serve_connection(stream: TcpStream, shared: &Shared) -> io::Result<()> {
         if head.header("expect").is_some_and(|expect| expect.eq_ignore_ascii_case("100-continue")) {
             wire.send(b"HTTP/1.1 100 Continue\r\n\r\n")?;
         }
+        let early = number(target, "early");
+        if let Some(status) = early {
+            wire.send(&answer(b"early", &format!("{status} Early"), &[], false))?;
+        }
         let framing = head.framing()?;
         let body = framing.map_or(Ok(Vec::new()), |framing| wire.body(framing))?;
+        if early.is_some() {
+            served += 1;
+            continue;
+        }
         let asked = Asked { method, target, head: &head, body: &body, framing, served };
         let goes_on = if is_check { shared.check(&mut wire)? } else { shared.respond(&mut wire, &asked)? };
         served += 1;
@@ -115,6 +123,10 @@ impl Shared {
             ("release", key) => {
                 state.releases.insert(key.to_owned(), true);
                 self.released.notify_all();
+                json!(null)
+            }
+            ("forget", _) => {
+                state.seen.clear();
                 json!(null)
             }
             ("held", key) => json!(state.held.get(key).copied().unwrap_or_default()),
@@ -155,6 +167,15 @@ impl Shared {
             self.hold(key);
         }
         dawdle(Duration::from_millis(number(target, "delay_ms").unwrap_or_default()));
+        if let Some(status) = number(target, "interim") {
+            wire.send(format!("HTTP/1.1 {status} Interim\r\nX-Interim: {}\r\n\r\n", self.name).as_bytes())?;
+        }
+        if word(target, "switch") == Some("echo") {
+            let protocol = asked.head.header("upgrade").unwrap_or("unasked");
+            let head = format!("HTTP/1.1 101 Switching\r\nConnection: Upgrade\r\nUpgrade: {protocol}\r\n\r\n");
+            wire.send(head.as_bytes())?;
+            return echo(wire);
+        }
         if let Some(index) = number(target, "raw") {
             wire.send(GARBAGE[index as usize])?;
             return Ok(false);
@@ -199,8 +220,14 @@ impl Shared {
             ("X-Sum".to_owned(), format!("{:x}", checksum::sum(&body))),
             // Hop-by-hop headers, which must end at the proxy.
             ("Keep-Alive".to_owned(), "timeout=7".to_owned()),
-            ("Proxy-Authenticate".to_owned(), "Basic".to_owned()),
+            ("Proxy-Connection".to_owned(), "keep-alive".to_owned()),
+            ("X-Private".to_owned(), "for the proxy alone".to_owned()),
         ];
+        headers.extend(
+            word(target, "answer_header")
+                .and_then(|line| line.split_once(':'))
+                .map(|(n, v)| (n.to_owned(), v.to_owned())),
+        );
         headers.extend((0..number(target, "header_kb").unwrap_or_default()).map(|n| (format!("X-Big-{n}"), big(n))));
         let bodiless = asked.method == "HEAD" || matches!(status, 204 | 304);
         let framing = word(target, "answer").unwrap_or("length");
@@ -209,10 +236,11 @@ impl Shared {
             _ if status == 204 => {}
             "length" => bytes.extend_from_slice(format!("Content-Length: {}\r\n", body.len()).as_bytes()),
             "chunked" => bytes.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
-            "close" => bytes.extend_from_slice(b"Connection: close\r\n"),
+            "close" => {}
             other => panic!("unknown framing {other}"),
         }
-        bytes.extend_from_slice(b"\r\n");
+        let connection = if framing == "close" { "close" } else { "keep-alive" };
+        bytes.extend_from_slice(format!("Connection: {connection}, X-Private\r\n\r\n").as_bytes());
         match framing {
             _ if bodiless => {}
             "chunked" => bytes.extend_from_slice(&chunks(&body, 7919)),
@@ -254,6 +282,17 @@ fn answer_head(status: &str, headers: &[(String, String)]) -> Vec<u8> {
         head.push_str(&format!("{name}: {value}\r\n"));
     }
     head.into_bytes()
+}
+
+/// Sends back what comes until the other side closes.
+fn echo(wire: &mut Wire) -> io::Result<bool> {
+    loop {
+        let bytes = wire.take_unread();
+        wire.send(&bytes)?;
+        if !wire.fill()? {
+            return Ok(false);
+        }
+    }
 }
 
 /// Says nothing more until the other side closes.

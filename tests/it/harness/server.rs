@@ -16,9 +16,21 @@ use super::{PATIENCE, eventually};
 /// Stands for the listener's address in arguments and files.
 pub(crate) const LISTEN: &str = "$LISTEN";
 
+const BINARY: &str = env!("CARGO_BIN_EXE_tollgate");
+
 /// The binary with a clean environment, in a directory where a stray file does no harm.
 pub(crate) fn command() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate"));
+    clean(Command::new(BINARY))
+}
+
+/// The same, with at most so many open files.
+fn command_with_files(files: u32) -> Command {
+    let mut command = clean(Command::new("sh"));
+    command.args(["-c", r#"ulimit -n "$0" && exec "$@""#, &files.to_string(), BINARY]);
+    command
+}
+
+fn clean(mut command: Command) -> Command {
     for name in std::env::vars_os().map(|(name, _)| name) {
         let text = name.to_string_lossy();
         if text.starts_with("TOLLGATE_") || text == "RUST_LOG" {
@@ -51,6 +63,12 @@ impl Tollgate {
         Self::start(yaml, &["run", "-c", "$FILE"], &[], true)
     }
 
+    /// The same, with at most so many open files.
+    #[track_caller]
+    pub(crate) fn with_few_files(yaml: &str, files: u32) -> Self {
+        Self::start_with(|| command_with_files(files), yaml, &["run", "-c", "$FILE"], &[], false)
+    }
+
     /// Runs with these arguments and variables; in both, [`LISTEN`] stands for the listener's address.
     #[track_caller]
     pub(crate) fn from_args(args: &[&str], variables: &[(&str, &str)]) -> Self {
@@ -60,10 +78,21 @@ impl Tollgate {
     /// Runs with a file, arguments and variables; `$FILE` stands for the file's path in the arguments.
     #[track_caller]
     pub(crate) fn start(yaml: &str, args: &[&str], variables: &[(&str, &str)], stuck: bool) -> Self {
+        Self::start_with(command, yaml, args, variables, stuck)
+    }
+
+    #[track_caller]
+    fn start_with(
+        command: impl Fn() -> Command,
+        yaml: &str,
+        args: &[&str],
+        variables: &[(&str, &str)],
+        stuck: bool,
+    ) -> Self {
         // A port may be taken between finding it free and listening on it; the third time it is no accident.
         let mut refused = String::new();
         for _ in 0..3 {
-            match Self::try_start(yaml, args, variables, stuck) {
+            match Self::try_start(command(), yaml, args, variables, stuck) {
                 Ok(server) => return server,
                 Err(Finished { code: Some(1), err, .. }) if err.contains("in use") => refused = err,
                 Err(finished) => panic!("tollgate {args:?} ended instead of listening: {finished:?}\n{yaml}"),
@@ -73,8 +102,14 @@ impl Tollgate {
     }
 
     #[track_caller]
-    fn try_start(yaml: &str, args: &[&str], variables: &[(&str, &str)], stuck: bool) -> Result<Self, Finished> {
-        let (mut server, started) = Self::launch(yaml, args, variables, stuck);
+    fn try_start(
+        command: Command,
+        yaml: &str,
+        args: &[&str],
+        variables: &[(&str, &str)],
+        stuck: bool,
+    ) -> Result<Self, Finished> {
+        let (mut server, started) = Self::launch_with(command, yaml, args, variables, stuck);
         let address = server.address;
         let listens = eventually(PATIENCE, || Client::try_connect(address).is_ok() || !server.process.is_running());
         if !server.process.is_running() {
@@ -87,6 +122,17 @@ impl Tollgate {
     /// Starts without waiting for anything.
     #[track_caller]
     pub(crate) fn launch(yaml: &str, args: &[&str], variables: &[(&str, &str)], stuck: bool) -> (Self, String) {
+        Self::launch_with(command(), yaml, args, variables, stuck)
+    }
+
+    #[track_caller]
+    fn launch_with(
+        mut command: Command,
+        yaml: &str,
+        args: &[&str],
+        variables: &[(&str, &str)],
+        stuck: bool,
+    ) -> (Self, String) {
         let address = free_address();
         let dir = TempDir::new().unwrap();
         let file = dir.path().join("tollgate.yaml");
@@ -95,7 +141,6 @@ impl Tollgate {
             text.replace(LISTEN, &address.to_string()).replace("$FILE", file.to_str().unwrap()).replace("$DIR", dir)
         };
         std::fs::write(&file, fill(yaml)).unwrap();
-        let mut command = command();
         command.current_dir(dir.path());
         command.args(args.iter().map(|arg| fill(arg))).envs(variables.iter().map(|(name, value)| (name, fill(value))));
         let started = format!("{command:?}");

@@ -42,9 +42,10 @@ impl Setup {
         self
     }
 
-    /// The file.
+    /// The file. It limits no rates, unless a line of it says what to do with them.
     pub(crate) fn yaml(&self) -> String {
-        format!("listeners: [{{address: {LISTEN}}}]\nupstreams:\n{}{}", self.pools, self.rest)
+        let unlimited = if self.rest.contains("rate_limit:") { "" } else { UNLIMITED };
+        format!("listeners: [{{address: {LISTEN}}}]\nupstreams:\n{}{}{unlimited}", self.pools, self.rest)
     }
 
     /// Runs it and waits until it listens.
@@ -53,6 +54,9 @@ impl Setup {
         Tollgate::from_yaml(&self.yaml())
     }
 }
+
+/// No limits on rates, which by default are low enough for a test to run into.
+pub(crate) const UNLIMITED: &str = "rate_limit: {enabled: false}\n";
 
 /// Checks often and believes each result, so that a test sees a change soon.
 pub(crate) const QUICK_TCP: &str =

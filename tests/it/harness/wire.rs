@@ -90,6 +90,13 @@ impl Wire {
         self.used < self.buffer.len()
     }
 
+    /// The bytes that lie here, which are used by that.
+    pub(crate) fn take_unread(&mut self) -> Vec<u8> {
+        let unread = self.buffer.split_off(self.used);
+        self.used = self.buffer.len();
+        unread
+    }
+
     /// The next line without its CRLF; `None` when the stream ends before its first byte.
     fn line(&mut self) -> io::Result<Option<String>> {
         let mut searched = 0;
