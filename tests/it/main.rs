@@ -15,6 +15,7 @@ mod bodies;
 #[cfg(test)]
 mod check;
 #[cfg(test)]
+mod clients;
 #[cfg(test)]
 mod command_line;
 #[cfg(test)]
@@ -40,6 +41,7 @@ mod health;
 #[cfg(test)]
 mod interim;
 #[cfg(test)]
+mod limits;
 #[cfg(test)]
 mod resilience;
 #[cfg(test)]

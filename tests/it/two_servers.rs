@@ -1,67 +1,16 @@
 //! Two servers in one process do not share anything.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
-use std::thread::JoinHandle;
-
-use tollgate::config::{self, Overrides};
-use tollgate::server::{Server, ServerError, Stop, StopHandle};
-use tollgate::upstream::Pool;
-
 use crate::harness::backend::Backend;
 use crate::harness::client::Client;
+use crate::harness::in_process::InProcess;
+use crate::harness::setup::UNLIMITED;
 use crate::harness::{PATIENCE, eventually};
-
-/// A server of this process, on a thread of its own.
-struct InProcess {
-    address: SocketAddr,
-    pools: Vec<Arc<Pool>>,
-    stop: StopHandle,
-    thread: JoinHandle<Result<(), ServerError>>,
-}
-
-impl InProcess {
-    fn start(backends: &[&Backend], extra: &str) -> Self {
-        let addresses: Vec<_> = backends.iter().map(|backend| format!("{{address: {}}}", backend.address)).collect();
-        let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("tollgate.yaml");
-        let yaml = format!(
-            "listeners: [{{address: 127.0.0.1:1}}]\naccess_log: {{path: {}}}\nupstreams:\n  - name: app\n    \
-             backends: [{}]\n    {extra}\n",
-            directory.path().join("access.log").display(),
-            addresses.join(", "),
-        );
-        std::fs::write(&file, yaml).unwrap();
-        let mut config = config::load(Some(&file), &Overrides::default()).unwrap();
-        // The file cannot ask for any free port; the library can.
-        config.listeners = vec!["127.0.0.1:0".parse().unwrap()];
-        let server = Server::bind(config).unwrap();
-        let (address, pools, stop) = (server.addresses()[0], server.pools().to_vec(), StopHandle::new());
-        let handle = stop.clone();
-        let thread = std::thread::spawn(move || {
-            let _directory = directory;
-            server.run(Stop::Handle(handle), None)
-        });
-        let server = InProcess { address, pools, stop, thread };
-        assert!(eventually(PATIENCE, || Client::try_connect(address).is_ok()), "it does not listen");
-        server
-    }
-
-    fn backend_of_next_answer(&self) -> String {
-        Client::connect(self.address).get("/").unwrap().backend().to_owned()
-    }
-
-    fn stop(self) {
-        self.stop.stop();
-        self.thread.join().unwrap().unwrap();
-    }
-}
 
 #[test]
 fn two_servers_in_one_process_share_nothing() {
     let (mut a, b) = (Backend::scripted("a"), Backend::scripted("b"));
     let checks = "health_check: {interval: 100ms, unhealthy_threshold: 1}";
-    let (first, second) = (InProcess::start(&[&a], checks), InProcess::start(&[&b], checks));
+    let (first, second) = (InProcess::start(&[&a], checks, UNLIMITED), InProcess::start(&[&b], checks, UNLIMITED));
     for _ in 0..10 {
         assert_eq!((first.backend_of_next_answer().as_str(), second.backend_of_next_answer().as_str()), ("a", "b"));
     }
@@ -82,7 +31,7 @@ fn two_servers_in_one_process_share_nothing() {
 fn every_counter_is_zero_after_a_storm_of_aborts_errors_and_retries() {
     let mut backends = [Backend::scripted("a"), Backend::scripted("b")];
     let extra = "balance: least_connections\n    retries: 1\n    read_timeout: 300ms\n    health_check: {type: none}";
-    let server = InProcess::start(&[&backends[0], &backends[1]], extra);
+    let server = InProcess::start(&[&backends[0], &backends[1]], extra, UNLIMITED);
     std::thread::scope(|scope| {
         for number in 0..16 {
             let address = server.address;

@@ -1,0 +1,67 @@
+//! Servers of the test's own process, for what cannot be configured from outside.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use arc_swap::ArcSwap;
+use tollgate::client::Directory;
+use tollgate::config::{self, Overrides};
+use tollgate::server::{Server, ServerError, Stop, StopHandle};
+use tollgate::upstream::Pool;
+
+use super::backend::Backend;
+use super::client::Client;
+use super::{PATIENCE, eventually};
+
+/// A server of this process, on a thread of its own.
+pub(crate) struct InProcess {
+    pub(crate) address: SocketAddr,
+    pub(crate) pools: Vec<Arc<Pool>>,
+    /// Where it looks clients up.
+    pub(crate) directory: Arc<ArcSwap<Directory>>,
+    stop: StopHandle,
+    thread: JoinHandle<Result<(), ServerError>>,
+}
+
+impl InProcess {
+    /// Runs in front of `backends`; `extra` is the pool's further lines, `limit` a line of the file's top.
+    #[track_caller]
+    pub(crate) fn start(backends: &[&Backend], extra: &str, limit: &str) -> Self {
+        let addresses: Vec<_> = backends.iter().map(|backend| format!("{{address: {}}}", backend.address)).collect();
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("tollgate.yaml");
+        let yaml = format!(
+            "listeners: [{{address: 127.0.0.1:1}}]\naccess_log: {{path: {}}}\nupstreams:\n  - name: app\n    \
+             backends: [{}]\n    {extra}\n{limit}\n",
+            directory.path().join("access.log").display(),
+            addresses.join(", "),
+        );
+        std::fs::write(&file, yaml).unwrap();
+        let mut config = config::load(Some(&file), &Overrides::default()).unwrap();
+        // The file cannot ask for any free port; the library can.
+        config.listeners = vec!["127.0.0.1:0".parse().unwrap()];
+        let server = Server::bind(config).unwrap();
+        let clients = server.directory();
+        let (address, pools, stop) = (server.addresses()[0], server.pools().to_vec(), StopHandle::new());
+        let handle = stop.clone();
+        let thread = std::thread::spawn(move || {
+            let _directory = directory;
+            server.run(Stop::Handle(handle), None)
+        });
+        let server = InProcess { address, pools, directory: clients, stop, thread };
+        assert!(eventually(PATIENCE, || Client::try_connect(address).is_ok()), "it does not listen");
+        server
+    }
+
+    /// The name of the backend that answers the next request.
+    pub(crate) fn backend_of_next_answer(&self) -> String {
+        Client::connect(self.address).get("/").unwrap().backend().to_owned()
+    }
+
+    /// Stops it and waits for it.
+    pub(crate) fn stop(self) {
+        self.stop.stop();
+        self.thread.join().unwrap().unwrap();
+    }
+}
