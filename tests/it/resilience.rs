@@ -10,7 +10,7 @@ use crate::harness::server::Tollgate;
 use crate::harness::setup::Setup;
 use crate::harness::{PATIENCE, eventually, now};
 
-const INTERVAL: Duration = Duration::from_millis(500);
+const INTERVAL: Duration = Duration::from_secs(1);
 
 /// What the clients have seen.
 #[derive(Default)]
@@ -40,7 +40,7 @@ fn load(server: &Tollgate, stop: &AtomicBool, seen: &Mutex<Seen>) {
 #[test]
 fn a_backend_killed_under_load_costs_no_request_and_takes_its_share_when_it_is_back() {
     let mut backends = three_echoes();
-    let server = Setup::app(&backends, "health_check: {type: tcp, interval: 500ms, timeout: 500ms}").start();
+    let server = Setup::app(&backends, "health_check: {type: tcp, interval: 1s, timeout: 1s}").start();
     let (stop, seen) = (AtomicBool::new(false), Mutex::new(Seen::default()));
     let answers = || seen.lock().unwrap().answers.len();
     let from_b = |since: Instant| {
