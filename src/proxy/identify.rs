@@ -5,8 +5,8 @@
 //! 3. Else anonymous.
 //!
 //! A key that no client has opens no bucket of its own, or every new key would be a new bucket: its caller goes by address,
-//! and may be refused, as configured. That costs a token too, or keys could be guessed without end. Two different keys in one request are refused, because whoever sends them wants one
-//! part of the way to see the one and another part the other.
+//! and may be refused, as configured. That costs a token too, or keys could be guessed without end. Two different keys in one
+//! request are refused, because whoever sends them wants one part of the way to see the one and another part the other.
 //!
 //! The address is the connection's own. Only when that is a trusted proxy's is `X-Forwarded-For` looked at, from the right,
 //! which is the end that our proxies write: past trusted addresses to the first that is not. Something that is no address

@@ -1,7 +1,7 @@
 //! What a background service does with the map: drop what is full, save what has changed, read back what was saved.
 //!
-//! One call is for one stripe, and lets its lock go after every 512 slots, 15 µs at the most. Nothing
-//! here credits a bucket or changes what it would answer, so it may run as often or as rarely as anybody likes.
+//! One call is for one stripe, and lets its lock go after every 512 slots; `docs/benchmarks.md` says how long that takes.
+//! Nothing here credits a bucket or changes what it would answer, so it may run as often or as rarely as anybody likes.
 //!
 //! What was saved is a bucket as it was last written, with the quota it was written under. Its instant is in the limiter's
 //! time: save it as it is when the epoch is the same after a restart (the Unix epoch), else move it. The time between
