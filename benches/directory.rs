@@ -38,7 +38,15 @@ fn directory() -> Directory {
             _ => (None, network(v6(number), 64)),
         };
         let id = ClientId::parse(&format!("client{number}")).expect("a valid name");
-        Arc::new(Client { number: number.into(), id, quota, mode: Mode::Limit, addresses, api_key })
+        Arc::new(Client {
+            number: number.into(),
+            id,
+            quota,
+            mode: Mode::Limit,
+            addresses,
+            api_key,
+            usage: Arc::default(),
+        })
     }))
     .expect("no two have the same credential")
 }

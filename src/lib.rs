@@ -10,12 +10,15 @@
 //! | 0 | [`limit`] | token buckets, one for each caller |
 //! | 0 | [`route`] | host and path to pool name |
 //! | 1 | [`upstream`] | pools of backends, their health, and the selectors that choose among them |
+//! | 2 | [`store`] | clients and their history, saved buckets: in a SQLite file, or in memory |
 //! | 3 | [`proxy`] | the way of one request through Pingora's hooks, and every answer of our own |
-//! | 3 | [`telemetry`] | the access log and the event log |
+//! | 3 | [`telemetry`] | the access log, the event log, the metrics, the latest refusals |
+//! | 4 | [`admin`] | the admin API: its server, its handlers, what goes over the wire |
 //! | 5 | [`config`] | what the file says, checked into what the server is built from |
 //! | 5 | [`server`] | building everything, services and their order, signals, drain |
 //! | 6 | [`cli`] | arguments and exit codes |
 
+pub mod admin;
 pub mod cli;
 pub mod client;
 pub mod clock;
@@ -24,5 +27,6 @@ pub mod limit;
 pub mod proxy;
 pub mod route;
 pub mod server;
+pub mod store;
 pub mod telemetry;
 pub mod upstream;

@@ -1,5 +1,6 @@
 //! Finding a client by its key or its address.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -75,6 +76,28 @@ impl Directory {
         Some(&self.clients[self.by_address.get(address)?.get() as usize - 1])
     }
 
+    /// The directory after `changes`: of each client what it was, and what it is. A client that stays keeps its usage.
+    #[must_use]
+    pub fn with(&self, changes: impl IntoIterator<Item = (Option<Client>, Option<Client>)>) -> Self {
+        let mut clients: HashMap<u64, Arc<Client>> =
+            self.clients.iter().map(|client| (client.number, Arc::clone(client))).collect();
+        for (before, after) in changes {
+            let old = before.and_then(|before| clients.remove(&before.number));
+            if let Some(mut after) = after {
+                if let Some(old) = old {
+                    after.usage = Arc::clone(&old.usage);
+                }
+                clients.insert(after.number, Arc::new(after));
+            }
+        }
+        Directory::new(clients.into_values()).unwrap_or_default()
+    }
+
+    /// The client as it is known here: found by the credentials of `client`, and of the same number.
+    pub fn get(&self, client: &Client) -> Option<&Arc<Client>> {
+        self.clients.iter().find(|known| known.number == client.number)
+    }
+
     /// How many clients there are.
     pub fn len(&self) -> usize {
         self.clients.len()
@@ -99,6 +122,7 @@ mod tests {
             mode: Mode::Limit,
             addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
             api_key: key.map(|key| KeyDigest::of(key.as_bytes())),
+            usage: Arc::default(),
         })
     }
 

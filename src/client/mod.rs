@@ -7,6 +7,7 @@ mod digest;
 mod directory;
 mod prefix;
 mod quota;
+mod usage;
 
 use std::fmt;
 use std::net::IpAddr;
@@ -19,6 +20,7 @@ pub use directory::{Conflict, Directory};
 pub use prefix::PrefixMap;
 pub(crate) use quota::MAX_CAPACITY;
 pub use quota::{Quota, QuotaError, Rate};
+pub use usage::Usage;
 
 /// The name of a client: 1 to 128 characters of `A-Za-z0-9._:@/-`.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -73,7 +75,7 @@ pub enum Mode {
 }
 
 /// One client.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Client {
     /// Never changes and is never given away again; its bucket is found by it.
     pub number: u64,
@@ -87,6 +89,8 @@ pub struct Client {
     pub addresses: Vec<IpNet>,
     /// The API key that it is known by.
     pub api_key: Option<KeyDigest>,
+    /// What it has done; shared by all versions of the client.
+    pub usage: Arc<Usage>,
 }
 
 impl Client {
@@ -95,12 +99,17 @@ impl Client {
     #[must_use]
     pub fn with_credential(mut self) -> Self {
         if self.addresses.is_empty() && self.api_key.is_none() {
-            match network(self.id.as_str()) {
-                Some(network) => self.addresses.push(network),
-                None => self.api_key = Some(KeyDigest::of(self.id.as_str().as_bytes())),
-            }
+            (self.api_key, self.addresses) = credential(&self.id);
         }
         self
+    }
+}
+
+/// The credential that a name is: an address or a network, or else an API key.
+pub fn credential(id: &ClientId) -> (Option<KeyDigest>, Vec<IpNet>) {
+    match network(id.as_str()) {
+        Some(network) => (None, vec![network]),
+        None => (Some(KeyDigest::of(id.as_str().as_bytes())), Vec::new()),
     }
 }
 
@@ -138,7 +147,8 @@ mod tests {
     fn without_a_credential_the_name_is_one() {
         let client = |name: &str, addresses: Vec<IpNet>| {
             let (id, quota) = (ClientId::parse(name).unwrap(), Quota::new(1, 1.0).unwrap());
-            Client { number: 1, id, quota, mode: Mode::Limit, addresses, api_key: None }.with_credential()
+            Client { number: 1, id, quota, mode: Mode::Limit, addresses, api_key: None, usage: Arc::default() }
+                .with_credential()
         };
         let known = |name: &str| (client(name, vec![]).addresses, client(name, vec![]).api_key);
         assert_eq!(known("user1"), (vec![], Some(KeyDigest::of(b"user1"))));

@@ -5,6 +5,7 @@
 //! happens seldom, in words, with repeats summed up so that a burst of failures stays readable.
 
 mod access_log;
+pub mod decisions;
 mod drops;
 pub mod events;
 mod output;
@@ -16,6 +17,7 @@ mod timestamp;
 mod writer;
 
 pub use access_log::AccessLog;
+pub use decisions::{Decisions, Refused};
 pub use events::EventLog;
 pub use record::AccessRecord;
 pub use settings::{AccessLogFormat, AccessLogSettings, AccessLogTarget};

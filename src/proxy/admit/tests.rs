@@ -25,7 +25,7 @@ impl World {
         let client = |number, name: &str, mode| {
             let (id, quota) = (ClientId::parse(name).unwrap(), Quota::new(5, 1.0).unwrap());
             let api_key = Some(KeyDigest::of(name.as_bytes()));
-            Arc::new(Client { number, id, quota, mode, addresses: Vec::new(), api_key })
+            Arc::new(Client { number, id, quota, mode, addresses: Vec::new(), api_key, usage: Arc::default() })
         };
         let clients =
             [client(1, "limited", Mode::Limit), client(2, "free", Mode::Unlimited), client(3, "banned", Mode::Blocked)];

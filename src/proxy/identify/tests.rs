@@ -11,6 +11,7 @@ fn client(number: u64, name: &str, key: Option<&str>, addresses: &[&str]) -> Arc
         mode: Mode::Limit,
         addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
         api_key: key.map(|key| KeyDigest::of(key.as_bytes())),
+        usage: Arc::default(),
     })
 }
 

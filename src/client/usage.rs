@@ -1,0 +1,65 @@
+//! What a client has done since the process started.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Counts a client's requests. Shared by all versions of the client, so that an edit does not start anew.
+///
+/// Numbers are counted apart from each other: a reader may see one request counted and the other's moment not yet.
+#[derive(Debug, Default)]
+pub struct Usage {
+    allowed: AtomicU64,
+    limited: AtomicU64,
+    last_seen: AtomicU64,
+}
+
+impl Usage {
+    /// Counts a request that was let in, at `now` (nanoseconds since the Unix epoch).
+    pub fn count_allowed(&self, now: u64) {
+        self.allowed.fetch_add(1, Ordering::Relaxed);
+        self.count_seen(now);
+    }
+
+    /// Counts a request that its bucket refused.
+    pub fn count_limited(&self, now: u64) {
+        self.limited.fetch_add(1, Ordering::Relaxed);
+        self.count_seen(now);
+    }
+
+    /// Notes a request that was refused for another reason.
+    pub fn count_seen(&self, now: u64) {
+        // Within the same millisecond nothing that is shown changes, and a hot client's line stays where it is.
+        if now.saturating_sub(self.last_seen.load(Ordering::Relaxed)) >= 1_000_000 {
+            self.last_seen.store(now, Ordering::Relaxed);
+        }
+    }
+
+    /// The requests that were let in.
+    pub fn allowed(&self) -> u64 {
+        self.allowed.load(Ordering::Relaxed)
+    }
+
+    /// The requests that its bucket refused.
+    pub fn limited(&self) -> u64 {
+        self.limited.load(Ordering::Relaxed)
+    }
+
+    /// When the last request came, in nanoseconds since the Unix epoch; none came before the first one.
+    pub fn last_seen(&self) -> Option<u64> {
+        Some(self.last_seen.load(Ordering::Relaxed)).filter(|nanos| *nanos > 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_counts_and_remembers_the_latest() {
+        let usage = Usage::default();
+        assert_eq!((usage.allowed(), usage.limited(), usage.last_seen()), (0, 0, None));
+        usage.count_allowed(5_000_000);
+        usage.count_limited(7_000_000);
+        usage.count_seen(6_000_000);
+        assert_eq!((usage.allowed(), usage.limited(), usage.last_seen()), (1, 1, Some(7_000_000)));
+    }
+}

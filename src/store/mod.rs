@@ -1,0 +1,122 @@
+//! What is kept: clients with their history, and the buckets that are not full.
+//!
+//! Two seams, each with two implementations: [`ClientRepository`] and [`BucketStore`], in [`sqlite`] (a file that survives) and
+//! in [`memory`] (nothing does). One contract test runs over both.
+//!
+//! No request ever waits for this: the proxy looks clients up in the [`Directory`](crate::client::Directory), which a
+//! [`Follower`] keeps up to date, and buckets are saved behind its back.
+
+pub mod memory;
+mod record;
+pub mod sqlite;
+mod write;
+
+use std::time::SystemTime;
+
+use crate::client::ClientId;
+use crate::limit::striped::Saved;
+use crate::limit::{Key, Nanos};
+
+pub use record::{Action, Entry, Page, PageQuery, Profile, Record};
+pub use write::{Batch, BatchItem, Change, Committed, Difference, Edit, Refusal, Reply, WriteError};
+
+/// Why the store could not do what it was asked to. It says what happened, to which file, in words for people.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct StoreError(pub String);
+
+/// Is told of every change to a client that is on disk, in the order of the changes, before whoever made it is answered; of
+/// changes that another process made too. Runs on the writer's thread: it must not block, and must not call the repository.
+pub type Follower = Box<dyn FnMut(&[Committed]) + Send>;
+
+/// The clients, durably.
+///
+/// Contract: a write is answered after it is on disk and the follower has seen it. Writes take effect one after the other;
+/// one that is refused changes nothing. Reads block the calling thread and see every write that was answered before.
+/// Ids, API keys (by digest) and networks belong to one client each. A number is never given away twice.
+pub trait ClientRepository: Send + Sync {
+    /// Changes one client.
+    fn change(&self, change: Change) -> Reply<Committed>;
+
+    /// Changes many clients, all or none.
+    fn apply(&self, batch: Batch) -> Reply<Difference>;
+
+    /// The client with this name.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn get(&self, id: &ClientId) -> Result<Option<Record>, StoreError>;
+
+    /// Some clients, in the order of their names (by bytes).
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn page(&self, query: &PageQuery) -> Result<Page, StoreError>;
+
+    /// The changes of the client with this name, the latest first; those of a deleted one too. At most the
+    /// [`HISTORY`] latest are kept.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn history(&self, id: &ClientId) -> Result<Vec<Entry>, StoreError>;
+
+    /// Gives `each` every client of one moment, in the order of their names, until it returns false.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn for_each(&self, each: &mut dyn FnMut(Record) -> bool) -> Result<(), StoreError>;
+
+    /// Calls `follower` with every change from now on.
+    fn follow(&self, follower: Follower);
+}
+
+/// How many changes of one client are kept.
+pub const HISTORY: usize = 100;
+
+/// The buckets that are not full, durably.
+pub trait BucketStore: Send + Sync {
+    /// Writes `snapshot`, all or nothing. Survives the end of the process, however it ends; not the loss of power.
+    fn save(&self, snapshot: Snapshot) -> Reply<()>;
+
+    /// Gives `each` every saved bucket; the moment of the last save, or none when there never was one.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn load(&self, each: &mut dyn FnMut(Saved)) -> Result<Option<Moment>, StoreError>;
+}
+
+/// What changed among the buckets since the last snapshot.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// Those that were written.
+    pub changed: Vec<Saved>,
+    /// Those that are full and were dropped. A key may stand in both; then it is there if it is in `changed`.
+    pub dropped: Vec<Key>,
+    /// When this was.
+    pub at: Moment,
+}
+
+/// One moment on two clocks: the limiter's, in which buckets are kept, and the wall's, which goes on while no process runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// The limiter's time.
+    pub timeline: Nanos,
+    /// The wall clock, in nanoseconds since the Unix epoch.
+    pub wall: Nanos,
+}
+
+impl Moment {
+    /// The limiter's time now for what happened at `then` before this moment's process ended, when the present is `now`.
+    /// The time at rest is what the wall clock says, and nothing when that stepped back.
+    pub fn carry(self, then: Nanos, now: Moment) -> Nanos {
+        let rest = now.wall.saturating_sub(self.wall);
+        let age = self.timeline.saturating_sub(then);
+        now.timeline.saturating_sub(rest).saturating_sub(age)
+    }
+}
+
+/// The microseconds since the Unix epoch at `time`; 0 for what was before.
+pub(crate) fn micros(time: SystemTime) -> i64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,186 @@
+//! What is asked of the repository, and what it answers.
+
+use std::fmt;
+use std::time::SystemTime;
+
+use ipnet::IpNet;
+use tokio::sync::oneshot;
+
+use super::{Action, Profile, Record, StoreError};
+use crate::client::{ClientId, KeyDigest};
+
+/// What becomes of a client, given what it is: its new profile, or none to delete it. Equal to the present profile, it changes nothing, and
+/// nothing is recorded. Runs within the write, so that nothing comes in between.
+pub type Edit = Box<dyn FnOnce(Option<&Record>) -> Result<Option<Profile>, Refusal> + Send>;
+
+/// A change of one client.
+pub struct Change {
+    /// Its name.
+    pub id: ClientId,
+    /// By whom, for the history.
+    pub by: String,
+    /// When, for the history and the record.
+    pub at: SystemTime,
+    /// Whether this goes back to an earlier version; for the history.
+    pub rollback: bool,
+    /// What becomes of it.
+    pub edit: Edit,
+}
+
+impl fmt::Debug for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Change").field("id", &self.id).field("by", &self.by).finish_non_exhaustive()
+    }
+}
+
+/// Changes of many clients in one transaction.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// What they become, each name once.
+    pub items: Vec<BatchItem>,
+    /// Whether clients that are not among the items are deleted.
+    pub prune: bool,
+    /// Whether to find out and change nothing.
+    pub dry_run: bool,
+    /// By whom, for the history.
+    pub by: String,
+    /// When, for the history and the records.
+    pub at: SystemTime,
+}
+
+/// What one client becomes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BatchItem {
+    /// Its name.
+    pub id: ClientId,
+    /// What it becomes.
+    pub profile: Profile,
+    /// Whether it keeps the API key it has, if it has one, in place of the profile's.
+    pub keep_api_key: bool,
+}
+
+/// One change, as it is on disk.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Committed {
+    /// What the client was; none when it was made.
+    pub before: Option<Record>,
+    /// What it is; none when it was deleted. Equal to `before` when nothing changed.
+    pub after: Option<Record>,
+    /// What was done; none when nothing changed.
+    pub action: Option<Action>,
+}
+
+/// What a batch changes.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Difference {
+    /// The changes, in the order of the names; what stays as it is, is not among them.
+    pub changes: Vec<Committed>,
+    /// How many of the items stay as they are.
+    pub unchanged: u64,
+}
+
+/// Why the repository does not carry out a write.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// There is a client with this name already.
+    #[error("client {0} exists already")]
+    Exists(ClientId),
+    /// There is no client with this name.
+    #[error("there is no client {0}")]
+    Missing(ClientId),
+    /// The client has another version than the writer has seen.
+    #[error("client {id} has version {version} by now")]
+    Version {
+        /// Its name.
+        id: ClientId,
+        /// The version it has.
+        version: u64,
+    },
+    /// The history has no such version.
+    #[error("client {id} has no version {version} in its history")]
+    NoSuchVersion {
+        /// Its name.
+        id: ClientId,
+        /// The version that was asked for.
+        version: u64,
+    },
+    /// Another client has the API key. `id` is who wants it.
+    #[error("the API key of {id} is that of client {other}")]
+    KeyTaken {
+        /// Who wants it.
+        id: ClientId,
+        /// Who has it.
+        other: ClientId,
+    },
+    /// Another client has the address or network. `id` is who wants it.
+    #[error("the address {network} of {id} is that of client {other}")]
+    AddressTaken {
+        /// Who wants it.
+        id: ClientId,
+        /// Who has it.
+        other: ClientId,
+        /// The address or network.
+        network: IpNet,
+    },
+}
+
+/// Why a write did not take place.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WriteError {
+    /// It must not.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The store cannot. Nothing was changed.
+    #[error(transparent)]
+    Unavailable(#[from] StoreError),
+}
+
+/// The answer to a write, to be waited for.
+#[derive(Debug)]
+pub struct Reply<T>(oneshot::Receiver<Result<T, WriteError>>);
+
+impl<T> Reply<T> {
+    /// An answer and where it is given.
+    pub fn new() -> (oneshot::Sender<Result<T, WriteError>>, Self) {
+        let (sender, receiver) = oneshot::channel();
+        (sender, Reply(receiver))
+    }
+
+    /// An answer that is there already.
+    pub fn ready(answer: Result<T, WriteError>) -> Self {
+        let (sender, reply) = Self::new();
+        let _ = sender.send(answer);
+        reply
+    }
+
+    /// Waits for it.
+    ///
+    /// # Errors
+    /// Why the write did not take place. When the writer ended before it answered, whether it did is not known.
+    pub async fn wait(self) -> Result<T, WriteError> {
+        self.0.await.unwrap_or_else(|_| Err(ended()))
+    }
+
+    /// Waits for it, blocking the thread. Not for use inside a runtime.
+    ///
+    /// # Errors
+    /// As [`wait`](Reply::wait).
+    pub fn wait_blocking(self) -> Result<T, WriteError> {
+        self.0.blocking_recv().unwrap_or_else(|_| Err(ended()))
+    }
+}
+
+fn ended() -> WriteError {
+    WriteError::Unavailable(StoreError(
+        "the store's writer has ended; whether the change was kept is not known".to_owned(),
+    ))
+}
+
+/// The credentials that a client with this name and profile has in the directory.
+pub(crate) fn credentials(id: &ClientId, profile: &Profile) -> (Option<KeyDigest>, Vec<IpNet>) {
+    use crate::client::credential;
+    if profile.api_key.is_none() && profile.addresses.is_empty() {
+        return credential(id);
+    }
+    (profile.api_key, profile.addresses.clone())
+}
