@@ -7,7 +7,8 @@ use clap::{Args as ClapArgs, Parser, Subcommand};
 use clap_complete::Shell;
 
 use super::Failure;
-use crate::config::{BackendOverride, InvalidValue, Overrides, parse_listen};
+use crate::admin::Token;
+use crate::config::{BackendOverride, InvalidValue, Overrides, parse_database, parse_listen, parse_token};
 use crate::upstream::Balance;
 
 /// An HTTP edge proxy that balances load over health-checked backends.
@@ -74,6 +75,12 @@ pub(super) struct RunArgs {
     /// The balancing rule of every pool: round_robin, random or least_connections [env: TOLLGATE_BALANCE]
     #[arg(long, value_name = "NAME")]
     pub(super) balance: Option<Balance>,
+    /// Where the admin API listens [default: 127.0.0.1:9901] [env: TOLLGATE_ADMIN]
+    #[arg(long, value_name = "ADDR", value_parser = parse_listen)]
+    pub(super) admin: Option<SocketAddr>,
+    /// The SQLite file of clients and buckets [default: data/tollgate.db] [env: TOLLGATE_DATABASE]
+    #[arg(long, value_name = "PATH", value_parser = parse_database)]
+    pub(super) database: Option<PathBuf>,
 }
 
 impl RunArgs {
@@ -84,8 +91,14 @@ impl RunArgs {
     /// Names the variable and what it must be.
     pub(super) fn overrides(&self, variable: impl Fn(&str) -> Option<String>) -> Result<Overrides, Failure> {
         let variable = |name: &str| variable(name).filter(|text| !text.trim().is_empty());
-        let mut overrides =
-            Overrides { listen: self.listen.clone(), backends: self.backend.clone(), balance: self.balance };
+        let mut overrides = Overrides {
+            listen: self.listen.clone(),
+            backends: self.backend.clone(),
+            balance: self.balance,
+            admin: self.admin,
+            admin_token: admin_token(&variable)?,
+            database: self.database.clone(),
+        };
         if overrides.listen.is_empty() {
             overrides.listen = list("TOLLGATE_LISTEN", variable("TOLLGATE_LISTEN"), parse_listen)?;
         }
@@ -95,8 +108,32 @@ impl RunArgs {
         if overrides.balance.is_none() {
             overrides.balance = list("TOLLGATE_BALANCE", variable("TOLLGATE_BALANCE"), str::parse)?.pop();
         }
+        if overrides.admin.is_none() {
+            overrides.admin = one("TOLLGATE_ADMIN", &variable, parse_listen)?;
+        }
+        if overrides.database.is_none() {
+            overrides.database = one("TOLLGATE_DATABASE", &variable, parse_database)?;
+        }
         Ok(overrides)
     }
+}
+
+/// The admin API's token in the environment.
+///
+/// # Errors
+/// When it is no token. The message does not show it.
+pub(super) fn admin_token(variable: impl Fn(&str) -> Option<String>) -> Result<Option<Token>, Failure> {
+    one("TOLLGATE_ADMIN_TOKEN", variable, parse_token)
+}
+
+/// The value of a variable; an empty one is none.
+pub(super) fn one<T>(
+    name: &str,
+    variable: impl Fn(&str) -> Option<String>,
+    parse: impl Fn(&str) -> Result<T, InvalidValue>,
+) -> Result<Option<T>, Failure> {
+    let text = variable(name).filter(|text| !text.trim().is_empty());
+    text.map(|text| parse(text.trim()).map_err(|error| Failure::Usage(format!("{name}: {error}")))).transpose()
 }
 
 /// The values of a variable, which commas separate.

@@ -26,7 +26,7 @@ pub(super) fn run() -> Result<(), Failure> {
         .iter()
         .map(|echo| BackendOverride { address: BackendAddress::Socket(echo.address()), weight: NonZeroU32::MIN })
         .collect();
-    let mut config = config::load(None, &Overrides { listen: vec![LISTEN], backends, balance: None })?;
+    let mut config = config::load(None, &Overrides { listen: vec![LISTEN], backends, ..Overrides::default() })?;
     // High enough for `ab` with a thousand connections, and there to be seen in the headers.
     config.rate_limit.quota = Quota::new(100_000, 10_000.0).expect("both are within bounds");
     // The screen is for the commands to try.
