@@ -96,7 +96,7 @@ impl RunArgs {
             backends: self.backend.clone(),
             balance: self.balance,
             admin: self.admin,
-            admin_token: admin_token(&variable)?,
+            admin_token: admin_token(variable("TOLLGATE_ADMIN_TOKEN"))?,
             database: self.database.clone(),
         };
         if overrides.listen.is_empty() {
@@ -109,10 +109,10 @@ impl RunArgs {
             overrides.balance = list("TOLLGATE_BALANCE", variable("TOLLGATE_BALANCE"), str::parse)?.pop();
         }
         if overrides.admin.is_none() {
-            overrides.admin = one("TOLLGATE_ADMIN", &variable, parse_listen)?;
+            overrides.admin = one("TOLLGATE_ADMIN", variable("TOLLGATE_ADMIN"), parse_listen)?;
         }
         if overrides.database.is_none() {
-            overrides.database = one("TOLLGATE_DATABASE", &variable, parse_database)?;
+            overrides.database = one("TOLLGATE_DATABASE", variable("TOLLGATE_DATABASE"), parse_database)?;
         }
         Ok(overrides)
     }
@@ -122,17 +122,17 @@ impl RunArgs {
 ///
 /// # Errors
 /// When it is no token. The message does not show it.
-pub(super) fn admin_token(variable: impl Fn(&str) -> Option<String>) -> Result<Option<Token>, Failure> {
-    one("TOLLGATE_ADMIN_TOKEN", variable, parse_token)
+pub(super) fn admin_token(text: Option<String>) -> Result<Option<Token>, Failure> {
+    one("TOLLGATE_ADMIN_TOKEN", text, parse_token)
 }
 
 /// The value of a variable; an empty one is none.
 pub(super) fn one<T>(
     name: &str,
-    variable: impl Fn(&str) -> Option<String>,
+    text: Option<String>,
     parse: impl Fn(&str) -> Result<T, InvalidValue>,
 ) -> Result<Option<T>, Failure> {
-    let text = variable(name).filter(|text| !text.trim().is_empty());
+    let text = text.filter(|text| !text.trim().is_empty());
     text.map(|text| parse(text.trim()).map_err(|error| Failure::Usage(format!("{name}: {error}")))).transpose()
 }
 
@@ -174,24 +174,46 @@ mod tests {
         let variables = |name: &str| match name {
             "TOLLGATE_LISTEN" => Some("127.0.0.1:1, 127.0.0.1:2".to_owned()),
             "TOLLGATE_BACKENDS" => Some(" ".to_owned()),
-            _ => Some("random".to_owned()),
+            "TOLLGATE_BALANCE" => Some("random".to_owned()),
+            "TOLLGATE_ADMIN" => Some("127.0.0.1:4".to_owned()),
+            "TOLLGATE_ADMIN_TOKEN" => Some(" 0123456789abcdef\n".to_owned()),
+            "TOLLGATE_DATABASE" => Some("variable.db".to_owned()),
+            name => panic!("{name} is asked for"),
         };
         let overrides = bare.overrides(variables).unwrap();
         assert_eq!(
             (overrides.listen.len(), overrides.backends.len(), overrides.balance),
             (2, 0, Some(Balance::Random))
         );
-        let flags = Args::try_parse_from(["tollgate", "--listen", "127.0.0.1:3", "--balance", "round_robin"]).unwrap();
+        assert_eq!(
+            (overrides.admin, overrides.database),
+            (Some(([127, 0, 0, 1], 4).into()), Some("variable.db".into()))
+        );
+        assert_eq!(overrides.admin_token.map(|token| token.secret).as_deref(), Some("0123456789abcdef"));
+        let flags = ["--listen", "127.0.0.1:3", "--balance", "round_robin", "--admin", "[::1]:5", "--database", "1"];
+        let flags = Args::try_parse_from(["tollgate"].into_iter().chain(flags)).unwrap();
         let overrides = flags.run.overrides(variables).unwrap();
         assert_eq!((overrides.listen[0].port(), overrides.balance), (3, Some(Balance::RoundRobin)));
+        assert_eq!((overrides.admin.unwrap().port(), overrides.database), (5, Some("1".into())));
         let wrong = bare.overrides(|name| (name == "TOLLGATE_BALANCE").then(|| "fastest".to_owned()));
         assert!(wrong.unwrap_err().to_string().starts_with("TOLLGATE_BALANCE: must be round_robin"));
+        let wrong = bare.overrides(|name| (name == "TOLLGATE_ADMIN_TOKEN").then(|| "hunter2".to_owned()));
+        let wrong = wrong.unwrap_err().to_string();
+        assert!(wrong.starts_with("TOLLGATE_ADMIN_TOKEN: a token must be") && !wrong.contains("hunter2"), "{wrong}");
     }
 
     #[test]
     fn what_belongs_to_nothing_is_refused() {
-        for line in ["run --listen nowhere", "run --backend a=0", "run --balance fastest", "--upgrade", "serve", "echo"]
-        {
+        for line in [
+            "run --listen nowhere",
+            "run --backend a=0",
+            "run --balance fastest",
+            "--upgrade",
+            "serve",
+            "echo",
+            "run --admin here:1",
+            "run --database d/",
+        ] {
             assert!(Args::try_parse_from(["tollgate"].into_iter().chain(line.split(' '))).is_err(), "{line}");
         }
     }

@@ -93,7 +93,8 @@ fn echo(listen: std::net::SocketAddr, name: Option<String>) -> Result<(), Failur
 
 fn check(conf: &Path) -> Result<ExitCode, Failure> {
     // The token decides whether the admin API may listen where the file says.
-    let overrides = Overrides { admin_token: admin_token(|name| std::env::var(name).ok())?, ..Overrides::default() };
+    let overrides =
+        Overrides { admin_token: admin_token(std::env::var("TOLLGATE_ADMIN_TOKEN").ok())?, ..Overrides::default() };
     Ok(match config::load(Some(conf), &overrides) {
         Ok(config) => print_verdict(Some(conf), &config),
         Err(problems) => {

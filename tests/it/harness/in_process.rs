@@ -25,14 +25,14 @@ pub(crate) struct InProcess {
 }
 
 impl InProcess {
-    /// Runs in front of `backends`; `extra` is the pool's further lines, `limit` a line of the file's top.
+    /// Runs, without an admin API and with nothing kept, in front of `backends`; `extra` is the pool's further lines, `limit` a line of the file's top.
     #[track_caller]
     pub(crate) fn start(backends: &[&Backend], extra: &str, limit: &str) -> Self {
         let addresses: Vec<_> = backends.iter().map(|backend| format!("{{address: {}}}", backend.address)).collect();
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("tollgate.yaml");
         let yaml = format!(
-            "listeners: [{{address: 127.0.0.1:1}}]\naccess_log: {{path: {}}}\nupstreams:\n  - name: app\n    \
+            "listeners: [{{address: 127.0.0.1:1}}]\nadmin: {{address: null}}\ndatabase: null\naccess_log: {{path: {}}}\nupstreams:\n  - name: app\n    \
              backends: [{}]\n    {extra}\n{limit}\n",
             directory.path().join("access.log").display(),
             addresses.join(", "),
