@@ -151,7 +151,7 @@ impl Api {
             format!("cannot connect to {address}: {reason}; is tollgate running with its admin API there? (--admin)")
         };
         Failure::Api(match error {
-            ureq::Error::Io(error) if is_connecting(&error) => nobody(&error),
+            ureq::Error::Io(error) if !is_of_a_connection(&error) => nobody(&error),
             ureq::Error::Timeout(Timeout::Connect | Timeout::Resolve) => nobody(&"no answer within 2 s"),
             ureq::Error::HostNotFound => nobody(&"no such host"),
             ureq::Error::ConnectionFailed => nobody(&"the connection failed"),
@@ -162,9 +162,11 @@ impl Api {
     }
 }
 
-fn is_connecting(error: &io::Error) -> bool {
-    use io::ErrorKind::{AddrNotAvailable, ConnectionRefused, HostUnreachable, NetworkUnreachable};
-    matches!(error.kind(), ConnectionRefused | HostUnreachable | NetworkUnreachable | AddrNotAvailable)
+/// Whether the error is one that only a connection that stands can have; names that cannot be looked up have no kind of
+/// their own.
+fn is_of_a_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
 }
 
 /// One agent a call, since each has a patience of its own; connections are local and cheap.
