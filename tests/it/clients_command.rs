@@ -232,15 +232,11 @@ fn what_is_exported_can_be_applied_elsewhere_and_loses_nothing() {
 fn the_token_comes_from_the_environment_a_file_or_the_configuration() {
     let backend = Backend::scripted("a");
     let yaml = Setup::default().pool("app", &[backend.address], NO_CHECK);
-    let yaml = yaml.line("admin: {address: $ADMIN, token_file: $DIR/tokens}").line("database: $DIR/tollgate.db").yaml();
-    // The harness has no other way to put a file where the server starts than to let the shell do it.
-    let server = {
-        let directory = tempfile::tempdir().unwrap();
-        let tokens = directory.path().join("tokens");
-        std::fs::write(&tokens, format!("ops {TOKEN}\n")).unwrap();
-        let yaml = yaml.replace("$DIR/tokens", tokens.to_str().unwrap());
-        Tollgate::from_yaml(&yaml)
-    };
+    let directory = tempfile::tempdir().unwrap();
+    let tokens = directory.path().join("tokens");
+    std::fs::write(&tokens, format!("ops {TOKEN}\n")).unwrap();
+    let yaml = yaml.line(&format!("admin: {{address: $ADMIN, token_file: {}}}", tokens.display())).yaml();
+    let server = Tollgate::from_yaml(&yaml);
     let refusal = refused(run(&mut clients(&server, &["list"])), 1);
     assert!(refusal.contains("TOLLGATE_ADMIN_TOKEN"), "{refusal}");
     good(run(clients(&server, &["list"]).env("TOLLGATE_ADMIN_TOKEN", TOKEN)));
@@ -248,16 +244,9 @@ fn the_token_comes_from_the_environment_a_file_or_the_configuration() {
     let large = "x".repeat(1 << 20);
     let refusal = refused(run_with_input(&mut clients(&server, &["apply", "-"]), &large), 1);
     assert!(refusal.contains("TOLLGATE_ADMIN_TOKEN"), "told without sending it all: {refusal}");
-    let tokens = server.path("client-tokens");
-    std::fs::write(&tokens, TOKEN).unwrap();
     ok(&server, &["list", "--token-file", tokens.to_str().unwrap()]);
-
-    let file = server.path("client.yaml");
-    let conf = yaml
-        .replace("$LISTEN", "127.0.0.1:1")
-        .replace("$ADMIN", &server.admin.to_string())
-        .replace("$DIR/tokens", tokens.to_str().unwrap());
-    std::fs::write(&file, conf).unwrap();
+    let file = directory.path().join("tollgate.yaml");
+    std::fs::write(&file, yaml.replace("$LISTEN", "127.0.0.1:1").replace("$ADMIN", &server.admin.to_string())).unwrap();
     good(run(command().args(["clients", "list", "-c"]).arg(&file)));
     good(run(command().args(["healthcheck", "-c"]).arg(&file)));
     good(run(command().arg("healthcheck").env("TOLLGATE_ADMIN", server.admin.to_string())));

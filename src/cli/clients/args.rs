@@ -102,7 +102,7 @@ pub(super) struct Fields {
     /// What is done with its requests
     #[arg(long, value_parser = ["limit", "unlimited", "blocked"])]
     pub(super) mode: Option<String>,
-    /// An address or a network that it is known by; may be repeated
+    /// An address or a network that it is known by, in place of any it had; may be repeated
     #[arg(long, value_name = "CIDR", value_delimiter = ',')]
     pub(super) address: Vec<String>,
     /// The API key that it is known by; `-` reads it from standard input, where no list of processes shows it
