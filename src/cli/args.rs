@@ -7,6 +7,8 @@ use clap::{Args as ClapArgs, Parser, Subcommand};
 use clap_complete::Shell;
 
 use super::Failure;
+use super::clients::ClientsArgs;
+use super::endpoint::EndpointArgs;
 use crate::admin::Token;
 use crate::config::{BackendOverride, InvalidValue, Overrides, parse_database, parse_listen, parse_token};
 use crate::upstream::Balance;
@@ -38,6 +40,10 @@ pub(super) enum Command {
         #[arg(short, long, value_name = "FILE")]
         conf: PathBuf,
     },
+    /// List and edit clients, over the admin API of a running proxy
+    Clients(ClientsArgs),
+    /// Exit 0 when a running proxy is ready, and 1 when it is not
+    Healthcheck(EndpointArgs),
     /// Run the proxy on 127.0.0.1:8080 over three built-in sample backends, and print what to try
     Demo,
     /// Run a sample backend that answers with what it saw of each request

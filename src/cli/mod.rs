@@ -3,8 +3,12 @@
 //! Flags beat environment variables, which beat the file, which beats the defaults. Exit codes: 0 stopped as asked, 1 failed
 //! while running, 2 wrong usage or configuration.
 
+mod api;
 mod args;
+mod clients;
 mod demo;
+mod endpoint;
+mod healthcheck;
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -30,13 +34,18 @@ enum Failure {
     Usage(String),
     #[error("{0}")]
     Running(#[from] ServerError),
+    /// What the admin API said, or that it did not answer.
+    #[error("{0}")]
+    Api(String),
+    #[error("cannot write the output: {0}")]
+    Output(#[source] io::Error),
 }
 
 impl Failure {
     fn exit_code(&self) -> ExitCode {
         match self {
             Failure::Configuration(_) | Failure::Usage(_) => ExitCode::from(2),
-            Failure::Running(_) => ExitCode::from(1),
+            Failure::Running(_) | Failure::Api(_) | Failure::Output(_) => ExitCode::from(1),
         }
     }
 }
@@ -49,6 +58,8 @@ pub fn main() -> ExitCode {
         None => run(&args.run).map(done),
         Some(Command::Run(args)) => run(&args).map(done),
         Some(Command::Check { conf }) => check(&conf),
+        Some(Command::Clients(args)) => clients::run(args).map(done),
+        Some(Command::Healthcheck(args)) => healthcheck::run(&args).map(done),
         Some(Command::Demo) => demo::run().map(done),
         Some(Command::Echo { listen, name }) => echo(listen, name).map(done),
         Some(Command::Schema) => Ok(print(&format!("{}\n", config::schema().trim_end()))),
@@ -58,9 +69,13 @@ pub fn main() -> ExitCode {
             Ok(print(&String::from_utf8_lossy(&script)))
         }
     };
-    outcome.unwrap_or_else(|failure| {
-        eprintln!("tollgate: {failure}");
-        failure.exit_code()
+    outcome.unwrap_or_else(|failure| match failure {
+        // A reader that left early, such as `head`, is no failure.
+        Failure::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        failure => {
+            eprintln!("tollgate: {failure}");
+            failure.exit_code()
+        }
     })
 }
 

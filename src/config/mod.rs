@@ -34,8 +34,8 @@ mod unknown;
 mod tests;
 
 pub use load::load;
-pub use overrides::{BackendOverride, InvalidValue, Overrides, parse_database, parse_listen};
+pub use overrides::{BackendOverride, InvalidValue, Overrides, parse_database, parse_listen, parse_target};
 pub use problem::{Problem, Problems};
 pub use schema::schema;
 pub use settings::{AdminSettings, Config, PingoraSettings};
-pub use tokens::parse_token;
+pub use tokens::{parse_token, read_tokens};

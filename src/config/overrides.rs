@@ -51,6 +51,14 @@ pub fn parse_listen(text: &str) -> Result<SocketAddr, InvalidValue> {
     parse::<Listen>(text)
 }
 
+/// Reads an address to connect to.
+///
+/// # Errors
+/// When it is not an IP address or a host name, and a port from 1.
+pub fn parse_target(text: &str) -> Result<BackendAddress, InvalidValue> {
+    parse::<Target>(text)
+}
+
 /// Reads the path of the database.
 ///
 /// # Errors

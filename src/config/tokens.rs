@@ -38,6 +38,14 @@ pub fn parse_token(text: &str) -> Result<Token, InvalidValue> {
     secret(text.trim()).map(|secret| Token { name: UNNAMED.to_owned(), secret }).map_err(InvalidValue::new)
 }
 
+/// Reads a file of tokens, at least one.
+///
+/// # Errors
+/// All that is wrong with it. Each message begins with the file's name, and none shows a token.
+pub fn read_tokens(path: &Path) -> Result<Vec<Token>, Vec<String>> {
+    read(path).map(|(tokens, _)| tokens)
+}
+
 /// Reads the file of tokens: the tokens, at least one, and what is not wise about the file.
 ///
 /// # Errors
