@@ -1,0 +1,44 @@
+//! Which path and method is which handler.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::middleware::from_fn_with_state;
+use axum::routing::post;
+use http::StatusCode;
+
+use super::access::{Gate, guard};
+use super::reads::Reads;
+use super::{AdminParts, ApiError, reload};
+
+/// What every handler is given.
+pub(super) struct Api {
+    /// What the API is made of.
+    pub(super) parts: AdminParts,
+    /// Who gets in.
+    pub(super) gate: Gate,
+    /// Where blocking reads run.
+    pub(super) reads: Reads,
+}
+
+/// The API as a service.
+pub(super) fn router(parts: AdminParts) -> Router {
+    let gate = Gate::new(parts.access.clone());
+    let api = Arc::new(Api { parts, gate, reads: Reads::default() });
+    Router::new()
+        .route("/config/reload", post(reload::reload))
+        .method_not_allowed_fallback(wrong_method)
+        .fallback(unknown_path)
+        .layer(from_fn_with_state(Arc::clone(&api), guard))
+        .with_state(api)
+}
+
+async fn unknown_path(request: Request) -> ApiError {
+    ApiError::not_found(format!("There is nothing at {}", request.uri().path()))
+}
+
+async fn wrong_method(request: Request) -> ApiError {
+    let message = format!("{} is not allowed at {}", request.method(), request.uri().path());
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, message)
+}
