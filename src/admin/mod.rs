@@ -19,7 +19,10 @@
 
 mod access;
 mod app;
+mod base64url;
 mod body;
+mod clients;
+mod condition;
 mod error;
 mod json;
 mod parts;

@@ -10,7 +10,7 @@ use http::StatusCode;
 
 use super::access::{Gate, guard};
 use super::reads::Reads;
-use super::{AdminParts, ApiError, reload};
+use super::{AdminParts, ApiError, clients, reload};
 
 /// What every handler is given.
 pub(super) struct Api {
@@ -27,6 +27,7 @@ pub(super) fn router(parts: AdminParts) -> Router {
     let gate = Gate::new(parts.access.clone());
     let api = Arc::new(Api { parts, gate, reads: Reads::default() });
     Router::new()
+        .merge(clients::routes())
         .route("/config/reload", post(reload::reload))
         .method_not_allowed_fallback(wrong_method)
         .fallback(unknown_path)
@@ -38,7 +39,8 @@ async fn unknown_path(request: Request) -> ApiError {
     ApiError::not_found(format!("There is nothing at {}", request.uri().path()))
 }
 
-async fn wrong_method(request: Request) -> ApiError {
+/// 405 for the method of `request`; whoever answers it adds `Allow`.
+pub(super) async fn wrong_method(request: Request) -> ApiError {
     let message = format!("{} is not allowed at {}", request.method(), request.uri().path());
     ApiError::new(StatusCode::METHOD_NOT_ALLOWED, message)
 }

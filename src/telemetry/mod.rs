@@ -21,4 +21,5 @@ pub use decisions::{Decisions, Refused};
 pub use events::EventLog;
 pub use record::AccessRecord;
 pub use settings::{AccessLogFormat, AccessLogSettings, AccessLogTarget};
+pub(crate) use timestamp::rfc3339;
 pub use writer::{AccessLogGuard, AccessLogWriter};
