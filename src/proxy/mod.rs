@@ -24,6 +24,7 @@ mod admit;
 mod chunked;
 mod connection;
 mod context;
+mod counts;
 mod failure;
 mod head;
 mod headers;
@@ -53,7 +54,7 @@ use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use crate::clock::Clock;
 use crate::limit::Standing;
-use crate::telemetry::{AccessLog, AccessRecord};
+use crate::telemetry::{AccessLog, AccessRecord, Tally};
 use crate::upstream::{is_backends_fault, reason};
 use failure::{MALFORMED_BODY, STALLED, client_reason, is_timeout, rejection_for, report};
 use headers::X_REQUEST_ID;
@@ -93,6 +94,10 @@ impl Proxy {
 
     fn access_log(&self) -> &AccessLog {
         &self.inner.access_log
+    }
+
+    fn tally(&self) -> &Arc<Tally> {
+        &self.inner.tally
     }
 
     fn clock(&self) -> &dyn Clock {
@@ -158,6 +163,7 @@ impl ProxyHttp for Proxy {
     async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
         ctx.peer = peer_ip(session);
         let outcome = self.admit(session.req_header(), ctx);
+        counts::decided(self.tally(), ctx);
         if ctx.behind_proxy()
             && let Some(given) = session.get_header(X_REQUEST_ID).and_then(|id| RequestId::given(id.as_bytes()))
         {
@@ -172,8 +178,11 @@ impl ProxyHttp for Proxy {
     async fn upstream_peer(&self, _session: &mut Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
         let pool = Arc::clone(ctx.pool().ok_or_else(|| Error::new_str("a request that was not let in has no pool"))?);
         let (fresh, timeouts) = (ctx.resent.is_some(), pool.settings().timeouts);
-        match ctx.lease() {
-            Some(lease) => Ok(Box::new(peer::to(lease.backend().address(), &timeouts, fresh))),
+        match ctx.lease().map(|lease| lease.backend().address()) {
+            Some(address) => {
+                counts::attempted(ctx);
+                Ok(Box::new(peer::to(address, &timeouts, fresh)))
+            }
             None => {
                 ctx.rejection = Some(Rejection::NoHealthyBackend(pool.retry_after()));
                 Error::e_explain(ErrorType::HTTPStatus(503), "no healthy backend is left")
@@ -303,6 +312,7 @@ impl ProxyHttp for Proxy {
             ctx.error = Some(STALLED.to_owned());
         } else if *error.esource() == ErrorSource::Upstream {
             report(ctx, &reason(&error), again);
+            counts::failed(ctx, &error);
         }
         if again {
             ctx.resent = ctx.give_up_backend();
@@ -330,6 +340,8 @@ impl ProxyHttp for Proxy {
         let failed = error.is_some() || ctx.rejection.is_some();
         let because = ctx.error.as_deref().or(ctx.rejection.map(Rejection::reason)).or(error.map(client_reason));
         let because = because.filter(|_| failed);
+        let duration = self.clock().now().saturating_duration_since(ctx.started);
+        counts::ended(self.tally(), ctx, status, duration);
         self.access_log().record(&AccessRecord {
             ts: ctx.started_wall,
             request_id: ctx.request_id.as_str(),
@@ -340,7 +352,7 @@ impl ProxyHttp for Proxy {
             host: admit::host(head).as_bytes(),
             path: head.uri.path().as_bytes(),
             status,
-            duration: self.clock().now().saturating_duration_since(ctx.started),
+            duration,
             bytes_in: session.body_bytes_read() as u64,
             bytes_out: session.body_bytes_sent() as u64,
             upstream: ctx.pool().map(|pool| pool.name()),

@@ -29,7 +29,7 @@ use crate::config::{Config, PingoraSettings};
 use crate::limit::{RateLimit, Striped, StripedSettings};
 use crate::proxy::{Activity, Downstream, Identity, Limits, Proxy, ProxyParts, RateLimiter};
 use crate::route::{Route, RouteTable};
-use crate::telemetry::{AccessLog, AccessLogWriter, EventLog};
+use crate::telemetry::{AccessLog, AccessLogWriter, EventLog, Tally};
 use crate::upstream::Pool;
 use echo::Echo;
 use lifecycle::{Conductor, Lifecycle};
@@ -68,6 +68,7 @@ pub struct Server {
     sockets: Vec<Bound>,
     access_log: AccessLog,
     writer: AccessLogWriter,
+    tally: Arc<Tally>,
     echoes: Vec<Echo>,
     clock: Arc<dyn Clock>,
 }
@@ -91,6 +92,7 @@ impl Server {
             sockets,
             access_log,
             writer,
+            tally: Arc::default(),
             echoes: Vec::new(),
             clock: Arc::new(SystemClock),
         })
@@ -114,6 +116,11 @@ impl Server {
     /// The pools.
     pub fn pools(&self) -> &[Arc<Pool>] {
         &self.pools
+    }
+
+    /// What the proxy counts beside the pools.
+    pub fn tally(&self) -> Arc<Tally> {
+        Arc::clone(&self.tally)
     }
 
     /// Runs until it is asked to stop, and then until its requests are answered. Blocks the thread. `events` gets its
@@ -165,6 +172,7 @@ impl Server {
             routes: route_table(self.routes, &self.pools),
             limits: self.limits,
             access_log: self.access_log.clone(),
+            tally: self.tally,
             clock: self.clock,
             timeline,
         });
