@@ -12,6 +12,8 @@ use axum::response::Response;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
 use utoipa::ToSchema;
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::{AnyOfBuilder, ArrayBuilder, ObjectBuilder, Schema, SchemaFormat, Type};
 
 use super::error::ErrorBody;
 use super::json::{Fields, Value, shown};
@@ -22,8 +24,9 @@ use super::{ApiError, body, respond};
 use crate::client::Mode;
 use crate::limit::Tokens;
 
-/// The most header fields of one question; the proxy reads no more from a request either.
-const MAX_HEADERS: usize = 256;
+/// The most header names of one question, and the most values of each.
+const MAX_NAMES: usize = 128;
+const MAX_VALUES: usize = 16;
 
 /// Who would this be?
 #[derive(ToSchema)]
@@ -32,20 +35,31 @@ const MAX_HEADERS: usize = 256;
 #[expect(dead_code, reason = "the shape of the body, for the API's description; it is read field by field")]
 pub(super) struct QuestionBody {
     /// The address at the other end of the connection, without a port.
-    #[schema(example = "203.0.113.7")]
+    #[schema(schema_with = address_schema)]
     address: String,
     /// The request's header fields: of each name its value, or an array of its values.
-    #[schema(example = json!({"x-api-key": "user1", "x-forwarded-for": ["198.51.100.4", "203.0.113.9"]}))]
-    headers: Option<BTreeMap<String, HeaderValues>>,
+    #[schema(schema_with = headers_schema, required = false)]
+    headers: Option<BTreeMap<String, Vec<String>>>,
 }
 
-/// One value of a header field, or several.
-#[derive(ToSchema)]
-#[serde(untagged)]
-#[expect(dead_code, reason = "the shape of the body, for the API's description; it is read field by field")]
-enum HeaderValues {
-    One(String),
-    Several(Vec<String>),
+fn address_schema() -> Schema {
+    let of =
+        |format: &str| ObjectBuilder::new().schema_type(Type::String).format(Some(SchemaFormat::Custom(format.into())));
+    AnyOfBuilder::new().item(of("ipv4")).item(of("ipv6")).examples(["203.0.113.7"]).build().into()
+}
+
+fn headers_schema() -> Schema {
+    let text = |pattern: &str| ObjectBuilder::new().schema_type(Type::String).pattern(Some(pattern));
+    let value = || text("^[^\\x00-\\x08\\x0a-\\x1f\\x7f]*$");
+    let values = ArrayBuilder::new().items(value()).max_items(Some(MAX_VALUES));
+    let either = Schema::from(AnyOfBuilder::new().item(value()).item(values));
+    ObjectBuilder::new()
+        .property_names(Some(text("^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")))
+        .additional_properties(Some(RefOr::T(either)))
+        .max_properties(Some(MAX_NAMES))
+        .examples([serde_json::json!({"x-api-key": "user1", "x-forwarded-for": ["198.51.100.4", "203.0.113.9"]})])
+        .build()
+        .into()
 }
 
 /// Who it would be, and what it would get.
@@ -190,9 +204,8 @@ const ADDRESS: &str = "must be an IP address without a port, such as \"203.0.113
 
 fn read_headers(given: Vec<(String, Value)>, fields: &mut Fields) -> HeaderMap {
     let mut headers = HeaderMap::new();
-    let lines: usize = given.iter().map(|(_, value)| if let Value::Array(all) = value { all.len() } else { 1 }).sum();
-    if given.len().max(lines) > MAX_HEADERS {
-        fields.wrong("headers", format!("must be at most {MAX_HEADERS} names and values"));
+    if given.len() > MAX_NAMES {
+        fields.wrong("headers", format!("must be at most {MAX_NAMES} names"));
         return headers;
     }
     for (name, value) in given {
@@ -205,6 +218,10 @@ fn read_headers(given: Vec<(String, Value)>, fields: &mut Fields) -> HeaderMap {
             Value::Array(values) => (values, true),
             one => (vec![one], false),
         };
+        if values.len() > MAX_VALUES {
+            fields.wrong(&format!("headers.{name}"), format!("must be at most {MAX_VALUES} values"));
+            continue;
+        }
         for (index, value) in values.into_iter().enumerate() {
             match header_value(value) {
                 Ok(value) => drop(headers.append(&header, value)),
@@ -280,11 +297,14 @@ mod tests {
             let names: Vec<_> = (0..count).map(|number| format!("\"h{number}\":\"\"")).collect();
             read(&format!(r#"{{"address":"::1","headers":{{{}}}}}"#, names.join(",")))
         };
-        assert_eq!(names(MAX_HEADERS).unwrap().headers.len(), MAX_HEADERS);
-        assert_eq!(names(MAX_HEADERS + 1).unwrap_err().errors[0].field, "headers");
-        let values = vec!["\"\""; MAX_HEADERS + 1].join(",");
-        let several = read(&format!(r#"{{"address":"::1","headers":{{"a":[{values}]}}}}"#));
-        assert_eq!(several.unwrap_err().errors[0].field, "headers");
+        assert_eq!(names(MAX_NAMES).unwrap().headers.len(), MAX_NAMES);
+        assert_eq!(names(MAX_NAMES + 1).unwrap_err().message, "headers: must be at most 128 names");
+        let values = |count: usize| {
+            let values = vec!["\"\""; count].join(",");
+            read(&format!(r#"{{"address":"::1","headers":{{"a":[{values}]}}}}"#))
+        };
+        assert_eq!(values(MAX_VALUES).unwrap().headers.len(), MAX_VALUES);
+        assert_eq!(values(MAX_VALUES + 1).unwrap_err().message, "headers.a: must be at most 16 values");
     }
 
     fn explanation() -> Explanation {
