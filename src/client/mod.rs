@@ -5,8 +5,10 @@
 
 mod digest;
 mod directory;
+mod lengths;
 mod prefix;
 mod quota;
+mod table;
 mod usage;
 
 use std::fmt;

@@ -2,10 +2,10 @@
 //!
 //! The problem: every request changes a dozen counters, and nobody looks at them more often than every few seconds.
 //!
-//! The rule: what is counted lives where it is counted, as plain atomics that are held and never looked up (a pool has its
-//! [`Traffic`](crate::upstream::Traffic), a backend its counters, the proxy its [`Tally`]). They are gathered when somebody asks for the text.
-//! No label comes from a request, so callers cannot make series: neither clients nor paths, and statuses are numbers of
-//! three digits.
+//! The rule: what is counted lives where it is counted, as plain atomics that are held and never looked up (a pool has
+//! its [`Traffic`](crate::upstream::Traffic), a backend its counters, the proxy its [`Tally`]). They are gathered when
+//! somebody asks for the text. No label comes from a request, so callers cannot make series: neither clients nor paths,
+//! and statuses are numbers of three digits.
 //!
 //! Refused: the library's own families, which find their counter by its labels, under a lock, for every request.
 

@@ -1,4 +1,4 @@
-//! Pools of backends, their health, and the selectors that choose among them.
+//! Pools of backends, their health, the selectors that choose among them, and what is counted of them.
 
 mod backend;
 pub mod health;

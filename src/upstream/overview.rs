@@ -124,7 +124,8 @@ pub struct BackendOverview {
     pub in_flight: usize,
     /// The requests that it was given.
     pub requests: u64,
-    /// Those that it failed: no connection, or one that broke or was too slow. An answer is no failure, whatever its status.
+    /// Those that it failed: no connection, or one that broke or was too slow. An answer is no failure, whatever its
+    /// status.
     pub failures: u64,
     /// How often it went up.
     pub went_up: u64,

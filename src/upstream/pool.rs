@@ -58,7 +58,8 @@ impl Pool {
         self.selector.load().backends().to_vec()
     }
 
-    /// Chooses a ready backend that is not in `tried` for a request, and counts the request there while the lease lives.
+    /// Chooses a ready backend that is not in `tried` for a request, and counts the request there while the lease
+    /// lives.
     pub fn lease(&self, tried: &[BackendId]) -> Option<Lease> {
         self.selector.load().pick(tried, Lease::new)
     }

@@ -4,8 +4,8 @@
 //! request, some 50 to 100 ns each time. Here a thread writes the copy that is its own, or nearly so.
 //!
 //! The rule: threads are numbered as they start, and a thread's number, cut to the number of copies, says which is its
-//! own. The workers of a runtime start one after the other, so they get different ones. Two threads that meet on one copy
-//! still count right, only slower.
+//! own. The workers of a runtime start one after the other, so they get different ones. Two threads that meet on one
+//! copy still count right, only slower.
 //!
 //! Refused: thread locals, which are statics and lose what ended threads have counted; a copy drawn at random, which
 //! spreads the waiting but not the travelling; the number of the core, which cannot be asked for without unsafe code.
@@ -55,8 +55,8 @@ impl<T> Sharded<T> {
     }
 }
 
-/// Takes the number out of a thread's id, which shows it to hashers only. Not a good hash, and that is the point: numbers
-/// that follow on each other fall on different copies.
+/// Takes the number out of a thread's id, which shows it to hashers only. Not a good hash, and that is the point:
+/// numbers that follow on each other fall on different copies.
 struct Number(u64);
 
 impl Hasher for Number {
@@ -99,8 +99,9 @@ mod tests {
         let sharded = Sharded::<AtomicU64>::new();
         let place = |copy: &AtomicU64| std::ptr::from_ref(copy).addr();
         assert_eq!(place(sharded.mine()), place(sharded.mine()));
-        // Other tests start threads in between, so not every thread has a copy of its own.
-        let (threads, all_alive) = (4 * sharded.copies.len(), Barrier::new(4 * sharded.copies.len()));
+        // Other tests start threads in between, so not every thread falls on the next copy.
+        let threads = 16 * sharded.copies.len();
+        let all_alive = Barrier::new(threads);
         let used: HashSet<usize> = thread::scope(|scope| {
             let started = (0..threads).map(|_| {
                 scope.spawn(|| {

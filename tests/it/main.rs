@@ -43,6 +43,8 @@ mod interim;
 #[cfg(test)]
 mod limits;
 #[cfg(test)]
+mod pools;
+#[cfg(test)]
 mod resilience;
 #[cfg(test)]
 mod routes;

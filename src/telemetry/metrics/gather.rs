@@ -1,9 +1,9 @@
 //! Every metric with its name, its help and its labels, written out when somebody asks.
 //!
 //! The library writes OpenMetrics, in which a counter's help and type go by its name without `_total`. The format that
-//! Prometheus has always read wants them under the whole name. So counters are announced as such, under their whole name, and
-//! their values are written as a gauge's are: name, labels, number, and nothing put on. A test reads the whole text by the
-//! rules of that format.
+//! Prometheus has always read wants them under the whole name. So counters are announced as such, under their whole
+//! name, and their values are written as a gauge's are: name, labels, number, and nothing put on. A test reads the
+//! whole text by the rules of that format.
 
 use std::fmt::{Error, Result};
 use std::sync::atomic::Ordering;

@@ -56,8 +56,8 @@ impl Tally {
         self.verdicts.iter().map(|counts| counts[verdict as usize].load(Ordering::Relaxed)).sum()
     }
 
-    /// The requests that were answered without a pool: refused before they were routed, or not even requests. Whoever ends
-    /// one records it here.
+    /// The requests that were answered without a pool: refused before they were routed, or not even requests. Whoever
+    /// ends one records it here.
     pub fn unrouted(&self) -> &Traffic {
         &self.unrouted
     }

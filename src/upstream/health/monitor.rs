@@ -171,7 +171,7 @@ async fn lookup(host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::SystemClock;
+    use crate::clock::{ManualClock, SystemClock};
     use crate::upstream::{BackendSettings, Check, HealthSettings, PoolSettings, Timeouts};
 
     #[tokio::test(start_paused = true)]
@@ -199,5 +199,36 @@ mod tests {
             assert!(!pool.is_failing(), "it is resolved when its time has come");
             watching.abort();
         }
+    }
+
+    #[tokio::test]
+    async fn the_latest_check_is_kept_with_what_was_wrong() {
+        let open = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        // Bound to find a port that is free, and closed again.
+        let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let addresses = [open.local_addr().unwrap(), closed];
+        let backends = addresses.map(|address| BackendSettings {
+            address: BackendAddress::Socket(address),
+            weight: std::num::NonZeroU32::MIN,
+        });
+        let pool = Arc::new(Pool::new(PoolSettings {
+            name: "app".into(),
+            balance: Default::default(),
+            backends: backends.into(),
+            health: HealthSettings { interval: Duration::from_secs(3600), ..HealthSettings::default() },
+            retries: 0,
+            timeouts: Timeouts::default(),
+        }));
+        assert!(pool.overview().backends.iter().all(|backend| backend.last_check.is_none()));
+        let clock = Arc::new(ManualClock::new());
+        let (ready, is_ready) = tokio::sync::oneshot::channel();
+        let watching = watch(Arc::clone(&pool), Arc::clone(&clock) as _, move || ready.send(()).unwrap());
+        let watching = tokio::spawn(watching);
+        is_ready.await.unwrap();
+        let checks = pool.overview().backends.into_iter().map(|backend| backend.last_check.unwrap());
+        let seen: Vec<_> = checks.map(|check| (check.at, check.passed(), check.error().map(str::to_owned))).collect();
+        let refused = Some("connection refused".to_owned());
+        assert_eq!(seen, [(clock.wall(), Some(true), None), (clock.wall(), Some(false), refused)]);
+        watching.abort();
     }
 }

@@ -1,8 +1,8 @@
 //! What operators see of a pool and change in it while it runs.
 //!
-//! Draining is apart from health: checks go on, and end a drain as little as a drain ends them. A backend gets requests when
-//! it is up and not draining. Changes hold until the next start, since the file says what a pool is; what is to stay
-//! belongs there.
+//! Draining is apart from health: checks go on, and end a drain as little as a drain ends them. A backend gets requests
+//! when it is up and not draining. Changes hold until the next start, since the file says what a pool is; what is to
+//! stay belongs there.
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
@@ -15,8 +15,8 @@ use crate::upstream::{AdminState, BackendOverview, MAX_WEIGHT, PoolOverview, Set
 
 impl Pool {
     /// Drains the backend at `address` or ends its drain, gives it another weight, or both; what is `None` stays as it
-    /// is. Holds from the next choice of a backend until the next start, also when the address comes from a name that is
-    /// resolved again. Says what has changed in the event log.
+    /// is. Holds from the next choice of a backend until the next start, also when the address comes from a name that
+    /// is resolved again. Says what has changed in the event log.
     ///
     /// # Errors
     /// When the pool has no backend there or the weight is above [`MAX_WEIGHT`]. Nothing has changed then.

@@ -8,13 +8,16 @@ use std::time::Duration;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::client::Client;
+use super::client::{Body, Client, Request, Response};
 use super::ports::free_address;
 use super::process::{Finished, Process};
 use super::{PATIENCE, eventually};
 
 /// Stands for the listener's address in arguments and files.
 pub(crate) const LISTEN: &str = "$LISTEN";
+
+/// Stands for the admin API's address.
+pub(crate) const ADMIN: &str = "$ADMIN";
 
 const BINARY: &str = env!("CARGO_BIN_EXE_tollgate");
 
@@ -45,13 +48,18 @@ fn clean(mut command: Command) -> Command {
 #[derive(Debug)]
 pub(crate) struct Tollgate {
     pub(crate) address: SocketAddr,
+    /// Where its admin API listens, unless the test's own lines or arguments say something else.
+    pub(crate) admin: SocketAddr,
     pub(crate) process: Process,
     dir: TempDir,
     unread: Option<ChildStdout>,
+    args: Vec<String>,
+    variables: Vec<(String, String)>,
 }
 
 impl Tollgate {
-    /// Runs with a configuration file in which [`LISTEN`] stands for the listener's address.
+    /// Runs with a configuration file in which [`LISTEN`] stands for the listener's address, [`ADMIN`] for the admin API's and
+    /// `$DIR` for a directory of its own.
     #[track_caller]
     pub(crate) fn from_yaml(yaml: &str) -> Self {
         Self::start(yaml, &["run", "-c", "$FILE"], &[], false)
@@ -69,7 +77,7 @@ impl Tollgate {
         Self::start_with(|| command_with_files(files), yaml, &["run", "-c", "$FILE"], &[], false)
     }
 
-    /// Runs with these arguments and variables; in both, [`LISTEN`] stands for the listener's address.
+    /// Runs with these arguments and variables; the same words stand for the same in both.
     #[track_caller]
     pub(crate) fn from_args(args: &[&str], variables: &[(&str, &str)]) -> Self {
         Self::start("", args, variables, false)
@@ -133,16 +141,23 @@ impl Tollgate {
         variables: &[(&str, &str)],
         stuck: bool,
     ) -> (Self, String) {
-        let address = free_address();
+        let (address, admin) = (free_address(), free_address());
         let dir = TempDir::new().unwrap();
         let file = dir.path().join("tollgate.yaml");
         let fill = |text: &str| {
             let dir = dir.path().to_str().unwrap();
-            text.replace(LISTEN, &address.to_string()).replace("$FILE", file.to_str().unwrap()).replace("$DIR", dir)
+            let text = text.replace(LISTEN, &address.to_string()).replace(ADMIN, &admin.to_string());
+            text.replace("$FILE", file.to_str().unwrap()).replace("$DIR", dir)
         };
         std::fs::write(&file, fill(yaml)).unwrap();
         command.current_dir(dir.path());
-        command.args(args.iter().map(|arg| fill(arg))).envs(variables.iter().map(|(name, value)| (name, fill(value))));
+        let args: Vec<_> = args.iter().map(|arg| fill(arg)).collect();
+        // No two servers on one port or one database, whatever the test does not care to say.
+        let own = [("admin:", "TOLLGATE_ADMIN", ADMIN), ("database:", "TOLLGATE_DATABASE", "$DIR/tollgate.db")];
+        let own = own.iter().filter(|(key, ..)| !yaml.contains(key)).map(|(_, name, value)| (*name, *value));
+        let variables: Vec<_> =
+            own.chain(variables.iter().copied()).map(|(name, value)| (name.to_owned(), fill(value))).collect();
+        command.args(&args).envs(variables.iter().cloned());
         let started = format!("{command:?}");
         let (process, unread) = if stuck {
             let (process, unread) = Process::start_unread(&mut command);
@@ -150,7 +165,25 @@ impl Tollgate {
         } else {
             (Process::start(&mut command), None)
         };
-        (Tollgate { address, process, dir, unread }, started)
+        (Tollgate { address, admin, process, dir, unread, args, variables }, started)
+    }
+
+    /// Runs it once more after it has ended, in the same directory, with the same file, arguments and addresses, and waits
+    /// until it listens.
+    #[track_caller]
+    pub(crate) fn start_again(&mut self) {
+        assert!(!self.process.is_running(), "it runs still");
+        let mut command = command();
+        command.current_dir(self.dir.path()).args(&self.args).envs(self.variables.iter().cloned());
+        self.process = Process::start(&mut command);
+        let listens = eventually(PATIENCE, || Client::try_connect(self.address).is_ok() || !self.process.is_running());
+        assert!(listens && self.process.is_running(), "it does not listen again: {}", self.process.err.text());
+    }
+
+    /// Asks its admin API, on a connection of its own; a `body` goes as JSON.
+    #[track_caller]
+    pub(crate) fn admin(&self, method: &str, path: &str, body: Option<&str>) -> Response {
+        ask_admin(self.admin, None, method, path, body)
     }
 
     #[track_caller]
@@ -194,4 +227,23 @@ impl Tollgate {
     pub(crate) fn answers(&mut self) -> bool {
         self.process.is_running() && Client::try_connect(self.address).is_ok_and(|mut c| c.get("/alive").is_ok())
     }
+}
+
+/// Asks the admin API at `address`, on a connection of its own; a `body` goes as JSON.
+#[track_caller]
+pub(crate) fn ask_admin(
+    address: SocketAddr,
+    token: Option<&str>,
+    method: &str,
+    path: &str,
+    body: Option<&str>,
+) -> Response {
+    let (host, bearer) = (address.to_string(), token.map(|token| format!("Bearer {token}")));
+    let mut headers = vec![("Connection", "close")];
+    headers.extend(bearer.as_deref().map(|bearer| ("Authorization", bearer)));
+    headers.extend(body.map(|_| ("Content-Type", "application/json")));
+    let request = Request::new(method, path).host(&host).headers(&headers);
+    let request = request.body(body.map_or(Body::None, |body| Body::Length(body.as_bytes())));
+    let response = Client::connect(address).call(&request);
+    response.unwrap_or_else(|e| panic!("no answer to {method} {path} from the admin API at {address}: {e}"))
 }
