@@ -10,6 +10,10 @@
 //! | `respond` | every answer that is one |
 //! | `reads` | blocking reads, off the threads that serve connections, so many at once |
 //! | `clients` | everything about clients |
+//! | `explain`, `decisions` | why a caller got what it got |
+//! | `upstreams` | pools and backends |
+//! | `status` | the server's state, its metrics, whether it is ready |
+//! | `openapi` | the description of all this |
 //!
 //! Handlers read the whole request strictly and report everything that is wrong with it at once, since the reader is a person at a
 //! shell or a script that was just written. Refused: deserialising straight into structs, which stops at the first mistake, takes the
@@ -23,8 +27,11 @@ mod base64url;
 mod body;
 mod clients;
 mod condition;
+mod decisions;
 mod error;
+mod explain;
 mod json;
+mod openapi;
 mod parts;
 mod percent;
 mod query;
@@ -33,6 +40,8 @@ mod reload;
 mod respond;
 mod router;
 mod stall;
+mod status;
+mod upstreams;
 
 pub use access::{Access, Token};
 pub use app::Admin;

@@ -11,14 +11,14 @@
 //! | `export` | all of them, streamed |
 //! | `secret` | API keys that are made here |
 
-mod bulk;
+pub(super) mod bulk;
 mod export;
 mod fields;
 mod path;
-mod read;
+pub(super) mod read;
 mod secret;
 mod wire;
-mod write;
+pub(super) mod write;
 
 use std::sync::Arc;
 

@@ -28,6 +28,7 @@ const MAX_SEARCH: usize = 1_024;
 #[utoipa::path(
     get,
     path = "/clients",
+    operation_id = "list_clients",
     tag = "clients",
     params(
         ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000, description = "How many at most; 100 when it is left out"),
@@ -85,6 +86,7 @@ pub(in crate::admin) async fn list(State(api): State<Arc<Api>>, request: Request
 #[utoipa::path(
     get,
     path = "/clients/{client_id}",
+    operation_id = "get_client",
     tag = "clients",
     params(("client_id" = String, Path, pattern = "^[A-Za-z0-9._:@/-]{1,128}$", description = "The client's name; a slash may be `%2F`")),
     responses(
@@ -95,7 +97,7 @@ pub(in crate::admin) async fn list(State(api): State<Arc<Api>>, request: Request
         (status = 503, description = "The store cannot be read", body = ErrorBody),
     ),
 )]
-pub(super) async fn get(api: &Arc<Api>, raw: &str, request: Request) -> Result<Response, ApiError> {
+pub(in crate::admin) async fn get(api: &Arc<Api>, raw: &str, request: Request) -> Result<Response, ApiError> {
     let id = path::id(raw)?;
     Query::of(request.uri(), &[])?.finish()?;
     let record = find(api, &id).await?;
@@ -108,6 +110,7 @@ pub(super) async fn get(api: &Arc<Api>, raw: &str, request: Request) -> Result<R
 #[utoipa::path(
     get,
     path = "/clients/{client_id}/history",
+    operation_id = "get_client_history",
     tag = "clients",
     params(("client_id" = String, Path, pattern = "^[A-Za-z0-9._:@/-]{1,128}$", description = "The client's name; a slash may be `%2F`")),
     responses(
@@ -118,7 +121,7 @@ pub(super) async fn get(api: &Arc<Api>, raw: &str, request: Request) -> Result<R
         (status = 503, description = "The store cannot be read", body = ErrorBody),
     ),
 )]
-pub(super) async fn history(api: &Arc<Api>, raw: &str, request: Request) -> Result<Response, ApiError> {
+pub(in crate::admin) async fn history(api: &Arc<Api>, raw: &str, request: Request) -> Result<Response, ApiError> {
     let id = path::id(raw)?;
     Query::of(request.uri(), &[])?.finish()?;
     let repository = Arc::clone(&api.parts.repository);

@@ -36,6 +36,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 #[utoipa::path(
     post,
     path = "/clients",
+    operation_id = "create_client",
     tag = "clients",
     request_body = ClientInput,
     responses(
@@ -74,6 +75,7 @@ pub(in crate::admin) async fn create(State(api): State<Arc<Api>>, request: Reque
 #[utoipa::path(
     put,
     path = "/clients/{client_id}",
+    operation_id = "replace_client",
     tag = "clients",
     params(
         ("client_id" = String, Path, pattern = "^[A-Za-z0-9._:@/-]{1,128}$", description = "The client's name; a slash may be `%2F`"),
@@ -97,7 +99,7 @@ pub(in crate::admin) async fn create(State(api): State<Arc<Api>>, request: Reque
         (status = 503, description = "The store cannot be written", body = ErrorBody),
     ),
 )]
-pub(super) async fn replace(api: &Arc<Api>, raw: &str, request: Request) -> Result<Response, ApiError> {
+pub(in crate::admin) async fn replace(api: &Arc<Api>, raw: &str, request: Request) -> Result<Response, ApiError> {
     let (id, condition, actor) = head(raw, &request)?;
     let draft = Draft::read(body::read_json(request).await?, Call::Replace)?;
     same_name(&id, draft.id.as_ref())?;
@@ -120,6 +122,7 @@ pub(super) async fn replace(api: &Arc<Api>, raw: &str, request: Request) -> Resu
 #[utoipa::path(
     patch,
     path = "/clients/{client_id}",
+    operation_id = "change_client",
     tag = "clients",
     params(
         ("client_id" = String, Path, pattern = "^[A-Za-z0-9._:@/-]{1,128}$", description = "The client's name; a slash may be `%2F`"),
@@ -139,7 +142,7 @@ pub(super) async fn replace(api: &Arc<Api>, raw: &str, request: Request) -> Resu
         (status = 503, description = "The store cannot be written", body = ErrorBody),
     ),
 )]
-pub(super) async fn merge(api: &Arc<Api>, raw: &str, request: Request) -> Result<Response, ApiError> {
+pub(in crate::admin) async fn merge(api: &Arc<Api>, raw: &str, request: Request) -> Result<Response, ApiError> {
     let (id, condition, actor) = head(raw, &request)?;
     let draft = Draft::read(body::read_json(request).await?, Call::Merge)?;
     same_name(&id, draft.id.as_ref())?;
@@ -160,6 +163,7 @@ pub(super) async fn merge(api: &Arc<Api>, raw: &str, request: Request) -> Result
 #[utoipa::path(
     delete,
     path = "/clients/{client_id}",
+    operation_id = "delete_client",
     tag = "clients",
     params(
         ("client_id" = String, Path, pattern = "^[A-Za-z0-9._:@/-]{1,128}$", description = "The client's name; a slash may be `%2F`"),
@@ -174,7 +178,7 @@ pub(super) async fn merge(api: &Arc<Api>, raw: &str, request: Request) -> Result
         (status = 503, description = "The store cannot be written", body = ErrorBody),
     ),
 )]
-pub(super) async fn delete(api: &Arc<Api>, raw: &str, request: Request) -> Result<Response, ApiError> {
+pub(in crate::admin) async fn delete(api: &Arc<Api>, raw: &str, request: Request) -> Result<Response, ApiError> {
     let (id, condition, actor) = head(raw, &request)?;
     let wanted = id.clone();
     let edit = move |record: Option<&Record>| {
@@ -191,6 +195,7 @@ pub(super) async fn delete(api: &Arc<Api>, raw: &str, request: Request) -> Resul
 #[utoipa::path(
     post,
     path = "/clients/{client_id}/reset",
+    operation_id = "reset_client",
     tag = "clients",
     params(("client_id" = String, Path, pattern = "^[A-Za-z0-9._:@/-]{1,128}$", description = "The client's name; a slash may be `%2F`")),
     responses(
@@ -201,7 +206,7 @@ pub(super) async fn delete(api: &Arc<Api>, raw: &str, request: Request) -> Resul
         (status = 503, description = "The store cannot be read", body = ErrorBody),
     ),
 )]
-pub(super) async fn reset(api: &Arc<Api>, raw: &str, request: Request) -> Result<Response, ApiError> {
+pub(in crate::admin) async fn reset(api: &Arc<Api>, raw: &str, request: Request) -> Result<Response, ApiError> {
     let id = path::id(raw)?;
     Query::of(request.uri(), &[])?.finish()?;
     let record = read::find(api, &id).await?;
@@ -220,6 +225,7 @@ pub(super) async fn reset(api: &Arc<Api>, raw: &str, request: Request) -> Result
 #[utoipa::path(
     post,
     path = "/clients/{client_id}/rollback",
+    operation_id = "roll_back_client",
     tag = "clients",
     params(
         ("client_id" = String, Path, pattern = "^[A-Za-z0-9._:@/-]{1,128}$", description = "The client's name; a slash may be `%2F`"),
@@ -239,7 +245,7 @@ pub(super) async fn reset(api: &Arc<Api>, raw: &str, request: Request) -> Result
         (status = 503, description = "The store cannot be written", body = ErrorBody),
     ),
 )]
-pub(super) async fn rollback(api: &Arc<Api>, raw: &str, request: Request) -> Result<Response, ApiError> {
+pub(in crate::admin) async fn rollback(api: &Arc<Api>, raw: &str, request: Request) -> Result<Response, ApiError> {
     let (id, condition, actor) = head(raw, &request)?;
     let mut fields = Fields::new(body::read_json(request).await?, "", &["version"]);
     let version = fields.require("version", |value| {
