@@ -69,35 +69,39 @@ pub(super) struct ExplanationBody {
     /// How that was found out, step by step, in words.
     steps: Vec<String>,
     /// The trusted proxy whose `X-Forwarded-For` was believed; null when the connection is not from one.
+    #[schema(required)]
     trusted_proxy: Option<String>,
     /// The address that counts as the caller's.
     #[schema(example = "203.0.113.7")]
     client_ip: String,
     /// The header that an API key was read from; null when there was none.
-    #[schema(example = "x-api-key")]
+    #[schema(example = "x-api-key", required)]
     api_key_from: Option<String>,
     /// The client; null when the caller is none.
-    #[schema(example = "user1")]
+    #[schema(example = "user1", required)]
     client_id: Option<String>,
     /// What the client was recognised by: `api_key`, `address`, or `anonymous` when it was not.
     #[schema(pattern = "^(api_key|address|anonymous)$", example = "api_key")]
     matched_by: &'static str,
     /// The client's address or network that matched; null when it was not recognised by one.
-    #[schema(example = json!(null))]
+    #[schema(example = json!(null), required)]
     network: Option<String>,
     /// The client's mode: `limit`, `unlimited` or `blocked`; null when the caller is none.
-    #[schema(example = "limit")]
+    #[schema(example = "limit", required)]
     mode: Option<&'static str>,
     /// The capacity of the bucket that is asked; null when none is.
+    #[schema(required)]
     capacity: Option<u32>,
     /// The tokens a second that come back to it; null when none is asked.
     #[serde(serialize_with = "respond::optional_number")]
+    #[schema(required)]
     rate_per_sec: Option<f64>,
     /// The tokens in it now, rounded down to 3 decimals; null when none is asked.
     #[serde(serialize_with = "respond::optional_number")]
+    #[schema(required)]
     tokens: Option<f64>,
     /// What the limiter would say: `allowed`, `limited`, `blocked` or `unlimited`; null when it would not be asked.
-    #[schema(example = "allowed")]
+    #[schema(example = "allowed", required)]
     decision: Option<&'static str>,
     /// What a request would be answered now.
     answer: Answer,
@@ -107,7 +111,7 @@ pub(super) struct ExplanationBody {
 #[derive(Debug, Serialize, ToSchema)]
 struct Answer {
     /// The status of the refusal; null when the request would go on to its route, whose backend then answers.
-    #[schema(example = json!(null))]
+    #[schema(example = json!(null), required)]
     status: Option<u16>,
     /// The refusal's message, or that the request goes on.
     #[schema(example = "Goes on to its route")]

@@ -57,6 +57,7 @@ pub(super) struct StatusBody {
     in_flight: usize,
     /// What keeps the store from being written; null when nothing does. While something does, limits go on in memory, and
     /// writes over this API get 503.
+    #[schema(required)]
     store_error: Option<String>,
 }
 
