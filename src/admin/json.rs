@@ -39,23 +39,63 @@ pub(super) enum Value {
 /// # Errors
 /// 400 that says what is wrong and where.
 pub(super) fn parse(text: &[u8]) -> Result<Value, ApiError> {
-    parse_value(text).map_err(ApiError::bad_request)
+    if text.iter().all(u8::is_ascii_whitespace) {
+        return Err(ApiError::bad_request("The body is empty; JSON was expected"));
+    }
+    parse_value(text).map_err(|wrong| ApiError::bad_request(format!("The body is not JSON: {wrong}")))
 }
 
-/// Reads one JSON value.
+/// Reads one JSON value that is a line of a longer text.
 ///
 /// # Errors
-/// What is wrong and where.
-pub(super) fn parse_value(text: &[u8]) -> Result<Value, String> {
-    if text.iter().all(u8::is_ascii_whitespace) {
-        return Err("The body is empty; JSON was expected".to_owned());
-    }
-    if let Err(error) = std::str::from_utf8(text) {
-        return Err(format!("The body is not JSON: not UTF-8 at byte {}", error.valid_up_to() + 1));
-    }
+/// What is wrong and where, with the number of the line.
+pub(super) fn parse_line(text: &[u8], line: usize) -> Result<Value, String> {
+    parse_value(text).map_err(|wrong| {
+        // The library counts lines from this one.
+        let wrong = wrong.replace(" at line 1 column ", " at column ");
+        format!("Line {line} is not JSON: {wrong}")
+    })
+}
+
+/// Reads a JSON array and gives `each` its items, one after the other.
+///
+/// # Errors
+/// What is wrong and where; items before that have been given.
+pub(super) fn parse_array(text: &[u8], each: impl FnMut(Value)) -> Result<(), String> {
+    let wrong = |wrong: String| format!("The body is not JSON: {wrong}");
+    check_utf8(text).map_err(wrong)?;
+    let mut reader = serde_json::Deserializer::from_slice(text);
+    let read = serde::Deserializer::deserialize_seq(&mut reader, Items(each)).and_then(|()| reader.end());
+    read.map_err(|error| wrong(error.to_string()))
+}
+
+fn parse_value(text: &[u8]) -> Result<Value, String> {
+    check_utf8(text)?;
     let mut reader = serde_json::Deserializer::from_slice(text);
     let read = Seed { depth: 0 }.deserialize(&mut reader).and_then(|value| reader.end().map(|()| value));
-    read.map_err(|error| format!("The body is not JSON: {error}"))
+    read.map_err(|error| error.to_string())
+}
+
+fn check_utf8(text: &[u8]) -> Result<(), String> {
+    std::str::from_utf8(text).map(drop).map_err(|error| format!("not UTF-8 at byte {}", error.valid_up_to() + 1))
+}
+
+/// Gives away the items of an array.
+struct Items<F>(F);
+
+impl<'de, F: FnMut(Value)> Visitor<'de> for Items<F> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut items: A) -> Result<(), A::Error> {
+        while let Some(value) = items.next_element_seed(Seed { depth: 1 })? {
+            self.0(value);
+        }
+        Ok(())
+    }
 }
 
 /// Reads a value that lies `depth` levels deep.

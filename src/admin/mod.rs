@@ -23,7 +23,10 @@
 
 mod access;
 mod app;
+mod base64url;
 mod body;
+mod clients;
+mod condition;
 mod decisions;
 mod error;
 mod explain;

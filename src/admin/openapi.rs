@@ -17,7 +17,7 @@ use utoipa::{Modify, OpenApi};
 
 use super::error::ErrorBody;
 use super::router::Api;
-use super::{decisions, explain, reload, respond, status, upstreams};
+use super::{clients, decisions, explain, reload, respond, status, upstreams};
 
 /// The name of the security scheme.
 const BEARER: &str = "bearer";
@@ -43,6 +43,16 @@ const EVERYWHERE: &[(&str, fn(&Operation) -> bool, &str)] = &[
         license(name = "Apache-2.0", url = "https://www.apache.org/licenses/LICENSE-2.0"),
     ),
     paths(
+        clients::read::list,
+        clients::write::create,
+        clients::bulk::apply,
+        clients::read::get,
+        clients::write::replace,
+        clients::write::merge,
+        clients::write::delete,
+        clients::write::reset,
+        clients::read::history,
+        clients::write::rollback,
         explain::explain,
         decisions::list,
         upstreams::list,
@@ -167,6 +177,16 @@ mod tests {
         let described: BTreeSet<_> =
             described().into_iter().map(|(path, method, _)| format!("{method} {path}")).collect();
         let promised = [
+            "GET /clients",
+            "POST /clients",
+            "PUT /clients",
+            "GET /clients/{client_id}",
+            "PUT /clients/{client_id}",
+            "PATCH /clients/{client_id}",
+            "DELETE /clients/{client_id}",
+            "POST /clients/{client_id}/reset",
+            "GET /clients/{client_id}/history",
+            "POST /clients/{client_id}/rollback",
             "POST /explain",
             "GET /decisions",
             "GET /upstreams",

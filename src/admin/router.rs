@@ -11,7 +11,7 @@ use http::StatusCode;
 
 use super::access::{Gate, guard};
 use super::reads::Reads;
-use super::{AdminParts, ApiError, decisions, explain, openapi, reload, status, upstreams};
+use super::{AdminParts, ApiError, clients, decisions, explain, openapi, reload, status, upstreams};
 
 /// What every handler is given.
 pub(super) struct Api {
@@ -30,6 +30,7 @@ pub(super) fn router(parts: AdminParts) -> Router {
     let gate = Gate::new(parts.access.clone());
     let api = Arc::new(Api { parts, gate, reads: Reads::default(), description: openapi::document().into() });
     Router::new()
+        .merge(clients::routes())
         .route("/explain", post(explain::explain))
         .route("/decisions", get(decisions::list))
         .route("/upstreams", get(upstreams::list))
@@ -50,7 +51,8 @@ async fn unknown_path(request: Request) -> ApiError {
     ApiError::not_found(format!("There is nothing at {}", request.uri().path()))
 }
 
-async fn wrong_method(request: Request) -> ApiError {
+/// 405 for the method of `request`; whoever answers it adds `Allow`.
+pub(super) async fn wrong_method(request: Request) -> ApiError {
     let message = format!("{} is not allowed at {}", request.method(), request.uri().path());
     ApiError::new(StatusCode::METHOD_NOT_ALLOWED, message)
 }
