@@ -79,7 +79,7 @@ impl Decision {
     }
 }
 
-/// List the latest refusals
+/// Lists the latest refusals
 ///
 /// Of the latest 1,000 requests that were not let in, the newest first: look up the `X-Request-Id` that a caller reports.
 #[utoipa::path(

@@ -22,7 +22,6 @@ use super::query::Query;
 use super::router::Api;
 use super::{ApiError, body, respond};
 use crate::client::Mode;
-use crate::limit::Tokens;
 
 /// The most header names of one question, and the most values of each.
 const MAX_NAMES: usize = 128;
@@ -136,30 +135,17 @@ impl ExplanationBody {
             client_id: explanation.client_id.map(|id| id.to_string()),
             matched_by: explanation.identity,
             network: explanation.network,
-            mode: explanation.mode.map(mode_name),
+            mode: explanation.mode.map(Mode::name),
             capacity: quota.map(|quota| quota.capacity().get()),
             rate_per_sec: quota.map(|quota| quota.rate().to_f64()),
-            tokens: explanation.standing.map(|standing| shown_tokens(standing.tokens())),
+            tokens: explanation.standing.map(|standing| respond::thousandths(standing.tokens())),
             decision: explanation.decision,
             answer: Answer { status, message, headers: explanation.headers.into_iter().collect() },
         }
     }
 }
 
-fn mode_name(mode: Mode) -> &'static str {
-    match mode {
-        Mode::Limit => "limit",
-        Mode::Unlimited => "unlimited",
-        Mode::Blocked => "blocked",
-    }
-}
-
-fn shown_tokens(tokens: Tokens) -> f64 {
-    let (whole, fraction) = tokens.parts();
-    f64::from(whole) + (fraction / 1_000_000_000_000_000) as f64 / 1_000.0
-}
-
-/// Explain a caller
+/// Explains a caller
 ///
 /// Says who the sender of such a request is, by which rule, what its limit is, and what it would be answered now. Takes no token.
 #[utoipa::path(
@@ -251,7 +237,7 @@ mod tests {
     use super::*;
     use crate::admin::json::parse;
     use crate::client::{ClientId, Quota};
-    use crate::limit::{Bucket, Standing};
+    use crate::limit::{Bucket, Standing, Tokens};
 
     fn read(text: &str) -> Result<Question, ApiError> {
         question(parse(text.as_bytes()).unwrap())

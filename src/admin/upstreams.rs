@@ -159,7 +159,7 @@ impl CheckBody {
     }
 }
 
-/// List upstreams
+/// Lists upstreams
 ///
 /// Every pool with its backends: their state, how busy they are, and what their last check found.
 #[utoipa::path(
@@ -178,7 +178,7 @@ pub(super) async fn list(State(api): State<Arc<Api>>, request: Request) -> Resul
     Ok(respond::json(StatusCode::OK, &Upstreams { items }))
 }
 
-/// Drain a backend, or change its weight
+/// Drains a backend, or changes its weight
 ///
 /// Holds until the next start, when the configuration counts again.
 #[utoipa::path(
