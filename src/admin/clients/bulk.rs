@@ -41,6 +41,7 @@ const PATIENCE: Duration = Duration::from_secs(300);
     put,
     path = "/clients",
     operation_id = "apply_clients",
+    operation_id = "apply_clients",
     tag = "clients",
     params(
         ("dry_run" = Option<String>, Query, pattern = "^(0|1|true|false)$", description = "Find out what would change, and change nothing"),

@@ -38,6 +38,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
     post,
     path = "/clients",
     operation_id = "create_client",
+    operation_id = "create_client",
     tag = "clients",
     request_body = ClientInput,
     responses(
@@ -76,6 +77,7 @@ pub(in crate::admin) async fn create(State(api): State<Arc<Api>>, request: Reque
 #[utoipa::path(
     put,
     path = "/clients/{client_id}",
+    operation_id = "replace_client",
     operation_id = "replace_client",
     tag = "clients",
     params(
@@ -124,6 +126,7 @@ pub(in crate::admin) async fn replace(api: &Arc<Api>, raw: &str, request: Reques
     patch,
     path = "/clients/{client_id}",
     operation_id = "change_client",
+    operation_id = "change_client",
     tag = "clients",
     params(
         ("client_id" = String, Path, pattern = "^[A-Za-z0-9._:@/-]{1,128}$", description = "The client's name; a slash may be `%2F`"),
@@ -165,6 +168,7 @@ pub(in crate::admin) async fn merge(api: &Arc<Api>, raw: &str, request: Request)
     delete,
     path = "/clients/{client_id}",
     operation_id = "delete_client",
+    operation_id = "delete_client",
     tag = "clients",
     params(
         ("client_id" = String, Path, pattern = "^[A-Za-z0-9._:@/-]{1,128}$", description = "The client's name; a slash may be `%2F`"),
@@ -197,6 +201,7 @@ pub(in crate::admin) async fn delete(api: &Arc<Api>, raw: &str, request: Request
     post,
     path = "/clients/{client_id}/reset",
     operation_id = "reset_client",
+    operation_id = "reset_client",
     tag = "clients",
     params(("client_id" = String, Path, pattern = "^[A-Za-z0-9._:@/-]{1,128}$", description = "The client's name; a slash may be `%2F`")),
     responses(
@@ -226,6 +231,7 @@ pub(in crate::admin) async fn reset(api: &Arc<Api>, raw: &str, request: Request)
 #[utoipa::path(
     post,
     path = "/clients/{client_id}/rollback",
+    operation_id = "roll_back_client",
     operation_id = "roll_back_client",
     tag = "clients",
     params(
