@@ -17,6 +17,8 @@ mod check;
 #[cfg(test)]
 mod clients;
 #[cfg(test)]
+mod clients_command;
+#[cfg(test)]
 mod command_line;
 #[cfg(test)]
 mod counters;

@@ -1,6 +1,6 @@
 //! Child processes whose output is read all along and which never outlive their test.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
@@ -154,6 +154,19 @@ pub(crate) fn run_with_closed_output(command: &mut Command) -> Finished {
     out.follow(std::io::empty());
     err.follow(child.stderr.take().unwrap());
     Process { child, out, err }.wait_exit(PATIENCE)
+}
+
+/// Runs `command` to its end with `input` as its standard input.
+#[track_caller]
+pub(crate) fn run_with_input(command: &mut Command, input: &str) -> Finished {
+    let mut process = Process::start(command);
+    let mut stdin = process.child.stdin.take().unwrap();
+    let input = input.to_owned();
+    // It may end without reading it all.
+    let writer = std::thread::spawn(move || drop(stdin.write_all(input.as_bytes())));
+    let finished = process.wait_exit(PATIENCE);
+    writer.join().unwrap();
+    finished
 }
 
 /// Runs `command` to its end.
