@@ -23,4 +23,5 @@ pub use events::EventLog;
 pub use metrics::{Metrics, MetricsParts, Tally, Verdict};
 pub use record::AccessRecord;
 pub use settings::{AccessLogFormat, AccessLogSettings, AccessLogTarget};
+pub(crate) use timestamp::rfc3339;
 pub use writer::{AccessLogGuard, AccessLogWriter};
