@@ -172,6 +172,7 @@ impl Server {
             routes: route_table(self.routes, &self.pools),
             limits: self.limits,
             access_log: self.access_log.clone(),
+            decisions: Arc::default(),
             tally: self.tally,
             clock: self.clock,
             timeline,
