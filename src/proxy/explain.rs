@@ -7,12 +7,14 @@
 use std::net::IpAddr;
 
 use http::HeaderMap;
-use http::header::AUTHORIZATION;
+use http::header::{AUTHORIZATION, RETRY_AFTER};
+use pingora_core::Result;
+use pingora_http::ResponseHeader;
 
 use super::admit::Account;
 use super::headers::X_FORWARDED_FOR;
 use super::identify::origin;
-use super::{Caller, Gate, KeySource, Recognised, Rejection, Walk, identify};
+use super::{Caller, Gate, KeySource, Recognised, Rejection, Walk, identify, rate_headers};
 use crate::client::{ClientId, Mode};
 use crate::limit::{Key, Nanos, Standing};
 
@@ -44,6 +46,24 @@ pub struct Explained {
     pub decision: Option<&'static str>,
     /// The status and message of the refusal; none when the request would go on to its route.
     pub refusal: Option<(u16, String)>,
+    /// The rate headers and `Retry-After` that the answer would carry: their names and values.
+    pub headers: Vec<(String, String)>,
+}
+
+impl Explained {
+    /// Adds the headers that say how the bucket stands after the request.
+    pub(super) fn write_headers(&mut self) -> Result<()> {
+        let Some(standing) = self.standing.as_ref().map(|standing| standing.after_take()) else { return Ok(()) };
+        let mut answer = ResponseHeader::build(200, Some(6))?;
+        if self.decision == Some("limited") {
+            answer.insert_header(RETRY_AFTER, standing.retry_after())?;
+        }
+        rate_headers::write(&mut answer, &standing)?;
+        let pairs =
+            answer.headers.iter().filter_map(|(name, value)| Some((name.to_string(), value.to_str().ok()?.to_owned())));
+        self.headers = pairs.collect();
+        Ok(())
+    }
 }
 
 impl Gate<'_> {
@@ -63,6 +83,7 @@ impl Gate<'_> {
             standing: None,
             decision: None,
             refusal: None,
+            headers: Vec::new(),
         };
         match identify(headers, peer, self.identity, self.directory) {
             Ok(caller) => self.explain_caller(&caller, now, &mut explained),

@@ -117,7 +117,11 @@ impl Proxy {
     /// Who would send a request with these headers over a connection from `peer`, how that is found out, and what the
     /// request would get at the present moment. Goes the way of a real request, but takes no token and counts nothing.
     pub fn explain(&self, peer: IpAddr, headers: &HeaderMap) -> Explained {
-        self.gate(&self.inner.directory.load()).explain(headers, peer, self.nanos())
+        let mut explained = self.gate(&self.inner.directory.load()).explain(headers, peer, self.nanos());
+        if self.inner.limiter.as_ref().is_some_and(|limiter| limiter.headers) {
+            explained.write_headers().expect("all values are digits, quotes and letters");
+        }
+        explained
     }
 
     fn gate<'g>(&'g self, directory: &'g Directory) -> Gate<'g> {

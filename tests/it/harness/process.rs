@@ -112,6 +112,11 @@ impl Process {
         self.child.try_wait().unwrap().is_none()
     }
 
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends a signal by its name, as in `TERM`. (The shell's `kill`, since the standard library has none but SIGKILL.)
     pub(crate) fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
