@@ -64,8 +64,7 @@ impl Fixture {
         let clock = Arc::new(ManualClock::new());
         let timeline = Timeline::new(&*clock);
         let default_quota = Quota::new(100, 10.0).unwrap();
-        let settings =
-            StripedSettings { max_buckets: NonZeroUsize::new(1_000).unwrap(), stripes: None, default_quota };
+        let settings = StripedSettings { max_buckets: NonZeroUsize::new(1_000).unwrap(), stripes: None, default_quota };
         let limiter = Arc::new(Striped::new(settings, timeline.nanos(clock.now())));
         let directory = Arc::new(ArcSwap::from_pointee(Directory::default()));
         follow(&*repository, &directory, &limiter, &clock, timeline);

@@ -94,7 +94,8 @@ fn each_wrong_value_is_told_with_what_is_allowed() {
 
 #[test]
 fn notes_have_a_length_and_no_control_characters() {
-    let note = |text: &str| read(Call::Replace, &format!(r#"{{"capacity":1,"rate_per_sec":1,"note":"{text}"}}"#)).is_ok();
+    let note =
+        |text: &str| read(Call::Replace, &format!(r#"{{"capacity":1,"rate_per_sec":1,"note":"{text}"}}"#)).is_ok();
     assert!(note(&"ä".repeat(512)) && note(r"a\tb\n"));
     assert!(!note(&"ä".repeat(513)) && !note(r"\u0000") && !note(r"\u001b[2J") && !note(r"\r") && !note(r"\u0085"));
 }
@@ -120,14 +121,23 @@ fn addresses_are_told_apart() {
 #[test]
 fn a_key_is_given_in_one_way() {
     let digest = "ab".repeat(32);
-    let set = |more: &str| read(Call::Replace, &format!(r#"{{"capacity":1,"rate_per_sec":1,{more}}}"#)).map(|draft| draft.key);
+    let set = |more: &str| {
+        read(Call::Replace, &format!(r#"{{"capacity":1,"rate_per_sec":1,{more}}}"#)).map(|draft| draft.key)
+    };
     assert_eq!(set(r#""api_key":null"#), Ok(KeyEdit::Set(None)));
     assert_eq!(set(r#""note":"""#), Ok(KeyEdit::Keep));
     assert_eq!(set(r#""generate_api_key":false"#), Ok(KeyEdit::Keep));
-    assert_eq!(set(&format!(r#""api_key_sha256":"{digest}""#)), Ok(KeyEdit::Set(Some(KeyDigest::from_bytes([0xab; 32])))));
+    assert_eq!(
+        set(&format!(r#""api_key_sha256":"{digest}""#)),
+        Ok(KeyEdit::Set(Some(KeyDigest::from_bytes([0xab; 32]))))
+    );
     assert!(matches!(set(r#""generate_api_key":true"#), Ok(KeyEdit::Generate(_))));
     for (more, field, message) in [
-        (r#""api_key":"x","generate_api_key":true"#.to_owned(), "generate_api_key", "must not be true together with api_key"),
+        (
+            r#""api_key":"x","generate_api_key":true"#.to_owned(),
+            "generate_api_key",
+            "must not be true together with api_key",
+        ),
         (
             format!(r#""api_key_sha256":"{digest}","generate_api_key":true"#),
             "generate_api_key",
