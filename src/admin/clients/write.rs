@@ -293,17 +293,19 @@ fn same_name(id: &ClientId, other: Option<&ClientId>) -> Result<(), ApiError> {
     }
 }
 
-/// Carries out a change and logs it.
+/// Carries out a change and logs it, even when whoever asked has gone meanwhile.
 async fn change(api: &Arc<Api>, by: String, id: ClientId, rollback: bool, edit: Edit) -> Result<Committed, WriteError> {
     let change = Change { id: id.clone(), by: by.clone(), at: api.parts.clock.wall(), rollback, edit };
     let reply = api.parts.repository.change(change);
-    let committed = timeout(PATIENCE, reply.wait()).await.unwrap_or_else(|_| Err(late()))?;
-    if let Some(action) = committed.action {
-        let version =
-            committed.after.as_ref().map(|record| format!(", version {}", record.version)).unwrap_or_default();
-        info!("client {id}: {} by {by}{version}", past(action));
-    }
-    Ok(committed)
+    let carried_out = tokio::spawn(async move {
+        let committed = timeout(PATIENCE, reply.wait()).await.unwrap_or_else(|_| Err(late()))?;
+        if let Some(action) = committed.action {
+            let version = committed.after.as_ref().map(|record| format!(", version {}", record.version));
+            info!("client {id}: {} by {by}{}", past(action), version.unwrap_or_default());
+        }
+        Ok(committed)
+    });
+    carried_out.await.unwrap_or_else(|_| Err(late()))
 }
 
 /// What a write is answered that takes longer than anybody waits.
@@ -314,7 +316,7 @@ pub(super) fn late() -> WriteError {
 }
 
 /// What was done, for the log.
-pub(super) fn past(action: Action) -> &'static str {
+fn past(action: Action) -> &'static str {
     match action {
         Action::Create => "created",
         Action::Update => "updated",

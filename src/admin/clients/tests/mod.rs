@@ -2,6 +2,7 @@
 
 mod bulk;
 mod hostile;
+mod unavailable;
 
 use std::time::Duration;
 
