@@ -1,1 +1,259 @@
-//! Nothing outlives the process.
+//! Nothing outlives the process: clients and buckets in maps. For tests, and for a proxy that is told to keep nothing.
+//!
+//! A write is carried out by whoever asks for it, under one lock, and its answer is there at once. The follower is called under
+//! the same lock, so it sees the changes in their order.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::convert::Infallible;
+use std::fmt;
+use std::ops::Bound;
+
+use ipnet::IpNet;
+use parking_lot::Mutex;
+
+use super::plan::{self, Source, Stamp};
+use super::{
+    Batch, BucketStore, Change, ClientRepository, Committed, Difference, Entry, Follower, HISTORY, Moment, Page,
+    PageQuery, Profile, Record, Refusal, Reply, Snapshot, StoreError, WriteError, credentials,
+};
+use crate::client::{ClientId, KeyDigest};
+use crate::limit::Key;
+use crate::limit::striped::Saved;
+
+/// Clients and buckets in memory. See the [module](self).
+#[derive(Default)]
+pub struct Memory {
+    clients: Mutex<Clients>,
+    followers: Mutex<Vec<Follower>>,
+    buckets: Mutex<(HashMap<Key, Saved>, Option<Moment>)>,
+}
+
+impl fmt::Debug for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Memory").finish_non_exhaustive()
+    }
+}
+
+#[derive(Clone, Default)]
+struct Clients {
+    records: BTreeMap<ClientId, Record>,
+    keys: HashMap<KeyDigest, ClientId>,
+    networks: HashMap<IpNet, ClientId>,
+    history: HashMap<ClientId, VecDeque<Entry>>,
+    numbers: u64,
+}
+
+impl Source for Clients {
+    type Error = Infallible;
+
+    fn number(&mut self) -> Result<u64, Infallible> {
+        self.numbers += 1;
+        Ok(self.numbers)
+    }
+
+    fn last_version(&mut self, id: &ClientId) -> Result<u64, Infallible> {
+        Ok(self.history.get(id).and_then(|entries| entries.front()).map_or(0, |entry| entry.version))
+    }
+}
+
+impl Clients {
+    /// What the change comes to, without carrying it out.
+    fn outcome(&mut self, id: &ClientId, after: Option<Profile>, stamp: &Stamp) -> Committed {
+        let before = self.records.get(id).cloned();
+        match plan::outcome(id, before, after, stamp, self) {
+            Ok(committed) => committed,
+            Err(never) => match never {},
+        }
+    }
+
+    /// Gives up the credentials of what the client was.
+    fn release(&mut self, committed: &Committed) {
+        let Some(before) = &committed.before else { return };
+        let (key, networks) = credentials(&before.id, &before.profile);
+        if let Some(key) = key {
+            self.keys.remove(&key);
+        }
+        for network in networks {
+            self.networks.remove(&network);
+        }
+    }
+
+    /// The first other client that has a credential of what this one becomes.
+    fn conflict(&self, committed: &Committed) -> Option<Refusal> {
+        let Record { id, profile, .. } = committed.after.as_ref()?;
+        let (key, networks) = credentials(id, profile);
+        if let Some(other) = key.and_then(|key| self.keys.get(&key)).filter(|other| *other != id) {
+            return Some(plan::taken(id, other.clone(), None));
+        }
+        networks.into_iter().find_map(|network| {
+            let other = self.networks.get(&network).filter(|other| *other != id)?;
+            Some(plan::taken(id, other.clone(), Some(network)))
+        })
+    }
+
+    /// Carries it out; its old credentials are released, its new ones are free.
+    fn carry_out(&mut self, id: &ClientId, committed: &Committed, stamp: &Stamp) {
+        let Some(action) = committed.action else { return };
+        match &committed.after {
+            Some(after) => {
+                let (key, networks) = credentials(id, &after.profile);
+                self.keys.extend(key.map(|key| (key, id.clone())));
+                self.networks.extend(networks.into_iter().map(|network| (network, id.clone())));
+                self.records.insert(id.clone(), after.clone());
+            }
+            None => drop(self.records.remove(id)),
+        }
+        let profile = |record: &Option<Record>| record.as_ref().map(|record| record.profile.clone());
+        let entries = self.history.entry(id.clone()).or_default();
+        entries.push_front(Entry {
+            version: plan::version(committed),
+            at: stamp.at,
+            by: stamp.by.clone(),
+            action,
+            before: profile(&committed.before),
+            after: profile(&committed.after),
+        });
+        entries.truncate(HISTORY);
+    }
+
+    fn change(&mut self, change: Change) -> Result<Committed, Refusal> {
+        let (id, stamp, edit) = plan::parts(change);
+        let after = edit(self.records.get(&id))?;
+        let numbers = self.numbers;
+        let committed = self.outcome(&id, after, &stamp);
+        if let Some(refusal) = self.conflict(&committed) {
+            self.numbers = numbers;
+            return Err(refusal);
+        }
+        if committed.action.is_some() {
+            self.release(&committed);
+            self.carry_out(&id, &committed, &stamp);
+        }
+        Ok(committed)
+    }
+
+    fn apply(&mut self, batch: Batch) -> Result<Difference, Refusal> {
+        let stamp = Stamp::new(batch.by, batch.at, false);
+        let mut wanted: BTreeMap<ClientId, Option<Profile>> = BTreeMap::new();
+        if batch.prune {
+            wanted.extend(self.records.keys().map(|id| (id.clone(), None)));
+        }
+        let items = batch.items.len() as u64;
+        for item in batch.items {
+            let mut profile = item.profile;
+            if item.keep_api_key {
+                let present = self.records.get(&item.id).and_then(|record| record.profile.api_key);
+                profile.api_key = present.or(profile.api_key);
+            }
+            wanted.insert(item.id, Some(profile));
+        }
+        let outcomes: Vec<_> = wanted.into_iter().map(|(id, after)| (self.outcome(&id, after, &stamp), id)).collect();
+        let changes: Vec<_> = outcomes.into_iter().filter(|(committed, _)| committed.action.is_some()).collect();
+        for (committed, _) in &changes {
+            self.release(committed);
+        }
+        for (committed, id) in &changes {
+            if let Some(refusal) = self.conflict(committed) {
+                return Err(refusal);
+            }
+            self.carry_out(id, committed, &stamp);
+        }
+        let kept = changes.iter().filter(|(committed, _)| committed.after.is_some()).count() as u64;
+        Ok(Difference {
+            changes: changes.into_iter().map(|(committed, _)| committed).collect(),
+            unchanged: items - kept,
+        })
+    }
+}
+
+impl Memory {
+    /// An empty store.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Drops the buckets of deleted clients and tells the followers; the clients are still locked, so that the order is kept.
+    fn tell(&self, changes: &[Committed]) {
+        for committed in changes.iter().filter(|committed| committed.after.is_none()) {
+            let number = committed.before.as_ref().map(|before| before.number);
+            number.map(|number| self.buckets.lock().0.remove(&Key::client(number)));
+        }
+        if !changes.is_empty() {
+            self.followers.lock().iter_mut().for_each(|follower| follower(changes));
+        }
+    }
+}
+
+impl ClientRepository for Memory {
+    fn change(&self, change: Change) -> Reply<Committed> {
+        let mut clients = self.clients.lock();
+        let answer = clients.change(change);
+        if let Ok(committed) = &answer
+            && committed.action.is_some()
+        {
+            self.tell(std::slice::from_ref(committed));
+        }
+        Reply::ready(answer.map_err(WriteError::Refused))
+    }
+
+    fn apply(&self, batch: Batch) -> Reply<Difference> {
+        let mut clients = self.clients.lock();
+        let dry_run = batch.dry_run;
+        let mut changed = clients.clone();
+        let answer = changed.apply(batch);
+        if let Ok(difference) = &answer
+            && !dry_run
+        {
+            *clients = changed;
+            self.tell(&difference.changes);
+        }
+        Reply::ready(answer.map_err(WriteError::Refused))
+    }
+
+    fn get(&self, id: &ClientId) -> Result<Option<Record>, StoreError> {
+        Ok(self.clients.lock().records.get(id).cloned())
+    }
+
+    fn page(&self, query: &PageQuery) -> Result<Page, StoreError> {
+        let clients = self.clients.lock();
+        let found = |record: &&Record| plan::matches(&query.search, record.id.as_str(), &record.profile.note);
+        let start = query.after.clone().map_or(Bound::Unbounded, Bound::Excluded);
+        let after = clients.records.range((start, Bound::Unbounded)).map(|(_, record)| record);
+        let mut items: Vec<_> = after.filter(found).take(query.limit.saturating_add(1)).cloned().collect();
+        let more = items.len() > query.limit;
+        items.truncate(query.limit);
+        Ok(Page { items, more, total: clients.records.values().filter(found).count() as u64 })
+    }
+
+    fn history(&self, id: &ClientId) -> Result<Vec<Entry>, StoreError> {
+        Ok(self.clients.lock().history.get(id).into_iter().flatten().cloned().collect())
+    }
+
+    fn for_each(&self, each: &mut dyn FnMut(Record) -> bool) -> Result<(), StoreError> {
+        let records = self.clients.lock().records.clone();
+        let _ = records.into_values().all(each);
+        Ok(())
+    }
+
+    fn follow(&self, follower: Follower) {
+        self.followers.lock().push(follower);
+    }
+}
+
+impl BucketStore for Memory {
+    fn save(&self, snapshot: Snapshot) -> Reply<()> {
+        let mut buckets = self.buckets.lock();
+        for key in &snapshot.dropped {
+            buckets.0.remove(key);
+        }
+        buckets.0.extend(snapshot.changed.into_iter().map(|saved| (saved.key, saved)));
+        buckets.1 = Some(snapshot.at);
+        Reply::ready(Ok(()))
+    }
+
+    fn load(&self, each: &mut dyn FnMut(Saved)) -> Result<Option<Moment>, StoreError> {
+        let (buckets, moment) = self.buckets.lock().clone();
+        buckets.into_values().for_each(each);
+        Ok(moment)
+    }
+}

@@ -6,8 +6,13 @@
 //! No request ever waits for this: the proxy looks clients up in the [`Directory`](crate::client::Directory), which a
 //! [`Follower`] keeps up to date, and buckets are saved behind its back.
 
+#[cfg(test)]
+mod contract;
 pub mod memory;
+mod plan;
 mod record;
+#[cfg(test)]
+mod samples;
 pub mod sqlite;
 mod write;
 
@@ -18,6 +23,7 @@ use crate::limit::striped::Saved;
 use crate::limit::{Key, Nanos};
 
 pub use record::{Action, Entry, Page, PageQuery, Profile, Record};
+pub(crate) use write::credentials;
 pub use write::{Batch, BatchItem, Change, Committed, Difference, Edit, Refusal, Reply, WriteError};
 
 /// Why the store could not do what it was asked to. It says what happened, to which file, in words for people.

@@ -1,1 +1,251 @@
-//! One SQLite file.
+//! One SQLite file that survives: the process, however it ends, and for clients the loss of power too.
+//!
+//! The rules:
+//! - One thread writes, on one connection. It takes all writes that wait into one transaction (group commit), so that many
+//!   writers share the time of one sync. A write is answered after that.
+//! - Clients are synced to disk with every commit (WAL with `synchronous = FULL`). Buckets alone are not: the log holds them
+//!   when the process is killed, and losing power costs at most what came since the last commit of a client or checkpoint.
+//! - Reads have connections of their own, and wait for no writer.
+//! - Several processes may share the file, as during an upgrade. Each follows the others' changes.
+//! - When the disk is full, or the file is locked, unreadable or gone, writes are answered with the reason, reads go on as far as
+//!   SQLite can, and all of it ends by itself with its cause. Nothing is acknowledged that is not in the file at the path.
+//!
+//! Refused: a pool of writers, as SQLite has one writer at a time and the others would wait for its lock; a commit for each
+//! write (see `benches/store.rs`); a rollback journal, which blocks readers and syncs three times; trusting SQLite that the
+//! file is there (see the module `identity`).
+
+mod buckets;
+mod changes;
+mod create;
+mod credential;
+mod fault;
+mod feed;
+mod identity;
+mod meta;
+mod open;
+mod patience;
+mod queue;
+mod reads;
+mod recovery;
+mod rows;
+mod schema;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
+use std::thread::JoinHandle;
+
+use parking_lot::{Mutex, RwLock};
+use rusqlite::Connection;
+
+use super::{
+    Batch, BucketStore, Change, ClientRepository, Committed, Difference, Entry, Follower, Moment, Page, PageQuery,
+    Record, Reply, Snapshot, StoreError, WriteError,
+};
+use crate::client::ClientId;
+use crate::limit::striped::Saved;
+use fault::{Fault, words};
+use feed::Feed;
+use identity::Identity;
+pub use open::OpenError;
+use patience::Patience;
+use queue::{Queue, Request, Write};
+use reads::Readers;
+use rows::{Failure, Reader};
+use writer::Writer;
+
+/// Clients and buckets in a SQLite file. See the [module](self). Clones share it; with the last one it is closed.
+#[derive(Clone, Debug)]
+pub struct Sqlite(Arc<Handle>);
+
+/// Asks the writer, and ends it.
+struct Handle {
+    shared: Arc<Shared>,
+    requests: Sender<Request>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sqlite").field("path", &self.shared.path).finish_non_exhaustive()
+    }
+}
+
+/// What the writer and those who ask it share.
+struct Shared {
+    path: PathBuf,
+    fault: Fault,
+    followers: Mutex<Vec<Follower>>,
+    /// None once it is closed.
+    reading: RwLock<Option<Arc<Reading>>>,
+}
+
+/// The connections for reading, and the file that they read.
+struct Reading {
+    readers: Readers,
+    real: PathBuf,
+    identity: Identity,
+}
+
+impl Shared {
+    fn reading(&self) -> Result<Arc<Reading>, StoreError> {
+        self.reading.read().clone().ok_or_else(|| self.error("is closed"))
+    }
+
+    fn close_readers(&self) {
+        self.reading.write().take();
+    }
+
+    fn error(&self, reason: &str) -> StoreError {
+        StoreError(format!("{}: {reason}", self.path.display()))
+    }
+
+    fn failed(&self, failure: Failure) -> StoreError {
+        match failure {
+            Failure::Sqlite(error) => self.error(&words(&error)),
+            Failure::Row(error) => self.error(&error.0),
+        }
+    }
+}
+
+impl Sqlite {
+    /// Opens the database at `path`. Where nothing is, a new one is made, with its directory.
+    ///
+    /// The file is checked whole, so this takes about a second for each million clients. It may block for 5 s more when another
+    /// process holds the file locked.
+    ///
+    /// # Errors
+    /// When the file is none of ours, damaged, cut off, read-only, locked or newer. Then it is left as it is.
+    pub fn open(path: &Path) -> Result<Self, OpenError> {
+        let path = std::path::absolute(path).map_err(|error| OpenError::new(path, &error.to_string()))?;
+        let patience = Patience::new();
+        let database = open::open_or_create(&path, &patience)?;
+        let feed = Feed::new(&database.connection).map_err(|error| OpenError::new(&path, &words(&error)))?;
+        let reading = Reading::open(&database).map_err(|error| OpenError::new(&path, &words(&error)))?;
+        let shared = Arc::new(Shared {
+            path,
+            fault: Fault::default(),
+            followers: Mutex::default(),
+            reading: RwLock::new(Some(Arc::new(reading))),
+        });
+        let (requests, incoming) = channel();
+        let writer = Writer::new(Arc::clone(&shared), Queue::new(incoming), database, patience, feed);
+        let thread = std::thread::Builder::new().name("store".to_owned()).spawn(|| writer.run());
+        let thread = thread.map_err(|error| OpenError::new(&shared.path, &error.to_string()))?;
+        Ok(Sqlite(Arc::new(Handle { shared, requests, thread: Mutex::new(Some(thread)) })))
+    }
+
+    /// Why writes fail now; none when they do not. Known within about a second, also when nobody writes.
+    pub fn fault(&self) -> Option<String> {
+        self.0.shared.fault.reason()
+    }
+
+    /// How many write transactions have failed since it was opened.
+    pub fn errors(&self) -> u64 {
+        self.0.shared.fault.errors()
+    }
+
+    /// Finishes the writes that wait and closes the file; later writes are refused. Blocks until that is done.
+    pub fn close(self) {
+        self.0.close();
+    }
+
+    fn ask<T>(&self, write: impl FnOnce(tokio::sync::oneshot::Sender<Result<T, WriteError>>) -> Write) -> Reply<T> {
+        let (answer, reply) = Reply::new();
+        match self.0.requests.send(Request::Write(write(answer))) {
+            Ok(()) => reply,
+            Err(_) => Reply::ready(Err(self.0.shared.error("is closed").into())),
+        }
+    }
+
+    /// A short read.
+    fn read<T>(&self, read: impl FnOnce(&Connection) -> Result<T, Failure>) -> Result<T, StoreError> {
+        let shared = &self.0.shared;
+        let reading = shared.reading()?;
+        let connection = reading.readers.get();
+        read(&connection).map_err(|failure| shared.failed(failure))
+    }
+
+    /// A long read, on a connection of its own and in one transaction.
+    fn read_long<T>(&self, read: impl FnOnce(&Connection) -> Result<T, Failure>) -> Result<T, StoreError> {
+        let shared = &self.0.shared;
+        let reading = shared.reading()?;
+        let connect = || -> Result<T, Failure> {
+            let connection = reads::connect(&reading.real)?;
+            // It may have opened another file than the writer has.
+            reading.identity.check().map_err(|moved| Failure::Row(StoreError(moved.words())))?;
+            let moment = connection.unchecked_transaction()?;
+            read(&moment)
+        };
+        connect().map_err(|failure| shared.failed(failure))
+    }
+}
+
+impl Reading {
+    fn open(database: &open::Database) -> rusqlite::Result<Self> {
+        let (real, identity) = (database.real.clone(), database.identity.clone());
+        Ok(Reading { readers: Readers::open(&real)?, real, identity })
+    }
+}
+
+impl Handle {
+    fn close(&self) {
+        let Some(thread) = self.thread.lock().take() else { return };
+        // It has ended when nobody listens.
+        let _ = self.requests.send(Request::Close);
+        // A follower may hold the last clone; the thread does not wait for itself.
+        if thread.thread().id() != std::thread::current().id() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl ClientRepository for Sqlite {
+    fn change(&self, change: Change) -> Reply<Committed> {
+        self.ask(|answer| Write::Change(change, answer))
+    }
+
+    fn apply(&self, batch: Batch) -> Reply<Difference> {
+        self.ask(|answer| Write::Apply(batch, answer))
+    }
+
+    fn get(&self, id: &ClientId) -> Result<Option<Record>, StoreError> {
+        self.read(|connection| changes::get(connection, &mut Reader::default(), id))
+    }
+
+    fn page(&self, query: &PageQuery) -> Result<Page, StoreError> {
+        self.read(|connection| reads::page(connection, query))
+    }
+
+    fn history(&self, id: &ClientId) -> Result<Vec<Entry>, StoreError> {
+        self.read(|connection| reads::history(connection, id))
+    }
+
+    fn for_each(&self, each: &mut dyn FnMut(Record) -> bool) -> Result<(), StoreError> {
+        self.read_long(|connection| reads::for_each(connection, each))
+    }
+
+    fn follow(&self, follower: Follower) {
+        self.0.shared.followers.lock().push(follower);
+    }
+}
+
+impl BucketStore for Sqlite {
+    fn save(&self, snapshot: Snapshot) -> Reply<()> {
+        self.ask(|answer| Write::Save(snapshot, answer))
+    }
+
+    fn load(&self, each: &mut dyn FnMut(Saved)) -> Result<Option<Moment>, StoreError> {
+        self.read_long(|connection| buckets::load(connection, each))
+    }
+}

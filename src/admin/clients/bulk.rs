@@ -14,8 +14,9 @@ use http::StatusCode;
 use log::info;
 use tokio::time::timeout;
 
+use super::describe::ClientItem;
 use super::fields::{Draft, KeyEdit};
-use super::wire::{ChangedView, ClientInput, DifferenceView};
+use super::wire::{ChangedView, DifferenceView};
 use super::write::late;
 use crate::admin::access::Actor;
 use crate::admin::body::{self, BodyLimits};
@@ -48,7 +49,7 @@ const PATIENCE: Duration = Duration::from_secs(300);
     ),
     request_body(
         description = "A JSON array of clients, or one client a line; at most 256 MiB",
-        content((Vec<ClientInput> = "application/json"), (String = "application/x-ndjson")),
+        content((Vec<ClientItem> = "application/json"), (String = "application/x-ndjson")),
     ),
     responses(
         (status = 200, description = "What was changed, or would be", body = DifferenceView),

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `path` | which client a path is about |
 //! | `fields` | what a body says of a client |
+//! | `describe` | the same for the description of the API |
 //! | `wire` | what answers say of one |
 //! | `read` | one, a page of them, a history |
 //! | `write` | the changes of one |
@@ -12,6 +13,7 @@
 //! | `secret` | API keys that are made here |
 
 pub(super) mod bulk;
+mod describe;
 mod export;
 mod fields;
 mod path;

@@ -3,9 +3,10 @@
 use std::time::{Duration, SystemTime};
 
 use ipnet::IpNet;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::describe::ModeName;
 use crate::admin::respond::{number, optional_number, thousandths};
 use crate::admin::router::Api;
 use crate::client::ClientId;
@@ -71,19 +72,6 @@ pub(in crate::admin) struct ConfigView {
     has_api_key: bool,
     /// Whatever the operator wants to remember.
     note: String,
-}
-
-/// What is done with a client's requests: they are held to its quota, let in for free, or refused with 403.
-#[derive(Debug, Deserialize, ToSchema)]
-#[schema(as = Mode)]
-#[serde(rename_all = "snake_case")]
-pub(in crate::admin) enum ModeName {
-    /// They are held to its quota.
-    Limit,
-    /// They are let in, and cost nothing.
-    Unlimited,
-    /// They are refused with 403.
-    Blocked,
 }
 
 /// Some clients, in the order of their names.
@@ -171,78 +159,6 @@ pub(super) struct ExportView {
     addresses: Vec<String>,
     api_key_sha256: Option<String>,
     note: String,
-}
-
-/// A client, to be made or replaced. Fields that only answers have are passed over by `PUT` and refused by `POST`.
-#[derive(Debug, Deserialize, ToSchema)]
-#[schema(as = ClientInput)]
-#[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "describes the body, which is read field by field")]
-pub(in crate::admin) struct ClientInput {
-    /// Its name. Without addresses and API key it is the credential: an address or network by address, anything else as the
-    /// API key. `PUT /clients/{client_id}` may leave it out.
-    #[schema(pattern = "^[A-Za-z0-9._:@/-]{1,128}$", example = "user1")]
-    client_id: String,
-    /// The most tokens that it can save up: a whole number, written without point or exponent.
-    #[schema(minimum = 1, maximum = 1_000_000_000, example = 100)]
-    capacity: u32,
-    /// The tokens that come back each second.
-    #[schema(minimum = 0.000_001, maximum = 1_000_000_000, example = 10)]
-    rate_per_sec: f64,
-    #[serde(flatten)]
-    rest: ClientRest,
-}
-
-/// A change of a client as a JSON merge patch: fields that are left out stay, `null` puts one back to its default.
-#[derive(Debug, Deserialize, ToSchema)]
-#[schema(as = ClientPatch)]
-#[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "describes the body, which is read field by field")]
-pub(in crate::admin) struct ClientPatch {
-    /// Its name; the one in the path, if it is there at all.
-    #[schema(nullable = false, pattern = "^[A-Za-z0-9._:@/-]{1,128}$", example = "user1")]
-    client_id: Option<String>,
-    /// The most tokens that it can save up: a whole number, written without point or exponent.
-    #[schema(nullable = false, minimum = 1, maximum = 1_000_000_000, example = 100)]
-    capacity: Option<u32>,
-    /// The tokens that come back each second.
-    #[schema(nullable = false, minimum = 0.000_001, maximum = 1_000_000_000, example = 10)]
-    rate_per_sec: Option<f64>,
-    #[serde(flatten)]
-    rest: ClientRest,
-}
-
-/// The fields that may be left out.
-#[derive(Debug, Deserialize, ToSchema)]
-#[expect(dead_code, reason = "describes the body, which is read field by field")]
-pub(in crate::admin) struct ClientRest {
-    /// What is done with its requests; `limit` when it is left out.
-    mode: Option<ModeName>,
-    /// IP addresses and networks that it is known by; none of them twice.
-    #[schema(max_items = 1000, example = json!(["203.0.113.0/24"]))]
-    addresses: Option<Vec<String>>,
-    /// The API key that it is known by, kept only as a digest; null for none. Left out, a present key stays.
-    #[schema(min_length = 1, max_length = 4096, pattern = "^[!-~]{1,4096}$", example = "correct-horse-battery-staple")]
-    api_key: Option<String>,
-    /// The SHA-256 digest of the API key in place of the key.
-    #[schema(pattern = "^[0-9A-Fa-f]{64}$")]
-    api_key_sha256: Option<String>,
-    /// Whether an API key is made, and shown in this one answer. Not together with `api_key`.
-    generate_api_key: Option<bool>,
-    /// Whatever the operator wants to remember: at most 1,024 bytes.
-    #[schema(max_length = 1024, example = "")]
-    note: Option<String>,
-}
-
-/// Which version a client is put back to.
-#[derive(Debug, Deserialize, ToSchema)]
-#[schema(as = RollbackInput)]
-#[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "describes the body, which is read field by field")]
-pub(in crate::admin) struct RollbackInput {
-    /// The client becomes what it was after this change.
-    #[schema(minimum = 1, example = 1)]
-    version: u64,
 }
 
 impl ClientView {

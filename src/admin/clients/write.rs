@@ -13,8 +13,9 @@ use http::{HeaderValue, StatusCode};
 use log::info;
 use tokio::time::timeout;
 
+use super::describe::{ClientInput, ClientPatch, ClientReplacement, RollbackInput};
 use super::fields::{Call, Draft, KeyEdit};
-use super::wire::{ClientInput, ClientPatch, ClientView, RollbackInput};
+use super::wire::ClientView;
 use super::{path, read, show};
 use crate::admin::access::Actor;
 use crate::admin::condition::Condition;
@@ -84,7 +85,7 @@ pub(in crate::admin) async fn create(State(api): State<Arc<Api>>, request: Reque
         ("If-Match" = Option<String>, Header, description = "Only if its ETag is one of these, or `*`: only if there is one"),
         ("If-None-Match" = Option<String>, Header, description = "`*`: only if there is none"),
     ),
-    request_body = ClientInput,
+    request_body = ClientReplacement,
     responses(
         (status = 200, description = "It was replaced", body = ClientView, headers(("ETag" = String, description = "Its version in quotes"))),
         (status = 201, description = "It was made", body = ClientView, headers(

@@ -1,0 +1,90 @@
+//! Clients, changes and buckets for the tests of the stores.
+
+use std::time::{Duration, SystemTime};
+
+use super::*;
+use crate::client::{KeyDigest, Mode, Quota};
+use crate::limit::{Bucket, Tokens};
+
+pub(super) fn client_id(name: &str) -> ClientId {
+    ClientId::parse(name).unwrap()
+}
+
+pub(super) fn profile(capacity: u64, rate: f64) -> Profile {
+    let quota = Quota::new(capacity, rate).unwrap();
+    Profile { quota, mode: Mode::Limit, addresses: vec![], api_key: None, note: String::new() }
+}
+
+pub(super) fn profile_with(key: Option<&str>, addresses: &[&str]) -> Profile {
+    Profile {
+        addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+        api_key: key.map(|key| KeyDigest::of(key.as_bytes())),
+        ..profile(10, 1.0)
+    }
+}
+
+fn at() -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_micros(1_700_000_000_123_456)
+}
+
+pub(super) fn edit(
+    name: &str,
+    edit: impl FnOnce(Option<&Record>) -> Result<Option<Profile>, Refusal> + Send + 'static,
+) -> Change {
+    Change { id: client_id(name), by: "test".to_owned(), at: at(), rollback: false, edit: Box::new(edit) }
+}
+
+pub(super) fn set(name: &str, profile: Profile) -> Change {
+    edit(name, |_| Ok(Some(profile)))
+}
+
+pub(super) fn delete(name: &str) -> Change {
+    edit(name, |_| Ok(None))
+}
+
+/// Makes a client that is not there yet.
+pub(super) fn create<S: ClientRepository + ?Sized>(
+    store: &S,
+    name: &str,
+    profile: Profile,
+) -> Result<Committed, WriteError> {
+    let make = edit(name, |before| match before {
+        Some(before) => Err(Refusal::Exists(before.id.clone())),
+        None => Ok(Some(profile)),
+    });
+    store.change(make).wait_blocking()
+}
+
+pub(super) fn item(name: &str, profile: Profile) -> BatchItem {
+    BatchItem { id: client_id(name), profile, keep_api_key: false }
+}
+
+pub(super) fn batch(items: Vec<BatchItem>, prune: bool) -> Batch {
+    Batch { items, prune, dry_run: false, by: "test".to_owned(), at: at() }
+}
+
+/// The names of all clients.
+pub(super) fn names<S: ClientRepository + ?Sized>(store: &S) -> Vec<String> {
+    let mut names = Vec::new();
+    store
+        .for_each(&mut |record| {
+            names.push(record.id.to_string());
+            true
+        })
+        .unwrap();
+    names
+}
+
+pub(super) fn id_of(change: &Committed) -> String {
+    change.after.as_ref().or(change.before.as_ref()).unwrap().id.to_string()
+}
+
+/// The bucket of `key` with `tokens` and a half.
+pub(super) fn spent(key: Key, tokens: u32) -> Saved {
+    let bucket = Bucket::resume(Tokens::from_parts(tokens, 500_000_000_000_000_000), 1_700_000_000_000_000_007);
+    Saved { key, bucket, quota: Quota::new(100, 0.7).unwrap() }
+}
+
+pub(super) fn snapshot(changed: Vec<Saved>, dropped: Vec<Key>, at: u64) -> Snapshot {
+    Snapshot { changed, dropped, at: Moment { timeline: at, wall: at + 1 } }
+}

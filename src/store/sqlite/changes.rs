@@ -1,0 +1,291 @@
+//! Changes of clients within a transaction of the writer.
+//!
+//! Each is checked before it writes, so that one that is refused has written nothing and the others in the same transaction go on.
+//! A batch checks as it goes, so it stands in a savepoint.
+
+use std::iter::Peekable;
+use std::time::Duration;
+
+use rusqlite::types::Value;
+use rusqlite::{Connection, params, params_from_iter};
+
+use super::super::plan::{self, Source, Stamp};
+use super::super::{Batch, BatchItem, Change, Committed, Difference, HISTORY, Profile, Record, WriteError, micros};
+use super::credential::credentials_of;
+use super::meta;
+use super::rows::{self, Failure, Reader, signed};
+use crate::client::ClientId;
+use crate::limit::Key;
+
+/// Why a write within a transaction failed.
+#[derive(Debug)]
+pub(super) enum Stop {
+    /// The transaction can go on without it: it has written nothing.
+    Alone(WriteError),
+    /// The transaction must be given up.
+    All(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for Stop {
+    fn from(error: rusqlite::Error) -> Self {
+        Stop::All(error)
+    }
+}
+
+impl From<Failure> for Stop {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Sqlite(error) => Stop::All(error),
+            Failure::Row(error) => Stop::Alone(WriteError::Unavailable(error)),
+        }
+    }
+}
+
+/// Entries younger than this are not pruned, however many there are: another process that shares the file follows by them.
+const KEPT: Duration = Duration::from_secs(60);
+/// At most so many old entries are pruned with one change, so that none takes long.
+const PRUNED: i64 = 16;
+
+/// The clients, within one transaction of the writer.
+pub(super) struct Clients<'c> {
+    connection: &'c Connection,
+    reader: Reader,
+    /// How many clients there are, and the last number that was given away.
+    counts: [i64; 2],
+    /// The same at the start of the transaction.
+    written: [i64; 2],
+}
+
+const COUNTS: [&str; 2] = ["clients", "last_number"];
+
+impl Source for Clients<'_> {
+    type Error = Stop;
+
+    fn number(&mut self) -> Result<u64, Stop> {
+        self.counts[1] += 1;
+        Ok(self.counts[1].cast_unsigned())
+    }
+
+    fn last_version(&mut self, id: &ClientId) -> Result<u64, Stop> {
+        let mut last = self.connection.prepare_cached("SELECT max(version) FROM history WHERE client_id = ?1")?;
+        let version: Option<i64> = last.query_row([id.as_str()], |row| row.get(0))?;
+        Ok(version.and_then(|version| u64::try_from(version).ok()).unwrap_or(0))
+    }
+}
+
+impl<'c> Clients<'c> {
+    /// The clients in the transaction that has begun on `connection`.
+    pub(super) fn new(connection: &'c Connection) -> rusqlite::Result<Self> {
+        let counts = [meta::get(connection, COUNTS[0])?.unwrap_or(0), meta::get(connection, COUNTS[1])?.unwrap_or(0)];
+        Ok(Clients { connection, reader: Reader::default(), counts, written: counts })
+    }
+
+    /// The connection of the transaction.
+    pub(super) fn connection(&self) -> &'c Connection {
+        self.connection
+    }
+
+    /// Writes the counts; to be called before the transaction is committed.
+    pub(super) fn finish(self) -> rusqlite::Result<()> {
+        for ((name, now), before) in COUNTS.into_iter().zip(self.counts).zip(self.written) {
+            if now != before {
+                meta::set(self.connection, name, now)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Carries out one change.
+    pub(super) fn change(&mut self, change: Change) -> Result<Committed, Stop> {
+        let (id, stamp, edit) = plan::parts(change);
+        let before = self.get(&id)?;
+        let after = edit(before.as_ref()).map_err(|refusal| Stop::Alone(refusal.into()))?;
+        let counts = self.counts;
+        let committed = plan::outcome(&id, before, after, &stamp, self)?;
+        if committed.action.is_none() {
+            return Ok(committed);
+        }
+        let (release, claim) = credentials_of(&committed);
+        for credential in &claim {
+            if let Some(other) = credential.owner(self.connection)?.filter(|other| *other != id) {
+                self.counts = counts;
+                return Err(Stop::Alone(credential.taken(&id, other)));
+            }
+        }
+        for credential in release.iter().filter(|old| !claim.contains(old)) {
+            credential.release(self.connection)?;
+        }
+        for credential in claim.iter().filter(|new| !release.contains(new)) {
+            credential.claim(self.connection, &id)?;
+        }
+        self.write(&committed, &stamp)?;
+        Ok(committed)
+    }
+
+    /// Carries out a batch, or finds out what it would do.
+    pub(super) fn apply(&mut self, batch: Batch) -> Result<Difference, Stop> {
+        let (counts, dry_run) = (self.counts, batch.dry_run);
+        self.connection.execute_batch("SAVEPOINT batch")?;
+        let done = self.apply_all(batch);
+        if dry_run || done.is_err() {
+            self.counts = counts;
+            // After some errors SQLite has rolled back everything; then there is no savepoint, and that error is what counts.
+            let rolled_back = self.connection.execute_batch("ROLLBACK TO batch");
+            if done.is_ok() {
+                rolled_back?;
+            }
+        }
+        let released = self.connection.execute_batch("RELEASE batch");
+        let difference = done?;
+        released?;
+        Ok(difference)
+    }
+
+    fn apply_all(&mut self, batch: Batch) -> Result<Difference, Stop> {
+        let stamp = Stamp::new(batch.by, batch.at, false);
+        let mut items = batch.items;
+        items.sort_unstable_by(|a, b| a.id.cmp(&b.id));
+        let mut difference = Difference::default();
+        if batch.prune {
+            self.compare_all(items, &stamp, &mut difference)?;
+        } else {
+            for BatchItem { id, profile, keep_api_key } in items {
+                let before = self.get(&id)?;
+                self.compare(&id, before, Some((profile, keep_api_key)), &stamp, &mut difference)?;
+            }
+        }
+        // A credential may pass from one client to another: all are released before any is claimed. In order, as each is a place
+        // in a b-tree.
+        let mut release = Vec::new();
+        let mut claim = Vec::new();
+        for (index, committed) in difference.changes.iter().enumerate() {
+            let (old, new) = credentials_of(committed);
+            release.extend(old.iter().filter(|old| !new.contains(old)).copied());
+            claim.extend(new.iter().filter(|new| !old.contains(new)).map(|new| (*new, index)));
+        }
+        release.sort_unstable();
+        claim.sort_unstable();
+        for credential in &release {
+            credential.release(self.connection)?;
+        }
+        for (credential, index) in &claim {
+            let Some(Record { id, .. }) = &difference.changes[*index].after else { continue };
+            if !credential.claim(self.connection, id)? {
+                let other = credential.owner(self.connection)?.unwrap_or_else(|| id.clone());
+                return Err(Stop::Alone(credential.taken(id, other)));
+            }
+        }
+        for committed in &difference.changes {
+            self.write(committed, &stamp)?;
+        }
+        Ok(difference)
+    }
+
+    /// Compares `items`, in the order of their names, with all clients; those that are not among them are to be deleted.
+    fn compare_all(&mut self, items: Vec<BatchItem>, stamp: &Stamp, difference: &mut Difference) -> Result<(), Stop> {
+        let mut all =
+            self.connection.prepare_cached(&format!("SELECT {} FROM clients ORDER BY client_id", rows::RECORD))?;
+        let mut present = all.query([])?;
+        let mut items: Peekable<_> = items.into_iter().peekable();
+        while let Some(row) = present.next()? {
+            let before = self.reader.record(row)?;
+            while let Some(item) = items.next_if(|item| item.id < before.id) {
+                self.compare(&item.id, None, Some((item.profile, item.keep_api_key)), stamp, difference)?;
+            }
+            let item = items.next_if(|item| item.id == before.id);
+            let after = item.map(|item| (item.profile, item.keep_api_key));
+            self.compare(&before.id.clone(), Some(before), after, stamp, difference)?;
+        }
+        for item in items {
+            self.compare(&item.id, None, Some((item.profile, item.keep_api_key)), stamp, difference)?;
+        }
+        Ok(())
+    }
+
+    /// Adds what becomes of one client to the difference.
+    fn compare(
+        &mut self,
+        id: &ClientId,
+        before: Option<Record>,
+        after: Option<(Profile, bool)>,
+        stamp: &Stamp,
+        difference: &mut Difference,
+    ) -> Result<(), Stop> {
+        let after = after.map(|(mut profile, keep_api_key)| {
+            let present = before.as_ref().filter(|_| keep_api_key).and_then(|before| before.profile.api_key);
+            profile.api_key = present.or(profile.api_key);
+            profile
+        });
+        let committed = plan::outcome(id, before, after, stamp, self)?;
+        match committed.action {
+            Some(_) => difference.changes.push(committed),
+            None => difference.unchanged += 1,
+        }
+        Ok(())
+    }
+
+    fn get(&mut self, id: &ClientId) -> Result<Option<Record>, Failure> {
+        get(self.connection, &mut self.reader, id)
+    }
+
+    /// Writes the client and its history. The credentials are somebody else's matter.
+    fn write(&mut self, committed: &Committed, stamp: &Stamp) -> Result<(), Stop> {
+        let Some(action) = committed.action else { return Ok(()) };
+        let Some(shown) = committed.after.as_ref().or(committed.before.as_ref()) else { return Ok(()) };
+        let id = shown.id.as_str();
+        match &committed.after {
+            Some(after) => {
+                let mut put = self.connection.prepare_cached(&format!(
+                    "INSERT OR REPLACE INTO clients ({}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    rows::RECORD
+                ))?;
+                put.execute(params_from_iter(rows::record(after)))?;
+                self.counts[0] += i64::from(committed.before.is_none());
+            }
+            None => {
+                self.connection.prepare_cached("DELETE FROM clients WHERE client_id = ?1")?.execute([id])?;
+                let (kind, number) = Key::client(shown.number).parts();
+                let mut forget =
+                    self.connection.prepare_cached("DELETE FROM buckets WHERE (kind, payload) = (?1, ?2)")?;
+                forget.execute((kind, number.cast_signed()))?;
+                self.counts[0] -= 1;
+            }
+        }
+        let version = signed(plan::version(committed));
+        let before = committed.before.as_ref();
+        let head = [
+            Value::Null,
+            Value::Text(id.to_owned()),
+            Value::Integer(version),
+            Value::Integer(micros(stamp.at)),
+            Value::Text(stamp.by.clone()),
+            Value::Text(action.name().to_owned()),
+            Value::Integer(signed(shown.number)),
+            Value::Integer(micros(shown.created_at)),
+            before.map_or(Value::Null, |before| Value::Integer(micros(before.updated_at))),
+        ];
+        let (was, is) = (before.map(|before| &before.profile), committed.after.as_ref().map(|after| &after.profile));
+        let mut record = self.connection.prepare_cached(&format!(
+            "INSERT INTO history ({}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            rows::HISTORY
+        ))?;
+        record.execute(params_from_iter(head.into_iter().chain(rows::profile(was)).chain(rows::profile(is))))?;
+        let oldest = version - signed(HISTORY as u64);
+        if oldest > 0 {
+            let before = micros(stamp.at.checked_sub(KEPT).unwrap_or(stamp.at));
+            let mut prune = self.connection.prepare_cached(
+                "DELETE FROM history WHERE sequence IN (SELECT sequence FROM history \
+                 WHERE client_id = ?1 AND version <= ?2 AND changed_at < ?3 ORDER BY version LIMIT ?4)",
+            )?;
+            prune.execute(params![id, oldest, before, PRUNED])?;
+        }
+        Ok(())
+    }
+}
+
+/// The client with this name.
+pub(super) fn get(connection: &Connection, reader: &mut Reader, id: &ClientId) -> Result<Option<Record>, Failure> {
+    let mut get = connection.prepare_cached(&format!("SELECT {} FROM clients WHERE client_id = ?1", rows::RECORD))?;
+    let mut found = get.query([id.as_str()])?;
+    found.next()?.map(|row| reader.record(row)).transpose()
+}

@@ -1,0 +1,120 @@
+//! Reads, each on a connection of its own beside the writer's.
+//!
+//! Short ones (one client, a page, a history) share a few connections. Long ones (all clients, all buckets) open their own, so
+//! that a caller who takes its time holds nobody up. A reader sees the file as it was when it began, and every write that was
+//! answered before that.
+
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use parking_lot::{Mutex, MutexGuard};
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags};
+
+use super::super::{Entry, HISTORY, Page, PageQuery, Record, plan};
+use super::meta;
+use super::rows::{self, Failure, Reader};
+use crate::client::ClientId;
+
+/// How many short reads can run at once.
+const CONNECTIONS: NonZeroUsize = NonZeroUsize::new(4).expect("4 is not 0");
+
+/// The connections for short reads.
+#[derive(Debug)]
+pub(super) struct Readers {
+    connections: Vec<Mutex<Connection>>,
+    next: AtomicUsize,
+}
+
+impl Readers {
+    /// Opens them.
+    pub(super) fn open(path: &Path) -> rusqlite::Result<Self> {
+        let connections = (0..CONNECTIONS.get()).map(|_| connect(path).map(Mutex::new)).collect::<Result<_, _>>()?;
+        Ok(Readers { connections, next: AtomicUsize::new(0) })
+    }
+
+    /// One of them: a free one, or else the next that becomes free among those that wait their turn.
+    pub(super) fn get(&self) -> MutexGuard<'_, Connection> {
+        let free = self.connections.iter().find_map(Mutex::try_lock);
+        free.unwrap_or_else(|| {
+            let next = self.next.fetch_add(1, Ordering::Relaxed) % CONNECTIONS;
+            self.connections[next].lock()
+        })
+    }
+}
+
+/// A connection that only reads. It never ends the write-ahead log: that is the writer's.
+pub(super) fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    let connection =
+        Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    connection.set_prepared_statement_cache_capacity(32);
+    // The first read is what finds the file unreadable.
+    connection.query_row("SELECT count(*) FROM meta", [], |_| Ok(()))?;
+    Ok(connection)
+}
+
+/// Some clients, in the order of their names. Without a search this takes as long as the page is long, wherever it is; a search
+/// reads all clients.
+pub(super) fn page(connection: &Connection, query: &PageQuery) -> Result<Page, Failure> {
+    // The total is of the same moment as the items.
+    let moment = connection.unchecked_transaction()?;
+    let mut reader = Reader::default();
+    let (mut items, mut matching) = (Vec::new(), 0);
+    let searched = !query.search.is_empty();
+    let after = query.after.as_ref().map_or("", ClientId::as_str);
+    let from = if searched { "" } else { after };
+    let sql = format!("SELECT {} FROM clients WHERE client_id > ?1 ORDER BY client_id", rows::RECORD);
+    let mut all = moment.prepare_cached(&sql)?;
+    let mut found = all.query([from])?;
+    let mut more = false;
+    while let Some(row) = found.next()? {
+        if searched {
+            let (id, note) = (rows::text(row, 0).unwrap_or_default(), rows::text(row, 10).unwrap_or_default());
+            if !plan::matches(&query.search, id, note) {
+                continue;
+            }
+            matching += 1;
+            if id <= after {
+                continue;
+            }
+        }
+        if items.len() < query.limit {
+            items.push(reader.record(row)?);
+        } else {
+            more = true;
+            if !searched {
+                break;
+            }
+        }
+    }
+    let total = if searched { matching } else { meta::get(&moment, "clients")?.unwrap_or(0).cast_unsigned() };
+    Ok(Page { items, more, total })
+}
+
+/// The latest changes of the client with this name, the latest first.
+pub(super) fn history(connection: &Connection, id: &ClientId) -> Result<Vec<Entry>, Failure> {
+    let mut reader = Reader::default();
+    let sql = format!("SELECT {} FROM history WHERE client_id = ?1 ORDER BY version DESC LIMIT ?2", rows::HISTORY);
+    let mut latest = connection.prepare_cached(&sql)?;
+    let mut changes = latest.query((id.as_str(), rows::signed(HISTORY as u64)))?;
+    let mut entries = Vec::new();
+    while let Some(row) = changes.next()? {
+        entries.push(reader.entry(row)?);
+    }
+    Ok(entries)
+}
+
+/// Gives `each` every client of one moment, in the order of their names, until it returns false.
+pub(super) fn for_each(connection: &Connection, each: &mut dyn FnMut(Record) -> bool) -> Result<(), Failure> {
+    let mut reader = Reader::default();
+    let mut all = connection.prepare(&format!("SELECT {} FROM clients ORDER BY client_id", rows::RECORD))?;
+    let mut found = all.query([])?;
+    while let Some(row) = found.next()? {
+        if !each(reader.record(row)?) {
+            break;
+        }
+    }
+    Ok(())
+}
