@@ -77,7 +77,7 @@ pub enum Mode {
 }
 
 impl Mode {
-    /// As the admin API names it.
+    /// As it is written.
     pub fn name(self) -> &'static str {
         match self {
             Mode::Limit => "limit",
