@@ -104,7 +104,7 @@ fn lookup(criterion: &mut Criterion) {
     group.bench_function("by_unknown_ipv4", |bench| {
         bench.iter(|| black_box(built.by_address(v4(next()))).is_some());
     });
-    let every_length = directory(clients.iter().cloned().filter(|client| client.number > 2).chain(nested(CLIENTS)));
+    let every_length = directory(clients.iter().filter(|client| client.number > 2).cloned().chain(nested(CLIENTS)));
     group.bench_function("by_unknown_ipv4, 33 lengths", |bench| {
         bench.iter(|| black_box(every_length.by_address(v4(next()))).is_some());
     });

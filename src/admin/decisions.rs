@@ -35,6 +35,7 @@ pub(super) struct Decision {
     #[schema(format = DateTime)]
     at: String,
     /// The client's name; null when the caller is none.
+    #[schema(required)]
     client_id: Option<String>,
     /// The caller's address.
     client_ip: String,
@@ -52,8 +53,10 @@ pub(super) struct Decision {
     status: u16,
     /// The tokens that were in the caller's bucket, rounded down to 3 decimals; null when it has none.
     #[serde(serialize_with = "respond::optional_number")]
+    #[schema(required)]
     tokens: Option<f64>,
     /// After how many seconds a retry would have succeeded; null when waiting does not help.
+    #[schema(required)]
     retry_after: Option<u64>,
 }
 
@@ -76,7 +79,7 @@ impl Decision {
     }
 }
 
-/// List the latest refusals
+/// Lists the latest refusals
 ///
 /// Of the latest 1,000 requests that were not let in, the newest first: look up the `X-Request-Id` that a caller reports.
 #[utoipa::path(

@@ -22,7 +22,6 @@ use super::query::Query;
 use super::router::Api;
 use super::{ApiError, body, respond};
 use crate::client::Mode;
-use crate::limit::Tokens;
 
 /// The most header names of one question, and the most values of each.
 const MAX_NAMES: usize = 128;
@@ -69,35 +68,39 @@ pub(super) struct ExplanationBody {
     /// How that was found out, step by step, in words.
     steps: Vec<String>,
     /// The trusted proxy whose `X-Forwarded-For` was believed; null when the connection is not from one.
+    #[schema(required)]
     trusted_proxy: Option<String>,
     /// The address that counts as the caller's.
     #[schema(example = "203.0.113.7")]
     client_ip: String,
     /// The header that an API key was read from; null when there was none.
-    #[schema(example = "x-api-key")]
+    #[schema(example = "x-api-key", required)]
     api_key_from: Option<String>,
     /// The client; null when the caller is none.
-    #[schema(example = "user1")]
+    #[schema(example = "user1", required)]
     client_id: Option<String>,
     /// What the client was recognised by: `api_key`, `address`, or `anonymous` when it was not.
     #[schema(pattern = "^(api_key|address|anonymous)$", example = "api_key")]
     matched_by: &'static str,
     /// The client's address or network that matched; null when it was not recognised by one.
-    #[schema(example = json!(null))]
+    #[schema(example = json!(null), required)]
     network: Option<String>,
     /// The client's mode: `limit`, `unlimited` or `blocked`; null when the caller is none.
-    #[schema(example = "limit")]
+    #[schema(example = "limit", required)]
     mode: Option<&'static str>,
     /// The capacity of the bucket that is asked; null when none is.
+    #[schema(required)]
     capacity: Option<u32>,
     /// The tokens a second that come back to it; null when none is asked.
     #[serde(serialize_with = "respond::optional_number")]
+    #[schema(required)]
     rate_per_sec: Option<f64>,
     /// The tokens in it now, rounded down to 3 decimals; null when none is asked.
     #[serde(serialize_with = "respond::optional_number")]
+    #[schema(required)]
     tokens: Option<f64>,
     /// What the limiter would say: `allowed`, `limited`, `blocked` or `unlimited`; null when it would not be asked.
-    #[schema(example = "allowed")]
+    #[schema(example = "allowed", required)]
     decision: Option<&'static str>,
     /// What a request would be answered now.
     answer: Answer,
@@ -107,7 +110,7 @@ pub(super) struct ExplanationBody {
 #[derive(Debug, Serialize, ToSchema)]
 struct Answer {
     /// The status of the refusal; null when the request would go on to its route, whose backend then answers.
-    #[schema(example = json!(null))]
+    #[schema(example = json!(null), required)]
     status: Option<u16>,
     /// The refusal's message, or that the request goes on.
     #[schema(example = "Goes on to its route")]
@@ -132,30 +135,17 @@ impl ExplanationBody {
             client_id: explanation.client_id.map(|id| id.to_string()),
             matched_by: explanation.identity,
             network: explanation.network,
-            mode: explanation.mode.map(mode_name),
+            mode: explanation.mode.map(Mode::name),
             capacity: quota.map(|quota| quota.capacity().get()),
             rate_per_sec: quota.map(|quota| quota.rate().to_f64()),
-            tokens: explanation.standing.map(|standing| shown_tokens(standing.tokens())),
+            tokens: explanation.standing.map(|standing| respond::thousandths(standing.tokens())),
             decision: explanation.decision,
             answer: Answer { status, message, headers: explanation.headers.into_iter().collect() },
         }
     }
 }
 
-fn mode_name(mode: Mode) -> &'static str {
-    match mode {
-        Mode::Limit => "limit",
-        Mode::Unlimited => "unlimited",
-        Mode::Blocked => "blocked",
-    }
-}
-
-fn shown_tokens(tokens: Tokens) -> f64 {
-    let (whole, fraction) = tokens.parts();
-    f64::from(whole) + (fraction / 1_000_000_000_000_000) as f64 / 1_000.0
-}
-
-/// Explain a caller
+/// Explains a caller
 ///
 /// Says who the sender of such a request is, by which rule, what its limit is, and what it would be answered now. Takes no token.
 #[utoipa::path(
@@ -247,7 +237,7 @@ mod tests {
     use super::*;
     use crate::admin::json::parse;
     use crate::client::{ClientId, Quota};
-    use crate::limit::{Bucket, Standing};
+    use crate::limit::{Bucket, Standing, Tokens};
 
     fn read(text: &str) -> Result<Question, ApiError> {
         question(parse(text.as_bytes()).unwrap())

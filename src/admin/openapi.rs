@@ -125,7 +125,7 @@ pub(super) fn document() -> String {
     text
 }
 
-/// Describe this API
+/// Describes this API
 #[utoipa::path(
     get,
     path = "/openapi.json",

@@ -6,6 +6,8 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, StatusCode};
 use serde::{Serialize, Serializer};
 
+use crate::limit::Tokens;
+
 /// An answer with a JSON body. No cache may keep it: it tells how things stand now, and may hold a new key.
 pub(super) fn json<T: Serialize>(status: StatusCode, body: &T) -> Response {
     // Wire types have string keys and no failing parts, so this is never the other case.
@@ -53,6 +55,13 @@ pub(super) fn optional_number<S: Serializer>(value: &Option<f64>, serializer: S)
     }
 }
 
+/// Tokens for people: to a thousandth, rounded down, so that nobody is told of a token that is not there yet.
+pub(super) fn thousandths(tokens: Tokens) -> f64 {
+    let (whole, fraction) = tokens.parts();
+    // Below 2⁵³, so exact.
+    (u64::from(whole) * 1_000 + fraction / 1_000_000_000_000_000) as f64 / 1_000.0
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -66,5 +75,14 @@ mod tests {
             assert_eq!(serde_json::to_string(&Numbers(value, Some(value))).unwrap(), format!("[{text},{text}]"));
         }
         assert_eq!(serde_json::to_string(&Numbers(0.5, None)).unwrap(), "[0.5,null]");
+    }
+
+    #[test]
+    fn tokens_are_rounded_down() {
+        for (whole, fraction, shown) in
+            [(87, 500_000_000_000_000_000, 87.5), (0, 999_999_999_999_999_999, 0.999), (1_000_000_000, 0, 1e9)]
+        {
+            assert_eq!(thousandths(Tokens::from_parts(whole, fraction)), shown);
+        }
     }
 }

@@ -57,6 +57,7 @@ pub(super) struct StatusBody {
     in_flight: usize,
     /// What keeps the store from being written; null when nothing does. While something does, limits go on in memory, and
     /// writes over this API get 503.
+    #[schema(required)]
     store_error: Option<String>,
 }
 
@@ -90,7 +91,7 @@ pub(super) struct HealthBody {
     status: &'static str,
 }
 
-/// Show what the server is doing
+/// Shows what the server is doing
 #[utoipa::path(
     get,
     path = "/status",
@@ -106,7 +107,7 @@ pub(super) async fn status(State(api): State<Arc<Api>>, request: Request) -> Res
     Ok(respond::json(StatusCode::OK, &StatusBody::new((api.parts.status)())))
 }
 
-/// Show the metrics
+/// Shows the metrics
 ///
 /// In the Prometheus text format, version 0.0.4.
 #[utoipa::path(
@@ -120,7 +121,7 @@ pub(super) async fn metrics(State(api): State<Arc<Api>>) -> Response {
     respond::with_type(StatusCode::OK, METRICS_TYPE, Body::from((api.parts.metrics)()))
 }
 
-/// Ask whether the process lives
+/// Tells whether the process lives
 ///
 /// 200 for as long as it answers at all, while it starts and drains too. Wants no token.
 #[utoipa::path(
@@ -135,7 +136,7 @@ pub(super) async fn healthz() -> Response {
     respond::json(StatusCode::OK, &HealthBody { status: "ok" })
 }
 
-/// Ask whether the server should get traffic
+/// Tells whether the server should get traffic
 ///
 /// Wants no token.
 #[utoipa::path(

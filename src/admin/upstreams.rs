@@ -81,6 +81,7 @@ pub(super) struct BackendBody {
     /// How often it went down.
     went_down: u64,
     /// Its latest check; null before the first, and in pools without checks.
+    #[schema(required)]
     last_check: Option<CheckBody>,
 }
 
@@ -95,8 +96,10 @@ struct CheckBody {
     #[serde(serialize_with = "respond::number")]
     duration_ms: f64,
     /// Whether it passed; null when this machine could not do it, which says nothing about the backend.
+    #[schema(required)]
     passed: Option<bool>,
     /// What was wrong; null when nothing was.
+    #[schema(required)]
     error: Option<String>,
 }
 
@@ -156,7 +159,7 @@ impl CheckBody {
     }
 }
 
-/// List upstreams
+/// Lists upstreams
 ///
 /// Every pool with its backends: their state, how busy they are, and what their last check found.
 #[utoipa::path(
@@ -175,7 +178,7 @@ pub(super) async fn list(State(api): State<Arc<Api>>, request: Request) -> Resul
     Ok(respond::json(StatusCode::OK, &Upstreams { items }))
 }
 
-/// Drain a backend, or change its weight
+/// Drains a backend, or changes its weight
 ///
 /// Holds until the next start, when the configuration counts again.
 #[utoipa::path(

@@ -151,7 +151,7 @@ impl Api {
             format!("cannot connect to {address}: {reason}; is tollgate running with its admin API there? (--admin)")
         };
         Failure::Api(match error {
-            ureq::Error::Io(error) if is_connecting(&error) => nobody(&error),
+            ureq::Error::Io(error) if !is_of_a_connection(&error) => nobody(&error),
             ureq::Error::Timeout(Timeout::Connect | Timeout::Resolve) => nobody(&"no answer within 2 s"),
             ureq::Error::HostNotFound => nobody(&"no such host"),
             ureq::Error::ConnectionFailed => nobody(&"the connection failed"),
@@ -162,9 +162,11 @@ impl Api {
     }
 }
 
-fn is_connecting(error: &io::Error) -> bool {
-    use io::ErrorKind::{AddrNotAvailable, ConnectionRefused, HostUnreachable, NetworkUnreachable};
-    matches!(error.kind(), ConnectionRefused | HostUnreachable | NetworkUnreachable | AddrNotAvailable)
+/// Whether the error is one that only a connection that stands can have; names that cannot be looked up have no kind of
+/// their own.
+fn is_of_a_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
 }
 
 /// One agent a call, since each has a patience of its own; connections are local and cheap.
@@ -198,11 +200,16 @@ fn refusal(address: &impl Display, status: u16, body: &[u8]) -> String {
         let colon = if text.is_empty() { "" } else { ": " };
         return format!("{address} answered {status}{colon}{}", plain(&text));
     };
+    let message = plain(message);
     let fields = value["errors"].as_array().into_iter().flatten().map(|error| {
         let part = |name: &str| plain(error[name].as_str().unwrap_or_default());
-        format!("\n  {}: {}", part("field"), part("message"))
+        format!("{}: {}", part("field"), part("message"))
     });
-    plain(message) + &fields.collect::<String>()
+    match &fields.collect::<Vec<_>>()[..] {
+        // The message may say it already.
+        [one] if message.contains(one.as_str()) => message,
+        all => all.iter().fold(message, |told, field| told + "\n  " + field),
+    }
 }
 
 /// `text` without what would move the cursor of a terminal.
@@ -253,6 +260,11 @@ mod tests {
             refusal(&"a:1", 422, body),
             "Wrong \\u{1b}[31mbody\n  capacity: must be a whole number\n  mode: must be limit"
         );
+        let one =
+            br#"{"code":422,"message":"mode: must be limit","errors":[{"field":"mode","message":"must be limit"}]}"#;
+        assert_eq!(refusal(&"a:1", 422, one), "mode: must be limit");
+        let one = br#"{"code":422,"message":"Wrong body","errors":[{"field":"mode","message":"must be limit"}]}"#;
+        assert_eq!(refusal(&"a:1", 422, one), "Wrong body\n  mode: must be limit");
         assert_eq!(refusal(&"a:1", 404, br#"{"code":404,"message":"No such client"}"#), "No such client");
         assert_eq!(refusal(&"a:1", 502, b"<html>\nno"), "a:1 answered 502: <html>\\nno");
         assert_eq!(refusal(&"a:1", 500, b""), "a:1 answered 500");

@@ -209,6 +209,42 @@ mod tests {
     }
 
     #[test]
+    fn flags_of_one_name_belong_to_their_command() {
+        for line in [
+            "clients --admin edge.internal:1 -c a.yaml get user1 --json",
+            "clients get user1 --admin edge.internal:1 --conf a.yaml",
+            "clients set 10.0.0.0/8 --rate 0.5 --clear-key --clear-addresses --note ''",
+            "clients add a --capacity 1 --rate 1e3 --address ::1,10.0.0.1 --address 10.0.0.2 --api-key -",
+            "clients apply - --dry-run --prune --token-file t",
+            "healthcheck --admin localhost:1 -c a.yaml",
+        ] {
+            let args = Args::try_parse_from(["tollgate"].into_iter().chain(line.split(' ')));
+            assert!(matches!(args.unwrap().command, Some(Command::Clients(_) | Command::Healthcheck(_))), "{line}");
+        }
+        for line in [
+            "clients",
+            "clients get",
+            "clients get ''",
+            "clients get a=b",
+            "clients add a --capacity 1",
+            "clients add a --capacity 1.5 --rate 1",
+            "clients add a --capacity -1 --rate 1",
+            "clients add a --capacity 1 --rate NaN",
+            "clients add a --capacity 1 --rate 1e400",
+            "clients add a --capacity 1 --rate 1 --clear-key",
+            "clients set a --mode off",
+            "clients set a --api-key k --generate-key",
+            "clients set a --api-key k --clear-key",
+            "clients set a --generate-key --clear-key",
+            "clients set a --address ::1 --clear-addresses",
+            "clients list --admin nowhere",
+            "--admin 127.0.0.1:1 clients list",
+        ] {
+            assert!(Args::try_parse_from(["tollgate"].into_iter().chain(line.split(' '))).is_err(), "{line}");
+        }
+    }
+
+    #[test]
     fn what_belongs_to_nothing_is_refused() {
         for line in [
             "run --listen nowhere",

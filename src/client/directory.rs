@@ -1,15 +1,16 @@
 //! Finding a client by its key or its address.
 //!
-//! Keys and networks stand in two [`Table`]s, which share with the next directory whatever does not change: a change costs
-//! microseconds, whatever the number of clients.
+//! Keys and networks stand in two [`Table`]s, which share with the next directory whatever does not change: a change
+//! costs microseconds, whatever the number of clients.
 //!
-//! The longest prefix is found by asking for each length that any client has, the longest first. So a lookup by address costs
-//! one search for each length in use that is at least as long as the one that matches: 30 to 100 ns each at a million clients. Clients
-//! have few lengths as a rule (/32, /24, /16; /64, /48). The worst case is an unknown address when clients have all 33 lengths of
-//! IPv4, or all 129 of IPv6; `docs/benchmarks.md` has the figures. Only who may write clients can bring that about.
+//! The longest prefix is found by asking for each length that any client has, the longest first. So a lookup by address
+//! costs one search for each length in use that is at least as long as the one that matches: 30 to 100 ns each at a
+//! million clients. Clients have few lengths as a rule (/32, /24, /16; /64, /48). The worst case is an unknown address
+//! when clients have all 33 lengths of IPv4, or all 129 of IPv6; `docs/benchmarks.md` has the figures. Only who may
+//! write clients can bring that about.
 //!
-//! Refused: the flat ranges of [`PrefixMap`](super::PrefixMap), where a lookup does not depend on the lengths, but one change
-//! moves a million entries; a trie that is copied along one path, which waits for memory once for each level.
+//! Refused: the flat ranges of [`PrefixMap`](super::PrefixMap), where a lookup does not depend on the lengths, but one
+//! change moves a million entries; a trie that is copied along one path, which waits for memory once for each level.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -68,7 +69,8 @@ impl Directory {
         self.longest_match(address).map(|(_, client)| client)
     }
 
-    /// The longest prefix among the clients' addresses that covers `address`, and whose it is. IPv4-mapped IPv6 is IPv4.
+    /// The longest prefix among the clients' addresses that covers `address`, and whose it is. IPv4-mapped IPv6 is
+    /// IPv4.
     pub fn longest_match(&self, address: IpAddr) -> Option<(IpNet, &Arc<Client>)> {
         let address = address.to_canonical();
         let lengths = if address.is_ipv4() { &self.v4 } else { &self.v6 };
@@ -85,10 +87,11 @@ impl Directory {
         by_key.chain(by_network).find(|known| known.number == client.number)
     }
 
-    /// The directory after `changes`: of each client what it was and what it is, in the order in which that came about. A
-    /// client that stays keeps its usage. Credentials may go from one client to another, whatever the order.
+    /// The directory after `changes`: of each client what it was and what it is, in the order in which that came about.
+    /// A client that stays keeps its usage. Credentials may go from one client to another, whatever the order.
     ///
-    /// The repository sees to it that no two clients have the same credential in the end. If they do, the latest has it.
+    /// The repository sees to it that no two clients have the same credential in the end. If they do, the latest has
+    /// it.
     #[must_use]
     pub fn with(&self, changes: impl IntoIterator<Item = (Option<Client>, Option<Client>)>) -> Self {
         let mut directory = self.clone();
@@ -174,8 +177,8 @@ impl Directory {
     }
 }
 
-/// The first bits of an address: IPv4 as mapped into IPv6, so that comparing and hashing are the same few steps for both. The families
-/// do not meet, because a canonical IPv6 network is not one of mapped addresses.
+/// The first bits of an address: IPv4 as mapped into IPv6, so that comparing and hashing are the same few steps for
+/// both. The families do not meet, because a canonical IPv6 network is not one of mapped addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Prefix {
     upper: u64,

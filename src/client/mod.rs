@@ -76,6 +76,17 @@ pub enum Mode {
     Blocked,
 }
 
+impl Mode {
+    /// As it is written.
+    pub fn name(self) -> &'static str {
+        match self {
+            Mode::Limit => "limit",
+            Mode::Unlimited => "unlimited",
+            Mode::Blocked => "blocked",
+        }
+    }
+}
+
 /// One client.
 #[derive(Clone, Debug)]
 pub struct Client {

@@ -1,19 +1,20 @@
 //! A hash table of clients that shares what did not change with the table it was made from.
 //!
-//! The problem: the directory is immutable and swapped whole, so that a lookup takes no lock, and it changes thousands of times
-//! a second while it holds a million clients. Copying it for each change would cost tenths of a second.
+//! The problem: the directory is immutable and swapped whole, so that a lookup takes no lock, and it changes thousands
+//! of times a second while it holds a million clients. Copying it for each change would cost tenths of a second.
 //!
-//! The rule: three levels of branches, 64 wide, chosen by 18 bits of the key's hash, and under them small leaves that are searched from end
-//! to end. A change copies one branch of each level and one leaf, and everything else is shared by both tables: some 200
-//! reference counts, whatever the number of clients. What nobody shares is changed in place, so many changes at once pay for
-//! each branch only once, and building a table copies none. A million clients make four to a leaf, ten million forty.
+//! The rule: three levels of branches, 64 wide, chosen by 18 bits of the key's hash, and under them small leaves that
+//! are searched from end to end. A change copies one branch of each level and one leaf, and everything else is shared
+//! by both tables: some 200 reference counts, whatever the number of clients. What nobody shares is changed in place,
+//! so many changes at once pay for each branch only once, and building a table copies none. A million clients make four
+//! to a leaf, ten million forty.
 //!
 //! The hash is keyed, and the key is drawn for each new table: whoever may choose addresses or digests cannot fill one
 //! leaf with them. Branches that were emptied stay; there are at most 4,161 of them, 4.3 MB.
 //!
-//! Refused: a tree of fixed depth over the bits of the key itself, as chosen keys make it lopsided; wider and fewer branches, which copy more
-//! for a lookup that gains little; a table of recent changes beside a large one, as merging the two costs what this avoids,
-//! only later; a lock.
+//! Refused: a tree of fixed depth over the bits of the key itself, as chosen keys make it lopsided; wider and fewer
+//! branches, which copy more for a lookup that gains little; a table of recent changes beside a large one, as merging
+//! the two costs what this avoids, only later; a lock.
 
 use std::array;
 use std::hash::Hash;
@@ -162,8 +163,8 @@ mod tests {
     }
 
     proptest! {
-        /// It agrees with a map, and clones of it stay as they were. `keep` says whether the present one is shared, so that both
-        /// ways of changing a leaf are taken.
+        /// It agrees with a map, and clones of it stay as they were. `keep` says whether the present one is shared, so
+        /// that both ways of changing a leaf are taken.
         #[test]
         fn agrees_with_a_map(steps in prop::collection::vec((0_u8..12, 0_u64..3, any::<bool>(), any::<bool>()), 1..80)) {
             let (mut table, mut map) = (Table::default(), HashMap::new());

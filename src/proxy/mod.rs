@@ -25,6 +25,7 @@ mod chunked;
 mod connection;
 mod context;
 mod counts;
+mod explain;
 mod failure;
 mod head;
 mod headers;
@@ -33,6 +34,7 @@ mod loan;
 mod parts;
 mod peer;
 mod rate_headers;
+mod refused;
 mod reject;
 mod request_id;
 mod settings;
@@ -44,7 +46,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::header::{EXPECT, TRANSFER_ENCODING};
-use http::{StatusCode, Version};
+use http::{HeaderMap, StatusCode, Version};
 use pingora_core::modules::http::HttpModules;
 use pingora_core::protocols::Digest;
 use pingora_core::upstreams::peer::HttpPeer;
@@ -52,8 +54,9 @@ use pingora_core::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
+use crate::client::Directory;
 use crate::clock::Clock;
-use crate::limit::Standing;
+use crate::limit::{Nanos, Standing};
 use crate::telemetry::{AccessLog, AccessRecord, Tally};
 use crate::upstream::{is_backends_fault, reason};
 use failure::{MALFORMED_BODY, STALLED, client_reason, is_timeout, rejection_for, report};
@@ -64,7 +67,8 @@ pub use activity::{Activity, Busy};
 pub use admit::{Admission, Gate, Limit};
 pub use connection::Downstream;
 pub use context::Context;
-pub use identify::{Caller, Identity, Recognised, UnknownKey, identify};
+pub use explain::Explained;
+pub use identify::{Caller, Identity, KeySource, Recognised, UnknownKey, Walk, identify};
 pub use parts::{ProxyParts, RateLimiter};
 pub use reject::Rejection;
 pub use request_id::RequestId;
@@ -104,18 +108,36 @@ impl Proxy {
         self.inner.clock.as_ref()
     }
 
-    /// Decides on a request. The bucket is asked at the present moment, not at the one when the request began: a header that
-    /// comes slowly must not buy tokens of the past.
+    /// Decides on a request. The bucket is asked at the present moment, not at the one when the request began: a header
+    /// that comes slowly must not buy tokens of the past.
     fn admit(&self, head: &RequestHeader, ctx: &mut Context) -> Result<(), Rejection> {
+        self.gate(&self.inner.directory.load()).admit(head, ctx.peer, self.nanos(), &mut ctx.admission)
+    }
+
+    /// Who would send a request with these headers over a connection from `peer`, how that is found out, and what the
+    /// request would get at the present moment. Goes the way of a real request, but takes no token and counts nothing.
+    pub fn explain(&self, peer: IpAddr, headers: &HeaderMap) -> Explained {
+        let mut explained = self.gate(&self.inner.directory.load()).explain(headers, peer, self.nanos());
+        if self.inner.limiter.as_ref().is_some_and(|limiter| limiter.headers) {
+            explained.write_headers().expect("all values are digits, quotes and letters");
+        }
+        explained
+    }
+
+    fn gate<'g>(&'g self, directory: &'g Directory) -> Gate<'g> {
         let parts = &self.inner;
-        let gate = Gate {
+        Gate {
             identity: &parts.identity,
-            directory: &parts.directory.load(),
+            directory,
             limiter: parts.limiter.as_ref().map(|limiter| (limiter.limiter.as_ref(), limiter.default)),
             routes: &parts.routes,
             limits: &parts.limits,
-        };
-        gate.admit(head, ctx.peer, parts.timeline.nanos(self.clock().now()), &mut ctx.admission)
+        }
+    }
+
+    /// The limiter's time.
+    fn nanos(&self) -> Nanos {
+        self.inner.timeline.nanos(self.clock().now())
     }
 
     /// How the caller's bucket stands, when the answer is to say it.
@@ -171,7 +193,12 @@ impl ProxyHttp for Proxy {
         }
         match outcome {
             Ok(()) => Ok(false),
-            Err(rejection) => self.reject(session, rejection, ctx).await.map(|()| true),
+            Err(rejection) => {
+                if let Some(refused) = refused::of(session.req_header(), ctx, rejection) {
+                    self.inner.decisions.record(refused);
+                }
+                self.reject(session, rejection, ctx).await.map(|()| true)
+            }
         }
     }
 

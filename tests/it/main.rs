@@ -17,9 +17,15 @@ mod check;
 #[cfg(test)]
 mod clients;
 #[cfg(test)]
+mod clients_command;
+#[cfg(test)]
 mod command_line;
 #[cfg(test)]
 mod counters;
+#[cfg(test)]
+mod crashes;
+#[cfg(test)]
+mod database_faults;
 #[cfg(test)]
 mod descriptors;
 #[cfg(test)]
@@ -41,13 +47,19 @@ mod health;
 #[cfg(test)]
 mod interim;
 #[cfg(test)]
+mod kept;
+#[cfg(test)]
 mod limits;
 #[cfg(test)]
 mod pools;
 #[cfg(test)]
+mod readme;
+#[cfg(test)]
 mod resilience;
 #[cfg(test)]
 mod routes;
+#[cfg(test)]
+mod shared_database;
 #[cfg(test)]
 mod smuggling;
 #[cfg(test)]

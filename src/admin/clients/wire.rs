@@ -7,10 +7,10 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::describe::ModeName;
-use crate::admin::respond::{number, optional_number};
+use crate::admin::respond::{number, optional_number, thousandths};
 use crate::admin::router::Api;
-use crate::client::{ClientId, Mode};
-use crate::limit::{Key, Tokens};
+use crate::client::ClientId;
+use crate::limit::Key;
 use crate::store::{Entry, Profile, Record};
 use crate::telemetry::rfc3339;
 
@@ -192,7 +192,7 @@ impl ConfigView {
             client_id: id.to_string(),
             capacity: profile.quota.capacity().get(),
             rate_per_sec: profile.quota.rate().to_f64(),
-            mode: mode(profile.mode),
+            mode: profile.mode.name(),
             addresses: profile.addresses.iter().map(address).collect(),
             has_api_key: profile.api_key.is_some(),
             note: profile.note.clone(),
@@ -237,25 +237,9 @@ impl ExportView {
     }
 }
 
-/// The name of a mode.
-fn mode(mode: Mode) -> &'static str {
-    match mode {
-        Mode::Limit => "limit",
-        Mode::Unlimited => "unlimited",
-        Mode::Blocked => "blocked",
-    }
-}
-
 /// A network as people write it: a single address without its length.
 fn address(network: &IpNet) -> String {
     if network.prefix_len() == network.max_prefix_len() { network.addr().to_string() } else { network.to_string() }
-}
-
-/// Rounded down, so that nobody is told of a token that is not there yet.
-fn thousandths(tokens: Tokens) -> f64 {
-    let (whole, fraction) = tokens.parts();
-    // Below 2⁵³, so exact.
-    (u64::from(whole) * 1_000 + fraction / 1_000_000_000_000_000) as f64 / 1_000.0
 }
 
 #[cfg(test)]
@@ -268,15 +252,6 @@ mod tests {
             [("203.0.113.7/32", "203.0.113.7"), ("10.0.0.0/8", "10.0.0.0/8"), ("2001:db8::1/128", "2001:db8::1")]
         {
             assert_eq!(address(&text.parse().unwrap()), written);
-        }
-    }
-
-    #[test]
-    fn tokens_are_rounded_down() {
-        for (whole, fraction, shown) in
-            [(87, 500_000_000_000_000_000, 87.5), (0, 999_999_999_999_999_999, 0.999), (1_000_000_000, 0, 1e9)]
-        {
-            assert_eq!(thousandths(Tokens::from_parts(whole, fraction)), shown);
         }
     }
 }

@@ -36,7 +36,7 @@ pub(super) enum Action {
         #[command(flatten)]
         name: Name,
         /// The most requests at once, after a rest: 1 to 1000000000
-        #[arg(long, value_name = "N")]
+        #[arg(long, value_name = "N", value_parser = whole)]
         capacity: u64,
         /// Requests a second in the long run: 0.000001 to 1000000000
         #[arg(long, value_name = "R", value_parser = number)]
@@ -49,7 +49,7 @@ pub(super) enum Action {
         #[command(flatten)]
         name: Name,
         /// The most requests at once, after a rest: 1 to 1000000000
-        #[arg(long, value_name = "N")]
+        #[arg(long, value_name = "N", value_parser = whole)]
         capacity: Option<u64>,
         /// Requests a second in the long run: 0.000001 to 1000000000
         #[arg(long, value_name = "R", value_parser = number)]
@@ -102,7 +102,7 @@ pub(super) struct Fields {
     /// What is done with its requests
     #[arg(long, value_parser = ["limit", "unlimited", "blocked"])]
     pub(super) mode: Option<String>,
-    /// An address or a network that it is known by; may be repeated
+    /// An address or a network that it is known by, in place of any it had; may be repeated
     #[arg(long, value_name = "CIDR", value_delimiter = ',')]
     pub(super) address: Vec<String>,
     /// The API key that it is known by; `-` reads it from standard input, where no list of processes shows it
@@ -114,6 +114,10 @@ pub(super) struct Fields {
     /// A note for people
     #[arg(long, value_name = "TEXT")]
     pub(super) note: Option<String>,
+}
+
+fn whole(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| "must be a whole number, such as 100".to_owned())
 }
 
 /// Reads a number as JSON has it.

@@ -120,8 +120,8 @@ const ADDRESSES: [&str; 12] = [
 /// The clients by number, searched from end to end.
 type Model = HashMap<u64, Client>;
 
-/// Gives the credentials in `wanted` (bits, keys first) to the client `number`, from whomever has them; deletes it when there are
-/// none. Tells of the changes, of each client one.
+/// Gives the credentials in `wanted` (bits, keys first) to the client `number`, from whomever has them; deletes it when
+/// there are none. Tells of the changes, of each client one.
 fn assign(model: &mut Model, number: u64, wanted: u16) -> Vec<Change> {
     let has = |bit: usize| wanted >> bit & 1 == 1;
     let api_key = (0..KEYS.len()).find(|key| has(*key)).map(|key| KeyDigest::of(KEYS[key].as_bytes()));
@@ -170,8 +170,8 @@ fn agree(directory: &Directory, model: &Model) {
 }
 
 proptest! {
-    /// Whatever changes hands, in whatever order it is told, the directory is as good as a search from end to end; and the one
-    /// before stays as it was. Clients keep their usage for as long as they are there.
+    /// Whatever changes hands, in whatever order it is told, the directory is as good as a search from end to end; and
+    /// the one before stays as it was. Clients keep their usage for as long as they are there.
     #[test]
     fn changes_agree_with_a_linear_search(
         batches in prop::collection::vec(prop::collection::vec((0_u64..8, any::<u16>(), any::<u16>()), 1..4), 1..12),

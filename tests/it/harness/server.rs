@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::client::{Body, Client, Request, Response};
+use super::client::Client;
 use super::ports::free_address;
 use super::process::{Finished, Process};
 use super::{PATIENCE, eventually};
@@ -53,8 +53,6 @@ pub(crate) struct Tollgate {
     pub(crate) process: Process,
     dir: TempDir,
     unread: Option<ChildStdout>,
-    args: Vec<String>,
-    variables: Vec<(String, String)>,
 }
 
 impl Tollgate {
@@ -151,13 +149,11 @@ impl Tollgate {
         };
         std::fs::write(&file, fill(yaml)).unwrap();
         command.current_dir(dir.path());
-        let args: Vec<_> = args.iter().map(|arg| fill(arg)).collect();
         // No two servers on one port or one database, whatever the test does not care to say.
         let own = [("admin:", "TOLLGATE_ADMIN", ADMIN), ("database:", "TOLLGATE_DATABASE", "$DIR/tollgate.db")];
         let own = own.iter().filter(|(key, ..)| !yaml.contains(key)).map(|(_, name, value)| (*name, *value));
-        let variables: Vec<_> =
-            own.chain(variables.iter().copied()).map(|(name, value)| (name.to_owned(), fill(value))).collect();
-        command.args(&args).envs(variables.iter().cloned());
+        let variables = own.chain(variables.iter().copied()).map(|(name, value)| (name, fill(value)));
+        command.args(args.iter().map(|arg| fill(arg))).envs(variables);
         let started = format!("{command:?}");
         let (process, unread) = if stuck {
             let (process, unread) = Process::start_unread(&mut command);
@@ -165,25 +161,7 @@ impl Tollgate {
         } else {
             (Process::start(&mut command), None)
         };
-        (Tollgate { address, admin, process, dir, unread, args, variables }, started)
-    }
-
-    /// Runs it once more after it has ended, in the same directory, with the same file, arguments and addresses, and waits
-    /// until it listens.
-    #[track_caller]
-    pub(crate) fn start_again(&mut self) {
-        assert!(!self.process.is_running(), "it runs still");
-        let mut command = command();
-        command.current_dir(self.dir.path()).args(&self.args).envs(self.variables.iter().cloned());
-        self.process = Process::start(&mut command);
-        let listens = eventually(PATIENCE, || Client::try_connect(self.address).is_ok() || !self.process.is_running());
-        assert!(listens && self.process.is_running(), "it does not listen again: {}", self.process.err.text());
-    }
-
-    /// Asks its admin API, on a connection of its own; a `body` goes as JSON.
-    #[track_caller]
-    pub(crate) fn admin(&self, method: &str, path: &str, body: Option<&str>) -> Response {
-        ask_admin(self.admin, None, method, path, body)
+        (Tollgate { address, admin, process, dir, unread }, started)
     }
 
     #[track_caller]
@@ -227,23 +205,4 @@ impl Tollgate {
     pub(crate) fn answers(&mut self) -> bool {
         self.process.is_running() && Client::try_connect(self.address).is_ok_and(|mut c| c.get("/alive").is_ok())
     }
-}
-
-/// Asks the admin API at `address`, on a connection of its own; a `body` goes as JSON.
-#[track_caller]
-pub(crate) fn ask_admin(
-    address: SocketAddr,
-    token: Option<&str>,
-    method: &str,
-    path: &str,
-    body: Option<&str>,
-) -> Response {
-    let (host, bearer) = (address.to_string(), token.map(|token| format!("Bearer {token}")));
-    let mut headers = vec![("Connection", "close")];
-    headers.extend(bearer.as_deref().map(|bearer| ("Authorization", bearer)));
-    headers.extend(body.map(|_| ("Content-Type", "application/json")));
-    let request = Request::new(method, path).host(&host).headers(&headers);
-    let request = request.body(body.map_or(Body::None, |body| Body::Length(body.as_bytes())));
-    let response = Client::connect(address).call(&request);
-    response.unwrap_or_else(|e| panic!("no answer to {method} {path} from the admin API at {address}: {e}"))
 }

@@ -96,8 +96,8 @@ fn each_wrong_value_is_told_with_what_is_allowed() {
 fn notes_have_a_length_and_no_control_characters() {
     let note =
         |text: &str| read(Call::Replace, &format!(r#"{{"capacity":1,"rate_per_sec":1,"note":"{text}"}}"#)).is_ok();
-    assert!(note(&"ä".repeat(512)) && note(r"a\tb\n"));
-    assert!(!note(&"ä".repeat(513)) && !note(r"\u0000") && !note(r"\u001b[2J") && !note(r"\r") && !note(r"\u0085"));
+    assert!(note(&"ä".repeat(1_024)) && note(r"a\tb\n"));
+    assert!(!note(&"ä".repeat(1_025)) && !note(r"\u0000") && !note(r"\u001b[2J") && !note(r"\r") && !note(r"\u0085"));
 }
 
 #[test]
