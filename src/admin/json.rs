@@ -193,14 +193,16 @@ pub(super) struct Fields {
     prefix: String,
     values: Vec<(String, Value)>,
     errors: Vec<FieldError>,
+    is_object: bool,
 }
 
 impl Fields {
     /// The fields of `value`, which must be an object with no others than those in `known`. `prefix` stands before their names in
     /// messages, such as `[3].`; for the body itself it is empty.
     pub(super) fn new(value: Value, prefix: &str, known: &[&str]) -> Self {
-        let mut fields = Fields { prefix: prefix.to_owned(), values: Vec::new(), errors: Vec::new() };
+        let mut fields = Fields { prefix: prefix.to_owned(), values: Vec::new(), errors: Vec::new(), is_object: true };
         let Value::Object(values) = value else {
+            fields.is_object = false;
             let whole = prefix.strip_suffix('.').filter(|whole| !whole.is_empty()).unwrap_or("body");
             fields.errors.push(FieldError::new(whole, "must be a JSON object"));
             return fields;
@@ -214,11 +216,6 @@ impl Fields {
             }
         }
         fields
-    }
-
-    /// Whether it was an object at all.
-    pub(super) fn is_object(&self) -> bool {
-        !self.errors.iter().any(|error| error.message == "must be a JSON object")
     }
 
     /// Whether the field is there.
@@ -245,7 +242,8 @@ impl Fields {
 
     /// As [`read`](Fields::read), for a field that must be there.
     pub(super) fn require<T>(&mut self, name: &str, read: impl FnOnce(Value) -> Result<T, String>) -> Option<T> {
-        if !self.has(name) && self.is_object() {
+        // Of what is no object, nothing more is said.
+        if !self.has(name) && self.is_object {
             self.wrong(name, "is required");
         }
         self.read(name, read)

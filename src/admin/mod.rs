@@ -30,6 +30,8 @@ mod condition;
 mod decisions;
 mod error;
 mod explain;
+#[cfg(test)]
+mod fixture;
 mod json;
 mod openapi;
 mod parts;

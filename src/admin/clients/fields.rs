@@ -23,14 +23,14 @@ const WRITABLE: &[&str] = &[
     "note",
 ];
 /// The fields that only answers have.
-const READ_ONLY: &[&str] =
+pub(super) const READ_ONLY: &[&str] =
     &["has_api_key", "created_at", "updated_at", "version", "tokens", "allowed", "limited", "last_seen"];
 /// The most addresses that one client has.
-const MAX_ADDRESSES: usize = 1_000;
+pub(super) const MAX_ADDRESSES: usize = 1_000;
 /// The longest API key, in characters.
-const MAX_KEY: usize = 4_096;
-/// The longest note, in bytes.
-const MAX_NOTE: usize = 1_024;
+pub(super) const MAX_KEY: usize = 4_096;
+/// The longest note, in characters.
+pub(super) const MAX_NOTE: usize = 1_024;
 
 /// Which call a body belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -207,10 +207,10 @@ fn mode(value: Value) -> Result<Mode, String> {
 fn note(value: Value) -> Result<String, String> {
     let control = |text: &str| text.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\t'));
     match value {
-        Value::String(text) if text.len() <= MAX_NOTE && !control(&text) => Ok(text),
-        _ => {
-            Err(format!("must be a string of at most {MAX_NOTE} bytes, without control characters but tab and newline"))
-        }
+        Value::String(text) if text.chars().count() <= MAX_NOTE && !control(&text) => Ok(text),
+        _ => Err(format!(
+            "must be a string of at most {MAX_NOTE} characters, without control characters but tab and newline"
+        )),
     }
 }
 
