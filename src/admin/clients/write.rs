@@ -82,8 +82,8 @@ pub(in crate::admin) async fn create(State(api): State<Arc<Api>>, request: Reque
     tag = "clients",
     params(
         ("client_id" = String, Path, pattern = "^[A-Za-z0-9._:@/-]{1,128}$", description = "The client's name; a slash may be `%2F`"),
-        ("If-Match" = Option<String>, Header, nullable = false, pattern = r#"^(\*|(W/)?"[!#-~]*"(, ?(W/)?"[!#-~]*")*)$"#, description = "Only if its ETag is one of these, or `*`: only if there is one"),
-        ("If-None-Match" = Option<String>, Header, nullable = false, pattern = r#"^(\*|(W/)?"[!#-~]*"(, ?(W/)?"[!#-~]*")*)$"#, description = "`*`: only if there is none"),
+        ("If-Match" = Option<String>, Header, nullable = false, example = json!("\"1\""), pattern = r#"^(\*|(W/)?"[!#-~]*"(, ?(W/)?"[!#-~]*")*)$"#, description = "Only if its ETag is one of these, or `*`: only if there is one"),
+        ("If-None-Match" = Option<String>, Header, nullable = false, example = json!("\"1\""), pattern = r#"^(\*|(W/)?"[!#-~]*"(, ?(W/)?"[!#-~]*")*)$"#, description = "`*`: only if there is none"),
     ),
     request_body = ClientReplacement,
     responses(
@@ -130,7 +130,7 @@ pub(in crate::admin) async fn replace(api: &Arc<Api>, raw: &str, request: Reques
     tag = "clients",
     params(
         ("client_id" = String, Path, pattern = "^[A-Za-z0-9._:@/-]{1,128}$", description = "The client's name; a slash may be `%2F`"),
-        ("If-Match" = Option<String>, Header, nullable = false, pattern = r#"^(\*|(W/)?"[!#-~]*"(, ?(W/)?"[!#-~]*")*)$"#, description = "Only if its ETag is one of these"),
+        ("If-Match" = Option<String>, Header, nullable = false, example = json!("\"1\""), pattern = r#"^(\*|(W/)?"[!#-~]*"(, ?(W/)?"[!#-~]*")*)$"#, description = "Only if its ETag is one of these"),
     ),
     request_body(content((ClientPatch = "application/merge-patch+json"), (ClientPatch = "application/json"))),
     responses(
@@ -172,7 +172,7 @@ pub(in crate::admin) async fn merge(api: &Arc<Api>, raw: &str, request: Request)
     tag = "clients",
     params(
         ("client_id" = String, Path, pattern = "^[A-Za-z0-9._:@/-]{1,128}$", description = "The client's name; a slash may be `%2F`"),
-        ("If-Match" = Option<String>, Header, nullable = false, pattern = r#"^(\*|(W/)?"[!#-~]*"(, ?(W/)?"[!#-~]*")*)$"#, description = "Only if its ETag is one of these"),
+        ("If-Match" = Option<String>, Header, nullable = false, example = json!("\"1\""), pattern = r#"^(\*|(W/)?"[!#-~]*"(, ?(W/)?"[!#-~]*")*)$"#, description = "Only if its ETag is one of these"),
     ),
     responses(
         (status = 204, description = "It was deleted"),
@@ -236,7 +236,7 @@ pub(in crate::admin) async fn reset(api: &Arc<Api>, raw: &str, request: Request)
     tag = "clients",
     params(
         ("client_id" = String, Path, pattern = "^[A-Za-z0-9._:@/-]{1,128}$", description = "The client's name; a slash may be `%2F`"),
-        ("If-Match" = Option<String>, Header, nullable = false, pattern = r#"^(\*|(W/)?"[!#-~]*"(, ?(W/)?"[!#-~]*")*)$"#, description = "Only if its ETag is one of these"),
+        ("If-Match" = Option<String>, Header, nullable = false, example = json!("\"1\""), pattern = r#"^(\*|(W/)?"[!#-~]*"(, ?(W/)?"[!#-~]*")*)$"#, description = "Only if its ETag is one of these"),
     ),
     request_body = RollbackInput,
     responses(
