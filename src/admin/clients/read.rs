@@ -33,7 +33,7 @@ const MAX_SEARCH: usize = 1_024;
     tag = "clients",
     params(
         ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000, description = "How many at most; 100 when it is left out"),
-        ("cursor" = Option<String>, Query, description = "The `next_cursor` of the page before"),
+        ("cursor" = Option<String>, Query, pattern = "^[A-Za-z0-9_-]+$", description = "The `next_cursor` of the page before"),
         ("q" = Option<String>, Query, max_length = 1024, pattern = r"^[^\x00]*$",
             description = "Only clients in whose name or note this occurs, ASCII letters in either case"),
         ("format" = Option<String>, Query, pattern = "^(json|ndjson)$",
