@@ -52,7 +52,7 @@ const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: appl
 
 /// The admin API, to be listened with.
 pub struct Admin {
-    router: Router,
+    pub(super) router: Router,
     served: Semaphore,
     turned_away: Semaphore,
 }
@@ -140,3 +140,6 @@ impl Service<http::Request<Incoming>> for Boxed {
         Box::pin(self.0.call(request))
     }
 }
+
+#[cfg(test)]
+mod tests;

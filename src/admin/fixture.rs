@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use axum::Router;
 use axum::body::Body;
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt;
@@ -13,7 +12,7 @@ use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 use serde_json::Value;
 
-use super::{Access, AdminParts, Readiness, Status, router};
+use super::{Access, Admin, AdminParts, Readiness, Status};
 use crate::client::{Directory, KeyDigest, Quota};
 use crate::clock::{Clock, ManualClock, Timeline};
 use crate::limit::{Key, Limiter, Striped, StripedSettings};
@@ -23,12 +22,11 @@ use crate::telemetry::Decisions;
 
 /// An API and what it stands on.
 pub(super) struct Fixture {
-    pub(super) repository: Arc<dyn ClientRepository>,
     pub(super) directory: Arc<ArcSwap<Directory>>,
     pub(super) limiter: Arc<Striped>,
     pub(super) clock: Arc<ManualClock>,
     pub(super) timeline: Timeline,
-    router: Router,
+    pub(super) admin: Arc<Admin>,
 }
 
 /// An answer.
@@ -82,7 +80,7 @@ impl Fixture {
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
             timeline,
         };
-        Fixture { repository, directory, limiter, clock, timeline, router: router::router(parts) }
+        Fixture { directory, limiter, clock, timeline, admin: Arc::new(Admin::new(parts)) }
     }
 
     /// The answer to a request with these headers, beside `Host`, and this body.
@@ -97,7 +95,7 @@ impl Fixture {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let service = TowerToHyperService::new(self.router.clone());
+        let service = TowerToHyperService::new(self.admin.router.clone());
         let response = service.call(request.body(body.into()).unwrap()).await.unwrap();
         let (head, body) = response.into_parts();
         let body = body.collect().await.unwrap().to_bytes();

@@ -41,7 +41,6 @@ const PATIENCE: Duration = Duration::from_secs(300);
     put,
     path = "/clients",
     operation_id = "apply_clients",
-    operation_id = "apply_clients",
     tag = "clients",
     params(
         ("dry_run" = Option<String>, Query, pattern = "^(0|1|true|false)$", description = "Find out what would change, and change nothing"),
@@ -72,17 +71,21 @@ pub(in crate::admin) async fn apply(State(api): State<Arc<Api>>, request: Reques
     let items = blocking(move || read(text)).await??;
     let batch = Batch { items, prune, dry_run, by: by.clone(), at: api.parts.clock.wall() };
     let reply = api.parts.repository.apply(batch);
-    let difference = timeout(PATIENCE, reply.wait()).await.unwrap_or_else(|_| Err(late()))?;
-    blocking(move || {
-        let view = view(&difference, dry_run);
-        let DifferenceView { created, changed, deleted, .. } = &view;
-        if !dry_run {
-            let (created, changed, deleted) = (created.len(), changed.len(), deleted.len());
-            info!("clients: {created} created, {changed} updated, {deleted} deleted by {by}, in bulk");
-        }
-        respond::json(StatusCode::OK, &view)
-    })
-    .await
+    // Logged even when whoever asked has gone meanwhile.
+    let applied = tokio::spawn(async move {
+        let difference = timeout(PATIENCE, reply.wait()).await.unwrap_or_else(|_| Err(late()))?;
+        blocking(move || {
+            let view = view(&difference, dry_run);
+            let DifferenceView { created, changed, deleted, .. } = &view;
+            if !dry_run {
+                let (created, changed, deleted) = (created.len(), changed.len(), deleted.len());
+                info!("clients: {created} created, {changed} updated, {deleted} deleted by {by}, in bulk");
+            }
+            respond::json(StatusCode::OK, &view)
+        })
+        .await
+    });
+    applied.await.unwrap_or_else(|_| Err(late().into()))
 }
 
 fn view(difference: &Difference, dry_run: bool) -> DifferenceView {

@@ -29,7 +29,6 @@ const MAX_SEARCH: usize = 1_024;
     get,
     path = "/clients",
     operation_id = "list_clients",
-    operation_id = "list_clients",
     tag = "clients",
     params(
         ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000, description = "How many at most; 100 when it is left out"),
@@ -88,7 +87,6 @@ pub(in crate::admin) async fn list(State(api): State<Arc<Api>>, request: Request
     get,
     path = "/clients/{client_id}",
     operation_id = "get_client",
-    operation_id = "get_client",
     tag = "clients",
     params(("client_id" = String, Path, pattern = "^[A-Za-z0-9._:@/-]{1,128}$", description = "The client's name; a slash may be `%2F`")),
     responses(
@@ -112,7 +110,6 @@ pub(in crate::admin) async fn get(api: &Arc<Api>, raw: &str, request: Request) -
 #[utoipa::path(
     get,
     path = "/clients/{client_id}/history",
-    operation_id = "get_client_history",
     operation_id = "get_client_history",
     tag = "clients",
     params(("client_id" = String, Path, pattern = "^[A-Za-z0-9._:@/-]{1,128}$", description = "The client's name; a slash may be `%2F`")),

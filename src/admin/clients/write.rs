@@ -38,7 +38,6 @@ const PATIENCE: Duration = Duration::from_secs(30);
     post,
     path = "/clients",
     operation_id = "create_client",
-    operation_id = "create_client",
     tag = "clients",
     request_body = ClientInput,
     responses(
@@ -77,7 +76,6 @@ pub(in crate::admin) async fn create(State(api): State<Arc<Api>>, request: Reque
 #[utoipa::path(
     put,
     path = "/clients/{client_id}",
-    operation_id = "replace_client",
     operation_id = "replace_client",
     tag = "clients",
     params(
@@ -126,7 +124,6 @@ pub(in crate::admin) async fn replace(api: &Arc<Api>, raw: &str, request: Reques
     patch,
     path = "/clients/{client_id}",
     operation_id = "change_client",
-    operation_id = "change_client",
     tag = "clients",
     params(
         ("client_id" = String, Path, pattern = "^[A-Za-z0-9._:@/-]{1,128}$", description = "The client's name; a slash may be `%2F`"),
@@ -168,7 +165,6 @@ pub(in crate::admin) async fn merge(api: &Arc<Api>, raw: &str, request: Request)
     delete,
     path = "/clients/{client_id}",
     operation_id = "delete_client",
-    operation_id = "delete_client",
     tag = "clients",
     params(
         ("client_id" = String, Path, pattern = "^[A-Za-z0-9._:@/-]{1,128}$", description = "The client's name; a slash may be `%2F`"),
@@ -201,7 +197,6 @@ pub(in crate::admin) async fn delete(api: &Arc<Api>, raw: &str, request: Request
     post,
     path = "/clients/{client_id}/reset",
     operation_id = "reset_client",
-    operation_id = "reset_client",
     tag = "clients",
     params(("client_id" = String, Path, pattern = "^[A-Za-z0-9._:@/-]{1,128}$", description = "The client's name; a slash may be `%2F`")),
     responses(
@@ -231,7 +226,6 @@ pub(in crate::admin) async fn reset(api: &Arc<Api>, raw: &str, request: Request)
 #[utoipa::path(
     post,
     path = "/clients/{client_id}/rollback",
-    operation_id = "roll_back_client",
     operation_id = "roll_back_client",
     tag = "clients",
     params(
@@ -299,17 +293,19 @@ fn same_name(id: &ClientId, other: Option<&ClientId>) -> Result<(), ApiError> {
     }
 }
 
-/// Carries out a change and logs it.
+/// Carries out a change and logs it, even when whoever asked has gone meanwhile.
 async fn change(api: &Arc<Api>, by: String, id: ClientId, rollback: bool, edit: Edit) -> Result<Committed, WriteError> {
     let change = Change { id: id.clone(), by: by.clone(), at: api.parts.clock.wall(), rollback, edit };
     let reply = api.parts.repository.change(change);
-    let committed = timeout(PATIENCE, reply.wait()).await.unwrap_or_else(|_| Err(late()))?;
-    if let Some(action) = committed.action {
-        let version =
-            committed.after.as_ref().map(|record| format!(", version {}", record.version)).unwrap_or_default();
-        info!("client {id}: {} by {by}{version}", past(action));
-    }
-    Ok(committed)
+    let carried_out = tokio::spawn(async move {
+        let committed = timeout(PATIENCE, reply.wait()).await.unwrap_or_else(|_| Err(late()))?;
+        if let Some(action) = committed.action {
+            let version = committed.after.as_ref().map(|record| format!(", version {}", record.version));
+            info!("client {id}: {} by {by}{}", past(action), version.unwrap_or_default());
+        }
+        Ok(committed)
+    });
+    carried_out.await.unwrap_or_else(|_| Err(late()))
 }
 
 /// What a write is answered that takes longer than anybody waits.
@@ -320,7 +316,7 @@ pub(super) fn late() -> WriteError {
 }
 
 /// What was done, for the log.
-pub(super) fn past(action: Action) -> &'static str {
+fn past(action: Action) -> &'static str {
     match action {
         Action::Create => "created",
         Action::Update => "updated",
