@@ -19,12 +19,13 @@ const DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 990
 /// Keeps these apart from what a command does.
 const HEADING: &str = "Admin API";
 
-/// What the command line says of the admin API. The ids are not those of `run`, whose flags of the same names clap would
-/// otherwise take for these.
+/// What the command line says of the admin API. The ids are not those of `run`, whose flags of the same names clap
+/// would otherwise take for these.
 #[derive(Debug, Args)]
 pub(super) struct EndpointArgs {
     /// Where the admin API is [default: 127.0.0.1:9901] [env: TOLLGATE_ADMIN]
-    #[arg(id = "endpoint", long = "admin", value_name = "ADDR", value_parser = parse_target, global = true, help_heading = HEADING)]
+    #[arg(id = "endpoint", long = "admin", value_name = "ADDR", value_parser = parse_target)]
+    #[arg(global = true, help_heading = HEADING)]
     admin: Option<BackendAddress>,
     /// A configuration file to take its address and token from
     #[arg(id = "endpoint_file", short = 'c', long = "conf", value_name = "FILE", global = true, help_heading = HEADING)]

@@ -4,7 +4,7 @@
 //! costs microseconds, whatever the number of clients.
 //!
 //! The longest prefix is found by asking for each length that any client has, the longest first. So a lookup by address
-//! costs one search for each length in use that is at least as long as the one that matches: 30 to 100 ns each at a
+//! costs one search for each length in use that is at least as long as the one that matches: 40 to 80 ns each at a
 //! million clients. Clients have few lengths as a rule (/32, /24, /16; /64, /48). The worst case is an unknown address
 //! when clients have all 33 lengths of IPv4, or all 129 of IPv6; `docs/benchmarks.md` has the figures. Only who may
 //! write clients can bring that about.

@@ -18,6 +18,7 @@
 mod address;
 mod check;
 mod choice;
+mod file;
 mod key;
 mod leaf;
 mod load;

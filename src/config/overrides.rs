@@ -7,8 +7,9 @@ use std::str::FromStr;
 
 use super::address::{Listen, Target};
 use super::choice::Choice;
+use super::file::DatabasePath;
 use super::key::{Key, Leaf};
-use super::leaf::{DatabasePath, Weight};
+use super::leaf::Weight;
 use crate::admin::Token;
 use crate::upstream::{BackendAddress, Balance};
 

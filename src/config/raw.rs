@@ -7,10 +7,11 @@ use serde::Deserialize;
 
 use super::address::{AdminAddress, Listen, Target};
 use super::choice::{CheckType, Choice};
+use super::file::{DatabasePath, LogPath, TokenPath};
 use super::key::{Key, List, Section};
 use super::leaf::{
-    CheckPath, DatabasePath, Expect, Flag, Header, LogPath, Name, Network, PerSec, RouteHost, RoutePath, Size, Span,
-    Threshold, Tick, TokenPath, Weight, Whole,
+    CheckPath, Expect, Flag, Header, Name, Network, PerSec, RouteHost, RoutePath, Size, Span, Threshold, Tick, Weight,
+    Whole,
 };
 use crate::proxy::UnknownKey;
 use crate::telemetry::AccessLogFormat;

@@ -21,7 +21,8 @@ pub struct Config {
     pub listeners: Vec<SocketAddr>,
     /// The admin API; none when it is off.
     pub admin: Option<AdminSettings>,
-    /// The SQLite file that keeps clients and buckets, relative to the working directory; none keeps them in memory only.
+    /// The SQLite file that keeps clients and buckets, relative to the working directory; none keeps them in memory
+    /// only.
     pub database: Option<PathBuf>,
     /// How callers are told apart.
     pub identity: Identity,

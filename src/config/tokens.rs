@@ -1,12 +1,12 @@
 //! The tokens of the admin API: from a file, or from the environment.
 //!
-//! The file has one token a line, `TOKEN` or `NAME TOKEN`; the name stands in the history of what its holder changes. Empty
-//! lines and lines that begin with `#` do not count.
+//! The file has one token a line, `TOKEN` or `NAME TOKEN`; the name stands in the history of what its holder changes.
+//! Empty lines and lines that begin with `#` do not count.
 //!
 //! No message here repeats a word of the file: a line that is wrong may still hold a secret, in whichever place.
 //!
-//! A file that others may read is a warning and no problem: what Kubernetes and Docker mount as a secret is such a file,
-//! in a place that nobody else can get to.
+//! A file that others may read is a warning and no problem: what Kubernetes and Docker mount as a secret is such a
+//! file, in a place that nobody else can get to.
 
 use std::collections::HashMap;
 use std::os::unix::fs::PermissionsExt;

@@ -250,7 +250,10 @@ impl Server {
             let admin = Admin::new(view.into_parts());
             let admin = Listening::new("admin", admin, vec![socket], ADMIN_THREADS, lifecycle.clone()).to_the_end();
             let admin = admin.announced(move || info!("admin API on {address}"));
-            pingora.add_service(admin).add_dependency(&telemetry);
+            let admin = pingora.add_service(admin);
+            admin.add_dependency(&telemetry);
+            // Whoever finds the proxy listening finds the admin API, too.
+            health.add_dependency(&admin);
         }
         let downstream = Downstream::new(proxy, app, Arc::clone(&activity));
         let (backends, pools) =

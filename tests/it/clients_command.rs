@@ -124,16 +124,16 @@ fn keys_are_read_from_standard_input_or_made_and_shown_once() {
     let server = start(&backend);
     let limit = |key: &str| ask(&server, key).header("x-ratelimit-limit").map(str::to_owned);
     let add = ["add", "user1", "--capacity", "77", "--rate", "1", "--api-key", "-"];
-    let added = good(run_with_input(&mut clients(&server, &add), "piped key\n"));
-    assert!(!added.contains("piped"), "{added}");
-    assert_eq!((limit("piped key").as_deref(), limit("user1").as_deref()), (Some("77"), Some("3")));
+    let added = good(run_with_input(&mut clients(&server, &add), "piped-key\n"));
+    assert!(!added.contains("piped-key"), "{added}");
+    assert_eq!((limit("piped-key").as_deref(), limit("user1").as_deref()), (Some("77"), Some("3")));
     let empty = refused(run_with_input(&mut clients(&server, &add), "\n"), 2);
     assert!(empty.contains("--api-key -"), "{empty}");
 
     let made = ok(&server, &["set", "user1", "--generate-key"]);
     let key = field(&made, "api_key").to_owned();
     assert!(key.len() >= 32, "{made}");
-    assert_eq!((limit(&key).as_deref(), limit("piped key").as_deref()), (Some("77"), Some("3")));
+    assert_eq!((limit(&key).as_deref(), limit("piped-key").as_deref()), (Some("77"), Some("3")));
     assert!(!ok(&server, &["get", "user1"]).contains(&key));
     assert_eq!(field(&ok(&server, &["set", "user1", "--clear-key"]), "has_api_key"), "no");
     assert_eq!(
@@ -213,17 +213,17 @@ fn what_is_exported_can_be_applied_elsewhere_and_loses_nothing() {
     let (one, other) = (start(&backend), start(&backend));
     good(run_with_input(
         &mut clients(&one, &["add", "user1", "--capacity", "77", "--rate", "0.5", "--note", "né\t1", "--api-key", "-"]),
-        "secret key",
+        "secret-key",
     ));
     ok(&one, &["add", "office", "--capacity", "5", "--rate", "1", "--address", "10.0.0.0/8,2001:db8::/32"]);
     ok(&one, &["add", "203.0.113.0/24", "--capacity", "5", "--rate", "1", "--mode", "blocked"]);
     let exported = ok(&one, &["export"]);
     assert_eq!(exported.lines().count(), 3, "{exported}");
-    assert!(!exported.contains("secret key"), "{exported}");
+    assert!(!exported.contains("secret-key"), "{exported}");
     let said = good(run_with_input(&mut clients(&other, &["apply", "-"]), &exported));
     assert_eq!(said.lines().last(), Some("3 created, 0 changed, 0 removed, 0 unchanged"));
     assert_eq!(ok(&other, &["export"]), exported);
-    assert_eq!(ask(&other, "secret key").header("x-ratelimit-limit"), Some("77"));
+    assert_eq!(ask(&other, "secret-key").header("x-ratelimit-limit"), Some("77"));
     let again = good(run_with_input(&mut clients(&one, &["apply", "-", "--prune"]), &exported));
     assert_eq!(again, "0 created, 0 changed, 0 removed, 3 unchanged\n");
 }

@@ -15,10 +15,10 @@ const SAVING: &str = "rate_limit: {persist_interval: 100ms, default: {capacity: 
 #[test]
 fn a_restart_gives_nobody_tokens() {
     let backend = Backend::scripted("a");
-    // An interval that never comes: the stop saves.
+    // An interval that does not come: the stop saves.
     let mut server = Instance::start(
         backend.address,
-        "rate_limit: {persist_interval: 1h, default: {capacity: 5, rate_per_sec: 0.001}}",
+        "rate_limit: {persist_interval: 1m, default: {capacity: 5, rate_per_sec: 0.001}}",
     );
     server.create("alice", 20, SLOW);
     assert_eq!(server.allowed("alice", 15), 15);

@@ -2,8 +2,12 @@
 
 use std::process::Command;
 
-use crate::harness::backend::Backend;
+use crate::harness::client::Client;
 use crate::harness::instance::Instance;
+use crate::harness::ports::free_address;
+use crate::harness::process::Process;
+use crate::harness::server::command;
+use crate::harness::{PATIENCE, eventually};
 
 const README: &str = include_str!("../../README.md");
 /// The heading above the walk.
@@ -53,8 +57,10 @@ fn fits(pattern: &str, text: &str) -> bool {
 
 #[test]
 fn the_walk_through_a_clients_life_is_as_the_readme_has_it() {
-    let backend = Backend::scripted("a");
-    let server = Instance::start(backend.address, "");
+    let backend = free_address();
+    let _echo = Process::start(command().args(["echo", "--name", "a", "--listen", &backend.to_string()]));
+    let server = Instance::start(backend, "");
+    assert!(eventually(PATIENCE, || Client::connect(server.address).get("/").is_ok_and(|answer| answer.status == 200)));
     let steps = steps();
     assert!(steps.len() >= 8, "only {} commands: {steps:?}", steps.len());
     for Step { command, output } in steps {

@@ -1,8 +1,9 @@
 //! The bodies that make and change clients, for the description of the API.
 //!
-//! They are read by hand, in `fields`: a derived reader stops at the first mistake. Several calls take the same fields with small
-//! differences, so their schemas are put together here from one list. Refused: structures with derived schemas. A part that they
-//! share becomes an `allOf`, in which nothing can forbid unknown fields, so the description would allow what is refused.
+//! They are read by hand, in `fields`: a derived reader stops at the first mistake. Several calls take the same fields
+//! with small differences, so their schemas are put together here from one list. Refused: structures with derived
+//! schemas. A part that they share becomes an `allOf`, in which nothing can forbid unknown fields, so the description
+//! would allow what is refused.
 
 use std::borrow::Cow;
 
@@ -224,7 +225,12 @@ pub(in crate::admin) struct ClientName {
 #[expect(dead_code, reason = "describes the header, which is read by hand")]
 pub(in crate::admin) struct MatchHeaders {
     /// Only if the client's `ETag` is one of these, or `*`: only if there is one.
-    #[param(rename = "If-Match", pattern = r#"^(\*|(W/)?"[!#-~]*"(, ?(W/)?"[!#-~]*")*)$"#, nullable = false)]
+    #[param(
+        rename = "If-Match",
+        pattern = r#"^(\*|(W/)?"[!#-~]*"(, ?(W/)?"[!#-~]*")*)$"#,
+        nullable = false,
+        example = json!("\"1\"")
+    )]
     if_match: Option<String>,
 }
 
@@ -234,9 +240,19 @@ pub(in crate::admin) struct MatchHeaders {
 #[expect(dead_code, reason = "describes the headers, which are read by hand")]
 pub(in crate::admin) struct ConditionHeaders {
     /// Only if the client's `ETag` is one of these, or `*`: only if there is one.
-    #[param(rename = "If-Match", pattern = r#"^(\*|(W/)?"[!#-~]*"(, ?(W/)?"[!#-~]*")*)$"#, nullable = false)]
+    #[param(
+        rename = "If-Match",
+        pattern = r#"^(\*|(W/)?"[!#-~]*"(, ?(W/)?"[!#-~]*")*)$"#,
+        nullable = false,
+        example = json!("\"1\"")
+    )]
     if_match: Option<String>,
     /// Only if the client's `ETag` is none of these, or `*`: only if there is none.
-    #[param(rename = "If-None-Match", pattern = r#"^(\*|(W/)?"[!#-~]*"(, ?(W/)?"[!#-~]*")*)$"#, nullable = false)]
+    #[param(
+        rename = "If-None-Match",
+        pattern = r#"^(\*|(W/)?"[!#-~]*"(, ?(W/)?"[!#-~]*")*)$"#,
+        nullable = false,
+        example = json!("\"1\"")
+    )]
     if_none_match: Option<String>,
 }

@@ -38,9 +38,6 @@ use super::router::{Api, wrong_method};
 use super::{ApiError, respond};
 use crate::store::Record;
 
-/// The methods that a client takes.
-const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, PUT, PATCH, DELETE");
-
 /// The routes.
 pub(super) fn routes() -> Router<Arc<Api>> {
     Router::new()
@@ -52,22 +49,31 @@ pub(super) fn routes() -> Router<Arc<Api>> {
 async fn one(State(api): State<Arc<Api>>, request: Request) -> Response {
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
-    let (raw, target) = path::split(&method, path.strip_prefix("/clients/").unwrap_or_default());
+    let (raw, target) = path::split(path.strip_prefix("/clients/").unwrap_or_default());
     let answer = match (target, method) {
         (Target::Client, Method::GET | Method::HEAD) => read::get(&api, raw, request).await,
         (Target::Client, Method::PUT) => write::replace(&api, raw, request).await,
         (Target::Client, Method::PATCH) => write::merge(&api, raw, request).await,
         (Target::Client, Method::DELETE) => write::delete(&api, raw, request).await,
-        (Target::Reset, _) => write::reset(&api, raw, request).await,
-        (Target::History, _) => read::history(&api, raw, request).await,
-        (Target::Rollback, _) => write::rollback(&api, raw, request).await,
-        (Target::Client, _) => {
+        (Target::Reset, Method::POST) => write::reset(&api, raw, request).await,
+        (Target::History, Method::GET | Method::HEAD) => read::history(&api, raw, request).await,
+        (Target::Rollback, Method::POST) => write::rollback(&api, raw, request).await,
+        (target, _) => {
             let mut response = wrong_method(request).await.into_response();
-            response.headers_mut().insert(ALLOW, METHODS);
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static(methods(target)));
             return response;
         }
     };
     answer.unwrap_or_else(ApiError::into_response)
+}
+
+/// The methods that it takes.
+fn methods(target: Target) -> &'static str {
+    match target {
+        Target::Client => "GET, HEAD, PUT, PATCH, DELETE",
+        Target::History => "GET, HEAD",
+        Target::Reset | Target::Rollback => "POST",
+    }
 }
 
 /// An answer that shows a client, with its entity tag.

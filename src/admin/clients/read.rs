@@ -20,7 +20,7 @@ use crate::store::{PageQuery, Record, Refusal};
 const MAX_PAGE: usize = 1_000;
 /// The page when nothing is said.
 const PAGE: usize = 100;
-/// The longest text that is searched for, in bytes.
+/// The longest text that is searched for, in characters.
 const MAX_SEARCH: usize = 1_024;
 
 /// Lists clients
@@ -35,8 +35,9 @@ const MAX_SEARCH: usize = 1_024;
     params(
         ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000,
             description = "How many at most; 100 when it is left out"),
-        ("cursor" = Option<String>, Query, description = "The `next_cursor` of the page before"),
-        ("q" = Option<String>, Query, max_length = 1024,
+        ("cursor" = Option<String>, Query, pattern = "^[A-Za-z0-9_-]+$",
+            description = "The `next_cursor` of the page before"),
+        ("q" = Option<String>, Query, max_length = 1024, pattern = r"^[^\x00]*$",
             description = "Only clients in whose name or note this occurs, ASCII letters in either case"),
         ("format" = Option<String>, Query, pattern = "^(json|ndjson)$",
             description = "`json`, or `ndjson` for all of them as a stream, without the other parameters"),
@@ -61,8 +62,8 @@ pub(in crate::admin) async fn list(State(api): State<Arc<Api>>, request: Request
         }
     }
     let search = query.text("q").unwrap_or_default().to_owned();
-    if search.len() > MAX_SEARCH {
-        query.wrong("q", format!("must be at most {MAX_SEARCH} bytes long"));
+    if search.chars().count() > MAX_SEARCH {
+        query.wrong("q", format!("must be at most {MAX_SEARCH} characters long"));
     }
     let after = query.text("cursor").map(from_cursor);
     if after == Some(None) {

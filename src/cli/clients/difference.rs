@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use crate::cli::api::plain;
 
-/// Writes the difference: `+ id` for each new client, `~ id field before → after` for each changed one, `- id` for each
-/// removed one, and a line that counts.
+/// Writes the difference: `+ id` for each new client, `~ id field before → after` for each changed one, `- id` for
+/// each removed one, and a line that counts.
 pub(super) fn write(difference: &Value, out: &mut dyn Write) -> io::Result<()> {
     let list = |name: &str| difference[name].as_array().map(Vec::as_slice).unwrap_or_default();
     let (created, changed, deleted) = (list("created"), list("changed"), list("deleted"));
@@ -75,7 +75,8 @@ mod tests {
             "dry_run": true,
             "created": ["a", "203.0.113.0/24"],
             "changed": [
-                {"client_id": "b", "before": profile(100, "", json!([])), "after": profile(200, "two words", json!(["::1"]))},
+                {"client_id": "b", "before": profile(100, "", json!([])),
+                    "after": profile(200, "two words", json!(["::1"]))},
                 {"client_id": "k", "before": profile(1, "", json!([])), "after": profile(1, "", json!([]))},
             ],
             "deleted": ["c"],

@@ -1,7 +1,7 @@
 //! `tollgate clients`: the admin API from a shell.
 //!
-//! What the API says goes to standard output, as a table or as JSON; what it refuses goes to standard error in its own words,
-//! and ends the command with 1. Nothing is asked back and nothing is retried, so a script knows what was done.
+//! What the API says goes to standard output, as a table or as JSON; what it refuses goes to standard error in its own
+//! words, and ends the command with 1. Nothing is asked back and nothing is retried, so a script knows what was done.
 
 mod args;
 mod body;

@@ -68,8 +68,8 @@ impl Admin {
         self.address = report.take(&self.at, key);
     }
 
-    /// The settings, none when it is off, and warnings. Reports an address that one of `listeners` has, and one that other
-    /// machines can reach without a token.
+    /// The settings, none when it is off, and warnings. Reports an address that one of `listeners` has, and one that
+    /// other machines can reach without a token.
     pub(super) fn finish(
         self,
         report: &mut Report,

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OpenFlags};
 
+use super::fault::words;
 use super::schema::{APPLICATION_ID, STEPS, migrate};
 
 /// Why a database could not be put in its place.
@@ -35,6 +36,17 @@ impl From<io::Error> for CreateError {
 impl From<rusqlite::Error> for CreateError {
     fn from(error: rusqlite::Error) -> Self {
         CreateError::Sqlite(error)
+    }
+}
+
+impl CreateError {
+    /// In words.
+    pub(super) fn words(&self) -> String {
+        match self {
+            CreateError::Exists => "something is there already".to_owned(),
+            CreateError::Io(error) => error.to_string(),
+            CreateError::Sqlite(error) => words(error),
+        }
     }
 }
 
@@ -85,6 +97,13 @@ impl Built {
             }
             linked => linked?,
         }
+        sync_directory(path)?;
+        Ok(())
+    }
+
+    /// Gives it the name of what is there.
+    pub(super) fn put_over(self, path: &Path) -> Result<(), CreateError> {
+        fs::rename(&self.name, path)?;
         sync_directory(path)?;
         Ok(())
     }

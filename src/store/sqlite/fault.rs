@@ -37,19 +37,25 @@ impl Fault {
     /// Writes fail for `reason`; what to answer to them.
     pub(super) fn begin(&self, path: &Path, reason: &str) -> StoreError {
         let told = format!("{}: {reason}", path.display());
-        let mut present = self.reason.lock();
-        if present.as_ref() != Some(&told) {
+        if self.set(Some(told.clone())) {
             log::error!(target: TARGET, "writes to the database fail: {told}; limits go on from memory");
-            *present = Some(told.clone());
         }
         StoreError(told)
     }
 
     /// Writes work.
     pub(super) fn end(&self, path: &Path) {
-        if self.reason.lock().take().is_some() {
+        if self.set(None) {
             log::info!(target: TARGET, "writes to the database work again: {}", path.display());
         }
+    }
+
+    /// Whether that is another state than before.
+    fn set(&self, reason: Option<String>) -> bool {
+        let mut present = self.reason.lock();
+        let changed = *present != reason;
+        *present = reason;
+        changed
     }
 }
 
@@ -70,4 +76,26 @@ pub(super) fn words(error: &rusqlite::Error) -> String {
     };
     let code = error.sqlite_error().map_or(0, |error| error.extended_code);
     format!("{meaning} (SQLite code {code}: {error})")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_is_told_once() {
+        let (fault, path) = (Fault::default(), Path::new("/data/x.db"));
+        assert!(!fault.set(None));
+        assert_eq!(fault.begin(path, "the disk is full").0, "/data/x.db: the disk is full");
+        assert_eq!(fault.reason().as_deref(), Some("/data/x.db: the disk is full"));
+        assert!(!fault.set(fault.reason()));
+        assert!(fault.set(Some("another".to_owned())) && fault.set(None) && !fault.set(None));
+    }
+
+    #[test]
+    fn errors_are_in_words_and_keep_their_code() {
+        let full = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL);
+        let said = words(&rusqlite::Error::SqliteFailure(full, Some("database or disk is full".to_owned())));
+        assert_eq!(said, "the disk is full (SQLite code 13: database or disk is full)");
+    }
 }

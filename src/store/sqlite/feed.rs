@@ -51,6 +51,11 @@ impl Feed {
         Ok(Feed { seen: last(connection)?, ..self })
     }
 
+    /// The same feed in a copy of the file.
+    pub(super) fn moved_to(self, connection: &Connection) -> rusqlite::Result<Self> {
+        Ok(Feed { data_version: data_version(connection)?, ..self })
+    }
+
     /// Whether another connection has committed since the last call. Costs some microseconds, and takes no lock.
     pub(super) fn is_behind(&mut self, connection: &Connection) -> rusqlite::Result<bool> {
         let data_version = data_version(connection)?;

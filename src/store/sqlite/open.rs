@@ -70,13 +70,10 @@ pub(super) fn open_or_create(path: &Path, patience: &Patience) -> Result<Databas
         }
         match create::create(path) {
             Ok(()) | Err(CreateError::Exists) => {}
-            Err(CreateError::Io(error)) => {
-                let remedy = "make its directory, writable for the user that tollgate runs as";
-                return refuse(&format!("cannot be made: {error}"), remedy);
-            }
-            Err(CreateError::Sqlite(error)) => {
-                let remedy = "make its directory writable for the user that tollgate runs as, with room on the disk";
-                return refuse(&format!("cannot be made: {}", words(&error)), remedy);
+            Err(error) => {
+                let remedy =
+                    "let the user that tollgate runs as make files in its directory, and have room on its disk";
+                return refuse(&format!("cannot be made: {}", error.words()), remedy);
             }
         }
     }
@@ -137,7 +134,22 @@ fn look(path: &Path) -> Result<(), OpenError> {
         let reason = format!("is a SQLite database of another program (application id {application:#010x})");
         return refuse(&reason, "name another file; tollgate makes a new one where there is none");
     }
+    // SQLite takes a last page that is cut off for one that ends in zeros. While there is a log, the file may be in the middle of
+    // growing.
+    let whole = size(&header);
+    let [log, _] = identity::beside(&fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()));
+    if found.len() < whole && fs::metadata(log).map_or(0, |log| log.len()) == 0 {
+        return refuse(&format!("is corrupt: it was cut off, {} bytes of {whole} are there", found.len()), RESTORE);
+    }
     Ok(())
+}
+
+/// How long the file is, by its header: at 16 the size of a page, at 28 how many there are.
+fn size(header: &[u8]) -> u64 {
+    let number = |bytes: &[u8]| bytes.iter().fold(0, |number: u64, byte| (number << 8) | u64::from(*byte));
+    // A page of 64 KiB is written as 1.
+    let page = Some(number(&header[16..18])).filter(|page| *page != 1).unwrap_or(1 << 16);
+    page * number(&header[28..32])
 }
 
 /// What SQLite can see without writing.

@@ -42,6 +42,7 @@ pub(super) enum Write {
 
 /// A write that was carried out, or refused, in a transaction that is not committed yet.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all are changes of one client")]
 pub(super) enum Done {
     /// Of one client.
     Change(Result<Committed, WriteError>, Answer<Committed>),

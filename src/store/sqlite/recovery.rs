@@ -1,11 +1,199 @@
 //! Coming back when the file was removed or replaced.
+//!
+//! The connection still has everything that was ever acknowledged, as the system keeps an open file. So a file that stays missing is
+//! written anew from it, and so is one whose log was taken away. Another file at the path is an operator who restores a
+//! backup: when it is sound, what it holds is what counts, and the followers are told the difference.
+//!
+//! The connection to the old file is given up last, when the new one is open; and without touching the files beside the path, which
+//! are the new one's by then.
 
-use std::time::Instant;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use rusqlite::backup::{Backup, StepResult};
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, ffi};
+
+use super::super::{Action, Committed, Record};
+use super::Reading;
+use super::create::{self, CreateError};
+use super::fault::words;
+use super::feed::Feed;
 use super::identity::Moved;
+use super::open::{self, Database};
+use super::rows::{self, Failure, Reader};
 use super::writer::Writer;
 
+/// How long a file may be missing before it is written anew: whoever puts another in its place may do it in two steps.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// A file that is no longer what is open.
+#[derive(Debug)]
+pub(super) struct Lost {
+    moved: Moved,
+    since: Instant,
+    /// Why it could not be recovered so far, and what is the matter.
+    pub(super) reason: String,
+}
+
 impl Writer {
-    /// Tries to have a file at the path again.
-    pub(super) fn recover(&mut self, _moved: Moved, _now: Instant) {}
+    /// Why nothing can be written while the file is `moved`.
+    pub(super) fn lost(&mut self, moved: Moved, now: Instant) -> String {
+        match &self.lost {
+            Some(lost) if lost.moved == moved => lost.reason.clone(),
+            _ => {
+                let reason = moved.words();
+                self.lost = Some(Lost { moved, since: now, reason: reason.clone() });
+                reason
+            }
+        }
+    }
+
+    /// Tries to have a sound file at the path again.
+    pub(super) fn recover(&mut self, moved: Moved, now: Instant) {
+        let reason = self.lost(moved, now);
+        let since = self.lost.as_ref().map_or(now, |lost| lost.since);
+        let recovered = match moved {
+            Moved::Missing if now < since + GRACE => Err(reason),
+            Moved::Missing | Moved::Log => self.write_anew(moved),
+            Moved::Replaced => self.adopt(),
+            Moved::Unseen(_) => Err(reason),
+        };
+        match recovered {
+            Ok(()) => {
+                self.lost = None;
+                self.succeed();
+            }
+            Err(reason) => {
+                self.fail(&reason);
+                self.lost = Some(Lost { moved, since, reason });
+            }
+        }
+    }
+
+    /// Copies what the open file holds to the path.
+    fn write_anew(&mut self, moved: Moved) -> Result<(), String> {
+        let explain = |reason: String| format!("{}, and cannot be written anew: {reason}", moved.words());
+        self.copy(moved).map_err(explain)?;
+        let database = open::open(&self.shared.path, &self.patience).map_err(|error| explain(error.to_string()))?;
+        let feed = self.feed.moved_to(&database.connection).map_err(|error| explain(words(&error)))?;
+        self.use_instead(database).map_err(|error| explain(words(&error)))?;
+        self.feed = feed;
+        // What was committed while the file went, and not acknowledged, came along.
+        self.catch_up();
+        Ok(())
+    }
+
+    fn copy(&mut self, moved: Moved) -> Result<(), String> {
+        // All goes from the log into the file, wherever that has gone to; so the log can be removed.
+        let emptied = empty_log(&self.database.connection).map_err(|error| words(&error))?;
+        if moved == Moved::Log && !emptied {
+            return Err("somebody reads it".to_owned());
+        }
+        let path = &self.shared.path;
+        // A link that leads nowhere stays, and its end is made.
+        let linked = moved == Moved::Log || fs::symlink_metadata(path).is_ok();
+        let place = if linked { self.database.real.clone() } else { path.clone() };
+        let in_words = |error: CreateError| error.words();
+        create::make_directories(place.parent().unwrap_or(Path::new("/"))).map_err(|error| error.to_string())?;
+        let built = create::build(&place, |copy| copy_all(&self.database.connection, copy)).map_err(in_words)?;
+        if self.database.identity.check() != Err(moved) {
+            return Err("it is being changed".to_owned());
+        }
+        self.remove_left_beside()?;
+        if moved == Moved::Log { built.put_over(&place) } else { built.put(&place) }.map_err(in_words)
+    }
+
+    /// Goes over to the file at the path, if it is sound.
+    fn adopt(&mut self) -> Result<(), String> {
+        let explain = |reason: String| format!("another file was put in its place, and cannot be used: {reason}");
+        let told = |failure: Failure| match failure {
+            Failure::Sqlite(error) => explain(words(&error)),
+            Failure::Row(error) => explain(error.0),
+        };
+        // Our log beside the new file is not the new file's.
+        empty_log(&self.database.connection).map_err(|error| explain(words(&error)))?;
+        self.remove_left_beside().map_err(explain)?;
+        let database = open::open(&self.shared.path, &self.patience).map_err(|error| explain(error.to_string()))?;
+        let feed = Feed::new(&database.connection).map_err(|error| told(error.into()))?;
+        self.catch_up();
+        let changes = difference(&self.database.connection, &database.connection).map_err(told)?;
+        self.use_instead(database).map_err(|error| told(error.into()))?;
+        self.feed = feed;
+        self.tell(&changes);
+        Ok(())
+    }
+
+    /// Removes the log and its index that belong to the file that is open, not to one at the path.
+    fn remove_left_beside(&self) -> Result<(), String> {
+        let remove = |path: &Path| fs::remove_file(path).map_err(|error| format!("{}: {error}", path.display()));
+        self.database.identity.left_beside().try_for_each(remove)
+    }
+
+    /// Uses `database` from now on.
+    fn use_instead(&mut self, database: Database) -> rusqlite::Result<()> {
+        let reading = Reading::open(&database)?;
+        self.database.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        *self.shared.reading.write() = Some(Arc::new(reading));
+        self.database = database;
+        self.durable = None;
+        Ok(())
+    }
+}
+
+/// Moves all of the log into the file; false when a reader is in the way.
+fn empty_log(connection: &Connection) -> rusqlite::Result<bool> {
+    connection.execute_batch("PRAGMA synchronous = FULL")?;
+    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| Ok(row.get::<_, i64>(0)? == 0))
+}
+
+fn copy_all(from: &Connection, to: &mut Connection) -> rusqlite::Result<()> {
+    match Backup::new(from, to)?.step(-1)? {
+        StepResult::Done => Ok(()),
+        _ => Err(rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_BUSY), None)),
+    }
+}
+
+/// What makes the clients in `old` those in `new`: first all deletions, as numbers and credentials may have passed from one to
+/// another.
+fn difference(old: &Connection, new: &Connection) -> Result<Vec<Committed>, Failure> {
+    let sql = format!("SELECT {} FROM clients ORDER BY client_id", rows::RECORD);
+    let (mut old, mut new) = (old.prepare(&sql)?, new.prepare(&sql)?);
+    let (mut old, mut new) = (old.query([])?, new.query([])?);
+    let mut reader = Reader::default();
+    let mut next = |rows: &mut rusqlite::Rows<'_>| -> Result<Option<Record>, Failure> {
+        rows.next()?.map(|row| reader.record(row)).transpose()
+    };
+    let (mut before, mut after) = (next(&mut old)?, next(&mut new)?);
+    let (mut deleted, mut others) = (Vec::new(), Vec::new());
+    let mut delete =
+        |before| deleted.push(Committed { before: Some(before), after: None, action: Some(Action::Delete) });
+    loop {
+        match (before.take(), after.take()) {
+            (None, None) => break,
+            (Some(was), is) if is.as_ref().is_none_or(|is| was.id < is.id) => {
+                delete(was);
+                (before, after) = (next(&mut old)?, is);
+            }
+            (was, Some(is)) if was.as_ref().is_none_or(|was| is.id < was.id) => {
+                others.push(Committed { before: None, after: Some(is), action: Some(Action::Create) });
+                (before, after) = (was, next(&mut new)?);
+            }
+            (Some(was), Some(is)) => {
+                if was.number != is.number {
+                    delete(was);
+                    others.push(Committed { before: None, after: Some(is), action: Some(Action::Create) });
+                } else if was != is {
+                    others.push(Committed { before: Some(was), after: Some(is), action: Some(Action::Update) });
+                }
+                (before, after) = (next(&mut old)?, next(&mut new)?);
+            }
+            // One of the arms above has matched.
+            (Some(_), None) | (None, Some(_)) => {}
+        }
+    }
+    deleted.append(&mut others);
+    Ok(deleted)
 }

@@ -16,6 +16,7 @@ use super::meta;
 use super::open::Database;
 use super::patience::Patience;
 use super::queue::{Done, Queue, Write};
+use super::recovery::Lost;
 use super::rows::Failure;
 use crate::clock::{Clock, SystemClock};
 
@@ -31,16 +32,16 @@ pub(super) struct Writer {
     pub(super) database: Database,
     pub(super) patience: Patience,
     pub(super) feed: Feed,
-    /// Whether commits are synced to disk at present.
-    durable: Option<bool>,
-    /// Since when nothing is at the path.
-    pub(super) missing_since: Option<Instant>,
+    /// Whether commits are synced to disk at present; not known at first.
+    pub(super) durable: Option<bool>,
+    /// What is known of a file that is no longer at the path.
+    pub(super) lost: Option<Lost>,
 }
 
 impl Writer {
     /// A writer to `database`.
     pub(super) fn new(shared: Arc<Shared>, queue: Queue, database: Database, patience: Patience, feed: Feed) -> Self {
-        Writer { shared, queue, database, patience, feed, durable: None, missing_since: None }
+        Writer { shared, queue, database, patience, feed, durable: None, lost: None }
     }
 
     /// Writes until nobody can ask for anything any more, then closes the file.
@@ -106,7 +107,7 @@ impl Writer {
         waiting: &mut std::vec::IntoIter<Write>,
         done: &mut Vec<Done>,
     ) -> Result<(Vec<Committed>, Feed), String> {
-        self.database.identity.check().map_err(|moved| moved.words())?;
+        self.find()?;
         let durable = waiting.as_slice().iter().any(Write::is_durable);
         let committed = self.commit(durable, waiting, done);
         if committed.is_err() && !self.database.connection.is_autocommit() {
@@ -119,8 +120,13 @@ impl Writer {
         })?;
         // What was committed to a file that is no longer there is not acknowledged. It stays in the feed, so that it is told of
         // if it comes back with the file.
-        self.database.identity.check().map_err(|moved| moved.words())?;
+        self.find()?;
         Ok(told)
+    }
+
+    /// Whether the file is where it was, or else why not.
+    fn find(&mut self) -> Result<(), String> {
+        self.database.identity.check().map_err(|moved| self.lost(moved, SystemClock.now()))
     }
 
     fn commit(
@@ -162,16 +168,18 @@ impl Writer {
     }
 
     /// Tells the followers what other processes have changed.
-    pub(super) fn follow(&mut self) {
-        let connection = &self.database.connection;
-        let read = self
-            .feed
-            .is_behind(connection)
-            .map_err(Failure::from)
-            .and_then(|behind| if behind { self.feed.read(connection).map(Some) } else { Ok(None) });
-        match read {
-            Ok(None) => {}
-            Ok(Some((changes, feed))) => {
+    fn follow(&mut self) {
+        match self.feed.is_behind(&self.database.connection) {
+            Ok(false) => {}
+            Ok(true) => self.catch_up(),
+            Err(error) => drop(self.fail(&words(&error))),
+        }
+    }
+
+    /// Tells the followers what is in the feed.
+    pub(super) fn catch_up(&mut self) {
+        match self.feed.read(&self.database.connection) {
+            Ok((changes, feed)) => {
                 self.feed = feed;
                 self.tell(&changes);
             }
@@ -183,11 +191,10 @@ impl Writer {
     /// Looks whether the file is there, and whether writes work again after they failed.
     fn look(&mut self, now: Instant) {
         if let Err(moved) = self.database.identity.check() {
-            self.fail(&moved.words());
             self.recover(moved, now);
             return;
         }
-        self.missing_since = None;
+        self.lost = None;
         if self.shared.fault.reason().is_some() {
             match self.probe() {
                 Ok(()) => self.succeed(),

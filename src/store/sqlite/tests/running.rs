@@ -1,0 +1,194 @@
+//! Faults while it runs: no write is acknowledged that is not kept, and all is well again when the cause is gone.
+
+use std::fs;
+
+use super::*;
+use crate::store::Action;
+use crate::store::samples::{client_id, names, set};
+
+#[test]
+fn a_lock_held_for_long_is_answered_and_forgotten() {
+    let (_directory, path) = place();
+    filled(&path, 1);
+    let store = Sqlite::open(&path).unwrap();
+    let other = stranger(&path);
+    other.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    let started = SystemClock.now();
+    let error = unavailable(&store, "a");
+    assert!(error.contains("another process holds it locked"), "{error}");
+    assert!(started.elapsed() >= Duration::from_secs(5));
+    // The next answers come fast, and reads go on.
+    let started = SystemClock.now();
+    assert_eq!(unavailable(&store, "b"), error);
+    assert!(started.elapsed() < Duration::from_secs(3));
+    assert_eq!((store.fault(), store.errors()), (Some(error), 2));
+    assert_eq!(names(&store), ["user0"]);
+    other.execute_batch("COMMIT").unwrap();
+    until("the fault ends without a write", || store.fault().is_none());
+    create(&store, "a", profile(1, 1.0)).unwrap();
+    assert_eq!((names(&store).len(), store.errors()), (2, 2));
+}
+
+#[test]
+fn a_removed_file_comes_back_with_all_that_was_acknowledged() {
+    let (directory, path) = place();
+    let path = directory.path().join("data").join(path.file_name().unwrap());
+    let store = Sqlite::open(&path).unwrap();
+    for name in ["a", "b"] {
+        create(&store, name, profile(1, 1.0)).unwrap();
+    }
+    let told = followed(&store);
+    fs::remove_dir_all(path.parent().unwrap()).unwrap();
+    assert!(unavailable(&store, "c").ends_with("the file was removed"));
+    assert_eq!(store.get(&client_id("c")), Ok(None));
+    assert!(store.get(&client_id("b")).unwrap().is_some());
+    until("the file is there again", || path.exists());
+    until("the fault ends", || store.fault().is_none());
+    create(&store, "c", profile(1, 1.0)).unwrap();
+    assert_eq!((names(&store), told.lock().len()), (["a", "b", "c"].map(str::to_owned).to_vec(), 1));
+    // It is a whole database of its own, and stays one when the old connection is long closed.
+    let copy = directory.path().join("copy.db");
+    fs::copy(&path, &copy).unwrap();
+    fs::copy(beside(&path, "-wal"), beside(&copy, "-wal")).unwrap();
+    assert_eq!(names(&Sqlite::open(&copy).unwrap()), ["a", "b", "c"]);
+    store.close();
+    assert_eq!(names(&Sqlite::open(&path).unwrap()), ["a", "b", "c"]);
+}
+
+#[test]
+fn a_removed_file_is_seen_without_a_write() {
+    let (_directory, path) = place();
+    let store = Sqlite::open(&path).unwrap();
+    fs::remove_file(&path).unwrap();
+    until("the fault is known", || store.fault().is_some());
+    until("the file is there again", || store.fault().is_none() && path.exists());
+}
+
+#[test]
+fn a_file_that_is_moved_away_and_back_is_the_same() {
+    let (_directory, path) = place();
+    let store = Sqlite::open(&path).unwrap();
+    create(&store, "a", profile(1, 1.0)).unwrap();
+    fs::rename(&path, beside(&path, ".away")).unwrap();
+    assert!(unavailable(&store, "b").ends_with("the file was removed"));
+    fs::rename(beside(&path, ".away"), &path).unwrap();
+    create(&store, "b", profile(1, 1.0)).unwrap();
+    assert_eq!((names(&store).len(), store.fault()), (2, None));
+}
+
+#[test]
+fn a_file_that_is_moved_away_for_good_is_whole() {
+    let (_directory, path) = place();
+    let store = Sqlite::open(&path).unwrap();
+    create(&store, "a", profile(1, 1.0)).unwrap();
+    let away = beside(&path, ".away");
+    fs::rename(&path, &away).unwrap();
+    until("the file is written anew", || path.exists());
+    until("the fault ends", || store.fault().is_none());
+    assert_eq!((names(&store), names(&Sqlite::open(&away).unwrap())), (vec!["a".to_owned()], vec!["a".to_owned()]));
+}
+
+#[test]
+fn a_log_that_is_removed_costs_nothing() {
+    for suffix in ["-wal", "-shm"] {
+        let (directory, path) = place();
+        let store = Sqlite::open(&path).unwrap();
+        create(&store, "a", profile(1, 1.0)).unwrap();
+        fs::remove_file(beside(&path, suffix)).unwrap();
+        assert!(unavailable(&store, "b").contains("its -wal or -shm file was removed"), "{suffix}");
+        until("the fault ends", || store.fault().is_none());
+        create(&store, "b", profile(1, 1.0)).unwrap();
+        let copy = directory.path().join("copy.db");
+        fs::copy(&path, &copy).unwrap();
+        fs::copy(beside(&path, "-wal"), beside(&copy, "-wal")).unwrap();
+        assert_eq!(names(&Sqlite::open(&copy).unwrap()), ["a", "b"], "{suffix}");
+    }
+}
+
+#[test]
+fn a_sound_file_in_its_place_is_taken_up_and_its_log_stays() {
+    let (directory, path) = place();
+    let backup = directory.path().join("backup.db");
+    let store = Sqlite::open(&backup).unwrap();
+    for name in ["x", "same", "changed", "other-number"] {
+        create(&store, name, profile(1, 1.0)).unwrap();
+    }
+    store.close();
+    let store = Sqlite::open(&path).unwrap();
+    for (name, capacity) in [("gone", 1), ("same", 1), ("changed", 5), ("y", 1), ("other-number", 1)] {
+        create(&store, name, profile(capacity, 1.0)).unwrap();
+    }
+    let told = followed(&store);
+    fs::rename(&backup, &path).unwrap();
+    until("the file is taken up", || told.lock().len() >= 6);
+    until("the fault ends", || store.fault().is_none());
+    assert_eq!(names(&store), ["changed", "other-number", "same", "x"]);
+    let seen: Vec<_> = told
+        .lock()
+        .iter()
+        .map(|change| {
+            let name = |record: &Option<crate::store::Record>| record.as_ref().map(|record| record.id.to_string());
+            (name(&change.before).or(name(&change.after)).unwrap(), change.action.unwrap())
+        })
+        .collect();
+    let expected = [
+        ("gone", Action::Delete),
+        ("other-number", Action::Delete),
+        ("y", Action::Delete),
+        ("changed", Action::Update),
+        ("other-number", Action::Create),
+        ("x", Action::Create),
+    ];
+    assert_eq!(seen, expected.map(|(name, action)| (name.to_owned(), action)));
+    // What is acknowledged from now on is in the new file's log, which closing the old file has left alone.
+    create(&store, "z", profile(1, 1.0)).unwrap();
+    let copy = directory.path().join("copy.db");
+    fs::copy(&path, &copy).unwrap();
+    fs::copy(beside(&path, "-wal"), beside(&copy, "-wal")).unwrap();
+    assert_eq!(names(&Sqlite::open(&copy).unwrap()), ["changed", "other-number", "same", "x", "z"]);
+}
+
+#[test]
+fn an_unsound_file_in_its_place_is_not_used() {
+    let (directory, path) = place();
+    let store = Sqlite::open(&path).unwrap();
+    create(&store, "a", profile(1, 1.0)).unwrap();
+    let rubbish = directory.path().join("rubbish");
+    fs::write(&rubbish, [b'x'; 5000]).unwrap();
+    fs::rename(&rubbish, &path).unwrap();
+    unavailable(&store, "b");
+    until("it was looked at", || store.fault().is_some_and(|reason| reason.contains("is no SQLite database")));
+    assert!(unavailable(&store, "b").contains("is no SQLite database"));
+    assert_eq!((fs::read(&path).unwrap(), names_in_memory(&store)), (vec![b'x'; 5000], Some("a".to_owned())));
+    // Whoever put it there takes it away.
+    fs::remove_file(&path).unwrap();
+    until("the fault ends", || store.fault().is_none());
+    assert_eq!(names(&store), ["a"]);
+}
+
+/// The one client, by a short read, which needs no new connection.
+fn names_in_memory(store: &Sqlite) -> Option<String> {
+    store.get(&client_id("a")).unwrap().map(|record| record.id.to_string())
+}
+
+#[test]
+fn a_write_that_fails_leaves_nothing_of_its_group() {
+    let (_directory, path) = place();
+    let store = Sqlite::open(&path).unwrap();
+    create(&store, "a", profile(1, 1.0)).unwrap();
+    let told = followed(&store);
+    // A trigger stands in for the disk: SQLite rolls the transaction back in the middle of it.
+    let fails = "CREATE TRIGGER full BEFORE INSERT ON clients WHEN new.client_id = 'bad' BEGIN SELECT RAISE(ROLLBACK, 'no'); END";
+    let other = stranger(&path);
+    other.execute_batch(fails).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let replies: Vec<_> = ["b", "bad", "c"].map(|name| store.change(set(name, profile(1, 1.0)))).into_iter().collect();
+    other.execute_batch("COMMIT").unwrap();
+    let failed = replies.into_iter().map(|reply| reply.wait_blocking().is_err()).filter(|failed| *failed).count();
+    let kept = names(&store).len();
+    assert!(failed >= 1 && kept == 1 + 3 - failed && told.lock().len() == 3 - failed, "{failed} {kept}");
+    assert!(store.errors() >= 1);
+    other.execute_batch("DROP TRIGGER full").unwrap();
+    create(&store, "bad", profile(1, 1.0)).unwrap();
+    assert_eq!(store.fault(), None);
+}
