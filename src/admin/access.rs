@@ -1,14 +1,16 @@
 //! Who gets in.
 //!
-//! With tokens: whoever shows one. Only the probes need none, since an orchestrator that asks whether the process lives has no
-//! secret. Tokens are compared by their SHA-256 digests, in constant time, and always all of them, so that the time of an answer
-//! tells neither a prefix nor a length.
+//! With tokens: whoever shows one. Only the probes need none, since an orchestrator that asks whether the process lives
+//! has no secret. Tokens are compared by their SHA-256 digests, in constant time, and always all of them, so that the
+//! time of an answer tells neither a prefix nor a length.
 //!
-//! Without a token the API listens on loopback only, and everything on this machine may use it. That includes the browser, which
-//! runs other people's pages. Two ways lead from such a page to here, and both are shut for every path:
-//! - A name of theirs is made to mean 127.0.0.1 (DNS rebinding); then `Host` is that name. So `Host` must be a loopback name.
-//! - Their page asks for `http://127.0.0.1:9901/…` itself. A browser then says so with `Origin` on every request that could change
-//!   something, and with `Sec-Fetch-Site`. So an `Origin` must be this very API, and no request may be cross-site.
+//! Without a token the API listens on loopback only, and everything on this machine may use it. That includes the
+//! browser, which runs other people's pages. Two ways lead from such a page to here, and both are shut for every path:
+//! - A name of theirs is made to mean 127.0.0.1 (DNS rebinding); then `Host` is that name. So `Host` must be a loopback
+//!   name.
+//! - Their page asks for `http://127.0.0.1:9901/…` itself. A browser then says so with `Origin` on every request that
+//!   could change something, and with `Sec-Fetch-Site`. So an `Origin` must be this very API, and no request may be
+//!   cross-site.
 
 use std::net::IpAddr;
 
@@ -135,8 +137,8 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then_some(token.trim_matches(' '))
 }
 
-/// The host and port that the request is for: of its target when that has one, else of its `Host` header. None only for an HTTP/1.0
-/// request without, which no browser sends.
+/// The host and port that the request is for: of its target when that has one, else of its `Host` header. None only for
+/// an HTTP/1.0 request without, which no browser sends.
 fn host(request: &Request) -> Result<Option<String>, ApiError> {
     let mut all = request.headers().get_all(HOST).iter();
     let given = match (all.next(), all.next()) {

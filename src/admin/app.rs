@@ -1,12 +1,13 @@
 //! The admin API's server: one connection after the other.
 //!
-//! The problem: the API shares a process with the proxy, and must stay usable while somebody is slow or hostile towards it. The rule:
-//! so many connections and no more, each bounded in every direction (its head, its body, its answers), and none of it on the
-//! proxy's threads.
+//! The problem: the API shares a process with the proxy, and must stay usable while somebody is slow or hostile towards
+//! it. The rule: so many connections and no more, each bounded in every direction (its head, its body, its answers),
+//! and none of it on the proxy's threads.
 //!
-//! It is a Pingora application, so that its socket is handed over in an upgrade as the proxy's are. HTTP itself is hyper's: axum
-//! stands on it. Refused: Pingora's own HTTP server with a hand-made router, which would make us keep routing, `HEAD`, `Allow` and body
-//! streaming ourselves; a listener of our own beside Pingora's, which an upgrade would close.
+//! It is a Pingora application, so that its socket is handed over in an upgrade as the proxy's are. HTTP itself is
+//! hyper's: axum stands on it. Refused: Pingora's own HTTP server with a hand-made router, which would make us keep
+//! routing, `HEAD`, `Allow` and body streaming ourselves; a listener of our own beside Pingora's, which an upgrade
+//! would close.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -115,8 +116,8 @@ impl ServerApp for Admin {
     }
 }
 
-/// Closes our side, then reads for a moment what the other one still sends: closing with unread bytes resets the connection, which
-/// may take the answer with it.
+/// Closes our side, then reads for a moment what the other one still sends: closing with unread bytes resets the
+/// connection, which may take the answer with it.
 async fn linger(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
     let close = async {
         stream.shutdown().await?;

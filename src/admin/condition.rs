@@ -1,7 +1,8 @@
 //! `If-Match` and `If-None-Match`: two operators who edit one client at once.
 //!
-//! A client's entity tag is its version in quotes. Whoever sends back the tag that he has seen gets 412 when somebody was faster;
-//! whoever sends none has the last word. The check runs within the write, so nothing comes between it and the change.
+//! A client's entity tag is its version in quotes. Whoever sends back the tag that he has seen gets 412 when somebody
+//! was faster; whoever sends none has the last word. The check runs within the write, so nothing comes between it and
+//! the change.
 //!
 //! Source: RFC 9110 §8.8.3, §13.1.
 
@@ -46,8 +47,8 @@ impl Condition {
     /// Whether `record`, which is what there is of the client `id`, may be changed.
     ///
     /// # Errors
-    /// [`Refusal::Missing`] when something should be there, [`Refusal::Exists`] when nothing should, [`Refusal::Version`] when it is
-    /// another version.
+    /// [`Refusal::Missing`] when something should be there, [`Refusal::Exists`] when nothing should,
+    /// [`Refusal::Version`] when it is another version.
     pub(super) fn check(&self, id: &ClientId, record: Option<&Record>) -> Result<(), Refusal> {
         if let Some(wanted) = &self.if_match {
             let record = record.ok_or_else(|| Refusal::Missing(id.clone()))?;

@@ -11,6 +11,9 @@ use utoipa::ToSchema;
 use super::respond;
 use crate::store::{Refusal, StoreError, WriteError};
 
+/// How many wrong fields are told.
+pub(super) const MAX_FIELDS: usize = 100;
+
 /// What is wrong with one field of a body or one parameter.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct FieldError {
@@ -61,13 +64,24 @@ impl ApiError {
         ApiError::new(StatusCode::PRECONDITION_FAILED, message)
     }
 
-    /// 422: what came can be read, and these fields of it are wrong. The message tells of the first one.
+    /// 422: what came can be read, and these fields of it are wrong. The message tells of the first one; of very many, only some
+    /// are told.
     pub(super) fn fields(errors: Vec<FieldError>) -> Self {
+        ApiError::some_fields(errors, 0)
+    }
+
+    /// 422: these fields are wrong, and so many more.
+    pub(super) fn some_fields(mut errors: Vec<FieldError>, mut untold: usize) -> Self {
+        untold += errors.len().saturating_sub(MAX_FIELDS);
+        errors.truncate(MAX_FIELDS);
         let first = errors.first().map_or_else(String::new, |error| format!("{}: {}", error.field, error.message));
-        let message = match errors.len() {
-            0 | 1 => first,
-            many => format!("{first} (and {} more)", many - 1),
+        let message = match (errors.len() + untold).saturating_sub(1) {
+            0 => first,
+            more => format!("{first} (and {more} more)"),
         };
+        if untold > 0 {
+            errors.push(FieldError::new("body", format!("{untold} more fields are wrong")));
+        }
         ApiError { status: StatusCode::UNPROCESSABLE_ENTITY, message, errors }
     }
 

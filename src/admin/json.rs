@@ -1,8 +1,9 @@
 //! Reading JSON, strictly.
 //!
-//! JSON leaves open what two equal keys mean, and libraries differ: the proxy in front believes the first, the service behind it
-//! the last. Here that is an error, as are `NaN`, numbers that no `f64` holds, text that is not UTF-8, anything behind the value,
-//! and nesting that no body of ours needs. The message says what is wrong and at which line and column.
+//! JSON leaves open what two equal keys mean, and libraries differ: the proxy in front believes the first, the service
+//! behind it the last. Here that is an error, as are `NaN`, numbers that no `f64` holds, text that is not UTF-8,
+//! anything behind the value, and nesting that no body of ours needs. The message says what is wrong and at which line
+//! and column.
 
 use std::fmt;
 
@@ -10,6 +11,7 @@ use http::StatusCode;
 use serde::de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::Number;
 
+use super::error::MAX_FIELDS;
 use super::{ApiError, FieldError};
 
 /// How deep arrays and objects may lie in each other.
@@ -197,8 +199,8 @@ pub(super) struct Fields {
 }
 
 impl Fields {
-    /// The fields of `value`, which must be an object with no others than those in `known`. `prefix` stands before their names in
-    /// messages, such as `[3].`; for the body itself it is empty.
+    /// The fields of `value`, which must be an object with no others than those in `known`. `prefix` stands before
+    /// their names in messages, such as `[3].`; for the body itself it is empty.
     pub(super) fn new(value: Value, prefix: &str, known: &[&str]) -> Self {
         let mut fields = Fields { prefix: prefix.to_owned(), values: Vec::new(), errors: Vec::new(), is_object: true };
         let Value::Object(values) = value else {
@@ -212,7 +214,9 @@ impl Fields {
                 fields.values.push((name, value));
             } else {
                 let shown: String = name.chars().take(SHOWN).collect();
-                fields.wrong(&shown, unknown(&name, known));
+                // Looking for what was meant takes time; whoever sends thousands of names is not told of all of them anyway.
+                let told = fields.errors.len() < MAX_FIELDS;
+                fields.wrong(&shown, if told { unknown(&shown, known) } else { String::new() });
             }
         }
         fields
@@ -229,7 +233,8 @@ impl Fields {
         Some(self.values.swap_remove(at).1)
     }
 
-    /// Takes a field out and reads it with `read`, which says what is allowed when it cannot. `None` when it is not there or is wrong.
+    /// Takes a field out and reads it with `read`, which says what is allowed when it cannot. `None` when it is not
+    /// there or is wrong.
     pub(super) fn read<T>(&mut self, name: &str, read: impl FnOnce(Value) -> Result<T, String>) -> Option<T> {
         match read(self.take(name)?) {
             Ok(value) => Some(value),
@@ -270,9 +275,7 @@ impl Fields {
 
 /// What is said of an unknown field: the known one that it resembles, else all of them.
 fn unknown(name: &str, known: &[&str]) -> String {
-    let close = known
-        .iter()
-        .map(|known| (strsim::damerau_levenshtein(&name.chars().take(SHOWN).collect::<String>(), known), known));
+    let close = known.iter().map(|known| (strsim::damerau_levenshtein(name, known), known));
     match close.min() {
         Some((distance, known)) if distance <= known.len() / 3 => format!("is unknown; did you mean {known}?"),
         _ => format!("is unknown; the fields are {}", known.join(", ")),
@@ -281,9 +284,10 @@ fn unknown(name: &str, known: &[&str]) -> String {
 
 /// Whether a `Content-Type` may stand above JSON.
 ///
-/// None may, and neither of the types that `curl -d` and a merge patch send is refused: who forgets the header still means JSON. A
-/// page of another origin can send a form's type without asking first, but never without an `Origin` header, which the access
-/// checks refuse. `text/plain` and `multipart/form-data`, the other two that need no asking, are refused here as well.
+/// None may, and neither of the types that `curl -d` and a merge patch send is refused: who forgets the header still
+/// means JSON. A page of another origin can send a form's type without asking first, but never without an `Origin`
+/// header, which the access checks refuse. `text/plain` and `multipart/form-data`, the other two that need no asking,
+/// are refused here as well.
 ///
 /// # Errors
 /// 415 that names what is allowed.

@@ -15,9 +15,9 @@
 //! | `status` | the server's state, its metrics, whether it is ready |
 //! | `openapi` | the description of all this |
 //!
-//! Handlers read the whole request strictly and report everything that is wrong with it at once, since the reader is a person at a
-//! shell or a script that was just written. Refused: deserialising straight into structs, which stops at the first mistake, takes the
-//! last of two equal keys, and reports in the words of the library.
+//! Handlers read the whole request strictly and report everything that is wrong with it at once, since the reader is a
+//! person at a shell or a script that was just written. Refused: deserialising straight into structs, which stops at
+//! the first mistake, takes the last of two equal keys, and reports in the words of the library.
 //!
 //! Nothing here runs on the threads that serve requests, and nothing here is waited for by them.
 

@@ -1,4 +1,5 @@
-//! What the admin API is made of. What it must not know itself (the proxy, the server's life) it is handed as functions.
+//! What the admin API is made of. What it must not know itself (the proxy, the server's life) it is handed as
+//! functions.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

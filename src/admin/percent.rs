@@ -1,7 +1,7 @@
 //! Percent-decoding, strictly.
 //!
-//! A decoder that lets `%zz` stand, or puts a replacement character for what is not UTF-8, makes two spellings of one name, and an
-//! operator edits another client than the one he typed.
+//! A decoder that lets `%zz` stand, or puts a replacement character for what is not UTF-8, makes two spellings of one
+//! name, and an operator edits another client than the one he typed.
 
 /// Why a text cannot be decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -1,4 +1,5 @@
-//! Reading a query: every parameter known, none twice, every value allowed. What is wrong is collected and told at once.
+//! Reading a query: every parameter known, none twice, every value allowed. What is wrong is collected and told at
+//! once.
 
 use std::ops::RangeInclusive;
 

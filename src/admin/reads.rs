@@ -1,8 +1,8 @@
 //! Blocking reads, off the threads that serve connections.
 //!
-//! The store's reads block. They run on threads of their own, so many at once and no more: whoever asks for many pages in parallel waits
-//! for his own, and the memory that pages take is bounded. Exports, which may last minutes, have their own few places, so that they
-//! cannot keep a page waiting.
+//! The store's reads block. They run on threads of their own, so many at once and no more: whoever asks for many pages
+//! in parallel waits for his own, and the memory that pages take is bounded. Exports, which may last minutes, have
+//! their own few places, so that they cannot keep a page waiting.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,8 +1,8 @@
 //! A connection whose other end must read.
 //!
-//! Whoever asks and never reads the answer would keep a connection, and what is being answered, for ever. So a write that makes no
-//! progress for a while is an error, which ends the connection. Reading needs no such bound: the server waits for a head and for a
-//! body no longer than it wants to.
+//! Whoever asks and never reads the answer would keep a connection, and what is being answered, for ever. So a write
+//! that makes no progress for a while is an error, which ends the connection. Reading needs no such bound: the server
+//! waits for a head and for a body no longer than it wants to.
 
 use std::io;
 use std::pin::Pin;

@@ -1,7 +1,7 @@
 //! Changes of many clients in one transaction: what operators keep in git goes in with one call.
 //!
-//! Every item is read before anything is changed, and everything that is wrong with any of them is told at once. A JSON array is read
-//! item by item, so that a large body is not held a second time as a tree.
+//! Every item is read before anything is changed, and everything that is wrong with any of them is told at once. A JSON
+//! array is read item by item, so that a large body is not held a second time as a tree.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use super::wire::{ChangedView, DifferenceView};
 use super::write::late;
 use crate::admin::access::Actor;
 use crate::admin::body::{self, BodyLimits};
-use crate::admin::error::ErrorBody;
+use crate::admin::error::{ErrorBody, MAX_FIELDS};
 use crate::admin::json::{self, Value};
 use crate::admin::query::Query;
 use crate::admin::reads::blocking;
@@ -29,8 +29,6 @@ use crate::admin::{ApiError, FieldError, respond};
 use crate::client::ClientId;
 use crate::store::{Batch, BatchItem, Difference};
 
-/// How many wrong fields are told.
-const MAX_ERRORS: usize = 100;
 /// How long the transaction may take.
 const PATIENCE: Duration = Duration::from_secs(300);
 
@@ -43,8 +41,10 @@ const PATIENCE: Duration = Duration::from_secs(300);
     operation_id = "apply_clients",
     tag = "clients",
     params(
-        ("dry_run" = Option<String>, Query, pattern = "^(0|1|true|false)$", description = "Find out what would change, and change nothing"),
-        ("prune" = Option<String>, Query, pattern = "^(0|1|true|false)$", description = "Delete the clients that are not among the items"),
+        ("dry_run" = Option<String>, Query, pattern = "^(0|1|true|false)$",
+            description = "Find out what would change, and change nothing"),
+        ("prune" = Option<String>, Query, pattern = "^(0|1|true|false)$",
+            description = "Delete the clients that are not among the items"),
     ),
     request_body(
         description = "A JSON array of clients, or one client a line; at most 256 MiB",
@@ -154,7 +154,7 @@ impl Reading {
     }
 
     fn wrong(&mut self, mut error: FieldError, line: Option<usize>) {
-        if self.errors.len() < MAX_ERRORS {
+        if self.errors.len() < MAX_FIELDS {
             error.message.push_str(&in_line(line));
             self.errors.push(error);
         } else {
@@ -162,14 +162,8 @@ impl Reading {
         }
     }
 
-    fn finish(mut self) -> Result<Vec<BatchItem>, ApiError> {
-        if self.errors.is_empty() {
-            return Ok(self.items);
-        }
-        if self.untold > 0 {
-            self.errors.push(FieldError::new("body", format!("has {} more fields that are wrong", self.untold)));
-        }
-        Err(ApiError::fields(self.errors))
+    fn finish(self) -> Result<Vec<BatchItem>, ApiError> {
+        if self.errors.is_empty() { Ok(self.items) } else { Err(ApiError::some_fields(self.errors, self.untold)) }
     }
 }
 
@@ -220,7 +214,7 @@ mod tests {
     fn a_hundred_are_told_and_the_rest_is_counted() {
         let (_, _, errors) = wrong(&format!("[{}3]", "{},".repeat(50)));
         assert_eq!(errors.len(), 101);
-        assert_eq!(errors[100], ("body".to_owned(), "has 51 more fields that are wrong".to_owned()));
+        assert_eq!(errors[100], ("body".to_owned(), "51 more fields are wrong".to_owned()));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::{
     AdditionalProperties, AnyOfBuilder, ArrayBuilder, ObjectBuilder, Schema, SchemaFormat, SchemaType, Type,
 };
-use utoipa::{PartialSchema, ToSchema};
+use utoipa::{IntoParams, PartialSchema, ToSchema};
 
 use super::fields::{MAX_ADDRESSES, MAX_KEY, MAX_NOTE, READ_ONLY};
 use crate::client::MAX_CAPACITY;
@@ -206,4 +206,52 @@ fn passed_over(fields: ObjectBuilder) -> ObjectBuilder {
         let anything = ObjectBuilder::new().schema_type(SchemaType::AnyValue);
         fields.property(*name, anything.description(Some("Only answers have it; here it is passed over.")))
     })
+}
+
+/// The client in a path.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Path)]
+#[expect(dead_code, reason = "describes the path, which is read by hand")]
+pub(in crate::admin) struct ClientName {
+    /// The client's name; a slash in it may be written as it is or as `%2F`.
+    #[param(pattern = "^[A-Za-z0-9._:@/-]{1,128}$", example = "user1")]
+    client_id: String,
+}
+
+/// The header of a change that wants the client to be as it was seen.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "describes the header, which is read by hand")]
+pub(in crate::admin) struct MatchHeaders {
+    /// Only if the client's `ETag` is one of these, or `*`: only if there is one.
+    #[param(
+        rename = "If-Match",
+        pattern = r#"^(\*|(W/)?"[!#-~]*"(, ?(W/)?"[!#-~]*")*)$"#,
+        nullable = false,
+        example = "\"1\""
+    )]
+    if_match: Option<String>,
+}
+
+/// The headers of a change that makes the client when there is none.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "describes the headers, which are read by hand")]
+pub(in crate::admin) struct ConditionHeaders {
+    /// Only if the client's `ETag` is one of these, or `*`: only if there is one.
+    #[param(
+        rename = "If-Match",
+        pattern = r#"^(\*|(W/)?"[!#-~]*"(, ?(W/)?"[!#-~]*")*)$"#,
+        nullable = false,
+        example = "\"1\""
+    )]
+    if_match: Option<String>,
+    /// Only if the client's `ETag` is none of these, or `*`: only if there is none.
+    #[param(
+        rename = "If-None-Match",
+        pattern = r#"^(\*|(W/)?"[!#-~]*"(, ?(W/)?"[!#-~]*")*)$"#,
+        nullable = false,
+        example = "\"1\""
+    )]
+    if_none_match: Option<String>,
 }

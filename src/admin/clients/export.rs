@@ -1,8 +1,9 @@
 //! All clients, streamed.
 //!
-//! A thread of its own reads the store and waits whenever the caller reads no faster, so memory stays the same however many there are.
-//! The store keeps one moment's state for the export while it lasts; so it may last only so long, and a caller who reads nothing at
-//! all is given up sooner by the connection. An export that breaks off breaks the connection off too: it never looks complete.
+//! A thread of its own reads the store and waits whenever the caller reads no faster, so memory stays the same however
+//! many there are. The store keeps one moment's state for the export while it lasts; so it may last only so long, and a
+//! caller who reads nothing at all is given up sooner by the connection. An export that breaks off breaks the
+//! connection off too: it never looks complete.
 
 use std::io::Write;
 use std::pin::Pin;

@@ -6,6 +6,7 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use http::StatusCode;
 
+use super::describe::ClientName;
 use super::wire::{ClientView, EntryView, HistoryView, PageView};
 use super::{export, path, show};
 use crate::admin::error::ErrorBody;
@@ -24,22 +25,26 @@ const MAX_SEARCH: usize = 1_024;
 
 /// Lists clients
 ///
-/// In the order of their names. `format=ndjson` streams all of them instead, one a line, in the form that the bulk apply takes.
+/// In the order of their names. `format=ndjson` streams all of them instead, one a line, in the form that the bulk
+/// apply takes.
 #[utoipa::path(
     get,
     path = "/clients",
     operation_id = "list_clients",
     tag = "clients",
     params(
-        ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000, description = "How many at most; 100 when it is left out"),
-        ("cursor" = Option<String>, Query, pattern = "^[A-Za-z0-9_-]+$", description = "The `next_cursor` of the page before"),
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000,
+            description = "How many at most; 100 when it is left out"),
+        ("cursor" = Option<String>, Query, pattern = "^[A-Za-z0-9_-]+$",
+            description = "The `next_cursor` of the page before"),
         ("q" = Option<String>, Query, max_length = 1024, pattern = r"^[^\x00]*$",
             description = "Only clients in whose name or note this occurs, ASCII letters in either case"),
         ("format" = Option<String>, Query, pattern = "^(json|ndjson)$",
             description = "`json`, or `ndjson` for all of them as a stream, without the other parameters"),
     ),
     responses(
-        (status = 200, description = "Some clients", content((PageView = "application/json"), (String = "application/x-ndjson"))),
+        (status = 200, description = "Some clients",
+            content((PageView = "application/json"), (String = "application/x-ndjson"))),
         (status = 400, description = "The query cannot be decoded", body = ErrorBody),
         (status = 422, description = "A parameter is wrong", body = ErrorBody),
         (status = 503, description = "The store cannot be read", body = ErrorBody),
@@ -88,9 +93,10 @@ pub(in crate::admin) async fn list(State(api): State<Arc<Api>>, request: Request
     path = "/clients/{client_id}",
     operation_id = "get_client",
     tag = "clients",
-    params(("client_id" = String, Path, pattern = "^[A-Za-z0-9._:@/-]{1,128}$", description = "The client's name; a slash may be `%2F`")),
+    params(ClientName),
     responses(
-        (status = 200, description = "The client", body = ClientView, headers(("ETag" = String, description = "Its version in quotes"))),
+        (status = 200, description = "The client", body = ClientView,
+            headers(("ETag" = String, description = "Its version in quotes"))),
         (status = 400, description = "The path cannot be decoded", body = ErrorBody),
         (status = 404, description = "There is no such client", body = ErrorBody),
         (status = 422, description = "The name is none, or a parameter is unknown", body = ErrorBody),
@@ -112,7 +118,7 @@ pub(in crate::admin) async fn get(api: &Arc<Api>, raw: &str, request: Request) -
     path = "/clients/{client_id}/history",
     operation_id = "get_client_history",
     tag = "clients",
-    params(("client_id" = String, Path, pattern = "^[A-Za-z0-9._:@/-]{1,128}$", description = "The client's name; a slash may be `%2F`")),
+    params(ClientName),
     responses(
         (status = 200, description = "Its changes", body = HistoryView),
         (status = 400, description = "The path cannot be decoded", body = ErrorBody),

@@ -1,7 +1,7 @@
 //! The changes of one client.
 //!
-//! A change is answered after it is on disk. What is checked against the present state (a condition, a name that must be free) is
-//! checked within the write, by the function that is handed to the repository.
+//! A change is answered after it is on disk. What is checked against the present state (a condition, a name that must
+//! be free) is checked within the write, by the function that is handed to the repository.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,9 @@ use http::{HeaderValue, StatusCode};
 use log::info;
 use tokio::time::timeout;
 
-use super::describe::{ClientInput, ClientPatch, ClientReplacement, RollbackInput};
+use super::describe::{
+    ClientInput, ClientName, ClientPatch, ClientReplacement, ConditionHeaders, MatchHeaders, RollbackInput,
+};
 use super::fields::{Call, Draft, KeyEdit};
 use super::wire::ClientView;
 use super::{path, read, show};
@@ -46,10 +48,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
             ("ETag" = String, description = "Its version in quotes"),
         )),
         (status = 400, description = "The body is not JSON", body = ErrorBody),
-        (status = 408, description = "The body took too long", body = ErrorBody),
         (status = 409, description = "The name, API key or address is another client's", body = ErrorBody),
-        (status = 413, description = "The body is longer than 1 MiB", body = ErrorBody),
-        (status = 415, description = "The body's type is not JSON", body = ErrorBody),
         (status = 422, description = "A field is wrong; all wrong fields are named", body = ErrorBody),
         (status = 503, description = "The store cannot be written", body = ErrorBody),
     ),
@@ -72,30 +71,25 @@ pub(in crate::admin) async fn create(State(api): State<Arc<Api>>, request: Reque
 
 /// Makes or replaces a client
 ///
-/// Fields that are left out are at their defaults, except the API key, which stays. Fields that only answers have are passed over.
+/// Fields that are left out are at their defaults, except the API key, which stays. Fields that only answers have are
+/// passed over.
 #[utoipa::path(
     put,
     path = "/clients/{client_id}",
     operation_id = "replace_client",
     tag = "clients",
-    params(
-        ("client_id" = String, Path, pattern = "^[A-Za-z0-9._:@/-]{1,128}$", description = "The client's name; a slash may be `%2F`"),
-        ("If-Match" = Option<String>, Header, nullable = false, example = json!("\"1\""), pattern = r#"^(\*|(W/)?"[!#-~]*"(, ?(W/)?"[!#-~]*")*)$"#, description = "Only if its ETag is one of these, or `*`: only if there is one"),
-        ("If-None-Match" = Option<String>, Header, nullable = false, example = json!("\"1\""), pattern = r#"^(\*|(W/)?"[!#-~]*"(, ?(W/)?"[!#-~]*")*)$"#, description = "`*`: only if there is none"),
-    ),
+    params(ClientName, ConditionHeaders),
     request_body = ClientReplacement,
     responses(
-        (status = 200, description = "It was replaced", body = ClientView, headers(("ETag" = String, description = "Its version in quotes"))),
+        (status = 200, description = "It was replaced", body = ClientView,
+            headers(("ETag" = String, description = "Its version in quotes"))),
         (status = 201, description = "It was made", body = ClientView, headers(
             ("Location" = String, description = "Its path"),
             ("ETag" = String, description = "Its version in quotes"),
         )),
         (status = 400, description = "The body is not JSON, or a header or the path is malformed", body = ErrorBody),
-        (status = 408, description = "The body took too long", body = ErrorBody),
         (status = 409, description = "The API key or an address is another client's", body = ErrorBody),
         (status = 412, description = "If-Match or If-None-Match does not hold", body = ErrorBody),
-        (status = 413, description = "The body is longer than 1 MiB", body = ErrorBody),
-        (status = 415, description = "The body's type is not JSON", body = ErrorBody),
         (status = 422, description = "A field is wrong; all wrong fields are named", body = ErrorBody),
         (status = 503, description = "The store cannot be written", body = ErrorBody),
     ),
@@ -125,20 +119,15 @@ pub(in crate::admin) async fn replace(api: &Arc<Api>, raw: &str, request: Reques
     path = "/clients/{client_id}",
     operation_id = "change_client",
     tag = "clients",
-    params(
-        ("client_id" = String, Path, pattern = "^[A-Za-z0-9._:@/-]{1,128}$", description = "The client's name; a slash may be `%2F`"),
-        ("If-Match" = Option<String>, Header, nullable = false, example = json!("\"1\""), pattern = r#"^(\*|(W/)?"[!#-~]*"(, ?(W/)?"[!#-~]*")*)$"#, description = "Only if its ETag is one of these"),
-    ),
+    params(ClientName, MatchHeaders),
     request_body(content((ClientPatch = "application/merge-patch+json"), (ClientPatch = "application/json"))),
     responses(
-        (status = 200, description = "It was changed", body = ClientView, headers(("ETag" = String, description = "Its version in quotes"))),
+        (status = 200, description = "It was changed", body = ClientView,
+            headers(("ETag" = String, description = "Its version in quotes"))),
         (status = 400, description = "The body is not JSON, or a header or the path is malformed", body = ErrorBody),
         (status = 404, description = "There is no such client", body = ErrorBody),
-        (status = 408, description = "The body took too long", body = ErrorBody),
         (status = 409, description = "The API key or an address is another client's", body = ErrorBody),
         (status = 412, description = "If-Match does not hold", body = ErrorBody),
-        (status = 413, description = "The body is longer than 1 MiB", body = ErrorBody),
-        (status = 415, description = "The body's type is not JSON", body = ErrorBody),
         (status = 422, description = "A field is wrong; all wrong fields are named", body = ErrorBody),
         (status = 503, description = "The store cannot be written", body = ErrorBody),
     ),
@@ -166,10 +155,7 @@ pub(in crate::admin) async fn merge(api: &Arc<Api>, raw: &str, request: Request)
     path = "/clients/{client_id}",
     operation_id = "delete_client",
     tag = "clients",
-    params(
-        ("client_id" = String, Path, pattern = "^[A-Za-z0-9._:@/-]{1,128}$", description = "The client's name; a slash may be `%2F`"),
-        ("If-Match" = Option<String>, Header, nullable = false, example = json!("\"1\""), pattern = r#"^(\*|(W/)?"[!#-~]*"(, ?(W/)?"[!#-~]*")*)$"#, description = "Only if its ETag is one of these"),
-    ),
+    params(ClientName, MatchHeaders),
     responses(
         (status = 204, description = "It was deleted"),
         (status = 400, description = "A header or the path is malformed", body = ErrorBody),
@@ -198,9 +184,10 @@ pub(in crate::admin) async fn delete(api: &Arc<Api>, raw: &str, request: Request
     path = "/clients/{client_id}/reset",
     operation_id = "reset_client",
     tag = "clients",
-    params(("client_id" = String, Path, pattern = "^[A-Za-z0-9._:@/-]{1,128}$", description = "The client's name; a slash may be `%2F`")),
+    params(ClientName),
     responses(
-        (status = 200, description = "The client", body = ClientView, headers(("ETag" = String, description = "Its version in quotes"))),
+        (status = 200, description = "The client", body = ClientView,
+            headers(("ETag" = String, description = "Its version in quotes"))),
         (status = 400, description = "The path cannot be decoded", body = ErrorBody),
         (status = 404, description = "There is no such client", body = ErrorBody),
         (status = 422, description = "The name is none, or a parameter is unknown", body = ErrorBody),
@@ -222,26 +209,22 @@ pub(in crate::admin) async fn reset(api: &Arc<Api>, raw: &str, request: Request)
 
 /// Puts a client back to an earlier version
 ///
-/// It becomes what it was after that change, its API key included; a deleted client comes back. That is a change of its own.
+/// It becomes what it was after that change, its API key included; a deleted client comes back. That is a change of its
+/// own.
 #[utoipa::path(
     post,
     path = "/clients/{client_id}/rollback",
     operation_id = "roll_back_client",
     tag = "clients",
-    params(
-        ("client_id" = String, Path, pattern = "^[A-Za-z0-9._:@/-]{1,128}$", description = "The client's name; a slash may be `%2F`"),
-        ("If-Match" = Option<String>, Header, nullable = false, example = json!("\"1\""), pattern = r#"^(\*|(W/)?"[!#-~]*"(, ?(W/)?"[!#-~]*")*)$"#, description = "Only if its ETag is one of these"),
-    ),
+    params(ClientName, MatchHeaders),
     request_body = RollbackInput,
     responses(
-        (status = 200, description = "The client", body = ClientView, headers(("ETag" = String, description = "Its version in quotes"))),
+        (status = 200, description = "The client", body = ClientView,
+            headers(("ETag" = String, description = "Its version in quotes"))),
         (status = 400, description = "The body is not JSON, or a header or the path is malformed", body = ErrorBody),
         (status = 404, description = "There never was such a client", body = ErrorBody),
-        (status = 408, description = "The body took too long", body = ErrorBody),
         (status = 409, description = "The API key or an address is another client's by now", body = ErrorBody),
         (status = 412, description = "If-Match does not hold", body = ErrorBody),
-        (status = 413, description = "The body is longer than 1 MiB", body = ErrorBody),
-        (status = 415, description = "The body's type is not JSON", body = ErrorBody),
         (status = 422, description = "There is no such version, or it is a deletion", body = ErrorBody),
         (status = 503, description = "The store cannot be written", body = ErrorBody),
     ),

@@ -95,6 +95,22 @@ async fn long_bodies_are_refused_and_long_strings_are_told() {
     assert!(answer.status == 422 && answer.text.len() < 2_000, "{}", answer.text.len());
 }
 
+#[tokio::test]
+async fn of_very_many_wrong_fields_some_are_told() {
+    let api = Fixture::new();
+    let names = (0..50_000).map(|number| format!(r#""field{number}":1"#));
+    let answer = api.call("POST", "/clients", &format!("{{{}}}", names.collect::<Vec<_>>().join(","))).await;
+    let errors = answer.errors();
+    // The three that are missing are wrong too.
+    assert_eq!((answer.status.as_u16(), errors.len()), (422, 101));
+    assert_eq!(errors[100], ("body".to_owned(), "49903 more fields are wrong".to_owned()));
+    let addresses = vec!["1"; 1_000].join(",");
+    let wrong = api.call("PATCH", "/clients/a", &format!(r#"{{"addresses":[{addresses}]}}"#)).await;
+    assert_eq!(wrong.errors().len(), 101);
+    let query = "x&".repeat(20_000);
+    assert_eq!(api.call("GET", &format!("/clients?{query}"), "").await.errors().len(), 101);
+}
+
 /// A body that never ends.
 struct Endless;
 
