@@ -1,8 +1,9 @@
 //! The bodies that make and change clients, for the description of the API.
 //!
-//! They are read by hand, in `fields`: a derived reader stops at the first mistake. Several calls take the same fields with small
-//! differences, so their schemas are put together here from one list. Refused: structures with derived schemas. A part that they
-//! share becomes an `allOf`, in which nothing can forbid unknown fields, so the description would allow what is refused.
+//! They are read by hand, in `fields`: a derived reader stops at the first mistake. Several calls take the same fields
+//! with small differences, so their schemas are put together here from one list. Refused: structures with derived
+//! schemas. A part that they share becomes an `allOf`, in which nothing can forbid unknown fields, so the description
+//! would allow what is refused.
 
 use std::borrow::Cow;
 
