@@ -59,7 +59,10 @@ fn creates(path: &Path, writers: u64) {
                 })
             })
             .collect();
-        std::thread::park_timeout(Duration::from_secs(2));
+        // Parking may end early.
+        while started.elapsed() < Duration::from_secs(2) {
+            std::thread::park_timeout(Duration::from_secs(2).saturating_sub(started.elapsed()));
+        }
         stop.store(true, Ordering::Relaxed);
         slowest = threads.into_iter().filter_map(|thread| thread.join().ok()).max().unwrap_or_default();
     });
@@ -107,21 +110,24 @@ fn buckets(path: &Path) {
     let store = Sqlite::open(path).expect("it can be made");
     let quota = Quota::new(100, 10.0).expect("within bounds");
     // Addresses come in no order.
-    let saved = |number: u64| Saved {
+    let saved = |number: u64, at: u64| Saved {
         key: Key::address(std::net::Ipv4Addr::from_bits((number as u32).wrapping_mul(0x9e37_79b1)).into(), 64),
-        bucket: Bucket::resume(Tokens::from_parts(7, number), number),
+        bucket: Bucket::resume(Tokens::from_parts(7, number), at),
         quota,
     };
-    let all: Vec<_> = (0..MILLION).map(saved).collect();
-    for round in ["new", "changed"] {
+    for (at, round) in [(1, "new, sorted"), (2, "changed, sorted"), (3, "changed, unsorted")] {
+        let mut all: Vec<_> = (0..MILLION).map(|number| saved(number, at)).collect();
+        if round.ends_with(", sorted") {
+            all.sort_by_key(|saved| saved.key);
+        }
         let (mut slowest, mut beside) = (Duration::ZERO, Duration::ZERO);
-        measure(&format!("saving 1 M {round} buckets in pieces of {PIECE}"), || {
+        measure(&format!("saving 1 M buckets, {round}, {PIECE} at once"), || {
             for (index, piece) in all.chunks(PIECE).enumerate() {
-                let at = Moment { timeline: 1, wall: 1 };
+                let moment = Moment { timeline: at, wall: at };
                 let asked = now();
-                let saved = store.save(Snapshot { changed: piece.to_vec(), dropped: vec![], at });
+                let saved = store.save(Snapshot { changed: piece.to_vec(), dropped: vec![], at: moment });
                 if index % 10 == 0 {
-                    create(&store, &format!("client-{round}-{index}"));
+                    create(&store, &format!("client-{at}-{index}"));
                     beside = beside.max(asked.elapsed());
                 }
                 saved.wait_blocking().expect("it is fine");
