@@ -81,7 +81,8 @@ impl Decision {
 
 /// Lists the latest refusals
 ///
-/// Of the latest 1,000 requests that were not let in, the newest first: look up the `X-Request-Id` that a caller reports.
+/// Of the latest 1,000 requests that were not let in, the newest first: look up the `X-Request-Id` that a caller
+/// reports.
 #[utoipa::path(
     get,
     path = "/decisions",

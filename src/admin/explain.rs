@@ -1,7 +1,7 @@
 //! Who a caller would be, and what it would get: the question of whoever is paged because "we get 429".
 //!
-//! The proxy's own code finds the answer, so it cannot be another one than a request gets. It takes no token, counts nothing
-//! and opens no bucket. A key in the question is looked up and forgotten; no answer and no log holds it.
+//! The proxy's own code finds the answer, so it cannot be another one than a request gets. It takes no token, counts
+//! nothing and opens no bucket. A key in the question is looked up and forgotten; no answer and no log holds it.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -147,7 +147,8 @@ impl ExplanationBody {
 
 /// Explains a caller
 ///
-/// Says who the sender of such a request is, by which rule, what its limit is, and what it would be answered now. Takes no token.
+/// Says who the sender of such a request is, by which rule, what its limit is, and what it would be answered now. Takes
+/// no token.
 #[utoipa::path(
     post,
     path = "/explain",

@@ -1,8 +1,8 @@
-//! The description of this API, made from the code: each handler says what it takes and answers, and what every call has in
-//! common is added here, in one place.
+//! The description of this API, made from the code: each handler says what it takes and answers, and what every call
+//! has in common is added here, in one place.
 //!
-//! `docs/openapi.json` holds a copy for people and for generators of clients; a test keeps it equal, and `make openapi` writes it
-//! anew.
+//! `docs/openapi.json` holds a copy for people and for generators of clients; a test keeps it equal, and `make openapi`
+//! writes it anew.
 
 use std::sync::Arc;
 
@@ -22,8 +22,11 @@ use super::{clients, decisions, explain, reload, respond, status, upstreams};
 /// The name of the security scheme.
 const BEARER: &str = "bearer";
 
-/// What calls can be answered whatever they are about: the status, which calls, and why.
-const EVERYWHERE: &[(&str, fn(&Operation) -> bool, &str)] = &[
+/// An answer of many calls: its status, which calls, and why.
+type Shared = (&'static str, fn(&Operation) -> bool, &'static str);
+
+/// What calls can be answered whatever they are about.
+const EVERYWHERE: &[Shared] = &[
     ("400", every, "The request cannot be read"),
     ("401", wants_token, "The token is missing or wrong"),
     ("403", every, "No token is set, and the Host is no loopback name or the request comes from another site's page"),

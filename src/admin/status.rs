@@ -1,7 +1,8 @@
 //! What the server is doing, and whether it serves.
 //!
-//! Three questions that look alike and are not: `/healthz` asks whether the process lives (restart it if not), `/readyz` whether
-//! it should get traffic (send none while it starts or drains), `/status` what it has done so far, for people.
+//! Three questions that look alike and are not: `/healthz` asks whether the process lives (restart it if not),
+//! `/readyz` whether it should get traffic (send none while it starts or drains), `/status` what it has done so far,
+//! for people.
 
 use std::sync::Arc;
 
@@ -55,8 +56,8 @@ pub(super) struct StatusBody {
     unlimited: u64,
     /// The requests that are being served now.
     in_flight: usize,
-    /// What keeps the store from being written; null when nothing does. While something does, limits go on in memory, and
-    /// writes over this API get 503.
+    /// What keeps the store from being written; null when nothing does. While something does, limits go on in memory,
+    /// and writes over this API get 503.
     #[schema(required)]
     store_error: Option<String>,
 }

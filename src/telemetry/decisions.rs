@@ -1,7 +1,8 @@
 //! The latest refusals, to be looked up by request id when a caller asks why.
 //!
-//! A refusal must stay cheap while somebody floods: the record is made before the lock is taken, and the one that it pushes out is
-//! dropped after it is let go. A reader shares the records, so that it too holds the lock for no longer than a walk over them.
+//! A refusal must stay cheap while somebody floods: the record is made before the lock is taken, and the one that it
+//! pushes out is dropped after it is let go. A reader shares the records, so that it too holds the lock for no longer
+//! than a walk over them.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;

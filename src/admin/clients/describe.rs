@@ -229,7 +229,7 @@ pub(in crate::admin) struct MatchHeaders {
         rename = "If-Match",
         pattern = r#"^(\*|(W/)?"[!#-~]*"(, ?(W/)?"[!#-~]*")*)$"#,
         nullable = false,
-        example = json!("\"1\"")
+        example = "\"1\""
     )]
     if_match: Option<String>,
 }
@@ -244,7 +244,7 @@ pub(in crate::admin) struct ConditionHeaders {
         rename = "If-Match",
         pattern = r#"^(\*|(W/)?"[!#-~]*"(, ?(W/)?"[!#-~]*")*)$"#,
         nullable = false,
-        example = json!("\"1\"")
+        example = "\"1\""
     )]
     if_match: Option<String>,
     /// Only if the client's `ETag` is none of these, or `*`: only if there is none.
@@ -252,7 +252,7 @@ pub(in crate::admin) struct ConditionHeaders {
         rename = "If-None-Match",
         pattern = r#"^(\*|(W/)?"[!#-~]*"(, ?(W/)?"[!#-~]*")*)$"#,
         nullable = false,
-        example = json!("\"1\"")
+        example = "\"1\""
     )]
     if_none_match: Option<String>,
 }
