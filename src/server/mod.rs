@@ -248,7 +248,7 @@ impl Server {
                 started: self.clock.now(),
             };
             let admin = Admin::new(view.into_parts());
-            let admin = Listening::new("admin", admin, vec![socket], ADMIN_THREADS, lifecycle.clone()).to_the_end();
+            let admin = Listening::new("admin", admin, vec![socket], ADMIN_THREADS, lifecycle.clone()).until_drained();
             let admin = admin.announced(move || info!("admin API on {address}"));
             let admin = pingora.add_service(admin);
             admin.add_dependency(&telemetry);

@@ -105,7 +105,7 @@ pub(super) struct Listening<A> {
     addresses: Vec<SocketAddr>,
     lifecycle: Lifecycle,
     announce: Option<Box<dyn FnOnce() + Send + Sync>>,
-    to_the_end: bool,
+    until_drained: bool,
 }
 
 impl<A> Listening<A> {
@@ -116,7 +116,7 @@ impl<A> Listening<A> {
         for address in &addresses {
             service.add_tcp(&address.to_string());
         }
-        Listening { service, sockets, addresses, lifecycle, announce: None, to_the_end: false }
+        Listening { service, sockets, addresses, lifecycle, announce: None, until_drained: false }
     }
 
     /// Calls `announce` once clients get in.
@@ -125,8 +125,8 @@ impl<A> Listening<A> {
     }
 
     /// Goes on while the server drains, and ends with it.
-    pub(super) fn to_the_end(self) -> Self {
-        Listening { to_the_end: true, ..self }
+    pub(super) fn until_drained(self) -> Self {
+        Listening { until_drained: true, ..self }
     }
 }
 
@@ -140,7 +140,7 @@ impl<A: ServerApp + Send + Sync + 'static> ServiceWithDependents for Listening<A
         ready: ServiceReadyNotifier,
     ) {
         // Pingora's own watch turns only when everything is drained.
-        let stopping = if self.to_the_end { shutdown } else { self.lifecycle.stopping() };
+        let stopping = if self.until_drained { shutdown } else { self.lifecycle.stopping() };
         let _end = EndsTheServer { lifecycle: &self.lifecycle, name: Service::name(&self.service).to_owned() };
         for socket in self.sockets.drain(..) {
             let address = socket.address();

@@ -53,7 +53,10 @@ mod tests {
         let (count, (stop, stopping)) = (Arc::new(AtomicUsize::new(0)), watch::channel(false));
         let counted = Arc::clone(&count);
         let task = tokio::spawn(async move {
-            let tick = || std::future::ready(tick(counted.fetch_add(1, Ordering::SeqCst)));
+            let tick = || {
+                tick(counted.fetch_add(1, Ordering::SeqCst));
+                std::future::ready(())
+            };
             run("test", SECOND, stopping, tick).await;
         });
         (count, stop, task)

@@ -19,7 +19,7 @@ fn database(clients: usize) -> (tempfile::TempDir, PathBuf) {
     let backend = Backend::scripted("a");
     let mut server = Instance::over(&path, backend.address, "");
     for number in 0..clients {
-        server.create(&format!("client{number}"), 10, 1.0);
+        server.create(&format!("client{number}"), 10, 0.001);
     }
     server.stop();
     (dir, path)
@@ -42,7 +42,7 @@ fn what_is_no_database_is_refused_and_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("tollgate.db");
     fs::write(&path, "listeners: [{address: 0.0.0.0:8080}]\n".repeat(200)).unwrap();
-    assert!(refused(&path).contains("not a"));
+    assert!(refused(&path).contains("no SQLite database"));
     fs::write(&path, "").unwrap();
     let said = refused(&path);
     assert!(said.contains("0 bytes") && said.contains("backup"), "{said}");
@@ -105,7 +105,7 @@ fn a_database_that_is_removed_comes_back_with_all_that_was_answered() {
     assert_eq!(refused.status, 503, "{refused:?}");
     assert!(refused.text().contains("tollgate.db"), "{refused:?}");
     assert_eq!(server.call("client1"), 200, "requests go on");
-    assert_eq!(server.tokens("client1"), 9.0_f64.max(server.tokens("client1")), "and are limited");
+    assert!(server.tokens("client1") < 10.0, "and are limited");
     recovers(&mut server, 21);
 }
 

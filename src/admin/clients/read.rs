@@ -35,8 +35,8 @@ const MAX_SEARCH: usize = 1_024;
     params(
         ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000,
             description = "How many at most; 100 when it is left out"),
-        ("cursor" = Option<String>, Query, pattern = "^[A-Za-z0-9_-]+$",
-            description = "The `next_cursor` of the page before"),
+        ("cursor" = Option<String>, Query, pattern = "^[A-Za-z0-9_-]*$",
+            description = "The `next_cursor` of the page before; empty, like none, for the first page"),
         ("q" = Option<String>, Query, max_length = 1024, pattern = r"^[^\x00]*$",
             description = "Only clients in whose name or note this occurs, ASCII letters in either case"),
         ("format" = Option<String>, Query, pattern = "^(json|ndjson)$",
@@ -65,7 +65,7 @@ pub(in crate::admin) async fn list(State(api): State<Arc<Api>>, request: Request
     if search.chars().count() > MAX_SEARCH {
         query.wrong("q", format!("must be at most {MAX_SEARCH} characters long"));
     }
-    let after = query.text("cursor").map(from_cursor);
+    let after = query.text("cursor").filter(|cursor| !cursor.is_empty()).map(from_cursor);
     if after == Some(None) {
         query.wrong("cursor", "must be the next_cursor of another page");
     }

@@ -9,7 +9,7 @@ use rusqlite::ErrorCode;
 use super::super::StoreError;
 
 /// Where the store's events are logged.
-const TARGET: &str = "tollgate::store";
+pub(super) const TARGET: &str = "tollgate::store";
 
 /// The state of the writes of one file. Every change of it is one line in the log.
 #[derive(Debug, Default)]

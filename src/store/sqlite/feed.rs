@@ -10,6 +10,7 @@
 use rusqlite::Connection;
 
 use super::super::Committed;
+use super::fault::TARGET;
 use super::rows::{self, Failure, Reader};
 
 /// How far this process has followed.
@@ -40,7 +41,12 @@ impl Feed {
             let mut later = connection.prepare_cached(&sql)?;
             let mut found = later.query((self.seen, last))?;
             while let Some(row) = found.next()? {
-                changes.push(reader.committed(row)?);
+                match reader.committed(row) {
+                    Ok(change) => changes.push(change),
+                    // Nobody could write any more if this one had to be read first.
+                    Err(Failure::Row(error)) => log::error!(target: TARGET, "a change is passed over: {error}"),
+                    Err(failure) => return Err(failure),
+                }
             }
         }
         Ok((changes, Feed { seen: last, ..self }))

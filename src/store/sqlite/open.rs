@@ -88,7 +88,11 @@ pub(super) fn open(path: &Path, patience: &Patience) -> Result<Database, OpenErr
     let opened = Connection::open_with_flags(&real, flags);
     let mut connection = opened.map_err(|error| refused_by_sqlite(path, &error))?;
     check(path, &mut connection, patience)?;
-    prepare(&mut connection).map_err(|error| refused_by_sqlite(path, &error))?;
+    let mode = prepare(&mut connection).map_err(|error| refused_by_sqlite(path, &error))?;
+    if mode != "wal" {
+        let remedy = "put it on a file system that is not on the network";
+        return Err(refusal(path, &format!("cannot have a write-ahead log there (its journal is {mode})"), remedy));
+    }
     let identity = create::sync_directory(&real).and_then(|()| Identity::of(path, &real));
     let identity = identity.map_err(|error| refusal(path, &format!("cannot be looked at: {error}"), ""))?;
     connection
@@ -186,16 +190,16 @@ fn check(path: &Path, connection: &mut Connection, patience: &Patience) -> Resul
     Ok(())
 }
 
-/// What is written once all is well.
-fn prepare(connection: &mut Connection) -> rusqlite::Result<()> {
-    connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
+/// What is written once all is well; which journal it has then.
+fn prepare(connection: &mut Connection) -> rusqlite::Result<String> {
+    let mode = connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
     schema::migrate(connection, schema::STEPS)?;
     // After a large batch the log is cut back to this.
     connection.pragma_update_and_check(None, "journal_size_limit", 64 << 20, |_| Ok(()))?;
     // In KiB, when negative. As much as a batch of a million clients makes good use of.
     connection.pragma_update(None, "cache_size", -(64 << 10))?;
     connection.set_prepared_statement_cache_capacity(64);
-    Ok(())
+    Ok(mode)
 }
 
 fn refusal(path: &Path, reason: &str, remedy: &str) -> OpenError {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::super::{Committed, StoreError};
 use super::Shared;
 use super::changes::Clients;
-use super::fault::words;
+use super::fault::{TARGET, words};
 use super::feed::Feed;
 use super::meta;
 use super::open::Database;
@@ -67,7 +67,7 @@ impl Writer {
         }
         self.shared.close_readers();
         if let Err((_, error)) = self.database.connection.close() {
-            log::warn!(target: "tollgate::store", "the database was not closed cleanly: {}", words(&error));
+            log::warn!(target: TARGET, "the database was not closed cleanly: {}", words(&error));
         }
     }
 
