@@ -6,13 +6,9 @@ accepted, the parts that contradict each other are taken away here. Requests tha
 
 import ipaddress
 import json
-import re
 
 import schemathesis
 from schemathesis import GenerationMode
-
-TAGS = re.compile(r'(\*|(W/)?"[!#-~]*"(, ?(W/)?"[!#-~]*")*)')
-
 
 @schemathesis.hook
 def before_call(context, case, kwargs):
@@ -30,10 +26,10 @@ def before_call(context, case, kwargs):
         case.query.pop("cursor", None)
         if case.query.get("format") == "ndjson":
             case.query = {"format": "ndjson"}
-    for name in ("If-Match", "If-None-Match"):
-        # Where these headers are left out at random, some that the document forbids are put in.
-        if case.headers and not TAGS.fullmatch(case.headers.get(name, "*")):
-            del case.headers[name]
+    for header in ("If-Match", "If-None-Match"):
+        # No version has an invented tag; with one, nothing but 412 would ever be seen.
+        if case.headers and case.headers.get(header, "*") != "*":
+            del case.headers[header]
 
 
 def consistent(value):
