@@ -25,6 +25,8 @@ use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 use super::ApiError;
 use super::router::Api;
 
+/// What those are told whose token is not among ours.
+const WRONG_TOKEN: &str = "The token is wrong; the right ones are those of admin.token_file or TOLLGATE_ADMIN_TOKEN";
 /// What the history calls whoever came over loopback without a token.
 const LOOPBACK: &str = "loopback";
 
@@ -98,7 +100,7 @@ impl Gate {
                     ApiError::new(StatusCode::UNAUTHORIZED, "A token is required: Authorization: Bearer TOKEN")
                 })?;
                 let name = holder(tokens, given.as_bytes());
-                name.map(Actor).ok_or_else(|| ApiError::new(StatusCode::UNAUTHORIZED, "The token is wrong"))
+                name.map(Actor).ok_or_else(|| ApiError::new(StatusCode::UNAUTHORIZED, WRONG_TOKEN))
             }
         }
     }
@@ -155,7 +157,8 @@ fn check_same_site(request: &Request, host: Option<&str>) -> Result<(), ApiError
     let Some(host) = host else { return Ok(()) };
     if !is_loopback(host) {
         return forbidden(
-            "The Host is not a loopback name such as 127.0.0.1 or localhost; without a token only those are served",
+            "The Host is not a loopback name such as 127.0.0.1 or localhost; to be asked by another name, tollgate needs a \
+             token: set admin.token_file or TOLLGATE_ADMIN_TOKEN",
         );
     }
     for origin in request.headers().get_all(ORIGIN) {

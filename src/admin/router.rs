@@ -48,11 +48,12 @@ pub(super) fn router(parts: AdminParts) -> Router {
 }
 
 async fn unknown_path(request: Request) -> ApiError {
-    ApiError::not_found(format!("There is nothing at {}", request.uri().path()))
+    ApiError::not_found(format!("There is nothing at {}; /openapi.json lists what there is", request.uri().path()))
 }
 
 /// 405 for the method of `request`; whoever answers it adds `Allow`.
 pub(super) async fn wrong_method(request: Request) -> ApiError {
-    let message = format!("{} is not allowed at {}", request.method(), request.uri().path());
+    let message =
+        format!("{} is not allowed at {}; the Allow header says what is", request.method(), request.uri().path());
     ApiError::new(StatusCode::METHOD_NOT_ALLOWED, message)
 }

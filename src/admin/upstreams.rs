@@ -77,7 +77,7 @@ pub(super) async fn change(State(api): State<Arc<Api>>, request: Request) -> Res
         SetBackendError::NoSuchBackend { .. } => no_backend(&overview, &address.to_string()),
         SetBackendError::Weight(_) => ApiError::field("weight", weight_rule()),
     })?;
-    info!("admin: {by} set backend {address} of upstream {name}: state {}, weight {}", backend.state, backend.weight);
+    info!("upstream {name}: backend {address} changed by {by}: {}, weight {}", backend.state, backend.weight);
     Ok(respond::json(StatusCode::OK, &BackendBody::new(backend)))
 }
 
