@@ -72,7 +72,10 @@ pub trait ClientRepository: Send + Sync {
     /// When the store cannot be read.
     fn for_each(&self, each: &mut dyn FnMut(Record) -> bool) -> Result<(), StoreError>;
 
-    /// Calls `follower` with every change from now on.
+    /// Calls `follower` with every change from now on; also with those that other processes made since the repository was opened.
+    ///
+    /// Whoever wants to know all clients follows first and reads them then: a change may then come twice, in what was read and
+    /// through the follower, and none is missed.
     fn follow(&self, follower: Follower);
 }
 
@@ -82,6 +85,10 @@ pub const HISTORY: usize = 100;
 /// The buckets that are not full, durably.
 pub trait BucketStore: Send + Sync {
     /// Writes `snapshot`, all or nothing. Survives the end of the process, however it ends; not the loss of power.
+    ///
+    /// Changes of clients wait while it is written, some 5 µs for each bucket. So a large one is cut into pieces of a few thousand,
+    /// which are not all or nothing together. Sort the buckets by key before cutting: neighbours share a page of the file, and pieces
+    /// of neighbours are written twenty times as fast as pieces of strangers.
     fn save(&self, snapshot: Snapshot) -> Reply<()>;
 
     /// Gives `each` every saved bucket; the moment of the last save, or none when there never was one.

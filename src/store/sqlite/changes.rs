@@ -127,18 +127,16 @@ impl<'c> Clients<'c> {
         let (counts, dry_run) = (self.counts, batch.dry_run);
         self.connection.execute_batch("SAVEPOINT batch")?;
         let done = self.apply_all(batch);
+        if let Err(Stop::All(error)) = done {
+            // The whole transaction goes, and the savepoint with it.
+            return Err(error.into());
+        }
         if dry_run || done.is_err() {
             self.counts = counts;
-            // After some errors SQLite has rolled back everything; then there is no savepoint, and that error is what counts.
-            let rolled_back = self.connection.execute_batch("ROLLBACK TO batch");
-            if done.is_ok() {
-                rolled_back?;
-            }
+            self.connection.execute_batch("ROLLBACK TO batch")?;
         }
-        let released = self.connection.execute_batch("RELEASE batch");
-        let difference = done?;
-        released?;
-        Ok(difference)
+        self.connection.execute_batch("RELEASE batch")?;
+        done
     }
 
     fn apply_all(&mut self, batch: Batch) -> Result<Difference, Stop> {

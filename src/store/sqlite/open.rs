@@ -194,6 +194,8 @@ fn check(path: &Path, connection: &mut Connection, patience: &Patience) -> Resul
 fn prepare(connection: &mut Connection) -> rusqlite::Result<String> {
     let mode = connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
     schema::migrate(connection, schema::STEPS)?;
+    // A statement's plan does not depend on what is bound to it; otherwise SQLite plans some anew each time.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     // After a large batch the log is cut back to this.
     connection.pragma_update_and_check(None, "journal_size_limit", 64 << 20, |_| Ok(()))?;
     // In KiB, when negative. As much as a batch of a million clients makes good use of.

@@ -84,7 +84,8 @@ CREATE TABLE meta (
 INSERT INTO meta VALUES ('clients', 0), ('last_number', 0);
 ";
 
-/// What makes a file of version n a file of version n + 1, from the empty one on. Never change a step that was released.
+/// What makes a file of version n a file of version n + 1, from the empty one on. Never change a step that was released. During
+/// an upgrade the process of the older version goes on for a while with the newer file, so a step adds and takes nothing away.
 pub(super) const STEPS: &[&str] = &[V1];
 
 /// The tables that must be there.

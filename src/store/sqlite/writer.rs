@@ -174,6 +174,10 @@ impl Writer {
 
     /// Tells the followers what other processes have changed.
     fn follow(&mut self) {
+        // They stay in the feed for the first follower.
+        if self.shared.followers.lock().is_empty() {
+            return;
+        }
         match self.feed.is_behind(&self.database.connection) {
             Ok(false) => {}
             Ok(true) => self.catch_up(),

@@ -75,3 +75,15 @@ fn both_come_back_to_one_file_when_it_is_removed() {
     create(&two, "c", profile(1, 1.0)).unwrap();
     assert_eq!((names(&one), names(&two)), (names(&two), ["a", "b", "c"].map(str::to_owned).to_vec()));
 }
+
+#[test]
+fn a_follower_misses_nothing_since_the_file_was_opened() {
+    let (_directory, path) = place();
+    let (one, two) = (Sqlite::open(&path).unwrap(), Sqlite::open(&path).unwrap());
+    create(&one, "a", profile(1, 1.0)).unwrap();
+    // Longer than the time between two looks.
+    std::thread::park_timeout(Duration::from_millis(500));
+    let told = followed(&two);
+    until("it is told", || told.lock().len() == 1);
+    assert_eq!(id_of(&told.lock()[0]), "a");
+}
