@@ -51,10 +51,9 @@ start() { # persist_interval
 }
 stop() { kill "$proxy"; wait "$proxy" || true; }
 fill() { # until a million buckets are in use
-  for _ in $(seq 60); do
-    wrk -t2 -c64 -d5s -s "$work/each.lua" http://127.0.0.1:18083/ >/dev/null
-    [ "$(curl -s http://127.0.0.1:18084/status | grep -o '"buckets":[0-9]*' | cut -d: -f2)" -lt 999000 ] || return 0
-  done
+  wrk -t2 -c64 -d600s -s "$work/each.lua" http://127.0.0.1:18083/ >/dev/null & local wrk=$!
+  until [ "$(curl -s http://127.0.0.1:18084/status | grep -o '"buckets":[0-9]*' | cut -d: -f2)" -ge 1000000 ]; do sleep 0.2; done
+  kill "$wrk"; wait "$wrk" || true
 }
 p99() { # microseconds
   SEED=$RANDOM wrk -t2 -c32 -d"${seconds}s" --latency -s "$work/random.lua" http://127.0.0.1:18083/ >"$work/wrk"

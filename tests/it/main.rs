@@ -7,6 +7,8 @@ mod access_log;
 #[cfg(test)]
 mod access_times;
 #[cfg(test)]
+mod admin_access;
+#[cfg(test)]
 mod admin_info;
 #[cfg(test)]
 mod bad_input;
