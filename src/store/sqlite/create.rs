@@ -1,11 +1,11 @@
 //! Putting a new database in its place, all or nothing.
 //!
-//! It is made under another name beside the place, closed and synced, and only then linked to its name, which fails when
-//! something has come to be there. So a file with this name is whole from its first moment on, and one of zero bytes is never ours.
-//! The directory is synced last, and so are the directories that had to be made.
+//! It is made under another name beside the place, closed and synced, and only then linked to its name, which fails
+//! when something has come to be there. So a file with this name is whole from its first moment on, and one of zero
+//! bytes is never ours. The directory is synced last, and so are the directories that had to be made.
 //!
-//! Refused: opening it where it shall be, as SQLite does. A crash on the way leaves an empty file, which cannot be told from one that
-//! was emptied.
+//! Refused: opening it where it shall be, as SQLite does. A crash on the way leaves an empty file, which cannot be told
+//! from one that was emptied.
 
 use std::fs::{self, File};
 use std::io;

@@ -178,7 +178,8 @@ fn a_write_that_fails_leaves_nothing_of_its_group() {
     create(&store, "a", profile(1, 1.0)).unwrap();
     let told = followed(&store);
     // A trigger stands in for the disk: SQLite rolls the transaction back in the middle of it.
-    let fails = "CREATE TRIGGER full BEFORE INSERT ON clients WHEN new.client_id = 'bad' BEGIN SELECT RAISE(ROLLBACK, 'no'); END";
+    let fails = "CREATE TRIGGER full BEFORE INSERT ON clients WHEN new.client_id = 'bad' \
+        BEGIN SELECT RAISE(ROLLBACK, 'no'); END";
     let other = stranger(&path);
     other.execute_batch(fails).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
