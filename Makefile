@@ -5,11 +5,11 @@ export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 # Cargo spreads its own jobs; make's job server, which it cannot reach, would only make it warn.
 unexport MAKEFLAGS MFLAGS
 
-.PHONY: help setup run test check bench schema clean
+.PHONY: help setup run test check bench schema openapi fuzz-api clean
 .DEFAULT_GOAL := help
 
 help: ## list these commands
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1	\2/p' Makefile
 
 setup: ## check for Rust, cmake and a C compiler; install what is missing on Debian and Ubuntu
 	@sh packaging/setup.sh
@@ -43,6 +43,13 @@ bench: setup ## run the benchmarks
 schema: setup ## write conf/tollgate.schema.json anew from the code
 	cargo run --quiet --locked -- schema >conf/tollgate.schema.json.new || { rm conf/tollgate.schema.json.new; exit 1; }
 	mv conf/tollgate.schema.json.new conf/tollgate.schema.json
+
+openapi: setup ## write docs/openapi.json anew from the code
+	UPDATE=1 cargo test --quiet --locked --lib admin::openapi
+
+fuzz-api: setup ## send the admin API what its OpenAPI document allows and what it does not, for two minutes
+	cargo build --locked
+	@sh packaging/fuzz-api.sh target/debug/tollgate 120
 
 clean: ## remove what was built; data/ stays
 	cargo clean

@@ -1,12 +1,18 @@
-//! Finding a client among a million, by key and by address.
+//! Finding a client among a million, by key and by address; changing some of them; what they take up.
 
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
+use std::time::Instant;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use ipnet::IpNet;
 use tollgate::client::{Client, ClientId, Directory, KeyDigest, Mode, Quota};
+
+/// The allocator that the binary has by default.
+#[cfg(feature = "mimalloc")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const CLIENTS: u32 = 1_000_000;
 
@@ -28,55 +34,119 @@ fn key(number: u32) -> KeyDigest {
 }
 
 /// A third each is known by key, by IPv4 network and by IPv6 network.
-fn directory() -> Directory {
-    let quota = Quota::new(100, 10.0).expect("within bounds");
-    Directory::new((0..CLIENTS).map(|number| {
-        let network = |address, length| vec![IpNet::new(address, length).expect("a valid length").trunc()];
-        let (api_key, addresses) = match number % 3 {
-            0 => (Some(key(number)), Vec::new()),
-            1 => (None, network(v4(number), 32)),
-            _ => (None, network(v6(number), 64)),
-        };
-        let id = ClientId::parse(&format!("client{number}")).expect("a valid name");
-        Arc::new(Client {
-            number: number.into(),
-            id,
-            quota,
-            mode: Mode::Limit,
-            addresses,
-            api_key,
-            usage: Arc::default(),
-        })
-    }))
-    .expect("no two have the same credential")
+fn client(number: u32) -> Client {
+    let network = |address, length| vec![IpNet::new(address, length).expect("a valid length").trunc()];
+    let (api_key, addresses) = match number % 3 {
+        0 => (Some(key(number)), Vec::new()),
+        1 => (None, network(v4(number), 32)),
+        _ => (None, network(v6(number), 64)),
+    };
+    Client {
+        number: number.into(),
+        id: ClientId::parse(&format!("client{number}")).expect("a valid name"),
+        quota: Quota::new(100, 10.0).expect("within bounds"),
+        mode: Mode::Limit,
+        addresses,
+        api_key,
+        usage: Arc::default(),
+    }
+}
+
+/// Clients that are known by networks of every length.
+fn nested(first: u32) -> impl Iterator<Item = Arc<Client>> {
+    let networks = (0..=32).map(|length| (v4(0), length)).chain((0..=128).map(|length| (v6(0), length)));
+    networks.zip(first..).map(|((address, length), number)| {
+        let addresses = vec![IpNet::new(address, length).expect("a valid length").trunc()];
+        Arc::new(Client { api_key: None, addresses, ..client(number) })
+    })
+}
+
+fn directory(clients: impl IntoIterator<Item = Arc<Client>>) -> Directory {
+    Directory::new(clients).expect("no two have the same credential")
+}
+
+/// Random places, those of one kind of clients.
+fn walk() -> impl FnMut() -> u32 {
+    let mut number = 0;
+    move || {
+        number = (number + 3 * 7919) % (CLIENTS - 3);
+        number - number % 3
+    }
 }
 
 fn lookup(criterion: &mut Criterion) {
-    let directory = directory();
-    let mut number = 0;
-    let mut next = move || {
-        number = (number + 3 * 7919) % (CLIENTS - 3);
-        number - number % 3
-    };
+    let before = resident_bytes();
+    let clients: Vec<_> = (0..CLIENTS).map(|number| Arc::new(client(number))).collect();
+    let between = resident_bytes();
+    #[expect(clippy::disallowed_methods, reason = "a benchmark measures real time")]
+    let start = Instant::now();
+    let built = directory(clients.iter().cloned());
+    let (took, after) = (start.elapsed(), resident_bytes());
+    let each = |bytes: usize| bytes as f64 / f64::from(CLIENTS);
+    println!("build: {took:?}; bytes a client: {:.0} itself,", each(between - before));
+    println!("{:.0} in the directory", each(after.saturating_sub(between)));
+
+    let mut next = walk();
     let mut group = criterion.benchmark_group("directory/1M");
     let digests: Vec<KeyDigest> = (0..CLIENTS).map(key).collect();
     group.bench_function("by_key", |bench| {
-        bench.iter(|| black_box(directory.by_key(&digests[next() as usize])).is_some());
+        bench.iter(|| black_box(built.by_key(&digests[next() as usize])).is_some());
     });
     group.bench_function("digest_and_by_key", |bench| {
-        bench.iter(|| black_box(directory.by_key(&key(next()))).is_some());
+        bench.iter(|| black_box(built.by_key(&key(next()))).is_some());
     });
     group.bench_function("by_ipv4", |bench| {
-        bench.iter(|| black_box(directory.by_address(v4(next() + 1))).is_some());
+        bench.iter(|| black_box(built.by_address(v4(next() + 1))).is_some());
     });
     group.bench_function("by_ipv6", |bench| {
-        bench.iter(|| black_box(directory.by_address(v6(next() + 2))).is_some());
+        bench.iter(|| black_box(built.by_address(v6(next() + 2))).is_some());
     });
     group.bench_function("by_unknown_ipv4", |bench| {
-        bench.iter(|| black_box(directory.by_address(v4(next()))).is_some());
+        bench.iter(|| black_box(built.by_address(v4(next()))).is_some());
+    });
+    let every_length = directory(clients.iter().filter(|client| client.number > 2).cloned().chain(nested(CLIENTS)));
+    group.bench_function("by_unknown_ipv4, 33 lengths", |bench| {
+        bench.iter(|| black_box(every_length.by_address(v4(next()))).is_some());
+    });
+    group.bench_function("by_unknown_ipv6, 129 lengths", |bench| {
+        bench.iter(|| black_box(every_length.by_address(v6(next()))).is_some());
     });
     group.finish();
 }
 
-criterion_group!(benches, lookup);
+/// Each change makes a directory that takes the place of the one before, as it does in the proxy.
+fn change(criterion: &mut Criterion) {
+    let mut present = directory((0..CLIENTS).map(|number| Arc::new(client(number))));
+    let mut next = walk();
+    let mut group = criterion.benchmark_group("directory/1M");
+    group.sample_size(20);
+    for (name, count, kind) in [
+        ("change 1 by key", 1, 0),
+        ("change 1 by IPv4", 1, 1),
+        ("change 32 by key", 32, 0),
+        ("change 32 by IPv4", 32, 1),
+    ] {
+        group.bench_function(name, |bench| {
+            bench.iter_batched(
+                || {
+                    let changed = |number| (Some(client(number)), Some(client(number)));
+                    (0..count).map(|_| changed(next() + kind)).collect::<Vec<_>>()
+                },
+                |changes| present = present.with(changes),
+                criterion::BatchSize::LargeInput,
+            );
+        });
+    }
+    group.finish();
+    assert_eq!(present.len(), CLIENTS as usize);
+}
+
+/// What of this process is in memory.
+fn resident_bytes() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").expect("Linux has it");
+    let pages: usize = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).expect("the second is a number");
+    pages * 4096
+}
+
+criterion_group!(benches, lookup, change);
 criterion_main!(benches);

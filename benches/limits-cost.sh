@@ -23,6 +23,8 @@ for state in on off; do
 listeners: [{address: "127.0.0.1:$([ $state = on ] && echo 18081 || echo 18082)"}]
 pingora: {threads: 1}
 access_log: {path: null}
+admin: {address: null}
+database: null
 rate_limit: {$limit}
 upstreams: [{name: app, backends: [{address: 127.0.0.1:19001}]}]
 YAML

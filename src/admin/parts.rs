@@ -1,4 +1,5 @@
-//! What the admin API is made of. What it must not know itself (the proxy, the server's life) it is handed as functions.
+//! What the admin API is made of. What it must not know itself (the proxy, the server's life) it is handed as
+//! functions.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -80,6 +81,8 @@ pub struct Explanation {
     pub decision: Option<&'static str>,
     /// The status and message of the refusal; none when the request would go on to its route.
     pub refusal: Option<(u16, String)>,
+    /// The rate headers that the answer would carry: their names and values.
+    pub headers: Vec<(String, String)>,
 }
 
 /// What the server is doing.

@@ -7,7 +7,10 @@ use clap::{Args as ClapArgs, Parser, Subcommand};
 use clap_complete::Shell;
 
 use super::Failure;
-use crate::config::{BackendOverride, InvalidValue, Overrides, parse_listen};
+use super::clients::ClientsArgs;
+use super::endpoint::EndpointArgs;
+use crate::admin::Token;
+use crate::config::{BackendOverride, InvalidValue, Overrides, parse_database, parse_listen, parse_token};
 use crate::upstream::Balance;
 
 /// An HTTP edge proxy that balances load over health-checked backends.
@@ -37,6 +40,10 @@ pub(super) enum Command {
         #[arg(short, long, value_name = "FILE")]
         conf: PathBuf,
     },
+    /// List and edit clients, over the admin API of a running proxy
+    Clients(ClientsArgs),
+    /// Exit 0 when a running proxy is ready, and 1 when it is not
+    Healthcheck(EndpointArgs),
     /// Run the proxy on 127.0.0.1:8080 over three built-in sample backends, and print what to try
     Demo,
     /// Run a sample backend that answers with what it saw of each request
@@ -74,6 +81,12 @@ pub(super) struct RunArgs {
     /// The balancing rule of every pool: round_robin, random or least_connections [env: TOLLGATE_BALANCE]
     #[arg(long, value_name = "NAME")]
     pub(super) balance: Option<Balance>,
+    /// Where the admin API listens [default: 127.0.0.1:9901] [env: TOLLGATE_ADMIN]
+    #[arg(long, value_name = "ADDR", value_parser = parse_listen)]
+    pub(super) admin: Option<SocketAddr>,
+    /// The SQLite file of clients and buckets [default: data/tollgate.db] [env: TOLLGATE_DATABASE]
+    #[arg(long, value_name = "PATH", value_parser = parse_database)]
+    pub(super) database: Option<PathBuf>,
 }
 
 impl RunArgs {
@@ -84,8 +97,14 @@ impl RunArgs {
     /// Names the variable and what it must be.
     pub(super) fn overrides(&self, variable: impl Fn(&str) -> Option<String>) -> Result<Overrides, Failure> {
         let variable = |name: &str| variable(name).filter(|text| !text.trim().is_empty());
-        let mut overrides =
-            Overrides { listen: self.listen.clone(), backends: self.backend.clone(), balance: self.balance };
+        let mut overrides = Overrides {
+            listen: self.listen.clone(),
+            backends: self.backend.clone(),
+            balance: self.balance,
+            admin: self.admin,
+            admin_token: admin_token(variable("TOLLGATE_ADMIN_TOKEN"))?,
+            database: self.database.clone(),
+        };
         if overrides.listen.is_empty() {
             overrides.listen = list("TOLLGATE_LISTEN", variable("TOLLGATE_LISTEN"), parse_listen)?;
         }
@@ -95,8 +114,32 @@ impl RunArgs {
         if overrides.balance.is_none() {
             overrides.balance = list("TOLLGATE_BALANCE", variable("TOLLGATE_BALANCE"), str::parse)?.pop();
         }
+        if overrides.admin.is_none() {
+            overrides.admin = one("TOLLGATE_ADMIN", variable("TOLLGATE_ADMIN"), parse_listen)?;
+        }
+        if overrides.database.is_none() {
+            overrides.database = one("TOLLGATE_DATABASE", variable("TOLLGATE_DATABASE"), parse_database)?;
+        }
         Ok(overrides)
     }
+}
+
+/// The admin API's token in the environment.
+///
+/// # Errors
+/// When it is no token. The message does not show it.
+pub(super) fn admin_token(text: Option<String>) -> Result<Option<Token>, Failure> {
+    one("TOLLGATE_ADMIN_TOKEN", text, parse_token)
+}
+
+/// The value of a variable; an empty one is none.
+pub(super) fn one<T>(
+    name: &str,
+    text: Option<String>,
+    parse: impl Fn(&str) -> Result<T, InvalidValue>,
+) -> Result<Option<T>, Failure> {
+    let text = text.filter(|text| !text.trim().is_empty());
+    text.map(|text| parse(text.trim()).map_err(|error| Failure::Usage(format!("{name}: {error}")))).transpose()
 }
 
 /// The values of a variable, which commas separate.
@@ -137,24 +180,82 @@ mod tests {
         let variables = |name: &str| match name {
             "TOLLGATE_LISTEN" => Some("127.0.0.1:1, 127.0.0.1:2".to_owned()),
             "TOLLGATE_BACKENDS" => Some(" ".to_owned()),
-            _ => Some("random".to_owned()),
+            "TOLLGATE_BALANCE" => Some("random".to_owned()),
+            "TOLLGATE_ADMIN" => Some("127.0.0.1:4".to_owned()),
+            "TOLLGATE_ADMIN_TOKEN" => Some(" 0123456789abcdef\n".to_owned()),
+            "TOLLGATE_DATABASE" => Some("variable.db".to_owned()),
+            name => panic!("{name} is asked for"),
         };
         let overrides = bare.overrides(variables).unwrap();
         assert_eq!(
             (overrides.listen.len(), overrides.backends.len(), overrides.balance),
             (2, 0, Some(Balance::Random))
         );
-        let flags = Args::try_parse_from(["tollgate", "--listen", "127.0.0.1:3", "--balance", "round_robin"]).unwrap();
+        assert_eq!(
+            (overrides.admin, overrides.database),
+            (Some(([127, 0, 0, 1], 4).into()), Some("variable.db".into()))
+        );
+        assert_eq!(overrides.admin_token.map(|token| token.secret).as_deref(), Some("0123456789abcdef"));
+        let flags = ["--listen", "127.0.0.1:3", "--balance", "round_robin", "--admin", "[::1]:5", "--database", "1"];
+        let flags = Args::try_parse_from(["tollgate"].into_iter().chain(flags)).unwrap();
         let overrides = flags.run.overrides(variables).unwrap();
         assert_eq!((overrides.listen[0].port(), overrides.balance), (3, Some(Balance::RoundRobin)));
+        assert_eq!((overrides.admin.unwrap().port(), overrides.database), (5, Some("1".into())));
         let wrong = bare.overrides(|name| (name == "TOLLGATE_BALANCE").then(|| "fastest".to_owned()));
         assert!(wrong.unwrap_err().to_string().starts_with("TOLLGATE_BALANCE: must be round_robin"));
+        let wrong = bare.overrides(|name| (name == "TOLLGATE_ADMIN_TOKEN").then(|| "hunter2".to_owned()));
+        let wrong = wrong.unwrap_err().to_string();
+        assert!(wrong.starts_with("TOLLGATE_ADMIN_TOKEN: a token must be") && !wrong.contains("hunter2"), "{wrong}");
+    }
+
+    #[test]
+    fn flags_of_one_name_belong_to_their_command() {
+        for line in [
+            "clients --admin edge.internal:1 -c a.yaml get user1 --json",
+            "clients get user1 --admin edge.internal:1 --conf a.yaml",
+            "clients set 10.0.0.0/8 --rate 0.5 --clear-key --clear-addresses --note ''",
+            "clients add a --capacity 1 --rate 1e3 --address ::1,10.0.0.1 --address 10.0.0.2 --api-key -",
+            "clients apply - --dry-run --prune --token-file t",
+            "healthcheck --admin localhost:1 -c a.yaml",
+        ] {
+            let args = Args::try_parse_from(["tollgate"].into_iter().chain(line.split(' ')));
+            assert!(matches!(args.unwrap().command, Some(Command::Clients(_) | Command::Healthcheck(_))), "{line}");
+        }
+        for line in [
+            "clients",
+            "clients get",
+            "clients get ''",
+            "clients get a=b",
+            "clients add a --capacity 1",
+            "clients add a --capacity 1.5 --rate 1",
+            "clients add a --capacity -1 --rate 1",
+            "clients add a --capacity 1 --rate NaN",
+            "clients add a --capacity 1 --rate 1e400",
+            "clients add a --capacity 1 --rate 1 --clear-key",
+            "clients set a --mode off",
+            "clients set a --api-key k --generate-key",
+            "clients set a --api-key k --clear-key",
+            "clients set a --generate-key --clear-key",
+            "clients set a --address ::1 --clear-addresses",
+            "clients list --admin nowhere",
+            "--admin 127.0.0.1:1 clients list",
+        ] {
+            assert!(Args::try_parse_from(["tollgate"].into_iter().chain(line.split(' '))).is_err(), "{line}");
+        }
     }
 
     #[test]
     fn what_belongs_to_nothing_is_refused() {
-        for line in ["run --listen nowhere", "run --backend a=0", "run --balance fastest", "--upgrade", "serve", "echo"]
-        {
+        for line in [
+            "run --listen nowhere",
+            "run --backend a=0",
+            "run --balance fastest",
+            "--upgrade",
+            "serve",
+            "echo",
+            "run --admin here:1",
+            "run --database d/",
+        ] {
             assert!(Args::try_parse_from(["tollgate"].into_iter().chain(line.split(' '))).is_err(), "{line}");
         }
     }

@@ -26,18 +26,22 @@ pub(super) fn run() -> Result<(), Failure> {
         .iter()
         .map(|echo| BackendOverride { address: BackendAddress::Socket(echo.address()), weight: NonZeroU32::MIN })
         .collect();
-    let mut config = config::load(None, &Overrides { listen: vec![LISTEN], backends, balance: None })?;
+    let mut config = config::load(None, &Overrides { listen: vec![LISTEN], backends, ..Overrides::default() })?;
     // High enough for `ab` with a thousand connections, and there to be seen in the headers.
     config.rate_limit.quota = Quota::new(100_000, 10_000.0).expect("both are within bounds");
     // The screen is for the commands to try.
     config.access_log = AccessLogSettings { target: None, ..config.access_log };
+    let admin = config.admin.as_ref().map(|admin| admin.address);
+    let welcome = welcome(&echoes, admin.expect("the admin API is on by default"));
     let mut server = Server::bind(config)?;
-    print(&format!("{}\n", welcome(&echoes)));
+    print(&format!("{welcome}\n"));
     echoes.into_iter().for_each(|echo| server.add_echo(echo));
     Ok(server.run(Stop::Signals, events)?)
 }
 
-fn welcome(echoes: &[Echo]) -> String {
+fn welcome(echoes: &[Echo], admin: SocketAddr) -> String {
+    // As it was typed, so that it can be typed again.
+    let program = std::env::args().next().unwrap_or_else(|| "tollgate".to_owned());
     let backends: Vec<_> =
         NAMES.iter().zip(echoes).map(|(name, echo)| format!("{name} ({})", echo.address())).collect();
     format!(
@@ -51,6 +55,16 @@ Try, in another terminal:
   curl -i 'http://{LISTEN}/?delay_ms=1000'      a slow one
   curl -s 'http://{LISTEN}/?bytes=100000' | wc -c
   ab -n 5000 -c 1000 http://{LISTEN}/           (apache2-utils)
+
+Clients have limits of their own. The admin API edits them while traffic flows, and data/ keeps them:
+
+  curl -s http://{admin}/clients -d '{{\"client_id\":\"user1\",\"capacity\":100,\"rate_per_sec\":10}}'
+  curl -i http://{LISTEN}/ -H 'X-Api-Key: user1'     a client without a key goes by its id
+  curl -s http://{admin}/clients/user1               its tokens, among other things
+  curl -s -X PATCH http://{admin}/clients/user1 -d '{{\"capacity\":1000,\"rate_per_sec\":100}}'
+  curl -s -X PATCH http://{admin}/clients/user1 -d '{{\"mode\":\"blocked\"}}'
+  {program} clients list
+  curl -s -X DELETE http://{admin}/clients/user1
 
 Ctrl-C stops it.
 ",

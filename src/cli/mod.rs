@@ -3,8 +3,12 @@
 //! Flags beat environment variables, which beat the file, which beats the defaults. Exit codes: 0 stopped as asked, 1 failed
 //! while running, 2 wrong usage or configuration.
 
+mod api;
 mod args;
+mod clients;
 mod demo;
+mod endpoint;
+mod healthcheck;
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -19,7 +23,7 @@ use crate::server::echo::Echo;
 use crate::server::{Server, ServerError, Stop, raise_open_files_limit};
 use crate::telemetry::events::EventsError;
 use crate::telemetry::{self, EventLog};
-use args::{Args, Command, RunArgs};
+use args::{Args, Command, RunArgs, admin_token};
 
 /// Why a command ended badly.
 #[derive(Debug, thiserror::Error)]
@@ -30,13 +34,18 @@ enum Failure {
     Usage(String),
     #[error("{0}")]
     Running(#[from] ServerError),
+    /// What the admin API said, or that it did not answer.
+    #[error("{0}")]
+    Api(String),
+    #[error("cannot write the output: {0}")]
+    Output(#[source] io::Error),
 }
 
 impl Failure {
     fn exit_code(&self) -> ExitCode {
         match self {
             Failure::Configuration(_) | Failure::Usage(_) => ExitCode::from(2),
-            Failure::Running(_) => ExitCode::from(1),
+            Failure::Running(_) | Failure::Api(_) | Failure::Output(_) => ExitCode::from(1),
         }
     }
 }
@@ -44,26 +53,30 @@ impl Failure {
 /// Does what the command line says, and tells how it ended.
 pub fn main() -> ExitCode {
     let args = Args::parse();
+    let done = |()| ExitCode::SUCCESS;
     let outcome = match args.command {
-        None => run(&args.run),
-        Some(Command::Run(args)) => run(&args),
-        Some(Command::Check { conf }) => return check(&conf),
-        Some(Command::Demo) => demo::run(),
-        Some(Command::Echo { listen, name }) => echo(listen, name),
-        Some(Command::Schema) => return print(&format!("{}\n", config::schema().trim_end())),
+        None => run(&args.run).map(done),
+        Some(Command::Run(args)) => run(&args).map(done),
+        Some(Command::Check { conf }) => check(&conf),
+        Some(Command::Clients(args)) => clients::run(args).map(done),
+        Some(Command::Healthcheck(args)) => healthcheck::run(&args).map(done),
+        Some(Command::Demo) => demo::run().map(done),
+        Some(Command::Echo { listen, name }) => echo(listen, name).map(done),
+        Some(Command::Schema) => Ok(print(&format!("{}\n", config::schema().trim_end()))),
         Some(Command::Completions { shell }) => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Args::command(), "tollgate", &mut script);
-            return print(&String::from_utf8_lossy(&script));
+            Ok(print(&String::from_utf8_lossy(&script)))
         }
     };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
+    outcome.unwrap_or_else(|failure| match failure {
+        // A reader that left early, such as `head`, is no failure.
+        Failure::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        failure => {
             eprintln!("tollgate: {failure}");
             failure.exit_code()
         }
-    }
+    })
 }
 
 fn run(args: &RunArgs) -> Result<(), Failure> {
@@ -77,10 +90,11 @@ fn run(args: &RunArgs) -> Result<(), Failure> {
     }
     let config = config::load(args.conf.as_deref(), &overrides)?;
     if args.test {
-        print(&format!("{}\n", summary(args.conf.as_deref(), &config)));
+        print_verdict(args.conf.as_deref(), &config);
         return Ok(());
     }
     let events = start_events()?;
+    config.warnings.iter().for_each(|warning| log::warn!("{warning}"));
     raise_open_files_limit();
     Ok(Server::bind(config)?.run(Stop::Signals, events)?)
 }
@@ -92,18 +106,25 @@ fn echo(listen: std::net::SocketAddr, name: Option<String>) -> Result<(), Failur
     Ok(echo.run(Stop::Signals, &PingoraSettings::default())?)
 }
 
-fn check(conf: &Path) -> ExitCode {
-    match config::load(Some(conf), &Overrides::default()) {
-        Ok(config) => print(&format!("{}\n", summary(Some(conf), &config))),
+fn check(conf: &Path) -> Result<ExitCode, Failure> {
+    // The token decides whether the admin API may listen where the file says.
+    let overrides =
+        Overrides { admin_token: admin_token(std::env::var("TOLLGATE_ADMIN_TOKEN").ok())?, ..Overrides::default() };
+    Ok(match config::load(Some(conf), &overrides) {
+        Ok(config) => print_verdict(Some(conf), &config),
         Err(problems) => {
             print(&problems.iter().map(|problem| format!("{problem}\n")).collect::<String>());
             ExitCode::from(2)
         }
-    }
+    })
 }
 
-fn summary(conf: Option<&Path>, config: &Config) -> String {
-    config.summary(conf.unwrap_or(Path::new("the command line")))
+/// Prints the one line of a good configuration; what is not wise about it goes to standard error.
+fn print_verdict(conf: Option<&Path>, config: &Config) -> ExitCode {
+    for warning in &config.warnings {
+        eprintln!("tollgate: warning: {warning}");
+    }
+    print(&format!("{}\n", config.summary(conf.unwrap_or(Path::new("the command line")))))
 }
 
 /// Prints `text`; a reader that left early, such as `head`, is no failure.

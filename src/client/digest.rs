@@ -24,12 +24,6 @@ impl KeyDigest {
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
-
-    /// Eight of its bytes, which are as good as a random hash: nobody can choose a key for its digest.
-    pub(super) fn hash(&self) -> u64 {
-        let [a, b, c, d, e, f, g, h, ..] = self.0;
-        u64::from_le_bytes([a, b, c, d, e, f, g, h])
-    }
 }
 
 impl fmt::Debug for KeyDigest {

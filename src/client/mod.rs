@@ -5,8 +5,10 @@
 
 mod digest;
 mod directory;
+mod lengths;
 mod prefix;
 mod quota;
+mod table;
 mod usage;
 
 use std::fmt;
@@ -72,6 +74,17 @@ pub enum Mode {
     Unlimited,
     /// They are refused.
     Blocked,
+}
+
+impl Mode {
+    /// As it is written.
+    pub fn name(self) -> &'static str {
+        match self {
+            Mode::Limit => "limit",
+            Mode::Unlimited => "unlimited",
+            Mode::Blocked => "blocked",
+        }
+    }
 }
 
 /// One client.

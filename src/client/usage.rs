@@ -2,7 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Counts a client's requests. Shared by all versions of the client, so that an edit does not start anew.
+/// Counts a client's requests, by what the limiter said of them: one that was let through and then found no route, or
+/// no healthy backend, was allowed. Shared by all versions of the client, so that an edit does not start anew.
 ///
 /// Numbers are counted apart from each other: a reader may see one request counted and the other's moment not yet.
 #[derive(Debug, Default)]
@@ -13,7 +14,7 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// Counts a request that was let in, at `now` (nanoseconds since the Unix epoch).
+    /// Counts a request that its limit let through, at `now` (nanoseconds since the Unix epoch).
     pub fn count_allowed(&self, now: u64) {
         self.allowed.fetch_add(1, Ordering::Relaxed);
         self.count_seen(now);
@@ -33,7 +34,7 @@ impl Usage {
         }
     }
 
-    /// The requests that were let in.
+    /// The requests that its limit let through.
     pub fn allowed(&self) -> u64 {
         self.allowed.load(Ordering::Relaxed)
     }

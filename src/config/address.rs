@@ -32,6 +32,30 @@ impl Leaf for Listen {
     }
 }
 
+/// Where the admin API listens; null switches it off.
+#[derive(Debug)]
+pub(super) struct AdminAddress;
+
+impl Leaf for AdminAddress {
+    type Checked = Option<SocketAddr>;
+
+    fn wanted() -> String {
+        "an IP address and a port, such as 127.0.0.1:9901, or null for no admin API".to_owned()
+    }
+
+    fn read(value: &Value) -> Option<Option<SocketAddr>> {
+        if value.is_null() { Some(None) } else { Listen::read(value).map(Some) }
+    }
+
+    fn hint(refused: &Value) -> Option<String> {
+        Listen::hint(refused)
+    }
+
+    fn schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": ["string", "null"], "pattern": ":[0-9]{1,5}$", "examples": ["127.0.0.1:9901"]})
+    }
+}
+
 /// The address of a backend, or its name.
 #[derive(Debug)]
 pub(super) struct Target;

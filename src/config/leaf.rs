@@ -17,7 +17,6 @@ use serde_yaml::Value;
 use super::key::Leaf;
 use crate::client::{QuotaError, Rate, network};
 use crate::route::{HostPattern, PathPrefix, RouteError};
-use crate::telemetry::AccessLogTarget;
 
 /// A whole number from `MIN` to `MAX`, which `T` must be able to hold.
 #[derive(Debug)]
@@ -252,33 +251,6 @@ impl Leaf for RoutePath {
 
     fn schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({"type": "string", "pattern": "^/", "examples": ["/", "/v1"]})
-    }
-}
-
-/// Where access lines go; null switches them off.
-#[derive(Debug)]
-pub(super) struct LogPath;
-
-impl Leaf for LogPath {
-    type Checked = Option<AccessLogTarget>;
-
-    fn wanted() -> String {
-        "the path of a file, \"-\" for standard output, or null for no access log".to_owned()
-    }
-
-    fn read(value: &Value) -> Option<Option<AccessLogTarget>> {
-        match value {
-            Value::Null => Some(None),
-            Value::String(path) if path == "-" => Some(Some(AccessLogTarget::Stdout)),
-            Value::String(path) if !path.is_empty() && !path.ends_with('/') && !path.contains('\0') => {
-                Some(Some(AccessLogTarget::File(path.into())))
-            }
-            _ => None,
-        }
-    }
-
-    fn schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({"type": ["string", "null"], "minLength": 1})
     }
 }
 

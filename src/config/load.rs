@@ -34,7 +34,7 @@ pub fn load(path: Option<&Path>, overrides: &Overrides) -> Result<Config, Proble
         return finish("the command line", config, report);
     };
     let source = path.display().to_string();
-    match read(path) {
+    match read(path, LARGEST) {
         Ok(text) => load_text(&source, &text, overrides),
         Err(refusal) => Err(refused(&source, refusal)),
     }
@@ -50,13 +50,14 @@ pub(super) fn load_text(source: &str, text: &str, overrides: &Overrides) -> Resu
 }
 
 /// Why a file as a whole was refused, and in which line.
-type Refusal = (String, Option<usize>);
+pub(super) type Refusal = (String, Option<usize>);
 
 fn refused(source: &str, (message, line): Refusal) -> Problems {
     Problems::new(source, vec![Problem { path: source.to_owned(), message, line }])
 }
 
-fn read(path: &Path) -> Result<String, Refusal> {
+/// The text of the file at `path`, which has at most `largest` bytes.
+pub(super) fn read(path: &Path, largest: u64) -> Result<String, Refusal> {
     let reason = |error: std::io::Error| {
         let reason = match error.kind() {
             ErrorKind::NotFound => "there is no such file".to_owned(),
@@ -67,9 +68,9 @@ fn read(path: &Path) -> Result<String, Refusal> {
         (reason, None)
     };
     let mut bytes = Vec::new();
-    File::open(path).and_then(|file| file.take(LARGEST + 1).read_to_end(&mut bytes)).map_err(reason)?;
-    if bytes.len() as u64 > LARGEST {
-        return Err((format!("the file is larger than {} MiB", LARGEST >> 20), None));
+    File::open(path).and_then(|file| file.take(largest + 1).read_to_end(&mut bytes)).map_err(reason)?;
+    if bytes.len() as u64 > largest {
+        return Err((format!("the file is larger than {} MiB", largest >> 20), None));
     }
     String::from_utf8(bytes).map_err(|error| {
         let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];

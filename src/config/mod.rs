@@ -18,6 +18,7 @@
 mod address;
 mod check;
 mod choice;
+mod file;
 mod key;
 mod leaf;
 mod load;
@@ -26,6 +27,7 @@ mod problem;
 mod raw;
 mod schema;
 mod settings;
+mod tokens;
 mod tree;
 mod unknown;
 
@@ -33,7 +35,8 @@ mod unknown;
 mod tests;
 
 pub use load::load;
-pub use overrides::{BackendOverride, InvalidValue, Overrides, parse_listen};
+pub use overrides::{BackendOverride, InvalidValue, Overrides, parse_database, parse_listen, parse_target};
 pub use problem::{Problem, Problems};
 pub use schema::schema;
-pub use settings::{Config, PingoraSettings};
+pub use settings::{AdminSettings, Config, PingoraSettings};
+pub use tokens::{parse_token, read_tokens};

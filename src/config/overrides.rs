@@ -2,12 +2,15 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use super::address::{Listen, Target};
 use super::choice::Choice;
+use super::file::DatabasePath;
 use super::key::{Key, Leaf};
 use super::leaf::Weight;
+use crate::admin::Token;
 use crate::upstream::{BackendAddress, Balance};
 
 /// Arguments (or their environment twins) that take the place of keys of the file. Empty, they change nothing.
@@ -19,6 +22,12 @@ pub struct Overrides {
     pub backends: Vec<BackendOverride>,
     /// `--balance`: the rule of every pool.
     pub balance: Option<Balance>,
+    /// `--admin`: where the admin API listens. Switches it on, too.
+    pub admin: Option<SocketAddr>,
+    /// `TOLLGATE_ADMIN_TOKEN`: the one token of the admin API, in place of those in a file.
+    pub admin_token: Option<Token>,
+    /// `--database`: the SQLite file.
+    pub database: Option<PathBuf>,
 }
 
 /// A backend as an argument: `ADDR` or `ADDR=WEIGHT`.
@@ -43,6 +52,24 @@ pub fn parse_listen(text: &str) -> Result<SocketAddr, InvalidValue> {
     parse::<Listen>(text)
 }
 
+/// Reads an address to connect to.
+///
+/// # Errors
+/// When it is not an IP address or a host name, and a port from 1.
+pub fn parse_target(text: &str) -> Result<BackendAddress, InvalidValue> {
+    parse::<Target>(text)
+}
+
+/// Reads the path of the database.
+///
+/// # Errors
+/// When it cannot be that of a file.
+pub fn parse_database(text: &str) -> Result<PathBuf, InvalidValue> {
+    // As text in any case: a file may be called 1.
+    let wrong = || InvalidValue(format!("must be the path of a file, not {text:?}"));
+    DatabasePath::read(&text.into()).flatten().ok_or_else(wrong)
+}
+
 impl FromStr for BackendOverride {
     type Err = InvalidValue;
 
@@ -64,6 +91,10 @@ impl FromStr for Balance {
 }
 
 impl InvalidValue {
+    pub(super) fn new(message: impl Into<String>) -> Self {
+        InvalidValue(message.into())
+    }
+
     fn of(self, part: &str) -> Self {
         InvalidValue(format!("{part} {}", self.0))
     }

@@ -5,12 +5,13 @@ use std::num::NonZeroUsize;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::address::{Listen, Target};
+use super::address::{AdminAddress, Listen, Target};
 use super::choice::{CheckType, Choice};
+use super::file::{DatabasePath, LogPath, TokenPath};
 use super::key::{Key, List, Section};
 use super::leaf::{
-    CheckPath, Expect, Flag, Header, LogPath, Name, Network, PerSec, RouteHost, RoutePath, Size, Span, Threshold, Tick,
-    Weight, Whole,
+    CheckPath, Expect, Flag, Header, Name, Network, PerSec, RouteHost, RoutePath, Size, Span, Threshold, Tick, Weight,
+    Whole,
 };
 use crate::proxy::UnknownKey;
 use crate::telemetry::AccessLogFormat;
@@ -25,6 +26,11 @@ pub(super) struct File {
     pub(super) pingora: Key<Section<Pingora>>,
     /// The addresses to listen on.
     pub(super) listeners: Key<List<Section<Listener>>>,
+    /// The admin API.
+    pub(super) admin: Key<Section<Admin>>,
+    /// The SQLite file that keeps clients and buckets, made when it is missing; null keeps them in memory only.
+    #[schemars(extend("default" = "data/tollgate.db"))]
+    pub(super) database: Key<DatabasePath>,
     /// The pools of backends.
     pub(super) upstreams: Key<List<Section<Upstream>>>,
     /// Which requests go to which pool. The longest path wins, whatever the order. Can be left out with one upstream.
@@ -69,6 +75,18 @@ pub(super) struct Pingora {
 pub(super) struct Listener {
     /// An IP address and a port.
     pub(super) address: Key<Listen>,
+}
+
+/// The admin API.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Admin {
+    /// An IP address and a port; null is off. Whoever can reach an address that is not loopback needs a token.
+    #[schemars(extend("default" = "127.0.0.1:9901"))]
+    pub(super) address: Key<AdminAddress>,
+    /// A file with one token a line, `TOKEN` or `NAME TOKEN`. The variable `TOLLGATE_ADMIN_TOKEN` counts before it.
+    #[schemars(extend("default" = null))]
+    pub(super) token_file: Key<TokenPath>,
 }
 
 /// One pool of backends.
@@ -186,6 +204,9 @@ pub(super) struct RateLimit {
     /// How often full buckets are dropped. Decisions are exact in between.
     #[schemars(extend("default" = "1s"))]
     pub(super) refill_interval: Key<Tick>,
+    /// How often buckets that are not full are saved; a crash loses at most what happened since.
+    #[schemars(extend("default" = "1s"))]
+    pub(super) persist_interval: Key<Tick>,
     /// Whether answers carry `RateLimit` headers.
     #[schemars(extend("default" = true))]
     pub(super) headers: Key<Flag>,

@@ -2,9 +2,10 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::admin::Access;
 use crate::limit::RateLimit;
 use crate::proxy::{Identity, Limits};
 use crate::route::Route;
@@ -18,6 +19,11 @@ pub struct Config {
     pub pingora: PingoraSettings,
     /// The addresses to listen on, at least one, no two the same.
     pub listeners: Vec<SocketAddr>,
+    /// The admin API; none when it is off.
+    pub admin: Option<AdminSettings>,
+    /// The SQLite file that keeps clients and buckets, relative to the working directory; none keeps them in memory
+    /// only.
+    pub database: Option<PathBuf>,
     /// How callers are told apart.
     pub identity: Identity,
     /// The token buckets.
@@ -30,6 +36,17 @@ pub struct Config {
     pub limits: Limits,
     /// The access log.
     pub access_log: AccessLogSettings,
+    /// What is allowed and yet not wise, one sentence each.
+    pub warnings: Vec<String>,
+}
+
+/// The admin API.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdminSettings {
+    /// Where it listens; none of the listeners' addresses. Default 127.0.0.1:9901.
+    pub address: SocketAddr,
+    /// Who gets in. [`Access::Loopback`] only with a loopback address.
+    pub access: Access,
 }
 
 /// The keys of Pingora's `ServerConf` that this version takes.

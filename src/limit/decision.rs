@@ -58,6 +58,13 @@ impl Standing {
         Standing { overflow: true, ..self }
     }
 
+    /// How the bucket stands after one take more, if there is a token for it.
+    #[must_use]
+    pub fn after_take(mut self) -> Self {
+        self.bucket.take(self.quota, self.now);
+        self
+    }
+
     /// The quota that was applied.
     pub fn quota(&self) -> Quota {
         self.quota

@@ -16,6 +16,8 @@ pub struct RateLimit {
     pub max_buckets: NonZeroUsize,
     /// How often full buckets are dropped; decisions are exact in between. Default 1 s.
     pub refill_interval: Duration,
+    /// How often buckets that are not full are saved; a crash loses at most what happened since. Default 1 s.
+    pub persist_interval: Duration,
     /// Whether answers carry the rate headers. Default yes.
     pub headers: bool,
 }
@@ -27,6 +29,7 @@ impl Default for RateLimit {
             quota: Quota::new(100, 10.0).expect("both are within bounds"),
             max_buckets: NonZeroUsize::new(1_000_000).expect("it is not zero"),
             refill_interval: Duration::from_secs(1),
+            persist_interval: Duration::from_secs(1),
             headers: true,
         }
     }

@@ -1,8 +1,8 @@
 //! Whether a request is let in, and to which pool: plain values in, plain values out, so that it is tested without a
 //! socket.
 //!
-//! Identity comes first, then the bucket, then the route: a request that leads nowhere costs a token too, or whoever is out of
-//! tokens could go on asking for what is not there.
+//! Identity comes first, then the bucket, then the route: a request that leads nowhere costs a token too, or whoever is
+//! out of tokens could go on asking for what is not there.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use pingora_http::RequestHeader;
 
 use super::identify::{Caller, Identity, identify};
 use super::{Limits, Rejection};
-use crate::client::{Directory, Mode, Quota};
+use crate::client::{Directory, Mode, Quota, Usage};
 use crate::limit::{Decision, Key, Limiter, Nanos, Standing};
 use crate::route::RouteTable;
 use crate::upstream::Pool;
@@ -76,8 +76,9 @@ impl Limit {
 }
 
 impl Gate<'_> {
-    /// Decides on a request by its header, which came at `now` over a connection from `peer`. What is found out on the
-    /// way is written into `admission`, also when the request is not let in.
+    /// Decides on a request by its header, which came at `now` (nanoseconds since the Unix epoch, as the limiter counts
+    /// them) over a connection from `peer`. What is found out on the way is written into `admission`, also when the
+    /// request is not let in, and the client's usage is counted.
     ///
     /// # Errors
     /// Why it is not let in.
@@ -90,6 +91,9 @@ impl Gate<'_> {
     ) -> Result<(), Rejection> {
         let caller = admission.caller.insert(identify(&head.headers, peer, self.identity, self.directory)?);
         admission.limit = self.limit(caller, now);
+        if let Some((client, _)) = &caller.client {
+            count(&client.usage, admission.limit, now);
+        }
         match admission.limit {
             Some(Limit::Blocked) => return Err(Rejection::Blocked),
             Some(Limit::Limited(standing)) => return Err(Rejection::RateLimited(standing.retry_after())),
@@ -107,21 +111,52 @@ impl Gate<'_> {
     }
 
     fn limit(&self, caller: &Caller, now: Nanos) -> Option<Limit> {
+        Some(match self.account(caller) {
+            Account::None => return None,
+            Account::Blocked => Limit::Blocked,
+            Account::Unlimited => Limit::Unlimited,
+            Account::Bucket(limiter, key, quota) => match limiter.take(key, quota, now) {
+                Decision::Allowed(standing) => Limit::Allowed(standing),
+                Decision::Refused(standing) => Limit::Limited(standing),
+            },
+        })
+    }
+
+    /// What the requests of a caller are charged to.
+    pub(super) fn account(&self, caller: &Caller) -> Account<'_> {
         let client = caller.client.as_ref().map(|(client, _)| client);
         match client.map(|client| client.mode) {
-            Some(Mode::Blocked) => return Some(Limit::Blocked),
-            Some(Mode::Unlimited) => return Some(Limit::Unlimited),
+            Some(Mode::Blocked) => return Account::Blocked,
+            Some(Mode::Unlimited) => return Account::Unlimited,
             Some(Mode::Limit) | None => {}
         }
-        let (limiter, default) = self.limiter?;
+        let Some((limiter, default)) = self.limiter else { return Account::None };
         let (key, quota) = match client {
             Some(client) => (Key::client(client.number), client.quota),
             None => (Key::address(caller.address, self.identity.ipv6_prefix), default),
         };
-        Some(match limiter.take(key, quota, now) {
-            Decision::Allowed(standing) => Limit::Allowed(standing),
-            Decision::Refused(standing) => Limit::Limited(standing),
-        })
+        Account::Bucket(limiter, key, quota)
+    }
+}
+
+/// What the requests of a caller are charged to.
+pub(super) enum Account<'g> {
+    /// Nothing: they are refused.
+    Blocked,
+    /// Nothing: they are let in.
+    Unlimited,
+    /// Nothing: nobody is limited.
+    None,
+    /// A bucket.
+    Bucket(&'g dyn Limiter, Key, Quota),
+}
+
+/// Counts what the limiter said, whatever becomes of the request after that. Where nobody is limited, all are allowed.
+fn count(usage: &Usage, limit: Option<Limit>, now: Nanos) {
+    match limit {
+        Some(Limit::Allowed(_) | Limit::Unlimited) | None => usage.count_allowed(now),
+        Some(Limit::Limited(_)) => usage.count_limited(now),
+        Some(Limit::Blocked) => usage.count_seen(now),
     }
 }
 

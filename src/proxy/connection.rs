@@ -161,13 +161,16 @@ impl Downstream {
         });
         let sent = matches!(sent.await, Ok(Ok(())));
         let (method, path) = head::request_line(head);
+        let status = if sent { rejection.status().as_u16() } else { 0 };
+        let duration = self.app.clock().now().saturating_duration_since(since.at);
+        self.app.tally().unrouted().record(status, duration);
         self.app.access_log().record(&AccessRecord {
             request_id: request_id.as_str(),
             method,
             path,
             bytes_out: if sent { rejection.body().len() as u64 } else { 0 },
-            status: if sent { rejection.status().as_u16() } else { 0 },
-            duration: self.app.clock().now().saturating_duration_since(since.at),
+            status,
+            duration,
             error: Some(rejection.reason()),
             ..AccessRecord::bare(since.wall, peer(&stream))
         });
@@ -202,6 +205,7 @@ async fn read_head(stream: &mut Stream, buffer: &mut BytesMut) -> Result<Option<
 #[async_trait]
 impl ServerApp for Downstream {
     async fn process_new(self: &Arc<Self>, mut stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
+        let _open = self.app.tally().connection();
         let mut stopping = shutdown.clone();
         let mut buffer = BytesMut::new();
         let mut fresh = true;

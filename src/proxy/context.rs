@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use super::admit::Admission;
-use super::{Rejection, RequestId};
+use super::{Caller, Rejection, RequestId};
 use crate::limit::Standing;
 use crate::upstream::{BackendId, Lease, Pool};
 
@@ -59,7 +59,7 @@ impl Context {
 
     /// Whether its connection comes from a trusted proxy.
     pub(super) fn behind_proxy(&self) -> bool {
-        self.admission.caller.as_ref().is_some_and(|caller| caller.behind_proxy)
+        self.admission.caller.as_ref().is_some_and(Caller::behind_proxy)
     }
 
     /// How its caller's bucket stands, when it has one.

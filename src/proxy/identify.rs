@@ -4,19 +4,26 @@
 //! 2. Else the caller's address, by the longest prefix among the clients' addresses: that client.
 //! 3. Else anonymous.
 //!
-//! A key that no client has opens no bucket of its own, or every new key would be a new bucket: its caller goes by address,
-//! and may be refused, as configured. That costs a token too, or keys could be guessed without end. Two different keys in one
-//! request are refused, because whoever sends them wants one part of the way to see the one and another part the other.
+//! A key that no client has opens no bucket of its own, or every new key would be a new bucket: its caller goes by
+//! address, and may be refused, as configured. That costs a token too, or keys could be guessed without end. Two
+//! different keys in one request are refused, because whoever sends them wants one part of the way to see the one and
+//! another part the other.
 //!
-//! The address is the connection's own. Only when that is a trusted proxy's is `X-Forwarded-For` looked at, from the right,
-//! which is the end that our proxies write: past trusted addresses to the first that is not. Something that is no address
-//! ends the walk at the last good one. All other headers that name addresses (`Forwarded`, `X-Real-IP`, ...) are ignored.
+//! The address is the connection's own. Only when that is a trusted proxy's is `X-Forwarded-For` looked at, from the
+//! right, which is the end that our proxies write: past trusted addresses to the first that is not. Something that is
+//! no address ends the walk at the last good one. All other headers that name addresses (`Forwarded`, `X-Real-IP`, ...)
+//! are ignored.
+//!
+//! Keys are never written anywhere, names of clients are: into the access log, the latest refusals, the admin API. That
+//! is so too of a name that is its client's API key, as it is when the client has no other credential: a name is
+//! public, and whoever wants a secret gives the client an `api_key`.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName};
+use ipnet::IpNet;
 
 use super::Rejection;
 use super::headers::X_FORWARDED_FOR;
@@ -56,13 +63,15 @@ pub enum UnknownKey {
     Reject,
 }
 
-/// Who calls.
+/// Who calls, and how that was found out.
 #[derive(Clone, Debug)]
 pub struct Caller {
     /// The address that counts as the caller's.
     pub address: IpAddr,
-    /// Whether the connection itself comes from a trusted proxy.
-    pub behind_proxy: bool,
+    /// How the walk through `X-Forwarded-For` ended; `None` when the connection does not come from a trusted proxy.
+    pub walk: Option<Walk>,
+    /// Where an API key was read from, when there was one.
+    pub key: Option<KeySource>,
     /// Whether it has a key that no client has, and that is a reason to refuse it.
     pub unknown_key: bool,
     /// The client, and how it was recognised; `None` when nobody knows the caller.
@@ -70,11 +79,16 @@ pub struct Caller {
 }
 
 impl Caller {
+    /// Whether the connection itself comes from a trusted proxy.
+    pub fn behind_proxy(&self) -> bool {
+        self.walk.is_some()
+    }
+
     /// How it was recognised, as the access log names it.
     pub fn identity(&self) -> &'static str {
         match &self.client {
             Some((_, Recognised::ApiKey)) => "api_key",
-            Some((_, Recognised::Address)) => "address",
+            Some((_, Recognised::Address(_))) => "address",
             None => "anonymous",
         }
     }
@@ -85,8 +99,29 @@ impl Caller {
 pub enum Recognised {
     /// By its API key.
     ApiKey,
-    /// By its address.
-    Address,
+    /// By its address, which is in this network of the client's.
+    Address(IpNet),
+}
+
+/// How a walk through `X-Forwarded-For` ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Walk {
+    /// At an address that is not trusted: the caller's.
+    Untrusted,
+    /// At something that is no address: the last good one counts.
+    Broken,
+    /// At the end of the list, of which all are trusted: the leftmost counts, or the connection's when there is no
+    /// list.
+    End,
+}
+
+/// Where an API key was read from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeySource {
+    /// The header that is configured for keys.
+    Header,
+    /// `Authorization: Bearer`.
+    Bearer,
 }
 
 /// Finds out who sent a request with these headers over a connection from `peer`.
@@ -99,26 +134,36 @@ pub fn identify(
     identity: &Identity,
     directory: &Directory,
 ) -> Result<Caller, Rejection> {
-    let peer = peer.to_canonical();
-    let trusted = |address| identity.trusted_proxies.get(address).is_some();
-    let behind_proxy = trusted(peer);
-    let address = if behind_proxy { forwarded_for(headers, peer, trusted) } else { peer };
+    let (address, walk) = origin(headers, peer, identity);
     let key = api_key(headers, &identity.api_key_header)?;
-    let by_key = key.map(|key| directory.by_key(&KeyDigest::of(key)));
+    let by_key = key.map(|(_, key)| directory.by_key(&KeyDigest::of(key)));
     let unknown_key = matches!(by_key, Some(None)) && identity.unknown_api_key == UnknownKey::Reject;
     let by_key = by_key.flatten().map(|client| (client, Recognised::ApiKey));
-    let client = by_key.or_else(|| Some((directory.by_address(address)?, Recognised::Address)));
-    let client = client.map(|(client, how)| (Arc::clone(client), how));
-    Ok(Caller { address, behind_proxy, unknown_key, client })
+    let by_address = || directory.longest_match(address).map(|(net, client)| (client, Recognised::Address(net)));
+    let client = by_key.or_else(by_address).map(|(client, how)| (Arc::clone(client), how));
+    Ok(Caller { address, walk, key: key.map(|(source, _)| source), unknown_key, client })
+}
+
+/// The address that counts as the caller's, and how the walk to it ended when the connection comes from a trusted
+/// proxy.
+pub(super) fn origin(headers: &HeaderMap, peer: IpAddr, identity: &Identity) -> (IpAddr, Option<Walk>) {
+    let peer = peer.to_canonical();
+    let trusted = |address| identity.trusted_proxies.get(address).is_some();
+    if !trusted(peer) {
+        return (peer, None);
+    }
+    let (address, walk) = forwarded_for(headers, peer, trusted);
+    (address, Some(walk))
 }
 
 /// The key of a request, if it has one. Empty ones do not count.
-fn api_key<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h [u8]>, Rejection> {
-    let own = headers.get_all(name).iter().map(|value| value.as_bytes());
+fn api_key<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<(KeySource, &'h [u8])>, Rejection> {
+    let own = headers.get_all(name).iter().map(|value| (KeySource::Header, value.as_bytes()));
     let bearer = headers.get_all(AUTHORIZATION).iter().filter_map(|value| bearer(value.as_bytes()));
-    let mut keys = own.chain(bearer).map(<[u8]>::trim_ascii).filter(|key| !key.is_empty());
+    let bearer = bearer.map(|token| (KeySource::Bearer, token));
+    let mut keys = own.chain(bearer).map(|(source, key)| (source, key.trim_ascii())).filter(|(_, key)| !key.is_empty());
     let first = keys.next();
-    match keys.all(|key| Some(key) == first) {
+    match first.is_none_or(|(_, first)| keys.all(|(_, key)| key == first)) {
         true => Ok(first),
         false => Err(Rejection::BadRequest("two different API keys")),
     }
@@ -131,18 +176,18 @@ fn bearer(value: &[u8]) -> Option<&[u8]> {
 }
 
 /// The first address from the right that is not trusted; where the list ends or is broken, the last good one.
-fn forwarded_for(headers: &HeaderMap, peer: IpAddr, trusted: impl Fn(IpAddr) -> bool) -> IpAddr {
+fn forwarded_for(headers: &HeaderMap, peer: IpAddr, trusted: impl Fn(IpAddr) -> bool) -> (IpAddr, Walk) {
     let mut last_good = peer;
     for line in headers.get_all(X_FORWARDED_FOR).iter().rev() {
         for entry in line.as_bytes().rsplit(|&byte| byte == b',') {
-            let Some(address) = address(entry) else { return last_good };
+            let Some(address) = address(entry) else { return (last_good, Walk::Broken) };
             if !trusted(address) {
-                return address;
+                return (address, Walk::Untrusted);
             }
             last_good = address;
         }
     }
-    last_good
+    (last_good, Walk::End)
 }
 
 /// Reads one entry: an address, with a port when a proxy wrote one (`192.0.2.7:4711`, `[2001:db8::7]:4711`). A zone

@@ -24,6 +24,8 @@ mod admit;
 mod chunked;
 mod connection;
 mod context;
+mod counts;
+mod explain;
 mod failure;
 mod head;
 mod headers;
@@ -32,6 +34,7 @@ mod loan;
 mod parts;
 mod peer;
 mod rate_headers;
+mod refused;
 mod reject;
 mod request_id;
 mod settings;
@@ -43,7 +46,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::header::{EXPECT, TRANSFER_ENCODING};
-use http::{StatusCode, Version};
+use http::{HeaderMap, StatusCode, Version};
 use pingora_core::modules::http::HttpModules;
 use pingora_core::protocols::Digest;
 use pingora_core::upstreams::peer::HttpPeer;
@@ -51,9 +54,10 @@ use pingora_core::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
+use crate::client::Directory;
 use crate::clock::Clock;
-use crate::limit::Standing;
-use crate::telemetry::{AccessLog, AccessRecord};
+use crate::limit::{Nanos, Standing};
+use crate::telemetry::{AccessLog, AccessRecord, Tally};
 use crate::upstream::{is_backends_fault, reason};
 use failure::{MALFORMED_BODY, STALLED, client_reason, is_timeout, rejection_for, report};
 use headers::X_REQUEST_ID;
@@ -63,7 +67,8 @@ pub use activity::{Activity, Busy};
 pub use admit::{Admission, Gate, Limit};
 pub use connection::Downstream;
 pub use context::Context;
-pub use identify::{Caller, Identity, Recognised, UnknownKey, identify};
+pub use explain::Explained;
+pub use identify::{Caller, Identity, KeySource, Recognised, UnknownKey, Walk, identify};
 pub use parts::{ProxyParts, RateLimiter};
 pub use reject::Rejection;
 pub use request_id::RequestId;
@@ -95,22 +100,44 @@ impl Proxy {
         &self.inner.access_log
     }
 
+    fn tally(&self) -> &Arc<Tally> {
+        &self.inner.tally
+    }
+
     fn clock(&self) -> &dyn Clock {
         self.inner.clock.as_ref()
     }
 
-    /// Decides on a request. The bucket is asked at the present moment, not at the one when the request began: a header that
-    /// comes slowly must not buy tokens of the past.
+    /// Decides on a request. The bucket is asked at the present moment, not at the one when the request began: a header
+    /// that comes slowly must not buy tokens of the past.
     fn admit(&self, head: &RequestHeader, ctx: &mut Context) -> Result<(), Rejection> {
+        self.gate(&self.inner.directory.load()).admit(head, ctx.peer, self.nanos(), &mut ctx.admission)
+    }
+
+    /// Who would send a request with these headers over a connection from `peer`, how that is found out, and what the
+    /// request would get at the present moment. Goes the way of a real request, but takes no token and counts nothing.
+    pub fn explain(&self, peer: IpAddr, headers: &HeaderMap) -> Explained {
+        let mut explained = self.gate(&self.inner.directory.load()).explain(headers, peer, self.nanos());
+        if self.inner.limiter.as_ref().is_some_and(|limiter| limiter.headers) {
+            explained.write_headers().expect("all values are digits, quotes and letters");
+        }
+        explained
+    }
+
+    fn gate<'g>(&'g self, directory: &'g Directory) -> Gate<'g> {
         let parts = &self.inner;
-        let gate = Gate {
+        Gate {
             identity: &parts.identity,
-            directory: &parts.directory.load(),
+            directory,
             limiter: parts.limiter.as_ref().map(|limiter| (limiter.limiter.as_ref(), limiter.default)),
             routes: &parts.routes,
             limits: &parts.limits,
-        };
-        gate.admit(head, ctx.peer, parts.timeline.nanos(self.clock().now()), &mut ctx.admission)
+        }
+    }
+
+    /// The limiter's time.
+    fn nanos(&self) -> Nanos {
+        self.inner.timeline.nanos(self.clock().now())
     }
 
     /// How the caller's bucket stands, when the answer is to say it.
@@ -158,6 +185,7 @@ impl ProxyHttp for Proxy {
     async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
         ctx.peer = peer_ip(session);
         let outcome = self.admit(session.req_header(), ctx);
+        counts::decided(self.tally(), ctx);
         if ctx.behind_proxy()
             && let Some(given) = session.get_header(X_REQUEST_ID).and_then(|id| RequestId::given(id.as_bytes()))
         {
@@ -165,15 +193,23 @@ impl ProxyHttp for Proxy {
         }
         match outcome {
             Ok(()) => Ok(false),
-            Err(rejection) => self.reject(session, rejection, ctx).await.map(|()| true),
+            Err(rejection) => {
+                if let Some(refused) = refused::of(session.req_header(), ctx, rejection) {
+                    self.inner.decisions.record(refused);
+                }
+                self.reject(session, rejection, ctx).await.map(|()| true)
+            }
         }
     }
 
     async fn upstream_peer(&self, _session: &mut Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
         let pool = Arc::clone(ctx.pool().ok_or_else(|| Error::new_str("a request that was not let in has no pool"))?);
         let (fresh, timeouts) = (ctx.resent.is_some(), pool.settings().timeouts);
-        match ctx.lease() {
-            Some(lease) => Ok(Box::new(peer::to(lease.backend().address(), &timeouts, fresh))),
+        match ctx.lease().map(|lease| lease.backend().address()) {
+            Some(address) => {
+                counts::attempted(ctx);
+                Ok(Box::new(peer::to(address, &timeouts, fresh)))
+            }
             None => {
                 ctx.rejection = Some(Rejection::NoHealthyBackend(pool.retry_after()));
                 Error::e_explain(ErrorType::HTTPStatus(503), "no healthy backend is left")
@@ -303,6 +339,7 @@ impl ProxyHttp for Proxy {
             ctx.error = Some(STALLED.to_owned());
         } else if *error.esource() == ErrorSource::Upstream {
             report(ctx, &reason(&error), again);
+            counts::failed(ctx, &error);
         }
         if again {
             ctx.resent = ctx.give_up_backend();
@@ -330,6 +367,8 @@ impl ProxyHttp for Proxy {
         let failed = error.is_some() || ctx.rejection.is_some();
         let because = ctx.error.as_deref().or(ctx.rejection.map(Rejection::reason)).or(error.map(client_reason));
         let because = because.filter(|_| failed);
+        let duration = self.clock().now().saturating_duration_since(ctx.started);
+        counts::ended(self.tally(), ctx, status, duration);
         self.access_log().record(&AccessRecord {
             ts: ctx.started_wall,
             request_id: ctx.request_id.as_str(),
@@ -340,7 +379,7 @@ impl ProxyHttp for Proxy {
             host: admit::host(head).as_bytes(),
             path: head.uri.path().as_bytes(),
             status,
-            duration: self.clock().now().saturating_duration_since(ctx.started),
+            duration,
             bytes_in: session.body_bytes_read() as u64,
             bytes_out: session.body_bytes_sent() as u64,
             upstream: ctx.pool().map(|pool| pool.name()),

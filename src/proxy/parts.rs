@@ -9,7 +9,7 @@ use crate::client::{Directory, Quota};
 use crate::clock::{Clock, Timeline};
 use crate::limit::Limiter;
 use crate::route::RouteTable;
-use crate::telemetry::AccessLog;
+use crate::telemetry::{AccessLog, Decisions, Tally};
 use crate::upstream::Pool;
 
 /// What a proxy is made of.
@@ -26,6 +26,10 @@ pub struct ProxyParts {
     pub limits: Limits,
     /// Where each request gets its line.
     pub access_log: AccessLog,
+    /// Where the latest refusals are kept.
+    pub decisions: Arc<Decisions>,
+    /// Where requests and connections are counted that no pool counts.
+    pub tally: Arc<Tally>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// The limiter's time; the same one wherever the limiter is asked.

@@ -15,6 +15,7 @@
 //! waits to be told of a signal, and then it is told to stop fast, because there is nothing left to wait for.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -69,9 +70,33 @@ pub enum Stop {
     Handle(StopHandle),
 }
 
+/// Where a server is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// Nobody gets in yet.
+    Starting,
+    /// Listeners accept.
+    Ready,
+    /// Nobody gets in any more; requests in flight finish.
+    Draining,
+}
+
+impl State {
+    /// As it is written.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            State::Starting => "starting",
+            State::Ready => "ready",
+            State::Draining => "draining",
+        }
+    }
+}
+
 /// What the services of one server share of its life.
 #[derive(Clone, Debug)]
 pub(super) struct Lifecycle {
+    /// True once listeners accept.
+    listening: Arc<AtomicBool>,
     /// True from draining on.
     stopping: Arc<watch::Sender<bool>>,
     failure: Arc<Failure>,
@@ -85,7 +110,21 @@ struct Failure {
 
 impl Lifecycle {
     pub(super) fn new() -> Self {
-        Lifecycle { stopping: Arc::new(watch::Sender::new(false)), failure: Arc::default() }
+        Lifecycle { listening: Arc::default(), stopping: Arc::new(watch::Sender::new(false)), failure: Arc::default() }
+    }
+
+    /// Where the server is.
+    pub(super) fn state(&self) -> State {
+        match (*self.stopping.borrow(), self.listening.load(Ordering::SeqCst)) {
+            (true, _) => State::Draining,
+            (false, true) => State::Ready,
+            (false, false) => State::Starting,
+        }
+    }
+
+    /// Listeners accept from now on.
+    pub(super) fn listening(&self) {
+        self.listening.store(true, Ordering::SeqCst);
     }
 
     /// Turns true when the server starts to drain.

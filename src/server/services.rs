@@ -1,12 +1,10 @@
 //! The services that Pingora runs for us, each on a runtime of its own.
 
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use log::warn;
 use parking_lot::Mutex;
 use pingora_core::apps::ServerApp;
 use pingora_core::server::{ListenFds, ShutdownWatch};
@@ -17,11 +15,8 @@ use tokio::task::JoinSet;
 use tokio::time::interval;
 
 use super::lifecycle::Lifecycle;
-use super::overflow::OverflowWarning;
 use super::socket::Bound;
-use super::ticker;
-use crate::clock::{Clock, Timeline};
-use crate::limit::Striped;
+use crate::clock::Clock;
 use crate::telemetry::{AccessLogGuard, AccessLogWriter, EventLog};
 use crate::upstream::{Pool, health};
 
@@ -103,33 +98,6 @@ impl BackgroundService for Telemetry {
     }
 }
 
-/// Tends the buckets: drops the full ones, and tells when there are too many. It credits none, since a bucket is exact
-/// without being credited.
-pub(super) struct Buckets {
-    pub(super) limiter: Arc<Striped>,
-    pub(super) every: Duration,
-    pub(super) max_buckets: NonZeroUsize,
-    pub(super) clock: Arc<dyn Clock>,
-    pub(super) timeline: Timeline,
-}
-
-#[async_trait]
-impl BackgroundService for Buckets {
-    async fn start(&self, shutdown: ShutdownWatch) {
-        let mut overflow = OverflowWarning::default();
-        ticker::run("buckets", self.every, shutdown, || {
-            for stripe in 0..self.limiter.stripes() {
-                self.limiter.sweep(stripe, self.timeline.nanos(self.clock.now()), |_| {});
-            }
-            if let Some(callers) = overflow.observe(self.limiter.overflowed(), self.clock.now()) {
-                let max = self.max_buckets;
-                warn!("rate limit: all {max} buckets were in use; requests that shared the overflow bucket: {callers}");
-            }
-        })
-        .await;
-    }
-}
-
 /// Listens on sockets that are bound already. The server fails when it cannot, or when it ends before it should.
 pub(super) struct Listening<A> {
     service: ListeningService<A>,
@@ -137,6 +105,7 @@ pub(super) struct Listening<A> {
     addresses: Vec<SocketAddr>,
     lifecycle: Lifecycle,
     announce: Option<Box<dyn FnOnce() + Send + Sync>>,
+    until_drained: bool,
 }
 
 impl<A> Listening<A> {
@@ -147,12 +116,17 @@ impl<A> Listening<A> {
         for address in &addresses {
             service.add_tcp(&address.to_string());
         }
-        Listening { service, sockets, addresses, lifecycle, announce: None }
+        Listening { service, sockets, addresses, lifecycle, announce: None, until_drained: false }
     }
 
     /// Calls `announce` once clients get in.
     pub(super) fn announced(self, announce: impl FnOnce() + Send + Sync + 'static) -> Self {
         Listening { announce: Some(Box::new(announce)), ..self }
+    }
+
+    /// Goes on while the server drains, and ends with it.
+    pub(super) fn until_drained(self) -> Self {
+        Listening { until_drained: true, ..self }
     }
 }
 
@@ -161,11 +135,12 @@ impl<A: ServerApp + Send + Sync + 'static> ServiceWithDependents for Listening<A
     async fn start_service(
         &mut self,
         fds: Option<ListenFds>,
-        _shutdown: ShutdownWatch,
+        shutdown: ShutdownWatch,
         listeners_per_fd: usize,
         ready: ServiceReadyNotifier,
     ) {
-        let stopping = self.lifecycle.stopping();
+        // Pingora's own watch turns only when everything is drained.
+        let stopping = if self.until_drained { shutdown } else { self.lifecycle.stopping() };
         let _end = EndsTheServer { lifecycle: &self.lifecycle, name: Service::name(&self.service).to_owned() };
         for socket in self.sockets.drain(..) {
             let address = socket.address();
@@ -182,7 +157,6 @@ impl<A: ServerApp + Send + Sync + 'static> ServiceWithDependents for Listening<A
         if let Some(announce) = self.announce.take() {
             announce();
         }
-        // Its own watch, not Pingora's, which turns only when everything is drained.
         Service::start_service(&mut self.service, fds, stopping, listeners_per_fd).await;
     }
 

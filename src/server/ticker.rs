@@ -4,15 +4,21 @@
 //! not made up for, and the following ones come when they would have come. A tick that panics is logged, and the next
 //! one comes all the same.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use log::error;
 use pingora_core::server::ShutdownWatch;
 use tokio::time::{MissedTickBehavior, interval};
 
-/// Calls `tick` at once and then every `every`, until the server stops. `name` is for the log.
-pub(super) async fn run(name: &str, every: Duration, mut shutdown: ShutdownWatch, mut tick: impl FnMut()) {
+/// Calls `tick` at once and then every `every`, one after the other, until the server stops. `name` is for the log.
+pub(super) async fn run<F: Future<Output = ()> + Send>(
+    name: &str,
+    every: Duration,
+    mut shutdown: ShutdownWatch,
+    mut tick: impl FnMut() -> F + Send,
+) {
     let mut ticks = interval(every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {
@@ -22,7 +28,7 @@ pub(super) async fn run(name: &str, every: Duration, mut shutdown: ShutdownWatch
             _ = ticks.tick() => {}
         }
         // What the tick leaves half done is its own to repair; each of ours takes whole steps under a lock.
-        if catch_unwind(AssertUnwindSafe(&mut tick)).is_err() {
+        if AssertUnwindSafe(async { tick().await }).catch_unwind().await.is_err() {
             error!("{name}: a tick failed; the next one comes as usual");
         }
     }
@@ -42,12 +48,16 @@ mod tests {
 
     /// A running ticker whose ticks are counted, and the switch that stops it.
     fn start(
-        tick: impl Fn(usize) + Send + 'static,
+        tick: impl Fn(usize) + Send + Sync + 'static,
     ) -> (Arc<AtomicUsize>, watch::Sender<bool>, tokio::task::JoinHandle<()>) {
         let (count, (stop, stopping)) = (Arc::new(AtomicUsize::new(0)), watch::channel(false));
         let counted = Arc::clone(&count);
         let task = tokio::spawn(async move {
-            run("test", SECOND, stopping, move || tick(counted.fetch_add(1, Ordering::SeqCst))).await;
+            let tick = || {
+                tick(counted.fetch_add(1, Ordering::SeqCst));
+                std::future::ready(())
+            };
+            run("test", SECOND, stopping, tick).await;
         });
         (count, stop, task)
     }

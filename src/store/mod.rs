@@ -136,3 +136,34 @@ pub(crate) fn micros(time: SystemTime) -> i64 {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Nanos = 1_000_000_000;
+
+    /// When something happened that was `age` old at the save, in the time of a process that starts `rest` after it by the wall.
+    fn carried(age: Nanos, wall: impl Fn(Nanos) -> Nanos) -> i64 {
+        let saved = Moment { timeline: 1_000 * SECOND, wall: 2_000 * SECOND };
+        let now = Moment { timeline: 5_000 * SECOND, wall: wall(saved.wall) };
+        now.timeline as i64 - saved.carry(saved.timeline - age, now) as i64
+    }
+
+    #[test]
+    fn time_at_rest_is_what_the_wall_clock_says() {
+        let seconds = |seconds: i64| seconds * SECOND as i64;
+        assert_eq!(carried(0, |wall| wall + 30 * SECOND), seconds(30));
+        assert_eq!(carried(7 * SECOND, |wall| wall + 30 * SECOND), seconds(37));
+        assert_eq!(
+            carried(7 * SECOND, |wall| wall - 30 * SECOND),
+            seconds(7),
+            "a clock that stepped back credits nothing"
+        );
+        assert_eq!(
+            carried(0, |_| u64::MAX),
+            seconds(5_000),
+            "far ahead: as long ago as can be, and a bucket is full at most"
+        );
+    }
+}

@@ -19,7 +19,7 @@ pub struct Profile {
     pub addresses: Vec<IpNet>,
     /// Its API key, when it has one that is not its name.
     pub api_key: Option<KeyDigest>,
-    /// Whatever the operator wants to remember; at most 1,024 bytes.
+    /// Whatever the operator wants to remember; at most 1,024 characters.
     pub note: String,
 }
 

@@ -1,10 +1,12 @@
 //! The latest refusals, to be looked up by request id when a caller asks why.
 //!
-//! A refusal must stay cheap while somebody floods: the record is made before the lock is taken, and the one that it pushes out is
-//! dropped after it is let go.
+//! A refusal must stay cheap while somebody floods: the record is made before the lock is taken, and the one that it
+//! pushes out is dropped after it is let go. A reader shares the records, so that it too holds the lock for no longer
+//! than a walk over them.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use parking_lot::Mutex;
@@ -46,13 +48,13 @@ pub struct Refused {
 /// The latest [`KEPT`] refusals.
 #[derive(Debug, Default)]
 pub struct Decisions {
-    ring: Mutex<VecDeque<Box<Refused>>>,
+    ring: Mutex<VecDeque<Arc<Refused>>>,
 }
 
 impl Decisions {
     /// Keeps one, in place of the oldest when there is no room.
     pub fn record(&self, refused: Refused) {
-        let refused = Box::new(refused);
+        let refused = Arc::new(refused);
         let mut ring = self.ring.lock();
         let oldest = if ring.len() >= KEPT { ring.pop_front() } else { None };
         ring.push_back(refused);
@@ -61,10 +63,10 @@ impl Decisions {
     }
 
     /// The latest, newest first: of one client or of all callers, at most `limit`.
-    pub fn latest(&self, client: Option<&ClientId>, limit: usize) -> Vec<Refused> {
+    pub fn latest(&self, client: Option<&ClientId>, limit: usize) -> Vec<Arc<Refused>> {
         let ring = self.ring.lock();
-        let wanted = |refused: &&Refused| client.is_none_or(|id| refused.client_id.as_ref() == Some(id));
-        ring.iter().rev().map(Box::as_ref).filter(wanted).take(limit).cloned().collect()
+        let wanted = |refused: &&Arc<Refused>| client.is_none_or(|id| refused.client_id.as_ref() == Some(id));
+        ring.iter().rev().filter(wanted).take(limit).cloned().collect()
     }
 }
 

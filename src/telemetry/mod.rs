@@ -1,4 +1,4 @@
-//! The access log and the event log.
+//! The access log, the event log, the metrics, the latest refusals.
 //!
 //! The access log has a line for each request and must never hold one up: lines go through a bounded queue to a thread
 //! of their own, and what that thread cannot write in time is dropped and counted. The event log is for people: what
@@ -8,6 +8,7 @@ mod access_log;
 pub mod decisions;
 mod drops;
 pub mod events;
+pub mod metrics;
 mod output;
 mod record;
 mod repeats;
@@ -19,6 +20,8 @@ mod writer;
 pub use access_log::AccessLog;
 pub use decisions::{Decisions, Refused};
 pub use events::EventLog;
+pub use metrics::{Metrics, MetricsParts, Tally, Verdict};
 pub use record::AccessRecord;
 pub use settings::{AccessLogFormat, AccessLogSettings, AccessLogTarget};
+pub(crate) use timestamp::rfc3339;
 pub use writer::{AccessLogGuard, AccessLogWriter};

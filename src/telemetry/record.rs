@@ -27,7 +27,8 @@ pub struct AccessRecord<'a> {
     pub ts: SystemTime,
     /// The request's id, as in `X-Request-Id`.
     pub request_id: &'a str,
-    /// The client's name, when the caller is one.
+    /// The client's name, when the caller is one. It is written also when the client has no other credential and the
+    /// name is its API key: names are public, and a client that needs a secret is given an `api_key`.
     pub client_id: Option<&'a str>,
     /// The caller's address; an IPv4-mapped one is written as IPv4.
     pub client_ip: IpAddr,

@@ -12,7 +12,7 @@ const LAST_SECOND: u64 = 253_402_300_799;
 const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
 /// `2026-11-21T19:41:28.123Z`, as RFC 3339 has it.
-pub(super) fn rfc3339(time: SystemTime) -> humantime::Rfc3339Timestamp {
+pub(crate) fn rfc3339(time: SystemTime) -> humantime::Rfc3339Timestamp {
     let since_epoch = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     humantime::format_rfc3339_millis(UNIX_EPOCH + since_epoch.min(Duration::from_secs(LAST_SECOND)))
 }

@@ -3,13 +3,14 @@
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use crossbeam_utils::CachePadded;
 use parking_lot::Mutex;
 
 use super::health::{Record, Status, Thresholds, Transition};
+use super::{BackendOverview, LastCheck, State};
 
 /// Tells the backends of one pool apart, also when one goes and another comes at the same address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -21,15 +22,29 @@ pub struct BackendId(pub(super) u32);
 pub struct Backend {
     id: BackendId,
     address: SocketAddr,
-    weight: NonZeroU32,
+    /// Never 0.
+    weight: AtomicU32,
     /// Apart from the rest: written by every request, while the others are only read.
-    in_flight: CachePadded<AtomicUsize>,
-    /// What the selectors read; follows `record`.
+    load: CachePadded<Load>,
+    /// What the selectors read; follows `record` and `draining`.
     ready: AtomicBool,
     /// Whether `record` counts connect failures; follows it.
     failing: AtomicBool,
     retired: AtomicBool,
+    /// Whether an operator wants no new requests there. Written under the lock of `record`.
+    draining: AtomicBool,
     record: Mutex<Record>,
+    failures: AtomicU64,
+    went_up: AtomicU64,
+    went_down: AtomicU64,
+    last_check: Mutex<Option<LastCheck>>,
+}
+
+/// What every request writes, side by side: one cache line to fetch.
+#[derive(Debug, Default)]
+struct Load {
+    in_flight: AtomicUsize,
+    requests: AtomicU64,
 }
 
 impl Backend {
@@ -38,12 +53,17 @@ impl Backend {
         Backend {
             id,
             address,
-            weight,
-            in_flight: CachePadded::new(AtomicUsize::new(0)),
+            weight: AtomicU32::new(weight.get()),
+            load: CachePadded::default(),
             ready: AtomicBool::new(false),
             failing: AtomicBool::new(false),
             retired: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
             record: Mutex::new(Record::default()),
+            failures: AtomicU64::new(0),
+            went_up: AtomicU64::new(0),
+            went_down: AtomicU64::new(0),
+            last_check: Mutex::new(None),
         }
     }
 
@@ -57,19 +77,86 @@ impl Backend {
         self.address
     }
 
-    /// Its share relative to the others.
+    /// Its share relative to the others, at least 1.
     pub fn weight(&self) -> u32 {
-        self.weight.get()
+        self.weight.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_weight(&self, weight: NonZeroU32) {
+        self.weight.store(weight.get(), Ordering::Relaxed);
     }
 
     /// How many requests it holds now.
     pub fn in_flight(&self) -> usize {
-        self.in_flight.load(Ordering::Relaxed)
+        self.load.in_flight.load(Ordering::Relaxed)
     }
 
-    /// Whether requests may go there: known to be up.
+    /// How many requests it was given.
+    pub fn requests(&self) -> u64 {
+        self.load.requests.load(Ordering::Relaxed)
+    }
+
+    /// How many requests it failed: no connection, or one that broke or was too slow.
+    pub fn failures(&self) -> u64 {
+        self.failures.load(Ordering::Relaxed)
+    }
+
+    /// Takes note that it failed a request. For one that could not connect, [`Pool::connect_failed`] does.
+    ///
+    /// [`Pool::connect_failed`]: super::Pool::connect_failed
+    pub fn failed(&self) {
+        self.failures.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether requests may go there: known to be up, and not draining.
     pub fn is_ready(&self) -> bool {
         self.ready.load(Ordering::Relaxed)
+    }
+
+    /// Whether an operator wants no new requests there.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// How it stands.
+    pub fn state(&self) -> State {
+        State::of(self.status(), self.is_draining())
+    }
+
+    /// How often it went up, and how often down.
+    pub fn transitions(&self) -> (u64, u64) {
+        (self.went_up.load(Ordering::Relaxed), self.went_down.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn count_transition(&self, to: Status) {
+        let count = match to {
+            Status::Up => &self.went_up,
+            Status::Down => &self.went_down,
+            Status::Unknown => return,
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn set_last_check(&self, check: LastCheck) {
+        *self.last_check.lock() = Some(check);
+    }
+
+    /// What operators see of it. `configured` is what the configuration calls it.
+    pub(super) fn overview(&self, configured: String) -> BackendOverview {
+        let (health, (went_up, went_down)) = (self.status(), self.transitions());
+        BackendOverview {
+            configured,
+            address: self.address,
+            weight: self.weight(),
+            state: State::of(health, self.is_draining()),
+            health,
+            in_flight: self.in_flight(),
+            requests: self.requests(),
+            failures: self.failures(),
+            went_up,
+            went_down,
+            last_check: self.last_check.lock().clone(),
+        }
     }
 
     /// What is known of its health.
@@ -111,10 +198,18 @@ impl Backend {
         self.change(|record| record.end_rest(now))
     }
 
+    /// Says whether new requests may go there as far as operators are concerned; whether that is a change.
+    pub(super) fn set_draining(&self, draining: bool) -> bool {
+        let record = self.record.lock();
+        let was = self.draining.swap(draining, Ordering::Relaxed);
+        self.ready.store(record.status() == Status::Up && !draining, Ordering::Relaxed);
+        was != draining
+    }
+
     fn change(&self, change: impl FnOnce(&mut Record) -> Option<Transition>) -> Option<Transition> {
         let mut record = self.record.lock();
         let transition = change(&mut record);
-        self.ready.store(record.status() == Status::Up, Ordering::Relaxed);
+        self.ready.store(record.status() == Status::Up && !self.is_draining(), Ordering::Relaxed);
         self.failing.store(record.is_failing(), Ordering::Relaxed);
         transition
     }
@@ -129,7 +224,8 @@ pub struct Lease {
 
 impl Lease {
     pub(super) fn new(backend: &Arc<Backend>) -> Self {
-        backend.in_flight.fetch_add(1, Ordering::Relaxed);
+        backend.load.in_flight.fetch_add(1, Ordering::Relaxed);
+        backend.load.requests.fetch_add(1, Ordering::Relaxed);
         Lease { backend: Arc::clone(backend) }
     }
 
@@ -141,6 +237,6 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.backend.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.backend.load.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -1,13 +1,19 @@
-//! Pools of backends, their health, and the selectors that choose among them.
+//! Pools of backends, their health, the selectors that choose among them, and what is counted of them.
 
 mod backend;
 pub mod health;
+mod overview;
 mod pool;
 mod reason;
 pub mod selector;
 mod settings;
+mod sharded;
+mod traffic;
 
 pub use backend::{Backend, BackendId, Lease};
+pub use overview::{AdminState, BackendOverview, LastCheck, MAX_WEIGHT, PoolOverview, SetBackendError, State};
 pub use pool::Pool;
 pub use reason::{is_backends_fault, reason};
 pub use settings::{BackendAddress, BackendSettings, Balance, Check, HealthSettings, PoolSettings, Timeouts};
+pub use sharded::Sharded;
+pub use traffic::{DURATIONS, Traffic, TrafficTotals};

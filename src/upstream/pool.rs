@@ -1,20 +1,21 @@
 //! One pool: its backends, the selector over them, and what becomes known of them.
 
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use log::{info, warn};
 use parking_lot::Mutex;
-use pingora_load_balancing::selection::BackendSelection;
-use pingora_load_balancing::{Backend as Target, Extensions};
 
 use super::health::{CONNECT_FAILURES, Outcome, REST, Status, Thresholds, Transition};
-use super::selector::{Registry, Selector, SelectorConfig};
-use super::{Backend, BackendAddress, BackendId, Check, Lease, PoolSettings};
+use super::selector::{Registry, Selector};
+use super::{Backend, BackendId, Check, Lease, PoolSettings, Traffic};
+use members::Members;
+
+mod control;
+mod members;
 
 /// The log target of changes of state, which the event log writes one by one, also when they repeat.
 const TARGET: &str = "tollgate::health";
@@ -25,33 +26,21 @@ pub struct Pool {
     settings: PoolSettings,
     registry: Arc<Registry>,
     selector: ArcSwap<Selector>,
-    /// For each configured backend the addresses that are known for it.
-    known: Mutex<Vec<Known>>,
-}
-
-#[derive(Clone, Debug, Default)]
-struct Known {
-    addresses: Vec<SocketAddr>,
-    /// Those that it resolves to now and that are being checked before they take part.
-    coming: Vec<SocketAddr>,
-    /// Whether the last try to resolve the name failed, so that a failure is said once.
-    failing: bool,
+    /// Who belongs to it. The selector is built from it, under its lock.
+    members: Mutex<Members>,
+    traffic: Traffic,
+    /// Further attempts; seldom written.
+    retries: AtomicU64,
 }
 
 impl Pool {
     /// A pool in which host names have no addresses yet and no backend has been checked.
     pub fn new(settings: PoolSettings) -> Self {
-        let known: Vec<_> = settings
-            .backends
-            .iter()
-            .map(|backend| match backend.address {
-                BackendAddress::Socket(address) => Known { addresses: vec![address], ..Known::default() },
-                BackendAddress::Name { .. } => Known::default(),
-            })
-            .collect();
         let registry = Arc::new(Registry::default());
-        let selector = build(&settings, &registry, &known);
-        Pool { settings, registry, selector: ArcSwap::from_pointee(selector), known: Mutex::new(known) }
+        let members = Members::new(&settings);
+        let selector = ArcSwap::from_pointee(members.selector(&settings, &registry));
+        let members = Mutex::new(members);
+        Pool { settings, registry, selector, members, traffic: Traffic::default(), retries: AtomicU64::new(0) }
     }
 
     /// Its name.
@@ -69,9 +58,25 @@ impl Pool {
         self.selector.load().backends().to_vec()
     }
 
-    /// Chooses a ready backend that is not in `tried` for a request, and counts the request there while the lease lives.
+    /// Chooses a ready backend that is not in `tried` for a request, and counts the request there while the lease
+    /// lives.
     pub fn lease(&self, tried: &[BackendId]) -> Option<Lease> {
         self.selector.load().pick(tried, Lease::new)
+    }
+
+    /// The requests that this pool was to serve and that ended. Whoever ends one records it here.
+    pub fn traffic(&self) -> &Traffic {
+        &self.traffic
+    }
+
+    /// Takes note that a request goes on to another backend, or to the same one over another connection.
+    pub fn retried(&self) {
+        self.retries.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often requests went on to another backend, or to the same one over another connection.
+    pub fn retries(&self) -> u64 {
+        self.retries.load(Ordering::Relaxed)
     }
 
     /// Whole seconds until another try is worth it when no backend is left: by then each has been checked again, or has
@@ -82,8 +87,9 @@ impl Pool {
         u64::try_from(wait.as_millis().div_ceil(1000)).unwrap_or(u64::MAX).max(1)
     }
 
-    /// Takes note that a request could not connect to `backend` at `now`.
+    /// Takes note that a request could not connect to `backend` at `now`, which is a failure of the backend.
     pub fn connect_failed(&self, backend: &Backend, now: Instant, reason: &str) {
+        backend.failed();
         if let Some(transition) = backend.connect_failed(now) {
             self.announce(backend, transition, &format!("{reason}, for {CONNECT_FAILURES} requests in a row"));
         }
@@ -123,21 +129,21 @@ impl Pool {
     /// Makes the backends that are new among `addresses`, to which the name of the configured backend number `index`
     /// resolves now. They take part from [`resolved`](Pool::resolved) on; until then they can be checked.
     pub(super) fn expect(&self, index: usize, addresses: &[SocketAddr]) -> Vec<Arc<Backend>> {
-        let mut known = self.known.lock();
+        let mut members = self.members.lock();
         // Nor are those new that another entry has: they are in service already, with that one's weight.
-        let is_new = |address: &&SocketAddr| known.iter().all(|known| !known.addresses.contains(address));
+        let is_new = |address: &&SocketAddr| members.entries.iter().all(|entry| !entry.addresses.contains(address));
         let coming: Vec<_> = addresses.iter().filter(is_new).copied().collect();
-        known[index].coming.clone_from(&coming);
+        members.entries[index].coming.clone_from(&coming);
         let weight = self.settings.backends[index].weight;
-        coming.iter().map(|address| self.registry.backend(*address, weight)).collect()
+        coming.iter().map(|address| members.enlist(&self.registry, *address, weight)).collect()
     }
 
     /// Takes note of what the name of the configured backend number `index` resolves to. A name that stops resolving
     /// keeps its last addresses.
     pub(super) fn resolved(&self, index: usize, outcome: Result<Vec<SocketAddr>, String>) {
         let name = &self.settings.backends[index].address;
-        let mut known = self.known.lock();
-        let entry = &mut known[index];
+        let mut members = self.members.lock();
+        let entry = &mut members.entries[index];
         entry.coming.clear();
         let was_failing = std::mem::replace(&mut entry.failing, outcome.is_err());
         match outcome {
@@ -156,7 +162,7 @@ impl Pool {
                     let list: Vec<_> = addresses.iter().map(SocketAddr::to_string).collect();
                     info!("upstream {}: backend {name} resolves to {}", self.name(), list.join(", "));
                     entry.addresses = addresses;
-                    self.selector.store(Arc::new(build(&self.settings, &self.registry, &known)));
+                    self.selector.store(Arc::new(members.selector(&self.settings, &self.registry)));
                 } else if was_failing {
                     info!("upstream {}: backend {name} resolves again", self.name());
                 }
@@ -167,57 +173,36 @@ impl Pool {
     /// Whether the last try to resolve a name failed.
     #[cfg(test)]
     pub(super) fn is_failing(&self) -> bool {
-        self.known.lock().iter().any(|known| known.failing)
+        self.members.lock().entries.iter().any(|entry| entry.failing)
     }
 
     /// Whether a name has never resolved.
     pub(super) fn awaits_address(&self) -> bool {
-        self.known.lock().iter().any(|known| known.addresses.is_empty())
+        self.members.lock().entries.iter().any(|entry| entry.addresses.is_empty())
     }
 
+    /// Counts a change of health and tells it.
     fn announce(&self, backend: &Backend, Transition { from, to }: Transition, reason: &str) {
-        let selector = self.selector.load();
-        let all = selector.backends();
-        let left = all.iter().filter(|backend| backend.is_ready()).count();
+        backend.count_transition(to);
         let line = format!(
-            "upstream {}: backend {} {from} -> {to}: {reason}; {left} of {} left",
+            "upstream {}: backend {} {from} -> {to}: {reason}; {}",
             self.name(),
             backend.address(),
-            all.len(),
+            self.left()
         );
         match to {
             Status::Down => warn!(target: TARGET, "{line}"),
             Status::Up | Status::Unknown => info!(target: TARGET, "{line}"),
         }
     }
-}
 
-/// The selector over all known addresses. Of an address that two names share, the first one's weight counts.
-fn build(settings: &PoolSettings, registry: &Arc<Registry>, known: &[Known]) -> Selector {
-    let mut taken = BTreeSet::new();
-    let mut targets = BTreeSet::new();
-    for (backend, known) in settings.backends.iter().zip(known) {
-        for &address in known.addresses.iter().filter(|address| taken.insert(**address)) {
-            // Registered here, so that the selector keeps them in the order of the file.
-            registry.backend(address, backend.weight);
-            targets.insert(Target {
-                addr: address.into(),
-                weight: backend.weight.get() as usize,
-                ext: Extensions::new(),
-            });
-        }
+    /// How many backends are left for requests, in words.
+    fn left(&self) -> String {
+        let selector = self.selector.load();
+        let all = selector.backends();
+        let left = all.iter().filter(|backend| backend.is_ready()).count();
+        format!("{left} of {} left", all.len())
     }
-    let coming = |address: &SocketAddr| known.iter().any(|known| known.coming.contains(address));
-    registry.retain(|address| taken.contains(address) || coming(address));
-    let config = SelectorConfig { balance: settings.balance, registry: Arc::clone(registry) };
-    let selector = Selector::build_with_config(&targets, &config);
-    if settings.health.check == Check::None {
-        // Nothing will ever check them: they are up until requests fail to connect.
-        for backend in selector.backends().iter().filter(|backend| backend.status() == Status::Unknown) {
-            backend.checked(true, Thresholds { healthy: NonZeroU32::MIN, unhealthy: NonZeroU32::MIN });
-        }
-    }
-    selector
 }
 
 #[cfg(test)]

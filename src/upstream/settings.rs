@@ -91,6 +91,17 @@ pub enum Balance {
     LeastConnections,
 }
 
+impl Balance {
+    /// As the configuration and the admin API name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Balance::RoundRobin => "round_robin",
+            Balance::Random => "random",
+            Balance::LeastConnections => "least_connections",
+        }
+    }
+}
+
 /// How the health of a pool's backends is found out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HealthSettings {

@@ -140,9 +140,12 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("host: api.example.com", "host: 'a b'", "routes.0.host"),
     ("routes:", "  - {name: app, backends: [{address: 127.0.0.1:9009}]}\nroutes:", "upstreams.1.name"),
     // What later versions take is not accepted and ignored.
-    ("access_log:", "admin: {address: 127.0.0.1:9901}\naccess_log:", "admin"),
+    ("access_log:", "admin: {address: 0.0.0.0:9901}\naccess_log:", "admin.address"),
+    ("access_log:", "admin: {address: 127.0.0.1:8080}\naccess_log:", "admin.address"),
+    ("access_log:", "admin: {token_file: /no/such/file}\naccess_log:", "admin.token_file"),
+    ("access_log:", "database: data/\naccess_log:", "database"),
+    ("access_log:", "rate_limit: {persist_interval: 0s}\naccess_log:", "rate_limit.persist_interval"),
     ("access_log:", "clients: []\naccess_log:", "clients"),
-    ("access_log:", "database: data/tollgate.db\naccess_log:", "database"),
     ("address: 127.0.0.1:8080", "address: 127.0.0.1:8080, tls: {cert: a, key: b}", "listeners.0.tls"),
 ];
 

@@ -82,3 +82,16 @@ fn another_directory_counts_from_the_next_request_and_keeps_what_was_spent() {
     assert_eq!(allowed(&server, "X-Api-Key", "alice"), 2, "nobody knows the key any more");
     server.stop();
 }
+
+#[test]
+fn what_a_client_did_is_counted() {
+    let backend = Backend::scripted("a");
+    let clients = [known(1, "alice", 5, Mode::Limit, &[]), known(2, "banned", 9, Mode::Blocked, &["198.51.100.0/24"])];
+    let server = server(&backend, clients.clone());
+    assert_eq!(allowed(&server, "X-Api-Key", "alice"), 5);
+    assert_eq!(ask(&server, "X-Forwarded-For", "198.51.100.9").status, 403);
+    let usage = clients.map(|client| Arc::clone(&client.usage));
+    assert_eq!(usage.each_ref().map(|usage| (usage.allowed(), usage.limited())), [(5, 15), (0, 0)]);
+    assert!(usage.iter().all(|usage| usage.last_seen().is_some()));
+    server.stop();
+}

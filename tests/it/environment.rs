@@ -7,7 +7,16 @@ use crate::harness::process::run;
 use crate::harness::server::{Tollgate, command};
 use crate::harness::setup::Setup;
 
-const NAMES: [&str; 3] = ["TOLLGATE_LISTEN", "TOLLGATE_BACKENDS", "TOLLGATE_BALANCE"];
+/// The variables of `run`, and what is wrong for each.
+const WRONG: [(&str, &str); 5] = [
+    ("TOLLGATE_LISTEN", "bogus"),
+    ("TOLLGATE_BACKENDS", "bogus"),
+    ("TOLLGATE_BALANCE", "bogus"),
+    ("TOLLGATE_ADMIN", "bogus"),
+    ("TOLLGATE_DATABASE", "bogus/"),
+];
+
+const TOKEN: &str = "TOLLGATE_ADMIN_TOKEN";
 
 /// A good file, and the directory that holds it.
 fn good_file() -> (TempDir, String) {
@@ -21,9 +30,9 @@ fn good_file() -> (TempDir, String) {
 #[test]
 fn a_wrong_variable_of_run_does_not_stop_other_commands() {
     let (_directory, good) = good_file();
-    for name in NAMES {
+    for (name, wrong) in WRONG {
         for args in [&["schema"][..], &["check", "-c", &good], &["completions", "bash"], &["--version"]] {
-            let finished = run(command().args(args).env(name, "bogus"));
+            let finished = run(command().args(args).env(name, wrong));
             assert_eq!(finished.code, Some(0), "{name} {args:?}: {finished:?}");
         }
     }
@@ -32,9 +41,9 @@ fn a_wrong_variable_of_run_does_not_stop_other_commands() {
 #[test]
 fn a_wrong_variable_is_2_for_run_and_named() {
     let (_directory, good) = good_file();
-    for name in NAMES {
+    for (name, wrong) in WRONG {
         for args in [&["run", "-c", &good][..], &["run", "-t", "-c", &good], &["-t", "-c", &good]] {
-            let finished = run(command().args(args).env(name, "bogus"));
+            let finished = run(command().args(args).env(name, wrong));
             assert_eq!(finished.code, Some(2), "{name} {args:?}: {finished:?}");
             assert!(finished.all().contains(name) && finished.all().contains("bogus"), "{name} {args:?}: {finished:?}");
         }
@@ -44,8 +53,9 @@ fn a_wrong_variable_is_2_for_run_and_named() {
 #[test]
 fn an_empty_variable_is_as_good_as_none() {
     let a = Backend::echo("a");
-    let yaml = Setup::default().pool("default", &[a.address], "").yaml();
-    let empty = NAMES.map(|name| (name, ""));
+    let yaml = Setup::default().pool("default", &[a.address], "");
+    let yaml = yaml.line("admin: {address: $ADMIN}").line("database: $DIR/tollgate.db").yaml();
+    let empty = [WRONG.map(|(name, _)| (name, "")).as_slice(), &[(TOKEN, "")]].concat();
     let server = Tollgate::start(&yaml, &["run", "-c", "$FILE"], &empty, false);
     assert_eq!(server.client().get("/").unwrap().backend(), "a");
     // And where something is needed, nothing is not enough.
@@ -61,4 +71,25 @@ fn a_flag_wins_over_a_wrong_variable_only_by_being_right() {
     let args = ["run", "--listen", "$LISTEN", "--backend", &backend, "--balance", "random"];
     let server = Tollgate::from_args(&args, &[("TOLLGATE_BALANCE", "least_connections")]);
     assert_eq!(server.client().get("/").unwrap().backend(), "a");
+}
+
+#[test]
+fn the_token_counts_for_run_and_check_and_is_never_shown() {
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("open.yaml");
+    let yaml = Setup::default().pool("app", &["127.0.0.1:9".parse().unwrap()], "").line("admin: {address: 0.0.0.0:2}");
+    std::fs::write(&file, yaml.yaml().replace("$LISTEN", "127.0.0.1:1")).unwrap();
+    for args in [["check", "-c"].as_slice(), &["run", "-t", "-c"]] {
+        let with = |token: &str| run(command().args(args).arg(&file).env(TOKEN, token));
+        let without = with("");
+        assert_eq!(without.code, Some(2), "{without:?}");
+        assert!(without.all().contains("admin.address: must be a loopback address"), "{without:?}");
+        let good = with("0123456789abcdef");
+        assert_eq!(good.code, Some(0), "{good:?}");
+        let short = with("hunter2");
+        assert_eq!(short.code, Some(2), "{short:?}");
+        assert!(short.all().contains("TOLLGATE_ADMIN_TOKEN: a token must be 16 to 4096"), "{short:?}");
+        assert!(!short.all().contains("hunter2"), "{short:?}");
+    }
+    assert_eq!(run(command().arg("schema").env(TOKEN, "hunter2")).code, Some(0));
 }

@@ -7,6 +7,8 @@ mod access_log;
 #[cfg(test)]
 mod access_times;
 #[cfg(test)]
+mod admin_info;
+#[cfg(test)]
 mod bad_input;
 #[cfg(test)]
 mod balance;
@@ -17,9 +19,15 @@ mod check;
 #[cfg(test)]
 mod clients;
 #[cfg(test)]
+mod clients_command;
+#[cfg(test)]
 mod command_line;
 #[cfg(test)]
 mod counters;
+#[cfg(test)]
+mod crashes;
+#[cfg(test)]
+mod database_faults;
 #[cfg(test)]
 mod descriptors;
 #[cfg(test)]
@@ -41,11 +49,19 @@ mod health;
 #[cfg(test)]
 mod interim;
 #[cfg(test)]
+mod kept;
+#[cfg(test)]
 mod limits;
+#[cfg(test)]
+mod pools;
+#[cfg(test)]
+mod readme;
 #[cfg(test)]
 mod resilience;
 #[cfg(test)]
 mod routes;
+#[cfg(test)]
+mod shared_database;
 #[cfg(test)]
 mod smuggling;
 #[cfg(test)]

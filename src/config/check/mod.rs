@@ -3,6 +3,7 @@
 //! Every function here reports what it finds and goes on. Where a value is wrong its default stands in, so that the
 //! rest can be looked at; nothing is built when anything was reported.
 
+mod admin;
 mod routes;
 mod upstreams;
 
@@ -25,6 +26,9 @@ use crate::proxy::{Identity, Limits};
 use crate::route::Route;
 use crate::telemetry::AccessLogSettings;
 
+/// Where clients and buckets are kept when nobody says where.
+const DATABASE: &str = "data/tollgate.db";
+
 /// Checks `file`, puts `overrides` in its place, and builds the configuration; none when anything was reported.
 pub(super) fn check(file: Option<raw::File>, overrides: &Overrides, report: &mut Report) -> Option<Config> {
     let top = KeyPath::default();
@@ -39,6 +43,8 @@ pub(super) fn check(file: Option<raw::File>, overrides: &Overrides, report: &mut
 
     let pingora = pingora(report, &top.key("pingora"), file.pingora);
     let mut listeners = listeners(report, &top.key("listeners"), file.listeners, needs_listeners);
+    let mut admin = admin::of_file(report, &top.key("admin"), file.admin, overrides.admin_token.as_ref());
+    let mut database = report.take(&top.key("database"), file.database).unwrap_or_else(|| Some(DATABASE.into()));
     let mut upstreams = upstreams::of_file(report, &top.key("upstreams"), file.upstreams, needs_upstreams);
     let mut routes = routes::of_file(report, &top.key("routes"), file.routes, upstreams.names.as_deref());
     let identity = identity(report, &top.key("identity"), file.identity);
@@ -49,6 +55,12 @@ pub(super) fn check(file: Option<raw::File>, overrides: &Overrides, report: &mut
     if !overrides.listen.is_empty() {
         listeners = listen_flags(report, &overrides.listen);
     }
+    if let Some(address) = overrides.admin {
+        admin.move_to(report, address);
+    }
+    if let Some(path) = &overrides.database {
+        database = Some(path.clone());
+    }
     if !overrides.backends.is_empty() {
         let pool = upstreams::of_flags(report, &overrides.backends);
         routes = vec![Route::catch_all(&pool.name)];
@@ -58,7 +70,21 @@ pub(super) fn check(file: Option<raw::File>, overrides: &Overrides, report: &mut
         upstreams.pools.iter_mut().for_each(|pool| pool.balance = balance);
     }
     let upstreams = upstreams.pools;
-    let config = Config { pingora, listeners, identity, rate_limit, upstreams, routes, limits, access_log };
+    let (admin, warnings) = admin.finish(report, &listeners);
+    let listeners = listeners.into_iter().map(|(_, address)| address).collect();
+    let config = Config {
+        pingora,
+        listeners,
+        admin,
+        database,
+        identity,
+        rate_limit,
+        upstreams,
+        routes,
+        limits,
+        access_log,
+        warnings,
+    };
     report.problems.is_empty().then_some(config)
 }
 
@@ -121,6 +147,9 @@ fn rate_limit(report: &mut Report, at: &KeyPath, key: Key<Section<raw::RateLimit
         refill_interval: report
             .take(&at.key("refill_interval"), raw.refill_interval)
             .unwrap_or(default.refill_interval),
+        persist_interval: report
+            .take(&at.key("persist_interval"), raw.persist_interval)
+            .unwrap_or(default.persist_interval),
         headers: report.take(&at.key("headers"), raw.headers).unwrap_or(default.headers),
     }
 }
@@ -151,7 +180,7 @@ fn listeners(
     at: &KeyPath,
     key: Key<List<Section<raw::Listener>>>,
     needed: bool,
-) -> Vec<SocketAddr> {
+) -> Vec<(KeyPath, SocketAddr)> {
     let mut addresses = Vec::new();
     for (at, raw) in sections(report, at, key, needed).into_iter().flatten() {
         let (at, Some(raw)) = (at.key("address"), raw) else { continue };
@@ -160,7 +189,7 @@ fn listeners(
     apart(report, addresses)
 }
 
-fn listen_flags(report: &mut Report, flags: &[SocketAddr]) -> Vec<SocketAddr> {
+fn listen_flags(report: &mut Report, flags: &[SocketAddr]) -> Vec<(KeyPath, SocketAddr)> {
     let at = KeyPath::flag("--listen");
     let keys = flags.iter().map(|address| Key::<Listen>::read(&Value::from(address.to_string())));
     let addresses = keys.filter_map(|key| Some((at.clone(), report.take(&at, key)?))).collect();
@@ -168,13 +197,13 @@ fn listen_flags(report: &mut Report, flags: &[SocketAddr]) -> Vec<SocketAddr> {
 }
 
 /// The addresses, after reporting those that cannot be listened on beside an earlier one.
-fn apart(report: &mut Report, addresses: Vec<(KeyPath, SocketAddr)>) -> Vec<SocketAddr> {
+fn apart(report: &mut Report, addresses: Vec<(KeyPath, SocketAddr)>) -> Vec<(KeyPath, SocketAddr)> {
     for (index, (at, address)) in addresses.iter().enumerate() {
         if let Some((first, taken)) = addresses[..index].iter().find(|(_, earlier)| collide(*earlier, *address)) {
             report.add(at, format!("must be an address of its own, but {address} is taken by {first} ({taken})"));
         }
     }
-    addresses.into_iter().map(|(_, address)| address).collect()
+    addresses
 }
 
 /// The items of a list of sections, each with its path; one that is no section is reported, and none. No list at all

@@ -14,6 +14,9 @@ fn soup() -> impl Strategy<Value = String> {
         "upstreams",
         "routes",
         "limits",
+        "admin",
+        "database",
+        "token_file",
         "pingora",
         "address",
         "name",
@@ -141,7 +144,7 @@ proptest! {
         for (index, name) in pools.keys().enumerate() {
             writeln!(text, "  - {{path: /{index}, upstream: \"{name}\"}}").unwrap();
         }
-        writeln!(text, "limits: {{max_body: {max_body}}}").unwrap();
+        writeln!(text, "limits: {{max_body: {max_body}}}\nadmin: {{address: null}}").unwrap();
 
         let config = check(&text).map_err(|problems| TestCaseError::fail(format!("{problems}\n{text}")))?;
         prop_assert_eq!(config.limits.max_body, max_body);

@@ -1,10 +1,14 @@
 //! What right files become.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{START, check};
-use crate::config::{Config, Overrides, PingoraSettings, load, schema};
+use crate::admin::{Access, Token};
+use crate::config::load::load_text;
+use crate::config::{AdminSettings, Config, Overrides, PingoraSettings, load, parse_token, schema};
 use crate::limit::RateLimit;
 use crate::proxy::{Identity, Limits};
 use crate::route::{HostPattern, Route};
@@ -40,6 +44,8 @@ fn the_smallest_file_gets_the_defaults() {
     let expected = Config {
         pingora: PingoraSettings::default(),
         listeners: vec!["0.0.0.0:8080".parse().unwrap()],
+        admin: Some(AdminSettings { address: "127.0.0.1:9901".parse().unwrap(), access: Access::Loopback }),
+        database: Some("data/tollgate.db".into()),
         upstreams: vec![PoolSettings {
             name: "app".to_owned(),
             balance: Balance::RoundRobin,
@@ -53,6 +59,7 @@ fn the_smallest_file_gets_the_defaults() {
         rate_limit: RateLimit::default(),
         limits: Limits::default(),
         access_log: AccessLogSettings::default(),
+        warnings: Vec::new(),
     };
     assert_eq!(config, expected);
 }
@@ -83,6 +90,9 @@ upstreams:
 routes: [{host: "*.Example.com", path: /v1/, upstream: b}]
 limits: {max_body: 64KiB, header_timeout: 2s, keepalive_timeout: 3s}
 access_log: {path: /var/log/access.log, format: text}
+admin: {address: "[::1]:99", token_file: null}
+database: /var/lib/clients.db
+rate_limit: {refill_interval: 2s, persist_interval: 250ms}
 "#;
     let config = check(text).unwrap();
     assert_eq!((config.pingora.threads.get(), config.pingora.listener_tasks_per_fd.get()), (3, 2));
@@ -106,8 +116,14 @@ access_log: {path: /var/log/access.log, format: text}
     assert_eq!((config.limits.header_timeout.as_secs(), config.limits.keepalive_timeout.as_secs()), (2, 3));
     let target = Some(AccessLogTarget::File("/var/log/access.log".into()));
     assert_eq!(config.access_log, AccessLogSettings { target, format: AccessLogFormat::Text });
-    let off = check(&format!("{START}access_log: {{path: null}}\n")).unwrap();
-    assert_eq!(off.access_log.target, None);
+    let admin = AdminSettings { address: "[::1]:99".parse().unwrap(), access: Access::Loopback };
+    assert_eq!(config.admin, Some(admin));
+    assert_eq!(config.database, Some("/var/lib/clients.db".into()));
+    assert_eq!(config.rate_limit.refill_interval, Duration::from_secs(2));
+    assert_eq!(config.rate_limit.persist_interval, Duration::from_millis(250));
+    let off = format!("{START}access_log: {{path: null}}\nadmin: {{address: null}}\ndatabase: null\n");
+    let off = check(&off).unwrap();
+    assert_eq!((off.access_log.target, off.admin, off.database), (None, None, None));
 }
 
 #[test]
@@ -116,20 +132,61 @@ fn the_command_line_stands_above_the_file() {
         listen: vec!["127.0.0.1:1".parse().unwrap()],
         backends: vec!["localhost:9001=3".parse().unwrap(), "127.0.0.1:9002".parse().unwrap()],
         balance: Some(Balance::Random),
+        admin: Some("0.0.0.0:2".parse().unwrap()),
+        admin_token: Some(parse_token("0123456789abcdef").unwrap()),
+        database: Some("other.db".into()),
     };
     let alone = load(None, &overrides).unwrap();
     let over = load(Some(&conf("routes.yaml")), &overrides).unwrap();
     for config in [&alone, &over] {
         assert_eq!(config.listeners, overrides.listen);
+        assert_eq!(config.database, overrides.database);
+        let admin = config.admin.as_ref().unwrap();
+        assert_eq!((Some(admin.address), &admin.access), (overrides.admin, &one_token("admin", "0123456789abcdef")));
         let [pool] = &config.upstreams[..] else { panic!("{:?}", config.upstreams) };
         assert_eq!((pool.name.as_str(), pool.balance, pool.backends[0].weight.get()), ("default", Balance::Random, 3));
         assert_eq!(config.routes, [Route::catch_all("default")]);
     }
     assert_eq!((alone.limits.max_body, over.limits.max_body), (10 << 20, 1 << 20), "the rest is the file's");
 
+    let off = "admin: {address: null}\ndatabase: null\n";
+    let on = load_text("f.yaml", &format!("{START}{off}"), &overrides).unwrap();
+    assert_eq!((on.admin.map(|admin| admin.address), on.database), (overrides.admin, overrides.database));
+
     let balance = Overrides { balance: Some(Balance::Random), ..Overrides::default() };
     let pools = load(Some(&conf("routes.yaml")), &balance).unwrap().upstreams;
     assert!(pools.len() == 4 && pools.iter().all(|pool| pool.balance == Balance::Random));
+}
+
+fn one_token(name: &str, secret: &str) -> Access {
+    Access::Tokens(vec![Token { name: name.to_owned(), secret: secret.to_owned() }])
+}
+
+#[test]
+fn tokens_come_from_the_environment_or_else_from_a_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("tokens");
+    let secret = "s".repeat(16);
+    std::fs::write(&file, format!("ops {secret}\n")).unwrap();
+    std::fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
+    let yaml = format!("{START}admin: {{address: 0.0.0.0:9901, token_file: {}}}\n", file.display());
+    let config = check(&yaml).unwrap();
+    assert_eq!((&config.admin.unwrap().access, config.warnings.len()), (&one_token("ops", &secret), 0));
+
+    std::fs::set_permissions(&file, Permissions::from_mode(0o644)).unwrap();
+    let config = check(&yaml).unwrap();
+    let warning = format!(
+        "admin.token_file: {file} is open to every user of this machine (mode 644); `chmod 600 {file}` closes it",
+        file = file.display()
+    );
+    assert_eq!(config.warnings, [warning]);
+
+    let token = parse_token("0123456789abcdef").unwrap();
+    let variable = Overrides { admin_token: Some(token), ..Overrides::default() };
+    std::fs::remove_file(&file).unwrap();
+    let config = load_text("f.yaml", &yaml, &variable).unwrap();
+    assert_eq!(config.admin.as_ref().unwrap().access, one_token("admin", "0123456789abcdef"));
+    assert!(!format!("{config:?} {variable:?}").contains("0123456789abcdef"));
 }
 
 /// What conf/tollgate.yaml shows behind `#` is what applies without it, so that it cannot say something else.

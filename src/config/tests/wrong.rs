@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::{START, check, lines};
-use crate::config::{BackendOverride, Overrides, load, parse_listen};
+use crate::config::{BackendOverride, Overrides, load, parse_database, parse_listen, parse_token};
 use crate::upstream::Balance;
 
 /// `wrong.txt` holds one case after another: a title behind `===`, the file, `>>>`, and all that is said of it.
@@ -25,7 +25,7 @@ fn all_problems_together_name_the_file_and_count() {
     let problems = check(&format!("{START}    retries: 17\nlimit: 3\n")).unwrap_err();
     let said = "f.yaml has 2 problems:\n\
         upstreams[0].retries: must be a whole number from 0 to 16, not 17 (line 5)\n\
-        limit: unknown key, did you mean limits? (allowed: access_log, identity, limits, listeners, pingora, rate_limit, routes, upstreams) \
+        limit: unknown key, did you mean limits? (allowed: access_log, admin, database, identity, limits, listeners, pingora, rate_limit, routes, upstreams) \
         (line 6)";
     assert_eq!(problems.to_string(), said);
     assert_eq!((problems.source(), problems.iter().count()), ("f.yaml", 2));
@@ -87,6 +87,19 @@ fn arguments_are_refused_in_the_words_of_the_file() {
         "must be an IP address and a port, such as 0.0.0.0:8080 or \"[::]:8080\", not \"localhost:80\": to listen \
          takes an IP address, not a host name; 0.0.0.0 stands for all of them"
     );
+    let said = |text: &str| parse_database(text).unwrap_err().to_string();
+    assert_eq!(said("data/"), "must be the path of a file, not \"data/\"");
+    assert_eq!(said(""), "must be the path of a file, not \"\"");
+    assert_eq!(said(":memory:"), "must be the path of a file, not \":memory:\"");
+    let said = |text: &str| parse_token(text).unwrap_err().to_string();
+    assert_eq!(
+        said("secret"),
+        "a token must be 16 to 4096 visible ASCII characters, not 6 (`openssl rand -hex 32` makes a good one)"
+    );
+    assert_eq!(
+        said("a secret of two and more words"),
+        "a token must be 16 to 4096 visible ASCII characters, and this one has others"
+    );
     assert_eq!(
         "fair".parse::<Balance>().unwrap_err().to_string(),
         "must be round_robin, random or least_connections, not \"fair\""
@@ -99,11 +112,15 @@ fn problems_of_arguments_stand_under_their_flags() {
     let overrides = Overrides {
         listen: vec!["0.0.0.0:80".parse().unwrap(), "127.0.0.1:80".parse().unwrap(), "127.0.0.1:0".parse().unwrap()],
         backends: vec![backend.clone(), backend],
-        balance: None,
+        admin: Some("0.0.0.0:80".parse().unwrap()),
+        ..Overrides::default()
     };
     assert_eq!(
         lines(load(None, &overrides)),
         [
+            "--admin: must be an address of its own, but 0.0.0.0:80 is taken by --listen (0.0.0.0:80)",
+            "--admin: must be a loopback address such as 127.0.0.1:9901, or have a token (admin.token_file or \
+             TOLLGATE_ADMIN_TOKEN): 0.0.0.0:80 can be reached from other machines",
             "--backend: must be an address of its own in this upstream, but 127.0.0.1:9001 is that of --backend",
             "--listen: must be an IP address and a port, such as 0.0.0.0:8080 or \"[::]:8080\", not \"127.0.0.1:0\": \
              a port is a number from 1 to 65535",

@@ -170,3 +170,29 @@ fn what_was_found_out_is_told_also_of_refused_requests() {
     assert_eq!(admission.caller.unwrap().client.unwrap().0.id.as_str(), "banned");
     assert!(admission.pool.is_none());
 }
+
+#[test]
+fn what_the_limiter_said_is_counted_for_each_client() {
+    let world = World::new();
+    let (now, host) = (1_700_000_000 * SECOND, ("host", "api.example.com"));
+    let usage = |name: &str| {
+        let usage = &world.directory.by_key(&KeyDigest::of(name.as_bytes())).unwrap().usage;
+        (usage.allowed(), usage.limited(), usage.last_seen())
+    };
+    for _ in 0..7 {
+        for name in ["limited", "free", "banned", "nobody"] {
+            let _ = world.admit(name, now);
+        }
+    }
+    assert_eq!(usage("limited"), (5, 2, Some(now)));
+    assert_eq!(usage("free"), (7, 0, Some(now)));
+    assert_eq!(usage("banned"), (0, 0, Some(now)));
+    let gate = Gate { limiter: None, ..world.gate() };
+    for name in ["limited", "banned"] {
+        let _ = admit(&gate, "/v1", &[host, ("x-api-key", name)], now + SECOND);
+    }
+    assert_eq!(usage("limited"), (6, 2, Some(now + SECOND)), "without a limiter all are allowed");
+    assert_eq!(usage("banned"), (0, 0, Some(now + SECOND)));
+    let (outcome, _) = admit(&world.gate(), "/nowhere", &[host, ("x-api-key", "free")], now);
+    assert_eq!((outcome, usage("free").0), (Err(Rejection::NoRoute), 8), "its limit let it through");
+}

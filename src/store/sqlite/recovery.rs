@@ -27,7 +27,8 @@ use super::open::{self, Database};
 use super::rows::{self, Failure, Reader};
 use super::writer::Writer;
 
-/// How long a file may be missing before it is written anew: whoever puts another in its place may do it in two steps.
+/// How long a file may be missing before it is written anew while nobody changes a client: whoever puts another in its place
+/// may do it in two steps. After a change that had to be refused it is written anew at once, so that the next one is kept.
 const GRACE: Duration = Duration::from_secs(3);
 
 /// A file that is no longer what is open.
@@ -52,12 +53,12 @@ impl Writer {
         }
     }
 
-    /// Tries to have a sound file at the path again.
-    pub(super) fn recover(&mut self, moved: Moved, now: Instant) {
+    /// Tries to have a sound file at the path again; when it is missing and this is not `urgent`, only after a while.
+    pub(super) fn recover(&mut self, moved: Moved, now: Instant, urgent: bool) {
         let reason = self.lost(moved, now);
         let since = self.lost.as_ref().map_or(now, |lost| lost.since);
         let recovered = match moved {
-            Moved::Missing if now < since + GRACE => Err(reason),
+            Moved::Missing if !urgent && now < since + GRACE => Err(reason),
             Moved::Missing | Moved::Log => self.write_anew(moved),
             Moved::Replaced => self.adopt(),
             Moved::Unseen(_) => Err(reason),

@@ -12,6 +12,7 @@ use super::Shared;
 use super::changes::Clients;
 use super::fault::{TARGET, words};
 use super::feed::Feed;
+use super::identity::Moved;
 use super::meta;
 use super::open::Database;
 use super::patience::Patience;
@@ -73,6 +74,7 @@ impl Writer {
 
     /// Carries out a group of writes in one transaction, and answers them.
     fn write(&mut self, group: Vec<Write>) {
+        let urgent = group.iter().any(Write::is_durable);
         let mut waiting = group.into_iter();
         let mut done = Vec::new();
         let written = self.transact(&mut waiting, &mut done);
@@ -83,6 +85,9 @@ impl Writer {
                 let error = self.fail(&reason);
                 waiting.for_each(|write| write.fail(&error));
                 done.into_iter().for_each(|done| done.fail(&error));
+                if let (true, Err(Moved::Missing)) = (urgent, self.database.identity.check()) {
+                    self.recover(Moved::Missing, SystemClock.now(), urgent);
+                }
                 return;
             }
         };
@@ -195,7 +200,7 @@ impl Writer {
     /// Looks whether the file is there, and whether writes work again after they failed.
     fn look(&mut self, now: Instant) {
         if let Err(moved) = self.database.identity.check() {
-            self.recover(moved, now);
+            self.recover(moved, now, false);
             return;
         }
         self.lost = None;

@@ -16,7 +16,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, tim
 
 use super::Probe;
 use crate::clock::Clock;
-use crate::upstream::{Backend, BackendAddress, BackendId, Pool};
+use crate::upstream::{Backend, BackendAddress, BackendId, LastCheck, Pool};
 
 /// How often names are resolved again.
 const RESOLVE_EVERY: Duration = Duration::from_secs(30);
@@ -31,8 +31,11 @@ const REST_TICK: Duration = Duration::from_millis(250);
 /// timeout at the longest, and five seconds more when names do not resolve.
 pub async fn watch(pool: Arc<Pool>, clock: Arc<dyn Clock>, ready: impl FnOnce()) {
     resolve(&pool, None).join_all().await;
-    let probe = Probe::new(pool.settings()).map(Arc::new);
-    let mut checks = Checks { pool: Arc::clone(&pool), probe, tasks: JoinSet::new(), watched: HashSet::new() };
+    let checker = Probe::new(pool.settings()).map(|probe| {
+        let (pool, clock) = (Arc::clone(&pool), Arc::clone(&clock));
+        Arc::new(Checker { pool, probe, clock })
+    });
+    let mut checks = Checks { pool: Arc::clone(&pool), checker, tasks: JoinSet::new(), watched: HashSet::new() };
     checks.first_round().await;
     ready();
 
@@ -43,15 +46,53 @@ pub async fn watch(pool: Arc<Pool>, clock: Arc<dyn Clock>, ready: impl FnOnce())
     loop {
         tokio::select! {
             () = sleep_until(next_lookup), if has_names(&pool) && lookups.is_empty() => {
-                lookups = resolve(&pool, checks.probe.as_ref());
+                lookups = resolve(&pool, checks.checker.as_ref());
             }
             Some(_) = lookups.join_next() => {
                 checks.follow();
                 next_lookup = Instant::now() + until_resolve(&pool);
             }
-            _ = rests.tick(), if checks.probe.is_none() => pool.end_rests(clock.now()),
+            _ = rests.tick(), if checks.checker.is_none() => pool.end_rests(clock.now()),
             Some(_) = checks.tasks.join_next() => {}
             else => std::future::pending().await,
+        }
+    }
+}
+
+/// Checks the backends of a pool.
+struct Checker {
+    pool: Arc<Pool>,
+    probe: Probe,
+    clock: Arc<dyn Clock>,
+}
+
+impl Checker {
+    /// Checks `backend` and tells its pool.
+    async fn check(&self, backend: &Backend) {
+        let (at, start) = (self.clock.wall(), self.clock.now());
+        let outcome = self.probe.run(backend).await;
+        let took = self.clock.now().saturating_duration_since(start);
+        backend.set_last_check(LastCheck { at, took, outcome: outcome.clone() });
+        self.pool.checked(backend, outcome);
+    }
+
+    /// Checks `backends`, all at the same time.
+    async fn check_all(self: &Arc<Self>, backends: Vec<Arc<Backend>>) {
+        let mut checks = JoinSet::new();
+        for backend in backends {
+            let checker = Arc::clone(self);
+            checks.spawn(async move { checker.check(&backend).await });
+        }
+        checks.join_all().await;
+    }
+
+    /// The loop of one backend, whose first check has been.
+    async fn check_forever(&self, backend: &Backend) {
+        let every = self.pool.settings().health.interval;
+        sleep(every.mul_f64(fastrand::f64())).await;
+        while !backend.is_retired() {
+            self.check(backend).await;
+            sleep(every.mul_f64(0.9 + fastrand::f64() / 5.0)).await;
         }
     }
 }
@@ -60,7 +101,7 @@ pub async fn watch(pool: Arc<Pool>, clock: Arc<dyn Clock>, ready: impl FnOnce())
 struct Checks {
     pool: Arc<Pool>,
     /// `None` when the pool is not checked.
-    probe: Option<Arc<Probe>>,
+    checker: Option<Arc<Checker>>,
     tasks: JoinSet<()>,
     watched: HashSet<BackendId>,
 }
@@ -68,43 +109,23 @@ struct Checks {
 impl Checks {
     /// Checks every backend once, all at the same time, and then starts their loops.
     async fn first_round(&mut self) {
-        if let Some(probe) = &self.probe {
-            check_once(&self.pool, probe, self.pool.backends()).await;
+        if let Some(checker) = &self.checker {
+            checker.check_all(self.pool.backends()).await;
         }
         self.follow();
     }
 
     /// Starts the loops of backends that came, and forgets those that went; their loops end by themselves.
     fn follow(&mut self) {
-        let Some(probe) = &self.probe else { return };
+        let Some(checker) = &self.checker else { return };
         let backends = self.pool.backends();
         self.watched.retain(|id| backends.iter().any(|backend| backend.id() == *id));
         for backend in backends {
             if self.watched.insert(backend.id()) {
-                let (pool, probe) = (Arc::clone(&self.pool), Arc::clone(probe));
-                self.tasks.spawn(async move { check_forever(&pool, &probe, &backend).await });
+                let checker = Arc::clone(checker);
+                self.tasks.spawn(async move { checker.check_forever(&backend).await });
             }
         }
-    }
-}
-
-/// Checks `backends`, all at the same time.
-async fn check_once(pool: &Arc<Pool>, probe: &Arc<Probe>, backends: Vec<Arc<Backend>>) {
-    let mut checks = JoinSet::new();
-    for backend in backends {
-        let (pool, probe) = (Arc::clone(pool), Arc::clone(probe));
-        checks.spawn(async move { pool.checked(&backend, probe.run(&backend).await) });
-    }
-    checks.join_all().await;
-}
-
-/// The loop of one backend, whose first check has been.
-async fn check_forever(pool: &Pool, probe: &Probe, backend: &Backend) {
-    let every = pool.settings().health.interval;
-    sleep(every.mul_f64(fastrand::f64())).await;
-    while !backend.is_retired() {
-        pool.checked(backend, probe.run(backend).await);
-        sleep(every.mul_f64(0.9 + fastrand::f64() / 5.0)).await;
     }
 }
 
@@ -117,16 +138,16 @@ fn until_resolve(pool: &Pool) -> Duration {
 }
 
 /// Looks up every name of the pool, each on a task of its own, so that a slow one holds up no other. New addresses are
-/// checked with `probe`, if there is one, before they take the place of old ones.
-fn resolve(pool: &Arc<Pool>, probe: Option<&Arc<Probe>>) -> JoinSet<()> {
+/// checked with `checker`, if there is one, before they take the place of old ones.
+fn resolve(pool: &Arc<Pool>, checker: Option<&Arc<Checker>>) -> JoinSet<()> {
     let mut lookups = JoinSet::new();
     for (index, backend) in pool.settings().backends.iter().enumerate() {
         let BackendAddress::Name { host, port } = &backend.address else { continue };
-        let (pool, probe, host, port) = (Arc::clone(pool), probe.cloned(), host.clone(), *port);
+        let (pool, checker, host, port) = (Arc::clone(pool), checker.cloned(), host.clone(), *port);
         lookups.spawn(async move {
             let found = lookup(&host, port).await;
-            if let (Ok(addresses), Some(probe)) = (&found, probe) {
-                check_once(&pool, &probe, pool.expect(index, addresses)).await;
+            if let (Ok(addresses), Some(checker)) = (&found, checker) {
+                checker.check_all(pool.expect(index, addresses)).await;
             }
             pool.resolved(index, found);
         });
@@ -150,7 +171,7 @@ async fn lookup(host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::SystemClock;
+    use crate::clock::{ManualClock, SystemClock};
     use crate::upstream::{BackendSettings, Check, HealthSettings, PoolSettings, Timeouts};
 
     #[tokio::test(start_paused = true)]
@@ -178,5 +199,36 @@ mod tests {
             assert!(!pool.is_failing(), "it is resolved when its time has come");
             watching.abort();
         }
+    }
+
+    #[tokio::test]
+    async fn the_latest_check_is_kept_with_what_was_wrong() {
+        let open = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        // Bound to find a port that is free, and closed again.
+        let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let addresses = [open.local_addr().unwrap(), closed];
+        let backends = addresses.map(|address| BackendSettings {
+            address: BackendAddress::Socket(address),
+            weight: std::num::NonZeroU32::MIN,
+        });
+        let pool = Arc::new(Pool::new(PoolSettings {
+            name: "app".into(),
+            balance: Default::default(),
+            backends: backends.into(),
+            health: HealthSettings { interval: Duration::from_secs(3600), ..HealthSettings::default() },
+            retries: 0,
+            timeouts: Timeouts::default(),
+        }));
+        assert!(pool.overview().backends.iter().all(|backend| backend.last_check.is_none()));
+        let clock = Arc::new(ManualClock::new());
+        let (ready, is_ready) = tokio::sync::oneshot::channel();
+        let watching = watch(Arc::clone(&pool), Arc::clone(&clock) as _, move || ready.send(()).unwrap());
+        let watching = tokio::spawn(watching);
+        is_ready.await.unwrap();
+        let checks = pool.overview().backends.into_iter().map(|backend| backend.last_check.unwrap());
+        let seen: Vec<_> = checks.map(|check| (check.at, check.passed(), check.error().map(str::to_owned))).collect();
+        let refused = Some("connection refused".to_owned());
+        assert_eq!(seen, [(clock.wall(), Some(true), None), (clock.wall(), Some(false), refused)]);
+        watching.abort();
     }
 }

@@ -1,8 +1,10 @@
+use std::num::NonZeroU32;
+
 use super::*;
 use crate::clock::{Clock, ManualClock};
-use crate::upstream::{BackendSettings, HealthSettings, Timeouts};
+use crate::upstream::{BackendAddress, BackendSettings, HealthSettings, Timeouts};
 
-fn pool(check: Check, addresses: &[&str]) -> Pool {
+pub(super) fn pool(check: Check, addresses: &[&str]) -> Pool {
     let backends = addresses
         .iter()
         .map(|address| {

@@ -38,19 +38,16 @@ struct RegistryInner {
 }
 
 impl Registry {
-    /// The backend at `address`, made when there is none of that weight yet.
+    /// The backend at `address`, made when there is none yet. Its weight is `weight` from now on.
     pub fn backend(&self, address: SocketAddr, weight: NonZeroU32) -> Arc<Backend> {
         let mut inner = self.inner.lock();
-        if let Some(known) = inner.backends.get(&address)
-            && known.weight() == weight.get()
-        {
+        if let Some(known) = inner.backends.get(&address) {
+            known.set_weight(weight);
             return Arc::clone(known);
         }
         let backend = Arc::new(Backend::new(BackendId(inner.next_id), address, weight));
         inner.next_id += 1;
-        if let Some(old) = inner.backends.insert(address, Arc::clone(&backend)) {
-            old.retire();
-        }
+        inner.backends.insert(address, Arc::clone(&backend));
         backend
     }
 

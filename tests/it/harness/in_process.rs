@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use tollgate::client::Directory;
 use tollgate::config::{self, Overrides};
 use tollgate::server::{Server, ServerError, Stop, StopHandle};
+use tollgate::telemetry::Tally;
 use tollgate::upstream::Pool;
 
 use super::backend::Backend;
@@ -20,19 +21,21 @@ pub(crate) struct InProcess {
     pub(crate) pools: Vec<Arc<Pool>>,
     /// Where it looks clients up.
     pub(crate) directory: Arc<ArcSwap<Directory>>,
+    /// What it counts beside the pools.
+    pub(crate) tally: Arc<Tally>,
     stop: StopHandle,
     thread: JoinHandle<Result<(), ServerError>>,
 }
 
 impl InProcess {
-    /// Runs in front of `backends`; `extra` is the pool's further lines, `limit` a line of the file's top.
+    /// Runs, without an admin API and with nothing kept, in front of `backends`; `extra` is the pool's further lines, `limit` a line of the file's top.
     #[track_caller]
     pub(crate) fn start(backends: &[&Backend], extra: &str, limit: &str) -> Self {
         let addresses: Vec<_> = backends.iter().map(|backend| format!("{{address: {}}}", backend.address)).collect();
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("tollgate.yaml");
         let yaml = format!(
-            "listeners: [{{address: 127.0.0.1:1}}]\naccess_log: {{path: {}}}\nupstreams:\n  - name: app\n    \
+            "listeners: [{{address: 127.0.0.1:1}}]\nadmin: {{address: null}}\ndatabase: null\naccess_log: {{path: {}}}\nupstreams:\n  - name: app\n    \
              backends: [{}]\n    {extra}\n{limit}\n",
             directory.path().join("access.log").display(),
             addresses.join(", "),
@@ -42,14 +45,14 @@ impl InProcess {
         // The file cannot ask for any free port; the library can.
         config.listeners = vec!["127.0.0.1:0".parse().unwrap()];
         let server = Server::bind(config).unwrap();
-        let clients = server.directory();
+        let (clients, tally) = (server.directory(), server.tally());
         let (address, pools, stop) = (server.addresses()[0], server.pools().to_vec(), StopHandle::new());
         let handle = stop.clone();
         let thread = std::thread::spawn(move || {
             let _directory = directory;
             server.run(Stop::Handle(handle), None)
         });
-        let server = InProcess { address, pools, directory: clients, stop, thread };
+        let server = InProcess { address, pools, directory: clients, tally, stop, thread };
         assert!(eventually(PATIENCE, || Client::try_connect(address).is_ok()), "it does not listen");
         server
     }

@@ -7,6 +7,7 @@ pub(crate) mod backend;
 pub(crate) mod checksum;
 pub(crate) mod client;
 pub(crate) mod in_process;
+pub(crate) mod instance;
 pub(crate) mod ports;
 pub(crate) mod process;
 pub(crate) mod script;

@@ -1,6 +1,6 @@
 //! Child processes whose output is read all along and which never outlive their test.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
@@ -112,6 +112,11 @@ impl Process {
         self.child.try_wait().unwrap().is_none()
     }
 
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends a signal by its name, as in `TERM`. (The shell's `kill`, since the standard library has none but SIGKILL.)
     pub(crate) fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
@@ -154,6 +159,19 @@ pub(crate) fn run_with_closed_output(command: &mut Command) -> Finished {
     out.follow(std::io::empty());
     err.follow(child.stderr.take().unwrap());
     Process { child, out, err }.wait_exit(PATIENCE)
+}
+
+/// Runs `command` to its end with `input` as its standard input.
+#[track_caller]
+pub(crate) fn run_with_input(command: &mut Command, input: &str) -> Finished {
+    let mut process = Process::start(command);
+    let mut stdin = process.child.stdin.take().unwrap();
+    let input = input.to_owned();
+    // It may end without reading it all.
+    let writer = std::thread::spawn(move || drop(stdin.write_all(input.as_bytes())));
+    let finished = process.wait_exit(PATIENCE);
+    writer.join().unwrap();
+    finished
 }
 
 /// Runs `command` to its end.

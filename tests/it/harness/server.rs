@@ -16,6 +16,9 @@ use super::{PATIENCE, eventually};
 /// Stands for the listener's address in arguments and files.
 pub(crate) const LISTEN: &str = "$LISTEN";
 
+/// Stands for the admin API's address.
+pub(crate) const ADMIN: &str = "$ADMIN";
+
 const BINARY: &str = env!("CARGO_BIN_EXE_tollgate");
 
 /// The binary with a clean environment, in a directory where a stray file does no harm.
@@ -45,13 +48,16 @@ fn clean(mut command: Command) -> Command {
 #[derive(Debug)]
 pub(crate) struct Tollgate {
     pub(crate) address: SocketAddr,
+    /// Where its admin API listens, unless the test's own lines or arguments say something else.
+    pub(crate) admin: SocketAddr,
     pub(crate) process: Process,
     dir: TempDir,
     unread: Option<ChildStdout>,
 }
 
 impl Tollgate {
-    /// Runs with a configuration file in which [`LISTEN`] stands for the listener's address.
+    /// Runs with a configuration file in which [`LISTEN`] stands for the listener's address, [`ADMIN`] for the admin API's and
+    /// `$DIR` for a directory of its own.
     #[track_caller]
     pub(crate) fn from_yaml(yaml: &str) -> Self {
         Self::start(yaml, &["run", "-c", "$FILE"], &[], false)
@@ -69,7 +75,7 @@ impl Tollgate {
         Self::start_with(|| command_with_files(files), yaml, &["run", "-c", "$FILE"], &[], false)
     }
 
-    /// Runs with these arguments and variables; in both, [`LISTEN`] stands for the listener's address.
+    /// Runs with these arguments and variables; the same words stand for the same in both.
     #[track_caller]
     pub(crate) fn from_args(args: &[&str], variables: &[(&str, &str)]) -> Self {
         Self::start("", args, variables, false)
@@ -133,16 +139,21 @@ impl Tollgate {
         variables: &[(&str, &str)],
         stuck: bool,
     ) -> (Self, String) {
-        let address = free_address();
+        let (address, admin) = (free_address(), free_address());
         let dir = TempDir::new().unwrap();
         let file = dir.path().join("tollgate.yaml");
         let fill = |text: &str| {
             let dir = dir.path().to_str().unwrap();
-            text.replace(LISTEN, &address.to_string()).replace("$FILE", file.to_str().unwrap()).replace("$DIR", dir)
+            let text = text.replace(LISTEN, &address.to_string()).replace(ADMIN, &admin.to_string());
+            text.replace("$FILE", file.to_str().unwrap()).replace("$DIR", dir)
         };
         std::fs::write(&file, fill(yaml)).unwrap();
         command.current_dir(dir.path());
-        command.args(args.iter().map(|arg| fill(arg))).envs(variables.iter().map(|(name, value)| (name, fill(value))));
+        // No two servers on one port or one database, whatever the test does not care to say.
+        let own = [("admin:", "TOLLGATE_ADMIN", ADMIN), ("database:", "TOLLGATE_DATABASE", "$DIR/tollgate.db")];
+        let own = own.iter().filter(|(key, ..)| !yaml.contains(key)).map(|(_, name, value)| (*name, *value));
+        let variables = own.chain(variables.iter().copied()).map(|(name, value)| (name, fill(value)));
+        command.args(args.iter().map(|arg| fill(arg))).envs(variables);
         let started = format!("{command:?}");
         let (process, unread) = if stuck {
             let (process, unread) = Process::start_unread(&mut command);
@@ -150,7 +161,7 @@ impl Tollgate {
         } else {
             (Process::start(&mut command), None)
         };
-        (Tollgate { address, process, dir, unread }, started)
+        (Tollgate { address, admin, process, dir, unread }, started)
     }
 
     #[track_caller]

@@ -1,0 +1,70 @@
+#!/bin/sh
+# Sends a running tollgate what its admin API's description allows, and what it does not, and fails on any answer that is a
+# server error or that the description does not have.
+#
+#   packaging/fuzz-api.sh BINARY [SECONDS]
+#
+# schemathesis makes the requests from /openapi.json. It is installed below target/, in an environment of its own, at the
+# version named here. The server gets free ports on loopback, a database and a token of its own, and a backend that does not
+# exist: nothing here is about traffic.
+set -eu
+cd "$(dirname "$0")/.."
+
+SCHEMATHESIS=4.32.5
+
+binary=${1:?usage: packaging/fuzz-api.sh BINARY [SECONDS]}
+seconds=${2:-120}
+tools=target/fuzz-api
+python=$tools/venv/bin/python
+
+say() { echo "fuzz-api: $*" >&2; }
+
+if ! "$python" -c "import importlib.metadata as m; assert m.version('schemathesis') == '$SCHEMATHESIS'" 2>/dev/null; then
+    say "installing schemathesis $SCHEMATHESIS below $tools"
+    python3 -m venv --clear "$tools/venv" || { say "python3 with venv is needed (Debian: apt-get install python3-venv)"; exit 1; }
+    "$python" -m pip install --quiet --disable-pip-version-check "schemathesis==$SCHEMATHESIS"
+fi
+
+work=$(mktemp -d)
+server=
+finish() {
+    if [ -n "$server" ]; then
+        kill "$server" 2>/dev/null || true
+        wait "$server" 2>/dev/null || true
+    fi
+    rm -rf "$work"
+}
+trap finish EXIT
+trap 'exit 130' INT TERM
+
+free_ports() {
+    "$python" -c '
+import socket
+sockets = [socket.socket() for _ in range(2)]
+for each in sockets:
+    each.bind(("127.0.0.1", 0))
+print(*(each.getsockname()[1] for each in sockets))'
+}
+
+token=$("$python" -c 'import secrets; print(secrets.token_hex(16))')
+read -r proxy admin <<PORTS
+$(free_ports)
+PORTS
+cat >"$work/tollgate.yaml" <<YAML
+listeners: [{address: 127.0.0.1:$proxy}]
+admin: {address: 127.0.0.1:$admin}
+database: $work/tollgate.db
+upstreams:
+  - name: app
+    backends: [{address: 127.0.0.1:9001}, {address: "[::1]:9002"}]
+    health_check: {type: none}
+access_log: {path: null}
+YAML
+
+TOLLGATE_ADMIN_TOKEN=$token TOLLGATE_LOG=warn "$binary" run -c "$work/tollgate.yaml" &
+server=$!
+
+"$tools/venv/bin/schemathesis" --config-file packaging/fuzz-api.toml run "http://127.0.0.1:$admin/openapi.json" \
+    --header "Authorization: Bearer $token" --wait-for-schema 10 --max-time "$seconds" || status=$?
+kill -0 "$server" 2>/dev/null || { say "the server has ended"; exit 1; }
+exit "${status:-0}"

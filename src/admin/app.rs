@@ -1,0 +1,146 @@
+//! The admin API's server: one connection after the other.
+//!
+//! The problem: the API shares a process with the proxy, and must stay usable while somebody is slow or hostile towards
+//! it. The rule: so many connections and no more, each bounded in every direction (its head, its body, its answers),
+//! and none of it on the proxy's threads.
+//!
+//! It is a Pingora application, so that its socket is handed over in an upgrade as the proxy's are. HTTP itself is
+//! hyper's: axum stands on it. Refused: Pingora's own HTTP server with a hand-made router, which would make us keep
+//! routing, `HEAD`, `Allow` and body streaming ourselves; a listener of our own beside Pingora's, which an upgrade
+//! would close.
+
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use axum::Router;
+use axum::response::Response;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::Service;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use pingora_core::apps::ServerApp;
+use pingora_core::protocols::Stream;
+use pingora_core::server::ShutdownWatch;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use super::AdminParts;
+use super::router;
+use super::stall::Stalling;
+
+/// How many connections are served at once.
+const MAX_CONNECTIONS: usize = 256;
+/// How many more are told so at once; the rest is closed without a word.
+const MAX_TURNED_AWAY: usize = 64;
+/// How long a request's head may take, and how long a connection may lie idle.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long an answer may find no room in the socket.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a closed connection is read on, so that the last answer is not lost by a reset.
+const LINGER: Duration = Duration::from_secs(1);
+/// The longest head, in bytes.
+const MAX_HEAD: usize = 64 << 10;
+
+/// What those are told that are too many.
+const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: 45\r\n\
+    Retry-After: 1\r\nConnection: close\r\n\r\n{\"code\":503,\"message\":\"Too many connections\"}";
+
+/// The admin API, to be listened with.
+pub struct Admin {
+    pub(super) router: Router,
+    served: Semaphore,
+    turned_away: Semaphore,
+}
+
+impl Admin {
+    /// The API over `parts`.
+    pub fn new(parts: AdminParts) -> Self {
+        Admin {
+            router: router::router(parts),
+            served: Semaphore::new(MAX_CONNECTIONS),
+            turned_away: Semaphore::new(MAX_TURNED_AWAY),
+        }
+    }
+
+    async fn serve<S>(&self, stream: S, shutdown: &ShutdownWatch)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let Ok(_permit) = self.served.try_acquire() else { return self.turn_away(stream).await };
+        let stream = TokioIo::new(Stalling::new(stream, WRITE_TIMEOUT));
+        let service = Boxed(TowerToHyperService::new(self.router.clone()));
+        let mut connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADER_TIMEOUT)
+            .half_close(true)
+            .max_buf_size(MAX_HEAD)
+            .serve_connection(stream, service);
+        let mut stopping = shutdown.clone();
+        let stopped = async {
+            let _ = stopping.wait_for(|stopping| *stopping).await;
+        };
+        let finished = tokio::select! {
+            finished = poll_fn(|context| connection.poll_without_shutdown(context)) => finished,
+            () = stopped => {
+                // An idle connection ends at once, a busy one after its answer.
+                Pin::new(&mut connection).graceful_shutdown();
+                poll_fn(|context| connection.poll_without_shutdown(context)).await
+            }
+        };
+        // After an error of the connection itself there is nobody to wait for; a head that took too long is one.
+        let stream = connection.into_parts().io.into_inner();
+        if finished.is_ok() {
+            linger(stream).await;
+        }
+    }
+
+    async fn turn_away(&self, mut stream: impl AsyncRead + AsyncWrite + Unpin) {
+        let Ok(_permit) = self.turned_away.try_acquire() else { return };
+        if let Ok(Ok(())) = timeout(LINGER, stream.write_all(TOO_MANY)).await {
+            linger(stream).await;
+        }
+    }
+}
+
+#[async_trait]
+impl ServerApp for Admin {
+    async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
+        self.serve(stream, shutdown).await;
+        None
+    }
+}
+
+/// Closes our side, then reads for a moment what the other one still sends: closing with unread bytes resets the
+/// connection, which may take the answer with it.
+async fn linger(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
+    let close = async {
+        stream.shutdown().await?;
+        let mut unread = vec![0; 16 << 10];
+        while stream.read(&mut unread).await? > 0 {}
+        std::io::Result::Ok(())
+    };
+    // However it ends, the connection is over.
+    let _ = timeout(LINGER, close).await;
+}
+
+/// A service whose futures are boxed, as hyper wants them to give the connection back.
+struct Boxed(TowerToHyperService<Router>);
+
+impl Service<http::Request<Incoming>> for Boxed {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+
+    fn call(&self, request: http::Request<Incoming>) -> Self::Future {
+        Box::pin(self.0.call(request))
+    }
+}
+
+#[cfg(test)]
+mod tests;

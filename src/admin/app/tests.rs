@@ -1,0 +1,164 @@
+//! Connections, over pipes in memory and with a clock that jumps to whatever is waited for.
+
+use tokio::io::{DuplexStream, duplex};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::*;
+use crate::admin::fixture::Fixture;
+
+const GET: &str = "GET /clients HTTP/1.1\r\nHost: localhost\r\n\r\n";
+
+/// A server of connections, and the switch that stops it.
+struct Server {
+    admin: Arc<Admin>,
+    stop: watch::Sender<bool>,
+}
+
+impl Server {
+    fn new() -> Self {
+        Server { admin: Fixture::new().admin, stop: watch::Sender::new(false) }
+    }
+
+    fn connect(&self) -> (DuplexStream, JoinHandle<()>) {
+        let (near, far) = duplex(1 << 16);
+        let (admin, shutdown) = (Arc::clone(&self.admin), self.stop.subscribe());
+        (near, tokio::spawn(async move { admin.serve(far, &shutdown).await }))
+    }
+}
+
+/// Sends a request and reads its answer, whose body must end with a brace.
+async fn ask(connection: &mut DuplexStream, request: &str) -> String {
+    connection.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"}") {
+        assert_ne!(connection.read_buf(&mut answer).await.unwrap(), 0, "{}", String::from_utf8_lossy(&answer));
+    }
+    String::from_utf8(answer).unwrap()
+}
+
+async fn rest(connection: &mut DuplexStream) -> String {
+    let mut rest = String::new();
+    connection.read_to_string(&mut rest).await.unwrap();
+    rest
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_serves_many_requests_and_ends_at_once_when_the_server_stops() {
+    let server = Server::new();
+    let (mut used, used_task) = server.connect();
+    let (mut fresh, fresh_task) = server.connect();
+    for _ in 0..3 {
+        assert!(ask(&mut used, GET).await.starts_with("HTTP/1.1 200"));
+    }
+    let started = Instant::now();
+    server.stop.send_replace(true);
+    assert_eq!((rest(&mut used).await, rest(&mut fresh).await), (String::new(), String::new()));
+    assert_eq!(started.elapsed(), Duration::ZERO);
+    drop((used, fresh));
+    used_task.await.unwrap();
+    fresh_task.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_running_request_is_answered_when_the_server_stops() {
+    let server = Server::new();
+    let (mut connection, _task) = server.connect();
+    connection.write_all(b"POST /clients HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{").await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    server.stop.send_replace(true);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    connection.write_all(b"}").await.unwrap();
+    let answer = rest(&mut connection).await;
+    assert!(answer.starts_with("HTTP/1.1 422") && answer.to_lowercase().contains("connection: close"), "{answer}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_connection_that_is_too_many_is_told_so() {
+    let server = Server::new();
+    let mut connections = Vec::new();
+    for _ in 0..MAX_CONNECTIONS {
+        let mut connection = server.connect();
+        assert!(ask(&mut connection.0, GET).await.starts_with("HTTP/1.1 200"));
+        connections.push(connection);
+    }
+    let (mut too_many, _task) = server.connect();
+    let answer = rest(&mut too_many).await;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(
+        head.starts_with("HTTP/1.1 503") && head.contains(&format!("Content-Length: {}\r\n", body.len())),
+        "{head}"
+    );
+    assert_eq!(body, r#"{"code":503,"message":"Too many connections"}"#);
+    let (gone, task) = connections.remove(0);
+    drop(gone);
+    task.await.unwrap();
+    let (mut next, _task) = server.connect();
+    assert!(ask(&mut next, GET).await.starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_head_and_an_idle_connection_are_closed() {
+    let server = Server::new();
+    let (mut slow, _slow) = server.connect();
+    let (mut idle, _idle) = server.connect();
+    slow.write_all(b"GET / HTTP/1.1\r\nHo").await.unwrap();
+    ask(&mut idle, GET).await;
+    let started = Instant::now();
+    assert_eq!(rest(&mut slow).await, "");
+    assert_eq!(rest(&mut idle).await, "");
+    assert!(started.elapsed() <= HEADER_TIMEOUT + LINGER, "{:?}", started.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_body_is_408() {
+    let server = Server::new();
+    let (mut connection, _task) = server.connect();
+    let started = Instant::now();
+    let head = "POST /clients HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n{";
+    let answer = ask(&mut connection, head).await;
+    assert!(
+        answer.starts_with("HTTP/1.1 408") && answer.ends_with(r#"{"code":408,"message":"Request timeout"}"#),
+        "{answer}"
+    );
+    assert_eq!(started.elapsed(), Duration::from_secs(30));
+    assert_eq!(rest(&mut connection).await, "", "the rest of the body is not waited for");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_nobody_reads_ends_the_connection() {
+    let server = Server::new();
+    let (near, far) = duplex(64);
+    let (admin, shutdown) = (Arc::clone(&server.admin), server.stop.subscribe());
+    let task = tokio::spawn(async move { admin.serve(far, &shutdown).await });
+    let mut near = near;
+    let started = Instant::now();
+    near.write_all(GET.as_bytes()).await.unwrap();
+    task.await.unwrap();
+    assert!(started.elapsed() <= WRITE_TIMEOUT + LINGER, "{:?}", started.elapsed());
+}
+
+/// Closing with unread bytes would reset the connection, and the reset overtakes the answer.
+#[tokio::test(start_paused = true)]
+async fn who_is_still_sending_after_a_refusal_is_read_on_for_a_moment() {
+    let server = Server::new();
+    let (mut connection, task) = server.connect();
+    let head = "POST /clients HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4000000\r\n\r\n";
+    let answer = ask(&mut connection, head).await;
+    assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+    assert_eq!(rest(&mut connection).await, "", "our side is closed");
+    connection.write_all(&vec![b' '; 1_000_000]).await.unwrap();
+    let started = Instant::now();
+    task.await.unwrap();
+    assert!(started.elapsed() <= LINGER);
+    assert!(connection.write_all(&vec![b' '; 1_000_000]).await.is_err(), "but not for ever");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_no_http_is_400() {
+    let server = Server::new();
+    let (mut connection, _task) = server.connect();
+    connection.write_all(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 hello\r\n\r\n").await.unwrap();
+    assert!(rest(&mut connection).await.starts_with("HTTP/1.1 400"));
+}

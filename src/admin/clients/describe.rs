@@ -1,0 +1,258 @@
+//! The bodies that make and change clients, for the description of the API.
+//!
+//! They are read by hand, in `fields`: a derived reader stops at the first mistake. Several calls take the same fields
+//! with small differences, so their schemas are put together here from one list. Refused: structures with derived
+//! schemas. A part that they share becomes an `allOf`, in which nothing can forbid unknown fields, so the description
+//! would allow what is refused.
+
+use std::borrow::Cow;
+
+use serde_json::{Value, json};
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::{
+    AdditionalProperties, AnyOfBuilder, ArrayBuilder, ObjectBuilder, Schema, SchemaFormat, SchemaType, Type,
+};
+use utoipa::{IntoParams, PartialSchema, ToSchema};
+
+use super::fields::{MAX_ADDRESSES, MAX_KEY, MAX_NOTE, READ_ONLY};
+use crate::client::MAX_CAPACITY;
+
+/// A client's name.
+const NAME: &str = "^[A-Za-z0-9._:@/-]{1,128}$";
+/// Text without control characters but tab and newline.
+const NOTE: &str = r"^[^\x00-\x08\x0b-\x1f\x7f-\x9f]*$";
+/// A network in IPv4.
+const IPV4: &str = concat!(
+    r"^((25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])\.){3}(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])",
+    r"/(3[0-2]|[12]?[0-9])$"
+);
+/// A network in IPv6: whole, or with `::` at the end, in front, or in between.
+const IPV6: &str = concat!(
+    r"^((H:){7}H|(H:){1,7}:|:(:H){1,7}|H:(:H){1,6}|(H:){2}(:H){1,5}|(H:){3}(:H){1,4}|(H:){4}(:H){1,3}",
+    r"|(H:){5}(:H){1,2}|(H:){6}:H)/(12[0-8]|1[01][0-9]|[1-9]?[0-9])$"
+);
+
+/// What is done with a client's requests: they are held to its quota, let in for free, or refused with 403.
+#[derive(Debug, ToSchema)]
+#[schema(as = Mode)]
+#[serde(rename_all = "snake_case")]
+#[expect(dead_code, reason = "describes the field, whose values are texts")]
+pub(in crate::admin) enum ModeName {
+    /// They are held to its quota.
+    Limit,
+    /// They are let in, and cost nothing.
+    Unlimited,
+    /// They are refused with 403.
+    Blocked,
+}
+
+/// The body of `POST /clients`.
+#[derive(Debug)]
+pub(in crate::admin) struct ClientInput;
+
+impl ToSchema for ClientInput {
+    fn name() -> Cow<'static, str> {
+        Cow::Borrowed("ClientInput")
+    }
+}
+
+impl PartialSchema for ClientInput {
+    fn schema() -> RefOr<Schema> {
+        body(fields(false).required("client_id"), "A client, to be made.")
+    }
+}
+
+/// The body of `PUT /clients/{client_id}`.
+#[derive(Debug)]
+pub(in crate::admin) struct ClientReplacement;
+
+impl ToSchema for ClientReplacement {
+    fn name() -> Cow<'static, str> {
+        Cow::Borrowed("ClientReplacement")
+    }
+}
+
+impl PartialSchema for ClientReplacement {
+    fn schema() -> RefOr<Schema> {
+        let about =
+            "What a client becomes: fields that are left out are at their defaults, but a present API key stays.";
+        body(passed_over(fields(false)), about)
+    }
+}
+
+/// One item of the body of `PUT /clients`.
+#[derive(Debug)]
+pub(in crate::admin) struct ClientItem;
+
+impl ToSchema for ClientItem {
+    fn name() -> Cow<'static, str> {
+        Cow::Borrowed("ClientItem")
+    }
+}
+
+impl PartialSchema for ClientItem {
+    fn schema() -> RefOr<Schema> {
+        let about = "A client among many: fields that are left out are at their defaults, but a present API key stays.";
+        let never = "Not here, as nobody could be shown the key.";
+        let never = ObjectBuilder::new().schema_type(Type::Boolean).enum_values(Some([false])).description(Some(never));
+        body(passed_over(fields(false)).required("client_id").property("generate_api_key", never), about)
+    }
+}
+
+/// The body of `PATCH /clients/{client_id}`.
+#[derive(Debug)]
+pub(in crate::admin) struct ClientPatch;
+
+impl ToSchema for ClientPatch {
+    fn name() -> Cow<'static, str> {
+        Cow::Borrowed("ClientPatch")
+    }
+}
+
+impl PartialSchema for ClientPatch {
+    fn schema() -> RefOr<Schema> {
+        let about = "A change of a client as a JSON merge patch (RFC 7396): fields that are left out stay, `null` puts one back \
+                     to its default.";
+        closed(fields(true), about)
+    }
+}
+
+/// The body of `POST /clients/{client_id}/rollback`.
+#[derive(Debug, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "describes the body, which is read field by field")]
+pub(in crate::admin) struct RollbackInput {
+    /// The client becomes what it was after this change.
+    #[schema(minimum = 1, example = 1)]
+    version: u64,
+}
+
+/// A body that has to say what the client may spend.
+fn body(fields: ObjectBuilder, about: &str) -> RefOr<Schema> {
+    closed(fields.required("capacity").required("rate_per_sec"), about)
+}
+
+/// An object with no other fields than these.
+fn closed(fields: ObjectBuilder, about: &str) -> RefOr<Schema> {
+    let closed = fields.additional_properties(Some(AdditionalProperties::FreeForm(false)));
+    let example = json!({"client_id": "user1", "capacity": 100, "rate_per_sec": 10});
+    closed.description(Some(about)).examples([example]).into()
+}
+
+/// The fields that a body may set; `null` stands for the default where `patch` says so.
+fn fields(patch: bool) -> ObjectBuilder {
+    let of = |kind: Type, null: bool| {
+        let kind = if null { SchemaType::Array(vec![kind, Type::Null]) } else { SchemaType::Type(kind) };
+        ObjectBuilder::new().schema_type(kind)
+    };
+    let id = of(Type::String, false).pattern(Some(NAME)).description(Some(
+        "Its name. Without addresses and API key it is the credential: an address or network by address, anything else as \
+         the API key. Where the path has it, it may be left out.",
+    ));
+    let capacity = of(Type::Integer, false)
+        .minimum(Some(1))
+        .maximum(Some(MAX_CAPACITY))
+        .description(Some("The most tokens that it can save up: a whole number, written without point or exponent."));
+    let rate = of(Type::Number, false)
+        .minimum(Some(0.000_001))
+        .maximum(Some(1_000_000_000))
+        .description(Some("The tokens that come back each second."));
+    let mut modes: Vec<_> = ["limit", "unlimited", "blocked"].map(Value::from).into();
+    modes.extend(patch.then_some(Value::Null));
+    let mode = of(Type::String, patch)
+        .enum_values(Some(modes))
+        .description(Some("What is done with its requests; `limit` when it is left out."));
+    let about = "IP addresses and networks that it is known by; none of them twice.";
+    let addresses = ArrayBuilder::new().items(address()).max_items(Some(MAX_ADDRESSES)).unique_items(true);
+    let addresses = match patch {
+        true => addresses.schema_type(SchemaType::Array(vec![Type::Array, Type::Null])),
+        false => addresses,
+    };
+    let key = of(Type::String, true).pattern(Some(format!("^[!-~]{{1,{MAX_KEY}}}$"))).description(Some(
+        "The API key that it is known by, kept only as a digest; null for none. Left out, a present key stays.",
+    ));
+    let digest = of(Type::String, true)
+        .pattern(Some("^[0-9A-Fa-f]{64}$"))
+        .description(Some("The SHA-256 digest of the API key in hexadecimal, in place of the key."));
+    let generate = of(Type::Boolean, patch)
+        .description(Some("Whether an API key is made, and shown in this one answer. Not together with another key."));
+    let note = of(Type::String, patch)
+        .pattern(Some(NOTE))
+        .max_length(Some(MAX_NOTE))
+        .description(Some("Whatever the operator wants to remember, without control characters but tab and newline."));
+    ObjectBuilder::new()
+        .property("client_id", id)
+        .property("capacity", capacity)
+        .property("rate_per_sec", rate)
+        .property("mode", mode)
+        .property("addresses", addresses.description(Some(about)).examples([json!(["203.0.113.0/24"])]))
+        .property("api_key", key)
+        .property("api_key_sha256", digest)
+        .property("generate_api_key", generate)
+        .property("note", note)
+}
+
+/// An IP address or network.
+fn address() -> AnyOfBuilder {
+    let text = || ObjectBuilder::new().schema_type(Type::String);
+    let format = |name: &str| text().format(Some(SchemaFormat::Custom(name.to_owned())));
+    let ipv6 = IPV6.replace('H', "[0-9A-Fa-f]{1,4}");
+    let any = AnyOfBuilder::new().item(format("ipv4")).item(format("ipv6"));
+    any.item(text().pattern(Some(IPV4))).item(text().pattern(Some(ipv6)))
+}
+
+/// The same with the fields that only answers have, so that what was read can be edited and sent back.
+fn passed_over(fields: ObjectBuilder) -> ObjectBuilder {
+    READ_ONLY.iter().fold(fields, |fields, name| {
+        let anything = ObjectBuilder::new().schema_type(SchemaType::AnyValue);
+        fields.property(*name, anything.description(Some("Only answers have it; here it is passed over.")))
+    })
+}
+
+/// The client in a path.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Path)]
+#[expect(dead_code, reason = "describes the path, which is read by hand")]
+pub(in crate::admin) struct ClientName {
+    /// The client's name; a slash in it may be written as it is or as `%2F`.
+    #[param(pattern = "^[A-Za-z0-9._:@/-]{1,128}$", example = "user1")]
+    client_id: String,
+}
+
+/// The header of a change that wants the client to be as it was seen.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "describes the header, which is read by hand")]
+pub(in crate::admin) struct MatchHeaders {
+    /// Only if the client's `ETag` is one of these, or `*`: only if there is one.
+    #[param(
+        rename = "If-Match",
+        pattern = r#"^(\*|(W/)?"[!#-~]*"(, ?(W/)?"[!#-~]*")*)$"#,
+        nullable = false,
+        example = "\"1\""
+    )]
+    if_match: Option<String>,
+}
+
+/// The headers of a change that makes the client when there is none.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "describes the headers, which are read by hand")]
+pub(in crate::admin) struct ConditionHeaders {
+    /// Only if the client's `ETag` is one of these, or `*`: only if there is one.
+    #[param(
+        rename = "If-Match",
+        pattern = r#"^(\*|(W/)?"[!#-~]*"(, ?(W/)?"[!#-~]*")*)$"#,
+        nullable = false,
+        example = "\"1\""
+    )]
+    if_match: Option<String>,
+    /// Only if the client's `ETag` is none of these, or `*`: only if there is none.
+    #[param(
+        rename = "If-None-Match",
+        pattern = r#"^(\*|(W/)?"[!#-~]*"(, ?(W/)?"[!#-~]*")*)$"#,
+        nullable = false,
+        example = "\"1\""
+    )]
+    if_none_match: Option<String>,
+}

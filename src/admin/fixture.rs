@@ -1,0 +1,159 @@
+//! An API over a store in memory, called without a socket. For the tests of this module.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use axum::body::Body;
+use http::{HeaderMap, Request, StatusCode};
+use http_body_util::BodyExt;
+use hyper::service::Service;
+use hyper_util::service::TowerToHyperService;
+use serde_json::Value;
+
+use super::{Access, Admin, AdminParts, Readiness, Status};
+use crate::client::{Directory, KeyDigest, Quota};
+use crate::clock::{Clock, ManualClock, Timeline};
+use crate::limit::{Key, Limiter, Striped, StripedSettings};
+use crate::store::memory::Memory;
+use crate::store::{ClientRepository, Committed};
+use crate::telemetry::Decisions;
+
+/// An API and what it stands on.
+pub(super) struct Fixture {
+    pub(super) directory: Arc<ArcSwap<Directory>>,
+    pub(super) limiter: Arc<Striped>,
+    pub(super) clock: Arc<ManualClock>,
+    pub(super) timeline: Timeline,
+    pub(super) admin: Arc<Admin>,
+}
+
+/// An answer.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) text: String,
+}
+
+impl Answer {
+    /// Its body as JSON.
+    pub(super) fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {}", self.text))
+    }
+
+    /// What it says is wrong: field and message.
+    pub(super) fn errors(&self) -> Vec<(String, String)> {
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        let errors = self.json()["errors"].as_array().cloned().unwrap_or_default();
+        errors.iter().map(|error| (text(&error["field"]), text(&error["message"]))).collect()
+    }
+}
+
+impl Fixture {
+    /// An API for whoever is on this machine, over an empty store.
+    pub(super) fn new() -> Self {
+        Fixture::over(Arc::new(Memory::new()), Access::Loopback)
+    }
+
+    /// An API over `repository`.
+    pub(super) fn over(repository: Arc<dyn ClientRepository>, access: Access) -> Self {
+        let clock = Arc::new(ManualClock::new());
+        let timeline = Timeline::new(&*clock);
+        let default_quota = Quota::new(100, 10.0).unwrap();
+        let settings = StripedSettings { max_buckets: NonZeroUsize::new(1_000).unwrap(), stripes: None, default_quota };
+        let limiter = Arc::new(Striped::new(settings, timeline.nanos(clock.now())));
+        let directory = Arc::new(ArcSwap::from_pointee(Directory::default()));
+        follow(&*repository, &directory, &limiter, &clock, timeline);
+        let parts = AdminParts {
+            access,
+            repository: Arc::clone(&repository),
+            directory: Arc::clone(&directory),
+            limiter: Some(Arc::clone(&limiter) as Arc<dyn Limiter>),
+            pools: Vec::new(),
+            decisions: Arc::new(Decisions::default()),
+            metrics: Box::new(String::new),
+            explain: Box::new(|question| panic!("nobody asks {question:?} here")),
+            status: Box::new(status),
+            readiness: Box::new(|| Readiness::Ready),
+            clock: Arc::clone(&clock) as Arc<dyn Clock>,
+            timeline,
+        };
+        Fixture { directory, limiter, clock, timeline, admin: Arc::new(Admin::new(parts)) }
+    }
+
+    /// The answer to a request with these headers, beside `Host`, and this body.
+    pub(super) async fn send(
+        &self,
+        method: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Body>,
+    ) -> Answer {
+        let mut request = Request::builder().method(method).uri(target).header("host", "127.0.0.1:9901");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let service = TowerToHyperService::new(self.admin.router.clone());
+        let response = service.call(request.body(body.into()).unwrap()).await.unwrap();
+        let (head, body) = response.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        Answer { status: head.status, headers: head.headers, text: String::from_utf8(body.to_vec()).unwrap() }
+    }
+
+    /// The answer to a request with a JSON body, or with none when it is empty.
+    pub(super) async fn call(&self, method: &str, target: &str, body: &str) -> Answer {
+        let headers = [("content-type", "application/json")];
+        self.send(method, target, if body.is_empty() { &[] } else { &headers }, body.to_owned()).await
+    }
+
+    /// Takes tokens with an API key, as the proxy does: how many there were.
+    pub(super) fn spend(&self, key: &str, wanted: u32) -> u32 {
+        let directory = self.directory.load();
+        let client = directory.by_key(&KeyDigest::of(key.as_bytes())).unwrap();
+        let now = self.timeline.nanos(self.clock.now());
+        let takes = (0..wanted).map(|_| self.limiter.take(Key::client(client.number), client.quota, now));
+        takes.map(|decision| u32::from(decision.is_allowed())).sum()
+    }
+}
+
+/// Keeps the directory and the buckets as the store says.
+fn follow(
+    repository: &dyn ClientRepository,
+    directory: &Arc<ArcSwap<Directory>>,
+    limiter: &Arc<Striped>,
+    clock: &Arc<ManualClock>,
+    timeline: Timeline,
+) {
+    let (directory, limiter, clock) = (Arc::clone(directory), Arc::clone(limiter), Arc::clone(clock));
+    repository.follow(Box::new(move |changes: &[Committed]| {
+        let now = timeline.nanos(clock.now());
+        for change in changes {
+            if let (Some(before), Some(after)) = (&change.before, &change.after) {
+                limiter.edit(Key::client(after.number), before.profile.quota, after.profile.quota, now);
+            }
+        }
+        let client = |record: &Option<crate::store::Record>| record.as_ref().map(|record| record.client());
+        let changes = changes.iter().map(|change| (client(&change.before), client(&change.after)));
+        directory.store(Arc::new(directory.load().with(changes)));
+    }));
+}
+
+fn status() -> Status {
+    Status {
+        state: "ready",
+        uptime: Duration::ZERO,
+        listeners: Vec::new(),
+        admin: ([127, 0, 0, 1], 9901).into(),
+        clients: 0,
+        buckets: 0,
+        requests: 0,
+        allowed: 0,
+        limited: 0,
+        blocked: 0,
+        unlimited: 0,
+        in_flight: 0,
+        store_error: None,
+    }
+}

@@ -1,0 +1,165 @@
+//! `tollgate clients`: the admin API from a shell.
+//!
+//! What the API says goes to standard output, as a table or as JSON; what it refuses goes to standard error in its own
+//! words, and ends the command with 1. Nothing is asked back and nothing is retried, so a script knows what was done.
+
+mod args;
+mod body;
+mod difference;
+mod table;
+
+use std::fs::File;
+use std::io::{self, BufRead, BufWriter, Read, Write};
+use std::path::Path;
+
+use http::Method;
+use serde_json::Value;
+use ureq::SendBody;
+
+use super::Failure;
+use super::api::{Api, Content, EMPTY, Patience, client_path, percent_encoded};
+use args::{Action, Fields};
+use table::Table;
+
+pub(super) use args::ClientsArgs;
+
+/// The most clients that the API gives at once.
+const PAGE: usize = 1000;
+
+/// The types of what is sent.
+const JSON: &str = "application/json";
+const MERGE_PATCH: &str = "application/merge-patch+json";
+
+/// Does what was typed.
+pub(super) fn run(args: ClientsArgs) -> Result<(), Failure> {
+    let api = Api::new(args.endpoint.resolve(|name| std::env::var(name).ok())?);
+    let json = args.json;
+    match args.action {
+        Action::List { search } => list(&api, search.as_deref(), json),
+        Action::Get { name } => show(&api.json(Patience::Call, Method::GET, &client_path(&name.id), EMPTY)?, json),
+        Action::Add { name, capacity, rate, fields } => {
+            let body = body::of_new(&name.id, capacity, &rate, &with_key(fields)?);
+            show(&api.json(Patience::Call, Method::POST, "/clients", content(JSON, &body))?, json)
+        }
+        Action::Set { name, capacity, rate, fields, clear_addresses, clear_key } => {
+            let fields = with_key(fields)?;
+            let Some(body) = body::of_change(capacity, rate.as_ref(), &fields, clear_addresses, clear_key) else {
+                return Err(Failure::Usage(
+                    "nothing to set: give at least one flag (`tollgate clients set --help`)".into(),
+                ));
+            };
+            let path = client_path(&name.id);
+            show(&api.json(Patience::Call, Method::PATCH, &path, content(MERGE_PATCH, &body))?, json)
+        }
+        Action::Remove { name } => {
+            api.call(Patience::Call, Method::DELETE, &client_path(&name.id), EMPTY)?;
+            if json { Ok(()) } else { print(|out| writeln!(out, "{} removed", name.id)) }
+        }
+        Action::Reset { name } => {
+            let path = format!("{}/reset", client_path(&name.id));
+            show(&api.json(Patience::Call, Method::POST, &path, EMPTY)?, json)
+        }
+        Action::Apply { file, dry_run, prune } => apply(&api, &file, dry_run, prune, json),
+        Action::Export => export(&api),
+    }
+}
+
+fn content(kind: &'static str, body: &Value) -> Option<Content<String>> {
+    Some(Content { kind, body: body.to_string(), waits: false })
+}
+
+/// The fields with the key itself in place of a `-` for standard input.
+fn with_key(fields: Fields) -> Result<Fields, Failure> {
+    if fields.api_key.as_deref() != Some("-") {
+        return Ok(fields);
+    }
+    let mut line = String::new();
+    // More than any key, so that an endless input ends here.
+    let read = io::stdin().lock().take(1 << 16).read_line(&mut line);
+    let refused = |reason: &dyn std::fmt::Display| Failure::Usage(format!("--api-key -: standard input {reason}"));
+    read.map_err(|error| refused(&format_args!("cannot be read: {error}")))?;
+    let key = line.trim_end_matches(['\r', '\n']);
+    if key.is_empty() { Err(refused(&"holds no key")) } else { Ok(Fields { api_key: Some(key.to_owned()), ..fields }) }
+}
+
+/// Prints all clients, of all pages.
+fn list(api: &Api, search: Option<&str>, json: bool) -> Result<(), Failure> {
+    let search = search.map_or_else(String::new, |text| format!("&q={}", percent_encoded(text)));
+    let mut table = Table::default();
+    let mut out = BufWriter::new(io::stdout().lock());
+    let mut cursor: Option<String> = None;
+    let mut before = "[\n";
+    loop {
+        let from = cursor.as_deref().map_or_else(String::new, |at| format!("&cursor={}", percent_encoded(at)));
+        let path = format!("/clients?limit={PAGE}{search}{from}");
+        let (_, page) = api.json(Patience::Call, Method::GET, &path, EMPTY)?;
+        let items = page["items"].as_array().ok_or_else(|| api.no_such_api("a page without items"))?;
+        for client in items {
+            if json {
+                write!(out, "{before}{client}").map_err(Failure::Output)?;
+                before = ",\n";
+            } else {
+                table.add(client);
+            }
+        }
+        let next = page["next_cursor"].as_str().map(str::to_owned);
+        if next.is_none() {
+            break;
+        }
+        if next == cursor {
+            return Err(api.no_such_api("a page that is followed by itself"));
+        }
+        cursor = next;
+    }
+    let written = match (json, before) {
+        (true, "[\n") => writeln!(out, "[]"),
+        (true, _) => writeln!(out, "\n]"),
+        (false, _) => table.write(&mut out),
+    };
+    written.and_then(|()| out.flush()).map_err(Failure::Output)
+}
+
+/// Prints one client.
+fn show((text, client): &(String, Value), json: bool) -> Result<(), Failure> {
+    print(|out| if json { writeln!(out, "{}", text.trim_end()) } else { table::write_fields(client, out) })
+}
+
+/// Makes the clients what `file` says, and prints the difference.
+fn apply(api: &Api, file: &Path, dry_run: bool, prune: bool, json: bool) -> Result<(), Failure> {
+    let refused = |error: io::Error| Failure::Usage(format!("{}: {error}", file.display()));
+    let body = if file == Path::new("-") {
+        SendBody::from_owned_reader(io::stdin())
+    } else {
+        let opened = File::open(file).map_err(refused)?;
+        if opened.metadata().map_err(refused)?.is_dir() {
+            return Err(Failure::Usage(format!("{}: this is a directory, not a file", file.display())));
+        }
+        SendBody::from_owned_reader(opened)
+    };
+    let path = format!("/clients?dry_run={}&prune={}", u8::from(dry_run), u8::from(prune));
+    let content = Content { kind: JSON, body, waits: true };
+    let (text, difference) = api.json(Patience::Bulk, Method::PUT, &path, Some(content))?;
+    print(|out| if json { writeln!(out, "{}", text.trim_end()) } else { difference::write(&difference, out) })
+}
+
+/// Copies all clients to standard output as they come.
+fn export(api: &Api) -> Result<(), Failure> {
+    let answer = api.call(Patience::Stream, Method::GET, "/clients?format=ndjson", EMPTY)?;
+    let mut reader = answer.into_body().into_reader();
+    let mut out = io::stdout().lock();
+    let mut piece = [0; 64 << 10];
+    loop {
+        let broken = |error| Failure::Api(format!("the export broke off and is not complete: {error}"));
+        match reader.read(&mut piece) {
+            Ok(0) => return out.flush().map_err(Failure::Output),
+            Ok(read) => out.write_all(&piece[..read]).map_err(Failure::Output)?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(broken(error)),
+        }
+    }
+}
+
+fn print(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Failure> {
+    let mut out = BufWriter::new(io::stdout().lock());
+    write(&mut out).and_then(|()| out.flush()).map_err(Failure::Output)
+}

@@ -1,0 +1,147 @@
+//! Where the admin API is, and the token for it.
+//!
+//! The same words as for `run` say it: flags beat variables, which beat the file, which beats the default.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::Failure;
+use super::args::{admin_token, one};
+use crate::admin::{Access, Token};
+use crate::config::{self, AdminSettings, Overrides, parse_target};
+use crate::upstream::BackendAddress;
+
+/// Where the admin API listens when nobody says where.
+const DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9901);
+
+/// Keeps these apart from what a command does.
+const HEADING: &str = "Admin API";
+
+/// What the command line says of the admin API. The ids are not those of `run`, whose flags of the same names clap
+/// would otherwise take for these.
+#[derive(Debug, Args)]
+pub(super) struct EndpointArgs {
+    /// Where the admin API is [default: 127.0.0.1:9901] [env: TOLLGATE_ADMIN]
+    #[arg(id = "endpoint", long = "admin", value_name = "ADDR", value_parser = parse_target)]
+    #[arg(global = true, help_heading = HEADING)]
+    admin: Option<BackendAddress>,
+    /// A configuration file to take its address and token from
+    #[arg(id = "endpoint_file", short = 'c', long = "conf", value_name = "FILE", global = true, help_heading = HEADING)]
+    conf: Option<PathBuf>,
+    /// A file whose first token opens it, in place of the variable TOLLGATE_ADMIN_TOKEN
+    #[arg(long, value_name = "FILE", global = true, help_heading = HEADING)]
+    token_file: Option<PathBuf>,
+}
+
+/// Where the admin API is, and the token for it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Endpoint {
+    /// Where to connect to.
+    pub(super) address: BackendAddress,
+    /// What opens it; none when nobody says.
+    pub(super) token: Option<Token>,
+}
+
+impl EndpointArgs {
+    /// Puts flags, variables and the file together.
+    ///
+    /// # Errors
+    /// Names the variable or the file that is wrong. No message shows a token.
+    pub(super) fn resolve(&self, variable: impl Fn(&str) -> Option<String>) -> Result<Endpoint, Failure> {
+        let address = match &self.admin {
+            Some(address) => Some(address.clone()),
+            None => one("TOLLGATE_ADMIN", variable("TOLLGATE_ADMIN"), parse_target)?,
+        };
+        let token = match &self.token_file {
+            Some(file) => Some(first_token(file)?),
+            None => admin_token(variable("TOLLGATE_ADMIN_TOKEN"))?,
+        };
+        let Some(file) = &self.conf else {
+            return Ok(Endpoint { address: address.unwrap_or(BackendAddress::Socket(DEFAULT)), token });
+        };
+        let overrides = Overrides { admin_token: token.clone(), ..Overrides::default() };
+        let admin = config::load(Some(file), &overrides)?.admin;
+        let address = match (address, &admin) {
+            (Some(address), _) => address,
+            (None, Some(admin)) => BackendAddress::Socket(reachable(admin.address)),
+            (None, None) => {
+                let message = format!("{}: admin.address is null, so there is no admin API to ask", file.display());
+                return Err(Failure::Usage(message));
+            }
+        };
+        Ok(Endpoint { address, token: token.or(admin.and_then(of_file)) })
+    }
+}
+
+fn of_file(admin: AdminSettings) -> Option<Token> {
+    match admin.access {
+        Access::Tokens(tokens) => tokens.into_iter().next(),
+        Access::Loopback => None,
+    }
+}
+
+fn first_token(file: &Path) -> Result<Token, Failure> {
+    let tokens = config::read_tokens(file).map_err(|messages| Failure::Usage(messages.join("\n")))?;
+    Ok(tokens.into_iter().next().expect("a file of tokens holds at least one"))
+}
+
+/// Where something that listens on `address` can be reached from this machine.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        endpoint: EndpointArgs,
+    }
+
+    const SECRETS: [&str; 3] = ["flag-token-0123456", "variable-token-0123", "file-token-0123456"];
+
+    fn resolve(args: &[&str], variables: &[(&str, &str)]) -> Result<(String, Option<String>), String> {
+        let line = Line::try_parse_from(["x"].iter().chain(args)).map_err(|error| error.to_string())?;
+        let variable = |name: &str| variables.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned());
+        let endpoint = line.endpoint.resolve(variable).map_err(|failure| failure.to_string())?;
+        Ok((endpoint.address.to_string(), endpoint.token.map(|token| token.secret)))
+    }
+
+    #[test]
+    fn flags_beat_variables_which_beat_the_file_which_beats_the_default() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+        let [flag, variable, file] = SECRETS;
+        std::fs::write(path("flag"), format!("a {flag}\nb {file}\n")).unwrap();
+        std::fs::write(path("file"), file).unwrap();
+        let start = "listeners: [{address: 0.0.0.0:1}]\nupstreams: [{name: a, backends: [{address: a:1}]}]\n";
+        std::fs::write(path("conf"), format!("{start}admin: {{address: '[::]:7', token_file: {}}}\n", path("file")))
+            .unwrap();
+        std::fs::write(path("off"), format!("{start}admin: {{address: null}}\n")).unwrap();
+        let secret = |text: &str| Some(text.to_owned());
+
+        assert_eq!(resolve(&[], &[]), Ok(("127.0.0.1:9901".to_owned(), None)));
+        assert_eq!(resolve(&["-c", &path("conf")], &[]), Ok(("[::1]:7".to_owned(), secret(file))));
+        let variables = [("TOLLGATE_ADMIN", "10.0.0.1:5"), ("TOLLGATE_ADMIN_TOKEN", variable)];
+        assert_eq!(resolve(&["-c", &path("conf")], &variables), Ok(("10.0.0.1:5".to_owned(), secret(variable))));
+        let all = ["-c", &path("conf"), "--admin", "edge.internal:6", "--token-file", &path("flag")];
+        assert_eq!(resolve(&all, &variables), Ok(("edge.internal:6".to_owned(), secret(flag))));
+        assert_eq!(resolve(&["--admin", "localhost:1", "-c", &path("off")], &[]), Ok(("localhost:1".to_owned(), None)));
+        assert!(resolve(&["-c", &path("off")], &[]).unwrap_err().ends_with("there is no admin API to ask"));
+        assert!(resolve(&["--token-file", &path("none")], &[]).unwrap_err().ends_with("none: there is no such file"));
+        assert!(resolve(&["--admin", "http://a:1"], &[]).unwrap_err().contains("leave out http://"));
+        let wrong = resolve(&[], &[("TOLLGATE_ADMIN", "here")]).unwrap_err();
+        assert!(wrong.starts_with("TOLLGATE_ADMIN: must be an IP address or a host name, and a port"), "{wrong}");
+    }
+}

@@ -1,0 +1,18 @@
+//! `tollgate healthcheck`: whether the server is ready, for whoever can only run a command.
+
+use http::Method;
+
+use super::Failure;
+use super::api::{Api, EMPTY, Patience};
+use super::endpoint::EndpointArgs;
+
+/// Asks `/readyz` of the admin API, for 2 s at most.
+///
+/// # Errors
+/// Why it is not ready, or that it does not answer. Always a failure of exit code 1: Docker reserves 2.
+pub(super) fn run(args: &EndpointArgs) -> Result<(), Failure> {
+    let endpoint = args.resolve(|name| std::env::var(name).ok());
+    let endpoint = endpoint.map_err(|failure| Failure::Api(failure.to_string()))?;
+    let asked = Api::new(endpoint).call(Patience::Probe, Method::GET, "/readyz", EMPTY);
+    asked.map(drop).map_err(|failure| Failure::Api(format!("not ready: {failure}")))
+}

@@ -1,0 +1,106 @@
+//! What the admin API is handed: it knows neither the proxy nor the server's life.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::lifecycle::{Lifecycle, State};
+use super::store::Store;
+use arc_swap::ArcSwap;
+
+use crate::admin::{Access, AdminParts, Explanation, Readiness, Status};
+use crate::client::Directory;
+use crate::clock::{Clock, Timeline};
+use crate::limit::{Limiter, Striped};
+use crate::proxy::{Activity, Explained, Proxy};
+use crate::telemetry::{Decisions, Metrics};
+use crate::upstream::Pool;
+
+/// What the admin API looks at.
+pub(super) struct View {
+    pub(super) access: Access,
+    pub(super) address: SocketAddr,
+    pub(super) listeners: Vec<SocketAddr>,
+    pub(super) proxy: Proxy,
+    pub(super) pools: Vec<Arc<Pool>>,
+    pub(super) store: Store,
+    pub(super) limiter: Option<Arc<Striped>>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) decisions: Arc<Decisions>,
+    pub(super) activity: Arc<Activity>,
+    pub(super) lifecycle: Lifecycle,
+    pub(super) directory: Arc<ArcSwap<Directory>>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) timeline: Timeline,
+    pub(super) started: Instant,
+}
+
+impl View {
+    /// The parts of the admin API.
+    pub(super) fn into_parts(self) -> AdminParts {
+        let View { access, address, listeners, proxy, pools, store, limiter, .. } = self;
+        let (metrics, decisions, activity, lifecycle) = (self.metrics, self.decisions, self.activity, self.lifecycle);
+        let (directory, clock, timeline) = (self.directory, self.clock, self.timeline);
+        AdminParts {
+            access,
+            repository: Arc::clone(&store.clients),
+            directory: Arc::clone(&directory),
+            limiter: limiter.clone().map(|limiter| limiter as Arc<dyn Limiter>),
+            pools,
+            decisions,
+            metrics: Box::new({
+                let metrics = Arc::clone(&metrics);
+                move || metrics.text()
+            }),
+            explain: Box::new(move |question| explanation(proxy.explain(question.address, &question.headers))),
+            readiness: Box::new({
+                let lifecycle = lifecycle.clone();
+                move || match lifecycle.state() {
+                    State::Starting => Readiness::Starting,
+                    State::Ready => Readiness::Ready,
+                    State::Draining => Readiness::Draining,
+                }
+            }),
+            status: Box::new({
+                let clock = Arc::clone(&clock);
+                move || {
+                    let totals = metrics.totals();
+                    Status {
+                        state: lifecycle.state().name(),
+                        uptime: clock.now().saturating_duration_since(self.started),
+                        listeners: listeners.clone(),
+                        admin: address,
+                        clients: directory.load().len(),
+                        buckets: limiter.as_ref().map_or(0, |limiter| limiter.len()),
+                        requests: totals.requests,
+                        allowed: totals.allowed,
+                        limited: totals.limited,
+                        blocked: totals.blocked,
+                        unlimited: totals.unlimited,
+                        in_flight: activity.busy(),
+                        store_error: store.fault(),
+                    }
+                }
+            }),
+            clock,
+            timeline,
+        }
+    }
+}
+
+fn explanation(explained: Explained) -> Explanation {
+    Explanation {
+        steps: explained.steps,
+        trusted_proxy: explained.trusted_proxy,
+        client_ip: explained.client_ip,
+        api_key_from: explained.api_key_from,
+        client_id: explained.client_id,
+        network: explained.network,
+        identity: explained.identity,
+        mode: explained.mode,
+        standing: explained.standing,
+        decision: explained.decision,
+        refusal: explained.refusal,
+        headers: explained.headers,
+    }
+}

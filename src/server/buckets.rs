@@ -1,0 +1,206 @@
+//! Tending the buckets: full ones are dropped, and those that are not full are saved, so that nobody gets tokens back by waiting for a
+//! restart.
+//!
+//! What is due to be saved is kept in the order of events, one entry for each bucket: the sweep says that a bucket is gone, the export
+//! what it became, and the later one counts. Both run under one lock. Entries go to the store some thousand at a time, so that a client write comes in between; what the
+//! store could not take stays due and is tried again at the next tick, under whatever came since. Due entries are bounded by the
+//! buckets that there are.
+//!
+//! Saved is every `persist_interval` and at a clean stop. A crash loses what was taken since the last save: a client gains at most
+//! what it took in that time. When a million buckets change each second, a save takes longer than the interval, and the next one
+//! starts when it is done.
+//!
+//! At start every saved bucket is read back with the time that passed as refill. While a process runs, the monotonic clock
+//! counts; between two, the wall clock does. One that stepped back credits nothing; one far ahead fills a bucket at most. What is read back counts as changed and is
+//! saved anew, since its instant is now in this process' time.
+
+use std::collections::{HashMap, VecDeque};
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use log::{info, warn};
+use parking_lot::Mutex;
+use pingora_core::server::ShutdownWatch;
+use pingora_core::services::background::BackgroundService;
+
+use super::overflow::OverflowWarning;
+use super::ticker;
+use crate::client::Quota;
+use crate::clock::{Clock, Timeline};
+use crate::limit::striped::Saved;
+use crate::limit::{Bucket, Key, Nanos, RateLimit, Striped};
+use crate::store::{BucketStore, Moment, Snapshot, StoreError, WriteError};
+
+/// How many buckets go to the store at once; it writes them in about 10 ms.
+const PIECE: usize = 4096;
+
+/// Tends the buckets of one limiter.
+pub(super) struct Buckets {
+    limiter: Arc<Striped>,
+    store: Arc<dyn BucketStore>,
+    sweep_every: Duration,
+    save_every: Duration,
+    max_buckets: NonZeroUsize,
+    clock: Arc<dyn Clock>,
+    timeline: Timeline,
+    due: Mutex<Due>,
+}
+
+/// What the store has not got yet: what each bucket became, none when it is full.
+#[derive(Debug, Default)]
+struct Due {
+    latest: HashMap<Key, Option<Saved>>,
+    /// Older than `latest`, in pieces; the first one may be with the store now.
+    pieces: VecDeque<Vec<(Key, Option<Saved>)>>,
+}
+
+impl Due {
+    /// The piece that goes to the store next. It stays due until [`done`](Due::done).
+    fn next(&mut self) -> Option<&[(Key, Option<Saved>)]> {
+        if self.pieces.is_empty() {
+            let mut latest = std::mem::take(&mut self.latest).into_iter();
+            self.pieces = std::iter::from_fn(|| {
+                let piece: Vec<_> = latest.by_ref().take(PIECE).collect();
+                (!piece.is_empty()).then_some(piece)
+            })
+            .collect();
+        }
+        self.pieces.front().map(Vec::as_slice)
+    }
+
+    /// The store has the piece.
+    fn done(&mut self) {
+        self.pieces.pop_front();
+    }
+}
+
+impl Buckets {
+    /// Tends the buckets of `limiter` and keeps them in `store`.
+    pub(super) fn new(
+        limiter: Arc<Striped>,
+        store: Arc<dyn BucketStore>,
+        settings: &RateLimit,
+        clock: Arc<dyn Clock>,
+        timeline: Timeline,
+    ) -> Self {
+        let RateLimit { refill_interval, persist_interval, max_buckets, .. } = *settings;
+        let (sweep_every, save_every, due) = (refill_interval, persist_interval, Mutex::default());
+        Buckets { limiter, store, sweep_every, save_every, max_buckets, clock, timeline, due }
+    }
+
+    fn now(&self) -> Nanos {
+        self.timeline.nanos(self.clock.now())
+    }
+
+    fn moment(&self) -> Moment {
+        let wall = self.clock.wall().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Moment { timeline: self.now(), wall: u64::try_from(wall.as_nanos()).unwrap_or(u64::MAX) }
+    }
+
+    /// Drops the full buckets.
+    fn sweep(&self) {
+        let mut due = self.due.lock();
+        for stripe in 0..self.limiter.stripes() {
+            self.limiter.sweep(stripe, self.now(), |key| {
+                due.latest.insert(key, None);
+            });
+        }
+    }
+
+    /// Makes due what has changed.
+    fn export(&self) {
+        let mut due = self.due.lock();
+        for stripe in 0..self.limiter.stripes() {
+            self.limiter.export(stripe, |saved| {
+                due.latest.insert(saved.key, Some(saved));
+            });
+        }
+    }
+
+    /// The next piece for the store, if any is due.
+    fn snapshot(&self) -> Option<Snapshot> {
+        let at = self.moment();
+        let mut due = self.due.lock();
+        let piece = due.next()?;
+        let changed = piece.iter().filter_map(|(_, saved)| *saved).collect();
+        let dropped = piece.iter().filter(|(_, saved)| saved.is_none()).map(|(key, _)| *key).collect();
+        Some(Snapshot { changed, dropped, at })
+    }
+
+    /// Saves what has changed.
+    async fn save(&self) {
+        self.export();
+        while let Some(snapshot) = self.snapshot() {
+            // The store says itself what is wrong with it.
+            if self.store.save(snapshot).wait().await.is_err() {
+                return;
+            }
+            self.due.lock().done();
+        }
+    }
+
+    /// Saves everything at the end, when nobody takes tokens any more. Blocks the thread.
+    ///
+    /// # Errors
+    /// When the store cannot take it.
+    pub(super) fn save_at_stop(&self) -> Result<(), WriteError> {
+        self.export();
+        while let Some(snapshot) = self.snapshot() {
+            self.store.save(snapshot).wait_blocking()?;
+            self.due.lock().done();
+        }
+        Ok(())
+    }
+
+    /// Reads back what an earlier process saved: `quota` is what the bucket's owner has now, none when there is no such client any more. Returns how many buckets
+    /// are not full.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub(super) fn restore(&self, quota: impl Fn(Key) -> Option<Quota>) -> Result<usize, StoreError> {
+        let mut all = Vec::new();
+        let Some(then) = self.store.load(&mut |saved| all.push(saved))? else { return Ok(0) };
+        let now = self.moment();
+        let mut due = self.due.lock();
+        for Saved { key, bucket, quota: old } in all {
+            // Forgotten by the store, unless it is due as changed at the next export.
+            due.latest.insert(key, None);
+            if let Some(quota) = quota(key) {
+                let at = then.carry(bucket.at(), now);
+                let saved = Saved { key, bucket: Bucket::resume(bucket.tokens(), at), quota: old };
+                self.limiter.restore(saved, quota, now.timeline);
+            }
+        }
+        Ok(self.limiter.len())
+    }
+}
+
+#[async_trait]
+impl BackgroundService for Buckets {
+    async fn start(&self, shutdown: ShutdownWatch) {
+        let mut overflow = OverflowWarning::default();
+        let sweeps = ticker::run("buckets", self.sweep_every, shutdown.clone(), || {
+            self.sweep();
+            if let Some(callers) = overflow.observe(self.limiter.overflowed(), self.clock.now()) {
+                let max = self.max_buckets;
+                warn!("rate limit: all {max} buckets were in use; requests that shared the overflow bucket: {callers}");
+            }
+            std::future::ready(())
+        });
+        let saves = ticker::run("saving the buckets", self.save_every, shutdown, || self.save());
+        tokio::join!(sweeps, saves);
+    }
+}
+
+/// Saves the buckets when nobody takes tokens any more, and says how that went.
+pub(super) fn save_at_stop(buckets: &Buckets) {
+    match buckets.save_at_stop() {
+        Ok(()) => info!("buckets saved"),
+        Err(error) => warn!("the buckets could not be saved: {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,133 @@
+//! Over a store in memory and a manual clock.
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::*;
+use crate::clock::ManualClock;
+use crate::limit::{Limiter, StripedSettings};
+use crate::store::Reply;
+use crate::store::memory::Memory;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn quota() -> Quota {
+    Quota::new(10, 1.0).unwrap()
+}
+
+fn caller(last: u8) -> Key {
+    Key::address(IpAddr::from([192, 0, 2, last]), 64)
+}
+
+/// Buckets as a process has them that starts now.
+fn process(store: &Arc<dyn BucketStore>, clock: &Arc<ManualClock>) -> Buckets {
+    let timeline = Timeline::new(clock.as_ref());
+    let settings =
+        StripedSettings { max_buckets: NonZeroUsize::new(100_000).unwrap(), stripes: None, default_quota: quota() };
+    let limiter = Arc::new(Striped::new(settings, timeline.nanos(clock.now())));
+    let settings = RateLimit { quota: quota(), ..RateLimit::default() };
+    Buckets::new(limiter, Arc::clone(store), &settings, Arc::clone(clock) as _, timeline)
+}
+
+fn take(buckets: &Buckets, key: Key, count: usize) {
+    for _ in 0..count {
+        assert!(buckets.limiter.take(key, quota(), buckets.now()).is_allowed());
+    }
+}
+
+fn tokens(buckets: &Buckets, key: Key) -> f64 {
+    buckets.limiter.peek(key, quota(), buckets.now()).tokens().to_f64()
+}
+
+fn everybody(_: Key) -> Option<Quota> {
+    Some(quota())
+}
+
+fn in_memory() -> (Arc<dyn BucketStore>, Arc<ManualClock>) {
+    (Arc::new(Memory::new()), Arc::new(ManualClock::new()))
+}
+
+#[test]
+fn time_at_rest_is_refill_and_full_buckets_are_forgotten() {
+    let (store, clock) = in_memory();
+    let first = process(&store, &clock);
+    take(&first, caller(1), 10);
+    take(&first, Key::client(7), 3);
+    clock.advance(2 * SECOND);
+    first.save_at_stop().unwrap();
+    clock.advance(3 * SECOND);
+    let second = process(&store, &clock);
+    assert_eq!(second.restore(everybody).unwrap(), 1, "the client's is full by now");
+    assert_eq!((tokens(&second, caller(1)), tokens(&second, Key::client(7))), (5.0, 10.0));
+    second.save_at_stop().unwrap();
+    let mut kept = Vec::new();
+    store.load(&mut |saved| kept.push(saved.key)).unwrap();
+    assert_eq!(kept, [caller(1)], "what is full is not kept");
+}
+
+#[test]
+fn what_nobody_has_any_more_is_forgotten() {
+    let (store, clock) = in_memory();
+    let first = process(&store, &clock);
+    take(&first, Key::client(7), 10);
+    first.save_at_stop().unwrap();
+    let second = process(&store, &clock);
+    assert_eq!(second.restore(|_| None).unwrap(), 0);
+    second.save_at_stop().unwrap();
+    assert!(store.load(&mut |saved| panic!("{saved:?} is kept")).unwrap().is_some());
+}
+
+#[test]
+fn the_later_of_two_events_counts() {
+    let (store, clock) = in_memory();
+    let buckets = process(&store, &clock);
+    take(&buckets, caller(1), 1);
+    take(&buckets, caller(2), 1);
+    buckets.export();
+    clock.advance(10 * SECOND);
+    buckets.sweep();
+    take(&buckets, caller(2), 4);
+    buckets.save_at_stop().unwrap();
+    let mut kept = Vec::new();
+    store.load(&mut |saved| kept.push((saved.key, saved.bucket.tokens().floor()))).unwrap();
+    assert_eq!(kept, [(caller(2), 6)]);
+}
+
+/// A store that may be out of order.
+struct Fickle {
+    memory: Memory,
+    broken: AtomicBool,
+}
+
+impl BucketStore for Fickle {
+    fn save(&self, snapshot: Snapshot) -> Reply<()> {
+        match self.broken.load(Ordering::SeqCst) {
+            true => Reply::ready(Err(StoreError("the disk is full".to_owned()).into())),
+            false => self.memory.save(snapshot),
+        }
+    }
+
+    fn load(&self, each: &mut dyn FnMut(Saved)) -> Result<Option<Moment>, StoreError> {
+        self.memory.load(each)
+    }
+}
+
+#[test]
+fn what_the_store_could_not_take_stays_due() {
+    let clock = Arc::new(ManualClock::new());
+    let fickle = Arc::new(Fickle { memory: Memory::new(), broken: AtomicBool::new(true) });
+    let store: Arc<dyn BucketStore> = Arc::clone(&fickle) as _;
+    let buckets = process(&store, &clock);
+    // More than one piece, so that the first one fails and the others were never tried.
+    for number in 0..u64::try_from(PIECE).unwrap() + 10 {
+        take(&buckets, Key::client(number), 4);
+    }
+    assert!(buckets.save_at_stop().is_err());
+    take(&buckets, Key::client(3), 2);
+    assert!(buckets.save_at_stop().is_err());
+    fickle.broken.store(false, Ordering::SeqCst);
+    buckets.save_at_stop().unwrap();
+    let second = process(&store, &clock);
+    assert_eq!(second.restore(everybody).unwrap(), PIECE + 10);
+    assert_eq!((tokens(&second, Key::client(3)), tokens(&second, Key::client(4))), (4.0, 6.0));
+}

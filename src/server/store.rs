@@ -1,0 +1,123 @@
+//! The store, and what keeps the proxy's memory in step with it.
+//!
+//! Each change goes first into its client's bucket (credited under the old quota up to now, then clamped to the new
+//! capacity) and then into the directory, so that no request sees the new quota over tokens of the old one. A request that read the directory just before
+//! is decided by what was, and the bucket keeps its tokens either way.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+
+use super::ServerError;
+use crate::client::{Client, Directory, Quota};
+use crate::clock::{Clock, Timeline};
+use crate::limit::{Key, Limiter, Striped};
+use crate::store::memory::Memory;
+use crate::store::sqlite::Sqlite;
+use crate::store::{BucketStore, ClientRepository, Committed, Follower, Record};
+
+/// Where clients and buckets are kept.
+#[derive(Clone)]
+pub(super) struct Store {
+    pub(super) clients: Arc<dyn ClientRepository>,
+    pub(super) buckets: Arc<dyn BucketStore>,
+    /// The file; none when nothing outlives the process.
+    file: Option<Sqlite>,
+}
+
+impl Store {
+    /// Opens the file, or begins with nothing when there is to be none.
+    pub(super) fn open(path: Option<&Path>) -> Result<Self, ServerError> {
+        Ok(match path {
+            Some(path) => {
+                let file = Sqlite::open(path)?;
+                Store { clients: Arc::new(file.clone()), buckets: Arc::new(file.clone()), file: Some(file) }
+            }
+            None => {
+                let memory = Arc::new(Memory::new());
+                Store { clients: Arc::clone(&memory) as _, buckets: memory, file: None }
+            }
+        })
+    }
+
+    /// Why nothing can be written now; none when it can.
+    pub(super) fn fault(&self) -> Option<String> {
+        self.file.as_ref()?.fault()
+    }
+
+    /// How many writes failed so far.
+    pub(super) fn errors(&self) -> u64 {
+        self.file.as_ref().map_or(0, |file| file.errors())
+    }
+
+    /// Writes what waits, and closes the file.
+    pub(super) fn close(&self) {
+        if let Some(file) = self.file.clone() {
+            file.close();
+        }
+    }
+}
+
+/// What follows the store: where the proxy looks clients up, and their buckets.
+#[derive(Clone)]
+pub(super) struct Followers {
+    pub(super) directory: Arc<ArcSwap<Directory>>,
+    pub(super) limiter: Option<Arc<Striped>>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) timeline: Timeline,
+}
+
+impl Followers {
+    /// Fills the directory with all clients and keeps it in step from then on. Returns their quotas by number.
+    pub(super) fn load(self, clients: &dyn ClientRepository) -> Result<HashMap<u64, Quota>, ServerError> {
+        // Changes of another process wait until all is loaded; one that was loaded already does no harm when it comes again.
+        let gate = Arc::new(Mutex::new(()));
+        let loading = gate.lock();
+        clients.follow(self.clone().follower(Arc::clone(&gate)));
+        let (mut quotas, mut all) = (HashMap::new(), Vec::new());
+        let load = clients.for_each(&mut |record| {
+            let client = record.client();
+            quotas.insert(client.number, client.quota);
+            all.push(Arc::new(client));
+            true
+        });
+        load.map_err(|error| ServerError::Failed(error.to_string()))?;
+        let directory =
+            Directory::new(all).map_err(|conflict| ServerError::Failed(format!("the database: {conflict}")))?;
+        self.directory.store(Arc::new(directory));
+        drop(loading);
+        Ok(quotas)
+    }
+
+    fn follower(self, gate: Arc<Mutex<()>>) -> Follower {
+        Box::new(move |changes| {
+            let _loaded = gate.lock();
+            self.follow(changes);
+        })
+    }
+
+    fn follow(&self, changes: &[Committed]) {
+        let now = self.timeline.nanos(self.clock.now());
+        for change in changes {
+            if let (Some(limiter), Some(before), Some(after)) = (&self.limiter, &change.before, &change.after)
+                && before.profile.quota != after.profile.quota
+            {
+                limiter.edit(Key::client(after.number), before.profile.quota, after.profile.quota, now);
+            }
+        }
+        let client = |record: &Option<Record>| -> Option<Client> { record.as_ref().map(Record::client) };
+        let changed = changes.iter().filter(|change| change.action.is_some());
+        let directory =
+            self.directory.load().with(changed.map(|change| (client(&change.before), client(&change.after))));
+        self.directory.store(Arc::new(directory));
+        for change in changes {
+            if let (Some(limiter), Some(gone), None) = (&self.limiter, &change.before, &change.after) {
+                // Full, so the next sweep drops it.
+                limiter.reset(Key::client(gone.number), gone.profile.quota, now);
+            }
+        }
+    }
+}

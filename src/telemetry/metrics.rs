@@ -1,0 +1,122 @@
+//! The metrics, as Prometheus reads them.
+//!
+//! The problem: every request changes a dozen counters, and nobody looks at them more often than every few seconds.
+//!
+//! The rule: what is counted lives where it is counted, as plain atomics that are held and never looked up (a pool has
+//! its [`Traffic`](crate::upstream::Traffic), a backend its counters, the proxy its [`Tally`]). They are gathered when
+//! somebody asks for the text. No label comes from a request, so callers cannot make series: neither clients nor paths,
+//! and statuses are numbers of three digits.
+//!
+//! Refused: the library's own families, which find their counter by its labels, under a lock, for every request.
+
+mod gather;
+mod tally;
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use prometheus_client::encoding::text::encode_registry;
+use prometheus_client::registry::Registry;
+
+use super::AccessLog;
+use crate::limit::Striped;
+use crate::upstream::Pool;
+
+pub use tally::{OpenConnection, Tally, Verdict};
+
+/// The content type of [`Metrics::text`].
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Where the metrics are gathered from.
+pub struct MetricsParts {
+    /// The pools.
+    pub pools: Vec<Arc<Pool>>,
+    /// What the proxy counts beside them.
+    pub tally: Arc<Tally>,
+    /// The access log.
+    pub access_log: AccessLog,
+    /// The buckets; none when nobody is limited.
+    pub limiter: Option<Arc<Striped>>,
+    /// How often the store could not be written.
+    pub persist_errors: Box<dyn Fn() -> u64 + Send + Sync>,
+}
+
+/// The metrics of one server. Any thread may ask at any time.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    sources: Arc<Sources>,
+}
+
+/// The requests since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// All that ended.
+    pub requests: u64,
+    /// Those that took a token.
+    pub allowed: u64,
+    /// Those that were refused for want of one.
+    pub limited: u64,
+    /// Those of blocked clients.
+    pub blocked: u64,
+    /// Those of unlimited clients.
+    pub unlimited: u64,
+}
+
+struct Sources {
+    parts: MetricsParts,
+    reloads: AtomicU64,
+    failed_reloads: AtomicU64,
+}
+
+impl fmt::Debug for Sources {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sources").finish_non_exhaustive()
+    }
+}
+
+impl Metrics {
+    /// Metrics gathered from these parts.
+    pub fn new(parts: MetricsParts) -> Self {
+        let sources = Arc::new(Sources { parts, reloads: AtomicU64::new(0), failed_reloads: AtomicU64::new(0) });
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(Arc::clone(&sources)));
+        Metrics { registry, sources }
+    }
+
+    /// All metrics in Prometheus' text format, version 0.0.4. Costs some microseconds for each pool and backend.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        // Without the `# EOF` that OpenMetrics wants, and with names as `gather` writes them, this is the older format.
+        encode_registry(&mut text, &self.registry).expect("a String takes everything that is written to it");
+        text
+    }
+
+    /// Counts a reload of the configuration, one that took place or one that was refused.
+    pub fn count_reload(&self, succeeded: bool) {
+        let count = if succeeded { &self.sources.reloads } else { &self.sources.failed_reloads };
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The requests since the start.
+    pub fn totals(&self) -> Totals {
+        let MetricsParts { pools, tally, .. } = &self.sources.parts;
+        let routed: u64 = pools.iter().map(|pool| pool.traffic().requests()).sum();
+        Totals {
+            requests: routed + tally.unrouted().requests(),
+            allowed: tally.verdicts(Verdict::Allowed),
+            limited: tally.verdicts(Verdict::Limited),
+            blocked: tally.verdicts(Verdict::Blocked),
+            unlimited: tally.verdicts(Verdict::Unlimited),
+        }
+    }
+
+    /// The open connections from clients.
+    pub fn connections(&self) -> usize {
+        self.sources.parts.tally.connections()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,199 @@
+//! Every metric with its name, its help and its labels, written out when somebody asks.
+//!
+//! The library writes OpenMetrics, in which a counter's help and type go by its name without `_total`. The format that
+//! Prometheus has always read wants them under the whole name. So counters are announced as such, under their whole
+//! name, and their values are written as a gauge's are: name, labels, number, and nothing put on. A test reads the
+//! whole text by the rules of that format.
+
+use std::fmt::{Error, Result};
+use std::sync::atomic::Ordering;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, EncodeLabelSet, MetricEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+
+use super::{Sources, Verdict};
+use crate::upstream::health::Status;
+use crate::upstream::{Backend, DURATIONS, TrafficTotals};
+
+impl Collector for Sources {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result {
+        self.traffic(&mut encoder)?;
+        self.limits(&mut encoder)?;
+        self.backends(&mut encoder)?;
+        self.server(&mut encoder)
+    }
+}
+
+impl Sources {
+    /// Requests by pool.
+    fn traffic(&self, encoder: &mut DescriptorEncoder<'_>) -> Result {
+        let parts = &self.parts;
+        let pools = parts.pools.iter().map(|pool| (pool.name(), pool.traffic()));
+        let traffic: Vec<(&str, TrafficTotals)> = std::iter::once(("", parts.tally.unrouted()))
+            .chain(pools)
+            .map(|(upstream, traffic)| (upstream, traffic.totals()))
+            .collect();
+        let mut family = Family::counter(
+            encoder,
+            "tollgate_requests_total",
+            "Requests that ended, by upstream (empty: refused before one was found) and status (0: no answer).",
+        )?;
+        for (upstream, totals) in &traffic {
+            for (status, count) in &totals.statuses {
+                family.value(&[("upstream", *upstream), ("status", &status.to_string())], *count)?;
+            }
+        }
+        let mut family = Family::of(
+            encoder,
+            "tollgate_request_duration_seconds",
+            "Time from the first byte of a request to the end of its answer, by upstream.",
+            MetricType::Histogram,
+        )?;
+        for (upstream, totals) in &traffic {
+            family.histogram(&[("upstream", *upstream)], totals)?;
+        }
+        let mut family = Family::counter(
+            encoder,
+            "tollgate_upstream_retries_total",
+            "Further attempts of requests, on another backend or over another connection.",
+        )?;
+        for pool in &parts.pools {
+            family.value(&[("upstream", pool.name())], pool.retries())?;
+        }
+        Ok(())
+    }
+
+    /// What the limiter decided, and its buckets.
+    fn limits(&self, encoder: &mut DescriptorEncoder<'_>) -> Result {
+        let mut family = Family::counter(
+            encoder,
+            "tollgate_ratelimit_decisions_total",
+            "Requests on which the rate limiter decided.",
+        )?;
+        for verdict in Verdict::ALL {
+            family.value(&[("decision", verdict.name())], self.parts.tally.verdicts(verdict))?;
+        }
+        let limiter = self.parts.limiter.as_ref();
+        Family::gauge(encoder, "tollgate_ratelimit_buckets", "Token buckets in use; full ones are not kept.")?
+            .bare(limiter.map_or(0, |limiter| limiter.len() as u64))?;
+        Family::counter(
+            encoder,
+            "tollgate_ratelimit_overflow_total",
+            "Requests that shared the overflow bucket, as all others were in use.",
+        )?
+        .bare(limiter.map_or(0, |limiter| limiter.overflowed()))
+    }
+
+    /// Backends, each with its upstream.
+    fn backends(&self, encoder: &mut DescriptorEncoder<'_>) -> Result {
+        let pools = self.parts.pools.iter();
+        let backends = pools.flat_map(|pool| pool.backends().into_iter().map(move |backend| (pool.name(), backend)));
+        let backends: Vec<_> =
+            backends.map(|(upstream, backend)| (upstream, backend.address().to_string(), backend)).collect();
+        let each = |mut family: Family<'_>, value: fn(&Backend) -> u64| {
+            backends.iter().try_for_each(|(upstream, address, backend)| {
+                family.value(&[("upstream", *upstream), ("backend", address)], value(backend))
+            })
+        };
+        each(
+            Family::gauge(
+                encoder,
+                "tollgate_backend_up",
+                "Whether health checks say that the backend is up (1) or not (0), also while it drains.",
+            )?,
+            |backend| u64::from(backend.status() == Status::Up),
+        )?;
+        each(Family::gauge(encoder, "tollgate_backend_in_flight", "Requests that the backend holds.")?, |backend| {
+            backend.in_flight() as u64
+        })?;
+        each(
+            Family::counter(
+                encoder,
+                "tollgate_backend_requests_total",
+                "Requests that the backend was given, each attempt of a request counted.",
+            )?,
+            Backend::requests,
+        )?;
+        each(
+            Family::counter(
+                encoder,
+                "tollgate_backend_failures_total",
+                "Requests that the backend failed: no connection, or one that broke or was too slow.",
+            )?,
+            Backend::failures,
+        )?;
+        let mut family = Family::counter(
+            encoder,
+            "tollgate_health_transitions_total",
+            "Changes of a backend's health, by what it became.",
+        )?;
+        for (upstream, address, backend) in &backends {
+            let (up, down) = backend.transitions();
+            for (to, count) in [("up", up), ("down", down)] {
+                family.value(&[("upstream", *upstream), ("backend", address), ("to", to)], count)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The server itself.
+    fn server(&self, encoder: &mut DescriptorEncoder<'_>) -> Result {
+        Family::gauge(encoder, "tollgate_connections", "Open connections from clients.")?
+            .bare(self.parts.tally.connections() as u64)?;
+        Family::counter(
+            encoder,
+            "tollgate_access_log_dropped_total",
+            "Access log lines that were lost, as they could not be written in time.",
+        )?
+        .bare(self.parts.access_log.dropped())?;
+        Family::counter(encoder, "tollgate_persist_errors_total", "Failed writes of the database.")?
+            .bare((self.parts.persist_errors)())?;
+        let mut family =
+            Family::counter(encoder, "tollgate_config_reloads_total", "Reloads of the configuration, by result.")?;
+        for (result, count) in [("success", &self.reloads), ("failure", &self.failed_reloads)] {
+            family.value(&[("result", result)], count.load(Ordering::Relaxed))?;
+        }
+        Ok(())
+    }
+}
+
+/// The series of one name.
+struct Family<'e>(MetricEncoder<'e>);
+
+impl<'e> Family<'e> {
+    fn of(
+        encoder: &'e mut DescriptorEncoder<'_>,
+        name: &'e str,
+        help: &str,
+        kind: MetricType,
+    ) -> std::result::Result<Self, Error> {
+        encoder.encode_descriptor(name, help, None, kind).map(Family)
+    }
+
+    fn counter(encoder: &'e mut DescriptorEncoder<'_>, name: &'e str, help: &str) -> std::result::Result<Self, Error> {
+        Self::of(encoder, name, help, MetricType::Counter)
+    }
+
+    fn gauge(encoder: &'e mut DescriptorEncoder<'_>, name: &'e str, help: &str) -> std::result::Result<Self, Error> {
+        Self::of(encoder, name, help, MetricType::Gauge)
+    }
+
+    /// The value of a name without labels.
+    fn bare(mut self, value: impl EncodeGaugeValue) -> Result {
+        self.0.encode_gauge(&value)
+    }
+
+    fn value(&mut self, labels: &impl EncodeLabelSet, value: impl EncodeGaugeValue) -> Result {
+        self.0.encode_family(labels)?.encode_gauge(&value)
+    }
+
+    fn histogram(&mut self, labels: &impl EncodeLabelSet, totals: &TrafficTotals) -> Result {
+        let ends = DURATIONS.iter().map(|end| end.as_secs_f64()).chain([f64::INFINITY]);
+        let buckets: Vec<_> = ends.zip(totals.durations).collect();
+        // From the buckets, so that it is their sum also while requests are being counted.
+        let count = totals.durations.iter().sum();
+        let sum = totals.time.as_secs_f64();
+        self.0.encode_family(labels)?.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
+    }
+}

@@ -1,0 +1,86 @@
+//! What the proxy counts that belongs to no pool.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use crossbeam_utils::CachePadded;
+
+use crate::upstream::{Sharded, Traffic};
+
+/// What the limiter made of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It took a token.
+    Allowed,
+    /// There was no token.
+    Limited,
+    /// Its client is blocked.
+    Blocked,
+    /// Its client is not limited.
+    Unlimited,
+}
+
+impl Verdict {
+    /// All of them.
+    pub const ALL: [Verdict; 4] = [Verdict::Allowed, Verdict::Limited, Verdict::Blocked, Verdict::Unlimited];
+
+    /// As the metrics name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Verdict::Allowed => "allowed",
+            Verdict::Limited => "limited",
+            Verdict::Blocked => "blocked",
+            Verdict::Unlimited => "unlimited",
+        }
+    }
+}
+
+/// What the proxy counts that belongs to no pool. One for all listeners of a server.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// In the order of [`Verdict::ALL`].
+    verdicts: Sharded<[AtomicU64; 4]>,
+    unrouted: Traffic,
+    /// Written once for a connection, not for a request.
+    connections: CachePadded<AtomicUsize>,
+}
+
+impl Tally {
+    /// Counts a request on which the limiter decided.
+    pub fn decided(&self, verdict: Verdict) {
+        self.verdicts.mine()[verdict as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many requests got this verdict.
+    pub fn verdicts(&self, verdict: Verdict) -> u64 {
+        self.verdicts.iter().map(|counts| counts[verdict as usize].load(Ordering::Relaxed)).sum()
+    }
+
+    /// The requests that were answered without a pool: refused before they were routed, or not even requests. Whoever
+    /// ends one records it here.
+    pub fn unrouted(&self) -> &Traffic {
+        &self.unrouted
+    }
+
+    /// Counts a connection from a client until the guard is dropped.
+    pub fn connection(self: &Arc<Self>) -> OpenConnection {
+        self.connections.fetch_add(1, Ordering::Relaxed);
+        OpenConnection(Arc::clone(self))
+    }
+
+    /// The open connections from clients.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+}
+
+/// One connection's part in the count.
+#[derive(Debug)]
+#[must_use = "the connection counts as closed when this is dropped"]
+pub struct OpenConnection(Arc<Tally>);
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,188 @@
+mod format;
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use super::*;
+use crate::client::Quota;
+use crate::limit::{Key, Limiter, StripedSettings};
+use crate::telemetry::{AccessLogFormat, AccessLogSettings};
+use crate::upstream::{
+    BackendAddress, BackendSettings, Balance, Check, DURATIONS, HealthSettings, PoolSettings, Timeouts,
+};
+use format::{Kind, Text};
+
+/// All that may break a line apart.
+const ODD_NAME: &str = "a\"b\\c\nd{e}, f=\u{e9}";
+
+fn pool(name: &str, address: &str) -> Arc<Pool> {
+    let address = BackendAddress::Socket(address.parse().unwrap());
+    Arc::new(Pool::new(PoolSettings {
+        name: name.to_owned(),
+        balance: Balance::RoundRobin,
+        backends: vec![BackendSettings { address, weight: NonZeroU32::MIN }],
+        health: HealthSettings { check: Check::None, ..HealthSettings::default() },
+        retries: 2,
+        timeouts: Timeouts::default(),
+    }))
+}
+
+fn metrics(pools: Vec<Arc<Pool>>, limiter: Option<Arc<Striped>>) -> (Metrics, Arc<Tally>) {
+    let off = AccessLogSettings { target: None, format: AccessLogFormat::Json };
+    let (access_log, _) = AccessLog::new(&off).unwrap();
+    let tally = Arc::<Tally>::default();
+    let parts = MetricsParts { pools, tally: Arc::clone(&tally), access_log, limiter, persist_errors: Box::new(|| 7) };
+    (Metrics::new(parts), tally)
+}
+
+/// Metrics after some of everything.
+fn busy() -> Metrics {
+    let quota = Quota::new(5, 1.0).unwrap();
+    let settings = StripedSettings { max_buckets: NonZeroUsize::new(2).unwrap(), stripes: None, default_quota: quota };
+    let limiter = Arc::new(Striped::new(settings, 0));
+    for last in 1..=3 {
+        limiter.take(Key::address([127, 0, 0, last].into(), 64), quota, 0);
+    }
+    let pools = vec![pool("app", "127.0.0.1:1"), pool(ODD_NAME, "[::1]:2")];
+    let (metrics, tally) = metrics(pools.clone(), Some(limiter));
+    for end in DURATIONS {
+        pools[0].traffic().record(200, end);
+    }
+    pools[0].traffic().record(503, Duration::from_secs(60));
+    pools[1].traffic().record(0, Duration::ZERO);
+    tally.unrouted().record(429, Duration::from_micros(250));
+    for (verdict, count) in Verdict::ALL.into_iter().zip(1..) {
+        (0..count).for_each(|_| tally.decided(verdict));
+    }
+    drop(pools[0].lease(&[]).unwrap());
+    let lease = pools[0].lease(&[]).unwrap();
+    lease.backend().failed();
+    pools[0].retried();
+    metrics.count_reload(true);
+    // Held for good, so that there is something in flight and open.
+    std::mem::forget((lease, tally.connection()));
+    metrics
+}
+
+#[test]
+fn every_name_of_the_contract_is_there_with_its_kind_from_the_start() {
+    let (metrics, _) = metrics(vec![pool("app", "127.0.0.1:1")], None);
+    let text = Text::read(&metrics.text());
+    let kinds: Vec<_> = text.families.iter().map(|family| (family.name.as_str(), family.kind)).collect();
+    let mut expected = vec![
+        ("tollgate_requests_total", Kind::Counter),
+        ("tollgate_request_duration_seconds", Kind::Histogram),
+        ("tollgate_ratelimit_decisions_total", Kind::Counter),
+        ("tollgate_ratelimit_buckets", Kind::Gauge),
+        ("tollgate_ratelimit_overflow_total", Kind::Counter),
+        ("tollgate_backend_up", Kind::Gauge),
+        ("tollgate_backend_in_flight", Kind::Gauge),
+        ("tollgate_backend_requests_total", Kind::Counter),
+        ("tollgate_backend_failures_total", Kind::Counter),
+        ("tollgate_upstream_retries_total", Kind::Counter),
+        ("tollgate_health_transitions_total", Kind::Counter),
+        ("tollgate_persist_errors_total", Kind::Counter),
+        ("tollgate_config_reloads_total", Kind::Counter),
+        ("tollgate_connections", Kind::Gauge),
+        ("tollgate_access_log_dropped_total", Kind::Counter),
+    ];
+    let mut sorted = kinds.clone();
+    sorted.sort_unstable_by_key(|(name, _)| *name);
+    expected.sort_unstable_by_key(|(name, _)| *name);
+    assert_eq!(sorted, expected);
+    for decision in ["allowed", "limited", "blocked", "unlimited"] {
+        assert_eq!(text.value("tollgate_ratelimit_decisions_total", &[("decision", decision)]), Some(0.0));
+    }
+    for result in ["success", "failure"] {
+        assert_eq!(text.value("tollgate_config_reloads_total", &[("result", result)]), Some(0.0));
+    }
+}
+
+#[test]
+fn the_text_keeps_the_format_and_says_what_was_counted() {
+    let metrics = busy();
+    let text = Text::read(&metrics.text());
+    let says = |name: &str, labels: &[(&str, &str)], value: f64| {
+        assert_eq!(text.value(name, labels), Some(value), "{name} {labels:?}");
+    };
+    says("tollgate_requests_total", &[("upstream", "app"), ("status", "200")], 13.0);
+    says("tollgate_requests_total", &[("upstream", "app"), ("status", "503")], 1.0);
+    says("tollgate_requests_total", &[("upstream", ODD_NAME), ("status", "0")], 1.0);
+    says("tollgate_requests_total", &[("upstream", ""), ("status", "429")], 1.0);
+    for (decision, count) in [("allowed", 1.0), ("limited", 2.0), ("blocked", 3.0), ("unlimited", 4.0)] {
+        says("tollgate_ratelimit_decisions_total", &[("decision", decision)], count);
+    }
+    says("tollgate_ratelimit_buckets", &[], 2.0);
+    says("tollgate_ratelimit_overflow_total", &[], 1.0);
+    let app = [("upstream", "app"), ("backend", "127.0.0.1:1")];
+    says("tollgate_backend_up", &app, 1.0);
+    says("tollgate_backend_in_flight", &app, 1.0);
+    says("tollgate_backend_requests_total", &app, 2.0);
+    says("tollgate_backend_failures_total", &app, 1.0);
+    says("tollgate_backend_requests_total", &[("upstream", ODD_NAME), ("backend", "[::1]:2")], 0.0);
+    says("tollgate_upstream_retries_total", &[("upstream", "app")], 1.0);
+    says("tollgate_persist_errors_total", &[], 7.0);
+    says("tollgate_config_reloads_total", &[("result", "success")], 1.0);
+    says("tollgate_connections", &[], 1.0);
+    says("tollgate_access_log_dropped_total", &[], 0.0);
+    let duration = |end: &str| {
+        text.value("tollgate_request_duration_seconds_bucket", &[("le", end), ("upstream", "app")]).unwrap()
+    };
+    assert_eq!((duration("0.001"), duration("0.0025"), duration("10.0"), duration("+Inf")), (1.0, 2.0, 13.0, 14.0));
+    let sum = 60.0 + DURATIONS.iter().map(Duration::as_secs_f64).sum::<f64>();
+    says("tollgate_request_duration_seconds_sum", &[("upstream", "app")], (sum * 1e6).round() / 1e6);
+    let expected = Totals { requests: 16, allowed: 1, limited: 2, blocked: 3, unlimited: 4 };
+    assert_eq!((metrics.totals(), metrics.connections()), (expected, 1));
+}
+
+#[test]
+fn up_is_what_the_checks_say_also_while_it_drains() {
+    let pool = pool("app", "127.0.0.1:1");
+    let (metrics, _) = metrics(vec![Arc::clone(&pool)], None);
+    let labels = [("upstream", "app"), ("backend", "127.0.0.1:1")];
+    let up = || Text::read(&metrics.text()).value("tollgate_backend_up", &labels);
+    let went_down = || {
+        let labels = [labels[0], labels[1], ("to", "down")];
+        Text::read(&metrics.text()).value("tollgate_health_transitions_total", &labels)
+    };
+    let address: SocketAddr = "127.0.0.1:1".parse().unwrap();
+    pool.set_backend(address, Some(crate::upstream::AdminState::Drain), None).unwrap();
+    assert_eq!((up(), went_down()), (Some(1.0), Some(0.0)));
+    let now = crate::clock::Clock::now(&crate::clock::ManualClock::new());
+    (0..3).for_each(|_| pool.connect_failed(&pool.backends()[0], now, "connection refused"));
+    assert_eq!((up(), went_down()), (Some(0.0), Some(1.0)));
+}
+
+#[test]
+fn a_connection_counts_while_its_guard_lives() {
+    let (metrics, tally) = metrics(Vec::new(), None);
+    let open: Vec<_> = (0..3).map(|_| tally.connection()).collect();
+    assert_eq!(metrics.connections(), 3);
+    drop(open);
+    assert_eq!(metrics.connections(), 0);
+}
+
+#[test]
+fn promtool_has_no_complaint() {
+    let check = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let mut check = match check {
+        Ok(check) => check,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            println!("SKIPPED: promtool is not installed (Debian has it in the package prometheus)");
+            return;
+        }
+        Err(error) => panic!("promtool does not start: {error}"),
+    };
+    check.stdin.take().unwrap().write_all(busy().text().as_bytes()).unwrap();
+    let done = check.wait_with_output().unwrap();
+    let said = [done.stdout, done.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+    assert!(done.status.success() && said.trim().is_empty(), "{said}");
+}
