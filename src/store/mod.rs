@@ -143,7 +143,8 @@ mod tests {
 
     const SECOND: Nanos = 1_000_000_000;
 
-    /// When something happened that was `age` old at the save, in the time of a process that starts `rest` after it by the wall.
+    /// When something happened that was `age` old at the save, in the time of a process that starts `rest` after it by
+    /// the wall.
     fn carried(age: Nanos, wall: impl Fn(Nanos) -> Nanos) -> i64 {
         let saved = Moment { timeline: 1_000 * SECOND, wall: 2_000 * SECOND };
         let now = Moment { timeline: 5_000 * SECOND, wall: wall(saved.wall) };

@@ -77,7 +77,8 @@ pub(super) fn build(
     let built = Built { name: path.with_file_name(format!(".{file}.new-{:016x}", fastrand::u64(..))) };
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(&built.name, flags)?;
-    // It holds digests of keys, and weak keys can be guessed from those. The files that SQLite puts beside it take after it.
+    // It holds digests of keys, and weak keys can be guessed from those. The files that SQLite puts beside it take
+    // after it.
     fs::set_permissions(&built.name, Permissions::from_mode(0o600))?;
     fill(&mut connection)?;
     // One file, without a log beside it.

@@ -27,8 +27,9 @@ use super::open::{self, Database};
 use super::rows::{self, Failure, Reader};
 use super::writer::Writer;
 
-/// How long a file may be missing before it is written anew while nobody changes a client: whoever puts another in its place
-/// may do it in two steps. After a change that had to be refused it is written anew at once, so that the next one is kept.
+/// How long a file may be missing before it is written anew while nobody changes a client: whoever puts another in its
+/// place may do it in two steps. After a change that had to be refused it is written anew at once, so that the next one
+/// is kept.
 const GRACE: Duration = Duration::from_secs(3);
 
 /// A file that is no longer what is open.
