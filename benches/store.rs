@@ -2,7 +2,8 @@
 //! clients and a million buckets.
 //!
 //! `cargo bench --bench store` takes some 10 s; `cargo bench --bench store -- million` some minutes. The files are made
-//! below `TOLLGATE_BENCH_DIR`, or else below `target`: a temporary directory may be in memory, where syncing costs nothing.
+//! below `TOLLGATE_BENCH_DIR`, or else below `target`: a temporary directory may be in memory, where syncing costs
+//! nothing.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -1,7 +1,7 @@
 //! Nothing outlives the process: clients and buckets in maps. For tests, and for a proxy that is told to keep nothing.
 //!
-//! A write is carried out by whoever asks for it, under one lock, and its answer is there at once. The follower is called under
-//! the same lock, so it sees the changes in their order.
+//! A write is carried out by whoever asks for it, under one lock, and its answer is there at once. The follower is
+//! called under the same lock, so it sees the changes in their order.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::convert::Infallible;
@@ -172,7 +172,8 @@ impl Memory {
         Self::default()
     }
 
-    /// Drops the buckets of deleted clients and tells the followers; the clients are still locked, so that the order is kept.
+    /// Drops the buckets of deleted clients and tells the followers; the clients are still locked, so that the order is
+    /// kept.
     fn tell(&self, changes: &[Committed]) {
         for committed in changes.iter().filter(|committed| committed.after.is_none()) {
             let number = committed.before.as_ref().map(|before| before.number);

@@ -1,7 +1,7 @@
 //! What is kept: clients with their history, and the buckets that are not full.
 //!
-//! Two seams, each with two implementations: [`ClientRepository`] and [`BucketStore`], in [`sqlite`] (a file that survives) and
-//! in [`memory`] (nothing does). One contract test runs over both.
+//! Two seams, each with two implementations: [`ClientRepository`] and [`BucketStore`], in [`sqlite`] (a file that
+//! survives) and in [`memory`] (nothing does). One contract test runs over both.
 //!
 //! No request ever waits for this: the proxy looks clients up in the [`Directory`](crate::client::Directory), which a
 //! [`Follower`] keeps up to date, and buckets are saved behind its back.
@@ -31,15 +31,16 @@ pub use write::{Batch, BatchItem, Change, Committed, Difference, Edit, Refusal, 
 #[error("{0}")]
 pub struct StoreError(pub String);
 
-/// Is told of every change to a client that is on disk, in the order of the changes, before whoever made it is answered; of
-/// changes that another process made too. Runs on the writer's thread: it must not block, and must not call the repository.
+/// Is told of every change to a client that is on disk, in the order of the changes, before whoever made it is
+/// answered; of changes that another process made too. Runs on the writer's thread: it must not block, and must not
+/// call the repository.
 pub type Follower = Box<dyn FnMut(&[Committed]) + Send>;
 
 /// The clients, durably.
 ///
-/// Contract: a write is answered after it is on disk and the follower has seen it. Writes take effect one after the other;
-/// one that is refused changes nothing. Reads block the calling thread and see every write that was answered before.
-/// Ids, API keys (by digest) and networks belong to one client each. A number is never given away twice.
+/// Contract: a write is answered after it is on disk and the follower has seen it. Writes take effect one after the
+/// other; one that is refused changes nothing. Reads block the calling thread and see every write that was answered
+/// before. Ids, API keys (by digest) and networks belong to one client each. A number is never given away twice.
 pub trait ClientRepository: Send + Sync {
     /// Changes one client.
     fn change(&self, change: Change) -> Reply<Committed>;
@@ -72,10 +73,11 @@ pub trait ClientRepository: Send + Sync {
     /// When the store cannot be read.
     fn for_each(&self, each: &mut dyn FnMut(Record) -> bool) -> Result<(), StoreError>;
 
-    /// Calls `follower` with every change from now on; also with those that other processes made since the repository was opened.
+    /// Calls `follower` with every change from now on; also with those that other processes made since the repository
+    /// was opened.
     ///
-    /// Whoever wants to know all clients follows first and reads them then: a change may then come twice, in what was read and
-    /// through the follower, and none is missed.
+    /// Whoever wants to know all clients follows first and reads them then: a change may then come twice, in what was
+    /// read and through the follower, and none is missed.
     fn follow(&self, follower: Follower);
 }
 
@@ -86,9 +88,9 @@ pub const HISTORY: usize = 100;
 pub trait BucketStore: Send + Sync {
     /// Writes `snapshot`, all or nothing. Survives the end of the process, however it ends; not the loss of power.
     ///
-    /// Changes of clients wait while it is written, some 5 µs for each bucket. So a large one is cut into pieces of a few thousand,
-    /// which are not all or nothing together. Sort the buckets by key before cutting: neighbours share a page of the file, and pieces
-    /// of neighbours are written twenty times as fast as pieces of strangers.
+    /// Changes of clients wait while it is written, some 5 µs for each bucket. So a large one is cut into pieces of a
+    /// few thousand, which are not all or nothing together. Sort the buckets by key before cutting: neighbours share a
+    /// page of the file, and pieces of neighbours are written twenty times as fast as pieces of strangers.
     fn save(&self, snapshot: Snapshot) -> Reply<()>;
 
     /// Gives `each` every saved bucket; the moment of the last save, or none when there never was one.
@@ -109,7 +111,8 @@ pub struct Snapshot {
     pub at: Moment,
 }
 
-/// One moment on two clocks: the limiter's, in which buckets are kept, and the wall's, which goes on while no process runs.
+/// One moment on two clocks: the limiter's, in which buckets are kept, and the wall's, which goes on while no process
+/// runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Moment {
     /// The limiter's time.
@@ -119,8 +122,8 @@ pub struct Moment {
 }
 
 impl Moment {
-    /// The limiter's time now for what happened at `then` before this moment's process ended, when the present is `now`.
-    /// The time at rest is what the wall clock says, and nothing when that stepped back.
+    /// The limiter's time now for what happened at `then` before this moment's process ended, when the present is
+    /// `now`. The time at rest is what the wall clock says, and nothing when that stepped back.
     pub fn carry(self, then: Nanos, now: Moment) -> Nanos {
         let rest = now.wall.saturating_sub(self.wall);
         let age = self.timeline.saturating_sub(then);
@@ -140,7 +143,8 @@ mod tests {
 
     const SECOND: Nanos = 1_000_000_000;
 
-    /// When something happened that was `age` old at the save, in the time of a process that starts `rest` after it by the wall.
+    /// When something happened that was `age` old at the save, in the time of a process that starts `rest` after it by
+    /// the wall.
     fn carried(age: Nanos, wall: impl Fn(Nanos) -> Nanos) -> i64 {
         let saved = Moment { timeline: 1_000 * SECOND, wall: 2_000 * SECOND };
         let now = Moment { timeline: 5_000 * SECOND, wall: wall(saved.wall) };

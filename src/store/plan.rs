@@ -68,7 +68,8 @@ pub(super) fn outcome<S: Source>(
     })
 }
 
-/// The version that a change has in the history: that of the client after it, and one more than it had when it is deleted.
+/// The version that a change has in the history: that of the client after it, and one more than it had when it is
+/// deleted.
 pub(super) fn version(committed: &Committed) -> u64 {
     match (&committed.after, &committed.before) {
         (Some(after), _) => after.version,
@@ -77,7 +78,8 @@ pub(super) fn version(committed: &Committed) -> u64 {
     }
 }
 
-/// Whether a search for `needle`, in lower case, finds the client: in its name or its note, ASCII letters in either case.
+/// Whether a search for `needle`, in lower case, finds the client: in its name or its note, ASCII letters in either
+/// case.
 pub(super) fn matches(needle: &str, id: &str, note: &str) -> bool {
     let found = |text: &str| {
         let (text, needle) = (text.as_bytes(), needle.as_bytes());

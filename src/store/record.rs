@@ -14,8 +14,8 @@ pub struct Profile {
     pub quota: Quota,
     /// What is done with its requests.
     pub mode: Mode,
-    /// Its addresses, without those that its name stands for; canonical (see [`network`](crate::client::network)), sorted, none
-    /// twice.
+    /// Its addresses, without those that its name stands for; canonical (see [`network`](crate::client::network)),
+    /// sorted, none twice.
     pub addresses: Vec<IpNet>,
     /// Its API key, when it has one that is not its name.
     pub api_key: Option<KeyDigest>,
@@ -36,8 +36,8 @@ pub struct Record {
     pub created_at: SystemTime,
     /// When it was last changed, to the microsecond.
     pub updated_at: SystemTime,
-    /// Counts its changes, from 1 on. A client that is made again under the name of a deleted one counts on, so that a version never
-    /// means two things.
+    /// Counts its changes, from 1 on. A client that is made again under the name of a deleted one counts on, so that a
+    /// version never means two things.
     pub version: u64,
 }
 

@@ -1,18 +1,20 @@
 //! One SQLite file that survives: the process, however it ends, and for clients the loss of power too.
 //!
 //! The rules:
-//! - One thread writes, on one connection. It takes all writes that wait into one transaction (group commit), so that many
-//!   writers share the time of one sync. A write is answered after that.
-//! - Clients are synced to disk with every commit (WAL with `synchronous = FULL`). Buckets alone are not: the log holds them
-//!   when the process is killed, and losing power costs at most what came since the last commit of a client or checkpoint.
+//! - One thread writes, on one connection. It takes all writes that wait into one transaction (group commit), so that
+//!   many writers share the time of one sync. A write is answered after that.
+//! - Clients are synced to disk with every commit (WAL with `synchronous = FULL`). Buckets alone are not: the log holds
+//!   them when the process is killed, and losing power costs at most what came since the last commit of a client or
+//!   checkpoint.
 //! - Reads have connections of their own, and wait for no writer.
 //! - Several processes may share the file, as during an upgrade. Each follows the others' changes.
-//! - When the disk is full, or the file is locked, unreadable or gone, writes are answered with the reason, reads go on as far as
-//!   SQLite can, and all of it ends by itself with its cause. Nothing is acknowledged that is not in the file at the path.
+//! - When the disk is full, or the file is locked, unreadable or gone, writes are answered with the reason, reads go on
+//!   as far as SQLite can, and all of it ends by itself with its cause. Nothing is acknowledged that is not in the file
+//!   at the path.
 //!
-//! Refused: a pool of writers, as SQLite has one writer at a time and the others would wait for its lock; a commit for each
-//! write (see `benches/store.rs`); a rollback journal, which blocks readers and syncs three times; trusting SQLite that the
-//! file is there (see the module `identity`).
+//! Refused: a pool of writers, as SQLite has one writer at a time and the others would wait for its lock; a commit for
+//! each write (see `benches/store.rs`); a rollback journal, which blocks readers and syncs three times; trusting SQLite
+//! that the file is there (see the module `identity`).
 
 mod buckets;
 mod changes;
@@ -115,8 +117,8 @@ impl Shared {
 impl Sqlite {
     /// Opens the database at `path`. Where nothing is, a new one is made, with its directory.
     ///
-    /// The file is checked whole, so this takes about a second for each million clients. It may block for 5 s more when another
-    /// process holds the file locked.
+    /// The file is checked whole, so this takes about a second for each million clients. It may block for 5 s more when
+    /// another process holds the file locked.
     ///
     /// # Errors
     /// When the file is none of ours, damaged, cut off, read-only, locked or newer. Then it is left as it is.

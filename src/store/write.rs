@@ -9,8 +9,8 @@ use tokio::sync::oneshot;
 use super::{Action, Profile, Record, StoreError};
 use crate::client::{ClientId, KeyDigest};
 
-/// What becomes of a client, given what it is: its new profile, or none to delete it. Equal to the present profile, it changes nothing, and
-/// nothing is recorded. Runs within the write, so that nothing comes in between.
+/// What becomes of a client, given what it is: its new profile, or none to delete it. Equal to the present profile, it
+/// changes nothing, and nothing is recorded. Runs within the write, so that nothing comes in between.
 pub type Edit = Box<dyn FnOnce(Option<&Record>) -> Result<Option<Profile>, Refusal> + Send>;
 
 /// A change of one client.

@@ -1,7 +1,7 @@
 //! Changes of clients within a transaction of the writer.
 //!
-//! Each is checked before it writes, so that one that is refused has written nothing and the others in the same transaction go on.
-//! A batch checks as it goes, so it stands in a savepoint.
+//! Each is checked before it writes, so that one that is refused has written nothing and the others in the same
+//! transaction go on. A batch checks as it goes, so it stands in a savepoint.
 
 use std::iter::Peekable;
 use std::time::Duration;
@@ -41,7 +41,8 @@ impl From<Failure> for Stop {
     }
 }
 
-/// Entries younger than this are not pruned, however many there are: another process that shares the file follows by them.
+/// Entries younger than this are not pruned, however many there are: another process that shares the file follows by
+/// them.
 const KEPT: Duration = Duration::from_secs(60);
 /// At most so many old entries are pruned with one change, so that none takes long.
 const PRUNED: i64 = 16;
@@ -152,8 +153,8 @@ impl<'c> Clients<'c> {
                 self.compare(&id, before, Some((profile, keep_api_key)), &stamp, &mut difference)?;
             }
         }
-        // A credential may pass from one client to another: all are released before any is claimed. In order, as each is a place
-        // in a b-tree.
+        // A credential may pass from one client to another: all are released before any is claimed. In order, as each
+        // is a place in a b-tree.
         let mut release = Vec::new();
         let mut claim = Vec::new();
         for (index, committed) in difference.changes.iter().enumerate() {
@@ -179,7 +180,8 @@ impl<'c> Clients<'c> {
         Ok(difference)
     }
 
-    /// Compares `items`, in the order of their names, with all clients; those that are not among them are to be deleted.
+    /// Compares `items`, in the order of their names, with all clients; those that are not among them are to be
+    /// deleted.
     fn compare_all(&mut self, items: Vec<BatchItem>, stamp: &Stamp, difference: &mut Difference) -> Result<(), Stop> {
         let mut all =
             self.connection.prepare_cached(&format!("SELECT {} FROM clients ORDER BY client_id", rows::RECORD))?;

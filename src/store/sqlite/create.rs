@@ -1,11 +1,11 @@
 //! Putting a new database in its place, all or nothing.
 //!
-//! It is made under another name beside the place, closed and synced, and only then linked to its name, which fails when
-//! something has come to be there. So a file with this name is whole from its first moment on, and one of zero bytes is never ours.
-//! The directory is synced last, and so are the directories that had to be made.
+//! It is made under another name beside the place, closed and synced, and only then linked to its name, which fails
+//! when something has come to be there. So a file with this name is whole from its first moment on, and one of zero
+//! bytes is never ours. The directory is synced last, and so are the directories that had to be made.
 //!
-//! Refused: opening it where it shall be, as SQLite does. A crash on the way leaves an empty file, which cannot be told from one that
-//! was emptied.
+//! Refused: opening it where it shall be, as SQLite does. A crash on the way leaves an empty file, which cannot be told
+//! from one that was emptied.
 
 use std::fs::{self, File, Permissions};
 use std::io;
@@ -77,7 +77,8 @@ pub(super) fn build(
     let built = Built { name: path.with_file_name(format!(".{file}.new-{:016x}", fastrand::u64(..))) };
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(&built.name, flags)?;
-    // It holds digests of keys, and weak keys can be guessed from those. The files that SQLite puts beside it take after it.
+    // It holds digests of keys, and weak keys can be guessed from those. The files that SQLite puts beside it take
+    // after it.
     fs::set_permissions(&built.name, Permissions::from_mode(0o600))?;
     fill(&mut connection)?;
     // One file, without a log beside it.

@@ -1,11 +1,11 @@
 //! Following the changes of clients that another process makes in the same file.
 //!
-//! The history is numbered by a sequence that only rises, and transactions are one after the other, so whoever remembers the last
-//! number it has seen finds every later change, once and in order. The writer looks before its own changes in the same
-//! transaction, and moves on past them; so its own never come back to it.
+//! The history is numbered by a sequence that only rises, and transactions are one after the other, so whoever
+//! remembers the last number it has seen finds every later change, once and in order. The writer looks before its own
+//! changes in the same transaction, and moves on past them; so its own never come back to it.
 //!
-//! An entry stays for a minute at least. A process that was stopped for longer than that, while one client was changed more than a
-//! hundred times, misses the steps between, not the result.
+//! An entry stays for a minute at least. A process that was stopped for longer than that, while one client was changed
+//! more than a hundred times, misses the steps between, not the result.
 
 use rusqlite::Connection;
 
@@ -28,7 +28,8 @@ impl Feed {
         Ok(Feed { seen: last(connection)?, data_version })
     }
 
-    /// The changes that are not seen yet, and the feed after them. Within a transaction for writing nothing comes in between.
+    /// The changes that are not seen yet, and the feed after them. Within a transaction for writing nothing comes in
+    /// between.
     pub(super) fn read(self, connection: &Connection) -> Result<(Vec<Committed>, Self), Failure> {
         let last = last(connection)?;
         let mut changes = Vec::new();

@@ -1,8 +1,8 @@
 //! Whether the file at the path is still the one that is open.
 //!
-//! SQLite goes on writing to a file that was deleted or replaced, and says that all is well; what it wrote is gone with the last
-//! process that has it open. So nothing is acknowledged unless the path still leads to the open file, and to the log
-//! and the index beside it. The inode of an open file is not given to another one, so device and inode tell.
+//! SQLite goes on writing to a file that was deleted or replaced, and says that all is well; what it wrote is gone with
+//! the last process that has it open. So nothing is acknowledged unless the path still leads to the open file, and to
+//! the log and the index beside it. The inode of an open file is not given to another one, so device and inode tell.
 
 use std::io;
 use std::os::unix::fs::MetadataExt;

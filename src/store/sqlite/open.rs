@@ -1,15 +1,15 @@
 //! Opening the file: what is checked before it is used.
 //!
-//! A proxy that starts with an empty or a half-read list of clients lets everybody in, or nobody. So whatever is wrong with the
-//! file ends the start, with the reason and what to do; and the file stays as it is, for whoever wants to mend it. It is
-//! opened so that closing it moves nothing out of the log, and nothing is written before all checks are done.
+//! A proxy that starts with an empty or a half-read list of clients lets everybody in, or nobody. So whatever is wrong
+//! with the file ends the start, with the reason and what to do; and the file stays as it is, for whoever wants to mend
+//! it. It is opened so that closing it moves nothing out of the log, and nothing is written before all checks are done.
 //!
-//! The whole file is checked page by page (`quick_check`), which finds a page of random bytes anywhere but not every changed
-//! bit: SQLite keeps no sums. The figures are in `benches/store.rs`.
+//! The whole file is checked page by page (`quick_check`), which finds a page of random bytes anywhere but not every
+//! changed bit: SQLite keeps no sums. The figures are in `benches/store.rs`.
 //!
-//! The header is read before SQLite opens the file, as SQLite would begin to recover what another program has left beside its
-//! own database. Closing a file drops the locks that this process has on it; so that must not happen while it is
-//! open, and nothing else here opens it but SQLite.
+//! The header is read before SQLite opens the file, as SQLite would begin to recover what another program has left
+//! beside its own database. Closing a file drops the locks that this process has on it; so that must not happen while
+//! it is open, and nothing else here opens it but SQLite.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -138,8 +138,8 @@ fn look(path: &Path) -> Result<(), OpenError> {
         let reason = format!("is a SQLite database of another program (application id {application:#010x})");
         return refuse(&reason, "name another file; tollgate makes a new one where there is none");
     }
-    // SQLite takes a last page that is cut off for one that ends in zeros. While there is a log, the file may be in the middle of
-    // growing.
+    // SQLite takes a last page that is cut off for one that ends in zeros. While there is a log, the file may be in the
+    // middle of growing.
     let whole = size(&header);
     let [log, _] = identity::beside(&fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()));
     if found.len() < whole && fs::metadata(log).map_or(0, |log| log.len()) == 0 {

@@ -1,8 +1,9 @@
 //! The writes that wait for the writer, and which of them share a transaction.
 //!
-//! Syncing a transaction to disk takes a hundred times as long as writing a client, so all writes that have come while the last
-//! one was synced are taken into the next one. Changes of clients go first, as somebody waits for them; a transaction with any of
-//! them takes one bucket snapshot along, so that snapshots get on too, however many clients are changed.
+//! Syncing a transaction to disk takes a hundred times as long as writing a client, so all writes that have come while
+//! the last one was synced are taken into the next one. Changes of clients go first, as somebody waits for them; a
+//! transaction with any of them takes one bucket snapshot along, so that snapshots get on too, however many clients are
+//! changed.
 
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -88,7 +89,8 @@ impl Write {
 }
 
 impl Done {
-    /// Answers that the store cannot, whatever the result would have been: a refusal, too, may rest on what is not kept now.
+    /// Answers that the store cannot, whatever the result would have been: a refusal, too, may rest on what is not kept
+    /// now.
     pub(super) fn fail(self, error: &StoreError) {
         match self {
             Done::Change(_, answer) => fail(answer, error),

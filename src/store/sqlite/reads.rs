@@ -1,8 +1,8 @@
 //! Reads, each on a connection of its own beside the writer's.
 //!
-//! Short ones (one client, a page, a history) share a few connections. Long ones (all clients, all buckets) open their own, so
-//! that a caller who takes its time holds nobody up. A reader sees the file as it was when it began, and every write that was
-//! answered before that.
+//! Short ones (one client, a page, a history) share a few connections. Long ones (all clients, all buckets) open their
+//! own, so that a caller who takes its time holds nobody up. A reader sees the file as it was when it began, and every
+//! write that was answered before that.
 
 use std::num::NonZeroUsize;
 use std::path::Path;
@@ -56,8 +56,8 @@ pub(super) fn connect(path: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-/// Some clients, in the order of their names. Without a search this takes as long as the page is long, wherever it is; a search
-/// reads all clients.
+/// Some clients, in the order of their names. Without a search this takes as long as the page is long, wherever it is;
+/// a search reads all clients.
 pub(super) fn page(connection: &Connection, query: &PageQuery) -> Result<Page, Failure> {
     // The total is of the same moment as the items.
     let moment = connection.unchecked_transaction()?;

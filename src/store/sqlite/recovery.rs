@@ -1,11 +1,12 @@
 //! Coming back when the file was removed or replaced.
 //!
-//! The connection still has everything that was ever acknowledged, as the system keeps an open file. So a file that stays missing is
-//! written anew from it, and so is one whose log was taken away. Another file at the path is an operator who restores a
-//! backup: when it is sound, what it holds is what counts, and the followers are told the difference.
+//! The connection still has everything that was ever acknowledged, as the system keeps an open file. So a file that
+//! stays missing is written anew from it, and so is one whose log was taken away. Another file at the path is an
+//! operator who restores a backup: when it is sound, what it holds is what counts, and the followers are told the
+//! difference.
 //!
-//! The connection to the old file is given up last, when the new one is open; and without touching the files beside the path, which
-//! are the new one's by then.
+//! The connection to the old file is given up last, when the new one is open; and without touching the files beside the
+//! path, which are the new one's by then.
 
 use std::fs;
 use std::path::Path;
@@ -26,8 +27,9 @@ use super::open::{self, Database};
 use super::rows::{self, Failure, Reader};
 use super::writer::Writer;
 
-/// How long a file may be missing before it is written anew while nobody changes a client: whoever puts another in its place
-/// may do it in two steps. After a change that had to be refused it is written anew at once, so that the next one is kept.
+/// How long a file may be missing before it is written anew while nobody changes a client: whoever puts another in its
+/// place may do it in two steps. After a change that had to be refused it is written anew at once, so that the next one
+/// is kept.
 const GRACE: Duration = Duration::from_secs(3);
 
 /// A file that is no longer what is open.
@@ -157,8 +159,8 @@ fn copy_all(from: &Connection, to: &mut Connection) -> rusqlite::Result<()> {
     }
 }
 
-/// What makes the clients in `old` those in `new`: first all deletions, as numbers and credentials may have passed from one to
-/// another.
+/// What makes the clients in `old` those in `new`: first all deletions, as numbers and credentials may have passed from
+/// one to another.
 fn difference(old: &Connection, new: &Connection) -> Result<Vec<Committed>, Failure> {
     let sql = format!("SELECT {} FROM clients ORDER BY client_id", rows::RECORD);
     let (mut old, mut new) = (old.prepare(&sql)?, new.prepare(&sql)?);

@@ -1,4 +1,5 @@
-//! Rows to values and back. What is read is checked: a row that makes no sense is an error that names it, never a panic.
+//! Rows to values and back. What is read is checked: a row that makes no sense is an error that names it, never a
+//! panic.
 
 use std::num::NonZeroU64;
 
@@ -33,7 +34,8 @@ pub(super) const PROFILE: usize = 6;
 pub(super) const RECORD: &str = "client_id, number, created_at, updated_at, version, \
      capacity, rate, mode, addresses, api_key, note";
 
-/// Reads rows. Remembers the last quota, as most clients share a few, and checking one costs more than the rest of the row.
+/// Reads rows. Remembers the last quota, as most clients share a few, and checking one costs more than the rest of the
+/// row.
 #[derive(Debug, Default)]
 pub(super) struct Reader {
     quota: Option<(i64, i64, Quota)>,
@@ -212,8 +214,8 @@ pub(super) fn signed(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
-/// The rate of so many nanotokens a second, if there is one. A rate is made of a decimal number only, so this spells the decimal:
-/// the nearest `f64` to it is the one that the rate was made of, which dividing an `f64` by 10⁹ may miss.
+/// The rate of so many nanotokens a second, if there is one. A rate is made of a decimal number only, so this spells
+/// the decimal: the nearest `f64` to it is the one that the rate was made of, which dividing an `f64` by 10⁹ may miss.
 fn rate_of(nanos: NonZeroU64) -> Option<Rate> {
     let nanos = nanos.get();
     let decimal: f64 = format!("{}.{:09}", nanos / 1_000_000_000, nanos % 1_000_000_000).parse().ok()?;

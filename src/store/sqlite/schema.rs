@@ -2,8 +2,8 @@
 //!
 //! | table | holds |
 //! |---|---|
-//! | `clients` | the clients, by name: a page, a look-up and the list of all read one b-tree in its order |
-//! | `keys`, `networks` | who has which credential, so that none has two owners; an id that is its own credential counts |
+//! | `clients` | the clients, by name: a page, a look-up and the list of all read one b-tree in order |
+//! | `keys`, `networks` | who has which credential, so that none has two owners; an id that is its own one counts |
 //! | `history` | every change, by a sequence number that only rises: also what other processes read to follow |
 //! | `buckets` | the buckets that are not full |
 //! | `meta` | single numbers: how many clients, the last number given away, the moment of the last save |
@@ -11,9 +11,9 @@
 //! Rates are whole nanotokens a second, times whole microseconds since the Unix epoch. 64 bits without a sign (the
 //! payload of a bucket's key, its instant) stand in SQLite's signed integers bit by bit.
 //!
-//! Refused: a rowid table with an index on the name, as the list of all in its order would look up every row on its own;
-//! profiles as JSON, which SQLite cannot check; a table of changes to follow beside the history, which would write every
-//! change twice.
+//! Refused: a rowid table with an index on the name, as the list of all in its order would look up every row on its
+//! own; profiles as JSON, which SQLite cannot check; a table of changes to follow beside the history, which would write
+//! every change twice.
 
 use rusqlite::{Connection, TransactionBehavior};
 
@@ -84,8 +84,9 @@ CREATE TABLE meta (
 INSERT INTO meta VALUES ('clients', 0), ('last_number', 0);
 ";
 
-/// What makes a file of version n a file of version n + 1, from the empty one on. Never change a step that was released. During
-/// an upgrade the process of the older version goes on for a while with the newer file, so a step adds and takes nothing away.
+/// What makes a file of version n a file of version n + 1, from the empty one on. Never change a step that was
+/// released. During an upgrade the process of the older version goes on for a while with the newer file, so a step adds
+/// and takes nothing away.
 pub(super) const STEPS: &[&str] = &[V1];
 
 /// The tables that must be there.

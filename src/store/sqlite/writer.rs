@@ -1,8 +1,8 @@
 //! The one thread that writes.
 //!
-//! It takes all waiting writes into one transaction, commits it, looks whether the file is still the file, tells the followers, and
-//! answers. Between writes it looks what other processes have changed (every 200 ms) and, every second, whether the file is there
-//! and, when writes failed, whether they work again.
+//! It takes all waiting writes into one transaction, commits it, looks whether the file is still the file, tells the
+//! followers, and answers. Between writes it looks what other processes have changed (every 200 ms) and, every second,
+//! whether the file is there and, when writes failed, whether they work again.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -105,8 +105,8 @@ impl Writer {
         done.into_iter().for_each(Done::answer);
     }
 
-    /// The transaction, from before it begins until it is known to be in the right file: the changes of others that came before it,
-    /// and the feed behind it. Otherwise nothing was written, and why.
+    /// The transaction, from before it begins until it is known to be in the right file: the changes of others that
+    /// came before it, and the feed behind it. Otherwise nothing was written, and why.
     fn transact(
         &mut self,
         waiting: &mut std::vec::IntoIter<Write>,
@@ -123,8 +123,8 @@ impl Writer {
             Failure::Sqlite(error) => words(&error),
             Failure::Row(error) => error.0,
         })?;
-        // What was committed to a file that is no longer there is not acknowledged. It stays in the feed, so that it is told of
-        // if it comes back with the file.
+        // What was committed to a file that is no longer there is not acknowledged. It stays in the feed, so that it is
+        // told of if it comes back with the file.
         self.find()?;
         Ok(told)
     }
