@@ -60,7 +60,10 @@ impl Due {
     /// The piece that goes to the store next. It stays due until [`done`](Due::done).
     fn next(&mut self) -> Option<&[(Key, Option<Saved>)]> {
         if self.pieces.is_empty() {
-            let mut latest = std::mem::take(&mut self.latest).into_iter();
+            let mut latest: Vec<_> = std::mem::take(&mut self.latest).into_iter().collect();
+            // In the order in which the store keeps them, which it writes twenty times as fast as any other.
+            latest.sort_unstable_by_key(|(key, _)| *key);
+            let mut latest = latest.into_iter();
             self.pieces = std::iter::from_fn(|| {
                 let piece: Vec<_> = latest.by_ref().take(PIECE).collect();
                 (!piece.is_empty()).then_some(piece)
