@@ -1,10 +1,10 @@
 //! Tending the buckets: full ones are dropped, and those that are not full are saved, so that nobody gets tokens back by waiting for a
 //! restart.
 //!
-//! What is due to be saved is kept in the order of events, one entry for each bucket: the sweep says that a bucket is gone, the export
-//! what it became, and the later one counts. Both run under one lock. Entries go to the store some thousand at a time, so that a client write comes in between; what the
-//! store could not take stays due and is tried again at the next tick, under whatever came since. Due entries are bounded by the
-//! buckets that there are.
+//! What is due to be saved is kept in the order of events: the sweep says that a bucket is gone, the export what it became, and the
+//! last one counts. Both run under one lock, which no request takes. Events go to the store some thousand at a time, so that
+//! a client write comes in between. What the store could not take stays due and is tried again at the next tick, before
+//! whatever came since. There are at most a few events due for each bucket that there is.
 //!
 //! Saved is every `persist_interval` and at a clean stop. A crash loses what was taken since the last save: a client gains at most
 //! what it took in that time. When a million buckets change each second, a save takes longer than the interval, and the next one
@@ -14,7 +14,7 @@
 //! counts; between two, the wall clock does. One that stepped back credits nothing; one far ahead fills a bucket at most. What is read back counts as changed and is
 //! saved anew, since its instant is now in this process' time.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -48,27 +48,47 @@ pub(super) struct Buckets {
     due: Mutex<Due>,
 }
 
-/// What the store has not got yet: what each bucket became, none when it is full.
+/// What the store has not got yet.
 #[derive(Debug, Default)]
 struct Due {
-    latest: HashMap<Key, Option<Saved>>,
-    /// Older than `latest`, in pieces; the first one may be with the store now.
-    pieces: VecDeque<Vec<(Key, Option<Saved>)>>,
+    /// What happened to which bucket, in the order of events.
+    events: Vec<Event>,
+    /// Older than `events`, in pieces; the first one may be with the store now.
+    pieces: VecDeque<Vec<Event>>,
+}
+
+/// What happened to a bucket.
+#[derive(Clone, Copy, Debug)]
+enum Event {
+    /// It became this.
+    Changed(Saved),
+    /// It is full, or nobody's any more.
+    Dropped(Key),
+}
+
+impl Event {
+    fn key(&self) -> Key {
+        match self {
+            Event::Changed(saved) => saved.key,
+            Event::Dropped(key) => *key,
+        }
+    }
 }
 
 impl Due {
+    /// Keeps the last event of each bucket, in the order of keys. The store keeps buckets in that order, and writes them
+    /// twenty times as fast as in any other.
+    fn settle(&mut self) {
+        self.events.reverse();
+        self.events.sort_by_key(Event::key);
+        self.events.dedup_by_key(|event| event.key());
+    }
+
     /// The piece that goes to the store next. It stays due until [`done`](Due::done).
-    fn next(&mut self) -> Option<&[(Key, Option<Saved>)]> {
+    fn next(&mut self) -> Option<&[Event]> {
         if self.pieces.is_empty() {
-            let mut latest: Vec<_> = std::mem::take(&mut self.latest).into_iter().collect();
-            // In the order in which the store keeps them, which it writes twenty times as fast as any other.
-            latest.sort_unstable_by_key(|(key, _)| *key);
-            let mut latest = latest.into_iter();
-            self.pieces = std::iter::from_fn(|| {
-                let piece: Vec<_> = latest.by_ref().take(PIECE).collect();
-                (!piece.is_empty()).then_some(piece)
-            })
-            .collect();
+            self.settle();
+            self.pieces = std::mem::take(&mut self.events).chunks(PIECE).map(<[Event]>::to_vec).collect();
         }
         self.pieces.front().map(Vec::as_slice)
     }
@@ -106,19 +126,24 @@ impl Buckets {
     fn sweep(&self) {
         let mut due = self.due.lock();
         for stripe in 0..self.limiter.stripes() {
-            self.limiter.sweep(stripe, self.now(), |key| {
-                due.latest.insert(key, None);
-            });
+            let mut dropped = Vec::new();
+            self.limiter.sweep(stripe, self.now(), |key| dropped.push(key));
+            due.events.extend(dropped.into_iter().map(Event::Dropped));
         }
     }
 
     /// Makes due what has changed.
     fn export(&self) {
         let mut due = self.due.lock();
+        let mut changed = Vec::new();
         for stripe in 0..self.limiter.stripes() {
-            self.limiter.export(stripe, |saved| {
-                due.latest.insert(saved.key, Some(saved));
-            });
+            // Into a small list first: the stripe is locked meanwhile, and making room in the long one takes its time.
+            self.limiter.export(stripe, |saved| changed.push(saved));
+            due.events.extend(changed.drain(..).map(Event::Changed));
+        }
+        // While the store takes nothing, the same buckets change again and again.
+        if due.events.len() > 2 * self.limiter.len() + PIECE {
+            due.settle();
         }
     }
 
@@ -126,9 +151,13 @@ impl Buckets {
     fn snapshot(&self) -> Option<Snapshot> {
         let at = self.moment();
         let mut due = self.due.lock();
-        let piece = due.next()?;
-        let changed = piece.iter().filter_map(|(_, saved)| *saved).collect();
-        let dropped = piece.iter().filter(|(_, saved)| saved.is_none()).map(|(key, _)| *key).collect();
+        let (mut changed, mut dropped) = (Vec::new(), Vec::new());
+        for event in due.next()? {
+            match event {
+                Event::Changed(saved) => changed.push(*saved),
+                Event::Dropped(key) => dropped.push(*key),
+            }
+        }
         Some(Snapshot { changed, dropped, at })
     }
 
@@ -169,7 +198,7 @@ impl Buckets {
         let mut due = self.due.lock();
         for Saved { key, bucket, quota: old } in all {
             // Forgotten by the store, unless it is due as changed at the next export.
-            due.latest.insert(key, None);
+            due.events.push(Event::Dropped(key));
             if let Some(quota) = quota(key) {
                 let at = then.carry(bucket.at(), now);
                 let saved = Saved { key, bucket: Bucket::resume(bucket.tokens(), at), quota: old };
