@@ -214,7 +214,8 @@ impl Fields {
                 fields.values.push((name, value));
             } else {
                 let shown: String = name.chars().take(SHOWN).collect();
-                // Looking for what was meant takes time; whoever sends thousands of names is not told of all of them anyway.
+                // Looking for what was meant takes time; whoever sends thousands of names is not told of all of them
+                // anyway.
                 let told = fields.errors.len() < MAX_FIELDS;
                 fields.wrong(&shown, if told { unknown(&shown, known) } else { String::new() });
             }

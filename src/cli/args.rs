@@ -90,8 +90,8 @@ pub(super) struct RunArgs {
 }
 
 impl RunArgs {
-    /// What flags and the environment say instead of the file; a flag counts before its variable, and an empty variable is
-    /// none. Read here and not by clap, which would read them for every command, `tollgate schema` included.
+    /// What flags and the environment say instead of the file; a flag counts before its variable, and an empty variable
+    /// is none. Read here and not by clap, which would read them for every command, `tollgate schema` included.
     ///
     /// # Errors
     /// Names the variable and what it must be.

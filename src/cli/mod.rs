@@ -1,7 +1,7 @@
 //! Arguments and exit codes.
 //!
-//! Flags beat environment variables, which beat the file, which beats the defaults. Exit codes: 0 stopped as asked, 1 failed
-//! while running, 2 wrong usage or configuration.
+//! Flags beat environment variables, which beat the file, which beats the defaults. Exit codes: 0 stopped as asked, 1
+//! failed while running, 2 wrong usage or configuration.
 
 mod api;
 mod args;

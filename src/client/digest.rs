@@ -4,8 +4,8 @@ use std::fmt;
 
 use sha2::{Digest, Sha256};
 
-/// The SHA-256 digest of an API key. Keys themselves are never kept, compared, printed or logged; neither are digests, as
-/// a weak key could be guessed from its digest.
+/// The SHA-256 digest of an API key. Keys themselves are never kept, compared, printed or logged; neither are digests,
+/// as a weak key could be guessed from its digest.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct KeyDigest([u8; 32]);
 

@@ -153,7 +153,8 @@ pub(super) struct HealthCheck {
     pub(super) unhealthy_threshold: Key<Threshold>,
     /// The path (and query) to ask for. Only with `type: http`, where the default is `/`.
     pub(super) path: Key<CheckPath>,
-    /// The status, or range of statuses, that counts as healthy. Only with `type: http`, where the default is `200-399`.
+    /// The status, or range of statuses, that counts as healthy. Only with `type: http`, where the default is
+    /// `200-399`.
     pub(super) expect: Key<Expect>,
 }
 

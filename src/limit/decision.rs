@@ -1,10 +1,10 @@
 //! The answer to a request, as data.
 //!
-//! A limiter says yes or no and how the bucket then stands; what goes into `Retry-After` and the rate headers is computed
-//! from that, only when somebody wants to know. A refusal is an ordinary answer, not an error.
+//! A limiter says yes or no and how the bucket then stands; what goes into `Retry-After` and the rate headers is
+//! computed from that, only when somebody wants to know. A refusal is an ordinary answer, not an error.
 //!
-//! Whole seconds are always rounded so that they are true: up, and at least 1 where the header means "wait". A client that
-//! waits them is let in, unless others who share its bucket were there first.
+//! Whole seconds are always rounded so that they are true: up, and at least 1 where the header means "wait". A client
+//! that waits them is let in, unless others who share its bucket were there first.
 //!
 //! Source: RFC 9110 §10.2.3 for `Retry-After`; draft-ietf-httpapi-ratelimit-headers-11 for `RateLimit`.
 
@@ -163,7 +163,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whoever waits the whole seconds of `Retry-After` is let in, and one second less is not enough (if it is > 1).
+        /// Whoever waits the whole seconds of `Retry-After` is let in, and one second less is not enough (if it is >
+        /// 1).
         #[test]
         fn retry_after_is_true(
             rate in 1e-6..1e4_f64,

@@ -2,9 +2,9 @@
 //!
 //! This stands in for Pingora's own loop, which bounds each read of a header but not their sum (Pingora issue 447),
 //! answers malformed headers with an empty body, keeps idle connections for ever, and closes with a reset that can
-//! overtake the answer. What is decided here: `limits.header_timeout` counts from the first byte of a header to its last
-//! (on a new connection from its start), `limits.keepalive_timeout` bounds the silence between requests, and a client that
-//! sends requests ahead gets its answers in order (RFC 9112 section 9.3.2).
+//! overtake the answer. What is decided here: `limits.header_timeout` counts from the first byte of a header to its
+//! last (on a new connection from its start), `limits.keepalive_timeout` bounds the silence between requests, and a
+//! client that sends requests ahead gets its answers in order (RFC 9112 section 9.3.2).
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -64,8 +64,8 @@ impl Downstream {
         Downstream { proxy: Arc::new(proxy), app, activity }
     }
 
-    /// Waits for the next header and reads it into `buffer`, which may hold its start already. On a `fresh` connection the
-    /// wait for its first byte is part of the time that a header may take.
+    /// Waits for the next header and reads it into `buffer`, which may hold its start already. On a `fresh` connection
+    /// the wait for its first byte is part of the time that a header may take.
     async fn next(
         &self,
         stream: &mut Stream,
@@ -128,8 +128,8 @@ impl Downstream {
         matches!(read, Ok(Ok(1..)))
     }
 
-    /// Hands one request to Pingora: its header, and what was read of its body, are in `buffer`. Gives the connection back
-    /// when it can take another.
+    /// Hands one request to Pingora: its header, and what was read of its body, are in `buffer`. Gives the connection
+    /// back when it can take another.
     async fn serve(
         &self,
         stream: Stream,
@@ -228,8 +228,8 @@ impl ServerApp for Downstream {
     }
 }
 
-/// Closes the connection. When the client may still be sending, its bytes are read for a while first: closing with unread
-/// data makes the kernel send a reset, which can overtake the answer (RFC 9112 section 9.6).
+/// Closes the connection. When the client may still be sending, its bytes are read for a while first: closing with
+/// unread data makes the kernel send a reset, which can overtake the answer (RFC 9112 section 9.6).
 async fn close(mut stream: Stream, more: bool) {
     Shutdown::shutdown(stream.as_mut()).await;
     if !more {

@@ -15,9 +15,9 @@
 //! ```
 //!
 //! Retries: a request that could not connect has not been sent and may go on to another backend, whatever its method.
-//! One that was sent may have been carried out. It is sent again only when it is idempotent (RFC 9110 section 9.2.2), died
-//! on a connection that was kept from an earlier request, no byte of an answer had come, and its body is still at hand;
-//! and then only once. When the pool has no other backend, the same one is asked again, over another connection.
+//! One that was sent may have been carried out. It is sent again only when it is idempotent (RFC 9110 section 9.2.2),
+//! died on a connection that was kept from an earlier request, no byte of an answer had come, and its body is still at
+//! hand; and then only once. When the pool has no other backend, the same one is asked again, over another connection.
 
 mod activity;
 mod admit;

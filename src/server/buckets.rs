@@ -1,18 +1,19 @@
-//! Tending the buckets: full ones are dropped, and those that are not full are saved, so that nobody gets tokens back by waiting for a
-//! restart.
+//! Tending the buckets: full ones are dropped, and those that are not full are saved, so that nobody gets tokens back
+//! by waiting for a restart.
 //!
-//! What is due to be saved is kept in the order of events: the sweep says that a bucket is gone, the export what it became, and the
-//! last one counts. Both run under one lock, which no request takes. Events go to the store some thousand at a time, so that
-//! a client write comes in between. What the store could not take stays due and is tried again at the next tick, before
-//! whatever came since. There are at most a few events due for each bucket that there is.
+//! What is due to be saved is kept in the order of events: the sweep says that a bucket is gone, the export what it
+//! became, and the last one counts. Both run under one lock, which no request takes. Events go to the store some
+//! thousand at a time, so that a client write comes in between. What the store could not take stays due and is tried
+//! again at the next tick, before whatever came since. There are at most a few events due for each bucket that there
+//! is.
 //!
-//! Saved is every `persist_interval` and at a clean stop. A crash loses what was taken since the last save: a client gains at most
-//! what it took in that time. When a million buckets change each second, a save takes longer than the interval, and the next one
-//! starts when it is done.
+//! Saved is every `persist_interval` and at a clean stop. A crash loses what was taken since the last save: a client
+//! gains at most what it took in that time. When a million buckets change each second, a save takes longer than the
+//! interval, and the next one starts when it is done.
 //!
-//! At start every saved bucket is read back with the time that passed as refill. While a process runs, the monotonic clock
-//! counts; between two, the wall clock does. One that stepped back credits nothing; one far ahead fills a bucket at most. What is read back counts as changed and is
-//! saved anew, since its instant is now in this process' time.
+//! At start every saved bucket is read back with the time that passed as refill. While a process runs, the monotonic
+//! clock counts; between two, the wall clock does. One that stepped back credits nothing; one far ahead fills a bucket
+//! at most. What is read back counts as changed and is saved anew, since its instant is now in this process' time.
 
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
@@ -76,8 +77,8 @@ impl Event {
 }
 
 impl Due {
-    /// Keeps the last event of each bucket, in the order of keys. The store keeps buckets in that order, and writes them
-    /// twenty times as fast as in any other.
+    /// Keeps the last event of each bucket, in the order of keys. The store keeps buckets in that order, and writes
+    /// them twenty times as fast as in any other.
     fn settle(&mut self) {
         self.events.reverse();
         self.events.sort_by_key(Event::key);
@@ -186,8 +187,8 @@ impl Buckets {
         Ok(())
     }
 
-    /// Reads back what an earlier process saved: `quota` is what the bucket's owner has now, none when there is no such client any more. Returns how many buckets
-    /// are not full.
+    /// Reads back what an earlier process saved: `quota` is what the bucket's owner has now, none when there is no such
+    /// client any more. Returns how many buckets are not full.
     ///
     /// # Errors
     /// When the store cannot be read.

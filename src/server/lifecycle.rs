@@ -11,8 +11,8 @@
 //! flight finish, up to `pingora.grace_period_seconds`. *Stopped*: everything is written and the process exits; an idle
 //! server is gone at once. A second SIGINT or SIGTERM while draining ends it at once.
 //!
-//! Pingora's own shutdown sleeps the whole grace period even when idle. So the draining happens here, while Pingora still
-//! waits to be told of a signal, and then it is told to stop fast, because there is nothing left to wait for.
+//! Pingora's own shutdown sleeps the whole grace period even when idle. So the draining happens here, while Pingora
+//! still waits to be told of a signal, and then it is told to stop fast, because there is nothing left to wait for.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,9 +1,10 @@
 //! Building everything, services and their order, signals, drain.
 //!
 //! Each server stands alone: nothing of it is static, so two of them run in one process without knowing of each other.
-//! Clients and saved buckets are read before anything starts. Services start in this order: telemetry, buckets, the admin API, health (ready after the
-//! first round of checks), and then the listeners, so nobody gets in before it is known where requests may go. At a stop the
-//! listeners close, requests finish, the buckets are saved, and the admin API, which tells how far that is, ends last.
+//! Clients and saved buckets are read before anything starts. Services start in this order: telemetry, buckets, the
+//! admin API, health (ready after the first round of checks), and then the listeners, so nobody gets in before it is
+//! known where requests may go. At a stop the listeners close, requests finish, the buckets are saved, and the admin
+//! API, which tells how far that is, ends last.
 
 mod admin;
 mod buckets;
@@ -93,7 +94,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Builds a server, binds its addresses, opens its database and reads what is in it; nobody can connect before [`run`](Server::run).
+    /// Builds a server, binds its addresses, opens its database and reads what is in it; nobody can connect before
+    /// [`run`](Server::run).
     ///
     /// # Errors
     /// When an address cannot be had, the database cannot be used or the access log cannot be opened.

@@ -1,8 +1,8 @@
 //! The store, and what keeps the proxy's memory in step with it.
 //!
 //! Each change goes first into its client's bucket (credited under the old quota up to now, then clamped to the new
-//! capacity) and then into the directory, so that no request sees the new quota over tokens of the old one. A request that read the directory just before
-//! is decided by what was, and the bucket keeps its tokens either way.
+//! capacity) and then into the directory, so that no request sees the new quota over tokens of the old one. A request
+//! that read the directory just before is decided by what was, and the bucket keeps its tokens either way.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -73,7 +73,8 @@ pub(super) struct Followers {
 impl Followers {
     /// Fills the directory with all clients and keeps it in step from then on. Returns their quotas by number.
     pub(super) fn load(self, clients: &dyn ClientRepository) -> Result<HashMap<u64, Quota>, ServerError> {
-        // Changes of another process wait until all is loaded; one that was loaded already does no harm when it comes again.
+        // Changes of another process wait until all is loaded; one that was loaded already does no harm when it comes
+        // again.
         let gate = Arc::new(Mutex::new(()));
         let loading = gate.lock();
         clients.follow(self.clone().follower(Arc::clone(&gate)));

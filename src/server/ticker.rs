@@ -1,8 +1,8 @@
 //! Work that is done again and again while the server runs.
 //!
-//! The rule: one tick at a time, at multiples of the interval from the start. A machine that stalls misses ticks; they are
-//! not made up for, and the following ones come when they would have come. A tick that panics is logged, and the next
-//! one comes all the same.
+//! The rule: one tick at a time, at multiples of the interval from the start. A machine that stalls misses ticks; they
+//! are not made up for, and the following ones come when they would have come. A tick that panics is logged, and the
+//! next one comes all the same.
 
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;

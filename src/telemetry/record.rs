@@ -1,7 +1,7 @@
 //! One request as the access log tells it, and its two written forms.
 //!
-//! Host and path are whatever a stranger sent. The rule: whatever the bytes, one record is one line, a JSON line parses,
-//! and no field can be mistaken for another one or for a second line.
+//! Host and path are whatever a stranger sent. The rule: whatever the bytes, one record is one line, a JSON line
+//! parses, and no field can be mistaken for another one or for a second line.
 //!
 //! - JSON: control characters (those above 127 too) and Unicode's own line ends are written as `\u` escapes, bytes that
 //!   are not UTF-8 as U+FFFD. A field that has no value is `null`, never absent, so that a reader can count on the keys.
@@ -9,8 +9,8 @@
 //!   quotes, backslashes and all bytes that are not printable ASCII are written as `\xHH`. No value is `-`.
 //!
 //! A query string is never written, since keys and tokens travel in it. Fields are not clipped: the longest line is
-//! bounded by the longest request head. Serialising through serde was refused, because it cannot take bytes that are not
-//! UTF-8 without a copy of each field first. A further field costs one line in the struct and one in each form.
+//! bounded by the longest request head. Serialising through serde was refused, because it cannot take bytes that are
+//! not UTF-8 without a copy of each field first. A further field costs one line in the struct and one in each form.
 
 use std::fmt;
 use std::io::Write;

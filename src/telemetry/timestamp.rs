@@ -1,7 +1,7 @@
 //! Points in time as the logs write them.
 //!
-//! Both forms are UTC: a log that changes its offset twice a year sorts wrongly twice a year. A wall clock can be set to
-//! anything, so times outside the years 1970 to 9999, which the forms cannot hold, are moved to the nearer end.
+//! Both forms are UTC: a log that changes its offset twice a year sorts wrongly twice a year. A wall clock can be set
+//! to anything, so times outside the years 1970 to 9999, which the forms cannot hold, are moved to the nearer end.
 
 use std::fmt;
 use std::io::Write;

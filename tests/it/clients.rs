@@ -1,4 +1,5 @@
-//! Clients with keys, addresses and modes of their own. They are put into the directory directly, as nothing else does yet.
+//! Clients with keys, addresses and modes of their own. They are put into the directory directly, as nothing else does
+//! yet.
 
 use std::sync::Arc;
 

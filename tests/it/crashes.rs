@@ -13,8 +13,8 @@ use crate::harness::instance::{Instance, ask};
 const ROUNDS: usize = 50;
 const WRITERS: usize = 8;
 
-/// What one writer knows of its clients: the capacity that was acknowledged, none for a deleted one; and what the last, unanswered change
-/// of each would make of it.
+/// What one writer knows of its clients: the capacity that was acknowledged, none for a deleted one; and what the last,
+/// unanswered change of each would make of it.
 #[derive(Debug, Default)]
 struct Known {
     acknowledged: BTreeMap<String, Option<u64>>,

@@ -1,5 +1,5 @@
-//! A database that is not as it should be: at the start the server says so and touches nothing, while it runs it goes on
-//! serving and recovers by itself.
+//! A database that is not as it should be: at the start the server says so and touches nothing, while it runs it goes
+//! on serving and recovers by itself.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,8 +1,9 @@
 //! The loop that checks a pool's backends and resolves their names, for as long as the server runs.
 //!
-//! Each backend has a task of its own. All are checked at once when the server starts, so that it knows after one timeout
-//! where requests may go; after that each starts at a random point of its interval and keeps a tenth of it as jitter, so
-//! that a hundred backends are not checked in one burst and proxies that were started together do not stay in step.
+//! Each backend has a task of its own. All are checked at once when the server starts, so that it knows after one
+//! timeout where requests may go; after that each starts at a random point of its interval and keeps a tenth of it as
+//! jitter, so that a hundred backends are not checked in one burst and proxies that were started together do not stay
+//! in step.
 
 use std::collections::HashSet;
 use std::io;

@@ -1,7 +1,8 @@
 //! Choosing a backend for a request: one type per rule, behind Pingora's [`BackendSelection`].
 //!
 //! A selector is built from a set of backends and asked for every attempt of every request. It chooses among the
-//! backends that are ready and not yet tried by this request, so the weights hold among those that are left. Pingora's own
+//! backends that are ready and not yet tried by this request, so the weights hold among those that are left. Pingora's
+//! own
 //! `RoundRobin` and `Random` cannot: they choose first and look at health afterwards, and then go on without weights.
 //!
 //! Selectors keep no health and no counters. Both live in the [`Backend`]s, which the [`Registry`] hands to the next

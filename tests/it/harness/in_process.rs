@@ -28,7 +28,8 @@ pub(crate) struct InProcess {
 }
 
 impl InProcess {
-    /// Runs, without an admin API and with nothing kept, in front of `backends`; `extra` is the pool's further lines, `limit` a line of the file's top.
+    /// Runs, without an admin API and with nothing kept, in front of `backends`; `extra` is the pool's further lines,
+    /// `limit` a line of the file's top.
     #[track_caller]
     pub(crate) fn start(backends: &[&Backend], extra: &str, limit: &str) -> Self {
         let addresses: Vec<_> = backends.iter().map(|backend| format!("{{address: {}}}", backend.address)).collect();

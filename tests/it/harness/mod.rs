@@ -1,7 +1,7 @@
 //! What the tests stand on: real processes, real sockets, and waiting by deadline.
 //!
-//! Nothing here shares code with tollgate but its clock, so a mistake in the proxy cannot hide behind the same mistake in
-//! its tests. Nothing sleeps for time to pass: [`eventually`] polls, everything else waits for what it waits for.
+//! Nothing here shares code with tollgate but its clock, so a mistake in the proxy cannot hide behind the same mistake
+//! in its tests. Nothing sleeps for time to pass: [`eventually`] polls, everything else waits for what it waits for.
 
 pub(crate) mod backend;
 pub(crate) mod checksum;

@@ -56,7 +56,8 @@ pub(crate) struct Tollgate {
 }
 
 impl Tollgate {
-    /// Runs with a configuration file in which [`LISTEN`] stands for the listener's address, [`ADMIN`] for the admin API's and
+    /// Runs with a configuration file in which [`LISTEN`] stands for the listener's address, [`ADMIN`] for the admin
+    /// API's and
     /// `$DIR` for a directory of its own.
     #[track_caller]
     pub(crate) fn from_yaml(yaml: &str) -> Self {
