@@ -36,6 +36,9 @@ use crate::store::{BucketStore, Moment, Snapshot, StoreError, WriteError};
 
 /// How many buckets go to the store at once; it writes them in about 10 ms.
 const PIECE: usize = 4096;
+/// How long to pause after a piece, as a multiple of the time that it took: saving takes a third of a core at most, since
+/// on a machine that is busy all of it would be felt by requests.
+const PAUSE: u32 = 2;
 
 /// Tends the buckets of one limiter.
 pub(super) struct Buckets {
@@ -162,15 +165,17 @@ impl Buckets {
         Some(Snapshot { changed, dropped, at })
     }
 
-    /// Saves what has changed.
+    /// Saves what has changed, with a pause after each piece.
     async fn save(&self) {
         self.export();
         while let Some(snapshot) = self.snapshot() {
+            let begun = self.clock.now();
             // The store says itself what is wrong with it.
             if self.store.save(snapshot).wait().await.is_err() {
                 return;
             }
             self.due.lock().done();
+            tokio::time::sleep(PAUSE * self.clock.now().saturating_duration_since(begun)).await;
         }
     }
 
