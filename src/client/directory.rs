@@ -126,9 +126,12 @@ impl Directory {
     /// Adds a client that is not there. Tells of another that had one of its credentials and has lost it.
     fn insert(&mut self, client: &Arc<Client>) -> Option<Conflict> {
         let mut conflict = None;
+        // A change that is told of twice may find the client as it was later.
+        let mut counted = false;
         if let Some(key) = client.api_key
             && let Some(other) = self.by_key.insert(key, Arc::clone(client))
         {
+            counted |= other.number == client.number;
             self.forget_if_lost(&other);
             conflict = Some(Conflict::Key(other.id.clone(), client.id.clone()));
         }
@@ -139,12 +142,13 @@ impl Directory {
                 // It names one network twice.
                 Some(other) if Arc::ptr_eq(&other, client) => {}
                 Some(other) => {
+                    counted |= other.number == client.number;
                     self.forget_if_lost(&other);
                     conflict = Some(Conflict::Address(other.id.clone(), client.id.clone(), network));
                 }
             }
         }
-        self.len += usize::from(client.api_key.is_some() || !client.addresses.is_empty());
+        self.len += usize::from(!counted && (client.api_key.is_some() || !client.addresses.is_empty()));
         conflict
     }
 

@@ -50,9 +50,11 @@ impl Rate {
         self.0.get()
     }
 
-    /// Tokens per second, for people: the nearest `f64`.
+    /// Tokens per second, for people: the nearest `f64`. [`per_sec`](Rate::per_sec) makes the same rate of it again.
     pub fn to_f64(self) -> f64 {
-        self.0.get() as f64 / 1e9
+        // By its digits: a division of the rounded number would round twice.
+        let digits = format!("{}.{:09}", self.0.get() / 1_000_000_000, self.0.get() % 1_000_000_000);
+        digits.parse().expect("digits with a point are a number")
     }
 }
 
@@ -141,6 +143,16 @@ mod tests {
     }
 
     proptest! {
+        /// Whatever was typed is what is shown.
+        #[test]
+        fn what_was_typed_reads_back(typed in 1e-6..1e9_f64, decimals in 0..9_i32) {
+            let typed: f64 = format!("{typed:.*}", decimals as usize).parse().unwrap();
+            prop_assume!(typed >= 1e-6);
+            let rate = Rate::per_sec(typed).unwrap();
+            prop_assert_eq!(Rate::per_sec(rate.to_f64()), Ok(rate));
+            prop_assert!(decimals > 6 || rate.to_f64() == typed, "{} is shown as {}", typed, rate.to_f64());
+        }
+
         #[test]
         fn a_rate_reads_back(nanos in 1_000_u64..1_000_000_000_000_000) {
             let rate = Rate::per_sec(nanos as f64 / 1e9).unwrap();

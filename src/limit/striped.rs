@@ -202,6 +202,10 @@ impl Limiter for Striped {
     fn peek(&self, key: Key, quota: Quota, now: Nanos) -> Standing {
         let (hash, stripe) = self.stripe(key);
         let bucket = stripe.lock().peek(hash, key, quota, now);
+        if bucket.is_none() && key.anonymous().is_some() && self.anonymous.load(Ordering::Relaxed) >= self.max_buckets {
+            let (bucket, quota) = *self.overflow.lock();
+            return Standing::new(bucket, quota, now).of_overflow();
+        }
         Standing::new(bucket.unwrap_or_else(|| Bucket::full(quota, now)), quota, now)
     }
 

@@ -36,9 +36,8 @@ use crate::store::{BucketStore, Moment, Snapshot, StoreError, WriteError};
 
 /// How many buckets go to the store at once; it writes them in about 10 ms.
 const PIECE: usize = 4096;
-/// How long to pause after a piece, as a multiple of the time that it took: saving takes a third of a core at most, since
-/// on a machine that is busy all of it would be felt by requests.
-const PAUSE: u32 = 2;
+/// How far the wall clock may move against the limiter's time before that is noted.
+const DRIFT: Duration = Duration::from_secs(1);
 
 /// Tends the buckets of one limiter.
 pub(super) struct Buckets {
@@ -59,6 +58,8 @@ struct Due {
     events: Vec<Event>,
     /// Older than `events`, in pieces; the first one may be with the store now.
     pieces: VecDeque<Vec<Event>>,
+    /// The moment that the store has.
+    saved: Option<Moment>,
 }
 
 /// What happened to a bucket.
@@ -88,6 +89,18 @@ impl Due {
         self.events.dedup_by_key(|event| event.key());
     }
 
+    /// Keeps the events few while the store takes none, with `live` buckets in use. That an anonymous caller's bucket is full again
+    /// need not be kept: what was saved of it before is full by then, too.
+    fn bound(&mut self, live: usize) {
+        if self.events.len() > 2 * live + PIECE {
+            self.settle();
+            if self.events.len() > live + PIECE {
+                let kept = |event: &Event| matches!(event, Event::Changed(_)) || event.key().client_number().is_some();
+                self.events.retain(kept);
+            }
+        }
+    }
+
     /// The piece that goes to the store next. It stays due until [`done`](Due::done).
     fn next(&mut self) -> Option<&[Event]> {
         if self.pieces.is_empty() {
@@ -97,9 +110,10 @@ impl Due {
         self.pieces.front().map(Vec::as_slice)
     }
 
-    /// The store has the piece.
-    fn done(&mut self) {
+    /// The store has the piece, as of `at`.
+    fn done(&mut self, at: Moment) {
         self.pieces.pop_front();
+        self.saved = Some(at);
     }
 }
 
@@ -134,6 +148,7 @@ impl Buckets {
             self.limiter.sweep(stripe, self.now(), |key| dropped.push(key));
             due.events.extend(dropped.into_iter().map(Event::Dropped));
         }
+        due.bound(self.limiter.len());
     }
 
     /// Makes due what has changed.
@@ -146,9 +161,7 @@ impl Buckets {
             due.events.extend(changed.drain(..).map(Event::Changed));
         }
         // While the store takes nothing, the same buckets change again and again.
-        if due.events.len() > 2 * self.limiter.len() + PIECE {
-            due.settle();
-        }
+        due.bound(self.limiter.len());
     }
 
     /// The next piece for the store, if any is due.
@@ -165,18 +178,32 @@ impl Buckets {
         Some(Snapshot { changed, dropped, at })
     }
 
-    /// Saves what has changed, with a pause after each piece.
+    /// Saves what has changed. While that takes longer than the interval, what changes meanwhile comes in between.
     async fn save(&self) {
         self.export();
-        while let Some(snapshot) = self.snapshot() {
-            let begun = self.clock.now();
+        let mut exported = self.clock.now();
+        while let Some(snapshot) = self.snapshot().or_else(|| self.drifted()) {
+            let at = snapshot.at;
             // The store says itself what is wrong with it.
             if self.store.save(snapshot).wait().await.is_err() {
                 return;
             }
-            self.due.lock().done();
-            tokio::time::sleep(PAUSE * self.clock.now().saturating_duration_since(begun)).await;
+            self.due.lock().done(at);
+            let now = self.clock.now();
+            if now.saturating_duration_since(exported) >= self.save_every {
+                self.export();
+                exported = now;
+            }
         }
+    }
+
+    /// A snapshot of nothing but the present moment, when the wall clock was set since the last one.
+    fn drifted(&self) -> Option<Snapshot> {
+        let (at, saved) = (self.moment(), self.due.lock().saved?);
+        let between = |later: Nanos, earlier: Nanos| i128::from(later) - i128::from(earlier);
+        let drift = between(at.wall, saved.wall) - between(at.timeline, saved.timeline);
+        let moved = drift.unsigned_abs() > DRIFT.as_nanos();
+        moved.then_some(Snapshot { changed: Vec::new(), dropped: Vec::new(), at })
     }
 
     /// Saves everything at the end, when nobody takes tokens any more. Blocks the thread.
@@ -186,10 +213,12 @@ impl Buckets {
     pub(super) fn save_at_stop(&self) -> Result<(), WriteError> {
         self.export();
         while let Some(snapshot) = self.snapshot() {
+            let at = snapshot.at;
             self.store.save(snapshot).wait_blocking()?;
-            self.due.lock().done();
+            self.due.lock().done(at);
         }
-        Ok(())
+        // The moment, from which on the wall clock counts.
+        self.store.save(Snapshot { changed: Vec::new(), dropped: Vec::new(), at: self.moment() }).wait_blocking()
     }
 
     /// Reads back what an earlier process saved: `quota` is what the bucket's owner has now, none when there is no such

@@ -32,6 +32,9 @@ use crate::telemetry::AccessLog;
 /// How long connections that were accepted in the last moment get to show their request.
 const SETTLE: Duration = Duration::from_millis(100);
 
+/// How long saving may take after the last request.
+const LAST_WORK: Duration = Duration::from_secs(30);
+
 /// Stops a server from within its process; for tests, and for servers that are part of another program.
 #[derive(Clone, Debug)]
 pub struct StopHandle {
@@ -209,6 +212,39 @@ impl Conductor {
                 }
             }
         }
+    }
+}
+
+/// Does `work` after the last request, for as long as [`LAST_WORK`] at most: a disk that hangs does not keep the process, and
+/// neither does anything a user who asks again.
+pub(super) fn finish(stop: &Stop, work: impl FnOnce() + Send + 'static) {
+    let (done, finished) = tokio::sync::oneshot::channel();
+    let worker = std::thread::Builder::new().name("finish".to_owned()).spawn(move || {
+        work();
+        // Nobody listens any more when it was given up.
+        let _ = done.send(());
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    match (worker, runtime) {
+        (Ok(_), Ok(runtime)) => runtime.block_on(async {
+            tokio::select! {
+                _ = finished => {}
+                name = asked_again(stop) => warn!("{name} again; what is not saved yet is left"),
+                () = sleep(LAST_WORK) => warn!("saving takes longer than {LAST_WORK:?}; what is not saved yet is left"),
+            }
+        }),
+        (Ok(worker), Err(_)) => drop(worker.join()),
+        (Err(error), _) => error!("nothing is saved: {error}"),
+    }
+}
+
+/// Who asks the process to stop, once somebody does.
+async fn asked_again(stop: &Stop) -> &'static str {
+    let Stop::Signals = stop else { return std::future::pending().await };
+    let mut signals = Signals::new();
+    tokio::select! {
+        _ = signals.terminate.recv() => "SIGTERM",
+        _ = signals.interrupt.recv() => "SIGINT",
     }
 }
 

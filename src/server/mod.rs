@@ -272,16 +272,19 @@ impl Server {
 
         let conductor = Conductor {
             lifecycle: lifecycle.clone(),
-            stop,
+            stop: stop.clone(),
             activity,
             access_log: self.access_log,
             grace_period: self.pingora.grace_period,
         };
         run(pingora, conductor);
-        if let Some(buckets) = buckets {
-            buckets::save_at_stop(&buckets);
-        }
-        self.store.close();
+        let store = self.store;
+        lifecycle::finish(&stop, move || {
+            if let Some(buckets) = buckets {
+                buckets::save_at_stop(&buckets);
+            }
+            store.close();
+        });
         drop(guard.lock().take());
         if let Some(events) = events {
             events.flush();

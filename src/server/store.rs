@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -18,6 +19,11 @@ use crate::limit::{Key, Limiter, Striped};
 use crate::store::memory::Memory;
 use crate::store::sqlite::Sqlite;
 use crate::store::{BucketStore, ClientRepository, Committed, Follower, Record};
+
+/// How many changes at once make it worth to wait until nobody looks into the directory before them.
+const MANY: usize = 1_000;
+/// For how many milliseconds, at most.
+const PATIENCE: u32 = 100;
 
 /// Where clients and buckets are kept.
 #[derive(Clone)]
@@ -113,7 +119,17 @@ impl Followers {
         let changed = changes.iter().filter(|change| change.action.is_some());
         let directory =
             self.directory.load().with(changed.map(|change| (client(&change.before), client(&change.after))));
-        self.directory.store(Arc::new(directory));
+        let old = self.directory.swap(Arc::new(directory));
+        if changes.len() >= MANY {
+            // A request may still look into the old one; it must not be the one to take a million clients apart.
+            for _ in 0..PATIENCE {
+                if Arc::strong_count(&old) == 1 {
+                    break;
+                }
+                std::thread::park_timeout(Duration::from_millis(1));
+            }
+        }
+        drop(old);
         for change in changes {
             if let (Some(limiter), Some(gone), None) = (&self.limiter, &change.before, &change.after) {
                 // Full, so the next sweep drops it.

@@ -86,6 +86,19 @@ fn what_the_repository_never_does_leaves_the_count_right() {
     assert!(directory.with([(Some(thief), None)]).is_empty());
 }
 
+#[test]
+fn changes_that_are_told_again_leave_what_came_of_them() {
+    let versions: Vec<Client> =
+        ["k", "l", "m"].iter().map(|key| Client::clone(&client(1, "a", Some(key), &[]))).collect();
+    // Loaded as it is in the end; then the changes that led there are told.
+    let loaded = Directory::new([Arc::new(versions[2].clone())]).unwrap();
+    let told = versions
+        .windows(2)
+        .fold(loaded, |directory, pair| directory.with([(Some(pair[0].clone()), Some(pair[1].clone()))]));
+    let known = |key: &str| told.by_key(&KeyDigest::of(key.as_bytes())).is_some();
+    assert_eq!((told.len(), known("k"), known("l"), known("m")), (1, false, false, true));
+}
+
 /// Some keys and networks, of which clients have some each: nested ones, of both families, mapped ones among them.
 const KEYS: [&str; 4] = ["k0", "k1", "k2", "k3"];
 const NETWORKS: [&str; 12] = [

@@ -77,6 +77,10 @@ fn beyond_the_bound_new_callers_share_one_bucket() {
     let decision = map.take(stranger(3), quota(5, 1.0), 0);
     assert!(decision.is_allowed() && decision.standing().is_overflow());
     assert_eq!(decision.standing().quota(), quota(3, 1.0));
+    let standing = map.peek(stranger(4), quota(5, 1.0), 0);
+    assert!(standing.is_overflow() && standing.remaining() == 2, "looking tells what a take would find: {standing:?}");
+    assert!(!map.peek(stranger(1), quota(5, 1.0), 0).is_overflow());
+    assert!(!map.peek(Key::client(1), quota(5, 1.0), 0).is_overflow());
     assert_eq!((3..20).filter(|&number| map.take(stranger(number), quota(5, 1.0), 0).is_allowed()).count(), 2);
     assert_eq!((map.len(), map.overflowed()), (2, 18));
     assert_eq!(allowed(&map, stranger(1), quota(5, 1.0), 0), 4, "known callers keep theirs");

@@ -131,3 +131,41 @@ fn what_the_store_could_not_take_stays_due() {
     assert_eq!(second.restore(everybody).unwrap(), PIECE + 10);
     assert_eq!((tokens(&second, Key::client(3)), tokens(&second, Key::client(4))), (4.0, 6.0));
 }
+
+#[test]
+fn an_outage_does_not_collect_callers_without_end() {
+    let clock = Arc::new(ManualClock::new());
+    let fickle = Arc::new(Fickle { memory: Memory::new(), broken: AtomicBool::new(true) });
+    let store: Arc<dyn BucketStore> = Arc::clone(&fickle) as _;
+    let buckets = process(&store, &clock);
+    take(&buckets, Key::client(1), 10);
+    for round in 0..20_u32 {
+        for number in 0..5_000 {
+            let address = IpAddr::from((round * 5_000 + number).to_be_bytes());
+            take(&buckets, Key::address(address, 64), 1);
+        }
+        assert!(buckets.save_at_stop().is_err());
+        clock.advance(SECOND);
+        buckets.sweep();
+        let due = buckets.due.lock();
+        let waiting = due.events.len() + due.pieces.iter().map(Vec::len).sum::<usize>();
+        assert!(waiting < 25_000, "round {round}: {waiting} are due");
+    }
+    fickle.broken.store(false, Ordering::SeqCst);
+    buckets.save_at_stop().unwrap();
+    let second = process(&store, &clock);
+    second.restore(everybody).unwrap();
+    assert_eq!(tokens(&second, Key::client(1)), 10.0, "it has had 20 s to fill");
+}
+
+#[test]
+fn a_stop_notes_the_moment_even_when_no_bucket_changed() {
+    let (store, clock) = in_memory();
+    let first = process(&store, &clock);
+    take(&first, caller(1), 10);
+    first.save_at_stop().unwrap();
+    clock.advance(2 * SECOND);
+    first.save_at_stop().unwrap();
+    let moment = store.load(&mut |_| {}).unwrap().unwrap();
+    assert_eq!(moment, first.moment());
+}
