@@ -162,6 +162,19 @@ async fn imports_that_are_stuck_do_not_block_others() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_head_may_have_256_lines() {
+    let server = Server::new();
+    let head = |lines: usize| {
+        let more: String = (1..lines).map(|line| format!("X-{line}: 1\r\n")).collect();
+        format!("GET /clients HTTP/1.1\r\nHost: localhost\r\n{more}\r\n")
+    };
+    let (mut connection, _task) = server.connect();
+    assert!(ask(&mut connection, &head(MAX_HEADERS)).await.starts_with("HTTP/1.1 200"));
+    connection.write_all(head(MAX_HEADERS + 1).as_bytes()).await.unwrap();
+    assert!(rest(&mut connection).await.starts_with("HTTP/1.1 431"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_answer_that_nobody_reads_ends_the_connection() {
     let server = Server::new();
     let (near, far) = duplex(64);
