@@ -214,6 +214,31 @@ fn an_explanation_is_what_the_next_request_gets_and_costs_nothing() {
 }
 
 #[test]
+fn a_refusal_is_explained_with_its_retry_after_also_without_rate_headers() {
+    let backend = Backend::scripted("a");
+    let server = Instance::start(backend.address, "rate_limit: {headers: false}");
+    server.create("user1", 1, 0.01);
+    let question = r#"{"address":"127.0.0.1","headers":{"X-Api-Key":"user1"}}"#;
+    for status in [200, 429] {
+        let told = server.admin("POST", "/explain", question).json();
+        let explained = told["answer"]["headers"].as_object().unwrap();
+        let names: Vec<_> = explained.keys().map(|name| name.to_lowercase()).collect();
+        let headers = [("X-Api-Key", "user1")];
+        let response = Client::connect(server.address).call(&Request::new("GET", "/").headers(&headers)).unwrap();
+        assert_eq!(response.status, status);
+        let sent = rate_headers(&response);
+        let sent: Vec<_> = sent.as_object().unwrap().keys().collect();
+        assert_eq!(names.iter().collect::<Vec<_>>(), sent, "{told}");
+        assert_eq!(names, if status == 429 { vec!["retry-after"] } else { vec![] });
+        for value in explained.values() {
+            let (told, sent): (u64, u64) =
+                (value.as_str().unwrap().parse().unwrap(), response.header("retry-after").unwrap().parse().unwrap());
+            assert!(told.abs_diff(sent) <= 1 && sent >= 1, "{told} and {sent}, a moment later");
+        }
+    }
+}
+
+#[test]
 fn a_refusal_is_found_by_the_id_that_its_caller_was_given() {
     let backend = Backend::scripted("a");
     let server = Instance::start(backend.address, "");
