@@ -239,6 +239,22 @@ fn a_refusal_is_explained_with_its_retry_after_also_without_rate_headers() {
 }
 
 #[test]
+fn where_nobody_is_limited_nothing_is_decided_and_nothing_counted() {
+    let backend = Backend::scripted("a");
+    let server = Instance::start(backend.address, "rate_limit: {enabled: false}");
+    server.create("user1", 1, 0.01);
+    let request = Request::new("GET", "/").headers(&[("X-Api-Key", "user1")]);
+    for _ in 0..3 {
+        assert_eq!(Client::connect(server.address).call(&request).unwrap().status, 200);
+    }
+    let client = server.admin("GET", "/clients/user1", "").json();
+    assert_eq!(told(&client, &["allowed", "limited", "tokens"]), json!([0, 0, null]), "{client}");
+    assert!(client["last_seen"].is_string(), "{client}");
+    let status = server.admin("GET", "/status", "").json();
+    assert_eq!(told(&status, &["allowed", "limited", "blocked", "unlimited"]), json!([0, 0, 0, 0]), "{status}");
+}
+
+#[test]
 fn a_refusal_is_found_by_the_id_that_its_caller_was_given() {
     let backend = Backend::scripted("a");
     let server = Instance::start(backend.address, "");
