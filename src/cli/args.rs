@@ -217,6 +217,15 @@ mod tests {
     }
 
     #[test]
+    fn forgetting_a_key_is_told_to_leave_the_name_as_one() {
+        let mut command = Args::command();
+        let set = ["clients", "set"].iter().fold(&mut command, |at, name| at.find_subcommand_mut(name).unwrap());
+        let flag = set.get_arguments().find(|flag| flag.get_long() == Some("clear-key")).unwrap();
+        let help = flag.get_help().unwrap().to_string();
+        assert!(help.contains("known by its name") && help.contains("no secret"), "{help}");
+    }
+
+    #[test]
     fn what_belongs_to_nothing_is_refused() {
         for line in [
             "run --listen nowhere",
