@@ -26,5 +26,8 @@ USER 65532:65532
 EXPOSE 8080
 # A graceful stop; give `docker stop --time` more than the grace period of 20 s.
 STOPSIGNAL SIGTERM
+# Asks the admin API on 127.0.0.1:9901, or where TOLLGATE_ADMIN says. With `admin.address: null`, and for commands other
+# than `run` and `demo`, start the container with --no-healthcheck.
+HEALTHCHECK --interval=10s --timeout=3s CMD ["/usr/local/bin/tollgate", "healthcheck"]
 ENTRYPOINT ["/usr/local/bin/tollgate"]
 CMD ["run", "-c", "/etc/tollgate/tollgate.yaml"]

@@ -10,7 +10,7 @@
 //!   name.
 //! - Their page asks for `http://127.0.0.1:9901/…` itself. A browser then says so with `Origin` on every request that
 //!   could change something, and with `Sec-Fetch-Site`. So an `Origin` must be this very API, and no request may be
-//!   cross-site.
+//!   cross-site. A request that names no host, which HTTP/1.0 allows, is for no API that an `Origin` could be.
 
 use std::net::IpAddr;
 
@@ -27,6 +27,8 @@ use super::router::Api;
 
 /// What those are told whose token is not among ours.
 const WRONG_TOKEN: &str = "The token is wrong; the right ones are those of admin.token_file or TOLLGATE_ADMIN_TOKEN";
+/// What those are told whose request is for no host, or for several.
+const WRONG_HOST: &str = "Exactly one Host header is required";
 /// What the history calls whoever came over loopback without a token.
 const LOOPBACK: &str = "loopback";
 
@@ -140,22 +142,21 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 }
 
 /// The host and port that the request is for: of its target when that has one, else of its `Host` header. None only for
-/// an HTTP/1.0 request without, which no browser sends.
+/// an HTTP/1.0 request with neither, which no browser sends.
 fn host(request: &Request) -> Result<Option<String>, ApiError> {
     let mut all = request.headers().get_all(HOST).iter();
     let given = match (all.next(), all.next()) {
-        (Some(only), None) => only.to_str().map(str::to_owned).ok(),
-        (None, _) if request.version() == Version::HTTP_10 => return Ok(None),
-        _ => None,
+        (Some(only), None) => Some(only.to_str().map_err(|_| WRONG_HOST)),
+        (None, _) if request.version() == Version::HTTP_10 => None,
+        _ => Some(Err(WRONG_HOST)),
     };
-    let given = given.ok_or_else(|| ApiError::bad_request("Exactly one Host header is required"))?;
-    Ok(Some(request.uri().authority().map_or(given, |authority| authority.as_str().to_owned())))
+    let given = given.transpose().map_err(ApiError::bad_request)?;
+    Ok(request.uri().authority().map(|authority| authority.as_str()).or(given).map(str::to_owned))
 }
 
 fn check_same_site(request: &Request, host: Option<&str>) -> Result<(), ApiError> {
     let forbidden = |message: &str| Err(ApiError::new(StatusCode::FORBIDDEN, message));
-    let Some(host) = host else { return Ok(()) };
-    if !is_loopback(host) {
+    if host.is_some_and(|host| !is_loopback(host)) {
         return forbidden(
             "The Host is not a loopback name such as 127.0.0.1 or localhost; to be asked by another name, tollgate needs a \
              token: set admin.token_file or TOLLGATE_ADMIN_TOKEN",
@@ -164,7 +165,7 @@ fn check_same_site(request: &Request, host: Option<&str>) -> Result<(), ApiError
     for origin in request.headers().get_all(ORIGIN) {
         let same = origin.to_str().ok().and_then(|origin| origin.strip_prefix("http://"));
         let plain = |authority: &str| authority.strip_suffix(":80").unwrap_or(authority).to_ascii_lowercase();
-        if same.is_none_or(|same| plain(same) != plain(host)) {
+        if same.is_none() || same.map(plain) != host.map(plain) {
             return forbidden("The Origin is another one than this API; without a token pages of others are refused");
         }
     }
@@ -254,9 +255,25 @@ mod tests {
         let two = request("/clients", &[("host", "127.0.0.1"), ("host", "127.0.0.1")]);
         assert_eq!(Gate::Loopback.admit(&two).unwrap_err().status, 400);
         assert_eq!(Gate::Loopback.admit(&request("/clients", &[])).unwrap_err().status, 400);
-        let mut old = request("/clients", &[]);
-        *old.version_mut() = Version::HTTP_10;
-        assert!(Gate::Loopback.admit(&old).is_ok());
+    }
+
+    #[test]
+    fn an_old_request_is_no_way_around() {
+        let admit = |target: &str, headers: &[(&str, &str)]| {
+            let mut request = request(target, headers);
+            *request.version_mut() = Version::HTTP_10;
+            Gate::Loopback.admit(&request).map_err(|error| error.status.as_u16()).map(drop)
+        };
+        assert_eq!(admit("/clients", &[]), Ok(()));
+        assert_eq!(admit("/clients", &[("sec-fetch-site", "same-origin")]), Ok(()));
+        assert_eq!(admit("http://127.0.0.1:9901/clients", &[("origin", "http://127.0.0.1:9901")]), Ok(()));
+        assert_eq!(admit("http://evil.example/clients", &[]), Err(403));
+        assert_eq!(admit("http://127.0.0.1:9901/clients", &[("origin", "http://evil.example")]), Err(403));
+        for origin in ["http://evil.example", "http://127.0.0.1:9901", "http://", "null", ""] {
+            assert_eq!(admit("/clients", &[("origin", origin)]), Err(403), "{origin}");
+        }
+        assert_eq!(admit("/clients", &[("sec-fetch-site", "cross-site")]), Err(403));
+        assert_eq!(admit("/clients", &[("host", "localhost"), ("host", "localhost")]), Err(400));
     }
 
     #[test]

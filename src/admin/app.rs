@@ -8,6 +8,9 @@
 //! hyper's: axum stands on it. Refused: Pingora's own HTTP server with a hand-made router, which would make us keep
 //! routing, `HEAD`, `Allow` and body streaming ourselves; a listener of our own beside Pingora's, which an upgrade
 //! would close.
+//!
+//! What remains hyper's: a head that it cannot read, or that is larger than the bounds below, never gets to the router.
+//! Its answer is a bare 400, 414 or 431 without a body, and the connection ends.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -46,6 +49,8 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 const LINGER: Duration = Duration::from_secs(1);
 /// The longest head, in bytes.
 const MAX_HEAD: usize = 64 << 10;
+/// The most header lines of a head; as the proxy has it.
+const MAX_HEADERS: usize = 256;
 
 /// What those are told that are too many.
 const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: 45\r\n\
@@ -80,6 +85,7 @@ impl Admin {
             .header_read_timeout(HEADER_TIMEOUT)
             .half_close(true)
             .max_buf_size(MAX_HEAD)
+            .max_headers(MAX_HEADERS)
             .serve_connection(stream, service);
         let mut stopping = shutdown.clone();
         let stopped = async {

@@ -1,4 +1,7 @@
-//! Reading a request's body: as long as it may be, within the time it may take.
+//! Reading a request's body: as long as it may be, within the time it may take, and without long silences.
+//!
+//! A large body may take minutes, and holds a place while it does. Whoever stops sending in the middle must not hold it
+//! as long, so each piece has to come soon after the one before.
 
 use std::time::Duration;
 
@@ -12,6 +15,9 @@ use tokio::time::timeout;
 
 use super::ApiError;
 use super::json::{self, Value};
+
+/// How long nothing of a body may come.
+const SILENCE: Duration = Duration::from_secs(10);
 
 /// How long a body may be, and how long it may take.
 #[derive(Clone, Copy, Debug)]
@@ -32,7 +38,7 @@ impl BodyLimits {
 /// Reads the body of `request`, which must be of a type that [`json::check_content_type`] takes.
 ///
 /// # Errors
-/// 415, 413 when it is too long, 408 when it takes too long, 400 when it breaks off.
+/// 415, 413 when it is too long, 408 when it takes too long or stops, 400 when it breaks off.
 pub(super) async fn read(request: axum::extract::Request, limits: BodyLimits) -> Result<Bytes, ApiError> {
     json::check_content_type(request.headers().get(CONTENT_TYPE))?;
     let body = request.into_body();
@@ -40,7 +46,7 @@ pub(super) async fn read(request: axum::extract::Request, limits: BodyLimits) ->
     if usize::try_from(announced).is_ok_and(|announced| announced <= limits.bytes) {
         match timeout(limits.time, collect(body, limits.bytes)).await {
             Ok(read) => read,
-            Err(_) => Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "Request timeout")),
+            Err(_) => Err(too_slow()),
         }
     } else {
         Err(too_large(limits.bytes))
@@ -57,7 +63,7 @@ pub(super) async fn read_json(request: axum::extract::Request) -> Result<Value, 
 
 async fn collect(mut body: Body, max: usize) -> Result<Bytes, ApiError> {
     let mut whole = BytesMut::new();
-    while let Some(frame) = body.frame().await {
+    while let Some(frame) = timeout(SILENCE, body.frame()).await.map_err(|_| too_slow())? {
         let frame = frame.map_err(|error| ApiError::bad_request(format!("The body could not be read: {error}")))?;
         let Ok(data) = frame.into_data() else { continue };
         if whole.len() + data.len() > max {
@@ -66,6 +72,10 @@ async fn collect(mut body: Body, max: usize) -> Result<Bytes, ApiError> {
         whole.extend_from_slice(&data);
     }
     Ok(whole.freeze())
+}
+
+fn too_slow() -> ApiError {
+    ApiError::new(StatusCode::REQUEST_TIMEOUT, "Request timeout")
 }
 
 fn too_large(max: usize) -> ApiError {

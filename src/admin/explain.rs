@@ -115,7 +115,7 @@ struct Answer {
     /// The refusal's message, or that the request goes on.
     #[schema(example = "Goes on to its route")]
     message: String,
-    /// The rate headers that the answer would carry.
+    /// The rate headers and the `Retry-After` that the answer would carry.
     #[schema(example = json!({"RateLimit": "\"default\";r=99;t=10"}))]
     headers: BTreeMap<String, String>,
 }

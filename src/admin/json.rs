@@ -4,7 +4,12 @@
 //! behind it the last. Here that is an error, as are `NaN`, numbers that no `f64` holds, text that is not UTF-8,
 //! anything behind the value, and nesting that no body of ours needs. The message says what is wrong and at which line
 //! and column.
+//!
+//! A value takes more room in memory than in the text: `0,` is two bytes there and some thirty here. So the values of
+//! one text are counted while they are read, and no more than so many are kept. Refused: a smaller bound on the bytes,
+//! which would hit long notes and not short numbers.
 
+use std::cell::Cell;
 use std::fmt;
 
 use http::StatusCode;
@@ -16,6 +21,10 @@ use super::{ApiError, FieldError};
 
 /// How deep arrays and objects may lie in each other.
 const MAX_DEPTH: usize = 32;
+/// How many values a body may hold, arrays and objects among them. A question with all its headers has some 2,200.
+const MAX_VALUES: usize = 65_536;
+/// How many values one item of many may hold. A client with all its addresses has some 1,010.
+const MAX_ITEM_VALUES: usize = 4_096;
 /// How much of a wrong name is repeated in a message.
 const SHOWN: usize = 64;
 
@@ -44,38 +53,65 @@ pub(super) fn parse(text: &[u8]) -> Result<Value, ApiError> {
     if text.iter().all(u8::is_ascii_whitespace) {
         return Err(ApiError::bad_request("The body is empty; JSON was expected"));
     }
-    parse_value(text).map_err(|wrong| ApiError::bad_request(format!("The body is not JSON: {wrong}")))
+    parse_value(text, MAX_VALUES).map_err(|wrong| ApiError::bad_request(wrong.of(&"The body")))
 }
 
 /// Reads one JSON value that is a line of a longer text.
 ///
 /// # Errors
-/// What is wrong and where, with the number of the line.
-pub(super) fn parse_line(text: &[u8], line: usize) -> Result<Value, String> {
-    parse_value(text).map_err(|wrong| {
-        // The library counts lines from this one.
-        let wrong = wrong.replace(" at line 1 column ", " at column ");
-        format!("Line {line} is not JSON: {wrong}")
+/// 400 that says what is wrong and where, with the number of the line.
+pub(super) fn parse_line(text: &[u8], line: usize) -> Result<Value, ApiError> {
+    parse_value(text, MAX_ITEM_VALUES).map_err(|wrong| {
+        let wrong = match wrong {
+            // The library counts lines from this one.
+            Wrong::Syntax(wrong) => Wrong::Syntax(wrong.replace(" at line 1 column ", " at column ")),
+            too_many => too_many,
+        };
+        ApiError::bad_request(wrong.of(&format_args!("Line {line}")))
     })
 }
 
 /// Reads a JSON array and gives `each` its items, one after the other.
 ///
 /// # Errors
-/// What is wrong and where; items before that have been given.
-pub(super) fn parse_array(text: &[u8], each: impl FnMut(Value)) -> Result<(), String> {
-    let wrong = |wrong: String| format!("The body is not JSON: {wrong}");
-    check_utf8(text).map_err(wrong)?;
+/// 400 that says what is wrong and where, or what `each` says, after which it gets no more; items before that have been
+/// given.
+pub(super) fn parse_array(text: &[u8], each: impl FnMut(Value) -> Result<(), ApiError>) -> Result<(), ApiError> {
+    let syntax = |wrong: String| ApiError::bad_request(Wrong::Syntax(wrong).of(&"The body"));
+    check_utf8(text).map_err(syntax)?;
+    let mut refused = None;
     let mut reader = serde_json::Deserializer::from_slice(text);
-    let read = serde::Deserializer::deserialize_seq(&mut reader, Items(each)).and_then(|()| reader.end());
-    read.map_err(|error| wrong(error.to_string()))
+    let items = Items { each, refused: &mut refused };
+    let read = serde::Deserializer::deserialize_seq(&mut reader, items).and_then(|()| reader.end());
+    read.map_err(|error| refused.unwrap_or_else(|| syntax(error.to_string())))
 }
 
-fn parse_value(text: &[u8]) -> Result<Value, String> {
-    check_utf8(text)?;
+/// Why a text is not read.
+enum Wrong {
+    /// It is not JSON; why and where.
+    Syntax(String),
+    /// It holds more values than this.
+    TooMany(usize),
+}
+
+impl Wrong {
+    /// The same in a sentence about `what`.
+    fn of(&self, what: &dyn fmt::Display) -> String {
+        match self {
+            Wrong::Syntax(wrong) => format!("{what} is not JSON: {wrong}"),
+            Wrong::TooMany(most) => {
+                format!("{what} has too many values; at most {most} are allowed, arrays and objects counted too")
+            }
+        }
+    }
+}
+
+fn parse_value(text: &[u8], most: usize) -> Result<Value, Wrong> {
+    check_utf8(text).map_err(Wrong::Syntax)?;
+    let budget = Budget::new(most);
     let mut reader = serde_json::Deserializer::from_slice(text);
-    let read = Seed { depth: 0 }.deserialize(&mut reader).and_then(|value| reader.end().map(|()| value));
-    read.map_err(|error| error.to_string())
+    let read = Seed::new(0, &budget).deserialize(&mut reader).and_then(|value| reader.end().map(|()| value));
+    read.map_err(|error| if budget.is_overdrawn() { Wrong::TooMany(most) } else { Wrong::Syntax(error.to_string()) })
 }
 
 fn check_utf8(text: &[u8]) -> Result<(), String> {
@@ -83,9 +119,13 @@ fn check_utf8(text: &[u8]) -> Result<(), String> {
 }
 
 /// Gives away the items of an array.
-struct Items<F>(F);
+struct Items<'r, F> {
+    each: F,
+    /// Why there are to be no more.
+    refused: &'r mut Option<ApiError>,
+}
 
-impl<'de, F: FnMut(Value)> Visitor<'de> for Items<F> {
+impl<'de, F: FnMut(Value) -> Result<(), ApiError>> Visitor<'de> for Items<'_, F> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -93,37 +133,80 @@ impl<'de, F: FnMut(Value)> Visitor<'de> for Items<F> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(mut self, mut items: A) -> Result<(), A::Error> {
-        while let Some(value) = items.next_element_seed(Seed { depth: 1 })? {
-            self.0(value);
+        for index in 0_usize.. {
+            let budget = Budget::new(MAX_ITEM_VALUES);
+            let refusal = match items.next_element_seed(Seed::new(1, &budget)) {
+                Ok(Some(value)) => (self.each)(value).err(),
+                Ok(None) => break,
+                Err(_) if budget.is_overdrawn() => {
+                    let wrong = Wrong::TooMany(MAX_ITEM_VALUES);
+                    Some(ApiError::bad_request(wrong.of(&format_args!("The item [{index}]"))))
+                }
+                Err(error) => return Err(error),
+            };
+            if let Some(refusal) = refusal {
+                *self.refused = Some(refusal);
+                return Err(A::Error::custom("refused"));
+            }
         }
         Ok(())
     }
 }
 
-/// Reads a value that lies `depth` levels deep.
-#[derive(Clone, Copy)]
-struct Seed {
-    depth: usize,
+/// How many values may still be read.
+struct Budget {
+    /// One more than that; 0 once it was not enough.
+    left: Cell<usize>,
 }
 
-impl Seed {
+impl Budget {
+    fn new(most: usize) -> Self {
+        Budget { left: Cell::new(most + 1) }
+    }
+
+    /// Takes one value out, if there is one.
+    fn take(&self) -> bool {
+        self.left.set(self.left.get().saturating_sub(1));
+        !self.is_overdrawn()
+    }
+
+    fn is_overdrawn(&self) -> bool {
+        self.left.get() == 0
+    }
+}
+
+/// Reads a value that lies `depth` levels deep.
+#[derive(Clone, Copy)]
+struct Seed<'b> {
+    depth: usize,
+    budget: &'b Budget,
+}
+
+impl<'b> Seed<'b> {
+    fn new(depth: usize, budget: &'b Budget) -> Self {
+        Seed { depth, budget }
+    }
+
     fn deeper<E: serde::de::Error>(self) -> Result<Self, E> {
         match self.depth {
             MAX_DEPTH.. => Err(E::custom(format_args!("nested deeper than {MAX_DEPTH} levels"))),
-            depth => Ok(Seed { depth: depth + 1 }),
+            depth => Ok(Seed { depth: depth + 1, ..self }),
         }
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Seed {
+impl<'de> DeserializeSeed<'de> for Seed<'_> {
     type Value = Value;
 
     fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        if !self.budget.take() {
+            return Err(D::Error::custom("too many values"));
+        }
         deserializer.deserialize_any(self)
     }
 }
 
-impl<'de> Visitor<'de> for Seed {
+impl<'de> Visitor<'de> for Seed<'_> {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -310,90 +393,4 @@ pub(super) fn check_content_type(value: Option<&http::HeaderValue>) -> Result<()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn message(text: &[u8]) -> String {
-        let error = parse(text).unwrap_err();
-        assert_eq!(error.status, 400);
-        error.message
-    }
-
-    #[test]
-    fn json_is_read() {
-        let value = parse(br#" {"a":[1,-2,3.5,null,true],"b":{"c":"\u00e4"}} "#).unwrap();
-        let Value::Object(fields) = value else { panic!("{value:?}") };
-        assert_eq!(fields[0].1, {
-            let numbers = [1.into(), (-2).into(), Number::from_f64(3.5).unwrap()].map(Value::Number);
-            Value::Array([numbers.as_slice(), &[Value::Null, Value::Bool(true)]].concat())
-        });
-        assert_eq!(fields[1].1, Value::Object(vec![("c".to_owned(), Value::String("ä".to_owned()))]));
-    }
-
-    #[test]
-    fn what_is_no_json_is_refused_with_the_reason() {
-        for (text, reason) in [
-            (&b""[..], "The body is empty; JSON was expected"),
-            (b" \n\t", "The body is empty; JSON was expected"),
-            (b"{", "EOF while parsing an object at line 1 column 1"),
-            (b"{} {}", "trailing characters at line 1 column 4"),
-            (b"[NaN]", "expected value at line 1 column 2"),
-            (b"[Infinity]", "expected value at line 1 column 2"),
-            (b"[1e400]", "number out of range at line 1 column 6"),
-            (b"{\"a\":1,\n\"a\":2}", "the key \"a\" stands twice in one object at line 2 column 3"),
-            (b"{'a':1}", "key must be a string at line 1 column 2"),
-            (b"\"\xff\"", "not UTF-8 at byte 2"),
-            (b"\"\\ud800\"", "unexpected end of hex escape at line 1 column 8"),
-            (b"[01]", "invalid number at line 1 column 3"),
-            (b"[1,]", "trailing comma at line 1 column 4"),
-            (b"\"\x01\"", "control character"),
-        ] {
-            let message = message(text);
-            assert!(message.contains(reason), "{message}, not {reason}");
-        }
-    }
-
-    #[test]
-    fn nesting_has_a_limit() {
-        let nested = |depth: usize| [vec![b'['; depth], vec![b']'; depth]].concat();
-        assert!(parse(&nested(MAX_DEPTH)).is_ok());
-        assert!(message(&nested(MAX_DEPTH + 1)).contains("nested deeper than 32 levels"));
-        assert!(message(&nested(100_000)).contains("nested deeper than 32 levels"));
-        assert!(message(&b"{\"a\":".repeat(100_000)).contains("nested deeper than 32 levels"));
-    }
-
-    #[test]
-    fn unknown_fields_are_named() {
-        let value = parse(br#"{"capcity":1,"colour":2,"mode":"x"}"#).unwrap();
-        let mut fields = Fields::new(value, "[3].", &["capacity", "mode"]);
-        assert_eq!(fields.require("capacity", Ok::<_, String>), None);
-        assert_eq!(fields.read("mode", |_| Err::<(), _>("must be something".to_owned())), None);
-        let told: Vec<_> = fields.into_errors().into_iter().map(|error| (error.field, error.message)).collect();
-        let expected = [
-            ("[3].capcity", "is unknown; did you mean capacity?"),
-            ("[3].colour", "is unknown; the fields are capacity, mode"),
-            ("[3].capacity", "is required"),
-            ("[3].mode", "must be something"),
-        ];
-        assert_eq!(told, expected.map(|(field, message)| (field.to_owned(), message.to_owned())));
-    }
-
-    #[test]
-    fn what_is_no_object_is_told_once() {
-        let mut fields = Fields::new(Value::Null, "", &["capacity"]);
-        assert_eq!(fields.require("capacity", Ok::<_, String>), None);
-        let error = fields.finish().unwrap_err();
-        assert_eq!((error.status.as_u16(), &*error.message), (422, "body: must be a JSON object"));
-    }
-
-    #[test]
-    fn media_types_that_no_one_means_are_refused() {
-        for text in ["application/json", "Application/JSON; charset=utf-8", "application/x-www-form-urlencoded"] {
-            check_content_type(Some(&text.parse().unwrap())).unwrap();
-        }
-        check_content_type(None).unwrap();
-        for text in ["text/plain", "multipart/form-data; boundary=x", "application/xml", "", "json"] {
-            assert_eq!(check_content_type(Some(&text.parse().unwrap())).unwrap_err().status, 415, "{text}");
-        }
-    }
-}
+mod tests;

@@ -81,7 +81,7 @@ pub struct Explanation {
     pub decision: Option<&'static str>,
     /// The status and message of the refusal; none when the request would go on to its route.
     pub refusal: Option<(u16, String)>,
-    /// The rate headers that the answer would carry: their names and values.
+    /// The rate headers and `Retry-After` that the answer would carry: their names and values.
     pub headers: Vec<(String, String)>,
 }
 

@@ -8,15 +8,26 @@ use super::ApiError;
 
 /// Reads the configuration file again
 ///
-/// Not possible while running: a restart reads it.
+/// Not implemented yet: a restart reads it.
 #[utoipa::path(
     post,
     path = "/config/reload",
     tag = "server",
-    responses((status = 501, description = "Not possible while running", body = super::error::ErrorBody)),
+    responses((status = 501, description = "Not implemented yet", body = super::error::ErrorBody)),
 )]
 pub(super) async fn reload(_request: Request) -> Result<Response, ApiError> {
-    let message =
-        "Not implemented: restart tollgate to read its configuration again; no request is lost when you upgrade";
+    let message = "Not implemented yet: restart tollgate to read its configuration again";
     Err(ApiError::new(StatusCode::NOT_IMPLEMENTED, message))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::admin::fixture::Fixture;
+
+    #[tokio::test]
+    async fn what_is_not_there_yet_says_what_to_do() {
+        let answer = Fixture::new().call("POST", "/config/reload", "").await;
+        let expected = "Not implemented yet: restart tollgate to read its configuration again";
+        assert_eq!((answer.status.as_u16(), answer.json()["message"].as_str()), (501, Some(expected)));
+    }
 }

@@ -1,5 +1,6 @@
 //! What may be typed.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -9,8 +10,8 @@ use clap_complete::Shell;
 use super::Failure;
 use super::clients::ClientsArgs;
 use super::endpoint::EndpointArgs;
-use crate::admin::Token;
-use crate::config::{BackendOverride, InvalidValue, Overrides, parse_database, parse_listen, parse_token};
+use super::environment::{list, one, token_to_ask_for};
+use crate::config::{BackendOverride, Overrides, parse_database, parse_listen};
 use crate::upstream::Balance;
 
 /// An HTTP edge proxy that balances load over health-checked backends.
@@ -90,67 +91,36 @@ pub(super) struct RunArgs {
 }
 
 impl RunArgs {
-    /// What flags and the environment say instead of the file; a flag counts before its variable, and an empty variable
-    /// is none. Read here and not by clap, which would read them for every command, `tollgate schema` included.
+    /// What flags and the environment say instead of the file; a flag counts before its variable.
     ///
     /// # Errors
     /// Names the variable and what it must be.
-    pub(super) fn overrides(&self, variable: impl Fn(&str) -> Option<String>) -> Result<Overrides, Failure> {
-        let variable = |name: &str| variable(name).filter(|text| !text.trim().is_empty());
+    pub(super) fn overrides(&self, variable: impl Fn(&str) -> Option<OsString>) -> Result<Overrides, Failure> {
         let mut overrides = Overrides {
             listen: self.listen.clone(),
             backends: self.backend.clone(),
             balance: self.balance,
             admin: self.admin,
-            admin_token: admin_token(variable("TOLLGATE_ADMIN_TOKEN"))?,
+            admin_token: token_to_ask_for(&variable)?,
             database: self.database.clone(),
         };
         if overrides.listen.is_empty() {
-            overrides.listen = list("TOLLGATE_LISTEN", variable("TOLLGATE_LISTEN"), parse_listen)?;
+            overrides.listen = list("TOLLGATE_LISTEN", &variable, parse_listen)?;
         }
         if overrides.backends.is_empty() {
-            overrides.backends = list("TOLLGATE_BACKENDS", variable("TOLLGATE_BACKENDS"), str::parse)?;
+            overrides.backends = list("TOLLGATE_BACKENDS", &variable, str::parse)?;
         }
         if overrides.balance.is_none() {
-            overrides.balance = list("TOLLGATE_BALANCE", variable("TOLLGATE_BALANCE"), str::parse)?.pop();
+            overrides.balance = list("TOLLGATE_BALANCE", &variable, str::parse)?.pop();
         }
         if overrides.admin.is_none() {
-            overrides.admin = one("TOLLGATE_ADMIN", variable("TOLLGATE_ADMIN"), parse_listen)?;
+            overrides.admin = one("TOLLGATE_ADMIN", &variable, parse_listen)?;
         }
         if overrides.database.is_none() {
-            overrides.database = one("TOLLGATE_DATABASE", variable("TOLLGATE_DATABASE"), parse_database)?;
+            overrides.database = one("TOLLGATE_DATABASE", &variable, parse_database)?;
         }
         Ok(overrides)
     }
-}
-
-/// The admin API's token in the environment.
-///
-/// # Errors
-/// When it is no token. The message does not show it.
-pub(super) fn admin_token(text: Option<String>) -> Result<Option<Token>, Failure> {
-    one("TOLLGATE_ADMIN_TOKEN", text, parse_token)
-}
-
-/// The value of a variable; an empty one is none.
-pub(super) fn one<T>(
-    name: &str,
-    text: Option<String>,
-    parse: impl Fn(&str) -> Result<T, InvalidValue>,
-) -> Result<Option<T>, Failure> {
-    let text = text.filter(|text| !text.trim().is_empty());
-    text.map(|text| parse(text.trim()).map_err(|error| Failure::Usage(format!("{name}: {error}")))).transpose()
-}
-
-/// The values of a variable, which commas separate.
-fn list<T>(
-    name: &str,
-    text: Option<String>,
-    parse: impl Fn(&str) -> Result<T, InvalidValue>,
-) -> Result<Vec<T>, Failure> {
-    let text = text.unwrap_or_default();
-    let values = text.split(',').map(str::trim).filter(|value| !value.is_empty());
-    values.map(|value| parse(value).map_err(|error| Failure::Usage(format!("{name}: {error}")))).collect()
 }
 
 #[cfg(test)]
@@ -177,14 +147,16 @@ mod tests {
     #[test]
     fn flags_count_before_variables_and_empty_ones_are_none() {
         let bare = Args::try_parse_from(["tollgate"]).unwrap().run;
-        let variables = |name: &str| match name {
-            "TOLLGATE_LISTEN" => Some("127.0.0.1:1, 127.0.0.1:2".to_owned()),
-            "TOLLGATE_BACKENDS" => Some(" ".to_owned()),
-            "TOLLGATE_BALANCE" => Some("random".to_owned()),
-            "TOLLGATE_ADMIN" => Some("127.0.0.1:4".to_owned()),
-            "TOLLGATE_ADMIN_TOKEN" => Some(" 0123456789abcdef\n".to_owned()),
-            "TOLLGATE_DATABASE" => Some("variable.db".to_owned()),
-            name => panic!("{name} is asked for"),
+        let variables = |name: &str| {
+            Some(OsString::from(match name {
+                "TOLLGATE_LISTEN" => "127.0.0.1:1, 127.0.0.1:2",
+                "TOLLGATE_BACKENDS" => " ",
+                "TOLLGATE_BALANCE" => "random",
+                "TOLLGATE_ADMIN" => "127.0.0.1:4",
+                "TOLLGATE_ADMIN_TOKEN" => " 0123456789abcdef\n",
+                "TOLLGATE_DATABASE" => "variable.db",
+                name => panic!("{name} is asked for"),
+            }))
         };
         let overrides = bare.overrides(variables).unwrap();
         assert_eq!(
@@ -201,9 +173,9 @@ mod tests {
         let overrides = flags.run.overrides(variables).unwrap();
         assert_eq!((overrides.listen[0].port(), overrides.balance), (3, Some(Balance::RoundRobin)));
         assert_eq!((overrides.admin.unwrap().port(), overrides.database), (5, Some("1".into())));
-        let wrong = bare.overrides(|name| (name == "TOLLGATE_BALANCE").then(|| "fastest".to_owned()));
+        let wrong = bare.overrides(|name| (name == "TOLLGATE_BALANCE").then(|| "fastest".into()));
         assert!(wrong.unwrap_err().to_string().starts_with("TOLLGATE_BALANCE: must be round_robin"));
-        let wrong = bare.overrides(|name| (name == "TOLLGATE_ADMIN_TOKEN").then(|| "hunter2".to_owned()));
+        let wrong = bare.overrides(|name| (name == "TOLLGATE_ADMIN_TOKEN").then(|| "hunter2".into()));
         let wrong = wrong.unwrap_err().to_string();
         assert!(wrong.starts_with("TOLLGATE_ADMIN_TOKEN: a token must be") && !wrong.contains("hunter2"), "{wrong}");
     }
@@ -242,6 +214,15 @@ mod tests {
         ] {
             assert!(Args::try_parse_from(["tollgate"].into_iter().chain(line.split(' '))).is_err(), "{line}");
         }
+    }
+
+    #[test]
+    fn forgetting_a_key_is_told_to_leave_the_name_as_one() {
+        let mut command = Args::command();
+        let set = ["clients", "set"].iter().fold(&mut command, |at, name| at.find_subcommand_mut(name).unwrap());
+        let flag = set.get_arguments().find(|flag| flag.get_long() == Some("clear-key")).unwrap();
+        let help = flag.get_help().unwrap().to_string();
+        assert!(help.contains("known by its name") && help.contains("no secret"), "{help}");
     }
 
     #[test]

@@ -2,13 +2,14 @@
 //!
 //! The same words as for `run` say it: flags beat variables, which beat the file, which beats the default.
 
+use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 
 use super::Failure;
-use super::args::{admin_token, one};
+use super::environment::{one, token_to_show};
 use crate::admin::{Access, Token};
 use crate::config::{self, AdminSettings, Overrides, parse_target};
 use crate::upstream::BackendAddress;
@@ -49,14 +50,14 @@ impl EndpointArgs {
     ///
     /// # Errors
     /// Names the variable or the file that is wrong. No message shows a token.
-    pub(super) fn resolve(&self, variable: impl Fn(&str) -> Option<String>) -> Result<Endpoint, Failure> {
+    pub(super) fn resolve(&self, variable: impl Fn(&str) -> Option<OsString>) -> Result<Endpoint, Failure> {
         let address = match &self.admin {
             Some(address) => Some(address.clone()),
-            None => one("TOLLGATE_ADMIN", variable("TOLLGATE_ADMIN"), parse_target)?,
+            None => one("TOLLGATE_ADMIN", &variable, parse_target)?,
         };
         let token = match &self.token_file {
             Some(file) => Some(first_token(file)?),
-            None => admin_token(variable("TOLLGATE_ADMIN_TOKEN"))?,
+            None => token_to_show(&variable)?,
         };
         let Some(file) = &self.conf else {
             return Ok(Endpoint { address: address.unwrap_or(BackendAddress::Socket(DEFAULT)), token });
@@ -113,7 +114,7 @@ mod tests {
 
     fn resolve(args: &[&str], variables: &[(&str, &str)]) -> Result<(String, Option<String>), String> {
         let line = Line::try_parse_from(["x"].iter().chain(args)).map_err(|error| error.to_string())?;
-        let variable = |name: &str| variables.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned());
+        let variable = |name: &str| variables.iter().find(|(n, _)| *n == name).map(|(_, value)| OsString::from(*value));
         let endpoint = line.endpoint.resolve(variable).map_err(|failure| failure.to_string())?;
         Ok((endpoint.address.to_string(), endpoint.token.map(|token| token.secret)))
     }

@@ -11,7 +11,7 @@ use super::endpoint::EndpointArgs;
 /// # Errors
 /// Why it is not ready, or that it does not answer. Always a failure of exit code 1: Docker reserves 2.
 pub(super) fn run(args: &EndpointArgs) -> Result<(), Failure> {
-    let endpoint = args.resolve(|name| std::env::var(name).ok());
+    let endpoint = args.resolve(|name| std::env::var_os(name));
     let endpoint = endpoint.map_err(|failure| Failure::Api(failure.to_string()))?;
     let asked = Api::new(endpoint).call(Patience::Probe, Method::GET, "/readyz", EMPTY);
     asked.map(drop).map_err(|failure| Failure::Api(format!("not ready: {failure}")))

@@ -8,6 +8,7 @@ mod args;
 mod clients;
 mod demo;
 mod endpoint;
+mod environment;
 mod healthcheck;
 
 use std::io::{self, Write};
@@ -23,7 +24,8 @@ use crate::server::echo::Echo;
 use crate::server::{Server, ServerError, Stop, raise_open_files_limit};
 use crate::telemetry::events::EventsError;
 use crate::telemetry::{self, EventLog};
-use args::{Args, Command, RunArgs, admin_token};
+use args::{Args, Command, RunArgs};
+use environment::token_to_ask_for;
 
 /// Why a command ended badly.
 #[derive(Debug, thiserror::Error)]
@@ -80,7 +82,7 @@ pub fn main() -> ExitCode {
 }
 
 fn run(args: &RunArgs) -> Result<(), Failure> {
-    let overrides = args.overrides(|name| std::env::var(name).ok())?;
+    let overrides = args.overrides(|name| std::env::var_os(name))?;
     if args.conf.is_none() && (overrides.listen.is_empty() || overrides.backends.is_empty()) {
         return Err(Failure::Usage(
             "nothing to serve: give a file with `--conf FILE`, or at least one `--listen ADDR` and one `--backend ADDR` \
@@ -108,8 +110,8 @@ fn echo(listen: std::net::SocketAddr, name: Option<String>) -> Result<(), Failur
 
 fn check(conf: &Path) -> Result<ExitCode, Failure> {
     // The token decides whether the admin API may listen where the file says.
-    let overrides =
-        Overrides { admin_token: admin_token(std::env::var("TOLLGATE_ADMIN_TOKEN").ok())?, ..Overrides::default() };
+    let admin_token = token_to_ask_for(|name| std::env::var_os(name))?;
+    let overrides = Overrides { admin_token, ..Overrides::default() };
     Ok(match config::load(Some(conf), &overrides) {
         Ok(config) => print_verdict(Some(conf), &config),
         Err(problems) => {

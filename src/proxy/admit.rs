@@ -151,12 +151,13 @@ pub(super) enum Account<'g> {
     Bucket(&'g dyn Limiter, Key, Quota),
 }
 
-/// Counts what the limiter said, whatever becomes of the request after that. Where nobody is limited, all are allowed.
+/// Counts what the limiter said, whatever becomes of the request after that. Where it is not asked, nothing was
+/// decided, so the request is seen and no more, as the metrics have it.
 fn count(usage: &Usage, limit: Option<Limit>, now: Nanos) {
     match limit {
-        Some(Limit::Allowed(_) | Limit::Unlimited) | None => usage.count_allowed(now),
+        Some(Limit::Allowed(_) | Limit::Unlimited) => usage.count_allowed(now),
         Some(Limit::Limited(_)) => usage.count_limited(now),
-        Some(Limit::Blocked) => usage.count_seen(now),
+        Some(Limit::Blocked) | None => usage.count_seen(now),
     }
 }
 

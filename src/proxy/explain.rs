@@ -51,14 +51,17 @@ pub struct Explained {
 }
 
 impl Explained {
-    /// Adds the headers that say how the bucket stands after the request.
-    pub(super) fn write_headers(&mut self) -> Result<()> {
+    /// Adds the headers that say how the bucket stands after the request: `Retry-After` to a refusal, and the rate
+    /// headers if answers have them.
+    pub(super) fn write_headers(&mut self, rate: bool) -> Result<()> {
         let Some(standing) = self.standing.as_ref().map(|standing| standing.after_take()) else { return Ok(()) };
         let mut answer = ResponseHeader::build(200, Some(6))?;
         if self.decision == Some("limited") {
             answer.insert_header(RETRY_AFTER, standing.retry_after())?;
         }
-        rate_headers::write(&mut answer, &standing)?;
+        if rate {
+            rate_headers::write(&mut answer, &standing)?;
+        }
         let pairs =
             answer.headers.iter().filter_map(|(name, value)| Some((name.to_string(), value.to_str().ok()?.to_owned())));
         self.headers = pairs.collect();

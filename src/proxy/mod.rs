@@ -118,9 +118,8 @@ impl Proxy {
     /// request would get at the present moment. Goes the way of a real request, but takes no token and counts nothing.
     pub fn explain(&self, peer: IpAddr, headers: &HeaderMap) -> Explained {
         let mut explained = self.gate(&self.inner.directory.load()).explain(headers, peer, self.nanos());
-        if self.inner.limiter.as_ref().is_some_and(|limiter| limiter.headers) {
-            explained.write_headers().expect("all values are digits, quotes and letters");
-        }
+        let rate = self.inner.limiter.as_ref().is_some_and(|limiter| limiter.headers);
+        explained.write_headers(rate).expect("all values are digits, quotes and letters");
         explained
     }
 

@@ -6,6 +6,7 @@
 //!
 //! The line is `2026-11-21T19:41:28.123Z WARN  tollgate::upstream::health: message`, in UTC.
 
+use std::ffi::OsString;
 use std::fmt::{self, Write as _};
 use std::io::Write as _;
 use std::sync::Arc;
@@ -64,21 +65,25 @@ pub enum EventsError {
 /// When `TOLLGATE_LOG` makes no sense, which would silence everything; or when the process already has a logger: that one
 /// stays in place, and nothing is changed. A second server in one process may ignore the latter.
 pub fn init(clock: Arc<dyn Clock>) -> Result<EventLog, EventsError> {
-    let filter = filter(|name| std::env::var(name).ok())?;
+    let filter = filter(|name| std::env::var_os(name))?;
     let events = EventLog::new(&filter, env_logger::Target::Stderr, clock);
     log::set_boxed_logger(Box::new(events.clone()))?;
     log::set_max_level(events.inner.logger.filter());
     Ok(events)
 }
 
-fn filter(variable: impl Fn(&str) -> Option<String>) -> Result<String, EventsError> {
-    let set = |name| variable(name).filter(|value| !value.trim().is_empty());
-    match set("TOLLGATE_LOG") {
+fn filter(variable: impl Fn(&str) -> Option<OsString>) -> Result<String, EventsError> {
+    let set = |name| variable(name).map(OsString::into_string).filter(|value| !is_blank(value));
+    match set("TOLLGATE_LOG").transpose().map_err(|other| EventsError::Filter(other.to_string_lossy().into_owned()))? {
         Some(ours) if ours.split(',').all(|part| makes_sense(part.trim())) => Ok(ours),
         Some(ours) => Err(EventsError::Filter(ours)),
         // Other programs read this one too, so what it says may not be meant for us.
-        None => Ok(set("RUST_LOG").unwrap_or_else(|| DEFAULT_FILTER.to_owned())),
+        None => Ok(set("RUST_LOG").and_then(Result::ok).unwrap_or_else(|| DEFAULT_FILTER.to_owned())),
     }
+}
+
+fn is_blank(value: &Result<String, OsString>) -> bool {
+    value.as_ref().is_ok_and(|text| text.trim().is_empty())
 }
 
 /// Whether `part` of a filter is a level, or a module with a level. A module alone must be one that exists: a mistyped level
@@ -182,6 +187,7 @@ impl fmt::Write for Escaping<'_, '_> {
 #[cfg(test)]
 mod tests {
     use std::io;
+    use std::os::unix::ffi::OsStringExt;
     use std::time::Duration;
 
     use log::Level;
@@ -257,7 +263,7 @@ mod tests {
     #[test]
     fn our_variable_wins_over_rusts_and_an_empty_one_is_none() {
         let filter_of =
-            |ours: &str, rusts: &str| filter(|name| Some(if name == "TOLLGATE_LOG" { ours } else { rusts }.to_owned()));
+            |ours: &str, rusts: &str| filter(|name| Some(if name == "TOLLGATE_LOG" { ours } else { rusts }.into()));
         assert_eq!(filter_of("debug", "trace").unwrap(), "debug");
         assert_eq!(filter_of(" ", "trace").unwrap(), "trace");
         assert_eq!(filter_of("", "").unwrap(), DEFAULT_FILTER);
@@ -268,6 +274,10 @@ mod tests {
             let error = filter_of(wrong, "").unwrap_err().to_string();
             assert!(error.contains(&format!("not {wrong:?}")), "{error}");
         }
+        // What is no text is wrong in ours, and in the one of others not ours to judge.
+        let no_text = |of: &str| filter(|name| (name == of).then(|| OsString::from_vec(b"debug\xff".to_vec())));
+        assert!(no_text("TOLLGATE_LOG").unwrap_err().to_string().starts_with("TOLLGATE_LOG must be a level"));
+        assert_eq!(no_text("RUST_LOG").unwrap(), DEFAULT_FILTER);
     }
 
     #[test]

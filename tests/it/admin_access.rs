@@ -67,6 +67,17 @@ fn without_a_token_pages_of_others_are_refused() {
     for origin in ["http://evil.example", "null", "http://localhost:3000", "https://127.0.0.1", "http://127.0.0.1"] {
         assert_error(&get(&server, "/clients", &own, &[("Origin", origin)]), 403);
     }
+    // HTTP/1.0 needs no Host; that is no way around.
+    for (target, header, status) in [
+        ("/clients", "", 200),
+        ("/clients", "Origin: http://evil.example\r\n", 403),
+        ("/clients", "Sec-Fetch-Site: cross-site\r\n", 403),
+        ("http://evil.example/clients", "", 403),
+    ] {
+        let mut client = Client::connect(server.admin);
+        client.send(format!("GET {target} HTTP/1.0\r\n{header}\r\n").as_bytes()).unwrap();
+        assert_eq!(client.read("GET").unwrap().status, status, "{target} {header}");
+    }
 }
 
 #[test]

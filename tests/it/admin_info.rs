@@ -214,6 +214,47 @@ fn an_explanation_is_what_the_next_request_gets_and_costs_nothing() {
 }
 
 #[test]
+fn a_refusal_is_explained_with_its_retry_after_also_without_rate_headers() {
+    let backend = Backend::scripted("a");
+    let server = Instance::start(backend.address, "rate_limit: {headers: false}");
+    server.create("user1", 1, 0.01);
+    let question = r#"{"address":"127.0.0.1","headers":{"X-Api-Key":"user1"}}"#;
+    for status in [200, 429] {
+        let told = server.admin("POST", "/explain", question).json();
+        let explained = told["answer"]["headers"].as_object().unwrap();
+        let names: Vec<_> = explained.keys().map(|name| name.to_lowercase()).collect();
+        let headers = [("X-Api-Key", "user1")];
+        let response = Client::connect(server.address).call(&Request::new("GET", "/").headers(&headers)).unwrap();
+        assert_eq!(response.status, status);
+        let sent = rate_headers(&response);
+        let sent: Vec<_> = sent.as_object().unwrap().keys().collect();
+        assert_eq!(names.iter().collect::<Vec<_>>(), sent, "{told}");
+        assert_eq!(names, if status == 429 { vec!["retry-after"] } else { vec![] });
+        for value in explained.values() {
+            let (told, sent): (u64, u64) =
+                (value.as_str().unwrap().parse().unwrap(), response.header("retry-after").unwrap().parse().unwrap());
+            assert!(told.abs_diff(sent) <= 1 && sent >= 1, "{told} and {sent}, a moment later");
+        }
+    }
+}
+
+#[test]
+fn where_nobody_is_limited_nothing_is_decided_and_nothing_counted() {
+    let backend = Backend::scripted("a");
+    let server = Instance::start(backend.address, "rate_limit: {enabled: false}");
+    server.create("user1", 1, 0.01);
+    let request = Request::new("GET", "/").headers(&[("X-Api-Key", "user1")]);
+    for _ in 0..3 {
+        assert_eq!(Client::connect(server.address).call(&request).unwrap().status, 200);
+    }
+    let client = server.admin("GET", "/clients/user1", "").json();
+    assert_eq!(told(&client, &["allowed", "limited", "tokens"]), json!([0, 0, null]), "{client}");
+    assert!(client["last_seen"].is_string(), "{client}");
+    let status = server.admin("GET", "/status", "").json();
+    assert_eq!(told(&status, &["allowed", "limited", "blocked", "unlimited"]), json!([0, 0, 0, 0]), "{status}");
+}
+
+#[test]
 fn a_refusal_is_found_by_the_id_that_its_caller_was_given() {
     let backend = Backend::scripted("a");
     let server = Instance::start(backend.address, "");

@@ -1,4 +1,8 @@
-//! Environment variables: read by the command that they are for, and by no other; empty is as good as unset.
+//! Environment variables: read by the command that they are for, and by no other; empty is as good as unset, but for
+//! the token.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 
 use tempfile::TempDir;
 
@@ -55,7 +59,7 @@ fn an_empty_variable_is_as_good_as_none() {
     let a = Backend::echo("a");
     let yaml = Setup::default().pool("default", &[a.address], "");
     let yaml = yaml.line("admin: {address: $ADMIN}").line("database: $DIR/tollgate.db").yaml();
-    let empty = [WRONG.map(|(name, _)| (name, "")).as_slice(), &[(TOKEN, "")]].concat();
+    let empty = WRONG.map(|(name, _)| (name, ""));
     let server = Tollgate::start(&yaml, &["run", "-c", "$FILE"], &empty, false);
     assert_eq!(server.client().get("/").unwrap().backend(), "a");
     // And where something is needed, nothing is not enough.
@@ -81,7 +85,7 @@ fn the_token_counts_for_run_and_check_and_is_never_shown() {
     std::fs::write(&file, yaml.yaml().replace("$LISTEN", "127.0.0.1:1")).unwrap();
     for args in [["check", "-c"].as_slice(), &["run", "-t", "-c"]] {
         let with = |token: &str| run(command().args(args).arg(&file).env(TOKEN, token));
-        let without = with("");
+        let without = run(command().args(args).arg(&file));
         assert_eq!(without.code, Some(2), "{without:?}");
         assert!(without.all().contains("admin.address: must be a loopback address"), "{without:?}");
         let good = with("0123456789abcdef");
@@ -92,4 +96,47 @@ fn the_token_counts_for_run_and_check_and_is_never_shown() {
         assert!(!short.all().contains("hunter2"), "{short:?}");
     }
     assert_eq!(run(command().arg("schema").env(TOKEN, "hunter2")).code, Some(0));
+}
+
+#[test]
+fn a_token_that_is_blank_or_no_text_does_not_leave_the_api_open() {
+    let (_directory, good) = good_file();
+    let no_text = OsStr::from_bytes(b"0123456789abcdef\xff");
+    let runs: [&[&str]; 4] =
+        [&["check", "-c", &good], &["run", "-t", "-c", &good], &["run", "-c", &good], &["-t", "-c", &good]];
+    for args in runs {
+        for token in [OsStr::new(""), OsStr::new(" \n"), no_text] {
+            let finished = run(command().args(args).env(TOKEN, token));
+            assert_eq!(finished.code, Some(2), "{args:?} {token:?}: {finished:?}");
+            for part in ["TOLLGATE_ADMIN_TOKEN: a token must be 16 to 4096 visible ASCII characters", "unset it"] {
+                assert!(finished.err.contains(part), "{args:?} {token:?}: {finished:?}");
+            }
+            assert!(!finished.all().contains("0123456789"), "{finished:?}");
+        }
+    }
+    let list = ["clients", "list", "--admin", "127.0.0.1:1"];
+    let finished = run(command().args(list).env(TOKEN, no_text));
+    assert_eq!(finished.code, Some(2), "{finished:?}");
+    assert!(finished.err.contains("TOLLGATE_ADMIN_TOKEN: a token must be"), "{finished:?}");
+    // 1, for Docker keeps 2 to itself.
+    let finished = run(command().args(["healthcheck", "--admin", "127.0.0.1:1"]).env(TOKEN, no_text));
+    assert_eq!(finished.code, Some(1), "{finished:?}");
+    assert!(finished.err.contains("TOLLGATE_ADMIN_TOKEN: a token must be"), "{finished:?}");
+}
+
+#[test]
+fn a_variable_that_is_no_text_is_2_and_named() {
+    let (_directory, good) = good_file();
+    let no_text = OsStr::from_bytes(b"127.0.0.1:1\xff");
+    for name in WRONG.map(|(name, _)| name) {
+        let finished = run(command().args(["run", "-t", "-c", &good]).env(name, no_text));
+        assert_eq!(finished.code, Some(2), "{name}: {finished:?}");
+        assert!(finished.err.contains(&format!("{name}: must be text in UTF-8")), "{name}: {finished:?}");
+    }
+    let finished = run(command().args(["run", "-c", &good]).env("TOLLGATE_LOG", no_text));
+    assert_eq!(finished.code, Some(2), "{finished:?}");
+    assert!(finished.err.contains("TOLLGATE_LOG must be a level"), "{finished:?}");
+    let finished = run(command().args(["clients", "list"]).env("TOLLGATE_ADMIN", no_text));
+    assert_eq!(finished.code, Some(2), "{finished:?}");
+    assert!(finished.err.contains("TOLLGATE_ADMIN: must be text in UTF-8"), "{finished:?}");
 }

@@ -112,18 +112,66 @@ async fn a_slow_head_and_an_idle_connection_are_closed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_body_is_408() {
+async fn a_body_that_stops_is_408() {
+    let server = Server::new();
+    for head in [
+        "POST /clients HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n{",
+        "PUT /clients HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n[\r\n",
+    ] {
+        let (mut connection, _task) = server.connect();
+        let started = Instant::now();
+        let answer = ask(&mut connection, head).await;
+        assert!(
+            answer.starts_with("HTTP/1.1 408") && answer.ends_with(r#"{"code":408,"message":"Request timeout"}"#),
+            "{answer}"
+        );
+        assert_eq!(started.elapsed(), Duration::from_secs(10));
+        assert_eq!(rest(&mut connection).await, "", "the rest of the body is not waited for");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_comes_slowly_is_408_in_the_end() {
     let server = Server::new();
     let (mut connection, _task) = server.connect();
     let started = Instant::now();
-    let head = "POST /clients HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n{";
-    let answer = ask(&mut connection, head).await;
-    assert!(
-        answer.starts_with("HTTP/1.1 408") && answer.ends_with(r#"{"code":408,"message":"Request timeout"}"#),
-        "{answer}"
-    );
+    let head = b"POST /clients HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n{";
+    connection.write_all(head).await.unwrap();
+    for _ in 0..4 {
+        tokio::time::sleep(Duration::from_secs(7)).await;
+        connection.write_all(b" ").await.unwrap();
+    }
+    let answer = ask(&mut connection, "").await;
+    assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
     assert_eq!(started.elapsed(), Duration::from_secs(30));
-    assert_eq!(rest(&mut connection).await, "", "the rest of the body is not waited for");
+}
+
+/// There are two places for imports, and whoever waits for one does so for 30 s.
+#[tokio::test(start_paused = true)]
+async fn imports_that_are_stuck_do_not_block_others() {
+    let server = Server::new();
+    let head = "PUT /clients HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n";
+    let mut stuck = [server.connect(), server.connect()];
+    for (connection, _) in &mut stuck {
+        connection.write_all(head.as_bytes()).await.unwrap();
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let (mut connection, _task) = server.connect();
+    let answer = ask(&mut connection, &format!("{head}[]        ")).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_head_may_have_256_lines() {
+    let server = Server::new();
+    let head = |lines: usize| {
+        let more: String = (1..lines).map(|line| format!("X-{line}: 1\r\n")).collect();
+        format!("GET /clients HTTP/1.1\r\nHost: localhost\r\n{more}\r\n")
+    };
+    let (mut connection, _task) = server.connect();
+    assert!(ask(&mut connection, &head(MAX_HEADERS)).await.starts_with("HTTP/1.1 200"));
+    connection.write_all(head(MAX_HEADERS + 1).as_bytes()).await.unwrap();
+    assert!(rest(&mut connection).await.starts_with("HTTP/1.1 431"));
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,6 +2,10 @@
 //!
 //! Every item is read before anything is changed, and everything that is wrong with any of them is told at once. A JSON
 //! array is read item by item, so that a large body is not held a second time as a tree.
+//!
+//! What a body costs is bounded three times: by its bytes, by the values of one item, and by the number of items. An
+//! item that was read takes some 250 bytes, half a gigabyte for as many as there may be, and its addresses and its note
+//! some twice their room in the text.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -31,6 +35,8 @@ use crate::store::{Batch, BatchItem, Difference};
 
 /// How long the transaction may take.
 const PATIENCE: Duration = Duration::from_secs(300);
+/// How many items one body may have; more clients go in with several bodies.
+const MAX_ITEMS: usize = 2_000_000;
 
 /// Applies many clients
 ///
@@ -47,17 +53,17 @@ const PATIENCE: Duration = Duration::from_secs(300);
             description = "Delete the clients that are not among the items"),
     ),
     request_body(
-        description = "A JSON array of clients, or one client a line; at most 256 MiB",
+        description = "A JSON array of clients, or one client a line; at most 256 MiB and 2000000 clients",
         content((Vec<ClientItem> = "application/json"), (String = "application/x-ndjson")),
     ),
     responses(
         (status = 200, description = "What was changed, or would be", body = DifferenceView),
         (status = 400, description = "The body is not JSON", body = ErrorBody),
-        (status = 408, description = "The body took longer than 300 s", body = ErrorBody),
+        (status = 408, description = "The body took longer than 300 s, or stopped for 10 s", body = ErrorBody),
         (status = 409, description = "Two clients would have one API key or address", body = ErrorBody),
         (status = 413, description = "The body is longer than 256 MiB", body = ErrorBody),
         (status = 415, description = "The body's type is not JSON", body = ErrorBody),
-        (status = 422, description = "Fields are wrong; the first 100 are named", body = ErrorBody),
+        (status = 422, description = "Fields are wrong, of which the first 100 are named, or there are too many clients", body = ErrorBody),
         (status = 503, description = "The store cannot be written", body = ErrorBody),
     ),
 )]
@@ -68,7 +74,7 @@ pub(in crate::admin) async fn apply(State(api): State<Arc<Api>>, request: Reques
     let by = Actor::of(&request);
     let _place = api.reads.import().await?;
     let text = body::read(request, BodyLimits::BULK).await?;
-    let items = blocking(move || read(text)).await??;
+    let items = blocking(move || read(text, MAX_ITEMS)).await??;
     let batch = Batch { items, prune, dry_run, by: by.clone(), at: api.parts.clock.wall() };
     let reply = api.parts.repository.apply(batch);
     // Logged even when whoever asked has gone meanwhile.
@@ -101,18 +107,18 @@ fn view(difference: &Difference, dry_run: bool) -> DifferenceView {
     view
 }
 
-/// Reads a JSON array, or one object a line.
-fn read(text: Bytes) -> Result<Vec<BatchItem>, ApiError> {
-    let mut reading = Reading::default();
+/// Reads a JSON array, or one object a line, of at most so many items.
+fn read(text: Bytes, most: usize) -> Result<Vec<BatchItem>, ApiError> {
+    let mut reading = Reading { most, ..Reading::default() };
     if text.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[') {
-        json::parse_array(&text, |value| reading.item(value, None)).map_err(ApiError::bad_request)?;
+        json::parse_array(&text, |value| reading.item(value, None))?;
         return reading.finish();
     }
     for (line, text) in (1_usize..).zip(text.split(|byte| *byte == b'\n')) {
         if text.iter().all(u8::is_ascii_whitespace) {
             continue;
         }
-        reading.item(json::parse_line(text, line).map_err(ApiError::bad_request)?, Some(line));
+        reading.item(json::parse_line(text, line)?, Some(line))?;
     }
     // No lines at all are a lost file rather than the wish to have no clients; `[]` says that.
     if reading.count == 0 {
@@ -127,6 +133,7 @@ struct Reading {
     items: Vec<BatchItem>,
     places: HashMap<ClientId, Place>,
     count: usize,
+    most: usize,
     errors: Vec<FieldError>,
     untold: usize,
 }
@@ -135,17 +142,29 @@ struct Reading {
 type Place = (usize, Option<usize>);
 
 impl Reading {
-    fn item(&mut self, value: Value, line: Option<usize>) {
+    /// Reads one item, and collects what is wrong with it.
+    ///
+    /// # Errors
+    /// 422 when it is one too many.
+    fn item(&mut self, value: Value, line: Option<usize>) -> Result<(), ApiError> {
+        if self.count == self.most {
+            let message = format!("must have at most {} items; send the others in further bodies", self.most);
+            return Err(ApiError::field("body", message));
+        }
         let place = (self.count, line);
         self.count += 1;
-        let draft = match Draft::read_item(value, &format!("[{}].", place.0)) {
-            Ok(draft) => draft,
-            Err(errors) => return errors.into_iter().for_each(|error| self.wrong(error, line)),
-        };
+        match Draft::read_item(value, &format!("[{}].", place.0)) {
+            Ok(draft) => self.keep(draft, place),
+            Err(errors) => errors.into_iter().for_each(|error| self.wrong(error, line)),
+        }
+        Ok(())
+    }
+
+    fn keep(&mut self, draft: Draft, place: Place) {
         let (Some(id), keep_api_key) = (draft.id.clone(), draft.key == KeyEdit::Keep) else { return };
         if let Some((other, other_line)) = self.places.get(&id) {
             let message = format!("is {id}, which is that of [{other}]{} already", in_line(*other_line));
-            return self.wrong(FieldError::new(format!("[{}].client_id", place.0), message), line);
+            return self.wrong(FieldError::new(format!("[{}].client_id", place.0), message), place.1);
         }
         if let Some(profile) = draft.replace(None) {
             self.places.insert(id.clone(), place);
@@ -174,6 +193,10 @@ fn in_line(line: Option<usize>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn read(text: Bytes) -> Result<Vec<BatchItem>, ApiError> {
+        super::read(text, MAX_ITEMS)
+    }
 
     fn wrong(text: &str) -> (u16, String, Vec<(String, String)>) {
         let error = read(Bytes::copy_from_slice(text.as_bytes())).unwrap_err();
@@ -215,6 +238,29 @@ mod tests {
         let (_, _, errors) = wrong(&format!("[{}3]", "{},".repeat(50)));
         assert_eq!(errors.len(), 101);
         assert_eq!(errors[100], ("body".to_owned(), "51 more fields are wrong".to_owned()));
+    }
+
+    #[test]
+    fn an_item_and_a_body_have_bounds() {
+        let zeros = format!("[{}0]", "0,".repeat(5_000));
+        let told = |text: String| wrong(&text).1;
+        let most = "at most 4096 are allowed, arrays and objects counted too";
+        assert_eq!(told(format!("[{{}},{zeros}]")), format!("The item [1] has too many values; {most}"));
+        assert_eq!(told(format!("{{}}\n\n{{\"note\":{zeros}}}")), format!("Line 3 has too many values; {most}"));
+        let addresses: Vec<_> = (0..1000).map(|n| format!("\"10.0.{}.{}\"", n / 250, n % 250)).collect();
+        let full =
+            format!(r#"{{"client_id":"a","capacity":1,"rate_per_sec":1,"addresses":[{}]}}"#, addresses.join(","));
+        assert_eq!(read(full.into()).unwrap()[0].profile.addresses.len(), 1000, "a client has as many as it may");
+
+        let items: Vec<_> =
+            (0..4).map(|n| format!(r#"{{"client_id":"c{n}","capacity":1,"rate_per_sec":1}}"#)).collect();
+        for (left, right, between) in [("[", "]", ","), ("", "", "\n")] {
+            let of = |count: usize| Bytes::from(format!("{left}{}{right}", items[..count].join(between)));
+            assert_eq!(super::read(of(3), 3).map(|items| items.len()), Ok(3));
+            let error = super::read(of(4), 3).unwrap_err();
+            let expected = "body: must have at most 3 items; send the others in further bodies";
+            assert_eq!((error.status.as_u16(), error.message.as_str()), (422, expected));
+        }
     }
 
     #[test]

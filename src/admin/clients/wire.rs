@@ -33,7 +33,8 @@ pub(in crate::admin) struct ClientView {
     #[serde(serialize_with = "optional_number")]
     #[schema(required, example = 87.5)]
     tokens: Option<f64>,
-    /// Its requests that were let in since the process started.
+    /// Its requests that its limit let through since the process started. With `rate_limit.enabled: false` there is
+    /// none, so only those of mode `unlimited` count.
     #[schema(example = 1200)]
     allowed: u64,
     /// Its requests that its bucket refused since the process started.

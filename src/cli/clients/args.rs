@@ -59,7 +59,7 @@ pub(super) enum Action {
         /// Forget its addresses
         #[arg(long, conflicts_with = "address")]
         clear_addresses: bool,
-        /// Forget its API key
+        /// Forget its API key; without addresses it is then known by its name, sent as a key, which is no secret
         #[arg(long, conflicts_with_all = ["api_key", "generate_key"])]
         clear_key: bool,
     },

@@ -32,7 +32,7 @@ const MERGE_PATCH: &str = "application/merge-patch+json";
 
 /// Does what was typed.
 pub(super) fn run(args: ClientsArgs) -> Result<(), Failure> {
-    let api = Api::new(args.endpoint.resolve(|name| std::env::var(name).ok())?);
+    let api = Api::new(args.endpoint.resolve(|name| std::env::var_os(name))?);
     let json = args.json;
     match args.action {
         Action::List { search } => list(&api, search.as_deref(), json),

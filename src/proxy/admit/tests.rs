@@ -188,11 +188,12 @@ fn what_the_limiter_said_is_counted_for_each_client() {
     assert_eq!(usage("free"), (7, 0, Some(now)));
     assert_eq!(usage("banned"), (0, 0, Some(now)));
     let gate = Gate { limiter: None, ..world.gate() };
-    for name in ["limited", "banned"] {
+    for name in ["limited", "free", "banned"] {
         let _ = admit(&gate, "/v1", &[host, ("x-api-key", name)], now + SECOND);
     }
-    assert_eq!(usage("limited"), (6, 2, Some(now + SECOND)), "without a limiter all are allowed");
+    assert_eq!(usage("limited"), (5, 2, Some(now + SECOND)), "without a limiter nothing is decided");
+    assert_eq!(usage("free"), (8, 0, Some(now + SECOND)), "a client's own mode counts all the same");
     assert_eq!(usage("banned"), (0, 0, Some(now + SECOND)));
     let (outcome, _) = admit(&world.gate(), "/nowhere", &[host, ("x-api-key", "free")], now);
-    assert_eq!((outcome, usage("free").0), (Err(Rejection::NoRoute), 8), "its limit let it through");
+    assert_eq!((outcome, usage("free").0), (Err(Rejection::NoRoute), 9), "its limit let it through");
 }
