@@ -165,6 +165,19 @@ fn the_history_keeps_the_latest() {
 }
 
 #[test]
+fn an_edit_that_panics_is_refused_alone() {
+    over_each(|store| {
+        create(store, "user1", profile(1, 1.0)).unwrap();
+        let failed = store.change(edit("user1", |_| panic!("for the test"))).wait_blocking();
+        let error =
+            WriteError::Unavailable(StoreError("the edit of client user1 failed; the log says more".to_owned()));
+        assert_eq!(failed, Err(error));
+        store.change(set("user1", profile(2, 1.0))).wait_blocking().unwrap();
+        assert_eq!(store.get(&client_id("user1")).unwrap().unwrap().version, 2);
+    });
+}
+
+#[test]
 fn every_part_of_a_client_is_kept() {
     over_each(|store| {
         let mut odd = profile_with(Some("k"), &["2001:db8::/32", "::/0", "0.0.0.0/0"]);

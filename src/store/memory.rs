@@ -116,14 +116,14 @@ impl Clients {
         entries.truncate(HISTORY);
     }
 
-    fn change(&mut self, change: Change) -> Result<Committed, Refusal> {
+    fn change(&mut self, change: Change) -> Result<Committed, WriteError> {
         let (id, stamp, edit) = plan::parts(change);
-        let after = edit(self.records.get(&id))?;
+        let after = plan::run(&id, edit, self.records.get(&id))?;
         let numbers = self.numbers;
         let committed = self.outcome(&id, after, &stamp);
         if let Some(refusal) = self.conflict(&committed) {
             self.numbers = numbers;
-            return Err(refusal);
+            return Err(refusal.into());
         }
         if committed.action.is_some() {
             self.release(&committed);
@@ -194,7 +194,7 @@ impl ClientRepository for Memory {
         {
             self.tell(std::slice::from_ref(committed));
         }
-        Reply::ready(answer.map_err(WriteError::Refused))
+        Reply::ready(answer)
     }
 
     fn apply(&self, batch: Batch) -> Reply<Difference> {

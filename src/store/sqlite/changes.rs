@@ -100,7 +100,7 @@ impl<'c> Clients<'c> {
     pub(super) fn change(&mut self, change: Change) -> Result<Committed, Stop> {
         let (id, stamp, edit) = plan::parts(change);
         let before = self.get(&id)?;
-        let after = edit(before.as_ref()).map_err(|refusal| Stop::Alone(refusal.into()))?;
+        let after = plan::run(&id, edit, before.as_ref()).map_err(Stop::Alone)?;
         let counts = self.counts;
         let committed = plan::outcome(&id, before, after, &stamp, self)?;
         if committed.action.is_none() {
