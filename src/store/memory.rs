@@ -13,8 +13,8 @@ use parking_lot::Mutex;
 
 use super::plan::{self, Source, Stamp};
 use super::{
-    Batch, BucketStore, Change, ClientRepository, Committed, Difference, Entry, Follower, HISTORY, Moment, Page,
-    PageQuery, Profile, Record, Refusal, Reply, Snapshot, StoreError, WriteError, credentials,
+    Batch, BucketStore, Change, ClientRepository, Committed, Difference, Entry, Follower, Moment, Page, PageQuery,
+    Profile, Record, Refusal, Reply, Snapshot, StoreError, WriteError, credentials,
 };
 use crate::client::{ClientId, KeyDigest};
 use crate::limit::Key;
@@ -113,7 +113,6 @@ impl Clients {
             before: profile(&committed.before),
             after: profile(&committed.after),
         });
-        entries.truncate(HISTORY);
     }
 
     fn change(&mut self, change: Change) -> Result<Committed, WriteError> {
@@ -226,8 +225,11 @@ impl ClientRepository for Memory {
         Ok(Page { items, more, total: clients.records.values().filter(found).count() as u64 })
     }
 
-    fn history(&self, id: &ClientId) -> Result<Vec<Entry>, StoreError> {
-        Ok(self.clients.lock().history.get(id).into_iter().flatten().cloned().collect())
+    fn history(&self, id: &ClientId, before: Option<u64>, limit: usize) -> Result<Vec<Entry>, StoreError> {
+        let clients = self.clients.lock();
+        let entries = clients.history.get(id).into_iter().flatten();
+        let earlier = entries.skip_while(|entry| before.is_some_and(|before| entry.version >= before));
+        Ok(earlier.take(limit).cloned().collect())
     }
 
     fn for_each(&self, each: &mut dyn FnMut(Record) -> bool) -> Result<(), StoreError> {

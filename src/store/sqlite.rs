@@ -229,8 +229,8 @@ impl ClientRepository for Sqlite {
         self.read(|connection| reads::page(connection, query))
     }
 
-    fn history(&self, id: &ClientId) -> Result<Vec<Entry>, StoreError> {
-        self.read(|connection| reads::history(connection, id))
+    fn history(&self, id: &ClientId, before: Option<u64>, limit: usize) -> Result<Vec<Entry>, StoreError> {
+        self.read(|connection| reads::history(connection, id, before, limit))
     }
 
     fn for_each(&self, each: &mut dyn FnMut(Record) -> bool) -> Result<(), StoreError> {

@@ -4,13 +4,12 @@
 //! transaction go on. A batch checks as it goes, so it stands in a savepoint.
 
 use std::iter::Peekable;
-use std::time::Duration;
 
 use rusqlite::types::Value;
-use rusqlite::{Connection, params, params_from_iter};
+use rusqlite::{Connection, params_from_iter};
 
 use super::super::plan::{self, Source, Stamp};
-use super::super::{Batch, BatchItem, Change, Committed, Difference, HISTORY, Profile, Record, WriteError, micros};
+use super::super::{Batch, BatchItem, Change, Committed, Difference, Profile, Record, WriteError, micros};
 use super::credential::credentials_of;
 use super::meta;
 use super::rows::{self, Failure, Reader, signed};
@@ -40,12 +39,6 @@ impl From<Failure> for Stop {
         }
     }
 }
-
-/// Entries younger than this are not pruned, however many there are: another process that shares the file follows by
-/// them.
-const KEPT: Duration = Duration::from_secs(60);
-/// At most so many old entries are pruned with one change, so that none takes long.
-const PRUNED: i64 = 16;
 
 /// The clients, within one transaction of the writer.
 pub(super) struct Clients<'c> {
@@ -270,15 +263,6 @@ impl<'c> Clients<'c> {
             rows::HISTORY
         ))?;
         record.execute(params_from_iter(head.into_iter().chain(rows::profile(was)).chain(rows::profile(is))))?;
-        let oldest = version - signed(HISTORY as u64);
-        if oldest > 0 {
-            let before = micros(stamp.at.checked_sub(KEPT).unwrap_or(stamp.at));
-            let mut prune = self.connection.prepare_cached(
-                "DELETE FROM history WHERE sequence IN (SELECT sequence FROM history \
-                 WHERE client_id = ?1 AND version <= ?2 AND changed_at < ?3 ORDER BY version LIMIT ?4)",
-            )?;
-            prune.execute(params![id, oldest, before, PRUNED])?;
-        }
         Ok(())
     }
 }
