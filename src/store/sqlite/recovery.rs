@@ -19,6 +19,7 @@ use rusqlite::{Connection, ffi};
 
 use super::super::{Action, Committed, Record};
 use super::Reading;
+use super::buckets;
 use super::create::{self, CreateError};
 use super::fault::words;
 use super::feed::Feed;
@@ -119,7 +120,9 @@ impl Writer {
         // Our log beside the new file is not the new file's.
         empty_log(&self.database.connection).map_err(|error| explain(words(&error)))?;
         self.remove_left_beside().map_err(explain)?;
-        let database = open::open(&self.shared.path, &self.patience).map_err(|error| explain(error.to_string()))?;
+        // Those in memory are saved as they change, and the others are in the old file only.
+        buckets::carry_over(&self.database.connection, &mut database.connection).map_err(|error| told(error.into()))?;
+        let mut database = open::open(&self.shared.path, &self.patience).map_err(|error| explain(error.to_string()))?;
         let feed = Feed::new(&database.connection).map_err(|error| told(error.into()))?;
         self.catch_up();
         let changes = difference(&self.database.connection, &database.connection).map_err(told)?;
