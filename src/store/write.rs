@@ -131,7 +131,7 @@ pub enum WriteError {
     /// It must not.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// The store cannot. Nothing was changed.
+    /// The store cannot. Nothing was changed, unless it says that whether the change was kept is not known.
     #[error(transparent)]
     Unavailable(#[from] StoreError),
 }

@@ -1,7 +1,9 @@
 //! Changes of clients within a transaction of the writer.
 //!
 //! Each is checked before it writes, so that one that is refused has written nothing and the others in the same
-//! transaction go on. A batch checks as it goes, so it stands in a savepoint.
+//! transaction go on. A batch checks as it goes, so it has a transaction of its own, which is rolled back when it is
+//! refused. Refused: a savepoint for it in the transaction of others. SQLite keeps what it may have to put back in a
+//! temporary file, and a failure of that would take the others along.
 
 use std::iter::Peekable;
 
@@ -116,24 +118,8 @@ impl<'c> Clients<'c> {
         Ok(committed)
     }
 
-    /// Carries out a batch, or finds out what it would do.
+    /// Carries out a batch. The transaction is to be rolled back when the batch is refused or was a dry run.
     pub(super) fn apply(&mut self, batch: Batch) -> Result<Difference, Stop> {
-        let (counts, dry_run) = (self.counts, batch.dry_run);
-        self.connection.execute_batch("SAVEPOINT batch")?;
-        let done = self.apply_all(batch);
-        if let Err(Stop::All(error)) = done {
-            // The whole transaction goes, and the savepoint with it.
-            return Err(error.into());
-        }
-        if dry_run || done.is_err() {
-            self.counts = counts;
-            self.connection.execute_batch("ROLLBACK TO batch")?;
-        }
-        self.connection.execute_batch("RELEASE batch")?;
-        done
-    }
-
-    fn apply_all(&mut self, batch: Batch) -> Result<Difference, Stop> {
         let stamp = Stamp::new(batch.by, batch.at, false);
         let mut items = batch.items;
         items.sort_unstable_by(|a, b| a.id.cmp(&b.id));
