@@ -1,5 +1,7 @@
 //! What every repository and every bucket store must do; each test runs over all of them.
 
+mod history;
+
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -70,8 +72,8 @@ fn a_change_to_what_is_there_already_records_nothing() {
         assert_eq!(same, Committed { before: first.clone(), after: first, action: None });
         let nothing = store.change(delete("nobody")).wait_blocking().unwrap();
         assert_eq!(nothing, Committed { before: None, after: None, action: None });
-        assert_eq!((told.lock().len(), store.history(&client_id("user1")).unwrap().len()), (1, 1));
-        assert_eq!(store.history(&client_id("nobody")).unwrap(), []);
+        assert_eq!((told.lock().len(), store.history(&client_id("user1"), None, 9).unwrap().len()), (1, 1));
+        assert_eq!(store.history(&client_id("nobody"), None, 9).unwrap(), []);
     });
 }
 
@@ -135,32 +137,15 @@ fn a_client_made_again_counts_on_and_has_a_new_number() {
 }
 
 #[test]
-fn the_history_says_who_when_and_what() {
+fn an_edit_that_panics_is_refused_alone() {
     over_each(|store| {
         create(store, "user1", profile(1, 1.0)).unwrap();
-        store.change(Change { rollback: true, ..set("user1", profile(2, 1.0)) }).wait_blocking().unwrap();
-        let at = SystemTime::UNIX_EPOCH + Duration::from_nanos(5_000_000_000_123_456_789);
-        store.change(Change { by: "ops".to_owned(), at, ..delete("user1") }).wait_blocking().unwrap();
-        let history = store.history(&client_id("user1")).unwrap();
-        let seen: Vec<_> = history.iter().map(|entry| (entry.version, entry.action, entry.by.as_str())).collect();
-        assert_eq!(seen, [(3, Action::Delete, "ops"), (2, Action::Rollback, "test"), (1, Action::Create, "test")]);
-        assert_eq!(history[0].at, SystemTime::UNIX_EPOCH + Duration::from_micros(5_000_000_000_123_456));
-        let (one, two) = (Some(profile(1, 1.0)), Some(profile(2, 1.0)));
-        let profiles: Vec<_> = history.iter().map(|entry| (entry.before.clone(), entry.after.clone())).collect();
-        assert_eq!(profiles, [(two.clone(), None), (one.clone(), two), (None, one)]);
-    });
-}
-
-#[test]
-fn the_history_keeps_the_latest() {
-    over_each(|store| {
-        for capacity in 1..=HISTORY as u64 + 20 {
-            store.change(set("user1", profile(capacity, 1.0))).wait_blocking().unwrap();
-        }
-        create(store, "user2", profile(1, 1.0)).unwrap();
-        let history = store.history(&client_id("user1")).unwrap();
-        assert_eq!((history.len(), history[0].version, history[HISTORY - 1].version), (HISTORY, 120, 21));
-        assert_eq!(store.history(&client_id("user2")).unwrap().len(), 1);
+        let failed = store.change(edit("user1", |_| panic!("for the test"))).wait_blocking();
+        let error =
+            WriteError::Unavailable(StoreError("the edit of client user1 failed; the log says more".to_owned()));
+        assert_eq!(failed, Err(error));
+        store.change(set("user1", profile(2, 1.0))).wait_blocking().unwrap();
+        assert_eq!(store.get(&client_id("user1")).unwrap().unwrap().version, 2);
     });
 }
 
@@ -173,7 +158,7 @@ fn every_part_of_a_client_is_kept() {
         odd.note = "line\nÄ \"' \0 end".to_owned();
         create(store, "odd", odd.clone()).unwrap();
         assert_eq!(store.get(&client_id("odd")).unwrap().unwrap().profile, odd);
-        assert_eq!(store.history(&client_id("odd")).unwrap()[0].after, Some(odd));
+        assert_eq!(store.history(&client_id("odd"), None, 1).unwrap()[0].after, Some(odd));
     });
 }
 
@@ -254,7 +239,7 @@ fn a_batch_says_what_it_changes_and_a_dry_run_says_the_same() {
         assert_eq!(ids, ["gone", "new", "raised", "stays", "zz"]);
         assert_eq!((wet.unchanged, names(store)), (1, vec!["kept".to_owned(), "zz".to_owned()]));
         let total = store.page(&PageQuery { after: None, limit: 1, search: String::new() }).unwrap().total;
-        assert_eq!((total, store.history(&client_id("gone")).unwrap()[0].version), (2, 2));
+        assert_eq!((total, store.history(&client_id("gone"), None, 1).unwrap()[0].version), (2, 2));
     });
 }
 

@@ -13,8 +13,8 @@ use parking_lot::Mutex;
 
 use super::plan::{self, Source, Stamp};
 use super::{
-    Batch, BucketStore, Change, ClientRepository, Committed, Difference, Entry, Follower, HISTORY, Moment, Page,
-    PageQuery, Profile, Record, Refusal, Reply, Snapshot, StoreError, WriteError, credentials,
+    Batch, BucketStore, Change, ClientRepository, Committed, Difference, Entry, Follower, Moment, Page, PageQuery,
+    Profile, Record, Refusal, Reply, Snapshot, StoreError, WriteError, credentials,
 };
 use crate::client::{ClientId, KeyDigest};
 use crate::limit::Key;
@@ -113,17 +113,16 @@ impl Clients {
             before: profile(&committed.before),
             after: profile(&committed.after),
         });
-        entries.truncate(HISTORY);
     }
 
-    fn change(&mut self, change: Change) -> Result<Committed, Refusal> {
+    fn change(&mut self, change: Change) -> Result<Committed, WriteError> {
         let (id, stamp, edit) = plan::parts(change);
-        let after = edit(self.records.get(&id))?;
+        let after = plan::run(&id, edit, self.records.get(&id))?;
         let numbers = self.numbers;
         let committed = self.outcome(&id, after, &stamp);
         if let Some(refusal) = self.conflict(&committed) {
             self.numbers = numbers;
-            return Err(refusal);
+            return Err(refusal.into());
         }
         if committed.action.is_some() {
             self.release(&committed);
@@ -194,7 +193,7 @@ impl ClientRepository for Memory {
         {
             self.tell(std::slice::from_ref(committed));
         }
-        Reply::ready(answer.map_err(WriteError::Refused))
+        Reply::ready(answer)
     }
 
     fn apply(&self, batch: Batch) -> Reply<Difference> {
@@ -226,8 +225,11 @@ impl ClientRepository for Memory {
         Ok(Page { items, more, total: clients.records.values().filter(found).count() as u64 })
     }
 
-    fn history(&self, id: &ClientId) -> Result<Vec<Entry>, StoreError> {
-        Ok(self.clients.lock().history.get(id).into_iter().flatten().cloned().collect())
+    fn history(&self, id: &ClientId, before: Option<u64>, limit: usize) -> Result<Vec<Entry>, StoreError> {
+        let clients = self.clients.lock();
+        let entries = clients.history.get(id).into_iter().flatten();
+        let earlier = entries.skip_while(|entry| before.is_some_and(|before| entry.version >= before));
+        Ok(earlier.take(limit).cloned().collect())
     }
 
     fn for_each(&self, each: &mut dyn FnMut(Record) -> bool) -> Result<(), StoreError> {

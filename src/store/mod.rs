@@ -60,12 +60,12 @@ pub trait ClientRepository: Send + Sync {
     /// When the store cannot be read.
     fn page(&self, query: &PageQuery) -> Result<Page, StoreError>;
 
-    /// The changes of the client with this name, the latest first; those of a deleted one too. At most the
-    /// [`HISTORY`] latest are kept.
+    /// The changes of the client with this name, the latest first; those of a deleted one too. At most `limit` of
+    /// them, and only those of versions below `before` when that is given. All changes are kept.
     ///
     /// # Errors
     /// When the store cannot be read.
-    fn history(&self, id: &ClientId) -> Result<Vec<Entry>, StoreError>;
+    fn history(&self, id: &ClientId, before: Option<u64>, limit: usize) -> Result<Vec<Entry>, StoreError>;
 
     /// Gives `each` every client of one moment, in the order of their names, until it returns false.
     ///
@@ -80,9 +80,6 @@ pub trait ClientRepository: Send + Sync {
     /// read and through the follower, and none is missed.
     fn follow(&self, follower: Follower);
 }
-
-/// How many changes of one client are kept.
-pub const HISTORY: usize = 100;
 
 /// The buckets that are not full, durably.
 pub trait BucketStore: Send + Sync {

@@ -1,8 +1,9 @@
 //! What a write makes of a client: the part that every repository shares, so that they cannot differ in it.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, SystemTime};
 
-use super::{Action, Change, Committed, Profile, Record, Refusal, micros};
+use super::{Action, Change, Committed, Edit, Profile, Record, Refusal, StoreError, WriteError, micros};
 use crate::client::ClientId;
 
 /// Who changes clients, when, and whether it is a return to an earlier version.
@@ -34,9 +35,20 @@ pub(super) trait Source {
 }
 
 /// The name, the stamp and the edit of a change.
-pub(super) fn parts(change: Change) -> (ClientId, Stamp, super::Edit) {
+pub(super) fn parts(change: Change) -> (ClientId, Stamp, Edit) {
     let Change { id, by, at, rollback, edit } = change;
     (id, Stamp::new(by, at, rollback), edit)
+}
+
+/// What `edit` makes of the client `id`. An edit that panics is answered like a store that cannot: it was given what is
+/// kept and nothing to change it with, so nothing is half done, and the writes beside it go on.
+pub(super) fn run(id: &ClientId, edit: Edit, before: Option<&Record>) -> Result<Option<Profile>, WriteError> {
+    let edited = catch_unwind(AssertUnwindSafe(|| edit(before)));
+    let edited = edited.map_err(|_| {
+        log::error!(target: "tollgate::store", "an edit of client {id} panicked; nothing was changed");
+        StoreError(format!("the edit of client {id} failed; the log says more"))
+    })?;
+    Ok(edited?)
 }
 
 /// What becomes of the client `id` that is `before`, when its profile becomes `after`.

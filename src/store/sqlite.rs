@@ -2,7 +2,7 @@
 //!
 //! The rules:
 //! - One thread writes, on one connection. It takes all writes that wait into one transaction (group commit), so that
-//!   many writers share the time of one sync. A write is answered after that.
+//!   many writers share the time of one sync. A write is answered after that. A batch has a transaction of its own.
 //! - Clients are synced to disk with every commit (WAL with `synchronous = FULL`). Buckets alone are not: the log holds
 //!   them when the process is killed, and losing power costs at most what came since the last commit of a client or
 //!   checkpoint.
@@ -16,6 +16,7 @@
 //! each write (see `benches/store.rs`); a rollback journal, which blocks readers and syncs three times; trusting SQLite
 //! that the file is there (see the module `identity`).
 
+mod announce;
 mod buckets;
 mod changes;
 mod create;
@@ -107,10 +108,14 @@ impl Shared {
     }
 
     fn failed(&self, failure: Failure) -> StoreError {
-        match failure {
-            Failure::Sqlite(error) => self.error(&words(&error)),
-            Failure::Row(error) => self.error(&error.0),
-        }
+        self.error(&failure.words())
+    }
+
+    /// What to answer when there is no writer: it was closed, or has failed.
+    fn ended(&self) -> StoreError {
+        let Some(reason) = self.fault.reason() else { return self.error("is closed") };
+        self.fault.count();
+        StoreError(reason)
     }
 }
 
@@ -160,7 +165,7 @@ impl Sqlite {
         let (answer, reply) = Reply::new();
         match self.0.requests.send(Request::Write(write(answer))) {
             Ok(()) => reply,
-            Err(_) => Reply::ready(Err(self.0.shared.error("is closed").into())),
+            Err(_) => Reply::ready(Err(self.0.shared.ended().into())),
         }
     }
 
@@ -203,6 +208,8 @@ impl Handle {
         if thread.thread().id() != std::thread::current().id() {
             let _ = thread.join();
         }
+        // A writer that failed has left them open.
+        self.shared.close_readers();
     }
 }
 
@@ -229,8 +236,8 @@ impl ClientRepository for Sqlite {
         self.read(|connection| reads::page(connection, query))
     }
 
-    fn history(&self, id: &ClientId) -> Result<Vec<Entry>, StoreError> {
-        self.read(|connection| reads::history(connection, id))
+    fn history(&self, id: &ClientId, before: Option<u64>, limit: usize) -> Result<Vec<Entry>, StoreError> {
+        self.read(|connection| reads::history(connection, id, before, limit))
     }
 
     fn for_each(&self, each: &mut dyn FnMut(Record) -> bool) -> Result<(), StoreError> {

@@ -10,7 +10,8 @@ use super::{Action, Profile, Record, StoreError};
 use crate::client::{ClientId, KeyDigest};
 
 /// What becomes of a client, given what it is: its new profile, or none to delete it. Equal to the present profile, it
-/// changes nothing, and nothing is recorded. Runs within the write, so that nothing comes in between.
+/// changes nothing, and nothing is recorded. Runs within the write, so that nothing comes in between; when it panics,
+/// only this write is refused.
 pub type Edit = Box<dyn FnOnce(Option<&Record>) -> Result<Option<Profile>, Refusal> + Send>;
 
 /// A change of one client.
@@ -130,7 +131,7 @@ pub enum WriteError {
     /// It must not.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// The store cannot. Nothing was changed.
+    /// The store cannot. Nothing was changed, unless it says that whether the change was kept is not known.
     #[error(transparent)]
     Unavailable(#[from] StoreError),
 }

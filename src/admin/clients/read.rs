@@ -20,6 +20,8 @@ use crate::store::{PageQuery, Record, Refusal};
 const MAX_PAGE: usize = 1_000;
 /// The page when nothing is said.
 const PAGE: usize = 100;
+/// The latest version that can be asked for: the largest number that JavaScript reads exactly.
+const MAX_VERSION: usize = (1 << 53) - 1;
 /// The longest text that is searched for, in characters.
 const MAX_SEARCH: usize = 1_024;
 
@@ -112,31 +114,47 @@ pub(in crate::admin) async fn get(api: &Arc<Api>, raw: &str, request: Request) -
 
 /// Shows a client's changes
 ///
-/// The latest first, at most 100; those of a deleted client too.
+/// All of them, the latest first, in pages; those of a deleted client too.
 #[utoipa::path(
     get,
     path = "/clients/{client_id}/history",
     operation_id = "get_client_history",
     tag = "clients",
-    params(ClientName),
+    params(
+        ClientName,
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000,
+            description = "How many at most; 1000 when it is left out"),
+        ("before" = Option<u64>, Query, minimum = 1, maximum = 9007199254740991_u64,
+            description = "Only changes to versions below this, such as the `next_before` of the page before"),
+    ),
     responses(
-        (status = 200, description = "Its changes", body = HistoryView),
-        (status = 400, description = "The path cannot be decoded", body = ErrorBody),
+        (status = 200, description = "Some of its changes", body = HistoryView),
+        (status = 400, description = "The path or the query cannot be decoded", body = ErrorBody),
         (status = 404, description = "There never was such a client", body = ErrorBody),
-        (status = 422, description = "The name is none, or a parameter is unknown", body = ErrorBody),
+        (status = 422, description = "The name is none, or a parameter is wrong", body = ErrorBody),
         (status = 503, description = "The store cannot be read", body = ErrorBody),
     ),
 )]
 pub(in crate::admin) async fn history(api: &Arc<Api>, raw: &str, request: Request) -> Result<Response, ApiError> {
     let id = path::id(raw)?;
-    Query::of(request.uri(), &[])?.finish()?;
+    let mut query = Query::of(request.uri(), &["limit", "before"])?;
+    let limit = query.number("limit", 1..=MAX_PAGE, MAX_PAGE);
+    let version = query.number("before", 1..=MAX_VERSION, MAX_VERSION);
+    let before = query.has("before").then_some(version as u64);
+    query.finish()?;
     let repository = Arc::clone(&api.parts.repository);
     let view = api.reads.run(move || {
-        let entries = repository.history(&id).map_err(ApiError::from)?;
-        match entries.is_empty() {
-            true => Err(ApiError::from(Refusal::Missing(id))),
-            false => Ok(HistoryView { items: entries.iter().map(|entry| EntryView::new(&id, entry)).collect() }),
+        // One more, to know whether there are more.
+        let mut entries = repository.history(&id, before, limit + 1)?;
+        let more = entries.len() > limit;
+        entries.truncate(limit);
+        if entries.is_empty() && (before.is_none() || repository.history(&id, None, 1)?.is_empty()) {
+            return Err(ApiError::from(Refusal::Missing(id)));
         }
+        Ok(HistoryView {
+            next_before: entries.last().filter(|_| more).map(|last| last.version),
+            items: entries.iter().map(|entry| EntryView::new(&id, entry)).collect(),
+        })
     });
     Ok(respond::json(StatusCode::OK, &view.await?))
 }

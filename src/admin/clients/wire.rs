@@ -89,12 +89,15 @@ pub(in crate::admin) struct PageView {
     pub(super) total: u64,
 }
 
-/// The changes of a client, the latest first; at most the 100 latest.
+/// Some changes of a client, the latest first.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = History)]
 pub(in crate::admin) struct HistoryView {
     /// Them.
     pub(super) items: Vec<EntryView>,
+    /// Gets the earlier ones as `before`; null when there are none.
+    #[schema(required, minimum = 1, example = 17)]
+    pub(super) next_before: Option<u64>,
 }
 
 /// One change of a client.

@@ -28,7 +28,7 @@ use crate::admin::router::Api;
 use crate::admin::{ApiError, body, percent, respond};
 use crate::client::ClientId;
 use crate::limit::Key;
-use crate::store::{Action, Change, Committed, Edit, Profile, Record, Refusal, WriteError};
+use crate::store::{Action, Change, Committed, Edit, Entry, Profile, Record, Refusal, WriteError};
 
 /// How long a change may take. The store gives up long before.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -250,12 +250,15 @@ pub(in crate::admin) async fn rollback(api: &Arc<Api>, raw: &str, request: Reque
 /// What the client `id` was after the change `version`. That never changes, so it may be looked up before the write.
 async fn profile_after(api: &Arc<Api>, id: &ClientId, version: u64) -> Result<Profile, ApiError> {
     let (repository, wanted) = (Arc::clone(&api.parts.repository), id.clone());
-    let history = api.reads.run(move || repository.history(&wanted)).await?;
-    if history.is_empty() {
-        return Err(Refusal::Missing(id.clone()).into());
-    }
-    let entry = history.into_iter().find(|entry| entry.version == version);
-    let entry = entry.ok_or_else(|| Refusal::NoSuchVersion { id: id.clone(), version })?;
+    let find = move || -> Result<Entry, ApiError> {
+        let found = repository.history(&wanted, Some(version.saturating_add(1)), 1)?;
+        match found.into_iter().find(|entry| entry.version == version) {
+            Some(entry) => Ok(entry),
+            None if repository.history(&wanted, None, 1)?.is_empty() => Err(Refusal::Missing(wanted).into()),
+            None => Err(Refusal::NoSuchVersion { id: wanted, version }.into()),
+        }
+    };
+    let entry = api.reads.run(find).await?;
     let deleted = || ApiError::field("version", format!("version {version} is the deletion of client {id}"));
     entry.after.ok_or_else(deleted)
 }

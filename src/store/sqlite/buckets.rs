@@ -1,10 +1,13 @@
 //! Buckets in the file.
 
-use rusqlite::Connection;
+use std::collections::HashSet;
+
+use rusqlite::{Connection, TransactionBehavior};
 
 use super::super::{Moment, Snapshot};
 use super::meta;
 use super::rows::{self, Failure, Reader};
+use crate::limit::Key;
 use crate::limit::striped::Saved;
 
 const TIMELINE: &str = "saved_timeline";
@@ -30,6 +33,48 @@ pub(super) fn save(connection: &Connection, snapshot: Snapshot) -> rusqlite::Res
     }
     meta::set(connection, TIMELINE, at.timeline.cast_signed())?;
     meta::set(connection, WALL, at.wall.cast_signed())
+}
+
+/// Makes the buckets in `new` those in `old`, and the moment of the last save with them, in one transaction. Of those of
+/// clients only where a client has the same name and number in both.
+///
+/// What `new` had is given up: its instants are those of another time, and no process goes by them any more.
+pub(super) fn carry_over(old: &Connection, new: &mut Connection) -> rusqlite::Result<()> {
+    let transaction = new.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    transaction.execute("DELETE FROM buckets", [])?;
+    let (client, _) = Key::client(0).parts();
+    let mut same = HashSet::new();
+    {
+        let mut find = transaction.prepare("SELECT 1 FROM clients WHERE (client_id, number) = (?1, ?2)")?;
+        let mut all = old.prepare("SELECT client_id, number FROM clients ORDER BY client_id")?;
+        let mut clients = all.query([])?;
+        while let Some(row) = clients.next()? {
+            let (id, number): (String, i64) = (row.get(0)?, row.get(1)?);
+            if find.exists((&id, number))? {
+                same.insert(number);
+            }
+        }
+        let mut put =
+            transaction.prepare(&format!("INSERT INTO buckets ({}) VALUES (?, ?, ?, ?, ?, ?, ?)", rows::BUCKET))?;
+        let mut all = old.prepare(&format!("SELECT {} FROM buckets ORDER BY kind, payload", rows::BUCKET))?;
+        let mut buckets = all.query([])?;
+        while let Some(row) = buckets.next()? {
+            let mut bucket = [0_i64; 7];
+            for (column, value) in bucket.iter_mut().enumerate() {
+                *value = row.get(column)?;
+            }
+            if bucket[0] != i64::from(client) || same.contains(&bucket[1]) {
+                put.execute(bucket)?;
+            }
+        }
+    }
+    for name in [TIMELINE, WALL] {
+        match meta::get(old, name)? {
+            Some(value) => meta::set(&transaction, name, value)?,
+            None => meta::remove(&transaction, name)?,
+        }
+    }
+    transaction.commit()
 }
 
 /// Gives `each` every bucket; the moment of the last save. Within a transaction, so that they belong together.

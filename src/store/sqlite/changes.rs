@@ -1,16 +1,17 @@
 //! Changes of clients within a transaction of the writer.
 //!
 //! Each is checked before it writes, so that one that is refused has written nothing and the others in the same
-//! transaction go on. A batch checks as it goes, so it stands in a savepoint.
+//! transaction go on. A batch checks as it goes, so it has a transaction of its own, which is rolled back when it is
+//! refused. Refused: a savepoint for it in the transaction of others. SQLite keeps what it may have to put back in a
+//! temporary file, and a failure of that would take the others along.
 
 use std::iter::Peekable;
-use std::time::Duration;
 
 use rusqlite::types::Value;
-use rusqlite::{Connection, params, params_from_iter};
+use rusqlite::{Connection, params_from_iter};
 
 use super::super::plan::{self, Source, Stamp};
-use super::super::{Batch, BatchItem, Change, Committed, Difference, HISTORY, Profile, Record, WriteError, micros};
+use super::super::{Batch, BatchItem, Change, Committed, Difference, Profile, Record, WriteError, micros};
 use super::credential::credentials_of;
 use super::meta;
 use super::rows::{self, Failure, Reader, signed};
@@ -40,12 +41,6 @@ impl From<Failure> for Stop {
         }
     }
 }
-
-/// Entries younger than this are not pruned, however many there are: another process that shares the file follows by
-/// them.
-const KEPT: Duration = Duration::from_secs(60);
-/// At most so many old entries are pruned with one change, so that none takes long.
-const PRUNED: i64 = 16;
 
 /// The clients, within one transaction of the writer.
 pub(super) struct Clients<'c> {
@@ -100,7 +95,7 @@ impl<'c> Clients<'c> {
     pub(super) fn change(&mut self, change: Change) -> Result<Committed, Stop> {
         let (id, stamp, edit) = plan::parts(change);
         let before = self.get(&id)?;
-        let after = edit(before.as_ref()).map_err(|refusal| Stop::Alone(refusal.into()))?;
+        let after = plan::run(&id, edit, before.as_ref()).map_err(Stop::Alone)?;
         let counts = self.counts;
         let committed = plan::outcome(&id, before, after, &stamp, self)?;
         if committed.action.is_none() {
@@ -123,24 +118,8 @@ impl<'c> Clients<'c> {
         Ok(committed)
     }
 
-    /// Carries out a batch, or finds out what it would do.
+    /// Carries out a batch. The transaction is to be rolled back when the batch is refused or was a dry run.
     pub(super) fn apply(&mut self, batch: Batch) -> Result<Difference, Stop> {
-        let (counts, dry_run) = (self.counts, batch.dry_run);
-        self.connection.execute_batch("SAVEPOINT batch")?;
-        let done = self.apply_all(batch);
-        if let Err(Stop::All(error)) = done {
-            // The whole transaction goes, and the savepoint with it.
-            return Err(error.into());
-        }
-        if dry_run || done.is_err() {
-            self.counts = counts;
-            self.connection.execute_batch("ROLLBACK TO batch")?;
-        }
-        self.connection.execute_batch("RELEASE batch")?;
-        done
-    }
-
-    fn apply_all(&mut self, batch: Batch) -> Result<Difference, Stop> {
         let stamp = Stamp::new(batch.by, batch.at, false);
         let mut items = batch.items;
         items.sort_unstable_by(|a, b| a.id.cmp(&b.id));
@@ -270,15 +249,6 @@ impl<'c> Clients<'c> {
             rows::HISTORY
         ))?;
         record.execute(params_from_iter(head.into_iter().chain(rows::profile(was)).chain(rows::profile(is))))?;
-        let oldest = version - signed(HISTORY as u64);
-        if oldest > 0 {
-            let before = micros(stamp.at.checked_sub(KEPT).unwrap_or(stamp.at));
-            let mut prune = self.connection.prepare_cached(
-                "DELETE FROM history WHERE sequence IN (SELECT sequence FROM history \
-                 WHERE client_id = ?1 AND version <= ?2 AND changed_at < ?3 ORDER BY version LIMIT ?4)",
-            )?;
-            prune.execute(params![id, oldest, before, PRUNED])?;
-        }
         Ok(())
     }
 }

@@ -80,6 +80,7 @@ pub(super) fn build(
     // It holds digests of keys, and weak keys can be guessed from those. The files that SQLite puts beside it take
     // after it.
     fs::set_permissions(&built.name, Permissions::from_mode(0o600))?;
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
     fill(&mut connection)?;
     // One file, without a log beside it.
     connection.pragma_update_and_check(None, "journal_mode", "DELETE", |_| Ok(()))?;

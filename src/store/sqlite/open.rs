@@ -166,7 +166,8 @@ fn check(path: &Path, connection: &mut Connection, patience: &Patience) -> Resul
         let remedy = "let the user that tollgate runs as write it, or mount its file system for writing";
         return Err(refusal(path, "can only be read", remedy));
     }
-    connection.execute_batch("PRAGMA cell_size_check = ON").map_err(by_sqlite)?;
+    // A root file system that is read-only may leave no directory for temporary files.
+    connection.execute_batch("PRAGMA cell_size_check = ON; PRAGMA temp_store = MEMORY").map_err(by_sqlite)?;
     let (known, version) = (schema::STEPS.len(), schema::version(connection).map_err(by_sqlite)?);
     if version > known {
         let reason = format!("has version {version} of its tables; this tollgate knows them up to version {known}");

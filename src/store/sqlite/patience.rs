@@ -2,8 +2,8 @@
 //!
 //! Two processes share the file during an upgrade, and neither's writes may be refused because the other one writes.
 //! SQLite's own waiting looks for the lock ten times a second in the end, and a process that commits without a pause
-//! leaves it free for microseconds only; so this looks a thousand times a second. A lock that is held longer than that
-//! is not tollgate's.
+//! leaves it free for microseconds only; so this looks a thousand times a second. A lock that is held for longer is
+//! that of a large batch (see the module `announce`), or not tollgate's.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};

@@ -3,7 +3,7 @@
 //! Syncing a transaction to disk takes a hundred times as long as writing a client, so all writes that have come while
 //! the last one was synced are taken into the next one. Changes of clients go first, as somebody waits for them; a
 //! transaction with any of them takes one bucket snapshot along, so that snapshots get on too, however many clients are
-//! changed.
+//! changed. A batch has a transaction of its own: it may take long, and is rolled back when it is refused.
 
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -47,7 +47,7 @@ pub(super) enum Write {
 pub(super) enum Done {
     /// Of one client.
     Change(Result<Committed, WriteError>, Answer<Committed>),
-    /// Of many. A dry run has changed nothing.
+    /// Of many.
     Apply(Result<Difference, WriteError>, Answer<Difference>, DryRun),
     /// Of buckets.
     Save(Answer<()>),
@@ -82,6 +82,14 @@ impl Write {
         }
     }
 
+    /// The batch, when it is one.
+    pub(super) fn batch(&self) -> Option<&Batch> {
+        match self {
+            Write::Apply(batch, _) => Some(batch),
+            _ => None,
+        }
+    }
+
     /// Whether somebody who changes a client waits for it, so that it has to survive a loss of power.
     pub(super) fn is_durable(&self) -> bool {
         !matches!(self, Write::Save(..))
@@ -106,6 +114,11 @@ impl Done {
             Done::Apply(result, answer, _) => drop(answer.send(result)),
             Done::Save(answer) => drop(answer.send(Ok(()))),
         }
+    }
+
+    /// Whether it is a batch that was refused or only wanted to know, so that its transaction is to be rolled back.
+    pub(super) fn is_undone(&self) -> bool {
+        matches!(self, Done::Apply(Err(_), ..) | Done::Apply(_, _, true))
     }
 
     /// What it has changed.
@@ -139,12 +152,14 @@ pub(super) struct Queue {
     clients: VecDeque<Write>,
     snapshots: VecDeque<Write>,
     closed: bool,
+    /// Whether the last group was a batch.
+    batched: bool,
 }
 
 impl Queue {
     /// The writes that come through `incoming`.
     pub(super) fn new(incoming: Receiver<Request>) -> Self {
-        Queue { incoming, clients: VecDeque::new(), snapshots: VecDeque::new(), closed: false }
+        Queue { incoming, clients: VecDeque::new(), snapshots: VecDeque::new(), closed: false, batched: false }
     }
 
     /// Waits until there is a write, it is closed, or `timeout` is over, and takes in all that have come.
@@ -181,11 +196,58 @@ impl Queue {
 
     /// The writes of the next transaction, in their order.
     pub(super) fn group(&mut self) -> Vec<Write> {
-        // A batch is the last of its group, as it may take long.
-        let batch = self.clients.iter().position(|write| matches!(write, Write::Apply(..))).map(|at| at + 1);
+        let batch = self.clients.iter().position(|write| matches!(write, Write::Apply(..)));
+        // Between two batches a snapshot has its turn.
+        self.batched = batch == Some(0) && (self.snapshots.is_empty() || !self.batched);
+        if self.batched {
+            return self.clients.drain(..1).collect();
+        }
         let count = batch.unwrap_or(self.clients.len()).min(CHANGES);
         let mut group: Vec<_> = self.clients.drain(..count).collect();
         group.extend(self.snapshots.pop_front());
         group
+    }
+
+    /// Answers all that wait, and all that have come, that the store cannot.
+    pub(super) fn fail(&mut self, error: &StoreError) {
+        self.wait(Duration::ZERO);
+        self.clients.drain(..).chain(self.snapshots.drain(..)).for_each(|write| write.fail(error));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::super::super::samples::{batch, set, snapshot};
+    use super::super::super::{Reply, samples};
+    use super::*;
+
+    #[test]
+    fn a_batch_is_alone_and_keeps_no_snapshot_waiting() {
+        let (requests, incoming) = channel();
+        let send = |write| requests.send(Request::Write(write)).unwrap();
+        let apply = || Write::Apply(batch(vec![], false), Reply::new().0);
+        let change = || Write::Change(set("a", samples::profile(1, 1.0)), Reply::new().0);
+        for write in [apply(), apply(), change(), change(), apply(), apply()] {
+            send(write);
+        }
+        for at in 0..3 {
+            send(Write::Save(snapshot(vec![], vec![], at), Reply::new().0));
+        }
+        let mut queue = Queue::new(incoming);
+        queue.wait(Duration::ZERO);
+        let mut groups = String::new();
+        while !queue.is_empty() {
+            for write in queue.group() {
+                groups.push(match write {
+                    Write::Change(..) => 'c',
+                    Write::Apply(..) => 'b',
+                    Write::Save(..) => 's',
+                });
+            }
+            groups.push(' ');
+        }
+        assert_eq!(groups, "b s b ccs b s b ");
     }
 }

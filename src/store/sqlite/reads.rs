@@ -12,7 +12,7 @@ use parking_lot::{Mutex, MutexGuard};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
-use super::super::{Entry, HISTORY, Page, PageQuery, Record, plan};
+use super::super::{Entry, Page, PageQuery, Record, plan};
 use super::meta;
 use super::rows::{self, Failure, Reader};
 use crate::client::ClientId;
@@ -50,6 +50,7 @@ pub(super) fn connect(path: &Path) -> rusqlite::Result<Connection> {
         Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
     connection.set_prepared_statement_cache_capacity(32);
     // The first read is what finds the file unreadable.
     connection.query_row("SELECT count(*) FROM meta", [], |_| Ok(()))?;
@@ -94,12 +95,22 @@ pub(super) fn page(connection: &Connection, query: &PageQuery) -> Result<Page, F
     Ok(Page { items, more, total })
 }
 
-/// The latest changes of the client with this name, the latest first.
-pub(super) fn history(connection: &Connection, id: &ClientId) -> Result<Vec<Entry>, Failure> {
+/// Changes of the client with this name, the latest first, of versions below `before`. Takes as long as the answer is
+/// long.
+pub(super) fn history(
+    connection: &Connection,
+    id: &ClientId,
+    before: Option<u64>,
+    limit: usize,
+) -> Result<Vec<Entry>, Failure> {
     let mut reader = Reader::default();
-    let sql = format!("SELECT {} FROM history WHERE client_id = ?1 ORDER BY version DESC LIMIT ?2", rows::HISTORY);
+    let sql = format!(
+        "SELECT {} FROM history WHERE client_id = ?1 AND version < ?2 ORDER BY version DESC LIMIT ?3",
+        rows::HISTORY
+    );
     let mut latest = connection.prepare_cached(&sql)?;
-    let mut changes = latest.query((id.as_str(), rows::signed(HISTORY as u64)))?;
+    let before = rows::signed(before.unwrap_or(u64::MAX));
+    let mut changes = latest.query((id.as_str(), before, rows::signed(limit as u64)))?;
     let mut entries = Vec::new();
     while let Some(row) = changes.next()? {
         entries.push(reader.entry(row)?);

@@ -19,6 +19,7 @@ use rusqlite::{Connection, ffi};
 
 use super::super::{Action, Committed, Record};
 use super::Reading;
+use super::buckets;
 use super::create::{self, CreateError};
 use super::fault::words;
 use super::feed::Feed;
@@ -85,8 +86,7 @@ impl Writer {
         self.use_instead(database).map_err(|error| explain(words(&error)))?;
         self.feed = feed;
         // What was committed while the file went, and not acknowledged, came along.
-        self.catch_up();
-        Ok(())
+        self.catch_up()
     }
 
     fn copy(&mut self, moved: Moved) -> Result<(), String> {
@@ -112,17 +112,16 @@ impl Writer {
     /// Goes over to the file at the path, if it is sound.
     fn adopt(&mut self) -> Result<(), String> {
         let explain = |reason: String| format!("another file was put in its place, and cannot be used: {reason}");
-        let told = |failure: Failure| match failure {
-            Failure::Sqlite(error) => explain(words(&error)),
-            Failure::Row(error) => explain(error.0),
-        };
+        let told = |failure: Failure| explain(failure.words());
         // Our log beside the new file is not the new file's.
         empty_log(&self.database.connection).map_err(|error| explain(words(&error)))?;
         self.remove_left_beside().map_err(explain)?;
-        let database = open::open(&self.shared.path, &self.patience).map_err(|error| explain(error.to_string()))?;
+        let mut database = open::open(&self.shared.path, &self.patience).map_err(|error| explain(error.to_string()))?;
         let feed = Feed::new(&database.connection).map_err(|error| told(error.into()))?;
-        self.catch_up();
+        self.catch_up().map_err(explain)?;
         let changes = difference(&self.database.connection, &database.connection).map_err(told)?;
+        // Those in memory are saved as they change, and the others are in the old file only.
+        buckets::carry_over(&self.database.connection, &mut database.connection).map_err(|error| told(error.into()))?;
         self.use_instead(database).map_err(|error| told(error.into()))?;
         self.feed = feed;
         self.tell(&changes);

@@ -8,6 +8,7 @@ use rusqlite::Row;
 use rusqlite::types::{Value, ValueRef};
 
 use super::super::{Action, Committed, Entry, Profile, Record, StoreError, micros, plan};
+use super::fault::words;
 use crate::client::{ClientId, KeyDigest, Mode, Quota, Rate};
 use crate::limit::striped::Saved;
 use crate::limit::{Bucket, Key, Tokens};
@@ -24,6 +25,16 @@ pub(super) enum Failure {
 impl From<rusqlite::Error> for Failure {
     fn from(error: rusqlite::Error) -> Self {
         Failure::Sqlite(error)
+    }
+}
+
+impl Failure {
+    /// In words.
+    pub(super) fn words(self) -> String {
+        match self {
+            Failure::Sqlite(error) => words(&error),
+            Failure::Row(error) => error.0,
+        }
     }
 }
 

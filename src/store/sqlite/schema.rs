@@ -6,7 +6,7 @@
 //! | `keys`, `networks` | who has which credential, so that none has two owners; an id that is its own one counts |
 //! | `history` | every change, by a sequence number that only rises: also what other processes read to follow |
 //! | `buckets` | the buckets that are not full |
-//! | `meta` | single numbers: how many clients, the last number given away, the moment of the last save |
+//! | `meta` | single numbers: how many clients, the last number given away, the last save's moment, a batch's end |
 //!
 //! Rates are whole nanotokens a second, times whole microseconds since the Unix epoch. 64 bits without a sign (the
 //! payload of a bucket's key, its instant) stand in SQLite's signed integers bit by bit.

@@ -1,5 +1,6 @@
 //! What only a file can do: survive, be broken, go away, be shared.
 
+mod failing;
 mod running;
 mod sharing;
 mod start;

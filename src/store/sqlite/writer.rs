@@ -1,14 +1,18 @@
 //! The one thread that writes.
 //!
-//! It takes all waiting writes into one transaction, commits it, looks whether the file is still the file, tells the
+//! It takes waiting writes into one transaction, commits it, looks whether the file is still the file, tells the
 //! followers, and answers. Between writes it looks what other processes have changed (every 200 ms) and, every second,
 //! whether the file is there and, when writes failed, whether they work again.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rusqlite::Connection;
+
 use super::super::{Committed, StoreError};
 use super::Shared;
+use super::announce;
 use super::changes::Clients;
 use super::fault::{TARGET, words};
 use super::feed::Feed;
@@ -26,6 +30,10 @@ const FOLLOW: Duration = Duration::from_millis(200);
 /// How often to look whether the file is there and works.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// For how long a lock that is held for a batch is tried again, each time for 5 s: whoever waits for the answer waits
+/// for 30 s.
+const BATCHES: Duration = Duration::from_secs(16);
+
 /// What the thread has in hand.
 pub(super) struct Writer {
     pub(super) shared: Arc<Shared>,
@@ -39,14 +47,36 @@ pub(super) struct Writer {
     pub(super) lost: Option<Lost>,
 }
 
+/// A transaction that failed.
+struct Failed {
+    reason: String,
+    /// Whether nothing of it was kept for certain.
+    known: bool,
+}
+
 impl Writer {
     /// A writer to `database`.
     pub(super) fn new(shared: Arc<Shared>, queue: Queue, database: Database, patience: Patience, feed: Feed) -> Self {
         Writer { shared, queue, database, patience, feed, durable: None, lost: None }
     }
 
-    /// Writes until nobody can ask for anything any more, then closes the file.
+    /// Writes until nobody can ask for anything any more, then closes the file. A panic ends it too, as nobody knows
+    /// what it has left half done; that is a fault which stays, and reads go on.
     pub(super) fn run(mut self) {
+        if catch_unwind(AssertUnwindSafe(|| self.serve())).is_err() {
+            self.shared.fault.count();
+            let error = self.shared.fault.begin(&self.shared.path, "the store's writer failed; restart tollgate");
+            self.queue.fail(&error);
+            return;
+        }
+        self.shared.close_readers();
+        if let Err((_, error)) = self.database.connection.close() {
+            log::warn!(target: TARGET, "the database was not closed cleanly: {}", words(&error));
+        }
+    }
+
+    /// Writes until nobody can ask for anything any more.
+    fn serve(&mut self) {
         let (mut follow, mut look) = (SystemClock.now(), SystemClock.now());
         loop {
             self.queue.wait(FOLLOW);
@@ -66,23 +96,23 @@ impl Writer {
                 self.look(now);
             }
         }
-        self.shared.close_readers();
-        if let Err((_, error)) = self.database.connection.close() {
-            log::warn!(target: TARGET, "the database was not closed cleanly: {}", words(&error));
-        }
     }
 
     /// Carries out a group of writes in one transaction, and answers them.
     fn write(&mut self, group: Vec<Write>) {
         let urgent = group.iter().any(Write::is_durable);
+        let long = group.iter().filter_map(Write::batch).any(announce::is_long);
         let mut waiting = group.into_iter();
         let mut done = Vec::new();
         let written = self.transact(&mut waiting, &mut done);
         let told = match written {
             Ok(told) => told,
-            Err(reason) => {
+            Err(Failed { reason, known }) => {
                 self.shared.fault.count();
-                let error = self.fail(&reason);
+                let mut error = self.fail(&reason);
+                if !known {
+                    error.0.push_str("; whether the change was kept is not known");
+                }
                 waiting.for_each(|write| write.fail(&error));
                 done.into_iter().for_each(|done| done.fail(&error));
                 if let (true, Err(Moved::Missing)) = (urgent, self.database.identity.check()) {
@@ -91,6 +121,10 @@ impl Writer {
                 return;
             }
         };
+        if long && done.iter().any(Done::is_undone) {
+            // The note of a dry run or a refused batch was not rolled back with it. It lapses if this fails.
+            let _ = announce::end(&self.database.connection);
+        }
         self.succeed();
         let (foreign, feed) = told;
         self.feed = feed;
@@ -106,27 +140,43 @@ impl Writer {
     }
 
     /// The transaction, from before it begins until it is known to be in the right file: the changes of others that
-    /// came before it, and the feed behind it. Otherwise nothing was written, and why.
+    /// came before it, and the feed behind it. Otherwise why it failed.
     fn transact(
         &mut self,
         waiting: &mut std::vec::IntoIter<Write>,
         done: &mut Vec<Done>,
-    ) -> Result<(Vec<Committed>, Feed), String> {
-        self.find()?;
-        let durable = waiting.as_slice().iter().any(Write::is_durable);
-        let committed = self.commit(durable, waiting, done);
-        if committed.is_err() && !self.database.connection.is_autocommit() {
-            // When this fails too, SQLite has rolled back by itself, or will when the next one begins.
-            let _ = self.database.connection.execute_batch("ROLLBACK");
+    ) -> Result<(Vec<Committed>, Feed), Failed> {
+        let failed = |known| move |reason| Failed { reason, known };
+        self.find().map_err(failed(true))?;
+        let carried_out = self.carry_out(waiting, done);
+        let undone = done.iter().any(Done::is_undone);
+        if undone || carried_out.is_err() {
+            self.roll_back();
         }
-        let told = committed.map_err(|failure| match failure {
-            Failure::Sqlite(error) => words(&error),
-            Failure::Row(error) => error.0,
-        })?;
+        let told = carried_out.map_err(|failure| failed(true)(failure.words()))?;
+        if undone {
+            self.find().map_err(failed(true))?;
+            return Ok(told);
+        }
+        let committed = self.database.connection.prepare_cached("COMMIT").and_then(|mut commit| commit.execute([]));
+        if let Err(error) = committed {
+            // What was written before the error may be found in the log when the file is opened the next time.
+            self.roll_back();
+            return Err(failed(false)(words(&error)));
+        }
         // What was committed to a file that is no longer there is not acknowledged. It stays in the feed, so that it is
         // told of if it comes back with the file.
-        self.find()?;
+        self.find().map_err(failed(false))?;
         Ok(told)
+    }
+
+    /// Gives the transaction up, when there is one.
+    fn roll_back(&self) {
+        let connection = &self.database.connection;
+        if !connection.is_autocommit() {
+            // When this fails too, SQLite has rolled back by itself, or will when the next one begins.
+            let _ = connection.execute_batch("ROLLBACK");
+        }
     }
 
     /// Whether the file is where it was, or else why not.
@@ -134,23 +184,22 @@ impl Writer {
         self.database.identity.check().map_err(|moved| self.lost(moved, SystemClock.now()))
     }
 
-    fn commit(
+    /// Begins a transaction and carries out the writes in it. It is to be committed, or rolled back when they are
+    /// undone or this fails.
+    fn carry_out(
         &mut self,
-        durable: bool,
         waiting: &mut std::vec::IntoIter<Write>,
         done: &mut Vec<Done>,
     ) -> Result<(Vec<Committed>, Feed), Failure> {
-        let connection = &self.database.connection;
-        if self.durable != Some(durable) {
-            connection.execute_batch(if durable {
-                "PRAGMA synchronous = FULL"
-            } else {
-                "PRAGMA synchronous = NORMAL"
-            })?;
-            self.durable = Some(durable);
+        self.sync_commits(waiting.as_slice().iter().any(Write::is_durable))?;
+        let long = waiting.as_slice().iter().filter_map(Write::batch).any(announce::is_long);
+        let started = SystemClock.now();
+        if long {
+            self.patiently(started, announce::begin)?;
         }
-        connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
-        let (foreign, _) = self.feed.read(connection)?;
+        self.patiently(started, |connection| connection.prepare_cached("BEGIN IMMEDIATE")?.execute([]).map(drop))?;
+        let connection = &self.database.connection;
+        let (foreign, seen) = self.feed.read(connection)?;
         let mut clients = Clients::new(connection)?;
         for write in waiting.by_ref() {
             let (carried_out, error) = write.carry_out(&mut clients);
@@ -159,10 +208,46 @@ impl Writer {
                 return Err(error.into());
             }
         }
+        if done.iter().any(Done::is_undone) {
+            return Ok((foreign, seen));
+        }
         clients.finish()?;
-        let feed = self.feed.past(connection)?;
-        connection.prepare_cached("COMMIT")?.execute([])?;
+        if long {
+            announce::end(connection)?;
+        }
+        let feed = seen.past(connection)?;
         Ok((foreign, feed))
+    }
+
+    /// Has commits synced to disk from now on, or not.
+    fn sync_commits(&mut self, durable: bool) -> rusqlite::Result<()> {
+        if self.durable != Some(durable) {
+            self.durable = None;
+            let level = if durable { "PRAGMA synchronous = FULL" } else { "PRAGMA synchronous = NORMAL" };
+            self.database.connection.execute_batch(level)?;
+            self.durable = Some(durable);
+        }
+        Ok(())
+    }
+
+    /// Does what needs the lock for writing. While another process holds it for a batch, tries again for some 20 s
+    /// after `started`; not when writes have failed already.
+    fn patiently(
+        &self,
+        started: Instant,
+        attempt: impl Fn(&Connection) -> rusqlite::Result<()>,
+    ) -> rusqlite::Result<()> {
+        let connection = &self.database.connection;
+        loop {
+            let attempted = attempt(connection);
+            match &attempted {
+                Err(error)
+                    if started.elapsed() < BATCHES
+                        && self.shared.fault.reason().is_none()
+                        && announce::is_reason(connection, error) => {}
+                _ => return attempted,
+            }
+        }
     }
 
     /// Tells the followers.
@@ -180,21 +265,22 @@ impl Writer {
         }
         match self.feed.is_behind(&self.database.connection) {
             Ok(false) => {}
-            Ok(true) => self.catch_up(),
+            Ok(true) => {
+                if let Err(reason) = self.catch_up() {
+                    self.feed.look_again();
+                    self.fail(&reason);
+                }
+            }
             Err(error) => drop(self.fail(&words(&error))),
         }
     }
 
-    /// Tells the followers what is in the feed.
-    pub(super) fn catch_up(&mut self) {
-        match self.feed.read(&self.database.connection) {
-            Ok((changes, feed)) => {
-                self.feed = feed;
-                self.tell(&changes);
-            }
-            Err(Failure::Sqlite(error)) => drop(self.fail(&words(&error))),
-            Err(Failure::Row(error)) => drop(self.fail(&error.0)),
-        }
+    /// Tells the followers what is in the feed, or says why it cannot be read.
+    pub(super) fn catch_up(&mut self) -> Result<(), String> {
+        let (changes, feed) = self.feed.read(&self.database.connection).map_err(Failure::words)?;
+        self.feed = feed;
+        self.tell(&changes);
+        Ok(())
     }
 
     /// Looks whether the file is there, and whether writes work again after they failed.
@@ -205,18 +291,18 @@ impl Writer {
         }
         self.lost = None;
         if self.shared.fault.reason().is_some() {
-            match self.probe() {
+            // What failed may have been kept all the same, or have kept this from following others.
+            match self.probe().map_err(|error| words(&error)).and_then(|()| self.catch_up()) {
                 Ok(()) => self.succeed(),
-                Err(error) => drop(self.fail(&words(&error))),
+                Err(reason) => drop(self.fail(&reason)),
             }
         }
     }
 
     /// Writes a number, durably.
     fn probe(&mut self) -> rusqlite::Result<()> {
+        self.sync_commits(true)?;
         let connection = &mut self.database.connection;
-        self.durable = Some(true);
-        connection.execute_batch("PRAGMA synchronous = FULL")?;
         let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
         let probes = meta::get(&transaction, "probes")?.unwrap_or(0);
         meta::set(&transaction, "probes", probes.wrapping_add(1))?;

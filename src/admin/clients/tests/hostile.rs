@@ -182,7 +182,9 @@ async fn other_paths_methods_and_types_are_told() {
     }
     let headers = [("content-type", "application/x-www-form-urlencoded")];
     assert_eq!(api.send("PATCH", "/clients/a", &headers, "{}").await.status, 200);
-    for target in ["/clients/a?x=1", "/clients/a/history?limit=1"] {
+    for target in
+        ["/clients/a?x=1", "/clients/a/history?x=1", "/clients/a/history?limit=0", "/clients/a/history?before=0"]
+    {
         assert_eq!(api.call("GET", target, "").await.status, 422, "{target}");
     }
 }

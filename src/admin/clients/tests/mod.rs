@@ -227,6 +227,30 @@ async fn every_change_is_recorded_and_can_be_taken_back() {
 }
 
 #[tokio::test]
+async fn the_history_comes_in_pages_and_keeps_all() {
+    let api = Fixture::new();
+    make(&api, &json!({"client_id": "a"})).await;
+    for capacity in 1..=150 {
+        api.call("PATCH", "/clients/a", &format!(r#"{{"capacity":{capacity},"note":"x"}}"#)).await;
+    }
+    let page = async |query: &str| {
+        let page = api.call("GET", &format!("/clients/a/history{query}"), "").await.json();
+        let versions = page["items"].as_array().unwrap().iter().map(|item| item["version"].as_u64().unwrap());
+        (versions.collect::<Vec<_>>(), page["next_before"].as_u64())
+    };
+    assert_eq!(page("").await, ((1..=151).rev().collect(), None));
+    assert_eq!(page("?limit=2").await, (vec![151, 150], Some(150)));
+    assert_eq!(page("?limit=2&before=3").await, (vec![2, 1], None));
+    assert_eq!(page("?limit=1&before=3").await, (vec![2], Some(2)));
+    assert_eq!(page("?before=1").await, (vec![], None));
+    assert_eq!(api.call("GET", "/clients/b/history?before=9", "").await.status, 404);
+    let back = api.call("POST", "/clients/a/rollback", r#"{"version":1}"#).await;
+    assert_eq!((back.status.as_u16(), back.json()["capacity"].clone()), (200, json!(100)));
+    let largest = format!(r#"{{"version":{}}}"#, u64::MAX);
+    assert_eq!(api.call("POST", "/clients/a/rollback", &largest).await.status, 422);
+}
+
+#[tokio::test]
 async fn the_list_comes_in_pages() {
     let api = Fixture::new();
     for name in ["b", "a", "d", "c", "10.0.0.0/8"] {

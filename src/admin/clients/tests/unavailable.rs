@@ -44,7 +44,7 @@ impl ClientRepository for Failing {
         Err(full())
     }
 
-    fn history(&self, _: &ClientId) -> Result<Vec<Entry>, StoreError> {
+    fn history(&self, _: &ClientId, _: Option<u64>, _: usize) -> Result<Vec<Entry>, StoreError> {
         Err(full())
     }
 

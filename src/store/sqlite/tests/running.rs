@@ -3,8 +3,9 @@
 use std::fs;
 
 use super::*;
-use crate::store::Action;
-use crate::store::samples::{client_id, names, set};
+use crate::limit::Key;
+use crate::store::samples::{client_id, names, set, snapshot, spent};
+use crate::store::{Action, BucketStore};
 
 #[test]
 fn a_lock_held_for_long_is_answered_and_forgotten() {
@@ -148,6 +149,34 @@ fn a_sound_file_in_its_place_is_taken_up_and_its_log_stays() {
     fs::copy(&path, &copy).unwrap();
     fs::copy(beside(&path, "-wal"), beside(&copy, "-wal")).unwrap();
     assert_eq!(names(&Sqlite::open(&copy).unwrap()), ["changed", "other-number", "same", "x", "z"]);
+}
+
+#[test]
+fn buckets_come_along_to_a_file_in_its_place() {
+    let (directory, path) = place();
+    let backup = directory.path().join("backup.db");
+    let anonymous = |last: u8| Key::address(std::net::Ipv4Addr::new(203, 0, 113, last).into(), 64);
+    let store = Sqlite::open(&backup).unwrap();
+    for name in ["same", "other", "third"] {
+        create(&store, name, profile(1, 1.0)).unwrap();
+    }
+    let stale = [Key::client(1), Key::client(3), anonymous(9)].map(|key| spent(key, 9));
+    store.save(snapshot(stale.to_vec(), vec![], 9)).wait_blocking().unwrap();
+    store.close();
+    let store = Sqlite::open(&path).unwrap();
+    for name in ["same", "gone"] {
+        create(&store, name, profile(1, 1.0)).unwrap();
+    }
+    let told = followed(&store);
+    let saved = [anonymous(1), anonymous(2), Key::client(1), Key::client(2)].map(|key| spent(key, 1));
+    store.save(snapshot(saved.to_vec(), vec![], 5)).wait_blocking().unwrap();
+    fs::rename(&backup, &path).unwrap();
+    until("the file is taken up", || !told.lock().is_empty() && store.fault().is_none());
+    let mut kept = Vec::new();
+    let moment = store.load(&mut |bucket| kept.push(bucket)).unwrap();
+    kept.sort_by_key(|bucket| saved.iter().position(|saved| saved.key == bucket.key));
+    // Client 2 is another one there.
+    assert_eq!((kept, moment), (saved[..3].to_vec(), Some(snapshot(vec![], vec![], 5).at)));
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! Two processes with the same file, as during an upgrade. Here they are two stores in one process.
 
+use super::super::announce;
 use super::*;
-use crate::store::plan;
 use crate::store::samples::{batch, client_id, delete, id_of, item, names, set};
+use crate::store::{Batch, plan};
 
 #[test]
 fn changes_by_either_are_seen_by_both_within_a_second() {
@@ -86,4 +87,43 @@ fn a_follower_misses_nothing_since_the_file_was_opened() {
     let told = followed(&two);
     until("it is told", || told.lock().len() == 1);
     assert_eq!(id_of(&told.lock()[0]), "a");
+}
+
+#[test]
+fn a_lock_that_is_held_for_a_batch_is_waited_for() {
+    let (_directory, path) = place();
+    let store = Sqlite::open(&path).unwrap();
+    let other = stranger(&path);
+    announce::begin(&other).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let started = SystemClock.now();
+    let waiting = store.change(set("a", profile(1, 1.0)));
+    // Longer than a lock is waited for that is not held for a batch.
+    until("the batch takes long", || started.elapsed() > Duration::from_secs(8));
+    assert_eq!(store.fault(), None);
+    announce::end(&other).unwrap();
+    other.execute_batch("COMMIT").unwrap();
+    waiting.wait_blocking().unwrap();
+    assert_eq!((names(&store), store.errors()), (vec!["a".to_owned()], 0));
+}
+
+#[test]
+fn a_large_batch_is_announced_while_it_lasts() {
+    let (_directory, path) = place();
+    let store = Sqlite::open(&path).unwrap();
+    let other = stranger(&path);
+    let announced = || -> i64 {
+        let count = "SELECT count(*) FROM meta WHERE name = 'batch_until'";
+        other.query_row(count, [], |row| row.get(0)).unwrap()
+    };
+    for dry_run in [true, false] {
+        let items = (0..20_000).map(|number| item(&format!("user{number}"), profile(1, 1.0))).collect();
+        let reply = store.apply(Batch { dry_run, ..batch(items, false) });
+        until("it is announced", || announced() == 1);
+        assert_eq!(reply.wait_blocking().unwrap().changes.len(), 20_000);
+        assert_eq!(announced(), 0);
+    }
+    // A small one takes no time.
+    store.apply(batch(vec![item("a", profile(1, 1.0))], false)).wait_blocking().unwrap();
+    assert_eq!(names(&store).len(), 20_001);
 }

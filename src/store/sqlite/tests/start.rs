@@ -174,3 +174,15 @@ fn a_backup_by_other_means_is_taken_up() {
     create(&store, "user3", profile(1, 1.0)).unwrap();
     assert_eq!(names(&store).len(), 4);
 }
+
+#[test]
+fn nothing_is_put_into_temporary_files() {
+    let (_directory, path) = place();
+    filled(&path, 1);
+    let writer = super::super::open::open(&path, &super::super::patience::Patience::new()).unwrap().connection;
+    let reader = super::super::reads::connect(&path).unwrap();
+    for connection in [writer, reader] {
+        let store: i64 = connection.pragma_query_value(None, "temp_store", |row| row.get(0)).unwrap();
+        assert_eq!(store, 2, "2 is memory");
+    }
+}

@@ -3,8 +3,8 @@
 use std::fs;
 
 use super::*;
+use crate::store::Action;
 use crate::store::samples::{batch, client_id, delete, item, names, set};
-use crate::store::{Action, HISTORY};
 
 /// The file and its log as a process that is killed now leaves them, opened.
 fn killed(path: &Path, to: &Path) -> Sqlite {
@@ -64,7 +64,8 @@ fn versions_and_numbers_count_on_after_a_restart() {
     let store = Sqlite::open(&path).unwrap();
     let again = create(&store, "user1", profile(1, 1.0)).unwrap().after.unwrap();
     assert_eq!((again.version, again.number), (3, first.number + 1));
-    let actions: Vec<_> = store.history(&client_id("user1")).unwrap().iter().map(|entry| entry.action).collect();
+    let actions: Vec<_> =
+        store.history(&client_id("user1"), None, 9).unwrap().iter().map(|entry| entry.action).collect();
     assert_eq!(actions, [Action::Create, Action::Delete, Action::Create]);
 }
 
@@ -102,26 +103,6 @@ fn waiting_writes_share_a_transaction() {
     }
     let told = told.lock();
     assert!(told.len() <= 3 && told.iter().sum::<usize>() == 200, "{told:?}");
-}
-
-#[test]
-fn old_entries_leave_the_history() {
-    let (_directory, path) = place();
-    let store = Sqlite::open(&path).unwrap();
-    let extra = 30;
-    for capacity in 1..=HISTORY as u64 + extra {
-        store.change(set("user1", profile(capacity, 1.0))).wait_blocking().unwrap();
-    }
-    let count = || -> i64 { stranger(&path).query_row("SELECT count(*) FROM history", [], |row| row.get(0)).unwrap() };
-    // They are young.
-    assert_eq!(count(), 130);
-    for capacity in 1..=3 {
-        let mut later = set("user1", profile(capacity, 1.0));
-        later.at += Duration::from_secs(61);
-        store.change(later).wait_blocking().unwrap();
-    }
-    assert_eq!(count(), 100);
-    assert_eq!(store.history(&client_id("user1")).unwrap().len(), HISTORY);
 }
 
 #[test]
