@@ -69,6 +69,7 @@ impl Fixture {
         let parts = AdminParts {
             access,
             repository: Arc::clone(&repository),
+            buckets: Arc::new(Memory::new()),
             directory: Arc::clone(&directory),
             limiter: Some(Arc::clone(&limiter) as Arc<dyn Limiter>),
             pools: Vec::new(),

@@ -12,7 +12,7 @@ use super::Access;
 use crate::client::{ClientId, Directory, Mode};
 use crate::clock::{Clock, Timeline};
 use crate::limit::{Limiter, Standing};
-use crate::store::ClientRepository;
+use crate::store::{BucketStore, ClientRepository};
 use crate::telemetry::Decisions;
 use crate::upstream::Pool;
 
@@ -22,6 +22,8 @@ pub struct AdminParts {
     pub access: Access,
     /// The clients, durably.
     pub repository: Arc<dyn ClientRepository>,
+    /// Their buckets, durably.
+    pub buckets: Arc<dyn BucketStore>,
     /// The clients as the proxy knows them; read for their usage, never written here.
     pub directory: Arc<ArcSwap<Directory>>,
     /// Their buckets; none when nobody is limited.

@@ -44,6 +44,7 @@ impl View {
         AdminParts {
             access,
             repository: Arc::clone(&store.clients),
+            buckets: Arc::clone(&store.buckets),
             directory: Arc::clone(&directory),
             limiter: limiter.clone().map(|limiter| limiter as Arc<dyn Limiter>),
             pools,

@@ -18,7 +18,7 @@
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use log::{info, warn};
@@ -136,8 +136,7 @@ impl Buckets {
     }
 
     fn moment(&self) -> Moment {
-        let wall = self.clock.wall().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        Moment { timeline: self.now(), wall: u64::try_from(wall.as_nanos()).unwrap_or(u64::MAX) }
+        Moment::present(self.clock.as_ref(), &self.timeline)
     }
 
     /// Drops the full buckets.

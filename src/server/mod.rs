@@ -117,6 +117,7 @@ impl Server {
         let followers = Followers {
             directory: Arc::clone(&directory),
             limiter: limiter.clone(),
+            buckets: Arc::clone(&store.buckets),
             clock: Arc::clone(&clock),
             timeline,
         };

@@ -15,10 +15,11 @@ use parking_lot::Mutex;
 use super::ServerError;
 use crate::client::{Client, Directory, Quota};
 use crate::clock::{Clock, Timeline};
-use crate::limit::{Key, Limiter, Striped};
+use crate::limit::striped::Saved;
+use crate::limit::{Bucket, Key, Limiter, Striped};
 use crate::store::memory::Memory;
 use crate::store::sqlite::Sqlite;
-use crate::store::{BucketStore, ClientRepository, Committed, Follower, Record};
+use crate::store::{BucketStore, ClientRepository, Committed, Follower, Moment, Record, Snapshot};
 
 /// How many changes at once make it worth to wait until nobody looks into the directory before them.
 const MANY: usize = 1_000;
@@ -72,6 +73,8 @@ impl Store {
 pub(super) struct Followers {
     pub(super) directory: Arc<ArcSwap<Directory>>,
     pub(super) limiter: Option<Arc<Striped>>,
+    /// Where buckets are kept; only asked to keep, never waited for.
+    pub(super) buckets: Arc<dyn BucketStore>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) timeline: Timeline,
 }
@@ -108,12 +111,24 @@ impl Followers {
 
     fn follow(&self, changes: &[Committed]) {
         let now = self.timeline.nanos(self.clock.now());
+        let mut raised = Vec::new();
         for change in changes {
             if let (Some(limiter), Some(before), Some(after)) = (&self.limiter, &change.before, &change.after)
                 && before.profile.quota != after.profile.quota
             {
-                limiter.edit(Key::client(after.number), before.profile.quota, after.profile.quota, now);
+                let (key, from, to) = (Key::client(after.number), before.profile.quota, after.profile.quota);
+                limiter.edit(key, from, to, now);
+                if from.capacity() < to.capacity() {
+                    let tokens = limiter.peek(key, to, now).tokens();
+                    raised.push(Saved { key, bucket: Bucket::resume(tokens, now), quota: to });
+                }
             }
+        }
+        if !raised.is_empty() {
+            // A bucket that was full is saved nowhere. After a crash it would be full under the new capacity, so it does not wait
+            // for its turn. If this fails, the next export has it.
+            let at = Moment::present(self.clock.as_ref(), &self.timeline);
+            drop(self.buckets.save(Snapshot { changed: raised, dropped: Vec::new(), at }));
         }
         let client = |record: &Option<Record>| -> Option<Client> { record.as_ref().map(Record::client) };
         let changed = changes.iter().filter(|change| change.action.is_some());

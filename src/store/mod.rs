@@ -19,6 +19,7 @@ mod write;
 use std::time::SystemTime;
 
 use crate::client::ClientId;
+use crate::clock::{Clock, Timeline};
 use crate::limit::striped::Saved;
 use crate::limit::{Key, Nanos};
 
@@ -119,6 +120,12 @@ pub struct Moment {
 }
 
 impl Moment {
+    /// The present one.
+    pub fn present(clock: &dyn Clock, timeline: &Timeline) -> Self {
+        let wall = clock.wall().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Moment { timeline: timeline.nanos(clock.now()), wall: u64::try_from(wall.as_nanos()).unwrap_or(u64::MAX) }
+    }
+
     /// The limiter's time now for what happened at `then` before this moment's process ended, when the present is
     /// `now`. The time at rest is what the wall clock says, and nothing when that stepped back.
     pub fn carry(self, then: Nanos, now: Moment) -> Nanos {

@@ -78,6 +78,26 @@ fn a_reset_and_a_deletion_outlive_it_too() {
     assert_eq!(server.allowed("gone", 10), 4, "a new client of the same name");
 }
 
+#[test]
+fn what_was_answered_of_a_bucket_outlives_a_crash_at_once() {
+    let backend = Backend::scripted("a");
+    // An interval that does not come: nothing but the answers keeps anything.
+    let mut server = Instance::start(backend.address, "rate_limit: {persist_interval: 1m}");
+    server.create("reset", 4, SLOW);
+    server.create("raised", 4, SLOW);
+    assert_eq!(server.allowed("reset", 4), 4);
+    server.stop();
+    server.start_again();
+    assert_eq!(server.admin("POST", "/clients/reset/reset", "").status, 200);
+    assert_eq!(server.admin("PATCH", "/clients/raised", r#"{"capacity":1000}"#).status, 200);
+    // Answered after it, so on disk after it.
+    server.create("last", 1, SLOW);
+    server.kill();
+    server.start_again();
+    assert_eq!(server.allowed("reset", 10), 4, "the bucket was filled");
+    assert_eq!(server.allowed("raised", 10), 4, "a larger capacity is no gift of tokens, not even by a crash");
+}
+
 /// Two intervals at least; seen by the file's change, as nothing else tells.
 fn wait_until_saved(server: &Instance) {
     let before = server.admin("GET", "/metrics", "").text();
