@@ -64,7 +64,19 @@ YAML
 TOLLGATE_ADMIN_TOKEN=$token TOLLGATE_LOG=warn "$binary" run -c "$work/tollgate.yaml" &
 server=$!
 
-"$tools/venv/bin/schemathesis" --config-file packaging/fuzz-api.toml run "http://127.0.0.1:$admin/openapi.json" \
-    --header "Authorization: Bearer $token" --wait-for-schema 10 --max-time "$seconds" || status=$?
+run() {
+    status=0
+    "$tools/venv/bin/schemathesis" --config-file packaging/fuzz-api.toml run "http://127.0.0.1:$admin/openapi.json" \
+        --header "Authorization: Bearer $token" --wait-for-schema 10 --max-time "$seconds" "$@" >"$work/report" 2>&1 || status=$?
+    # Its own crashes come with sources of a megabyte.
+    cut -c 1-2000 "$work/report"
+}
+
+run
+# Older Pythons lose count of their own recursion in one phase, which is nothing of ours. What that phase found until then counts.
+if grep -q 'SystemError: AST constructor recursion depth mismatch' "$work/report" && ! grep -q '^Failures:' "$work/report"; then
+    say "schemathesis' coverage phase crashed over a bug of Python's; once more without it"
+    run --phases examples,fuzzing,stateful
+fi
 kill -0 "$server" 2>/dev/null || { say "the server has ended"; exit 1; }
 exit "${status:-0}"
