@@ -4,7 +4,7 @@
 //! [`ManualClock`] and move it, so no test sleeps to let time pass. `clippy.toml` forbids `Instant::now` and
 //! `SystemTime::now` everywhere else.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 /// Tells the time, monotonic and wall.
@@ -63,18 +63,30 @@ pub struct ManualClock {
     start: Instant,
     wall_start: SystemTime,
     elapsed_nanos: AtomicU64,
+    /// How far the wall clock was set, in nanoseconds.
+    set_nanos: AtomicI64,
 }
 
 impl ManualClock {
     /// A clock that starts at the present moment.
     pub fn new() -> Self {
-        ManualClock { start: SystemClock.now(), wall_start: SystemClock.wall(), elapsed_nanos: AtomicU64::new(0) }
+        ManualClock {
+            start: SystemClock.now(),
+            wall_start: SystemClock.wall(),
+            elapsed_nanos: AtomicU64::new(0),
+            set_nanos: AtomicI64::new(0),
+        }
     }
 
     /// Moves the clock forward by `step`, at most 584 years in all.
     pub fn advance(&self, step: Duration) {
         let nanos = u64::try_from(step.as_nanos()).unwrap_or(u64::MAX);
         self.elapsed_nanos.fetch_add(nanos, Ordering::SeqCst);
+    }
+
+    /// Sets the wall clock, forward or back; the monotonic time goes on as it was.
+    pub fn set_wall(&self, seconds: i64) {
+        self.set_nanos.fetch_add(seconds.saturating_mul(1_000_000_000), Ordering::SeqCst);
     }
 
     fn elapsed(&self) -> Duration {
@@ -94,7 +106,10 @@ impl Clock for ManualClock {
     }
 
     fn wall(&self) -> SystemTime {
-        self.wall_start + self.elapsed()
+        let set = self.set_nanos.load(Ordering::SeqCst);
+        let moved = Duration::from_nanos(set.unsigned_abs());
+        let wall = self.wall_start + self.elapsed();
+        if set < 0 { wall - moved } else { wall + moved }
     }
 }
 

@@ -17,11 +17,12 @@ use utoipa::openapi::schema::{AnyOfBuilder, ArrayBuilder, ObjectBuilder, Schema,
 
 use super::error::ErrorBody;
 use super::json::{Fields, Value, shown};
-use super::parts::{Explanation, Question};
+use super::parts::Question;
 use super::query::Query;
 use super::router::Api;
 use super::{ApiError, body, respond};
 use crate::client::Mode;
+use crate::telemetry::Explanation;
 
 /// The most header names of one question, and the most values of each.
 const MAX_NAMES: usize = 128;

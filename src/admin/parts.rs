@@ -9,11 +9,11 @@ use arc_swap::ArcSwap;
 use http::HeaderMap;
 
 use super::Access;
-use crate::client::{ClientId, Directory, Mode};
+use crate::client::Directory;
 use crate::clock::{Clock, Timeline};
-use crate::limit::{Limiter, Standing};
+use crate::limit::Limiter;
 use crate::store::{BucketStore, ClientRepository};
-use crate::telemetry::Decisions;
+use crate::telemetry::{Decisions, Explanation};
 use crate::upstream::Pool;
 
 /// What the admin API is made of.
@@ -56,35 +56,6 @@ pub struct Question {
     pub address: IpAddr,
     /// The request's headers.
     pub headers: HeaderMap,
-}
-
-/// Who it would be, and what it would get.
-#[derive(Clone, Debug)]
-pub struct Explanation {
-    /// How that was found out, step by step, in words. No keys.
-    pub steps: Vec<String>,
-    /// The trusted proxy whose `X-Forwarded-For` was believed, when the connection is from one.
-    pub trusted_proxy: Option<IpAddr>,
-    /// The address that counts as the caller's.
-    pub client_ip: IpAddr,
-    /// The header that an API key was read from, when there was one: its name, not its value.
-    pub api_key_from: Option<String>,
-    /// The client, when the caller is one.
-    pub client_id: Option<ClientId>,
-    /// The client's network that matched, when it was recognised by address.
-    pub network: Option<String>,
-    /// `api_key`, `address` or `anonymous`.
-    pub identity: &'static str,
-    /// The client's mode; none for an anonymous caller.
-    pub mode: Option<Mode>,
-    /// How its bucket stands; none when it has none.
-    pub standing: Option<Standing>,
-    /// What the limiter would say: `allowed`, `limited`, `blocked` or `unlimited`; none when it would not be asked.
-    pub decision: Option<&'static str>,
-    /// The status and message of the refusal; none when the request would go on to its route.
-    pub refusal: Option<(u16, String)>,
-    /// The rate headers and `Retry-After` that the answer would carry: their names and values.
-    pub headers: Vec<(String, String)>,
 }
 
 /// What the server is doing.

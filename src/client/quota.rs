@@ -45,6 +45,12 @@ impl Rate {
         NonZeroU64::new((tenths_of_nano + 5) / 10).map(Rate).ok_or(QuotaError::Rate)
     }
 
+    /// The rate of so many nanotokens a second, if there is one: what [`nanos_per_sec`](Rate::nanos_per_sec) gave.
+    pub fn from_nanos_per_sec(nanos: u64) -> Option<Self> {
+        let rate = Rate(NonZeroU64::new(nanos)?);
+        (1_000..=1_000_000_000_000_000_000).contains(&nanos).then_some(rate)
+    }
+
     /// Nanotokens per second, 1,000 to 10¹⁸. The same number is also the credit of one nanosecond in units of 10⁻¹⁸ tokens.
     pub fn nanos_per_sec(self) -> u64 {
         self.0.get()

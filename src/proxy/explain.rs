@@ -15,42 +15,13 @@ use super::admit::Account;
 use super::headers::X_FORWARDED_FOR;
 use super::identify::origin;
 use super::{Caller, Gate, KeySource, Recognised, Rejection, Walk, identify, rate_headers};
-use crate::client::{ClientId, Mode};
 use crate::limit::{Key, Nanos, Standing};
+use crate::telemetry::Explanation;
 
 /// How many bytes of `X-Forwarded-For` are shown.
 const SHOWN: usize = 256;
 
-/// Who a caller would be, and what it would get.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Explained {
-    /// How that was found out, step by step, in words. No keys.
-    pub steps: Vec<String>,
-    /// The trusted proxy whose `X-Forwarded-For` was believed, when the connection is from one.
-    pub trusted_proxy: Option<IpAddr>,
-    /// The address that counts as the caller's.
-    pub client_ip: IpAddr,
-    /// The header that an API key was read from, when there was one: its name, not its value.
-    pub api_key_from: Option<String>,
-    /// The client, when the caller is one.
-    pub client_id: Option<ClientId>,
-    /// The client's network that matched, when it was recognised by address.
-    pub network: Option<String>,
-    /// `api_key`, `address` or `anonymous`.
-    pub identity: &'static str,
-    /// The client's mode; none for an anonymous caller.
-    pub mode: Option<Mode>,
-    /// How its bucket stands; none when it has none.
-    pub standing: Option<Standing>,
-    /// What the limiter would say: `allowed`, `limited`, `blocked` or `unlimited`; none when it would not be asked.
-    pub decision: Option<&'static str>,
-    /// The status and message of the refusal; none when the request would go on to its route.
-    pub refusal: Option<(u16, String)>,
-    /// The rate headers and `Retry-After` that the answer would carry: their names and values.
-    pub headers: Vec<(String, String)>,
-}
-
-impl Explained {
+impl Explanation {
     /// Adds the headers that say how the bucket stands after the request: `Retry-After` to a refusal, and the rate
     /// headers if answers have them.
     pub(super) fn write_headers(&mut self, rate: bool) -> Result<()> {
@@ -71,10 +42,10 @@ impl Explained {
 
 impl Gate<'_> {
     /// Who would send a request with these headers over a connection from `peer` at `now`, and what it would get.
-    pub fn explain(&self, headers: &HeaderMap, peer: IpAddr, now: Nanos) -> Explained {
+    pub fn explain(&self, headers: &HeaderMap, peer: IpAddr, now: Nanos) -> Explanation {
         let (client_ip, walk) = origin(headers, peer, self.identity);
         let peer = peer.to_canonical();
-        let mut explained = Explained {
+        let mut explained = Explanation {
             steps: whence(headers, peer, client_ip, walk),
             trusted_proxy: walk.map(|_| peer),
             client_ip,
@@ -98,7 +69,7 @@ impl Gate<'_> {
         explained
     }
 
-    fn explain_caller(&self, caller: &Caller, now: Nanos, explained: &mut Explained) {
+    fn explain_caller(&self, caller: &Caller, now: Nanos, explained: &mut Explanation) {
         explained.identity = caller.identity();
         explained.api_key_from = caller.key.map(|source| match source {
             KeySource::Header => self.identity.api_key_header.as_str().to_owned(),
@@ -134,7 +105,7 @@ impl Gate<'_> {
         }
     }
 
-    fn explain_limit(&self, caller: &Caller, now: Nanos, explained: &mut Explained) {
+    fn explain_limit(&self, caller: &Caller, now: Nanos, explained: &mut Explanation) {
         let decision = match self.account(caller) {
             Account::None => {
                 explained.step("nobody is limited: rate_limit.enabled is false");
@@ -168,7 +139,7 @@ impl Gate<'_> {
     }
 }
 
-impl Explained {
+impl Explanation {
     fn step(&mut self, step: impl Into<String>) {
         self.steps.push(step.into());
     }

@@ -57,7 +57,7 @@ use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use crate::client::Directory;
 use crate::clock::Clock;
 use crate::limit::{Nanos, Standing};
-use crate::telemetry::{AccessLog, AccessRecord, Tally};
+use crate::telemetry::{AccessLog, AccessRecord, Explanation, Tally};
 use crate::upstream::{is_backends_fault, reason};
 use failure::{MALFORMED_BODY, STALLED, client_reason, is_timeout, rejection_for, report};
 use headers::X_REQUEST_ID;
@@ -67,7 +67,6 @@ pub use activity::{Activity, Busy};
 pub use admit::{Admission, Gate, Limit};
 pub use connection::Downstream;
 pub use context::Context;
-pub use explain::Explained;
 pub use identify::{Caller, Identity, KeySource, Recognised, UnknownKey, Walk, identify};
 pub use parts::{ProxyParts, RateLimiter};
 pub use reject::Rejection;
@@ -116,7 +115,7 @@ impl Proxy {
 
     /// Who would send a request with these headers over a connection from `peer`, how that is found out, and what the
     /// request would get at the present moment. Goes the way of a real request, but takes no token and counts nothing.
-    pub fn explain(&self, peer: IpAddr, headers: &HeaderMap) -> Explained {
+    pub fn explain(&self, peer: IpAddr, headers: &HeaderMap) -> Explanation {
         let mut explained = self.gate(&self.inner.directory.load()).explain(headers, peer, self.nanos());
         let rate = self.inner.limiter.as_ref().is_some_and(|limiter| limiter.headers);
         explained.write_headers(rate).expect("all values are digits, quotes and letters");

@@ -4,15 +4,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::lifecycle::{Lifecycle, State};
-use super::store::Store;
 use arc_swap::ArcSwap;
 
-use crate::admin::{Access, AdminParts, Explanation, Readiness, Status};
+use super::lifecycle::{Lifecycle, State};
+use super::store::Store;
+use crate::admin::{Access, AdminParts, Readiness, Status};
 use crate::client::Directory;
 use crate::clock::{Clock, Timeline};
 use crate::limit::{Limiter, Striped};
-use crate::proxy::{Activity, Explained, Proxy};
+use crate::proxy::{Activity, Proxy};
 use crate::telemetry::{Decisions, Metrics};
 use crate::upstream::Pool;
 
@@ -53,7 +53,7 @@ impl View {
                 let metrics = Arc::clone(&metrics);
                 move || metrics.text()
             }),
-            explain: Box::new(move |question| explanation(proxy.explain(question.address, &question.headers))),
+            explain: Box::new(move |question| proxy.explain(question.address, &question.headers)),
             readiness: Box::new({
                 let lifecycle = lifecycle.clone();
                 move || match lifecycle.state() {
@@ -86,22 +86,5 @@ impl View {
             clock,
             timeline,
         }
-    }
-}
-
-fn explanation(explained: Explained) -> Explanation {
-    Explanation {
-        steps: explained.steps,
-        trusted_proxy: explained.trusted_proxy,
-        client_ip: explained.client_ip,
-        api_key_from: explained.api_key_from,
-        client_id: explained.client_id,
-        network: explained.network,
-        identity: explained.identity,
-        mode: explained.mode,
-        standing: explained.standing,
-        decision: explained.decision,
-        refusal: explained.refusal,
-        headers: explained.headers,
     }
 }

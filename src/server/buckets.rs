@@ -89,8 +89,8 @@ impl Due {
         self.events.dedup_by_key(|event| event.key());
     }
 
-    /// Keeps the events few while the store takes none, with `live` buckets in use. That an anonymous caller's bucket is full again
-    /// need not be kept: what was saved of it before is full by then, too.
+    /// Keeps the events few while the store takes none, with `live` buckets in use. That an anonymous caller's bucket
+    /// is full again need not be kept: what was saved of it before is full by then, too.
     fn bound(&mut self, live: usize) {
         if self.events.len() > 2 * live + PIECE {
             self.settle();

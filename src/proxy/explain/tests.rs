@@ -7,7 +7,7 @@ use http::HeaderName;
 use pingora_http::RequestHeader;
 
 use super::*;
-use crate::client::{Client, Directory, KeyDigest, PrefixMap, Quota};
+use crate::client::{Client, ClientId, Directory, KeyDigest, Mode, PrefixMap, Quota};
 use crate::clock::{Clock, ManualClock, Timeline};
 use crate::limit::{Limiter, Striped, StripedSettings};
 use crate::proxy::{Admission, Identity, Limits, Proxy, ProxyParts, RateLimiter, UnknownKey};
@@ -62,7 +62,7 @@ impl World {
         }
     }
 
-    fn explain(&self, peer: &str, lines: &[(&'static str, &str)]) -> Explained {
+    fn explain(&self, peer: &str, lines: &[(&'static str, &str)]) -> Explanation {
         self.gate().explain(&headers(lines), peer.parse().unwrap(), 0)
     }
 }

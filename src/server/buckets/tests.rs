@@ -169,3 +169,33 @@ fn a_stop_notes_the_moment_even_when_no_bucket_changed() {
     let moment = store.load(&mut |_| {}).unwrap().unwrap();
     assert_eq!(moment, first.moment());
 }
+
+#[test]
+fn between_two_processes_a_clock_that_was_set_back_credits_nothing_and_one_far_ahead_fills() {
+    for (set, expected) in [(-3600, 0.0), (3, 3.0), (1_000_000, 10.0)] {
+        let (store, clock) = in_memory();
+        let first = process(&store, &clock);
+        take(&first, caller(1), 10);
+        first.save_at_stop().unwrap();
+        clock.set_wall(set);
+        let second = process(&store, &clock);
+        second.restore(everybody).unwrap();
+        assert_eq!(tokens(&second, caller(1)), expected, "set by {set} s");
+        clock.advance(SECOND);
+        assert_eq!(tokens(&second, caller(1)), (expected + 1.0).min(10.0), "and it goes on from there");
+    }
+}
+
+#[tokio::test]
+async fn a_clock_that_is_set_while_the_process_runs_is_noted_and_credits_nothing() {
+    let (store, clock) = in_memory();
+    let first = process(&store, &clock);
+    take(&first, caller(1), 10);
+    first.save().await;
+    clock.set_wall(8 * 3600);
+    // Nothing has changed since, but the moment that the next process counts from.
+    first.save().await;
+    let second = process(&store, &clock);
+    second.restore(everybody).unwrap();
+    assert_eq!(tokens(&second, caller(1)), 0.0);
+}

@@ -1,8 +1,6 @@
 //! Rows to values and back. What is read is checked: a row that makes no sense is an error that names it, never a
 //! panic.
 
-use std::num::NonZeroU64;
-
 use ipnet::IpNet;
 use rusqlite::Row;
 use rusqlite::types::{Value, ValueRef};
@@ -99,7 +97,7 @@ impl Reader {
         {
             return Ok(quota);
         }
-        let nanos = u64::try_from(rate).ok().and_then(NonZeroU64::new).and_then(rate_of).ok_or("rate")?;
+        let nanos = u64::try_from(rate).ok().and_then(Rate::from_nanos_per_sec).ok_or("rate")?;
         let quota = Quota::from_parts(u64::try_from(capacity).unwrap_or(0), nanos).map_err(|_| "capacity")?;
         self.quota = Some((capacity, rate, quota));
         Ok(quota)
@@ -225,14 +223,6 @@ pub(super) fn signed(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
-/// The rate of so many nanotokens a second, if there is one. A rate is made of a decimal number only, so this spells
-/// the decimal: the nearest `f64` to it is the one that the rate was made of, which dividing an `f64` by 10⁹ may miss.
-fn rate_of(nanos: NonZeroU64) -> Option<Rate> {
-    let nanos = nanos.get();
-    let decimal: f64 = format!("{}.{:09}", nanos / 1_000_000_000, nanos % 1_000_000_000).parse().ok()?;
-    Rate::per_sec(decimal).ok().filter(|rate| rate.nanos_per_sec() == nanos)
-}
-
 fn mode_name(mode: Mode) -> &'static str {
     match mode {
         Mode::Limit => "limit",
@@ -290,8 +280,8 @@ mod tests {
             [1e-6, 0.7, 1.0 / 3.0, 4_194_304.123_456_78, 8_000_000.000_000_01, 12_345_678.9, 999_999_999.9, 1e9]
         {
             let rate = Rate::per_sec(typed).unwrap();
-            assert_eq!(NonZeroU64::new(rate.nanos_per_sec()).and_then(rate_of), Some(rate), "{typed}");
+            assert_eq!(Rate::from_nanos_per_sec(rate.nanos_per_sec()), Some(rate), "{typed}");
         }
-        assert_eq!((rate_of(NonZeroU64::MIN), rate_of(NonZeroU64::MAX)), (None, None));
+        assert_eq!((Rate::from_nanos_per_sec(1), Rate::from_nanos_per_sec(u64::MAX)), (None, None));
     }
 }
