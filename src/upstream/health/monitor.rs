@@ -5,14 +5,14 @@
 //! jitter, so that a hundred backends are not checked in one burst and proxies that were started together do not stay
 //! in step.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::lookup_host;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 
 use super::Probe;
@@ -30,13 +30,16 @@ const REST_TICK: Duration = Duration::from_millis(250);
 
 /// Watches over `pool` until it is dropped. Calls `ready` once every backend has been checked, which takes one check's
 /// timeout at the longest, and five seconds more when names do not resolve.
+///
+/// For a while two may watch the same backends: that of a pool which is to be replaced, and that of its successor. What
+/// the successor's checks say of backends that are known counts once it is in service; what the other's say, until then.
 pub async fn watch(pool: Arc<Pool>, clock: Arc<dyn Clock>, ready: impl FnOnce()) {
     resolve(&pool, None).join_all().await;
     let checker = Probe::new(pool.settings()).map(|probe| {
         let (pool, clock) = (Arc::clone(&pool), Arc::clone(&clock));
         Arc::new(Checker { pool, probe, clock })
     });
-    let mut checks = Checks { pool: Arc::clone(&pool), checker, tasks: JoinSet::new(), watched: HashSet::new() };
+    let mut checks = Checks { pool: Arc::clone(&pool), checker, tasks: JoinSet::new(), watched: HashMap::new() };
     checks.first_round().await;
     ready();
 
@@ -104,7 +107,7 @@ struct Checks {
     /// `None` when the pool is not checked.
     checker: Option<Arc<Checker>>,
     tasks: JoinSet<()>,
-    watched: HashSet<BackendId>,
+    watched: HashMap<BackendId, AbortHandle>,
 }
 
 impl Checks {
@@ -116,16 +119,24 @@ impl Checks {
         self.follow();
     }
 
-    /// Starts the loops of backends that came, and forgets those that went; their loops end by themselves.
+    /// Starts the loops of backends that came, and ends those of backends that went. A backend that the successor of
+    /// the pool still has is not retired, so its loop would not end by itself.
     fn follow(&mut self) {
         let Some(checker) = &self.checker else { return };
         let backends = self.pool.backends();
-        self.watched.retain(|id| backends.iter().any(|backend| backend.id() == *id));
-        for backend in backends {
-            if self.watched.insert(backend.id()) {
-                let checker = Arc::clone(checker);
-                self.tasks.spawn(async move { checker.check_forever(&backend).await });
+        self.watched.retain(|id, checks| {
+            let stays = backends.iter().any(|backend| backend.id() == *id);
+            if !stays {
+                checks.abort();
             }
+            stays
+        });
+        for backend in backends {
+            let tasks = &mut self.tasks;
+            self.watched.entry(backend.id()).or_insert_with(|| {
+                let checker = Arc::clone(checker);
+                tasks.spawn(async move { checker.check_forever(&backend).await })
+            });
         }
     }
 }
