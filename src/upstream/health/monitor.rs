@@ -184,7 +184,8 @@ async fn lookup(host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
 mod tests {
     use super::*;
     use crate::clock::{ManualClock, SystemClock};
-    use crate::upstream::{BackendSettings, Check, HealthSettings, PoolSettings, Timeouts};
+    use crate::upstream::health::Status;
+    use crate::upstream::{BackendSettings, Check, HealthSettings, PoolSettings, Pools, Timeouts};
 
     #[tokio::test(start_paused = true)]
     async fn names_are_resolved_again_with_and_without_checks() {
@@ -242,5 +243,45 @@ mod tests {
         let refused = Some("connection refused".to_owned());
         assert_eq!(seen, [(clock.wall(), Some(true), None), (clock.wall(), Some(false), refused)]);
         watching.abort();
+    }
+
+    #[tokio::test]
+    async fn a_successor_is_checked_while_the_old_pool_serves() {
+        let listeners = [(); 2].map(|()| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+        let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let [first, second] = listeners.each_ref().map(|listener| listener.local_addr().unwrap());
+        let settings = |addresses: &[SocketAddr]| PoolSettings {
+            name: "app".into(),
+            balance: Default::default(),
+            backends: addresses
+                .iter()
+                .map(|address| BackendSettings {
+                    address: BackendAddress::Socket(*address),
+                    weight: std::num::NonZeroU32::MIN,
+                })
+                .collect(),
+            health: HealthSettings { interval: Duration::from_millis(20), ..HealthSettings::default() },
+            retries: 0,
+            timeouts: Timeouts::default(),
+        };
+        let pools = Pools::new(vec![settings(&[first, closed])]);
+        let mut watches = Vec::new();
+        let mut start = |pool: &Arc<Pool>| {
+            let (ready, is_ready) = tokio::sync::oneshot::channel();
+            watches.push(tokio::spawn(watch(Arc::clone(pool), Arc::new(SystemClock), move || ready.send(()).unwrap())));
+            is_ready
+        };
+        start(&pools.all()[0]).await.unwrap();
+        let prepared = pools.prepare(vec![settings(&[second, first, closed])]);
+        start(&prepared[0]).await.unwrap();
+        let before = pools.all()[0].overview();
+        assert_eq!(before.backends.iter().map(|b| (b.went_up, b.went_down)).collect::<Vec<_>>(), [(1, 0), (0, 1)]);
+        // From its first moment it has a backend for every request, and whom it had already it has not counted again.
+        pools.replace(prepared);
+        let after = pools.all()[0].overview();
+        let counts: Vec<_> = after.backends.iter().map(|b| (b.address, b.went_up, b.went_down)).collect();
+        assert_eq!(counts, [(second, 1, 0), (first, 1, 0), (closed, 0, 1)]);
+        assert!(pools.all()[0].backends().iter().all(|backend| backend.status() != Status::Unknown));
+        watches.iter().for_each(tokio::task::JoinHandle::abort);
     }
 }
