@@ -69,11 +69,11 @@ fn a_removed_pool_ends_its_requests_and_they_still_count() {
     let pools = Pools::new(vec![plain("a", [1]), plain("b", [1])]);
     let record = |pool: &Pool| pool.traffic().record(200, Duration::ZERO);
     let (a, b) = (pools.named("a").unwrap(), pools.named("b").unwrap());
-    (record(&a), record(&b));
+    [&a, &b].into_iter().for_each(|pool| record(pool));
     let lease = a.lease(&[]).unwrap();
     drop(pools.replace(pools.prepare(vec![plain("b", [2])])));
     assert_eq!(pools.requests(), 2);
-    (record(&a), record(&b));
+    [&a, &b].into_iter().for_each(|pool| record(pool));
     assert_eq!((pools.requests(), lease.backend().in_flight()), (4, 1));
     drop((a, b));
     assert_eq!(pools.gone.lock().leaving.len(), 1);
