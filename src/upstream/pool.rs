@@ -111,7 +111,7 @@ impl Pool {
         let members = self.members.lock();
         match members.stage {
             Stage::Prepared if backend.status() != Status::Unknown => {
-                self.pending.lock().insert(backend.id(), (backend.status(), outcome));
+                self.pending.lock().insert(backend.id(), (backend.transitions(), outcome));
             }
             Stage::Prepared | Stage::Serving => self.count_check(backend, outcome),
             Stage::Replaced => {}

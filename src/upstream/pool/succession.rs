@@ -18,7 +18,7 @@ use log::info;
 use parking_lot::Mutex;
 
 use super::{Lineage, Members, Pool, TARGET};
-use crate::upstream::health::{Outcome, Status};
+use crate::upstream::health::Outcome;
 use crate::upstream::{Backend, BackendId, PoolSettings};
 
 /// How far a pool has come.
@@ -32,8 +32,8 @@ pub(super) enum Stage {
     Replaced,
 }
 
-/// What the checks of a prepared pool said of backends whose status was known: that status, and what they said last.
-pub(super) type Pending = BTreeMap<BackendId, (Status, Outcome)>;
+/// What the checks of a prepared pool said last of backends whose status was known, and how often that had changed.
+pub(super) type Pending = BTreeMap<BackendId, ((u64, u64), Outcome)>;
 
 impl Pool {
     /// A pool with other settings that is to take the place of this one. It has the backends that stay, their names'
@@ -85,10 +85,12 @@ impl Pool {
         self.lineage.set_current(Arc::downgrade(self));
         old.registry.retain(|_| false);
         let (old, new) = (old.backends(), self.backends());
-        for (backend, (status, outcome)) in self.take_pending(&new) {
+        let mut pending = std::mem::take(&mut *self.pending.lock());
+        for backend in &new {
+            let Some((transitions, outcome)) = pending.remove(&backend.id()) else { continue };
             // Whatever has changed it meanwhile is newer.
-            if backend.status() == status {
-                self.count_check(&backend, outcome);
+            if backend.transitions() == transitions {
+                self.count_check(backend, outcome);
             }
         }
         tell(membership(self.name(), &old, &new));
@@ -106,11 +108,6 @@ impl Pool {
     /// Says in the event log which backends it has, as one that succeeds no other.
     pub(in crate::upstream) fn enter(&self) {
         tell(membership(self.name(), &[], &self.backends()));
-    }
-
-    fn take_pending(&self, backends: &[Arc<Backend>]) -> Vec<(Arc<Backend>, (Status, Outcome))> {
-        let mut pending = std::mem::take(&mut *self.pending.lock());
-        backends.iter().filter_map(|backend| Some((Arc::clone(backend), pending.remove(&backend.id())?))).collect()
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::clock::{Clock, ManualClock};
-use crate::upstream::health::REST;
+use crate::upstream::health::{REST, Status};
 use crate::upstream::pool::tests::pool as pool_of;
 use crate::upstream::{AdminState, Balance, Check, Pools, SetBackendError, State};
 
@@ -255,23 +255,35 @@ fn checks_of_a_prepared_pool_count_once_it_serves() {
 }
 
 #[test]
-fn what_a_prepared_pool_heard_of_an_earlier_status_is_void() {
-    let file = |retries| PoolSettings { retries, ..settings(Check::Tcp, &[("10.0.0.1:80", 1)]) };
-    let pools = Pools::new(vec![file(1)]);
-    let (old, clock) = (only(&pools), ManualClock::new());
-    let known = backend(&old, 1);
-    old.checked(&known, failed());
-    let new = prepare(&pools, file(2));
-    new.checked(&known, Outcome::Passed);
-    old.checked(&known, Outcome::Passed);
-    (0..3).for_each(|_| old.connect_failed(&known, clock.now(), "connection refused"));
-    old.checked(&known, Outcome::Passed);
-    new.checked(&known, failed());
-    old.checked(&known, failed());
-    old.checked(&known, failed());
-    let before = known.transitions();
-    pools.replace(vec![new]);
-    assert_eq!((known.status(), known.transitions()), (Status::Down, before));
+fn what_a_prepared_pool_heard_before_a_change_is_void() {
+    let file = |unhealthy: u32| {
+        let mut settings = settings(Check::Tcp, &[("10.0.0.1:80", 1)]);
+        settings.health.unhealthy_threshold = NonZeroU32::new(unhealthy).unwrap();
+        settings
+    };
+    let now = ManualClock::new().now();
+    for (first, heard) in [(failed(), Outcome::Passed), (Outcome::Passed, failed())] {
+        let pools = Pools::new(vec![file(2)]);
+        let old = only(&pools);
+        let known = backend(&old, 1);
+        old.checked(&known, first);
+        let new = prepare(&pools, file(1));
+        new.checked(&known, heard);
+        // There and back.
+        let refused = || (0..3).for_each(|_| old.connect_failed(&known, now, "connection refused"));
+        let was_up = known.status() == Status::Up;
+        if was_up {
+            refused();
+        }
+        old.checked(&known, Outcome::Passed);
+        if !was_up {
+            refused();
+        }
+        let before = (known.status(), known.transitions());
+        assert_eq!(known.status() == Status::Up, was_up);
+        pools.replace(vec![new]);
+        assert_eq!((known.status(), known.transitions()), before);
+    }
 }
 
 #[test]
