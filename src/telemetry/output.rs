@@ -5,6 +5,7 @@
 //! such as our own standard error, never land inside ours. Files are appended to, which keeps the writes of two
 //! processes apart during an upgrade. [`std::io::stdout`] is not used, because its buffer keeps half lines across errors.
 
+use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
@@ -28,7 +29,18 @@ pub(super) struct Output {
     pub(super) batch: usize,
 }
 
+impl fmt::Debug for Output {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Output").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
 impl Output {
+    /// What an access log that is off writes to, if it did.
+    pub(super) fn nowhere() -> Self {
+        Output { out: Box::new(io::sink()), path: None, batch: PIPE_BATCH }
+    }
+
     fn new(file: File, path: Option<PathBuf>) -> Self {
         let regular = file.metadata().is_ok_and(|metadata| metadata.is_file());
         Output { out: Box::new(file), path, batch: if regular { FILE_BATCH } else { PIPE_BATCH } }
@@ -67,16 +79,13 @@ impl Target {
     ///
     /// # Errors
     /// When the file cannot be opened; the message names it.
-    pub(super) fn open(target: &AccessLogTarget) -> io::Result<Self> {
+    pub(super) fn open(target: Option<&AccessLogTarget>) -> io::Result<Self> {
         match target {
-            AccessLogTarget::Stdout => Ok(Target::Stdout),
-            AccessLogTarget::File(path) => {
-                // Becoming a daemon changes the working directory, and the path is opened again later.
-                let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
-                Output::file(&path).map(Target::Open).map_err(|error| {
-                    io::Error::new(error.kind(), format!("access log {} cannot be opened: {error}", path.display()))
-                })
-            }
+            None => Ok(Target::Open(Output::nowhere())),
+            Some(AccessLogTarget::Stdout) => Ok(Target::Stdout),
+            Some(AccessLogTarget::File(path)) => Output::file(path).map(Target::Open).map_err(|error| {
+                io::Error::new(error.kind(), format!("access log {} cannot be opened: {error}", path.display()))
+            }),
         }
     }
 
@@ -103,12 +112,12 @@ mod tests {
     fn a_file_that_cannot_be_opened_is_named() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("missing/access.log");
-        let Err(error) = Target::open(&AccessLogTarget::File(path.clone())) else {
+        let Err(error) = Target::open(Some(&AccessLogTarget::File(path.clone()))) else {
             panic!("opened");
         };
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
         assert!(error.to_string().starts_with(&format!("access log {} cannot be opened: ", path.display())), "{error}");
-        assert!(Target::open(&AccessLogTarget::File(dir.path().to_owned())).is_err());
+        assert!(Target::open(Some(&AccessLogTarget::File(dir.path().to_owned()))).is_err());
     }
 
     #[test]
