@@ -143,13 +143,17 @@ impl Shared {
 
 impl Queue {
     fn push(&self, record: &AccessRecord<'_>) {
+        // Held until the line is in the queue: that nobody holds it tells the writer that no more lines come for it.
+        self.push_for(&self.shared.destination.load(), record);
+    }
+
+    /// Queues the line for a request that was recorded while `destination` was the present one.
+    pub(super) fn push_for(&self, destination: &Destination, record: &AccessRecord<'_>) {
         let shared = &*self.shared;
         if shared.queued_bytes.load(Ordering::Relaxed) >= QUEUE_BYTES {
             shared.dropped.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        // Held until the line is in the queue: that nobody holds it tells the writer that no more lines come for it.
-        let destination = shared.destination.load();
         if destination.settings.target.is_none() {
             return;
         }

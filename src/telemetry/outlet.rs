@@ -14,18 +14,17 @@ pub(super) struct Outlet {
     sink: LineSink,
     batch: usize,
     path: Option<PathBuf>,
+    /// What people know it by.
+    pub(super) name: String,
     failing: bool,
 }
 
 impl Outlet {
-    pub(super) fn new(from: u64, output: Output) -> Self {
-        let Output { out, path, batch } = output;
-        Outlet { from, sink: LineSink::new(out), batch, path, failing: false }
-    }
-
-    /// What people know it by.
-    pub(super) fn name(&self) -> String {
-        self.path.as_ref().map_or_else(|| "on standard output".to_owned(), |path| path.display().to_string())
+    /// Lines from the generation `from` on, to `output`. Whatever else may be the same file must be flushed.
+    pub(super) fn new(from: u64, mut output: Output) -> Self {
+        output.end_half_line();
+        let Output { out, path, batch, name } = output;
+        Outlet { from, sink: LineSink::new(out), batch, path, name, failing: false }
     }
 
     /// Gathers a line, and writes those before when they become too many.
@@ -57,14 +56,15 @@ impl Outlet {
         self.flush(shared);
         match self.path.as_deref().map(Output::file) {
             None => {}
-            Some(Ok(output)) => {
+            Some(Ok(mut output)) => {
+                output.end_half_line();
                 self.batch = output.batch;
                 let lost = self.sink.replace(output.out);
                 shared.dropped.fetch_add(lost, Ordering::Relaxed);
-                log::info!("access log {}: reopened", self.name());
+                log::info!("access log {}: reopened", self.name);
             }
             Some(Err(error)) => {
-                log::warn!("access log {}: reopening failed, the old file is kept: {error}", self.name());
+                log::warn!("access log {}: reopening failed, the old file is kept: {error}", self.name);
             }
         }
     }

@@ -19,6 +19,9 @@ const FILE_BATCH: usize = 64 << 10;
 /// How much goes to anything else in one write.
 const PIPE_BATCH: usize = 4096;
 
+/// What standard output is called.
+const STDOUT: &str = "on standard output";
+
 /// Something open.
 pub(super) struct Output {
     /// Not buffered.
@@ -27,6 +30,8 @@ pub(super) struct Output {
     pub(super) path: Option<PathBuf>,
     /// How much it gets in one write, unless one line is longer.
     pub(super) batch: usize,
+    /// What people know it by.
+    pub(super) name: String,
 }
 
 impl fmt::Debug for Output {
@@ -38,24 +43,30 @@ impl fmt::Debug for Output {
 impl Output {
     /// What an access log that is off writes to, if it did.
     pub(super) fn nowhere() -> Self {
-        Output { out: Box::new(io::sink()), path: None, batch: PIPE_BATCH }
+        Output { out: Box::new(io::sink()), path: None, batch: PIPE_BATCH, name: "(off)".to_owned() }
     }
 
     fn new(file: File, path: Option<PathBuf>) -> Self {
         let regular = file.metadata().is_ok_and(|metadata| metadata.is_file());
-        Output { out: Box::new(file), path, batch: if regular { FILE_BATCH } else { PIPE_BATCH } }
+        let name = path.as_ref().map_or_else(|| STDOUT.to_owned(), |path| path.display().to_string());
+        Output { out: Box::new(file), path, batch: if regular { FILE_BATCH } else { PIPE_BATCH }, name }
     }
 
     /// Opens the file at `path` for appending and creates it when missing.
     pub(super) fn file(path: &Path) -> io::Result<Self> {
         // A named pipe opened for writing alone would wait here for its reader, and fail when that one goes.
         let fifo = fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo());
-        let mut file = OpenOptions::new().read(fifo).append(true).create(true).open(path)?;
-        if ends_inside_a_line(path) {
-            // Where this fails the lines after it fail too, and that is reported.
-            file.write_all(b"\n").ok();
-        }
+        let file = OpenOptions::new().read(fifo).append(true).create(true).open(path)?;
         Ok(Output::new(file, Some(path.to_owned())))
+    }
+
+    /// Ends the half line that an earlier process may have left. To be called right before the first write, by whoever
+    /// writes: a write of our own that is under way looks like half a line, too.
+    pub(super) fn end_half_line(&mut self) {
+        if self.path.as_deref().is_some_and(ends_inside_a_line) {
+            // Where this fails the lines after it fail too, and that is reported.
+            self.out.write_all(b"\n").ok();
+        }
     }
 }
 
@@ -100,7 +111,7 @@ impl Target {
     /// Any writer.
     #[cfg(test)]
     pub(super) fn of(out: impl Write + Send + 'static) -> Self {
-        Target::Open(Output { out: Box::new(out), path: None, batch: PIPE_BATCH })
+        Target::Open(Output { out: Box::new(out), path: None, batch: PIPE_BATCH, name: STDOUT.to_owned() })
     }
 }
 
@@ -126,7 +137,9 @@ mod tests {
         let path = dir.path().join("access.log");
         for (before, after) in [("", "new\n"), ("old\n", "old\nnew\n"), ("old\nha", "old\nha\nnew\n")] {
             fs::write(&path, before).unwrap();
-            Output::file(&path).unwrap().out.write_all(b"new\n").unwrap();
+            let mut output = Output::file(&path).unwrap();
+            output.end_half_line();
+            output.out.write_all(b"new\n").unwrap();
             assert_eq!(fs::read_to_string(&path).unwrap(), after);
         }
     }

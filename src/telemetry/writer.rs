@@ -46,7 +46,7 @@ impl AccessLogWriter {
         let AccessLogWriter { target, lines, queue } = self;
         let outlet = Outlet::new(0, target.start()?);
         let shared = Arc::clone(&queue.shared);
-        *shared.name.lock() = outlet.name();
+        *shared.name.lock() = outlet.name.clone();
         let mut worker = Worker { lines, shared, outlets: VecDeque::from([outlet]), known: 0 };
         let (alive, ended) = sync_channel::<()>(0);
         let thread = std::thread::Builder::new().name("access-log".to_owned()).spawn(move || {
@@ -192,7 +192,7 @@ impl Worker {
             // Two outlets may be one file by two names: what was recorded earlier is there first.
             self.outlets.iter_mut().for_each(|outlet| outlet.flush(&self.shared));
             let outlet = Outlet::new(from, output);
-            *self.shared.name.lock() = outlet.name();
+            *self.shared.name.lock() = outlet.name.clone();
             self.outlets.push_back(outlet);
         }
     }
@@ -216,4 +216,4 @@ impl Worker {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

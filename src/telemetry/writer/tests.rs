@@ -10,7 +10,7 @@ use super::*;
 use crate::clock::{Clock, ManualClock, SystemClock};
 
 /// Looks again and again until `done`, for half a minute.
-fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+pub(in crate::telemetry) fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     let deadline = SystemClock.now() + Duration::from_secs(30);
     while !done() {
         assert!(SystemClock.now() < deadline, "not in time: {what}");
@@ -18,23 +18,26 @@ fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
-fn to_file(path: &Path) -> (AccessLog, AccessLogWriter) {
+pub(in crate::telemetry) fn to_file(path: &Path) -> (AccessLog, AccessLogWriter) {
     let target = Some(AccessLogTarget::File(path.to_owned()));
     AccessLog::new(&AccessLogSettings { target, format: AccessLogFormat::Json }).unwrap()
 }
 
-fn over(out: impl io::Write + Send + 'static, format: AccessLogFormat) -> (AccessLog, AccessLogWriter) {
+pub(in crate::telemetry) fn over(
+    out: impl io::Write + Send + 'static,
+    format: AccessLogFormat,
+) -> (AccessLog, AccessLogWriter) {
     AccessLog::over(Target::of(out), AccessLogSettings { target: Some(AccessLogTarget::Stdout), format })
 }
 
-fn record(log: &AccessLog, numbers: std::ops::Range<usize>) {
+pub(in crate::telemetry) fn record(log: &AccessLog, numbers: std::ops::Range<usize>) {
     for number in numbers {
         log.record(&AccessRecord { request_id: &number.to_string(), ..SAMPLE });
     }
 }
 
 /// The request ids of lines that must all parse.
-fn ids(text: &str) -> Vec<usize> {
+pub(in crate::telemetry) fn ids(text: &str) -> Vec<usize> {
     assert!(text.is_empty() || text.ends_with('\n'));
     let id = |line| serde_json::from_str::<serde_json::Value>(line).unwrap()["request_id"].as_str().unwrap().parse();
     text.lines().map(|line| id(line).unwrap()).collect()
