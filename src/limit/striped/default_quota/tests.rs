@@ -190,7 +190,7 @@ fn nobody_gains_or_loses_while_it_changes() {
         let (map, counts, done) = (&map, &counts, &done);
         scope.spawn(move || {
             for turn in 0_u32.. {
-                map.set_default_quota(if turn % 2 == 0 { large } else { small }, SECOND);
+                map.set_default_quota(if turn.is_multiple_of(2) { large } else { small }, SECOND);
                 if done.load(Ordering::Relaxed) {
                     break;
                 }
@@ -203,7 +203,7 @@ fn nobody_gains_or_loses_while_it_changes() {
         let ask = |thread: u32| {
             for turn in 0..CALLERS * 15 {
                 let number = (turn * 79 + thread * 31) % CALLERS;
-                let brought = if (turn + thread) % 2 == 0 { small } else { large };
+                let brought = if (turn + thread).is_multiple_of(2) { small } else { large };
                 let allowed = map.take(stranger(number), brought, SECOND).is_allowed();
                 counts[number as usize].fetch_add(u32::from(allowed), Ordering::Relaxed);
             }
