@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 
 use super::lifecycle::{Lifecycle, State};
 use super::store::Store;
-use crate::admin::{Access, AdminParts, Readiness, Status};
+use crate::admin::{Access, AdminParts, Readiness, ReloadRefused, Status};
 use crate::client::Directory;
 use crate::clock::{Clock, Timeline};
 use crate::limit::{Limiter, Striped};
@@ -41,13 +41,14 @@ impl View {
         let View { access, address, listeners, proxy, pools, store, limiter, .. } = self;
         let (metrics, decisions, activity, lifecycle) = (self.metrics, self.decisions, self.activity, self.lifecycle);
         let (directory, clock, timeline) = (self.directory, self.clock, self.timeline);
+        let pools = Arc::new(pools);
         AdminParts {
-            access,
+            access: Arc::new(ArcSwap::from_pointee(access)),
             repository: Arc::clone(&store.clients),
             buckets: Arc::clone(&store.buckets),
             directory: Arc::clone(&directory),
             limiter: limiter.clone().map(|limiter| limiter as Arc<dyn Limiter>),
-            pools,
+            pools: Box::new(move || Arc::clone(&pools)),
             decisions,
             metrics: Box::new({
                 let metrics = Arc::clone(&metrics);
@@ -83,6 +84,10 @@ impl View {
                         store_error: store.fault(),
                     }
                 }
+            }),
+            reload: Box::new(|| {
+                let problems = vec![(String::new(), "not wired yet".to_owned())];
+                Box::pin(std::future::ready(Err(ReloadRefused { problems })))
             }),
             clock,
             timeline,
