@@ -27,6 +27,7 @@ use super::loan::{Arrival, Body, Loan, Returned};
 use super::reject::LINGER;
 use super::{Proxy, Rejection, RequestId};
 use crate::telemetry::AccessRecord;
+use crate::tls::TlsListeners;
 
 /// What is read at once while a header is coming.
 const CHUNK: usize = 4 << 10;
@@ -39,6 +40,7 @@ const LINGER_READ: Duration = Duration::from_secs(1);
 pub struct Downstream {
     proxy: Arc<HttpProxy<Proxy>>,
     app: Proxy,
+    tls: Arc<TlsListeners>,
     activity: Arc<Activity>,
 }
 
@@ -59,9 +61,9 @@ struct Refusal {
 }
 
 impl Downstream {
-    /// Serves with `proxy`, whose hooks are `app`; counts its work in `activity`.
-    pub fn new(proxy: HttpProxy<Proxy>, app: Proxy, activity: Arc<Activity>) -> Self {
-        Downstream { proxy: Arc::new(proxy), app, activity }
+    /// Serves with `proxy`, whose hooks are `app`, over TLS where `tls` says so; counts its work in `activity`.
+    pub fn new(proxy: HttpProxy<Proxy>, app: Proxy, tls: Arc<TlsListeners>, activity: Arc<Activity>) -> Self {
+        Downstream { proxy: Arc::new(proxy), app, tls, activity }
     }
 
     /// Waits for the next header and reads it into `buffer`, which may hold its start already. On a `fresh` connection
