@@ -6,6 +6,8 @@
 //! last (on a new connection from its start), `limits.keepalive_timeout` bounds the silence between requests, and a
 //! client that sends requests ahead gets its answers in order (RFC 9112 section 9.3.2).
 
+mod handshake;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +30,7 @@ use super::reject::LINGER;
 use super::{Proxy, Rejection, RequestId};
 use crate::telemetry::AccessRecord;
 use crate::tls::TlsListeners;
+use handshake::Opened;
 
 /// What is read at once while a header is coming.
 const CHUNK: usize = 4 << 10;
@@ -38,10 +41,10 @@ const LINGER_READ: Duration = Duration::from_secs(1);
 
 /// Serves connections: one for all listeners of a proxy.
 pub struct Downstream {
-    proxy: Arc<HttpProxy<Proxy>>,
-    app: Proxy,
+    pub(super) proxy: Arc<HttpProxy<Proxy>>,
+    pub(super) app: Proxy,
     tls: Arc<TlsListeners>,
-    activity: Arc<Activity>,
+    pub(super) activity: Arc<Activity>,
 }
 
 /// What waiting for a request came to.
@@ -88,7 +91,7 @@ impl Downstream {
             }
         }
         let busy = self.activity.begin();
-        let since = Arrival { at: self.app.clock().now(), wall: self.app.clock().wall() };
+        let since = self.arrival();
         let head = match timeout(limit, read_head(stream, buffer)).await {
             Ok(Ok(Some(head))) => Ok(head),
             Ok(Ok(None)) => return Ok(Next::End),
@@ -162,26 +165,44 @@ impl Downstream {
             stream.flush().await
         });
         let sent = matches!(sent.await, Ok(Ok(())));
-        let (method, path) = head::request_line(head);
-        let status = if sent { rejection.status().as_u16() } else { 0 };
+        let bytes_out = if sent { rejection.body().len() } else { 0 };
+        self.record_refusal(rejection, head::request_line(head), &request_id, bytes_out, since, peer(&stream));
+        close(stream, true).await;
+    }
+
+    /// Now.
+    pub(super) fn arrival(&self) -> Arrival {
+        Arrival { at: self.app.clock().now(), wall: self.app.clock().wall() }
+    }
+
+    /// Counts and logs what was refused before it was a request; with no bytes sent, the client never got the answer.
+    pub(super) fn record_refusal(
+        &self,
+        rejection: Rejection,
+        (method, path): (&str, &[u8]),
+        request_id: &RequestId,
+        bytes_out: usize,
+        since: Arrival,
+        peer: IpAddr,
+    ) {
+        let status = if bytes_out > 0 { rejection.status().as_u16() } else { 0 };
         let duration = self.app.clock().now().saturating_duration_since(since.at);
         self.app.tally().unrouted().record(status, duration);
         self.app.access_log().record(&AccessRecord {
             request_id: request_id.as_str(),
             method,
             path,
-            bytes_out: if sent { rejection.body().len() as u64 } else { 0 },
+            bytes_out: bytes_out as u64,
             status,
             duration,
             error: Some(rejection.reason()),
-            ..AccessRecord::bare(since.wall, peer(&stream))
+            ..AccessRecord::bare(since.wall, peer)
         });
-        close(stream, true).await;
     }
 }
 
 /// Waits until the server stops.
-async fn stopped(shutdown: &mut ShutdownWatch) {
+pub(super) async fn stopped(shutdown: &mut ShutdownWatch) {
     // When the sender is gone the server is, too.
     let _ = shutdown.wait_for(|stopping| *stopping).await;
 }
@@ -210,6 +231,13 @@ impl ServerApp for Downstream {
         let _open = self.app.tally().connection();
         let mut stopping = shutdown.clone();
         let mut buffer = BytesMut::new();
+        match self.open(stream, &mut buffer, &mut stopping).await? {
+            Opened::Http1(plain, _busy) => stream = plain,
+            Opened::Http2(opened, busy) => {
+                self.serve_http2(opened, busy, stopping).await;
+                return None;
+            }
+        }
         let mut fresh = true;
         loop {
             let (body, ahead, since, _busy) = match self.next(&mut stream, &mut buffer, fresh, &mut stopping).await {
@@ -232,9 +260,10 @@ impl ServerApp for Downstream {
 
 /// Closes the connection. When the client may still be sending, its bytes are read for a while first: closing with
 /// unread data makes the kernel send a reset, which can overtake the answer (RFC 9112 section 9.6).
-async fn close(mut stream: Stream, more: bool) {
-    Shutdown::shutdown(stream.as_mut()).await;
-    if !more {
+pub(super) async fn close(mut stream: Stream, more: bool) {
+    // Over TLS this waits until the client has taken what was written before.
+    let shutdown = timeout(LINGER, Shutdown::shutdown(stream.as_mut())).await;
+    if !more || shutdown.is_err() {
         return;
     }
     let discard = async {
@@ -247,7 +276,7 @@ async fn close(mut stream: Stream, more: bool) {
 }
 
 /// The address at the other end.
-fn peer(stream: &Stream) -> IpAddr {
+pub(super) fn peer(stream: &Stream) -> IpAddr {
     stream
         .get_socket_digest()
         .and_then(|digest| Some(digest.peer_addr()?.as_inet()?.ip().to_canonical()))
