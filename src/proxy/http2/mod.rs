@@ -45,7 +45,7 @@ use super::head::MAX_HEAD;
 use super::loan::{Body, Loan};
 use super::reject::LINGER;
 use super::{Rejection, RequestId};
-use session::Http2Session;
+use session::{Http2Session, discard};
 
 /// The most requests of one connection at once; nginx's `http2_max_concurrent_streams`.
 const MAX_STREAMS: u32 = 128;
@@ -139,17 +139,25 @@ impl Serving<'_> {
                     let Some(Ok((request, respond))) = opened else { break };
                     opening = None;
                     answering |= farewell.is_some();
-                    if let Some((session, busy)) = self.admit(request, respond) {
-                        let (proxy, stopping) = (Arc::clone(&self.downstream.proxy), stopping.clone());
-                        streams.spawn(async move {
-                            let session = ServerSession::new_custom(Box::new(session));
-                            proxy.process_new_http(session, &stopping).await;
-                            drop(busy);
-                        });
-                    } else {
-                        malformed += 1;
-                        if malformed >= MAX_MALFORMED {
-                            self.connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+                    let busy = self.downstream.activity.begin();
+                    match self.admit(request, respond) {
+                        Ok(session) => {
+                            let (proxy, stopping) = (Arc::clone(&self.downstream.proxy), stopping.clone());
+                            streams.spawn(async move {
+                                let session = ServerSession::new_custom(Box::new(session));
+                                proxy.process_new_http(session, &stopping).await;
+                                drop(busy);
+                            });
+                        }
+                        Err(mut body) => {
+                            malformed += 1;
+                            if malformed >= MAX_MALFORMED {
+                                self.connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+                            }
+                            streams.spawn(async move {
+                                discard(&mut body).await;
+                                drop(busy);
+                            });
                         }
                     }
                 }
@@ -169,19 +177,21 @@ impl Serving<'_> {
         farewell.filter(|_| answering)
     }
 
-    /// The session of a request, and the promise to serve it; none when it was refused.
-    fn admit(&self, request: Request<RecvStream>, respond: SendResponse<Bytes>) -> Option<(Http2Session, Busy)> {
-        let busy = self.downstream.activity.begin();
+    /// The session of a request.
+    ///
+    /// # Errors
+    /// The rest of the body of one that was refused.
+    fn admit(&self, request: Request<RecvStream>, respond: SendResponse<Bytes>) -> Result<Http2Session, RecvStream> {
         let (parts, body) = request.into_parts();
         match request::check(parts) {
-            Ok(head) => Some((Http2Session::new(head, body, respond, Arc::clone(&self.digest)), busy)),
+            Ok(head) => Ok(Http2Session::new(head, body, respond, Arc::clone(&self.digest))),
             Err((rejection, parts)) => {
                 let request_id = RequestId::random();
                 let sent = refuse(respond, rejection, &request_id, &parts.method);
                 let line = (parts.method.as_str(), parts.uri.path().as_bytes());
                 let since = self.downstream.arrival();
                 self.downstream.record_refusal(rejection, line, &request_id, sent, since, self.address);
-                None
+                Err(body)
             }
         }
     }

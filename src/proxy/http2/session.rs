@@ -28,9 +28,15 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_timeout::timeout;
 
 use crate::proxy::head::length_of;
+use crate::proxy::reject::LINGER;
 
 /// The largest body that is kept to send the request once more; the same as for HTTP/1.
 const RETRY_BUFFER: usize = 64 << 10;
+
+/// How much of a body is read for nothing, in bytes.
+const DISCARD: usize = 1 << 20;
+/// The longest silence in a body that is read for nothing.
+const SILENCE: Duration = Duration::from_secs(1);
 
 /// One request with its answer.
 pub(super) struct Http2Session {
@@ -69,6 +75,23 @@ async fn within<T>(
             Err(_) => Err(Error::explain(late, format!("the client took longer than {limit:?}")).into_down()),
         },
     }
+}
+
+/// Reads what still comes of a body whose request is answered, for a while. The reset that would tell the client to stop
+/// sending would reach it together with the answer, and some clients (curl 7.88) drop an answer for that. So the answer
+/// comes first, most clients stop by themselves, and the others are reset.
+pub(super) async fn discard(body: &mut RecvStream) {
+    let mut left = DISCARD;
+    let reading = async {
+        while let Ok(Some(Ok(data))) = timeout(SILENCE, poll_fn(|cx| body.poll_data(cx))).await
+            && data.len() < left
+        {
+            left -= data.len();
+            // Fails only when the stream is gone, which the next read tells.
+            let _ = body.flow_control().release_capacity(data.len());
+        }
+    };
+    let _ = timeout(LINGER, reading).await;
 }
 
 impl Http2Session {
@@ -112,11 +135,6 @@ impl Http2Session {
                 return Ok(Some(data));
             }
         }
-    }
-
-    async fn drain(&mut self) -> Result<()> {
-        while self.next_data().await?.is_some() {}
-        Ok(())
     }
 
     /// Sends as the client's windows allow.
@@ -190,7 +208,8 @@ impl Session for Http2Session {
     }
 
     async fn drain_request_body(&mut self) -> Result<()> {
-        within(self.drain_timeout, ErrorType::ReadTimedout, self.drain()).await
+        discard(&mut self.body).await;
+        Ok(())
     }
 
     async fn write_response_header(&mut self, mut header: Box<ResponseHeader>, end: bool) -> Result<()> {
