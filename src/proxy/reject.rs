@@ -164,7 +164,7 @@ pub(super) async fn send(
     let over_http2 = session.as_downstream().is_custom();
     let keep = over_http2 || (rejection != Rejection::RequestTimeout && is_worth_reading(session));
     session.set_close_on_response_before_downstream_finish(false);
-    if !keep {
+    if !keep || Loan::of(session).is_some_and(Loan::is_last) {
         session.set_keepalive(None);
     }
     session.write_response_header(Box::new(header), false).await?;
