@@ -20,7 +20,7 @@ use async_trait::async_trait;
 use bytes::BytesMut;
 use pingora_core::apps::{HttpServerApp, ServerApp};
 use pingora_core::protocols::http::ServerSession;
-use pingora_core::protocols::{Shutdown, Stream};
+use pingora_core::protocols::{GetSocketDigest, Shutdown, Stream};
 use pingora_core::server::ShutdownWatch;
 use pingora_proxy::HttpProxy;
 use pingora_timeout::timeout;
@@ -242,10 +242,10 @@ impl ServerApp for Downstream {
         }
         let shutdown = Arc::new(shutdown);
         let mut buffer = BytesMut::new();
-        match self.open(stream, &mut buffer, &mut stopping).await? {
-            Opened::Http1(plain, _busy) => stream = plain,
+        match self.open(stream, &mut stopping).await? {
+            Opened::Http1(opened) => stream = opened,
             Opened::Http2(opened, busy) => {
-                self.serve_http2(opened, busy, stopping).await;
+                self.serve_http2(opened, busy, shutdown).await;
                 return None;
             }
         }
@@ -288,6 +288,10 @@ pub(super) async fn close(mut stream: Stream, more: bool) {
 
 /// The address at the other end.
 pub(super) fn peer(stream: &Stream) -> IpAddr {
+    address_of(stream.as_ref())
+}
+
+fn address_of(stream: &(impl GetSocketDigest + ?Sized)) -> IpAddr {
     stream
         .get_socket_digest()
         .and_then(|digest| Some(digest.peer_addr()?.as_inet()?.ip().to_canonical()))

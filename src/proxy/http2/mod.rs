@@ -11,8 +11,8 @@
 //! else (floods of CONTINUATION, PING, SETTINGS, RST_STREAM, tiny or empty DATA) the h2 crate bounds.
 //!
 //! At a stop the client is told by GOAWAY, in two steps (RFC 9113 section 6.8): first that no new streams should come, and
-//! after a PING has come back, which of them were taken. What came before that is served; nothing is lost on the way. As
-//! an answer may still lie in this process when its request is done, the connection counts as work until it is closed.
+//! after a PING has come back, which of them were taken. What came before that is served; nothing is lost on the way. An
+//! answer may still lie in this process when its request is done, so the connection stays until the client has taken it.
 //!
 //! Pingora's own loop for this is private to it, keeps idle connections for ever, and lets its requests run in sessions
 //! with other gaps: see [`session`].
@@ -79,8 +79,8 @@ fn options() -> Builder {
 type Opened = (Request<RecvStream>, SendResponse<Bytes>);
 
 impl Downstream {
-    /// Serves a connection on which HTTP/2 was agreed, to its end. It is `opening` until its first bytes are there.
-    pub(super) async fn serve_http2(&self, stream: Stream, opening: Busy, mut stopping: ShutdownWatch) {
+    /// Serves a connection on which HTTP/2 was agreed, to its end. It is `opening` until its first request is there.
+    pub(super) async fn serve_http2(&self, stream: Stream, opening: Busy, shutdown: Arc<ShutdownWatch>) {
         let (address, limits) = (peer(&stream), *self.app.limits());
         let digest = Arc::new(Digest {
             ssl_digest: stream.get_ssl_digest(),
@@ -89,14 +89,14 @@ impl Downstream {
             socket_digest: stream.get_socket_digest(),
         });
         // On loan, so that it can be closed well after h2 has dropped it.
-        let (loan, lender) = Loan::new(stream, Body::Length(0), BytesMut::new(), self.arrival());
+        let (loan, lender) = Loan::new(stream, Body::Length(0), BytesMut::new(), self.arrival(), Arc::clone(&shutdown));
         loan.set_upgraded();
         if let Ok(Ok(connection)) = timeout(limits.header_timeout, options().handshake(loan)).await {
-            let farewell = Serving { downstream: self, connection, digest, address }.run(opening, &mut stopping).await;
+            let serving = Serving { downstream: self, connection, digest, address, shutdown };
+            let in_silence = serving.run(opening).await;
             if let Some(returned) = lender.take_back() {
-                close(returned.stream, true).await;
+                close(returned.stream, !in_silence).await;
             }
-            drop(farewell);
         }
     }
 }
@@ -107,28 +107,26 @@ struct Serving<'a> {
     connection: Connection<Loan, Bytes>,
     digest: Arc<Digest>,
     address: IpAddr,
+    shutdown: Arc<ShutdownWatch>,
 }
 
 impl Serving<'_> {
-    /// Serves its streams until it ends. Returns the promise to close it in peace, when a stop waits for an answer that is
-    /// on its way.
-    async fn run(mut self, opening: Busy, stopping: &mut ShutdownWatch) -> Option<Busy> {
+    /// Serves its streams until it ends; whether it ended because the server stops and nothing was on its way.
+    async fn run(mut self, opening: Busy) -> bool {
         let limits = *self.downstream.app.limits();
-        let (mut opening, mut farewell) = (Some(opening), None);
+        let (mut opening, mut stopping) = (Some(opening), ShutdownWatch::clone(&self.shutdown));
         let mut streams = JoinSet::new();
-        let (mut leaving, mut malformed, mut answering) = (false, 0, false);
+        let (mut leaving, mut malformed, mut last) = (false, 0, None);
         let mut patience = Box::pin(sleep(limits.header_timeout));
         loop {
             let (idle, full) = (streams.is_empty(), streams.len() >= MAX_STREAMS as usize);
             tokio::select! {
                 biased;
-                () = stopped(stopping), if farewell.is_none() => {
-                    farewell = Some(self.downstream.activity.begin());
-                    opening = None;
+                () = stopped(&mut stopping), if last.is_none() => {
                     self.connection.graceful_shutdown();
-                    leaving = true;
-                    answering = !idle || self.connection.has_streams();
-                    patience.set(sleep(if answering { LINGER } else { FAREWELL }));
+                    let silent = idle && !self.connection.has_streams();
+                    (opening, leaving, last) = (None, true, Some(silent));
+                    patience.set(sleep(if silent { FAREWELL } else { LINGER }));
                 }
                 Some(_) = streams.join_next() => {
                     if streams.is_empty() {
@@ -138,14 +136,14 @@ impl Serving<'_> {
                 opened = next(&mut self.connection, full) => {
                     let Some(Ok((request, respond))) = opened else { break };
                     opening = None;
-                    answering |= farewell.is_some();
+                    last = last.map(|_| false);
                     let busy = self.downstream.activity.begin();
                     match self.admit(request, respond) {
                         Ok(session) => {
-                            let (proxy, stopping) = (Arc::clone(&self.downstream.proxy), stopping.clone());
+                            let (proxy, shutdown) = (Arc::clone(&self.downstream.proxy), Arc::clone(&self.shutdown));
                             streams.spawn(async move {
                                 let session = ServerSession::new_custom(Box::new(session));
-                                proxy.process_new_http(session, &stopping).await;
+                                proxy.process_new_http(session, &shutdown).await;
                                 drop(busy);
                             });
                         }
@@ -174,7 +172,7 @@ impl Serving<'_> {
         drop(opening);
         // Those that are left find that their connection is gone, and say so in the log.
         streams.detach_all();
-        farewell.filter(|_| answering)
+        last == Some(true)
     }
 
     /// The session of a request.
