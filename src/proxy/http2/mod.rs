@@ -180,10 +180,10 @@ impl Serving<'_> {
     /// # Errors
     /// The rest of the body of one that was refused.
     fn admit(&self, request: Request<RecvStream>, respond: SendResponse<Bytes>) -> Result<Http2Session, RecvStream> {
-        let (parts, body) = request.into_parts();
-        match request::check(parts) {
-            Ok(head) => Ok(Http2Session::new(head, body, respond, Arc::clone(&self.digest))),
-            Err((rejection, parts)) => {
+        let (mut parts, body) = request.into_parts();
+        match request::rewrite(&mut parts) {
+            Ok(()) => Ok(Http2Session::new(parts.into(), body, respond, Arc::clone(&self.digest))),
+            Err(rejection) => {
                 let request_id = RequestId::random();
                 let sent = refuse(respond, rejection, &request_id, &parts.method);
                 let line = (parts.method.as_str(), parts.uri.path().as_bytes());

@@ -12,23 +12,15 @@
 use http::header::{CONTENT_LENGTH, COOKIE, HOST};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Uri};
-use pingora_http::RequestHeader;
 
 use crate::proxy::{Rejection, head};
 
 /// Checks a request's header and writes it as an HTTP/1.1 client would have sent it: a target in origin form, one `Host`,
-/// one `Cookie`.
+/// one `Cookie`. What is refused stays as it was.
 ///
 /// # Errors
 /// The answer that the client gets.
-pub(super) fn check(mut parts: Parts) -> Result<RequestHeader, (Rejection, Parts)> {
-    match rewrite(&mut parts) {
-        Ok(()) => Ok(RequestHeader::from(parts)),
-        Err(rejection) => Err((rejection, parts)),
-    }
-}
-
-fn rewrite(parts: &mut Parts) -> Result<(), Rejection> {
+pub(super) fn rewrite(parts: &mut Parts) -> Result<(), Rejection> {
     let refuse = |how| Err(Rejection::BadRequest(how));
     if parts.headers.len() > head::MAX_HEADERS {
         return Err(Rejection::HeaderTooLarge);
@@ -89,6 +81,7 @@ fn joined_cookie(headers: &HeaderMap) -> Option<HeaderValue> {
 #[cfg(test)]
 mod tests {
     use http::Request;
+    use pingora_http::RequestHeader;
 
     use super::*;
 
@@ -97,7 +90,8 @@ mod tests {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        check(request.body(()).unwrap().into_parts().0).map_err(|(rejection, _)| rejection)
+        let (mut parts, ()) = request.body(()).unwrap().into_parts();
+        rewrite(&mut parts).map(|()| RequestHeader::from(parts))
     }
 
     #[test]
