@@ -20,7 +20,7 @@ use async_trait::async_trait;
 use bytes::BytesMut;
 use pingora_core::apps::{HttpServerApp, ServerApp};
 use pingora_core::protocols::http::ServerSession;
-use pingora_core::protocols::{GetSocketDigest, Shutdown, Stream};
+use pingora_core::protocols::{GetSocketDigest, Stream};
 use pingora_core::server::ShutdownWatch;
 use pingora_proxy::HttpProxy;
 use pingora_timeout::timeout;
@@ -253,7 +253,10 @@ impl ServerApp for Downstream {
         loop {
             let (body, ahead, since, _busy) = match self.next(&mut stream, &mut buffer, fresh, &mut stopping).await {
                 Ok(Next::Request(body, ahead, since, busy)) => (body, ahead, since, busy),
-                Ok(Next::End) => return None,
+                Ok(Next::End) => {
+                    close(stream, false).await;
+                    return None;
+                }
                 Err(refusal) => {
                     self.refuse(stream, &buffer, refusal).await;
                     return None;
@@ -272,8 +275,9 @@ impl ServerApp for Downstream {
 /// Closes the connection. When the client may still be sending, its bytes are read for a while first: closing with
 /// unread data makes the kernel send a reset, which can overtake the answer (RFC 9112 section 9.6).
 pub(super) async fn close(mut stream: Stream, more: bool) {
-    // Over TLS this waits until the client has taken what was written before.
-    let shutdown = timeout(LINGER, Shutdown::shutdown(stream.as_mut())).await;
+    // Over TLS this says goodbye first, and waits until the client has taken what was written before. Pingora's own way
+    // warns of each client that is gone already.
+    let shutdown = timeout(LINGER, AsyncWriteExt::shutdown(&mut stream)).await;
     if !more || shutdown.is_err() {
         return;
     }

@@ -412,3 +412,6 @@ impl Session for Http2Session {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;
