@@ -9,6 +9,7 @@
 //! | 0 | [`client`] | who calls and what they may spend; finding them by key or address |
 //! | 0 | [`limit`] | token buckets, one for each caller |
 //! | 0 | [`route`] | host and path to pool name |
+//! | 1 | [`tls`] | certificates with their keys, and what a listener does its handshakes with |
 //! | 1 | [`upstream`] | pools of backends, their health, and the selectors that choose among them |
 //! | 2 | [`store`] | clients and their history, saved buckets: in a SQLite file, or in memory |
 //! | 3 | [`proxy`] | the way of one request through Pingora's hooks, and every answer of our own |
@@ -29,4 +30,5 @@ pub mod route;
 pub mod server;
 pub mod store;
 pub mod telemetry;
+pub mod tls;
 pub mod upstream;

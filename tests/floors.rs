@@ -20,6 +20,7 @@ mod checks {
         ("client", 0),
         ("limit", 0),
         ("route", 0),
+        ("tls", 1),
         ("upstream", 1),
         ("store", 2),
         ("proxy", 3),

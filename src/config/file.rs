@@ -85,6 +85,26 @@ impl Leaf for TokenPath {
     }
 }
 
+/// Where a certificate or a key is.
+#[derive(Debug)]
+pub(super) struct PemPath;
+
+impl Leaf for PemPath {
+    type Checked = PathBuf;
+
+    fn wanted() -> String {
+        "the path of a PEM file".to_owned()
+    }
+
+    fn read(value: &Value) -> Option<PathBuf> {
+        file_path(value)
+    }
+
+    fn schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "minLength": 1})
+    }
+}
+
 /// The path of something that can be a file.
 fn file_path(value: &Value) -> Option<PathBuf> {
     let path = value.as_str()?;

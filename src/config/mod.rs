@@ -38,5 +38,5 @@ pub use load::load;
 pub use overrides::{BackendOverride, InvalidValue, Overrides, parse_database, parse_listen, parse_target};
 pub use problem::{Problem, Problems};
 pub use schema::schema;
-pub use settings::{AdminSettings, Config, PingoraSettings};
+pub use settings::{AdminSettings, Config, ListenerSettings, PingoraSettings};
 pub use tokens::{parse_token, read_tokens};

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::address::{AdminAddress, Listen, Target};
 use super::choice::{CheckType, Choice};
-use super::file::{DatabasePath, LogPath, TokenPath};
+use super::file::{DatabasePath, LogPath, PemPath, TokenPath};
 use super::key::{Key, List, Section};
 use super::leaf::{
     CheckPath, Expect, Flag, Header, Name, Network, PerSec, RouteHost, RoutePath, Size, Span, Threshold, Tick, Weight,
@@ -75,6 +75,19 @@ pub(super) struct Pingora {
 pub(super) struct Listener {
     /// An IP address and a port.
     pub(super) address: Key<Listen>,
+    /// The certificate and its key, for HTTPS with HTTP/2 and HTTP/1.1. Default: plain HTTP/1.1.
+    pub(super) tls: Key<Section<Tls>>,
+}
+
+/// A certificate and its key.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["cert", "key"]))]
+pub(super) struct Tls {
+    /// A PEM file: the certificate, followed by those that lead to a root.
+    pub(super) cert: Key<PemPath>,
+    /// A PEM file: the certificate's private key, not encrypted.
+    pub(super) key: Key<PemPath>,
 }
 
 /// The admin API.

@@ -10,6 +10,7 @@ use crate::limit::RateLimit;
 use crate::proxy::{Identity, Limits};
 use crate::route::Route;
 use crate::telemetry::AccessLogSettings;
+use crate::tls::Pair;
 use crate::upstream::PoolSettings;
 
 /// A configuration in which nothing is wrong: every address parses, every name is unique, every route leads somewhere.
@@ -17,8 +18,8 @@ use crate::upstream::PoolSettings;
 pub struct Config {
     /// Pingora's own keys.
     pub pingora: PingoraSettings,
-    /// The addresses to listen on, at least one, no two the same.
-    pub listeners: Vec<SocketAddr>,
+    /// The listeners, at least one, no two at the same address.
+    pub listeners: Vec<ListenerSettings>,
     /// The admin API; none when it is off.
     pub admin: Option<AdminSettings>,
     /// The SQLite file that keeps clients and buckets, relative to the working directory; none keeps them in memory
@@ -38,6 +39,22 @@ pub struct Config {
     pub access_log: AccessLogSettings,
     /// What is allowed and yet not wise, one sentence each.
     pub warnings: Vec<String>,
+}
+
+/// One listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerSettings {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// The certificate and key of HTTPS, as they were when the configuration was loaded; none is plain HTTP.
+    pub tls: Option<Pair>,
+}
+
+impl From<SocketAddr> for ListenerSettings {
+    /// A plain one.
+    fn from(address: SocketAddr) -> Self {
+        ListenerSettings { address, tls: None }
+    }
 }
 
 /// The admin API.

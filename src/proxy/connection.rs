@@ -10,6 +10,8 @@
 //! way is closed after [`LAST_REQUEST`] of silence, which may be over already. nginx closes idle connections at once, and
 //! with them the requests that cross the close on their way; HAProxy has `idle-close-on-response` against that.
 
+mod handshake;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,7 +20,7 @@ use async_trait::async_trait;
 use bytes::BytesMut;
 use pingora_core::apps::{HttpServerApp, ServerApp};
 use pingora_core::protocols::http::ServerSession;
-use pingora_core::protocols::{Shutdown, Stream};
+use pingora_core::protocols::{GetSocketDigest, Stream};
 use pingora_core::server::ShutdownWatch;
 use pingora_proxy::HttpProxy;
 use pingora_timeout::timeout;
@@ -31,6 +33,8 @@ use super::loan::{Arrival, Body, Loan, Returned};
 use super::reject::LINGER;
 use super::{Proxy, Rejection, RequestId};
 use crate::telemetry::AccessRecord;
+use crate::tls::TlsListeners;
+use handshake::Opened;
 
 /// What is read at once while a header is coming.
 const CHUNK: usize = 4 << 10;
@@ -43,9 +47,10 @@ const LINGER_READ: Duration = Duration::from_secs(1);
 
 /// Serves connections: one for all listeners of a proxy.
 pub struct Downstream {
-    proxy: Arc<HttpProxy<Proxy>>,
-    app: Proxy,
-    activity: Arc<Activity>,
+    pub(super) proxy: Arc<HttpProxy<Proxy>>,
+    pub(super) app: Proxy,
+    tls: Arc<TlsListeners>,
+    pub(super) activity: Arc<Activity>,
 }
 
 /// What waiting for a request came to.
@@ -65,9 +70,9 @@ struct Refusal {
 }
 
 impl Downstream {
-    /// Serves with `proxy`, whose hooks are `app`; counts its work in `activity`.
-    pub fn new(proxy: HttpProxy<Proxy>, app: Proxy, activity: Arc<Activity>) -> Self {
-        Downstream { proxy: Arc::new(proxy), app, activity }
+    /// Serves with `proxy`, whose hooks are `app`, over TLS where `tls` says so; counts its work in `activity`.
+    pub fn new(proxy: HttpProxy<Proxy>, app: Proxy, tls: Arc<TlsListeners>, activity: Arc<Activity>) -> Self {
+        Downstream { proxy: Arc::new(proxy), app, tls, activity }
     }
 
     /// Waits for the next header and reads it into `buffer`, which may hold its start already. On a `fresh` connection
@@ -92,7 +97,7 @@ impl Downstream {
             }
         }
         let busy = self.activity.begin();
-        let since = Arrival { at: self.app.clock().now(), wall: self.app.clock().wall() };
+        let since = self.arrival();
         let head = match timeout(limit, read_head(stream, buffer)).await {
             Ok(Ok(Some(head))) => Ok(head),
             Ok(Ok(None)) => return Ok(Next::End),
@@ -165,26 +170,44 @@ impl Downstream {
             stream.flush().await
         });
         let sent = matches!(sent.await, Ok(Ok(())));
-        let (method, path) = head::request_line(head);
-        let status = if sent { rejection.status().as_u16() } else { 0 };
+        let bytes_out = if sent { rejection.body().len() } else { 0 };
+        self.record_refusal(rejection, head::request_line(head), &request_id, bytes_out, since, peer(&stream));
+        close(stream, true).await;
+    }
+
+    /// Now.
+    pub(super) fn arrival(&self) -> Arrival {
+        Arrival { at: self.app.clock().now(), wall: self.app.clock().wall() }
+    }
+
+    /// Counts and logs what was refused before it was a request; with no bytes sent, the client never got the answer.
+    pub(super) fn record_refusal(
+        &self,
+        rejection: Rejection,
+        (method, path): (&str, &[u8]),
+        request_id: &RequestId,
+        bytes_out: usize,
+        since: Arrival,
+        peer: IpAddr,
+    ) {
+        let status = if bytes_out > 0 { rejection.status().as_u16() } else { 0 };
         let duration = self.app.clock().now().saturating_duration_since(since.at);
         self.app.tally().unrouted().record(status, duration);
         self.app.access_log().record(&AccessRecord {
             request_id: request_id.as_str(),
             method,
             path,
-            bytes_out: if sent { rejection.body().len() as u64 } else { 0 },
+            bytes_out: bytes_out as u64,
             status,
             duration,
             error: Some(rejection.reason()),
-            ..AccessRecord::bare(since.wall, peer(&stream))
+            ..AccessRecord::bare(since.wall, peer)
         });
-        close(stream, true).await;
     }
 }
 
 /// Waits until the server stops.
-async fn stopped(shutdown: &mut ShutdownWatch) {
+pub(super) async fn stopped(shutdown: &mut ShutdownWatch) {
     // When the sender is gone the server is, too.
     let _ = shutdown.wait_for(|stopping| *stopping).await;
 }
@@ -219,11 +242,21 @@ impl ServerApp for Downstream {
         }
         let shutdown = Arc::new(shutdown);
         let mut buffer = BytesMut::new();
+        match self.open(stream, &mut stopping).await? {
+            Opened::Http1(opened) => stream = opened,
+            Opened::Http2(opened, busy) => {
+                self.serve_http2(opened, busy, shutdown).await;
+                return None;
+            }
+        }
         let mut fresh = true;
         loop {
             let (body, ahead, since, _busy) = match self.next(&mut stream, &mut buffer, fresh, &mut stopping).await {
                 Ok(Next::Request(body, ahead, since, busy)) => (body, ahead, since, busy),
-                Ok(Next::End) => return None,
+                Ok(Next::End) => {
+                    close(stream, false).await;
+                    return None;
+                }
                 Err(refusal) => {
                     self.refuse(stream, &buffer, refusal).await;
                     return None;
@@ -241,9 +274,11 @@ impl ServerApp for Downstream {
 
 /// Closes the connection. When the client may still be sending, its bytes are read for a while first: closing with
 /// unread data makes the kernel send a reset, which can overtake the answer (RFC 9112 section 9.6).
-async fn close(mut stream: Stream, more: bool) {
-    Shutdown::shutdown(stream.as_mut()).await;
-    if !more {
+pub(super) async fn close(mut stream: Stream, more: bool) {
+    // Over TLS this says goodbye first, and waits until the client has taken what was written before. Pingora's own way
+    // warns of each client that is gone already.
+    let shutdown = timeout(LINGER, AsyncWriteExt::shutdown(&mut stream)).await;
+    if !more || shutdown.is_err() {
         return;
     }
     let discard = async {
@@ -256,7 +291,11 @@ async fn close(mut stream: Stream, more: bool) {
 }
 
 /// The address at the other end.
-fn peer(stream: &Stream) -> IpAddr {
+pub(super) fn peer(stream: &Stream) -> IpAddr {
+    address_of(stream.as_ref())
+}
+
+fn address_of(stream: &(impl GetSocketDigest + ?Sized)) -> IpAddr {
     stream
         .get_socket_digest()
         .and_then(|digest| Some(digest.peer_addr()?.as_inet()?.ip().to_canonical()))

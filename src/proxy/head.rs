@@ -21,7 +21,7 @@ use super::loan::Body;
 /// The longest header section that is read, in bytes. nginx takes 32 KiB, HAProxy 16 KiB, Envoy 60 KiB.
 pub(super) const MAX_HEAD: usize = 64 << 10;
 /// The most header lines; Pingora's own bound.
-const MAX_HEADERS: usize = 256;
+pub(super) const MAX_HEADERS: usize = 256;
 
 /// Whether `head` holds a whole header section, given that nothing of its first `seen` bytes ended one.
 ///
@@ -114,15 +114,19 @@ fn lines_end_in_crlf(head: &[u8]) -> bool {
 /// refused afterwards). Of the characters that RFC 3986 wants escaped those pass that Pingora takes.
 fn is_target_clear(method: &str, target: &str, headers: &[Header<'_>]) -> bool {
     match target.as_bytes().first() {
-        Some(b'/') => {
-            let (path, query) = target.split_once('?').unwrap_or((target, ""));
-            path.bytes().all(|byte| byte.is_ascii_graphic() && !b"#<>`".contains(&byte))
-                && query.bytes().all(|byte| byte.is_ascii_graphic() && !b"#<>\"".contains(&byte))
-        }
-        Some(b'*') => target == "*" && method == "OPTIONS",
+        Some(b'/' | b'*') => is_origin_form_clear(method, target),
         _ if method == "CONNECT" => true,
         _ => is_absolute_form_clear(target, headers),
     }
+}
+
+/// A path with or without a query, or `*` for OPTIONS.
+pub(super) fn is_origin_form_clear(method: &str, target: &str) -> bool {
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let is_path = path.starts_with('/')
+        && path.bytes().all(|byte| byte.is_ascii_graphic() && !b"#<>`".contains(&byte))
+        && query.bytes().all(|byte| byte.is_ascii_graphic() && !b"#<>\"".contains(&byte));
+    is_path || (target == "*" && method == "OPTIONS")
 }
 
 fn is_absolute_form_clear(target: &str, headers: &[Header<'_>]) -> bool {
@@ -146,7 +150,7 @@ fn is_host_clear(headers: &[Header<'_>], version: Option<u8>) -> bool {
 
 /// A host and maybe a port, without user information. May be empty (RFC 9110 section 7.2). Of what RFC 3986 allows in a name,
 /// escapes and the characters with which nobody is named are left out.
-fn is_authority(host: &[u8]) -> bool {
+pub(super) fn is_authority(host: &[u8]) -> bool {
     let Ok(host) = str::from_utf8(host) else { return false };
     let (name, port) = match host.rsplit_once(':') {
         Some((name, port)) if !port.contains(']') => (name, port),
@@ -172,15 +176,18 @@ fn body(headers: &[Header<'_>], version: Option<u8>) -> Option<Body> {
     }
     match (length, coding) {
         (None, None) => Some(Body::Length(0)),
-        // At most 18 digits, so that the number fits every integer it will be read into.
-        (Some(length), None) if length.len() <= 18 && length.iter().all(u8::is_ascii_digit) => {
-            str::from_utf8(length).ok()?.parse().ok().map(Body::Length)
-        }
+        (Some(length), None) => length_of(length).map(Body::Length),
         (None, Some(coding)) if version == Some(1) && coding.eq_ignore_ascii_case(b"chunked") => {
             Some(Body::Chunked(Chunked::new()))
         }
         _ => None,
     }
+}
+
+/// The number in a `Content-Length`. At most 18 digits, so that it fits every integer it will be read into.
+pub(super) fn length_of(value: &[u8]) -> Option<u64> {
+    let digits = value.len() <= 18 && value.iter().all(u8::is_ascii_digit);
+    str::from_utf8(value).ok().filter(|_| digits)?.parse().ok()
 }
 
 fn values<'h>(headers: &'h [Header<'_>], name: &'static str) -> impl Iterator<Item = &'h [u8]> {

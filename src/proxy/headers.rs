@@ -34,18 +34,30 @@ pub(super) fn to_origin_form(request: &mut RequestHeader) -> Result<()> {
     request.set_raw_path(target.as_bytes())
 }
 
-/// Prepares a request for the backend: says who sent it, to which host, and under which id. `peer` is at the other end of
-/// the connection; when it is a trusted proxy, what it says is kept and added to.
+/// Who sent a request, and how, as the backend learns it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sender {
+    /// At the other end of the connection.
+    pub(super) peer: IpAddr,
+    /// Whether that is a trusted proxy.
+    pub(super) trusted: bool,
+    /// Whether the connection is TLS.
+    pub(super) secure: bool,
+}
+
+/// Prepares a request for the backend: says who sent it, to which host, and under which id. What a trusted proxy says is
+/// kept and added to.
 ///
 /// # Errors
 /// Never in practice: every value is a valid one.
-pub(super) fn to_backend(request: &mut RequestHeader, peer: IpAddr, trusted: bool, id: &RequestId) -> Result<()> {
+pub(super) fn to_backend(request: &mut RequestHeader, sender: Sender, id: &RequestId) -> Result<()> {
+    let Sender { peer, trusted, secure } = sender;
     let said = request.headers.get_all(X_FORWARDED_FOR).iter().filter(|_| trusted);
     let mut hops: Vec<u8> = said.flat_map(|line| [line.as_bytes(), b", "]).flatten().copied().collect();
     hops.extend_from_slice(peer.to_string().as_bytes());
     request.insert_header(X_FORWARDED_FOR, hops)?;
     if !(trusted && request.headers.contains_key(X_FORWARDED_PROTO)) {
-        request.insert_header(X_FORWARDED_PROTO, "http")?;
+        request.insert_header(X_FORWARDED_PROTO, if secure { "https" } else { "http" })?;
     }
     if !(trusted && request.headers.contains_key(X_FORWARDED_HOST)) {
         match request.headers.get(HOST).cloned() {
@@ -89,6 +101,23 @@ fn is_end_to_end(name: &HeaderName) -> bool {
 mod tests {
     use super::*;
 
+    fn sender(peer: [u8; 4], trusted: bool) -> Sender {
+        Sender { peer: peer.into(), trusted, secure: false }
+    }
+
+    #[test]
+    fn a_backend_learns_that_the_connection_is_tls() {
+        for (trusted, claimed, expected) in [(false, "http", "https"), (true, "http", "http"), (true, "", "https")] {
+            let mut request = RequestHeader::build("GET", b"/", None).unwrap();
+            if !claimed.is_empty() {
+                request.insert_header(X_FORWARDED_PROTO, claimed).unwrap();
+            }
+            let secure = Sender { secure: true, ..sender([192, 0, 2, 7], trusted) };
+            to_backend(&mut request, secure, &RequestId::random()).unwrap();
+            assert_eq!(request.headers[X_FORWARDED_PROTO], expected, "{trusted} {claimed}");
+        }
+    }
+
     #[test]
     fn what_the_client_says_of_itself_is_replaced() {
         let mut request = RequestHeader::build("GET", b"/", None).unwrap();
@@ -103,7 +132,7 @@ mod tests {
         }
         request.append_header("x-forwarded-for", "5.6.7.8").unwrap();
         let id = RequestId::random();
-        to_backend(&mut request, [192, 0, 2, 7].into(), false, &id).unwrap();
+        to_backend(&mut request, sender([192, 0, 2, 7], false), &id).unwrap();
         let all = |name: &str| request.headers.get_all(name).iter().map(|v| v.to_str().unwrap()).collect::<Vec<_>>();
         assert_eq!(all("x-forwarded-for"), ["192.0.2.7"]);
         assert_eq!(all("x-forwarded-proto"), ["http"]);
@@ -140,12 +169,12 @@ mod tests {
         ] {
             request.append_header(name, value).unwrap();
         }
-        to_backend(&mut request, [10, 0, 0, 1].into(), true, &RequestId::random()).unwrap();
+        to_backend(&mut request, sender([10, 0, 0, 1], true), &RequestId::random()).unwrap();
         let all = |name: &str| request.headers.get_all(name).iter().map(|v| v.to_str().unwrap()).collect::<Vec<_>>();
         assert_eq!(all("x-forwarded-for"), ["1.2.3.4, 5.6.7.8, 9.9.9.9, 10.0.0.1"]);
         assert_eq!((all("x-forwarded-proto"), all("x-forwarded-host")), (vec!["https"], vec!["api.example.com"]));
         let mut bare = RequestHeader::build("GET", b"/", None).unwrap();
-        to_backend(&mut bare, [10, 0, 0, 1].into(), true, &RequestId::random()).unwrap();
+        to_backend(&mut bare, sender([10, 0, 0, 1], true), &RequestId::random()).unwrap();
         assert_eq!(bare.headers["x-forwarded-for"], "10.0.0.1");
         assert_eq!(bare.headers["x-forwarded-proto"], "http");
     }

@@ -23,7 +23,7 @@ use pingora_core::protocols::{
 };
 use pingora_core::server::ShutdownWatch;
 use pingora_proxy::Session;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::chunked::{Chunked, Malformed};
 
@@ -271,7 +271,8 @@ impl AsyncWrite for Loan {
 #[async_trait]
 impl Shutdown for Loan {
     async fn shutdown(&mut self) {
-        Shutdown::shutdown(self.stream_mut().as_mut()).await;
+        // Not by the stream's own way, which over TLS warns of each client that is gone already.
+        let _ = AsyncWriteExt::shutdown(self.stream_mut()).await;
     }
 }
 
@@ -321,7 +322,7 @@ impl Peek for Loan {}
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+    use tokio::io::{AsyncReadExt, DuplexStream, duplex};
 
     use super::*;
     use crate::clock::{Clock, SystemClock};

@@ -29,6 +29,7 @@ mod explain;
 mod failure;
 mod head;
 mod headers;
+mod http2;
 mod identify;
 mod loan;
 mod parts;
@@ -251,12 +252,14 @@ impl ProxyHttp for Proxy {
 
     async fn upstream_request_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         request: &mut RequestHeader,
         ctx: &mut Context,
     ) -> Result<()> {
         headers::to_origin_form(request)?;
-        headers::to_backend(request, ctx.peer, ctx.behind_proxy(), &ctx.request_id)
+        let secure = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
+        let sender = headers::Sender { peer: ctx.peer, trusted: ctx.behind_proxy(), secure };
+        headers::to_backend(request, sender, &ctx.request_id)
     }
 
     async fn request_body_filter(

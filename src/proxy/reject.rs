@@ -3,7 +3,8 @@
 //! One form: `application/json`, `{"code":N,"message":"…"}`, `X-Request-Id`. The connection stays usable where the client's
 //! body lets it: a small body that is announced is read to its end and thrown away. A large or endless one makes the
 //! answer the last on its connection, and what still comes is read for a while before the connection is closed, because
-//! closing with unread data makes the kernel send a reset that can overtake the answer (RFC 9112 section 9.6).
+//! closing with unread data makes the kernel send a reset that can overtake the answer (RFC 9112 section 9.6). Over HTTP/2
+//! only the stream is at stake, and its session knows how much of the rest is worth reading.
 
 use std::time::Duration;
 
@@ -160,7 +161,8 @@ pub(super) async fn send(
         rate_headers::write(&mut header, standing)?;
     }
     // A 408 is sent because the client's bytes stopped coming: there is nothing to read to the end.
-    let keep = rejection != Rejection::RequestTimeout && is_worth_reading(session);
+    let over_http2 = session.as_downstream().is_custom();
+    let keep = over_http2 || (rejection != Rejection::RequestTimeout && is_worth_reading(session));
     session.set_close_on_response_before_downstream_finish(false);
     if !keep || Loan::of(session).is_some_and(Loan::is_last) {
         session.set_keepalive(None);

@@ -39,6 +39,7 @@ use crate::proxy::{Activity, Downstream, Identity, Limits, Proxy, ProxyParts, Ra
 use crate::route::{Route, RouteTable};
 use crate::store::sqlite::OpenError;
 use crate::telemetry::{AccessLog, AccessLogWriter, Decisions, EventLog, Metrics, MetricsParts, Tally};
+use crate::tls::TlsListeners;
 use crate::upstream::Pool;
 use admin::View;
 use buckets::Buckets;
@@ -87,6 +88,7 @@ pub struct Server {
     limiter: Option<Arc<Striped>>,
     buckets: Option<Buckets>,
     sockets: Vec<Bound>,
+    tls: Arc<TlsListeners>,
     admin: Option<(Bound, Access)>,
     access_log: AccessLog,
     writer: AccessLogWriter,
@@ -103,7 +105,11 @@ impl Server {
     /// # Errors
     /// When an address cannot be had, the database cannot be used or the access log cannot be opened.
     pub fn bind(config: Config) -> Result<Self, ServerError> {
-        let sockets = config.listeners.iter().map(|address| Bound::new(*address)).collect::<Result<_, _>>()?;
+        let sockets = config.listeners.iter().map(|listener| Bound::new(listener.address));
+        let sockets = sockets.collect::<Result<Vec<_>, _>>()?;
+        let pairs = sockets.iter().map(Bound::address).zip(config.listeners);
+        let pairs = pairs.filter_map(|(address, listener)| Some((address, listener.tls?)));
+        let tls = TlsListeners::new(pairs).map_err(|error| ServerError::Failed(format!("TLS: {error}")))?;
         let admin = config.admin.map(|admin| Ok::<_, BindError>((Bound::new(admin.address)?, admin.access)));
         let admin = admin.transpose()?;
         let (access_log, writer) = AccessLog::new(&config.access_log).map_err(ServerError::AccessLog)?;
@@ -145,6 +151,7 @@ impl Server {
             limiter,
             buckets,
             sockets,
+            tls: Arc::new(tls),
             admin,
             access_log,
             writer,
@@ -173,6 +180,11 @@ impl Server {
     /// Where clients are looked up; storing another directory changes them from the next request on.
     pub fn directory(&self) -> Arc<ArcSwap<Directory>> {
         Arc::clone(&self.directory)
+    }
+
+    /// The TLS of the listeners that have it; another pair given to one of them counts from its next handshake on.
+    pub fn tls(&self) -> Arc<TlsListeners> {
+        Arc::clone(&self.tls)
     }
 
     /// The pools.
@@ -263,7 +275,7 @@ impl Server {
             // Whoever finds the proxy listening finds the admin API, too.
             health.add_dependency(&admin);
         }
-        let downstream = Downstream::new(proxy, app, Arc::clone(&activity));
+        let downstream = Downstream::new(proxy, app, self.tls, Arc::clone(&activity));
         let (backends, pools) =
             (self.pools.iter().map(|pool| pool.settings().backends.len()).sum::<usize>(), self.pools.len());
         let threads = (threads, &connections);

@@ -49,6 +49,10 @@ mod harness_itself;
 #[cfg(test)]
 mod health;
 #[cfg(test)]
+mod http2;
+#[cfg(test)]
+mod http2_rules;
+#[cfg(test)]
 mod interim;
 #[cfg(test)]
 mod kept;
@@ -70,6 +74,8 @@ mod smuggling;
 mod statuses;
 #[cfg(test)]
 mod stop;
+#[cfg(test)]
+mod tls;
 #[cfg(test)]
 mod two_servers;
 #[cfg(test)]

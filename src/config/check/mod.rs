@@ -4,18 +4,15 @@
 //! rest can be looked at; nothing is built when anything was reported.
 
 mod admin;
+mod listeners;
 mod routes;
 mod upstreams;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::Hash;
-use std::net::SocketAddr;
 use std::time::Duration;
 
-use serde_yaml::Value;
-
-use super::address::{Listen, collide};
 use super::key::{Key, Leaf, List, Section};
 use super::overrides::Overrides;
 use super::problem::{KeyPath, Report};
@@ -42,7 +39,7 @@ pub(super) fn check(file: Option<raw::File>, overrides: &Overrides, report: &mut
     let file = file.unwrap_or_default();
 
     let pingora = pingora(report, &top.key("pingora"), file.pingora);
-    let mut listeners = listeners(report, &top.key("listeners"), file.listeners, needs_listeners);
+    let mut listeners = listeners::of_file(report, &top.key("listeners"), file.listeners, needs_listeners);
     let mut admin = admin::of_file(report, &top.key("admin"), file.admin, overrides.admin_token.as_ref());
     let mut database = report.take(&top.key("database"), file.database).unwrap_or_else(|| Some(DATABASE.into()));
     let mut upstreams = upstreams::of_file(report, &top.key("upstreams"), file.upstreams, needs_upstreams);
@@ -53,7 +50,7 @@ pub(super) fn check(file: Option<raw::File>, overrides: &Overrides, report: &mut
     let access_log = access_log(report, &top.key("access_log"), file.access_log);
 
     if !overrides.listen.is_empty() {
-        listeners = listen_flags(report, &overrides.listen);
+        listeners = listeners::of_flags(report, &overrides.listen);
     }
     if let Some(address) = overrides.admin {
         admin.move_to(report, address);
@@ -70,8 +67,9 @@ pub(super) fn check(file: Option<raw::File>, overrides: &Overrides, report: &mut
         upstreams.pools.iter_mut().for_each(|pool| pool.balance = balance);
     }
     let upstreams = upstreams.pools;
-    let (admin, warnings) = admin.finish(report, &listeners);
-    let listeners = listeners.into_iter().map(|(_, address)| address).collect();
+    let (admin, mut warnings) = admin.finish(report, &listeners.addresses());
+    warnings.extend(listeners.warnings);
+    let listeners = listeners.list.into_iter().map(|(_, listener)| listener).collect();
     let config = Config {
         pingora,
         listeners,
@@ -173,37 +171,6 @@ fn access_log(report: &mut Report, at: &KeyPath, key: Key<Section<raw::AccessLog
         target: report.take(&at.key("path"), raw.path).unwrap_or(default.target),
         format: report.take(&at.key("format"), raw.format).unwrap_or(default.format),
     }
-}
-
-fn listeners(
-    report: &mut Report,
-    at: &KeyPath,
-    key: Key<List<Section<raw::Listener>>>,
-    needed: bool,
-) -> Vec<(KeyPath, SocketAddr)> {
-    let mut addresses = Vec::new();
-    for (at, raw) in sections(report, at, key, needed).into_iter().flatten() {
-        let (at, Some(raw)) = (at.key("address"), raw) else { continue };
-        addresses.extend(report.need(&at, raw.address).map(|address| (at, address)));
-    }
-    apart(report, addresses)
-}
-
-fn listen_flags(report: &mut Report, flags: &[SocketAddr]) -> Vec<(KeyPath, SocketAddr)> {
-    let at = KeyPath::flag("--listen");
-    let keys = flags.iter().map(|address| Key::<Listen>::read(&Value::from(address.to_string())));
-    let addresses = keys.filter_map(|key| Some((at.clone(), report.take(&at, key)?))).collect();
-    apart(report, addresses)
-}
-
-/// The addresses, after reporting those that cannot be listened on beside an earlier one.
-fn apart(report: &mut Report, addresses: Vec<(KeyPath, SocketAddr)>) -> Vec<(KeyPath, SocketAddr)> {
-    for (index, (at, address)) in addresses.iter().enumerate() {
-        if let Some((first, taken)) = addresses[..index].iter().find(|(_, earlier)| collide(*earlier, *address)) {
-            report.add(at, format!("must be an address of its own, but {address} is taken by {first} ({taken})"));
-        }
-    }
-    addresses
 }
 
 /// The items of a list of sections, each with its path; one that is no section is reported, and none. No list at all

@@ -148,7 +148,7 @@ proptest! {
 
         let config = check(&text).map_err(|problems| TestCaseError::fail(format!("{problems}\n{text}")))?;
         prop_assert_eq!(config.limits.max_body, max_body);
-        prop_assert_eq!(config.listeners.iter().map(|address| address.port()).collect::<Vec<_>>(), Vec::from_iter(ports));
+        prop_assert_eq!(config.listeners.iter().map(|listener| listener.address.port()).collect::<Vec<_>>(), Vec::from_iter(ports));
         prop_assert_eq!(config.upstreams.len(), pools.len());
         for ((pool, route), (name, (backends, balance, retries, millis, thresholds))) in
             config.upstreams.iter().zip(&config.routes).zip(&pools)

@@ -43,7 +43,7 @@ fn the_smallest_file_gets_the_defaults() {
     assert_eq!(backends[0].weight.get(), 1);
     let expected = Config {
         pingora: PingoraSettings::default(),
-        listeners: vec!["0.0.0.0:8080".parse().unwrap()],
+        listeners: vec!["0.0.0.0:8080".parse::<std::net::SocketAddr>().unwrap().into()],
         admin: Some(AdminSettings { address: "127.0.0.1:9901".parse().unwrap(), access: Access::Loopback }),
         database: Some("data/tollgate.db".into()),
         upstreams: vec![PoolSettings {
@@ -139,7 +139,7 @@ fn the_command_line_stands_above_the_file() {
     let alone = load(None, &overrides).unwrap();
     let over = load(Some(&conf("routes.yaml")), &overrides).unwrap();
     for config in [&alone, &over] {
-        assert_eq!(config.listeners, overrides.listen);
+        assert_eq!(config.listeners.iter().map(|listener| listener.address).collect::<Vec<_>>(), overrides.listen);
         assert_eq!(config.database, overrides.database);
         let admin = config.admin.as_ref().unwrap();
         assert_eq!((Some(admin.address), &admin.access), (overrides.admin, &one_token("admin", "0123456789abcdef")));
@@ -234,6 +234,8 @@ fn defaults(schema: &serde_json::Value) -> serde_yaml::Value {
         let value = match (schema.get("default"), schema.get("items")) {
             (Some(default), _) => serde_yaml::to_value(default).unwrap(),
             (_, Some(items)) => vec![defaults(items)].into(),
+            // A section that needs something has no default: it is not there.
+            _ if schema.get("required").is_some() => return None,
             _ => schema.get("properties").map(|_| defaults(schema))?,
         };
         Some((key.as_str().into(), value))

@@ -44,7 +44,7 @@ impl InProcess {
         std::fs::write(&file, yaml).unwrap();
         let mut config = config::load(Some(&file), &Overrides::default()).unwrap();
         // The file cannot ask for any free port; the library can.
-        config.listeners = vec!["127.0.0.1:0".parse().unwrap()];
+        config.listeners = vec!["127.0.0.1:0".parse::<SocketAddr>().unwrap().into()];
         let server = Server::bind(config).unwrap();
         let (clients, tally) = (server.directory(), server.tally());
         let (address, pools, stop) = (server.addresses()[0], server.pools().to_vec(), StopHandle::new());

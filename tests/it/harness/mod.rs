@@ -6,6 +6,7 @@
 pub(crate) mod backend;
 pub(crate) mod checksum;
 pub(crate) mod client;
+pub(crate) mod http2;
 pub(crate) mod in_process;
 pub(crate) mod instance;
 pub(crate) mod load;
@@ -15,6 +16,7 @@ pub(crate) mod script;
 pub(crate) mod scripted;
 pub(crate) mod server;
 pub(crate) mod setup;
+pub(crate) mod tls;
 pub(crate) mod wire;
 
 use std::time::{Duration, Instant};

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 use std::net::SocketAddr;
+use std::path::Path;
 
 use super::backend::Backend;
 use super::server::{LISTEN, Tollgate};
@@ -9,6 +10,7 @@ use super::server::{LISTEN, Tollgate};
 /// A configuration file in the making.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Setup {
+    tls: String,
     pools: String,
     rest: String,
 }
@@ -36,6 +38,13 @@ impl Setup {
         self
     }
 
+    /// Speaks TLS, with `cert.pem` and `key.pem` in `dir`.
+    pub(crate) fn tls(mut self, dir: &Path) -> Self {
+        let dir = dir.display();
+        self.tls = format!(", tls: {{cert: {dir}/cert.pem, key: {dir}/key.pem}}");
+        self
+    }
+
     /// One more top-level line.
     pub(crate) fn line(mut self, line: &str) -> Self {
         let _ = writeln!(self.rest, "{line}");
@@ -45,7 +54,8 @@ impl Setup {
     /// The file. It limits no rates, unless a line of it says what to do with them.
     pub(crate) fn yaml(&self) -> String {
         let unlimited = if self.rest.contains("rate_limit:") { "" } else { UNLIMITED };
-        format!("listeners: [{{address: {LISTEN}}}]\nupstreams:\n{}{}{unlimited}", self.pools, self.rest)
+        let Setup { tls, pools, rest } = self;
+        format!("listeners: [{{address: {LISTEN}{tls}}}]\nupstreams:\n{pools}{rest}{unlimited}")
     }
 
     /// Runs it and waits until it listens.

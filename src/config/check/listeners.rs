@@ -1,0 +1,82 @@
+//! Where to listen, and with which certificates.
+
+use std::net::SocketAddr;
+
+use serde_yaml::Value;
+
+use super::sections;
+use crate::clock::{Clock, SystemClock};
+use crate::config::address::{Listen, collide};
+use crate::config::key::{Key, List, Section};
+use crate::config::problem::{KeyPath, Report};
+use crate::config::{ListenerSettings, raw};
+use crate::tls::{Flaw, Pair, PairFiles};
+
+/// What the file or the command line says of the listeners.
+#[derive(Debug, Default)]
+pub(super) struct Listeners {
+    /// Each with the path of its address.
+    pub(super) list: Vec<(KeyPath, ListenerSettings)>,
+    pub(super) warnings: Vec<String>,
+}
+
+impl Listeners {
+    /// The addresses, and where they are written.
+    pub(super) fn addresses(&self) -> Vec<(KeyPath, SocketAddr)> {
+        self.list.iter().map(|(at, listener)| (at.clone(), listener.address)).collect()
+    }
+
+    /// The same, after reporting those that cannot be listened on beside an earlier one.
+    fn apart(self, report: &mut Report) -> Self {
+        for (index, (at, ListenerSettings { address, .. })) in self.list.iter().enumerate() {
+            let mut earlier = self.list[..index].iter().map(|(at, listener)| (at, listener.address));
+            if let Some((first, taken)) = earlier.find(|(_, earlier)| collide(*earlier, *address)) {
+                report.add(at, format!("must be an address of its own, but {address} is taken by {first} ({taken})"));
+            }
+        }
+        self
+    }
+}
+
+/// The listeners of the file, their certificates loaded.
+pub(super) fn of_file(
+    report: &mut Report,
+    at: &KeyPath,
+    key: Key<List<Section<raw::Listener>>>,
+    needed: bool,
+) -> Listeners {
+    let mut found = Listeners::default();
+    for (at, raw) in sections(report, at, key, needed).into_iter().flatten() {
+        let Some(raw) = raw else { continue };
+        let address_at = at.key("address");
+        let address = report.need(&address_at, raw.address);
+        let tls_at = at.key("tls");
+        let tls = report.take(&tls_at, raw.tls).and_then(|raw| pair(report, &tls_at, raw, &mut found.warnings));
+        found.list.extend(address.map(|address| (address_at, ListenerSettings { address, tls })));
+    }
+    found.apart(report)
+}
+
+/// The listeners of `--listen`, which are plain.
+pub(super) fn of_flags(report: &mut Report, flags: &[SocketAddr]) -> Listeners {
+    let at = KeyPath::flag("--listen");
+    let keys = flags.iter().map(|address| Key::<Listen>::read(&Value::from(address.to_string())));
+    let list = keys.filter_map(|key| Some((at.clone(), report.take(&at, key)?.into()))).collect();
+    Listeners { list, warnings: Vec::new() }.apart(report)
+}
+
+fn pair(report: &mut Report, at: &KeyPath, raw: raw::Tls, warnings: &mut Vec<String>) -> Option<Pair> {
+    let cert = report.need(&at.key("cert"), raw.cert);
+    let key = report.need(&at.key("key"), raw.key);
+    match Pair::load(&PairFiles { cert: cert?, key: key? }, SystemClock.wall()) {
+        Ok((pair, unwise)) => {
+            let said = |flaw: Flaw| format!("{}: {}", at.key(flaw.part.name()), flaw.message);
+            warnings.extend(unwise.into_iter().map(said));
+            Some(pair)
+        }
+        Err(flaws) => {
+            flaws.into_iter().for_each(|flaw| report.add(&at.key(flaw.part.name()), flaw.message));
+            None
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! A client's connection in HTTP/2: its streams, its bounds, its end.
+//!
+//! The problem: one connection carries many requests at once, so whatever a client can make the server keep or do, it can
+//! do a hundred times at no cost to itself.
+//!
+//! The rules. At most [`MAX_STREAMS`] requests run at once; a client that resets them to open more waits until the old ones
+//! have ended here, too, and one that goes on gets GOAWAY. What is received and not yet passed on is bounded for each
+//! stream and for the connection, what is sent and not yet taken for each stream. A connection without a stream is kept as
+//! long as one of HTTP/1: `limits.header_timeout` at first, then `limits.keepalive_timeout`, whatever PING or SETTINGS it
+//! sends. A body that stalls, in either direction, ends its own stream after the time that HTTP/1 has for it. Everything
+//! else (floods of CONTINUATION, PING, SETTINGS, RST_STREAM, tiny or empty DATA) the h2 crate bounds.
+//!
+//! At a stop the client is told by GOAWAY, in two steps (RFC 9113 section 6.8): first that no new streams should come, and
+//! after a PING has come back, which of them were taken. What came before that is served; nothing is lost on the way. An
+//! answer may still lie in this process when its request is done, so the connection stays until the client has taken it.
+//!
+//! Pingora's own loop for this is private to it, keeps idle connections for ever, and lets its requests run in sessions
+//! with other gaps: see [`session`].
+
+mod request;
+mod session;
+
+use std::future::poll_fn;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use h2::server::{Builder, Connection, SendResponse};
+use h2::{Reason, RecvStream};
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, DATE};
+use http::{Method, Request, Response};
+use pingora_core::apps::HttpServerApp;
+use pingora_core::protocols::http::ServerSession;
+use pingora_core::protocols::http::date::get_cached_date;
+use pingora_core::protocols::{Digest, Stream};
+use pingora_core::server::ShutdownWatch;
+use pingora_timeout::timeout;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+use super::activity::Busy;
+use super::connection::{Downstream, close, peer, stopped};
+use super::head::MAX_HEAD;
+use super::loan::{Body, Loan};
+use super::reject::LINGER;
+use super::{Rejection, RequestId};
+use session::{Http2Session, discard};
+
+/// The most requests of one connection at once; nginx's `http2_max_concurrent_streams`.
+const MAX_STREAMS: u32 = 128;
+/// What of a request's body is taken before it is passed on, in bytes.
+const STREAM_WINDOW: u32 = 64 << 10;
+/// The same for all of a connection's requests.
+const CONNECTION_WINDOW: u32 = 1 << 20;
+/// What of an answer is taken from its backend before the client has taken it, in bytes.
+const SEND_BUFFER: usize = 64 << 10;
+/// Streams that break the protocol, after which the connection has.
+const MAX_BROKEN_STREAMS: usize = 100;
+/// Requests that are refused as malformed, after which the connection is.
+const MAX_MALFORMED: u32 = 32;
+/// How long a client without a request has to answer the PING that follows GOAWAY.
+const FAREWELL: Duration = Duration::from_millis(500);
+
+/// What HTTP/2 lets a client do.
+fn options() -> Builder {
+    let mut options = Builder::new();
+    options
+        .max_concurrent_streams(MAX_STREAMS)
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_header_list_size(u32::try_from(MAX_HEAD).expect("64 KiB"))
+        .max_send_buffer_size(SEND_BUFFER)
+        .max_local_error_reset_streams(Some(MAX_BROKEN_STREAMS));
+    options
+}
+
+/// A stream as it comes: the request, and the means to answer it.
+type Opened = (Request<RecvStream>, SendResponse<Bytes>);
+
+impl Downstream {
+    /// Serves a connection on which HTTP/2 was agreed, to its end. It is `opening` until its first request is there.
+    pub(super) async fn serve_http2(&self, stream: Stream, opening: Busy, shutdown: Arc<ShutdownWatch>) {
+        let (address, limits) = (peer(&stream), *self.app.limits());
+        let digest = Arc::new(Digest {
+            ssl_digest: stream.get_ssl_digest(),
+            timing_digest: stream.get_timing_digest(),
+            proxy_digest: stream.get_proxy_digest(),
+            socket_digest: stream.get_socket_digest(),
+        });
+        // On loan, so that it can be closed well after h2 has dropped it.
+        let (loan, lender) = Loan::new(stream, Body::Length(0), BytesMut::new(), self.arrival(), Arc::clone(&shutdown));
+        loan.set_upgraded();
+        if let Ok(Ok(connection)) = timeout(limits.header_timeout, options().handshake(loan)).await {
+            let serving = Serving { downstream: self, connection, digest, address, shutdown };
+            let in_silence = serving.run(opening).await;
+            if let Some(returned) = lender.take_back() {
+                close(returned.stream, !in_silence).await;
+            }
+        }
+    }
+}
+
+/// A connection that is being served.
+struct Serving<'a> {
+    downstream: &'a Downstream,
+    connection: Connection<Loan, Bytes>,
+    digest: Arc<Digest>,
+    address: IpAddr,
+    shutdown: Arc<ShutdownWatch>,
+}
+
+impl Serving<'_> {
+    /// Serves its streams until it ends; whether it ended because the server stops and nothing was on its way.
+    async fn run(mut self, opening: Busy) -> bool {
+        let limits = *self.downstream.app.limits();
+        let (mut opening, mut stopping) = (Some(opening), ShutdownWatch::clone(&self.shutdown));
+        let mut streams = JoinSet::new();
+        let (mut leaving, mut malformed, mut last) = (false, 0, None);
+        let mut patience = Box::pin(sleep(limits.header_timeout));
+        loop {
+            let (idle, full) = (streams.is_empty(), streams.len() >= MAX_STREAMS as usize);
+            tokio::select! {
+                biased;
+                () = stopped(&mut stopping), if last.is_none() => {
+                    self.connection.graceful_shutdown();
+                    let silent = idle && !self.connection.has_streams();
+                    (opening, leaving, last) = (None, true, Some(silent));
+                    patience.set(sleep(if silent { FAREWELL } else { LINGER }));
+                }
+                Some(_) = streams.join_next() => {
+                    if streams.is_empty() {
+                        patience.set(sleep(if leaving { LINGER } else { limits.keepalive_timeout }));
+                    }
+                }
+                opened = next(&mut self.connection, full) => {
+                    let Some(Ok((request, respond))) = opened else { break };
+                    opening = None;
+                    last = last.map(|_| false);
+                    let busy = self.downstream.activity.begin();
+                    match self.admit(request, respond) {
+                        Ok(session) => {
+                            let (proxy, shutdown) = (Arc::clone(&self.downstream.proxy), Arc::clone(&self.shutdown));
+                            streams.spawn(async move {
+                                let session = ServerSession::new_custom(Box::new(session));
+                                proxy.process_new_http(session, &shutdown).await;
+                                drop(busy);
+                            });
+                        }
+                        Err(mut body) => {
+                            malformed += 1;
+                            if malformed >= MAX_MALFORMED {
+                                self.connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+                            }
+                            streams.spawn(async move {
+                                discard(&mut body).await;
+                                drop(busy);
+                            });
+                        }
+                    }
+                }
+                () = patience.as_mut(), if idle => {
+                    if leaving {
+                        break;
+                    }
+                    self.connection.graceful_shutdown();
+                    leaving = true;
+                    patience.set(sleep(FAREWELL));
+                }
+            }
+        }
+        drop(opening);
+        // Those that are left find that their connection is gone, and say so in the log.
+        streams.detach_all();
+        last == Some(true)
+    }
+
+    /// The session of a request.
+    ///
+    /// # Errors
+    /// The rest of the body of one that was refused.
+    fn admit(&self, request: Request<RecvStream>, respond: SendResponse<Bytes>) -> Result<Http2Session, RecvStream> {
+        let (mut parts, body) = request.into_parts();
+        match request::rewrite(&mut parts) {
+            Ok(()) => Ok(Http2Session::new(parts.into(), body, respond, Arc::clone(&self.digest))),
+            Err(rejection) => {
+                let request_id = RequestId::random();
+                let sent = refuse(respond, rejection, &request_id, &parts.method);
+                let line = (parts.method.as_str(), parts.uri.path().as_bytes());
+                let since = self.downstream.arrival();
+                self.downstream.record_refusal(rejection, line, &request_id, sent, since, self.address);
+                Err(body)
+            }
+        }
+    }
+}
+
+/// The next stream of the connection, which moves on meanwhile; while it is `full`, only the latter. `None` at its end.
+async fn next(connection: &mut Connection<Loan, Bytes>, full: bool) -> Option<Result<Opened, h2::Error>> {
+    poll_fn(|cx| match full {
+        true => connection.poll_closed(cx).map(|closed| closed.err().map(Err)),
+        false => connection.poll_accept(cx),
+    })
+    .await
+}
+
+/// Answers what is not a request, and returns how many bytes of a body that took.
+fn refuse(mut respond: SendResponse<Bytes>, rejection: Rejection, id: &RequestId, method: &Method) -> usize {
+    let body = rejection.body();
+    let answer = Response::builder()
+        .status(rejection.status())
+        .header(CONTENT_TYPE, "application/json")
+        .header(CONTENT_LENGTH, body.len())
+        .header(CACHE_CONTROL, "no-store")
+        .header("x-request-id", id.as_str())
+        .header(DATE, get_cached_date())
+        .body(())
+        .expect("all names and values are of our making");
+    let (length, bodiless) = (body.len(), *method == Method::HEAD);
+    // When the client has reset the stream meanwhile, nobody waits for the answer.
+    let sent = respond
+        .send_response(answer, bodiless)
+        .and_then(|mut writer| if bodiless { Ok(()) } else { writer.send_data(body.into(), true) });
+    if sent.is_ok() { length } else { 0 }
+}

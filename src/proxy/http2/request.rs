@@ -1,0 +1,144 @@
+//! What an HTTP/2 request must look like, and how it reads as one that HTTP/1.1 can carry.
+//!
+//! A request goes on to its backend in HTTP/1.1, where pseudo-headers become a request line and `Host`. What is in doubt
+//! there must be refused here (RFC 9113 sections 8.2 and 8.3), by the rules that hold for HTTP/1.1 clients: see
+//! [`head`](super::super::head).
+//!
+//! The h2 crate itself resets streams with an unknown, repeated, missing or late pseudo-header, a name that is not in
+//! lower case, a byte in a value that no value may have, a header that belongs to a connection (`connection`,
+//! `transfer-encoding`, `upgrade`, ...), a `te` other than `trailers`, an authority or path that does not parse, and a body
+//! of another length than announced. That it does is proved by tests and not done again.
+
+use http::header::{CONTENT_LENGTH, COOKIE, HOST};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, Uri};
+
+use crate::proxy::{Rejection, head};
+
+/// Checks a request's header and writes it as an HTTP/1.1 client would have sent it: a target in origin form, one `Host`,
+/// one `Cookie`. What is refused stays as it was.
+///
+/// # Errors
+/// The answer that the client gets.
+pub(super) fn rewrite(parts: &mut Parts) -> Result<(), Rejection> {
+    let refuse = |how| Err(Rejection::BadRequest(how));
+    if parts.headers.len() > head::MAX_HEADERS {
+        return Err(Rejection::HeaderTooLarge);
+    }
+    // With `:protocol` (RFC 8441) too, which is not offered.
+    if parts.method == Method::CONNECT {
+        return Err(Rejection::MethodNotAllowed);
+    }
+    if !matches!(parts.uri.scheme_str(), None | Some("http" | "https")) {
+        return refuse("the scheme is neither http nor https");
+    }
+    let Some(target) = parts.uri.path_and_query().cloned() else { return refuse("malformed request target") };
+    if !head::is_origin_form_clear(parts.method.as_str(), target.as_str()) {
+        return refuse("malformed request target");
+    }
+    let Some(host) = host(&parts.uri, &parts.headers) else {
+        return refuse("the authority is missing, malformed, or another than in Host");
+    };
+    let mut lengths = parts.headers.get_all(CONTENT_LENGTH).iter();
+    let doubtful = lengths.next().is_some_and(|length| head::length_of(length.as_bytes()).is_none());
+    if doubtful || lengths.next().is_some() {
+        return refuse("doubtful Content-Length");
+    }
+    parts.headers.insert(HOST, host);
+    if let Some(cookie) = joined_cookie(&parts.headers) {
+        parts.headers.insert(COOKIE, cookie);
+    }
+    parts.uri = Uri::from(target);
+    Ok(())
+}
+
+/// Whom the request is for: `:authority`, or `Host` when there is none, and the same when there are both (RFC 9113 section
+/// 8.3.1).
+fn host(uri: &Uri, headers: &HeaderMap) -> Option<HeaderValue> {
+    let mut hosts = headers.get_all(HOST).iter();
+    let (given, repeated) = (hosts.next(), hosts.next().is_some());
+    let host = match (uri.authority(), given) {
+        (Some(authority), None) => HeaderValue::from_str(authority.as_str()).ok()?,
+        (Some(authority), Some(given)) if given.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()) => {
+            HeaderValue::from_str(authority.as_str()).ok()?
+        }
+        (None, Some(given)) => given.clone(),
+        _ => return None,
+    };
+    (!repeated && !host.is_empty() && head::is_authority(host.as_bytes())).then_some(host)
+}
+
+/// The crumbs of a cookie as one (RFC 9113 section 8.2.3); none when there are not several.
+fn joined_cookie(headers: &HeaderMap) -> Option<HeaderValue> {
+    let crumbs: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if crumbs.len() < 2 {
+        return None;
+    }
+    // Every byte comes from a value, or is one that a value may have.
+    HeaderValue::from_bytes(&crumbs.join(&b"; "[..])).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+    use pingora_http::RequestHeader;
+
+    use super::*;
+
+    fn outcome(method: &str, uri: &str, headers: &[(&str, &str)]) -> Result<RequestHeader, Rejection> {
+        let mut request = Request::builder().method(method).uri(uri).version(http::Version::HTTP_2);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let (mut parts, ()) = request.body(()).unwrap().into_parts();
+        rewrite(&mut parts).map(|()| RequestHeader::from(parts))
+    }
+
+    #[test]
+    fn a_request_reads_as_http_1_has_it() {
+        for (method, uri, headers, target, host) in [
+            ("GET", "https://a.example:8443/x?y=%20", &[][..], "/x?y=%20", "a.example:8443"),
+            ("GET", "https://a", &[("host", "A")], "/", "a"),
+            ("GET", "/x", &[("host", "a")], "/x", "a"),
+            ("OPTIONS", "*", &[("host", "a")], "*", "a"),
+            ("POST", "https://[::1]:443//x/../y", &[("content-length", "12")], "//x/../y", "[::1]:443"),
+        ] {
+            let head = outcome(method, uri, headers).unwrap();
+            assert_eq!((str::from_utf8(head.raw_path()), head.headers[HOST].as_bytes()), (Ok(target), host.as_bytes()));
+            assert_eq!(head.uri.authority(), None, "{uri}");
+        }
+        let crumbs = [("cookie", "a=b"), ("x", "y"), ("cookie", "c=d; e=f"), ("cookie", "")];
+        let head = outcome("GET", "https://a/", &crumbs).unwrap();
+        assert_eq!(head.headers.get_all(COOKIE).iter().collect::<Vec<_>>(), ["a=b; c=d; e=f; "]);
+    }
+
+    #[test]
+    fn doubtful_requests_are_refused() {
+        for (method, uri, headers) in [
+            ("GET", "/x", &[][..]),
+            ("GET", "https://a/", &[("host", "b")]),
+            ("GET", "https://a/", &[("host", "a"), ("host", "a")]),
+            ("GET", "/", &[("host", "a, b")]),
+            ("GET", "/", &[("host", "")]),
+            ("GET", "https://user@a/", &[]),
+            ("GET", "https://a:99999/", &[]),
+            ("GET", "ftp://a/", &[]),
+            ("GET", "*", &[("host", "a")]),
+            ("GET", "https://a/<b>", &[]),
+            ("GET", "https://a/?\"", &[]),
+            ("POST", "https://a/", &[("content-length", "1"), ("content-length", "1")]),
+            ("POST", "https://a/", &[("content-length", "+1")]),
+            ("POST", "https://a/", &[("content-length", "1, 1")]),
+            ("POST", "https://a/", &[("content-length", "")]),
+            ("POST", "https://a/", &[("content-length", "9999999999999999999")]),
+        ] {
+            // What no URI can say cannot arrive either.
+            let Ok(uri) = uri.parse::<Uri>() else { continue };
+            let refused = outcome(method, &uri.to_string(), headers);
+            assert!(matches!(refused, Err(Rejection::BadRequest(_))), "{method} {uri} {headers:?}: {refused:?}");
+        }
+        assert_eq!(outcome("CONNECT", "a:443", &[]).unwrap_err(), Rejection::MethodNotAllowed);
+        let many = vec![("x", "y"); head::MAX_HEADERS + 1];
+        assert_eq!(outcome("GET", "https://a/", &many).unwrap_err(), Rejection::HeaderTooLarge);
+    }
+}

@@ -1,0 +1,22 @@
+//! TLS: certificates with their keys, and what a listener does its handshakes with.
+//!
+//! The problem: a pair that is wrong must be found before the start, not by the first client; and a new certificate must
+//! come into use without a connection lost.
+//!
+//! The rules. A [`Pair`] exists only when everything in its two files is right: both are PEM, the key belongs to the
+//! certificate, and the certificate is valid now. A [`Terminator`] hands the pair of the moment to each new handshake;
+//! connections that stand keep theirs. What clients resume sessions with (the keys of tickets) belongs to the listener,
+//! not to the pair, so a new certificate does not cost every client a full handshake.
+//!
+//! Offered are TLS 1.2 and 1.3 with the suites of rustls, HTTP/2 before HTTP/1.1 by ALPN, and no early data, which an
+//! attacker could send again. Refused: certificates chosen by server name (one pair for each listener is what the
+//! configuration has; a certificate may hold many names), and Pingora's own loading, which panics on a bad file.
+
+mod files;
+mod flaw;
+mod pair;
+mod terminator;
+
+pub use flaw::{Flaw, Part};
+pub use pair::{Pair, PairFiles};
+pub use terminator::{Terminator, TlsListeners};

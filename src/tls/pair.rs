@@ -1,0 +1,190 @@
+//! A certificate with its private key, loaded and checked.
+
+use std::fmt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use rustls::InconsistentKeys;
+use rustls::crypto::ring::sign::any_supported_type;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
+
+use super::files;
+use super::{Flaw, Part};
+
+/// A certificate that ends sooner than this is worth a warning.
+const SOON: Duration = Duration::from_secs(14 * 24 * 60 * 60);
+
+/// Where a pair is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PairFiles {
+    /// The certificate, followed by those that lead to a root, in PEM.
+    pub cert: PathBuf,
+    /// Its private key in PEM: PKCS #8, PKCS #1 or SEC 1, not encrypted.
+    pub key: PathBuf,
+}
+
+/// A certificate and its private key, which belong together, and were valid when they were loaded.
+///
+/// Two are equal when they come from the same files and hold the same certificates. The key needs no comparing: a
+/// certificate has only one. A clone is another handle.
+#[derive(Clone)]
+pub struct Pair {
+    files: PairFiles,
+    certified: Arc<CertifiedKey>,
+    ends: SystemTime,
+}
+
+impl Pair {
+    /// Loads the pair in `files` and checks it as of `now`. With it comes what is allowed and yet not wise. Blocks on the
+    /// files, so it is for the start and for threads of its own.
+    ///
+    /// # Errors
+    /// Everything that is wrong, at least one thing.
+    pub fn load(files: &PairFiles, now: SystemTime) -> Result<(Pair, Vec<Flaw>), Vec<Flaw>> {
+        let mut flaws = Vec::new();
+        let chain = files::certificates(&files.cert).map_err(|why| flaw(files, Part::Cert, &why));
+        let key = files::private_key(&files.key).map_err(|why| flaw(files, Part::Key, &why));
+        let (chain, key) = (keep(chain, &mut flaws), keep(key, &mut flaws));
+        let validity = chain.as_ref().and_then(|chain| {
+            let validity = validity(&chain[0], now).map_err(|why| flaw(files, Part::Cert, &why));
+            keep(validity, &mut flaws)
+        });
+        let certified = chain.zip(key).and_then(|(chain, key)| keep(join(files, chain, &key), &mut flaws));
+        let (Some(ends), Some(certified), true) = (validity, certified, flaws.is_empty()) else {
+            return Err(flaws);
+        };
+        let warnings = warnings(files, &certified.cert, ends, now);
+        Ok((Pair { files: files.clone(), certified: Arc::new(certified), ends }, warnings))
+    }
+
+    /// Where it was loaded from.
+    pub fn files(&self) -> &PairFiles {
+        &self.files
+    }
+
+    /// When its certificate ends.
+    pub fn ends(&self) -> SystemTime {
+        self.ends
+    }
+
+    pub(super) fn certified(&self) -> Arc<CertifiedKey> {
+        Arc::clone(&self.certified)
+    }
+}
+
+impl PartialEq for Pair {
+    fn eq(&self, other: &Self) -> bool {
+        self.files == other.files && self.certified.cert == other.certified.cert
+    }
+}
+
+impl Eq for Pair {}
+
+impl fmt::Debug for Pair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pair").field("files", &self.files).field("ends", &self.ends).finish_non_exhaustive()
+    }
+}
+
+fn flaw(files: &PairFiles, part: Part, why: &str) -> Flaw {
+    let path = match part {
+        Part::Cert => &files.cert,
+        Part::Key => &files.key,
+    };
+    Flaw { part, message: format!("{}: {why}", path.display()) }
+}
+
+fn keep<T>(found: Result<T, Flaw>, flaws: &mut Vec<Flaw>) -> Option<T> {
+    found.map_err(|flaw| flaws.push(flaw)).ok()
+}
+
+/// Until when the certificate is valid.
+fn validity(certificate: &CertificateDer<'_>, now: SystemTime) -> Result<SystemTime, String> {
+    let (_, parsed) = X509Certificate::from_der(certificate)
+        .map_err(|_| "the certificate is damaged, or none of X.509".to_owned())?;
+    let (begin, end) = (parsed.validity().not_before, parsed.validity().not_after);
+    if now < instant(begin) {
+        return Err(format!("the certificate is not valid before {}", date(begin)));
+    }
+    if now > instant(end) {
+        return Err(format!("the certificate expired on {}", date(end)));
+    }
+    Ok(instant(end))
+}
+
+fn instant(time: ASN1Time) -> SystemTime {
+    let seconds = time.timestamp();
+    let distance = Duration::from_secs(seconds.unsigned_abs());
+    let instant = if seconds < 0 {
+        SystemTime::UNIX_EPOCH.checked_sub(distance)
+    } else {
+        SystemTime::UNIX_EPOCH.checked_add(distance)
+    };
+    instant.unwrap_or(SystemTime::UNIX_EPOCH)
+}
+
+fn date(time: ASN1Time) -> String {
+    let time = time.to_datetime();
+    let (month, day) = (u8::from(time.month()), time.day());
+    format!("{:04}-{month:02}-{day:02} {:02}:{:02} UTC", time.year(), time.hour(), time.minute())
+}
+
+/// The chain with its key, if they belong together.
+fn join(
+    files: &PairFiles,
+    chain: Vec<CertificateDer<'static>>,
+    key: &PrivateKeyDer<'static>,
+) -> Result<CertifiedKey, Flaw> {
+    let signing = any_supported_type(key).map_err(|_| {
+        let why = "the private key is damaged, or of a kind that is not served (RSA from 2048 bits, ECDSA P-256 and \
+                   P-384, Ed25519)";
+        flaw(files, Part::Key, why)
+    })?;
+    let certified = CertifiedKey::new(chain, signing);
+    match certified.keys_match() {
+        Ok(()) => Ok(certified),
+        Err(rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => {
+            let why = format!("the private key is not that of the certificate in {}", files.cert.display());
+            Err(flaw(files, Part::Key, &why))
+        }
+        Err(_) => Err(flaw(files, Part::Cert, "the certificate cannot be served; it must be of X.509 version 3")),
+    }
+}
+
+/// What is not wise about a pair that is right.
+fn warnings(files: &PairFiles, chain: &[CertificateDer<'_>], ends: SystemTime, now: SystemTime) -> Vec<Flaw> {
+    let mut found = Vec::new();
+    if ends.duration_since(now).is_ok_and(|left| left < SOON) {
+        let when = parsed_end(&chain[0]).unwrap_or_default();
+        found.push(flaw(files, Part::Cert, &format!("the certificate ends soon, on {when}")));
+    }
+    for (number, certificate) in (1..).zip(chain).skip(1) {
+        if let Err(why) = validity(certificate, now) {
+            found.push(flaw(files, Part::Cert, &format!("certificate {number} of the chain: {why}")));
+        }
+    }
+    let mode = mode(&files.key);
+    if mode & 0o004 != 0 {
+        let (key, why) = (files.key.display(), "is open to every user of this machine");
+        found.push(Flaw {
+            part: Part::Key,
+            message: format!("{key} {why} (mode {mode:03o}); `chmod 600 {key}` closes it"),
+        });
+    }
+    found
+}
+
+fn parsed_end(certificate: &CertificateDer<'_>) -> Option<String> {
+    X509Certificate::from_der(certificate).ok().map(|(_, parsed)| date(parsed.validity().not_after))
+}
+
+fn mode(path: &Path) -> u32 {
+    std::fs::metadata(path).map_or(0, |metadata| metadata.permissions().mode() & 0o777)
+}
+
+#[cfg(test)]
+mod tests;

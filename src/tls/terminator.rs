@@ -1,0 +1,119 @@
+//! What a listener does its handshakes with.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use rustls::ServerConfig;
+use rustls::crypto::ring;
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+
+use super::Pair;
+
+/// What is offered by ALPN, the dearest first.
+const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
+
+/// One listener's TLS. Shared by its connections; a new pair takes effect on the next handshake.
+pub struct Terminator {
+    config: Arc<ServerConfig>,
+    present: Arc<Present>,
+}
+
+/// The pair of the moment.
+struct Present {
+    pair: ArcSwap<Pair>,
+}
+
+impl Terminator {
+    /// Serves with `pair`.
+    ///
+    /// # Errors
+    /// When the system has no random numbers for the keys of tickets.
+    pub fn new(pair: Pair) -> Result<Self, rustls::Error> {
+        let present = Arc::new(Present { pair: ArcSwap::from_pointee(pair) });
+        let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::clone(&present) as Arc<dyn ResolvesServerCert>);
+        config.alpn_protocols = PROTOCOLS.iter().map(|name| name.to_vec()).collect();
+        config.ticketer = ring::Ticketer::new()?;
+        Ok(Terminator { config: Arc::new(config), present })
+    }
+
+    /// What to do a handshake with. It presents the pair of the moment in which the client says hello.
+    pub fn config(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.config)
+    }
+
+    /// The pair that the next handshake gets.
+    pub fn pair(&self) -> Arc<Pair> {
+        self.present.pair.load_full()
+    }
+
+    /// Serves with `pair` from the next handshake on. Connections stay, and sessions can still be resumed.
+    pub fn set(&self, pair: Pair) {
+        self.present.pair.store(Arc::new(pair));
+    }
+}
+
+impl fmt::Debug for Terminator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Terminator").field("pair", &self.present.pair.load()).finish_non_exhaustive()
+    }
+}
+
+impl ResolvesServerCert for Present {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.pair.load().certified())
+    }
+}
+
+impl fmt::Debug for Present {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Present").finish_non_exhaustive()
+    }
+}
+
+/// Which listeners speak TLS, by the address that they listen on. Which ones do is fixed; their pairs are not.
+#[derive(Debug, Default)]
+pub struct TlsListeners {
+    terminators: HashMap<SocketAddr, Terminator>,
+}
+
+impl TlsListeners {
+    /// The listeners at these addresses, each with its pair.
+    ///
+    /// # Errors
+    /// When the system has no random numbers for the keys of tickets.
+    pub fn new(pairs: impl IntoIterator<Item = (SocketAddr, Pair)>) -> Result<Self, rustls::Error> {
+        let terminators = pairs.into_iter().map(|(address, pair)| Ok((address, Terminator::new(pair)?)));
+        Ok(TlsListeners { terminators: terminators.collect::<Result<_, rustls::Error>>()? })
+    }
+
+    /// The TLS of the listener at exactly `address`; none when it is plain, or when there is no such listener. The
+    /// handle to give it another pair.
+    pub fn at(&self, address: SocketAddr) -> Option<&Terminator> {
+        self.terminators.get(&address)
+    }
+
+    /// The TLS of the listener that took a connection whose own end is at `local`: the one at this very address, else
+    /// the one at all addresses. None when that one is plain.
+    ///
+    /// No two listeners of one process can overlap, so at most one of the addresses that are tried has a listener.
+    pub fn of_connection(&self, local: SocketAddr) -> Option<&Terminator> {
+        if self.terminators.is_empty() {
+            return None;
+        }
+        let (port, ip) = (local.port(), local.ip());
+        let any: [IpAddr; 2] = [Ipv6Addr::UNSPECIFIED.into(), Ipv4Addr::UNSPECIFIED.into()];
+        // An IPv4 client of `[::]` comes in at an address such as ::ffff:192.0.2.1.
+        let candidates = [ip, ip.to_canonical()].into_iter().chain(any);
+        candidates.filter_map(|ip| self.terminators.get(&SocketAddr::new(ip, port))).next()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,122 @@
+use std::io::{Read, Write};
+use std::path::Path;
+
+use rcgen::{CertificateParams, KeyPair};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, HandshakeKind, ServerConnection, SignatureScheme};
+use tempfile::TempDir;
+
+use super::*;
+use crate::clock::{Clock, SystemClock};
+use crate::tls::PairFiles;
+
+fn pair(dir: &Path) -> Pair {
+    let key = KeyPair::generate().unwrap();
+    let cert = CertificateParams::new(vec!["test.example".to_owned()]).unwrap().self_signed(&key).unwrap();
+    let files = PairFiles { cert: dir.join("cert.pem"), key: dir.join("key.pem") };
+    std::fs::write(&files.cert, cert.pem()).unwrap();
+    std::fs::write(&files.key, key.serialize_pem()).unwrap();
+    Pair::load(&files, SystemClock.wall()).unwrap().0
+}
+
+/// Believes every certificate.
+#[derive(Debug)]
+struct Credulous;
+
+impl ServerCertVerifier for Credulous {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        ring::default_provider().signature_verification_algorithms.supported_schemes()
+    }
+}
+
+fn client(version: &'static rustls::SupportedProtocolVersion) -> Arc<ClientConfig> {
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    let config = config.with_protocol_versions(&[version]).unwrap().dangerous();
+    Arc::new(config.with_custom_certificate_verifier(Arc::new(Credulous)).with_no_client_auth())
+}
+
+/// The certificate that a handshake presented, and how it went.
+fn handshake(terminator: &Terminator, client: &Arc<ClientConfig>) -> (CertificateDer<'static>, HandshakeKind) {
+    let mut client = ClientConnection::new(Arc::clone(client), "test.example".try_into().unwrap()).unwrap();
+    let mut server = ServerConnection::new(terminator.config()).unwrap();
+    server.writer().write_all(b"x").unwrap();
+    let mut bytes = Vec::new();
+    while client.is_handshaking() || server.is_handshaking() || client.wants_write() || server.wants_write() {
+        for to_server in [true, false] {
+            bytes.clear();
+            if to_server { client.write_tls(&mut bytes) } else { server.write_tls(&mut bytes) }.unwrap();
+            let mut rest = &bytes[..];
+            while !rest.is_empty() {
+                if to_server { server.read_tls(&mut rest) } else { client.read_tls(&mut rest) }.unwrap();
+                if to_server { server.process_new_packets() } else { client.process_new_packets() }.unwrap();
+            }
+        }
+    }
+    let mut byte = [0];
+    client.reader().read_exact(&mut byte).unwrap();
+    (client.peer_certificates().unwrap()[0].clone(), client.handshake_kind().unwrap())
+}
+
+#[test]
+fn another_pair_counts_from_the_next_handshake_on_and_sessions_are_still_resumed() {
+    let (one, two) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let (first, second) = (pair(one.path()), pair(two.path()));
+    for version in rustls::ALL_VERSIONS {
+        let terminator = Terminator::new(first.clone()).unwrap();
+        let known = client(version);
+        assert_eq!(handshake(&terminator, &known), (first.certified().cert[0].clone(), HandshakeKind::Full));
+        terminator.set(second.clone());
+        assert_eq!(*terminator.pair(), second);
+        let (_, kind) = handshake(&terminator, &known);
+        assert_eq!(kind, HandshakeKind::Resumed, "{version:?}");
+        let (presented, kind) = handshake(&terminator, &client(version));
+        assert_eq!((presented, kind), (second.certified().cert[0].clone(), HandshakeKind::Full), "{version:?}");
+    }
+}
+
+#[test]
+fn a_connection_finds_its_listener() {
+    let dir = TempDir::new().unwrap();
+    let pair = pair(dir.path());
+    let listeners = ["127.0.0.1:1", "0.0.0.0:2", "[::]:3", "[::1]:4"];
+    let listeners = listeners.map(|address| (address.parse().unwrap(), pair.clone()));
+    let listeners = TlsListeners::new(listeners).unwrap();
+    let found = |local: &str| listeners.of_connection(local.parse().unwrap()).is_some();
+    for local in ["127.0.0.1:1", "192.0.2.7:2", "[2001:db8::1]:3", "[::ffff:192.0.2.7]:3", "[::1]:4"] {
+        assert!(found(local), "{local}");
+    }
+    for local in ["127.0.0.2:1", "127.0.0.1:5", "[::2]:4"] {
+        assert!(!found(local), "{local}");
+    }
+    assert!(listeners.at("0.0.0.0:2".parse().unwrap()).is_some() && !found("127.0.0.1:4"));
+}
