@@ -69,6 +69,7 @@ impl Echo {
             connections: Arc::clone(&nobody),
             admin: nobody,
             access_log: AccessLog::off(),
+            reloader: None,
             grace_period: settings.grace_period,
         };
         run(pingora, conductor);
