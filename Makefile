@@ -5,7 +5,7 @@ export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 # Cargo spreads its own jobs; make's job server, which it cannot reach, would only make it warn.
 unexport MAKEFLAGS MFLAGS
 
-.PHONY: help setup run test check bench schema openapi fuzz-api clean
+.PHONY: help setup run test check bench schema openapi man fuzz-api clean
 .DEFAULT_GOAL := help
 
 help: ## list these commands
@@ -46,6 +46,9 @@ schema: setup ## write conf/tollgate.schema.json anew from the code
 
 openapi: setup ## write docs/openapi.json anew from the code
 	UPDATE=1 cargo test --quiet --locked --lib admin::openapi
+
+man: setup ## write packaging/man/tollgate.1 anew from the code and packaging/man/tollgate.1.in
+	UPDATE=1 cargo test --quiet --locked --lib cli::manual
 
 fuzz-api: setup ## send the admin API what its OpenAPI document allows and what it does not, for two minutes
 	cargo build --locked
