@@ -5,7 +5,7 @@ export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 # Cargo spreads its own jobs; make's job server, which it cannot reach, would only make it warn.
 unexport MAKEFLAGS MFLAGS
 
-.PHONY: help setup run test check bench schema openapi man fuzz-api clean
+.PHONY: help setup run test check bench schema openapi man fuzz-api test-docker clean
 .DEFAULT_GOAL := help
 
 help: ## list these commands
@@ -53,6 +53,9 @@ man: setup ## write packaging/man/tollgate.1 anew from the code and packaging/ma
 fuzz-api: setup ## send the admin API what its OpenAPI document allows and what it does not, for two minutes
 	cargo build --locked
 	@sh packaging/fuzz-api.sh target/debug/tollgate 120
+
+test-docker: ## build the image, run docker-compose.yml and what the README says of it; needs a Docker engine
+	@sh packaging/test-docker.sh
 
 clean: ## remove what was built; data/ stays
 	cargo clean
