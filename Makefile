@@ -5,7 +5,7 @@ export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 # Cargo spreads its own jobs; make's job server, which it cannot reach, would only make it warn.
 unexport MAKEFLAGS MFLAGS
 
-.PHONY: help setup run test check bench schema openapi man fuzz-api deb test-docker clean
+.PHONY: help setup run test check bench schema openapi man fuzz-api deb test-docker test-package clean
 .DEFAULT_GOAL := help
 
 help: ## list these commands
@@ -60,6 +60,9 @@ deb: setup ## build the Debian package; needs cargo-deb (cargo install cargo-deb
 
 test-docker: ## build the image, run docker-compose.yml and what the README says of it; needs a Docker engine
 	@sh packaging/test-docker.sh
+
+test-package: setup ## check unit, scripts and manual page; as root also install the package and run it under systemd
+	@sh packaging/test-package.sh
 
 clean: ## remove what was built; data/ stays
 	cargo clean
