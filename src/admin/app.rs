@@ -16,26 +16,30 @@ use std::convert::Infallible;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use axum::Router;
 use axum::response::Response;
+use http::HeaderValue;
+use http::header::CONNECTION;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use parking_lot::Mutex;
 use pingora_core::apps::ServerApp;
 use pingora_core::protocols::Stream;
 use pingora_core::server::ShutdownWatch;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::AdminParts;
 use super::router;
 use super::stall::Stalling;
+use crate::clock::Clock;
 
 /// How many connections are served at once.
 const MAX_CONNECTIONS: usize = 256;
@@ -43,6 +47,9 @@ const MAX_CONNECTIONS: usize = 256;
 const MAX_TURNED_AWAY: usize = 64;
 /// How long a request's head may take, and how long a connection may lie idle.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a connection must have been silent to be closed when the API closes: a request may be under way on one that
+/// has just been answered. The proxy has the same bound.
+const LAST_REQUEST: Duration = Duration::from_millis(400);
 /// How long an answer may find no room in the socket.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a closed connection is read on, so that the last answer is not lost by a reset.
@@ -61,12 +68,14 @@ pub struct Admin {
     pub(super) router: Router,
     served: Semaphore,
     turned_away: Semaphore,
+    clock: Arc<dyn Clock>,
 }
 
 impl Admin {
     /// The API over `parts`.
     pub fn new(parts: AdminParts) -> Self {
         Admin {
+            clock: Arc::clone(&parts.clock),
             router: router::router(parts),
             served: Semaphore::new(MAX_CONNECTIONS),
             turned_away: Semaphore::new(MAX_TURNED_AWAY),
@@ -79,7 +88,13 @@ impl Admin {
     {
         let Ok(_permit) = self.served.try_acquire() else { return self.turn_away(stream).await };
         let stream = TokioIo::new(Stalling::new(stream, WRITE_TIMEOUT));
-        let service = Boxed(TowerToHyperService::new(self.router.clone()));
+        let heard = Arc::new(Mutex::new(self.clock.now()));
+        let service = Boxed {
+            router: TowerToHyperService::new(self.router.clone()),
+            closing: shutdown.clone(),
+            heard: Arc::clone(&heard),
+            clock: Arc::clone(&self.clock),
+        };
         let mut connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEADER_TIMEOUT)
@@ -90,6 +105,8 @@ impl Admin {
         let mut stopping = shutdown.clone();
         let stopped = async {
             let _ = stopping.wait_for(|stopping| *stopping).await;
+            let silent = self.clock.now().saturating_duration_since(*heard.lock());
+            sleep(LAST_REQUEST.saturating_sub(silent)).await;
         };
         let finished = tokio::select! {
             finished = poll_fn(|context| connection.poll_without_shutdown(context)) => finished,
@@ -135,8 +152,15 @@ async fn linger(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
     let _ = timeout(LINGER, close).await;
 }
 
-/// A service whose futures are boxed, as hyper wants them to give the connection back.
-struct Boxed(TowerToHyperService<Router>);
+/// A service whose futures are boxed, as hyper wants them to give the connection back. Once the API closes, each answer
+/// is the last one of its connection.
+struct Boxed {
+    router: TowerToHyperService<Router>,
+    closing: ShutdownWatch,
+    /// When a request was last answered.
+    heard: Arc<Mutex<Instant>>,
+    clock: Arc<dyn Clock>,
+}
 
 impl Service<http::Request<Incoming>> for Boxed {
     type Response = Response;
@@ -144,7 +168,16 @@ impl Service<http::Request<Incoming>> for Boxed {
     type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
 
     fn call(&self, request: http::Request<Incoming>) -> Self::Future {
-        Box::pin(self.0.call(request))
+        let answer = self.router.call(request);
+        let (closing, heard, clock) = (self.closing.clone(), Arc::clone(&self.heard), Arc::clone(&self.clock));
+        Box::pin(async move {
+            let mut answer = answer.await?;
+            *heard.lock() = clock.now();
+            if *closing.borrow() {
+                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok(answer)
+        })
     }
 }
 

@@ -96,6 +96,8 @@ pub enum Readiness {
     Starting,
     /// It does.
     Ready,
+    /// Another process is about to serve in its place.
+    HandingOver,
     /// It finishes what it has begun.
     Draining,
 }

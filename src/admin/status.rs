@@ -29,8 +29,8 @@ pub(super) struct StatusBody {
     /// The version of tollgate.
     #[schema(example = "0.1.0")]
     version: &'static str,
-    /// `starting`, `ready` or `draining`.
-    #[schema(pattern = "^(starting|ready|draining)$", example = "ready")]
+    /// `starting`, `ready`, `handing_over` (another process takes over), `draining` or `stopped` (about to exit).
+    #[schema(pattern = "^(starting|ready|handing_over|draining|stopped)$", example = "ready")]
     state: &'static str,
     /// Whole seconds since it started.
     uptime_seconds: u64,
@@ -148,7 +148,7 @@ pub(super) async fn healthz() -> Response {
     security(()),
     responses(
         (status = 200, description = "It serves", body = HealthBody),
-        (status = 503, description = "It does not listen yet, or finishes what it has begun; `message` says which",
+        (status = 503, description = "It does not listen yet, hands over, or finishes what it has begun; `message` says which",
             body = ErrorBody),
     ),
 )]
@@ -160,6 +160,7 @@ fn ready(readiness: Readiness) -> Result<HealthBody, ApiError> {
     match readiness {
         Readiness::Ready => Ok(HealthBody { status: "ready" }),
         Readiness::Starting => Err(ApiError::unavailable("Not yet listening")),
+        Readiness::HandingOver => Err(ApiError::unavailable("Handing over")),
         Readiness::Draining => Err(ApiError::unavailable("Draining")),
     }
 }
@@ -201,7 +202,11 @@ mod tests {
     #[test]
     fn only_a_server_that_serves_is_ready() {
         assert_eq!(ready(Readiness::Ready).unwrap().status, "ready");
-        for (state, message) in [(Readiness::Starting, "Not yet listening"), (Readiness::Draining, "Draining")] {
+        for (state, message) in [
+            (Readiness::Starting, "Not yet listening"),
+            (Readiness::HandingOver, "Handing over"),
+            (Readiness::Draining, "Draining"),
+        ] {
             let error = ready(state).unwrap_err();
             assert_eq!((error.status.as_u16(), error.message.as_str()), (503, message));
         }

@@ -5,10 +5,14 @@
 //! overtake the answer. What is decided here: `limits.header_timeout` counts from the first byte of a header to its
 //! last (on a new connection from its start), `limits.keepalive_timeout` bounds the silence between requests, and a
 //! client that sends requests ahead gets its answers in order (RFC 9112 section 9.3.2).
+//!
+//! When the server stops, each connection gets one more answer, with `Connection: close`. One on which no request is under
+//! way is closed after [`LAST_REQUEST`] of silence, which may be over already. nginx closes idle connections at once, and
+//! with them the requests that cross the close on their way; HAProxy has `idle-close-on-response` against that.
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::BytesMut;
@@ -30,8 +34,10 @@ use crate::telemetry::AccessRecord;
 
 /// What is read at once while a header is coming.
 const CHUNK: usize = 4 << 10;
-/// How long a connection that was opened in the last moment before a stop gets to show its request.
-const LAST_WORDS: Duration = Duration::from_millis(50);
+/// How long a connection must have been silent to be closed when the server stops. A request may be under way on one
+/// that has just been answered, or just been opened; this is longer than the way there and back between most places. Closed
+/// any sooner, a client that sends one request after the other would lose one at each stop.
+const LAST_REQUEST: Duration = Duration::from_millis(400);
 /// The longest a single read lasts while a connection is being closed.
 const LINGER_READ: Duration = Duration::from_secs(1);
 
@@ -78,7 +84,7 @@ impl Downstream {
         if buffer.is_empty() {
             let opened = self.app.clock().now();
             let patience = if fresh { limits.header_timeout } else { limits.keepalive_timeout };
-            if !self.first_bytes(stream, buffer, patience, fresh, shutdown).await {
+            if !self.first_bytes(stream, buffer, patience, opened, shutdown).await {
                 return Ok(Next::End);
             }
             if fresh {
@@ -106,24 +112,23 @@ impl Downstream {
         }
     }
 
-    /// Waits for the first bytes of a header; whether they came.
+    /// Waits for the first bytes of a header, on a connection that is silent since `silent`; whether they came.
     async fn first_bytes(
         &self,
         stream: &mut Stream,
         buffer: &mut BytesMut,
         patience: Duration,
-        fresh: bool,
+        silent: Instant,
         shutdown: &mut ShutdownWatch,
     ) -> bool {
         buffer.reserve(CHUNK);
         let read = tokio::select! {
             biased;
             read = timeout(patience, stream.read_buf(buffer)) => read,
-            // Who has just connected gets to say what for.
-            () = stopped(shutdown) => match fresh {
-                true => timeout(LAST_WORDS, stream.read_buf(buffer)).await,
-                false => return false,
-            },
+            () = stopped(shutdown) => {
+                let passed = self.app.clock().now().saturating_duration_since(silent);
+                timeout(LAST_REQUEST.saturating_sub(passed), stream.read_buf(buffer)).await
+            }
         };
         matches!(read, Ok(Ok(1..)))
     }
@@ -135,9 +140,9 @@ impl Downstream {
         stream: Stream,
         buffer: BytesMut,
         (body, ahead, since): (Body, BytesMut, Arrival),
-        shutdown: &ShutdownWatch,
+        shutdown: &Arc<ShutdownWatch>,
     ) -> Option<Returned> {
-        let (loan, lender) = Loan::new(stream, body, ahead, since);
+        let (loan, lender) = Loan::new(stream, body, ahead, since, Arc::clone(shutdown));
         let mut session = ServerSession::new_http1(Box::new(loan));
         session.set_pipelined_prefix(buffer);
         let kept = self.proxy.process_new_http(session, shutdown).await.is_some();
@@ -206,7 +211,13 @@ async fn read_head(stream: &mut Stream, buffer: &mut BytesMut) -> Result<Option<
 impl ServerApp for Downstream {
     async fn process_new(self: &Arc<Self>, mut stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
         let _open = self.app.tally().connection();
-        let mut stopping = shutdown.clone();
+        let (mut stopping, mut shutdown) = (shutdown.clone(), shutdown.clone());
+        // A stop that has begun already counts as a change, too.
+        let stopped = *shutdown.borrow_and_update();
+        if stopped {
+            shutdown.mark_changed();
+        }
+        let shutdown = Arc::new(shutdown);
         let mut buffer = BytesMut::new();
         let mut fresh = true;
         loop {
@@ -218,7 +229,7 @@ impl ServerApp for Downstream {
                     return None;
                 }
             };
-            let returned = self.serve(stream, std::mem::take(&mut buffer), (body, ahead, since), shutdown).await?;
+            let returned = self.serve(stream, std::mem::take(&mut buffer), (body, ahead, since), &shutdown).await?;
             (stream, buffer, fresh) = (returned.stream, returned.ahead, false);
         }
     }

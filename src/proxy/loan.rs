@@ -21,6 +21,7 @@ use pingora_core::protocols::{
     ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, Stream, TimingDigest,
     UniqueID, UniqueIDType,
 };
+use pingora_core::server::ShutdownWatch;
 use pingora_proxy::Session;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -37,6 +38,7 @@ pub(super) struct Loan {
     body: Body,
     ahead: BytesMut,
     since: Arrival,
+    shutdown: Arc<ShutdownWatch>,
     state: Arc<State>,
 }
 
@@ -114,10 +116,17 @@ pub(super) struct Returned {
 }
 
 impl Loan {
-    /// Lends `stream` for a request of which `body` is still to come; `ahead` was read behind it.
-    pub(super) fn new(stream: Stream, body: Body, ahead: BytesMut, since: Arrival) -> (Self, Lender) {
+    /// Lends `stream` for a request of which `body` is still to come; `ahead` was read behind it. `shutdown` turns true
+    /// when the server stops.
+    pub(super) fn new(
+        stream: Stream,
+        body: Body,
+        ahead: BytesMut,
+        since: Arrival,
+        shutdown: Arc<ShutdownWatch>,
+    ) -> (Self, Lender) {
         let state = Arc::new(State::default());
-        (Loan { stream: Some(stream), body, ahead, since, state: Arc::clone(&state) }, Lender(state))
+        (Loan { stream: Some(stream), body, ahead, since, shutdown, state: Arc::clone(&state) }, Lender(state))
     }
 
     /// The loan under `session`, when it is one.
@@ -128,6 +137,12 @@ impl Loan {
     /// When the request's first byte came.
     pub(super) fn since(&self) -> Arrival {
         self.since
+    }
+
+    /// Whether no request is to follow this one, because the server stops.
+    pub(super) fn is_last(&self) -> bool {
+        // The first is a mere load; borrowing writes to what all connections share.
+        self.shutdown.has_changed().unwrap_or(true) && *self.shutdown.borrow()
     }
 
     /// Notes that the answer is whole, and that the client was told that the connection stays.
@@ -313,7 +328,9 @@ mod tests {
 
     fn lend(stream: DuplexStream, body: Body) -> (Loan, Lender) {
         let since = Arrival { at: SystemClock.now(), wall: SystemClock.wall() };
-        Loan::new(Box::new(stream), body, BytesMut::new(), since)
+        // Nobody stops these servers: the last value stays.
+        let shutdown = tokio::sync::watch::channel(false).1;
+        Loan::new(Box::new(stream), body, BytesMut::new(), since, Arc::new(shutdown))
     }
 
     #[tokio::test]

@@ -287,6 +287,9 @@ impl ProxyHttp for Proxy {
         } else {
             // An answer that comes before the body is there is the last on its connection.
             session.set_close_on_response_before_downstream_finish(true);
+            if Loan::of(session).is_some_and(Loan::is_last) {
+                session.set_keepalive(None);
+            }
         }
         if let Some(standing) = self.standing(ctx) {
             rate_headers::write(answer, standing)?;

@@ -162,7 +162,7 @@ pub(super) async fn send(
     // A 408 is sent because the client's bytes stopped coming: there is nothing to read to the end.
     let keep = rejection != Rejection::RequestTimeout && is_worth_reading(session);
     session.set_close_on_response_before_downstream_finish(false);
-    if !keep {
+    if !keep || Loan::of(session).is_some_and(Loan::is_last) {
         session.set_keepalive(None);
     }
     session.write_response_header(Box::new(header), false).await?;

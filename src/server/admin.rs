@@ -59,7 +59,8 @@ impl View {
                 move || match lifecycle.state() {
                     State::Starting => Readiness::Starting,
                     State::Ready => Readiness::Ready,
-                    State::Draining => Readiness::Draining,
+                    State::HandingOver => Readiness::HandingOver,
+                    State::Draining | State::Stopped => Readiness::Draining,
                 }
             }),
             status: Box::new({

@@ -19,8 +19,8 @@ use pingora_http::ResponseHeader;
 use serde::Serialize;
 
 use super::lifecycle::{Conductor, Lifecycle, Stop};
-use super::services::Listening;
-use super::socket::Bound;
+use super::listening::Listening;
+use super::socket::{Bound, Sockets};
 use super::{BindError, ServerError, pingora_server, run};
 use crate::config::PingoraSettings;
 use crate::proxy::Activity;
@@ -59,20 +59,33 @@ impl Echo {
     /// When it stops although nobody asked it to.
     pub fn run(self, stop: Stop, settings: &PingoraSettings) -> Result<(), ServerError> {
         let lifecycle = Lifecycle::new();
-        let activity = Arc::new(Activity::default());
+        let (activity, nobody): (Arc<Activity>, Arc<Activity>) = Default::default();
         let off = AccessLogSettings { target: None, ..AccessLogSettings::default() };
         let (access_log, _) = AccessLog::new(&off).map_err(ServerError::AccessLog)?;
         let mut pingora = pingora_server(settings);
-        pingora.add_service(self.into_service(&activity, lifecycle.clone()));
-        let grace_period = settings.grace_period;
-        run(pingora, Conductor { lifecycle: lifecycle.clone(), stop, activity, access_log, grace_period });
+        pingora.add_service(self.into_service(&activity, &Sockets::default(), &lifecycle));
+        let conductor = Conductor {
+            lifecycle: lifecycle.clone(),
+            stop,
+            activity,
+            connections: Arc::clone(&nobody),
+            admin: nobody,
+            access_log,
+            grace_period: settings.grace_period,
+        };
+        run(pingora, conductor);
         lifecycle.failure().map_or(Ok(()), |reason| Err(ServerError::Failed(reason)))
     }
 
-    pub(super) fn into_service(self, activity: &Arc<Activity>, lifecycle: Lifecycle) -> Listening<EchoApp> {
+    pub(super) fn into_service(
+        self,
+        activity: &Arc<Activity>,
+        sockets: &Sockets,
+        lifecycle: &Lifecycle,
+    ) -> Listening<EchoApp> {
         let name = format!("echo {}", self.name);
         let app = EchoApp { name: self.name, activity: Arc::clone(activity) };
-        Listening::new(&name, app, vec![self.socket], 1, lifecycle)
+        Listening::new(&name, app, vec![self.socket], (1, &Arc::default()), sockets, lifecycle)
     }
 }
 

@@ -1,25 +1,34 @@
-//! From start to stop.
+//! From start to stop: the states of a server, and the moves between them.
 //!
 //! ```text
-//! starting ──► ready ──► draining ──► stopped
-//!     │          │           ▲
-//!     └── fails ─┴───────────┘  (exit 1)
+//!                        hands its sockets over
+//! starting ──► ready ◄──────────────────────────► handing over
+//!     │          │      takes them back               │
+//!     │          ▼                                    ▼
+//!     └─────► draining ◄──────────────────────────────┘
+//!                │         the successor serves
+//!                ▼
+//!             stopped
 //! ```
 //!
 //! *Starting*: addresses are bound, pools have their first round of checks, nobody gets in. *Ready*: listeners accept.
-//! *Draining*, on SIGTERM, SIGINT or when the last listener dies: listeners close, idle connections close, requests in
-//! flight finish, up to `pingora.grace_period_seconds`. *Stopped*: everything is written and the process exits; an idle
-//! server is gone at once. A second SIGINT or SIGTERM while draining ends it at once.
+//! *Handing over*: another process is about to accept on the same sockets; here nobody gets in any more, the sockets stay
+//! open, and what comes meanwhile waits in the kernel's queue. *Draining*, on SIGTERM, SIGINT, when a listener dies, or
+//! when the successor serves: the sockets close, requests in flight finish, up to `pingora.grace_period_seconds`.
+//! *Stopped*: nothing is in flight any more; buckets are saved and the process exits. An idle server is gone at once. A
+//! second SIGINT or SIGTERM while draining ends it at once.
+//!
+//! From handing over and draining on, each kept connection gets one more answer, which says `Connection: close`. One that
+//! stays silent is closed: [`Downstream`](crate::proxy::Downstream) says when.
 //!
 //! Pingora's own shutdown sleeps the whole grace period even when idle. So the draining happens here, while Pingora
 //! still waits to be told of a signal, and then it is told to stop fast, because there is nothing left to wait for.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use log::{error, info, warn};
+use log::{debug, error, info, warn};
 use parking_lot::Mutex;
 use pingora_core::server::{ShutdownSignal, ShutdownSignalWatch};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -31,6 +40,9 @@ use crate::telemetry::AccessLog;
 
 /// How long connections that were accepted in the last moment get to show their request.
 const SETTLE: Duration = Duration::from_millis(100);
+
+/// The signal of an operator at a keyboard: the second one counts at once. A supervisor may send SIGTERM twice.
+const INTERRUPT: &str = "SIGINT";
 
 /// How long saving may take after the last request.
 const LAST_WORK: Duration = Duration::from_secs(30);
@@ -80,8 +92,12 @@ pub(super) enum State {
     Starting,
     /// Listeners accept.
     Ready,
+    /// Nobody gets in here; another process is about to accept on the same sockets.
+    HandingOver,
     /// Nobody gets in any more; requests in flight finish.
     Draining,
+    /// Nothing is in flight any more.
+    Stopped,
 }
 
 impl State {
@@ -90,18 +106,38 @@ impl State {
         match self {
             State::Starting => "starting",
             State::Ready => "ready",
+            State::HandingOver => "handing_over",
             State::Draining => "draining",
+            State::Stopped => "stopped",
         }
+    }
+
+    /// Whether it may become `next`.
+    fn leads_to(self, next: State) -> bool {
+        match (self, next) {
+            (State::Starting, State::Ready)
+            | (State::Ready, State::HandingOver)
+            | (State::HandingOver, State::Ready)
+            | (State::Draining, State::Stopped) => true,
+            (from, State::Draining) => !matches!(from, State::Draining | State::Stopped),
+            _ => false,
+        }
+    }
+
+    /// Whether what is begun is to be finished and nothing else.
+    fn is_stopping(self) -> bool {
+        !matches!(self, State::Starting | State::Ready)
     }
 }
 
 /// What the services of one server share of its life.
 #[derive(Clone, Debug)]
 pub(super) struct Lifecycle {
-    /// True once listeners accept.
-    listening: Arc<AtomicBool>,
-    /// True from draining on.
+    state: Arc<watch::Sender<State>>,
+    /// True while what is begun is to be finished and nothing else; follows `state`.
     stopping: Arc<watch::Sender<bool>>,
+    /// The same for the admin API, which goes on while the server drains.
+    closing: Arc<watch::Sender<bool>>,
     failure: Arc<Failure>,
 }
 
@@ -113,26 +149,50 @@ struct Failure {
 
 impl Lifecycle {
     pub(super) fn new() -> Self {
-        Lifecycle { listening: Arc::default(), stopping: Arc::new(watch::Sender::new(false)), failure: Arc::default() }
+        let switch = || Arc::new(watch::Sender::new(false));
+        let state = Arc::new(watch::Sender::new(State::Starting));
+        Lifecycle { state, stopping: switch(), closing: switch(), failure: Arc::default() }
     }
 
     /// Where the server is.
     pub(super) fn state(&self) -> State {
-        match (*self.stopping.borrow(), self.listening.load(Ordering::SeqCst)) {
-            (true, _) => State::Draining,
-            (false, true) => State::Ready,
-            (false, false) => State::Starting,
+        *self.state.borrow()
+    }
+
+    /// Tells of each change of state.
+    pub(super) fn states(&self) -> watch::Receiver<State> {
+        self.state.subscribe()
+    }
+
+    /// Moves on; whether that was possible from where the server is.
+    pub(super) fn advance(&self, next: State) -> bool {
+        let moved = self.state.send_if_modified(|state| {
+            let may = state.leads_to(next);
+            if may {
+                *state = next;
+            }
+            may
+        });
+        if moved {
+            debug!("state: {}", next.name());
+            // As it is now: another thread may have moved on already.
+            let state = self.state();
+            self.stopping.send_replace(state.is_stopping());
+            if state != State::Draining {
+                self.closing.send_replace(state.is_stopping());
+            }
         }
+        moved
     }
 
-    /// Listeners accept from now on.
-    pub(super) fn listening(&self) {
-        self.listening.store(true, Ordering::SeqCst);
-    }
-
-    /// Turns true when the server starts to drain.
+    /// True while no new requests are wanted.
     pub(super) fn stopping(&self) -> watch::Receiver<bool> {
         self.stopping.subscribe()
+    }
+
+    /// True while no new requests are wanted for the admin API either, which tells how far a drain is.
+    pub(super) fn closing(&self) -> watch::Receiver<bool> {
+        self.closing.subscribe()
     }
 
     /// Ends the server because it cannot do its work any more. The first reason counts.
@@ -151,7 +211,12 @@ impl Lifecycle {
 pub(super) struct Conductor {
     pub(super) lifecycle: Lifecycle,
     pub(super) stop: Stop,
+    /// The requests in flight.
     pub(super) activity: Arc<Activity>,
+    /// The connections of the proxy, which end after the requests on them.
+    pub(super) connections: Arc<Activity>,
+    /// The connections of the admin API.
+    pub(super) admin: Arc<Activity>,
     /// Reopened on SIGUSR1.
     pub(super) access_log: AccessLog,
     pub(super) grace_period: Duration,
@@ -160,58 +225,66 @@ pub(super) struct Conductor {
 #[async_trait]
 impl ShutdownSignalWatch for Conductor {
     async fn recv(&self) -> ShutdownSignal {
-        let mut asks = match &self.stop {
-            Stop::Signals => Asks::Signals(Signals::new()),
-            Stop::Handle(handle) => Asks::Handle(handle),
-        };
-        tokio::select! {
-            name = self.asked_to_stop(&mut asks) => {
-                let busy = self.activity.busy();
-                info!("{name}: draining for {:?} at most; requests in flight: {busy}", self.grace_period);
-            }
-            () = self.lifecycle.failure.happened.notified() => {
-                error!("stopping: {}", self.lifecycle.failure().unwrap_or_default());
-            }
-        }
-        self.lifecycle.stopping.send_replace(true);
-        tokio::select! {
-            () = self.drained() => info!("drained"),
-            () = sleep(self.grace_period) => {
-                warn!("the grace period is over; requests cut: {}", self.activity.busy());
-            }
-            name = self.asked_to_stop(&mut asks), if matches!(asks, Asks::Signals(_)) => {
-                warn!("{name} again; requests cut: {}", self.activity.busy());
+        let mut asks = Asks::new(&self.stop);
+        loop {
+            tokio::select! {
+                ask = asks.next() => match ask {
+                    Ask::Stop(name) => {
+                        let busy = self.activity.busy();
+                        info!("{name}: draining for {:?} at most; requests in flight: {busy}", self.grace_period);
+                        break;
+                    }
+                    Ask::Reopen => self.reopen(),
+                },
+                () = self.lifecycle.failure.happened.notified() => {
+                    error!("stopping: {}", self.lifecycle.failure().unwrap_or_default());
+                    break;
+                }
             }
         }
+        self.drain(&mut asks).await;
         ShutdownSignal::FastShutdown
     }
 }
 
 impl Conductor {
-    async fn drained(&self) {
-        sleep(SETTLE).await;
-        self.activity.idle().await;
-    }
-
-    /// Who asks, once somebody does.
-    async fn asked_to_stop(&self, asks: &mut Asks<'_>) -> &'static str {
-        let signals = match asks {
-            Asks::Signals(signals) => signals,
-            Asks::Handle(handle) => {
-                handle.requested().await;
-                return "asked to stop";
-            }
+    /// Finishes what is begun, for as long as the grace period at most, or until somebody is impatient.
+    async fn drain(&self, asks: &mut Asks<'_>) {
+        self.lifecycle.advance(State::Draining);
+        let finished = async {
+            sleep(SETTLE).await;
+            self.activity.idle().await;
+            self.connections.idle().await;
+            info!("drained");
+            self.lifecycle.advance(State::Stopped);
+            self.admin.idle().await;
         };
+        tokio::pin!(finished);
+        let grace_period = sleep(self.grace_period);
+        tokio::pin!(grace_period);
         loop {
             tokio::select! {
-                _ = signals.terminate.recv() => return "SIGTERM",
-                _ = signals.interrupt.recv() => return "SIGINT",
-                _ = signals.reopen.recv() => {
-                    info!("SIGUSR1: reopening the access log");
-                    self.access_log.reopen();
+                () = &mut finished => return,
+                () = &mut grace_period => {
+                    warn!("the grace period is over; requests cut: {}", self.activity.busy());
+                    break;
+                }
+                ask = asks.next() => match ask {
+                    Ask::Stop(INTERRUPT) => {
+                        warn!("{INTERRUPT} again; requests cut: {}", self.activity.busy());
+                        break;
+                    }
+                    Ask::Stop(name) => info!("{name}: draining already"),
+                    Ask::Reopen => self.reopen(),
                 }
             }
         }
+        self.lifecycle.advance(State::Stopped);
+    }
+
+    fn reopen(&self) {
+        info!("SIGUSR1: reopening the access log");
+        self.access_log.reopen();
     }
 }
 
@@ -238,20 +311,59 @@ pub(super) fn finish(stop: &Stop, work: impl FnOnce() + Send + 'static) {
     }
 }
 
-/// Who asks the process to stop, once somebody does.
+/// Who is impatient, once somebody is.
 async fn asked_again(stop: &Stop) -> &'static str {
-    let Stop::Signals = stop else { return std::future::pending().await };
-    let mut signals = Signals::new();
-    tokio::select! {
-        _ = signals.terminate.recv() => "SIGTERM",
-        _ = signals.interrupt.recv() => "SIGINT",
+    let mut asks = Asks::new(stop);
+    loop {
+        match (stop, asks.next().await) {
+            (Stop::Signals, Ask::Stop(INTERRUPT)) => return INTERRUPT,
+            (Stop::Signals, _) => {}
+            // What a handle says, it says once.
+            (Stop::Handle(_), _) => std::future::pending().await,
+        }
     }
 }
 
-/// Where requests to stop come from.
+/// What a server is asked for.
+enum Ask {
+    /// To stop; by whom.
+    Stop(&'static str),
+    /// To reopen its logs.
+    Reopen,
+}
+
+/// Where that comes from.
 enum Asks<'a> {
     Signals(Signals),
     Handle(&'a StopHandle),
+    /// A handle that was used.
+    Nobody,
+}
+
+impl<'a> Asks<'a> {
+    fn new(stop: &'a Stop) -> Self {
+        match stop {
+            Stop::Signals => Asks::Signals(Signals::new()),
+            Stop::Handle(handle) => Asks::Handle(handle),
+        }
+    }
+
+    /// The next one. Dropping the future before it is done loses none.
+    async fn next(&mut self) -> Ask {
+        match self {
+            Asks::Signals(signals) => tokio::select! {
+                _ = signals.terminate.recv() => Ask::Stop("SIGTERM"),
+                _ = signals.interrupt.recv() => Ask::Stop(INTERRUPT),
+                _ = signals.reopen.recv() => Ask::Reopen,
+            },
+            Asks::Handle(handle) => {
+                handle.requested().await;
+                *self = Asks::Nobody;
+                Ask::Stop("asked to stop")
+            }
+            Asks::Nobody => std::future::pending().await,
+        }
+    }
 }
 
 struct Signals {
@@ -268,5 +380,49 @@ impl Signals {
             interrupt: listen(SignalKind::interrupt()),
             reopen: listen(SignalKind::user_defined1()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: [State; 5] = [State::Starting, State::Ready, State::HandingOver, State::Draining, State::Stopped];
+
+    #[test]
+    fn only_the_moves_of_the_drawing_are_made() {
+        let moves: Vec<_> = ALL
+            .iter()
+            .flat_map(|from| ALL.iter().filter(|to| from.leads_to(**to)).map(|to| (from.name(), to.name())))
+            .collect();
+        let expected = [
+            ("starting", "ready"),
+            ("starting", "draining"),
+            ("ready", "handing_over"),
+            ("ready", "draining"),
+            ("handing_over", "ready"),
+            ("handing_over", "draining"),
+            ("draining", "stopped"),
+        ];
+        assert_eq!(moves, expected);
+    }
+
+    #[test]
+    fn the_admin_api_goes_on_while_the_server_drains_and_not_while_it_hands_over() {
+        let lifecycle = Lifecycle::new();
+        let (stopping, closing) = (lifecycle.stopping(), lifecycle.closing());
+        let mut seen = Vec::new();
+        let moves = [State::Ready, State::HandingOver, State::Ready, State::Draining, State::Ready, State::Stopped];
+        for state in moves {
+            seen.push((lifecycle.advance(state), *stopping.borrow(), *closing.borrow()));
+        }
+        let (no, yes) = (false, true);
+        let expected = [(yes, no, no), (yes, yes, yes), (yes, no, no), (yes, yes, no), (no, yes, no), (yes, yes, yes)];
+        assert_eq!((seen.as_slice(), lifecycle.state()), (&expected[..], State::Stopped));
+
+        let lifecycle = Lifecycle::new();
+        let moves = [State::Ready, State::HandingOver, State::Draining];
+        assert!(moves.into_iter().all(|state| lifecycle.advance(state)));
+        assert!(*lifecycle.stopping().borrow() && *lifecycle.closing().borrow(), "the successor has the sockets");
     }
 }

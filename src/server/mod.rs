@@ -10,7 +10,9 @@ mod admin;
 mod buckets;
 pub mod echo;
 mod lifecycle;
+mod listening;
 mod overflow;
+mod owner;
 mod services;
 mod socket;
 mod store;
@@ -41,9 +43,10 @@ use crate::upstream::Pool;
 use admin::View;
 use buckets::Buckets;
 use echo::Echo;
-use lifecycle::{Conductor, Lifecycle};
-use services::{Health, Listening, Telemetry};
-use socket::Bound;
+use lifecycle::{Conductor, Lifecycle, State};
+use listening::Listening;
+use services::{Health, Telemetry};
+use socket::{Bound, Sockets};
 use store::{Followers, Store};
 
 pub use lifecycle::{Stop, StopHandle};
@@ -188,8 +191,9 @@ impl Server {
     /// # Errors
     /// When it stops although nobody asked it to.
     pub fn run(self, stop: Stop, events: Option<EventLog>) -> Result<(), ServerError> {
-        let lifecycle = Lifecycle::new();
-        let activity = Arc::new(Activity::default());
+        let (lifecycle, sockets) = (Lifecycle::new(), Sockets::default());
+        let (activity, connections, admin_connections): (Arc<Activity>, Arc<Activity>, Arc<Activity>) =
+            Default::default();
         let decisions: Arc<Decisions> = Arc::default();
         let mut pingora = pingora_server(&self.pingora);
         let threads = self.pingora.threads.get();
@@ -203,7 +207,7 @@ impl Server {
         let health = pingora.add_service(background_service("health", health));
         health.add_dependency(&telemetry);
         for echo in self.echoes {
-            let echo = pingora.add_service(echo.into_service(&activity, lifecycle.clone()));
+            let echo = pingora.add_service(echo.into_service(&activity, &sockets, &lifecycle));
             health.add_dependency(&echo);
         }
         let buckets = self.buckets.map(|buckets| {
@@ -251,8 +255,9 @@ impl Server {
                 started: self.clock.now(),
             };
             let admin = Admin::new(view.into_parts());
-            let admin = Listening::new("admin", admin, vec![socket], ADMIN_THREADS, lifecycle.clone()).until_drained();
-            let admin = admin.announced(move || info!("admin API on {address}"));
+            let threads = (ADMIN_THREADS, &admin_connections);
+            let admin = Listening::new("admin", admin, vec![socket], threads, &sockets, &lifecycle);
+            let admin = admin.until_drained().announced(move || info!("admin API on {address}"));
             let admin = pingora.add_service(admin);
             admin.add_dependency(&telemetry);
             // Whoever finds the proxy listening finds the admin API, too.
@@ -261,10 +266,11 @@ impl Server {
         let downstream = Downstream::new(proxy, app, Arc::clone(&activity));
         let (backends, pools) =
             (self.pools.iter().map(|pool| pool.settings().backends.len()).sum::<usize>(), self.pools.len());
-        let listening = Listening::new("proxy", downstream, self.sockets, threads, lifecycle.clone()).announced({
+        let threads = (threads, &connections);
+        let listening = Listening::new("proxy", downstream, self.sockets, threads, &sockets, &lifecycle).announced({
             let lifecycle = lifecycle.clone();
             move || {
-                lifecycle.listening();
+                lifecycle.advance(State::Ready);
                 let list: Vec<_> = addresses.iter().map(SocketAddr::to_string).collect();
                 info!("listening on {}; upstreams: {pools}, backends: {backends}", list.join(", "));
             }
@@ -275,6 +281,8 @@ impl Server {
             lifecycle: lifecycle.clone(),
             stop: stop.clone(),
             activity,
+            connections,
+            admin: admin_connections,
             access_log: self.access_log,
             grace_period: self.pingora.grace_period,
         };

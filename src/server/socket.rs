@@ -2,14 +2,19 @@
 //!
 //! Pingora binds inside its services, tries thirty times a second apart when the address is taken, and then panics in a
 //! task while the process lives on without its listener. So every address is bound before any service starts, which
-//! reserves it and tells at once when it is taken. Listening, which is what lets clients in, waits for the service. The
-//! socket reaches Pingora through its own table of descriptors, the one that upgrades use.
+//! reserves it and tells at once when it is taken. Listening, which is what lets clients in, waits for the service. Then
+//! the socket is kept in [`Sockets`]; Pingora gets duplicates.
 
+use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddr;
-use std::os::fd::{IntoRawFd, RawFd};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
+use rustix::net::sockopt::socket_acceptconn;
 use tokio::net::TcpSocket;
+
+use super::owner;
 
 /// Connections that wait to be accepted; the kernel cuts it to `net.core.somaxconn`.
 const BACKLOG: u32 = 65_535;
@@ -21,16 +26,19 @@ pub struct BindError {
     address: SocketAddr,
     #[source]
     cause: io::Error,
-    hint: &'static str,
+    hint: String,
 }
 
 impl BindError {
     pub(super) fn new(address: SocketAddr, cause: io::Error) -> Self {
         let hint = match cause.kind() {
-            io::ErrorKind::AddrInUse => "; another process listens there (`ss -ltnp` names it)",
-            io::ErrorKind::PermissionDenied => "; ports below 1024 need root or CAP_NET_BIND_SERVICE",
-            io::ErrorKind::AddrNotAvailable => "; no interface of this machine has that address",
-            _ => "",
+            io::ErrorKind::AddrInUse => match owner::of(address) {
+                Some(owner) => format!("; {owner} listens there"),
+                None => "; another process listens there (`ss -ltnp` names it)".to_owned(),
+            },
+            io::ErrorKind::PermissionDenied => "; ports below 1024 need root or CAP_NET_BIND_SERVICE".to_owned(),
+            io::ErrorKind::AddrNotAvailable => "; no interface of this machine has that address".to_owned(),
+            _ => String::new(),
         };
         BindError { address, cause, hint }
     }
@@ -64,9 +72,40 @@ impl Bound {
     }
 
     /// Lets clients in. Must be called inside a runtime.
-    pub(super) fn listen(self) -> Result<RawFd, BindError> {
+    pub(super) fn listen(self) -> Result<TcpListener, BindError> {
         let listener = self.socket.listen(BACKLOG).and_then(tokio::net::TcpListener::into_std);
-        Ok(listener.map_err(|cause| BindError::new(self.address, cause))?.into_raw_fd())
+        listener.map_err(|cause| BindError::new(self.address, cause))
+    }
+}
+
+/// The listening sockets of a server.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Sockets {
+    open: Arc<Mutex<BTreeMap<SocketAddr, TcpListener>>>,
+}
+
+impl Sockets {
+    /// Keeps the socket that listens on `address`.
+    pub(super) fn keep(&self, address: SocketAddr, socket: TcpListener) {
+        self.open.lock().insert(address, socket);
+    }
+
+    /// The same socket once more.
+    ///
+    /// # Errors
+    /// When there is none for `address`, or the process has too many open files.
+    pub(super) fn duplicate(&self, address: SocketAddr) -> io::Result<TcpListener> {
+        self.open.lock().get(&address).ok_or(io::ErrorKind::NotConnected)?.try_clone()
+    }
+
+    /// Whether the socket for `address` can still accept.
+    pub(super) fn listens(&self, address: SocketAddr) -> bool {
+        self.open.lock().get(&address).is_some_and(|socket| socket_acceptconn(socket).unwrap_or(false))
+    }
+
+    /// Closes the sockets for `addresses`, as far as this process goes.
+    pub(super) fn close(&self, addresses: &[SocketAddr]) {
+        self.open.lock().retain(|address, _| !addresses.contains(address));
     }
 }
 
@@ -80,7 +119,7 @@ mod tests {
         let address = taken.local_addr().unwrap();
         let error = Bound::new(address).unwrap_err().to_string();
         assert!(error.starts_with(&format!("cannot listen on {address}: ")), "{error}");
-        assert!(error.contains("another process listens there"), "{error}");
+        assert!(error.ends_with(&format!("(pid {}) listens there", std::process::id())), "{error}");
     }
 
     #[tokio::test]
@@ -88,7 +127,25 @@ mod tests {
         let bound = Bound::new("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = bound.address();
         assert!(std::net::TcpStream::connect(address).is_err());
-        bound.listen().unwrap();
+        let listener = bound.listen().unwrap();
         assert!(std::net::TcpStream::connect(address).is_ok());
+        drop(listener);
+    }
+
+    #[test]
+    fn a_socket_lives_as_long_as_one_of_its_duplicates() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (address, sockets) = (listener.local_addr().unwrap(), Sockets::default());
+        assert!(!sockets.listens(address) && sockets.duplicate(address).is_err());
+        sockets.keep(address, listener);
+        assert!(sockets.listens(address));
+        let duplicate = sockets.duplicate(address).unwrap();
+        sockets.close(&[address]);
+        assert!(!sockets.listens(address));
+        let _waiting = std::net::TcpStream::connect(address).unwrap();
+        duplicate.accept().unwrap();
+        sockets.keep(address, duplicate);
+        rustix::net::shutdown(sockets.duplicate(address).unwrap(), rustix::net::Shutdown::Both).unwrap();
+        assert!(!sockets.listens(address), "it is open and accepts no more");
     }
 }

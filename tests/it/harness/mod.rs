@@ -8,6 +8,7 @@ pub(crate) mod checksum;
 pub(crate) mod client;
 pub(crate) mod in_process;
 pub(crate) mod instance;
+pub(crate) mod load;
 pub(crate) mod ports;
 pub(crate) mod process;
 pub(crate) mod script;

@@ -18,6 +18,8 @@ use super::{checksum, dawdle, now};
 
 /// Holds `NAME ADDRESS` in the backend's process, and nothing in all others.
 pub(crate) const SPEC: &str = "TOLLGATE_TEST_BACKEND";
+/// In how many pieces a body that takes its time comes.
+const PIECES: usize = 50;
 
 struct Shared {
     name: String,
@@ -241,6 +243,14 @@ impl Shared {
         }
         let connection = if framing == "close" { "close" } else { "keep-alive" };
         bytes.extend_from_slice(format!("Connection: {connection}, X-Private\r\n\r\n").as_bytes());
+        if let Some(time) = number(target, "over_ms") {
+            wire.send(&bytes)?;
+            for piece in body.chunks(body.len().div_ceil(PIECES).max(1)) {
+                dawdle(Duration::from_millis(time) / PIECES as u32);
+                wire.send(piece)?;
+            }
+            return Ok(true);
+        }
         match framing {
             _ if bodiless => {}
             "chunked" => bytes.extend_from_slice(&chunks(&body, 7919)),

@@ -1,0 +1,249 @@
+//! A service that listens: accepting while the server is ready, and only then.
+//!
+//! The problem: Pingora's listening service accepts from its start to its end. A hand-over needs more: to stop accepting
+//! while the sockets stay open, and to accept again when nobody has taken over. The rule: the sockets are the server's
+//! ([`Sockets`]), and each time that it is ready Pingora's service runs over duplicates of them, before the same
+//! application. A duplicate is the same socket to the kernel, whose queue of waiting connections outlives each of them.
+//!
+//! A stop takes in what waits in the queue, since those clients believe to be connected. Then the sockets close.
+//!
+//! Pingora goes on trying to accept on a socket that can no longer, without a word to anybody. So each socket is looked
+//! at twice a second, and one that has stopped listening stops the server.
+
+use std::io;
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::{AsRawFd, IntoRawFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use pingora_core::apps::ServerApp;
+use pingora_core::protocols::l4::stream::Stream as L4Stream;
+use pingora_core::protocols::{GetSocketDigest, SocketDigest, Stream};
+use pingora_core::server::{Fds, ListenFds, ShutdownWatch};
+use pingora_core::services::listening::Service as ListeningService;
+use pingora_core::services::{Service, ServiceReadyNotifier, ServiceWithDependents};
+use tokio::time::interval;
+
+use super::lifecycle::{Lifecycle, State};
+use super::socket::{Bound, Sockets};
+use crate::proxy::Activity;
+
+/// How often it is made sure that the sockets still listen.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// Listens on sockets that are bound already. The server fails when it cannot, or when it ends before it should.
+pub(super) struct Listening<A> {
+    name: String,
+    app: Arc<Counted<A>>,
+    threads: usize,
+    bound: Vec<Bound>,
+    addresses: Vec<SocketAddr>,
+    sockets: Sockets,
+    lifecycle: Lifecycle,
+    /// True while it is not to accept.
+    closed: ShutdownWatch,
+    announce: Option<Box<dyn FnOnce() + Send + Sync>>,
+}
+
+impl<A> Listening<A> {
+    /// Serves what comes to `bound` with `app`, and counts the connections in `open`. Once they listen the sockets are
+    /// kept in `sockets`.
+    pub(super) fn new(
+        name: &str,
+        app: A,
+        bound: Vec<Bound>,
+        (threads, open): (usize, &Arc<Activity>),
+        sockets: &Sockets,
+        lifecycle: &Lifecycle,
+    ) -> Self {
+        Listening {
+            name: name.to_owned(),
+            app: Arc::new(Counted { app: Arc::new(app), open: Arc::clone(open) }),
+            threads,
+            addresses: bound.iter().map(Bound::address).collect(),
+            bound,
+            sockets: sockets.clone(),
+            lifecycle: lifecycle.clone(),
+            closed: lifecycle.stopping(),
+            announce: None,
+        }
+    }
+
+    /// Calls `announce` once clients get in.
+    pub(super) fn announced(self, announce: impl FnOnce() + Send + Sync + 'static) -> Self {
+        Listening { announce: Some(Box::new(announce)), ..self }
+    }
+
+    /// Goes on while the server drains, and ends with it.
+    pub(super) fn until_drained(self) -> Self {
+        Listening { closed: self.lifecycle.closing(), ..self }
+    }
+
+    /// Lets clients in.
+    fn open(&mut self) -> Result<(), String> {
+        for bound in self.bound.drain(..) {
+            let address = bound.address();
+            self.sockets.keep(address, bound.listen().map_err(|error| error.to_string())?);
+        }
+        Ok(())
+    }
+
+    /// Waits until the server is ready again; false when it will not be.
+    async fn wanted_again(&self) -> bool {
+        let mut states = self.lifecycle.states();
+        let next = states.wait_for(|state| *state != State::HandingOver).await;
+        next.is_ok_and(|state| *state == State::Ready)
+    }
+
+    /// Waits until one of the sockets listens no more, and says which.
+    async fn first_dead(&self) -> String {
+        let mut looks = interval(LOOK);
+        loop {
+            looks.tick().await;
+            if let Some(address) = self.addresses.iter().find(|address| !self.sockets.listens(**address)) {
+                return format!("the listener on {address} died");
+            }
+        }
+    }
+}
+
+impl<A: ServerApp + Send + Sync + 'static> Listening<A> {
+    /// Accepts until it is to accept no more.
+    ///
+    /// # Errors
+    /// When it can accept no more.
+    async fn accept(&self, listeners_per_fd: usize) -> Result<(), String> {
+        let mut service = ListeningService::new(self.name.clone(), Phase(Arc::clone(&self.app)));
+        let mut fds = Fds::new();
+        for address in &self.addresses {
+            let duplicate = self.sockets.duplicate(*address);
+            let duplicate = duplicate.map_err(|error| format!("cannot accept on {address}: {error}"))?;
+            fds.add(address.to_string(), duplicate.into_raw_fd());
+            service.add_tcp(&address.to_string());
+        }
+        let fds: ListenFds = Arc::new(Mutex::new(fds));
+        tokio::select! {
+            () = Service::start_service(&mut service, Some(fds), self.closed.clone(), listeners_per_fd) => Ok(()),
+            dead = self.first_dead() => Err(dead),
+        }
+    }
+
+    /// Takes in those who wait to be accepted.
+    fn take_in_the_rest(&self) {
+        for address in &self.addresses {
+            let Ok(listener) = self.sockets.duplicate(*address) else { continue };
+            while let Ok((stream, peer)) = listener.accept() {
+                let Ok(stream) = connection(stream, peer) else { continue };
+                let (app, closed) = (Arc::clone(&self.app), self.closed.clone());
+                let open = app.open.begin();
+                tokio::spawn(async move {
+                    app.app.process_new(stream, &closed).await;
+                    drop(open);
+                });
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl<A: ServerApp + Send + Sync + 'static> ServiceWithDependents for Listening<A> {
+    async fn start_service(
+        &mut self,
+        _fds: Option<ListenFds>,
+        _shutdown: ShutdownWatch,
+        listeners_per_fd: usize,
+        ready: ServiceReadyNotifier,
+    ) {
+        let _end = EndsTheServer { lifecycle: self.lifecycle.clone(), name: self.name.clone() };
+        if let Err(reason) = self.open() {
+            return self.lifecycle.fail(reason);
+        }
+        ready.notify_ready();
+        if let Some(announce) = self.announce.take() {
+            announce();
+        }
+        loop {
+            match self.accept(listeners_per_fd).await {
+                Err(reason) => {
+                    self.lifecycle.fail(reason);
+                    break;
+                }
+                // Pingora's service has ended by itself.
+                Ok(()) if !*self.closed.borrow() => break,
+                Ok(()) if self.lifecycle.state() == State::HandingOver => {
+                    if !self.wanted_again().await {
+                        break;
+                    }
+                }
+                // It was that for a moment only.
+                Ok(()) if self.lifecycle.state() == State::Ready => {}
+                Ok(()) => {
+                    self.take_in_the_rest();
+                    break;
+                }
+            }
+        }
+        self.sockets.close(&self.addresses);
+        self.app.app.cleanup().await;
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn threads(&self) -> Option<usize> {
+        Some(self.threads)
+    }
+
+    fn on_startup_delay(&self, _time_waited: Duration) {}
+
+    fn listen_addresses(&self) -> Option<Vec<String>> {
+        Some(self.addresses.iter().map(SocketAddr::to_string).collect())
+    }
+}
+
+/// A connection, as Pingora's own listener would hand it over.
+fn connection(stream: TcpStream, peer: SocketAddr) -> io::Result<Stream> {
+    stream.set_nonblocking(true)?;
+    stream.set_nodelay(true)?;
+    let stream = tokio::net::TcpStream::from_std(stream)?;
+    let digest = SocketDigest::from_raw_fd(stream.as_raw_fd());
+    // It was made just now, so nobody else has set it.
+    let _ = digest.peer_addr.set(Some(peer.into()));
+    let mut stream = L4Stream::from(stream);
+    stream.set_socket_digest(digest);
+    Ok(Box::new(stream))
+}
+
+/// An application whose connections are counted.
+struct Counted<A> {
+    app: Arc<A>,
+    open: Arc<Activity>,
+}
+
+/// The application for one time of accepting. It outlives it.
+struct Phase<A>(Arc<Counted<A>>);
+
+#[async_trait]
+impl<A: ServerApp + Send + Sync + 'static> ServerApp for Phase<A> {
+    async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
+        let _open = self.0.open.begin();
+        self.0.app.process_new(stream, shutdown).await
+    }
+}
+
+/// A listening service that ends, by a panic too, takes the server with it, unless the server is stopping anyway.
+struct EndsTheServer {
+    lifecycle: Lifecycle,
+    name: String,
+}
+
+impl Drop for EndsTheServer {
+    fn drop(&mut self) {
+        if !matches!(self.lifecycle.state(), State::Draining | State::Stopped) {
+            self.lifecycle.fail(format!("the {} service ended", self.name));
+        }
+    }
+}
