@@ -9,7 +9,7 @@ status() { curl -s -o /dev/null -m 10 -w '%{http_code}' "$1"; }
 
 answers() { [ "$(status http://127.0.0.1/)" = 200 ]; }
 active_and_not() { [ "$(show ActiveState)" = active ] && [ "$(show MainPID)" != "$1" ]; }
-in_flight() { curl -s http://127.0.0.1:9901/upstreams | grep -q '"in_flight":1'; }
+in_flight() { curl -s http://127.0.0.1:9901/upstreams | grep -q '"in_flight":[1-9]'; }
 writes_after() { status http://127.0.0.1/after >/dev/null; grep -q '"/after"' /var/log/tollgate/access.log; }
 
 # until_it TENTHS COMMAND...: whether the command succeeds within so many tenths of a second.
@@ -25,27 +25,27 @@ until_it() {
 
 # Requests one after the other, each over a connection of its own, until told to stop; every one that is not 200 is kept.
 load() {
-    rm -f /tmp/stop
-    : >/tmp/failed
-    echo 0 >/tmp/sent
+    rm -f /root/stop
+    : >/root/failed
+    echo 0 >/root/sent
     (
         sent=0
-        while [ ! -e /tmp/stop ]; do
+        while [ ! -e /root/stop ]; do
             code=$(status http://127.0.0.1/)
-            [ "$code" = 200 ] || echo "$code" >>/tmp/failed
+            [ "$code" = 200 ] || echo "$code" >>/root/failed
             sent=$((sent + 1))
-            echo "$sent" >/tmp/sent
+            echo "$sent" >/root/sent
         done
     ) &
     load=$!
-    until_it 50 grep -qv '^0$' /tmp/sent || fail "no load"
+    until_it 50 grep -qv '^0$' /root/sent || fail "no load"
 }
 
 end_load() {
-    : >/tmp/stop
+    : >/root/stop
     wait "$load"
-    [ ! -s /tmp/failed ] || fail "$1: $(sort /tmp/failed | uniq -c | tr '\n' ' ')of $(cat /tmp/sent) requests failed"
-    passed "$1: $(cat /tmp/sent) requests, none failed"
+    [ ! -s /root/failed ] || fail "$1: $(sort /root/failed | uniq -c | tr '\n' ' ')of $(cat /root/sent) requests failed"
+    passed "$1: $(cat /root/sent) requests, none failed"
 }
 
 install_it() {
@@ -89,11 +89,16 @@ reload() {
     local old
     for _ in 1 2 3; do
         old=$(show MainPID)
+        curl -s -o /dev/null -w '%{http_code}' 'http://127.0.0.1/?delay_ms=8000' >/root/slow &
+        slow=$!
+        until_it 20 in_flight || fail "the slow request is not seen"
         load
         systemctl reload tollgate || fail "systemctl reload"
         [ "$(show MainPID)" != "$old" ] || fail "the main process is still $old"
         until_it 300 test ! -e "/proc/$old" || fail "the old process $old is still there after 30 s"
-        end_load "reload"
+        wait "$slow"
+        [ "$(cat /root/slow)" = 200 ] || fail "the request that ran during the reload got $(cat /root/slow)"
+        end_load "reload, with a request of 8 s in flight"
         [ "$(show ActiveState)/$(show SubState)" = active/running ] || fail "after a reload: $(systemctl is-active tollgate)"
     done
 }
@@ -101,7 +106,7 @@ reload() {
 reload_of_nonsense() {
     local old
     old=$(show MainPID)
-    cp /etc/tollgate/tollgate.yaml /tmp/good.yaml
+    cp /etc/tollgate/tollgate.yaml /root/good.yaml
     echo 'nonsense: 1' >>/etc/tollgate/tollgate.yaml
     load
     ! systemctl reload tollgate 2>/dev/null || fail "a reload of a wrong file succeeds"
@@ -109,7 +114,7 @@ reload_of_nonsense() {
     end_load "reload of a wrong file, refused"
     ! systemctl restart tollgate 2>/dev/null || fail "a start with a wrong file succeeds"
     [ "$(show NRestarts)/$(show ExecMainStatus)" = 0/2 ] || fail "a wrong file is tried again and again"
-    cp /tmp/good.yaml /etc/tollgate/tollgate.yaml
+    cp /root/good.yaml /etc/tollgate/tollgate.yaml
     systemctl restart tollgate || fail "it does not start with the good file"
     until_it 150 answers || fail "no answer after the good file is back"
 }
@@ -145,14 +150,14 @@ rotate() {
 
 stop() {
     local started took
-    curl -s -o /dev/null -w '%{http_code}' 'http://127.0.0.1/?delay_ms=3000' >/tmp/slow &
+    curl -s -o /dev/null -w '%{http_code}' 'http://127.0.0.1/?delay_ms=3000' >/root/slow &
     slow=$!
     until_it 20 in_flight || fail "the slow request is not seen"
     started=$(date +%s)
     systemctl stop tollgate || fail "systemctl stop"
     took=$(($(date +%s) - started))
     wait "$slow"
-    [ "$(cat /tmp/slow)" = 200 ] || fail "the request that ran during the stop got $(cat /tmp/slow)"
+    [ "$(cat /root/slow)" = 200 ] || fail "the request that ran during the stop got $(cat /root/slow)"
     [ "$took" -le 10 ] || fail "the stop took $took s"
     [ "$(show Result)" = success ] || fail "the stop was not a clean one: $(show Result)"
     [ ! -e /run/tollgate ] || fail "/run/tollgate is left: $(ls /run/tollgate)"
