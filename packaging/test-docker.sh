@@ -141,7 +141,7 @@ check_image() {
 # The README's lines of the section on containers: each `$ command` with what it prints, where … is anything.
 readme_steps() {
     # shellcheck disable=SC2016 # these are the README's fences, not commands
-    sed -n '/^## In containers/,/^## Command line/p' README.md | sed -n '/^```sh$/,/^```$/p' | grep -v '^```'
+    sed -n '/^## In containers$/,/^## /p' README.md | sed -n '/^```sh$/,/^```$/p' | grep -v '^```'
 }
 
 as_pattern() {
