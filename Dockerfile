@@ -1,8 +1,12 @@
 # docker build -t tollgate .
 #
-# The same Debian release builds and runs it, so that the C library fits.
+# Both images are of the same Debian release, so that the C library fits. From a registry of your own:
+#   docker build -t tollgate --build-arg RUST_IMAGE=… --build-arg RUNTIME_IMAGE=… .
+ARG RUST_IMAGE=rust:1-bookworm
+# The C library, CA certificates and the user 65532; no shell, no package manager.
+ARG RUNTIME_IMAGE=gcr.io/distroless/cc-debian12:nonroot
 
-FROM rust:1-bookworm AS build
+FROM ${RUST_IMAGE} AS build
 RUN apt-get update \
     && apt-get install -y --no-install-recommends cmake \
     && rm -rf /var/lib/apt/lists/*
@@ -15,12 +19,15 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
     && install -D target/release/tollgate /out/tollgate \
     && install -d /out/state/data
 
-# The C library, CA certificates and the user 65532; no shell, no package manager.
-FROM gcr.io/distroless/cc-debian12:nonroot
+FROM ${RUNTIME_IMAGE}
+LABEL org.opencontainers.image.title="tollgate" \
+      org.opencontainers.image.description="HTTP edge proxy with a token bucket for every client" \
+      org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /out/tollgate /usr/local/bin/tollgate
-# Relative paths in a configuration start here, and data/ is the one place that may be written.
-COPY --from=build --chown=65532:65532 /out/state /var/lib/tollgate
 COPY conf /etc/tollgate
+# Relative paths in a configuration start here, and data/ is the one place that has to be writable: mount a volume there and
+# run with a read-only root. The volume takes over its owner.
+COPY --from=build --chown=65532:65532 /out/state /var/lib/tollgate
 WORKDIR /var/lib/tollgate
 USER 65532:65532
 EXPOSE 8080
@@ -28,6 +35,6 @@ EXPOSE 8080
 STOPSIGNAL SIGTERM
 # Asks the admin API on 127.0.0.1:9901, or where TOLLGATE_ADMIN says. With `admin.address: null`, and for commands other
 # than `run` and `demo`, start the container with --no-healthcheck.
-HEALTHCHECK --interval=10s --timeout=3s CMD ["/usr/local/bin/tollgate", "healthcheck"]
+HEALTHCHECK --interval=10s --timeout=3s --start-period=10s CMD ["/usr/local/bin/tollgate", "healthcheck"]
 ENTRYPOINT ["/usr/local/bin/tollgate"]
 CMD ["run", "-c", "/etc/tollgate/tollgate.yaml"]

@@ -5,7 +5,7 @@ export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 # Cargo spreads its own jobs; make's job server, which it cannot reach, would only make it warn.
 unexport MAKEFLAGS MFLAGS
 
-.PHONY: help setup run test check bench schema openapi fuzz-api clean
+.PHONY: help setup run test check bench schema openapi man fuzz-api deb test-docker test-package clean
 .DEFAULT_GOAL := help
 
 help: ## list these commands
@@ -20,7 +20,7 @@ run: setup ## build and run the demo: the proxy on 127.0.0.1:8080 over three sam
 test: setup ## run all tests
 	cargo test --locked --no-fail-fast
 
-check: setup ## formatting, lints, docs, floors, dependencies, every file in conf/
+check: setup ## formatting, lints, docs, floors, dependencies, every configuration
 	cargo fmt --check
 	cargo clippy --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked
@@ -32,7 +32,7 @@ check: setup ## formatting, lints, docs, floors, dependencies, every file in con
 	else \
 		echo "cargo deny: skipped, it is not installed (cargo install cargo-deny --locked)"; \
 	fi
-	@for file in conf/*.yaml; do \
+	@for file in conf/*.yaml packaging/*.yaml; do \
 		echo "tollgate check -c $$file"; \
 		cargo run --quiet --locked -- check -c "$$file" || exit; \
 	done
@@ -47,9 +47,22 @@ schema: setup ## write conf/tollgate.schema.json anew from the code
 openapi: setup ## write docs/openapi.json anew from the code
 	UPDATE=1 cargo test --quiet --locked --lib admin::openapi
 
+man: setup ## write packaging/man/tollgate.1 anew from the code and packaging/man/tollgate.1.in
+	UPDATE=1 cargo test --quiet --locked --lib cli::manual
+
 fuzz-api: setup ## send the admin API what its OpenAPI document allows and what it does not, for two minutes
 	cargo build --locked
 	@sh packaging/fuzz-api.sh target/debug/tollgate 120
+
+deb: setup ## build the Debian package; needs cargo-deb (cargo install cargo-deb --locked)
+	@command -v cargo-deb >/dev/null || { echo "make deb: cargo-deb is missing: cargo install cargo-deb --locked" >&2; exit 1; }
+	cargo deb --locked
+
+test-docker: ## build the image, run docker-compose.yml and what the README says of it; needs a Docker engine
+	@sh packaging/test-docker.sh
+
+test-package: setup ## check unit, scripts and manual page; as root also install the package and run it under systemd
+	@sh packaging/test-package.sh
 
 clean: ## remove what was built; data/ stays
 	cargo clean

@@ -27,6 +27,7 @@ fi
 
 work=$(mktemp -d)
 server=
+# shellcheck disable=SC2317 # the trap calls it
 finish() {
     if [ -n "$server" ]; then
         kill "$server" 2>/dev/null || true

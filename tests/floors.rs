@@ -45,6 +45,7 @@ mod checks {
         ("rusqlite", &["store::sqlite"]),
         ("clap", &["cli", "main"]),
         ("clap_complete", &["cli", "main"]),
+        ("clap_mangen", &["cli"]),
         ("pingora_proxy", &["proxy", "server"]),
         ("pingora_load_balancing", &["upstream", "server"]),
         ("serde_yaml", &["config"]),

@@ -10,6 +10,8 @@ mod demo;
 mod endpoint;
 mod environment;
 mod healthcheck;
+#[cfg(test)]
+mod manual;
 
 use std::io::{self, Write};
 use std::path::Path;

@@ -71,6 +71,8 @@ mod routes;
 #[cfg(test)]
 mod shared_database;
 #[cfg(test)]
+mod shipped;
+#[cfg(test)]
 mod smuggling;
 #[cfg(test)]
 mod statuses;
