@@ -111,6 +111,19 @@ fn bodies_pass_whole_in_both_directions() {
 }
 
 #[test]
+fn a_websocket_passes_in_http_1() {
+    let (_backend, server) = server("");
+    let tunnel = tunnel(&server);
+    let mut client = Client::connect(tunnel.address);
+    client.send(b"GET /?switch=echo HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n").unwrap();
+    assert_eq!(client.read("GET").unwrap().status, 101);
+    for said in [&b"hello"[..], b"again"] {
+        client.send(said).unwrap();
+        assert_eq!(client.read_bytes(said.len()).unwrap(), said);
+    }
+}
+
+#[test]
 fn a_client_that_does_not_end_its_handshake_is_cut_after_the_header_timeout() {
     let (_backend, server) = server("limits: {header_timeout: 500ms}");
     let hello = hello();
