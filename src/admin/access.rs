@@ -13,7 +13,9 @@
 //!   cross-site. A request that names no host, which HTTP/1.0 allows, is for no API that an `Origin` could be.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -67,6 +69,35 @@ impl Actor {
     }
 }
 
+/// Who gets in now, which a reload may change: each request is judged by the [`Access`] of the moment it came.
+#[derive(Debug)]
+pub(super) struct Entrance {
+    access: Arc<ArcSwap<Access>>,
+    /// The gate of an `Access`, made anew once that is no longer the present one.
+    gate: ArcSwap<(Arc<Access>, Gate)>,
+}
+
+impl Entrance {
+    /// The entrance that lets in whom `access` says.
+    pub(super) fn new(access: Arc<ArcSwap<Access>>) -> Self {
+        let present = access.load_full();
+        let gate = Gate::new(Access::clone(&present));
+        Entrance { access, gate: ArcSwap::from_pointee((present, gate)) }
+    }
+
+    /// Who sends this request.
+    fn admit(&self, request: &Request) -> Result<Actor, ApiError> {
+        let (present, known) = (self.access.load(), self.gate.load());
+        // An `Access` that is held here is at an address that no other one gets.
+        if Arc::ptr_eq(&present, &known.0) {
+            return known.1.admit(request);
+        }
+        let made = Arc::new((Arc::clone(&present), Gate::new(Access::clone(&present))));
+        self.gate.store(Arc::clone(&made));
+        made.1.admit(request)
+    }
+}
+
 /// [`Access`], ready to be asked. Keeps no secret, only digests.
 #[derive(Debug)]
 pub(super) enum Gate {
@@ -109,8 +140,8 @@ impl Gate {
 }
 
 /// Lets a request through to `next`, or answers 401 or 403.
-pub(super) async fn guard(State(api): State<std::sync::Arc<Api>>, mut request: Request, next: Next) -> Response {
-    match api.gate.admit(&request) {
+pub(super) async fn guard(State(api): State<Arc<Api>>, mut request: Request, next: Next) -> Response {
+    match api.entrance.admit(&request) {
         Ok(actor) => {
             request.extensions_mut().insert(actor);
             next.run(request).await
@@ -224,6 +255,24 @@ mod tests {
             assert!(tokens().admit(&request(open, &[host])).is_ok());
         }
         assert!(!format!("{:?}", tokens()).contains("secret"));
+    }
+
+    #[test]
+    fn another_access_counts_from_the_next_request_on() {
+        let only = |secret: &str| Access::Tokens(vec![Token { name: "ops".to_owned(), secret: secret.to_owned() }]);
+        let access = Arc::new(ArcSwap::from_pointee(only("old")));
+        let entrance = Entrance::new(Arc::clone(&access));
+        let admit = |secret: &str| {
+            let bearer = format!("Bearer {secret}");
+            entrance.admit(&request("/clients", &[("host", "127.0.0.1"), ("authorization", &bearer)])).is_ok()
+        };
+        assert!(admit("old") && !admit("new"));
+        access.store(Arc::new(only("new")));
+        assert!(admit("new") && !admit("old"));
+        access.store(Arc::new(Access::Loopback));
+        assert!(entrance.admit(&request("/clients", &[("host", "127.0.0.1")])).is_ok());
+        access.store(Arc::new(only("old")));
+        assert!(admit("old") && !admit("new"));
     }
 
     #[test]

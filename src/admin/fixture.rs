@@ -12,7 +12,7 @@ use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 use serde_json::Value;
 
-use super::{Access, Admin, AdminParts, Readiness, Status};
+use super::{Access, Admin, AdminParts, Readiness, Reload, Reloaded, Status};
 use crate::client::{Directory, KeyDigest, Quota};
 use crate::clock::{Clock, ManualClock, Timeline};
 use crate::limit::{Key, Limiter, Striped, StripedSettings};
@@ -59,6 +59,15 @@ impl Fixture {
 
     /// An API over `repository`.
     pub(super) fn over(repository: Arc<dyn ClientRepository>, access: Access) -> Self {
+        Fixture::with(repository, access, Box::new(|| Box::pin(std::future::ready(Ok(Reloaded::default())))))
+    }
+
+    /// An API for whoever is on this machine, over an empty store, whose configuration is read again by `reload`.
+    pub(super) fn reloading(reload: Reload) -> Self {
+        Fixture::with(Arc::new(Memory::new()), Access::Loopback, reload)
+    }
+
+    fn with(repository: Arc<dyn ClientRepository>, access: Access, reload: Reload) -> Self {
         let clock = Arc::new(ManualClock::new());
         let timeline = Timeline::new(&*clock);
         let default_quota = Quota::new(100, 10.0).unwrap();
@@ -67,17 +76,18 @@ impl Fixture {
         let directory = Arc::new(ArcSwap::from_pointee(Directory::default()));
         follow(&*repository, &directory, &limiter, &clock, timeline);
         let parts = AdminParts {
-            access,
+            access: Arc::new(ArcSwap::from_pointee(access)),
             repository: Arc::clone(&repository),
             buckets: Arc::new(Memory::new()),
             directory: Arc::clone(&directory),
             limiter: Some(Arc::clone(&limiter) as Arc<dyn Limiter>),
-            pools: Vec::new(),
+            pools: Box::new(Arc::default),
             decisions: Arc::new(Decisions::default()),
             metrics: Box::new(String::new),
             explain: Box::new(|question| panic!("nobody asks {question:?} here")),
             status: Box::new(status),
             readiness: Box::new(|| Readiness::Ready),
+            reload,
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
             timeline,
         };

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use futures_util::future::BoxFuture;
 use http::HeaderMap;
 
 use super::Access;
@@ -18,8 +19,8 @@ use crate::upstream::Pool;
 
 /// What the admin API is made of.
 pub struct AdminParts {
-    /// Who gets in.
-    pub access: Access,
+    /// Who gets in. Whoever changes it stores another one; it counts from the next request on.
+    pub access: Arc<ArcSwap<Access>>,
     /// The clients, durably.
     pub repository: Arc<dyn ClientRepository>,
     /// Their buckets, durably.
@@ -28,8 +29,8 @@ pub struct AdminParts {
     pub directory: Arc<ArcSwap<Directory>>,
     /// Their buckets; none when nobody is limited.
     pub limiter: Option<Arc<dyn Limiter>>,
-    /// The pools.
-    pub pools: Vec<Arc<Pool>>,
+    /// The pools there are now; a reload changes which.
+    pub pools: Box<dyn Fn() -> Arc<Vec<Arc<Pool>>> + Send + Sync>,
     /// The latest refusals.
     pub decisions: Arc<Decisions>,
     /// The metrics as Prometheus text, format 0.0.4.
@@ -40,10 +41,30 @@ pub struct AdminParts {
     pub status: Box<dyn Fn() -> Status + Send + Sync>,
     /// Whether it serves.
     pub readiness: Box<dyn Fn() -> Readiness + Send + Sync>,
+    /// Reads the configuration again and applies it, all or nothing.
+    pub reload: Reload,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// The limiter's time; the same one wherever the limiter is asked.
     pub timeline: Timeline,
+}
+
+/// Reads the configuration again and applies it, all or nothing. One that runs already is waited for.
+pub type Reload = Box<dyn Fn() -> BoxFuture<'static, Result<Reloaded, ReloadRefused>> + Send + Sync>;
+
+/// A reload that took place.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reloaded {
+    /// What changed, a sentence each, such as `upstreams changed: app`; empty when nothing did.
+    pub changed: Vec<String>,
+}
+
+/// A reload that did not take place: the configuration is what it was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReloadRefused {
+    /// What is wrong: the key's path, such as `upstreams[0].backends`, and what is wrong with it. The path is empty where
+    /// it is not about one key.
+    pub problems: Vec<(String, String)>,
 }
 
 /// Answers a [`Question`].

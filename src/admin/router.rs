@@ -9,7 +9,7 @@ use axum::routing::{get, patch, post};
 use bytes::Bytes;
 use http::StatusCode;
 
-use super::access::{Gate, guard};
+use super::access::{Entrance, guard};
 use super::reads::Reads;
 use super::{AdminParts, ApiError, clients, decisions, explain, openapi, reload, status, upstreams};
 
@@ -18,7 +18,7 @@ pub(super) struct Api {
     /// What the API is made of.
     pub(super) parts: AdminParts,
     /// Who gets in.
-    pub(super) gate: Gate,
+    pub(super) entrance: Entrance,
     /// Where blocking reads run.
     pub(super) reads: Reads,
     /// What describes the API.
@@ -27,8 +27,8 @@ pub(super) struct Api {
 
 /// The API as a service.
 pub(super) fn router(parts: AdminParts) -> Router {
-    let gate = Gate::new(parts.access.clone());
-    let api = Arc::new(Api { parts, gate, reads: Reads::default(), description: openapi::document().into() });
+    let entrance = Entrance::new(Arc::clone(&parts.access));
+    let api = Arc::new(Api { parts, entrance, reads: Reads::default(), description: openapi::document().into() });
     Router::new()
         .merge(clients::routes())
         .route("/explain", post(explain::explain))

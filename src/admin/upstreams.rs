@@ -38,7 +38,7 @@ const LISTED: usize = 20;
 )]
 pub(super) async fn list(State(api): State<Arc<Api>>, request: Request) -> Result<Response, ApiError> {
     Query::of(request.uri(), &[])?.finish()?;
-    let items = api.parts.pools.iter().map(|pool| PoolBody::new(pool.overview())).collect();
+    let items = (api.parts.pools)().iter().map(|pool| PoolBody::new(pool.overview())).collect();
     Ok(respond::json(StatusCode::OK, &Upstreams { items }))
 }
 
@@ -69,7 +69,8 @@ pub(super) async fn change(State(api): State<Arc<Api>>, request: Request) -> Res
     Query::of(request.uri(), &[])?.finish()?;
     let (name, address) = target(request.uri().path())?;
     let by = Actor::of(&request);
-    let pool = find_pool(&api.parts.pools, &name)?;
+    let pools = (api.parts.pools)();
+    let pool = find_pool(&pools, &name)?;
     let overview = pool.overview();
     let address = find_backend(&overview, &address)?;
     let (state, weight) = read_change(body::read_json(request).await?)?;

@@ -21,7 +21,7 @@ use clap::{CommandFactory, Parser};
 use crate::clock::SystemClock;
 use crate::config::{self, Config, Overrides, PingoraSettings, Problems};
 use crate::server::echo::Echo;
-use crate::server::{Server, ServerError, Stop, raise_open_files_limit};
+use crate::server::{Server, ServerError, Source, Stop, raise_open_files_limit};
 use crate::telemetry::events::EventsError;
 use crate::telemetry::{self, EventLog};
 use args::{Args, Command, RunArgs};
@@ -98,7 +98,18 @@ fn run(args: &RunArgs) -> Result<(), Failure> {
     let events = start_events()?;
     config.warnings.iter().for_each(|warning| log::warn!("{warning}"));
     raise_open_files_limit();
-    Ok(Server::bind(config)?.run(Stop::Signals, events)?)
+    let mut server = Server::bind(config)?;
+    if let Some(file) = &args.conf {
+        server.reloads_from(source(file, overrides));
+    }
+    Ok(server.run(Stop::Signals, events)?)
+}
+
+/// How to read the configuration again, from the same file and with the same arguments and environment, wherever the
+/// process is by then.
+fn source(file: &Path, overrides: Overrides) -> Source {
+    let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
+    Arc::new(move || config::load(Some(&file), &overrides))
 }
 
 fn echo(listen: std::net::SocketAddr, name: Option<String>) -> Result<(), Failure> {

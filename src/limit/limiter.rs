@@ -14,6 +14,9 @@ use crate::limit::key::Key;
 /// Contract: for each key that has a bucket (a limiter may let anonymous callers share one when it is full) and any time t, at most C + ρ·t takes are allowed, whatever the threads that ask. `quota` is what
 /// the key's owner has now; a bucket that last saw another one adapts as in [`edit`](Limiter::edit). `now` is the time
 /// since one epoch for all calls; it may repeat and step back, which credits nothing.
+///
+/// A limiter may hold the quota of anonymous callers itself. Then `quota` does not count for them, and the standing says which
+/// one did.
 pub trait Limiter: Send + Sync {
     /// Takes a token from the bucket of `key`, or refuses.
     fn take(&self, key: Key, quota: Quota, now: Nanos) -> Decision;

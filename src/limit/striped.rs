@@ -13,7 +13,10 @@
 //! - At `max_buckets` a new anonymous caller shares one overflow bucket, with the default quota, and is counted. Callers who
 //!   have a bucket keep it, and clients always get one: there are only as many as the operator has made. A flood of new
 //!   addresses therefore slows other new addresses, and nobody else.
-//! - A bucket knows the quota it last saw. When the caller comes with another one, the time until then is credited under
+//! - Anonymous callers have one quota together, and the limiter holds it: [`set_default_quota`](Striped::set_default_quota)
+//!   changes it for all of them. What a request brings along for such a caller does not count, since requests that began
+//!   before a change still bring the old one, and a bucket put back and forth would be clamped each time.
+//! - A client's bucket knows the quota it last saw. When the caller comes with another one, the time until then is credited under
 //!   the old one; call [`edit`](Limiter::edit) at the moment of the change to have it exact to the nanosecond.
 //!
 //! Refused: one lock-free map of atomics (governor's way), as a bucket that is exact across edits needs more than 64 bits and
@@ -36,6 +39,7 @@ use crate::limit::decision::{Decision, Standing};
 use crate::limit::key::Key;
 use crate::limit::limiter::Limiter;
 
+mod default_quota;
 mod entry;
 mod quotas;
 mod stripe;
@@ -59,7 +63,7 @@ pub struct StripedSettings {
     /// How many stripes, rounded up to a power of two and down to 65,536. By default four for each core, at least 64, and
     /// at least one for each 8,192 of `max_buckets`.
     pub stripes: Option<NonZeroUsize>,
-    /// The quota of the overflow bucket.
+    /// The quota of anonymous callers, and of the overflow bucket that they may share.
     pub default_quota: Quota,
 }
 
@@ -73,6 +77,8 @@ pub struct Striped {
     clients: CachePadded<AtomicUsize>,
     overflow: CachePadded<Mutex<(Bucket, Quota)>>,
     overflowed: CachePadded<AtomicU64>,
+    /// The quota of anonymous callers; locked while it changes, which is stripe by stripe.
+    default: Mutex<Quota>,
 }
 
 impl Striped {
@@ -81,14 +87,16 @@ impl Striped {
         let max_buckets = settings.max_buckets.get();
         let stripes = settings.stripes.map_or_else(|| default_stripes(max_buckets), NonZeroUsize::get);
         let stripes = stripes.min(STRIPES.1).next_power_of_two();
+        let stripe = || CachePadded::new(Mutex::new(Stripe::new(settings.default_quota)));
         Striped {
-            stripes: std::iter::repeat_with(CachePadded::default).take(stripes).collect(),
+            stripes: std::iter::repeat_with(stripe).take(stripes).collect(),
             hasher: RandomState::new(),
             max_buckets,
             anonymous: CachePadded::default(),
             clients: CachePadded::default(),
             overflow: CachePadded::new(Mutex::new((Bucket::full(settings.default_quota, now), settings.default_quota))),
             overflowed: CachePadded::new(AtomicU64::new(0)),
+            default: Mutex::new(settings.default_quota),
         }
     }
 
@@ -110,13 +118,6 @@ impl Striped {
     /// How many takes went to the overflow bucket since the start.
     pub fn overflowed(&self) -> u64 {
         self.overflowed.load(Ordering::Relaxed)
-    }
-
-    /// Puts the overflow bucket under another quota; it keeps its tokens, clamped.
-    pub fn set_default_quota(&self, quota: Quota, now: Nanos) {
-        let mut overflow = self.overflow.lock();
-        let (bucket, seen) = *overflow;
-        *overflow = (bucket.edit(seen, quota, now), quota);
     }
 
     /// The hash of a key, and its stripe.
@@ -193,6 +194,7 @@ impl Limiter for Striped {
     fn take(&self, key: Key, quota: Quota, now: Nanos) -> Decision {
         let (hash, stripe) = self.stripe(key);
         let mut stripe = stripe.lock();
+        let quota = stripe.quota_of(key, quota);
         match stripe.take(hash, key, quota, now, &self.hasher) {
             Some(decision) => decision,
             None => self.take_first(stripe, hash, key, quota, now),
@@ -201,7 +203,11 @@ impl Limiter for Striped {
 
     fn peek(&self, key: Key, quota: Quota, now: Nanos) -> Standing {
         let (hash, stripe) = self.stripe(key);
-        let bucket = stripe.lock().peek(hash, key, quota, now);
+        let (bucket, quota) = {
+            let stripe = stripe.lock();
+            let quota = stripe.quota_of(key, quota);
+            (stripe.peek(hash, key, quota, now), quota)
+        };
         if bucket.is_none() && key.anonymous().is_some() && self.anonymous.load(Ordering::Relaxed) >= self.max_buckets {
             let (bucket, quota) = *self.overflow.lock();
             return Standing::new(bucket, quota, now).of_overflow();
@@ -224,7 +230,9 @@ impl Limiter for Striped {
 
     fn reset(&self, key: Key, quota: Quota, now: Nanos) {
         let (hash, stripe) = self.stripe(key);
-        stripe.lock().refill(hash, key, quota, now, &self.hasher);
+        let mut stripe = stripe.lock();
+        let quota = stripe.quota_of(key, quota);
+        stripe.refill(hash, key, quota, now, &self.hasher);
     }
 }
 

@@ -18,6 +18,10 @@ pub struct Context {
     /// The address at the other end of the connection.
     pub(super) peer: IpAddr,
     pub(super) admission: Admission,
+    /// The largest body that it may have, in bytes.
+    pub(super) max_body: u64,
+    /// Whether its answer says how the bucket stands.
+    pub(super) rate_headers: bool,
     /// The backend that holds the request now.
     pub(super) lease: Option<Lease>,
     /// The last backend that had it.
@@ -42,6 +46,8 @@ impl Context {
             started_wall,
             peer: IpAddr::from([0, 0, 0, 0]),
             admission: Admission::default(),
+            max_body: 0,
+            rate_headers: false,
             lease: None,
             backend: None,
             tried: Vec::new(),
@@ -65,6 +71,11 @@ impl Context {
     /// How its caller's bucket stands, when it has one.
     pub(super) fn standing(&self) -> Option<&Standing> {
         self.admission.limit.as_ref()?.standing()
+    }
+
+    /// The same, when the answer is to say it.
+    pub(super) fn told_standing(&self) -> Option<&Standing> {
+        self.standing().filter(|_| self.rate_headers)
     }
 
     /// Whether the pool allows another attempt.

@@ -44,6 +44,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::Guard;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::header::{EXPECT, TRANSFER_ENCODING};
@@ -57,7 +58,7 @@ use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use crate::client::Directory;
 use crate::clock::Clock;
-use crate::limit::{Nanos, Standing};
+use crate::limit::Nanos;
 use crate::telemetry::{AccessLog, AccessRecord, Explanation, Tally};
 use crate::upstream::{is_backends_fault, reason};
 use failure::{MALFORMED_BODY, STALLED, client_reason, is_timeout, rejection_for, report};
@@ -69,7 +70,7 @@ pub use admit::{Admission, Gate, Limit};
 pub use connection::Downstream;
 pub use context::Context;
 pub use identify::{Caller, Identity, KeySource, Recognised, UnknownKey, Walk, identify};
-pub use parts::{ProxyParts, RateLimiter};
+pub use parts::{ProxyParts, RateRules, Rules};
 pub use reject::Rejection;
 pub use request_id::RequestId;
 pub use settings::Limits;
@@ -92,8 +93,13 @@ impl Proxy {
         Proxy { inner: Arc::new(parts) }
     }
 
-    fn limits(&self) -> &Limits {
-        &self.inner.limits
+    /// What the configuration says now.
+    fn rules(&self) -> Guard<Arc<Rules>> {
+        self.inner.rules.load()
+    }
+
+    fn limits(&self) -> Limits {
+        self.rules().limits
     }
 
     fn access_log(&self) -> &AccessLog {
@@ -111,26 +117,30 @@ impl Proxy {
     /// Decides on a request. The bucket is asked at the present moment, not at the one when the request began: a header
     /// that comes slowly must not buy tokens of the past.
     fn admit(&self, head: &RequestHeader, ctx: &mut Context) -> Result<(), Rejection> {
-        self.gate(&self.inner.directory.load()).admit(head, ctx.peer, self.nanos(), &mut ctx.admission)
+        let rules = self.rules();
+        ctx.max_body = rules.limits.max_body;
+        ctx.rate_headers = rules.rate.is_some_and(|rate| rate.headers);
+        self.gate(&rules, &self.inner.directory.load()).admit(head, ctx.peer, self.nanos(), &mut ctx.admission)
     }
 
     /// Who would send a request with these headers over a connection from `peer`, how that is found out, and what the
     /// request would get at the present moment. Goes the way of a real request, but takes no token and counts nothing.
     pub fn explain(&self, peer: IpAddr, headers: &HeaderMap) -> Explanation {
-        let mut explained = self.gate(&self.inner.directory.load()).explain(headers, peer, self.nanos());
-        let rate = self.inner.limiter.as_ref().is_some_and(|limiter| limiter.headers);
-        explained.write_headers(rate).expect("all values are digits, quotes and letters");
+        let rules = self.rules();
+        let mut explained = self.gate(&rules, &self.inner.directory.load()).explain(headers, peer, self.nanos());
+        explained
+            .write_headers(rules.rate.is_some_and(|rate| rate.headers))
+            .expect("all values are digits, quotes and letters");
         explained
     }
 
-    fn gate<'g>(&'g self, directory: &'g Directory) -> Gate<'g> {
-        let parts = &self.inner;
+    fn gate<'g>(&'g self, rules: &'g Rules, directory: &'g Directory) -> Gate<'g> {
         Gate {
-            identity: &parts.identity,
+            identity: &rules.identity,
             directory,
-            limiter: parts.limiter.as_ref().map(|limiter| (limiter.limiter.as_ref(), limiter.default)),
-            routes: &parts.routes,
-            limits: &parts.limits,
+            limiter: rules.rate.map(|rate| (self.inner.limiter.as_ref(), rate.default)),
+            routes: &rules.routes,
+            limits: &rules.limits,
         }
     }
 
@@ -139,15 +149,9 @@ impl Proxy {
         self.inner.timeline.nanos(self.clock().now())
     }
 
-    /// How the caller's bucket stands, when the answer is to say it.
-    fn standing<'c>(&self, ctx: &'c Context) -> Option<&'c Standing> {
-        let headers = self.inner.limiter.as_ref().is_some_and(|limiter| limiter.headers);
-        ctx.standing().filter(|_| headers)
-    }
-
     async fn reject(&self, session: &mut Session, rejection: Rejection, ctx: &mut Context) -> Result<()> {
         ctx.rejection = Some(rejection);
-        reject::send(session, rejection, &ctx.request_id, self.standing(ctx)).await
+        reject::send(session, rejection, &ctx.request_id, ctx.told_standing()).await
     }
 }
 
@@ -269,7 +273,7 @@ impl ProxyHttp for Proxy {
         _end_of_stream: bool,
         ctx: &mut Context,
     ) -> Result<()> {
-        if session.body_bytes_read() as u64 > self.limits().max_body && !session.was_upgraded() {
+        if session.body_bytes_read() as u64 > ctx.max_body && !session.was_upgraded() {
             ctx.rejection = Some(Rejection::BodyTooLarge);
             return Error::e_explain(ErrorType::HTTPStatus(413), "the body is larger than limits.max_body");
         }
@@ -294,7 +298,7 @@ impl ProxyHttp for Proxy {
                 session.set_keepalive(None);
             }
         }
-        if let Some(standing) = self.standing(ctx) {
+        if let Some(standing) = ctx.told_standing() {
             rate_headers::write(answer, standing)?;
         }
         if session.req_header().version == Version::HTTP_10 && answer.remove_header(&TRANSFER_ENCODING).is_some() {

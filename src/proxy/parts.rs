@@ -14,16 +14,13 @@ use crate::upstream::Pool;
 
 /// What a proxy is made of.
 pub struct ProxyParts {
-    /// How callers are told apart.
-    pub identity: Identity,
-    /// Who they may be; swapped whole when clients change.
+    /// What the configuration says of requests; swapped whole by a reload. A request goes by one of them from its start
+    /// to its end.
+    pub rules: Arc<ArcSwap<Rules>>,
+    /// Who callers may be; swapped whole when clients change.
     pub directory: Arc<ArcSwap<Directory>>,
-    /// Their buckets; `None` when nobody is limited.
-    pub limiter: Option<RateLimiter>,
-    /// Where requests go.
-    pub routes: RouteTable<Arc<Pool>>,
-    /// What clients may send, and how long they may take.
-    pub limits: Limits,
+    /// Their buckets.
+    pub limiter: Arc<dyn Limiter>,
     /// Where each request gets its line.
     pub access_log: AccessLog,
     /// Where the latest refusals are kept.
@@ -36,10 +33,22 @@ pub struct ProxyParts {
     pub timeline: Timeline,
 }
 
-/// The buckets, and what the proxy has to know beside them.
-pub struct RateLimiter {
-    /// The buckets.
-    pub limiter: Arc<dyn Limiter>,
+/// What the configuration says of requests.
+#[derive(Debug)]
+pub struct Rules {
+    /// How callers are told apart.
+    pub identity: Identity,
+    /// How they are limited; `None` when nobody is.
+    pub rate: Option<RateRules>,
+    /// Where requests go.
+    pub routes: RouteTable<Arc<Pool>>,
+    /// What clients may send, and how long they may take.
+    pub limits: Limits,
+}
+
+/// What the proxy has to know beside the buckets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RateRules {
     /// The quota of callers whom nobody knows.
     pub default: Quota,
     /// Whether answers say how the bucket stands.

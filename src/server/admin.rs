@@ -7,6 +7,7 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 
 use super::lifecycle::{Lifecycle, State};
+use super::reload::Reloader;
 use super::store::Store;
 use crate::admin::{Access, AdminParts, Readiness, Status};
 use crate::client::Directory;
@@ -14,17 +15,18 @@ use crate::clock::{Clock, Timeline};
 use crate::limit::{Limiter, Striped};
 use crate::proxy::{Activity, Proxy};
 use crate::telemetry::{Decisions, Metrics};
-use crate::upstream::Pool;
+use crate::upstream::Pools;
 
 /// What the admin API looks at.
 pub(super) struct View {
-    pub(super) access: Access,
+    pub(super) access: Arc<ArcSwap<Access>>,
+    pub(super) reloader: Arc<Reloader>,
     pub(super) address: SocketAddr,
     pub(super) listeners: Vec<SocketAddr>,
     pub(super) proxy: Proxy,
-    pub(super) pools: Vec<Arc<Pool>>,
+    pub(super) pools: Arc<Pools>,
     pub(super) store: Store,
-    pub(super) limiter: Option<Arc<Striped>>,
+    pub(super) limiter: Arc<Striped>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) decisions: Arc<Decisions>,
     pub(super) activity: Arc<Activity>,
@@ -38,7 +40,7 @@ pub(super) struct View {
 impl View {
     /// The parts of the admin API.
     pub(super) fn into_parts(self) -> AdminParts {
-        let View { access, address, listeners, proxy, pools, store, limiter, .. } = self;
+        let View { access, reloader, address, listeners, proxy, pools, store, limiter, .. } = self;
         let (metrics, decisions, activity, lifecycle) = (self.metrics, self.decisions, self.activity, self.lifecycle);
         let (directory, clock, timeline) = (self.directory, self.clock, self.timeline);
         AdminParts {
@@ -46,8 +48,12 @@ impl View {
             repository: Arc::clone(&store.clients),
             buckets: Arc::clone(&store.buckets),
             directory: Arc::clone(&directory),
-            limiter: limiter.clone().map(|limiter| limiter as Arc<dyn Limiter>),
-            pools,
+            limiter: Some(Arc::clone(&limiter) as Arc<dyn Limiter>),
+            pools: Box::new(move || pools.all()),
+            reload: Box::new(move || {
+                let reloader = Arc::clone(&reloader);
+                Box::pin(async move { reloader.reload().await })
+            }),
             decisions,
             metrics: Box::new({
                 let metrics = Arc::clone(&metrics);
@@ -73,7 +79,7 @@ impl View {
                         listeners: listeners.clone(),
                         admin: address,
                         clients: directory.load().len(),
-                        buckets: limiter.as_ref().map_or(0, |limiter| limiter.len()),
+                        buckets: limiter.len(),
                         requests: totals.requests,
                         allowed: totals.allowed,
                         limited: totals.limited,

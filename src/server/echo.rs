@@ -24,7 +24,7 @@ use super::socket::{Bound, Sockets};
 use super::{BindError, ServerError, pingora_server, run};
 use crate::config::PingoraSettings;
 use crate::proxy::Activity;
-use crate::telemetry::{AccessLog, AccessLogSettings};
+use crate::telemetry::AccessLog;
 
 /// The longest answer that can be asked for, in bytes.
 const MAX_BYTES: usize = 1 << 30;
@@ -60,8 +60,6 @@ impl Echo {
     pub fn run(self, stop: Stop, settings: &PingoraSettings) -> Result<(), ServerError> {
         let lifecycle = Lifecycle::new();
         let (activity, nobody): (Arc<Activity>, Arc<Activity>) = Default::default();
-        let off = AccessLogSettings { target: None, ..AccessLogSettings::default() };
-        let (access_log, _) = AccessLog::new(&off).map_err(ServerError::AccessLog)?;
         let mut pingora = pingora_server(settings);
         pingora.add_service(self.into_service(&activity, &Sockets::default(), &lifecycle));
         let conductor = Conductor {
@@ -70,7 +68,8 @@ impl Echo {
             activity,
             connections: Arc::clone(&nobody),
             admin: nobody,
-            access_log,
+            access_log: AccessLog::off(),
+            reloader: None,
             grace_period: settings.grace_period,
         };
         run(pingora, conductor);

@@ -35,6 +35,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
+use super::reload::Reloader;
 use crate::proxy::Activity;
 use crate::telemetry::AccessLog;
 
@@ -138,6 +139,8 @@ pub(super) struct Lifecycle {
     stopping: Arc<watch::Sender<bool>>,
     /// The same for the admin API, which goes on while the server drains.
     closing: Arc<watch::Sender<bool>>,
+    /// True once somebody listens to what the server is asked for.
+    attended: Arc<watch::Sender<bool>>,
     failure: Arc<Failure>,
 }
 
@@ -151,7 +154,7 @@ impl Lifecycle {
     pub(super) fn new() -> Self {
         let switch = || Arc::new(watch::Sender::new(false));
         let state = Arc::new(watch::Sender::new(State::Starting));
-        Lifecycle { state, stopping: switch(), closing: switch(), failure: Arc::default() }
+        Lifecycle { state, stopping: switch(), closing: switch(), attended: switch(), failure: Arc::default() }
     }
 
     /// Where the server is.
@@ -183,6 +186,13 @@ impl Lifecycle {
             }
         }
         moved
+    }
+
+    /// Waits until somebody listens to what the server is asked for. Before that a signal would end the process, so
+    /// nobody is let in.
+    pub(super) async fn attended(&self) {
+        // The sender lives as long as `self`, so waiting cannot fail.
+        let _ = self.attended.subscribe().wait_for(|attended| *attended).await;
     }
 
     /// True while no new requests are wanted.
@@ -219,6 +229,8 @@ pub(super) struct Conductor {
     pub(super) admin: Arc<Activity>,
     /// Reopened on SIGUSR1.
     pub(super) access_log: AccessLog,
+    /// Asked on SIGHUP.
+    pub(super) reloader: Option<Arc<Reloader>>,
     pub(super) grace_period: Duration,
 }
 
@@ -226,6 +238,7 @@ pub(super) struct Conductor {
 impl ShutdownSignalWatch for Conductor {
     async fn recv(&self) -> ShutdownSignal {
         let mut asks = Asks::new(&self.stop);
+        self.lifecycle.attended.send_replace(true);
         loop {
             tokio::select! {
                 ask = asks.next() => match ask {
@@ -235,6 +248,7 @@ impl ShutdownSignalWatch for Conductor {
                         break;
                     }
                     Ask::Reopen => self.reopen(),
+                    Ask::Reload => self.reload(),
                 },
                 () = self.lifecycle.failure.happened.notified() => {
                     error!("stopping: {}", self.lifecycle.failure().unwrap_or_default());
@@ -276,10 +290,20 @@ impl Conductor {
                     }
                     Ask::Stop(name) => info!("{name}: draining already"),
                     Ask::Reopen => self.reopen(),
+                    Ask::Reload => info!("SIGHUP: not reloading, since the server stops"),
                 }
             }
         }
         self.lifecycle.advance(State::Stopped);
+    }
+
+    /// Reloads beside everything else: a slow one delays no other signal. What comes of it is logged.
+    fn reload(&self) {
+        info!("SIGHUP: reloading the configuration");
+        match self.reloader.clone() {
+            Some(reloader) => drop(tokio::spawn(async move { reloader.reload().await })),
+            None => error!("configuration not reloaded: there is none"),
+        }
     }
 
     fn reopen(&self) {
@@ -330,6 +354,8 @@ enum Ask {
     Stop(&'static str),
     /// To reopen its logs.
     Reopen,
+    /// To read its configuration again.
+    Reload,
 }
 
 /// Where that comes from.
@@ -355,6 +381,7 @@ impl<'a> Asks<'a> {
                 _ = signals.terminate.recv() => Ask::Stop("SIGTERM"),
                 _ = signals.interrupt.recv() => Ask::Stop(INTERRUPT),
                 _ = signals.reopen.recv() => Ask::Reopen,
+                _ = signals.reload.recv() => Ask::Reload,
             },
             Asks::Handle(handle) => {
                 handle.requested().await;
@@ -370,6 +397,7 @@ struct Signals {
     terminate: Signal,
     interrupt: Signal,
     reopen: Signal,
+    reload: Signal,
 }
 
 impl Signals {
@@ -379,6 +407,7 @@ impl Signals {
             terminate: listen(SignalKind::terminate()),
             interrupt: listen(SignalKind::interrupt()),
             reopen: listen(SignalKind::user_defined1()),
+            reload: listen(SignalKind::hangup()),
         }
     }
 }

@@ -157,6 +157,7 @@ impl<A: ServerApp + Send + Sync + 'static> ServiceWithDependents for Listening<A
         ready: ServiceReadyNotifier,
     ) {
         let _end = EndsTheServer { lifecycle: self.lifecycle.clone(), name: self.name.clone() };
+        self.lifecycle.attended().await;
         if let Err(reason) = self.open() {
             return self.lifecycle.fail(reason);
         }

@@ -13,6 +13,7 @@ mod lifecycle;
 mod listening;
 mod overflow;
 mod owner;
+mod reload;
 mod services;
 mod socket;
 mod store;
@@ -29,28 +30,31 @@ use pingora_core::server::configuration::ServerConf;
 use pingora_core::server::{RunArgs, Server as PingoraServer};
 use pingora_core::services::background::background_service;
 use pingora_proxy::HttpProxy;
+use tokio::sync::mpsc;
 
 use crate::admin::{Access, Admin};
 use crate::client::Directory;
 use crate::clock::{Clock, SystemClock, Timeline};
 use crate::config::{Config, PingoraSettings};
 use crate::limit::{Key, RateLimit, Striped, StripedSettings};
-use crate::proxy::{Activity, Downstream, Identity, Limits, Proxy, ProxyParts, RateLimiter};
+use crate::proxy::{Activity, Downstream, Proxy, ProxyParts};
 use crate::route::{Route, RouteTable};
 use crate::store::sqlite::OpenError;
 use crate::telemetry::{AccessLog, AccessLogWriter, Decisions, EventLog, Metrics, MetricsParts, Tally};
 use crate::tls::TlsListeners;
-use crate::upstream::Pool;
+use crate::upstream::{Pool, Pools};
 use admin::View;
 use buckets::Buckets;
 use echo::Echo;
 use lifecycle::{Conductor, Lifecycle, State};
 use listening::Listening;
+use reload::{Live, Reloader};
 use services::{Health, Telemetry};
 use socket::{Bound, Sockets};
 use store::{Followers, Store};
 
 pub use lifecycle::{Stop, StopHandle};
+pub use reload::Source;
 pub use socket::BindError;
 
 /// More than any pool's retries, so that the pools' own limits decide; Pingora's counts attempts.
@@ -77,19 +81,16 @@ pub enum ServerError {
 
 /// A proxy whose addresses are bound, whose clients are loaded, and that is ready to run.
 pub struct Server {
-    pingora: PingoraSettings,
-    routes: Vec<Route>,
-    pools: Vec<Arc<Pool>>,
-    limits: Limits,
-    identity: Identity,
-    rate_limit: RateLimit,
+    config: Config,
+    source: Option<Source>,
+    pools: Arc<Pools>,
     directory: Arc<ArcSwap<Directory>>,
     store: Store,
-    limiter: Option<Arc<Striped>>,
-    buckets: Option<Buckets>,
+    limiter: Arc<Striped>,
+    buckets: Buckets,
     sockets: Vec<Bound>,
     tls: Arc<TlsListeners>,
-    admin: Option<(Bound, Access)>,
+    admin: Option<Bound>,
     access_log: AccessLog,
     writer: AccessLogWriter,
     tally: Arc<Tally>,
@@ -107,45 +108,36 @@ impl Server {
     pub fn bind(config: Config) -> Result<Self, ServerError> {
         let sockets = config.listeners.iter().map(|listener| Bound::new(listener.address));
         let sockets = sockets.collect::<Result<Vec<_>, _>>()?;
-        let pairs = sockets.iter().map(Bound::address).zip(config.listeners);
-        let pairs = pairs.filter_map(|(address, listener)| Some((address, listener.tls?)));
+        let pairs = sockets.iter().map(Bound::address).zip(&config.listeners);
+        let pairs = pairs.filter_map(|(address, listener)| Some((address, listener.tls.clone()?)));
         let tls = TlsListeners::new(pairs).map_err(|error| ServerError::Failed(format!("TLS: {error}")))?;
-        let admin = config.admin.map(|admin| Ok::<_, BindError>((Bound::new(admin.address)?, admin.access)));
-        let admin = admin.transpose()?;
+        let admin = config.admin.as_ref().map(|admin| Bound::new(admin.address)).transpose()?;
         let (access_log, writer) = AccessLog::new(&config.access_log).map_err(ServerError::AccessLog)?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         // One for all who ask the limiter: two would disagree for good when the wall clock steps in between.
         let timeline = Timeline::new(clock.as_ref());
         let RateLimit { quota, max_buckets, .. } = config.rate_limit;
-        let limiter = config.rate_limit.enabled.then(|| {
-            let settings = StripedSettings { max_buckets, stripes: None, default_quota: quota };
-            Arc::new(Striped::new(settings, timeline.nanos(clock.now())))
-        });
+        let settings = StripedSettings { max_buckets, stripes: None, default_quota: quota };
+        let limiter = Arc::new(Striped::new(settings, timeline.nanos(clock.now())));
         let store = Store::open(config.database.as_deref())?;
         let directory: Arc<ArcSwap<Directory>> = Arc::default();
         let followers = Followers {
             directory: Arc::clone(&directory),
-            limiter: limiter.clone(),
+            limiter: Arc::clone(&limiter),
             buckets: Arc::clone(&store.buckets),
             clock: Arc::clone(&clock),
             timeline,
         };
         let quotas = followers.load(store.clients.as_ref())?;
-        let buckets = limiter.clone().map(|limiter| {
-            Buckets::new(limiter, Arc::clone(&store.buckets), &config.rate_limit, Arc::clone(&clock), timeline)
-        });
-        if let Some(buckets) = &buckets {
-            let owner = |key: Key| key.client_number().map_or(Some(quota), |number| quotas.get(&number).copied());
-            let restored = buckets.restore(owner).map_err(|error| ServerError::Failed(error.to_string()))?;
-            info!("clients: {}; buckets that are not full: {restored}", quotas.len());
-        }
+        let (limits, saved) = (Arc::clone(&limiter), Arc::clone(&store.buckets));
+        let buckets = Buckets::new(limits, saved, &config.rate_limit, Arc::clone(&clock), timeline);
+        let owner = |key: Key| key.client_number().map_or(Some(quota), |number| quotas.get(&number).copied());
+        let restored = buckets.restore(owner).map_err(|error| ServerError::Failed(error.to_string()))?;
+        info!("clients: {}; buckets that are not full: {restored}", quotas.len());
         Ok(Server {
-            pingora: config.pingora,
-            routes: config.routes,
-            pools: config.upstreams.into_iter().map(|pool| Arc::new(Pool::new(pool))).collect(),
-            limits: config.limits,
-            identity: config.identity,
-            rate_limit: config.rate_limit,
+            pools: Arc::new(Pools::new(config.upstreams.clone())),
+            config,
+            source: None,
             directory,
             store,
             limiter,
@@ -162,6 +154,11 @@ impl Server {
         })
     }
 
+    /// Reads the configuration again from `source` when it is asked to.
+    pub fn reloads_from(&mut self, source: Source) {
+        self.source = Some(source);
+    }
+
     /// Runs a sample backend beside the proxy, stopped with it.
     pub fn add_echo(&mut self, echo: Echo) {
         self.echoes.push(echo);
@@ -174,7 +171,7 @@ impl Server {
 
     /// Where the admin API will listen, if it does.
     pub fn admin_address(&self) -> Option<SocketAddr> {
-        self.admin.as_ref().map(|(socket, _)| socket.address())
+        self.admin.as_ref().map(Bound::address)
     }
 
     /// Where clients are looked up; storing another directory changes them from the next request on.
@@ -188,8 +185,8 @@ impl Server {
     }
 
     /// The pools.
-    pub fn pools(&self) -> &[Arc<Pool>] {
-        &self.pools
+    pub fn pools(&self) -> Arc<Pools> {
+        Arc::clone(&self.pools)
     }
 
     /// What the proxy counts beside the pools.
@@ -207,38 +204,32 @@ impl Server {
         let (activity, connections, admin_connections): (Arc<Activity>, Arc<Activity>, Arc<Activity>) =
             Default::default();
         let decisions: Arc<Decisions> = Arc::default();
-        let mut pingora = pingora_server(&self.pingora);
-        let threads = self.pingora.threads.get();
+        let settings = self.config.pingora.clone();
+        let mut pingora = pingora_server(&settings);
         let addresses = self.addresses();
+        let pools = self.pools.all();
         let metrics = Arc::new(self.metrics());
 
         let telemetry = Telemetry::new(self.writer, events.clone(), Arc::clone(&self.clock), lifecycle.clone());
         let guard = telemetry.guard();
         let telemetry = pingora.add_service(background_service("telemetry", telemetry));
-        let health = Health { pools: self.pools.clone(), clock: Arc::clone(&self.clock) };
+        let (watches, orders) = mpsc::unbounded_channel();
+        let health = Health::new(pools.to_vec(), orders, Arc::clone(&self.clock));
         let health = pingora.add_service(background_service("health", health));
         health.add_dependency(&telemetry);
         for echo in self.echoes {
             let echo = pingora.add_service(echo.into_service(&activity, &sockets, &lifecycle));
             health.add_dependency(&echo);
         }
-        let buckets = self.buckets.map(|buckets| {
-            let service = background_service("buckets", buckets);
-            let buckets = service.task();
-            pingora.add_service(service);
-            buckets
-        });
+        let service = background_service("buckets", self.buckets);
+        let buckets = service.task();
+        pingora.add_service(service);
 
+        let rules = Arc::new(ArcSwap::from_pointee(reload::rules(&self.config, &pools)));
         let app = Proxy::new(ProxyParts {
-            identity: self.identity,
+            rules: Arc::clone(&rules),
             directory: Arc::clone(&self.directory),
-            limiter: self.limiter.clone().map(|limiter| RateLimiter {
-                limiter,
-                default: self.rate_limit.quota,
-                headers: self.rate_limit.headers,
-            }),
-            routes: route_table(self.routes, &self.pools),
-            limits: self.limits,
+            limiter: Arc::clone(&self.limiter) as _,
             access_log: self.access_log.clone(),
             tally: self.tally,
             decisions: Arc::clone(&decisions),
@@ -247,14 +238,31 @@ impl Server {
         });
         let mut proxy = HttpProxy::new(app.clone(), Arc::clone(&pingora.configuration));
         proxy.handle_init_modules();
-        if let Some((socket, access)) = self.admin {
+        let access = self.config.admin.as_ref().map_or(Access::Loopback, |admin| admin.access.clone());
+        let access = Arc::new(ArcSwap::from_pointee(access));
+        let live = Live {
+            rules,
+            pools: Arc::clone(&self.pools),
+            tls: Arc::clone(&self.tls),
+            access: Arc::clone(&access),
+            access_log: self.access_log.clone(),
+            limiter: Arc::clone(&self.limiter),
+            watches,
+            metrics: Arc::clone(&metrics),
+            lifecycle: lifecycle.clone(),
+            clock: Arc::clone(&self.clock),
+            timeline: self.timeline,
+        };
+        let reloader = Arc::new(Reloader::new(self.source, self.config, live));
+        if let Some(socket) = self.admin {
             let address = socket.address();
             let view = View {
                 access,
+                reloader: Arc::clone(&reloader),
                 address,
                 listeners: addresses.clone(),
                 proxy: app.clone(),
-                pools: self.pools.clone(),
+                pools: self.pools,
                 store: self.store.clone(),
                 limiter: self.limiter,
                 metrics,
@@ -276,9 +284,8 @@ impl Server {
             health.add_dependency(&admin);
         }
         let downstream = Downstream::new(proxy, app, self.tls, Arc::clone(&activity));
-        let (backends, pools) =
-            (self.pools.iter().map(|pool| pool.settings().backends.len()).sum::<usize>(), self.pools.len());
-        let threads = (threads, &connections);
+        let (backends, pools) = (pools.iter().map(|pool| pool.settings().backends.len()).sum::<usize>(), pools.len());
+        let threads = (settings.threads.get(), &connections);
         let listening = Listening::new("proxy", downstream, self.sockets, threads, &sockets, &lifecycle).announced({
             let lifecycle = lifecycle.clone();
             move || {
@@ -296,14 +303,13 @@ impl Server {
             connections,
             admin: admin_connections,
             access_log: self.access_log,
-            grace_period: self.pingora.grace_period,
+            reloader: Some(reloader),
+            grace_period: settings.grace_period,
         };
         run(pingora, conductor);
         let store = self.store;
         lifecycle::finish(&stop, move || {
-            if let Some(buckets) = buckets {
-                buckets::save_at_stop(&buckets);
-            }
+            buckets::save_at_stop(&buckets);
             store.close();
         });
         drop(guard.lock().take());
@@ -317,10 +323,10 @@ impl Server {
     fn metrics(&self) -> Metrics {
         let store = self.store.clone();
         Metrics::new(MetricsParts {
-            pools: self.pools.clone(),
+            pools: Arc::clone(&self.pools),
             tally: Arc::clone(&self.tally),
             access_log: self.access_log.clone(),
-            limiter: self.limiter.clone(),
+            limiter: Arc::clone(&self.limiter),
             persist_errors: Box::new(move || store.errors()),
         })
     }

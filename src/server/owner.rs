@@ -34,15 +34,19 @@ fn listening(table: &str, address: SocketAddr) -> Vec<&str> {
     taken.filter(|(taken, state, _)| *state == LISTEN && meets(*taken, address)).map(|(.., inode)| inode).collect()
 }
 
-/// Whether two sockets cannot listen on both.
+/// Whether two sockets cannot listen on both. The wildcard of IPv6 may stand for IPv4, too.
 fn meets(taken: SocketAddr, wanted: SocketAddr) -> bool {
     let (a, b) = (taken.ip().to_canonical(), wanted.ip().to_canonical());
-    taken.port() == wanted.port() && (a == b || a.is_unspecified() || b.is_unspecified())
+    let covers = |wide: IpAddr, other: IpAddr| wide.is_unspecified() && (wide.is_ipv6() || other.is_ipv4());
+    taken.port() == wanted.port() && (a == b || covers(a, b) || covers(b, a))
 }
 
 /// Reads `0100007F:1F90`: words of four bytes in the machine's order, then the port.
 fn socket_address(text: &str) -> Option<SocketAddr> {
     let (ip, port) = text.split_once(':')?;
+    if !matches!(ip.len(), 8 | 32) {
+        return None;
+    }
     let words: Vec<_> = ip.as_bytes().chunks(8).map(|word| std::str::from_utf8(word).ok()).collect::<Option<_>>()?;
     let words: Vec<_> = words.iter().map(|word| u32::from_str_radix(word, 16).ok()).collect::<Option<_>>()?;
     let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();

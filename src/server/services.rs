@@ -8,10 +8,12 @@ use parking_lot::Mutex;
 use pingora_core::server::ShutdownWatch;
 use pingora_core::services::ServiceReadyNotifier;
 use pingora_core::services::background::BackgroundService;
-use tokio::task::JoinSet;
+use tokio::sync::mpsc;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::interval;
 
 use super::lifecycle::Lifecycle;
+use super::reload::Watch;
 use crate::clock::Clock;
 use crate::telemetry::{AccessLogGuard, AccessLogWriter, EventLog};
 use crate::upstream::{Pool, health};
@@ -19,24 +21,66 @@ use crate::upstream::{Pool, health};
 /// How often the logs' summaries are written.
 const TELEMETRY_TICK: Duration = Duration::from_secs(1);
 
-/// Checks the backends of every pool. Ready after the first round of all of them.
+/// Checks the backends of every pool. Ready after the first round of all of them. Pools come and go with reloads.
 pub(super) struct Health {
-    pub(super) pools: Vec<Arc<Pool>>,
-    pub(super) clock: Arc<dyn Clock>,
+    pools: Vec<Arc<Pool>>,
+    orders: Mutex<Option<mpsc::UnboundedReceiver<Watch>>>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Health {
+    /// Checks `pools` at first, and then what `orders` say.
+    pub(super) fn new(pools: Vec<Arc<Pool>>, orders: mpsc::UnboundedReceiver<Watch>, clock: Arc<dyn Clock>) -> Self {
+        Health { pools, orders: Mutex::new(Some(orders)), clock }
+    }
 }
 
 #[async_trait]
 impl BackgroundService for Health {
     async fn start_with_ready_notifier(&self, mut shutdown: ShutdownWatch, ready: ServiceReadyNotifier) {
-        // The notifier tells when its last owner drops it.
-        let ready = Arc::new(ready);
-        let mut watches = JoinSet::new();
-        for pool in &self.pools {
-            let ready = Arc::clone(&ready);
-            watches.spawn(health::watch(Arc::clone(pool), Arc::clone(&self.clock), move || drop(ready)));
+        let Some(mut orders) = self.orders.lock().take() else { return };
+        let mut watches = Watches { running: Vec::new(), tasks: JoinSet::new(), clock: Arc::clone(&self.clock) };
+        watches.begin(&self.pools, ready);
+        loop {
+            tokio::select! {
+                order = orders.recv() => match order {
+                    Some(Watch::Begin(pools, checked)) => watches.begin(&pools, checked),
+                    Some(Watch::End(pools)) => watches.end(&pools),
+                    None => return,
+                },
+                Some(_) = watches.tasks.join_next() => {}
+                _ = shutdown.wait_for(|stopping| *stopping) => return,
+            }
         }
-        drop(ready);
-        let _ = shutdown.wait_for(|stopping| *stopping).await;
+    }
+}
+
+/// The running watches, one for each pool.
+struct Watches {
+    running: Vec<(Arc<Pool>, AbortHandle)>,
+    tasks: JoinSet<()>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Watches {
+    /// Watches `pools`; drops `checked` when each was checked once.
+    fn begin(&mut self, pools: &[Arc<Pool>], checked: impl Send + Sync + 'static) {
+        let checked = Arc::new(checked);
+        for pool in pools {
+            let checked = Arc::clone(&checked);
+            let watch = health::watch(Arc::clone(pool), Arc::clone(&self.clock), move || drop(checked));
+            self.running.push((Arc::clone(pool), self.tasks.spawn(watch)));
+        }
+    }
+
+    fn end(&mut self, pools: &[Arc<Pool>]) {
+        self.running.retain(|(watched, task)| {
+            let goes = pools.iter().any(|pool| Arc::ptr_eq(pool, watched));
+            if goes {
+                task.abort();
+            }
+            !goes
+        });
     }
 }
 

@@ -72,7 +72,7 @@ impl Store {
 #[derive(Clone)]
 pub(super) struct Followers {
     pub(super) directory: Arc<ArcSwap<Directory>>,
-    pub(super) limiter: Option<Arc<Striped>>,
+    pub(super) limiter: Arc<Striped>,
     /// Where buckets are kept; only asked to keep, never waited for.
     pub(super) buckets: Arc<dyn BucketStore>,
     pub(super) clock: Arc<dyn Clock>,
@@ -113,7 +113,8 @@ impl Followers {
         let now = self.timeline.nanos(self.clock.now());
         let mut raised = Vec::new();
         for change in changes {
-            if let (Some(limiter), Some(before), Some(after)) = (&self.limiter, &change.before, &change.after)
+            let limiter = &self.limiter;
+            if let (Some(before), Some(after)) = (&change.before, &change.after)
                 && before.profile.quota != after.profile.quota
             {
                 let (key, from, to) = (Key::client(after.number), before.profile.quota, after.profile.quota);
@@ -146,9 +147,9 @@ impl Followers {
         }
         drop(old);
         for change in changes {
-            if let (Some(limiter), Some(gone), None) = (&self.limiter, &change.before, &change.after) {
+            if let (Some(gone), None) = (&change.before, &change.after) {
                 // Full, so the next sweep drops it.
-                limiter.reset(Key::client(gone.number), gone.profile.quota, now);
+                self.limiter.reset(Key::client(gone.number), gone.profile.quota, now);
             }
         }
     }

@@ -10,11 +10,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
+use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
 use super::output::Target;
+use super::switch::{Destination, Switches};
 use super::writer::AccessLogWriter;
-use super::{AccessLogFormat, AccessLogSettings, AccessRecord};
+use super::{AccessLogSettings, AccessRecord};
 
 /// How many lines wait at most: a third of a second at 50,000 requests a second.
 pub(super) const QUEUE_LINES: usize = 16_384;
@@ -29,21 +31,39 @@ const LINE_BYTES: usize = 512;
 /// Lines recorded before the writer is started wait in the queue; lines recorded after it has stopped are dropped.
 #[derive(Clone, Debug)]
 pub struct AccessLog {
-    /// `None` when the access log is off.
-    queue: Option<Queue>,
+    /// `None` when the access log is off for good.
+    pub(super) queue: Option<Queue>,
 }
 
 /// The queue's near end.
 #[derive(Clone, Debug)]
 pub(super) struct Queue {
-    lines: SyncSender<Vec<u8>>,
-    format: AccessLogFormat,
+    lines: SyncSender<Message>,
     pub(super) shared: Arc<Shared>,
 }
 
+/// What waits in the queue.
+#[derive(Debug)]
+pub(super) struct Message {
+    /// That of the [`Destination`] for which the line was made.
+    pub(super) generation: u64,
+    /// A line with its line end; an empty one only wakes the writer.
+    pub(super) line: Vec<u8>,
+}
+
 /// What both ends know.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Shared {
+    /// Whether lines are recorded at all. Looked at first, so that a log that is off costs no more than that.
+    pub(super) on: AtomicBool,
+    /// Where a line that is recorded now goes, and in which form.
+    pub(super) destination: ArcSwap<Destination>,
+    /// What the writer has yet to do about other destinations.
+    pub(super) switches: Mutex<Switches>,
+    /// There is something in `switches`, or an outlet to be closed.
+    pub(super) switching: AtomicBool,
+    /// What the writer writes to, for people.
+    pub(super) name: Mutex<String>,
     /// Memory held by waiting lines.
     pub(super) queued_bytes: AtomicUsize,
     /// Lines written in full.
@@ -64,23 +84,26 @@ impl AccessLog {
     /// # Errors
     /// When the file cannot be opened; the message names it.
     pub fn new(settings: &AccessLogSettings) -> io::Result<(AccessLog, AccessLogWriter)> {
-        let Some(target) = &settings.target else {
-            return Ok((AccessLog { queue: None }, AccessLogWriter::off()));
-        };
-        Ok(Self::over(Target::open(target)?, settings.format))
+        let settings = settings.absolute();
+        Ok(Self::over(Target::open(settings.target.as_ref())?, settings))
     }
 
-    pub(super) fn over(target: Target, format: AccessLogFormat) -> (AccessLog, AccessLogWriter) {
-        let (lines, waiting): (_, Receiver<Vec<u8>>) = sync_channel(QUEUE_LINES);
-        let queue = Queue { lines, format, shared: Arc::default() };
+    pub(super) fn over(target: Target, settings: AccessLogSettings) -> (AccessLog, AccessLogWriter) {
+        let (lines, waiting): (_, Receiver<Message>) = sync_channel(QUEUE_LINES);
+        let queue = Queue { lines, shared: Arc::new(Shared::new(settings)) };
         (AccessLog { queue: Some(queue.clone()) }, AccessLogWriter::new(target, waiting, queue))
+    }
+
+    /// An access log that is off and stays so, without a queue.
+    pub fn off() -> AccessLog {
+        AccessLog { queue: None }
     }
 
     /// Queues the line for one request. Never waits: a line that finds no room is dropped and counted.
     ///
-    /// Costs one allocation and the formatting; nothing but a branch when the access log is off.
+    /// Costs one allocation and the formatting; nothing but one relaxed load when the access log is off.
     pub fn record(&self, record: &AccessRecord<'_>) {
-        if let Some(queue) = &self.queue {
+        if let Some(queue) = self.queue.as_ref().filter(|queue| queue.shared.on.load(Ordering::Relaxed)) {
             queue.push(record);
         }
     }
@@ -100,18 +123,45 @@ impl AccessLog {
     }
 }
 
+impl Shared {
+    fn new(settings: AccessLogSettings) -> Self {
+        Shared {
+            on: AtomicBool::new(settings.target.is_some()),
+            destination: ArcSwap::from_pointee(Destination { generation: 0, settings }),
+            switches: Mutex::default(),
+            switching: AtomicBool::default(),
+            name: Mutex::default(),
+            queued_bytes: AtomicUsize::default(),
+            written: AtomicU64::default(),
+            dropped: AtomicU64::default(),
+            failure: Mutex::default(),
+            reopen: AtomicBool::default(),
+            stop: AtomicBool::default(),
+        }
+    }
+}
+
 impl Queue {
     fn push(&self, record: &AccessRecord<'_>) {
+        // Held until the line is in the queue: that nobody holds it tells the writer that no more lines come for it.
+        self.push_for(&self.shared.destination.load(), record);
+    }
+
+    /// Queues the line for a request that was recorded while `destination` was the present one.
+    pub(super) fn push_for(&self, destination: &Destination, record: &AccessRecord<'_>) {
         let shared = &*self.shared;
         if shared.queued_bytes.load(Ordering::Relaxed) >= QUEUE_BYTES {
             shared.dropped.fetch_add(1, Ordering::Relaxed);
             return;
         }
+        if destination.settings.target.is_none() {
+            return;
+        }
         let mut line = Vec::with_capacity(LINE_BYTES);
-        record.write(self.format, &mut line);
+        record.write(destination.settings.format, &mut line);
         let size = line.capacity();
         shared.queued_bytes.fetch_add(size, Ordering::Relaxed);
-        if self.lines.try_send(line).is_err() {
+        if self.lines.try_send(Message { generation: destination.generation, line }).is_err() {
             shared.queued_bytes.fetch_sub(size, Ordering::Relaxed);
             shared.dropped.fetch_add(1, Ordering::Relaxed);
         }
@@ -120,14 +170,19 @@ impl Queue {
     /// Makes the writer look at its flags. A full queue needs no waking.
     pub(super) fn wake(&self) {
         // An empty line holds no memory and is never written.
-        self.lines.try_send(Vec::new()).ok();
+        self.lines.try_send(Message { generation: 0, line: Vec::new() }).ok();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::record::tests::SAMPLE;
+    use super::super::{AccessLogFormat, AccessLogTarget};
     use super::*;
+
+    fn over(target: Target, format: AccessLogFormat) -> (AccessLog, AccessLogWriter) {
+        AccessLog::over(target, AccessLogSettings { target: Some(AccessLogTarget::Stdout), format })
+    }
 
     #[test]
     fn switched_off_it_does_nothing() {
@@ -138,11 +193,15 @@ mod tests {
         writer.start().unwrap().stop();
         log.record(&SAMPLE);
         assert_eq!(log.dropped(), 0);
+        let none = AccessLog::off();
+        none.record(&SAMPLE);
+        none.reopen();
+        assert_eq!(none.dropped(), 0);
     }
 
     #[test]
     fn long_lines_are_bounded_in_memory() {
-        let (log, _writer) = AccessLog::over(Target::of(io::sink()), AccessLogFormat::Text);
+        let (log, _writer) = over(Target::of(io::sink()), AccessLogFormat::Text);
         let path = [b'a'; 100_000];
         for _ in 0..1000 {
             log.record(&AccessRecord { path: &path, ..SAMPLE });
@@ -154,7 +213,7 @@ mod tests {
 
     #[test]
     fn without_a_writer_lines_are_dropped() {
-        let (log, writer) = AccessLog::over(Target::of(io::sink()), AccessLogFormat::Json);
+        let (log, writer) = over(Target::of(io::sink()), AccessLogFormat::Json);
         drop(writer);
         log.record(&SAMPLE);
         assert_eq!(log.dropped(), 1);

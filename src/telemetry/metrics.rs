@@ -21,7 +21,7 @@ use prometheus_client::registry::Registry;
 
 use super::AccessLog;
 use crate::limit::Striped;
-use crate::upstream::Pool;
+use crate::upstream::Pools;
 
 pub use tally::{OpenConnection, Tally, Verdict};
 
@@ -31,13 +31,13 @@ pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// Where the metrics are gathered from.
 pub struct MetricsParts {
     /// The pools.
-    pub pools: Vec<Arc<Pool>>,
+    pub pools: Arc<Pools>,
     /// What the proxy counts beside them.
     pub tally: Arc<Tally>,
     /// The access log.
     pub access_log: AccessLog,
-    /// The buckets; none when nobody is limited.
-    pub limiter: Option<Arc<Striped>>,
+    /// The buckets.
+    pub limiter: Arc<Striped>,
     /// How often the store could not be written.
     pub persist_errors: Box<dyn Fn() -> u64 + Send + Sync>,
 }
@@ -102,9 +102,8 @@ impl Metrics {
     /// The requests since the start.
     pub fn totals(&self) -> Totals {
         let MetricsParts { pools, tally, .. } = &self.sources.parts;
-        let routed: u64 = pools.iter().map(|pool| pool.traffic().requests()).sum();
         Totals {
-            requests: routed + tally.unrouted().requests(),
+            requests: pools.requests() + tally.unrouted().requests(),
             allowed: tally.verdicts(Verdict::Allowed),
             limited: tally.verdicts(Verdict::Limited),
             blocked: tally.verdicts(Verdict::Blocked),

@@ -5,6 +5,7 @@
 //! such as our own standard error, never land inside ours. Files are appended to, which keeps the writes of two
 //! processes apart during an upgrade. [`std::io::stdout`] is not used, because its buffer keeps half lines across errors.
 
+use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
@@ -18,6 +19,9 @@ const FILE_BATCH: usize = 64 << 10;
 /// How much goes to anything else in one write.
 const PIPE_BATCH: usize = 4096;
 
+/// What standard output is called.
+const STDOUT: &str = "on standard output";
+
 /// Something open.
 pub(super) struct Output {
     /// Not buffered.
@@ -26,24 +30,43 @@ pub(super) struct Output {
     pub(super) path: Option<PathBuf>,
     /// How much it gets in one write, unless one line is longer.
     pub(super) batch: usize,
+    /// What people know it by.
+    pub(super) name: String,
+}
+
+impl fmt::Debug for Output {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Output").field("path", &self.path).finish_non_exhaustive()
+    }
 }
 
 impl Output {
+    /// What an access log that is off writes to, if it did.
+    pub(super) fn nowhere() -> Self {
+        Output { out: Box::new(io::sink()), path: None, batch: PIPE_BATCH, name: "(off)".to_owned() }
+    }
+
     fn new(file: File, path: Option<PathBuf>) -> Self {
         let regular = file.metadata().is_ok_and(|metadata| metadata.is_file());
-        Output { out: Box::new(file), path, batch: if regular { FILE_BATCH } else { PIPE_BATCH } }
+        let name = path.as_ref().map_or_else(|| STDOUT.to_owned(), |path| path.display().to_string());
+        Output { out: Box::new(file), path, batch: if regular { FILE_BATCH } else { PIPE_BATCH }, name }
     }
 
     /// Opens the file at `path` for appending and creates it when missing.
     pub(super) fn file(path: &Path) -> io::Result<Self> {
         // A named pipe opened for writing alone would wait here for its reader, and fail when that one goes.
         let fifo = fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo());
-        let mut file = OpenOptions::new().read(fifo).append(true).create(true).open(path)?;
-        if ends_inside_a_line(path) {
-            // Where this fails the lines after it fail too, and that is reported.
-            file.write_all(b"\n").ok();
-        }
+        let file = OpenOptions::new().read(fifo).append(true).create(true).open(path)?;
         Ok(Output::new(file, Some(path.to_owned())))
+    }
+
+    /// Ends the half line that an earlier process may have left. To be called right before the first write, by whoever
+    /// writes: a write of our own that is under way looks like half a line, too.
+    pub(super) fn end_half_line(&mut self) {
+        if self.path.as_deref().is_some_and(ends_inside_a_line) {
+            // Where this fails the lines after it fail too, and that is reported.
+            self.out.write_all(b"\n").ok();
+        }
     }
 }
 
@@ -67,16 +90,13 @@ impl Target {
     ///
     /// # Errors
     /// When the file cannot be opened; the message names it.
-    pub(super) fn open(target: &AccessLogTarget) -> io::Result<Self> {
+    pub(super) fn open(target: Option<&AccessLogTarget>) -> io::Result<Self> {
         match target {
-            AccessLogTarget::Stdout => Ok(Target::Stdout),
-            AccessLogTarget::File(path) => {
-                // Becoming a daemon changes the working directory, and the path is opened again later.
-                let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
-                Output::file(&path).map(Target::Open).map_err(|error| {
-                    io::Error::new(error.kind(), format!("access log {} cannot be opened: {error}", path.display()))
-                })
-            }
+            None => Ok(Target::Open(Output::nowhere())),
+            Some(AccessLogTarget::Stdout) => Ok(Target::Stdout),
+            Some(AccessLogTarget::File(path)) => Output::file(path).map(Target::Open).map_err(|error| {
+                io::Error::new(error.kind(), format!("access log {} cannot be opened: {error}", path.display()))
+            }),
         }
     }
 
@@ -91,7 +111,7 @@ impl Target {
     /// Any writer.
     #[cfg(test)]
     pub(super) fn of(out: impl Write + Send + 'static) -> Self {
-        Target::Open(Output { out: Box::new(out), path: None, batch: PIPE_BATCH })
+        Target::Open(Output { out: Box::new(out), path: None, batch: PIPE_BATCH, name: STDOUT.to_owned() })
     }
 }
 
@@ -103,12 +123,12 @@ mod tests {
     fn a_file_that_cannot_be_opened_is_named() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("missing/access.log");
-        let Err(error) = Target::open(&AccessLogTarget::File(path.clone())) else {
+        let Err(error) = Target::open(Some(&AccessLogTarget::File(path.clone()))) else {
             panic!("opened");
         };
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
         assert!(error.to_string().starts_with(&format!("access log {} cannot be opened: ", path.display())), "{error}");
-        assert!(Target::open(&AccessLogTarget::File(dir.path().to_owned())).is_err());
+        assert!(Target::open(Some(&AccessLogTarget::File(dir.path().to_owned()))).is_err());
     }
 
     #[test]
@@ -117,7 +137,9 @@ mod tests {
         let path = dir.path().join("access.log");
         for (before, after) in [("", "new\n"), ("old\n", "old\nnew\n"), ("old\nha", "old\nha\nnew\n")] {
             fs::write(&path, before).unwrap();
-            Output::file(&path).unwrap().out.write_all(b"new\n").unwrap();
+            let mut output = Output::file(&path).unwrap();
+            output.end_half_line();
+            output.out.write_all(b"new\n").unwrap();
             assert_eq!(fs::read_to_string(&path).unwrap(), after);
         }
     }

@@ -17,6 +17,20 @@ impl Default for AccessLogSettings {
     }
 }
 
+impl AccessLogSettings {
+    /// The same, with a path that means the same in every working directory: becoming a daemon changes it, and the path is
+    /// opened again later.
+    pub(super) fn absolute(&self) -> Self {
+        let target = self.target.as_ref().map(|target| match target {
+            AccessLogTarget::Stdout => AccessLogTarget::Stdout,
+            AccessLogTarget::File(path) => {
+                AccessLogTarget::File(std::path::absolute(path).unwrap_or_else(|_| path.clone()))
+            }
+        });
+        AccessLogSettings { target, format: self.format }
+    }
+}
+
 /// Where access lines go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AccessLogTarget {

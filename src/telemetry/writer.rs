@@ -8,18 +8,18 @@
 //! leaves it behind. Standard output is not made non-blocking instead, because that would change it for every process
 //! that shares it.
 
+use std::collections::VecDeque;
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::access_log::{QUEUE_LINES, Queue, Shared};
+use super::access_log::{Message, QUEUE_LINES, Queue, Shared};
 use super::drops::{Counters, Drops};
-use super::output::{Output, Target};
-use super::sink::LineSink;
+use super::outlet::Outlet;
+use super::output::Target;
 
 /// How many lines are taken between two looks at whether to stop.
 const ROUND: usize = 1024;
@@ -28,17 +28,14 @@ const STOP_WAIT: Duration = Duration::from_secs(1);
 
 /// The access log's writer, not yet running.
 pub struct AccessLogWriter {
-    /// `None` when the access log is off.
-    parts: Option<(Target, Receiver<Vec<u8>>, Queue)>,
+    target: Target,
+    lines: Receiver<Message>,
+    queue: Queue,
 }
 
 impl AccessLogWriter {
-    pub(super) fn off() -> Self {
-        AccessLogWriter { parts: None }
-    }
-
-    pub(super) fn new(target: Target, lines: Receiver<Vec<u8>>, queue: Queue) -> Self {
-        AccessLogWriter { parts: Some((target, lines, queue)) }
+    pub(super) fn new(target: Target, lines: Receiver<Message>, queue: Queue) -> Self {
+        AccessLogWriter { target, lines, queue }
     }
 
     /// Starts the thread. Call it when the process will not fork any more, since threads do not survive a fork.
@@ -46,21 +43,18 @@ impl AccessLogWriter {
     /// # Errors
     /// When the system gives no thread, or standard output is not open.
     pub fn start(self) -> io::Result<AccessLogGuard> {
-        let Some((target, lines, queue)) = self.parts else {
-            return Ok(AccessLogGuard { running: None });
-        };
-        let Output { out, path, batch } = target.start()?;
-        let name = path.as_ref().map_or_else(|| "on standard output".to_owned(), |path| path.display().to_string());
+        let AccessLogWriter { target, lines, queue } = self;
+        let outlet = Outlet::new(0, target.start()?);
         let shared = Arc::clone(&queue.shared);
-        let mut worker =
-            Worker { lines, shared, sink: LineSink::new(out), batch, path, name: name.clone(), failing: false };
+        *shared.name.lock() = outlet.name.clone();
+        let mut worker = Worker { lines, shared, outlets: VecDeque::from([outlet]), known: 0 };
         let (alive, ended) = sync_channel::<()>(0);
         let thread = std::thread::Builder::new().name("access-log".to_owned()).spawn(move || {
             worker.run();
             drop(worker);
             drop(alive);
         })?;
-        Ok(AccessLogGuard { running: Some(Running { queue, thread, ended, name, drops: Drops::default() }) })
+        Ok(AccessLogGuard { running: Some(Running { queue, thread, ended, drops: Drops::default() }) })
     }
 }
 
@@ -75,7 +69,6 @@ struct Running {
     thread: JoinHandle<()>,
     /// Closed when the thread has ended.
     ended: Receiver<()>,
-    name: String,
     drops: Drops,
 }
 
@@ -90,8 +83,13 @@ impl AccessLogGuard {
 
     fn event(&mut self, now: Instant) -> Option<String> {
         let running = self.running.as_mut()?;
-        let event = running.drops.observe(now, &counters(&running.queue.shared))?;
-        Some(format!("access log {}: {event}", running.name))
+        let shared = &*running.queue.shared;
+        if shared.switching.load(Ordering::SeqCst) {
+            // An idle log would keep the old file open until the next line.
+            running.queue.wake();
+        }
+        let event = running.drops.observe(now, &counters(shared))?;
+        Some(format!("access log {}: {event}", shared.name.lock()))
     }
 
     /// Lets the writer write what is queued, and ends it. Waits a second at most: a writer that is stuck is left behind
@@ -109,13 +107,14 @@ impl Drop for AccessLogGuard {
         let shared = Arc::clone(&running.queue.shared);
         shared.stop.store(true, Ordering::SeqCst);
         running.queue.wake();
+        let name = shared.name.lock().clone();
         if running.ended.recv_timeout(STOP_WAIT) == Err(RecvTimeoutError::Timeout) {
-            log::warn!("access log {}: did not take the last lines within a second, they are lost", running.name);
+            log::warn!("access log {name}: did not take the last lines within a second, they are lost");
         } else if running.thread.join().is_err() {
-            log::error!("access log {}: its writer had failed", running.name);
+            log::error!("access log {name}: its writer had failed");
         }
         if let Some(event) = running.drops.finish(&counters(&shared)) {
-            log::warn!("access log {}: {event}", running.name);
+            log::warn!("access log {name}: {event}");
         }
     }
 }
@@ -130,84 +129,91 @@ fn counters(shared: &Shared) -> Counters {
 
 /// The thread.
 struct Worker {
-    lines: Receiver<Vec<u8>>,
+    lines: Receiver<Message>,
     shared: Arc<Shared>,
-    sink: LineSink,
-    batch: usize,
-    path: Option<PathBuf>,
-    name: String,
-    failing: bool,
+    /// By generation; there is always one. All but the last get what is left for them.
+    outlets: VecDeque<Outlet>,
+    /// The latest generation whose outlet is known to be here.
+    known: u64,
 }
 
 impl Worker {
     fn run(&mut self) {
         while !self.shared.stop.load(Ordering::SeqCst) {
-            let Ok(line) = self.lines.recv() else {
+            let Ok(message) = self.lines.recv() else {
                 break;
             };
-            self.take(line);
+            self.take(message);
             self.take_waiting(ROUND);
+            if self.shared.switching.load(Ordering::SeqCst) {
+                self.settle();
+            }
         }
         // As much as can have waited when the flag was set; whoever still records may not keep the thread alive.
         self.take_waiting(QUEUE_LINES);
-        let given_up = self.sink.give_up();
-        self.shared.dropped.fetch_add(given_up, Ordering::Relaxed);
+        self.outlets.drain(..).for_each(|outlet| outlet.close(&self.shared));
     }
 
     /// Writes what waits, at most `limit` lines.
     fn take_waiting(&mut self, limit: usize) {
         for _ in 0..limit {
             match self.lines.try_recv() {
-                Ok(line) => self.take(line),
+                Ok(message) => self.take(message),
                 Err(_) => break,
             }
         }
-        self.flush();
+        self.outlets.iter_mut().for_each(|outlet| outlet.flush(&self.shared));
     }
 
-    fn take(&mut self, line: Vec<u8>) {
+    fn take(&mut self, message: Message) {
+        let Message { generation, line } = message;
         self.shared.queued_bytes.fetch_sub(line.capacity(), Ordering::Relaxed);
         // Looked at before each line, so that a line recorded after the request goes to the new file.
         if self.shared.reopen.load(Ordering::SeqCst) && self.shared.reopen.swap(false, Ordering::SeqCst) {
-            self.reopen();
+            // Whoever asked may mean a file that is to be written to from now on.
+            self.adopt();
+            if let Some(outlet) = self.outlets.back_mut() {
+                outlet.reopen(&self.shared);
+            }
         }
-        if self.sink.size() + line.len() > self.batch {
-            self.flush();
+        if generation > self.known {
+            self.adopt();
+            self.known = generation;
         }
-        self.sink.push(&line);
+        if let Some(outlet) = self.outlets.iter_mut().rev().find(|outlet| outlet.from <= generation) {
+            outlet.push(&line, &self.shared);
+        }
     }
 
-    fn flush(&mut self) {
-        if self.sink.size() == 0 {
-            return;
+    /// Takes over the outlets that wait.
+    fn adopt(&mut self) {
+        let waiting = std::mem::take(&mut self.shared.switches.lock().waiting);
+        for (from, output) in waiting {
+            // Two outlets may be one file by two names: what was recorded earlier is there first.
+            self.outlets.iter_mut().for_each(|outlet| outlet.flush(&self.shared));
+            let outlet = Outlet::new(from, output);
+            *self.shared.name.lock() = outlet.name.clone();
+            self.outlets.push_back(outlet);
         }
-        let flushed = self.sink.flush();
-        // The reason before the counters, so that whoever sees them grow finds it.
-        if self.failing || flushed.failure.is_some() {
-            self.failing = flushed.failure.is_some();
-            *self.shared.failure.lock() = flushed.failure.map(|error| error.to_string());
-        }
-        self.shared.written.fetch_add(flushed.written, Ordering::Release);
-        self.shared.dropped.fetch_add(flushed.dropped, Ordering::Release);
     }
 
-    fn reopen(&mut self) {
-        // What was recorded before belongs to the old file, the rest of a torn line above all.
-        self.flush();
-        match self.path.as_deref().map(Output::file) {
-            None => {}
-            Some(Ok(output)) => {
-                self.batch = output.batch;
-                let lost = self.sink.replace(output.out);
-                self.shared.dropped.fetch_add(lost, Ordering::Relaxed);
-                log::info!("access log {}: reopened", self.name);
-            }
-            Some(Err(error)) => {
-                log::warn!("access log {}: reopening failed, the old file is kept: {error}", self.name);
-            }
+    /// Closes the outlets that get no more lines.
+    fn settle(&mut self) {
+        self.adopt();
+        let oldest = self.shared.switches.lock().oldest();
+        let ends = self.outlets.iter().skip(1).map(|next| next.from);
+        let over = ends.take_while(|end| *end <= oldest).count();
+        if over > 0 {
+            // Whatever is left for them is in the queue by now.
+            self.take_waiting(QUEUE_LINES);
+            self.outlets.drain(..over).for_each(|outlet| outlet.close(&self.shared));
+        }
+        let mut switches = self.shared.switches.lock();
+        if self.outlets.len() == 1 && switches.waiting.is_empty() && switches.oldest() == u64::MAX {
+            self.shared.switching.store(false, Ordering::SeqCst);
         }
     }
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -1,9 +1,8 @@
-//! One backend: where it is, what it weighs, how it is, and how many requests it holds.
+//! One backend: where it is, how it is, and how many requests it holds.
 
 use std::net::SocketAddr;
-use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use crossbeam_utils::CachePadded;
@@ -12,18 +11,17 @@ use parking_lot::Mutex;
 use super::health::{Record, Status, Thresholds, Transition};
 use super::{BackendOverview, LastCheck, State};
 
-/// Tells the backends of one pool apart, also when one goes and another comes at the same address.
+/// Tells the backends of one pool and of all that succeed it apart, also when one goes and another comes at the same
+/// address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BackendId(pub(super) u32);
 
-/// One backend of one pool. Shared by the selector, the checks and the leases of requests; every part of it may be used
-/// from any thread.
+/// One backend of one pool, and of the pool that succeeds it if that has it too. Shared by the selectors, the checks and
+/// the leases of requests; every part of it may be used from any thread.
 #[derive(Debug)]
 pub struct Backend {
     id: BackendId,
     address: SocketAddr,
-    /// Never 0.
-    weight: AtomicU32,
     /// Apart from the rest: written by every request, while the others are only read.
     load: CachePadded<Load>,
     /// What the selectors read; follows `record` and `draining`.
@@ -49,11 +47,10 @@ struct Load {
 
 impl Backend {
     /// A backend whose health is not known yet, so that no request goes there before its first check.
-    pub fn new(id: BackendId, address: SocketAddr, weight: NonZeroU32) -> Self {
+    pub fn new(id: BackendId, address: SocketAddr) -> Self {
         Backend {
             id,
             address,
-            weight: AtomicU32::new(weight.get()),
             load: CachePadded::default(),
             ready: AtomicBool::new(false),
             failing: AtomicBool::new(false),
@@ -75,15 +72,6 @@ impl Backend {
     /// Where it is.
     pub fn address(&self) -> SocketAddr {
         self.address
-    }
-
-    /// Its share relative to the others, at least 1.
-    pub fn weight(&self) -> u32 {
-        self.weight.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn set_weight(&self, weight: NonZeroU32) {
-        self.weight.store(weight.get(), Ordering::Relaxed);
     }
 
     /// How many requests it holds now.
@@ -141,13 +129,13 @@ impl Backend {
         *self.last_check.lock() = Some(check);
     }
 
-    /// What operators see of it. `configured` is what the configuration calls it.
-    pub(super) fn overview(&self, configured: String) -> BackendOverview {
+    /// What operators see of it. `configured` is what the configuration calls it, `weight` what it has in its pool.
+    pub(super) fn overview(&self, configured: String, weight: u32) -> BackendOverview {
         let (health, (went_up, went_down)) = (self.status(), self.transitions());
         BackendOverview {
             configured,
             address: self.address,
-            weight: self.weight(),
+            weight,
             state: State::of(health, self.is_draining()),
             health,
             in_flight: self.in_flight(),
@@ -164,7 +152,7 @@ impl Backend {
         self.record.lock().status()
     }
 
-    /// Whether it has left its pool, because its name no longer resolves to it.
+    /// Whether it has left its pool, because its name no longer resolves to it or a reload removed it.
     pub fn is_retired(&self) -> bool {
         self.retired.load(Ordering::Relaxed)
     }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
@@ -12,10 +12,15 @@ use parking_lot::Mutex;
 use super::health::{CONNECT_FAILURES, Outcome, REST, Status, Thresholds, Transition};
 use super::selector::{Registry, Selector};
 use super::{Backend, BackendId, Check, Lease, PoolSettings, Traffic};
+pub(super) use lineage::Lineage;
 use members::Members;
+use succession::{Pending, Stage};
 
 mod control;
+mod lineage;
 mod members;
+mod orders;
+mod succession;
 
 /// The log target of changes of state, which the event log writes one by one, also when they repeat.
 const TARGET: &str = "tollgate::health";
@@ -28,19 +33,18 @@ pub struct Pool {
     selector: ArcSwap<Selector>,
     /// Who belongs to it. The selector is built from it, under its lock.
     members: Mutex<Members>,
-    traffic: Traffic,
-    /// Further attempts; seldom written.
-    retries: AtomicU64,
+    lineage: Arc<Lineage>,
+    pending: Mutex<Pending>,
 }
 
 impl Pool {
     /// A pool in which host names have no addresses yet and no backend has been checked.
     pub fn new(settings: PoolSettings) -> Self {
         let registry = Arc::new(Registry::default());
-        let members = Members::new(&settings);
-        let selector = ArcSwap::from_pointee(members.selector(&settings, &registry));
-        let members = Mutex::new(members);
-        Pool { settings, registry, selector, members, traffic: Traffic::default(), retries: AtomicU64::new(0) }
+        let lineage = Arc::new(Lineage::default());
+        let members = Members::new(&settings, Stage::Serving);
+        let selector = ArcSwap::from_pointee(members.selector(&settings, &registry, &lineage.orders()));
+        Pool { settings, registry, selector, members: Mutex::new(members), lineage, pending: Mutex::default() }
     }
 
     /// Its name.
@@ -64,19 +68,21 @@ impl Pool {
         self.selector.load().pick(tried, Lease::new)
     }
 
-    /// The requests that this pool was to serve and that ended. Whoever ends one records it here.
+    /// The requests that this pool, and those that it succeeded, were to serve and that ended. Whoever ends one records
+    /// it here.
     pub fn traffic(&self) -> &Traffic {
-        &self.traffic
+        &self.lineage.traffic
     }
 
     /// Takes note that a request goes on to another backend, or to the same one over another connection.
     pub fn retried(&self) {
-        self.retries.fetch_add(1, Ordering::Relaxed);
+        self.lineage.retries.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How often requests went on to another backend, or to the same one over another connection.
+    /// How often requests went on to another backend, or to the same one over another connection; also those of the pools
+    /// that it succeeded.
     pub fn retries(&self) -> u64 {
-        self.retries.load(Ordering::Relaxed)
+        self.lineage.retries.load(Ordering::Relaxed)
     }
 
     /// Whole seconds until another try is worth it when no backend is left: by then each has been checked again, or has
@@ -101,6 +107,19 @@ impl Pool {
             warn!("upstream {}: backend {} could not be checked: {reason}", self.name(), backend.address());
             return;
         }
+        // Held to the end, so that a check is either counted before another pool takes over or not at all.
+        let members = self.members.lock();
+        match members.stage {
+            Stage::Prepared if backend.status() != Status::Unknown => {
+                self.pending.lock().insert(backend.id(), (backend.transitions(), outcome));
+            }
+            Stage::Prepared | Stage::Serving => self.count_check(backend, outcome),
+            Stage::Replaced => {}
+        }
+    }
+
+    /// Counts what a check of `backend` said, and tells what that changes.
+    fn count_check(&self, backend: &Backend, outcome: Outcome) {
         let health = &self.settings.health;
         let thresholds = Thresholds { healthy: health.healthy_threshold, unhealthy: health.unhealthy_threshold };
         let Some(transition) = backend.checked(outcome == Outcome::Passed, thresholds) else { return };
@@ -119,6 +138,10 @@ impl Pool {
 
     /// Brings back the backends that no check brings back and that have rested long enough at `now`.
     pub(super) fn end_rests(&self, now: Instant) {
+        let members = self.members.lock();
+        if members.stage != Stage::Serving {
+            return;
+        }
         for backend in self.selector.load().backends() {
             if let Some(transition) = backend.end_rest(now) {
                 self.announce(backend, transition, &format!("tried again after {} s", REST.as_secs()));
@@ -130,12 +153,15 @@ impl Pool {
     /// resolves now. They take part from [`resolved`](Pool::resolved) on; until then they can be checked.
     pub(super) fn expect(&self, index: usize, addresses: &[SocketAddr]) -> Vec<Arc<Backend>> {
         let mut members = self.members.lock();
+        if members.stage == Stage::Replaced {
+            return Vec::new();
+        }
         // Nor are those new that another entry has: they are in service already, with that one's weight.
         let is_new = |address: &&SocketAddr| members.entries.iter().all(|entry| !entry.addresses.contains(address));
         let coming: Vec<_> = addresses.iter().filter(is_new).copied().collect();
         members.entries[index].coming.clone_from(&coming);
-        let weight = self.settings.backends[index].weight;
-        coming.iter().map(|address| members.enlist(&self.registry, *address, weight)).collect()
+        let orders = self.lineage.orders();
+        coming.iter().map(|address| orders.enlist(&self.registry, *address)).collect()
     }
 
     /// Takes note of what the name of the configured backend number `index` resolves to. A name that stops resolving
@@ -143,6 +169,9 @@ impl Pool {
     pub(super) fn resolved(&self, index: usize, outcome: Result<Vec<SocketAddr>, String>) {
         let name = &self.settings.backends[index].address;
         let mut members = self.members.lock();
+        if members.stage == Stage::Replaced {
+            return;
+        }
         let entry = &mut members.entries[index];
         entry.coming.clear();
         let was_failing = std::mem::replace(&mut entry.failing, outcome.is_err());
@@ -162,7 +191,8 @@ impl Pool {
                     let list: Vec<_> = addresses.iter().map(SocketAddr::to_string).collect();
                     info!("upstream {}: backend {name} resolves to {}", self.name(), list.join(", "));
                     entry.addresses = addresses;
-                    self.selector.store(Arc::new(members.selector(&self.settings, &self.registry)));
+                    let selector = members.selector(&self.settings, &self.registry, &self.lineage.orders());
+                    self.selector.store(Arc::new(selector));
                 } else if was_failing {
                     info!("upstream {}: backend {name} resolves again", self.name());
                 }

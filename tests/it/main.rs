@@ -63,6 +63,8 @@ mod pools;
 #[cfg(test)]
 mod readme;
 #[cfg(test)]
+mod reload;
+#[cfg(test)]
 mod resilience;
 #[cfg(test)]
 mod routes;

@@ -1,8 +1,11 @@
 //! What is counted of requests, and what operators change in a pool while requests run.
 
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use tollgate::client::Quota;
+use tollgate::limit::{Striped, StripedSettings};
 use tollgate::telemetry::{AccessLog, AccessLogFormat, AccessLogSettings, Metrics, MetricsParts};
 use tollgate::upstream::{AdminState, State};
 
@@ -16,11 +19,12 @@ const NO_CHECK: &str = "health_check: {type: none}";
 
 fn metrics(server: &InProcess) -> Metrics {
     let off = AccessLogSettings { target: None, format: AccessLogFormat::Json };
+    let (max_buckets, default_quota) = (NonZeroUsize::MIN, Quota::new(1, 1.0).unwrap());
     Metrics::new(MetricsParts {
-        pools: server.pools.clone(),
+        pools: Arc::clone(&server.all_pools),
         tally: server.tally.clone(),
         access_log: AccessLog::new(&off).unwrap().0,
-        limiter: None,
+        limiter: Arc::new(Striped::new(StripedSettings { max_buckets, stripes: None, default_quota }, 0)),
         persist_errors: Box::new(|| 0),
     })
 }

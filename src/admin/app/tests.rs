@@ -45,20 +45,27 @@ async fn rest(connection: &mut DuplexStream) -> String {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_serves_many_requests_and_ends_at_once_when_the_server_stops() {
+async fn a_connection_serves_many_requests_and_ends_when_the_server_stops_and_it_is_silent() {
     let server = Server::new();
     let (mut used, used_task) = server.connect();
     let (mut fresh, fresh_task) = server.connect();
+    let (mut asking, asking_task) = server.connect();
     for _ in 0..3 {
         assert!(ask(&mut used, GET).await.starts_with("HTTP/1.1 200"));
     }
     let started = Instant::now();
     server.stop.send_replace(true);
-    assert_eq!((rest(&mut used).await, rest(&mut fresh).await), (String::new(), String::new()));
+    // A request that was under way is answered, and then it ends.
+    asking.write_all(GET.as_bytes()).await.unwrap();
+    let answer = rest(&mut asking).await.to_lowercase();
+    assert!(answer.starts_with("http/1.1 200") && answer.contains("connection: close"), "{answer}");
     assert_eq!(started.elapsed(), Duration::ZERO);
-    drop((used, fresh));
-    used_task.await.unwrap();
-    fresh_task.await.unwrap();
+    assert_eq!((rest(&mut used).await, rest(&mut fresh).await), (String::new(), String::new()));
+    assert_eq!(started.elapsed(), LAST_REQUEST);
+    drop((used, fresh, asking));
+    for task in [used_task, fresh_task, asking_task] {
+        task.await.unwrap();
+    }
 }
 
 #[tokio::test(start_paused = true)]

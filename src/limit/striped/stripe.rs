@@ -22,14 +22,36 @@ pub(super) fn hash_of(key: Key, hasher: &RandomState) -> u64 {
 }
 
 /// The entries and quotas behind one lock. `hasher` and, for each key, `hash` are the same in all calls.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Stripe {
     table: Table,
     quotas: Quotas,
     swept: Nanos,
+    /// The quota of anonymous callers.
+    default: Quota,
 }
 
 impl Stripe {
+    /// One without entries, whose anonymous callers have the quota `default`.
+    pub(super) fn new(default: Quota) -> Self {
+        Stripe { table: Table::default(), quotas: Quotas::default(), swept: 0, default }
+    }
+
+    /// The quota that counts for `key`: the one that is `given` for a client, the default one for anybody else.
+    #[inline]
+    pub(super) fn quota_of(&self, key: Key, given: Quota) -> Quota {
+        if key.client_number().is_some() { given } else { self.default }
+    }
+
+    /// Puts anonymous callers under `quota`, those who have a bucket and those who have none.
+    pub(super) fn set_default(&mut self, quota: Quota, now: Nanos, hasher: &RandomState) {
+        let Stripe { table, quotas, default, .. } = self;
+        *default = quota;
+        for entry in table.slice_mut((0, usize::MAX)).filter(|entry| entry.key().client_number().is_none()) {
+            adapt(entry, quotas, quota, now, hasher);
+        }
+    }
+
     /// Takes from the bucket of `key`; `None` when there is none.
     #[inline]
     pub(super) fn take(
@@ -114,7 +136,7 @@ impl Stripe {
         hasher: &RandomState,
         mut dropped: impl FnMut(Key),
     ) {
-        let Stripe { table, quotas, swept } = self;
+        let Stripe { table, quotas, swept, .. } = self;
         *swept = now.max(*swept);
         let keep = |entry: &Entry| {
             let full = entry.bucket().is_full(quotas.get(entry.quota()), now);

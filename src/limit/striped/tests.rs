@@ -72,23 +72,23 @@ fn stranger(number: u64) -> Key {
 #[test]
 fn beyond_the_bound_new_callers_share_one_bucket() {
     let map = striped(2);
-    assert!(map.take(stranger(1), quota(5, 1.0), 0).is_allowed());
-    assert!(map.take(stranger(2), quota(5, 1.0), 0).is_allowed());
-    let decision = map.take(stranger(3), quota(5, 1.0), 0);
+    assert!(map.take(stranger(1), quota(3, 1.0), 0).is_allowed());
+    assert!(map.take(stranger(2), quota(3, 1.0), 0).is_allowed());
+    let decision = map.take(stranger(3), quota(3, 1.0), 0);
     assert!(decision.is_allowed() && decision.standing().is_overflow());
     assert_eq!(decision.standing().quota(), quota(3, 1.0));
-    let standing = map.peek(stranger(4), quota(5, 1.0), 0);
+    let standing = map.peek(stranger(4), quota(3, 1.0), 0);
     assert!(standing.is_overflow() && standing.remaining() == 2, "looking tells what a take would find: {standing:?}");
-    assert!(!map.peek(stranger(1), quota(5, 1.0), 0).is_overflow());
+    assert!(!map.peek(stranger(1), quota(3, 1.0), 0).is_overflow());
     assert!(!map.peek(Key::client(1), quota(5, 1.0), 0).is_overflow());
-    assert_eq!((3..20).filter(|&number| map.take(stranger(number), quota(5, 1.0), 0).is_allowed()).count(), 2);
+    assert_eq!((3..20).filter(|&number| map.take(stranger(number), quota(3, 1.0), 0).is_allowed()).count(), 2);
     assert_eq!((map.len(), map.overflowed()), (2, 18));
-    assert_eq!(allowed(&map, stranger(1), quota(5, 1.0), 0), 4, "known callers keep theirs");
-    map.set_default_quota(quota(1, 1.0), 9 * SECOND);
-    assert_eq!(allowed(&map, stranger(3), quota(5, 1.0), 9 * SECOND), 1);
+    assert_eq!(allowed(&map, stranger(1), quota(3, 1.0), 0), 2, "known callers keep theirs");
     // The second one is full again after a second; its place is free then.
     assert_eq!(sweep(&map, SECOND), [stranger(2)]);
-    assert!(!map.take(stranger(3), quota(5, 1.0), SECOND).standing().is_overflow());
+    assert!(!map.take(stranger(3), quota(3, 1.0), SECOND).standing().is_overflow());
+    map.set_default_quota(quota(1, 1.0), 9 * SECOND);
+    assert_eq!(allowed(&map, stranger(4), quota(3, 1.0), 9 * SECOND), 1);
 }
 
 #[test]
@@ -190,7 +190,8 @@ fn what_changed_is_exported_once_and_reads_back() {
         let (key, quota) = (Key::client(number), quota(5 + number, 0.7));
         assert_eq!(other.peek(key, quota, SECOND).tokens(), map.peek(key, quota, SECOND).tokens());
     }
-    let strangers = [1, 2].map(|number| Saved { key: stranger(number), ..saved[0] });
+    let empty = Bucket::resume(Tokens::default(), 200);
+    let strangers = [1, 2].map(|number| Saved { key: stranger(number), bucket: empty, ..saved[0] });
     assert!(other.restore(strangers[0], strangers[0].quota, 200));
     assert!(!other.restore(strangers[1], strangers[1].quota, 200), "there is no room");
 }

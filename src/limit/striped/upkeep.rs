@@ -83,13 +83,14 @@ impl Striped {
 
     /// Reads a saved bucket back, in place of the one its key may have; whether there was room for it.
     ///
-    /// It is put under `quota`, what the key's owner has now. A bucket from the future (the clock was set back meanwhile) counts as
+    /// It is put under `quota`, what the key's owner has now; an anonymous caller's under the default one. A bucket from the future (the clock was set back meanwhile) counts as
     /// written at `now`, so that nobody waits for the clock to come back.
     pub fn restore(&self, saved: Saved, quota: Quota, now: Nanos) -> bool {
         let written = Bucket::resume(saved.bucket.tokens(), saved.bucket.at().min(now));
-        let bucket = written.edit(saved.quota, quota, now);
         let (hash, stripe) = self.stripe(saved.key);
         let mut stripe = stripe.lock();
+        let quota = stripe.quota_of(saved.key, quota);
+        let bucket = written.edit(saved.quota, quota, now);
         let replaced = stripe.remove(hash, saved.key, &self.hasher);
         if bucket.is_full(quota, now) {
             if replaced {

@@ -79,8 +79,8 @@ fn admit(
 
 #[test]
 fn the_route_decides_where_to() {
-    let mut world = World::new();
-    world.default = Quota::new(1000, 1.0).unwrap();
+    let world = World::new();
+    world.limiter.set_default_quota(Quota::new(1000, 1.0).unwrap(), 0);
     let outcome = |target: &str, host: &str| admit(&world.gate(), target, &[("host", host)], 0).0;
     assert_eq!(outcome("/v1/users?id=1", "api.example.com:8080"), Ok(()));
     assert_eq!(outcome("http://api.example.com/v1", "api.example.com"), Ok(()));

@@ -10,7 +10,7 @@ use super::*;
 use crate::client::{Client, ClientId, Directory, KeyDigest, Mode, PrefixMap, Quota};
 use crate::clock::{Clock, ManualClock, Timeline};
 use crate::limit::{Limiter, Striped, StripedSettings};
-use crate::proxy::{Admission, Identity, Limits, Proxy, ProxyParts, RateLimiter, UnknownKey};
+use crate::proxy::{Admission, Identity, Limits, Proxy, ProxyParts, RateRules, Rules, UnknownKey};
 use crate::route::RouteTable;
 use crate::telemetry::{AccessLog, AccessLogSettings};
 use crate::upstream::Pool;
@@ -197,12 +197,16 @@ fn a_proxy_explains_with_its_own_clients_buckets_and_time() {
     let (world, clock) = (World::new(UnknownKey::ByAddress), Arc::new(ManualClock::new()));
     let (timeline, limiter) = (Timeline::new(clock.as_ref()), Arc::new(world.limiter));
     let settings = AccessLogSettings { target: None, ..AccessLogSettings::default() };
-    let proxy = Proxy::new(ProxyParts {
+    let rules = Rules {
         identity: world.identity,
-        directory: Arc::new(ArcSwap::from_pointee(world.directory)),
-        limiter: Some(RateLimiter { limiter: limiter.clone(), default: Quota::new(2, 1.0).unwrap(), headers: true }),
+        rate: Some(RateRules { default: Quota::new(2, 1.0).unwrap(), headers: true }),
         routes: world.routes,
         limits: world.limits,
+    };
+    let proxy = Proxy::new(ProxyParts {
+        rules: Arc::new(ArcSwap::from_pointee(rules)),
+        directory: Arc::new(ArcSwap::from_pointee(world.directory)),
+        limiter: Arc::clone(&limiter) as _,
         access_log: AccessLog::new(&settings).unwrap().0,
         decisions: Arc::default(),
         tally: Arc::default(),

@@ -81,7 +81,7 @@ type Opened = (Request<RecvStream>, SendResponse<Bytes>);
 impl Downstream {
     /// Serves a connection on which HTTP/2 was agreed, to its end. It is `opening` until its first request is there.
     pub(super) async fn serve_http2(&self, stream: Stream, opening: Busy, shutdown: Arc<ShutdownWatch>) {
-        let (address, limits) = (peer(&stream), *self.app.limits());
+        let (address, limits) = (peer(&stream), self.app.limits());
         let digest = Arc::new(Digest {
             ssl_digest: stream.get_ssl_digest(),
             timing_digest: stream.get_timing_digest(),
@@ -113,7 +113,7 @@ struct Serving<'a> {
 impl Serving<'_> {
     /// Serves its streams until it ends; whether it ended because the server stops and nothing was on its way.
     async fn run(mut self, opening: Busy) -> bool {
-        let limits = *self.downstream.app.limits();
+        let limits = self.downstream.app.limits();
         let (mut opening, mut stopping) = (Some(opening), ShutdownWatch::clone(&self.shutdown));
         let mut streams = JoinSet::new();
         let (mut leaving, mut malformed, mut last) = (false, 0, None);

@@ -29,7 +29,8 @@ impl Sources {
     /// Requests by pool.
     fn traffic(&self, encoder: &mut DescriptorEncoder<'_>) -> Result {
         let parts = &self.parts;
-        let pools = parts.pools.iter().map(|pool| (pool.name(), pool.traffic()));
+        let all = parts.pools.all();
+        let pools = all.iter().map(|pool| (pool.name(), pool.traffic()));
         let traffic: Vec<(&str, TrafficTotals)> = std::iter::once(("", parts.tally.unrouted()))
             .chain(pools)
             .map(|(upstream, traffic)| (upstream, traffic.totals()))
@@ -58,7 +59,7 @@ impl Sources {
             "tollgate_upstream_retries_total",
             "Further attempts of requests, on another backend or over another connection.",
         )?;
-        for pool in &parts.pools {
+        for pool in all.iter() {
             family.value(&[("upstream", pool.name())], pool.retries())?;
         }
         Ok(())
@@ -74,21 +75,22 @@ impl Sources {
         for verdict in Verdict::ALL {
             family.value(&[("decision", verdict.name())], self.parts.tally.verdicts(verdict))?;
         }
-        let limiter = self.parts.limiter.as_ref();
+        let limiter = &self.parts.limiter;
         Family::gauge(encoder, "tollgate_ratelimit_buckets", "Token buckets in use; full ones are not kept.")?
-            .bare(limiter.map_or(0, |limiter| limiter.len() as u64))?;
+            .bare(limiter.len() as u64)?;
         Family::counter(
             encoder,
             "tollgate_ratelimit_overflow_total",
             "Requests that shared the overflow bucket, as all others were in use.",
         )?
-        .bare(limiter.map_or(0, |limiter| limiter.overflowed()))
+        .bare(limiter.overflowed())
     }
 
     /// Backends, each with its upstream.
     fn backends(&self, encoder: &mut DescriptorEncoder<'_>) -> Result {
-        let pools = self.parts.pools.iter();
-        let backends = pools.flat_map(|pool| pool.backends().into_iter().map(move |backend| (pool.name(), backend)));
+        let all = self.parts.pools.all();
+        let backends =
+            all.iter().flat_map(|pool| pool.backends().into_iter().map(move |backend| (pool.name(), backend)));
         let backends: Vec<_> =
             backends.map(|(upstream, backend)| (upstream, backend.address().to_string(), backend)).collect();
         let each = |mut family: Family<'_>, value: fn(&Backend) -> u64| {

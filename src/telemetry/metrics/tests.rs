@@ -18,36 +18,47 @@ use format::{Kind, Text};
 /// All that may break a line apart.
 const ODD_NAME: &str = "a\"b\\c\nd{e}, f=\u{e9}";
 
-fn pool(name: &str, address: &str) -> Arc<Pool> {
+fn pool(name: &str, address: &str) -> PoolSettings {
     let address = BackendAddress::Socket(address.parse().unwrap());
-    Arc::new(Pool::new(PoolSettings {
+    PoolSettings {
         name: name.to_owned(),
         balance: Balance::RoundRobin,
         backends: vec![BackendSettings { address, weight: NonZeroU32::MIN }],
         health: HealthSettings { check: Check::None, ..HealthSettings::default() },
         retries: 2,
         timeouts: Timeouts::default(),
-    }))
+    }
 }
 
-fn metrics(pools: Vec<Arc<Pool>>, limiter: Option<Arc<Striped>>) -> (Metrics, Arc<Tally>) {
+fn metrics(pools: Vec<PoolSettings>, limiter: Arc<Striped>) -> (Metrics, Arc<Pools>, Arc<Tally>) {
+    let pools = Arc::new(Pools::new(pools));
     let off = AccessLogSettings { target: None, format: AccessLogFormat::Json };
     let (access_log, _) = AccessLog::new(&off).unwrap();
     let tally = Arc::<Tally>::default();
-    let parts = MetricsParts { pools, tally: Arc::clone(&tally), access_log, limiter, persist_errors: Box::new(|| 7) };
-    (Metrics::new(parts), tally)
+    let parts = MetricsParts {
+        pools: Arc::clone(&pools),
+        tally: Arc::clone(&tally),
+        access_log,
+        limiter,
+        persist_errors: Box::new(|| 7),
+    };
+    (Metrics::new(parts), pools, tally)
+}
+
+fn limiter(max_buckets: usize) -> Arc<Striped> {
+    let (max_buckets, default_quota) = (NonZeroUsize::new(max_buckets).unwrap(), Quota::new(5, 1.0).unwrap());
+    Arc::new(Striped::new(StripedSettings { max_buckets, stripes: None, default_quota }, 0))
 }
 
 /// Metrics after some of everything.
 fn busy() -> Metrics {
     let quota = Quota::new(5, 1.0).unwrap();
-    let settings = StripedSettings { max_buckets: NonZeroUsize::new(2).unwrap(), stripes: None, default_quota: quota };
-    let limiter = Arc::new(Striped::new(settings, 0));
+    let limiter = limiter(2);
     for last in 1..=3 {
         limiter.take(Key::address([127, 0, 0, last].into(), 64), quota, 0);
     }
-    let pools = vec![pool("app", "127.0.0.1:1"), pool(ODD_NAME, "[::1]:2")];
-    let (metrics, tally) = metrics(pools.clone(), Some(limiter));
+    let (metrics, pools, tally) = metrics(vec![pool("app", "127.0.0.1:1"), pool(ODD_NAME, "[::1]:2")], limiter);
+    let pools = pools.all();
     for end in DURATIONS {
         pools[0].traffic().record(200, end);
     }
@@ -69,7 +80,7 @@ fn busy() -> Metrics {
 
 #[test]
 fn every_name_of_the_contract_is_there_with_its_kind_from_the_start() {
-    let (metrics, _) = metrics(vec![pool("app", "127.0.0.1:1")], None);
+    let (metrics, ..) = metrics(vec![pool("app", "127.0.0.1:1")], limiter(1));
     let text = Text::read(&metrics.text());
     let kinds: Vec<_> = text.families.iter().map(|family| (family.name.as_str(), family.kind)).collect();
     let mut expected = vec![
@@ -140,8 +151,8 @@ fn the_text_keeps_the_format_and_says_what_was_counted() {
 
 #[test]
 fn up_is_what_the_checks_say_also_while_it_drains() {
-    let pool = pool("app", "127.0.0.1:1");
-    let (metrics, _) = metrics(vec![Arc::clone(&pool)], None);
+    let (metrics, pools, _) = metrics(vec![pool("app", "127.0.0.1:1")], limiter(1));
+    let pool = pools.named("app").unwrap();
     let labels = [("upstream", "app"), ("backend", "127.0.0.1:1")];
     let up = || Text::read(&metrics.text()).value("tollgate_backend_up", &labels);
     let went_down = || {
@@ -157,8 +168,19 @@ fn up_is_what_the_checks_say_also_while_it_drains() {
 }
 
 #[test]
+fn the_total_does_not_go_back_when_a_pool_goes() {
+    let (metrics, pools, _) = metrics(vec![pool("app", "127.0.0.1:1"), pool("b", "127.0.0.1:2")], limiter(1));
+    pools.all().iter().for_each(|pool| pool.traffic().record(200, Duration::ZERO));
+    let other = PoolSettings { retries: 5, ..pool("app", "127.0.0.1:1") };
+    let gone = pools.replace(pools.prepare(vec![other]));
+    assert_eq!(gone.len(), 2, "one goes on as another");
+    assert_eq!(metrics.totals().requests, 2);
+    assert!(!metrics.text().contains("upstream=\"b\""));
+}
+
+#[test]
 fn a_connection_counts_while_its_guard_lives() {
-    let (metrics, tally) = metrics(Vec::new(), None);
+    let (metrics, _, tally) = metrics(Vec::new(), limiter(1));
     let open: Vec<_> = (0..3).map(|_| tally.connection()).collect();
     assert_eq!(metrics.connections(), 3);
     drop(open);

@@ -10,7 +10,7 @@ use super::*;
 use crate::clock::{Clock, ManualClock, SystemClock};
 
 /// Looks again and again until `done`, for half a minute.
-fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+pub(in crate::telemetry) fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     let deadline = SystemClock.now() + Duration::from_secs(30);
     while !done() {
         assert!(SystemClock.now() < deadline, "not in time: {what}");
@@ -18,19 +18,26 @@ fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
-fn to_file(path: &Path) -> (AccessLog, AccessLogWriter) {
+pub(in crate::telemetry) fn to_file(path: &Path) -> (AccessLog, AccessLogWriter) {
     let target = Some(AccessLogTarget::File(path.to_owned()));
     AccessLog::new(&AccessLogSettings { target, format: AccessLogFormat::Json }).unwrap()
 }
 
-fn record(log: &AccessLog, numbers: std::ops::Range<usize>) {
+pub(in crate::telemetry) fn over(
+    out: impl io::Write + Send + 'static,
+    format: AccessLogFormat,
+) -> (AccessLog, AccessLogWriter) {
+    AccessLog::over(Target::of(out), AccessLogSettings { target: Some(AccessLogTarget::Stdout), format })
+}
+
+pub(in crate::telemetry) fn record(log: &AccessLog, numbers: std::ops::Range<usize>) {
     for number in numbers {
         log.record(&AccessRecord { request_id: &number.to_string(), ..SAMPLE });
     }
 }
 
 /// The request ids of lines that must all parse.
-fn ids(text: &str) -> Vec<usize> {
+pub(in crate::telemetry) fn ids(text: &str) -> Vec<usize> {
     assert!(text.is_empty() || text.ends_with('\n'));
     let id = |line| serde_json::from_str::<serde_json::Value>(line).unwrap()["request_id"].as_str().unwrap().parse();
     text.lines().map(|line| id(line).unwrap()).collect()
@@ -67,7 +74,7 @@ fn stopping_writes_what_is_queued() {
 #[test]
 fn a_line_appears_while_the_log_is_idle() {
     let (reader, pipe) = io::pipe().unwrap();
-    let (log, writer) = AccessLog::over(Target::of(pipe), AccessLogFormat::Json);
+    let (log, writer) = over(pipe, AccessLogFormat::Json);
     let guard = writer.start().unwrap();
     let mut lines = BufReader::new(reader).lines();
     for number in 0..3 {
@@ -99,7 +106,7 @@ fn many_threads_lose_and_tear_nothing() {
 fn a_stuck_pipe_holds_up_nobody_and_recovers() {
     let clock = ManualClock::new();
     let (mut reader, pipe) = io::pipe().unwrap();
-    let (log, writer) = AccessLog::over(Target::of(pipe), AccessLogFormat::Json);
+    let (log, writer) = over(pipe, AccessLogFormat::Json);
     let mut guard = writer.start().unwrap();
     let started = SystemClock.now();
     record(&log, 0..100_000);
@@ -128,7 +135,7 @@ fn a_stuck_pipe_holds_up_nobody_and_recovers() {
 #[test]
 fn stopping_leaves_a_stuck_writer_behind() {
     let (reader, pipe) = io::pipe().unwrap();
-    let (log, writer) = AccessLog::over(Target::of(pipe), AccessLogFormat::Json);
+    let (log, writer) = over(pipe, AccessLogFormat::Json);
     let guard = writer.start().unwrap();
     record(&log, 0..2000);
     let started = SystemClock.now();
@@ -158,7 +165,7 @@ fn a_full_disk_drops_counts_and_is_told_once() {
 fn a_reader_that_goes_away_is_an_error_like_any_other() {
     let clock = ManualClock::new();
     let (reader, pipe) = io::pipe().unwrap();
-    let (log, writer) = AccessLog::over(Target::of(pipe), AccessLogFormat::Text);
+    let (log, writer) = over(pipe, AccessLogFormat::Text);
     let mut guard = writer.start().unwrap();
     drop(reader);
     record(&log, 0..10);

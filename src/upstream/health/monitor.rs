@@ -5,14 +5,14 @@
 //! jitter, so that a hundred backends are not checked in one burst and proxies that were started together do not stay
 //! in step.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::lookup_host;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 
 use super::Probe;
@@ -30,13 +30,16 @@ const REST_TICK: Duration = Duration::from_millis(250);
 
 /// Watches over `pool` until it is dropped. Calls `ready` once every backend has been checked, which takes one check's
 /// timeout at the longest, and five seconds more when names do not resolve.
+///
+/// For a while two may watch the same backends: that of a pool which is to be replaced, and that of its successor. What
+/// the successor's checks say of backends that are known counts once it is in service; what the other's say, until then.
 pub async fn watch(pool: Arc<Pool>, clock: Arc<dyn Clock>, ready: impl FnOnce()) {
     resolve(&pool, None).join_all().await;
     let checker = Probe::new(pool.settings()).map(|probe| {
         let (pool, clock) = (Arc::clone(&pool), Arc::clone(&clock));
         Arc::new(Checker { pool, probe, clock })
     });
-    let mut checks = Checks { pool: Arc::clone(&pool), checker, tasks: JoinSet::new(), watched: HashSet::new() };
+    let mut checks = Checks { pool: Arc::clone(&pool), checker, tasks: JoinSet::new(), watched: HashMap::new() };
     checks.first_round().await;
     ready();
 
@@ -104,7 +107,7 @@ struct Checks {
     /// `None` when the pool is not checked.
     checker: Option<Arc<Checker>>,
     tasks: JoinSet<()>,
-    watched: HashSet<BackendId>,
+    watched: HashMap<BackendId, AbortHandle>,
 }
 
 impl Checks {
@@ -116,16 +119,24 @@ impl Checks {
         self.follow();
     }
 
-    /// Starts the loops of backends that came, and forgets those that went; their loops end by themselves.
+    /// Starts the loops of backends that came, and ends those of backends that went. A backend that the successor of
+    /// the pool still has is not retired, so its loop would not end by itself.
     fn follow(&mut self) {
         let Some(checker) = &self.checker else { return };
         let backends = self.pool.backends();
-        self.watched.retain(|id| backends.iter().any(|backend| backend.id() == *id));
-        for backend in backends {
-            if self.watched.insert(backend.id()) {
-                let checker = Arc::clone(checker);
-                self.tasks.spawn(async move { checker.check_forever(&backend).await });
+        self.watched.retain(|id, checks| {
+            let stays = backends.iter().any(|backend| backend.id() == *id);
+            if !stays {
+                checks.abort();
             }
+            stays
+        });
+        for backend in backends {
+            let tasks = &mut self.tasks;
+            self.watched.entry(backend.id()).or_insert_with(|| {
+                let checker = Arc::clone(checker);
+                tasks.spawn(async move { checker.check_forever(&backend).await })
+            });
         }
     }
 }
@@ -173,7 +184,8 @@ async fn lookup(host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
 mod tests {
     use super::*;
     use crate::clock::{ManualClock, SystemClock};
-    use crate::upstream::{BackendSettings, Check, HealthSettings, PoolSettings, Timeouts};
+    use crate::upstream::health::Status;
+    use crate::upstream::{BackendSettings, Check, HealthSettings, PoolSettings, Pools, Timeouts};
 
     #[tokio::test(start_paused = true)]
     async fn names_are_resolved_again_with_and_without_checks() {
@@ -231,5 +243,45 @@ mod tests {
         let refused = Some("connection refused".to_owned());
         assert_eq!(seen, [(clock.wall(), Some(true), None), (clock.wall(), Some(false), refused)]);
         watching.abort();
+    }
+
+    #[tokio::test]
+    async fn a_successor_is_checked_while_the_old_pool_serves() {
+        let listeners = [(); 2].map(|()| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+        let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let [first, second] = listeners.each_ref().map(|listener| listener.local_addr().unwrap());
+        let settings = |addresses: &[SocketAddr]| PoolSettings {
+            name: "app".into(),
+            balance: Default::default(),
+            backends: addresses
+                .iter()
+                .map(|address| BackendSettings {
+                    address: BackendAddress::Socket(*address),
+                    weight: std::num::NonZeroU32::MIN,
+                })
+                .collect(),
+            health: HealthSettings { interval: Duration::from_millis(20), ..HealthSettings::default() },
+            retries: 0,
+            timeouts: Timeouts::default(),
+        };
+        let pools = Pools::new(vec![settings(&[first, closed])]);
+        let mut watches = Vec::new();
+        let mut start = |pool: &Arc<Pool>| {
+            let (ready, is_ready) = tokio::sync::oneshot::channel();
+            watches.push(tokio::spawn(watch(Arc::clone(pool), Arc::new(SystemClock), move || ready.send(()).unwrap())));
+            is_ready
+        };
+        start(&pools.all()[0]).await.unwrap();
+        let prepared = pools.prepare(vec![settings(&[second, first, closed])]);
+        start(&prepared[0]).await.unwrap();
+        let before = pools.all()[0].overview();
+        assert_eq!(before.backends.iter().map(|b| (b.went_up, b.went_down)).collect::<Vec<_>>(), [(1, 0), (0, 1)]);
+        // From its first moment it has a backend for every request, and whom it had already it has not counted again.
+        pools.replace(prepared);
+        let after = pools.all()[0].overview();
+        let counts: Vec<_> = after.backends.iter().map(|b| (b.address, b.went_up, b.went_down)).collect();
+        assert_eq!(counts, [(second, 1, 0), (first, 1, 0), (closed, 0, 1)]);
+        assert!(pools.all()[0].backends().iter().all(|backend| backend.status() != Status::Unknown));
+        watches.iter().for_each(tokio::task::JoinHandle::abort);
     }
 }

@@ -62,11 +62,7 @@ pub enum Outcome {
 }
 
 fn target(backend: &Backend) -> Target {
-    Target {
-        addr: backend.address().into(),
-        weight: backend.weight() as usize,
-        ext: pingora_load_balancing::Extensions::new(),
-    }
+    Target { addr: backend.address().into(), weight: 1, ext: pingora_load_balancing::Extensions::new() }
 }
 
 fn http_check(host: &str, path: &str, expect: RangeInclusive<u16>, limit: Duration) -> HttpHealthCheck {

@@ -109,9 +109,13 @@ impl Record {
         self.connect_failures = 0;
     }
 
-    /// Brings a backend back that has rested long enough at `now`.
+    /// Brings a backend back that has rested long enough at `now`. One that a check took down, before a reload ended the
+    /// checks, begins its rest now.
     pub fn end_rest(&mut self, now: Instant) -> Option<Transition> {
-        let since = self.down_since?;
+        if self.status != Status::Down {
+            return None;
+        }
+        let since = *self.down_since.get_or_insert(now);
         if now.saturating_duration_since(since) < REST {
             return None;
         }
@@ -181,6 +185,18 @@ mod tests {
         assert_eq!(record.connect_failed(now), Some(Transition { from: Status::Up, to: Status::Down }));
         assert_eq!(record.connect_failed(now), None, "it is down already");
         assert_eq!(record.checked(true, thresholds(1, 2)).unwrap().to, Status::Up);
+    }
+
+    #[test]
+    fn one_that_a_check_took_down_rests_from_when_checks_end() {
+        let clock = ManualClock::new();
+        let mut record = Record::default();
+        assert_eq!(record.end_rest(clock.now()), None, "nothing is known of it");
+        record.checked(false, thresholds(1, 1));
+        clock.advance(REST);
+        assert_eq!(record.end_rest(clock.now()), None, "its rest begins here");
+        clock.advance(REST);
+        assert_eq!(record.end_rest(clock.now()).unwrap().to, Status::Up);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! Draining is apart from health: checks go on, and end a drain as little as a drain ends them. A backend gets requests
 //! when it is up and not draining. Changes hold until the next start, since the file says what a pool is; what is to
-//! stay belongs there.
+//! stay belongs there. A reload leaves them as they are.
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
@@ -10,8 +10,9 @@ use std::sync::Arc;
 
 use log::info;
 
+use super::succession::Stage;
 use super::{Members, Pool, TARGET};
-use crate::upstream::{AdminState, BackendOverview, MAX_WEIGHT, PoolOverview, SetBackendError};
+use crate::upstream::{AdminState, Backend, BackendOverview, MAX_WEIGHT, PoolOverview, SetBackendError};
 
 impl Pool {
     /// Drains the backend at `address` or ends its drain, gives it another weight, or both; what is `None` stays as it
@@ -19,7 +20,8 @@ impl Pool {
     /// is resolved again. Says what has changed in the event log.
     ///
     /// # Errors
-    /// When the pool has no backend there or the weight is above [`MAX_WEIGHT`]. Nothing has changed then.
+    /// When the pool has no backend there or the weight is above [`MAX_WEIGHT`]. Nothing has changed then. A pool that
+    /// another one has succeeded hands the order on to that one; one that was removed has no backends any more.
     pub fn set_backend(
         &self,
         address: SocketAddr,
@@ -29,54 +31,54 @@ impl Pool {
         if let Some(weight) = weight.filter(|weight| weight.get() > MAX_WEIGHT) {
             return Err(SetBackendError::Weight(weight.get()));
         }
-        let mut members = self.members.lock();
-        let backends = self.backends();
-        let backend = backends.iter().find(|backend| backend.address() == address);
-        let backend =
-            backend.ok_or_else(|| SetBackendError::NoSuchBackend { pool: self.name().to_owned(), address })?;
-        let (old_state, old_weight) = (backend.state(), backend.weight());
-        let order = members.orders.entry(address).or_default();
-        order.drain = state.map_or(order.drain, |state| state == AdminState::Drain);
-        order.weight = weight.or(order.weight);
-        let draining = order.drain;
+        let unknown = || SetBackendError::NoSuchBackend { pool: self.name().to_owned(), address };
+        let members = self.members.lock();
+        if members.stage == Stage::Replaced {
+            drop(members);
+            return self.lineage.current().ok_or_else(unknown)?.set_backend(address, state, weight);
+        }
+        let selector = self.selector.load();
+        let backend = selector.backends().iter().find(|backend| backend.address() == address).ok_or_else(unknown)?;
+        let old_weight = selector.weight(address).ok_or_else(unknown)?;
+        let owner = members.owner(&self.settings, address).ok_or_else(unknown)?;
+        let old_state = backend.state();
+        let mut orders = self.lineage.orders();
+        let draining = orders.order(address, &owner.address, state, weight);
         if backend.set_draining(draining) {
             let (name, new, left) = (self.name(), backend.state(), self.left());
             info!(target: TARGET, "upstream {name}: backend {address} {old_state} -> {new}: set by hand; {left}");
         }
-        if let Some(weight) = weight.filter(|weight| weight.get() != old_weight) {
+        if let Some(weight) = weight.filter(|weight| *weight != old_weight) {
             // Another selector, as this one's credits are in proportion to the old weights.
-            self.selector.store(Arc::new(members.selector(&self.settings, &self.registry)));
+            self.selector.store(Arc::new(members.selector(&self.settings, &self.registry, &orders)));
             let name = self.name();
             info!(target: TARGET, "upstream {name}: backend {address} weight {old_weight} -> {weight}: set by hand");
         }
-        let configured = self.configured(&members, address);
-        Ok(backend.overview(configured))
+        Ok(self.overview_of(&members, backend))
     }
 
     /// What operators see of it.
     pub fn overview(&self) -> PoolOverview {
         let members = self.members.lock();
-        let backends = self.backends();
+        let selector = self.selector.load();
         let named = self.settings.backends.iter().zip(&members.entries);
         let unresolved = named.filter(|(_, entry)| entry.addresses.is_empty());
         PoolOverview {
             name: self.name().to_owned(),
             balance: self.settings.balance,
             unresolved: unresolved.map(|(backend, _)| backend.address.to_string()).collect(),
-            backends: backends
-                .iter()
-                .map(|backend| backend.overview(self.configured(&members, backend.address())))
-                .collect(),
-            requests: self.traffic.requests(),
+            backends: selector.backends().iter().map(|backend| self.overview_of(&members, backend)).collect(),
+            requests: self.traffic().requests(),
             retries: self.retries(),
         }
     }
 
-    /// What the configuration calls the backend at `address`: of several names the first, whose weight counts.
-    fn configured(&self, members: &Members, address: SocketAddr) -> String {
-        let mut named = self.settings.backends.iter().zip(&members.entries);
-        let found = named.find(|(_, entry)| entry.addresses.contains(&address));
-        found.map_or_else(|| address.to_string(), |(backend, _)| backend.address.to_string())
+    fn overview_of(&self, members: &Members, backend: &Backend) -> BackendOverview {
+        let address = backend.address();
+        let configured = members.owner(&self.settings, address).map(|owner| owner.address.to_string());
+        // Both are known of a backend that the selector has, whose set and members change under one lock.
+        let weight = self.selector.load().weight(address).map_or(1, NonZeroU32::get);
+        backend.overview(configured.unwrap_or_else(|| address.to_string()), weight)
     }
 }
 

@@ -1,6 +1,6 @@
-//! Who belongs to a pool: the addresses of each configured backend, and what operators have said of single ones.
+//! Who belongs to a pool: the addresses of each configured backend.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -10,15 +10,18 @@ use pingora_load_balancing::{Backend as Target, Extensions};
 
 use crate::upstream::health::{Status, Thresholds};
 use crate::upstream::selector::{Registry, Selector, SelectorConfig};
-use crate::upstream::{Backend, BackendAddress, Check, PoolSettings};
+use crate::upstream::{BackendAddress, BackendSettings, Check, PoolSettings};
+
+use super::orders::Orders;
+use super::succession::Stage;
 
 /// Who belongs to a pool.
 #[derive(Debug)]
 pub(super) struct Members {
     /// For each configured backend what is known of it, in the same order.
     pub(super) entries: Vec<Entry>,
-    /// By address, and not with the backend: an address that its name leaves and comes back to is still to be drained.
-    pub(super) orders: BTreeMap<SocketAddr, Order>,
+    /// Whether the pool is in service.
+    pub(super) stage: Stage,
 }
 
 /// What is known of one configured backend.
@@ -31,40 +34,32 @@ pub(super) struct Entry {
     pub(super) failing: bool,
 }
 
-/// What an operator has said of one address, until the next start.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Order {
-    pub(super) drain: bool,
-    /// In place of the configured one.
-    pub(super) weight: Option<NonZeroU32>,
-}
-
 impl Members {
     /// Addresses are known, names have none yet.
-    pub(super) fn new(settings: &PoolSettings) -> Self {
+    pub(super) fn new(settings: &PoolSettings, stage: Stage) -> Self {
         let entries = settings.backends.iter().map(|backend| match backend.address {
             BackendAddress::Socket(address) => Entry { addresses: vec![address], ..Entry::default() },
             BackendAddress::Name { .. } => Entry::default(),
         });
-        Members { entries: entries.collect(), orders: BTreeMap::new() }
+        Members { entries: entries.collect(), stage }
     }
 
-    /// The backend at `address`, as operators want it, with the configured `weight` unless they want another.
-    pub(super) fn enlist(&self, registry: &Registry, address: SocketAddr, weight: NonZeroU32) -> Arc<Backend> {
-        let order = self.orders.get(&address).copied().unwrap_or_default();
-        let backend = registry.backend(address, order.weight.unwrap_or(weight));
-        backend.set_draining(order.drain);
-        backend
+    /// The configured backend, out of those of `settings`, that has `address`: of several the first, whose weight counts.
+    pub(super) fn owner<'a>(&self, settings: &'a PoolSettings, address: SocketAddr) -> Option<&'a BackendSettings> {
+        let mut named = settings.backends.iter().zip(&self.entries);
+        named.find(|(_, entry)| entry.addresses.contains(&address)).map(|(backend, _)| backend)
     }
 
-    /// The selector over all known addresses. Of an address that two names share, the first one's weight counts.
-    pub(super) fn selector(&self, settings: &PoolSettings, registry: &Arc<Registry>) -> Selector {
+    /// The selector over all known addresses, as the file and `orders` want them. Of an address that two names share, the
+    /// first one's weight counts.
+    pub(super) fn selector(&self, settings: &PoolSettings, registry: &Arc<Registry>, orders: &Orders) -> Selector {
         let mut taken = BTreeSet::new();
         let mut targets = BTreeSet::new();
         for (backend, entry) in settings.backends.iter().zip(&self.entries) {
             for &address in entry.addresses.iter().filter(|address| taken.insert(**address)) {
                 // Registered here, so that the selector keeps them in the order of the file.
-                let weight = self.enlist(registry, address, backend.weight).weight();
+                orders.enlist(registry, address);
+                let weight = orders.weight(address).unwrap_or(backend.weight).get();
                 targets.insert(Target { addr: address.into(), weight: weight as usize, ext: Extensions::new() });
             }
         }
@@ -72,7 +67,7 @@ impl Members {
         registry.retain(|address| taken.contains(address) || coming(address));
         let config = SelectorConfig { balance: settings.balance, registry: Arc::clone(registry) };
         let selector = Selector::build_with_config(&targets, &config);
-        if settings.health.check == Check::None {
+        if settings.health.check == Check::None && self.stage == Stage::Serving {
             // Nothing will ever check them: they are up until requests fail to connect.
             for backend in selector.backends().iter().filter(|backend| backend.status() == Status::Unknown) {
                 backend.checked(true, Thresholds { healthy: NonZeroU32::MIN, unhealthy: NonZeroU32::MIN });

@@ -31,7 +31,7 @@ impl LeastConnections {
             if !eligible(backend) {
                 continue;
             }
-            let (load, weight) = (backend.in_flight() as u64, u64::from(backend.weight()));
+            let (load, weight) = (backend.in_flight() as u64, u64::from(self.members.weights[index].get()));
             // load / weight < best_load / best_weight, without dividing
             if best.is_none_or(|(_, best_load, best_weight)| load * best_weight < best_load * weight) {
                 best = Some((index, load, weight));

@@ -2,67 +2,30 @@
 //!
 //! A selector is built from a set of backends and asked for every attempt of every request. It chooses among the
 //! backends that are ready and not yet tried by this request, so the weights hold among those that are left. Pingora's
-//! own
-//! `RoundRobin` and `Random` cannot: they choose first and look at health afterwards, and then go on without weights.
+//! own `RoundRobin` and `Random` cannot: they choose first and look at health afterwards, and then go on without weights.
 //!
 //! Selectors keep no health and no counters. Both live in the [`Backend`]s, which the [`Registry`] hands to the next
-//! selector when the set changes, so a rebuild forgets nothing.
+//! selector when the set changes, so a rebuild forgets nothing. Weights do belong to a selector: the pools before and
+//! after a reload share backends, and each is to keep to its own weights.
 
 mod least_connections;
 mod random;
+mod registry;
 mod round_robin;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
 use pingora_load_balancing::Backend as Target;
 use pingora_load_balancing::selection::{BackendIter, BackendSelection};
 
 use super::{Backend, BackendId, Balance};
 use least_connections::LeastConnections;
 use random::Random;
+pub use registry::Registry;
 use round_robin::RoundRobin;
-
-/// The backends of a pool by address, kept over rebuilds of its selector.
-#[derive(Debug, Default)]
-pub struct Registry {
-    inner: Mutex<RegistryInner>,
-}
-
-#[derive(Debug, Default)]
-struct RegistryInner {
-    backends: BTreeMap<SocketAddr, Arc<Backend>>,
-    next_id: u32,
-}
-
-impl Registry {
-    /// The backend at `address`, made when there is none yet. Its weight is `weight` from now on.
-    pub fn backend(&self, address: SocketAddr, weight: NonZeroU32) -> Arc<Backend> {
-        let mut inner = self.inner.lock();
-        if let Some(known) = inner.backends.get(&address) {
-            known.set_weight(weight);
-            return Arc::clone(known);
-        }
-        let backend = Arc::new(Backend::new(BackendId(inner.next_id), address, weight));
-        inner.next_id += 1;
-        inner.backends.insert(address, Arc::clone(&backend));
-        backend
-    }
-
-    /// Forgets the backends that `keep` does not name, and retires them.
-    pub fn retain(&self, keep: impl Fn(&SocketAddr) -> bool) {
-        self.inner.lock().backends.retain(|address, backend| {
-            let kept = keep(address);
-            if !kept {
-                backend.retire();
-            }
-            kept
-        });
-    }
-}
 
 /// What a selector is built with, besides the set of backends.
 #[derive(Clone, Debug, Default)]
@@ -88,6 +51,13 @@ impl Selector {
     /// The backends it chooses among, ready or not.
     pub fn backends(&self) -> &[Arc<Backend>] {
         &self.members().backends
+    }
+
+    /// The weight of the backend at `address`, if it has that.
+    pub fn weight(&self, address: SocketAddr) -> Option<NonZeroU32> {
+        let members = self.members();
+        let index = members.backends.iter().position(|backend| backend.address() == address)?;
+        Some(members.weights[index])
     }
 
     /// Chooses among the backends that are ready and not in `tried`, and hands the choice to `take` before another
@@ -157,6 +127,7 @@ impl BackendIter for Candidates {
 struct Members {
     targets: Box<[Target]>,
     backends: Box<[Arc<Backend>]>,
+    weights: Box<[NonZeroU32]>,
 }
 
 impl Members {
@@ -165,20 +136,24 @@ impl Members {
             .iter()
             .filter_map(|target| {
                 let weight = NonZeroU32::new(u32::try_from(target.weight).ok()?)?;
-                Some((registry.backend(*target.addr.as_inet()?, weight), target.clone()))
+                let (backend, place) = registry.hold(*target.addr.as_inet()?);
+                Some((place, backend, weight, target.clone()))
             })
             .collect();
-        members.sort_by_key(|(backend, _)| backend.id());
-        let (backends, targets): (Vec<_>, Vec<_>) = members.into_iter().unzip();
-        Members { targets: targets.into(), backends: backends.into() }
+        members.sort_by_key(|(place, ..)| *place);
+        let targets = members.iter().map(|(.., target)| target.clone()).collect();
+        let weights = members.iter().map(|(.., weight, _)| *weight).collect();
+        let backends = members.into_iter().map(|(_, backend, ..)| backend).collect();
+        Members { targets, backends, weights }
     }
 
-    /// The eligible ones with their places.
+    /// The places of the eligible ones, and their weights.
     fn eligible<'a>(
         &'a self,
         eligible: &'a impl Fn(&Backend) -> bool,
-    ) -> impl Iterator<Item = (usize, &'a Backend)> + 'a {
-        self.backends.iter().map(Arc::as_ref).enumerate().filter(|(_, backend)| eligible(backend))
+    ) -> impl Iterator<Item = (usize, NonZeroU32)> + 'a {
+        let weighted = self.backends.iter().zip(&self.weights).enumerate();
+        weighted.filter(|(_, (backend, _))| eligible(backend)).map(|(index, (_, weight))| (index, *weight))
     }
 }
 

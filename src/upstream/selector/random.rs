@@ -14,15 +14,15 @@ pub struct Random {
 impl Random {
     /// `roll(n)` is a number below `n`, each as likely as the others.
     pub(super) fn pick(&self, eligible: impl Fn(&Backend) -> bool, roll: impl FnOnce(u64) -> u64) -> Option<usize> {
-        let total: u64 = self.members.eligible(&eligible).map(|(_, backend)| u64::from(backend.weight())).sum();
+        let total: u64 = self.members.eligible(&eligible).map(|(_, weight)| u64::from(weight.get())).sum();
         if total == 0 {
             return None;
         }
         let mut left = roll(total);
         let mut last = None;
-        for (index, backend) in self.members.eligible(&eligible) {
+        for (index, weight) in self.members.eligible(&eligible) {
             last = Some(index);
-            match left.checked_sub(u64::from(backend.weight())) {
+            match left.checked_sub(u64::from(weight.get())) {
                 None => break,
                 Some(rest) => left = rest,
             }

@@ -30,8 +30,8 @@ impl RoundRobin {
         let mut credits = self.credits.lock();
         let mut total = 0;
         let mut best: Option<usize> = None;
-        for (index, backend) in self.members.eligible(&eligible) {
-            let weight = i64::from(backend.weight());
+        for (index, weight) in self.members.eligible(&eligible) {
+            let weight = i64::from(weight.get());
             total += weight;
             credits[index] += weight;
             if best.is_none_or(|best| credits[index] > credits[best]) {

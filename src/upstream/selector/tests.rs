@@ -38,7 +38,7 @@ fn round_robin_keeps_the_order_of_the_file() {
     let config = SelectorConfig::default();
     let order = ["127.0.0.1:3", "127.0.0.1:1", "127.0.0.1:2"];
     for address in order {
-        config.registry.backend(address.parse().unwrap(), NonZeroU32::MIN);
+        config.registry.backend(address.parse().unwrap());
     }
     let targets = order.iter().map(|address| Target::new(address).unwrap()).collect();
     let selector = Selector::build_with_config(&targets, &config);
@@ -170,7 +170,7 @@ fn a_selector_serves_pingoras_own_load_balancer() {
     let balancer = LoadBalancer::<Selector>::from_backends_with_config(backends, Some(config.clone()));
     for port in 1..=3 {
         let address = format!("127.0.0.1:{port}").parse().unwrap();
-        set_up(&config.registry.backend(address, NonZeroU32::MIN), true);
+        set_up(&config.registry.backend(address), true);
     }
     // Static discovery is ready at once.
     let update = balancer.update();

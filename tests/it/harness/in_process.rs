@@ -9,7 +9,7 @@ use tollgate::client::Directory;
 use tollgate::config::{self, Overrides};
 use tollgate::server::{Server, ServerError, Stop, StopHandle};
 use tollgate::telemetry::Tally;
-use tollgate::upstream::Pool;
+use tollgate::upstream::{Pool, Pools};
 
 use super::backend::Backend;
 use super::client::Client;
@@ -19,6 +19,8 @@ use super::{PATIENCE, eventually};
 pub(crate) struct InProcess {
     pub(crate) address: SocketAddr,
     pub(crate) pools: Vec<Arc<Pool>>,
+    /// The same, as the metrics want them.
+    pub(crate) all_pools: Arc<Pools>,
     /// Where it looks clients up.
     pub(crate) directory: Arc<ArcSwap<Directory>>,
     /// What it counts beside the pools.
@@ -47,13 +49,14 @@ impl InProcess {
         config.listeners = vec!["127.0.0.1:0".parse::<SocketAddr>().unwrap().into()];
         let server = Server::bind(config).unwrap();
         let (clients, tally) = (server.directory(), server.tally());
-        let (address, pools, stop) = (server.addresses()[0], server.pools().to_vec(), StopHandle::new());
+        let (address, pools, stop) = (server.addresses()[0], server.pools(), StopHandle::new());
         let handle = stop.clone();
         let thread = std::thread::spawn(move || {
             let _directory = directory;
             server.run(Stop::Handle(handle), None)
         });
-        let server = InProcess { address, pools, directory: clients, tally, stop, thread };
+        let (pools, all_pools) = (pools.all().to_vec(), pools);
+        let server = InProcess { address, pools, all_pools, directory: clients, tally, stop, thread };
         assert!(eventually(PATIENCE, || Client::try_connect(address).is_ok()), "it does not listen");
         server
     }

@@ -20,6 +20,8 @@ pub(crate) struct Instance {
     pub(crate) admin: SocketAddr,
     pub(crate) process: Process,
     file: PathBuf,
+    /// The part of the file that names addresses and the database.
+    head: String,
     /// The directory, when it is this one's own.
     _dir: Option<TempDir>,
 }
@@ -49,13 +51,29 @@ impl Instance {
         let (address, admin) = (free_address(), free_address());
         let file = std::env::temp_dir().join(format!("tollgate-{}-{}.yaml", std::process::id(), address.port()));
         let database = database.display();
-        let yaml = format!(
-            "listeners: [{{address: \"{address}\"}}]\nadmin: {{address: \"{admin}\"}}\ndatabase: {database}\naccess_log: {{path: null}}\n\
-             upstreams:\n  - {{name: app, backends: [{{address: \"{backend}\"}}], health_check: {{type: none}}}}\n{more}\n"
+        let head =
+            format!("listeners: [{{address: \"{address}\"}}]\nadmin: {{address: \"{admin}\"}}\ndatabase: {database}\n");
+        let upstreams = format!(
+            "upstreams:\n  - {{name: app, backends: [{{address: \"{backend}\"}}], health_check: {{type: none}}}}"
         );
-        std::fs::write(&file, yaml).unwrap();
+        std::fs::write(&file, format!("{head}access_log: {{path: null}}\n{upstreams}\n{more}\n")).unwrap();
         let process = run(command(), &file);
-        Instance { address, admin, process, file, _dir: None }
+        Instance { address, admin, process, file, head, _dir: None }
+    }
+
+    /// Its configuration file.
+    pub(crate) fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// The part of the file that names addresses and the database.
+    pub(crate) fn head(&self) -> &str {
+        &self.head
+    }
+
+    /// Writes the file anew: the addresses and the database as they are, and then `rest`.
+    pub(crate) fn configure(&self, rest: &str) {
+        std::fs::write(&self.file, format!("{}{rest}\n", self.head)).unwrap();
     }
 
     #[track_caller]

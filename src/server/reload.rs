@@ -1,0 +1,171 @@
+//! Reloading: the file is read again and takes effect, all of it or nothing.
+//!
+//! The order is what makes that hold. First everything that can fail, none of which shows: the file is read and checked,
+//! compared with what runs (some keys need a restart), and what it names is opened. Then the pools that are new are
+//! checked for as long as a start would check them, so that no request meets a pool whose backends nobody knows. Only
+//! then everything is swapped, which cannot fail. A request goes by one configuration from its start to its end.
+//!
+//! One reload at a time; who asks meanwhile waits for its turn and reads the file again.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use log::{error, info};
+use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::task::spawn_blocking;
+
+use super::lifecycle::{Lifecycle, State};
+use super::route_table;
+use crate::admin::{Access, ReloadRefused, Reloaded};
+use crate::clock::{Clock, Timeline};
+use crate::config::{Config, Problems};
+use crate::limit::Striped;
+use crate::proxy::{RateRules, Rules};
+use crate::telemetry::{AccessLog, Metrics};
+use crate::tls::TlsListeners;
+use crate::upstream::{Pool, Pools};
+use difference::{changes, needs_a_restart};
+
+mod difference;
+
+/// Reads the configuration again, as it was read at the start: the same file, arguments and environment. Blocks.
+pub type Source = Arc<dyn Fn() -> Result<Config, Problems> + Send + Sync>;
+
+/// What is asked of the service that checks backends.
+pub(super) enum Watch {
+    /// To check these pools from now on. What is with it is dropped when each was checked once.
+    Begin(Vec<Arc<Pool>>, oneshot::Sender<()>),
+    /// To check these no more.
+    End(Vec<Arc<Pool>>),
+}
+
+/// What of a running server follows the configuration.
+pub(super) struct Live {
+    pub(super) rules: Arc<ArcSwap<Rules>>,
+    pub(super) pools: Arc<Pools>,
+    pub(super) tls: Arc<TlsListeners>,
+    pub(super) access: Arc<ArcSwap<Access>>,
+    pub(super) access_log: AccessLog,
+    pub(super) limiter: Arc<Striped>,
+    pub(super) watches: mpsc::UnboundedSender<Watch>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) lifecycle: Lifecycle,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) timeline: Timeline,
+}
+
+/// Reloads one server.
+pub(super) struct Reloader {
+    /// None when there is no file to read again.
+    source: Option<Source>,
+    current: Mutex<Config>,
+    live: Live,
+}
+
+impl Reloader {
+    /// A reloader of a server that runs with `current`.
+    pub(super) fn new(source: Option<Source>, current: Config, live: Live) -> Self {
+        Reloader { source, current: Mutex::new(current), live }
+    }
+
+    /// Reads the configuration again and puts it into force. What comes of it is logged and counted.
+    ///
+    /// # Errors
+    /// Every reason against it. What was in force stays so.
+    pub(super) async fn reload(&self) -> Result<Reloaded, ReloadRefused> {
+        let mut current = self.current.lock().await;
+        let outcome = self.attempt(&mut current).await;
+        self.live.metrics.count_reload(outcome.is_ok());
+        match &outcome {
+            Ok(Reloaded { changed }) if changed.is_empty() => info!("configuration reloaded: nothing changed"),
+            Ok(Reloaded { changed }) => info!("configuration reloaded: {}", changed.join("; ")),
+            Err(ReloadRefused { problems }) => {
+                let count = problems.len();
+                let s = if count == 1 { "" } else { "s" };
+                error!("configuration not reloaded: {count} problem{s}; the old one stays in force");
+                problems.iter().for_each(|(field, message)| error!("configuration not reloaded: {field}: {message}"));
+            }
+        }
+        outcome
+    }
+
+    async fn attempt(&self, current: &mut Config) -> Result<Reloaded, ReloadRefused> {
+        let live = &self.live;
+        let mut states = live.lifecycle.states();
+        // The sender lives in `live`, so waiting cannot fail.
+        let state = states.wait_for(|state| *state != State::Starting).await.map_or(State::Stopped, |state| *state);
+        if state != State::Ready {
+            return Err(refused("", format!("the server is {}", state.name().replace('_', " "))));
+        }
+        let source = self.source.clone();
+        let source = source.ok_or_else(|| refused("", "tollgate was started without a configuration file"))?;
+        let loaded = spawn_blocking(move || source()).await.map_err(|error| refused("", error.to_string()))?;
+        let next = loaded.map_err(|problems| ReloadRefused { problems: problems.iter().map(told).collect() })?;
+        let problems = needs_a_restart(current, &next);
+        if !problems.is_empty() {
+            return Err(ReloadRefused { problems });
+        }
+        let changed = changes(current, &next);
+        let access_log = (current.access_log != next.access_log).then(|| {
+            let (log, settings) = (live.access_log.clone(), next.access_log.clone());
+            spawn_blocking(move || log.prepare(&settings))
+        });
+        let access_log = match access_log {
+            Some(opening) => {
+                let opened = opening.await.map_err(|error| refused("access_log.path", error.to_string()))?;
+                Some(opened.map_err(|error| refused("access_log.path", error.to_string()))?)
+            }
+            None => None,
+        };
+        let pools = live.pools.prepare(next.upstreams.clone());
+        let fresh: Vec<_> = pools.iter().filter(|pool| !live.pools.contains(pool)).cloned().collect();
+        if !fresh.is_empty() {
+            let (checked, all_checked) = oneshot::channel();
+            // When the service is gone so is the server.
+            let _ = live.watches.send(Watch::Begin(fresh, checked));
+            let _ = all_checked.await;
+        }
+        // Nothing fails from here on.
+        live.limiter.set_default_quota(next.rate_limit.quota, live.timeline.nanos(live.clock.now()));
+        let rules = rules(&next, &pools);
+        // The pools first: only then all of their backends may be up.
+        let gone = live.pools.replace(pools);
+        live.rules.store(Arc::new(rules));
+        let _ = live.watches.send(Watch::End(gone));
+        for listener in &next.listeners {
+            if let (Some(terminator), Some(pair)) = (live.tls.at(listener.address), &listener.tls) {
+                terminator.set(pair.clone());
+            }
+        }
+        if let Some(admin) = &next.admin {
+            live.access.store(Arc::new(admin.access.clone()));
+        }
+        if let Some(opened) = access_log {
+            live.access_log.apply(opened);
+        }
+        next.warnings.iter().for_each(|warning| log::warn!("{warning}"));
+        *current = next;
+        Ok(Reloaded { changed })
+    }
+}
+
+/// What `config` says of requests, which go to `pools`.
+pub(super) fn rules(config: &Config, pools: &[Arc<Pool>]) -> Rules {
+    let rate = RateRules { default: config.rate_limit.quota, headers: config.rate_limit.headers };
+    Rules {
+        identity: config.identity.clone(),
+        rate: config.rate_limit.enabled.then_some(rate),
+        routes: route_table(config.routes.clone(), pools),
+        limits: config.limits,
+    }
+}
+
+fn refused(field: &str, message: impl Into<String>) -> ReloadRefused {
+    ReloadRefused { problems: vec![(field.to_owned(), message.into())] }
+}
+
+/// A problem as an operator is told of it.
+fn told(problem: &crate::config::Problem) -> (String, String) {
+    let line = problem.line.map(|line| format!(" (line {line})")).unwrap_or_default();
+    (problem.path.clone(), format!("{}{line}", problem.message))
+}

@@ -1,0 +1,160 @@
+//! What differs between two configurations: what a reload cannot change, and what it changes, in words.
+
+use crate::config::{AdminSettings, Config, ListenerSettings, PingoraSettings};
+use crate::limit::RateLimit;
+
+/// Why a key that differs stands against a reload.
+const RESTART: &str = "cannot change while tollgate runs; restart it, or run `tollgate upgrade`";
+
+/// The keys that differ and that only a restart changes, each with the reason.
+pub(super) fn needs_a_restart(old: &Config, new: &Config) -> Vec<(String, String)> {
+    let mut keys = pingora(&old.pingora, &new.pingora);
+    keys.extend(listeners(old, new));
+    let address = |admin: &Option<AdminSettings>| admin.as_ref().map(|admin| admin.address);
+    let RateLimit { max_buckets, refill_interval, persist_interval, .. } = &old.rate_limit;
+    let rest = [
+        ("admin.address", address(&old.admin) != address(&new.admin)),
+        ("database", old.database != new.database),
+        ("rate_limit.max_buckets", *max_buckets != new.rate_limit.max_buckets),
+        ("rate_limit.refill_interval", *refill_interval != new.rate_limit.refill_interval),
+        ("rate_limit.persist_interval", *persist_interval != new.rate_limit.persist_interval),
+    ];
+    keys.extend(rest.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key.to_owned()));
+    keys.into_iter().map(|key| (key, RESTART.to_owned())).collect()
+}
+
+/// All of Pingora's keys: they are read once.
+fn pingora(old: &PingoraSettings, new: &PingoraSettings) -> Vec<String> {
+    let PingoraSettings { threads, work_stealing, listener_tasks_per_fd, upstream_keepalive_pool_size, grace_period } =
+        old;
+    let keys = [
+        ("threads", *threads != new.threads),
+        ("work_stealing", *work_stealing != new.work_stealing),
+        ("listener_tasks_per_fd", *listener_tasks_per_fd != new.listener_tasks_per_fd),
+        ("upstream_keepalive_pool_size", *upstream_keepalive_pool_size != new.upstream_keepalive_pool_size),
+        ("grace_period_seconds", *grace_period != new.grace_period),
+    ];
+    keys.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| format!("pingora.{key}")).collect()
+}
+
+/// The listeners that are not the same any more; those that came or went are told as the list.
+fn listeners(old: &Config, new: &Config) -> Vec<String> {
+    if old.listeners.len() != new.listeners.len() {
+        return vec!["listeners".to_owned()];
+    }
+    let pairs = old.listeners.iter().zip(&new.listeners).enumerate();
+    let key = |(index, (old, new)): (usize, (&ListenerSettings, &ListenerSettings))| {
+        // Another certificate is no other listener.
+        let key = match (old.address != new.address, old.tls.is_some() != new.tls.is_some()) {
+            (true, _) => "address",
+            (false, true) => "tls",
+            (false, false) => return None,
+        };
+        Some(format!("listeners[{index}].{key}"))
+    };
+    pairs.filter_map(key).collect()
+}
+
+/// What a reload changes, one sentence each.
+pub(super) fn changes(old: &Config, new: &Config) -> Vec<String> {
+    let mut told = upstreams(old, new);
+    let renewed = old.listeners.iter().zip(&new.listeners).filter(|(old, new)| old.tls != new.tls);
+    let renewed: Vec<_> = renewed.map(|(_, new)| new.address.to_string()).collect();
+    if !renewed.is_empty() {
+        told.push(format!("certificates changed: {}", renewed.join(", ")));
+    }
+    let access = |admin: &Option<AdminSettings>| admin.as_ref().map(|admin| admin.access.clone());
+    let sections = [
+        ("routes", old.routes != new.routes),
+        ("identity", old.identity != new.identity),
+        ("rate_limit", old.rate_limit != new.rate_limit),
+        ("limits", old.limits != new.limits),
+        ("access_log", old.access_log != new.access_log),
+        ("admin tokens", access(&old.admin) != access(&new.admin)),
+    ];
+    told.extend(sections.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| format!("{name} changed")));
+    told
+}
+
+fn upstreams(old: &Config, new: &Config) -> Vec<String> {
+    let find = |config: &'_ Config, name: &str| config.upstreams.iter().position(|pool| pool.name == name);
+    let (mut added, mut changed) = (Vec::new(), Vec::new());
+    for pool in &new.upstreams {
+        match find(old, &pool.name) {
+            None => added.push(pool.name.as_str()),
+            Some(index) if old.upstreams[index] != *pool => changed.push(pool.name.as_str()),
+            Some(_) => {}
+        }
+    }
+    let removed = old.upstreams.iter().map(|pool| pool.name.as_str()).filter(|name| find(new, name).is_none());
+    let lists = [("added", added), ("removed", removed.collect()), ("changed", changed)];
+    let lists = lists.into_iter().filter(|(_, names)| !names.is_empty());
+    lists.map(|(what, names)| format!("upstreams {what}: {}", names.join(", "))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Overrides, load};
+
+    fn config(text: &str) -> Config {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("tollgate.yaml");
+        std::fs::write(&file, text).unwrap();
+        load(Some(&file), &Overrides::default()).unwrap()
+    }
+
+    const BASE: &str = "
+listeners: [{address: 127.0.0.1:1}, {address: 127.0.0.1:2}]
+upstreams:
+  - {name: a, backends: [{address: 127.0.0.1:9001}]}
+  - {name: b, backends: [{address: 127.0.0.1:9002}]}
+routes: [{path: /, upstream: a}, {path: /b, upstream: b}]
+";
+
+    #[test]
+    fn every_key_that_needs_a_restart_is_named() {
+        let old = config(BASE);
+        let keys = |more: &str, from: &str, to: &str| -> Vec<String> {
+            let new = config(&format!("{}{more}", BASE.replace(from, to)));
+            needs_a_restart(&old, &new).into_iter().map(|(key, _)| key).collect()
+        };
+        assert_eq!(keys("", "", ""), [""; 0]);
+        assert_eq!(keys("", ":2}", ":3}"), ["listeners[1].address"]);
+        assert_eq!(keys("", ", {address: 127.0.0.1:2}", ""), ["listeners"]);
+        let more = "pingora: {threads: 77, work_stealing: false, listener_tasks_per_fd: 3, \
+                    upstream_keepalive_pool_size: 5, grace_period_seconds: 1}\ndatabase: other.db\n\
+                    admin: {address: 127.0.0.1:5}\n\
+                    rate_limit: {max_buckets: 5, refill_interval: 2s, persist_interval: 3s}";
+        let expected = [
+            "pingora.threads",
+            "pingora.work_stealing",
+            "pingora.listener_tasks_per_fd",
+            "pingora.upstream_keepalive_pool_size",
+            "pingora.grace_period_seconds",
+            "admin.address",
+            "database",
+            "rate_limit.max_buckets",
+            "rate_limit.refill_interval",
+            "rate_limit.persist_interval",
+        ];
+        assert_eq!(keys(more, "", ""), expected);
+    }
+
+    #[test]
+    fn what_changes_is_told_in_words() {
+        let old = config(BASE);
+        let told =
+            |more: &str, from: &str, to: &str| changes(&old, &config(&format!("{}{more}", BASE.replace(from, to))));
+        assert_eq!(told("", "", ""), [""; 0]);
+        assert_eq!(told("", ":9001", ":9003"), ["upstreams changed: a"]);
+        let renamed = ["upstreams added: c", "upstreams removed: b", "routes changed"];
+        assert_eq!(
+            changes(&old, &config(&BASE.replace("name: b", "name: c").replace("upstream: b", "upstream: c"))),
+            renamed
+        );
+        let more = "identity: {ipv6_prefix: 56}\nrate_limit: {headers: false}\nlimits: {max_body: 1}\naccess_log: {path: null}";
+        let expected = ["identity changed", "rate_limit changed", "limits changed", "access_log changed"];
+        assert_eq!(told(more, "", ""), expected);
+    }
+}

@@ -1,0 +1,81 @@
+//! One thing that the access log is written to, and how it fares.
+
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+
+use super::access_log::Shared;
+use super::output::Output;
+use super::sink::LineSink;
+
+/// One thing that is written to.
+pub(super) struct Outlet {
+    /// Lines of this generation go here, and later ones until another outlet's.
+    pub(super) from: u64,
+    sink: LineSink,
+    batch: usize,
+    path: Option<PathBuf>,
+    /// What people know it by.
+    pub(super) name: String,
+    failing: bool,
+}
+
+impl Outlet {
+    /// Lines from the generation `from` on, to `output`. Whatever else may be the same file must be flushed.
+    pub(super) fn new(from: u64, mut output: Output) -> Self {
+        output.end_half_line();
+        let Output { out, path, batch, name } = output;
+        Outlet { from, sink: LineSink::new(out), batch, path, name, failing: false }
+    }
+
+    /// Gathers a line, and writes those before when they become too many.
+    pub(super) fn push(&mut self, line: &[u8], shared: &Shared) {
+        if self.sink.size() + line.len() > self.batch {
+            self.flush(shared);
+        }
+        self.sink.push(line);
+    }
+
+    /// Writes what is gathered.
+    pub(super) fn flush(&mut self, shared: &Shared) {
+        if self.sink.size() == 0 {
+            return;
+        }
+        let flushed = self.sink.flush();
+        // The reason before the counters, so that whoever sees them grow finds it.
+        if self.failing || flushed.failure.is_some() {
+            self.failing = flushed.failure.is_some();
+            *shared.failure.lock() = flushed.failure.map(|error| error.to_string());
+        }
+        shared.written.fetch_add(flushed.written, Ordering::Release);
+        shared.dropped.fetch_add(flushed.dropped, Ordering::Release);
+    }
+
+    /// Opens the file again, since it was moved away.
+    pub(super) fn reopen(&mut self, shared: &Shared) {
+        // What was recorded before belongs to the old file, the rest of a torn line above all.
+        self.flush(shared);
+        match self.path.as_deref().map(Output::file) {
+            None => {}
+            Some(Ok(mut output)) => {
+                output.end_half_line();
+                self.batch = output.batch;
+                let lost = self.sink.replace(output.out);
+                shared.dropped.fetch_add(lost, Ordering::Relaxed);
+                log::info!("access log {}: reopened", self.name);
+            }
+            Some(Err(error)) => {
+                log::warn!("access log {}: reopening failed, the old file is kept: {error}", self.name);
+            }
+        }
+    }
+
+    /// Writes what is gathered, and gives up what could not be.
+    pub(super) fn close(mut self, shared: &Shared) {
+        self.flush(shared);
+        if self.failing {
+            // Of whatever is written to from now on nothing bad is known.
+            *shared.failure.lock() = None;
+        }
+        shared.dropped.fetch_add(self.sink.give_up(), Ordering::Relaxed);
+    }
+}

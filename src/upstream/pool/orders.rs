@@ -1,0 +1,81 @@
+//! What operators have said of single backends, until the next start.
+//!
+//! By address, and not with the backend: an address that its name leaves and comes back to is still to be drained. A
+//! pool shares them with the one that succeeds it, so an order that is given while a reload is under way is not lost.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use super::Members;
+use crate::upstream::selector::Registry;
+use crate::upstream::{AdminState, Backend, BackendAddress, PoolSettings};
+
+/// All orders of a pool and of those that it succeeded.
+#[derive(Debug, Default)]
+pub(super) struct Orders {
+    by_address: BTreeMap<SocketAddr, Order>,
+}
+
+/// What an operator has said of one address.
+#[derive(Debug)]
+struct Order {
+    /// The configured backend that had the address.
+    configured: BackendAddress,
+    drain: bool,
+    /// In place of the configured one.
+    weight: Option<NonZeroU32>,
+}
+
+impl Orders {
+    /// The backend at `address`, held by `registry`, draining or not as operators want it.
+    pub(super) fn enlist(&self, registry: &Registry, address: SocketAddr) -> Arc<Backend> {
+        let backend = registry.backend(address);
+        backend.set_draining(self.by_address.get(&address).is_some_and(|order| order.drain));
+        backend
+    }
+
+    /// The weight that an operator wants for `address` in place of the configured one.
+    pub(super) fn weight(&self, address: SocketAddr) -> Option<NonZeroU32> {
+        self.by_address.get(&address)?.weight
+    }
+
+    /// Takes an order for `address`, which the file's backend `configured` has; `None` leaves what was ordered. Whether
+    /// it is to be drained now.
+    pub(super) fn order(
+        &mut self,
+        address: SocketAddr,
+        configured: &BackendAddress,
+        state: Option<AdminState>,
+        weight: Option<NonZeroU32>,
+    ) -> bool {
+        let new = || Order { configured: configured.clone(), drain: false, weight: None };
+        let order = self.by_address.entry(address).or_insert_with(new);
+        order.configured.clone_from(configured);
+        order.drain = state.map_or(order.drain, |state| state == AdminState::Drain);
+        order.weight = weight.or(order.weight);
+        order.drain
+    }
+
+    /// Keeps what still holds under `settings`, whose backends have the addresses of `members`, after `old` ones.
+    ///
+    /// A weight that was changed in the file counts more than an older order. What the file has no more loses its orders:
+    /// who is put back there later is wanted as the file says.
+    pub(super) fn carry_over(&mut self, old: &PoolSettings, settings: &PoolSettings, members: &Members) {
+        let named = |settings: &'_ PoolSettings, name: &BackendAddress| {
+            settings.backends.iter().position(|backend| backend.address == *name)
+        };
+        self.by_address.retain(|address, order| {
+            // A name that has left the address for now may come back to it.
+            let by_name = || named(settings, &order.configured).map(|index| &settings.backends[index]);
+            let Some(now) = members.owner(settings, *address).or_else(by_name) else { return false };
+            let before = named(old, &order.configured).map(|index| old.backends[index].weight);
+            if before != Some(now.weight) {
+                order.weight = None;
+            }
+            order.configured.clone_from(&now.address);
+            order.drain || order.weight.is_some()
+        });
+    }
+}

@@ -1,0 +1,133 @@
+//! How one pool takes the place of another of the same name, when a reload has changed its settings.
+//!
+//! The problem: the new pool must be checked before it gets requests, and until then the old one must serve as if
+//! nothing were to come. But both share the backends that stay, with their health, drains and counters.
+//!
+//! The rule: a pool is prepared, serves, and is replaced, in this order. While it is prepared, its checks tell only of
+//! backends of which nothing is known yet; what they say of the others is kept until it serves. Once it is replaced,
+//! its checks and its names tell nothing any more, and requests that it still has end as they would have.
+//!
+//! Refused: changing a pool in place, as a request would see other timeouts and retries halfway; a fresh set of
+//! backends, as it would start with nothing known and send requests where connections have just failed.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Weak};
+
+use arc_swap::ArcSwap;
+use log::info;
+use parking_lot::Mutex;
+
+use super::{Lineage, Members, Pool, TARGET};
+use crate::upstream::health::Outcome;
+use crate::upstream::{Backend, BackendId, PoolSettings};
+
+/// How far a pool has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// It gets no requests yet; another one serves.
+    Prepared,
+    /// It is in service.
+    Serving,
+    /// Another one serves in its place, or none.
+    Replaced,
+}
+
+/// What the checks of a prepared pool said last of backends whose status was known, and how often that had changed.
+pub(super) type Pending = BTreeMap<BackendId, ((u64, u64), Outcome)>;
+
+impl Pool {
+    /// A pool with other settings that is to take the place of this one. It has the backends that stay, their names'
+    /// addresses, and this one's counters. Until it does take its place, this one serves unchanged.
+    pub(in crate::upstream) fn successor(&self, settings: PoolSettings) -> Self {
+        let mut members = Members::new(&settings, Stage::Prepared);
+        let registry = Arc::new(self.registry.succeed());
+        // Under the lock, so that no name of this one lets go of an address that the other is about to hold.
+        let ours = self.members.lock();
+        for (backend, entry) in settings.backends.iter().zip(&mut members.entries) {
+            let mut known = self.settings.backends.iter().zip(&ours.entries);
+            if let Some((_, known)) = known.find(|(known, _)| known.address == backend.address) {
+                entry.addresses.clone_from(&known.addresses);
+                entry.failing = known.failing;
+            }
+        }
+        let selector = members.selector(&settings, &registry, &self.lineage.orders());
+        drop(ours);
+        Pool {
+            settings,
+            registry,
+            selector: ArcSwap::from_pointee(selector),
+            members: Mutex::new(members),
+            lineage: Arc::clone(&self.lineage),
+            pending: Mutex::default(),
+        }
+    }
+
+    /// What it shares with its successors.
+    pub(in crate::upstream) fn lineage(&self) -> Arc<Lineage> {
+        Arc::clone(&self.lineage)
+    }
+
+    /// Whether the two share their backends and counters: one is the successor of the other, or of its successors.
+    pub(in crate::upstream) fn is_kin(&self, other: &Pool) -> bool {
+        Arc::ptr_eq(&self.lineage, &other.lineage)
+    }
+
+    /// Goes into service in the place of `old`, whose [`successor`](Pool::successor) it is. Backends that it does not
+    /// have are retired.
+    pub(in crate::upstream) fn take_over(self: &Arc<Self>, old: &Pool) {
+        let (mut before, mut members) = (old.members.lock(), self.members.lock());
+        before.stage = Stage::Replaced;
+        members.stage = Stage::Serving;
+        let mut orders = self.lineage.orders();
+        orders.carry_over(&old.settings, &self.settings, &members);
+        self.selector.store(Arc::new(members.selector(&self.settings, &self.registry, &orders)));
+        drop(orders);
+        self.lineage.set_current(Arc::downgrade(self));
+        old.registry.retain(|_| false);
+        let (old, new) = (old.backends(), self.backends());
+        let mut pending = std::mem::take(&mut *self.pending.lock());
+        for backend in &new {
+            let Some((transitions, outcome)) = pending.remove(&backend.id()) else { continue };
+            // Whatever has changed it meanwhile is newer.
+            if backend.transitions() == transitions {
+                self.count_check(backend, outcome);
+            }
+        }
+        tell(membership(self.name(), &old, &new));
+    }
+
+    /// Goes out of service with none in its place. All its backends are retired.
+    pub(in crate::upstream) fn leave(&self) {
+        let mut members = self.members.lock();
+        members.stage = Stage::Replaced;
+        self.lineage.set_current(Weak::new());
+        self.registry.retain(|_| false);
+        tell(membership(self.name(), &self.backends(), &[]));
+    }
+
+    /// Says in the event log which backends it has, as one that succeeds no other.
+    pub(in crate::upstream) fn enter(&self) {
+        tell(membership(self.name(), &[], &self.backends()));
+    }
+}
+
+/// Which backends of the pool `name` went and which came, a line each.
+fn membership(name: &str, old: &[Arc<Backend>], new: &[Arc<Backend>]) -> Vec<String> {
+    let has = |backends: &[Arc<Backend>], address| backends.iter().any(|backend| backend.address() == address);
+    let went = old.iter().filter(|backend| !has(new, backend.address())).map(|backend| {
+        let (address, in_flight) = (backend.address(), backend.in_flight());
+        format!("upstream {name}: backend {address} removed; requests in flight: {in_flight}")
+    });
+    let came = new.iter().filter(|backend| !has(old, backend.address()));
+    let came = came.map(|backend| format!("upstream {name}: backend {} added", backend.address()));
+    went.chain(came).collect()
+}
+
+fn tell(lines: Vec<String>) {
+    for line in lines {
+        info!(target: TARGET, "{line}");
+    }
+}
+
+#[cfg(test)]
+mod tests;
