@@ -93,6 +93,11 @@ impl TlsListeners {
         Ok(TlsListeners { terminators: terminators.collect::<Result<_, rustls::Error>>()? })
     }
 
+    /// Whether all listeners are plain.
+    pub fn is_empty(&self) -> bool {
+        self.terminators.is_empty()
+    }
+
     /// The TLS of the listener at exactly `address`; none when it is plain, or when there is no such listener. The
     /// handle to give it another pair.
     pub fn at(&self, address: SocketAddr) -> Option<&Terminator> {
@@ -104,9 +109,6 @@ impl TlsListeners {
     ///
     /// No two listeners of one process can overlap, so at most one of the addresses that are tried has a listener.
     pub fn of_connection(&self, local: SocketAddr) -> Option<&Terminator> {
-        if self.terminators.is_empty() {
-            return None;
-        }
         let (port, ip) = (local.port(), local.ip());
         let any: [IpAddr; 2] = [Ipv6Addr::UNSPECIFIED.into(), Ipv4Addr::UNSPECIFIED.into()];
         // An IPv4 client of `[::]` comes in at an address such as ::ffff:192.0.2.1.

@@ -15,6 +15,7 @@ use tempfile::TempDir;
 use crate::harness::backend::Backend;
 use crate::harness::checksum;
 use crate::harness::client::{Body, Client, Request};
+use crate::harness::http2::Http2;
 use crate::harness::process::run;
 use crate::harness::server::{Tollgate, command};
 use crate::harness::setup::{NO_CHECK, Setup};
@@ -108,6 +109,19 @@ fn bodies_pass_whole_in_both_directions() {
     // The end of the connection is the end of this one: over TLS it is said, not just done.
     let closing = client.call(&Request::new("GET", "/?answer=close&bytes=100000")).unwrap();
     assert!(closing.body == checksum::body(0, 100_000));
+}
+
+#[test]
+fn a_websocket_passes_in_http_1() {
+    let (_backend, server) = server("");
+    let tunnel = tunnel(&server);
+    let mut client = Client::connect(tunnel.address);
+    client.send(b"GET /?switch=echo HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n").unwrap();
+    assert_eq!(client.read("GET").unwrap().status, 101);
+    for said in [&b"hello"[..], b"again"] {
+        client.send(said).unwrap();
+        assert_eq!(client.read_bytes(said.len()).unwrap(), said);
+    }
 }
 
 #[test]
@@ -246,6 +260,34 @@ fn a_key_that_everybody_may_read_is_a_warning() {
     assert_eq!(finished.code, Some(0), "{finished:?}");
     let expected = format!("warning: listeners[0].tls.key: {} is open to every user of this machine", key.display());
     assert!(finished.err.contains(&expected), "{finished:?}");
+}
+
+#[test]
+fn a_reload_takes_a_new_certificate_and_drops_no_connection() {
+    let (_backend, server, dir) = server_with_files("");
+    let config = tls::config(ALL_VERSIONS, &["http/1.1"]);
+    let presented = || tls::handshake(server.address, &config).unwrap().0.certificate;
+    let stored = || CertificateDer::from_pem_file(dir.path().join("cert.pem")).unwrap();
+    let first = stored();
+    assert_eq!(presented(), first);
+    let tunnel = tunnel(&server);
+    let (mut kept, mut streams) = (Client::connect(tunnel.address), Http2::connect(server.address));
+    kept.get("/").unwrap();
+    streams.get("/").unwrap();
+    // A key without its certificate: what there was stays.
+    let certificate = std::fs::read(dir.path().join("cert.pem")).unwrap();
+    write_pair(dir.path(), NOW);
+    std::fs::write(dir.path().join("cert.pem"), certificate).unwrap();
+    server.process.signal("HUP");
+    server.wait_for_event(&["listeners[0].tls.key", "is not that of the certificate"], PATIENCE);
+    assert_eq!(presented(), first);
+    write_pair(dir.path(), NOW);
+    let second = stored();
+    assert_ne!(second, first);
+    server.process.signal("HUP");
+    assert!(eventually(PATIENCE, || presented() == second), "the old one is still presented");
+    assert_eq!(kept.get("/").unwrap().status, 200, "on the connection from before");
+    assert_eq!(streams.get("/").unwrap().status, 200, "on the connection from before");
 }
 
 #[test]

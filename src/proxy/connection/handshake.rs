@@ -38,10 +38,12 @@ pub(super) enum Opened {
 impl Downstream {
     /// Does the handshake if the listener has TLS; `None` when nothing came of it.
     pub(super) async fn open(&self, stream: Stream, stopping: &mut ShutdownWatch) -> Option<Opened> {
-        let local = stream.get_socket_digest().and_then(|digest| Some(*digest.local_addr()?.as_inet()?));
-        let Some(terminator) = local.and_then(|local| self.tls.of_connection(local)) else {
+        if self.tls.is_empty() {
             return Some(Opened::Http1(stream));
-        };
+        }
+        // One of which nobody knows whose it is might be that of a TLS listener, so it is not served in plain.
+        let local = stream.get_socket_digest().and_then(|digest| Some(*digest.local_addr()?.as_inet()?))?;
+        let Some(terminator) = self.tls.of_connection(local) else { return Some(Opened::Http1(stream)) };
         let stream = *stream.into_any().downcast::<L4Stream>().ok()?;
         self.secure(stream, terminator, stopping).await
     }

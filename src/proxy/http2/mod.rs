@@ -81,7 +81,7 @@ type Opened = (Request<RecvStream>, SendResponse<Bytes>);
 impl Downstream {
     /// Serves a connection on which HTTP/2 was agreed, to its end. It is `opening` until its first request is there.
     pub(super) async fn serve_http2(&self, stream: Stream, opening: Busy, shutdown: Arc<ShutdownWatch>) {
-        let (address, limits) = (peer(&stream), self.app.limits());
+        let (address, limit) = (peer(&stream), self.app.limits().header_timeout);
         let digest = Arc::new(Digest {
             ssl_digest: stream.get_ssl_digest(),
             timing_digest: stream.get_timing_digest(),
@@ -91,7 +91,7 @@ impl Downstream {
         // On loan, so that it can be closed well after h2 has dropped it.
         let (loan, lender) = Loan::new(stream, Body::Length(0), BytesMut::new(), self.arrival(), Arc::clone(&shutdown));
         loan.set_upgraded();
-        if let Ok(Ok(connection)) = timeout(limits.header_timeout, options().handshake(loan)).await {
+        if let Ok(Ok(connection)) = timeout(limit, options().handshake(loan)).await {
             let serving = Serving { downstream: self, connection, digest, address, shutdown };
             let in_silence = serving.run(opening).await;
             if let Some(returned) = lender.take_back() {
@@ -113,11 +113,11 @@ struct Serving<'a> {
 impl Serving<'_> {
     /// Serves its streams until it ends; whether it ended because the server stops and nothing was on its way.
     async fn run(mut self, opening: Busy) -> bool {
-        let limits = self.downstream.app.limits();
+        let app = &self.downstream.app;
         let (mut opening, mut stopping) = (Some(opening), ShutdownWatch::clone(&self.shutdown));
         let mut streams = JoinSet::new();
         let (mut leaving, mut malformed, mut last) = (false, 0, None);
-        let mut patience = Box::pin(sleep(limits.header_timeout));
+        let mut patience = Box::pin(sleep(app.limits().header_timeout));
         loop {
             let (idle, full) = (streams.is_empty(), streams.len() >= MAX_STREAMS as usize);
             tokio::select! {
@@ -130,7 +130,7 @@ impl Serving<'_> {
                 }
                 Some(_) = streams.join_next() => {
                     if streams.is_empty() {
-                        patience.set(sleep(if leaving { LINGER } else { limits.keepalive_timeout }));
+                        patience.set(sleep(if leaving { LINGER } else { app.limits().keepalive_timeout }));
                     }
                 }
                 opened = next(&mut self.connection, full) => {

@@ -1,6 +1,8 @@
 use h2::client::{self, ResponseFuture, SendRequest};
 use http::Request;
+use http::header::DATE;
 use pingora_core::ErrorSource;
+use pingora_core::protocols::http::custom::server::Session;
 use tokio::io::duplex;
 
 use super::*;
