@@ -65,6 +65,10 @@ mod readme;
 #[cfg(test)]
 mod reload;
 #[cfg(test)]
+mod reload_keys;
+#[cfg(test)]
+mod reload_load;
+#[cfg(test)]
 mod resilience;
 #[cfg(test)]
 mod routes;
