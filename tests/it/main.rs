@@ -69,6 +69,8 @@ mod reload_keys;
 #[cfg(test)]
 mod reload_load;
 #[cfg(test)]
+mod reload_tls;
+#[cfg(test)]
 mod resilience;
 #[cfg(test)]
 mod routes;
