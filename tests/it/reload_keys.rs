@@ -191,6 +191,31 @@ fn rate_limits_change_and_nobody_gets_his_tokens_back() {
 }
 
 #[test]
+fn a_client_has_tokens_while_anybody_is_limited_and_keeps_its_debt() {
+    let backends = [Backend::scripted("a")];
+    let limited = |enabled: bool| {
+        let line = format!("rate_limit: {{enabled: {enabled}}}");
+        Setup::app(&backends, NO_CHECK).line(&line)
+    };
+    let server = limited(true).start();
+    let body = r#"{"client_id":"user1","capacity":10,"rate_per_sec":0.000001}"#;
+    assert_eq!(server.ask("POST", "/clients", body).status, 201);
+    let headers = [("X-Api-Key", "user1")];
+    let call = || server.client().call(&Request::new("GET", "/").headers(&headers)).unwrap().status;
+    let tokens = || server.ask("GET", "/clients/user1", "").json()["tokens"].as_f64().map(f64::floor);
+    assert!((0..4).all(|_| call() == 200) && tokens() == Some(6.0), "{:?}", tokens());
+    reload(&server, &limited(false));
+    assert!((0..20).all(|_| call() == 200) && tokens().is_none(), "{:?}", tokens());
+    reload(&server, &limited(true));
+    assert_eq!(tokens(), Some(6.0), "it goes on from where it was");
+    // What fills a bucket fills it also while nobody asks it.
+    reload(&server, &limited(false));
+    assert_eq!(server.ask("POST", "/clients/user1/reset", "").status, 200);
+    reload(&server, &limited(true));
+    assert_eq!(tokens(), Some(10.0));
+}
+
+#[test]
 fn a_pools_settings_change() {
     let backends = three_scripted();
     let mut reordered = Setup::app(&backends[..2], NO_CHECK);
