@@ -216,6 +216,21 @@ fn a_client_has_tokens_while_anybody_is_limited_and_keeps_its_debt() {
 }
 
 #[test]
+fn those_who_ask_at_once_wait_for_each_other() {
+    let backends = three_scripted();
+    let server = Setup::app(&backends[..1], NO_CHECK).start();
+    server.rewrite(&Setup::app(&backends[1..2], QUICK_TCP).yaml());
+    let answers: Vec<_> = std::thread::scope(|scope| {
+        let callers: Vec<_> = (0..8).map(|_| scope.spawn(|| server.ask("POST", "/config/reload", ""))).collect();
+        callers.into_iter().map(|caller| caller.join().unwrap()).collect()
+    });
+    assert!(answers.iter().all(|answer| answer.status == 200), "{answers:?}");
+    let changes = answers.iter().filter(|answer| answer.json()["changed"] != json!([])).count();
+    assert_eq!(changes, 1, "the first one changes it, the others find it so: {answers:?}");
+    assert_eq!(answering(&server, 2), "bb");
+}
+
+#[test]
 fn a_pools_settings_change() {
     let backends = three_scripted();
     let mut reordered = Setup::app(&backends[..2], NO_CHECK);

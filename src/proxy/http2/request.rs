@@ -2,7 +2,7 @@
 //!
 //! A request goes on to its backend in HTTP/1.1, where pseudo-headers become a request line and `Host`. What is in doubt
 //! there must be refused here (RFC 9113 sections 8.2 and 8.3), by the rules that hold for HTTP/1.1 clients: see
-//! [`head`](super::super::head).
+//! [`head`].
 //!
 //! The h2 crate itself resets streams with an unknown, repeated, missing or late pseudo-header, a name that is not in
 //! lower case, a byte in a value that no value may have, a header that belongs to a connection (`connection`,
