@@ -27,8 +27,10 @@ pub struct AdminParts {
     pub buckets: Arc<dyn BucketStore>,
     /// The clients as the proxy knows them; read for their usage, never written here.
     pub directory: Arc<ArcSwap<Directory>>,
-    /// Their buckets; none when nobody is limited.
-    pub limiter: Option<Arc<dyn Limiter>>,
+    /// Their buckets.
+    pub limiter: Arc<dyn Limiter>,
+    /// Whether anybody is limited, which a reload may change.
+    pub limited: Box<dyn Fn() -> bool + Send + Sync>,
     /// The pools there are now; a reload changes which.
     pub pools: Box<dyn Fn() -> Arc<Vec<Arc<Pool>>> + Send + Sync>,
     /// The latest refusals.

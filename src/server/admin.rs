@@ -13,7 +13,7 @@ use crate::admin::{Access, AdminParts, Readiness, Status};
 use crate::client::Directory;
 use crate::clock::{Clock, Timeline};
 use crate::limit::{Limiter, Striped};
-use crate::proxy::{Activity, Proxy};
+use crate::proxy::{Activity, Proxy, Rules};
 use crate::telemetry::{Decisions, Metrics};
 use crate::upstream::Pools;
 
@@ -27,6 +27,7 @@ pub(super) struct View {
     pub(super) pools: Arc<Pools>,
     pub(super) store: Store,
     pub(super) limiter: Arc<Striped>,
+    pub(super) rules: Arc<ArcSwap<Rules>>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) decisions: Arc<Decisions>,
     pub(super) activity: Arc<Activity>,
@@ -40,7 +41,7 @@ pub(super) struct View {
 impl View {
     /// The parts of the admin API.
     pub(super) fn into_parts(self) -> AdminParts {
-        let View { access, reloader, address, listeners, proxy, pools, store, limiter, .. } = self;
+        let View { access, reloader, address, listeners, proxy, pools, store, limiter, rules, .. } = self;
         let (metrics, decisions, activity, lifecycle) = (self.metrics, self.decisions, self.activity, self.lifecycle);
         let (directory, clock, timeline) = (self.directory, self.clock, self.timeline);
         AdminParts {
@@ -48,7 +49,8 @@ impl View {
             repository: Arc::clone(&store.clients),
             buckets: Arc::clone(&store.buckets),
             directory: Arc::clone(&directory),
-            limiter: Some(Arc::clone(&limiter) as Arc<dyn Limiter>),
+            limiter: Arc::clone(&limiter) as Arc<dyn Limiter>,
+            limited: Box::new(move || rules.load().rate.is_some()),
             pools: Box::new(move || pools.all()),
             reload: Box::new(move || {
                 let reloader = Arc::clone(&reloader);

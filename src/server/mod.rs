@@ -241,7 +241,7 @@ impl Server {
         let access = self.config.admin.as_ref().map_or(Access::Loopback, |admin| admin.access.clone());
         let access = Arc::new(ArcSwap::from_pointee(access));
         let live = Live {
-            rules,
+            rules: Arc::clone(&rules),
             pools: Arc::clone(&self.pools),
             tls: Arc::clone(&self.tls),
             access: Arc::clone(&access),
@@ -265,6 +265,7 @@ impl Server {
                 pools: self.pools,
                 store: self.store.clone(),
                 limiter: self.limiter,
+                rules,
                 metrics,
                 decisions,
                 activity: Arc::clone(&activity),

@@ -65,6 +65,12 @@ mod readme;
 #[cfg(test)]
 mod reload;
 #[cfg(test)]
+mod reload_keys;
+#[cfg(test)]
+mod reload_load;
+#[cfg(test)]
+mod reload_tls;
+#[cfg(test)]
 mod resilience;
 #[cfg(test)]
 mod routes;

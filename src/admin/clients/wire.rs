@@ -170,9 +170,9 @@ impl ClientView {
     pub(super) fn new(record: &Record, api: &Api) -> Self {
         let parts = &api.parts;
         let usage = parts.directory.load().get(&record.client()).map(|client| client.usage.clone());
-        let tokens = parts.limiter.as_ref().map(|limiter| {
+        let tokens = (parts.limited)().then(|| {
             let now = parts.timeline.nanos(parts.clock.now());
-            thousandths(limiter.peek(Key::client(record.number), record.profile.quota, now).tokens())
+            thousandths(parts.limiter.peek(Key::client(record.number), record.profile.quota, now).tokens())
         });
         let seen = usage.as_ref().and_then(|usage| usage.last_seen());
         ClientView {

@@ -199,13 +199,11 @@ pub(in crate::admin) async fn reset(api: &Arc<Api>, raw: &str, request: Request)
     Query::of(request.uri(), &[])?.finish()?;
     let record = read::find(api, &id).await?;
     let parts = &api.parts;
-    if let Some(limiter) = &parts.limiter {
-        // First what is kept of it, so that a crash after the answer does not bring the empty bucket back.
-        let (key, at) = (Key::client(record.number), Moment::present(parts.clock.as_ref(), &parts.timeline));
-        let forgotten = parts.buckets.save(Snapshot { changed: Vec::new(), dropped: vec![key], at });
-        timeout(PATIENCE, forgotten.wait()).await.unwrap_or_else(|_| Err(late()))?;
-        limiter.reset(key, record.profile.quota, parts.timeline.nanos(parts.clock.now()));
-    }
+    // First what is kept of it, so that a crash after the answer does not bring the empty bucket back.
+    let (key, at) = (Key::client(record.number), Moment::present(parts.clock.as_ref(), &parts.timeline));
+    let forgotten = parts.buckets.save(Snapshot { changed: Vec::new(), dropped: vec![key], at });
+    timeout(PATIENCE, forgotten.wait()).await.unwrap_or_else(|_| Err(late()))?;
+    parts.limiter.reset(key, record.profile.quota, parts.timeline.nanos(parts.clock.now()));
     info!("client {id}: bucket filled by {}", Actor::of(&request));
     Ok(show(StatusCode::OK, &ClientView::new(&record, api), &record))
 }

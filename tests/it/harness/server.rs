@@ -8,7 +8,8 @@ use std::time::Duration;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::client::Client;
+use super::client::{Client, Response};
+use super::instance::ask;
 use super::ports::free_address;
 use super::process::{Finished, Process};
 use super::{PATIENCE, eventually};
@@ -168,6 +169,20 @@ impl Tollgate {
     #[track_caller]
     pub(crate) fn client(&self) -> Client {
         Client::connect(self.address)
+    }
+
+    /// Writes its configuration file anew, in which the same words stand for the same as before.
+    #[track_caller]
+    pub(crate) fn rewrite(&self, yaml: &str) {
+        let dir = self.dir.path().to_str().unwrap();
+        let text = yaml.replace(LISTEN, &self.address.to_string()).replace(ADMIN, &self.admin.to_string());
+        std::fs::write(self.path("tollgate.yaml"), text.replace("$DIR", dir)).unwrap();
+    }
+
+    /// Asks its admin API.
+    #[track_caller]
+    pub(crate) fn ask(&self, method: &str, target: &str, body: &str) -> Response {
+        ask(&mut Client::connect(self.admin), method, target, body).unwrap()
     }
 
     /// A path in its own directory, which is `$DIR` in the file.
