@@ -18,6 +18,9 @@
 //! narrower, and must be: with C = 1 there is no room for the part of a token that has come by the next whole nanosecond, so
 //! such a caller gets one in every ⌈1/ρ⌉ nanoseconds. One more would be more than C + ρ·t in some window.
 //!
+//! A debt ([`debited`](Bucket::debited)) needs no sign: a bucket that owes is one without a token whose instant lies
+//! in the future, at the end of the debt. Until then it reads as empty, which is the rule above.
+//!
 //! A quota edit first credits at the old rate, then keeps the tokens, clamped to the new capacity.
 //!
 //! Refused: GCRA's single instant ("theoretical arrival time") in nanoseconds, half the size, but it rounds the period of
@@ -126,6 +129,34 @@ impl Bucket {
         allowed
     }
 
+    /// Takes `tokens` whether they are there or not, for takes that somebody else has allowed. What is missing is a
+    /// debt: the bucket is as empty as can be, and earns nothing for itself until it has earned that.
+    #[must_use]
+    pub fn debited(self, tokens: u32, quota: Quota, now: Nanos) -> Self {
+        let (held, at) = (self.held(quota, now), self.at.max(now));
+        let taken = Tokens::whole(tokens);
+        if held >= taken {
+            return Bucket { tokens: Tokens(held.0 - taken.0), at };
+        }
+        let (missing, rate) = (taken.0 - held.0, u128::from(quota.rate().nanos_per_sec()));
+        // Paid back within the last nanosecond; the rest of what that earns stays, so that nothing is rounded.
+        let nanos = missing.div_ceil(rate);
+        let paid = at.saturating_add(u64::try_from(nanos).unwrap_or(u64::MAX));
+        Bucket { tokens: Tokens(nanos * rate - missing), at: paid }
+    }
+
+    /// The same bucket as saved by another process, whose clock may have been ahead: one that holds a token counts as
+    /// written at `now` at the latest. One that holds none may be in [debt](Bucket::debited) and keeps its instant,
+    /// as far as an empty bucket takes to fill: no debt that anybody runs into is longer.
+    #[must_use]
+    pub fn resumed(self, quota: Quota, now: Nanos) -> Self {
+        let capacity = Tokens::whole(quota.capacity().get());
+        let longest =
+            if self.tokens < Tokens::ONE { capacity.0.div_ceil(u128::from(quota.rate().nanos_per_sec())) } else { 0 };
+        let latest = now.saturating_add(u64::try_from(longest).unwrap_or(u64::MAX));
+        Bucket { at: self.at.min(latest), ..self }
+    }
+
     /// The tokens in it at `now`. Looking changes nothing.
     #[inline]
     pub fn held(self, quota: Quota, now: Nanos) -> Tokens {
@@ -232,6 +263,30 @@ mod tests {
         assert_eq!(raised.held(large, SECOND), Tokens::whole(7));
         assert_eq!(raised.held(large, 2 * SECOND), Tokens::whole(9));
         assert_eq!(Bucket::full(large, 0).edit(large, small, 0), Bucket::full(small, 0));
+    }
+
+    #[test]
+    fn a_debt_is_paid_back_before_anything_else() {
+        let quota = quota(5, 3.0);
+        let full = Bucket::full(quota, SECOND);
+        assert_eq!(full.debited(2, quota, SECOND).held(quota, SECOND), Tokens::whole(3));
+        let mut owing = full.debited(4, quota, SECOND).debited(4, quota, SECOND);
+        // Three are owed, which takes a second, and then a third of one for the next token.
+        assert_eq!(owing.held(quota, 2 * SECOND), Tokens::default());
+        assert_eq!(owing.next_token_at(quota, SECOND), 2 * SECOND + 333_333_334);
+        assert!(!owing.take(quota, 2 * SECOND + 333_333_333) && owing.take(quota, 2 * SECOND + 333_333_334));
+        assert_eq!(full.debited(0, quota, SECOND), full);
+        let endless = full.debited(u32::MAX, Quota::new(1, 1e-6).unwrap(), SECOND);
+        assert!(endless.at() > 4_000_000_000 * SECOND && endless.tokens() < Tokens::ONE);
+    }
+
+    #[test]
+    fn only_a_debt_is_believed_from_the_future() {
+        let quota = quota(5, 1.0);
+        let saved = |tokens: u32, at| Bucket::resume(Tokens::whole(tokens), at).resumed(quota, 10 * SECOND).at();
+        assert_eq!((saved(2, 9 * SECOND), saved(2, 11 * SECOND)), (9 * SECOND, 10 * SECOND));
+        assert_eq!((saved(0, 11 * SECOND), saved(0, 99 * SECOND)), (11 * SECOND, 15 * SECOND));
+        assert_eq!(saved(0, 9 * SECOND), 9 * SECOND);
     }
 
     #[test]

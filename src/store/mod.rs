@@ -127,11 +127,12 @@ impl Moment {
     }
 
     /// The limiter's time now for what happened at `then` before this moment's process ended, when the present is
-    /// `now`. The time at rest is what the wall clock says, and nothing when that stepped back.
+    /// `now`. The time at rest is what the wall clock says, and nothing when that stepped back. What was yet to come at
+    /// this moment (the end of a debt) is as far ahead, less that time.
     pub fn carry(self, then: Nanos, now: Moment) -> Nanos {
         let rest = now.wall.saturating_sub(self.wall);
-        let age = self.timeline.saturating_sub(then);
-        now.timeline.saturating_sub(rest).saturating_sub(age)
+        let (age, ahead) = (self.timeline.saturating_sub(then), then.saturating_sub(self.timeline));
+        now.timeline.saturating_sub(rest).saturating_sub(age).saturating_add(ahead)
     }
 }
 
@@ -165,6 +166,9 @@ mod tests {
             seconds(7),
             "a clock that stepped back credits nothing"
         );
+        let then = Moment { timeline: 10 * SECOND, wall: 10 * SECOND };
+        let now = Moment { timeline: 50 * SECOND, wall: 13 * SECOND };
+        assert_eq!(then.carry(15 * SECOND, now), 52 * SECOND, "five seconds ahead, of which three are gone");
         assert_eq!(
             carried(0, |_| u64::MAX),
             seconds(5_000),

@@ -200,4 +200,51 @@ proptest! {
         prop_assert!(looked_at.held(quota, due - 1) < Tokens::ONE);
         prop_assert_eq!(looked_at.next_token_at(quota, 7), due);
     }
+
+    /// One caller asks two buckets at once, ours and one that we know of only by debits, which come when they come.
+    /// Ours goes by what there is of both: the reference is one level with a sign. So after each take that ours
+    /// allows, both together stay within C + ρ·t for all that was debited by then, and all that comes on top is what
+    /// the other one gave since.
+    #[test]
+    fn with_debits_the_two_together_give_no_more_than_one(
+        quota in quotas(),
+        steps in prop::collection::vec((0..4_u8, 1..20_u32, magnitudes(0, 100 * SECOND)), 1..100),
+    ) {
+        let capacity = i128::from(quota.capacity().get()) * TOKEN as i128;
+        let rate = i128::from(quota.rate().nanos_per_sec());
+        let (start, mut now) = (SECOND, SECOND);
+        let mut bucket = Bucket::full(quota, start);
+        let (mut level, mut taken, mut debited, mut underway, mut unpaid) = (capacity, 0_i128, 0_i128, 0_u32, 0_i128);
+        for (step, count, nanos) in steps {
+            match step {
+                0 => {
+                    now += nanos;
+                    level = (level + rate * i128::from(nanos)).min(capacity);
+                }
+                1 => for _ in 0..count {
+                    let allowed = bucket.take(quota, now);
+                    prop_assert_eq!(allowed, level >= TOKEN as i128);
+                    if allowed {
+                        level -= TOKEN as i128;
+                        taken += TOKEN as i128;
+                        unpaid = 0;
+                        prop_assert!(taken + debited <= capacity + rate * i128::from(now - start));
+                    }
+                },
+                2 => underway += count,
+                _ => {
+                    bucket = bucket.debited(underway, quota, now);
+                    let amount = i128::from(underway) * TOKEN as i128;
+                    underway = 0;
+                    level -= amount;
+                    debited += amount;
+                    unpaid += amount;
+                }
+            }
+            // In debt it shows what is left of the last nanosecond, less than a token.
+            let rest = if now < bucket.at { bucket.tokens.0 as i128 } else { 0 };
+            prop_assert_eq!(bucket.held(quota, now).0 as i128, level.max(rest));
+            prop_assert!(taken + debited <= capacity + rate * i128::from(now - start) + unpaid);
+        }
+    }
 }

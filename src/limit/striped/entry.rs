@@ -101,6 +101,11 @@ impl Entry {
         self.quota = quota;
     }
 
+    /// Lets it count as changed.
+    pub(super) fn mark_changed(&mut self) {
+        self.upper |= CHANGED;
+    }
+
     /// Whether it was changed since the last call of this.
     pub(super) fn take_changed(&mut self) -> bool {
         let changed = self.upper & CHANGED != 0;

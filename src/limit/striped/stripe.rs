@@ -88,6 +88,19 @@ impl Stripe {
         found.map(|entry| adapt(entry, &mut self.quotas, quota, now, hasher)).is_some()
     }
 
+    /// Takes tokens from the bucket of `key` whether they are there or not, under the quota it last saw; whether there
+    /// is one.
+    pub(super) fn debit(&mut self, hash: u64, key: Key, tokens: u32, now: Nanos) -> bool {
+        let Some(entry) = self.table.find_mut(hash, key) else { return false };
+        entry.set_bucket(entry.bucket().debited(tokens, self.quotas.get(entry.quota()), now));
+        true
+    }
+
+    /// Marks all buckets changed.
+    pub(super) fn mark(&mut self, slots: (usize, usize)) {
+        self.table.slice_mut(slots).for_each(Entry::mark_changed);
+    }
+
     /// Fills the bucket of `key`, if there is one. It stays until the sweep, so that the change is exported.
     pub(super) fn refill(&mut self, hash: u64, key: Key, quota: Quota, now: Nanos, hasher: &RandomState) {
         if let Some(entry) = self.table.find_mut(hash, key) {

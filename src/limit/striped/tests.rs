@@ -203,8 +203,39 @@ fn a_restored_bucket_earns_while_nobody_ran_and_trusts_no_future() {
     let map = striped(10);
     assert!(map.restore(saved(SECOND), quota, 3 * SECOND));
     assert_eq!(allowed(&map, key, quota, 3 * SECOND), 2);
+    let ahead = Saved { bucket: Bucket::resume(Tokens::ONE, u64::MAX), ..saved(0) };
+    assert!(map.restore(ahead, quota, 3 * SECOND));
+    assert_eq!(allowed(&map, key, quota, 4 * SECOND), 2);
+    // One without a token may owe; no debt is longer than the bucket takes to fill.
     assert!(map.restore(saved(u64::MAX), quota, 3 * SECOND));
-    assert_eq!(allowed(&map, key, quota, 4 * SECOND), 1);
+    assert_eq!((allowed(&map, key, quota, 8 * SECOND), allowed(&map, key, quota, 9 * SECOND)), (0, 1));
     assert!(map.restore(saved(0), quota, 9 * SECOND));
     assert!(map.is_empty(), "what is full again needs no bucket");
+}
+
+#[test]
+fn a_debit_is_taken_from_whom_it_concerns_and_saved_with_it() {
+    let (map, quota) = (striped(1), quota(3, 1.0));
+    let changed = |map: &Striped| {
+        let mut changed = Vec::new();
+        (0..map.stripes()).for_each(|stripe| map.export(stripe, |saved| changed.push(saved)));
+        changed
+    };
+    map.debit(stranger(1), 2, quota, SECOND);
+    assert_eq!(allowed(&map, stranger(1), quota, SECOND), 1, "a bucket that is not there was full");
+    assert_eq!(changed(&map).len(), 1);
+    map.debit(stranger(1), 2, quota, SECOND);
+    map.debit(stranger(2), 1, quota, SECOND);
+    assert_eq!(map.len(), 1, "there is no room for another one");
+    let saved = changed(&map);
+    assert_eq!(saved.len(), 1);
+    let other = striped(1);
+    assert!(other.restore(saved[0], quota, SECOND));
+    for map in [&map, &other] {
+        assert_eq!(allowed(map, stranger(1), quota, 4 * SECOND - 1), 0, "two are owed, and the third takes a second");
+        assert_eq!(allowed(map, stranger(1), quota, 4 * SECOND), 1);
+    }
+    changed(&map);
+    map.mark_all();
+    assert_eq!((changed(&map).len(), changed(&map).len()), (1, 0));
 }

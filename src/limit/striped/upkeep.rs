@@ -68,6 +68,28 @@ impl Striped {
         });
     }
 
+    /// Lets every bucket count as changed, so that the next [`export`](Striped::export) of each stripe gives all of
+    /// them.
+    pub fn mark_all(&self) {
+        for stripe in 0..self.stripes() {
+            self.walk(stripe, Stripe::mark);
+        }
+    }
+
+    /// Takes `tokens` from the bucket of `key` whether they are there or not: another process has let that many
+    /// requests in. What is missing is owed, and the bucket earns it before anything else. A bucket that is not there
+    /// was full under `quota`; one that finds no room stays away, as the overflow bucket is each process' own.
+    pub fn debit(&self, key: Key, tokens: u32, quota: Quota, now: Nanos) {
+        let (hash, stripe) = self.stripe(key);
+        let mut stripe = stripe.lock();
+        if !stripe.debit(hash, key, tokens, now) && self.admit(key) {
+            let bucket = stripe.full(quota, now).debited(tokens, quota, now);
+            let outgrown = stripe.insert(hash, key, bucket, quota, &self.hasher);
+            drop(stripe);
+            drop(outgrown);
+        }
+    }
+
     /// Calls `step` for all slots of a stripe, some at a time, and lets the lock go in between.
     fn walk(&self, stripe: usize, mut step: impl FnMut(&mut Stripe, (usize, usize))) {
         let mut from = 0;
@@ -83,10 +105,11 @@ impl Striped {
 
     /// Reads a saved bucket back, in place of the one its key may have; whether there was room for it.
     ///
-    /// It is put under `quota`, what the key's owner has now; an anonymous caller's under the default one. A bucket from the future (the clock was set back meanwhile) counts as
-    /// written at `now`, so that nobody waits for the clock to come back.
+    /// It is put under `quota`, what the key's owner has now; an anonymous caller's under the default one. A bucket
+    /// from the future (the clock was set back meanwhile) counts as written at `now`, so that nobody waits for the
+    /// clock to come back, unless it [owes](Bucket::debited).
     pub fn restore(&self, saved: Saved, quota: Quota, now: Nanos) -> bool {
-        let written = Bucket::resume(saved.bucket.tokens(), saved.bucket.at().min(now));
+        let written = saved.bucket.resumed(saved.quota, now);
         let (hash, stripe) = self.stripe(saved.key);
         let mut stripe = stripe.lock();
         let quota = stripe.quota_of(saved.key, quota);
