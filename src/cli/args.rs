@@ -35,6 +35,12 @@ Exit codes: 0 stopped as asked, 1 failed while running, 2 wrong usage or configu
 pub(super) enum Command {
     /// Run the proxy
     Run(RunArgs),
+    /// Replace the running proxy by this program and its configuration, without losing a request
+    ///
+    /// Starts a new process in the background with the same flags as `run`, has the running one hand over to it, and
+    /// waits until the new one has served for 5 s. The running process is the one that holds pingora.pid_file. On
+    /// failure the old one goes on serving, and the exit code is 1, or 2 when the configuration is wrong.
+    Upgrade(RunArgs),
     /// Check a configuration file: print one line and exit 0, or print every problem and exit 2
     Check {
         /// The configuration file
@@ -70,6 +76,12 @@ pub(super) struct RunArgs {
     /// The configuration file
     #[arg(short, long, value_name = "FILE")]
     pub(super) conf: Option<PathBuf>,
+    /// Run in the background: the command returns once the proxy accepts connections
+    #[arg(short, long, overrides_with = "daemon")]
+    pub(super) daemon: bool,
+    /// Take over from the running process, which hands over on SIGQUIT (`tollgate upgrade` does both)
+    #[arg(short, long, overrides_with = "upgrade")]
+    pub(super) upgrade: bool,
     /// Check the configuration and exit
     #[arg(short, long)]
     pub(super) test: bool,
@@ -103,6 +115,7 @@ impl RunArgs {
             admin: self.admin,
             admin_token: token_to_ask_for(&variable)?,
             database: self.database.clone(),
+            directory: None,
         };
         if overrides.listen.is_empty() {
             overrides.listen = list("TOLLGATE_LISTEN", &variable, parse_listen)?;
@@ -231,7 +244,8 @@ mod tests {
             "run --listen nowhere",
             "run --backend a=0",
             "run --balance fastest",
-            "--upgrade",
+            "check --upgrade",
+            "upgrade -d extra",
             "serve",
             "echo",
             "run --admin here:1",

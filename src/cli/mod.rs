@@ -12,6 +12,8 @@ mod environment;
 mod healthcheck;
 #[cfg(test)]
 mod manual;
+mod run;
+mod upgrade;
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -23,10 +25,10 @@ use clap::{CommandFactory, Parser};
 use crate::clock::SystemClock;
 use crate::config::{self, Config, Overrides, PingoraSettings, Problems};
 use crate::server::echo::Echo;
-use crate::server::{Server, ServerError, Source, Stop, raise_open_files_limit};
+use crate::server::{ServerError, Stop, raise_open_files_limit};
 use crate::telemetry::events::EventsError;
 use crate::telemetry::{self, EventLog};
-use args::{Args, Command, RunArgs};
+use args::{Args, Command};
 use environment::token_to_ask_for;
 
 /// Why a command ended badly.
@@ -41,6 +43,9 @@ enum Failure {
     /// What the admin API said, or that it did not answer.
     #[error("{0}")]
     Api(String),
+    /// A process in the background, or an upgrade.
+    #[error("{0}")]
+    Background(String),
     #[error("cannot write the output: {0}")]
     Output(#[source] io::Error),
 }
@@ -49,7 +54,7 @@ impl Failure {
     fn exit_code(&self) -> ExitCode {
         match self {
             Failure::Configuration(_) | Failure::Usage(_) => ExitCode::from(2),
-            Failure::Running(_) | Failure::Api(_) | Failure::Output(_) => ExitCode::from(1),
+            Failure::Running(_) | Failure::Api(_) | Failure::Background(_) | Failure::Output(_) => ExitCode::from(1),
         }
     }
 }
@@ -59,8 +64,9 @@ pub fn main() -> ExitCode {
     let args = Args::parse();
     let done = |()| ExitCode::SUCCESS;
     let outcome = match args.command {
-        None => run(&args.run).map(done),
-        Some(Command::Run(args)) => run(&args).map(done),
+        None => run::run(&args.run),
+        Some(Command::Run(args)) => run::run(&args),
+        Some(Command::Upgrade(args)) => upgrade::run(&args),
         Some(Command::Check { conf }) => check(&conf),
         Some(Command::Clients(args)) => clients::run(args).map(done),
         Some(Command::Healthcheck(args)) => healthcheck::run(&args).map(done),
@@ -81,37 +87,6 @@ pub fn main() -> ExitCode {
             failure.exit_code()
         }
     })
-}
-
-fn run(args: &RunArgs) -> Result<(), Failure> {
-    let overrides = args.overrides(|name| std::env::var_os(name))?;
-    if args.conf.is_none() && (overrides.listen.is_empty() || overrides.backends.is_empty()) {
-        return Err(Failure::Usage(
-            "nothing to serve: give a file with `--conf FILE`, or at least one `--listen ADDR` and one `--backend ADDR` \
-             (`tollgate demo` shows a proxy at work, `tollgate --help` tells more)"
-                .to_owned(),
-        ));
-    }
-    let config = config::load(args.conf.as_deref(), &overrides)?;
-    if args.test {
-        print_verdict(args.conf.as_deref(), &config);
-        return Ok(());
-    }
-    let events = start_events()?;
-    config.warnings.iter().for_each(|warning| log::warn!("{warning}"));
-    raise_open_files_limit();
-    let mut server = Server::bind(config)?;
-    if let Some(file) = &args.conf {
-        server.reloads_from(source(file, overrides));
-    }
-    Ok(server.run(Stop::Signals, events)?)
-}
-
-/// How to read the configuration again, from the same file and with the same arguments and environment, wherever the
-/// process is by then.
-fn source(file: &Path, overrides: Overrides) -> Source {
-    let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
-    Arc::new(move || config::load(Some(&file), &overrides))
 }
 
 fn echo(listen: std::net::SocketAddr, name: Option<String>) -> Result<(), Failure> {

@@ -85,6 +85,66 @@ impl Leaf for TokenPath {
     }
 }
 
+/// A file that a running process keeps for itself.
+#[derive(Debug)]
+pub(super) struct StatePath;
+
+impl Leaf for StatePath {
+    type Checked = PathBuf;
+
+    fn wanted() -> String {
+        "the path of a file".to_owned()
+    }
+
+    fn read(value: &Value) -> Option<PathBuf> {
+        file_path(value)
+    }
+
+    fn schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "minLength": 1})
+    }
+}
+
+/// Where a daemon's events go; null is nowhere.
+#[derive(Debug)]
+pub(super) struct EventsPath;
+
+impl Leaf for EventsPath {
+    type Checked = Option<PathBuf>;
+
+    fn wanted() -> String {
+        "the path of a file, or null for nowhere".to_owned()
+    }
+
+    fn read(value: &Value) -> Option<Option<PathBuf>> {
+        if value.is_null() { Some(None) } else { file_path(value).map(Some) }
+    }
+
+    fn schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": ["string", "null"], "minLength": 1})
+    }
+}
+
+/// A directory.
+#[derive(Debug)]
+pub(super) struct Directory;
+
+impl Leaf for Directory {
+    type Checked = PathBuf;
+
+    fn wanted() -> String {
+        "the path of a directory".to_owned()
+    }
+
+    fn read(value: &Value) -> Option<PathBuf> {
+        value.as_str().filter(|path| !path.is_empty() && !path.contains('\0')).map(PathBuf::from)
+    }
+
+    fn schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "minLength": 1})
+    }
+}
+
 /// Where a certificate or a key is.
 #[derive(Debug)]
 pub(super) struct PemPath;

@@ -15,6 +15,7 @@
 //! Refused: serde's own errors, which end at the first; `serde_ignored`, which names an unknown key and not the known
 //! ones; validation by the schema, whose messages speak of patterns instead of addresses and durations.
 
+mod account;
 mod address;
 mod check;
 mod choice;
@@ -34,6 +35,7 @@ mod unknown;
 #[cfg(test)]
 mod tests;
 
+pub use account::{Group, User};
 pub use load::load;
 pub use overrides::{BackendOverride, InvalidValue, Overrides, parse_database, parse_listen, parse_target};
 pub use problem::{Problem, Problems};

@@ -28,6 +28,20 @@ pub struct Overrides {
     pub admin_token: Option<Token>,
     /// `--database`: the SQLite file.
     pub database: Option<PathBuf>,
+    /// From where relative paths count, absolute; none is the present directory, whatever it is when a path is used. A
+    /// daemon leaves the directory in which it was started, and a file that is read again later must mean the same.
+    pub directory: Option<PathBuf>,
+}
+
+impl Overrides {
+    /// `path`, counted from where relative paths count from.
+    pub(super) fn locate(&self, path: PathBuf) -> PathBuf {
+        match &self.directory {
+            // An absolute path takes the place of the whole.
+            Some(directory) => directory.join(path),
+            None => path,
+        }
+    }
 }
 
 /// A backend as an argument: `ADDR` or `ADDR=WEIGHT`.

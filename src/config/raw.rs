@@ -5,9 +5,10 @@ use std::num::NonZeroUsize;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::account::{GroupName, UserName};
 use super::address::{AdminAddress, Listen, Target};
 use super::choice::{CheckType, Choice};
-use super::file::{DatabasePath, LogPath, PemPath, TokenPath};
+use super::file::{DatabasePath, Directory, EventsPath, LogPath, PemPath, StatePath, TokenPath};
 use super::key::{Key, List, Section};
 use super::leaf::{
     CheckPath, Expect, Flag, Header, Name, Network, PerSec, RouteHost, RoutePath, Size, Span, Threshold, Tick, Weight,
@@ -66,6 +67,25 @@ pub(super) struct Pingora {
     /// The longest a stop waits for requests in flight, in seconds. An idle server stops at once.
     #[schemars(extend("default" = 20))]
     pub(super) grace_period_seconds: Key<Whole<u64, 0, 86_400>>,
+    /// Whether it runs in the background, as with `--daemon`.
+    #[schemars(extend("default" = false))]
+    pub(super) daemon: Key<Flag>,
+    /// The file that holds the process id, locked for as long as the process lives. Its directory is made when missing.
+    #[schemars(extend("default" = "/run/tollgate/tollgate.pid"))]
+    pub(super) pid_file: Key<StatePath>,
+    /// The socket over which a running process hands over to its successor.
+    #[schemars(extend("default" = "/run/tollgate/upgrade.sock"))]
+    pub(super) upgrade_sock: Key<StatePath>,
+    /// The user to become once the addresses are bound. Default: the one who starts it.
+    pub(super) user: Key<UserName>,
+    /// The group to become. Default: the user's.
+    pub(super) group: Key<GroupName>,
+    /// The directory to work in. Default: where it was started; as a daemon `/`. Relative paths count from where it was
+    /// started in any case.
+    pub(super) working_directory: Key<Directory>,
+    /// Where a daemon's events and standard output go; null is nowhere.
+    #[schemars(extend("default" = null))]
+    pub(super) error_log: Key<EventsPath>,
 }
 
 /// One address to listen on.

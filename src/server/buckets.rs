@@ -11,6 +11,10 @@
 //! gains at most what it took in that time. When a million buckets change each second, a save takes longer than the
 //! interval, and the next one starts when it is done.
 //!
+//! A successor takes the buckets over from memory, not from the store ([`handover`](super::handover)): first all of
+//! them while the proxy goes on, and then, when it accepts no more, those that changed meanwhile. From then on only
+//! one of the two may save, and that right is handed over with them; it comes back when the successor fails.
+//!
 //! At start every saved bucket is read back with the time that passed as refill. While a process runs, the monotonic
 //! clock counts; between two, the wall clock does. One that stepped back credits nothing; one far ahead fills a bucket
 //! at most. What is read back counts as changed and is saved anew, since its instant is now in this process' time.
@@ -18,6 +22,7 @@
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -25,17 +30,20 @@ use log::{info, warn};
 use parking_lot::Mutex;
 use pingora_core::server::ShutdownWatch;
 use pingora_core::services::background::BackgroundService;
+use tokio::sync::Semaphore;
 
 use super::overflow::OverflowWarning;
 use super::ticker;
 use crate::client::Quota;
 use crate::clock::{Clock, Timeline};
 use crate::limit::striped::Saved;
-use crate::limit::{Bucket, Key, Nanos, RateLimit, Striped};
+use crate::limit::{Bucket, Key, Limiter, Nanos, RateLimit, Striped};
 use crate::store::{BucketStore, Moment, Snapshot, StoreError, WriteError};
 
 /// How many buckets go to the store at once; it writes them in about 10 ms.
 const PIECE: usize = 4096;
+/// How long a hand-over waits for a piece that is being saved.
+const LONGEST_SAVE: Duration = Duration::from_secs(5);
 /// How far the wall clock may move against the limiter's time before that is noted.
 const DRIFT: Duration = Duration::from_secs(1);
 
@@ -49,6 +57,21 @@ pub(super) struct Buckets {
     clock: Arc<dyn Clock>,
     timeline: Timeline,
     due: Mutex<Due>,
+    /// The right to save, a single one. Whoever saves holds it; a hand-over takes it for good.
+    right: Semaphore,
+    /// Whether the right was handed over.
+    handed_over: AtomicBool,
+}
+
+/// Buckets for a successor, each key once.
+#[derive(Debug)]
+pub(super) struct HandedOver {
+    /// When this was.
+    pub(super) at: Moment,
+    /// Those that are not full.
+    pub(super) changed: Vec<Saved>,
+    /// Those that the store may still have, and that are full.
+    pub(super) dropped: Vec<Key>,
 }
 
 /// What the store has not got yet.
@@ -60,6 +83,8 @@ struct Due {
     pieces: VecDeque<Vec<Event>>,
     /// The moment that the store has.
     saved: Option<Moment>,
+    /// What was told to a successor and is to be forgotten by the store all the same if it fails.
+    handed_over: Vec<Key>,
 }
 
 /// What happened to a bucket.
@@ -110,6 +135,14 @@ impl Due {
         self.pieces.front().map(Vec::as_slice)
     }
 
+    /// All events, each key once, and none after that.
+    fn take(&mut self) -> Vec<Event> {
+        let newer = std::mem::take(&mut self.events);
+        self.events = std::mem::take(&mut self.pieces).into_iter().flatten().chain(newer).collect();
+        self.settle();
+        std::mem::take(&mut self.events)
+    }
+
     /// The store has the piece, as of `at`.
     fn done(&mut self, at: Moment) {
         self.pieces.pop_front();
@@ -128,7 +161,8 @@ impl Buckets {
     ) -> Self {
         let RateLimit { refill_interval, persist_interval, max_buckets, .. } = *settings;
         let (sweep_every, save_every, due) = (refill_interval, persist_interval, Mutex::default());
-        Buckets { limiter, store, sweep_every, save_every, max_buckets, clock, timeline, due }
+        let (right, handed_over) = (Semaphore::new(1), AtomicBool::new(false));
+        Buckets { limiter, store, sweep_every, save_every, max_buckets, clock, timeline, due, right, handed_over }
     }
 
     fn now(&self) -> Nanos {
@@ -181,7 +215,10 @@ impl Buckets {
     async fn save(&self) {
         self.export();
         let mut exported = self.clock.now();
-        while let Some(snapshot) = self.snapshot().or_else(|| self.drifted()) {
+        // Between two pieces the right may be handed over.
+        while let Ok(_right) = self.right.try_acquire()
+            && let Some(snapshot) = self.snapshot().or_else(|| self.drifted())
+        {
             let at = snapshot.at;
             // The store says itself what is wrong with it.
             if self.store.save(snapshot).wait().await.is_err() {
@@ -220,6 +257,80 @@ impl Buckets {
         self.store.save(Snapshot { changed: Vec::new(), dropped: Vec::new(), at: self.moment() }).wait_blocking()
     }
 
+    /// Takes the right to save, and gives all buckets. None when a save takes too long, and nothing has changed then.
+    /// Blocks the thread.
+    pub(super) fn begin_hand_over(&self) -> Option<HandedOver> {
+        let end = self.clock.now() + LONGEST_SAVE;
+        let right = loop {
+            match self.right.try_acquire() {
+                Ok(right) => break right,
+                Err(_) if self.clock.now() < end => std::thread::park_timeout(Duration::from_millis(1)),
+                Err(_) => return None,
+            }
+        };
+        right.forget();
+        self.handed_over.store(true, Ordering::SeqCst);
+        self.limiter.mark_all();
+        Some(self.hand_over_the_rest())
+    }
+
+    /// Gives what has changed since the last call of this or of [`begin_hand_over`](Buckets::begin_hand_over).
+    pub(super) fn hand_over_the_rest(&self) -> HandedOver {
+        self.export();
+        let at = self.moment();
+        let mut due = self.due.lock();
+        let (mut changed, mut dropped) = (Vec::new(), Vec::new());
+        for event in due.take() {
+            match event {
+                Event::Changed(saved) => changed.push(saved),
+                Event::Dropped(key) => dropped.push(key),
+            }
+        }
+        due.handed_over.extend(&dropped);
+        HandedOver { at, changed, dropped }
+    }
+
+    /// Takes the right to save back, if it was handed over: everything is due.
+    pub(super) fn take_back(&self) {
+        if self.handed_over.load(Ordering::SeqCst) {
+            let mut due = self.due.lock();
+            let forgotten = std::mem::take(&mut due.handed_over).into_iter().map(Event::Dropped);
+            // They are older than whatever came since.
+            due.events = forgotten.chain(std::mem::take(&mut due.events)).collect();
+            drop(due);
+            self.limiter.mark_all();
+            self.handed_over.store(false, Ordering::SeqCst);
+            self.right.add_permits(1);
+        }
+    }
+
+    /// Takes over what a predecessor gives. `quota` is what the bucket's owner has now, none when nobody is known;
+    /// then it keeps the quota that it was under.
+    pub(super) fn take_over(&self, from: &HandedOver, quota: impl Fn(Key) -> Option<Quota>) {
+        let now = self.moment();
+        let mut due = self.due.lock();
+        for saved in &from.changed {
+            let quota = quota(saved.key).unwrap_or(saved.quota);
+            self.put(saved, quota, from.at, now, &mut due);
+        }
+        for key in &from.dropped {
+            // Full, so that the next sweep drops what came of it earlier.
+            if let Some(quota) = quota(*key) {
+                self.limiter.reset(*key, quota, now.timeline);
+            }
+            due.events.push(Event::Dropped(*key));
+        }
+    }
+
+    /// Reads back a bucket that another process had, whose time was `then` when it is `now` here.
+    fn put(&self, saved: &Saved, quota: Quota, then: Moment, now: Moment, due: &mut Due) {
+        // Forgotten by the store, unless it is due as changed at the next export.
+        due.events.push(Event::Dropped(saved.key));
+        let at = then.carry(saved.bucket.at(), now);
+        let saved = Saved { bucket: Bucket::resume(saved.bucket.tokens(), at), ..*saved };
+        self.limiter.restore(saved, quota, now.timeline);
+    }
+
     /// Reads back what an earlier process saved: `quota` is what the bucket's owner has now, none when there is no such
     /// client any more. Returns how many buckets are not full.
     ///
@@ -230,13 +341,10 @@ impl Buckets {
         let Some(then) = self.store.load(&mut |saved| all.push(saved))? else { return Ok(0) };
         let now = self.moment();
         let mut due = self.due.lock();
-        for Saved { key, bucket, quota: old } in all {
-            // Forgotten by the store, unless it is due as changed at the next export.
-            due.events.push(Event::Dropped(key));
-            if let Some(quota) = quota(key) {
-                let at = then.carry(bucket.at(), now);
-                let saved = Saved { key, bucket: Bucket::resume(bucket.tokens(), at), quota: old };
-                self.limiter.restore(saved, quota, now.timeline);
+        for saved in all {
+            match quota(saved.key) {
+                Some(quota) => self.put(&saved, quota, then, now, &mut due),
+                None => due.events.push(Event::Dropped(saved.key)),
             }
         }
         Ok(self.limiter.len())
@@ -262,6 +370,9 @@ impl BackgroundService for Buckets {
 
 /// Saves the buckets when nobody takes tokens any more, and says how that went.
 pub(super) fn save_at_stop(buckets: &Buckets) {
+    if buckets.handed_over.load(Ordering::SeqCst) {
+        return info!("the buckets are the successor's");
+    }
     match buckets.save_at_stop() {
         Ok(()) => info!("buckets saved"),
         Err(error) => warn!("the buckets could not be saved: {error}"),

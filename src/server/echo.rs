@@ -71,6 +71,9 @@ impl Echo {
             access_log: AccessLog::off(),
             reloader: None,
             grace_period: settings.grace_period,
+            process: None,
+            predecessor: None,
+            underway: Arc::default(),
         };
         run(pingora, conductor);
         lifecycle.failure().map_or(Ok(()), |reason| Err(ServerError::Failed(reason)))

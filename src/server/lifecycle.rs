@@ -35,6 +35,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
+use super::handover::{Next, Predecessor, Underway};
+use super::notify;
+use super::process::Process;
 use super::reload::Reloader;
 use crate::proxy::Activity;
 use crate::telemetry::AccessLog;
@@ -162,6 +165,11 @@ impl Lifecycle {
         *self.state.borrow()
     }
 
+    /// Waits until the server fails.
+    pub(super) async fn failed(&self) {
+        self.failure.happened.notified().await;
+    }
+
     /// Tells of each change of state.
     pub(super) fn states(&self) -> watch::Receiver<State> {
         self.state.subscribe()
@@ -232,6 +240,12 @@ pub(super) struct Conductor {
     /// Asked on SIGHUP.
     pub(super) reloader: Option<Arc<Reloader>>,
     pub(super) grace_period: Duration,
+    /// The process, when the server is all of one.
+    pub(super) process: Option<Arc<Process>>,
+    /// What it hands over on SIGQUIT.
+    pub(super) predecessor: Option<Arc<Predecessor>>,
+    /// The hand-over after which it leaves, to be finished with the last request.
+    pub(super) underway: Arc<Mutex<Option<Underway>>>,
 }
 
 #[async_trait]
@@ -239,22 +253,37 @@ impl ShutdownSignalWatch for Conductor {
     async fn recv(&self) -> ShutdownSignal {
         let mut asks = Asks::new(&self.stop);
         self.lifecycle.attended.send_replace(true);
-        loop {
+        let leaves = loop {
             tokio::select! {
                 ask = asks.next() => match ask {
                     Ask::Stop(name) => {
-                        let busy = self.activity.busy();
-                        info!("{name}: draining for {:?} at most; requests in flight: {busy}", self.grace_period);
-                        break;
+                        self.tell_of_the_stop(name);
+                        break false;
                     }
                     Ask::Reopen => self.reopen(),
+                    Ask::HandOver => match self.hand_over(&mut asks).await {
+                        Next::Stay => {}
+                        Next::Leave => break true,
+                        Next::Stop(name) => {
+                            self.tell_of_the_stop(name);
+                            break false;
+                        }
+                        Next::Fail => {
+                            self.tell_of_the_failure();
+                            break false;
+                        }
+                    }
                     Ask::Reload => self.reload(),
                 },
-                () = self.lifecycle.failure.happened.notified() => {
-                    error!("stopping: {}", self.lifecycle.failure().unwrap_or_default());
-                    break;
+                () = self.lifecycle.failed() => {
+                    self.tell_of_the_failure();
+                    break false;
                 }
             }
+        };
+        // To systemd the successor is the service by now, and that does not stop.
+        if !leaves && self.process.is_some() {
+            notify::stopping();
         }
         self.drain(&mut asks).await;
         ShutdownSignal::FastShutdown
@@ -262,6 +291,15 @@ impl ShutdownSignalWatch for Conductor {
 }
 
 impl Conductor {
+    fn tell_of_the_stop(&self, name: &str) {
+        let busy = self.activity.busy();
+        info!("{name}: draining for {:?} at most; requests in flight: {busy}", self.grace_period);
+    }
+
+    fn tell_of_the_failure(&self) {
+        error!("stopping: {}", self.lifecycle.failure().unwrap_or_default());
+    }
+
     /// Finishes what is begun, for as long as the grace period at most, or until somebody is impatient.
     async fn drain(&self, asks: &mut Asks<'_>) {
         self.lifecycle.advance(State::Draining);
@@ -289,6 +327,7 @@ impl Conductor {
                         break;
                     }
                     Ask::Stop(name) => info!("{name}: draining already"),
+                    Ask::HandOver => info!("SIGQUIT: draining already"),
                     Ask::Reopen => self.reopen(),
                     Ask::Reload => info!("SIGHUP: not reloading, since the server stops"),
                 }
@@ -300,15 +339,28 @@ impl Conductor {
     /// Reloads beside everything else: a slow one delays no other signal. What comes of it is logged.
     fn reload(&self) {
         info!("SIGHUP: reloading the configuration");
-        match self.reloader.clone() {
-            Some(reloader) => drop(tokio::spawn(async move { reloader.reload().await })),
-            None => error!("configuration not reloaded: there is none"),
-        }
+        let Some(reloader) = self.reloader.clone() else {
+            return error!("configuration not reloaded: there is none");
+        };
+        let is_process = self.process.is_some();
+        drop(tokio::spawn(async move {
+            if is_process {
+                notify::reloading();
+            }
+            let outcome = reloader.reload().await;
+            if is_process {
+                notify::serving(if outcome.is_ok() { "serving" } else { "a reload was refused; serving" });
+            }
+        }));
     }
 
-    fn reopen(&self) {
-        info!("SIGUSR1: reopening the access log");
+    /// Opens the logs again, since they were moved away.
+    pub(super) fn reopen(&self) {
+        info!("SIGUSR1: reopening the logs");
         self.access_log.reopen();
+        if let Some(process) = &self.process {
+            process.reopen_error_log();
+        }
     }
 }
 
@@ -349,17 +401,19 @@ async fn asked_again(stop: &Stop) -> &'static str {
 }
 
 /// What a server is asked for.
-enum Ask {
+pub(super) enum Ask {
     /// To stop; by whom.
     Stop(&'static str),
     /// To reopen its logs.
     Reopen,
+    /// To hand over to a successor.
+    HandOver,
     /// To read its configuration again.
     Reload,
 }
 
 /// Where that comes from.
-enum Asks<'a> {
+pub(super) enum Asks<'a> {
     Signals(Signals),
     Handle(&'a StopHandle),
     /// A handle that was used.
@@ -375,12 +429,13 @@ impl<'a> Asks<'a> {
     }
 
     /// The next one. Dropping the future before it is done loses none.
-    async fn next(&mut self) -> Ask {
+    pub(super) async fn next(&mut self) -> Ask {
         match self {
             Asks::Signals(signals) => tokio::select! {
                 _ = signals.terminate.recv() => Ask::Stop("SIGTERM"),
                 _ = signals.interrupt.recv() => Ask::Stop(INTERRUPT),
                 _ = signals.reopen.recv() => Ask::Reopen,
+                _ = signals.quit.recv() => Ask::HandOver,
                 _ = signals.reload.recv() => Ask::Reload,
             },
             Asks::Handle(handle) => {
@@ -393,10 +448,11 @@ impl<'a> Asks<'a> {
     }
 }
 
-struct Signals {
+pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
     reopen: Signal,
+    quit: Signal,
     reload: Signal,
 }
 
@@ -407,6 +463,7 @@ impl Signals {
             terminate: listen(SignalKind::terminate()),
             interrupt: listen(SignalKind::interrupt()),
             reopen: listen(SignalKind::user_defined1()),
+            quit: listen(SignalKind::quit()),
             reload: listen(SignalKind::hangup()),
         }
     }

@@ -45,6 +45,7 @@ pub(super) struct Listening<A> {
     /// True while it is not to accept.
     closed: ShutdownWatch,
     announce: Option<Box<dyn FnOnce() + Send + Sync>>,
+    waits: bool,
 }
 
 impl<A> Listening<A> {
@@ -68,12 +69,18 @@ impl<A> Listening<A> {
             lifecycle: lifecycle.clone(),
             closed: lifecycle.stopping(),
             announce: None,
+            waits: false,
         }
     }
 
     /// Calls `announce` once clients get in.
     pub(super) fn announced(self, announce: impl FnOnce() + Send + Sync + 'static) -> Self {
         Listening { announce: Some(Box::new(announce)), ..self }
+    }
+
+    /// Accepts only once the server is ready: until then the predecessor does, on the same sockets.
+    pub(super) fn after_a_hand_over(self, waits: bool) -> Self {
+        Listening { waits, ..self }
     }
 
     /// Goes on while the server drains, and ends with it.
@@ -88,6 +95,13 @@ impl<A> Listening<A> {
             self.sockets.keep(address, bound.listen().map_err(|error| error.to_string())?);
         }
         Ok(())
+    }
+
+    /// Waits until the server is ready; false when it will not be.
+    async fn wanted(&self) -> bool {
+        let mut states = self.lifecycle.states();
+        let next = states.wait_for(|state| *state != State::Starting).await;
+        next.is_ok_and(|state| *state == State::Ready)
     }
 
     /// Waits until the server is ready again; false when it will not be.
@@ -164,6 +178,9 @@ impl<A: ServerApp + Send + Sync + 'static> ServiceWithDependents for Listening<A
         ready.notify_ready();
         if let Some(announce) = self.announce.take() {
             announce();
+        }
+        if self.waits && !self.wanted().await {
+            return self.sockets.close(&self.addresses);
         }
         loop {
             match self.accept(listeners_per_fd).await {

@@ -8,14 +8,21 @@
 
 mod admin;
 mod buckets;
+pub mod daemon;
 pub mod echo;
+mod handover;
 mod lifecycle;
 mod listening;
+mod notify;
 mod overflow;
 mod owner;
+pub mod pid_file;
+mod privileges;
+mod process;
 mod reload;
 mod services;
 mod socket;
+mod start;
 mod store;
 mod ticker;
 
@@ -33,7 +40,7 @@ use pingora_proxy::HttpProxy;
 use tokio::sync::mpsc;
 
 use crate::admin::{Access, Admin};
-use crate::client::Directory;
+use crate::client::{Directory, Quota};
 use crate::clock::{Clock, SystemClock, Timeline};
 use crate::config::{Config, PingoraSettings};
 use crate::limit::{Key, RateLimit, Striped, StripedSettings};
@@ -46,14 +53,18 @@ use crate::upstream::{Pool, Pools};
 use admin::View;
 use buckets::Buckets;
 use echo::Echo;
+use handover::{Estate, Predecessor, Successor, TakeOver, Told};
 use lifecycle::{Conductor, Lifecycle, State};
 use listening::Listening;
+use process::Process;
 use reload::{Live, Reloader};
 use services::{Health, Telemetry};
 use socket::{Bound, Sockets};
 use store::{Followers, Store};
 
 pub use lifecycle::{Stop, StopHandle};
+pub use pid_file::PidFileError;
+pub use privileges::PrivilegesError;
 pub use reload::Source;
 pub use socket::BindError;
 
@@ -74,6 +85,12 @@ pub enum ServerError {
     /// The access log cannot be written.
     #[error("{0}")]
     AccessLog(#[source] io::Error),
+    /// It cannot become the user that it should.
+    #[error(transparent)]
+    Privileges(#[from] PrivilegesError),
+    /// Its pid file cannot be had.
+    #[error(transparent)]
+    PidFile(#[from] PidFileError),
     /// It could not go on.
     #[error("{0}")]
     Failed(String),
@@ -97,6 +114,12 @@ pub struct Server {
     echoes: Vec<Echo>,
     clock: Arc<dyn Clock>,
     timeline: Timeline,
+    /// The database, as another process would name it.
+    database: Option<String>,
+    /// The process, when it is all of one.
+    process: Option<Arc<Process>>,
+    /// What it takes over from, and the quotas of clients by their numbers.
+    inheritance: Option<(Successor, HashMap<u64, Quota>)>,
 }
 
 impl Server {
@@ -107,11 +130,23 @@ impl Server {
     /// When an address cannot be had, the database cannot be used or the access log cannot be opened.
     pub fn bind(config: Config) -> Result<Self, ServerError> {
         let sockets = config.listeners.iter().map(|listener| Bound::new(listener.address));
-        let sockets = sockets.collect::<Result<Vec<_>, _>>()?;
+        let sockets = sockets.collect::<Result<_, _>>()?;
+        let admin = config.admin.as_ref().map(|admin| Bound::new(admin.address)).transpose()?;
+        Server::build(config, sockets, admin, None).map(|(server, _)| server)
+    }
+
+    /// Builds a server over sockets that are bound, and gives the quotas of its clients beside it. With `process` it is
+    /// all of one; a `successor` does not read what was saved of the buckets, since it gets them later.
+    fn build(
+        config: Config,
+        sockets: Vec<Bound>,
+        admin: Option<Bound>,
+        process: Option<(Arc<Process>, bool)>,
+    ) -> Result<(Self, HashMap<u64, Quota>), ServerError> {
+        let is_successor = process.as_ref().is_some_and(|(_, successor)| *successor);
         let pairs = sockets.iter().map(Bound::address).zip(&config.listeners);
         let pairs = pairs.filter_map(|(address, listener)| Some((address, listener.tls.clone()?)));
         let tls = TlsListeners::new(pairs).map_err(|error| ServerError::Failed(format!("TLS: {error}")))?;
-        let admin = config.admin.as_ref().map(|admin| Bound::new(admin.address)).transpose()?;
         let (access_log, writer) = AccessLog::new(&config.access_log).map_err(ServerError::AccessLog)?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         // One for all who ask the limiter: two would disagree for good when the wall clock steps in between.
@@ -131,10 +166,15 @@ impl Server {
         let quotas = followers.load(store.clients.as_ref())?;
         let (limits, saved) = (Arc::clone(&limiter), Arc::clone(&store.buckets));
         let buckets = Buckets::new(limits, saved, &config.rate_limit, Arc::clone(&clock), timeline);
-        let owner = |key: Key| key.client_number().map_or(Some(quota), |number| quotas.get(&number).copied());
-        let restored = buckets.restore(owner).map_err(|error| ServerError::Failed(error.to_string()))?;
-        info!("clients: {}; buckets that are not full: {restored}", quotas.len());
-        Ok(Server {
+        if !is_successor {
+            let owner = |key: Key| key.client_number().map_or(Some(quota), |number| quotas.get(&number).copied());
+            let restored = buckets.restore(owner).map_err(|error| ServerError::Failed(error.to_string()))?;
+            info!("clients: {}; buckets that are not full: {restored}", quotas.len());
+        }
+        // As it is after it was opened: by whatever path, it is the same one.
+        let database = config.database.as_ref();
+        let database = database.and_then(|path| Some(path.canonicalize().ok()?.display().to_string()));
+        let server = Server {
             pools: Arc::new(Pools::new(config.upstreams.clone())),
             config,
             source: None,
@@ -151,7 +191,11 @@ impl Server {
             echoes: Vec::new(),
             clock,
             timeline,
-        })
+            database,
+            process: process.map(|(process, _)| process),
+            inheritance: None,
+        };
+        Ok((server, quotas))
     }
 
     /// Reads the configuration again from `source` when it is asked to.
@@ -225,11 +269,14 @@ impl Server {
         let buckets = service.task();
         pingora.add_service(service);
 
+        let (told, given) = Told::new(Arc::clone(&self.limiter));
+        let is_successor = self.inheritance.is_some();
+        let default_quota = self.config.rate_limit.quota;
         let rules = Arc::new(ArcSwap::from_pointee(reload::rules(&self.config, &pools)));
         let app = Proxy::new(ProxyParts {
             rules: Arc::clone(&rules),
             directory: Arc::clone(&self.directory),
-            limiter: Arc::clone(&self.limiter) as _,
+            limiter: Arc::clone(&told) as _,
             access_log: self.access_log.clone(),
             tally: self.tally,
             decisions: Arc::clone(&decisions),
@@ -278,7 +325,10 @@ impl Server {
             let admin = Admin::new(view.into_parts());
             let threads = (ADMIN_THREADS, &admin_connections);
             let admin = Listening::new("admin", admin, vec![socket], threads, &sockets, &lifecycle);
-            let admin = admin.until_drained().announced(move || info!("admin API on {address}"));
+            let admin = admin
+                .until_drained()
+                .after_a_hand_over(is_successor)
+                .announced(move || info!("admin API on {address}"));
             let admin = pingora.add_service(admin);
             admin.add_dependency(&telemetry);
             // Whoever finds the proxy listening finds the admin API, too.
@@ -287,16 +337,49 @@ impl Server {
         let downstream = Downstream::new(proxy, app, self.tls, Arc::clone(&activity));
         let (backends, pools) = (pools.iter().map(|pool| pool.settings().backends.len()).sum::<usize>(), pools.len());
         let threads = (settings.threads.get(), &connections);
-        let listening = Listening::new("proxy", downstream, self.sockets, threads, &sockets, &lifecycle).announced({
-            let lifecycle = lifecycle.clone();
+        let take_over = self.inheritance.map(|(successor, quotas)| {
+            let quota =
+                move |key: Key| key.client_number().map_or(Some(default_quota), |number| quotas.get(&number).copied());
+            let (clock, timeline) = (Arc::clone(&self.clock), self.timeline);
+            let take_over = TakeOver {
+                buckets: Arc::clone(&buckets),
+                told: Arc::clone(&told),
+                now: Box::new(move || timeline.nanos(clock.now())),
+                quota: Box::new(quota),
+                database: self.database.clone(),
+                process: self.process.clone().expect("only a whole process takes over from another one"),
+                lifecycle: lifecycle.clone(),
+            };
+            (take_over, successor)
+        });
+        let listening = Listening::new("proxy", downstream, self.sockets, threads, &sockets, &lifecycle);
+        let listening = listening.after_a_hand_over(is_successor).announced({
+            let (lifecycle, process) = (lifecycle.clone(), self.process.clone());
             move || {
-                lifecycle.advance(State::Ready);
                 let list: Vec<_> = addresses.iter().map(SocketAddr::to_string).collect();
                 info!("listening on {}; upstreams: {pools}, backends: {backends}", list.join(", "));
+                if let Some((take_over, successor)) = take_over {
+                    return handover::take_over(take_over, successor);
+                }
+                lifecycle.advance(State::Ready);
+                if let Some(process) = process {
+                    process.serves("serving");
+                }
             }
         });
         pingora.add_service(listening).add_dependency(&health);
 
+        let predecessor = self.process.as_ref().map(|process| {
+            Arc::new(Predecessor {
+                process: Arc::clone(process),
+                sockets: sockets.clone(),
+                estate: Estate { buckets: Arc::clone(&buckets), told, given: given.into() },
+                database: self.database,
+                lifecycle: lifecycle.clone(),
+                clock: Arc::clone(&self.clock),
+            })
+        });
+        let underway = Arc::default();
         let conductor = Conductor {
             lifecycle: lifecycle.clone(),
             stop: stop.clone(),
@@ -306,14 +389,23 @@ impl Server {
             access_log: self.access_log,
             reloader: Some(reloader),
             grace_period: settings.grace_period,
+            process: self.process.clone(),
+            predecessor,
+            underway: Arc::clone(&underway),
         };
         run(pingora, conductor);
+        if let Some(underway) = underway.lock().take() {
+            underway.finish(self.clock.as_ref());
+        }
         let store = self.store;
         lifecycle::finish(&stop, move || {
             buckets::save_at_stop(&buckets);
             store.close();
         });
         drop(guard.lock().take());
+        if let Some(process) = self.process {
+            process.release_pid_file();
+        }
         if let Some(events) = events {
             events.flush();
         }

@@ -42,13 +42,25 @@ impl BindError {
         };
         BindError { address, cause, hint }
     }
+
+    /// Whether somebody listens there already.
+    pub(super) fn is_taken(&self) -> bool {
+        self.cause.kind() == io::ErrorKind::AddrInUse
+    }
 }
 
-/// A socket that is bound and does not listen yet.
+/// A socket that is bound and does not listen yet, or that a predecessor has handed over.
 #[derive(Debug)]
 pub(super) struct Bound {
     address: SocketAddr,
-    socket: TcpSocket,
+    socket: Socket,
+}
+
+#[derive(Debug)]
+enum Socket {
+    New(TcpSocket),
+    /// It listens, and clients may wait in its queue.
+    Inherited(TcpListener),
 }
 
 impl Bound {
@@ -63,7 +75,12 @@ impl Bound {
             Ok((socket.local_addr()?, socket))
         };
         let (address, socket) = bind().map_err(|cause| BindError::new(address, cause))?;
-        Ok(Bound { address, socket })
+        Ok(Bound { address, socket: Socket::New(socket) })
+    }
+
+    /// The socket that a predecessor has for `address`.
+    pub(super) fn inherited(address: SocketAddr, socket: TcpListener) -> Self {
+        Bound { address, socket: Socket::Inherited(socket) }
     }
 
     /// Where it is bound.
@@ -73,7 +90,10 @@ impl Bound {
 
     /// Lets clients in. Must be called inside a runtime.
     pub(super) fn listen(self) -> Result<TcpListener, BindError> {
-        let listener = self.socket.listen(BACKLOG).and_then(tokio::net::TcpListener::into_std);
+        let listener = match self.socket {
+            Socket::New(socket) => socket.listen(BACKLOG).and_then(tokio::net::TcpListener::into_std),
+            Socket::Inherited(listener) => Ok(listener),
+        };
         listener.map_err(|cause| BindError::new(self.address, cause))
     }
 }
@@ -96,6 +116,14 @@ impl Sockets {
     /// When there is none for `address`, or the process has too many open files.
     pub(super) fn duplicate(&self, address: SocketAddr) -> io::Result<TcpListener> {
         self.open.lock().get(&address).ok_or(io::ErrorKind::NotConnected)?.try_clone()
+    }
+
+    /// All of them once more, by their addresses.
+    ///
+    /// # Errors
+    /// When the process has too many open files.
+    pub(super) fn all(&self) -> io::Result<Vec<(SocketAddr, TcpListener)>> {
+        self.open.lock().iter().map(|(address, socket)| Ok((*address, socket.try_clone()?))).collect()
     }
 
     /// Whether the socket for `address` can still accept.

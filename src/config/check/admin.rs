@@ -3,10 +3,11 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
-use crate::admin::{Access, Token};
+use crate::admin::Access;
 use crate::config::AdminSettings;
 use crate::config::address::{Listen, collide};
 use crate::config::key::{Key, Section};
+use crate::config::overrides::Overrides;
 use crate::config::problem::{KeyPath, Report};
 use crate::config::{raw, tokens};
 
@@ -25,20 +26,21 @@ pub(super) struct Admin {
     warnings: Vec<String>,
 }
 
-/// The admin API of the file. With a `token` of the environment the file of tokens is not read, and may be missing.
+/// The admin API of the file. With a token of the environment the file of tokens is not read, and may be missing.
 pub(super) fn of_file(
     report: &mut Report,
     at: &KeyPath,
     key: Key<Section<raw::Admin>>,
-    token: Option<&Token>,
+    overrides: &Overrides,
 ) -> Admin {
     let raw = report.take(at, key).unwrap_or_default();
     let is_default = matches!(raw.address, Key::Absent);
     let address_at = at.key("address");
     let address = report.take(&address_at, raw.address).unwrap_or(Some(DEFAULT));
     let file = report.take(&at.key("token_file"), raw.token_file).flatten();
+    let file = file.map(|path| overrides.locate(path));
     let mut warnings = Vec::new();
-    let access = match (token, file) {
+    let access = match (&overrides.admin_token, file) {
         (Some(token), _) => Some(Access::Tokens(vec![token.clone()])),
         (None, Some(file)) => of_token_file(report, &at.key("token_file"), file, &mut warnings),
         (None, None) => Some(Access::Loopback),

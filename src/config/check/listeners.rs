@@ -8,6 +8,7 @@ use super::sections;
 use crate::clock::{Clock, SystemClock};
 use crate::config::address::{Listen, collide};
 use crate::config::key::{Key, List, Section};
+use crate::config::overrides::Overrides;
 use crate::config::problem::{KeyPath, Report};
 use crate::config::{ListenerSettings, raw};
 use crate::tls::{Flaw, Pair, PairFiles};
@@ -43,7 +44,7 @@ pub(super) fn of_file(
     report: &mut Report,
     at: &KeyPath,
     key: Key<List<Section<raw::Listener>>>,
-    needed: bool,
+    (needed, overrides): (bool, &Overrides),
 ) -> Listeners {
     let mut found = Listeners::default();
     for (at, raw) in sections(report, at, key, needed).into_iter().flatten() {
@@ -51,7 +52,8 @@ pub(super) fn of_file(
         let address_at = at.key("address");
         let address = report.need(&address_at, raw.address);
         let tls_at = at.key("tls");
-        let tls = report.take(&tls_at, raw.tls).and_then(|raw| pair(report, &tls_at, raw, &mut found.warnings));
+        let tls =
+            report.take(&tls_at, raw.tls).and_then(|raw| pair(report, &tls_at, raw, (overrides, &mut found.warnings)));
         found.list.extend(address.map(|address| (address_at, ListenerSettings { address, tls })));
     }
     found.apart(report)
@@ -65,10 +67,15 @@ pub(super) fn of_flags(report: &mut Report, flags: &[SocketAddr]) -> Listeners {
     Listeners { list, warnings: Vec::new() }.apart(report)
 }
 
-fn pair(report: &mut Report, at: &KeyPath, raw: raw::Tls, warnings: &mut Vec<String>) -> Option<Pair> {
+fn pair(
+    report: &mut Report,
+    at: &KeyPath,
+    raw: raw::Tls,
+    (overrides, warnings): (&Overrides, &mut Vec<String>),
+) -> Option<Pair> {
     let cert = report.need(&at.key("cert"), raw.cert);
     let key = report.need(&at.key("key"), raw.key);
-    match Pair::load(&PairFiles { cert: cert?, key: key? }, SystemClock.wall()) {
+    match Pair::load(&PairFiles { cert: overrides.locate(cert?), key: overrides.locate(key?) }, SystemClock.wall()) {
         Ok((pair, unwise)) => {
             let said = |flaw: Flaw| format!("{}: {}", at.key(flaw.part.name()), flaw.message);
             warnings.extend(unwise.into_iter().map(said));

@@ -21,7 +21,7 @@ use crate::client::{PrefixMap, Quota};
 use crate::limit::RateLimit;
 use crate::proxy::{Identity, Limits};
 use crate::route::Route;
-use crate::telemetry::AccessLogSettings;
+use crate::telemetry::{AccessLogSettings, AccessLogTarget};
 
 /// Where clients and buckets are kept when nobody says where.
 const DATABASE: &str = "data/tollgate.db";
@@ -38,16 +38,16 @@ pub(super) fn check(file: Option<raw::File>, overrides: &Overrides, report: &mut
     let needs_upstreams = file.is_some() && overrides.backends.is_empty();
     let file = file.unwrap_or_default();
 
-    let pingora = pingora(report, &top.key("pingora"), file.pingora);
-    let mut listeners = listeners::of_file(report, &top.key("listeners"), file.listeners, needs_listeners);
-    let mut admin = admin::of_file(report, &top.key("admin"), file.admin, overrides.admin_token.as_ref());
+    let pingora = pingora(report, &top.key("pingora"), file.pingora, overrides);
+    let mut listeners = listeners::of_file(report, &top.key("listeners"), file.listeners, (needs_listeners, overrides));
+    let mut admin = admin::of_file(report, &top.key("admin"), file.admin, overrides);
     let mut database = report.take(&top.key("database"), file.database).unwrap_or_else(|| Some(DATABASE.into()));
     let mut upstreams = upstreams::of_file(report, &top.key("upstreams"), file.upstreams, needs_upstreams);
     let mut routes = routes::of_file(report, &top.key("routes"), file.routes, upstreams.names.as_deref());
     let identity = identity(report, &top.key("identity"), file.identity);
     let rate_limit = rate_limit(report, &top.key("rate_limit"), file.rate_limit);
     let limits = limits(report, &top.key("limits"), file.limits);
-    let access_log = access_log(report, &top.key("access_log"), file.access_log);
+    let access_log = access_log(report, &top.key("access_log"), file.access_log, overrides);
 
     if !overrides.listen.is_empty() {
         listeners = listeners::of_flags(report, &overrides.listen);
@@ -58,6 +58,7 @@ pub(super) fn check(file: Option<raw::File>, overrides: &Overrides, report: &mut
     if let Some(path) = &overrides.database {
         database = Some(path.clone());
     }
+    let database = database.map(|path| overrides.locate(path));
     if !overrides.backends.is_empty() {
         let pool = upstreams::of_flags(report, &overrides.backends);
         routes = vec![Route::catch_all(&pool.name)];
@@ -93,10 +94,21 @@ fn require_flag(report: &mut Report, flag: &str, example: &str, missing: bool) {
     }
 }
 
-fn pingora(report: &mut Report, at: &KeyPath, key: Key<Section<raw::Pingora>>) -> PingoraSettings {
+fn pingora(
+    report: &mut Report,
+    at: &KeyPath,
+    key: Key<Section<raw::Pingora>>,
+    overrides: &Overrides,
+) -> PingoraSettings {
     let raw = report.take(at, key).unwrap_or_default();
     let default = PingoraSettings::default();
     report.take(&at.key("version"), raw.version);
+    let locate = |path| overrides.locate(path);
+    let directory_at = at.key("working_directory");
+    let working_directory = report.take(&directory_at, raw.working_directory).map(|path| overrides.locate(path));
+    if let Some(path) = working_directory.as_ref().filter(|path| !path.is_dir()) {
+        report.add(&directory_at, format!("must be a directory that is there, not {}", path.display()));
+    }
     let grace_period = report.take(&at.key("grace_period_seconds"), raw.grace_period_seconds);
     PingoraSettings {
         threads: report.take(&at.key("threads"), raw.threads).unwrap_or(default.threads),
@@ -108,6 +120,13 @@ fn pingora(report: &mut Report, at: &KeyPath, key: Key<Section<raw::Pingora>>) -
             .take(&at.key("upstream_keepalive_pool_size"), raw.upstream_keepalive_pool_size)
             .unwrap_or(default.upstream_keepalive_pool_size),
         grace_period: grace_period.map_or(default.grace_period, Duration::from_secs),
+        daemon: report.take(&at.key("daemon"), raw.daemon).unwrap_or(default.daemon),
+        pid_file: report.take(&at.key("pid_file"), raw.pid_file).map_or(default.pid_file, locate),
+        upgrade_sock: report.take(&at.key("upgrade_sock"), raw.upgrade_sock).map_or(default.upgrade_sock, locate),
+        user: report.take(&at.key("user"), raw.user),
+        group: report.take(&at.key("group"), raw.group),
+        working_directory,
+        error_log: report.take(&at.key("error_log"), raw.error_log).flatten().map(locate),
     }
 }
 
@@ -164,13 +183,19 @@ fn limits(report: &mut Report, at: &KeyPath, key: Key<Section<raw::Limits>>) -> 
     }
 }
 
-fn access_log(report: &mut Report, at: &KeyPath, key: Key<Section<raw::AccessLog>>) -> AccessLogSettings {
+fn access_log(
+    report: &mut Report,
+    at: &KeyPath,
+    key: Key<Section<raw::AccessLog>>,
+    overrides: &Overrides,
+) -> AccessLogSettings {
     let raw = report.take(at, key).unwrap_or_default();
     let default = AccessLogSettings::default();
-    AccessLogSettings {
-        target: report.take(&at.key("path"), raw.path).unwrap_or(default.target),
-        format: report.take(&at.key("format"), raw.format).unwrap_or(default.format),
+    let mut target = report.take(&at.key("path"), raw.path).unwrap_or(default.target);
+    if let Some(AccessLogTarget::File(path)) = &mut target {
+        *path = overrides.locate(std::mem::take(path));
     }
+    AccessLogSettings { target, format: report.take(&at.key("format"), raw.format).unwrap_or(default.format) }
 }
 
 /// The items of a list of sections, each with its path; one that is no section is reported, and none. No list at all

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::{START, check};
 use crate::admin::{Access, Token};
 use crate::config::load::load_text;
-use crate::config::{AdminSettings, Config, Overrides, PingoraSettings, load, parse_token, schema};
+use crate::config::{AdminSettings, Config, Group, Overrides, PingoraSettings, User, load, parse_token, schema};
 use crate::limit::RateLimit;
 use crate::proxy::{Identity, Limits};
 use crate::route::{HostPattern, Route};
@@ -64,6 +64,29 @@ fn the_smallest_file_gets_the_defaults() {
     assert_eq!(config, expected);
 }
 
+/// Whether it is a daemon, and where a running process keeps its files.
+const KEPT: (bool, Option<&str>, Option<&str>) = (true, Some("run/a.pid"), Some("/run/a.sock"));
+
+#[test]
+fn relative_paths_count_from_where_it_was_started() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    std::fs::write(path("tokens"), "0123456789abcdef").unwrap();
+    std::fs::create_dir(path("work")).unwrap();
+    let yaml = format!(
+        "{START}database: d/a.db\nadmin: {{token_file: tokens}}\naccess_log: {{path: access.log}}\n\
+         pingora: {{pid_file: a.pid, upgrade_sock: /run/a.sock, error_log: error.log, working_directory: work}}\n"
+    );
+    let overrides = Overrides { directory: Some(directory.path().to_owned()), ..Overrides::default() };
+    let config = load_text("f.yaml", &yaml, &overrides).unwrap();
+    let pingora = &config.pingora;
+    assert_eq!(config.database, Some(path("d/a.db")));
+    assert_eq!(config.admin.unwrap().access, one_token("admin", "0123456789abcdef"));
+    assert_eq!(config.access_log.target, Some(AccessLogTarget::File(path("access.log"))));
+    assert_eq!((&pingora.pid_file, &pingora.upgrade_sock), (&path("a.pid"), &PathBuf::from("/run/a.sock")));
+    assert_eq!((&pingora.error_log, &pingora.working_directory), (&Some(path("error.log")), &Some(path("work"))));
+}
+
 #[test]
 fn every_key_arrives_where_it_belongs() {
     let text = r#"
@@ -74,6 +97,13 @@ pingora:
   listener_tasks_per_fd: 2
   upstream_keepalive_pool_size: 0
   grace_period_seconds: 0
+  daemon: true
+  pid_file: run/a.pid
+  upgrade_sock: /run/a.sock
+  user: root
+  group: root
+  working_directory: /
+  error_log: error.log
 listeners: [{address: 127.0.0.1:80}, {address: "[::1]:80"}]
 upstreams:
   - name: a.b_c-1
@@ -98,6 +128,12 @@ rate_limit: {refill_interval: 2s, persist_interval: 250ms}
     assert_eq!((config.pingora.threads.get(), config.pingora.listener_tasks_per_fd.get()), (3, 2));
     assert_eq!((config.pingora.work_stealing, config.pingora.upstream_keepalive_pool_size), (false, 0));
     assert_eq!(config.pingora.grace_period, Duration::ZERO);
+    let Config { pingora, .. } = &config;
+    assert_eq!((pingora.daemon, pingora.pid_file.to_str(), pingora.upgrade_sock.to_str()), KEPT);
+    assert_eq!(pingora.user, Some(User { name: "root".to_owned(), uid: 0, gid: 0 }));
+    assert_eq!(pingora.group, Some(Group { name: "root".to_owned(), gid: 0 }));
+    assert_eq!(pingora.working_directory.as_deref(), Some(Path::new("/")));
+    assert_eq!(pingora.error_log.as_deref(), Some(Path::new("error.log")));
     assert_eq!(config.listeners.len(), 2);
     let [a, b] = &config.upstreams[..] else { panic!("{:?}", config.upstreams) };
     assert_eq!((a.name.as_str(), a.balance, a.retries), ("a.b_c-1", Balance::LeastConnections, 0));
@@ -135,6 +171,7 @@ fn the_command_line_stands_above_the_file() {
         admin: Some("0.0.0.0:2".parse().unwrap()),
         admin_token: Some(parse_token("0123456789abcdef").unwrap()),
         database: Some("other.db".into()),
+        directory: None,
     };
     let alone = load(None, &overrides).unwrap();
     let over = load(Some(&conf("routes.yaml")), &overrides).unwrap();

@@ -199,3 +199,96 @@ async fn a_clock_that_is_set_while_the_process_runs_is_noted_and_credits_nothing
     second.restore(everybody).unwrap();
     assert_eq!(tokens(&second, caller(1)), 0.0);
 }
+
+/// What a store has.
+fn kept(store: &Arc<dyn BucketStore>) -> Vec<Key> {
+    let mut kept = Vec::new();
+    store.load(&mut |saved| kept.push(saved.key)).unwrap();
+    kept.sort_unstable();
+    kept
+}
+
+#[tokio::test]
+async fn a_successor_has_every_bucket_and_alone_may_save() {
+    let (store, clock) = in_memory();
+    let (first, second) = (process(&store, &clock), process(&store, &clock));
+    take(&first, caller(1), 4);
+    take(&first, caller(2), 1);
+    first.save().await;
+    // One that is saved and full by the time it is handed over, one that was never saved, one that changes in between.
+    clock.advance(SECOND);
+    take(&first, caller(3), 3);
+    first.sweep();
+    second.take_over(&first.begin_hand_over().unwrap(), everybody);
+    assert_eq!([1, 2, 3].map(|number| tokens(&second, caller(number))), [7.0, 10.0, 7.0]);
+    take(&first, caller(1), 2);
+    second.take_over(&first.hand_over_the_rest(), everybody);
+    assert_eq!(tokens(&second, caller(1)), 5.0);
+
+    take(&first, caller(4), 1);
+    first.save().await;
+    assert_eq!(kept(&store), [caller(1), caller(2)], "it has no right to save any more");
+    second.save().await;
+    assert_eq!(kept(&store), [caller(1), caller(3)]);
+}
+
+#[tokio::test]
+async fn what_fills_up_in_between_is_full_for_the_successor() {
+    let (store, clock) = in_memory();
+    let (first, second) = (process(&store, &clock), process(&store, &clock));
+    take(&first, caller(1), 1);
+    second.take_over(&first.begin_hand_over().unwrap(), everybody);
+    assert_eq!(second.limiter.len(), 1);
+    clock.advance(SECOND);
+    first.sweep();
+    second.take_over(&first.hand_over_the_rest(), everybody);
+    second.sweep();
+    assert!(second.limiter.is_empty());
+    second.save().await;
+    assert_eq!(kept(&store), []);
+}
+
+#[tokio::test]
+async fn who_takes_back_saves_everything() {
+    let (store, clock) = in_memory();
+    let first = process(&store, &clock);
+    take(&first, caller(1), 4);
+    take(&first, caller(2), 1);
+    first.save().await;
+    clock.advance(SECOND);
+    first.sweep();
+    first.take_back();
+    let handed = first.begin_hand_over().unwrap();
+    assert_eq!((handed.changed.len(), handed.dropped.as_slice()), (1, &[caller(2)][..]));
+    // The successor has saved something and is gone.
+    let second = process(&store, &clock);
+    second.take_over(&handed, everybody);
+    take(&second, caller(7), 1);
+    second.save().await;
+    take(&first, caller(3), 2);
+    first.take_back();
+    first.save().await;
+    assert_eq!(kept(&store), [caller(1), caller(3), caller(7)]);
+    assert!(first.begin_hand_over().is_some(), "and it can be handed over again");
+}
+
+#[test]
+fn a_debt_is_carried_over_and_kept_through_a_restart() {
+    let (store, clock) = in_memory();
+    let (first, second) = (process(&store, &clock), process(&store, &clock));
+    take(&first, caller(1), 10);
+    let now = first.now();
+    first.limiter.debit(caller(1), 5, quota(), now);
+    second.take_over(&first.begin_hand_over().unwrap(), everybody);
+    second.save_at_stop().unwrap();
+    clock.advance(2 * SECOND);
+    let third = process(&store, &clock);
+    third.restore(everybody).unwrap();
+    // One token a second: three of five are still owed.
+    clock.advance(3 * SECOND);
+    for process in [&second, &third] {
+        assert_eq!(tokens(process, caller(1)), 0.0);
+    }
+    clock.advance(2 * SECOND);
+    assert_eq!((tokens(&second, caller(1)), tokens(&third, caller(1))), (2.0, 2.0));
+}

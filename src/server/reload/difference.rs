@@ -25,14 +25,22 @@ pub(super) fn needs_a_restart(old: &Config, new: &Config) -> Vec<(String, String
 
 /// All of Pingora's keys: they are read once.
 fn pingora(old: &PingoraSettings, new: &PingoraSettings) -> Vec<String> {
-    let PingoraSettings { threads, work_stealing, listener_tasks_per_fd, upstream_keepalive_pool_size, grace_period } =
-        old;
+    let PingoraSettings { threads, work_stealing, listener_tasks_per_fd, upstream_keepalive_pool_size, .. } = old;
+    let PingoraSettings { grace_period, daemon: _, pid_file, upgrade_sock, .. } = old;
+    let PingoraSettings { user, group, working_directory, error_log, .. } = old;
+    // Whether it is a daemon may also be said by a flag, and shows in nothing that a reload could change.
     let keys = [
         ("threads", *threads != new.threads),
         ("work_stealing", *work_stealing != new.work_stealing),
         ("listener_tasks_per_fd", *listener_tasks_per_fd != new.listener_tasks_per_fd),
         ("upstream_keepalive_pool_size", *upstream_keepalive_pool_size != new.upstream_keepalive_pool_size),
         ("grace_period_seconds", *grace_period != new.grace_period),
+        ("pid_file", *pid_file != new.pid_file),
+        ("upgrade_sock", *upgrade_sock != new.upgrade_sock),
+        ("user", *user != new.user),
+        ("group", *group != new.group),
+        ("working_directory", *working_directory != new.working_directory),
+        ("error_log", *error_log != new.error_log),
     ];
     keys.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| format!("pingora.{key}")).collect()
 }
@@ -123,7 +131,8 @@ routes: [{path: /, upstream: a}, {path: /b, upstream: b}]
         assert_eq!(keys("", ":2}", ":3}"), ["listeners[1].address"]);
         assert_eq!(keys("", ", {address: 127.0.0.1:2}", ""), ["listeners"]);
         let more = "pingora: {threads: 77, work_stealing: false, listener_tasks_per_fd: 3, \
-                    upstream_keepalive_pool_size: 5, grace_period_seconds: 1}\ndatabase: other.db\n\
+                    upstream_keepalive_pool_size: 5, grace_period_seconds: 1, pid_file: a.pid, upgrade_sock: a.sock, \
+                    user: root, group: root, working_directory: /, error_log: a.log}\ndatabase: other.db\n\
                     admin: {address: 127.0.0.1:5}\n\
                     rate_limit: {max_buckets: 5, refill_interval: 2s, persist_interval: 3s}";
         let expected = [
@@ -132,6 +141,12 @@ routes: [{path: /, upstream: a}, {path: /b, upstream: b}]
             "pingora.listener_tasks_per_fd",
             "pingora.upstream_keepalive_pool_size",
             "pingora.grace_period_seconds",
+            "pingora.pid_file",
+            "pingora.upgrade_sock",
+            "pingora.user",
+            "pingora.group",
+            "pingora.working_directory",
+            "pingora.error_log",
             "admin.address",
             "database",
             "rate_limit.max_buckets",

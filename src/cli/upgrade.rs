@@ -1,0 +1,62 @@
+//! `tollgate upgrade`: a new process in the place of the running one.
+//!
+//! The new one is started first and gets as far as it can without the sockets. Only then the running one is asked to
+//! hand over, so that a wrong configuration, a program that does not start or a missing library changes nothing. From
+//! there on the two agree among themselves; here is only waited for how it ends.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::args::RunArgs;
+use super::run::{exit_code, load, warn_of_lost_output};
+use super::{Failure, print};
+use crate::server::daemon::{Ended, Milestone, Starter};
+use crate::server::pid_file;
+
+/// Upgrades, and prints one line.
+pub(super) fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
+    let (config, _) = load(args)?;
+    if args.test {
+        return Ok(super::print_verdict(args.conf.as_deref(), &config));
+    }
+    let old = running(&config.pingora.pid_file)?;
+    warn_of_lost_output(&config);
+    let new = Starter::start_orphan(arguments(), Milestone::Settled);
+    let outcome = new.and_then(|mut new| {
+        new.wait_for(Milestone::Waiting)?;
+        if let Err(error) = kill(old, Signal::SIGQUIT) {
+            new.end();
+            return Err(Ended::Failed(std::io::Error::other(format!(
+                "pid {old} cannot be told to hand over: {error}"
+            ))));
+        }
+        new.wait_for(Milestone::Settled)?;
+        Ok(new.pid())
+    });
+    match outcome {
+        Ok(new) => Ok(print(&format!("upgraded: pid {old} -> {new}\n"))),
+        Err(Ended::Exited(status)) => {
+            eprintln!("tollgate: {}; pid {old} goes on serving", Ended::Exited(status));
+            Ok(exit_code(status))
+        }
+        Err(error) => Err(Failure::Background(format!("{error}; pid {old} goes on serving"))),
+    }
+}
+
+/// The process that is to be replaced.
+fn running(path: &std::path::Path) -> Result<Pid, Failure> {
+    let failed = |what: String| Failure::Background(format!("nothing to upgrade: {what}"));
+    let pid = pid_file::holder(path).map_err(|error| failed(format!("{}: {error}", path.display())))?;
+    let pid = pid.and_then(|pid| i32::try_from(pid).ok());
+    pid.map(Pid::from_raw).ok_or_else(|| failed(format!("no running process holds the pid file {}", path.display())))
+}
+
+/// What starts the new one: the flags of this command, for `run`.
+fn arguments() -> impl Iterator<Item = OsString> {
+    // No flag comes before the command.
+    let flags = std::env::args_os().skip_while(|argument| argument != "upgrade").skip(1);
+    ["run", "-d", "-u"].into_iter().map(OsString::from).chain(flags)
+}

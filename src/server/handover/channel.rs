@@ -1,0 +1,229 @@
+//! The connection between predecessor and successor: whole messages, sockets beside them, and a bound for every wait.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice, IoSliceMut, Write};
+use std::mem::MaybeUninit;
+use std::net::TcpListener;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+    recvmsg, sendmsg,
+};
+
+use super::wire::{Message, SOCKETS};
+use crate::clock::Clock;
+
+/// How much is read at once.
+const ROUND: usize = 64 << 10;
+
+/// One end of the connection.
+pub(super) struct Channel {
+    stream: UnixStream,
+    clock: Arc<dyn Clock>,
+    /// What has come and is no whole message yet, or not read yet.
+    bytes: Vec<u8>,
+    /// The sockets that came and were not asked for yet.
+    sockets: VecDeque<OwnedFd>,
+}
+
+impl Channel {
+    /// Speaks over `stream`, which waits when it is read.
+    pub(super) fn new(stream: UnixStream, clock: Arc<dyn Clock>) -> Self {
+        Channel { stream, clock, bytes: Vec::new(), sockets: VecDeque::new() }
+    }
+
+    /// Says `message`.
+    ///
+    /// # Errors
+    /// When the other end is gone, or does not take it within `limit`.
+    pub(super) fn send(&mut self, message: &Message, limit: Duration) -> io::Result<()> {
+        self.send_with(message, &[], limit)
+    }
+
+    /// Says `message` and gives `sockets` with it, at most [`SOCKETS`].
+    ///
+    /// # Errors
+    /// As [`send`](Channel::send).
+    pub(super) fn send_with(
+        &mut self,
+        message: &Message,
+        sockets: &[BorrowedFd<'_>],
+        limit: Duration,
+    ) -> io::Result<()> {
+        let end = self.clock.now() + limit;
+        let bytes = message.encode();
+        let mut rest = &bytes[..];
+        if !sockets.is_empty() {
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(SOCKETS))];
+            let mut beside = SendAncillaryBuffer::new(&mut space);
+            if !beside.push(SendAncillaryMessage::ScmRights(sockets)) {
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, "too many sockets for one message"));
+            }
+            self.stream.set_write_timeout(Some(self.left(end)?))?;
+            let sent = sendmsg(&self.stream, &[IoSlice::new(rest)], &mut beside, SendFlags::NOSIGNAL)?;
+            rest = &rest[sent..];
+        }
+        while !rest.is_empty() {
+            self.stream.set_write_timeout(Some(self.left(end)?))?;
+            match self.stream.write(rest) {
+                Ok(sent) => rest = &rest[sent..],
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(timely(error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for the next message, for `limit` at most.
+    ///
+    /// # Errors
+    /// When it does not come in time ([`io::ErrorKind::TimedOut`]), never will
+    /// ([`io::ErrorKind::UnexpectedEof`]), or makes no sense.
+    pub(super) fn receive(&mut self, limit: Duration) -> io::Result<Message> {
+        let end = self.clock.now() + limit;
+        loop {
+            if let Some(length) = Message::length(&self.bytes)?
+                && self.bytes.len() >= length
+            {
+                let message = Message::decode(&self.bytes[4..length])?;
+                self.bytes.drain(..length);
+                return Ok(message);
+            }
+            self.stream.set_read_timeout(Some(self.left(end)?))?;
+            if self.fill()? == 0 {
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the other process ended, or gave up"));
+            }
+        }
+    }
+
+    /// Whether there is something to receive, the end of the connection included, within `limit`.
+    pub(super) fn has_news(&self, limit: Duration) -> bool {
+        if !self.bytes.is_empty() {
+            return true;
+        }
+        let limit = Timespec { tv_sec: limit.as_secs().cast_signed(), tv_nsec: limit.subsec_nanos().into() };
+        poll(&mut [PollFd::new(&self.stream, PollFlags::IN)], Some(&limit)).is_ok_and(|ready| ready > 0)
+    }
+
+    /// The next socket that came with what was received.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub(super) fn next_socket(&mut self) -> io::Result<TcpListener> {
+        let none =
+            || io::Error::new(io::ErrorKind::InvalidData, "the other process named a socket that it did not send");
+        self.sockets.pop_front().map(TcpListener::from).ok_or_else(none)
+    }
+
+    /// The time until `end`; an error when it is over.
+    fn left(&self, end: Instant) -> io::Result<Duration> {
+        let left = end.saturating_duration_since(self.clock.now());
+        if left.is_zero() { Err(late()) } else { Ok(left) }
+    }
+
+    /// Reads what is there; how much.
+    fn fill(&mut self) -> io::Result<usize> {
+        let old = self.bytes.len();
+        self.bytes.resize(old + ROUND, 0);
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(SOCKETS))];
+        let mut beside = RecvAncillaryBuffer::new(&mut space);
+        let read = loop {
+            let mut into = [IoSliceMut::new(&mut self.bytes[old..])];
+            match recvmsg(self.stream.as_fd(), &mut into, &mut beside, RecvFlags::CMSG_CLOEXEC) {
+                Err(rustix::io::Errno::INTR) => {}
+                read => break read,
+            }
+        };
+        self.bytes.truncate(old + read.as_ref().map_or(0, |read| read.bytes));
+        for message in beside.drain() {
+            if let RecvAncillaryMessage::ScmRights(sockets) = message {
+                self.sockets.extend(sockets);
+            }
+        }
+        read.map(|read| read.bytes).map_err(|error| timely(error.into()))
+    }
+}
+
+fn late() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "the other process did not answer in time")
+}
+
+/// A read or write that waited too long, under the one name for that.
+fn timely(error: io::Error) -> io::Error {
+    if error.kind() == io::ErrorKind::WouldBlock { late() } else { error }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+    use crate::clock::SystemClock;
+
+    const SOON: Duration = Duration::from_millis(50);
+    const LONG: Duration = Duration::from_secs(20);
+
+    fn pair() -> (Channel, Channel) {
+        let (left, right) = UnixStream::pair().unwrap();
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        (Channel::new(left, Arc::clone(&clock)), Channel::new(right, clock))
+    }
+
+    #[test]
+    fn messages_come_whole_and_in_order_with_their_sockets() {
+        let (mut left, mut right) = pair();
+        let listeners: Vec<_> = (0..SOCKETS).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let addresses: Vec<_> = listeners.iter().map(|listener| listener.local_addr().unwrap()).collect();
+        let sockets: Vec<_> = listeners.iter().map(AsFd::as_fd).collect();
+        left.send_with(&Message::Sockets(addresses.clone()), &sockets, LONG).unwrap();
+        left.send_with(&Message::Sockets(vec![addresses[3]]), &sockets[3..4], LONG).unwrap();
+        left.send(&Message::Prepared, LONG).unwrap();
+        assert!(right.has_news(LONG));
+        assert_eq!(right.receive(LONG).unwrap(), Message::Sockets(addresses.clone()));
+        assert_eq!(right.receive(LONG).unwrap(), Message::Sockets(vec![addresses[3]]));
+        assert_eq!(right.receive(LONG).unwrap(), Message::Prepared);
+        for address in addresses.iter().chain([&addresses[3]]) {
+            assert_eq!(right.next_socket().unwrap().local_addr().unwrap(), *address);
+        }
+        assert!(right.next_socket().is_err());
+    }
+
+    #[test]
+    fn a_long_message_comes_in_pieces() {
+        let (mut left, mut right) = pair();
+        let message = Message::Refused("x".repeat(900_000));
+        std::thread::scope(|scope| {
+            scope.spawn(|| left.send(&message, LONG).unwrap());
+            assert_eq!(right.receive(LONG).unwrap(), message);
+        });
+    }
+
+    #[test]
+    fn nobody_waits_for_ever() {
+        let (mut left, mut right) = pair();
+        assert!(!right.has_news(Duration::ZERO));
+        assert_eq!(right.receive(SOON).unwrap_err().kind(), io::ErrorKind::TimedOut);
+        left.stream.write_all(&[1]).unwrap();
+        assert_eq!(right.receive(SOON).unwrap_err().kind(), io::ErrorKind::TimedOut, "a message that does not end");
+        let long = Message::Refused("x".repeat(1_000_000));
+        assert_eq!(left.send(&long, SOON).unwrap_err().kind(), io::ErrorKind::TimedOut, "nobody reads");
+        drop(left);
+        assert!(right.has_news(LONG));
+        right.stream.read_to_end(&mut Vec::new()).unwrap();
+        right.bytes.clear();
+        assert_eq!(right.receive(LONG).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        assert!(right.send(&Message::Prepared, SOON).is_err());
+    }
+
+    #[test]
+    fn nonsense_is_an_error_at_once() {
+        let (mut left, mut right) = pair();
+        left.stream.write_all(b"GET / HTTP/1.1\r\n").unwrap();
+        assert_eq!(right.receive(LONG).unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
+}

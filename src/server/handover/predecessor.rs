@@ -1,0 +1,303 @@
+//! The process that serves and is asked to make room.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Receiver;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use log::{debug, info, warn};
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use super::channel::Channel;
+use super::debits::{Given, Told};
+use super::wire::{Debit, Message, PIECE, SOCKETS, VERSION};
+use super::{SETTLING, trusted};
+use crate::client::Quota;
+use crate::clock::Clock;
+use crate::limit::Key;
+use crate::server::buckets::{Buckets, HandedOver};
+use crate::server::lifecycle::{Lifecycle, State};
+use crate::server::process::Process;
+use crate::server::socket::Sockets;
+
+/// How long somebody may need to be there.
+const CONNECT: Duration = Duration::from_secs(5);
+/// How long the successor may need to build everything.
+const PREPARE: Duration = Duration::from_secs(60);
+/// How long it may need to begin once it has everything.
+const BEGIN: Duration = Duration::from_secs(10);
+/// How long it may need to take one message.
+const TAKE: Duration = Duration::from_secs(5);
+/// How often it is made sure that it is still there, and debits are sent.
+const LOOK: Duration = Duration::from_millis(20);
+/// How long the last debits may need.
+const LAST: Duration = Duration::from_secs(1);
+
+/// What a process that serves can hand over.
+pub(in crate::server) struct Predecessor {
+    pub(in crate::server) process: Arc<Process>,
+    pub(in crate::server) sockets: Sockets,
+    pub(in crate::server) estate: Estate,
+    /// The database, as its successor must have it to know the same clients by the same numbers.
+    pub(in crate::server) database: Option<String>,
+    pub(in crate::server) lifecycle: Lifecycle,
+    pub(in crate::server) clock: Arc<dyn Clock>,
+}
+
+/// The buckets, and what is given of them afterwards.
+pub(in crate::server) struct Estate {
+    pub(in crate::server) buckets: Arc<Buckets>,
+    pub(in crate::server) told: Arc<Told>,
+    pub(in crate::server) given: Mutex<Receiver<Given>>,
+}
+
+/// What became of it.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::server) enum Outcome {
+    /// The successor serves and will go on to; here nothing remains but to finish.
+    Leaves,
+    /// Nothing has changed, or everything is as it was; this is why.
+    Stays(String),
+}
+
+/// A hand-over that was begun.
+#[derive(Debug)]
+pub(in crate::server) struct Underway {
+    outcome: oneshot::Receiver<Outcome>,
+    flags: Arc<Flags>,
+    thread: JoinHandle<()>,
+}
+
+/// What its thread is told.
+#[derive(Debug, Default)]
+struct Flags {
+    /// The process is to stop: decide soon.
+    hurry: AtomicBool,
+    /// The last request is answered.
+    drained: AtomicBool,
+}
+
+impl Underway {
+    /// What becomes of it. To be asked until it has answered once.
+    pub(in crate::server) async fn outcome(&mut self) -> Outcome {
+        (&mut self.outcome).await.unwrap_or_else(|_| Outcome::Stays("the hand-over ended by a fault".to_owned()))
+    }
+
+    /// Has it decided soon, because the process is to stop: what is not handed over yet stays here.
+    pub(in crate::server) fn hurry(&self) {
+        self.flags.hurry.store(true, Ordering::SeqCst);
+    }
+
+    /// Sends what is left to be told, when the last request is answered. Blocks the thread, for about a second at most.
+    pub(in crate::server) fn finish(self, clock: &dyn Clock) {
+        self.flags.drained.store(true, Ordering::SeqCst);
+        let end = clock.now() + 2 * LAST;
+        while !self.thread.is_finished() && clock.now() < end {
+            std::thread::park_timeout(LOOK / 4);
+        }
+    }
+}
+
+impl Predecessor {
+    /// Hands over on a thread of its own.
+    ///
+    /// # Errors
+    /// When there can be no such thread.
+    pub(in crate::server) fn begin(self: &Arc<Self>) -> io::Result<Underway> {
+        let (tell, outcome) = oneshot::channel();
+        let (this, flags) = (Arc::clone(self), Arc::new(Flags::default()));
+        let told = Arc::clone(&flags);
+        let thread = std::thread::Builder::new().name("hand-over".to_owned()).spawn(move || this.run(&told, tell))?;
+        Ok(Underway { outcome, flags, thread })
+    }
+
+    fn run(&self, flags: &Flags, tell: oneshot::Sender<Outcome>) {
+        let mut channel = match connect(self.process.upgrade_sock(), self.clock.as_ref(), flags) {
+            Ok(stream) => Channel::new(stream, Arc::clone(&self.clock)),
+            Err(reason) => return drop(tell.send(Outcome::Stays(reason))),
+        };
+        let handed = self.prepare(&mut channel, flags).and_then(|()| self.hand_over(&mut channel, flags));
+        let settled = handed.and_then(|()| self.settle(&mut channel, flags));
+        if let Err(reason) = settled {
+            self.take_back();
+            // It may be past hearing.
+            drop(channel.send(&Message::Refused(reason.clone()), LAST));
+            return drop(tell.send(Outcome::Stays(reason)));
+        }
+        // Nobody asks when the process is to stop anyway.
+        drop(tell.send(Outcome::Leaves));
+        self.send_the_rest(&mut channel, flags);
+    }
+
+    /// Names itself, gives the sockets, and waits until the successor has built everything.
+    fn prepare(&self, channel: &mut Channel, flags: &Flags) -> Result<(), String> {
+        let sockets = self.sockets.all().map_err(|error| format!("the sockets cannot be duplicated: {error}"))?;
+        let hello = Message::Hello {
+            version: VERSION,
+            pid: std::process::id(),
+            sockets: sockets.len() as u32,
+            database: self.database.clone().unwrap_or_default(),
+        };
+        channel.send(&hello, TAKE).map_err(gone)?;
+        for some in sockets.chunks(SOCKETS) {
+            let descriptors: Vec<_> = some.iter().map(|(_, socket)| socket.as_fd()).collect();
+            let addresses = some.iter().map(|(address, _)| *address).collect();
+            channel.send_with(&Message::Sockets(addresses), &descriptors, TAKE).map_err(gone)?;
+        }
+        drop(sockets);
+        match self.wait(channel, PREPARE, flags)? {
+            Message::Prepared => Ok(()),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Gives the buckets, stops accepting, and waits until the successor accepts.
+    fn hand_over(&self, channel: &mut Channel, flags: &Flags) -> Result<(), String> {
+        let start = self.clock.now();
+        let Estate { buckets, told, .. } = &self.estate;
+        let handed = buckets.begin_hand_over().ok_or("the database takes too long to save the buckets")?;
+        send_buckets(channel, handed)?;
+        let stopped = self.clock.now();
+        if !self.lifecycle.advance(State::HandingOver) {
+            return Err("the server is not ready any more".to_owned());
+        }
+        told.switch(true);
+        send_buckets(channel, buckets.hand_over_the_rest())?;
+        channel.send(&Message::Go, TAKE).map_err(gone)?;
+        match self.wait(channel, BEGIN, flags)? {
+            Message::Serving => {
+                let now = self.clock.now();
+                let (all, stall) = (now.saturating_duration_since(start), now.saturating_duration_since(stopped));
+                debug!("handed over in {all:?}; nobody accepted for {stall:?}");
+                Ok(())
+            }
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Makes sure for a while that the successor lives, and tells it what is given here.
+    fn settle(&self, channel: &mut Channel, flags: &Flags) -> Result<(), String> {
+        info!("the successor serves; here what is begun is finished");
+        let end = self.clock.now() + SETTLING;
+        while self.clock.now() < end && !flags.hurry.load(Ordering::SeqCst) {
+            self.send_debits(channel)?;
+            if channel.has_news(LOOK) {
+                match channel.receive(TAKE).map_err(gone)? {
+                    // It was asked to stop; that is no reason to serve again.
+                    Message::Settled => return Ok(()),
+                    other => return Err(unexpected(&other)),
+                }
+            }
+        }
+        channel.send(&Message::Settled, TAKE).map_err(gone)
+    }
+
+    /// Tells what is given until the last request is answered.
+    fn send_the_rest(&self, channel: &mut Channel, flags: &Flags) {
+        loop {
+            let drained = flags.drained.load(Ordering::SeqCst);
+            if let Err(reason) = self.send_debits(channel) {
+                return warn!("tokens that were given here are not known to the successor: {reason}");
+            }
+            if drained {
+                return;
+            }
+            std::thread::park_timeout(LOOK);
+        }
+    }
+
+    /// Everything is as it was: it accepts again, saves again, and is the one that counts. Does nothing when it is so
+    /// already.
+    pub(super) fn take_back(&self) {
+        let Estate { buckets, told, given } = &self.estate;
+        told.switch(false);
+        buckets.take_back();
+        given.lock().try_iter().for_each(drop);
+        if self.lifecycle.state() == State::HandingOver {
+            self.process.put_pid_file_back();
+            if self.lifecycle.advance(State::Ready) {
+                self.process.serves("an upgrade failed; serving");
+            }
+        }
+    }
+
+    /// Tells what was given since it was last told.
+    fn send_debits(&self, channel: &mut Channel) -> Result<(), String> {
+        let mut debits: HashMap<(Key, Quota), u32> = HashMap::new();
+        for Given { key, tokens, quota } in self.estate.given.lock().try_iter() {
+            let sum = debits.entry((key, quota)).or_default();
+            *sum = sum.saturating_add(tokens);
+        }
+        let debits: Vec<_> = debits.into_iter().map(|((key, quota), tokens)| Debit { key, tokens, quota }).collect();
+        let mut pieces = debits.chunks(PIECE);
+        pieces.try_for_each(|piece| channel.send(&Message::Debits(piece.to_vec()), TAKE)).map_err(gone)
+    }
+
+    /// Waits for a message, for `limit` at most, or until the process is to stop.
+    fn wait(&self, channel: &mut Channel, limit: Duration, flags: &Flags) -> Result<Message, String> {
+        let end = self.clock.now() + limit;
+        while !channel.has_news(LOOK) {
+            if flags.hurry.load(Ordering::SeqCst) {
+                return Err("the running process is to stop".to_owned());
+            }
+            if self.clock.now() >= end {
+                return Err(format!("the successor was not there within {limit:?}"));
+            }
+        }
+        channel.receive(TAKE).map_err(gone)
+    }
+}
+
+fn send_buckets(channel: &mut Channel, HandedOver { at, changed, dropped }: HandedOver) -> Result<(), String> {
+    for piece in changed.chunks(PIECE) {
+        let message = Message::Buckets { at, changed: piece.to_vec(), dropped: Vec::new() };
+        channel.send(&message, TAKE).map_err(gone)?;
+    }
+    for piece in dropped.chunks(PIECE) {
+        let message = Message::Buckets { at, changed: Vec::new(), dropped: piece.to_vec() };
+        channel.send(&message, TAKE).map_err(gone)?;
+    }
+    Ok(())
+}
+
+/// Finds a successor.
+fn connect(path: &Path, clock: &dyn Clock, flags: &Flags) -> Result<UnixStream, String> {
+    let end = clock.now() + CONNECT;
+    loop {
+        match UnixStream::connect(path) {
+            Ok(stream) if trusted(&stream) => return Ok(stream),
+            Ok(_) => return Err(format!("the process at {} is another user's", path.display())),
+            Err(_) if clock.now() < end && !flags.hurry.load(Ordering::SeqCst) => std::thread::park_timeout(LOOK),
+            Err(error) => {
+                return Err(format!(
+                    "nobody to take over at {} ({error}): start the successor first with tollgate -c FILE -u, or use \
+                     tollgate upgrade",
+                    path.display()
+                ));
+            }
+        }
+    }
+}
+
+fn gone(error: io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => {
+            "the successor ended".to_owned()
+        }
+        _ => format!("the successor: {error}"),
+    }
+}
+
+fn unexpected(message: &Message) -> String {
+    match message {
+        Message::Refused(reason) => format!("the successor gave up: {reason}"),
+        _ => "the successor said what makes no sense here".to_owned(),
+    }
+}

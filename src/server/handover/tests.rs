@@ -1,0 +1,243 @@
+//! A predecessor against successors that go wrong at each step, by a clock that is moved by hand.
+
+use std::net::TcpListener;
+use std::num::NonZeroUsize;
+use std::os::unix::net::UnixListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::channel::Channel;
+use super::debits::Told;
+use super::predecessor::{Estate, Outcome, Predecessor, Underway};
+use super::successor::Waiting;
+use super::wire::{Debit, Message, VERSION};
+use crate::client::Quota;
+use crate::clock::{Clock, ManualClock, SystemClock, Timeline};
+use crate::config::PingoraSettings;
+use crate::limit::{Key, Limiter, RateLimit, Striped, StripedSettings};
+use crate::server::buckets::Buckets;
+use crate::server::lifecycle::{Lifecycle, State};
+use crate::server::process::Process;
+use crate::server::socket::Sockets;
+use crate::store::memory::Memory;
+
+const LONG: Duration = Duration::from_secs(20);
+
+/// A predecessor that serves, and the place where its successor waits.
+struct Bench {
+    predecessor: Arc<Predecessor>,
+    told: Arc<Told>,
+    lifecycle: Lifecycle,
+    clock: Arc<ManualClock>,
+    listener: UnixListener,
+    address: std::net::SocketAddr,
+    _dir: tempfile::TempDir,
+}
+
+fn quota() -> Quota {
+    Quota::new(10, 1.0).unwrap()
+}
+
+impl Bench {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = PingoraSettings {
+            pid_file: dir.path().join("a.pid"),
+            upgrade_sock: dir.path().join("a.sock"),
+            ..PingoraSettings::default()
+        };
+        let clock = Arc::new(ManualClock::new());
+        let timeline = Timeline::new(clock.as_ref());
+        let striped =
+            StripedSettings { max_buckets: NonZeroUsize::new(100).unwrap(), stripes: None, default_quota: quota() };
+        let limiter = Arc::new(Striped::new(striped, timeline.nanos(clock.now())));
+        let (told, given) = Told::new(Arc::clone(&limiter));
+        let store = Arc::new(Memory::new());
+        let buckets = Buckets::new(limiter, store, &RateLimit::default(), Arc::clone(&clock) as _, timeline);
+        let (sockets, lifecycle) = (Sockets::default(), Lifecycle::new());
+        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = socket.local_addr().unwrap();
+        sockets.keep(address, socket);
+        lifecycle.advance(State::Ready);
+        let listener = UnixListener::bind(&settings.upgrade_sock).unwrap();
+        let predecessor = Arc::new(Predecessor {
+            process: Arc::new(Process::new(&settings, None)),
+            sockets,
+            estate: Estate { buckets: Arc::new(buckets), told: Arc::clone(&told), given: given.into() },
+            database: Some("a.db".to_owned()),
+            lifecycle: lifecycle.clone(),
+            clock: Arc::clone(&clock) as _,
+        });
+        Bench { predecessor, told, lifecycle, clock, listener, address, _dir: dir }
+    }
+
+    fn now(&self) -> u64 {
+        Timeline::new(self.clock.as_ref()).nanos(self.clock.now())
+    }
+
+    /// Begins, and comes to the point where the successor has the sockets.
+    fn begin(&self) -> (Underway, Channel) {
+        let underway = self.predecessor.begin().unwrap();
+        let mut channel = Channel::new(self.listener.accept().unwrap().0, Arc::new(SystemClock));
+        let hello =
+            Message::Hello { version: VERSION, pid: std::process::id(), sockets: 1, database: "a.db".to_owned() };
+        assert_eq!(channel.receive(LONG).unwrap(), hello);
+        assert_eq!(channel.receive(LONG).unwrap(), Message::Sockets(vec![self.address]));
+        assert_eq!(channel.next_socket().unwrap().local_addr().unwrap(), self.address);
+        (underway, channel)
+    }
+
+    /// And on to the point where the successor is to begin; the buckets that it was given.
+    fn go(&self) -> (Underway, Channel, usize) {
+        let (underway, mut channel) = self.begin();
+        channel.send(&Message::Prepared, LONG).unwrap();
+        let mut given = 0;
+        loop {
+            match channel.receive(LONG).unwrap() {
+                Message::Buckets { changed, .. } => given += changed.len(),
+                Message::Go => break,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(self.lifecycle.state(), State::HandingOver);
+        (underway, channel, given)
+    }
+
+    /// Lets time pass until something is said; how much.
+    fn wait(&self, channel: &Channel) -> Duration {
+        let start = self.clock.now();
+        while !channel.has_news(Duration::from_millis(5)) {
+            self.clock.advance(Duration::from_millis(500));
+        }
+        self.clock.now() - start
+    }
+
+    /// Everything is as it was, because of `reason`.
+    async fn stays(&self, mut underway: Underway, reason: &str) {
+        match tokio::time::timeout(LONG, underway.outcome()).await.unwrap() {
+            Outcome::Stays(because) => assert!(because.contains(reason), "{because}"),
+            Outcome::Leaves => panic!("it leaves"),
+        }
+        assert_eq!(self.lifecycle.state(), State::Ready);
+        // Nothing is told any more, and the next one may come.
+        assert!(self.told.take(Key::client(1), quota(), self.now()).is_allowed());
+        let (underway, channel, _) = self.go();
+        drop(channel);
+        drop(underway);
+    }
+}
+
+#[tokio::test]
+async fn it_leaves_when_the_successor_has_served_for_long_enough() {
+    let bench = Bench::new();
+    assert!(bench.told.take(Key::client(1), quota(), bench.now()).is_allowed());
+    let (mut underway, mut channel, given) = bench.go();
+    assert_eq!(given, 1);
+    channel.send(&Message::Serving, LONG).unwrap();
+    // What is given from here on is told, before it leaves and after.
+    let expected = Message::Debits(vec![Debit { key: Key::client(1), tokens: 1, quota: quota() }]);
+    assert!(bench.told.take(Key::client(1), quota(), bench.now()).is_allowed());
+    assert_eq!(channel.receive(LONG).unwrap(), expected);
+    assert!(bench.wait(&channel) >= super::SETTLING - Duration::from_secs(1));
+    assert_eq!(channel.receive(LONG).unwrap(), Message::Settled);
+    assert_eq!(underway.outcome().await, Outcome::Leaves);
+    assert!(bench.told.take(Key::client(1), quota(), bench.now()).is_allowed());
+    tokio::task::spawn_blocking(move || underway.finish(&SystemClock)).await.unwrap();
+    assert_eq!(channel.receive(LONG).unwrap(), expected);
+    assert!(channel.receive(LONG).is_err(), "and no more than that");
+}
+
+#[tokio::test]
+async fn a_successor_that_does_not_get_ready_is_not_waited_for_for_ever() {
+    let bench = Bench::new();
+    let (underway, mut channel) = bench.begin();
+    assert_eq!(bench.lifecycle.state(), State::Ready, "until then it serves");
+    assert!(bench.wait(&channel) >= Duration::from_secs(59));
+    let Message::Refused(reason) = channel.receive(LONG).unwrap() else { panic!("it was not told") };
+    assert_eq!(reason, "the successor was not there within 60s");
+    bench.stays(underway, "within 60s").await;
+}
+
+#[tokio::test]
+async fn a_successor_that_gives_up_is_quoted() {
+    let bench = Bench::new();
+    let (underway, mut channel) = bench.begin();
+    channel.send(&Message::Refused("no room".to_owned()), LONG).unwrap();
+    bench.stays(underway, "the successor gave up: no room").await;
+}
+
+#[tokio::test]
+async fn a_successor_that_never_serves_loses_what_it_was_given() {
+    let bench = Bench::new();
+    let (underway, mut channel, _) = bench.go();
+    assert!(bench.wait(&channel) >= Duration::from_secs(9));
+    assert!(matches!(channel.receive(LONG).unwrap(), Message::Refused(_)));
+    bench.stays(underway, "within 10s").await;
+}
+
+#[tokio::test]
+async fn a_successor_that_dies_is_noticed_at_each_step() {
+    let bench = Bench::new();
+    let (underway, channel) = bench.begin();
+    drop(channel);
+    bench.stays(underway, "the successor ended").await;
+
+    let bench = Bench::new();
+    let (underway, channel, _) = bench.go();
+    drop(channel);
+    bench.stays(underway, "the successor ended").await;
+
+    let bench = Bench::new();
+    let (underway, mut channel, _) = bench.go();
+    channel.send(&Message::Serving, LONG).unwrap();
+    drop(channel);
+    bench.stays(underway, "the successor ended").await;
+}
+
+#[tokio::test]
+async fn a_successor_that_is_stopped_does_not_bring_it_back() {
+    let bench = Bench::new();
+    let (mut underway, mut channel, _) = bench.go();
+    channel.send(&Message::Serving, LONG).unwrap();
+    channel.send(&Message::Settled, LONG).unwrap();
+    assert_eq!(underway.outcome().await, Outcome::Leaves);
+}
+
+#[tokio::test]
+async fn a_stop_decides_at_once() {
+    let bench = Bench::new();
+    let (underway, _channel) = bench.begin();
+    underway.hurry();
+    bench.stays(underway, "the running process is to stop").await;
+
+    let bench = Bench::new();
+    let (mut underway, mut channel, _) = bench.go();
+    channel.send(&Message::Serving, LONG).unwrap();
+    underway.hurry();
+    // It serves, or it was just about to: in either case somebody does.
+    match underway.outcome().await {
+        Outcome::Leaves => assert_eq!(bench.lifecycle.state(), State::HandingOver),
+        Outcome::Stays(_) => assert_eq!(bench.lifecycle.state(), State::Ready),
+    }
+}
+
+#[test]
+fn one_waits_at_a_time_for_as_long_as_it_should() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("run/a.sock");
+    let waiting = Waiting::at(&path).unwrap();
+    assert!(Waiting::at(&path).unwrap_err().starts_with("another upgrade is under way"));
+    let clock = Arc::new(ManualClock::new());
+    let time: Arc<dyn Clock> = Arc::clone(&clock) as _;
+    let waiter = std::thread::spawn(move || waiting.wait(&time).map(drop));
+    let start = clock.now();
+    while !waiter.is_finished() {
+        clock.advance(Duration::from_millis(500));
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+    assert!(clock.now() - start >= Duration::from_secs(29));
+    let reason = waiter.join().unwrap().unwrap_err();
+    assert!(reason.contains("within 30s: send SIGQUIT to the one that is to be replaced"), "{reason}");
+    assert!(!path.exists());
+    drop(Waiting::at(&path).unwrap());
+}

@@ -1,0 +1,96 @@
+//! Becoming another user, once what only root may do is done.
+//!
+//! The order: addresses are bound as whoever started it (ports below 1024), missing directories and logs are made and
+//! given to the user, then it becomes that user, and everything else is opened as that user. So what could not be
+//! opened again later, by a rotation or the next start, is found out at this one. What is there already keeps its
+//! owner.
+
+use std::ffi::CString;
+use std::fs::{DirBuilder, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, chown};
+use std::path::Path;
+
+use nix::unistd::{Gid, Uid, getegid, geteuid, initgroups, setgid, setgroups, setuid};
+
+use crate::config::{Config, PingoraSettings};
+use crate::telemetry::AccessLogTarget;
+
+/// Why it cannot become who it should.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot become {who}: {cause}")]
+pub struct PrivilegesError {
+    who: String,
+    #[source]
+    cause: io::Error,
+}
+
+/// Becomes the user and the group that `config` names, if it names one, and leaves what the server will need to them.
+/// Needs a process without other threads.
+///
+/// # Errors
+/// When whoever started this may not become them, or something cannot be made for them.
+pub(super) fn drop_to(config: &Config) -> Result<(), PrivilegesError> {
+    let PingoraSettings { user, group, .. } = &config.pingora;
+    let names = [
+        user.as_ref().map(|user| format!("user {}", user.name)),
+        group.as_ref().map(|group| format!("group {}", group.name)),
+    ];
+    let who = names.into_iter().flatten().collect::<Vec<_>>().join(" and ");
+    let uid = user.as_ref().map_or_else(geteuid, |user| Uid::from_raw(user.uid));
+    let gid = group.as_ref().map(|group| group.gid).or(user.as_ref().map(|user| user.gid));
+    let gid = gid.map_or_else(getegid, Gid::from_raw);
+    if (uid, gid) == (geteuid(), getegid()) {
+        return Ok(());
+    }
+    let become_them = || {
+        if !geteuid().is_root() {
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, "only root can become another user"));
+        }
+        prepare(config, uid, gid)?;
+        match user {
+            Some(user) => initgroups(&CString::new(user.name.as_str())?, gid)?,
+            None => setgroups(&[gid])?,
+        }
+        setgid(gid)?;
+        setuid(uid)?;
+        Ok(())
+    };
+    become_them().map_err(|cause| PrivilegesError { who, cause })
+}
+
+/// Makes the directories and logs that are missing.
+fn prepare(config: &Config, uid: Uid, gid: Gid) -> io::Result<()> {
+    let PingoraSettings { pid_file, upgrade_sock, error_log, .. } = &config.pingora;
+    let access_log = match &config.access_log.target {
+        Some(AccessLogTarget::File(path)) => Some(path),
+        Some(AccessLogTarget::Stdout) | None => None,
+    };
+    let logs = error_log.iter().chain(access_log);
+    for path in [pid_file, upgrade_sock].into_iter().chain(&config.database).chain(logs.clone()) {
+        if let Some(directory) = path.parent() {
+            make(directory, uid, gid)?;
+        }
+    }
+    for path in logs.filter(|path| !path.exists()) {
+        let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+        OpenOptions::new().append(true).create(true).mode(0o640).open(path).map_err(named)?;
+        chown(path, Some(uid.as_raw()), Some(gid.as_raw())).map_err(named)?;
+    }
+    Ok(())
+}
+
+/// Makes a directory and those above it, and gives away what it made.
+fn make(directory: &Path, uid: Uid, gid: Gid) -> io::Result<()> {
+    if directory.as_os_str().is_empty() || directory.exists() {
+        return Ok(());
+    }
+    if let Some(above) = directory.parent() {
+        make(above, uid, gid)?;
+    }
+    DirBuilder::new()
+        .mode(0o755)
+        .create(directory)
+        .and_then(|()| chown(directory, Some(uid.as_raw()), Some(gid.as_raw())))
+        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", directory.display())))
+}

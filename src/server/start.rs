@@ -1,0 +1,126 @@
+//! Starting as a process of its own: in the foreground, as a daemon, in the place of another one.
+//!
+//! The order matters. Addresses are bound as whoever started it, then it becomes its user, and everything else is
+//! opened as that user. A successor cannot bind what its predecessor listens on; it binds the rest, and gets those
+//! later.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use log::info;
+use tokio::runtime::Builder;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::daemon::{Detached, Milestone};
+use super::handover::{Successor, Waiting};
+use super::process::Process;
+use super::socket::Bound;
+use super::{BindError, Server, ServerError, notify, privileges};
+use crate::clock::{Clock, SystemClock};
+use crate::config::Config;
+
+impl Server {
+    /// Builds a server that is all of this process, as [`bind`](Server::bind) does, with everything that a process
+    /// has: its user, its directory, its pid file, its logs when it is `detached`. As a `successor` it waits until the
+    /// running process hands over to it; that one goes on when this fails. Needs a process without other threads.
+    ///
+    /// # Errors
+    /// As [`bind`](Server::bind); when it cannot become its user, its pid file is held by a living process, or nobody
+    /// hands over to it.
+    pub fn start(config: Config, detached: Option<Detached>, successor: bool) -> Result<Self, ServerError> {
+        let failed = |what: &str, error: io::Error| ServerError::Failed(format!("{what}: {error}"));
+        ignore_signals().map_err(|error| failed("cannot handle signals", error))?;
+        let process = Arc::new(Process::new(&config.pingora, detached));
+        if !successor {
+            // Before the addresses, which it has, too: this says what to do.
+            process.is_alone()?;
+        }
+        let mut bound = bind_free(&config, successor)?;
+        privileges::drop_to(&config)?;
+        let directory = config.pingora.working_directory.as_deref();
+        if let Some(directory) = directory.or(process.is_detached().then_some(Path::new("/"))) {
+            let in_it = std::env::set_current_dir(directory);
+            in_it.map_err(|error| failed(&format!("cannot work in {}", directory.display()), error))?;
+        }
+        process.log_to(&config.pingora).map_err(|error| ServerError::Failed(error.to_string()))?;
+        if !successor {
+            process.take_pid_file()?;
+            let (sockets, admin) = sockets(&config, bound, None)?;
+            return Server::build(config, sockets, admin, Some((process, false))).map(|(server, _)| server);
+        }
+        let mut successor = wait(&process)?;
+        let build = || {
+            let (sockets, admin) = sockets(&config, std::mem::take(&mut bound), Some(&mut successor))?;
+            Server::build(config, sockets, admin, Some((process, true)))
+        };
+        match build() {
+            Ok((mut server, quotas)) => {
+                successor.drop_the_rest();
+                server.inheritance = Some((successor, quotas));
+                Ok(server)
+            }
+            Err(error) => {
+                successor.refuse(&error.to_string());
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Waits for the running process.
+fn wait(process: &Process) -> Result<Successor, ServerError> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let waiting = Waiting::at(process.upgrade_sock()).map_err(ServerError::Failed)?;
+    info!("waiting for the running process to hand over at {}", process.upgrade_sock().display());
+    notify::status("waiting for the running process to hand over");
+    process.reached(Milestone::Waiting);
+    let successor = waiting.wait(&clock).map_err(ServerError::Failed)?;
+    info!("pid {} hands over", successor.predecessor());
+    Ok(successor)
+}
+
+/// The addresses of `config` on which nobody listens. That somebody does is an error, unless that is what a successor
+/// takes over.
+fn bind_free(config: &Config, successor: bool) -> Result<BTreeMap<SocketAddr, Bound>, BindError> {
+    let mut bound = BTreeMap::new();
+    for address in
+        config.listeners.iter().map(|listener| listener.address).chain(config.admin.as_ref().map(|admin| admin.address))
+    {
+        match Bound::new(address) {
+            Ok(socket) => drop(bound.insert(address, socket)),
+            Err(error) if successor && error.is_taken() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(bound)
+}
+
+/// The sockets of the listeners and of the admin API: those of the predecessor, those that are bound, and new ones.
+fn sockets(
+    config: &Config,
+    mut bound: BTreeMap<SocketAddr, Bound>,
+    mut successor: Option<&mut Successor>,
+) -> Result<(Vec<Bound>, Option<Bound>), BindError> {
+    let mut socket = |address: SocketAddr| {
+        let inherited = successor.as_mut().and_then(|successor| successor.take_socket(address));
+        let inherited = inherited.map(|socket| Bound::inherited(address, socket));
+        inherited.or_else(|| bound.remove(&address)).map_or_else(|| Bound::new(address), Ok)
+    };
+    let listeners = config.listeners.iter().map(|listener| socket(listener.address)).collect::<Result<_, _>>()?;
+    let admin = config.admin.as_ref().map(|admin| socket(admin.address)).transpose()?;
+    Ok((listeners, admin))
+}
+
+/// Has SIGQUIT, SIGHUP and SIGUSR1 do nothing until the server answers to them; by default they end the process, which
+/// an impatient upgrade must not.
+fn ignore_signals() -> io::Result<()> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let _context = runtime.enter();
+    // The handlers stay when the listeners are gone.
+    [SignalKind::quit(), SignalKind::hangup(), SignalKind::user_defined1()]
+        .into_iter()
+        .try_for_each(|kind| signal(kind).map(drop))
+}
