@@ -29,6 +29,8 @@ mod counters;
 #[cfg(test)]
 mod crashes;
 #[cfg(test)]
+mod daemon;
+#[cfg(test)]
 mod database_faults;
 #[cfg(test)]
 mod descriptors;
@@ -88,6 +90,10 @@ mod stop;
 mod tls;
 #[cfg(test)]
 mod two_servers;
+#[cfg(test)]
+mod upgrade;
+#[cfg(test)]
+mod upgrade_fails;
 #[cfg(test)]
 mod websocket;
 

@@ -6,6 +6,7 @@
 pub(crate) mod backend;
 pub(crate) mod checksum;
 pub(crate) mod client;
+pub(crate) mod daemon;
 pub(crate) mod http2;
 pub(crate) mod in_process;
 pub(crate) mod instance;
