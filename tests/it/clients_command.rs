@@ -4,14 +4,13 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::harness::PATIENCE;
 use crate::harness::backend::Backend;
 use crate::harness::client::{Request, Response};
-use crate::harness::now;
 use crate::harness::ports::free_address;
 use crate::harness::process::{Finished, run, run_with_closed_output, run_with_input};
 use crate::harness::server::{Tollgate, command};
 use crate::harness::setup::{NO_CHECK, Setup};
+use crate::harness::{PATIENCE, eventually, now};
 
 const LIMITED: &str = "rate_limit: {default: {capacity: 3, rate_per_sec: 0.001}}";
 const TOKEN: &str = "0123456789abcdef";
@@ -275,6 +274,8 @@ fn healthcheck_is_0_when_ready_and_1_with_one_line_when_not() {
     let mut server = start(&backend);
     let admin = server.admin.to_string();
     let check = || run(command().args(["healthcheck", "--admin", &admin]));
+    // It listens a moment before it says so.
+    assert!(eventually(PATIENCE, || check().code == Some(0)), "{:?}", check());
     assert_eq!(good(check()), "");
     server.process.signal("TERM");
     assert_eq!(server.process.wait_exit(PATIENCE).code, Some(0));
