@@ -180,20 +180,24 @@ impl Lifecycle {
         let moved = self.state.send_if_modified(|state| {
             let may = state.leads_to(next);
             if may {
+                // Before the state shows: whoever sees that it is ready again must not find it stopping still.
+                self.stopping.send_replace(next.is_stopping());
+                if next != State::Draining {
+                    self.closing.send_replace(next.is_stopping());
+                }
                 *state = next;
             }
             may
         });
         if moved {
             debug!("state: {}", next.name());
-            // As it is now: another thread may have moved on already.
-            let state = self.state();
-            self.stopping.send_replace(state.is_stopping());
-            if state != State::Draining {
-                self.closing.send_replace(state.is_stopping());
-            }
         }
         moved
+    }
+
+    /// Somebody listens to what the server is asked for from now on.
+    pub(super) fn attend(&self) {
+        self.attended.send_replace(true);
     }
 
     /// Waits until somebody listens to what the server is asked for. Before that a signal would end the process, so
@@ -252,7 +256,7 @@ pub(super) struct Conductor {
 impl ShutdownSignalWatch for Conductor {
     async fn recv(&self) -> ShutdownSignal {
         let mut asks = Asks::new(&self.stop);
-        self.lifecycle.attended.send_replace(true);
+        self.lifecycle.attend();
         let leaves = loop {
             tokio::select! {
                 ask = asks.next() => match ask {
@@ -491,6 +495,26 @@ mod tests {
             ("draining", "stopped"),
         ];
         assert_eq!(moves, expected);
+    }
+
+    #[test]
+    fn who_sees_a_state_sees_what_follows_from_it() {
+        let lifecycle = Lifecycle::new();
+        let (states, stopping, closing) = (lifecycle.states(), lifecycle.stopping(), lifecycle.closing());
+        lifecycle.advance(State::Ready);
+        std::thread::scope(|scope| {
+            let moving = scope.spawn(|| {
+                for _ in 0..20_000 {
+                    assert!(lifecycle.advance(State::HandingOver) && lifecycle.advance(State::Ready));
+                }
+            });
+            while !moving.is_finished() {
+                // No state comes as long as this one is looked at.
+                let state = states.borrow();
+                let seen = (*stopping.borrow(), *closing.borrow());
+                assert_eq!(seen, (state.is_stopping(), state.is_stopping()), "{}", state.name());
+            }
+        });
     }
 
     #[test]
