@@ -24,6 +24,7 @@ use pingora_core::protocols::{GetSocketDigest, SocketDigest, Stream};
 use pingora_core::server::{Fds, ListenFds, ShutdownWatch};
 use pingora_core::services::listening::Service as ListeningService;
 use pingora_core::services::{Service, ServiceReadyNotifier, ServiceWithDependents};
+use tokio::sync::watch;
 use tokio::time::interval;
 
 use super::lifecycle::{Lifecycle, State};
@@ -104,11 +105,13 @@ impl<A> Listening<A> {
         next.is_ok_and(|state| *state == State::Ready)
     }
 
-    /// Waits until the server is ready again; false when it will not be.
-    async fn wanted_again(&self) -> bool {
+    /// Waits until it is known whose the sockets are; true when they are this server's again, be it to stop.
+    async fn taken_back(&self) -> bool {
         let mut states = self.lifecycle.states();
-        let next = states.wait_for(|state| *state != State::HandingOver).await;
-        next.is_ok_and(|state| *state == State::Ready)
+        let ready =
+            states.wait_for(|state| *state != State::HandingOver).await.is_ok_and(|state| *state == State::Ready);
+        // A server that drains after it was ready again has opened the admin API again; one that has left has not.
+        ready || !*self.lifecycle.closing().borrow()
     }
 
     /// Waits until one of the sockets listens no more, and says which.
@@ -124,12 +127,12 @@ impl<A> Listening<A> {
 }
 
 impl<A: ServerApp + Send + Sync + 'static> Listening<A> {
-    /// Accepts until it is to accept no more.
+    /// Accepts until it is to accept no more, be that for a moment.
     ///
     /// # Errors
     /// When it can accept no more.
     async fn accept(&self, listeners_per_fd: usize) -> Result<(), String> {
-        let mut service = ListeningService::new(self.name.clone(), Phase(Arc::clone(&self.app)));
+        let mut service = ListeningService::new(self.name.clone(), Phase(Arc::clone(&self.app), self.closed.clone()));
         let mut fds = Fds::new();
         for address in &self.addresses {
             let duplicate = self.sockets.duplicate(*address);
@@ -138,10 +141,24 @@ impl<A: ServerApp + Send + Sync + 'static> Listening<A> {
             service.add_tcp(&address.to_string());
         }
         let fds: ListenFds = Arc::new(Mutex::new(fds));
+        // Not `closed` itself: some of Pingora's tasks would miss that it was closed for a moment, and others not.
+        let (end, ending) = watch::channel(false);
+        let service = Service::start_service(&mut service, Some(fds), ending, listeners_per_fd);
+        tokio::pin!(service);
         tokio::select! {
-            () = Service::start_service(&mut service, Some(fds), self.closed.clone(), listeners_per_fd) => Ok(()),
-            dead = self.first_dead() => Err(dead),
+            () = &mut service => return Err(format!("the {} service ended", self.name)),
+            dead = self.first_dead() => return Err(dead),
+            () = self.closed() => {}
         }
+        end.send_replace(true);
+        service.await;
+        Ok(())
+    }
+
+    /// Waits until it is to accept no more.
+    async fn closed(&self) {
+        // The sender lives as long as `self`, so waiting cannot fail.
+        let _ = self.closed.clone().wait_for(|closed| *closed).await;
     }
 
     /// Takes in those who wait to be accepted.
@@ -183,21 +200,20 @@ impl<A: ServerApp + Send + Sync + 'static> ServiceWithDependents for Listening<A
             return self.sockets.close(&self.addresses);
         }
         loop {
-            match self.accept(listeners_per_fd).await {
-                Err(reason) => {
-                    self.lifecycle.fail(reason);
-                    break;
-                }
-                // Pingora's service has ended by itself.
-                Ok(()) if !*self.closed.borrow() => break,
-                Ok(()) if self.lifecycle.state() == State::HandingOver => {
-                    if !self.wanted_again().await {
+            if let Err(reason) = self.accept(listeners_per_fd).await {
+                self.lifecycle.fail(reason);
+                break;
+            }
+            // Looked at once: it may change meanwhile.
+            match self.lifecycle.state() {
+                // It was closed for a moment only.
+                State::Ready => {}
+                State::HandingOver => {
+                    if !self.taken_back().await {
                         break;
                     }
                 }
-                // It was that for a moment only.
-                Ok(()) if self.lifecycle.state() == State::Ready => {}
-                Ok(()) => {
+                State::Starting | State::Draining | State::Stopped => {
                     self.take_in_the_rest();
                     break;
                 }
@@ -241,14 +257,14 @@ struct Counted<A> {
     open: Arc<Activity>,
 }
 
-/// The application for one time of accepting. It outlives it.
-struct Phase<A>(Arc<Counted<A>>);
+/// The application for one time of accepting, with what tells its connections to end. It outlives it.
+struct Phase<A>(Arc<Counted<A>>, ShutdownWatch);
 
 #[async_trait]
 impl<A: ServerApp + Send + Sync + 'static> ServerApp for Phase<A> {
-    async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
+    async fn process_new(self: &Arc<Self>, stream: Stream, _end: &ShutdownWatch) -> Option<Stream> {
         let _open = self.0.open.begin();
-        self.0.app.process_new(stream, shutdown).await
+        self.0.app.process_new(stream, &self.1).await
     }
 }
 
@@ -265,3 +281,6 @@ impl Drop for EndsTheServer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -112,7 +112,9 @@ fn a_successor_that_dies_soon_after_it_serves_is_rolled_back() {
     assert!(failed.err.contains(&format!("pid {old} goes on serving")), "{failed:?}");
     daemon.wait_for_event(&["ERROR", "SIGQUIT: the successor ended; still serving"]);
     assert!(eventually(PATIENCE, || daemon.pid() == old), "it puts its pid file back");
-    assert_eq!(daemon.ask("GET", "/status", "").unwrap().json()["state"], "ready");
+    let status =
+        daemon.ask("GET", "/status", "").unwrap_or_else(|e| panic!("{e}: {}", daemon.text("error.log"))).json();
+    assert_eq!(status["state"], "ready", "{}", daemon.text("error.log"));
     assert_eq!((daemon.call("c"), daemon.call("c"), daemon.call("c")), (200, 200, 429));
     // It saves again.
     daemon.signal(Signal::SIGTERM);
