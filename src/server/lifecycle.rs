@@ -346,13 +346,14 @@ impl Conductor {
         let Some(reloader) = self.reloader.clone() else {
             return error!("configuration not reloaded: there is none");
         };
-        let is_process = self.process.is_some();
+        let (is_process, lifecycle) = (self.process.is_some(), self.lifecycle.clone());
         drop(tokio::spawn(async move {
             if is_process {
                 notify::reloading();
             }
             let outcome = reloader.reload().await;
-            if is_process {
+            // To systemd a successor may be the one that counts by now.
+            if is_process && lifecycle.state() == State::Ready {
                 notify::serving(if outcome.is_ok() { "serving" } else { "a reload was refused; serving" });
             }
         }));

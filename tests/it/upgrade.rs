@@ -254,3 +254,37 @@ fn systemd_is_told_who_counts() {
     assert!(!all.contains("READY=1"), "{all}");
     assert!(eventually(Duration::from_secs(10), || !runs(new)));
 }
+
+#[test]
+fn a_reload_that_ends_after_the_upgrade_does_not_claim_the_service_back() {
+    let backend = Backend::scripted("a");
+    let daemon = Daemon::configured(backend.address, UNLIMITED);
+    let socket = std::os::unix::net::UnixDatagram::bind(daemon.path("notify")).unwrap();
+    let notified = |arguments: &[&str]| {
+        let mut command = daemon.command(arguments);
+        command.env("NOTIFY_SOCKET", daemon.path("notify"));
+        command
+    };
+    let mut foreground = Process::start(&mut notified(&["run"]));
+    assert!(eventually(PATIENCE, || Client::try_connect(daemon.address).is_ok()), "{}", foreground.err.text());
+    // It lasts as long as the check of a backend that does not answer.
+    let stuck = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let good = daemon.text("tollgate.yaml");
+    let slow = good.replace(&backend.address.to_string(), &stuck.local_addr().unwrap().to_string());
+    let check = "health_check: {type: http, timeout: 60s, interval: 61s}";
+    std::fs::write(daemon.file(), slow.replace("health_check: {type: none}", check)).unwrap();
+    foreground.signal("HUP");
+    let asked = stuck.accept().unwrap();
+    std::fs::write(daemon.file(), good).unwrap();
+    let (old, mut upgrade) = (foreground.id(), Process::start(&mut notified(&["upgrade"])));
+    assert!(eventually(PATIENCE, || foreground.err.text().contains("the successor serves")), "{}", upgrade.err.text());
+    drop((asked, stuck));
+    assert!(eventually(PATIENCE, || foreground.err.text().contains("configuration reloaded")), "it is over");
+    assert_eq!((upgrade.wait_exit(PATIENCE).code, foreground.wait_exit(PATIENCE).code), (Some(0), Some(0)));
+    socket.set_nonblocking(true).unwrap();
+    let mut piece = [0; 4096];
+    let told = std::iter::from_fn(|| socket.recv(&mut piece).ok().map(|n| String::from_utf8_lossy(&piece[..n]).into()));
+    let told: Vec<String> = told.collect();
+    let main: Vec<_> = told.iter().flat_map(|text| text.lines()).filter(|line| line.starts_with("MAINPID=")).collect();
+    assert_eq!(main, [format!("MAINPID={old}"), format!("MAINPID={}", daemon.pid())], "{told:?}");
+}
