@@ -8,7 +8,7 @@
 use std::ffi::CString;
 use std::fs::{DirBuilder, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, chown};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, fchown, lchown};
 use std::path::Path;
 
 use nix::unistd::{Gid, Uid, getegid, geteuid, initgroups, setgid, setgroups, setuid};
@@ -72,12 +72,17 @@ fn prepare(config: &Config, uid: Uid, gid: Gid) -> io::Result<()> {
             make(directory, uid, gid)?;
         }
     }
-    for path in logs.filter(|path| !path.exists()) {
-        let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
-        OpenOptions::new().append(true).create(true).mode(0o640).open(path).map_err(named)?;
-        chown(path, Some(uid.as_raw()), Some(gid.as_raw())).map_err(named)?;
+    logs.into_iter().try_for_each(|path| make_log(path, uid, gid))
+}
+
+/// Makes a log that is missing, and gives it away. A link that leads nowhere is not followed: whoever owns the directory
+/// may have put it there, to have a file made for it where only root may.
+fn make_log(path: &Path, uid: Uid, gid: Gid) -> io::Result<()> {
+    match OpenOptions::new().append(true).create_new(true).mode(0o640).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        made => made.and_then(|file| fchown(file, Some(uid.as_raw()), Some(gid.as_raw()))),
     }
-    Ok(())
+    .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
 }
 
 /// Makes a directory and those above it, and gives away what it made.
@@ -91,6 +96,31 @@ fn make(directory: &Path, uid: Uid, gid: Gid) -> io::Result<()> {
     DirBuilder::new()
         .mode(0o755)
         .create(directory)
-        .and_then(|()| chown(directory, Some(uid.as_raw()), Some(gid.as_raw())))
+        // What stands there now may be a link already.
+        .and_then(|()| lchown(directory, Some(uid.as_raw()), Some(gid.as_raw())))
         .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", directory.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    #[test]
+    fn a_log_is_made_where_none_is_and_no_link_is_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (log, there, link) = (dir.path().join("a.log"), dir.path().join("b.log"), dir.path().join("c.log"));
+        fs::write(&there, "lines\n").unwrap();
+        symlink(dir.path().join("elsewhere"), &link).unwrap();
+        for path in [&log, &there, &link] {
+            make_log(path, geteuid(), getegid()).unwrap();
+        }
+        assert_eq!(fs::metadata(&log).unwrap().permissions().mode() & 0o777, 0o640);
+        assert_eq!(fs::read_to_string(&there).unwrap(), "lines\n");
+        assert!(!dir.path().join("elsewhere").exists());
+        let error = make_log(&dir.path().join("no/d.log"), geteuid(), getegid()).unwrap_err().to_string();
+        assert!(error.contains("no/d.log: "), "{error}");
+    }
 }
