@@ -117,10 +117,8 @@ pub struct Status {
 pub enum Readiness {
     /// It does not listen yet.
     Starting,
-    /// It does.
+    /// It does, or another process takes its place.
     Ready,
-    /// Another process is about to serve in its place.
-    HandingOver,
     /// It finishes what it has begun.
     Draining,
 }

@@ -139,7 +139,7 @@ pub(super) async fn healthz() -> Response {
 
 /// Tells whether the server should get traffic
 ///
-/// Wants no token.
+/// While another process takes over it should: whoever connects is served. Wants no token.
 #[utoipa::path(
     get,
     path = "/readyz",
@@ -148,7 +148,7 @@ pub(super) async fn healthz() -> Response {
     security(()),
     responses(
         (status = 200, description = "It serves", body = HealthBody),
-        (status = 503, description = "It does not listen yet, hands over, or finishes what it has begun; `message` says which",
+        (status = 503, description = "It does not listen yet, or finishes what it has begun; `message` says which",
             body = ErrorBody),
     ),
 )]
@@ -160,7 +160,6 @@ fn ready(readiness: Readiness) -> Result<HealthBody, ApiError> {
     match readiness {
         Readiness::Ready => Ok(HealthBody { status: "ready" }),
         Readiness::Starting => Err(ApiError::unavailable("Not yet listening")),
-        Readiness::HandingOver => Err(ApiError::unavailable("Handing over")),
         Readiness::Draining => Err(ApiError::unavailable("Draining")),
     }
 }
@@ -202,11 +201,7 @@ mod tests {
     #[test]
     fn only_a_server_that_serves_is_ready() {
         assert_eq!(ready(Readiness::Ready).unwrap().status, "ready");
-        for (state, message) in [
-            (Readiness::Starting, "Not yet listening"),
-            (Readiness::HandingOver, "Handing over"),
-            (Readiness::Draining, "Draining"),
-        ] {
+        for (state, message) in [(Readiness::Starting, "Not yet listening"), (Readiness::Draining, "Draining")] {
             let error = ready(state).unwrap_err();
             assert_eq!((error.status.as_u16(), error.message.as_str()), (503, message));
         }

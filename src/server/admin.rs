@@ -65,10 +65,9 @@ impl View {
             readiness: Box::new({
                 let lifecycle = lifecycle.clone();
                 move || match lifecycle.state() {
+                    _ if lifecycle.is_service_ready() => Readiness::Ready,
                     State::Starting => Readiness::Starting,
-                    State::Ready => Readiness::Ready,
-                    State::HandingOver => Readiness::HandingOver,
-                    State::Draining | State::Stopped => Readiness::Draining,
+                    _ => Readiness::Draining,
                 }
             }),
             status: Box::new({

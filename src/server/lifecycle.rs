@@ -25,6 +25,7 @@
 //! still waits to be told of a signal, and then it is told to stop fast, because there is nothing left to wait for.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -142,6 +143,8 @@ pub(super) struct Lifecycle {
     stopping: Arc<watch::Sender<bool>>,
     /// The same for the admin API, which goes on while the server drains.
     closing: Arc<watch::Sender<bool>>,
+    /// True once another process serves in this one's place.
+    succeeded: Arc<AtomicBool>,
     /// True once somebody listens to what the server is asked for.
     attended: Arc<watch::Sender<bool>>,
     failure: Arc<Failure>,
@@ -157,12 +160,24 @@ impl Lifecycle {
     pub(super) fn new() -> Self {
         let switch = || Arc::new(watch::Sender::new(false));
         let state = Arc::new(watch::Sender::new(State::Starting));
-        Lifecycle { state, stopping: switch(), closing: switch(), attended: switch(), failure: Arc::default() }
+        Lifecycle {
+            state,
+            stopping: switch(),
+            closing: switch(),
+            succeeded: Arc::default(),
+            attended: switch(),
+            failure: Arc::default(),
+        }
     }
 
     /// Where the server is.
     pub(super) fn state(&self) -> State {
         *self.state.borrow()
+    }
+
+    /// Whether whoever connects is served: by this process, or by the one that takes its place.
+    pub(super) fn is_service_ready(&self) -> bool {
+        matches!(self.state(), State::Ready | State::HandingOver) || self.succeeded.load(Ordering::SeqCst)
     }
 
     /// Waits until the server fails.
@@ -184,6 +199,8 @@ impl Lifecycle {
                 self.stopping.send_replace(next.is_stopping());
                 if next != State::Draining {
                     self.closing.send_replace(next.is_stopping());
+                } else if *state == State::HandingOver {
+                    self.succeeded.store(true, Ordering::SeqCst);
                 }
                 *state = next;
             }
@@ -530,10 +547,12 @@ mod tests {
         let (no, yes) = (false, true);
         let expected = [(yes, no, no), (yes, yes, yes), (yes, no, no), (yes, yes, no), (no, yes, no), (yes, yes, yes)];
         assert_eq!((seen.as_slice(), lifecycle.state()), (&expected[..], State::Stopped));
+        assert!(!lifecycle.is_service_ready());
 
         let lifecycle = Lifecycle::new();
         let moves = [State::Ready, State::HandingOver, State::Draining];
         assert!(moves.into_iter().all(|state| lifecycle.advance(state)));
         assert!(*lifecycle.stopping().borrow() && *lifecycle.closing().borrow(), "the successor has the sockets");
+        assert!(lifecycle.is_service_ready(), "the successor serves");
     }
 }
