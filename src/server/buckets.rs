@@ -13,7 +13,8 @@
 //!
 //! A successor takes the buckets over from memory, not from the store ([`handover`](super::handover)): first all of
 //! them while the proxy goes on, and then, when it accepts no more, those that changed meanwhile. From then on only
-//! one of the two may save, and that right is handed over with them; it comes back when the successor fails.
+//! one of the two may save, and that right is handed over with them; it comes back when the successor fails. What is saved
+//! is in the time of the process that saves it, so two who save would take each other's buckets for older than they are.
 //!
 //! At start every saved bucket is read back with the time that passed as refill. While a process runs, the monotonic
 //! clock counts; between two, the wall clock does. One that stepped back credits nothing; one far ahead fills a bucket
@@ -59,7 +60,7 @@ pub(super) struct Buckets {
     due: Mutex<Due>,
     /// The right to save, a single one. Whoever saves holds it; a hand-over takes it for good.
     right: Semaphore,
-    /// Whether the right was handed over.
+    /// Whether another process has the right.
     handed_over: AtomicBool,
 }
 
@@ -165,6 +166,22 @@ impl Buckets {
         Buckets { limiter, store, sweep_every, save_every, max_buckets, clock, timeline, due, right, handed_over }
     }
 
+    /// The same for a successor: it may not save before [`receive_right`](Buckets::receive_right).
+    pub(super) fn of_successor(self) -> Self {
+        Buckets { right: Semaphore::new(0), handed_over: AtomicBool::new(true), ..self }
+    }
+
+    /// Saves from now on; for a successor that is about to serve.
+    pub(super) fn receive_right(&self) {
+        self.handed_over.store(false, Ordering::SeqCst);
+        self.right.add_permits(1);
+    }
+
+    /// Saves no more, since the predecessor does; for a successor that fails.
+    pub(super) fn give_up_right(&self) {
+        self.handed_over.store(true, Ordering::SeqCst);
+    }
+
     fn now(&self) -> Nanos {
         self.timeline.nanos(self.clock.now())
     }
@@ -217,6 +234,7 @@ impl Buckets {
         let mut exported = self.clock.now();
         // Between two pieces the right may be handed over.
         while let Ok(_right) = self.right.try_acquire()
+            && !self.handed_over.load(Ordering::SeqCst)
             && let Some(snapshot) = self.snapshot().or_else(|| self.drifted())
         {
             let at = snapshot.at;
@@ -371,7 +389,7 @@ impl BackgroundService for Buckets {
 /// Saves the buckets when nobody takes tokens any more, and says how that went.
 pub(super) fn save_at_stop(buckets: &Buckets) {
     if buckets.handed_over.load(Ordering::SeqCst) {
-        return info!("the buckets are the successor's");
+        return info!("the buckets are another process' to save");
     }
     match buckets.save_at_stop() {
         Ok(()) => info!("buckets saved"),

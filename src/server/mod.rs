@@ -166,6 +166,7 @@ impl Server {
         let quotas = followers.load(store.clients.as_ref())?;
         let (limits, saved) = (Arc::clone(&limiter), Arc::clone(&store.buckets));
         let buckets = Buckets::new(limits, saved, &config.rate_limit, Arc::clone(&clock), timeline);
+        let buckets = if is_successor { buckets.of_successor() } else { buckets };
         if !is_successor {
             let owner = |key: Key| key.client_number().map_or(Some(quota), |number| quotas.get(&number).copied());
             let restored = buckets.restore(owner).map_err(|error| ServerError::Failed(error.to_string()))?;

@@ -233,6 +233,24 @@ async fn a_successor_has_every_bucket_and_alone_may_save() {
 }
 
 #[tokio::test]
+async fn a_successor_saves_from_when_it_serves_until_it_fails() {
+    let (store, clock) = in_memory();
+    let buckets = process(&store, &clock).of_successor();
+    take(&buckets, caller(1), 1);
+    buckets.save().await;
+    save_at_stop(&buckets);
+    assert_eq!(kept(&store), []);
+    buckets.receive_right();
+    buckets.save().await;
+    assert_eq!(kept(&store), [caller(1)]);
+    take(&buckets, caller(2), 1);
+    buckets.give_up_right();
+    buckets.save().await;
+    save_at_stop(&buckets);
+    assert_eq!(kept(&store), [caller(1)]);
+}
+
+#[tokio::test]
 async fn what_fills_up_in_between_is_full_for_the_successor() {
     let (store, clock) = in_memory();
     let (first, second) = (process(&store, &clock), process(&store, &clock));

@@ -212,6 +212,7 @@ impl TakeOver {
             );
         }
         if let Err(reason) = self.take_over(&mut channel, pid, same) {
+            self.buckets.give_up_right();
             drop(channel.send(&Message::Refused(reason.clone()), SAY));
             return self.lifecycle.fail(format!("the hand-over failed: {reason}"));
         }
@@ -244,6 +245,7 @@ impl TakeOver {
             }
         }
         self.process.replace_pid_file().map_err(|error| error.to_string())?;
+        self.buckets.receive_right();
         if !self.lifecycle.advance(State::Ready) {
             return Err("it was stopped".to_owned());
         }
@@ -278,6 +280,10 @@ impl TakeOver {
                     // Whoever stops the service does not want the old process back.
                     let _ = channel.send(&Message::Settled, SAY);
                     settled = true;
+                } else if let Some(reason) = self.lifecycle.failure() {
+                    // The predecessor serves again at once, and not when the last request here is done.
+                    self.buckets.give_up_right();
+                    return drop(channel.send(&Message::Refused(reason), SAY));
                 }
             }
             match channel.receive(SILENCE) {
@@ -291,6 +297,7 @@ impl TakeOver {
                     self.process.reached(Milestone::Settled);
                 }
                 Ok(Message::Refused(reason)) if !settled => {
+                    self.buckets.give_up_right();
                     return self.lifecycle.fail(format!("the running process (pid {pid}) took back: {reason}"));
                 }
                 Ok(_) => return warn!("the predecessor (pid {pid}) said what makes no sense here"),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::channel::Channel;
 use super::debits::Told;
 use super::predecessor::{Estate, Outcome, Predecessor, Underway};
-use super::successor::Waiting;
+use super::successor::{TakeOver, Waiting};
 use super::wire::{Debit, Message, VERSION};
 use crate::client::Quota;
 use crate::clock::{Clock, ManualClock, SystemClock, Timeline};
@@ -219,6 +219,56 @@ async fn a_stop_decides_at_once() {
         Outcome::Leaves => assert_eq!(bench.lifecycle.state(), State::HandingOver),
         Outcome::Stays(_) => assert_eq!(bench.lifecycle.state(), State::Ready),
     }
+}
+
+/// Takes over as a successor does; its life, and the predecessor's end once it serves.
+fn served(dir: &std::path::Path) -> (Lifecycle, Channel, std::thread::JoinHandle<()>) {
+    let settings =
+        PingoraSettings { pid_file: dir.join("a.pid"), upgrade_sock: dir.join("a.sock"), ..PingoraSettings::default() };
+    let (time, lifecycle): (Arc<dyn Clock>, _) = (Arc::new(SystemClock), Lifecycle::new());
+    let timeline = Timeline::new(time.as_ref());
+    let striped =
+        StripedSettings { max_buckets: NonZeroUsize::new(100).unwrap(), stripes: None, default_quota: quota() };
+    let limiter = Arc::new(Striped::new(striped, timeline.nanos(time.now())));
+    let (told, _given) = Told::new(Arc::clone(&limiter));
+    let buckets = Buckets::new(limiter, Arc::new(Memory::new()), &RateLimit::default(), Arc::clone(&time), timeline);
+    let take_over = TakeOver {
+        buckets: Arc::new(buckets.of_successor()),
+        told,
+        now: Box::new(|| 0),
+        quota: Box::new(|_| Some(quota())),
+        database: None,
+        process: Arc::new(Process::new(&settings, None)),
+        lifecycle: lifecycle.clone(),
+    };
+    let waiting = Waiting::at(&settings.upgrade_sock).unwrap();
+    let mut channel =
+        Channel::new(std::os::unix::net::UnixStream::connect(&settings.upgrade_sock).unwrap(), Arc::clone(&time));
+    let hello = Message::Hello { version: VERSION, pid: 1, sockets: 0, database: String::new() };
+    channel.send(&hello, LONG).unwrap();
+    let successor = std::thread::spawn(move || take_over.run(waiting.wait(&time).unwrap()));
+    assert_eq!(channel.receive(LONG).unwrap(), Message::Prepared);
+    channel.send(&Message::Go, LONG).unwrap();
+    assert_eq!(channel.receive(LONG).unwrap(), Message::Serving);
+    assert_eq!(lifecycle.state(), State::Ready);
+    (lifecycle, channel, successor)
+}
+
+#[test]
+fn a_successor_that_fails_says_so_at_once_and_one_that_is_stopped_says_that() {
+    let dir = tempfile::tempdir().unwrap();
+    let (lifecycle, mut channel, successor) = served(dir.path());
+    lifecycle.fail("no listener".to_owned());
+    lifecycle.advance(State::Draining);
+    assert_eq!(channel.receive(LONG).unwrap(), Message::Refused("no listener".to_owned()));
+    successor.join().unwrap();
+
+    let dir = tempfile::tempdir().unwrap();
+    let (lifecycle, mut channel, successor) = served(dir.path());
+    lifecycle.advance(State::Draining);
+    assert_eq!(channel.receive(LONG).unwrap(), Message::Settled);
+    drop(channel);
+    successor.join().unwrap();
 }
 
 #[test]
