@@ -5,7 +5,9 @@
 //! there on the two agree among themselves; here is only waited for how it ends.
 
 use std::ffi::OsString;
+use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -15,6 +17,10 @@ use super::run::{exit_code, load, warn_of_lost_output};
 use super::{Failure, print};
 use crate::server::daemon::{Ended, Milestone, Starter};
 use crate::server::pid_file;
+
+/// How often, and after which pause, it is looked whether the old process has its pid file again.
+const TRIES: u32 = 20;
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// Upgrades, and prints one line.
 pub(super) fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
@@ -27,10 +33,10 @@ pub(super) fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
     let new = Starter::start_orphan(arguments(), Milestone::Settled);
     let outcome = new.and_then(|mut new| {
         new.wait_for(Milestone::Waiting)?;
-        if let Err(error) = kill(old, Signal::SIGQUIT) {
+        if let Err(reason) = ask(old, &config.pingora.pid_file) {
             new.end();
             return Err(Ended::Failed(std::io::Error::other(format!(
-                "pid {old} cannot be told to hand over: {error}"
+                "pid {old} cannot be told to hand over: {reason}"
             ))));
         }
         new.wait_for(Milestone::Settled)?;
@@ -39,15 +45,39 @@ pub(super) fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
     match outcome {
         Ok(new) => Ok(print(&format!("upgraded: pid {old} -> {new}\n"))),
         Err(Ended::Exited(status)) => {
-            eprintln!("tollgate: {}; pid {old} goes on serving", Ended::Exited(status));
+            eprintln!("tollgate: {}; {}", Ended::Exited(status), fate(old, &config.pingora.pid_file));
             Ok(exit_code(status))
         }
-        Err(error) => Err(Failure::Background(format!("{error}; pid {old} goes on serving"))),
+        Err(error) => Err(Failure::Background(format!("{error}; {}", fate(old, &config.pingora.pid_file)))),
     }
 }
 
+/// Asks the running process to hand over, if it still is that: its number may be another program's by now.
+fn ask(old: Pid, path: &Path) -> Result<(), String> {
+    match pid_file::holder(path) {
+        Ok(Some(pid)) if i32::try_from(pid) == Ok(old.as_raw()) => {
+            kill(old, Signal::SIGQUIT).map_err(|error| error.to_string())
+        }
+        Ok(_) => Err("it has ended".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// What became of the process that was to be replaced. When it takes everything back, its pid file is back in a moment.
+fn fate(old: Pid, path: &Path) -> String {
+    let holds = || matches!(pid_file::holder(path), Ok(Some(pid)) if i32::try_from(pid) == Ok(old.as_raw()));
+    let serves = (0..TRIES).any(|_| {
+        let holds = holds();
+        if !holds {
+            std::thread::park_timeout(PAUSE);
+        }
+        holds
+    });
+    format!("pid {old} {}", if serves { "goes on serving" } else { "does not hold its pid file any more" })
+}
+
 /// The process that is to be replaced.
-fn running(path: &std::path::Path) -> Result<Pid, Failure> {
+fn running(path: &Path) -> Result<Pid, Failure> {
     let failed = |what: String| Failure::Background(format!("nothing to upgrade: {what}"));
     let pid = pid_file::holder(path).map_err(|error| failed(format!("{}: {error}", path.display())))?;
     let pid = pid.and_then(|pid| i32::try_from(pid).ok());

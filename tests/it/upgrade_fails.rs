@@ -90,6 +90,26 @@ fn a_successor_that_dies_while_it_prepares_changes_nothing() {
     daemon.upgrade_by_hand();
 }
 
+#[test]
+fn a_process_that_dies_before_it_hands_over_is_not_said_to_serve() {
+    let backend = Backend::scripted("a");
+    let daemon = Daemon::start(backend.address, UNLIMITED);
+    let stuck = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let slow =
+        daemon.text("tollgate.yaml").replace(&backend.address.to_string(), &stuck.local_addr().unwrap().to_string());
+    let check = "health_check: {type: http, timeout: 60s, interval: 61s}";
+    std::fs::write(daemon.file(), slow.replace("health_check: {type: none}", check)).unwrap();
+    let old = daemon.pid();
+    let mut upgrade = Process::start(&mut daemon.command(&["upgrade"]));
+    let asked = stuck.accept().unwrap();
+    signal(old, Signal::SIGKILL);
+    assert!(eventually(PATIENCE, || !runs(old)));
+    drop((asked, stuck));
+    let failed = upgrade.wait_exit(PATIENCE);
+    assert_eq!(failed.code, Some(1), "{failed:?}");
+    assert!(failed.err.contains(&format!("pid {old} does not hold its pid file any more")), "{failed:?}");
+}
+
 fn is(pid: i32, id: u32) -> bool {
     u32::try_from(pid) == Ok(id)
 }
