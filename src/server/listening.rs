@@ -145,14 +145,16 @@ impl<A: ServerApp + Send + Sync + 'static> Listening<A> {
         let (end, ending) = watch::channel(false);
         let service = Service::start_service(&mut service, Some(fds), ending, listeners_per_fd);
         tokio::pin!(service);
-        tokio::select! {
-            () = &mut service => return Err(format!("the {} service ended", self.name)),
-            dead = self.first_dead() => return Err(dead),
-            () = self.closed() => {}
-        }
+        let outcome = tokio::select! {
+            () = &mut service => Err(format!("the {} service ended", self.name)),
+            dead = self.first_dead() => Err(dead),
+            () = self.closed() => Ok(()),
+        };
         end.send_replace(true);
-        service.await;
-        Ok(())
+        if outcome.is_ok() {
+            service.await;
+        }
+        outcome
     }
 
     /// Waits until it is to accept no more.

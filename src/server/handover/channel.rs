@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::retry_on_intr;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
     recvmsg, sendmsg,
@@ -65,7 +66,8 @@ impl Channel {
                 return Err(io::Error::new(io::ErrorKind::InvalidInput, "too many sockets for one message"));
             }
             self.stream.set_write_timeout(Some(self.left(end)?))?;
-            let sent = sendmsg(&self.stream, &[IoSlice::new(rest)], &mut beside, SendFlags::NOSIGNAL)?;
+            let send = || sendmsg(&self.stream, &[IoSlice::new(rest)], &mut beside, SendFlags::NOSIGNAL);
+            let sent = retry_on_intr(send).map_err(|error| timely(error.into()))?;
             rest = &rest[sent..];
         }
         while !rest.is_empty() {
