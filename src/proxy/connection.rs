@@ -274,11 +274,16 @@ impl ServerApp for Downstream {
 
 /// Closes the connection. When the client may still be sending, its bytes are read for a while first: closing with
 /// unread data makes the kernel send a reset, which can overtake the answer (RFC 9112 section 9.6).
-pub(super) async fn close(mut stream: Stream, more: bool) {
+pub(super) async fn close(stream: Stream, more: bool) {
+    close_and_read(stream, if more { LINGER } else { Duration::ZERO }).await;
+}
+
+/// The same, reading for at most `linger`.
+pub(super) async fn close_and_read(mut stream: Stream, linger: Duration) {
     // Over TLS this says goodbye first, and waits until the client has taken what was written before. Pingora's own way
     // warns of each client that is gone already.
     let shutdown = timeout(LINGER, AsyncWriteExt::shutdown(&mut stream)).await;
-    if !more || shutdown.is_err() {
+    if linger.is_zero() || shutdown.is_err() {
         return;
     }
     let discard = async {
@@ -287,7 +292,7 @@ pub(super) async fn close(mut stream: Stream, more: bool) {
             bytes.clear();
         }
     };
-    let _ = timeout(LINGER, discard).await;
+    let _ = timeout(linger, discard).await;
 }
 
 /// The address at the other end.

@@ -8,7 +8,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -93,6 +93,10 @@ struct State {
     exhausted: AtomicBool,
     /// Whether the connection speaks another protocol from now on.
     upgraded: AtomicBool,
+    /// Bytes that the connection has taken.
+    written: AtomicU64,
+    /// Whether some of them may not have left this process yet.
+    unflushed: AtomicBool,
     returned: Mutex<Option<Returned>>,
 }
 
@@ -165,6 +169,15 @@ impl Loan {
         self.state.malformed.load(Ordering::Relaxed)
     }
 
+    /// Counts what a write came to.
+    fn count(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(bytes)) = &written {
+            self.state.written.fetch_add(*bytes as u64, Ordering::Relaxed);
+            self.state.unflushed.store(true, Ordering::Relaxed);
+        }
+        written
+    }
+
     fn is_upgraded(&self) -> bool {
         self.state.upgraded.load(Ordering::Relaxed)
     }
@@ -198,6 +211,16 @@ impl Loan {
 }
 
 impl Lender {
+    /// How many bytes the connection has taken since it was lent.
+    pub(super) fn written(&self) -> u64 {
+        self.0.written.load(Ordering::Relaxed)
+    }
+
+    /// Whether all of them have left this process.
+    pub(super) fn is_flushed(&self) -> bool {
+        !self.0.unflushed.load(Ordering::Relaxed)
+    }
+
     /// The connection, once the loan has been dropped.
     pub(super) fn take_back(self) -> Option<Returned> {
         self.0.returned.lock().take()
@@ -244,11 +267,18 @@ impl AsyncRead for Loan {
 
 impl AsyncWrite for Loan {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.pinned().poll_write(cx, buf)
+        let loan = self.get_mut();
+        let written = Pin::new(loan.stream_mut()).poll_write(cx, buf);
+        loan.count(written)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.pinned().poll_flush(cx)
+        let loan = self.get_mut();
+        let flushed = Pin::new(loan.stream_mut()).poll_flush(cx);
+        if let Poll::Ready(Ok(())) = flushed {
+            loan.state.unflushed.store(false, Ordering::Relaxed);
+        }
+        flushed
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -260,7 +290,9 @@ impl AsyncWrite for Loan {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.pinned().poll_write_vectored(cx, bufs)
+        let loan = self.get_mut();
+        let written = Pin::new(loan.stream_mut()).poll_write_vectored(cx, bufs);
+        loan.count(written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -353,6 +385,17 @@ mod tests {
         assert_eq!(&bytes[..4], b"late");
         drop(loan);
         assert!(!lender.take_back().unwrap().complete, "no request follows on it");
+    }
+
+    #[tokio::test]
+    async fn the_lender_sees_what_was_written_and_flushed() {
+        let (_client, server) = duplex(64);
+        let (mut loan, lender) = lend(server, Body::Length(0));
+        assert_eq!((lender.written(), lender.is_flushed()), (0, true));
+        loan.write_all(b"hello").await.unwrap();
+        assert_eq!((lender.written(), lender.is_flushed()), (5, false));
+        loan.flush().await.unwrap();
+        assert_eq!((lender.written(), lender.is_flushed()), (5, true));
     }
 
     #[tokio::test]

@@ -387,5 +387,6 @@ fn idle_connections_are_no_reason_to_wait_at_a_stop() {
     let finished = server.process.wait_exit(PATIENCE);
     assert_eq!(finished.code, Some(0), "{finished:?}");
     assert!(now() - start < Duration::from_secs(2), "took {:?}", now() - start);
-    assert!(used.runtime.block_on(&mut used.end).unwrap().is_ok(), "told, not cut");
+    let end = used.runtime.block_on(&mut used.end).unwrap();
+    assert!(end.is_ok(), "told, not cut: {end:?}");
 }

@@ -55,6 +55,8 @@ mod http2;
 #[cfg(test)]
 mod http2_rules;
 #[cfg(test)]
+mod http2_slow;
+#[cfg(test)]
 mod interim;
 #[cfg(test)]
 mod kept;

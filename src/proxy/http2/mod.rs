@@ -7,8 +7,9 @@
 //! have ended here, too, and one that goes on gets GOAWAY. What is received and not yet passed on is bounded for each
 //! stream and for the connection, what is sent and not yet taken for each stream. A connection without a stream is kept as
 //! long as one of HTTP/1: `limits.header_timeout` at first, then `limits.keepalive_timeout`, whatever PING or SETTINGS it
-//! sends. A body that stalls, in either direction, ends its own stream after the time that HTTP/1 has for it. Everything
-//! else (floods of CONTINUATION, PING, SETTINGS, RST_STREAM, tiny or empty DATA) the h2 crate bounds.
+//! sends; it is not idle while the client takes the last of its answers. A body that stalls, in either direction, ends its
+//! own stream after the time that HTTP/1 has for it. Everything else (floods of CONTINUATION, PING, SETTINGS, RST_STREAM,
+//! tiny or empty DATA) the h2 crate bounds.
 //!
 //! At a stop the client is told by GOAWAY, in two steps (RFC 9113 section 6.8): first that no new streams should come, and
 //! after a PING has come back, which of them were taken. What came before that is served; nothing is lost on the way. An
@@ -40,11 +41,11 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::activity::Busy;
-use super::connection::{Downstream, close, peer, stopped};
+use super::connection::{Downstream, close_and_read, peer, stopped};
 use super::head::MAX_HEAD;
-use super::loan::{Body, Loan};
+use super::loan::{Body, Lender, Loan};
 use super::reject::LINGER;
-use super::{Rejection, RequestId};
+use super::{CLIENT_TIMEOUT, Rejection, RequestId};
 use session::{Http2Session, discard};
 
 /// The most requests of one connection at once; nginx's `http2_max_concurrent_streams`.
@@ -61,6 +62,8 @@ const MAX_BROKEN_STREAMS: usize = 100;
 const MAX_MALFORMED: u32 = 32;
 /// How long a client without a request has to answer the PING that follows GOAWAY.
 const FAREWELL: Duration = Duration::from_millis(500);
+/// How often it is looked whether a client takes the last of its answers.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// What HTTP/2 lets a client do.
 fn options() -> Builder {
@@ -92,10 +95,10 @@ impl Downstream {
         let (loan, lender) = Loan::new(stream, Body::Length(0), BytesMut::new(), self.arrival(), Arc::clone(&shutdown));
         loan.set_upgraded();
         if let Ok(Ok(connection)) = timeout(limit, options().handshake(loan)).await {
-            let serving = Serving { downstream: self, connection, digest, address, shutdown };
-            let in_silence = serving.run(opening).await;
+            let serving = Serving { downstream: self, connection, lender: &lender, digest, address, shutdown };
+            let linger = serving.run(opening).await;
             if let Some(returned) = lender.take_back() {
-                close(returned.stream, !in_silence).await;
+                close_and_read(returned.stream, linger).await;
             }
         }
     }
@@ -105,26 +108,28 @@ impl Downstream {
 struct Serving<'a> {
     downstream: &'a Downstream,
     connection: Connection<Loan, Bytes>,
+    lender: &'a Lender,
     digest: Arc<Digest>,
     address: IpAddr,
     shutdown: Arc<ShutdownWatch>,
 }
 
 impl Serving<'_> {
-    /// Serves its streams until it ends; whether it ended because the server stops and nothing was on its way.
-    async fn run(mut self, opening: Busy) -> bool {
+    /// Serves its streams until it ends; for how long to read on while it is closed.
+    async fn run(mut self, opening: Busy) -> Duration {
         let app = &self.downstream.app;
         let (mut opening, mut stopping) = (Some(opening), ShutdownWatch::clone(&self.shutdown));
         let mut streams = JoinSet::new();
         let (mut leaving, mut malformed, mut last) = (false, 0, None);
         let mut patience = Box::pin(sleep(app.limits().header_timeout));
-        loop {
+        let mut untaken = Untaken::default();
+        let agreed = loop {
             let (idle, full) = (streams.is_empty(), streams.len() >= MAX_STREAMS as usize);
             tokio::select! {
                 biased;
                 () = stopped(&mut stopping), if last.is_none() => {
                     self.connection.graceful_shutdown();
-                    let silent = idle && !self.connection.has_streams();
+                    let silent = idle && !self.connection.has_streams() && self.lender.is_flushed();
                     (opening, leaving, last) = (None, true, Some(silent));
                     patience.set(sleep(if silent { FAREWELL } else { LINGER }));
                 }
@@ -134,8 +139,8 @@ impl Serving<'_> {
                     }
                 }
                 opened = next(&mut self.connection, full) => {
-                    let Some(Ok((request, respond))) = opened else { break };
-                    opening = None;
+                    let Some(Ok((request, respond))) = opened else { break true };
+                    (opening, untaken) = (None, Untaken::default());
                     last = last.map(|_| false);
                     let busy = self.downstream.activity.begin();
                     match self.admit(request, respond) {
@@ -160,19 +165,37 @@ impl Serving<'_> {
                     }
                 }
                 () = patience.as_mut(), if idle => {
+                    let streams = self.connection.has_streams();
+                    if !untaken.over && (streams || !self.lender.is_flushed()) {
+                        // All is answered, and the client has not taken all of it yet.
+                        if !untaken.goes_on(self.lender.written(), streams) {
+                            break false;
+                        }
+                        patience.set(sleep(LOOK));
+                        continue;
+                    }
+                    if untaken.ends() {
+                        patience.set(sleep(if leaving { FAREWELL } else { app.limits().keepalive_timeout }));
+                        continue;
+                    }
                     if leaving {
-                        break;
+                        break false;
                     }
                     self.connection.graceful_shutdown();
                     leaving = true;
                     patience.set(sleep(FAREWELL));
                 }
             }
-        }
+        };
         drop(opening);
         // Those that are left find that their connection is gone, and say so in the log.
         streams.detach_all();
-        last == Some(true)
+        match (last, agreed) {
+            // The server stops, and nothing is on its way but the client's own goodbye, if it has any manners.
+            (Some(true), true) => FAREWELL,
+            (Some(true), false) => Duration::ZERO,
+            _ => LINGER,
+        }
     }
 
     /// The session of a request.
@@ -192,6 +215,32 @@ impl Serving<'_> {
                 Err(body)
             }
         }
+    }
+}
+
+/// What is answered and still lies here, because the client takes it slowly.
+#[derive(Debug, Default)]
+struct Untaken {
+    /// Bytes of the connection that were taken when it was last looked.
+    written: u64,
+    /// For how long no more of them were.
+    silence: Duration,
+    /// Whether it has been taken.
+    over: bool,
+}
+
+impl Untaken {
+    /// Whether to wait for the client on, given that by now, a [`LOOK`] later, it has taken `written` bytes. What is no
+    /// part of an answer, of which there are `streams`, is waited for only so long: a client can ask for more of it.
+    fn goes_on(&mut self, written: u64, streams: bool) -> bool {
+        let silence = if streams && written > self.written { Duration::ZERO } else { self.silence + LOOK };
+        (self.written, self.silence) = (written, silence);
+        silence <= CLIENT_TIMEOUT
+    }
+
+    /// Notes that nothing lies here any more; whether anything did, when last looked.
+    fn ends(&mut self) -> bool {
+        !std::mem::replace(&mut self.over, true) && self.written > 0
     }
 }
 
@@ -222,4 +271,27 @@ fn refuse(mut respond: SendResponse<Bytes>, rejection: Rejection, id: &RequestId
         .send_response(answer, bodiless)
         .and_then(|mut writer| if bodiless { Ok(()) } else { writer.send_data(body.into(), true) });
     if sent.is_ok() { length } else { 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_kept_for_a_client_as_long_as_it_takes_some() {
+        let mut untaken = Untaken::default();
+        let looks = u32::try_from(CLIENT_TIMEOUT.as_secs()).expect("a minute");
+        assert!((1..=200).all(|second| untaken.goes_on(second, true)));
+        assert!((0..looks).all(|_| untaken.goes_on(200, true)));
+        assert!(!untaken.goes_on(200, true));
+        assert!(untaken.goes_on(201, true));
+        assert!(untaken.ends() && !untaken.ends() && untaken.over);
+        assert!(!Untaken::default().ends(), "nothing was waited for");
+    }
+
+    #[test]
+    fn what_is_no_answer_is_waited_for_only_so_long() {
+        let mut untaken = Untaken::default();
+        assert_eq!((1..).find(|second| !untaken.goes_on(*second, false)), Some(CLIENT_TIMEOUT.as_secs() + 1));
+    }
 }
