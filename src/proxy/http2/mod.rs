@@ -56,9 +56,10 @@ const STREAM_WINDOW: u32 = 64 << 10;
 const CONNECTION_WINDOW: u32 = 1 << 20;
 /// What of an answer is taken from its backend before the client has taken it, in bytes.
 const SEND_BUFFER: usize = 64 << 10;
-/// Streams that break the protocol, after which the connection has.
-const MAX_BROKEN_STREAMS: usize = 100;
-/// Requests that are refused as malformed, after which the connection is.
+/// Streams that break the protocol, in all, after which the connection has; what the h2 crate would do by itself.
+const MAX_BROKEN_STREAMS: usize = 1024;
+/// Requests that are refused as malformed, one after the other, after which the connection is. A proxy may bring those of
+/// many clients over one connection, and one of them must not cut off the others.
 const MAX_MALFORMED: u32 = 32;
 /// How long a client without a request has to answer the PING that follows GOAWAY.
 const FAREWELL: Duration = Duration::from_millis(500);
@@ -145,6 +146,7 @@ impl Serving<'_> {
                     let busy = self.downstream.activity.begin();
                     match self.admit(request, respond) {
                         Ok(session) => {
+                            malformed = 0;
                             let (proxy, shutdown) = (Arc::clone(&self.downstream.proxy), Arc::clone(&self.shutdown));
                             streams.spawn(async move {
                                 let session = ServerSession::new_custom(Box::new(session));
