@@ -63,10 +63,12 @@ pub struct Reloaded {
 
 /// A reload that did not take place: the configuration is what it was.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ReloadRefused {
-    /// What is wrong: the key's path, such as `upstreams[0].backends`, and what is wrong with it. The path is empty where
-    /// it is not about one key.
-    pub problems: Vec<(String, String)>,
+pub enum ReloadRefused {
+    /// The configuration is wrong, or changes what only a restart can change: the key's path, such as
+    /// `upstreams[0].backends`, the flag or the file, and what is wrong with it.
+    Wrong(Vec<(String, String)>),
+    /// It is not known to be wrong; this is why it was not put into force.
+    NotNow(String),
 }
 
 /// Answers a [`Question`].

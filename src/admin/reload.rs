@@ -40,6 +40,7 @@ pub(super) struct ReloadBody {
         (status = 200, description = "The file is in force", body = ReloadBody),
         (status = 422, description = "The file is wrong, or changes what only a restart can change; `errors` lists every \
             problem by the path of its key", body = ErrorBody),
+        (status = 503, description = "The server hands over or stops, so it takes no other file", body = ErrorBody),
     ),
 )]
 pub(super) async fn reload(State(api): State<Arc<Api>>, request: Request) -> Result<Response, ApiError> {
@@ -54,10 +55,15 @@ pub(super) async fn reload(State(api): State<Arc<Api>>, request: Request) -> Res
     Ok(respond::json(StatusCode::OK, &ReloadBody { changed }))
 }
 
-/// 422 with every problem: the file is the operator's own, so its length is bound enough.
-fn refused(ReloadRefused { problems }: ReloadRefused) -> ApiError {
-    let errors = problems.into_iter().map(|(field, message)| FieldError { field, message }).collect();
-    ApiError { status: StatusCode::UNPROCESSABLE_ENTITY, message: REFUSED.to_owned(), errors }
+/// 422 with every problem (the file is the operator's own, so its length is bound enough), or 503.
+fn refused(refused: ReloadRefused) -> ApiError {
+    match refused {
+        ReloadRefused::Wrong(problems) => {
+            let errors = problems.into_iter().map(|(field, message)| FieldError { field, message }).collect();
+            ApiError { status: StatusCode::UNPROCESSABLE_ENTITY, message: REFUSED.to_owned(), errors }
+        }
+        ReloadRefused::NotNow(reason) => ApiError::unavailable(format!("{REFUSED}: {reason}")),
+    }
 }
 
 #[cfg(test)]
@@ -91,13 +97,23 @@ mod tests {
             (0..150).map(|at| (format!("listeners[{at}].address"), "is no address".into())).collect();
         let told = problems.clone();
         let fixture = Fixture::reloading(Box::new(move || {
-            Box::pin(std::future::ready(Err(ReloadRefused { problems: problems.clone() })))
+            Box::pin(std::future::ready(Err(ReloadRefused::Wrong(problems.clone()))))
         }));
         let answer = fixture.call("POST", "/config/reload", "").await;
         assert_eq!((answer.status.as_u16(), &answer.json()["code"], answer.errors()), (422, &json!(422), told));
         assert_eq!(answer.json()["message"], "The configuration was not reloaded; the old one stays in force");
         let parameter = fixture.call("POST", "/config/reload?dry_run=1", "").await;
         assert_eq!((parameter.status.as_u16(), parameter.errors()[0].0.as_str()), (422, "dry_run"));
+    }
+
+    #[tokio::test]
+    async fn that_it_is_not_the_time_is_no_fault_of_the_file() {
+        let fixture = Fixture::reloading(Box::new(|| {
+            Box::pin(std::future::ready(Err(ReloadRefused::NotNow("the server is draining".to_owned()))))
+        }));
+        let answer = fixture.call("POST", "/config/reload", "").await;
+        let message = "The configuration was not reloaded; the old one stays in force: the server is draining";
+        assert_eq!((answer.status.as_u16(), answer.json()), (503, json!({ "code": 503, "message": message })));
     }
 
     #[tokio::test]

@@ -180,6 +180,15 @@ impl Lifecycle {
         matches!(self.state(), State::Ready | State::HandingOver) || self.succeeded.load(Ordering::SeqCst)
     }
 
+    /// Calls `tell` if the server is ready, and lets it become nothing else meanwhile: what is told holds. `tell` must
+    /// not move the server on.
+    fn if_ready(&self, tell: impl FnOnce()) {
+        let state = self.state.borrow();
+        if *state == State::Ready {
+            tell();
+        }
+    }
+
     /// Waits until the server fails.
     pub(super) async fn failed(&self) {
         self.failure.happened.notified().await;
@@ -366,12 +375,13 @@ impl Conductor {
         let (is_process, lifecycle) = (self.process.is_some(), self.lifecycle.clone());
         drop(tokio::spawn(async move {
             if is_process {
-                notify::reloading();
+                lifecycle.if_ready(notify::reloading);
             }
             let outcome = reloader.reload().await;
-            // To systemd a successor may be the one that counts by now.
-            if is_process && lifecycle.state() == State::Ready {
-                notify::serving(if outcome.is_ok() { "serving" } else { "a reload was refused; serving" });
+            if is_process {
+                let status = if outcome.is_ok() { "serving" } else { "a reload was refused; serving" };
+                // To systemd a successor may be the one that counts by now.
+                lifecycle.if_ready(|| notify::serving(status));
             }
         }));
     }

@@ -12,11 +12,12 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use log::{error, info};
 use tokio::sync::{Mutex, mpsc, oneshot};
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinError, spawn_blocking};
 
 use super::lifecycle::{Lifecycle, State};
 use super::route_table;
 use crate::admin::{Access, ReloadRefused, Reloaded};
+use crate::client::Quota;
 use crate::clock::{Clock, Timeline};
 use crate::config::{Config, Problems};
 use crate::limit::Striped;
@@ -79,7 +80,10 @@ impl Reloader {
         match &outcome {
             Ok(Reloaded { changed }) if changed.is_empty() => info!("configuration reloaded: nothing changed"),
             Ok(Reloaded { changed }) => info!("configuration reloaded: {}", changed.join("; ")),
-            Err(ReloadRefused { problems }) => {
+            Err(ReloadRefused::NotNow(reason)) => {
+                error!("configuration not reloaded: {reason}; the old one stays in force");
+            }
+            Err(ReloadRefused::Wrong(problems)) => {
                 let count = problems.len();
                 let s = if count == 1 { "" } else { "s" };
                 error!("configuration not reloaded: {count} problem{s}; the old one stays in force");
@@ -91,19 +95,16 @@ impl Reloader {
 
     async fn attempt(&self, current: &mut Config) -> Result<Reloaded, ReloadRefused> {
         let live = &self.live;
-        let mut states = live.lifecycle.states();
         // The sender lives in `live`, so waiting cannot fail.
-        let state = states.wait_for(|state| *state != State::Starting).await.map_or(State::Stopped, |state| *state);
-        if state != State::Ready {
-            return Err(refused("", format!("the server is {}", state.name().replace('_', " "))));
-        }
+        let _ = live.lifecycle.states().wait_for(|state| *state != State::Starting).await;
+        self.is_the_time()?;
         let source = self.source.clone();
-        let source = source.ok_or_else(|| refused("", "tollgate was started without a configuration file"))?;
-        let loaded = spawn_blocking(move || source()).await.map_err(|error| refused("", error.to_string()))?;
-        let next = loaded.map_err(|problems| ReloadRefused { problems: problems.iter().map(told).collect() })?;
+        let source = source.ok_or_else(|| refused("--conf", "tollgate was started without a configuration file"))?;
+        let loaded = spawn_blocking(move || source()).await.map_err(broken)?;
+        let next = loaded.map_err(|problems| ReloadRefused::Wrong(problems.iter().map(told).collect()))?;
         let problems = needs_a_restart(current, &next);
         if !problems.is_empty() {
-            return Err(ReloadRefused { problems });
+            return Err(ReloadRefused::Wrong(problems));
         }
         let changed = changes(current, &next);
         let access_log = (current.access_log != next.access_log).then(|| {
@@ -112,7 +113,7 @@ impl Reloader {
         });
         let access_log = match access_log {
             Some(opening) => {
-                let opened = opening.await.map_err(|error| refused("access_log.path", error.to_string()))?;
+                let opened = opening.await.map_err(broken)?;
                 Some(opened.map_err(|error| refused("access_log.path", error.to_string()))?)
             }
             None => None,
@@ -122,11 +123,16 @@ impl Reloader {
         if !fresh.is_empty() {
             let (checked, all_checked) = oneshot::channel();
             // When the service is gone so is the server.
-            let _ = live.watches.send(Watch::Begin(fresh, checked));
+            let _ = live.watches.send(Watch::Begin(fresh.clone(), checked));
             let _ = all_checked.await;
         }
+        // Meanwhile a successor may have begun to get what is here, or a stop.
+        if let Err(refused) = self.is_the_time() {
+            let _ = live.watches.send(Watch::End(fresh));
+            return Err(refused);
+        }
         // Nothing fails from here on.
-        live.limiter.set_default_quota(next.rate_limit.quota, live.timeline.nanos(live.clock.now()));
+        self.set_default_quota(next.rate_limit.quota).await;
         let rules = rules(&next, &pools);
         // The pools first: only then all of their backends may be up.
         let gone = live.pools.replace(pools);
@@ -147,6 +153,22 @@ impl Reloader {
         *current = next;
         Ok(Reloaded { changed })
     }
+
+    /// An error unless the server serves and goes on to.
+    fn is_the_time(&self) -> Result<(), ReloadRefused> {
+        match self.live.lifecycle.state() {
+            State::Ready => Ok(()),
+            state => Err(ReloadRefused::NotNow(format!("the server is {}", state.name().replace('_', " ")))),
+        }
+    }
+
+    /// Puts anonymous callers under `quota`, which edits every bucket of theirs: with a million of them it keeps a thread
+    /// busy for a while, so it has one of its own.
+    async fn set_default_quota(&self, quota: Quota) {
+        let (limiter, now) = (Arc::clone(&self.live.limiter), self.live.timeline.nanos(self.live.clock.now()));
+        // It fails only where the runtime ends, and with it the server.
+        let _ = spawn_blocking(move || limiter.set_default_quota(quota, now)).await;
+    }
 }
 
 /// What `config` says of requests, which go to `pools`.
@@ -161,7 +183,12 @@ pub(super) fn rules(config: &Config, pools: &[Arc<Pool>]) -> Rules {
 }
 
 fn refused(field: &str, message: impl Into<String>) -> ReloadRefused {
-    ReloadRefused { problems: vec![(field.to_owned(), message.into())] }
+    ReloadRefused::Wrong(vec![(field.to_owned(), message.into())])
+}
+
+/// A thread of its own came to no end.
+fn broken(error: JoinError) -> ReloadRefused {
+    ReloadRefused::NotNow(format!("it broke off: {error}"))
 }
 
 /// A problem as an operator is told of it.
@@ -169,3 +196,6 @@ fn told(problem: &crate::config::Problem) -> (String, String) {
     let line = problem.line.map(|line| format!(" (line {line})")).unwrap_or_default();
     (problem.path.clone(), format!("{}{line}", problem.message))
 }
+
+#[cfg(test)]
+mod tests;

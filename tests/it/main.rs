@@ -73,6 +73,8 @@ mod reload_keys;
 #[cfg(test)]
 mod reload_load;
 #[cfg(test)]
+mod reload_meanwhile;
+#[cfg(test)]
 mod reload_tls;
 #[cfg(test)]
 mod resilience;

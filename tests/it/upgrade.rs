@@ -282,7 +282,7 @@ fn a_reload_that_ends_after_the_upgrade_does_not_claim_the_service_back() {
     let (old, mut upgrade) = (foreground.id(), Process::start(&mut notified(&["upgrade"])));
     assert!(eventually(PATIENCE, || foreground.err.text().contains("the successor serves")), "{}", upgrade.err.text());
     drop((asked, stuck));
-    assert!(eventually(PATIENCE, || foreground.err.text().contains("configuration reloaded")), "it is over");
+    assert!(eventually(PATIENCE, || foreground.err.text().contains("configuration not reloaded")), "it is over");
     assert_eq!((upgrade.wait_exit(PATIENCE).code, foreground.wait_exit(PATIENCE).code), (Some(0), Some(0)));
     socket.set_nonblocking(true).unwrap();
     let mut piece = [0; 4096];
