@@ -25,10 +25,22 @@ pub(super) fn needs_a_restart(old: &Config, new: &Config) -> Vec<(String, String
 
 /// All of Pingora's keys: they are read once.
 fn pingora(old: &PingoraSettings, new: &PingoraSettings) -> Vec<String> {
-    let PingoraSettings { threads, work_stealing, listener_tasks_per_fd, upstream_keepalive_pool_size, .. } = old;
-    let PingoraSettings { grace_period, daemon: _, pid_file, upgrade_sock, .. } = old;
-    let PingoraSettings { user, group, working_directory, error_log, .. } = old;
-    // Whether it is a daemon may also be said by a flag, and shows in nothing that a reload could change.
+    // Each by name, so that a key that is new cannot be forgotten here.
+    let PingoraSettings {
+        threads,
+        work_stealing,
+        listener_tasks_per_fd,
+        upstream_keepalive_pool_size,
+        grace_period,
+        // Whether it is a daemon may also be said by a flag, and shows in nothing that a reload could change.
+        daemon: _,
+        pid_file,
+        upgrade_sock,
+        user,
+        group,
+        working_directory,
+        error_log,
+    } = old;
     let keys = [
         ("threads", *threads != new.threads),
         ("work_stealing", *work_stealing != new.work_stealing),
