@@ -118,7 +118,9 @@ impl Admin {
         };
         // After an error of the connection itself there is nobody to wait for; a head that took too long is one.
         let stream = connection.into_parts().io.into_inner();
-        if finished.is_ok() {
+        // Nor is there anything to wait for on one that was silent: no answer is under way.
+        let silent = self.clock.now().saturating_duration_since(*heard.lock());
+        if finished.is_ok() && silent < LAST_REQUEST {
             linger(stream).await;
         }
     }

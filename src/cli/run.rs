@@ -31,9 +31,15 @@ pub(super) fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
     let events = start_events()?;
     config.warnings.iter().for_each(|warning| log::warn!("{warning}"));
     raise_open_files_limit();
+    let changes_user = config.pingora.user.is_some();
     let mut server = Server::start(config, detached, args.upgrade)?;
     if let Some(file) = &args.conf {
-        server.reloads_from(source(file, overrides));
+        let source = source(file, overrides, args.daemon);
+        // By now it is another user, who may not be allowed to read what was read before.
+        if let (true, Err(problems)) = (changes_user, source()) {
+            problems.iter().for_each(|problem| log::warn!("a reload will be refused: {problem}"));
+        }
+        server.reloads_from(source);
     }
     server.run(Stop::Signals, events)?;
     Ok(ExitCode::SUCCESS)
@@ -58,9 +64,13 @@ pub(super) fn load(args: &RunArgs) -> Result<(Config, Overrides), Failure> {
 
 /// How to read the configuration again, from the same file and with the same arguments and environment, wherever the
 /// process is by then.
-fn source(file: &Path, overrides: Overrides) -> Source {
+fn source(file: &Path, overrides: Overrides, daemon: bool) -> Source {
     let file = overrides.directory.as_ref().map_or_else(|| file.to_owned(), |directory| directory.join(file));
-    Arc::new(move || config::load(Some(&file), &overrides))
+    Arc::new(move || {
+        let mut config = config::load(Some(&file), &overrides)?;
+        config.pingora.daemon |= daemon;
+        Ok(config)
+    })
 }
 
 /// Starts this command again in the background.

@@ -5,16 +5,18 @@
 //! there on the two agree among themselves; here is only waited for how it ends.
 
 use std::ffi::OsString;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, Uid, User};
 
 use super::args::RunArgs;
 use super::run::{exit_code, load, warn_of_lost_output};
 use super::{Failure, print};
+use crate::config::Config;
 use crate::server::daemon::{Ended, Milestone, Starter};
 use crate::server::pid_file;
 
@@ -29,6 +31,7 @@ pub(super) fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
         return Ok(super::print_verdict(args.conf.as_deref(), &config));
     }
     let old = running(&config.pingora.pid_file)?;
+    same_user(old, &config)?;
     warn_of_lost_output(&config);
     let new = Starter::start_orphan(arguments(), Milestone::Settled);
     let outcome = new.and_then(|mut new| {
@@ -48,6 +51,7 @@ pub(super) fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
             eprintln!("tollgate: {}; {}", Ended::Exited(status), fate(old, &config.pingora.pid_file));
             Ok(exit_code(status))
         }
+        Err(error @ Ended::Left(..)) => Err(Failure::Background(error.to_string())),
         Err(error) => Err(Failure::Background(format!("{error}; {}", fate(old, &config.pingora.pid_file)))),
     }
 }
@@ -82,6 +86,25 @@ fn running(path: &Path) -> Result<Pid, Failure> {
     let pid = pid_file::holder(path).map_err(|error| failed(format!("{}: {error}", path.display())))?;
     let pid = pid.and_then(|pid| i32::try_from(pid).ok());
     pid.map(Pid::from_raw).ok_or_else(|| failed(format!("no running process holds the pid file {}", path.display())))
+}
+
+/// Makes sure that the new process will be of the user of the old one: the two would not talk to each other.
+fn same_user(old: Pid, config: &Config) -> Result<(), Failure> {
+    let Ok(process) = std::fs::metadata(format!("/proc/{old}")) else { return Ok(()) };
+    let uid = config.pingora.user.as_ref().map_or_else(Uid::effective, |user| Uid::from_raw(user.uid));
+    let name = |uid: Uid| match User::from_uid(uid) {
+        Ok(Some(user)) => user.name,
+        _ => uid.to_string(),
+    };
+    let old_uid = Uid::from_raw(process.uid());
+    if uid == old_uid {
+        return Ok(());
+    }
+    Err(Failure::Background(format!(
+        "pid {old} runs as user {}, and its successor would run as {}: run this as that user, or set pingora.user",
+        name(old_uid),
+        name(uid)
+    )))
 }
 
 /// What starts the new one: the flags of this command, for `run`.

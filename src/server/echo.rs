@@ -18,7 +18,9 @@ use pingora_core::server::ShutdownWatch;
 use pingora_http::ResponseHeader;
 use serde::Serialize;
 
-use super::lifecycle::{Conductor, Lifecycle, Stop};
+use super::asks::Stop;
+use super::conductor::Conductor;
+use super::lifecycle::Lifecycle;
 use super::listening::Listening;
 use super::socket::{Bound, Sockets};
 use super::{BindError, ServerError, pingora_server, run};

@@ -7,7 +7,9 @@
 //! API, which tells how far that is, ends last.
 
 mod admin;
+mod asks;
 mod buckets;
+mod conductor;
 pub mod daemon;
 pub mod echo;
 mod handover;
@@ -52,9 +54,10 @@ use crate::tls::TlsListeners;
 use crate::upstream::{Pool, Pools};
 use admin::View;
 use buckets::Buckets;
+use conductor::Conductor;
 use echo::Echo;
 use handover::{Estate, Predecessor, Successor, TakeOver, Told};
-use lifecycle::{Conductor, Lifecycle, State};
+use lifecycle::{Lifecycle, State};
 use listening::Listening;
 use process::Process;
 use reload::{Live, Reloader};
@@ -62,7 +65,7 @@ use services::{Health, Telemetry};
 use socket::{Bound, Sockets};
 use store::{Followers, Store};
 
-pub use lifecycle::{Stop, StopHandle};
+pub use asks::{Stop, StopHandle};
 pub use pid_file::PidFileError;
 pub use privileges::PrivilegesError;
 pub use reload::Source;
@@ -70,6 +73,8 @@ pub use socket::BindError;
 
 /// More than any pool's retries, so that the pools' own limits decide; Pingora's counts attempts.
 const MAX_ATTEMPTS: usize = 32;
+/// The log target of what came of what an operator asked for, which the event log writes one by one, also when it repeats.
+const OPERATOR: &str = "tollgate::operator";
 /// Threads of the admin API. Work that blocks has threads of its own.
 const ADMIN_THREADS: usize = 1;
 
@@ -399,7 +404,7 @@ impl Server {
             underway.finish(self.clock.as_ref());
         }
         let store = self.store;
-        lifecycle::finish(&stop, move || {
+        conductor::finish(&stop, move || {
             buckets::save_at_stop(&buckets);
             store.close();
         });

@@ -15,7 +15,7 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::{JoinError, spawn_blocking};
 
 use super::lifecycle::{Lifecycle, State};
-use super::route_table;
+use super::{OPERATOR, route_table};
 use crate::admin::{Access, ReloadRefused, Reloaded};
 use crate::client::Quota;
 use crate::clock::{Clock, Timeline};
@@ -81,13 +81,16 @@ impl Reloader {
             Ok(Reloaded { changed }) if changed.is_empty() => info!("configuration reloaded: nothing changed"),
             Ok(Reloaded { changed }) => info!("configuration reloaded: {}", changed.join("; ")),
             Err(ReloadRefused::NotNow(reason)) => {
-                error!("configuration not reloaded: {reason}; the old one stays in force");
+                error!(target: OPERATOR, "configuration not reloaded: {reason}; the old one stays in force");
             }
             Err(ReloadRefused::Wrong(problems)) => {
                 let count = problems.len();
                 let s = if count == 1 { "" } else { "s" };
-                error!("configuration not reloaded: {count} problem{s}; the old one stays in force");
-                problems.iter().for_each(|(field, message)| error!("configuration not reloaded: {field}: {message}"));
+                error!(target: OPERATOR, "configuration not reloaded: {count} problem{s}; the old one stays in force");
+                for (field, message) in problems {
+                    let colon = if field.is_empty() { "" } else { ": " };
+                    error!(target: OPERATOR, "configuration not reloaded: {field}{colon}{message}");
+                }
             }
         }
         outcome

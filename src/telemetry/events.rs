@@ -20,11 +20,12 @@ use super::timestamp::rfc3339;
 use crate::clock::Clock;
 
 /// What is written when nothing else is asked for.
-const DEFAULT_FILTER: &str = "warn,tollgate=info";
+const DEFAULT_FILTER: &str = "warn,rustls=error,tollgate=info";
 
-/// The target whose records are written one by one: the pools' changes of state, of which each matters and which their
-/// thresholds keep rare. `upstream` names it too, as it stands below this module.
-const EVERY_LINE: &str = "tollgate::health";
+/// The targets whose records are written one by one. `upstream` and `server` name them too, as they stand apart from this
+/// module: the pools' changes of state, of which each matters and which their thresholds keep rare, and what came of
+/// what an operator asked for, who looks for just that line.
+const EVERY_LINE: [&str; 2] = ["tollgate::health", "tollgate::operator"];
 
 /// The event log of this process.
 ///
@@ -133,7 +134,7 @@ impl Log for EventLog {
         if shows_secrets(record.metadata()) || !self.inner.logger.matches(record) {
             return;
         }
-        if record.level() <= log::Level::Warn && record.target() != EVERY_LINE {
+        if record.level() <= log::Level::Warn && !EVERY_LINE.contains(&record.target()) {
             // Formatted before the lock is taken: formatting may log.
             let message = record.args().to_string();
             let now = self.inner.clock.now();
@@ -311,10 +312,16 @@ mod tests {
     }
 
     #[test]
-    fn every_change_of_state_is_a_line_of_its_own() {
+    fn every_change_of_state_and_every_answer_to_an_operator_is_a_line_of_its_own() {
         let bench = Bench::new("info");
-        (0..3).for_each(|_| bench.log(Level::Warn, EVERY_LINE, "up -> down"));
-        assert_eq!(bench.lines(), ["WARN  tollgate::health: up -> down"; 3]);
+        for target in EVERY_LINE {
+            (0..3).for_each(|_| bench.log(Level::Warn, target, "up -> down"));
+        }
+        let [health, operator] = EVERY_LINE.map(|target| [format!("WARN  {target}: up -> down"), "".into()]);
+        assert_eq!(
+            bench.lines(),
+            [&health[..1], &health[..1], &health[..1], &operator[..1], &operator[..1], &operator[..1]].concat()
+        );
     }
 
     #[test]

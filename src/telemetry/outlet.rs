@@ -14,6 +14,7 @@ pub(super) struct Outlet {
     sink: LineSink,
     batch: usize,
     path: Option<PathBuf>,
+    is_stdout: bool,
     /// What people know it by.
     pub(super) name: String,
     failing: bool,
@@ -23,8 +24,8 @@ impl Outlet {
     /// Lines from the generation `from` on, to `output`. Whatever else may be the same file must be flushed.
     pub(super) fn new(from: u64, mut output: Output) -> Self {
         output.end_half_line();
-        let Output { out, path, batch, name } = output;
-        Outlet { from, sink: LineSink::new(out), batch, path, name, failing: false }
+        let Output { out, path, batch, name, is_stdout } = output;
+        Outlet { from, sink: LineSink::new(out), batch, path, is_stdout, name, failing: false }
     }
 
     /// Gathers a line, and writes those before when they become too many.
@@ -50,11 +51,12 @@ impl Outlet {
         shared.dropped.fetch_add(flushed.dropped, Ordering::Release);
     }
 
-    /// Opens the file again, since it was moved away.
+    /// Opens the file again, since it was moved away; standard output as it is now.
     pub(super) fn reopen(&mut self, shared: &Shared) {
         // What was recorded before belongs to the old file, the rest of a torn line above all.
         self.flush(shared);
-        match self.path.as_deref().map(Output::file) {
+        let reopened = self.path.as_deref().map(Output::file).or_else(|| self.is_stdout.then(Output::stdout));
+        match reopened {
             None => {}
             Some(Ok(mut output)) => {
                 output.end_half_line();

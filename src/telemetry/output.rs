@@ -32,6 +32,8 @@ pub(super) struct Output {
     pub(super) batch: usize,
     /// What people know it by.
     pub(super) name: String,
+    /// Whether it is the standard output of this process.
+    pub(super) is_stdout: bool,
 }
 
 impl fmt::Debug for Output {
@@ -43,13 +45,19 @@ impl fmt::Debug for Output {
 impl Output {
     /// What an access log that is off writes to, if it did.
     pub(super) fn nowhere() -> Self {
-        Output { out: Box::new(io::sink()), path: None, batch: PIPE_BATCH, name: "(off)".to_owned() }
+        Output { out: Box::new(io::sink()), path: None, batch: PIPE_BATCH, name: "(off)".to_owned(), is_stdout: false }
     }
 
     fn new(file: File, path: Option<PathBuf>) -> Self {
         let regular = file.metadata().is_ok_and(|metadata| metadata.is_file());
         let name = path.as_ref().map_or_else(|| STDOUT.to_owned(), |path| path.display().to_string());
-        Output { out: Box::new(file), path, batch: if regular { FILE_BATCH } else { PIPE_BATCH }, name }
+        Output {
+            out: Box::new(file),
+            path,
+            batch: if regular { FILE_BATCH } else { PIPE_BATCH },
+            name,
+            is_stdout: false,
+        }
     }
 
     /// Opens the file at `path` for appending and creates it when missing.
@@ -58,6 +66,12 @@ impl Output {
         let fifo = fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo());
         let file = OpenOptions::new().read(fifo).append(true).create(true).open(path)?;
         Ok(Output::new(file, Some(path.to_owned())))
+    }
+
+    /// What is standard output now. A daemon whose log was rotated has another one than before.
+    pub(super) fn stdout() -> io::Result<Self> {
+        let file = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+        Ok(Output { is_stdout: true, ..Output::new(file, None) })
     }
 
     /// Ends the half line that an earlier process may have left. To be called right before the first write, by whoever
@@ -103,7 +117,7 @@ impl Target {
     /// Opens the rest.
     pub(super) fn start(self) -> io::Result<Output> {
         match self {
-            Target::Stdout => Ok(Output::new(File::from(io::stdout().as_fd().try_clone_to_owned()?), None)),
+            Target::Stdout => Output::stdout(),
             Target::Open(output) => Ok(output),
         }
     }
@@ -111,7 +125,13 @@ impl Target {
     /// Any writer.
     #[cfg(test)]
     pub(super) fn of(out: impl Write + Send + 'static) -> Self {
-        Target::Open(Output { out: Box::new(out), path: None, batch: PIPE_BATCH, name: STDOUT.to_owned() })
+        Target::Open(Output {
+            out: Box::new(out),
+            path: None,
+            batch: PIPE_BATCH,
+            name: STDOUT.to_owned(),
+            is_stdout: false,
+        })
     }
 }
 

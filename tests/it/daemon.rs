@@ -107,6 +107,23 @@ fn a_stale_pid_file_does_no_harm_and_a_live_one_is_refused() {
 }
 
 #[test]
+fn access_lines_on_standard_output_move_with_the_error_log() {
+    let backend = Backend::scripted("a");
+    let daemon = Daemon::configured(backend.address, "access_log: {path: \"-\"}");
+    assert_eq!(daemon.run(&["run", "-d"]).code, Some(0));
+    let lines = |log: &str| daemon.text(log).lines().filter(|line| line.starts_with('{')).count();
+    assert_eq!(daemon.call("c"), 200);
+    assert!(eventually(PATIENCE, || lines("error.log") == 1));
+    std::fs::rename(daemon.path("error.log"), daemon.path("error.log.1")).unwrap();
+    daemon.signal(Signal::SIGUSR1);
+    assert!(eventually(PATIENCE, || daemon.path("error.log").exists()));
+    daemon.wait_for_event(&["access log on standard output: reopened"]);
+    assert_eq!(daemon.call("c"), 200);
+    assert!(eventually(PATIENCE, || lines("error.log") == 1), "{}", daemon.text("error.log"));
+    assert_eq!(lines("error.log.1"), 1);
+}
+
+#[test]
 fn threads_live_in_the_daemon_and_sigusr1_reopens_both_logs() {
     let backend = Backend::scripted("a");
     let daemon = Daemon::start(backend.address, "rate_limit: {persist_interval: 50ms, refill_interval: 50ms}");

@@ -132,6 +132,12 @@ fn a_signal_reloads_too() {
     let refused = || server.process.err.text().contains("configuration not reloaded: upstreams: ");
     assert!(eventually(PATIENCE, refused), "{}", server.process.err.text());
     assert_eq!(answering(&server, "/", 2), names(["b"]));
+    // Whoever asks again is told again, and not that it was so before.
+    let told = || server.process.err.lines().iter().filter(|line| line.contains("not reloaded: upstreams: ")).count();
+    for times in 2..4 {
+        server.process.signal("HUP");
+        assert!(eventually(PATIENCE, || told() == times), "{}", server.process.err.text());
+    }
 }
 
 #[test]

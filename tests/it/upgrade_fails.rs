@@ -203,3 +203,36 @@ fn a_stop_while_it_hands_over_is_a_stop() {
     assert!(now() - start < Duration::from_secs(4), "it does not wait for a successor");
     daemon.wait_for_event(&["buckets saved"]);
 }
+
+#[test]
+fn whoever_interrupts_the_command_does_not_stop_the_service() {
+    let backend = Backend::scripted("a");
+    let daemon = Daemon::start(backend.address, UNLIMITED);
+    // While the successor is not there yet: the old one goes on.
+    let stuck = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let good = daemon.text("tollgate.yaml");
+    let check = "health_check: {type: http, timeout: 60s, interval: 61s}";
+    let bad = good.replace(&backend.address.to_string(), &stuck.local_addr().unwrap().to_string());
+    std::fs::write(daemon.file(), bad.replace("health_check: {type: none}", check)).unwrap();
+    let interrupted = || {
+        let mut upgrade = Process::start(&mut daemon.command(&["upgrade"]));
+        let _asked = stuck.accept().unwrap();
+        upgrade.signal("INT");
+        upgrade.wait_exit(PATIENCE)
+    };
+    fails(&daemon, interrupted, 1, "SIGINT: stopped before it was ready; pid");
+    // While it serves already: it goes on, and the old one leaves.
+    std::fs::write(daemon.file(), good).unwrap();
+    let old = daemon.pid();
+    let load = Load::start(daemon.address, (4, false), "/", &[]);
+    let mut upgrade = Process::start(&mut daemon.command(&["upgrade"]));
+    assert!(eventually(PATIENCE, || upgrade.err.text().contains("took over from pid")), "{}", upgrade.err.text());
+    upgrade.signal("TERM");
+    let finished = upgrade.wait_exit(PATIENCE);
+    assert_eq!(finished.code, Some(1), "{finished:?}");
+    assert!(finished.err.contains("SIGTERM: not waiting any longer; pid"), "{finished:?}");
+    assert!(eventually(PATIENCE, || !runs(old)));
+    let outcome = load.stop();
+    assert!(outcome.failures.is_empty() && outcome.answered() == outcome.with(200), "{outcome:?}");
+    assert_eq!((daemon.processes().len(), daemon.call("nobody")), (1, 200));
+}

@@ -94,6 +94,9 @@ fn require_flag(report: &mut Report, flag: &str, example: &str, missing: bool) {
     }
 }
 
+/// The longest path of a Unix socket, in bytes (unix(7)).
+const LONGEST_SOCKET: usize = 107;
+
 fn pingora(
     report: &mut Report,
     at: &KeyPath,
@@ -110,6 +113,11 @@ fn pingora(
         report.add(&directory_at, format!("must be a directory that is there, not {}", path.display()));
     }
     let grace_period = report.take(&at.key("grace_period_seconds"), raw.grace_period_seconds);
+    let socket_at = at.key("upgrade_sock");
+    let upgrade_sock = report.take(&socket_at, raw.upgrade_sock).map(|path| overrides.locate(path));
+    if let Some(path) = upgrade_sock.as_ref().filter(|path| path.as_os_str().len() > LONGEST_SOCKET) {
+        report.add(&socket_at, format!("must be a path of at most {LONGEST_SOCKET} bytes, not {}", path.display()));
+    }
     PingoraSettings {
         threads: report.take(&at.key("threads"), raw.threads).unwrap_or(default.threads),
         work_stealing: report.take(&at.key("work_stealing"), raw.work_stealing).unwrap_or(default.work_stealing),
@@ -122,7 +130,7 @@ fn pingora(
         grace_period: grace_period.map_or(default.grace_period, Duration::from_secs),
         daemon: report.take(&at.key("daemon"), raw.daemon).unwrap_or(default.daemon),
         pid_file: report.take(&at.key("pid_file"), raw.pid_file).map_or(default.pid_file, locate),
-        upgrade_sock: report.take(&at.key("upgrade_sock"), raw.upgrade_sock).map_or(default.upgrade_sock, locate),
+        upgrade_sock: upgrade_sock.unwrap_or(default.upgrade_sock),
         user: report.take(&at.key("user"), raw.user),
         group: report.take(&at.key("group"), raw.group),
         working_directory,

@@ -22,6 +22,8 @@ pub struct Starter {
     child: Child,
     /// Its process id, where it is no child of ours.
     orphan: Option<u32>,
+    /// How far it has told that it is.
+    reached: Option<Milestone>,
     news: Lines<BufReader<tokio::net::UnixStream>>,
     // Dropped last: what it runs is above.
     runtime: Runtime,
@@ -36,6 +38,9 @@ pub enum Ended {
     /// It ended, and was no child of ours; it has told why itself.
     #[error("the process in the background ended")]
     Gone,
+    /// Somebody ended the starter while it served already, so it was left to itself.
+    #[error("{0}: not waiting any longer; pid {1} serves")]
+    Left(&'static str, u32),
     /// Somebody ended the starter, so it was ended, too.
     #[error("{0}: stopped before it was ready")]
     Interrupted(&'static str),
@@ -87,7 +92,7 @@ impl Starter {
             let _context = runtime.enter();
             BufReader::new(tokio::net::UnixStream::from_std(ours)?).lines()
         };
-        Ok(Starter { child, orphan: None, news, runtime })
+        Ok(Starter { child, orphan: None, reached: None, news, runtime })
     }
 
     /// The same as [`start`](Starter::start), but the process is no child of this one: it is started by another, which
@@ -117,18 +122,23 @@ impl Starter {
     /// Waits until it is as far as `milestone`.
     ///
     /// # Errors
-    /// When it ends before. On SIGINT and SIGTERM it is ended.
+    /// When it ends before. On SIGINT and SIGTERM it is ended, unless it serves already: then it may be the only one
+    /// that does, and is left to itself.
     pub fn wait_for(&mut self, milestone: Milestone) -> Result<(), Ended> {
-        let news = &mut self.news;
+        let (news, last) = (&mut self.news, &mut self.reached);
         let interrupted = self.runtime.block_on(async {
             let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
             loop {
                 tokio::select! {
+                    // What it has told already counts before any wish to end it.
+                    biased;
                     line = news.next_line() => match line {
-                        Ok(Some(word)) if Milestone::of(&word).is_some_and(|reached| reached >= milestone) => {
-                            return Ok::<_, io::Error>(None);
+                        Ok(Some(word)) => {
+                            *last = Milestone::of(&word).or(*last);
+                            if last.is_some_and(|reached| reached >= milestone) {
+                                return Ok::<_, io::Error>(None);
+                            }
                         }
-                        Ok(Some(_)) => {}
                         // It has ended, or is about to: it holds its end until it has told all.
                         Ok(None) | Err(_) => return Ok(Some(None)),
                     },
@@ -141,6 +151,9 @@ impl Starter {
             None => Ok(()),
             Some(None) if self.orphan.is_some() => Err(Ended::Gone),
             Some(None) => Err(Ended::Exited(self.child.wait()?)),
+            Some(Some(name)) if self.reached.is_some_and(|reached| reached >= Milestone::Serving) => {
+                Err(Ended::Left(name, self.pid()))
+            }
             Some(Some(name)) => {
                 self.end();
                 Err(Ended::Interrupted(name))
@@ -151,8 +164,10 @@ impl Starter {
     /// Ends it and waits until it is gone, which a process that does not serve yet is at once.
     pub fn end(&mut self) {
         if let Some(pid) = self.orphan.and_then(|pid| i32::try_from(pid).ok()) {
-            // It holds its end of the socket for as long as it lives and has not settled, so the number is its own.
-            let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
+            // It holds its end of the socket for as long as it lives and has not settled, so the number is its own. It is
+            // not asked to stop: a successor that is asked that in the moment in which it begins to serve stops the
+            // service, and one that dies gives it back.
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
             while let Ok(Some(_)) = self.runtime.block_on(self.news.next_line()) {}
             return;
         }

@@ -3,7 +3,10 @@
 use log::{error, info, warn};
 
 use super::Outcome;
-use crate::server::lifecycle::{Ask, Asks, Conductor, State};
+use crate::server::OPERATOR;
+use crate::server::asks::{Ask, Asks};
+use crate::server::conductor::Conductor;
+use crate::server::lifecycle::State;
 
 /// How a hand-over ended.
 pub(in crate::server) enum Next {
@@ -21,18 +24,18 @@ impl Conductor {
     /// Hands over to a successor, if there is one.
     pub(in crate::server) async fn hand_over(&self, asks: &mut Asks<'_>) -> Next {
         let Some(predecessor) = &self.predecessor else {
-            warn!("SIGQUIT: there is nothing to hand over here");
+            warn!(target: OPERATOR, "SIGQUIT: there is nothing to hand over here");
             return Next::Stay;
         };
         if self.lifecycle.state() != State::Ready {
-            warn!("SIGQUIT: not ready yet, so there is nothing to hand over");
+            warn!(target: OPERATOR, "SIGQUIT: not ready yet, so there is nothing to hand over");
             return Next::Stay;
         }
         info!("SIGQUIT: handing over at {}", predecessor.process.upgrade_sock().display());
         let mut underway = match predecessor.begin() {
             Ok(underway) => underway,
             Err(error) => {
-                error!("SIGQUIT: cannot hand over: {error}; still serving");
+                error!(target: OPERATOR, "SIGQUIT: cannot hand over: {error}; still serving");
                 return Next::Stay;
             }
         };
@@ -47,7 +50,7 @@ impl Conductor {
                     }
                     Ask::Reopen => self.reopen(),
                     Ask::HandOver => info!("SIGQUIT: handing over already"),
-                    Ask::Reload => warn!("SIGHUP: not reloading, since the server hands over; the successor can"),
+                    Ask::Reload => warn!(target: OPERATOR, "SIGHUP: not reloading, since the server hands over; the successor can"),
                 },
                 () = self.lifecycle.failed() => {
                     underway.hurry();
@@ -65,7 +68,7 @@ impl Conductor {
             Outcome::Stays(reason) => {
                 // Done already, unless the thread has ended by a fault.
                 predecessor.take_back();
-                error!("SIGQUIT: {reason}; still serving");
+                error!(target: OPERATOR, "SIGQUIT: {reason}; still serving");
                 otherwise
             }
         }

@@ -253,8 +253,8 @@ impl TakeOver {
         if let Err(error) = channel.send(&Message::Serving, SAY) {
             warn!("{}", say(error));
         }
-        info!("took over from pid {pid}");
         self.process.serves("serving");
+        info!("took over from pid {pid}");
         Ok(())
     }
 

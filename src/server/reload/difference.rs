@@ -5,6 +5,8 @@ use crate::limit::RateLimit;
 
 /// Why a key that differs stands against a reload.
 const RESTART: &str = "cannot change while tollgate runs; restart it, or run `tollgate upgrade`";
+/// The same for what an upgrade finds the running process by.
+const STOP: &str = "cannot change while tollgate runs, not even by `tollgate upgrade`; stop it and start it again";
 
 /// The keys that differ and that only a restart changes, each with the reason.
 pub(super) fn needs_a_restart(old: &Config, new: &Config) -> Vec<(String, String)> {
@@ -20,7 +22,11 @@ pub(super) fn needs_a_restart(old: &Config, new: &Config) -> Vec<(String, String
         ("rate_limit.persist_interval", *persist_interval != new.rate_limit.persist_interval),
     ];
     keys.extend(rest.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key.to_owned()));
-    keys.into_iter().map(|key| (key, RESTART.to_owned())).collect()
+    let reason = |key: &str| match key {
+        "pingora.pid_file" | "pingora.upgrade_sock" | "pingora.user" => STOP,
+        _ => RESTART,
+    };
+    keys.into_iter().map(|key| (reason(&key).to_owned(), key)).map(|(reason, key)| (key, reason)).collect()
 }
 
 /// All of Pingora's keys: they are read once.
@@ -32,8 +38,7 @@ fn pingora(old: &PingoraSettings, new: &PingoraSettings) -> Vec<String> {
         listener_tasks_per_fd,
         upstream_keepalive_pool_size,
         grace_period,
-        // Whether it is a daemon may also be said by a flag, and shows in nothing that a reload could change.
-        daemon: _,
+        daemon,
         pid_file,
         upgrade_sock,
         user,
@@ -47,6 +52,7 @@ fn pingora(old: &PingoraSettings, new: &PingoraSettings) -> Vec<String> {
         ("listener_tasks_per_fd", *listener_tasks_per_fd != new.listener_tasks_per_fd),
         ("upstream_keepalive_pool_size", *upstream_keepalive_pool_size != new.upstream_keepalive_pool_size),
         ("grace_period_seconds", *grace_period != new.grace_period),
+        ("daemon", *daemon != new.daemon),
         ("pid_file", *pid_file != new.pid_file),
         ("upgrade_sock", *upgrade_sock != new.upgrade_sock),
         ("user", *user != new.user),
@@ -57,29 +63,30 @@ fn pingora(old: &PingoraSettings, new: &PingoraSettings) -> Vec<String> {
     keys.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| format!("pingora.{key}")).collect()
 }
 
-/// The listeners that are not the same any more; those that came or went are told as the list.
+/// The listeners that are not the same any more, in whatever order; those that went are told as the list.
 fn listeners(old: &Config, new: &Config) -> Vec<String> {
-    if old.listeners.len() != new.listeners.len() {
-        return vec!["listeners".to_owned()];
+    let find = |address| old.listeners.iter().find(|listener| listener.address == address);
+    let mut keys = Vec::new();
+    for (index, listener) in new.listeners.iter().enumerate() {
+        match find(listener.address) {
+            None => keys.push(format!("listeners[{index}].address")),
+            // Another certificate is no other listener.
+            Some(old) if old.tls.is_some() != listener.tls.is_some() => keys.push(format!("listeners[{index}].tls")),
+            Some(_) => {}
+        }
     }
-    let pairs = old.listeners.iter().zip(&new.listeners).enumerate();
-    let key = |(index, (old, new)): (usize, (&ListenerSettings, &ListenerSettings))| {
-        // Another certificate is no other listener.
-        let key = match (old.address != new.address, old.tls.is_some() != new.tls.is_some()) {
-            (true, _) => "address",
-            (false, true) => "tls",
-            (false, false) => return None,
-        };
-        Some(format!("listeners[{index}].{key}"))
-    };
-    pairs.filter_map(key).collect()
+    if keys.is_empty() && old.listeners.len() != new.listeners.len() {
+        keys.push("listeners".to_owned());
+    }
+    keys
 }
 
 /// What a reload changes, one sentence each.
 pub(super) fn changes(old: &Config, new: &Config) -> Vec<String> {
     let mut told = upstreams(old, new);
-    let renewed = old.listeners.iter().zip(&new.listeners).filter(|(old, new)| old.tls != new.tls);
-    let renewed: Vec<_> = renewed.map(|(_, new)| new.address.to_string()).collect();
+    let is_as_it_was = |listener: &&ListenerSettings| old.listeners.contains(listener);
+    let renewed = new.listeners.iter().filter(|listener| !is_as_it_was(listener));
+    let renewed: Vec<_> = renewed.map(|listener| listener.address.to_string()).collect();
     if !renewed.is_empty() {
         told.push(format!("certificates changed: {}", renewed.join(", ")));
     }
@@ -166,6 +173,19 @@ routes: [{path: /, upstream: a}, {path: /b, upstream: b}]
             "rate_limit.persist_interval",
         ];
         assert_eq!(keys(more, "", ""), expected);
+    }
+
+    #[test]
+    fn the_order_of_listeners_is_of_no_account_and_a_restart_is_not_always_an_upgrade() {
+        let (old, other) =
+            (config(BASE), BASE.replace("127.0.0.1:1}, {address: 127.0.0.1:2", "127.0.0.1:2}, {address: 127.0.0.1:1"));
+        assert_ne!(other, BASE);
+        assert_eq!((needs_a_restart(&old, &config(&other)), changes(&old, &config(&other))), (vec![], vec![]));
+        let new = config(&format!("{BASE}pingora: {{pid_file: a.pid, threads: 77, daemon: true}}"));
+        let reasons: Vec<_> = needs_a_restart(&old, &new).into_iter().collect();
+        let of = |key: &str| reasons.iter().find(|(name, _)| name == key).map(|(_, reason)| reason.as_str());
+        assert_eq!((of("pingora.threads"), of("pingora.daemon")), (Some(RESTART), Some(RESTART)));
+        assert_eq!(of("pingora.pid_file"), Some(STOP), "an upgrade finds the running process by it");
     }
 
     #[test]

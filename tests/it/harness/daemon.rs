@@ -48,9 +48,10 @@ impl Daemon {
         let listeners: Vec<_> = listeners.iter().map(|address| format!("{{address: \"{address}\"}}")).collect();
         let pingora =
             if more.contains("pingora:") { String::new() } else { format!("pingora: {}\n", Self::pingora("")) };
+        let log = if more.contains("access_log:") { "" } else { "access_log: {path: access.log}\n" };
         let yaml = format!(
             "listeners: [{}]\nadmin: {{address: \"{}\"}}\ndatabase: data/tollgate.db\n{pingora}\
-             access_log: {{path: access.log}}\nupstreams:\n  - {{name: app, backends: [{{address: \"{}\"}}], \
+             {log}upstreams:\n  - {{name: app, backends: [{{address: \"{}\"}}], \
              health_check: {{type: none}}}}\n{more}\n",
             listeners.join(", "),
             self.admin,
