@@ -41,7 +41,7 @@ const CHUNK: usize = 4 << 10;
 /// How long a connection must have been silent to be closed when the server stops. A request may be under way on one
 /// that has just been answered, or just been opened; this is longer than the way there and back between most places. Closed
 /// any sooner, a client that sends one request after the other would lose one at each stop.
-const LAST_REQUEST: Duration = Duration::from_millis(400);
+pub(super) const LAST_REQUEST: Duration = Duration::from_millis(400);
 /// The longest a single read lasts while a connection is being closed.
 const LINGER_READ: Duration = Duration::from_secs(1);
 

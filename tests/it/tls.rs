@@ -319,6 +319,8 @@ fn silent_tls_connections_are_no_reason_to_wait_at_a_stop() {
     let (_backend, mut server) = server("pingora: {grace_period_seconds: 60}");
     let config = tls::config(ALL_VERSIONS, &["http/1.1"]);
     let _fresh = tls::handshake(server.address, &config).unwrap();
+    // This one has agreed on HTTP/2, and does not begin with it.
+    let _mute = tls::handshake(server.address, &tls::config(ALL_VERSIONS, &["h2"])).unwrap();
     let _unsaid = server.client();
     let tunnel = tunnel(&server);
     let mut used = Client::connect(tunnel.address);

@@ -41,7 +41,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::activity::Busy;
-use super::connection::{Downstream, close_and_read, peer, stopped};
+use super::connection::{Downstream, LAST_REQUEST, close_and_read, peer, stopped};
 use super::head::MAX_HEAD;
 use super::loan::{Body, Lender, Loan};
 use super::reject::LINGER;
@@ -95,7 +95,17 @@ impl Downstream {
         // On loan, so that it can be closed well after h2 has dropped it.
         let (loan, lender) = Loan::new(stream, Body::Length(0), BytesMut::new(), self.arrival(), Arc::clone(&shutdown));
         loan.set_upgraded();
-        if let Ok(Ok(connection)) = timeout(limit, options().handshake(loan)).await {
+        let mut stopping = ShutdownWatch::clone(&shutdown);
+        let too_late = async {
+            stopped(&mut stopping).await;
+            sleep(LAST_REQUEST).await;
+        };
+        let opened = tokio::select! {
+            biased;
+            opened = timeout(limit, options().handshake(loan)) => opened,
+            () = too_late => return,
+        };
+        if let Ok(Ok(connection)) = opened {
             let serving = Serving { downstream: self, connection, lender: &lender, digest, address, shutdown };
             let linger = serving.run(opening).await;
             if let Some(returned) = lender.take_back() {
