@@ -29,10 +29,11 @@ pub(crate) struct Http2 {
 }
 
 impl Http2 {
-    /// Connects to the TLS listener at `address`.
+    /// Connects to the TLS listener at `address`. Opens no more than a hundred streams before it knows how many it may,
+    /// as real clients do (RFC 9113 section 6.5.2).
     #[track_caller]
     pub(crate) fn connect(address: SocketAddr) -> Self {
-        Self::with(address, &Builder::new())
+        Self::with(address, Builder::new().initial_max_send_streams(100))
     }
 
     /// The same, with settings.
