@@ -98,6 +98,8 @@ fn malformed_requests_are_refused_and_the_connection_stays() {
         ("a line end in a value", with("x", "a\r\nb: c")),
         ("a lone line feed in a value", with("x", "a\nb")),
         ("a zero byte in a value", with("x", "a\0b")),
+        ("a blank before a credential", with("authorization", " Bearer key")),
+        ("a tab after it", with("authorization", "Bearer key\t")),
         ("content-length twice", change(&[("content-length", Some("0")), ("content-length", Some("0"))])),
         ("content-length of two kinds", change(&[("content-length", Some("0")), ("content-length", Some("5"))])),
         ("a signed content-length", with("content-length", "+0")),

@@ -29,6 +29,9 @@ pub(super) fn rewrite(parts: &mut Parts) -> Result<(), Rejection> {
     if parts.method == Method::CONNECT {
         return Err(Rejection::MethodNotAllowed);
     }
+    if parts.headers.values().any(has_blank_ends) {
+        return refuse("a blank at the start or the end of a header value");
+    }
     if !matches!(parts.uri.scheme_str(), None | Some("http" | "https")) {
         return refuse("the scheme is neither http nor https");
     }
@@ -50,6 +53,13 @@ pub(super) fn rewrite(parts: &mut Parts) -> Result<(), Rejection> {
     }
     parts.uri = Uri::from(target);
     Ok(())
+}
+
+/// Whether a value begins or ends with a blank, which HTTP/2 forbids (RFC 9113 section 8.2.1). In HTTP/1.1 a blank there is no
+/// part of the value, so the backend would take it for another one than was looked at here: a key, say.
+fn has_blank_ends(value: &HeaderValue) -> bool {
+    let is_blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    is_blank(value.as_bytes().first()) || is_blank(value.as_bytes().last())
 }
 
 /// Whom the request is for: `:authority`, or `Host` when there is none, and the same when there are both (RFC 9113 section
@@ -126,6 +136,8 @@ mod tests {
             ("GET", "*", &[("host", "a")]),
             ("GET", "https://a/<b>", &[]),
             ("GET", "https://a/?\"", &[]),
+            ("GET", "https://a/", &[("authorization", " Bearer key")]),
+            ("GET", "https://a/", &[("x", "y\t")]),
             ("POST", "https://a/", &[("content-length", "1"), ("content-length", "1")]),
             ("POST", "https://a/", &[("content-length", "+1")]),
             ("POST", "https://a/", &[("content-length", "1, 1")]),
