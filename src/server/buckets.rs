@@ -13,8 +13,9 @@
 //!
 //! A successor takes the buckets over from memory, not from the store ([`handover`](super::handover)): first all of
 //! them while the proxy goes on, and then, when it accepts no more, those that changed meanwhile. From then on only
-//! one of the two may save, and that right is handed over with them; it comes back when the successor fails. What is saved
-//! is in the time of the process that saves it, so two who save would take each other's buckets for older than they are.
+//! one of the two may save, and that right is handed over with them; it comes back when the successor fails. What is
+//! saved is in the time of the process that saves it, so two who save would take each other's buckets for older than
+//! they are.
 //!
 //! At start every saved bucket is read back with the time that passed as refill. While a process runs, the monotonic
 //! clock counts; between two, the wall clock does. One that stepped back credits nothing; one far ahead fills a bucket

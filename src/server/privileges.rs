@@ -75,8 +75,8 @@ fn prepare(config: &Config, uid: Uid, gid: Gid) -> io::Result<()> {
     logs.into_iter().try_for_each(|path| make_log(path, uid, gid))
 }
 
-/// Makes a log that is missing, and gives it away. A link that leads nowhere is not followed: whoever owns the directory
-/// may have put it there, to have a file made for it where only root may.
+/// Makes a log that is missing, and gives it away. A link that leads nowhere is not followed: whoever owns the
+/// directory may have put it there, to have a file made for it where only root may.
 fn make_log(path: &Path, uid: Uid, gid: Gid) -> io::Result<()> {
     match OpenOptions::new().append(true).create_new(true).mode(0o640).open(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),

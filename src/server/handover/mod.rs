@@ -25,8 +25,8 @@
 //! - Until `go` the predecessor serves as ever. Whatever goes wrong before, it goes on and says why. Whatever goes
 //!   wrong after that, until five seconds of the successor's service have passed, it takes everything back: it
 //!   accepts, saves, and is the one that counts again. That its successor is gone it knows by the connection, which
-//!   the kernel closes; one that fails and has requests to finish says so before. Only a successor that was asked to stop is not followed by its predecessor: then the service
-//!   is to stop.
+//!   the kernel closes; one that fails and has requests to finish says so before. Only a successor that was asked to
+//!   stop is not followed by its predecessor: then the service is to stop.
 //! - A listening socket is never closed in between, so no connection is refused and none that waits is lost.
 //! - Only one of the two saves buckets; the right to is handed over with them.
 //! - No token is given twice in the long run. The successor starts with the buckets of the moment when the predecessor
