@@ -114,7 +114,7 @@ fn what_needs_a_restart_is_named_and_nothing_else_of_the_file_counts() {
         .yaml()
         .replace("listeners: [", "listeners: [{address: \"127.0.0.2:9\"}, ");
     server.rewrite(&more);
-    assert!(server.ask("POST", "/config/reload", "").text().contains(r#""field":"listeners""#));
+    assert!(server.ask("POST", "/config/reload", "").text().contains(r#""field":"listeners[0].address""#));
     let moved = Setup::app(&backends[1..2], NO_CHECK).yaml().replace("$LISTEN", &free_address().to_string());
     server.rewrite(&moved);
     assert!(server.ask("POST", "/config/reload", "").text().contains(r#""field":"listeners[0].address""#));
