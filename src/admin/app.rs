@@ -47,9 +47,8 @@ const MAX_CONNECTIONS: usize = 256;
 const MAX_TURNED_AWAY: usize = 64;
 /// How long a request's head may take, and how long a connection may lie idle.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a connection must have been silent to be closed when the API closes: a request may be under way on one that
-/// has just been answered. The proxy has the same bound.
-const LAST_REQUEST: Duration = Duration::from_millis(400);
+/// For how long after an answer its last bytes may still be under way.
+const RECENT: Duration = Duration::from_millis(400);
 /// How long an answer may find no room in the socket.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a closed connection is read on, so that the last answer is not lost by a reset.
@@ -69,6 +68,8 @@ pub struct Admin {
     served: Semaphore,
     turned_away: Semaphore,
     clock: Arc<dyn Clock>,
+    /// How long a connection must have been silent to be closed once the API closes.
+    patience: Arc<dyn Fn() -> Duration + Send + Sync>,
 }
 
 impl Admin {
@@ -76,6 +77,7 @@ impl Admin {
     pub fn new(parts: AdminParts) -> Self {
         Admin {
             clock: Arc::clone(&parts.clock),
+            patience: Arc::clone(&parts.patience),
             router: router::router(parts),
             served: Semaphore::new(MAX_CONNECTIONS),
             turned_away: Semaphore::new(MAX_TURNED_AWAY),
@@ -106,7 +108,7 @@ impl Admin {
         let stopped = async {
             let _ = stopping.wait_for(|stopping| *stopping).await;
             let silent = self.clock.now().saturating_duration_since(*heard.lock());
-            sleep(LAST_REQUEST.saturating_sub(silent)).await;
+            sleep((self.patience)().saturating_sub(silent)).await;
         };
         let finished = tokio::select! {
             finished = poll_fn(|context| connection.poll_without_shutdown(context)) => finished,
@@ -120,7 +122,7 @@ impl Admin {
         let stream = connection.into_parts().io.into_inner();
         // Nor is there anything to wait for on one that was silent: no answer is under way.
         let silent = self.clock.now().saturating_duration_since(*heard.lock());
-        if finished.is_ok() && silent < LAST_REQUEST {
+        if finished.is_ok() && silent < RECENT {
             linger(stream).await;
         }
     }

@@ -20,6 +20,9 @@ use crate::store::memory::Memory;
 use crate::store::{ClientRepository, Committed};
 use crate::telemetry::Decisions;
 
+/// How long silent connections stay once the API closes.
+pub(super) const PATIENCE: Duration = Duration::from_millis(400);
+
 /// An API and what it stands on.
 pub(super) struct Fixture {
     pub(super) directory: Arc<ArcSwap<Directory>>,
@@ -81,6 +84,7 @@ impl Fixture {
             buckets: Arc::new(Memory::new()),
             directory: Arc::clone(&directory),
             limiter: Arc::clone(&limiter) as Arc<dyn Limiter>,
+            patience: Arc::new(|| PATIENCE),
             limited: Box::new(|| true),
             pools: Box::new(Arc::default),
             decisions: Arc::new(Decisions::default()),

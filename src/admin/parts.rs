@@ -43,6 +43,8 @@ pub struct AdminParts {
     pub status: Box<dyn Fn() -> Status + Send + Sync>,
     /// Whether it serves.
     pub readiness: Box<dyn Fn() -> Readiness + Send + Sync>,
+    /// How long a connection must have been silent to be closed once the API closes.
+    pub patience: Arc<dyn Fn() -> Duration + Send + Sync>,
     /// Reads the configuration again and applies it, all or nothing.
     pub reload: Reload,
     /// The time.

@@ -7,7 +7,7 @@
 //! client that sends requests ahead gets its answers in order (RFC 9112 section 9.3.2).
 //!
 //! When the server stops, each connection gets one more answer, with `Connection: close`. One on which no request is under
-//! way is closed after [`LAST_REQUEST`] of silence, which may be over already. nginx closes idle connections at once, and
+//! way is closed after some silence ([`Patience`]), which may be over already. nginx closes idle connections at once, and
 //! with them the requests that cross the close on their way; HAProxy has `idle-close-on-response` against that.
 
 mod handshake;
@@ -31,17 +31,13 @@ use super::chunked::Malformed;
 use super::head::{self, Head};
 use super::loan::{Arrival, Body, Loan, Returned};
 use super::reject::LINGER;
-use super::{Proxy, Rejection, RequestId};
+use super::{Patience, Proxy, Rejection, RequestId};
 use crate::telemetry::AccessRecord;
 use crate::tls::TlsListeners;
 use handshake::Opened;
 
 /// What is read at once while a header is coming.
 const CHUNK: usize = 4 << 10;
-/// How long a connection must have been silent to be closed when the server stops. A request may be under way on one
-/// that has just been answered, or just been opened; this is longer than the way there and back between most places. Closed
-/// any sooner, a client that sends one request after the other would lose one at each stop.
-pub(super) const LAST_REQUEST: Duration = Duration::from_millis(400);
 /// The longest a single read lasts while a connection is being closed.
 const LINGER_READ: Duration = Duration::from_secs(1);
 
@@ -51,6 +47,7 @@ pub struct Downstream {
     pub(super) app: Proxy,
     tls: Arc<TlsListeners>,
     pub(super) activity: Arc<Activity>,
+    pub(super) patience: Arc<Patience>,
 }
 
 /// What waiting for a request came to.
@@ -70,9 +67,16 @@ struct Refusal {
 }
 
 impl Downstream {
-    /// Serves with `proxy`, whose hooks are `app`, over TLS where `tls` says so; counts its work in `activity`.
-    pub fn new(proxy: HttpProxy<Proxy>, app: Proxy, tls: Arc<TlsListeners>, activity: Arc<Activity>) -> Self {
-        Downstream { proxy: Arc::new(proxy), app, tls, activity }
+    /// Serves with `proxy`, whose hooks are `app`, over TLS where `tls` says so; counts its work in `activity`. When the
+    /// server stops, silent connections end as `patience` says.
+    pub fn new(
+        proxy: HttpProxy<Proxy>,
+        app: Proxy,
+        tls: Arc<TlsListeners>,
+        activity: Arc<Activity>,
+        patience: Arc<Patience>,
+    ) -> Self {
+        Downstream { proxy: Arc::new(proxy), app, tls, activity, patience }
     }
 
     /// Waits for the next header and reads it into `buffer`, which may hold its start already. On a `fresh` connection
@@ -132,7 +136,7 @@ impl Downstream {
             read = timeout(patience, stream.read_buf(buffer)) => read,
             () = stopped(shutdown) => {
                 let passed = self.app.clock().now().saturating_duration_since(silent);
-                timeout(LAST_REQUEST.saturating_sub(passed), stream.read_buf(buffer)).await
+                timeout(self.patience.get().saturating_sub(passed), stream.read_buf(buffer)).await
             }
         };
         matches!(read, Ok(Ok(1..)))

@@ -62,6 +62,10 @@ impl View {
                 move || metrics.text()
             }),
             explain: Box::new(move |question| proxy.explain(question.address, &question.headers)),
+            patience: Arc::new({
+                let patience = lifecycle.patience();
+                move || patience.get()
+            }),
             readiness: Box::new({
                 let lifecycle = lifecycle.clone();
                 move || match lifecycle.state() {

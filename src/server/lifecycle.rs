@@ -28,6 +28,8 @@ use log::debug;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use crate::proxy::Patience;
+
 /// Where a server is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
@@ -81,6 +83,8 @@ pub(super) struct Lifecycle {
     stopping: Arc<watch::Sender<bool>>,
     /// The same for the admin API, which goes on while the server drains.
     closing: Arc<watch::Sender<bool>>,
+    /// How long silent connections stay once no new requests are wanted.
+    patience: Arc<Patience>,
     /// True once another process serves in this one's place.
     succeeded: Arc<AtomicBool>,
     /// True once somebody listens to what the server is asked for.
@@ -102,6 +106,7 @@ impl Lifecycle {
             state,
             stopping: switch(),
             closing: switch(),
+            patience: Arc::default(),
             succeeded: Arc::default(),
             attended: switch(),
             failure: Arc::default(),
@@ -127,6 +132,11 @@ impl Lifecycle {
         }
     }
 
+    /// How long silent connections stay once no new requests are wanted.
+    pub(super) fn patience(&self) -> Arc<Patience> {
+        Arc::clone(&self.patience)
+    }
+
     /// Waits until the server fails.
     pub(super) async fn failed(&self) {
         self.failure.happened.notified().await;
@@ -142,6 +152,12 @@ impl Lifecycle {
         let moved = self.state.send_if_modified(|state| {
             let may = state.leads_to(next);
             if may {
+                match (*state, next) {
+                    (_, State::HandingOver) => self.patience.set(Patience::HAND_OVER),
+                    // The connections that are left after a hand-over keep theirs.
+                    (State::HandingOver, State::Draining) => {}
+                    _ => self.patience.set(Patience::STOP),
+                }
                 // Before the state shows: whoever sees that it is ready again must not find it stopping still.
                 self.stopping.send_replace(next.is_stopping());
                 if next != State::Draining {
@@ -250,11 +266,13 @@ mod tests {
         let expected = [(yes, no, no), (yes, yes, yes), (yes, no, no), (yes, yes, no), (no, yes, no), (yes, yes, yes)];
         assert_eq!((seen.as_slice(), lifecycle.state()), (&expected[..], State::Stopped));
         assert!(!lifecycle.is_service_ready());
+        assert_eq!(lifecycle.patience().get(), Patience::STOP);
 
         let lifecycle = Lifecycle::new();
         let moves = [State::Ready, State::HandingOver, State::Draining];
         assert!(moves.into_iter().all(|state| lifecycle.advance(state)));
         assert!(*lifecycle.stopping().borrow() && *lifecycle.closing().borrow(), "the successor has the sockets");
         assert!(lifecycle.is_service_ready(), "the successor serves");
+        assert_eq!(lifecycle.patience().get(), Patience::HAND_OVER, "there is time for slow clients");
     }
 }

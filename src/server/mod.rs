@@ -340,7 +340,7 @@ impl Server {
             // Whoever finds the proxy listening finds the admin API, too.
             health.add_dependency(&admin);
         }
-        let downstream = Downstream::new(proxy, app, self.tls, Arc::clone(&activity));
+        let downstream = Downstream::new(proxy, app, self.tls, Arc::clone(&activity), lifecycle.patience());
         let (backends, pools) = (pools.iter().map(|pool| pool.settings().backends.len()).sum::<usize>(), pools.len());
         let threads = (settings.threads.get(), &connections);
         let take_over = self.inheritance.map(|(successor, quotas)| {

@@ -120,7 +120,7 @@ fn a_stop_under_load_fails_no_request() {
     for kept in [true, false] {
         let mut server = Setup::app(&backends, NO_CHECK).line("access_log: {path: null}").start();
         // Who is refused afterwards has come too late, which is no failure.
-        let behaviour = Behaviour { clients: 32, kept, until_refused: true };
+        let behaviour = Behaviour { clients: 8, kept, until_refused: true };
         let load = Load::with(server.address, behaviour, "/?bytes=2000", &[]);
         load.wait_for(500);
         server.process.signal("TERM");

@@ -6,7 +6,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::*;
-use crate::admin::fixture::Fixture;
+use crate::admin::fixture::{Fixture, PATIENCE};
 
 const GET: &str = "GET /clients HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
@@ -61,7 +61,7 @@ async fn a_connection_serves_many_requests_and_ends_when_the_server_stops_and_it
     assert!(answer.starts_with("http/1.1 200") && answer.contains("connection: close"), "{answer}");
     assert_eq!(started.elapsed(), Duration::ZERO);
     assert_eq!((rest(&mut used).await, rest(&mut fresh).await), (String::new(), String::new()));
-    assert_eq!(started.elapsed(), LAST_REQUEST);
+    assert_eq!(started.elapsed(), PATIENCE);
     drop((used, fresh, asking));
     for task in [used_task, fresh_task, asking_task] {
         task.await.unwrap();

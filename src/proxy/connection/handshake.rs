@@ -19,7 +19,7 @@ use pingora_core::protocols::{ALPN, Peek, Ssl, Stream};
 use pingora_core::server::ShutdownWatch;
 use pingora_timeout::timeout;
 
-use super::{Downstream, LAST_REQUEST, Refusal, address_of, read_head, stopped};
+use super::{Downstream, Refusal, address_of, read_head, stopped};
 use crate::proxy::Rejection;
 use crate::proxy::activity::Busy;
 use crate::tls::Terminator;
@@ -61,7 +61,7 @@ impl Downstream {
             peeked = timeout(limit, stream.try_peek(&mut first)) => peeked,
             () = stopped(stopping) => {
                 let passed = self.app.clock().now().saturating_duration_since(opened);
-                timeout(LAST_REQUEST.saturating_sub(passed), stream.try_peek(&mut first)).await
+                timeout(self.patience.get().saturating_sub(passed), stream.try_peek(&mut first)).await
             }
         };
         if !matches!(peeked, Ok(Ok(true))) {

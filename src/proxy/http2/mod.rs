@@ -41,7 +41,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::activity::Busy;
-use super::connection::{Downstream, LAST_REQUEST, close_and_read, peer, stopped};
+use super::connection::{Downstream, close_and_read, peer, stopped};
 use super::head::MAX_HEAD;
 use super::loan::{Body, Lender, Loan};
 use super::reject::LINGER;
@@ -98,7 +98,7 @@ impl Downstream {
         let mut stopping = ShutdownWatch::clone(&shutdown);
         let too_late = async {
             stopped(&mut stopping).await;
-            sleep(LAST_REQUEST).await;
+            sleep(self.patience.get()).await;
         };
         let opened = tokio::select! {
             biased;
