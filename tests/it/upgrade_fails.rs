@@ -34,6 +34,17 @@ fn fails(daemon: &Daemon, upgrade: impl FnOnce() -> Finished, code: i32, reason:
     assert_eq!((daemon.pid(), daemon.processes()), (old, vec![old]));
 }
 
+/// Has the file ask for a health check that gets no answer, which keeps a successor from being prepared: a successor that
+/// is there asks what is returned.
+fn stick(daemon: &Daemon, backend: &Backend) -> std::net::TcpListener {
+    let stuck = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let file = daemon.text("tollgate.yaml");
+    let file = file.replace(&backend.address.to_string(), &stuck.local_addr().unwrap().to_string());
+    let check = "health_check: {type: http, timeout: 60s, interval: 61s}";
+    std::fs::write(daemon.file(), file.replace("health_check: {type: none}", check)).unwrap();
+    stuck
+}
+
 #[test]
 fn with_nobody_to_take_over_it_goes_on_and_says_what_to_do() {
     let backend = Backend::scripted("a");
@@ -71,11 +82,8 @@ fn a_successor_that_dies_while_it_prepares_changes_nothing() {
     let backend = Backend::scripted("a");
     let daemon = Daemon::start(backend.address, UNLIMITED);
     // A health check that gets no answer keeps the successor from being prepared.
-    let stuck = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let good = daemon.text("tollgate.yaml");
-    let check = "health_check: {type: http, timeout: 60s, interval: 61s}";
-    let bad = good.replace(&backend.address.to_string(), &stuck.local_addr().unwrap().to_string());
-    std::fs::write(daemon.file(), bad.replace("health_check: {type: none}", check)).unwrap();
+    let stuck = stick(&daemon, &backend);
     let old = daemon.pid();
     let upgrade = || {
         let mut upgrade = Process::start(&mut daemon.command(&["upgrade"]));
@@ -209,11 +217,8 @@ fn whoever_interrupts_the_command_does_not_stop_the_service() {
     let backend = Backend::scripted("a");
     let daemon = Daemon::start(backend.address, UNLIMITED);
     // While the successor is not there yet: the old one goes on.
-    let stuck = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let good = daemon.text("tollgate.yaml");
-    let check = "health_check: {type: http, timeout: 60s, interval: 61s}";
-    let bad = good.replace(&backend.address.to_string(), &stuck.local_addr().unwrap().to_string());
-    std::fs::write(daemon.file(), bad.replace("health_check: {type: none}", check)).unwrap();
+    let stuck = stick(&daemon, &backend);
     let interrupted = || {
         let mut upgrade = Process::start(&mut daemon.command(&["upgrade"]));
         let _asked = stuck.accept().unwrap();
