@@ -40,6 +40,7 @@ pub(super) enum Command {
     /// Starts a new process in the background with the same flags as `run`, has the running one hand over to it, and
     /// waits until the new one has served for 5 s. The running process is the one that holds pingora.pid_file. On
     /// failure the old one goes on serving, and the exit code is 1, or 2 when the configuration is wrong.
+    #[command(mut_arg("daemon", |flag| flag.hide(true)), mut_arg("upgrade", |flag| flag.hide(true)))]
     Upgrade(RunArgs),
     /// Check a configuration file: print one line and exit 0, or print every problem and exit 2
     Check {

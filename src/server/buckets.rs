@@ -62,7 +62,7 @@ pub(super) struct Buckets {
     /// The right to save, a single one. Whoever saves holds it; a hand-over takes it for good.
     right: Semaphore,
     /// Whether another process has the right.
-    handed_over: AtomicBool,
+    handed_over: Arc<AtomicBool>,
 }
 
 /// Buckets for a successor, each key once.
@@ -163,13 +163,19 @@ impl Buckets {
     ) -> Self {
         let RateLimit { refill_interval, persist_interval, max_buckets, .. } = *settings;
         let (sweep_every, save_every, due) = (refill_interval, persist_interval, Mutex::default());
-        let (right, handed_over) = (Semaphore::new(1), AtomicBool::new(false));
+        let (right, handed_over) = (Semaphore::new(1), Arc::default());
         Buckets { limiter, store, sweep_every, save_every, max_buckets, clock, timeline, due, right, handed_over }
     }
 
     /// The same for a successor: it may not save before [`receive_right`](Buckets::receive_right).
     pub(super) fn of_successor(self) -> Self {
-        Buckets { right: Semaphore::new(0), handed_over: AtomicBool::new(true), ..self }
+        self.handed_over.store(true, Ordering::SeqCst);
+        Buckets { right: Semaphore::new(0), ..self }
+    }
+
+    /// Turns true while another process saves.
+    pub(super) fn handed_over(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.handed_over)
     }
 
     /// Saves from now on; for a successor that is about to serve.

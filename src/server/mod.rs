@@ -161,17 +161,18 @@ impl Server {
         let limiter = Arc::new(Striped::new(settings, timeline.nanos(clock.now())));
         let store = Store::open(config.database.as_deref())?;
         let directory: Arc<ArcSwap<Directory>> = Arc::default();
+        let (limits, saved) = (Arc::clone(&limiter), Arc::clone(&store.buckets));
+        let buckets = Buckets::new(limits, saved, &config.rate_limit, Arc::clone(&clock), timeline);
+        let buckets = if is_successor { buckets.of_successor() } else { buckets };
         let followers = Followers {
             directory: Arc::clone(&directory),
             limiter: Arc::clone(&limiter),
             buckets: Arc::clone(&store.buckets),
+            handed_over: buckets.handed_over(),
             clock: Arc::clone(&clock),
             timeline,
         };
         let quotas = followers.load(store.clients.as_ref())?;
-        let (limits, saved) = (Arc::clone(&limiter), Arc::clone(&store.buckets));
-        let buckets = Buckets::new(limits, saved, &config.rate_limit, Arc::clone(&clock), timeline);
-        let buckets = if is_successor { buckets.of_successor() } else { buckets };
         if !is_successor {
             let owner = |key: Key| key.client_number().map_or(Some(quota), |number| quotas.get(&number).copied());
             let restored = buckets.restore(owner).map_err(|error| ServerError::Failed(error.to_string()))?;

@@ -33,7 +33,7 @@ pub enum PidFileError {
         pid: Option<u32>,
     },
     /// It cannot be written.
-    #[error("pid file {path}: {cause}")]
+    #[error("pingora.pid_file: {path}: {cause}")]
     Unwritable {
         /// The file.
         path: PathBuf,
@@ -239,7 +239,7 @@ mod tests {
         fs::write(dir.path().join("file"), "").unwrap();
         let path = dir.path().join("file/a.pid");
         for error in [PidFile::take(&path).unwrap_err(), PidFile::replace(&path).unwrap_err()] {
-            assert!(error.to_string().starts_with(&format!("pid file {}: ", path.display())), "{error}");
+            assert!(error.to_string().starts_with(&format!("pingora.pid_file: {}: ", path.display())), "{error}");
         }
         let path = dir.path().join("a.pid");
         let _file = PidFile::take(&path).unwrap();

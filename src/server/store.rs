@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -75,6 +76,8 @@ pub(super) struct Followers {
     pub(super) limiter: Arc<Striped>,
     /// Where buckets are kept; only asked to keep, never waited for.
     pub(super) buckets: Arc<dyn BucketStore>,
+    /// Whether another process keeps them.
+    pub(super) handed_over: Arc<AtomicBool>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) timeline: Timeline,
 }
@@ -125,7 +128,7 @@ impl Followers {
                 }
             }
         }
-        if !raised.is_empty() {
+        if !raised.is_empty() && !self.handed_over.load(Ordering::SeqCst) {
             // A bucket that was full is saved nowhere. After a crash it would be full under the new capacity, so it does not wait
             // for its turn. If this fails, the next export has it.
             let at = Moment::present(self.clock.as_ref(), &self.timeline);
@@ -152,5 +155,50 @@ impl Followers {
                 self.limiter.reset(Key::client(gone.number), gone.profile.quota, now);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+
+    use super::*;
+    use crate::client::{ClientId, Mode};
+    use crate::clock::ManualClock;
+    use crate::limit::StripedSettings;
+    use crate::store::{Change, Profile};
+
+    fn capacity(clock: &ManualClock, capacity: u64) -> Change {
+        let quota = Quota::new(capacity, 1.0).unwrap();
+        let profile = Profile { quota, mode: Mode::Limit, addresses: vec![], api_key: None, note: String::new() };
+        let (id, edit) = (ClientId::parse("user1").unwrap(), Box::new(|_: Option<&Record>| Ok(Some(profile))));
+        Change { id, by: "test".to_owned(), at: clock.wall(), rollback: false, edit }
+    }
+
+    #[test]
+    fn a_raised_capacity_is_saved_at_once_unless_another_process_saves() {
+        let (store, clock) = (Arc::new(Memory::new()), Arc::new(ManualClock::new()));
+        let timeline = Timeline::new(clock.as_ref());
+        let default_quota = Quota::new(1, 1.0).unwrap();
+        let settings = StripedSettings { max_buckets: NonZeroUsize::MIN, stripes: None, default_quota };
+        let handed_over = Arc::new(AtomicBool::new(true));
+        let followers = Followers {
+            directory: Arc::default(),
+            limiter: Arc::new(Striped::new(settings, timeline.nanos(clock.now()))),
+            buckets: Arc::clone(&store) as _,
+            handed_over: Arc::clone(&handed_over),
+            clock: Arc::clone(&clock) as _,
+            timeline,
+        };
+        followers.load(store.as_ref()).unwrap();
+        let saved = |to: u64| {
+            store.change(capacity(&clock, to)).wait_blocking().unwrap();
+            let mut saved = 0;
+            store.load(&mut |_| saved += 1).unwrap();
+            saved
+        };
+        assert_eq!((saved(5), saved(10)), (0, 0));
+        handed_over.store(false, Ordering::SeqCst);
+        assert_eq!(saved(20), 1);
     }
 }

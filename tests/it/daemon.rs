@@ -54,7 +54,7 @@ fn a_start_that_fails_ends_with_the_reason_and_its_exit_code() {
         ("pingora: {user: nobody-of-that-name}", |_| {}, 2, "pingora.user: must be the name of a user of this machine"),
         ("", |daemon| drop(std::fs::write(daemon.path("data"), "")), 1, "data"),
         ("", |daemon| drop(std::fs::create_dir(daemon.path("error.log"))), 1, "error.log cannot be opened"),
-        ("", |daemon| drop(std::fs::write(daemon.path("run"), "")), 1, "pid file"),
+        ("", |daemon| drop(std::fs::write(daemon.path("run"), "")), 1, "pingora.pid_file: "),
         ("rate_limit: {default: {capacity: 0, rate_per_sec: 1}}", |_| {}, 2, "rate_limit.default.capacity"),
     ];
     for (more, spoil, code, reason) in cases {

@@ -363,6 +363,7 @@ fn a_stop_delivers_what_a_slow_client_has_not_taken_yet() {
     client.runtime.block_on(async {
         while let Some(data) = answer.body_mut().data().await {
             let data = data.unwrap();
+            // A slow reader; nothing is waited for.
             tokio::time::sleep(Duration::from_millis(10)).await;
             answer.body_mut().flow_control().release_capacity(data.len()).unwrap();
             body.extend_from_slice(&data);
