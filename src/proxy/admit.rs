@@ -7,11 +7,12 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use http::HeaderMap;
 use http::header::{CONTENT_LENGTH, HOST};
 use pingora_http::RequestHeader;
 
 use super::identify::{Caller, Identity, identify};
-use super::{Limits, Rejection};
+use super::{Fields, Limits, Rejection};
 use crate::client::{Directory, Mode, Quota, Usage};
 use crate::limit::{Decision, Key, Limiter, Nanos, Standing};
 use crate::route::RouteTable;
@@ -29,6 +30,42 @@ pub struct Gate<'a> {
     pub routes: &'a RouteTable<Arc<Pool>>,
     /// How large they may be.
     pub limits: &'a Limits,
+}
+
+/// What of a request its admission depends on.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a, F> {
+    /// Its header.
+    pub fields: &'a F,
+    /// What it asks for.
+    pub target: Target<'a>,
+    /// The length of its body, when the header tells it.
+    pub length: Option<u64>,
+}
+
+impl<'a> Asked<'a, HeaderMap> {
+    /// What `head` asks.
+    pub fn by(head: &'a RequestHeader) -> Self {
+        Asked { fields: &head.headers, target: Target::of(head), length: announced_length(head) }
+    }
+}
+
+/// What a request asks for.
+#[derive(Clone, Copy, Debug)]
+pub struct Target<'a> {
+    /// The method.
+    pub method: &'a str,
+    /// The host, with its port when it names one; empty when it names none.
+    pub host: &'a str,
+    /// The path, without a query.
+    pub path: &'a str,
+}
+
+impl<'a> Target<'a> {
+    /// What `head` asks for.
+    pub fn of(head: &'a RequestHeader) -> Self {
+        Target { method: head.method.as_str(), host: host(head), path: head.uri.path() }
+    }
 }
 
 /// What was found out about a request on its way in, as far as it got.
@@ -76,7 +113,7 @@ impl Limit {
 }
 
 impl Gate<'_> {
-    /// Decides on a request by its header, which came at `now` (nanoseconds since the Unix epoch, as the limiter counts
+    /// Decides on a request by what it asks, which came at `now` (nanoseconds since the Unix epoch, as the limiter counts
     /// them) over a connection from `peer`. What is found out on the way is written into `admission`, also when the
     /// request is not let in, and the client's usage is counted.
     ///
@@ -84,12 +121,12 @@ impl Gate<'_> {
     /// Why it is not let in.
     pub fn admit(
         &self,
-        head: &RequestHeader,
+        asked: Asked<'_, impl Fields>,
         peer: IpAddr,
         now: Nanos,
         admission: &mut Admission,
     ) -> Result<(), Rejection> {
-        let caller = admission.caller.insert(identify(&head.headers, peer, self.identity, self.directory)?);
+        let caller = admission.caller.insert(identify(asked.fields, peer, self.identity, self.directory)?);
         admission.limit = self.limit(caller, now);
         if let Some((client, _)) = &caller.client {
             count(&client.usage, admission.limit, now);
@@ -102,9 +139,9 @@ impl Gate<'_> {
         if caller.unknown_key {
             return Err(Rejection::UnknownApiKey);
         }
-        let pool = self.routes.find(host(head), head.uri.path()).ok_or(Rejection::NoRoute)?;
+        let pool = self.routes.find(asked.target.host, asked.target.path).ok_or(Rejection::NoRoute)?;
         admission.pool = Some(Arc::clone(pool));
-        match announced_length(head) {
+        match asked.length {
             Some(length) if length > self.limits.max_body => Err(Rejection::BodyTooLarge),
             _ => Ok(()),
         }
@@ -162,7 +199,7 @@ fn count(usage: &Usage, limit: Option<Limit>, now: Nanos) {
 }
 
 /// The host that the client asked for, with its port when it named one; empty when it named none.
-pub(super) fn host(head: &RequestHeader) -> &str {
+fn host(head: &RequestHeader) -> &str {
     let header = head.headers.get(HOST).and_then(|host| host.to_str().ok());
     header.or_else(|| Some(head.uri.authority()?.as_str())).unwrap_or_default()
 }

@@ -72,11 +72,20 @@ impl Chunked {
     /// # Errors
     /// [`Malformed`], after which nothing it tells is of use.
     pub(super) fn follow(&mut self, bytes: &[u8]) -> Result<usize, Malformed> {
+        self.decode(bytes, |_| {})
+    }
+
+    /// The same, and gives `data` what of them is in the chunks, piece by piece.
+    ///
+    /// # Errors
+    /// [`Malformed`], after which nothing it tells is of use.
+    pub(super) fn decode(&mut self, bytes: &[u8], mut data: impl FnMut(&[u8])) -> Result<usize, Malformed> {
         let mut at = 0;
         while at < bytes.len() && self.state != State::Done {
             if self.state == State::Data {
                 let part = (bytes.len() - at).min(usize::try_from(self.size).unwrap_or(usize::MAX));
                 self.size -= part as u64;
+                data(&bytes[at..at + part]);
                 at += part;
                 if self.size == 0 {
                     self.state = State::DataCr;

@@ -4,7 +4,8 @@
 //! answers malformed headers with an empty body, keeps idle connections for ever, and closes with a reset that can
 //! overtake the answer. What is decided here: `limits.header_timeout` counts from the first byte of a header to its
 //! last (on a new connection from its start), `limits.keepalive_timeout` bounds the silence between requests, and a
-//! client that sends requests ahead gets its answers in order (RFC 9112 section 9.3.2).
+//! client that sends requests ahead gets its answers in order (RFC 9112 section 9.3.2). A request that is plain and there
+//! as a whole goes [directly](super::direct), every other one by Pingora.
 //!
 //! When the server stops, each connection gets one more answer, with `Connection: close`. One on which no request is under
 //! way is closed after some silence ([`Patience`]), which may be over already. nginx closes idle connections at once, and
@@ -18,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::BytesMut;
+use futures_util::FutureExt;
 use pingora_core::apps::{HttpServerApp, ServerApp};
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::{GetSocketDigest, Stream};
@@ -28,7 +30,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::activity::{Activity, Busy};
 use super::chunked::Malformed;
+use super::direct::{self, Desk, Idle, Origin, Whole};
 use super::head::{self, Head};
+use super::lines::Lines;
 use super::loan::{Arrival, Body, Loan, Returned};
 use super::reject::LINGER;
 use super::{Patience, Proxy, Rejection, RequestId};
@@ -45,6 +49,7 @@ const LINGER_READ: Duration = Duration::from_secs(1);
 pub struct Downstream {
     pub(super) proxy: Arc<HttpProxy<Proxy>>,
     pub(super) app: Proxy,
+    pub(super) idle: Arc<Idle>,
     tls: Arc<TlsListeners>,
     pub(super) activity: Arc<Activity>,
     pub(super) patience: Arc<Patience>,
@@ -52,10 +57,24 @@ pub struct Downstream {
 
 /// What waiting for a request came to.
 enum Next {
-    /// A request: what of its body is still to come, what was read behind it, and the promise to serve it.
-    Request(Body, BytesMut, Arrival, Busy),
+    /// A request.
+    Request(Incoming),
     /// The client went or was silent for too long, or the server stops.
     End,
+}
+
+/// A request that has begun to come.
+struct Incoming {
+    head: Head,
+    /// What of its body is still to come.
+    body: Body,
+    /// What was read behind it.
+    ahead: BytesMut,
+    since: Arrival,
+    /// Whether it goes directly; then all of it is there.
+    direct: bool,
+    /// The promise to serve it.
+    _busy: Busy,
 }
 
 /// What came is not a request.
@@ -67,24 +86,24 @@ struct Refusal {
 }
 
 impl Downstream {
-    /// Serves with `proxy`, whose hooks are `app`, over TLS where `tls` says so; counts its work in `activity`. When the
-    /// server stops, silent connections end as `patience` says.
+    /// Serves with `proxy`, whose hooks are `app`, or over the connections in `idle`; over TLS where `tls` says so; counts
+    /// its work in `activity`. When the server stops, silent connections end as `patience` says.
     pub fn new(
-        proxy: HttpProxy<Proxy>,
-        app: Proxy,
+        (proxy, app): (HttpProxy<Proxy>, Proxy),
+        idle: Arc<Idle>,
         tls: Arc<TlsListeners>,
         activity: Arc<Activity>,
         patience: Arc<Patience>,
     ) -> Self {
-        Downstream { proxy: Arc::new(proxy), app, tls, activity, patience }
+        Downstream { proxy: Arc::new(proxy), app, idle, tls, activity, patience }
     }
 
-    /// Waits for the next header and reads it into `buffer`, which may hold its start already. On a `fresh` connection
-    /// the wait for its first byte is part of the time that a header may take.
+    /// Waits for the next header and reads it into `buffer`, which may hold its start already, and its lines into `lines`.
+    /// On a `fresh` connection the wait for its first byte is part of the time that a header may take.
     async fn next(
         &self,
         stream: &mut Stream,
-        buffer: &mut BytesMut,
+        (buffer, lines): (&mut BytesMut, &mut Lines),
         fresh: bool,
         shutdown: &mut ShutdownWatch,
     ) -> Result<Next, Refusal> {
@@ -102,20 +121,27 @@ impl Downstream {
         }
         let busy = self.activity.begin();
         let since = self.arrival();
-        let head = match timeout(limit, read_head(stream, buffer)).await {
+        let head = match timeout(limit, read_head(stream, buffer, lines)).await {
             Ok(Ok(Some(head))) => Ok(head),
             Ok(Ok(None)) => return Ok(Next::End),
             Ok(Err(rejection)) => Err(rejection),
             Err(_) => Err(Rejection::RequestTimeout),
         };
-        let body = head.and_then(|Head { end, mut body }| match body.follow(&buffer[end..]) {
-            Ok(part) => Ok((end + part, body)),
-            Err(Malformed) => Err(Rejection::BadRequest("malformed body")),
+        let request = head.and_then(|head| {
+            let direct = direct::takes(&head, buffer, lines);
+            if direct {
+                read_what_is_there(stream, buffer, &head);
+            }
+            let mut body = head.body.clone();
+            let malformed = |Malformed| Rejection::BadRequest("malformed body");
+            let end = head.end + body.follow(&buffer[head.end..]).map_err(malformed)?;
+            let direct = direct && body.is_done();
+            Ok((head, body, end, direct))
         });
-        match body {
-            Ok((end, body)) => {
+        match request {
+            Ok((head, body, end, direct)) => {
                 let ahead = if end < buffer.len() { buffer.split_off(end) } else { BytesMut::new() };
-                Ok(Next::Request(body, ahead, since, busy))
+                Ok(Next::Request(Incoming { head, body, ahead, since, direct, _busy: busy }))
             }
             Err(rejection) => Err(Refusal { rejection, since, _busy: busy }),
         }
@@ -168,7 +194,8 @@ impl Downstream {
     /// Answers what is not a request, and closes.
     async fn refuse(&self, mut stream: Stream, head: &[u8], Refusal { rejection, since, _busy }: Refusal) {
         let request_id = RequestId::random();
-        let answer = rejection.to_bytes(&request_id);
+        let mut answer = Vec::new();
+        rejection.append(&mut answer, &request_id, None, false, true);
         let sent = timeout(LINGER, async {
             stream.write_all(&answer).await?;
             stream.flush().await
@@ -217,12 +244,12 @@ pub(super) async fn stopped(shutdown: &mut ShutdownWatch) {
 }
 
 /// Reads the rest of a header; `None` when the client went.
-async fn read_head(stream: &mut Stream, buffer: &mut BytesMut) -> Result<Option<Head>, Rejection> {
+async fn read_head(stream: &mut Stream, buffer: &mut BytesMut, lines: &mut Lines) -> Result<Option<Head>, Rejection> {
     let mut seen = 0;
     loop {
         // A header is parsed when its end may be there, and once before that, to refuse what never was one.
         if (seen == 0 || head::is_whole(buffer, seen) || buffer.len() > head::MAX_HEAD)
-            && let Some(head) = head::check(buffer)?
+            && let Some(head) = head::check(buffer, lines)?
         {
             return Ok(Some(head));
         }
@@ -230,6 +257,18 @@ async fn read_head(stream: &mut Stream, buffer: &mut BytesMut) -> Result<Option<
         buffer.reserve(CHUNK);
         if !matches!(stream.read_buf(buffer).await, Ok(1..)) {
             return Ok(None);
+        }
+    }
+}
+
+/// Reads what has come of the body behind `head`, without waiting for more.
+fn read_what_is_there(stream: &mut Stream, buffer: &mut BytesMut, head: &Head) {
+    let Body::Length(length) = head.body else { return };
+    let whole = head.end.saturating_add(usize::try_from(length).unwrap_or(usize::MAX));
+    while buffer.len() < whole {
+        buffer.reserve(whole - buffer.len());
+        if !matches!(stream.read_buf(buffer).now_or_never(), Some(Ok(1..))) {
+            return;
         }
     }
 }
@@ -253,10 +292,13 @@ impl ServerApp for Downstream {
                 return None;
             }
         }
+        let origin = Origin { peer: peer(&stream), secure: stream.get_ssl_digest().is_some() };
+        let (mut lines, mut desk) = (Lines::default(), Desk::default());
         let mut fresh = true;
         loop {
-            let (body, ahead, since, _busy) = match self.next(&mut stream, &mut buffer, fresh, &mut stopping).await {
-                Ok(Next::Request(body, ahead, since, busy)) => (body, ahead, since, busy),
+            let next = self.next(&mut stream, (&mut buffer, &mut lines), fresh, &mut stopping).await;
+            let Incoming { head, body, mut ahead, since, direct, _busy } = match next {
+                Ok(Next::Request(request)) => request,
                 Ok(Next::End) => {
                     close(stream, false).await;
                     return None;
@@ -266,8 +308,24 @@ impl ServerApp for Downstream {
                     return None;
                 }
             };
-            let returned = self.serve(stream, std::mem::take(&mut buffer), (body, ahead, since), &shutdown).await?;
-            (stream, buffer, fresh) = (returned.stream, returned.ahead, false);
+            fresh = false;
+            if !direct {
+                let returned = self.serve(stream, std::mem::take(&mut buffer), (body, ahead, since), &shutdown).await?;
+                (stream, buffer) = (returned.stream, returned.ahead);
+                continue;
+            }
+            let request = Whole { bytes: &buffer, head: &head, lines: &lines, since };
+            let keeps = self.serve_directly(&mut stream, &mut ahead, &request, origin, (&mut desk, &shutdown)).await;
+            if !keeps {
+                close(stream, !ahead.is_empty()).await;
+                return None;
+            }
+            desk.tidy();
+            if !ahead.is_empty() || buffer.capacity() > 2 * CHUNK {
+                buffer = ahead;
+            } else {
+                buffer.clear();
+            }
         }
     }
 

@@ -8,14 +8,16 @@
 //!
 //! The parser is httparse, the one that Pingora uses, so what passes here means the same there.
 
+use std::mem::MaybeUninit;
 use std::net::Ipv6Addr;
 
 use http::Uri;
 use http::uri::Authority;
-use httparse::{EMPTY_HEADER, Error, Header, Request, Status};
+use httparse::{Error, Header, Request, Status};
 
 use super::Rejection;
 use super::chunked::Chunked;
+use super::lines::{Lines, Span};
 use super::loan::Body;
 
 /// The longest header section that is read, in bytes. nginx takes 32 KiB, HAProxy 16 KiB, Envoy 60 KiB.
@@ -39,16 +41,23 @@ pub(super) struct Head {
     pub(super) end: usize,
     /// The body that follows.
     pub(super) body: Body,
+    /// Where the method is.
+    pub(super) method: Span,
+    /// Where the target is.
+    pub(super) target: Span,
+    /// The minor version of HTTP/1.
+    pub(super) version: u8,
 }
 
-/// Checks the header section at the start of `head`. `None` when it is incomplete and what is there is fine.
+/// Checks the header section at the start of `head`, and notes where its lines are in `lines`. `None` when it is
+/// incomplete and what is there is fine.
 ///
 /// # Errors
 /// The answer that the client gets.
-pub(super) fn check(head: &[u8]) -> Result<Option<Head>, Rejection> {
-    let mut headers = [EMPTY_HEADER; MAX_HEADERS];
-    let mut request = Request::new(&mut headers);
-    let end = match request.parse(head) {
+pub(super) fn check(head: &[u8], lines: &mut Lines) -> Result<Option<Head>, Rejection> {
+    let mut headers = [const { MaybeUninit::uninit() }; MAX_HEADERS];
+    let mut request = Request::new(&mut []);
+    let end = match request.parse_with_uninit_headers(head, &mut headers) {
         Ok(Status::Complete(end)) => end,
         Ok(Status::Partial) if head.len() > MAX_HEAD => return Err(Rejection::HeaderTooLarge),
         Ok(Status::Partial) => return Ok(None),
@@ -75,7 +84,15 @@ pub(super) fn check(head: &[u8]) -> Result<Option<Head>, Rejection> {
     if method == "CONNECT" {
         return Err(Rejection::MethodNotAllowed);
     }
-    Ok(Some(Head { end, body }))
+    lines.fill(head, request.headers);
+    let target = request.path.unwrap_or_default().as_bytes();
+    Ok(Some(Head {
+        end,
+        body,
+        method: Span::of(head, method.as_bytes()),
+        target: Span::of(head, target),
+        version: request.version.unwrap_or_default(),
+    }))
 }
 
 fn parse_error(error: Error) -> &'static str {
@@ -201,7 +218,7 @@ mod tests {
     use super::*;
 
     fn outcome(head: &str) -> Result<Option<Head>, Rejection> {
-        check(head.as_bytes())
+        check(head.as_bytes(), &mut Lines::default())
     }
 
     #[test]
@@ -331,7 +348,7 @@ mod tests {
 
         #[test]
         fn no_bytes_panic(head in prop::collection::vec(any::<u8>(), 0..300), seen in 0_usize..400) {
-            let _ = check(&head);
+            let _ = check(&head, &mut Lines::default());
             let _ = is_whole(&head, seen.min(head.len()));
         }
     }

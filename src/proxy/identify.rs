@@ -21,12 +21,12 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
+use http::HeaderName;
 use http::header::AUTHORIZATION;
-use http::{HeaderMap, HeaderName};
 use ipnet::IpNet;
 
-use super::Rejection;
 use super::headers::X_FORWARDED_FOR;
+use super::{Fields, Rejection};
 use crate::client::{Client, Directory, KeyDigest, PrefixMap};
 
 /// How callers are told apart.
@@ -129,7 +129,7 @@ pub enum KeySource {
 /// # Errors
 /// When it has two different keys.
 pub fn identify(
-    headers: &HeaderMap,
+    headers: &impl Fields,
     peer: IpAddr,
     identity: &Identity,
     directory: &Directory,
@@ -146,7 +146,7 @@ pub fn identify(
 
 /// The address that counts as the caller's, and how the walk to it ended when the connection comes from a trusted
 /// proxy.
-pub(super) fn origin(headers: &HeaderMap, peer: IpAddr, identity: &Identity) -> (IpAddr, Option<Walk>) {
+pub(super) fn origin(headers: &impl Fields, peer: IpAddr, identity: &Identity) -> (IpAddr, Option<Walk>) {
     let peer = peer.to_canonical();
     let trusted = |address| identity.trusted_proxies.get(address).is_some();
     if !trusted(peer) {
@@ -157,9 +157,9 @@ pub(super) fn origin(headers: &HeaderMap, peer: IpAddr, identity: &Identity) -> 
 }
 
 /// The key of a request, if it has one. Empty ones do not count.
-fn api_key<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<(KeySource, &'h [u8])>, Rejection> {
-    let own = headers.get_all(name).iter().map(|value| (KeySource::Header, value.as_bytes()));
-    let bearer = headers.get_all(AUTHORIZATION).iter().filter_map(|value| bearer(value.as_bytes()));
+fn api_key<'h>(headers: &'h impl Fields, name: &'h HeaderName) -> Result<Option<(KeySource, &'h [u8])>, Rejection> {
+    let own = headers.all_of(name).map(|value| (KeySource::Header, value));
+    let bearer = headers.all_of(&AUTHORIZATION).filter_map(bearer);
     let bearer = bearer.map(|token| (KeySource::Bearer, token));
     let mut keys = own.chain(bearer).map(|(source, key)| (source, key.trim_ascii())).filter(|(_, key)| !key.is_empty());
     let first = keys.next();
@@ -176,10 +176,10 @@ fn bearer(value: &[u8]) -> Option<&[u8]> {
 }
 
 /// The first address from the right that is not trusted; where the list ends or is broken, the last good one.
-fn forwarded_for(headers: &HeaderMap, peer: IpAddr, trusted: impl Fn(IpAddr) -> bool) -> (IpAddr, Walk) {
+fn forwarded_for(headers: &impl Fields, peer: IpAddr, trusted: impl Fn(IpAddr) -> bool) -> (IpAddr, Walk) {
     let mut last_good = peer;
-    for line in headers.get_all(X_FORWARDED_FOR).iter().rev() {
-        for entry in line.as_bytes().rsplit(|&byte| byte == b',') {
+    for line in headers.all_of(&X_FORWARDED_FOR).rev() {
+        for entry in line.rsplit(|&byte| byte == b',') {
             let Some(address) = address(entry) else { return (last_good, Walk::Broken) };
             if !trusted(address) {
                 return (address, Walk::Untrusted);

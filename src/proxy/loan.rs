@@ -76,7 +76,8 @@ impl Body {
         }
     }
 
-    fn is_done(&self) -> bool {
+    /// Whether all of it has come.
+    pub(super) fn is_done(&self) -> bool {
         match self {
             Body::Length(left) => *left == 0,
             Body::Chunked(chunked) => chunked.is_done(),
@@ -145,8 +146,7 @@ impl Loan {
 
     /// Whether no request is to follow this one, because the server stops.
     pub(super) fn is_last(&self) -> bool {
-        // The first is a mere load; borrowing writes to what all connections share.
-        self.shutdown.has_changed().unwrap_or(true) && *self.shutdown.borrow()
+        is_stopping(&self.shutdown)
     }
 
     /// Notes that the answer is whole, and that the client was told that the connection stays.
@@ -208,6 +208,12 @@ impl Loan {
         self.ahead.extend_from_slice(buffer.filled());
         Poll::Pending
     }
+}
+
+/// Whether the server stops.
+pub(super) fn is_stopping(shutdown: &ShutdownWatch) -> bool {
+    // The first is a mere load; borrowing writes to what all connections share.
+    shutdown.has_changed().unwrap_or(true) && *shutdown.borrow()
 }
 
 impl Lender {

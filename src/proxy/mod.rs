@@ -25,12 +25,14 @@ mod chunked;
 mod connection;
 mod context;
 mod counts;
+mod direct;
 mod explain;
 mod failure;
 mod head;
 mod headers;
 mod http2;
 mod identify;
+mod lines;
 mod loan;
 mod parts;
 mod patience;
@@ -67,10 +69,12 @@ use headers::X_REQUEST_ID;
 use loan::Loan;
 
 pub use activity::{Activity, Busy};
-pub use admit::{Admission, Gate, Limit};
+pub use admit::{Admission, Asked, Gate, Limit, Target};
 pub use connection::Downstream;
 pub use context::Context;
+pub use direct::Idle;
 pub use identify::{Caller, Identity, KeySource, Recognised, UnknownKey, Walk, identify};
+pub use lines::Fields;
 pub use parts::{ProxyParts, RateRules, Rules};
 pub use patience::Patience;
 pub use reject::Rejection;
@@ -82,6 +86,18 @@ pub use settings::Limits;
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(60);
 /// The longest silence in a body that comes after its answer.
 const LATE_BODY: Duration = Duration::from_secs(1);
+
+/// What a request came to.
+struct Outcome<'a> {
+    /// The status of the answer, 0 when none was sent.
+    status: u16,
+    /// Bytes of the request's body.
+    bytes_in: u64,
+    /// Bytes of the answer's body.
+    bytes_out: u64,
+    /// What went wrong, unless the context knows it better.
+    error: Option<&'a Error>,
+}
 
 /// The hooks. A clone is another handle to the same proxy.
 #[derive(Clone)]
@@ -118,11 +134,11 @@ impl Proxy {
 
     /// Decides on a request. The bucket is asked at the present moment, not at the one when the request began: a header
     /// that comes slowly must not buy tokens of the past.
-    fn admit(&self, head: &RequestHeader, ctx: &mut Context) -> Result<(), Rejection> {
+    fn admit(&self, asked: Asked<'_, impl Fields>, ctx: &mut Context) -> Result<(), Rejection> {
         let rules = self.rules();
         ctx.max_body = rules.limits.max_body;
         ctx.rate_headers = rules.rate.is_some_and(|rate| rate.headers);
-        self.gate(&rules, &self.inner.directory.load()).admit(head, ctx.peer, self.nanos(), &mut ctx.admission)
+        self.gate(&rules, &self.inner.directory.load()).admit(asked, ctx.peer, self.nanos(), &mut ctx.admission)
     }
 
     /// Who would send a request with these headers over a connection from `peer`, how that is found out, and what the
@@ -149,6 +165,67 @@ impl Proxy {
     /// The limiter's time.
     fn nanos(&self) -> Nanos {
         self.inner.timeline.nanos(self.clock().now())
+    }
+
+    /// Takes note that the request's backend could not be reached; whether to try another one.
+    fn not_connected(&self, ctx: &mut Context, error: &Error) -> bool {
+        let why = reason(error);
+        // What this machine could not do says nothing about the backend.
+        if let (true, Some(pool), Some(lease)) = (is_backends_fault(error), ctx.pool(), &ctx.lease) {
+            pool.connect_failed(lease.backend(), self.clock().now(), &why);
+        }
+        let again = ctx.may_try_again();
+        report(ctx, &why, again);
+        ctx.give_up_backend();
+        again
+    }
+
+    /// Takes note that the exchange with the request's backend broke off; whether to send it once more. It is
+    /// `repeatable` when it died on a kept connection, may be carried out twice, and is still there as a whole.
+    fn broke_off(&self, ctx: &mut Context, error: &Error, repeatable: bool) -> bool {
+        let broken =
+            matches!(error.etype(), ErrorType::ReadError | ErrorType::WriteError | ErrorType::ConnectionClosed);
+        if *error.esource() != ErrorSource::Upstream {
+            return false;
+        }
+        let again = repeatable && broken && ctx.resent.is_none() && ctx.may_try_again();
+        report(ctx, &reason(error), again);
+        counts::failed(ctx, error);
+        if again {
+            ctx.resent = ctx.give_up_backend();
+        }
+        again
+    }
+
+    /// Counts and logs a request that has ended.
+    fn ended(&self, target: Target<'_>, ctx: &Context, outcome: Outcome<'_>) {
+        let caller = ctx.admission.caller.as_ref();
+        // A request that went well in the end went well; its attempts tell the rest.
+        let failed = outcome.error.is_some() || ctx.rejection.is_some();
+        let because = ctx.error.as_deref().or(ctx.rejection.map(Rejection::reason));
+        let because = because.or(outcome.error.map(client_reason)).filter(|_| failed);
+        let duration = self.clock().now().saturating_duration_since(ctx.started);
+        counts::ended(self.tally(), ctx, outcome.status, duration);
+        self.access_log().record(&AccessRecord {
+            ts: ctx.started_wall,
+            request_id: ctx.request_id.as_str(),
+            client_id: caller.and_then(|caller| Some(caller.client.as_ref()?.0.id.as_str())),
+            client_ip: caller.map_or(ctx.peer, |caller| caller.address),
+            identity: caller.map(Caller::identity),
+            method: target.method,
+            host: target.host.as_bytes(),
+            path: target.path.as_bytes(),
+            status: outcome.status,
+            duration,
+            bytes_in: outcome.bytes_in,
+            bytes_out: outcome.bytes_out,
+            upstream: ctx.pool().map(|pool| pool.name()),
+            backend: ctx.backend,
+            attempts: ctx.attempts,
+            limit: ctx.admission.limit.as_ref().map(Limit::name),
+            tokens: ctx.standing().map(|standing| standing.tokens().to_f64()),
+            error: because,
+        });
     }
 
     async fn reject(&self, session: &mut Session, rejection: Rejection, ctx: &mut Context) -> Result<()> {
@@ -189,7 +266,7 @@ impl ProxyHttp for Proxy {
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
         ctx.peer = peer_ip(session);
-        let outcome = self.admit(session.req_header(), ctx);
+        let outcome = self.admit(Asked::by(session.req_header()), ctx);
         counts::decided(self.tally(), ctx);
         if ctx.behind_proxy()
             && let Some(given) = session.get_header(X_REQUEST_ID).and_then(|id| RequestId::given(id.as_bytes()))
@@ -199,7 +276,7 @@ impl ProxyHttp for Proxy {
         match outcome {
             Ok(()) => Ok(false),
             Err(rejection) => {
-                if let Some(refused) = refused::of(session.req_header(), ctx, rejection) {
+                if let Some(refused) = refused::of(Target::of(session.req_header()), ctx, rejection) {
                     self.inner.decisions.record(refused);
                 }
                 self.reject(session, rejection, ctx).await.map(|()| true)
@@ -229,14 +306,7 @@ impl ProxyHttp for Proxy {
         ctx: &mut Context,
         mut error: Box<Error>,
     ) -> Box<Error> {
-        let why = reason(&error);
-        // What this machine could not do says nothing about the backend.
-        if let (true, Some(pool), Some(lease)) = (is_backends_fault(&error), ctx.pool(), &ctx.lease) {
-            pool.connect_failed(lease.backend(), self.clock().now(), &why);
-        }
-        let again = ctx.may_try_again();
-        report(ctx, &why, again);
-        ctx.give_up_backend();
+        let again = self.not_connected(ctx, &error);
         error.set_retry(again);
         error
     }
@@ -332,28 +402,18 @@ impl ProxyHttp for Proxy {
         ctx: &mut Context,
         reused: bool,
     ) -> Box<Error> {
-        let broken =
-            matches!(error.etype(), ErrorType::ReadError | ErrorType::WriteError | ErrorType::ConnectionClosed);
-        let again = reused
-            && broken
-            && *error.esource() == ErrorSource::Upstream
-            && ctx.resent.is_none()
-            && ctx.may_try_again()
-            && session.req_header().method.is_idempotent()
-            && session.response_written().is_none()
-            && !session.as_downstream().retry_buffer_truncated();
-        let stalled = is_timeout(&error) && !session.is_body_done();
-        if stalled {
+        if is_timeout(&error) && !session.is_body_done() {
             // The backend waits for a body that the client does not send.
             ctx.rejection = Some(Rejection::RequestTimeout);
             ctx.error = Some(STALLED.to_owned());
-        } else if *error.esource() == ErrorSource::Upstream {
-            report(ctx, &reason(&error), again);
-            counts::failed(ctx, &error);
+            error.set_retry(false);
+            return error;
         }
-        if again {
-            ctx.resent = ctx.give_up_backend();
-        }
+        let repeatable = reused
+            && session.req_header().method.is_idempotent()
+            && session.response_written().is_none()
+            && !session.as_downstream().retry_buffer_truncated();
+        let again = self.broke_off(ctx, &error, repeatable);
         error.set_retry(again);
         error
     }
@@ -371,34 +431,13 @@ impl ProxyHttp for Proxy {
     }
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Context) {
-        let (head, caller) = (session.req_header(), ctx.admission.caller.as_ref());
-        let status = session.response_written().map_or(0, |answer| answer.status.as_u16());
-        // A request that went well in the end went well; its attempts tell the rest.
-        let failed = error.is_some() || ctx.rejection.is_some();
-        let because = ctx.error.as_deref().or(ctx.rejection.map(Rejection::reason)).or(error.map(client_reason));
-        let because = because.filter(|_| failed);
-        let duration = self.clock().now().saturating_duration_since(ctx.started);
-        counts::ended(self.tally(), ctx, status, duration);
-        self.access_log().record(&AccessRecord {
-            ts: ctx.started_wall,
-            request_id: ctx.request_id.as_str(),
-            client_id: caller.and_then(|caller| Some(caller.client.as_ref()?.0.id.as_str())),
-            client_ip: caller.map_or(ctx.peer, |caller| caller.address),
-            identity: caller.map(Caller::identity),
-            method: head.method.as_str(),
-            host: admit::host(head).as_bytes(),
-            path: head.uri.path().as_bytes(),
-            status,
-            duration,
+        let outcome = Outcome {
+            status: session.response_written().map_or(0, |answer| answer.status.as_u16()),
             bytes_in: session.body_bytes_read() as u64,
             bytes_out: session.body_bytes_sent() as u64,
-            upstream: ctx.pool().map(|pool| pool.name()),
-            backend: ctx.backend,
-            attempts: ctx.attempts,
-            limit: ctx.admission.limit.as_ref().map(Limit::name),
-            tokens: ctx.standing().map(|standing| standing.tokens().to_f64()),
-            error: because,
-        });
+            error,
+        };
+        self.ended(Target::of(session.req_header()), ctx, outcome);
     }
 
     fn suppress_error_log(&self, _session: &Session, _ctx: &Context, _error: &Error) -> bool {

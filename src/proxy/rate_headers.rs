@@ -10,17 +10,40 @@ use pingora_http::ResponseHeader;
 
 use crate::limit::Standing;
 
+/// The names of the headers.
+pub(super) const NAMES: [&str; 5] =
+    ["RateLimit-Policy", "RateLimit", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"];
+
+/// Appends how the bucket stands to a header section in `out`.
+pub(super) fn append(out: &mut Vec<u8>, standing: &Standing) {
+    let (capacity, remaining) = (u64::from(standing.quota().capacity().get()), u64::from(standing.remaining()));
+    for (text, number) in [
+        ("RateLimit-Policy: \"default\";q=", capacity),
+        (";w=", standing.window()),
+        ("\r\nRateLimit: \"default\";r=", remaining),
+        (";t=", standing.reset()),
+        ("\r\nX-RateLimit-Limit: ", capacity),
+        ("\r\nX-RateLimit-Remaining: ", remaining),
+        ("\r\nX-RateLimit-Reset: ", standing.full_after()),
+    ] {
+        out.extend_from_slice(text.as_bytes());
+        put_decimal(out, number);
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
 /// Writes how the bucket stands into `answer`.
 ///
 /// # Errors
 /// Never in practice: every value is a valid one.
 pub(super) fn write(answer: &mut ResponseHeader, standing: &Standing) -> Result<()> {
     let (capacity, remaining) = (standing.quota().capacity().get(), standing.remaining());
-    answer.insert_header("RateLimit-Policy", policy(b"\"default\";q=", capacity, b";w=", standing.window()))?;
-    answer.insert_header("RateLimit", policy(b"\"default\";r=", remaining, b";t=", standing.reset()))?;
-    answer.insert_header("X-RateLimit-Limit", HeaderValue::from(capacity))?;
-    answer.insert_header("X-RateLimit-Remaining", HeaderValue::from(remaining))?;
-    answer.insert_header("X-RateLimit-Reset", HeaderValue::from(standing.full_after()))
+    let [policy_name, name, limit, left, reset] = NAMES;
+    answer.insert_header(policy_name, policy(b"\"default\";q=", capacity, b";w=", standing.window()))?;
+    answer.insert_header(name, policy(b"\"default\";r=", remaining, b";t=", standing.reset()))?;
+    answer.insert_header(limit, HeaderValue::from(capacity))?;
+    answer.insert_header(left, HeaderValue::from(remaining))?;
+    answer.insert_header(reset, HeaderValue::from(standing.full_after()))
 }
 
 fn policy(first: &[u8], count: u32, second: &[u8], seconds: u64) -> HeaderValue {
@@ -32,7 +55,7 @@ fn policy(first: &[u8], count: u32, second: &[u8], seconds: u64) -> HeaderValue 
     HeaderValue::from_maybe_shared(Bytes::from(text)).expect("quotes, letters and digits are a header value")
 }
 
-fn put_decimal(text: &mut BytesMut, mut number: u64) {
+fn put_decimal(text: &mut impl BufMut, mut number: u64) {
     let mut digits = [0; 20];
     let mut at = digits.len();
     loop {
@@ -59,11 +82,15 @@ mod tests {
         let mut answer = ResponseHeader::build(200, None).unwrap();
         answer.append_header("ratelimit", "the backend's").unwrap();
         answer.append_header("X-RateLimit-Limit", "1").unwrap();
-        write(&mut answer, &Standing::new(bucket, quota, 0)).unwrap();
-        let names =
-            ["ratelimit-policy", "ratelimit", "x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset"];
+        let standing = Standing::new(bucket, quota, 0);
+        write(&mut answer, &standing).unwrap();
         let all = |name: &str| answer.headers.get_all(name).iter().map(|v| v.to_str().unwrap()).collect::<Vec<_>>();
-        names.iter().map(|name| all(name).join("|")).collect()
+        let values: Vec<_> = NAMES.iter().map(|name| all(name).join("|")).collect();
+        let mut lines = Vec::new();
+        append(&mut lines, &standing);
+        let expected: String = NAMES.iter().zip(&values).map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        assert_eq!(String::from_utf8(lines).unwrap(), expected);
+        values
     }
 
     #[test]

@@ -4,16 +4,14 @@
 //! stranger chose is clipped, so that the latest thousand take little more than a megabyte. Keys and query strings are
 //! not kept.
 
-use pingora_http::RequestHeader;
-
-use super::{Context, Rejection, admit};
+use super::{Context, Rejection, Target};
 use crate::telemetry::Refused;
 
 /// The most bytes that are kept of a host, a path or a method.
 const CLIP: usize = 256;
 
 /// The record of a request that gets `rejection`; none when that is for another reason than who sent it.
-pub(super) fn of(head: &RequestHeader, ctx: &Context, rejection: Rejection) -> Option<Refused> {
+pub(super) fn of(target: Target<'_>, ctx: &Context, rejection: Rejection) -> Option<Refused> {
     let (decision, retry_after) = match rejection {
         Rejection::RateLimited(seconds) => ("limited", Some(seconds)),
         Rejection::Blocked => ("blocked", None),
@@ -21,8 +19,7 @@ pub(super) fn of(head: &RequestHeader, ctx: &Context, rejection: Rejection) -> O
         _ => return None,
     };
     let caller = ctx.admission.caller.as_ref()?;
-    let path = head.uri.path().as_bytes();
-    let path = path.split(|byte| *byte == b'?').next().unwrap_or_default();
+    let path = target.path.split('?').next().unwrap_or_default();
     Some(Refused {
         at: ctx.started_wall,
         request_id: ctx.request_id.as_str().to_owned(),
@@ -30,9 +27,9 @@ pub(super) fn of(head: &RequestHeader, ctx: &Context, rejection: Rejection) -> O
         client_ip: caller.address,
         identity: caller.identity(),
         decision,
-        method: clip(head.method.as_str().as_bytes()),
-        host: clip(admit::host(head).as_bytes()),
-        path: clip(path),
+        method: clip(target.method.as_bytes()),
+        host: clip(target.host.as_bytes()),
+        path: clip(path.as_bytes()),
         status: rejection.status().as_u16(),
         tokens: ctx.standing().map(|standing| standing.tokens().to_f64()),
         retry_after,
@@ -51,6 +48,8 @@ fn clip(bytes: &[u8]) -> String {
 mod tests {
     use std::time::SystemTime;
 
+    use pingora_http::RequestHeader;
+
     use super::*;
     use crate::clock::{Clock, ManualClock};
     use crate::proxy::{Caller, RequestId};
@@ -68,25 +67,25 @@ mod tests {
         let mut head = RequestHeader::build("POST", b"/v1/users?token=secret", None).unwrap();
         head.insert_header("Host", "api.example.com").unwrap();
         head.insert_header("X-Api-Key", "secret").unwrap();
-        let refused = of(&head, &context(), Rejection::UnknownApiKey).unwrap();
+        let refused = of(Target::of(&head), &context(), Rejection::UnknownApiKey).unwrap();
         assert!(!format!("{refused:?}").contains("secret"), "{refused:?}");
         let Refused { request_id, method, host, path, decision, status, retry_after, .. } = refused;
         assert_eq!((request_id.as_str(), method.as_str()), ("r1", "POST"));
         assert_eq!((host.as_str(), path.as_str()), ("api.example.com", "/v1/users"));
         assert_eq!((decision, status, retry_after), ("unknown_api_key", 401, None));
-        let limited = of(&head, &context(), Rejection::RateLimited(7)).unwrap();
+        let limited = of(Target::of(&head), &context(), Rejection::RateLimited(7)).unwrap();
         assert_eq!((limited.decision, limited.status, limited.retry_after), ("limited", 429, Some(7)));
-        let blocked = of(&head, &context(), Rejection::Blocked).unwrap();
+        let blocked = of(Target::of(&head), &context(), Rejection::Blocked).unwrap();
         assert_eq!((blocked.decision, blocked.status, blocked.identity), ("blocked", 403, "anonymous"));
         for other in [Rejection::NoRoute, Rejection::BodyTooLarge, Rejection::BadRequest("two different API keys")] {
-            assert_eq!(of(&head, &context(), other), None);
+            assert_eq!(of(Target::of(&head), &context(), other), None);
         }
     }
 
     #[test]
     fn what_a_stranger_chose_is_clipped() {
         let long = RequestHeader::build("GET", format!("/{}", "x".repeat(5000)).as_bytes(), None).unwrap();
-        assert_eq!(of(&long, &context(), Rejection::Blocked).unwrap().path.len(), CLIP);
+        assert_eq!(of(Target::of(&long), &context(), Rejection::Blocked).unwrap().path.len(), CLIP);
         assert_eq!(clip("é".repeat(200).as_bytes()), "é".repeat(128));
         assert_eq!(clip(format!("x{}", "é".repeat(200)).as_bytes()), format!("x{}", "é".repeat(127)));
         assert_eq!(clip(b"a\xffb"), "a\u{fffd}b");

@@ -6,6 +6,7 @@
 //! closing with unread data makes the kernel send a reset that can overtake the answer (RFC 9112 section 9.6). Over HTTP/2
 //! only the stream is at stake, and its session knows how much of the rest is worth reading.
 
+use std::io::Write;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -115,18 +116,47 @@ impl Rejection {
         format!(r#"{{"code":{},"message":"{}"}}"#, self.status().as_u16(), self.message())
     }
 
-    /// The whole answer on the wire, for a request of which Pingora knows nothing. It is the last on its connection.
-    pub(super) fn to_bytes(self, request_id: &RequestId) -> Bytes {
+    /// Appends the whole answer on the wire to `out`, with how the caller's bucket stands. `keeps` says whether the
+    /// connection stays, and `with_body` is false in answer to HEAD. How many bytes of a body there are.
+    pub(super) fn append(
+        self,
+        out: &mut Vec<u8>,
+        request_id: &RequestId,
+        standing: Option<&Standing>,
+        keeps: bool,
+        with_body: bool,
+    ) -> usize {
         let (status, body) = (self.status(), self.body());
         let reason = status.canonical_reason().unwrap_or_default();
-        let head = format!("HTTP/1.1 {} {reason}\r\n", status.as_u16());
-        let headers = format!(
-            "Content-Type: application/json\r\nContent-Length: {}\r\nCache-Control: no-store\r\nX-Request-Id: {request_id}\r\n\
-             Date: {}\r\nConnection: close\r\n",
+        let head = write!(
+            out,
+            "HTTP/1.1 {} {reason}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
+             Cache-Control: no-store\r\nX-Request-Id: {request_id}\r\n",
+            status.as_u16(),
             body.len(),
-            String::from_utf8_lossy(get_cached_date().as_bytes()),
         );
-        Bytes::from([&head, &headers, "\r\n", &body].concat())
+        head.expect("a Vec takes every write");
+        if let Some(seconds) = self.retry_after() {
+            write!(out, "Retry-After: {seconds}\r\n").expect("a Vec takes every write");
+        }
+        if self == Rejection::UnknownApiKey {
+            out.extend_from_slice(b"WWW-Authenticate: Bearer\r\n");
+        }
+        if let Some(standing) = standing {
+            rate_headers::append(out, standing);
+        }
+        out.extend_from_slice(b"Date: ");
+        out.extend_from_slice(get_cached_date().as_bytes());
+        out.extend_from_slice(if keeps {
+            b"\r\nConnection: keep-alive\r\n\r\n"
+        } else {
+            b"\r\nConnection: close\r\n\r\n"
+        });
+        if !with_body {
+            return 0;
+        }
+        out.extend_from_slice(body.as_bytes());
+        body.len()
     }
 }
 
@@ -231,11 +261,19 @@ mod tests {
     #[test]
     fn an_answer_on_the_wire_is_whole() {
         let id = RequestId::random();
-        let answer = String::from_utf8(Rejection::BadRequest("how").to_bytes(&id).to_vec()).unwrap();
+        let mut answer = Vec::new();
+        let length = Rejection::BadRequest("how").append(&mut answer, &id, None, false, true);
+        let answer = String::from_utf8(answer).unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         assert!(head.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{head}");
         assert!(head.contains(&format!("\r\nContent-Length: {}\r\n", body.len())), "{head}");
         assert!(head.contains(&format!("\r\nX-Request-Id: {id}\r\n")), "{head}");
-        assert_eq!(body, r#"{"code":400,"message":"Bad request"}"#);
+        assert_eq!((body, length), (r#"{"code":400,"message":"Bad request"}"#, body.len()));
+        assert!(head.ends_with("\r\nConnection: close"), "{head}");
+        let mut bodiless = Vec::new();
+        assert_eq!(Rejection::RateLimited(7).append(&mut bodiless, &id, None, true, false), 0);
+        let bodiless = String::from_utf8(bodiless).unwrap();
+        assert!(bodiless.contains("\r\nRetry-After: 7\r\n"), "{bodiless}");
+        assert!(bodiless.ends_with("\r\nConnection: keep-alive\r\n\r\n"), "{bodiless}");
     }
 }

@@ -46,7 +46,7 @@ use crate::client::{Directory, Quota};
 use crate::clock::{Clock, SystemClock, Timeline};
 use crate::config::{Config, PingoraSettings};
 use crate::limit::{Key, RateLimit, Striped, StripedSettings};
-use crate::proxy::{Activity, Downstream, Proxy, ProxyParts};
+use crate::proxy::{Activity, Downstream, Idle, Proxy, ProxyParts};
 use crate::route::{Route, RouteTable};
 use crate::store::sqlite::OpenError;
 use crate::telemetry::{AccessLog, AccessLogWriter, Decisions, EventLog, Metrics, MetricsParts, Tally};
@@ -61,7 +61,7 @@ use lifecycle::{Lifecycle, State};
 use listening::Listening;
 use process::Process;
 use reload::{Live, Reloader};
-use services::{Health, Telemetry};
+use services::{Health, Sweep, Telemetry};
 use socket::{Bound, Sockets};
 use store::{Followers, Store};
 
@@ -341,7 +341,10 @@ impl Server {
             // Whoever finds the proxy listening finds the admin API, too.
             health.add_dependency(&admin);
         }
-        let downstream = Downstream::new(proxy, app, self.tls, Arc::clone(&activity), lifecycle.patience());
+        let idle = Arc::new(Idle::new(settings.upstream_keepalive_pool_size, settings.work_stealing));
+        let sweep = Sweep { idle: Arc::clone(&idle), clock: Arc::clone(&self.clock) };
+        pingora.add_service(background_service("connections", sweep));
+        let downstream = Downstream::new((proxy, app), idle, self.tls, Arc::clone(&activity), lifecycle.patience());
         let (backends, pools) = (pools.iter().map(|pool| pool.settings().backends.len()).sum::<usize>(), pools.len());
         let threads = (settings.threads.get(), &connections);
         let take_over = self.inheritance.map(|(successor, quotas)| {

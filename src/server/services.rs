@@ -14,10 +14,14 @@ use tokio::time::interval;
 
 use super::lifecycle::Lifecycle;
 use super::reload::Watch;
+use super::ticker;
 use crate::clock::Clock;
+use crate::proxy::Idle;
 use crate::telemetry::{AccessLogGuard, AccessLogWriter, EventLog};
 use crate::upstream::{Pool, health};
 
+/// How often idle connections to backends are looked through.
+const SWEEP_TICK: Duration = Duration::from_millis(500);
 /// How often the logs' summaries are written.
 const TELEMETRY_TICK: Duration = Duration::from_secs(1);
 
@@ -81,6 +85,22 @@ impl Watches {
             }
             !goes
         });
+    }
+}
+
+/// Closes the connections to backends that have waited for too long.
+pub(super) struct Sweep {
+    pub(super) idle: Arc<Idle>,
+    pub(super) clock: Arc<dyn Clock>,
+}
+
+#[async_trait]
+impl BackgroundService for Sweep {
+    async fn start(&self, shutdown: ShutdownWatch) {
+        ticker::run("closing idle connections", SWEEP_TICK, shutdown, || async {
+            self.idle.sweep(self.clock.now());
+        })
+        .await;
     }
 }
 

@@ -74,7 +74,7 @@ fn admit(
     let mut head = RequestHeader::build("POST", target.as_bytes(), None).unwrap();
     headers.iter().for_each(|(name, value)| head.insert_header(*name, *value).unwrap());
     let mut admission = Admission::default();
-    (gate.admit(&head, [192, 0, 2, 1].into(), now, &mut admission), admission)
+    (gate.admit(Asked::by(&head), [192, 0, 2, 1].into(), now, &mut admission), admission)
 }
 
 #[test]

@@ -22,6 +22,7 @@ use pingora_timeout::timeout;
 use super::{Downstream, Refusal, address_of, read_head, stopped};
 use crate::proxy::Rejection;
 use crate::proxy::activity::Busy;
+use crate::proxy::lines::Lines;
 use crate::tls::Terminator;
 
 /// The first byte of every TLS handshake (RFC 8446 section 5.1).
@@ -95,7 +96,7 @@ impl Downstream {
     async fn refuse_plain(&self, mut stream: Stream, left: Duration, busy: Busy) {
         let (since, mut buffer) = (self.arrival(), BytesMut::new());
         // Read to its end, so that the answer is not overtaken by a reset; for the rest of it see `close`.
-        match timeout(left, read_head(&mut stream, &mut buffer)).await {
+        match timeout(left, read_head(&mut stream, &mut buffer, &mut Lines::default())).await {
             Ok(Ok(None)) | Err(_) => {}
             Ok(Ok(Some(_)) | Err(_)) => {
                 let rejection = Rejection::BadRequest("plain HTTP on a listener of HTTPS");

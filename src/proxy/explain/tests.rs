@@ -10,7 +10,7 @@ use super::*;
 use crate::client::{Client, ClientId, Directory, KeyDigest, Mode, PrefixMap, Quota};
 use crate::clock::{Clock, ManualClock, Timeline};
 use crate::limit::{Limiter, Striped, StripedSettings};
-use crate::proxy::{Admission, Identity, Limits, Proxy, ProxyParts, RateRules, Rules, UnknownKey};
+use crate::proxy::{Admission, Asked, Identity, Limits, Proxy, ProxyParts, RateRules, Rules, UnknownKey};
 use crate::route::RouteTable;
 use crate::telemetry::{AccessLog, AccessLogSettings};
 use crate::upstream::Pool;
@@ -251,7 +251,7 @@ fn explain_and_ask(world: &World, peer: &str, key: Option<&str>, list: Option<&s
     assert_eq!((world.limiter.len(), used()), before, "nothing is counted");
 
     let mut admission = Admission::default();
-    let outcome = world.gate().admit(&head, peer, 0, &mut admission);
+    let outcome = world.gate().admit(Asked::by(&head), peer, 0, &mut admission);
     // Where it would go is not explained, and here it goes nowhere.
     let real = outcome.err().filter(|rejection| *rejection != Rejection::NoRoute);
     let real = real.map(|rejection| (rejection.status().as_u16(), rejection.message().to_owned()));

@@ -1,0 +1,196 @@
+//! A backend's answer: what its header says of it, and the header that the client gets.
+//!
+//! An answer whose end is in doubt is no answer. What RFC 9112 section 6.3 lets a proxy repair is repaired: a length
+//! beside `Transfer-Encoding: chunked` does not count, and a length that is repeated is one. Everything else that two
+//! readers could understand differently is refused: lengths that differ, another transfer coding, a line that goes on in
+//! the next one.
+
+use std::io::Write;
+use std::mem::MaybeUninit;
+
+use httparse::{ParserConfig, Response, Status};
+
+use super::body::AnswerBody;
+use super::request::line;
+use crate::limit::Standing;
+use crate::proxy::chunked::Chunked;
+use crate::proxy::head::{MAX_HEADERS, length_of};
+use crate::proxy::lines::{Lines, LinesOf, Span, is};
+use crate::proxy::rate_headers;
+
+/// The longest header section of an answer, in bytes.
+pub(super) const MAX_ANSWER_HEAD: usize = 256 << 10;
+
+/// What the header of an answer says.
+#[derive(Clone, Debug)]
+pub(super) struct Answer {
+    /// Where it ends.
+    pub(super) end: usize,
+    /// The status.
+    pub(super) status: u16,
+    reason: Span,
+    /// The body that follows.
+    pub(super) body: AnswerBody,
+    /// What it says of its length, which for an answer without a body is what it would be.
+    length: Option<u64>,
+    /// Whether it names the chunked coding.
+    chunked: bool,
+    /// Whether its connection may have another request after it.
+    pub(super) keeps: bool,
+}
+
+/// Reads the header section at the start of `bytes`, and notes where its lines are in `lines`. `None` when it is not
+/// complete. `to_head` says that it answers a HEAD request.
+///
+/// # Errors
+/// When it is no answer; says why not.
+pub(super) fn parse(bytes: &[u8], lines: &mut Lines, to_head: bool) -> Result<Option<Answer>, &'static str> {
+    let mut headers = [const { MaybeUninit::uninit() }; MAX_HEADERS];
+    let mut response = Response::new(&mut []);
+    let mut parser = ParserConfig::default();
+    // RFC 9112 section 5.1: a proxy takes such spaces away.
+    parser.allow_spaces_after_header_name_in_responses(true);
+    let end = match parser.parse_response_with_uninit_headers(&mut response, bytes, &mut headers) {
+        Ok(Status::Complete(end)) => end,
+        Ok(Status::Partial) if bytes.len() > MAX_ANSWER_HEAD => return Err("its header is too large"),
+        Ok(Status::Partial) => return Ok(None),
+        Err(_) => return Err("it is not HTTP"),
+    };
+    lines.fill(bytes, response.headers);
+    let status = response.code.filter(|code| (100..1000).contains(code)).ok_or("its status is none")?;
+    let reason = Span::of(bytes, response.reason.unwrap_or_default().as_bytes());
+    let said = Said::by(lines.of(bytes))?;
+    let bodiless = to_head || matches!(status, 100..200 | 204 | 304);
+    let body = match (bodiless, said.chunked, said.length) {
+        (true, ..) => AnswerBody::Length(0),
+        (_, true, _) => AnswerBody::Chunked(Chunked::new()),
+        (_, _, Some(length)) => AnswerBody::Length(length),
+        (_, _, None) => AnswerBody::UntilClose,
+    };
+    let persistent = if response.version == Some(1) { !said.close } else { said.keep_alive && !said.chunked };
+    let keeps = persistent && !matches!(body, AnswerBody::UntilClose) && !(said.chunked && said.length.is_some());
+    Ok(Some(Answer { end, status, reason, body, length: said.length, chunked: said.chunked, keeps }))
+}
+
+/// What the lines say of the body and of the connection.
+#[derive(Default)]
+struct Said {
+    length: Option<u64>,
+    chunked: bool,
+    close: bool,
+    keep_alive: bool,
+}
+
+impl Said {
+    fn by(lines: LinesOf<'_>) -> Result<Self, &'static str> {
+        let mut said = Said::default();
+        for (name, value) in lines.iter() {
+            match name.len() {
+                14 if is(name, b"content-length") => {
+                    for length in value.split(|byte| *byte == b',') {
+                        let length = length_of(length.trim_ascii()).ok_or("its length is none")?;
+                        if said.length.replace(length).is_some_and(|other| other != length) {
+                            return Err("it has two lengths");
+                        }
+                    }
+                }
+                17 if is(name, b"transfer-encoding") => {
+                    if said.chunked || !is(value, b"chunked") {
+                        return Err("it has a transfer coding that is not chunked");
+                    }
+                    said.chunked = true;
+                }
+                10 if is(name, b"connection") => {
+                    for option in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+                        said.close |= is(option, b"close");
+                        said.keep_alive |= is(option, b"keep-alive");
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(said)
+    }
+}
+
+/// What the client is told beside what the backend says.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Added<'a> {
+    /// How its bucket stands.
+    pub(super) standing: Option<&'a Standing>,
+    /// The value of `Date`.
+    pub(super) date: &'a [u8],
+    /// Whether its connection stays.
+    pub(super) keeps: bool,
+}
+
+impl Answer {
+    /// Whether a final answer follows this one.
+    pub(super) fn is_interim(&self) -> bool {
+        self.status < 200
+    }
+
+    /// Appends the header section that the client gets to `out`. An interim answer is told nothing more.
+    pub(super) fn write(&self, out: &mut Vec<u8>, bytes: &[u8], lines: LinesOf<'_>, added: Added<'_>) {
+        write!(out, "HTTP/1.1 {} ", self.status).expect("a Vec takes every write");
+        out.extend_from_slice(self.reason.of_bytes(bytes));
+        out.extend_from_slice(b"\r\n");
+        let limited = added.standing.is_some();
+        for (name, value) in lines.iter() {
+            if !is_own(name, limited) && !is_named(name, lines) {
+                line(out, name, value);
+            }
+        }
+        if self.is_interim() {
+            return out.extend_from_slice(b"\r\n");
+        }
+        if self.chunked || self.body.is_in_chunks() {
+            if self.status != 204 {
+                line(out, b"Transfer-Encoding", b"chunked");
+            }
+        } else if let (Some(length), false) = (self.length, self.status == 204) {
+            write!(out, "Content-Length: {length}\r\n").expect("a Vec takes every write");
+        }
+        line(out, b"Date", added.date);
+        if let Some(standing) = added.standing {
+            rate_headers::append(out, standing);
+        }
+        line(out, b"Connection", if added.keeps { b"keep-alive" } else { b"close" });
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+/// Whether a line counts for the backend's connection only, or is one that tollgate writes itself.
+fn is_own(name: &[u8], limited: bool) -> bool {
+    let own: &[&[u8]] = match name.len() {
+        2 => &[b"te"],
+        4 => &[b"date"],
+        7 => &[b"trailer", b"upgrade"],
+        10 => &[b"connection", b"keep-alive"],
+        14 => &[b"content-length"],
+        16 => &[b"proxy-connection"],
+        17 => &[b"transfer-encoding"],
+        18 => &[b"proxy-authenticate"],
+        _ => &[],
+    };
+    own.iter().any(|own| is(name, own)) || (limited && rate_headers::NAMES.iter().any(|own| is_like(name, own)))
+}
+
+fn is_like(name: &[u8], other: &str) -> bool {
+    name.eq_ignore_ascii_case(other.as_bytes())
+}
+
+/// Whether `Connection` names the line, which it may not do with those that say what the message is.
+fn is_named(name: &[u8], lines: LinesOf<'_>) -> bool {
+    const END_TO_END: [&[u8]; 4] = [b"cache-control", b"content-encoding", b"content-type", b"set-cookie"];
+    lines.iter().filter(|(option, _)| is(option, b"connection")).any(|(_, value)| {
+        // What nearly all of them say names nothing.
+        !is(value, b"keep-alive")
+            && !is(value, b"close")
+            && value.split(|byte| *byte == b',').any(|option| option.trim_ascii().eq_ignore_ascii_case(name))
+            && !END_TO_END.iter().any(|known| is(name, known))
+    })
+}
+
+#[cfg(test)]
+mod tests;

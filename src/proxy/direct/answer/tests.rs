@@ -1,0 +1,140 @@
+use pingora_http::ResponseHeader;
+use proptest::prelude::*;
+
+use super::*;
+use crate::proxy::headers;
+
+fn read(text: &str) -> Result<Option<Answer>, &'static str> {
+    parse(text.as_bytes(), &mut Lines::default(), false)
+}
+
+fn body(text: &str) -> AnswerBody {
+    read(text).unwrap().unwrap().body
+}
+
+/// The header that the client gets.
+fn passed_on(text: &str, to_head: bool) -> String {
+    let mut lines = Lines::default();
+    let answer = parse(text.as_bytes(), &mut lines, to_head).unwrap().unwrap();
+    let mut out = Vec::new();
+    let added = Added { standing: None, date: b"now", keeps: true };
+    answer.write(&mut out, text.as_bytes(), lines.of(text.as_bytes()), added);
+    String::from_utf8(out).unwrap()
+}
+
+#[test]
+fn the_header_says_where_the_body_ends() {
+    assert!(matches!(body("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"), AnswerBody::Length(5)));
+    assert!(matches!(
+        body("HTTP/1.1 200 OK\r\nContent-Length: 5, 5\r\nContent-Length: 5\r\n\r\n"),
+        AnswerBody::Length(5)
+    ));
+    assert!(matches!(body("HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n"), AnswerBody::Chunked(_)));
+    let both = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n";
+    assert!(matches!(body(both), AnswerBody::Chunked(_)));
+    assert!(!read(both).unwrap().unwrap().keeps, "nobody knows what follows");
+    assert!(matches!(body("HTTP/1.1 200 OK\r\n\r\n"), AnswerBody::UntilClose));
+    for bodiless in
+        ["HTTP/1.1 204 No\r\n\r\n", "HTTP/1.1 304 Not\r\nContent-Length: 5\r\n\r\n", "HTTP/1.1 103 E\r\n\r\n"]
+    {
+        assert!(matches!(body(bodiless), AnswerBody::Length(0)), "{bodiless}");
+    }
+    let to_head = parse(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", &mut Lines::default(), true);
+    assert!(matches!(to_head.unwrap().unwrap().body, AnswerBody::Length(0)));
+    assert!(read("HTTP/1.1 200 OK\r\nContent-Le").unwrap().is_none());
+}
+
+#[test]
+fn what_two_readers_could_understand_differently_is_no_answer() {
+    for wrong in [
+        "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 5, 6\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: +5\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length:\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 9999999999999999999\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nX: a\r\n b\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nX: \0\r\n\r\n",
+        "HTTP/1.1 099 OK\r\n\r\n",
+        "HTTP/2.0 200 OK\r\n\r\n",
+        "200 OK\r\n\r\n",
+        "SSH-2.0-OpenSSH\r\n",
+    ] {
+        assert!(read(wrong).is_err(), "{wrong:?}");
+    }
+    let long = format!("HTTP/1.1 200 OK\r\nX: {}", "y".repeat(MAX_ANSWER_HEAD));
+    assert!(read(&long).is_err());
+}
+
+#[test]
+fn a_connection_is_kept_when_its_backend_keeps_it() {
+    let keeps = |text: &str| read(text).unwrap().unwrap().keeps;
+    assert!(keeps("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"));
+    assert!(keeps("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: x\r\n\r\n"));
+    assert!(keeps("HTTP/1.0 200 OK\r\nContent-Length: 5\r\nConnection: Keep-Alive\r\n\r\n"));
+    assert!(!keeps("HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\n"));
+    assert!(!keeps("HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: keep-alive\r\n\r\n"));
+    assert!(!keeps("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: x, Close\r\n\r\n"));
+    assert!(!keeps("HTTP/1.1 200 OK\r\n\r\n"));
+}
+
+#[test]
+fn the_client_gets_the_header_without_what_was_for_us() {
+    let text = "HTTP/1.0 418 I'm a teapot\r\nSet-Cookie: a=b\r\nDate: then\r\nServer : x\r\nX-Private: 1\r\nUpgrade: h2c\r\n\
+                Connection: x-private, set-cookie\r\nKeep-Alive: 5\r\nContent-Length: 5\r\ncontent-length: 5\r\n\r\n";
+    assert_eq!(
+        passed_on(text, false),
+        "HTTP/1.1 418 I'm a teapot\r\nSet-Cookie: a=b\r\nServer: x\r\nContent-Length: 5\r\nDate: now\r\n\
+         Connection: keep-alive\r\n\r\n"
+    );
+    let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n";
+    let expected = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nDate: now\r\nConnection: keep-alive\r\n\r\n";
+    assert_eq!(passed_on(chunked, false), expected);
+    assert_eq!(passed_on("HTTP/1.0 200 OK\r\n\r\n", false), expected);
+    assert!(passed_on("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", true).contains("\r\nContent-Length: 5\r\n"));
+    assert!(!passed_on("HTTP/1.1 204 No\r\nContent-Length: 5\r\n\r\n", false).contains("Content-Length"));
+    assert_eq!(
+        passed_on("HTTP/1.1 103 Early\r\nLink: </x>\r\nTe: x\r\n\r\n", false),
+        "HTTP/1.1 103 Early\r\nLink: </x>\r\n\r\n"
+    );
+}
+
+proptest! {
+    /// The client gets the same lines by both ways.
+    #[test]
+    fn both_ways_pass_the_same_lines(
+        sent in prop::collection::vec(
+            (
+                "x-[ab]|Connection|Keep-Alive|TE|Upgrade|Trailer|Proxy-(Connection|Authenticate)|Set-Cookie|Content-Type",
+                "(x-a|X-B|close|keep-alive|te|set-cookie|content-type)(, (x-a|content-type))?",
+            ),
+            0..8,
+        ),
+    ) {
+        let lines: String = sent.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let text = passed_on(&format!("HTTP/1.1 200 OK\r\n{lines}Content-Length: 5\r\n\r\n"), false);
+        let end = text.find("Content-Length").unwrap();
+        let mut direct: Vec<_> = text[17..end].lines().map(str::to_lowercase).collect();
+        direct.sort_unstable();
+
+        let mut answer = ResponseHeader::build(200, None).unwrap();
+        for (name, value) in sent {
+            answer.append_header(name, value).unwrap();
+        }
+        headers::to_client(&mut answer);
+        let line = |(name, value): (&http::HeaderName, &http::HeaderValue)| {
+            format!("{name}: {}", value.to_str().unwrap()).to_lowercase()
+        };
+        let mut by_pingora: Vec<_> = answer.headers.iter().map(line).collect();
+        by_pingora.sort_unstable();
+        prop_assert_eq!(direct, by_pingora);
+    }
+
+    #[test]
+    fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..300), start in "(HTTP/1.1 200 OK\r\n)?") {
+        let all = [start.as_bytes(), &bytes].concat();
+        let _ = parse(&all, &mut Lines::default(), false);
+    }
+}

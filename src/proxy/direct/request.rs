@@ -1,0 +1,118 @@
+//! A request as its backend gets it, in bytes.
+//!
+//! The lines are passed on as they came, in their order, without those that count for one connection only (RFC 9110
+//! section 7.6.1) and with what tollgate says of the sender. It says the same as [`headers::to_backend`], which does it
+//! for the requests that go by Pingora; a property test holds the two together.
+
+use std::io::Write;
+
+use super::Whole;
+use crate::proxy::RequestId;
+use crate::proxy::headers::Sender;
+use crate::proxy::lines::{LinesOf, is};
+
+/// The names of the lines that a direct request may have and that are not passed on as they are.
+const OWN: [&[u8]; 6] =
+    [b"connection", b"keep-alive", b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-request-id"];
+
+/// Whether a request with these lines can go to its backend without Pingora: none of them asks for more than one plain
+/// exchange.
+pub(super) fn is_plain(lines: LinesOf<'_>) -> bool {
+    const NOT_PLAIN: [&[u8]; 9] = [
+        b"upgrade",
+        b"expect",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"http2-settings",
+        b"proxy-connection",
+        b"proxy-authorization",
+        b"proxy-authenticate",
+    ];
+    let mut connections = 0;
+    lines.iter().all(|(name, value)| match name.len() {
+        2 | 6 | 7 | 14 | 16 | 17 | 18 | 19 => !NOT_PLAIN.iter().any(|known| is(name, known)),
+        10 if is(name, b"connection") => {
+            connections += 1;
+            connections == 1 && (is(value, b"keep-alive") || is(value, b"close"))
+        }
+        _ => true,
+    })
+}
+
+/// Whether the client says that this request is its last one.
+pub(super) fn is_last(lines: LinesOf<'_>) -> bool {
+    lines.iter().any(|(name, value)| is(name, b"connection") && is(value, b"close"))
+}
+
+/// Appends the header section to `out`.
+pub(super) fn write(out: &mut Vec<u8>, request: &Whole<'_>, sender: Sender, id: &RequestId) {
+    let lines = request.lines();
+    out.extend_from_slice(request.method());
+    out.push(b' ');
+    out.extend_from_slice(request.head.target.of_bytes(request.bytes));
+    out.extend_from_slice(b" HTTP/1.1\r\n");
+    let (mut host, mut hops, mut proto, mut forwarded_host) = (None, false, false, false);
+    for (name, value) in lines.iter() {
+        // The first letters first: nearly all names end here.
+        let own =
+            matches!(name.len(), 10 | 12 | 15 | 16 | 17) && matches!(name[0], b'c' | b'C' | b'k' | b'K' | b'x' | b'X');
+        if own && let Some(which) = OWN.iter().position(|known| is(name, known)) {
+            let kept = match which {
+                2 => {
+                    hops |= sender.trusted;
+                    false
+                }
+                3 => {
+                    proto |= sender.trusted;
+                    proto
+                }
+                4 => {
+                    forwarded_host |= sender.trusted;
+                    forwarded_host
+                }
+                _ => false,
+            };
+            if !kept {
+                continue;
+            }
+        } else if is(name, b"host") {
+            host = Some(value);
+        }
+        line(out, name, value);
+    }
+    out.extend_from_slice(b"X-Forwarded-For: ");
+    if hops {
+        for (_, value) in lines.iter().filter(|(name, _)| is(name, b"x-forwarded-for")) {
+            out.extend_from_slice(value);
+            out.extend_from_slice(b", ");
+        }
+    }
+    write!(out, "{}", sender.peer).expect("a Vec takes every write");
+    out.extend_from_slice(b"\r\n");
+    if !proto {
+        line(out, b"X-Forwarded-Proto", if sender.secure { b"https" } else { b"http" });
+    }
+    if let (false, Some(host)) = (forwarded_host, host) {
+        line(out, b"X-Forwarded-Host", host);
+    }
+    line(out, b"X-Request-Id", id.as_str().as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends one line.
+pub(super) fn line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    out.extend_from_slice(name);
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Whether carrying the request out twice is the same as once (RFC 9110 section 9.2.2).
+pub(super) fn is_idempotent(method: &[u8]) -> bool {
+    const IDEMPOTENT: [&[u8]; 6] = [b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"];
+    IDEMPOTENT.contains(&method)
+}
+
+#[cfg(test)]
+mod tests;
