@@ -314,8 +314,9 @@ impl ServerApp for Downstream {
                 (stream, buffer) = (returned.stream, returned.ahead);
                 continue;
             }
-            let request = Whole { bytes: &buffer, head: &head, lines: &lines, since };
-            let keeps = self.serve_directly(&mut stream, &mut ahead, &request, origin, (&mut desk, &shutdown)).await;
+            let request = Whole { bytes: &buffer, head: &head, lines: &lines };
+            let client = (&mut stream, &mut ahead);
+            let keeps = self.serve_directly(client, &request, (since, origin), &mut desk, &shutdown).await;
             if !keeps {
                 close(stream, !ahead.is_empty()).await;
                 return None;

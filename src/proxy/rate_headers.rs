@@ -4,7 +4,7 @@
 //! that most clients read. What the backend says under these names is replaced: it does not know the bucket.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use http::HeaderValue;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use pingora_core::Result;
 use pingora_http::ResponseHeader;
 
@@ -37,13 +37,33 @@ pub(super) fn append(out: &mut Vec<u8>, standing: &Standing) {
 /// # Errors
 /// Never in practice: every value is a valid one.
 pub(super) fn write(answer: &mut ResponseHeader, standing: &Standing) -> Result<()> {
+    values(standing).into_iter().zip(NAMES).try_for_each(|(value, name)| answer.insert_header(name, value))
+}
+
+/// The same into the header of HTTP/2, where names are in lower case.
+pub(super) fn insert(headers: &mut HeaderMap, standing: &Standing) {
+    const NAMES: [HeaderName; 5] = [
+        HeaderName::from_static("ratelimit-policy"),
+        HeaderName::from_static("ratelimit"),
+        HeaderName::from_static("x-ratelimit-limit"),
+        HeaderName::from_static("x-ratelimit-remaining"),
+        HeaderName::from_static("x-ratelimit-reset"),
+    ];
+    for (value, name) in values(standing).into_iter().zip(NAMES) {
+        headers.insert(name, value);
+    }
+}
+
+/// What is said under [`NAMES`].
+fn values(standing: &Standing) -> [HeaderValue; 5] {
     let (capacity, remaining) = (standing.quota().capacity().get(), standing.remaining());
-    let [policy_name, name, limit, left, reset] = NAMES;
-    answer.insert_header(policy_name, policy(b"\"default\";q=", capacity, b";w=", standing.window()))?;
-    answer.insert_header(name, policy(b"\"default\";r=", remaining, b";t=", standing.reset()))?;
-    answer.insert_header(limit, HeaderValue::from(capacity))?;
-    answer.insert_header(left, HeaderValue::from(remaining))?;
-    answer.insert_header(reset, HeaderValue::from(standing.full_after()))
+    [
+        policy(b"\"default\";q=", capacity, b";w=", standing.window()),
+        policy(b"\"default\";r=", remaining, b";t=", standing.reset()),
+        HeaderValue::from(capacity),
+        HeaderValue::from(remaining),
+        HeaderValue::from(standing.full_after()),
+    ]
 }
 
 fn policy(first: &[u8], count: u32, second: &[u8], seconds: u64) -> HeaderValue {
@@ -90,6 +110,9 @@ mod tests {
         append(&mut lines, &standing);
         let expected: String = NAMES.iter().zip(&values).map(|(name, value)| format!("{name}: {value}\r\n")).collect();
         assert_eq!(String::from_utf8(lines).unwrap(), expected);
+        let mut map = HeaderMap::new();
+        insert(&mut map, &standing);
+        assert!(map.iter().all(|(name, value)| answer.headers[name] == *value) && map.len() == NAMES.len());
         values
     }
 

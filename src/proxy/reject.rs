@@ -104,7 +104,8 @@ impl Rejection {
         }
     }
 
-    fn retry_after(self) -> Option<u64> {
+    /// The whole seconds after which another try is worth it.
+    pub(super) fn retry_after(self) -> Option<u64> {
         match self {
             Rejection::RateLimited(seconds) | Rejection::NoHealthyBackend(seconds) => Some(seconds),
             _ => None,

@@ -19,7 +19,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use pingora_core::apps::ServerApp;
-use pingora_core::protocols::l4::stream::Stream as L4Stream;
+use pingora_core::listeners::ListenerConfig;
+use pingora_core::protocols::l4::stream::{L4BufferSettings, Stream as L4Stream};
 use pingora_core::protocols::{GetSocketDigest, SocketDigest, Stream};
 use pingora_core::server::{Fds, ListenFds, ShutdownWatch};
 use pingora_core::services::listening::Service as ListeningService;
@@ -31,6 +32,8 @@ use super::lifecycle::{Lifecycle, State};
 use super::socket::{Bound, Sockets};
 use crate::proxy::Activity;
 
+/// The read buffer of a connection that has one, in bytes: about a record of TLS.
+const READ_BUFFER: usize = 16 << 10;
 /// How often it is made sure that the sockets still listen.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -47,6 +50,8 @@ pub(super) struct Listening<A> {
     closed: ShutdownWatch,
     announce: Option<Box<dyn FnOnce() + Send + Sync>>,
     waits: bool,
+    /// Where connections have a buffer in front of them.
+    buffered: Vec<SocketAddr>,
 }
 
 impl<A> Listening<A> {
@@ -71,6 +76,7 @@ impl<A> Listening<A> {
             closed: lifecycle.stopping(),
             announce: None,
             waits: false,
+            buffered: Vec::new(),
         }
     }
 
@@ -82,6 +88,12 @@ impl<A> Listening<A> {
     /// Accepts only once the server is ready: until then the predecessor does, on the same sockets.
     pub(super) fn after_a_hand_over(self, waits: bool) -> Self {
         Listening { waits, ..self }
+    }
+
+    /// Puts a read buffer in front of the connections to these addresses, which TLS reads in small pieces. The others need
+    /// none, and what is idle should hold no memory.
+    pub(super) fn buffered(self, buffered: impl IntoIterator<Item = SocketAddr>) -> Self {
+        Listening { buffered: buffered.into_iter().collect(), ..self }
     }
 
     /// Goes on while the server drains, and ends with it.
@@ -138,7 +150,9 @@ impl<A: ServerApp + Send + Sync + 'static> Listening<A> {
             let duplicate = self.sockets.duplicate(*address);
             let duplicate = duplicate.map_err(|error| format!("cannot accept on {address}: {error}"))?;
             fds.add(address.to_string(), duplicate.into_raw_fd());
-            service.add_tcp(&address.to_string());
+            let buffer = if self.buffered.contains(address) { READ_BUFFER } else { 0 };
+            let listener = ListenerConfig::tcp(address.to_string());
+            service.add_listener(listener.l4_buffer(L4BufferSettings::new(buffer, 0)));
         }
         let fds: ListenFds = Arc::new(Mutex::new(fds));
         // Not `closed` itself: some of Pingora's tasks would miss that it was closed for a moment, and others not.

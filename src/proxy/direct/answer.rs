@@ -130,26 +130,32 @@ impl Answer {
         self.status < 200
     }
 
+    /// The lines that are passed on to a client, who is told how its bucket stands when it is `limited`.
+    pub(super) fn lines<'h>(&self, lines: LinesOf<'h>, limited: bool) -> impl Iterator<Item = (&'h [u8], &'h [u8])> {
+        lines.iter().filter(move |(name, _)| !is_own(name, limited) && !is_named(name, lines))
+    }
+
+    /// The length that the client is told, where it is told one.
+    pub(super) fn told_length(&self) -> Option<u64> {
+        self.length.filter(|_| !(self.chunked || self.body.is_in_chunks() || self.status == 204))
+    }
+
     /// Appends the header section that the client gets to `out`. An interim answer is told nothing more.
     pub(super) fn write(&self, out: &mut Vec<u8>, bytes: &[u8], lines: LinesOf<'_>, added: Added<'_>) {
         write!(out, "HTTP/1.1 {} ", self.status).expect("a Vec takes every write");
         out.extend_from_slice(self.reason.of_bytes(bytes));
         out.extend_from_slice(b"\r\n");
         let limited = added.standing.is_some();
-        for (name, value) in lines.iter() {
-            if !is_own(name, limited) && !is_named(name, lines) {
-                line(out, name, value);
-            }
+        for (name, value) in self.lines(lines, limited) {
+            line(out, name, value);
         }
         if self.is_interim() {
             return out.extend_from_slice(b"\r\n");
         }
-        if self.chunked || self.body.is_in_chunks() {
-            if self.status != 204 {
-                line(out, b"Transfer-Encoding", b"chunked");
-            }
-        } else if let (Some(length), false) = (self.length, self.status == 204) {
+        if let Some(length) = self.told_length() {
             write!(out, "Content-Length: {length}\r\n").expect("a Vec takes every write");
+        } else if (self.chunked || self.body.is_in_chunks()) && self.status != 204 {
+            line(out, b"Transfer-Encoding", b"chunked");
         }
         line(out, b"Date", added.date);
         if let Some(standing) = added.standing {

@@ -3,21 +3,17 @@
 use std::future::poll_fn;
 use std::io::{self, ErrorKind, IoSlice};
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use pingora_core::protocols::Stream;
 use pingora_core::{Error, ErrorType, Result};
 use pingora_timeout::timeout;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// How many bytes of requests sent ahead are read while one is being answered.
-const AHEAD: usize = 4 << 10;
-/// How many of them are read at once.
-const AHEAD_CHUNK: usize = 512;
+use super::client::Client;
 
 /// A connection, and what was read of the answer and not used yet.
 #[derive(Debug)]
@@ -59,14 +55,6 @@ fn is_exhausted(error: &io::Error) -> bool {
     error.raw_os_error().is_some_and(|code| lacks.iter().any(|errno| errno.raw_os_error() == code))
 }
 
-/// The client's side, while a backend is waited for.
-pub(super) struct Watched<'c> {
-    /// The client's connection.
-    pub(super) client: &'c mut Stream,
-    /// What came over it behind the request.
-    pub(super) ahead: &'c mut BytesMut,
-}
-
 impl Backend {
     /// Sends a request.
     ///
@@ -93,71 +81,18 @@ impl Backend {
     ///
     /// # Errors
     /// When nothing comes within `limit`, when it fails, or when the client goes meanwhile.
-    pub(super) async fn read(&mut self, watched: &mut Watched<'_>, limit: Duration) -> Result<usize> {
+    pub(super) async fn read(&mut self, client: &mut impl Client, limit: Duration) -> Result<usize> {
         let mut read = pin!(self.connection.read_buf(&mut self.buffer));
         let read = poll_fn(|cx| match read.as_mut().poll(cx) {
             Poll::Ready(read) => Poll::Ready(
                 read.map_err(|error| Error::because(ErrorType::ReadError, "reading an answer", error).into_up()),
             ),
-            Poll::Pending => watched.poll_gone(cx).map(Err),
+            Poll::Pending => client.poll_gone(cx).map(Err),
         });
         match timeout(limit, read).await {
             Ok(read) => read,
             Err(_) => Err(Error::explain(ErrorType::ReadTimedout, "reading an answer").into_up()),
         }
-    }
-}
-
-impl Watched<'_> {
-    /// Waits until the client goes. What it sends meanwhile is the start of its next request, and as long as some of
-    /// that is there it cannot be seen whether it has gone.
-    fn poll_gone(&mut self, cx: &mut std::task::Context<'_>) -> Poll<Box<Error>> {
-        while self.ahead.len() < AHEAD {
-            let mut bytes = [0; AHEAD_CHUNK];
-            let mut bytes = ReadBuf::new(&mut bytes);
-            match Pin::new(&mut *self.client).poll_read(cx, &mut bytes) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Ok(())) if !bytes.filled().is_empty() => self.ahead.extend_from_slice(bytes.filled()),
-                Poll::Ready(Ok(())) => {
-                    return Poll::Ready(Error::explain(ErrorType::ConnectionClosed, "the client went").into_down());
-                }
-                Poll::Ready(Err(error)) => {
-                    return Poll::Ready(Error::because(ErrorType::ReadError, "the client went", error).into_down());
-                }
-            }
-        }
-        Poll::Pending
-    }
-
-    /// Sends `bytes` to the client.
-    ///
-    /// # Errors
-    /// When a part of it takes longer than `limit` or it fails.
-    pub(super) async fn send(&mut self, bytes: &[u8], limit: Duration) -> Result<()> {
-        let mut left = bytes;
-        while !left.is_empty() {
-            let sent = match timeout(limit, self.client.write(left)).await {
-                Ok(Ok(0)) => Err(Error::explain(ErrorType::WriteError, "sending an answer")),
-                Ok(Ok(sent)) => Ok(sent),
-                Ok(Err(error)) => Err(Error::because(ErrorType::WriteError, "sending an answer", error)),
-                Err(_) => Err(Error::explain(ErrorType::WriteTimedout, "sending an answer")),
-            };
-            left = &left[sent.map_err(|error| error.into_down())?..];
-        }
-        Ok(())
-    }
-
-    /// Makes sure that what was sent leaves this process.
-    ///
-    /// # Errors
-    /// When it takes longer than `limit` or fails.
-    pub(super) async fn flush(&mut self, limit: Duration) -> Result<()> {
-        let failed = match timeout(limit, self.client.flush()).await {
-            Ok(Ok(())) => return Ok(()),
-            Ok(Err(error)) => Error::because(ErrorType::WriteError, "sending an answer", error),
-            Err(_) => Error::explain(ErrorType::WriteTimedout, "sending an answer"),
-        };
-        Err(failed.into_down())
     }
 }
 

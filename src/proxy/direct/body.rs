@@ -6,7 +6,7 @@
 
 use std::io::Write;
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 
 use crate::proxy::chunked::{Chunked, Malformed};
 
@@ -22,7 +22,7 @@ pub(super) enum AnswerBody {
 }
 
 /// The chunk that ends a body.
-const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+pub(super) const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
 impl AnswerBody {
     /// Whether it is complete. One that ends with its connection never is before that.
@@ -91,13 +91,30 @@ impl AnswerBody {
         buffer.advance(part);
     }
 
-    /// Takes note that the connection has ended; whether that is the end of the body, which is then written to `out`.
-    pub(super) fn ends_here(&self, out: &mut Vec<u8>) -> bool {
-        let ends = matches!(self, AnswerBody::UntilClose);
-        if ends {
-            out.extend_from_slice(LAST_CHUNK);
+    /// Moves what `buffer` has of it out of it, without any framing.
+    ///
+    /// # Errors
+    /// When it is malformed.
+    pub(super) fn take_data(&mut self, buffer: &mut BytesMut) -> Result<Bytes, Malformed> {
+        match self {
+            AnswerBody::Length(left) => {
+                let part = buffer.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
+                *left -= part as u64;
+                Ok(buffer.split_to(part).freeze())
+            }
+            AnswerBody::Chunked(chunked) => {
+                let mut data = BytesMut::with_capacity(buffer.len());
+                let part = chunked.decode(buffer, |piece| data.extend_from_slice(piece))?;
+                buffer.advance(part);
+                Ok(data.freeze())
+            }
+            AnswerBody::UntilClose => Ok(buffer.split().freeze()),
         }
-        ends
+    }
+
+    /// Whether the end of the connection is its end.
+    pub(super) fn ends_with_its_connection(&self) -> bool {
+        matches!(self, AnswerBody::UntilClose)
     }
 }
 
@@ -130,7 +147,8 @@ mod tests {
             }
         }
         if !body.is_done() {
-            assert!(body.ends_here(&mut out), "it is complete");
+            assert!(body.ends_with_its_connection(), "it is complete");
+            out.extend_from_slice(LAST_CHUNK);
         }
         Ok((out, buffer))
     }
@@ -146,6 +164,9 @@ mod tests {
         let chunks: &[&[u8]] = &[b"2;x=y\r\nhe\r\n00", b"3\r", b"\nllo\r\n0\r\nTrailer: x\r\n", b"\r\nX"];
         let expected = "2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n";
         assert_eq!(pass(AnswerBody::Chunked(Chunked::new()), chunks), (expected.into(), "X".into()));
+        let mut buffer = BytesMut::from(&b"2;x=y\r\nhe\r\n3\r\nllo\r\n0\r\n\r\nX"[..]);
+        assert_eq!(AnswerBody::Chunked(Chunked::new()).take_data(&mut buffer), Ok(Bytes::from("hello")));
+        assert_eq!(AnswerBody::Length(5).take_data(&mut buffer), Ok(Bytes::from("X")));
         assert!(super::tests::pass(AnswerBody::Chunked(Chunked::new()), &[b"x\r\n"]).is_err());
     }
 

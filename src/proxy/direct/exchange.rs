@@ -1,20 +1,18 @@
-//! One request from its admission to the last byte of its answer.
+//! One request from its admission to the last byte of its answer, whatever its client speaks.
 
 use std::net::SocketAddr;
 
 use bytes::{Buf, BytesMut};
-use pingora_core::protocols::http::date::get_cached_date;
-use pingora_core::server::ShutdownWatch;
 use pingora_core::{Error, ErrorSource, ErrorType, Result};
 
-use super::answer::{self, Added, Answer};
-use super::backend::{Backend, Watched, connect};
-use super::{Desk, Idle, Origin, Whole, request};
+use super::answer::{self, Answer};
+use super::backend::{Backend, connect};
+use super::client::{Client, Request};
+use super::{Idle, Origin, request};
 use crate::proxy::failure::{is_timeout, rejection_for};
 use crate::proxy::headers::{Sender, X_REQUEST_ID};
-use crate::proxy::lines::Fields;
-use crate::proxy::loan::is_stopping;
-use crate::proxy::{Asked, CLIENT_TIMEOUT, Context, Proxy, Rejection, RequestId, counts, refused};
+use crate::proxy::lines::{Fields, Lines};
+use crate::proxy::{Asked, Context, Outcome, Proxy, Rejection, RequestId, counts, refused};
 use crate::upstream::Timeouts;
 
 /// What is read of an answer at first, in bytes.
@@ -23,30 +21,33 @@ const FIRST_READ: usize = 8 << 10;
 const LONG_READ: usize = 64 << 10;
 /// The same while nobody knows how long it is; it is copied, so it should stay in the cache.
 const UNKNOWN_READ: usize = 16 << 10;
-/// The most of a body that is copied to leave together with its header.
-const COPIED: usize = 16 << 10;
 
 /// One request on its way.
-pub(super) struct Exchange<'e> {
-    pub(super) proxy: &'e Proxy,
-    pub(super) idle: &'e Idle,
-    pub(super) watched: Watched<'e>,
-    pub(super) desk: &'e mut Desk,
-    pub(super) request: &'e Whole<'e>,
-    pub(super) progress: Progress,
-    /// True when the server stops.
-    pub(super) shutdown: &'e ShutdownWatch,
-    /// Whether the client's connection stays.
-    pub(super) keeps: bool,
+pub(in crate::proxy) struct Exchange<'e, R, C> {
+    proxy: &'e Proxy,
+    idle: &'e Idle,
+    request: &'e R,
+    client: C,
+    sheet: &'e mut Sheet,
+    progress: Progress,
+}
+
+/// What is written and read on the backend's side; kept by a connection, so that it is made once.
+#[derive(Debug, Default)]
+pub(in crate::proxy) struct Sheet {
+    /// The header section that the backend gets.
+    pub(super) request: Vec<u8>,
+    /// The lines of the answer.
+    lines: Lines,
 }
 
 /// How far the answer has come.
 #[derive(Default)]
-pub(super) struct Progress {
+struct Progress {
     /// The status of the final answer, once some of it was sent; 0 before.
-    pub(super) status: u16,
+    status: u16,
     /// Bytes of its body that the client was sent.
-    pub(super) bytes_out: u64,
+    bytes_out: u64,
     /// Whether an interim answer was sent.
     interim: bool,
 }
@@ -64,26 +65,43 @@ impl From<Box<Error>> for Failure {
     }
 }
 
-impl Exchange<'_> {
-    /// Serves it.
-    ///
-    /// # Errors
-    /// What went wrong, for the log; the client has its answer, if it can have one.
-    pub(super) async fn run(&mut self, ctx: &mut Context, origin: Origin) -> Result<()> {
-        match self.admit(ctx) {
-            Ok(()) => self.serve(ctx, origin).await,
-            Err(rejection) => self.reject(rejection, ctx).await,
-        }
+impl<'e, R: Request, C: Client> Exchange<'e, R, C> {
+    /// An exchange that has not begun.
+    pub(in crate::proxy) fn new(
+        (proxy, idle): (&'e Proxy, &'e Idle),
+        request: &'e R,
+        client: C,
+        sheet: &'e mut Sheet,
+    ) -> Self {
+        Exchange { proxy, idle, request, client, sheet, progress: Progress::default() }
+    }
+
+    /// Serves the request, counts it and logs it. Whatever goes wrong, the client has its answer, if it can have one.
+    /// Returns its client.
+    pub(in crate::proxy) async fn run(mut self, mut ctx: Context, origin: Origin) -> C {
+        ctx.peer = origin.peer;
+        let failure = match self.admit(&mut ctx) {
+            Ok(()) => self.serve(&mut ctx, origin).await,
+            Err(rejection) => self.reject(rejection, &mut ctx).await,
+        };
+        let outcome = Outcome {
+            status: self.progress.status,
+            bytes_in: self.request.body().len() as u64,
+            bytes_out: self.progress.bytes_out,
+            error: failure.as_ref().err().map(|error| &**error),
+        };
+        self.proxy.ended(self.request.target(), &ctx, outcome);
+        self.client
     }
 
     /// Whether it is let in.
     fn admit(&self, ctx: &mut Context) -> Result<(), Rejection> {
-        let (lines, target) = (self.request.lines(), self.request.target());
+        let (fields, target) = (self.request.fields(), self.request.target());
         let length = Some(self.request.body().len() as u64);
-        let outcome = self.proxy.admit(Asked { fields: &lines, target, length }, ctx);
+        let outcome = self.proxy.admit(Asked { fields: &fields, target, length }, ctx);
         counts::decided(self.proxy.tally(), ctx);
         if ctx.behind_proxy()
-            && let Some(given) = lines.all_of(&X_REQUEST_ID).next().and_then(RequestId::given)
+            && let Some(given) = fields.all_of(&X_REQUEST_ID).next().and_then(RequestId::given)
         {
             ctx.request_id = given;
         }
@@ -98,21 +116,17 @@ impl Exchange<'_> {
     /// Answers it with `rejection`. Nothing is wrong with the connection: the request was there as a whole.
     async fn reject(&mut self, rejection: Rejection, ctx: &mut Context) -> Result<()> {
         ctx.rejection = Some(rejection);
-        self.keeps &= !is_stopping(self.shutdown);
-        self.desk.answer.clear();
-        let (standing, with_body) = (ctx.told_standing(), self.request.method() != b"HEAD");
-        let body = rejection.append(&mut self.desk.answer, &ctx.request_id, standing, self.keeps, with_body);
         self.progress.status = rejection.status().as_u16();
-        self.send().await?;
-        self.progress.bytes_out = body as u64;
+        let with_body = self.request.target().method != "HEAD";
+        self.progress.bytes_out = self.client.reject(rejection, ctx, with_body).await? as u64;
         Ok(())
     }
 
     /// Has a backend answer it, or answers it where none does.
     async fn serve(&mut self, ctx: &mut Context, origin: Origin) -> Result<()> {
         let sender = Sender { peer: origin.peer, trusted: ctx.behind_proxy(), secure: origin.secure };
-        self.desk.request.clear();
-        request::write(&mut self.desk.request, self.request, sender, &ctx.request_id);
+        self.sheet.request.clear();
+        self.request.write(&mut self.sheet.request, sender, &ctx.request_id);
         let error = loop {
             match self.attempt(ctx).await {
                 Ok(()) => return Ok(()),
@@ -124,7 +138,7 @@ impl Exchange<'_> {
             // When this fails the client is gone, which the access log says.
             Some(rejection) if self.progress.status == 0 => drop(self.reject(rejection, ctx).await),
             // The client gets no answer, or not all of it, which only the end of the connection can tell it.
-            _ => self.keeps = false,
+            _ => self.client.break_off(),
         }
         Err(error)
     }
@@ -157,7 +171,7 @@ impl Exchange<'_> {
         let outcome = self.exchange(backend, address, &timeouts, ctx).await;
         outcome.map_err(|error| {
             let untouched = self.progress.status == 0 && !self.progress.interim;
-            let repeatable = reused && untouched && request::is_idempotent(self.request.method());
+            let repeatable = reused && untouched && request::is_idempotent(self.request.target().method);
             Failure { again: self.proxy.broke_off(ctx, &error, repeatable), error }
         })
     }
@@ -170,7 +184,7 @@ impl Exchange<'_> {
         timeouts: &Timeouts,
         ctx: &Context,
     ) -> Result<()> {
-        let sent = backend.send(&self.desk.request, self.request.body(), timeouts.write).await;
+        let sent = backend.send(&self.sheet.request, self.request.body(), timeouts.write).await;
         if sent.as_ref().is_err_and(|error| is_timeout(error)) {
             return sent;
         }
@@ -191,78 +205,51 @@ impl Exchange<'_> {
         Ok(())
     }
 
-    /// Reads the header of the final answer and lays the client's on the desk. Interim answers are passed on.
+    /// Reads the header of the final answer and hands it to the client, as it does with interim answers before it.
     async fn answer(&mut self, backend: &mut Backend, timeouts: &Timeouts, ctx: &Context) -> Result<Answer> {
-        let to_head = self.request.method() == b"HEAD";
+        let to_head = self.request.target().method == "HEAD";
         let no_answer = |why: &'static str| Error::explain(ErrorType::InvalidHTTPHeader, why).into_up();
-        self.desk.answer.clear();
         loop {
             if backend.buffer.capacity() == backend.buffer.len() {
                 backend.buffer.reserve(FIRST_READ);
             }
-            if backend.read(&mut self.watched, timeouts.read).await? == 0 {
+            if backend.read(&mut self.client, timeouts.read).await? == 0 {
                 return Err(Error::explain(ErrorType::ConnectionClosed, "reading an answer").into_up());
             }
-            let Desk { answer: out, lines, .. } = &mut *self.desk;
+            let lines = &mut self.sheet.lines;
             while let Some(answer) = answer::parse(&backend.buffer, lines, to_head).map_err(no_answer)? {
                 if answer.status == 101 {
                     return Err(no_answer("a 101 that nobody asked for"));
                 }
-                let date = get_cached_date();
-                self.keeps &= !is_stopping(self.shutdown);
-                let added = Added { standing: ctx.told_standing(), date: date.as_bytes(), keeps: self.keeps };
-                answer.write(out, &backend.buffer, lines.of(&backend.buffer), added);
+                self.client.head(&answer, &backend.buffer, lines.of(&backend.buffer), ctx.told_standing()).await?;
                 backend.buffer.advance(answer.end);
                 if !answer.is_interim() {
                     return Ok(answer);
                 }
                 self.progress.interim = true;
             }
-            if !self.desk.answer.is_empty() {
-                self.send().await?;
-            }
         }
     }
 
-    /// Passes the body on, and before it what is on the desk.
+    /// Passes the body on, and before it the header.
     async fn pass_on(&mut self, backend: &mut Backend, answer: &mut Answer, timeouts: &Timeouts) -> Result<()> {
         loop {
-            let ready = answer.body.left().unwrap_or_default().min(backend.buffer.len());
-            let bytes = if ready > COPIED {
+            let passed = self.client.pass(&mut answer.body, &mut backend.buffer).await;
+            // A body that turns out to be none before anything of it was passed on is no answer.
+            if !passed.as_ref().is_err_and(|error| *error.esource() == ErrorSource::Upstream) {
                 self.progress.status = answer.status;
-                self.send().await?;
-                self.watched.send(&backend.buffer[..ready], CLIENT_TIMEOUT).await?;
-                answer.body.skip(&mut backend.buffer, ready);
-                ready
-            } else {
-                let malformed = |_| Error::explain(ErrorType::InvalidHTTPHeader, "a malformed body").into_up();
-                answer.body.take(&mut backend.buffer, &mut self.desk.answer).map_err(malformed)?
-            };
-            self.progress.status = answer.status;
-            self.send().await?;
-            self.progress.bytes_out += bytes as u64;
+            }
+            self.progress.bytes_out += passed? as u64;
             if answer.body.is_done() {
                 return Ok(());
             }
             backend.buffer.reserve(answer.body.left().map_or(UNKNOWN_READ, |left| left.min(LONG_READ)));
-            if backend.read(&mut self.watched, timeouts.read).await? == 0 {
-                if answer.body.ends_here(&mut self.desk.answer) {
-                    return self.send().await;
+            if backend.read(&mut self.client, timeouts.read).await? == 0 {
+                if answer.body.ends_with_its_connection() {
+                    return self.client.end().await;
                 }
                 return Err(Error::explain(ErrorType::ConnectionClosed, "reading an answer").into_up());
             }
         }
-    }
-
-    /// Sends the client what is on the desk.
-    async fn send(&mut self) -> Result<()> {
-        let sent = self.watched.send(&self.desk.answer, CLIENT_TIMEOUT).await;
-        self.desk.answer.clear();
-        let flushed = match sent {
-            Ok(()) => self.watched.flush(CLIENT_TIMEOUT).await,
-            Err(error) => Err(error),
-        };
-        self.keeps &= flushed.is_ok();
-        flushed
     }
 }

@@ -19,24 +19,31 @@
 mod answer;
 mod backend;
 mod body;
+mod client;
 mod exchange;
+mod http1;
+mod http2;
 mod idle;
 mod request;
 
 use std::net::IpAddr;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
+use h2::server::SendResponse;
+use http::request::Parts;
 use pingora_core::protocols::Stream;
 use pingora_core::server::ShutdownWatch;
 
-use super::admit::Target;
 use super::connection::Downstream;
 use super::head::Head;
-use super::lines::{Lines, LinesOf};
+use super::lines::Lines;
 use super::loan::{Arrival, Body};
-use super::{Context, Outcome};
-use backend::Watched;
-use exchange::{Exchange, Progress};
+use super::{Context, Proxy};
+use exchange::{Exchange, Sheet};
+use http1::Connection;
+pub(super) use http1::Whole;
+use http2::Gets;
+pub(super) use http2::takes_stream;
 pub use idle::Idle;
 
 /// The largest body that goes directly, in bytes; it is kept until the answer begins, to be sent once more if need be.
@@ -48,34 +55,20 @@ const SMALL: usize = 4 << 10;
 /// What one connection needs for its requests, kept so that it is made once.
 #[derive(Debug, Default)]
 pub(super) struct Desk {
-    /// What the backend gets.
-    request: Vec<u8>,
+    sheet: Sheet,
     /// What the client gets.
-    answer: Vec<u8>,
-    lines: Lines,
+    out: Vec<u8>,
 }
 
 impl Desk {
     /// Lets go of what a large exchange has left behind, before a silence that may be long.
     pub(super) fn tidy(&mut self) {
-        for buffer in [&mut self.request, &mut self.answer] {
+        for buffer in [&mut self.sheet.request, &mut self.out] {
             if buffer.capacity() > SMALL {
                 *buffer = Vec::new();
             }
         }
     }
-}
-
-/// A request that is there as a whole.
-pub(super) struct Whole<'r> {
-    /// Its header and its body.
-    pub(super) bytes: &'r [u8],
-    /// What its header says.
-    pub(super) head: &'r Head,
-    /// Its lines.
-    pub(super) lines: &'r Lines,
-    /// When it came.
-    pub(super) since: Arrival,
 }
 
 /// Where a request comes from.
@@ -87,68 +80,41 @@ pub(super) struct Origin {
     pub(super) secure: bool,
 }
 
-impl<'r> Whole<'r> {
-    fn lines(&self) -> LinesOf<'r> {
-        self.lines.of(self.bytes)
-    }
-
-    fn method(&self) -> &'r [u8] {
-        self.head.method.of_bytes(self.bytes)
-    }
-
-    fn body(&self) -> &'r [u8] {
-        &self.bytes[self.head.end..]
-    }
-
-    fn target(&self) -> Target<'r> {
-        let lines = self.lines();
-        let host = lines.iter().find(|(name, _)| name.eq_ignore_ascii_case(b"host")).map(|(_, host)| host);
-        let path = self.head.target.of_bytes(self.bytes).split(|byte| *byte == b'?').next();
-        let text = |bytes: Option<&'r [u8]>| bytes.and_then(|bytes| str::from_utf8(bytes).ok()).unwrap_or_default();
-        Target { method: text(Some(self.method())), host: text(host), path: text(path) }
-    }
-}
-
 /// Whether a request with this header goes directly, once all of it is there.
 pub(super) fn takes(head: &Head, bytes: &[u8], lines: &Lines) -> bool {
     head.version == 1
         && matches!(head.body, Body::Length(0..=MAX_BODY))
         && head.target.of_bytes(bytes).starts_with(b"/")
-        && request::is_plain(lines.of(bytes))
+        && request::is_plain(lines.of(bytes).iter())
 }
 
 impl Downstream {
-    /// Serves a request that [`takes`] said can go directly. What the client sends behind it goes to `ahead`. False when
-    /// the connection is to be closed afterwards.
+    /// Serves a request that [`takes`] said can go directly, which came at `since`. What the client sends behind it goes
+    /// to `ahead`. False when the connection is to be closed afterwards.
     pub(super) async fn serve_directly(
         &self,
-        client: &mut Stream,
-        ahead: &mut BytesMut,
+        (stream, ahead): (&mut Stream, &mut BytesMut),
         request: &Whole<'_>,
-        origin: Origin,
-        (desk, shutdown): (&mut Desk, &ShutdownWatch),
+        (since, origin): (Arrival, Origin),
+        desk: &mut Desk,
+        shutdown: &ShutdownWatch,
     ) -> bool {
-        let mut ctx = Context::new(request.since.at, request.since.wall);
-        ctx.peer = origin.peer;
-        let mut exchange = Exchange {
-            proxy: &self.app,
-            idle: &self.idle,
-            watched: Watched { client, ahead },
-            desk,
-            request,
-            progress: Progress::default(),
-            shutdown,
-            keeps: !request::is_last(request.lines()),
-        };
-        let failure = exchange.run(&mut ctx, origin).await.err();
-        let Exchange { progress, keeps, .. } = exchange;
-        let outcome = Outcome {
-            status: progress.status,
-            bytes_in: request.body().len() as u64,
-            bytes_out: progress.bytes_out,
-            error: failure.as_deref(),
-        };
-        self.app.ended(request.target(), &ctx, outcome);
-        keeps
+        let keeps = !request::is_last(request.lines());
+        let client = Connection { stream, ahead, out: &mut desk.out, shutdown, keeps };
+        let exchange = Exchange::new((&self.app, &self.idle), request, client, &mut desk.sheet);
+        exchange.run(Context::new(since.at, since.wall), origin).await.keeps
+    }
+
+    /// Serves a request that [`takes_stream`] said can go directly, which came at `since`, and answers it by `respond`.
+    pub(super) async fn serve_stream_directly(
+        app: &Proxy,
+        idle: &Idle,
+        parts: &Parts,
+        respond: SendResponse<Bytes>,
+        (since, origin): (Arrival, Origin),
+    ) {
+        let mut sheet = Sheet::default();
+        let exchange = Exchange::new((app, idle), parts, Gets::new(respond), &mut sheet);
+        exchange.run(Context::new(since.at, since.wall), origin).await;
     }
 }

@@ -6,7 +6,6 @@
 
 use std::io::Write;
 
-use super::Whole;
 use crate::proxy::RequestId;
 use crate::proxy::headers::Sender;
 use crate::proxy::lines::{LinesOf, is};
@@ -17,7 +16,7 @@ const OWN: [&[u8]; 6] =
 
 /// Whether a request with these lines can go to its backend without Pingora: none of them asks for more than one plain
 /// exchange.
-pub(super) fn is_plain(lines: LinesOf<'_>) -> bool {
+pub(super) fn is_plain<'h>(mut lines: impl Iterator<Item = (&'h [u8], &'h [u8])>) -> bool {
     const NOT_PLAIN: [&[u8]; 9] = [
         b"upgrade",
         b"expect",
@@ -30,7 +29,7 @@ pub(super) fn is_plain(lines: LinesOf<'_>) -> bool {
         b"proxy-authenticate",
     ];
     let mut connections = 0;
-    lines.iter().all(|(name, value)| match name.len() {
+    lines.all(|(name, value)| match name.len() {
         2 | 6 | 7 | 14 | 16 | 17 | 18 | 19 => !NOT_PLAIN.iter().any(|known| is(name, known)),
         10 if is(name, b"connection") => {
             connections += 1;
@@ -45,15 +44,20 @@ pub(super) fn is_last(lines: LinesOf<'_>) -> bool {
     lines.iter().any(|(name, value)| is(name, b"connection") && is(value, b"close"))
 }
 
-/// Appends the header section to `out`.
-pub(super) fn write(out: &mut Vec<u8>, request: &Whole<'_>, sender: Sender, id: &RequestId) {
-    let lines = request.lines();
-    out.extend_from_slice(request.method());
+/// Appends the header section of a request with this method, target and lines to `out`.
+pub(super) fn write<'h, I: Iterator<Item = (&'h [u8], &'h [u8])>>(
+    out: &mut Vec<u8>,
+    (method, target): (&str, &[u8]),
+    lines: impl Fn() -> I,
+    sender: Sender,
+    id: &RequestId,
+) {
+    out.extend_from_slice(method.as_bytes());
     out.push(b' ');
-    out.extend_from_slice(request.head.target.of_bytes(request.bytes));
+    out.extend_from_slice(target);
     out.extend_from_slice(b" HTTP/1.1\r\n");
     let (mut host, mut hops, mut proto, mut forwarded_host) = (None, false, false, false);
-    for (name, value) in lines.iter() {
+    for (name, value) in lines() {
         // The first letters first: nearly all names end here.
         let own =
             matches!(name.len(), 10 | 12 | 15 | 16 | 17) && matches!(name[0], b'c' | b'C' | b'k' | b'K' | b'x' | b'X');
@@ -83,7 +87,7 @@ pub(super) fn write(out: &mut Vec<u8>, request: &Whole<'_>, sender: Sender, id: 
     }
     out.extend_from_slice(b"X-Forwarded-For: ");
     if hops {
-        for (_, value) in lines.iter().filter(|(name, _)| is(name, b"x-forwarded-for")) {
+        for (_, value) in lines().filter(|(name, _)| is(name, b"x-forwarded-for")) {
             out.extend_from_slice(value);
             out.extend_from_slice(b", ");
         }
@@ -109,9 +113,8 @@ pub(super) fn line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
 }
 
 /// Whether carrying the request out twice is the same as once (RFC 9110 section 9.2.2).
-pub(super) fn is_idempotent(method: &[u8]) -> bool {
-    const IDEMPOTENT: [&[u8]; 6] = [b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"];
-    IDEMPOTENT.contains(&method)
+pub(super) fn is_idempotent(method: &str) -> bool {
+    ["GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"].contains(&method)
 }
 
 #[cfg(test)]

@@ -30,6 +30,7 @@ use bytes::{Bytes, BytesMut};
 use h2::server::{Builder, Connection, SendResponse};
 use h2::{Reason, RecvStream};
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, DATE};
+use http::request::Parts;
 use http::{Method, Request, Response};
 use pingora_core::apps::HttpServerApp;
 use pingora_core::protocols::http::ServerSession;
@@ -42,6 +43,7 @@ use tokio::time::sleep;
 
 use super::activity::Busy;
 use super::connection::{Downstream, close_and_read, peer, stopped};
+use super::direct::{self, Origin};
 use super::head::MAX_HEAD;
 use super::loan::{Body, Lender, Loan};
 use super::reject::LINGER;
@@ -106,13 +108,22 @@ impl Downstream {
             () = too_late => return,
         };
         if let Ok(Ok(connection)) = opened {
-            let serving = Serving { downstream: self, connection, lender: &lender, digest, address, shutdown };
+            let secure = digest.ssl_digest.is_some();
+            let serving = Serving { downstream: self, connection, lender: &lender, digest, address, secure, shutdown };
             let linger = serving.run(opening).await;
             if let Some(returned) = lender.take_back() {
                 close_and_read(returned.stream, linger).await;
             }
         }
     }
+}
+
+/// A request that is to be served.
+enum Admitted {
+    /// Without Pingora's request loop.
+    Directly(Box<Parts>, SendResponse<Bytes>),
+    /// By Pingora.
+    ByPingora(Box<Http2Session>),
 }
 
 /// A connection that is being served.
@@ -122,6 +133,7 @@ struct Serving<'a> {
     lender: &'a Lender,
     digest: Arc<Digest>,
     address: IpAddr,
+    secure: bool,
     shutdown: Arc<ShutdownWatch>,
 }
 
@@ -155,11 +167,20 @@ impl Serving<'_> {
                     last = last.map(|_| false);
                     let busy = self.downstream.activity.begin();
                     match self.admit(request, respond) {
-                        Ok(session) => {
+                        Ok(Admitted::Directly(parts, respond)) => {
+                            malformed = 0;
+                            let (app, idle) = (self.downstream.app.clone(), Arc::clone(&self.downstream.idle));
+                            let from = (self.downstream.arrival(), Origin { peer: self.address, secure: self.secure });
+                            streams.spawn(async move {
+                                Downstream::serve_stream_directly(&app, &idle, &parts, respond, from).await;
+                                drop(busy);
+                            });
+                        }
+                        Ok(Admitted::ByPingora(session)) => {
                             malformed = 0;
                             let (proxy, shutdown) = (Arc::clone(&self.downstream.proxy), Arc::clone(&self.shutdown));
                             streams.spawn(async move {
-                                let session = ServerSession::new_custom(Box::new(session));
+                                let session = ServerSession::new_custom(session);
                                 proxy.process_new_http(session, &shutdown).await;
                                 drop(busy);
                             });
@@ -210,14 +231,20 @@ impl Serving<'_> {
         }
     }
 
-    /// The session of a request.
+    /// Checks a request, and finds out by which way it goes.
     ///
     /// # Errors
     /// The rest of the body of one that was refused.
-    fn admit(&self, request: Request<RecvStream>, respond: SendResponse<Bytes>) -> Result<Http2Session, RecvStream> {
+    fn admit(&self, request: Request<RecvStream>, respond: SendResponse<Bytes>) -> Result<Admitted, RecvStream> {
         let (mut parts, body) = request.into_parts();
         match request::rewrite(&mut parts) {
-            Ok(()) => Ok(Http2Session::new(parts.into(), body, respond, Arc::clone(&self.digest))),
+            Ok(()) if body.is_end_stream() && direct::takes_stream(&parts) => {
+                Ok(Admitted::Directly(Box::new(parts), respond))
+            }
+            Ok(()) => {
+                let session = Http2Session::new(parts.into(), body, respond, Arc::clone(&self.digest));
+                Ok(Admitted::ByPingora(Box::new(session)))
+            }
             Err(rejection) => {
                 let request_id = RequestId::random();
                 let sent = refuse(respond, rejection, &request_id, &parts.method);

@@ -4,24 +4,22 @@ use pingora_http::RequestHeader;
 use proptest::prelude::*;
 
 use super::*;
-use crate::clock::{Clock, ManualClock};
-use crate::proxy::head;
-use crate::proxy::headers;
+use crate::proxy::direct::client::Request;
+use crate::proxy::direct::http1::Whole;
 use crate::proxy::lines::Lines;
-use crate::proxy::loan::Arrival;
+use crate::proxy::{head, headers};
 
 /// What `with` makes of the request in `text`.
 fn request<T>(text: &str, with: impl FnOnce(&Whole<'_>) -> T) -> T {
-    let (clock, mut lines) = (ManualClock::new(), Lines::default());
+    let mut lines = Lines::default();
     let head = head::check(text.as_bytes(), &mut lines).unwrap().unwrap();
-    let since = Arrival { at: clock.now(), wall: clock.wall() };
-    with(&Whole { bytes: text.as_bytes(), head: &head, lines: &lines, since })
+    with(&Whole { bytes: text.as_bytes(), head: &head, lines: &lines })
 }
 
 fn written(text: &str, trusted: bool, id: &RequestId) -> String {
     let sender = Sender { peer: [192, 0, 2, 7].into(), trusted, secure: false };
     let mut out = Vec::new();
-    request(text, |request| write(&mut out, request, sender, id));
+    request(text, |request| request.write(&mut out, sender, id));
     String::from_utf8(out).unwrap()
 }
 
@@ -44,7 +42,8 @@ fn lines_are_passed_on_as_they_came() {
 
 #[test]
 fn only_plain_requests_go_directly() {
-    let plain = |lines: &str| request(&format!("GET / HTTP/1.1\r\nHost: a\r\n{lines}\r\n"), |r| is_plain(r.lines()));
+    let plain =
+        |lines: &str| request(&format!("GET / HTTP/1.1\r\nHost: a\r\n{lines}\r\n"), |r| is_plain(r.lines().iter()));
     for lines in ["", "Connection: keep-alive\r\n", "connection: Close\r\n", "Keep-Alive: timeout=5\r\n", "X-Te: 1\r\n"]
     {
         assert!(plain(lines), "{lines}");

@@ -1,0 +1,189 @@
+//! A client that speaks HTTP/1.1: its requests and its answers, in bytes.
+
+use std::pin::Pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use pingora_core::protocols::Stream;
+use pingora_core::protocols::http::date::get_cached_date;
+use pingora_core::server::ShutdownWatch;
+use pingora_core::{Error, ErrorType, Result};
+use pingora_timeout::timeout;
+use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
+
+use super::answer::{Added, Answer};
+use super::body::{AnswerBody, LAST_CHUNK};
+use super::client::{Client, Request};
+use super::request;
+use crate::limit::Standing;
+use crate::proxy::head::Head;
+use crate::proxy::headers::Sender;
+use crate::proxy::lines::{Fields, Lines, LinesOf};
+use crate::proxy::loan::is_stopping;
+use crate::proxy::{CLIENT_TIMEOUT, Context, Rejection, RequestId, Target};
+
+/// The most of a body that is copied to leave together with its header.
+const COPIED: usize = 16 << 10;
+/// How many bytes of requests sent ahead are read while one is being answered.
+const AHEAD: usize = 4 << 10;
+/// How many of them are read at once.
+const AHEAD_CHUNK: usize = 512;
+
+/// A request that is there as a whole.
+pub(in crate::proxy) struct Whole<'r> {
+    /// Its header and its body.
+    pub(in crate::proxy) bytes: &'r [u8],
+    /// What its header says.
+    pub(in crate::proxy) head: &'r Head,
+    /// Its lines.
+    pub(in crate::proxy) lines: &'r Lines,
+}
+
+impl<'r> Whole<'r> {
+    /// Its lines with their bytes.
+    pub(super) fn lines(&self) -> LinesOf<'r> {
+        self.lines.of(self.bytes)
+    }
+}
+
+impl Request for Whole<'_> {
+    fn fields(&self) -> impl Fields {
+        self.lines()
+    }
+
+    fn target(&self) -> Target<'_> {
+        let lines = self.lines();
+        let host = lines.iter().find(|(name, _)| name.eq_ignore_ascii_case(b"host")).map(|(_, host)| host);
+        let path = self.head.target.of_bytes(self.bytes).split(|byte| *byte == b'?').next();
+        fn text(bytes: Option<&[u8]>) -> &str {
+            bytes.and_then(|bytes| str::from_utf8(bytes).ok()).unwrap_or_default()
+        }
+        Target { method: text(Some(self.head.method.of_bytes(self.bytes))), host: text(host), path: text(path) }
+    }
+
+    fn body(&self) -> &[u8] {
+        &self.bytes[self.head.end..]
+    }
+
+    fn write(&self, out: &mut Vec<u8>, sender: Sender, id: &RequestId) {
+        let target = self.head.target.of_bytes(self.bytes);
+        request::write(out, (self.target().method, target), || self.lines().iter(), sender, id);
+    }
+}
+
+/// A client's connection, while it has a request.
+pub(in crate::proxy) struct Connection<'c> {
+    /// The connection.
+    pub(in crate::proxy) stream: &'c mut Stream,
+    /// What came over it behind the request.
+    pub(in crate::proxy) ahead: &'c mut BytesMut,
+    /// What is to be sent.
+    pub(in crate::proxy) out: &'c mut Vec<u8>,
+    /// True when the server stops.
+    pub(in crate::proxy) shutdown: &'c ShutdownWatch,
+    /// Whether it stays after the answer.
+    pub(in crate::proxy) keeps: bool,
+}
+
+impl Connection<'_> {
+    async fn write(&mut self, bytes: Option<&[u8]>) -> Result<()> {
+        let sent = write(self.stream, bytes.unwrap_or(self.out), CLIENT_TIMEOUT).await;
+        if bytes.is_none() {
+            self.out.clear();
+        }
+        self.keeps &= sent.is_ok();
+        sent
+    }
+}
+
+/// Sends `bytes` to the client. An error when a part of it takes longer than `limit` or it fails.
+async fn write(stream: &mut Stream, bytes: &[u8], limit: Duration) -> Result<()> {
+    let mut left = bytes;
+    while !left.is_empty() {
+        left = match timeout(limit, stream.write(left)).await {
+            Ok(Ok(0)) => return Err(Error::explain(ErrorType::WriteError, "sending an answer").into_down()),
+            Ok(Ok(sent)) => &left[sent..],
+            failed => return Err(not_sent(failed.map(|sent| sent.err()))),
+        };
+    }
+    match timeout(limit, stream.flush()).await {
+        Ok(Ok(())) => Ok(()),
+        failed => Err(not_sent(failed.map(|flushed| flushed.err()))),
+    }
+}
+
+fn not_sent<E>(failed: Result<Option<std::io::Error>, E>) -> Box<Error> {
+    let error = match failed {
+        Ok(Some(error)) => Error::because(ErrorType::WriteError, "sending an answer", error),
+        Ok(None) => Error::explain(ErrorType::WriteError, "sending an answer"),
+        Err(_) => Error::explain(ErrorType::WriteTimedout, "sending an answer"),
+    };
+    error.into_down()
+}
+
+impl Client for Connection<'_> {
+    /// What the client sends meanwhile is the start of its next request, and as long as much of that is there it cannot
+    /// be seen whether it has gone.
+    fn poll_gone(&mut self, cx: &mut std::task::Context<'_>) -> Poll<Box<Error>> {
+        while self.ahead.len() < AHEAD {
+            let mut bytes = [0; AHEAD_CHUNK];
+            let mut bytes = ReadBuf::new(&mut bytes);
+            match Pin::new(&mut *self.stream).poll_read(cx, &mut bytes) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(())) if !bytes.filled().is_empty() => self.ahead.extend_from_slice(bytes.filled()),
+                Poll::Ready(Ok(())) => {
+                    return Poll::Ready(Error::explain(ErrorType::ConnectionClosed, "the client went").into_down());
+                }
+                Poll::Ready(Err(error)) => {
+                    return Poll::Ready(Error::because(ErrorType::ReadError, "the client went", error).into_down());
+                }
+            }
+        }
+        Poll::Pending
+    }
+
+    async fn head(
+        &mut self,
+        answer: &Answer,
+        bytes: &[u8],
+        lines: LinesOf<'_>,
+        standing: Option<&Standing>,
+    ) -> Result<()> {
+        self.keeps &= !is_stopping(self.shutdown);
+        let date = get_cached_date();
+        answer.write(self.out, bytes, lines, Added { standing, date: date.as_bytes(), keeps: self.keeps });
+        if answer.is_interim() { self.write(None).await } else { Ok(()) }
+    }
+
+    async fn pass(&mut self, body: &mut AnswerBody, buffer: &mut BytesMut) -> Result<usize> {
+        let ready = body.left().unwrap_or_default().min(buffer.len());
+        if ready <= COPIED {
+            let malformed = |_| Error::explain(ErrorType::InvalidHTTPHeader, "a malformed body").into_up();
+            let bytes = body.take(buffer, self.out).map_err(malformed)?;
+            self.write(None).await?;
+            return Ok(bytes);
+        }
+        if !self.out.is_empty() {
+            self.write(None).await?;
+        }
+        self.write(Some(&buffer[..ready])).await?;
+        body.skip(buffer, ready);
+        Ok(ready)
+    }
+
+    async fn end(&mut self) -> Result<()> {
+        self.write(Some(LAST_CHUNK)).await
+    }
+
+    async fn reject(&mut self, rejection: Rejection, ctx: &Context, with_body: bool) -> Result<usize> {
+        self.keeps &= !is_stopping(self.shutdown);
+        self.out.clear();
+        let body = rejection.append(self.out, &ctx.request_id, ctx.told_standing(), self.keeps, with_body);
+        self.write(None).await.map(|()| body)
+    }
+
+    fn break_off(&mut self) {
+        self.keeps = false;
+    }
+}

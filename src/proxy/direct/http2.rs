@@ -1,0 +1,201 @@
+//! A client that speaks HTTP/2: one stream of it, with its request and its answer.
+
+use std::future::poll_fn;
+use std::task::Poll;
+
+use bytes::{Bytes, BytesMut};
+use h2::server::SendResponse;
+use h2::{Reason, SendStream};
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, DATE, HOST, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use pingora_core::protocols::http::date::get_cached_date;
+use pingora_core::{Error, ErrorType, Result};
+use pingora_timeout::timeout;
+
+use super::answer::Answer;
+use super::body::AnswerBody;
+use super::client::{Client, Request};
+use super::request;
+use crate::limit::Standing;
+use crate::proxy::headers::{Sender, X_REQUEST_ID};
+use crate::proxy::lines::{Fields, LinesOf};
+use crate::proxy::{CLIENT_TIMEOUT, Context, Rejection, RequestId, Target, rate_headers};
+
+/// Whether a request with this header, which has no body, goes directly. It has been rewritten as one of HTTP/1.1.
+pub(in crate::proxy) fn takes_stream(parts: &Parts) -> bool {
+    let lines = parts.headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
+    parts.uri.path().starts_with('/') && request::is_plain(lines)
+}
+
+impl Request for Parts {
+    fn fields(&self) -> impl Fields {
+        &self.headers
+    }
+
+    fn target(&self) -> Target<'_> {
+        let host = self.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+        Target { method: self.method.as_str(), host, path: self.uri.path() }
+    }
+
+    fn body(&self) -> &[u8] {
+        b""
+    }
+
+    fn write(&self, out: &mut Vec<u8>, sender: Sender, id: &RequestId) {
+        let target = self.uri.path_and_query().map_or("/", |target| target.as_str());
+        let lines = || self.headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
+        request::write(out, (self.method.as_str(), target.as_bytes()), lines, sender, id);
+    }
+}
+
+/// Who gets the answer on a stream.
+pub(in crate::proxy) struct Gets {
+    respond: SendResponse<Bytes>,
+    /// The header, until it is sent.
+    head: Option<Response<()>>,
+    /// For the body, once the header is sent.
+    writer: Option<SendStream<Bytes>>,
+}
+
+impl Gets {
+    /// Answers by `respond`.
+    pub(in crate::proxy) fn new(respond: SendResponse<Bytes>) -> Self {
+        Gets { respond, head: None, writer: None }
+    }
+
+    /// Sends `data`, before it the header if it was not sent yet, and after it the `end`.
+    async fn send(&mut self, mut data: Bytes, end: bool) -> Result<()> {
+        if let Some(head) = self.head.take() {
+            let at_once = end && data.is_empty();
+            self.writer = Some(self.respond.send_response(head, at_once).map_err(gone)?);
+            if at_once {
+                return Ok(());
+            }
+        }
+        let Some(writer) = &mut self.writer else { return Err(Error::new_str("a body before its header").into_in()) };
+        if data.is_empty() {
+            return if end { writer.send_data(data, true).map_err(gone) } else { Ok(()) };
+        }
+        writer.reserve_capacity(data.len());
+        while !data.is_empty() {
+            let room = match timeout(CLIENT_TIMEOUT, poll_fn(|cx| writer.poll_capacity(cx))).await {
+                Ok(Some(room)) => room.map_err(gone)?,
+                Ok(None) => return Err(Error::explain(ErrorType::ConnectionClosed, "the stream is closed").into_down()),
+                Err(_) => return Err(Error::explain(ErrorType::WriteTimedout, "sending an answer").into_down()),
+            };
+            let part = data.split_to(room.min(data.len()));
+            writer.send_data(part, end && data.is_empty()).map_err(gone)?;
+        }
+        Ok(())
+    }
+}
+
+/// The client is gone, or reset the stream.
+fn gone(error: h2::Error) -> Box<Error> {
+    Error::because(ErrorType::ConnectionClosed, "the client gave the stream up", error).into_down()
+}
+
+fn status(status: u16) -> StatusCode {
+    StatusCode::from_u16(status).expect("it was found to be one from 100 to 999")
+}
+
+impl Client for Gets {
+    fn poll_gone(&mut self, cx: &mut std::task::Context<'_>) -> Poll<Box<Error>> {
+        let reset = match &mut self.writer {
+            Some(writer) => writer.poll_reset(cx),
+            None => self.respond.poll_reset(cx),
+        };
+        reset.map(|reset| match reset {
+            Ok(reason) => {
+                Error::explain(ErrorType::ConnectionClosed, format!("the client gave the stream up: {reason}"))
+                    .into_down()
+            }
+            Err(error) => gone(error),
+        })
+    }
+
+    async fn head(
+        &mut self,
+        answer: &Answer,
+        _bytes: &[u8],
+        lines: LinesOf<'_>,
+        standing: Option<&Standing>,
+    ) -> Result<()> {
+        let mut head = Response::new(());
+        *head.status_mut() = status(answer.status);
+        let headers = head.headers_mut();
+        for (name, value) in answer.lines(lines, standing.is_some()) {
+            // The parser took them, so they are a name and a value.
+            let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) else {
+                return Err(Error::explain(ErrorType::InvalidHTTPHeader, "a malformed header").into_up());
+            };
+            headers.append(name, value);
+        }
+        if answer.is_interim() {
+            return self.respond.send_informational(head).map_err(gone);
+        }
+        if let Some(length) = answer.told_length() {
+            headers.insert(CONTENT_LENGTH, length.into());
+        }
+        headers.insert(DATE, get_cached_date());
+        if let Some(standing) = standing {
+            rate_headers::insert(headers, standing);
+        }
+        self.head = Some(head);
+        Ok(())
+    }
+
+    async fn pass(&mut self, body: &mut AnswerBody, buffer: &mut BytesMut) -> Result<usize> {
+        let malformed = |_| Error::explain(ErrorType::InvalidHTTPHeader, "a malformed body").into_up();
+        let data = body.take_data(buffer).map_err(malformed)?;
+        let bytes = data.len();
+        self.send(data, body.is_done()).await?;
+        Ok(bytes)
+    }
+
+    async fn end(&mut self) -> Result<()> {
+        self.send(Bytes::new(), true).await
+    }
+
+    async fn reject(&mut self, rejection: Rejection, ctx: &Context, with_body: bool) -> Result<usize> {
+        let body = rejection.body();
+        let mut head = Response::new(());
+        *head.status_mut() = rejection.status();
+        let headers = head.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(CONTENT_LENGTH, body.len().into());
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        let id = HeaderValue::from_str(ctx.request_id.as_str()).expect("its characters are visible");
+        headers.insert(X_REQUEST_ID, id);
+        if let Some(seconds) = rejection.retry_after() {
+            headers.insert(RETRY_AFTER, seconds.into());
+        }
+        if rejection == Rejection::UnknownApiKey {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        headers.insert(DATE, get_cached_date());
+        if let Some(standing) = ctx.told_standing() {
+            rate_headers::insert(headers, standing);
+        }
+        self.head = Some(head);
+        let body = if with_body { Bytes::from(body) } else { Bytes::new() };
+        let bytes = body.len();
+        self.send(body, true).await?;
+        Ok(bytes)
+    }
+
+    fn break_off(&mut self) {
+        match &mut self.writer {
+            Some(writer) => writer.send_reset(Reason::INTERNAL_ERROR),
+            None => self.respond.send_reset(Reason::INTERNAL_ERROR),
+        }
+    }
+}
+
+/// The header map behind a reference.
+impl Fields for &HeaderMap {
+    fn all_of<'h>(&'h self, name: &'h HeaderName) -> impl DoubleEndedIterator<Item = &'h [u8]> {
+        (**self).all_of(name)
+    }
+}
