@@ -314,7 +314,7 @@ impl ServerApp for Downstream {
                 (stream, buffer) = (returned.stream, returned.ahead);
                 continue;
             }
-            let request = Whole { bytes: &buffer, head: &head, lines: &lines };
+            let request = Whole::new(&buffer, &head, &lines);
             let client = (&mut stream, &mut ahead);
             let keeps = self.serve_directly(client, &request, (since, origin), &mut desk, &shutdown).await;
             if !keeps {

@@ -119,12 +119,7 @@ pub(super) fn request_line(head: &[u8]) -> (&str, &[u8]) {
 }
 
 fn lines_end_in_crlf(head: &[u8]) -> bool {
-    let mut previous = 0;
-    head.iter().all(|&byte| {
-        let ok = byte != b'\n' || previous == b'\r';
-        previous = byte;
-        ok
-    })
+    memchr::memchr_iter(b'\n', head).all(|at| at > 0 && head[at - 1] == b'\r')
 }
 
 /// Origin form, absolute form with the authority that `Host` names, `*` for OPTIONS alone, and what CONNECT names (which is

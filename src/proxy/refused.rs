@@ -39,9 +39,12 @@ pub(super) fn of(target: Target<'_>, ctx: &Context, rejection: Rejection) -> Opt
 /// The bytes as text, at most [`CLIP`] bytes of it; what is not UTF-8 is replaced.
 fn clip(bytes: &[u8]) -> String {
     // Four more, so that the character in which the cut falls is whole.
-    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(CLIP + 4)]);
-    let end = (0..=CLIP).rev().find(|at| text.is_char_boundary(*at)).unwrap_or_default();
-    text[..end].to_owned()
+    let mut text = String::from_utf8_lossy(&bytes[..bytes.len().min(CLIP + 4)]).into_owned();
+    if text.len() > CLIP {
+        let end = (0..=CLIP).rev().find(|at| text.is_char_boundary(*at)).unwrap_or_default();
+        text.truncate(end);
+    }
+    text
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use super::request;
 use crate::limit::Standing;
 use crate::proxy::head::Head;
 use crate::proxy::headers::Sender;
-use crate::proxy::lines::{Fields, Lines, LinesOf};
+use crate::proxy::lines::{Fields, Lines, LinesOf, is};
 use crate::proxy::loan::is_stopping;
 use crate::proxy::{CLIENT_TIMEOUT, Context, Rejection, RequestId, Target};
 
@@ -32,15 +32,23 @@ const AHEAD_CHUNK: usize = 512;
 
 /// A request that is there as a whole.
 pub(in crate::proxy) struct Whole<'r> {
-    /// Its header and its body.
-    pub(in crate::proxy) bytes: &'r [u8],
-    /// What its header says.
-    pub(in crate::proxy) head: &'r Head,
-    /// Its lines.
-    pub(in crate::proxy) lines: &'r Lines,
+    bytes: &'r [u8],
+    head: &'r Head,
+    lines: &'r Lines,
+    target: Target<'r>,
 }
 
 impl<'r> Whole<'r> {
+    /// The request in `bytes`, its body included, of which `head` and `lines` tell.
+    pub(in crate::proxy) fn new(bytes: &'r [u8], head: &'r Head, lines: &'r Lines) -> Self {
+        let host = lines.of(bytes).iter().find(|(name, _)| is(name, b"host")).map(|(_, host)| host);
+        let path = head.target.of_bytes(bytes).split(|byte| *byte == b'?').next();
+        // What has passed the checks of a header is ASCII.
+        let text = |bytes: Option<&'r [u8]>| bytes.and_then(|bytes| str::from_utf8(bytes).ok()).unwrap_or_default();
+        let target = Target { method: text(Some(head.method.of_bytes(bytes))), host: text(host), path: text(path) };
+        Whole { bytes, head, lines, target }
+    }
+
     /// Its lines with their bytes.
     pub(super) fn lines(&self) -> LinesOf<'r> {
         self.lines.of(self.bytes)
@@ -53,13 +61,7 @@ impl Request for Whole<'_> {
     }
 
     fn target(&self) -> Target<'_> {
-        let lines = self.lines();
-        let host = lines.iter().find(|(name, _)| name.eq_ignore_ascii_case(b"host")).map(|(_, host)| host);
-        let path = self.head.target.of_bytes(self.bytes).split(|byte| *byte == b'?').next();
-        fn text(bytes: Option<&[u8]>) -> &str {
-            bytes.and_then(|bytes| str::from_utf8(bytes).ok()).unwrap_or_default()
-        }
-        Target { method: text(Some(self.head.method.of_bytes(self.bytes))), host: text(host), path: text(path) }
+        self.target
     }
 
     fn body(&self) -> &[u8] {
@@ -68,7 +70,7 @@ impl Request for Whole<'_> {
 
     fn write(&self, out: &mut Vec<u8>, sender: Sender, id: &RequestId) {
         let target = self.head.target.of_bytes(self.bytes);
-        request::write(out, (self.target().method, target), || self.lines().iter(), sender, id);
+        request::write(out, (self.target.method, target), || self.lines().iter(), sender, id);
     }
 }
 

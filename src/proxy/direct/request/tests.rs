@@ -13,7 +13,7 @@ use crate::proxy::{head, headers};
 fn request<T>(text: &str, with: impl FnOnce(&Whole<'_>) -> T) -> T {
     let mut lines = Lines::default();
     let head = head::check(text.as_bytes(), &mut lines).unwrap().unwrap();
-    with(&Whole { bytes: text.as_bytes(), head: &head, lines: &lines })
+    with(&Whole::new(text.as_bytes(), &head, &lines))
 }
 
 fn written(text: &str, trusted: bool, id: &RequestId) -> String {
