@@ -171,10 +171,11 @@ impl Serving<'_> {
                             malformed = 0;
                             let (app, idle) = (self.downstream.app.clone(), Arc::clone(&self.downstream.idle));
                             let from = (self.downstream.arrival(), Origin { peer: self.address, secure: self.secure });
-                            streams.spawn(async move {
+                            // Boxed at once, since spawning moves it several times.
+                            streams.spawn(Box::pin(async move {
                                 Downstream::serve_stream_directly(&app, &idle, &parts, respond, from).await;
                                 drop(busy);
-                            });
+                            }));
                         }
                         Ok(Admitted::ByPingora(session)) => {
                             malformed = 0;
