@@ -22,7 +22,7 @@ set -euo pipefail
 
 die() { echo "compare-builds: $*" >&2; exit 2; }
 
-rounds=7 requests=30000 instructions= cases=() binaries=()
+rounds=7 requests=30000 instructions='' cases=() binaries=()
 while [ $# -gt 0 ]; do
   case $1 in
     --rounds) rounds=${2:?}; shift 2 ;;
@@ -126,10 +126,10 @@ load() { # case, plain port, TLS port, requests; sets answered
   local good="$answered done, $answered succeeded, 0 failed"
   [ "$1" != refused ] || good="$answered done"
   for _ in $(seq "$runs"); do
-    taskset -c "$others" h2load -t 1 -n "$answered" "${args[@]}" >"$work/load.log" 2>&1 && grep -q " $good" "$work/load.log" || {
+    if ! taskset -c "$others" h2load -t 1 -n "$answered" "${args[@]}" >"$work/load.log" 2>&1 || ! grep -q " $good" "$work/load.log"; then
       cat "$work/load.log" >&2
       die "$1: not every request got its answer"
-    }
+    fi
   done
   answered=$((answered * runs))
 }
