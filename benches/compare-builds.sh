@@ -12,9 +12,9 @@
 # With --instructions each binary runs under callgrind, which counts the instructions of user code and is not moved by what else
 # the machine does. A run with few requests is taken off one with many, so that start and stop do not count.
 #
-# The cases: `get`, `post` (16 KiB) and `large` (100 KB) over kept connections; `client`, a GET with the API key of a client that is in
-# the database, with a line in the access log; `refused` (429); `tls` over kept connections, `http2` over TLS, and `handshakes`, a new
-# TLS connection for each request.
+# The cases: `get`, `post` (16 KiB) and `large` (100 KB) over kept connections; `client`, a GET with the API key of a client
+# that is in the database, with a line in the access log; `refused` (429); `tls` over kept connections, `http2` over TLS, and
+# `handshakes`, a new TLS connection for each request.
 #
 # The backend is the first binary's `tollgate echo`. Needs h2load (Debian: nghttp2-client), openssl; valgrind for --instructions.
 # `make pgo` trains with these cases, too.
@@ -50,8 +50,12 @@ finish() {
 trap finish EXIT
 trap 'exit 130' INT TERM
 
-last=$(($(nproc) - 1))
-others=$([ "$last" -gt 0 ] && echo "0-$((last - 1))" || echo 0)
+# The cores that this shell may use, which in a container need not be the first ones. With one core, all share it.
+mapfile -t cores < <(awk '/^Cpus_allowed_list:/{n = split($2, parts, ","); for (i = 1; i <= n; i++) {
+  m = split(parts[i], ends, "-"); for (c = ends[1]; c <= ends[m]; c++) print c}}' /proc/self/status)
+last=${cores[-1]}
+others=$(IFS=,; echo "${cores[*]:0:${#cores[@]}-1}")
+others=${others:-$last}
 
 answers() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 next_port=$((20000 + $$ % 8000))
@@ -75,8 +79,8 @@ head -c 16384 /dev/zero >"$work/16k"
 free_port
 backend=$port
 # What a binary built for profiling writes about its backend's side is of no use.
-LLVM_PROFILE_FILE="$work/backend.profraw" taskset -c "$others" "${binaries[0]}" echo --listen "127.0.0.1:$backend" --name one \
-  >/dev/null 2>"$work/backend.log" &
+LLVM_PROFILE_FILE="$work/backend.profraw" taskset -c "$others" \
+  "${binaries[0]}" echo --listen "127.0.0.1:$backend" --name one >/dev/null 2>"$work/backend.log" &
 pids+=($!)
 wait_for "$backend" "$!" "$work/backend.log"
 
@@ -126,7 +130,8 @@ load() { # case, plain port, TLS port, requests; sets answered
   local good="$answered done, $answered succeeded, 0 failed"
   [ "$1" != refused ] || good="$answered done"
   for _ in $(seq "$runs"); do
-    if ! taskset -c "$others" h2load -t 1 -n "$answered" "${args[@]}" >"$work/load.log" 2>&1 || ! grep -q " $good" "$work/load.log"; then
+    if ! taskset -c "$others" h2load -t 1 -n "$answered" "${args[@]}" >"$work/load.log" 2>&1 ||
+      ! grep -q " $good" "$work/load.log"; then
       cat "$work/load.log" >&2
       die "$1: not every request got its answer"
     fi

@@ -9,7 +9,7 @@
 #
 # llvm-profdata has to be able to read what this rustc's LLVM writes. It is taken from LLVM_PROFDATA, from the toolchain's
 # component llvm-tools, which is installed when rustup can, or from an LLVM of the system of the same major version. Where none
-# is found this stops with exit code 3 before it builds anything.
+# is found, or another tool is missing, this stops with exit code 3 before it builds anything.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -55,7 +55,8 @@ for tool in bash h2load openssl taskset; do
     }
 done
 
-# With a target named, RUSTFLAGS do not count for build scripts and macros, which would only be slower and write counts of their own.
+# With a target named, RUSTFLAGS do not count for build scripts and macros, which would only be slower and write counts of
+# their own.
 out=target/pgo
 build() { # flags of rustc
     RUSTFLAGS="${RUSTFLAGS:-} $1" cargo build --release --locked --bin tollgate --target "$host" --target-dir "$out"
