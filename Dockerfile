@@ -1,5 +1,8 @@
 # docker build -t tollgate .
 #
+# The build is optimised by a profile (docs/performance.md), for which everything is built twice; --build-arg PGO=off does
+# without. Where a tool for it cannot be had, the build says so and is a plain one.
+#
 # Both images are of the same Debian release, so that the C library fits. From a registry of your own:
 #   docker build -t tollgate --build-arg RUST_IMAGE=… --build-arg RUNTIME_IMAGE=… .
 ARG RUST_IMAGE=rust:1-bookworm
@@ -7,16 +10,27 @@ ARG RUST_IMAGE=rust:1-bookworm
 ARG RUNTIME_IMAGE=gcr.io/distroless/cc-debian12:nonroot
 
 FROM ${RUST_IMAGE} AS build
+ARG PGO=on
 RUN apt-get update \
     && apt-get install -y --no-install-recommends cmake \
+    && if [ "$PGO" = on ]; then \
+        { apt-get install -y --no-install-recommends nghttp2-client openssl util-linux && rustup component add llvm-tools; } \
+            || echo "not everything for PGO could be installed"; \
+    fi \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY . .
 # The caches keep crates and compiled dependencies between builds; what is shipped has to be copied out of them.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target,sharing=locked \
-    cargo build --release --locked --bin tollgate \
-    && install -D target/release/tollgate /out/tollgate \
+    status=3; \
+    if [ "$PGO" = on ]; then sh packaging/pgo.sh --no-compare && status=0 || status=$?; fi; \
+    case $status in \
+        0) binary=target/pgo/tollgate ;; \
+        3) cargo build --release --locked --bin tollgate && binary=target/release/tollgate ;; \
+        *) exit "$status" ;; \
+    esac \
+    && install -D "$binary" /out/tollgate \
     && install -d /out/state/data
 
 FROM ${RUNTIME_IMAGE}

@@ -5,7 +5,7 @@ export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 # Cargo spreads its own jobs; make's job server, which it cannot reach, would only make it warn.
 unexport MAKEFLAGS MFLAGS
 
-.PHONY: help setup run test check bench schema openapi man fuzz-api deb test-docker test-package clean
+.PHONY: help setup run test check bench pgo schema openapi man fuzz-api deb test-docker test-package clean
 .DEFAULT_GOAL := help
 
 help: ## list these commands
@@ -39,6 +39,9 @@ check: setup ## formatting, lints, docs, floors, dependencies, every configurati
 
 bench: setup ## run the benchmarks
 	cargo bench --locked
+
+pgo: setup ## build target/pgo/tollgate by a profile of our own load, and say what that gains; needs h2load and llvm-profdata
+	@sh packaging/pgo.sh
 
 schema: setup ## write conf/tollgate.schema.json anew from the code
 	cargo run --quiet --locked -- schema >conf/tollgate.schema.json.new || { rm conf/tollgate.schema.json.new; exit 1; }
