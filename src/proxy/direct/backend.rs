@@ -63,8 +63,14 @@ impl Backend {
     pub(super) async fn send(&mut self, head: &[u8], body: &[u8], limit: Duration) -> Result<()> {
         let (mut head, mut body) = (head, body);
         while !(head.is_empty() && body.is_empty()) {
-            let parts = [IoSlice::new(head), IoSlice::new(body)];
-            let sent = match timeout(limit, self.connection.write_vectored(&parts)).await {
+            let sending = async {
+                if body.is_empty() {
+                    // Cheaper than a vector with an empty part.
+                    return self.connection.write(head).await;
+                }
+                self.connection.write_vectored(&[IoSlice::new(head), IoSlice::new(body)]).await
+            };
+            let sent = match timeout(limit, sending).await {
                 Ok(Ok(0)) => Err(Error::explain(ErrorType::WriteError, "sending a request")),
                 Ok(Ok(sent)) => Ok(sent),
                 Ok(Err(error)) => Err(Error::because(ErrorType::WriteError, "sending a request", error)),
