@@ -11,7 +11,7 @@ use bytes::BytesMut;
 use pingora_core::protocols::Stream;
 use pingora_core::{Error, ErrorType, Result};
 use pingora_timeout::timeout;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 
 /// How many bytes of requests sent ahead are read while one is being answered.
@@ -24,6 +24,8 @@ const AHEAD_CHUNK: usize = 512;
 pub(super) struct Backend {
     pub(super) connection: TcpStream,
     pub(super) buffer: BytesMut,
+    /// The rest of a request that it began to answer before it took all of it.
+    unsent: Vec<u8>,
 }
 
 /// Connects to the backend at `address`.
@@ -68,17 +70,31 @@ pub(super) struct Watched<'c> {
 }
 
 impl Backend {
-    /// Sends a request.
+    /// A connection that is to get a request, with room for so many bytes of the answer at first.
+    pub(super) fn new(connection: TcpStream, room: usize) -> Self {
+        Backend { connection, buffer: BytesMut::with_capacity(room), unsent: Vec::new() }
+    }
+
+    /// Sends a request. A backend that speaks before it has taken all of it gets the rest while it is
+    /// [read](Self::read).
     ///
     /// # Errors
-    /// When a part of it takes longer than `limit` or it fails.
+    /// When it neither takes a part nor speaks within `limit`, or it fails.
     pub(super) async fn send(&mut self, head: &[u8], body: &[u8], limit: Duration) -> Result<()> {
         let (mut head, mut body) = (head, body);
         while !(head.is_empty() && body.is_empty()) {
             let parts = [IoSlice::new(head), IoSlice::new(body)];
-            let sent = match timeout(limit, self.connection.write_vectored(&parts)).await {
-                Ok(Ok(0)) => Err(Error::explain(ErrorType::WriteError, "sending a request")),
-                Ok(Ok(sent)) => Ok(sent),
+            let sent = poll_fn(|cx| match Pin::new(&mut self.connection).poll_write_vectored(cx, &parts) {
+                Poll::Pending => self.connection.poll_read_ready(cx).map_ok(|()| None),
+                sent => sent.map_ok(Some),
+            });
+            let sent = match timeout(limit, sent).await {
+                Ok(Ok(Some(0))) => Err(Error::explain(ErrorType::WriteError, "sending a request")),
+                Ok(Ok(Some(sent))) => Ok(sent),
+                Ok(Ok(None)) => {
+                    self.unsent = [head, body].concat();
+                    return Ok(());
+                }
                 Ok(Err(error)) => Err(Error::because(ErrorType::WriteError, "sending a request", error)),
                 Err(_) => Err(Error::explain(ErrorType::WriteTimedout, "sending a request")),
             };
@@ -89,17 +105,31 @@ impl Backend {
         Ok(())
     }
 
+    /// Whether it has got all of its request.
+    pub(super) fn is_sent(&self) -> bool {
+        self.unsent.is_empty()
+    }
+
     /// Reads on, at least a byte and at most what the buffer has room for; 0 at the end of the connection.
     ///
     /// # Errors
     /// When nothing comes within `limit`, when it fails, or when the client goes meanwhile.
     pub(super) async fn read(&mut self, watched: &mut Watched<'_>, limit: Duration) -> Result<usize> {
-        let mut read = pin!(self.connection.read_buf(&mut self.buffer));
-        let read = poll_fn(|cx| match read.as_mut().poll(cx) {
-            Poll::Ready(read) => Poll::Ready(
-                read.map_err(|error| Error::because(ErrorType::ReadError, "reading an answer", error).into_up()),
-            ),
-            Poll::Pending => watched.poll_gone(cx).map(Err),
+        let Backend { connection, buffer, unsent } = self;
+        let (mut read, mut write) = connection.split();
+        let mut read = pin!(read.read_buf(buffer));
+        let read = poll_fn(|cx| {
+            if let Poll::Ready(read) = read.as_mut().poll(cx) {
+                let failed = |error| Error::because(ErrorType::ReadError, "reading an answer", error).into_up();
+                return Poll::Ready(read.map_err(failed));
+            }
+            // Where it fails, what the backend says all the same is still to be read.
+            while !unsent.is_empty()
+                && let Poll::Ready(Ok(sent @ 1..)) = Pin::new(&mut write).poll_write(cx, unsent)
+            {
+                unsent.drain(..sent);
+            }
+            watched.poll_gone(cx).map(Err)
         });
         match timeout(limit, read).await {
             Ok(read) => read,
@@ -109,8 +139,8 @@ impl Backend {
 }
 
 impl Watched<'_> {
-    /// Waits until the client goes. What it sends meanwhile is the start of its next request, and as long as some of
-    /// that is there it cannot be seen whether it has gone.
+    /// Waits until the client goes. What it sends meanwhile is the start of its next request, and behind 4 KiB of that it
+    /// cannot be seen whether it has gone.
     fn poll_gone(&mut self, cx: &mut std::task::Context<'_>) -> Poll<Box<Error>> {
         while self.ahead.len() < AHEAD {
             let mut bytes = [0; AHEAD_CHUNK];
@@ -163,7 +193,13 @@ impl Watched<'_> {
 
 #[cfg(test)]
 mod tests {
+    use pingora_core::protocols::l4::stream::Stream as L4Stream;
+    use tokio::net::TcpSocket;
+
     use super::*;
+
+    /// Longer than anything takes.
+    const LONG: Duration = Duration::from_secs(20);
 
     #[test]
     fn what_this_machine_lacks_is_told_from_what_the_backend_does() {
@@ -179,5 +215,46 @@ mod tests {
         ] {
             assert_eq!(connect_error(&io::Error::from_raw_os_error(code)), expected, "{code}");
         }
+    }
+
+    /// Both ends of a connection that takes little at a time.
+    async fn narrow() -> (TcpStream, TcpStream) {
+        let listener = TcpSocket::new_v4().unwrap();
+        listener.set_recv_buffer_size(4 << 10).unwrap();
+        listener.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = listener.listen(1).unwrap();
+        let near = TcpSocket::new_v4().unwrap();
+        near.set_send_buffer_size(4 << 10).unwrap();
+        let (near, far) = tokio::join!(near.connect(listener.local_addr().unwrap()), listener.accept());
+        (near.unwrap(), far.unwrap().0)
+    }
+
+    #[tokio::test]
+    async fn a_backend_that_takes_nothing_is_given_up_in_time() {
+        let (near, _far) = narrow().await;
+        let sent = Backend::new(near, 100).send(b"POST", &[b'x'; 1 << 20], Duration::from_millis(50)).await;
+        assert_eq!(sent.unwrap_err().etype(), &ErrorType::WriteTimedout);
+    }
+
+    #[tokio::test]
+    async fn what_is_said_before_the_request_was_taken_is_heard_and_the_rest_is_sent() {
+        let ((near, mut far), (client, stream)) = tokio::join!(narrow(), narrow());
+        let (mut stream, mut ahead): (Stream, _) = (Box::new(L4Stream::from(stream)), BytesMut::new());
+        let mut watched = Watched { client: &mut stream, ahead: &mut ahead };
+        let (mut backend, body) = (Backend::new(near, 100), vec![b'x'; 1 << 20]);
+        far.write_all(b"early").await.unwrap();
+        backend.send(b"POST", &body, LONG).await.unwrap();
+        assert!(!backend.is_sent());
+        assert_eq!(backend.read(&mut watched, LONG).await.unwrap(), 5);
+        let rest = async {
+            let mut taken = vec![0; 4 + body.len()];
+            far.read_exact(&mut taken).await.unwrap();
+            assert!(taken.starts_with(b"POSTx") && taken[4..] == body);
+            far.write_all(b"late").await.unwrap();
+        };
+        assert_eq!(tokio::join!(backend.read(&mut watched, LONG), rest).0.unwrap(), 4);
+        assert!(backend.is_sent());
+        assert_eq!(&backend.buffer[..], b"earlylate");
+        drop(client);
     }
 }

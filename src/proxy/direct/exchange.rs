@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use bytes::{Buf, BytesMut};
+use bytes::Buf;
 use pingora_core::protocols::http::date::get_cached_date;
 use pingora_core::server::ShutdownWatch;
 use pingora_core::{Error, ErrorSource, ErrorType, Result};
@@ -10,7 +10,7 @@ use pingora_core::{Error, ErrorSource, ErrorType, Result};
 use super::answer::{self, Added, Answer};
 use super::backend::{Backend, Watched, connect};
 use super::{Desk, Idle, Origin, Whole, request};
-use crate::proxy::failure::{is_timeout, rejection_for};
+use crate::proxy::failure::rejection_for;
 use crate::proxy::headers::{Sender, X_REQUEST_ID};
 use crate::proxy::lines::Fields;
 use crate::proxy::loan::is_stopping;
@@ -153,8 +153,7 @@ impl Exchange<'_> {
         if let (false, Some(lease)) = (reused, &ctx.lease) {
             lease.backend().connected();
         }
-        let backend = Backend { connection, buffer: BytesMut::with_capacity(FIRST_READ) };
-        let outcome = self.exchange(backend, address, &timeouts, ctx).await;
+        let outcome = self.exchange(Backend::new(connection, FIRST_READ), address, &timeouts, ctx).await;
         outcome.map_err(|error| {
             let untouched = self.progress.status == 0 && !self.progress.interim;
             let repeatable = reused && untouched && request::is_idempotent(self.request.method());
@@ -171,7 +170,7 @@ impl Exchange<'_> {
         ctx: &Context,
     ) -> Result<()> {
         let sent = backend.send(&self.desk.request, self.request.body(), timeouts.write).await;
-        if sent.as_ref().is_err_and(|error| is_timeout(error)) {
+        if sent.as_ref().is_err_and(|error| *error.etype() == ErrorType::WriteTimedout) {
             return sent;
         }
         // A backend that closes before it has read everything may have answered all the same.
@@ -185,7 +184,7 @@ impl Exchange<'_> {
         };
         self.pass_on(&mut backend, &mut answer, timeouts).await?;
         // What is left was not asked for, and who knows what follows it.
-        if answer.keeps && backend.buffer.is_empty() && !timeouts.idle.is_zero() {
+        if answer.keeps && backend.is_sent() && backend.buffer.is_empty() && !timeouts.idle.is_zero() {
             self.idle.put(address, backend.connection, self.proxy.clock().now() + timeouts.idle);
         }
         Ok(())
