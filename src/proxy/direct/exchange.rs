@@ -47,8 +47,8 @@ pub(super) struct Progress {
     pub(super) status: u16,
     /// Bytes of its body that the client was sent.
     pub(super) bytes_out: u64,
-    /// Whether an interim answer was sent.
-    interim: bool,
+    /// Whether a backend has said anything.
+    heard: bool,
 }
 
 /// An attempt came to nothing.
@@ -155,8 +155,7 @@ impl Exchange<'_> {
         }
         let outcome = self.exchange(Backend::new(connection, FIRST_READ), address, &timeouts, ctx).await;
         outcome.map_err(|error| {
-            let untouched = self.progress.status == 0 && !self.progress.interim;
-            let repeatable = reused && untouched && request::is_idempotent(self.request.method());
+            let repeatable = reused && !self.progress.heard && request::is_idempotent(self.request.method());
             Failure { again: self.proxy.broke_off(ctx, &error, repeatable), error }
         })
     }
@@ -199,8 +198,15 @@ impl Exchange<'_> {
             if backend.buffer.capacity() == backend.buffer.len() {
                 backend.buffer.reserve(FIRST_READ);
             }
-            if backend.read(&mut self.watched, timeouts.read).await? == 0 {
+            let read = backend.read(&mut self.watched, timeouts.read).await?;
+            if read == 0 {
                 return Err(Error::explain(ErrorType::ConnectionClosed, "reading an answer").into_up());
+            }
+            self.progress.heard = true;
+            // What comes byte by byte is parsed once for each line, not once for each byte.
+            let seen = backend.buffer.len() - read;
+            if seen > 0 && seen < answer::MAX_ANSWER_HEAD && !backend.buffer[seen..].contains(&b'\n') {
+                continue;
             }
             let Desk { answer: out, lines, .. } = &mut *self.desk;
             while let Some(answer) = answer::parse(&backend.buffer, lines, to_head).map_err(no_answer)? {
@@ -215,7 +221,6 @@ impl Exchange<'_> {
                 if !answer.is_interim() {
                     return Ok(answer);
                 }
-                self.progress.interim = true;
             }
             if !self.desk.answer.is_empty() {
                 self.send().await?;
