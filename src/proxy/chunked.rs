@@ -18,6 +18,8 @@ pub(super) struct Chunked {
     size: u64,
     digits: u32,
     overhead: usize,
+    /// Whether spaces may stand behind a size.
+    padded: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +61,13 @@ pub(super) struct Malformed;
 impl Chunked {
     /// At the start of a body.
     pub(super) fn new() -> Self {
-        Chunked { state: State::SizeStart, size: 0, digits: 0, overhead: 0 }
+        Chunked { state: State::SizeStart, size: 0, digits: 0, overhead: 0, padded: false }
+    }
+
+    /// The same for the body of an answer. Some old servers pad a size with spaces, which every proxy forgives; it is
+    /// put into chunks anew anyway.
+    pub(super) fn of_answer() -> Self {
+        Chunked { padded: true, ..Chunked::new() }
     }
 
     /// Whether the body is complete.
@@ -121,6 +129,7 @@ impl Chunked {
             (Size | AfterName | Name | Value | AfterValue, b'\r') => SizeEnd,
             (Size | BeforeExtension | AfterName | Name | Value | AfterValue, b';') => NameStart,
             (Size | BeforeExtension, b' ' | b'\t') => BeforeExtension,
+            (BeforeExtension, b'\r') if self.padded => SizeEnd,
             (NameStart, b' ' | b'\t') => NameStart,
             (NameStart | Name, byte) if is_token(byte) => Name,
             (Name | AfterName, b'=') => ValueStart,
@@ -214,6 +223,19 @@ mod tests {
             assert_eq!(body(wrong.as_bytes()), Err(Malformed), "{wrong:?}");
         }
         assert_eq!(body(format!("1;{}", "a".repeat(MAX_OVERHEAD + 1)).as_bytes()), Err(Malformed));
+    }
+
+    #[test]
+    fn the_sizes_of_an_answer_may_be_padded() {
+        let body = |bytes: &[u8]| {
+            let mut chunked = Chunked::of_answer();
+            chunked.follow(bytes).map(|length| chunked.is_done().then_some(length))
+        };
+        let whole = b"5  \r\nhello\r\n0 \t\r\n\r\n";
+        assert_eq!(body(whole), Ok(Some(whole.len())));
+        for wrong in [&b" 5\r\n"[..], b"5 0\r\n", b"5 \n", b"\t\r\n"] {
+            assert_eq!(body(wrong), Err(Malformed), "{}", wrong.escape_ascii());
+        }
     }
 
     proptest! {

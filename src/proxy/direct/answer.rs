@@ -63,11 +63,11 @@ pub(super) fn parse(bytes: &[u8], lines: &mut Lines, to_head: bool) -> Result<Op
     let bodiless = to_head || matches!(status, 100..200 | 204 | 304);
     let body = match (bodiless, said.chunked, said.length) {
         (true, ..) => AnswerBody::Length(0),
-        (_, true, _) => AnswerBody::Chunked(Chunked::new()),
+        (_, true, _) => AnswerBody::Chunked(Chunked::of_answer()),
         (_, _, Some(length)) => AnswerBody::Length(length),
         (_, _, None) => AnswerBody::UntilClose,
     };
-    let persistent = if response.version == Some(1) { !said.close } else { said.keep_alive && !said.chunked };
+    let persistent = !said.close && (response.version == Some(1) || (said.keep_alive && !said.chunked));
     let keeps = persistent && !matches!(body, AnswerBody::UntilClose) && !(said.chunked && said.length.is_some());
     Ok(Some(Answer { end, status, reason, body, length: said.length, chunked: said.chunked, keeps }))
 }

@@ -2,14 +2,14 @@
 
 use std::net::SocketAddr;
 
-use bytes::{Buf, BytesMut};
+use bytes::Buf;
 use pingora_core::{Error, ErrorSource, ErrorType, Result};
 
 use super::answer::{self, Answer};
 use super::backend::{Backend, connect};
 use super::client::{Client, Request};
 use super::{Idle, Origin, request};
-use crate::proxy::failure::{is_timeout, rejection_for};
+use crate::proxy::failure::rejection_for;
 use crate::proxy::headers::{Sender, X_REQUEST_ID};
 use crate::proxy::lines::{Fields, Lines};
 use crate::proxy::{Asked, Context, Outcome, Proxy, Rejection, RequestId, counts, refused};
@@ -48,8 +48,8 @@ struct Progress {
     status: u16,
     /// Bytes of its body that the client was sent.
     bytes_out: u64,
-    /// Whether an interim answer was sent.
-    interim: bool,
+    /// Whether a backend has said anything.
+    heard: bool,
 }
 
 /// An attempt came to nothing.
@@ -167,11 +167,9 @@ impl<'e, R: Request, C: Client> Exchange<'e, R, C> {
         if let (false, Some(lease)) = (reused, &ctx.lease) {
             lease.backend().connected();
         }
-        let backend = Backend { connection, buffer: BytesMut::with_capacity(FIRST_READ) };
-        let outcome = self.exchange(backend, address, &timeouts, ctx).await;
+        let outcome = self.exchange(Backend::new(connection, FIRST_READ), address, &timeouts, ctx).await;
         outcome.map_err(|error| {
-            let untouched = self.progress.status == 0 && !self.progress.interim;
-            let repeatable = reused && untouched && request::is_idempotent(self.request.target().method);
+            let repeatable = reused && !self.progress.heard && request::is_idempotent(self.request.target().method);
             Failure { again: self.proxy.broke_off(ctx, &error, repeatable), error }
         })
     }
@@ -185,7 +183,7 @@ impl<'e, R: Request, C: Client> Exchange<'e, R, C> {
         ctx: &Context,
     ) -> Result<()> {
         let sent = backend.send(&self.sheet.request, self.request.body(), timeouts.write).await;
-        if sent.as_ref().is_err_and(|error| is_timeout(error)) {
+        if sent.as_ref().is_err_and(|error| *error.etype() == ErrorType::WriteTimedout) {
             return sent;
         }
         // A backend that closes before it has read everything may have answered all the same.
@@ -199,7 +197,7 @@ impl<'e, R: Request, C: Client> Exchange<'e, R, C> {
         };
         self.pass_on(&mut backend, &mut answer, timeouts).await?;
         // What is left was not asked for, and who knows what follows it.
-        if answer.keeps && backend.buffer.is_empty() && !timeouts.idle.is_zero() {
+        if answer.keeps && backend.is_sent() && backend.buffer.is_empty() && !timeouts.idle.is_zero() {
             self.idle.put(address, backend.connection, self.proxy.clock().now() + timeouts.idle);
         }
         Ok(())
@@ -213,8 +211,15 @@ impl<'e, R: Request, C: Client> Exchange<'e, R, C> {
             if backend.buffer.capacity() == backend.buffer.len() {
                 backend.buffer.reserve(FIRST_READ);
             }
-            if backend.read(&mut self.client, timeouts.read).await? == 0 {
+            let read = backend.read(&mut self.client, timeouts.read).await?;
+            if read == 0 {
                 return Err(Error::explain(ErrorType::ConnectionClosed, "reading an answer").into_up());
+            }
+            self.progress.heard = true;
+            // What comes byte by byte is parsed once for each line, not once for each byte.
+            let seen = backend.buffer.len() - read;
+            if seen > 0 && seen < answer::MAX_ANSWER_HEAD && !backend.buffer[seen..].contains(&b'\n') {
+                continue;
             }
             let lines = &mut self.sheet.lines;
             while let Some(answer) = answer::parse(&backend.buffer, lines, to_head).map_err(no_answer)? {
@@ -226,7 +231,6 @@ impl<'e, R: Request, C: Client> Exchange<'e, R, C> {
                 if !answer.is_interim() {
                     return Ok(answer);
                 }
-                self.progress.interim = true;
             }
         }
     }

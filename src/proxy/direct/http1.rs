@@ -125,8 +125,8 @@ fn not_sent<E>(failed: Result<Option<std::io::Error>, E>) -> Box<Error> {
 }
 
 impl Client for Connection<'_> {
-    /// What the client sends meanwhile is the start of its next request, and as long as much of that is there it cannot
-    /// be seen whether it has gone.
+    /// What the client sends meanwhile is the start of its next request, and behind 4 KiB of that it cannot be seen
+    /// whether it has gone.
     fn poll_gone(&mut self, cx: &mut std::task::Context<'_>) -> Poll<Box<Error>> {
         while self.ahead.len() < AHEAD {
             let mut bytes = [0; AHEAD_CHUNK];

@@ -76,6 +76,7 @@ fn a_connection_is_kept_when_its_backend_keeps_it() {
     assert!(keeps("HTTP/1.0 200 OK\r\nContent-Length: 5\r\nConnection: Keep-Alive\r\n\r\n"));
     assert!(!keeps("HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\n"));
     assert!(!keeps("HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: keep-alive\r\n\r\n"));
+    assert!(!keeps("HTTP/1.0 200 OK\r\nContent-Length: 5\r\nConnection: keep-alive, close\r\n\r\n"));
     assert!(!keeps("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: x, Close\r\n\r\n"));
     assert!(!keeps("HTTP/1.1 200 OK\r\n\r\n"));
 }
