@@ -86,7 +86,9 @@ cp "$out/$host/release/tollgate" "$out/tollgate"
 if [ -n "$compare" ]; then
     say "the plain release build, to compare with"
     cargo build --release --locked --bin tollgate --target-dir target
-    bash benches/compare-builds.sh target/release/tollgate "$out/tollgate" | tee "$out/comparison"
+    say "both side by side, which takes some minutes"
+    bash benches/compare-builds.sh target/release/tollgate "$out/tollgate" >"$out/comparison"
+    cat "$out/comparison"
     ratios=$(awk -v b="$out/tollgate" '$NF == b {printf "%s%s %s", comma, $1, $3; comma = ", "}' "$out/comparison")
     say "$out/tollgate is ready; its CPU time a request against target/release/tollgate: $ratios"
 else
