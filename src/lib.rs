@@ -12,7 +12,7 @@
 //! | 1 | [`tls`] | certificates with their keys, and what a listener does its handshakes with |
 //! | 1 | [`upstream`] | pools of backends, their health, and the selectors that choose among them |
 //! | 2 | [`store`] | clients and their history, saved buckets: in a SQLite file, or in memory |
-//! | 3 | [`proxy`] | the way of one request through Pingora's hooks, and every answer of our own |
+//! | 3 | [`proxy`] | the way of one request, directly or through Pingora's hooks, and every answer of our own |
 //! | 3 | [`telemetry`] | the access log, the event log, the metrics, the latest refusals |
 //! | 4 | [`admin`] | the admin API: its server, its handlers, what goes over the wire |
 //! | 5 | [`config`] | what the file says, checked into what the server is built from |

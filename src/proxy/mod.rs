@@ -1,4 +1,7 @@
-//! The way of one request through Pingora's hooks, and every answer of our own.
+//! The way of one request, and every answer of our own.
+//!
+//! A plain request goes [`direct`]ly; every other one through Pingora's hooks, which are below. Both ways take the same
+//! steps and share what decides in them.
 //!
 //! ```text
 //! connection: header read and checked ─ malformed, too large, too slow ─────► reject
