@@ -17,6 +17,8 @@ mod balance;
 #[cfg(test)]
 mod bodies;
 #[cfg(test)]
+mod both_ways;
+#[cfg(test)]
 mod check;
 #[cfg(test)]
 mod clients;
@@ -34,6 +36,8 @@ mod daemon;
 mod database_faults;
 #[cfg(test)]
 mod descriptors;
+#[cfg(test)]
+mod direct;
 #[cfg(test)]
 mod early_answers;
 #[cfg(test)]

@@ -11,6 +11,7 @@ pub(crate) mod http2;
 pub(crate) mod in_process;
 pub(crate) mod instance;
 pub(crate) mod load;
+pub(crate) mod played;
 pub(crate) mod ports;
 pub(crate) mod process;
 pub(crate) mod script;
