@@ -236,9 +236,11 @@ fn a_client_that_leaves_ends_its_request() {
         assert_eq!(line["error"], "the client closed the connection", "{line}");
         assert_eq!(line["bytes_out"], if status.is_some() { 5 } else { 0 }, "{line}");
     }
-    let metrics = server.ask("GET", "/metrics", "").text();
-    let in_flight = metrics.lines().find(|line| line.starts_with("tollgate_backend_in_flight{")).unwrap();
-    assert!(in_flight.ends_with(" 0"), "{in_flight}");
+    let in_flight = || {
+        let metrics = server.ask("GET", "/metrics", "").text();
+        metrics.lines().find(|line| line.starts_with("tollgate_backend_in_flight{")).unwrap().to_owned()
+    };
+    assert!(eventually(PATIENCE, || in_flight().ends_with(" 0")), "{}", in_flight());
     assert!(server.process.err.text().lines().all(|line| !line.contains("WARN")), "no backend is to blame");
 }
 
