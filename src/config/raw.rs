@@ -61,7 +61,7 @@ pub(super) struct Pingora {
     /// Tasks that accept connections, for each listener.
     #[schemars(extend("default" = 1))]
     pub(super) listener_tasks_per_fd: Key<Whole<NonZeroUsize, 1, 1024>>,
-    /// Idle connections to backends that each thread keeps for reuse.
+    /// Idle connections to backends that are kept for reuse, in all; each thread keeps its share.
     #[schemars(extend("default" = 1024))]
     pub(super) upstream_keepalive_pool_size: Key<Whole<usize, 0, 1_000_000>>,
     /// The longest a stop waits for requests in flight, in seconds. An idle server stops at once.

@@ -76,7 +76,7 @@ pub struct PingoraSettings {
     pub work_stealing: bool,
     /// Tasks that accept connections, for each listener. Default 1.
     pub listener_tasks_per_fd: NonZeroUsize,
-    /// Idle connections to backends that each thread keeps for reuse. Default 1,024.
+    /// Idle connections to backends that are kept for reuse, in all; each thread keeps its share. Default 1,024.
     pub upstream_keepalive_pool_size: usize,
     /// The longest a stop waits for requests in flight. Default 20 s.
     pub grace_period: Duration,

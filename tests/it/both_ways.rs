@@ -139,7 +139,10 @@ fn exchange(
     let mut ids = Vec::new();
     let mut id_of = |head: &Head| ids.extend(head.header("x-request-id").map(str::to_owned));
     let got = answer.map(|answer| {
-        let (mut taken, Got { head, body }) = backend.take_request();
+        let Some(mut taken) = backend.take_within(PATIENCE) else {
+            panic!("{head:?} {way}: not sent: {:?}\n{}", client.read("GET"), server.process.err.text());
+        };
+        let Got { head, body } = taken.request();
         taken.send(answer);
         id_of(&head);
         message(head, &body)

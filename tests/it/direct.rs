@@ -116,6 +116,20 @@ fn with_a_pool_of_none_no_connection_is_kept() {
 }
 
 #[test]
+fn no_more_connections_are_kept_than_the_pool_may_have() {
+    let (backend, server) = start_with("", "pingora: {threads: 2, upstream_keepalive_pool_size: 4}");
+    let mut clients: Vec<_> = (0..32).map(|_| server.client()).collect();
+    clients.iter_mut().for_each(|client| client.send(&Request::new("GET", "/").encode()).unwrap());
+    let mut taken: Vec<_> = clients.iter().map(|_| backend.take_request().0).collect();
+    taken.iter_mut().for_each(|taken| taken.send(OK));
+    clients.iter_mut().for_each(|client| assert_eq!(client.read("GET").unwrap().text(), "ok"));
+    let mut open =
+        || taken.iter_mut().map(|taken| usize::from(!taken.is_closed(Duration::from_millis(1)))).sum::<usize>();
+    assert!(eventually(PATIENCE, || open() <= 4), "{} are kept", open());
+    assert!(open() > 0);
+}
+
+#[test]
 fn a_request_that_dies_on_a_kept_connection_is_sent_again_if_it_may_be() {
     let (backend, server) = start("");
     for (n, (method, said, again)) in [
@@ -236,9 +250,11 @@ fn a_client_that_leaves_ends_its_request() {
         assert_eq!(line["error"], "the client closed the connection", "{line}");
         assert_eq!(line["bytes_out"], if status.is_some() { 5 } else { 0 }, "{line}");
     }
-    let metrics = server.ask("GET", "/metrics", "").text();
-    let in_flight = metrics.lines().find(|line| line.starts_with("tollgate_backend_in_flight{")).unwrap();
-    assert!(in_flight.ends_with(" 0"), "{in_flight}");
+    let in_flight = || {
+        let metrics = server.ask("GET", "/metrics", "").text();
+        metrics.lines().find(|line| line.starts_with("tollgate_backend_in_flight{")).unwrap().to_owned()
+    };
+    assert!(eventually(PATIENCE, || in_flight().ends_with(" 0")), "{}", in_flight());
     assert!(server.process.err.text().lines().all(|line| !line.contains("WARN")), "no backend is to blame");
 }
 

@@ -98,16 +98,16 @@ fn a_killed_backend_comes_back_on_its_address() {
 #[test]
 fn health_answers_as_told() {
     let backend = Backend::scripted("a");
-    let ask = || {
+    let ask = |limit| {
         let mut client = Client::connect(backend.address);
-        client.set_timeout(Duration::from_millis(200));
+        client.set_timeout(limit);
         client.get("/health").map(|response| response.status).ok()
     };
-    assert_eq!(ask(), Some(200));
+    assert_eq!(ask(PATIENCE), Some(200));
     backend.control("health=503");
-    assert_eq!(ask(), Some(503));
+    assert_eq!(ask(PATIENCE), Some(503));
     backend.control("health=0");
-    assert_eq!(ask(), None);
+    assert_eq!(ask(Duration::from_millis(200)), None);
     assert!(backend.control("checks").as_array().unwrap().len() >= 3);
     assert_eq!(backend.seen(), Vec::<String>::new(), "checks are not requests");
 }

@@ -82,12 +82,12 @@ impl Taken {
         self.next().unwrap().expect("the proxy closed the connection")
     }
 
-    /// The start line of the next request, when one comes within `limit`.
+    /// The start line of the next request, when one begins within `limit`.
     pub(crate) fn request_within(&mut self, limit: Duration) -> Option<String> {
         self.wire.stream().set_read_timeout(Some(limit.max(Duration::from_millis(1)))).unwrap();
-        let request = self.next().ok().flatten();
+        let begins = self.wire.has_unread() || self.wire.stream().peek(&mut [0]).is_ok_and(|read| read > 0);
         self.wire.stream().set_read_timeout(Some(CLIENT_TIMEOUT)).unwrap();
-        request.map(|got| got.head.first)
+        begins.then(|| self.request().head.first)
     }
 
     /// Sends bytes as they are.
