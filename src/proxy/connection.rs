@@ -275,6 +275,7 @@ fn read_what_is_there(stream: &mut Stream, buffer: &mut BytesMut, head: &Head) {
 
 #[async_trait]
 impl ServerApp for Downstream {
+    /// What only some connections go through is boxed: the memory of an idle one is that of the largest state it can be in.
     async fn process_new(self: &Arc<Self>, mut stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
         let _open = self.app.tally().connection();
         let (mut stopping, mut shutdown) = (shutdown.clone(), shutdown.clone());
@@ -288,7 +289,7 @@ impl ServerApp for Downstream {
         match self.open(stream, &mut stopping).await? {
             Opened::Http1(opened) => stream = opened,
             Opened::Http2(opened, busy) => {
-                self.serve_http2(opened, busy, shutdown).await;
+                Box::pin(self.serve_http2(opened, busy, shutdown)).await;
                 return None;
             }
         }
@@ -304,13 +305,14 @@ impl ServerApp for Downstream {
                     return None;
                 }
                 Err(refusal) => {
-                    self.refuse(stream, &buffer, refusal).await;
+                    Box::pin(self.refuse(stream, &buffer, refusal)).await;
                     return None;
                 }
             };
             fresh = false;
             if !direct {
-                let returned = self.serve(stream, std::mem::take(&mut buffer), (body, ahead, since), &shutdown).await?;
+                let serving = self.serve(stream, std::mem::take(&mut buffer), (body, ahead, since), &shutdown);
+                let returned = Box::pin(serving).await?;
                 (stream, buffer) = (returned.stream, returned.ahead);
                 continue;
             }

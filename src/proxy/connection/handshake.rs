@@ -46,7 +46,7 @@ impl Downstream {
         let local = stream.get_socket_digest().and_then(|digest| Some(*digest.local_addr()?.as_inet()?))?;
         let Some(terminator) = self.tls.of_connection(local) else { return Some(Opened::Http1(stream)) };
         let stream = *stream.into_any().downcast::<L4Stream>().ok()?;
-        self.secure(stream, terminator, stopping).await
+        Box::pin(self.secure(stream, terminator, stopping)).await
     }
 
     async fn secure(
