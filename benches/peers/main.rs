@@ -1,19 +1,116 @@
-//! tollgate beside nginx and HAProxy.
+//! tollgate beside nginx and HAProxy: the same load on each in turns, and what a request costs.
+//!
+//! `cargo bench --bench peers -- --help` tells the options; `make bench`, `make bench-quick` and `make bench-check` are the
+//! common ones. The proxies are configured by the files in `conf/`, and what they cost is their own processor time as the
+//! kernel counts it, since that is what a proxy's owner pays, and since it hardly depends on the load generator. Requests a
+//! second are those of a proxy that has its cores for itself.
+
+mod address;
+mod bench;
+mod case;
+mod clients;
+mod contender;
+mod figures;
+mod handshake;
+mod idle;
 mod load;
+mod options;
 mod parse;
 mod process;
+mod report;
 mod stop;
+mod template;
 
-fn main() -> stop::Fallible<()> {
-    let stop = stop::Stop::on_signals()?;
-    let (load, proxy) = process::Cores::allowed()?.split_last(1)?;
-    let dir = tempfile::tempdir()?;
-    let url = std::env::args().nth(1).unwrap();
-    println!("{proxy} {}", proxy.masks());
-    let place = load::Place { cores: load.first(2), directory: dir.path().to_owned() };
-    let wrk = load::Wrk { connections: 64, seconds: 2, headers: vec![], script: String::new() };
-    println!("{:?}", wrk.run(&stop, &place, &url)?);
-    let h2 = load::H2load { connections: 64, streams: 1, http1: true, rate: Some(5000), seconds: 2 };
-    println!("{:?}", h2.run(&stop, &place, &url)?);
+use std::path::Path;
+use std::process::ExitCode;
+
+use bench::Bench;
+use case::{CASES, Case};
+use contender::{Contender, Kind};
+use figures::{Figures, Results};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use options::Options;
+use process::Cores;
+use stop::{Fallible, Stop};
+
+fn main() -> ExitCode {
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    let done = match arguments.split_first() {
+        Some((first, rest)) if first == handshake::ARGUMENT => handshake::load(rest),
+        _ => run(arguments),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("peers: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Vec<String>) -> Fallible<()> {
+    let Some(options) = Options::parse(arguments)? else {
+        print!("{}", options::HELP);
+        return Ok(());
+    };
+    let stop = Stop::on_signals()?;
+    let directory = tempfile::Builder::new().prefix("tollgate-peers").tempdir()?;
+    handshake::certificate(directory.path())?;
+    let bench = Bench {
+        stop,
+        cores: Cores::allowed()?,
+        contenders: contenders(&options),
+        directory: directory.path().to_owned(),
+        seconds: options.seconds(),
+        files: raise_files()?,
+        clients: if options.quick { 100_000 } else { 1_000_000 },
+    };
+    let mut results = Results::new();
+    for case in cases(&options)? {
+        let measured = bench.run(&case, options.rounds()).map_err(|error| format!("{}: {error}", case.name))?;
+        let reference = bench.contenders.iter().position(|contender| contender.kind == Kind::Nginx);
+        let figures = bench.contenders.iter().zip(&measured).map(|(contender, rounds)| {
+            let reference = reference.map(|place| measured[place].as_slice());
+            (contender.name.clone(), Figures::of(rounds, reference))
+        });
+        let figures = figures.collect();
+        print!("{}", report::case(&case, &bench.contenders, &figures));
+        results.insert(case.name.to_owned(), figures);
+    }
     Ok(())
+}
+
+fn cases(options: &Options) -> Fallible<Vec<Case>> {
+    let names: Vec<_> = CASES.iter().map(|case| case.name).collect();
+    if let Some(unknown) = options.only.iter().find(|name| !names.contains(&name.as_str())) {
+        return Err(format!("--only {unknown}: there are {}", names.join(", ")).into());
+    }
+    let wanted = |case: &&Case| options.only.is_empty() || options.only.iter().any(|name| name == case.name);
+    Ok(CASES.iter().filter(wanted).copied().collect())
+}
+
+fn contenders(options: &Options) -> Vec<Contender> {
+    let built = Path::new(env!("CARGO_BIN_EXE_tollgate"));
+    let mut wanted = vec![("nginx", Kind::Nginx, Path::new("nginx"))];
+    if !options.check {
+        wanted.push(("haproxy", Kind::Haproxy, Path::new("haproxy")));
+    }
+    wanted.push(("tollgate", Kind::Tollgate, options.tollgate.as_deref().unwrap_or(built)));
+    wanted.extend(options.against.as_deref().map(|path| ("against", Kind::Tollgate, path)));
+    wanted.retain(|(name, _, _)| !options.without.iter().any(|without| without == name));
+    let found = wanted.into_iter().filter_map(|(name, kind, program)| {
+        Contender::find(name, kind, program).inspect_err(|why| eprintln!("peers: {why}")).ok()
+    });
+    found.collect()
+}
+
+/// Lets this process and its children open as many files as it may: idle connections need one each, on both sides.
+fn raise_files() -> Fallible<u64> {
+    const WANTED: u64 = 65_536;
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    // Only root may raise the hard limit.
+    if soft < WANTED && setrlimit(Resource::RLIMIT_NOFILE, WANTED, hard.max(WANTED)).is_err() {
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    }
+    Ok(getrlimit(Resource::RLIMIT_NOFILE)?.0)
 }

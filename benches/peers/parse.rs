@@ -25,7 +25,10 @@ pub(crate) fn stat(text: &str) -> Option<Stat> {
 
 /// The value of `name` in lines of `name: value`, as in `/proc/PID/status`.
 pub(crate) fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
-    text.lines().filter_map(|line| line.split_once(':')).find(|(key, _)| key.trim() == name).map(|(_, value)| value.trim())
+    text.lines()
+        .filter_map(|line| line.split_once(':'))
+        .find(|(key, _)| key.trim() == name)
+        .map(|(_, value)| value.trim())
 }
 
 /// The numbers of a list such as `0-2,5`; nothing when it is none or empty.
@@ -120,56 +123,4 @@ fn duration(text: &str) -> Option<f64> {
     let text = text.trim();
     let scaled = |unit: &str, scale: f64| Some(text.strip_suffix(unit)?.parse::<f64>().ok()? * scale);
     scaled("us", 1e-6).or_else(|| scaled("ms", 1e-3)).or_else(|| scaled("s", 1.0))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_stat_line_is_read_whatever_the_name() {
-        let line = "42 (a b) c) S 1 40 40 0 -1 4194560 1 0 0 0 120 35 7 9 20 0 1 0 100 1000 10 18446744073709551615";
-        assert_eq!(stat(line), Some(Stat { pid: 42, group: 40, ticks: 155 }));
-        assert_eq!(stat(""), None);
-    }
-
-    #[test]
-    fn lists_of_cores_are_read() {
-        assert_eq!(cores("0-2,5"), Some(vec![0, 1, 2, 5]));
-        assert_eq!(cores("3"), Some(vec![3]));
-        assert_eq!(cores("x"), None);
-        assert_eq!(field("Name:\tx\nVmRSS:\t  12 kB\n", "VmRSS"), Some("12 kB"));
-    }
-
-    #[test]
-    fn the_line_of_a_load_is_found() {
-        let line = r#"MEASURED {"requests":10,"seconds":2.0,"refused":1,"failed":2,"p50":1,"p99":2,"p999":3}"#;
-        let got = measured(&format!("Running\n{line}\nmore")).unwrap();
-        assert_eq!((got.requests, got.refused, got.failed, got.rate()), (10, 1, 2, 5.0));
-        assert_eq!(measured("nothing"), None);
-    }
-
-    #[test]
-    fn h2load_is_read_from_its_words_and_its_log() {
-        let output = "finished in 500.00ms, 8.00 req/s, 1KB/s\n\
-            requests: 5 total, 5 started, 5 done, 4 succeeded, 3 failed, 2 errored, 1 timeout\n";
-        let log = "1795322111513656\t200\t10\n1795322111513656\t429\t30\n1795322111513656\t200\t20\n";
-        let got = h2load(output, log).unwrap();
-        assert_eq!(got, Measured { requests: 3, seconds: 0.5, refused: 1, failed: 3, p50: 20.0, p99: 30.0, p999: 30.0 });
-        assert_eq!(h2load("", log), None);
-    }
-
-    #[test]
-    fn a_percentile_is_a_value_that_occurred() {
-        let values: Vec<f64> = (1..=1000).map(f64::from).collect();
-        assert_eq!((percentile(&values, 0.5), percentile(&values, 0.99), percentile(&values, 0.999)), (500.0, 990.0, 999.0));
-        assert_eq!(percentile(&[], 0.5), 0.0);
-    }
-
-    #[test]
-    fn times_have_units() {
-        let close = |text, seconds: f64| (duration(text).unwrap() - seconds).abs() < 1e-9;
-        assert!(close("1.01s", 1.01) && close("432.24ms", 0.43224) && close("72us", 72e-6));
-        assert_eq!(duration("fast"), None);
-    }
 }

@@ -197,7 +197,8 @@ impl Process {
         let mut bytes = 0;
         for stat in self.stats()? {
             let status = std::fs::read_to_string(format!("/proc/{}/status", stat.pid))?;
-            let kib = parse::field(&status, "VmRSS").and_then(|value| value.trim_end_matches(" kB").parse::<u64>().ok());
+            let kib =
+                parse::field(&status, "VmRSS").and_then(|value| value.trim_end_matches(" kB").parse::<u64>().ok());
             bytes += kib.unwrap_or(0) * 1024;
         }
         Ok(bytes)

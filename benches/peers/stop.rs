@@ -32,7 +32,9 @@ impl Stop {
         drop(guard);
         std::thread::spawn(move || {
             for _ in 0..2 {
-                runtime.block_on(async { tokio::select! { _ = interrupt.recv() => (), _ = terminate.recv() => () } });
+                runtime.block_on(async {
+                    tokio::select! { _ = interrupt.recv() => (), _ = terminate.recv() => () }
+                });
                 let again = std::mem::replace(&mut *told.asked.lock().unwrap_or_else(PoisonError::into_inner), true);
                 if again {
                     std::process::exit(130);
