@@ -4,12 +4,12 @@
 //! rotates from round to round, so that what else the machine does falls on all of them alike.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::case::{Case, STEADY, Work};
-use crate::contender::{Contender, Running, Setting, write};
+use crate::contender::{Contender, Database, Running, Setting, write};
 use crate::figures::Round;
 use crate::load::{H2load, Place, Wrk};
 use crate::parse::Measured;
@@ -17,6 +17,9 @@ use crate::process::{Cores, Launch, Process};
 use crate::stop::{Fallible, Stop, now};
 use crate::template::fill;
 use crate::{address, clients, handshake, idle};
+
+/// How many connections each proxy is told to be ready for: the idle ones, and what goes on beside them.
+const MOST_CONNECTIONS: usize = 16_384;
 
 /// What all cases share.
 #[derive(Debug)]
@@ -61,9 +64,9 @@ impl Bench {
             access_log: case.access_log,
             limit: case.limit,
             backends: backends.iter().map(|backend| backend.address).collect(),
-            database: None,
+            database: Database::None,
             certificates: self.directory.clone(),
-            connections: usize::try_from(self.files / 2)?.min(30_000),
+            connections: MOST_CONNECTIONS,
             files: self.files,
         };
         let mut measured = vec![Vec::new(); self.contenders.len()];
@@ -76,7 +79,7 @@ impl Bench {
             let own = place.directory.join(&contender.name);
             setting.database = match case.work {
                 Work::Clients => clients::prepare(self, contender, &setting, &place.directory)?,
-                _ => None,
+                _ => Database::None,
             };
             running.push(contender.start(&self.stop, &setting, &own)?);
         }
@@ -207,10 +210,5 @@ impl Bench {
             None => Ok(address::answers(address).then_some(())),
         })?;
         Ok(process)
-    }
-
-    /// The directory of the certificate.
-    pub(crate) fn certificates(&self) -> &Path {
-        &self.directory
     }
 }

@@ -2,11 +2,11 @@
 
 use std::fmt::Write as _;
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use crate::bench::Bench;
-use crate::contender::{Contender, Kind, Setting};
+use crate::contender::{Contender, Database, Kind, Setting};
 use crate::stop::Fallible;
 
 /// Has tollgate make a database with the clients, by one bulk apply. Nothing for other proxies, whose tables hold whom they
@@ -15,26 +15,19 @@ use crate::stop::Fallible;
 /// # Errors
 ///
 /// When tollgate fails or takes longer than three minutes.
-pub(crate) fn prepare(
-    bench: &Bench,
-    contender: &Contender,
-    setting: &Setting,
-    directory: &Path,
-) -> Fallible<Option<PathBuf>> {
+pub(crate) fn prepare(bench: &Bench, contender: &Contender, setting: &Setting, directory: &Path) -> Fallible<Database> {
     if contender.kind != Kind::Tollgate {
-        return Ok(None);
+        return Ok(Database::None);
     }
     let own = directory.join(format!("{}-clients", contender.name));
     std::fs::create_dir_all(&own)?;
-    let (empty, list) = (own.join("empty.db"), own.join("clients.ndjson"));
-    // It finds no file in place of an empty one, and makes it.
-    drop(File::create(&empty)?);
+    let list = own.join("clients.ndjson");
     let mut lines = String::with_capacity(bench.clients * 80);
     for number in 0..bench.clients {
         writeln!(lines, r#"{{"client_id":"key-{number:07}","capacity":1000000000,"rate_per_sec":1000000000}}"#)?;
     }
     std::fs::write(&list, lines)?;
-    let setting = Setting { database: Some(empty), ..setting.clone() };
+    let setting = Setting { database: Database::New, ..setting.clone() };
     let running = contender.start(&bench.stop, &setting, &own.join("run"))?;
     let asked = ureq::put(format!("http://{}/clients", running.admin))
         .config()
@@ -45,5 +38,5 @@ pub(crate) fn prepare(
     asked.map_err(|error| format!("{}: {} clients: {error}", contender.name, bench.clients))?;
     running.process.terminate(&bench.stop, Duration::from_secs(30))?;
     std::fs::remove_file(list)?;
-    Ok(Some(own.join("run").join("tollgate.db")))
+    Ok(Database::Copy(own.join("run").join("tollgate.db")))
 }

@@ -52,6 +52,17 @@ pub(crate) enum Limit {
     Refuse,
 }
 
+/// Where tollgate has its clients.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Database {
+    /// It has none.
+    None,
+    /// In a new file.
+    New,
+    /// In a copy of this file.
+    Copy(PathBuf),
+}
+
 /// What a case asks of every proxy.
 #[derive(Clone, Debug)]
 pub(crate) struct Setting {
@@ -63,8 +74,8 @@ pub(crate) struct Setting {
     pub(crate) limit: Limit,
     /// Where the requests go.
     pub(crate) backends: Vec<SocketAddr>,
-    /// tollgate's database with its clients, to be copied; without one it has none.
-    pub(crate) database: Option<PathBuf>,
+    /// tollgate's database.
+    pub(crate) database: Database,
     /// The directory of `cert.pem`, `key.pem`, and `bundle.pem`, which is both.
     pub(crate) certificates: PathBuf,
     /// How many connections have to fit.
@@ -220,13 +231,13 @@ fn haproxy(setting: &Setting) -> Vec<(&'static str, String)> {
 }
 
 fn tollgate(setting: &Setting, directory: &Path) -> Fallible<Vec<(&'static str, String)>> {
-    let database = match &setting.database {
-        Some(prepared) => {
-            let copy = directory.join("tollgate.db");
-            std::fs::copy(prepared, &copy)?;
-            format!("\"{}\"", copy.display())
-        }
-        None => "null".to_owned(),
+    let file = directory.join("tollgate.db");
+    if let Database::Copy(prepared) = &setting.database {
+        std::fs::copy(prepared, &file)?;
+    }
+    let database = match setting.database {
+        Database::None => "null".to_owned(),
+        Database::New | Database::Copy(_) => format!("\"{}\"", file.display()),
     };
     let limit = match setting.limit {
         Limit::Refuse => "{capacity: 1, rate_per_sec: 1}",

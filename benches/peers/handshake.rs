@@ -4,8 +4,10 @@
 //! handshake and would make proxies that keep sessions look better, and h2load opens no new connections. So the benchmark
 //! starts itself once more, as a process on the cores of the load, that asks over TLS 1.3 and keeps no session.
 
+use std::fs::OpenOptions;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -35,9 +37,14 @@ const NAME: &str = "localhost";
 pub(crate) fn certificate(directory: &Path) -> Fallible<()> {
     let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
     let certificate = rcgen::CertificateParams::new(vec![NAME.to_owned()])?.self_signed(&key)?.pem();
-    std::fs::write(directory.join("cert.pem"), &certificate)?;
-    std::fs::write(directory.join("key.pem"), key.serialize_pem())?;
-    std::fs::write(directory.join("bundle.pem"), certificate + &key.serialize_pem())?;
+    for (name, text) in [
+        ("cert.pem", certificate.clone()),
+        ("key.pem", key.serialize_pem()),
+        ("bundle.pem", certificate + &key.serialize_pem()),
+    ] {
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(directory.join(name))?;
+        file.write_all(text.as_bytes())?;
+    }
     Ok(())
 }
 
