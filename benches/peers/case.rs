@@ -35,6 +35,17 @@ pub(crate) enum Work {
     },
 }
 
+impl Work {
+    /// The program that makes the load, where the benchmark does not do so itself.
+    pub(crate) fn tool(self) -> Option<&'static str> {
+        match self {
+            Work::Steady | Work::Http2 => Some("h2load"),
+            Work::Handshake => None,
+            _ => Some("wrk"),
+        }
+    }
+}
+
 /// One case.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Case {

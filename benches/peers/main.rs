@@ -8,29 +8,38 @@
 mod address;
 mod bench;
 mod case;
+mod check;
 mod clients;
 mod contender;
+mod document;
 mod figures;
 mod handshake;
 mod idle;
 mod load;
+mod machine;
 mod options;
 mod parse;
 mod process;
+mod record;
 mod report;
 mod stop;
 mod template;
 
+use std::collections::BTreeMap;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::ExitCode;
 
 use bench::Bench;
 use case::{CASES, Case};
 use contender::{Contender, Kind};
-use figures::{Figures, Results};
+use figures::{Figures, Results, Round};
+use machine::Machine;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use options::Options;
 use process::Cores;
+use record::Record;
 use stop::{Fallible, Stop};
 
 fn main() -> ExitCode {
@@ -53,8 +62,11 @@ fn run(arguments: Vec<String>) -> Fallible<()> {
         print!("{}", options::HELP);
         return Ok(());
     };
+    let record = options.check.then(Record::read).transpose()?;
     let stop = Stop::on_signals()?;
-    let directory = tempfile::Builder::new().prefix("tollgate-peers").tempdir()?;
+    // nginx's workers are another user, who has to reach what they serve.
+    let everybody = Permissions::from_mode(0o755);
+    let directory = tempfile::Builder::new().prefix("tollgate-peers").permissions(everybody).tempdir()?;
     handshake::certificate(directory.path())?;
     let bench = Bench {
         stop,
@@ -65,19 +77,52 @@ fn run(arguments: Vec<String>) -> Fallible<()> {
         files: raise_files()?,
         clients: if options.quick { 100_000 } else { 1_000_000 },
     };
-    let mut results = Results::new();
+    let machine = Machine::this(&bench.cores, &bench.contenders);
+    println!("{}, {}, {}\n{}", machine.processor, machine.memory, machine.kernel, machine.versions.join("\n"));
+    let rounds = options.rounds();
+    let (mut results, mut verdicts) = (Results::new(), Vec::new());
     for case in cases(&options)? {
-        let measured = bench.run(&case, options.rounds()).map_err(|error| format!("{}: {error}", case.name))?;
-        let reference = bench.contenders.iter().position(|contender| contender.kind == Kind::Nginx);
-        let figures = bench.contenders.iter().zip(&measured).map(|(contender, rounds)| {
-            let reference = reference.map(|place| measured[place].as_slice());
-            (contender.name.clone(), Figures::of(rounds, reference))
-        });
-        let figures = figures.collect();
-        print!("{}", report::case(&case, &bench.contenders, &figures));
+        if let Some(tool) = case.work.tool().filter(|tool| !machine::has(tool)) {
+            eprintln!("peers: {} is left out: {tool} is missing; benches/peers/setup.sh installs it", case.name);
+            continue;
+        }
+        let measured = bench.run(&case, rounds).map_err(|error| format!("{}: {error}", case.name))?;
+        let figures = compare(&bench.contenders, &measured);
+        print!("{}{}", report::case(&case, &bench.contenders, &figures), against(&bench.contenders, &measured));
         results.insert(case.name.to_owned(), figures);
+        if let Some(record) = &record {
+            verdicts.extend(check::judge(&bench, &case, rounds, &measured, record)?);
+        }
     }
-    Ok(())
+    for (name, rate, cost) in report::scaling(&results) {
+        println!("{name}: two cores answer {rate:.2} times what one does; by CPU time {cost:.2} times");
+    }
+    if options.write {
+        let record = Record { machine, rounds: (rounds, bench.seconds), cases: results };
+        record.write()?;
+        document::write(&record)?;
+    }
+    if record.is_some() { check::conclude(&verdicts) } else { Ok(()) }
+}
+
+/// The figures of a case, by contender.
+fn compare(contenders: &[Contender], measured: &[Vec<Round>]) -> BTreeMap<String, Figures> {
+    let reference = contenders.iter().position(|contender| contender.kind == Kind::Nginx);
+    let reference = reference.map(|place| measured[place].as_slice());
+    let figures =
+        |(contender, rounds): (&Contender, &Vec<Round>)| (contender.name.clone(), Figures::of(rounds, reference));
+    contenders.iter().zip(measured).map(figures).collect()
+}
+
+/// A line with the ratio of the first tollgate to the second, if there are two.
+fn against(contenders: &[Contender], measured: &[Vec<Round>]) -> String {
+    let rounds = |name| contenders.iter().position(|contender| contender.name == name).map(|place| &measured[place]);
+    match (rounds("tollgate"), rounds("against")) {
+        (Some(own), Some(other)) => {
+            format!("  tollgate ÷ against {}\n", report::range(Figures::of(own, Some(other)).ratio))
+        }
+        _ => String::new(),
+    }
 }
 
 fn cases(options: &Options) -> Fallible<Vec<Case>> {
