@@ -1,0 +1,74 @@
+//! On what, with what and when it was measured.
+
+use std::path::Path;
+use std::process::Command;
+
+use serde::{Deserialize, Serialize};
+
+use crate::contender::Contender;
+use crate::parse;
+use crate::process::Cores;
+
+/// The machine and the versions, in words.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Machine {
+    /// The day, as `2026-01-31`.
+    pub(crate) date: String,
+    /// The processor, and how many cores of it there are.
+    pub(crate) processor: String,
+    /// The memory.
+    pub(crate) memory: String,
+    /// The kernel.
+    pub(crate) kernel: String,
+    /// The proxies and the load generators.
+    pub(crate) versions: Vec<String>,
+}
+
+impl Machine {
+    /// This one. What it does not tell is left empty.
+    pub(crate) fn this(cores: &Cores, contenders: &[Contender]) -> Self {
+        let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+        let (processor, memory) = (read("/proc/cpuinfo"), read("/proc/meminfo"));
+        let kib = parse::field(&memory, "MemTotal").and_then(|total| total.trim_end_matches(" kB").parse::<u64>().ok());
+        let mut versions: Vec<_> = contenders
+            .iter()
+            .map(|contender| match contender.version.starts_with(&contender.name) {
+                true => contender.version.clone(),
+                false => format!("{} {}", contender.name, contender.version),
+            })
+            .collect();
+        versions.extend(["wrk", "h2load"].iter().filter_map(|tool| said(tool, &[version_flag(tool)])).map(|line| {
+            let line = line.split(" [").next().unwrap_or_default();
+            line.to_owned()
+        }));
+        Machine {
+            date: said("date", &["-u", "+%Y-%m-%d"]).unwrap_or_default(),
+            processor: format!(
+                "{} of {}",
+                cores.count(),
+                parse::field(&processor, "model name").unwrap_or("unknown make")
+            ),
+            memory: format!("{} GiB", (kib.unwrap_or(0) + 512 * 1024) / (1024 * 1024)),
+            kernel: format!("Linux {}", read("/proc/sys/kernel/osrelease").trim()),
+            versions,
+        }
+    }
+}
+
+/// Whether there is a program of this name on the path.
+pub(crate) fn has(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|directory| Path::new(&directory).join(program).is_file())
+}
+
+/// wrk tells its version with its usage, for a flag that it does not know.
+fn version_flag(tool: &str) -> &'static str {
+    if tool == "wrk" { "-v" } else { "--version" }
+}
+
+/// The first line that a program says.
+fn said(program: &str, arguments: &[&str]) -> Option<String> {
+    let output = Command::new(program).args(arguments).output().ok()?;
+    let text = [output.stdout, output.stderr].concat();
+    Some(String::from_utf8_lossy(&text).lines().next()?.trim().to_owned())
+}
