@@ -30,6 +30,8 @@ pub(crate) struct Bench {
     pub(crate) cores: Cores,
     /// Who takes part. The first is the one the others are compared with.
     pub(crate) contenders: Vec<Contender>,
+    /// The nginx that answers behind the proxies.
+    pub(crate) backend: PathBuf,
     /// Where files go.
     pub(crate) directory: PathBuf,
     /// The length of a round, in seconds.
@@ -205,7 +207,7 @@ impl Bench {
             ("address", address.to_string()),
         ];
         let file = write(&directory, "backend.conf", include_str!("conf/backend.conf"), &values)?;
-        let launch = Launch::new("nginx", &cores, directory.join("stderr"));
+        let launch = Launch::new(&self.backend, &cores, directory.join("stderr"));
         let mut process = launch.arg("-p").arg(&directory).arg("-c").arg(&file).start()?;
         self.stop.until("the backend to serve", Duration::from_secs(10), || match process.ended()? {
             Some(_) => Err(process.said("ended")),

@@ -107,6 +107,9 @@ impl Contender {
         let text = [said.stdout, said.stderr].concat();
         let version = String::from_utf8_lossy(&text).lines().next().unwrap_or_default().replace("nginx version: ", "");
         let version = version.split(" - ").next().unwrap_or_default().to_owned();
+        if kind == Kind::Haproxy && release(&version).is_some_and(|release| release < (2, 5)) {
+            return Err(format!("haproxy is left out: 2.5 or newer is needed, and this is {version}"));
+        }
         Ok(Contender { name: name.to_owned(), kind, program: program.to_owned(), version })
     }
 
@@ -176,6 +179,13 @@ impl Contender {
             Kind::Tollgate => format!("- address: \"{address}\""),
         }
     }
+}
+
+/// The first two numbers of a version in words, as `HAProxy version 2.6.12-1`.
+fn release(version: &str) -> Option<(u32, u32)> {
+    let number = version.split(' ').find(|word| word.starts_with(|first: char| first.is_ascii_digit()))?;
+    let mut parts = number.split('.');
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
 
 /// Fills the gaps of `template` and writes it to `directory`.

@@ -1,6 +1,6 @@
 //! On what, with what and when it was measured.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::Command;
 
 use serde::{Deserialize, Serialize};
@@ -55,10 +55,11 @@ impl Machine {
     }
 }
 
-/// Whether there is a program of this name on the path.
-pub(crate) fn has(program: &str) -> bool {
+/// The program of this name on the path, or where Debian keeps servers, which is not on everybody's path.
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|directory| Path::new(&directory).join(program).is_file())
+    let directories = std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin"), PathBuf::from("/sbin")]);
+    directories.map(|directory| directory.join(program)).find(|file| file.is_file())
 }
 
 /// wrk tells its version with its usage, for a flag that it does not know.

@@ -28,7 +28,7 @@ mod template;
 use std::collections::BTreeMap;
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use bench::Bench;
@@ -41,6 +41,9 @@ use options::Options;
 use process::Cores;
 use record::Record;
 use stop::{Fallible, Stop};
+
+const NO_BACKEND: &str = "nginx is missing, which is also the backend, so nothing can be measured; \
+                          benches/peers/setup.sh installs it";
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
@@ -62,6 +65,7 @@ fn run(arguments: Vec<String>) -> Fallible<()> {
         print!("{}", options::HELP);
         return Ok(());
     };
+    let backend = machine::find("nginx").ok_or(NO_BACKEND)?;
     let record = options.check.then(Record::read).transpose()?;
     let stop = Stop::on_signals()?;
     // nginx's workers are another user, who has to reach what they serve.
@@ -72,6 +76,7 @@ fn run(arguments: Vec<String>) -> Fallible<()> {
         stop,
         cores: Cores::allowed()?,
         contenders: contenders(&options),
+        backend,
         directory: directory.path().to_owned(),
         seconds: options.seconds(),
         files: raise_files()?,
@@ -82,7 +87,7 @@ fn run(arguments: Vec<String>) -> Fallible<()> {
     let rounds = options.rounds();
     let (mut results, mut verdicts) = (Results::new(), Vec::new());
     for case in cases(&options)? {
-        if let Some(tool) = case.work.tool().filter(|tool| !machine::has(tool)) {
+        if let Some(tool) = case.work.tool().filter(|tool| machine::find(tool).is_none()) {
             eprintln!("peers: {} is left out: {tool} is missing; benches/peers/setup.sh installs it", case.name);
             continue;
         }
@@ -134,17 +139,19 @@ fn cases(options: &Options) -> Fallible<Vec<Case>> {
     Ok(CASES.iter().filter(wanted).copied().collect())
 }
 
+/// Who takes part: nginx first. Whoever is missing is named.
 fn contenders(options: &Options) -> Vec<Contender> {
     let built = Path::new(env!("CARGO_BIN_EXE_tollgate"));
-    let mut wanted = vec![("nginx", Kind::Nginx, Path::new("nginx"))];
+    let peer = |name| machine::find(name).unwrap_or_else(|| PathBuf::from(name));
+    let mut wanted = vec![("nginx", Kind::Nginx, peer("nginx"))];
     if !options.check {
-        wanted.push(("haproxy", Kind::Haproxy, Path::new("haproxy")));
+        wanted.push(("haproxy", Kind::Haproxy, peer("haproxy")));
     }
-    wanted.push(("tollgate", Kind::Tollgate, options.tollgate.as_deref().unwrap_or(built)));
-    wanted.extend(options.against.as_deref().map(|path| ("against", Kind::Tollgate, path)));
+    wanted.push(("tollgate", Kind::Tollgate, options.tollgate.clone().unwrap_or_else(|| built.to_owned())));
+    wanted.extend(options.against.clone().map(|path| ("against", Kind::Tollgate, path)));
     wanted.retain(|(name, _, _)| !options.without.iter().any(|without| without == name));
     let found = wanted.into_iter().filter_map(|(name, kind, program)| {
-        Contender::find(name, kind, program).inspect_err(|why| eprintln!("peers: {why}")).ok()
+        Contender::find(name, kind, &program).inspect_err(|why| eprintln!("peers: {why}")).ok()
     });
     found.collect()
 }

@@ -40,7 +40,7 @@ impl Record {
         Ok(serde_json::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))?)
     }
 
-    /// Writes it. Cases that this run left out stay as they were recorded.
+    /// Writes it.
     ///
     /// # Errors
     ///
