@@ -46,7 +46,7 @@ bench-quick: setup ## run the benchmark beside nginx and HAProxy with short roun
 	@sh benches/peers/setup.sh
 	cargo bench --locked --bench peers -- --quick
 
-bench-check: setup ## fail if a cost beside nginx's is over 10 % worse than in benches/peers/figures.json; ten minutes
+bench-check: setup ## fail if a cost beside nginx's is over 10 % worse than in benches/peers/figures.json; some five minutes
 	@sh benches/peers/setup.sh
 	cargo bench --locked --bench peers -- --check
 

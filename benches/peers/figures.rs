@@ -1,7 +1,5 @@
 //! From rounds to figures: medians with the least and the most, and ratios to the first contender.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
 use super::parse::Measured;
@@ -136,6 +134,3 @@ impl Figures {
         }
     }
 }
-
-/// All figures of a run: by case, and then by contender.
-pub(crate) type Results = BTreeMap<String, BTreeMap<String, Figures>>;

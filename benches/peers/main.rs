@@ -34,12 +34,12 @@ use std::process::ExitCode;
 use bench::Bench;
 use case::{CASES, Case};
 use contender::{Contender, Kind};
-use figures::{Figures, Results, Round};
+use figures::{Figures, Round};
 use machine::Machine;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use options::Options;
 use process::Cores;
-use record::Record;
+use record::{Record, Results};
 use stop::{Fallible, Stop};
 
 const NO_BACKEND: &str = "nginx is missing, which is also the backend, so nothing can be measured; \

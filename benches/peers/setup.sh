@@ -11,7 +11,7 @@ say() { echo "benches/peers/setup.sh: $*" >&2; }
 programs="nginx:nginx haproxy:haproxy wrk:wrk h2load:nghttp2-client taskset:util-linux setpriv:util-linux"
 
 find_missing() {
-    missing= packages=
+    missing='' packages=''
     for pair in $programs; do
         # Debian keeps servers in sbin, which is not on everybody's path.
         PATH="$PATH:/usr/sbin:/sbin" command -v "${pair%%:*}" >/dev/null && continue
@@ -33,7 +33,7 @@ give_up() {
 find_missing || exit 0
 [ "$(uname)" = Linux ] || give_up "The benchmark reads /proc and pins processes, so it needs Linux."
 command -v apt-get >/dev/null || give_up "There is no apt-get here."
-as_root=
+as_root=''
 if [ "$(id -u)" -ne 0 ]; then
     sudo -n true 2>/dev/null || give_up "Installing takes root or a sudo that asks for no password."
     as_root="sudo -n"
@@ -42,7 +42,7 @@ say "missing:$missing; installing$packages with apt-get"
 
 # Installing a server starts its service, which is of no use here and would take port 80. A policy that is there already is
 # the owner's, and stays.
-policy=/usr/sbin/policy-rc.d ours=
+policy=/usr/sbin/policy-rc.d ours=''
 if [ ! -e "$policy" ]; then
     ours=yes
     printf '#!/bin/sh\nexit 101\n' | $as_root tee "$policy" >/dev/null

@@ -10,7 +10,7 @@ mod parse;
 mod template;
 
 use figures::{Figures, Round, Spread};
-use parse::{Measured, Stat, cores, field, h2load, measured, stat};
+use parse::{Measured, Stat, cores, duration, field, h2load, measured, percentile, stat};
 use template::fill;
 
 fn round(cpu: f64, requests: u64) -> Round {
