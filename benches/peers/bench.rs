@@ -30,6 +30,8 @@ pub(crate) struct Bench {
     pub(crate) cores: Cores,
     /// Who takes part. The first is the one the others are compared with.
     pub(crate) contenders: Vec<Contender>,
+    /// The nginx that answers behind the proxies.
+    pub(crate) backend: PathBuf,
     /// Where files go.
     pub(crate) directory: PathBuf,
     /// The length of a round, in seconds.
@@ -59,7 +61,7 @@ impl Bench {
         let backends = if case.work == Work::Dying { 3 } else { 1 };
         let mut backends: Vec<_> =
             (0..backends).map(|number| self.backend(&place, number, backends)).collect::<Fallible<_>>()?;
-        let mut setting = Setting {
+        let setting = Setting {
             cores,
             access_log: case.access_log,
             limit: case.limit,
@@ -69,28 +71,16 @@ impl Bench {
             connections: MOST_CONNECTIONS,
             files: self.files,
         };
+        match case.work {
+            // What these find hardly varies from round to round.
+            Work::Idle { .. } => return self.idle(case, rounds.div_ceil(3), &setting, &place),
+            Work::Dying => return self.dying_rounds(case, rounds.div_ceil(2), &setting, &place, &mut backends[0]),
+            _ => (),
+        }
         let mut measured = vec![Vec::new(); self.contenders.len()];
-        if matches!(case.work, Work::Dying | Work::Idle { .. }) {
-            // Memory hardly varies from one process to the next.
-            let rounds = if matches!(case.work, Work::Idle { .. }) { rounds.div_ceil(2).min(3) } else { rounds };
-            self.anew(case, rounds, &setting, &place, &mut backends, &mut measured)?;
-            return Ok(measured);
-        }
-        let mut running = Vec::new();
-        for contender in &self.contenders {
-            let own = place.directory.join(&contender.name);
-            setting.database = match case.work {
-                Work::Clients => clients::prepare(self, contender, &setting, &place.directory)?,
-                _ => Database::None,
-            };
-            running.push(contender.start(&self.stop, &setting, &own)?);
-        }
-        for proxy in &running {
-            self.load(case, proxy, &place, 1)?;
-        }
+        let running = self.start_all(case, &setting, &place, "")?;
         for round in 0..rounds {
-            for turn in 0..running.len() {
-                let who = (turn + round) % running.len();
+            for who in turns(running.len(), round) {
                 let proxy = &running[who];
                 let got = self.round(proxy, setting.cores.count(), || self.load(case, proxy, &place, self.seconds))?;
                 measured[who].push(got);
@@ -99,35 +89,66 @@ impl Bench {
         Ok(measured)
     }
 
-    /// Rounds that need a proxy of their own.
-    fn anew(
+    /// Starts all contenders for a case, and warms them up for a second, all at the same time.
+    fn start_all(&self, case: &Case, setting: &Setting, place: &Place, suffix: &str) -> Fallible<Vec<Running>> {
+        let mut running = Vec::new();
+        for contender in &self.contenders {
+            let database = match case.work {
+                Work::Clients => clients::prepare(self, contender, setting, &place.directory)?,
+                _ => Database::None,
+            };
+            let setting = Setting { database, ..setting.clone() };
+            let own = place.directory.join(format!("{}{suffix}", contender.name));
+            running.push(contender.start(&self.stop, &setting, &own)?);
+        }
+        std::thread::scope(|scope| {
+            let warm = |(proxy, contender): (&Running, &Contender)| -> Fallible<()> {
+                let directory = place.directory.join(format!("{}{suffix}-load", contender.name));
+                std::fs::create_dir_all(&directory)?;
+                self.load(case, proxy, &Place { directory, ..place.clone() }, 1).map(drop)
+            };
+            let threads: Vec<_> =
+                running.iter().zip(&self.contenders).map(|pair| scope.spawn(move || warm(pair))).collect();
+            threads.into_iter().try_for_each(|thread| thread.join().map_err(|_| "warming up failed")?)
+        })?;
+        Ok(running)
+    }
+
+    /// Rounds of idle connections: each on proxies just started, since memory that is free again is not given back.
+    fn idle(&self, case: &Case, rounds: usize, setting: &Setting, place: &Place) -> Fallible<Vec<Vec<Round>>> {
+        let spoken = case.work == Work::Idle { spoken: true };
+        let mut measured = vec![Vec::new(); self.contenders.len()];
+        for round in 0..rounds {
+            let running = self.start_all(case, setting, place, &round.to_string())?;
+            self.stop.pause(idle::SETTLE)?;
+            for who in turns(running.len(), round) {
+                measured[who].push(idle::round(&self.stop, &running[who], case.connections, spoken)?);
+            }
+        }
+        Ok(measured)
+    }
+
+    /// Rounds in which a backend dies: each on a proxy just started, which has not seen one die yet.
+    fn dying_rounds(
         &self,
         case: &Case,
         rounds: usize,
         setting: &Setting,
         place: &Place,
-        backends: &mut [Backend],
-        measured: &mut [Vec<Round>],
-    ) -> Fallible<()> {
+        victim: &mut Backend,
+    ) -> Fallible<Vec<Vec<Round>>> {
+        let mut measured = vec![Vec::new(); self.contenders.len()];
         for round in 0..rounds {
-            for turn in 0..self.contenders.len() {
-                let who = (turn + round) % self.contenders.len();
+            for who in turns(self.contenders.len(), round) {
                 let contender = &self.contenders[who];
                 let own = place.directory.join(format!("{}{round}", contender.name));
                 let proxy = contender.start(&self.stop, setting, &own)?;
                 self.load(case, &proxy, place, 1)?;
-                let got = match case.work {
-                    Work::Idle { spoken } => idle::round(&self.stop, &proxy, case.connections, spoken)?,
-                    _ => {
-                        let got = self.dying(case, &proxy, setting, place, &mut backends[0].process)?;
-                        backends[0].process = self.serve(place, 0, 1, backends[0].address)?;
-                        got
-                    }
-                };
-                measured[who].push(got);
+                measured[who].push(self.dying(case, &proxy, setting, place, &mut victim.process)?);
+                victim.process = self.serve(place, 0, 1, victim.address)?;
             }
         }
-        Ok(())
+        Ok(measured)
     }
 
     fn dying(
@@ -205,7 +226,7 @@ impl Bench {
             ("address", address.to_string()),
         ];
         let file = write(&directory, "backend.conf", include_str!("conf/backend.conf"), &values)?;
-        let launch = Launch::new("nginx", &cores, directory.join("stderr"));
+        let launch = Launch::new(&self.backend, &cores, directory.join("stderr"));
         let mut process = launch.arg("-p").arg(&directory).arg("-c").arg(&file).start()?;
         self.stop.until("the backend to serve", Duration::from_secs(10), || match process.ended()? {
             Some(_) => Err(process.said("ended")),
@@ -213,4 +234,9 @@ impl Bench {
         })?;
         Ok(process)
     }
+}
+
+/// Who has their turn when in a round.
+fn turns(count: usize, round: usize) -> impl Iterator<Item = usize> {
+    (0..count).map(move |turn| (turn + round) % count)
 }

@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use crate::address;
 use crate::process::{Cores, Launch, Process};
 use crate::stop::{Fallible, Stop};
 use crate::template::fill;
+use crate::{address, parse};
 
 /// The requests a second that nobody reaches.
 const NO_BOUND: u64 = 1_000_000;
@@ -105,8 +105,12 @@ impl Contender {
         let said = said.map_err(|error| format!("{name} is left out: {}: {error}", program.display()))?;
         // nginx tells its version on standard error.
         let text = [said.stdout, said.stderr].concat();
-        let version = String::from_utf8_lossy(&text).lines().next().unwrap_or_default().replace("nginx version: ", "");
-        let version = version.split(" - ").next().unwrap_or_default().to_owned();
+        let text = String::from_utf8_lossy(&text);
+        let version =
+            parse::version(text.lines().next().unwrap_or_default()).unwrap_or("of unknown version").to_owned();
+        if kind == Kind::Haproxy && parse::release(&version).is_some_and(|release| release < (2, 5)) {
+            return Err(format!("haproxy is left out: 2.5 or newer is needed, and this is {version}"));
+        }
         Ok(Contender { name: name.to_owned(), kind, program: program.to_owned(), version })
     }
 

@@ -30,17 +30,15 @@ pub(crate) fn write(record: &Record) -> Fallible<()> {
 
 fn section(record: &Record) -> Fallible<String> {
     let mut text = String::new();
-    let machine = &record.machine;
+    let (machine, (rounds, seconds)) = (&record.machine, record.rounds);
+    writeln!(text, "Measured on {}, in {rounds} rounds of {seconds} s, on", machine.date)?;
     writeln!(
         text,
-        "Measured on {} with {} rounds of {} s: {}, {}, {}. {}.\n\n{READ}",
-        machine.date,
-        record.rounds.0,
-        record.rounds.1,
+        "{}, {}, {}:\n{}.\n\n{READ}",
         machine.processor,
         machine.memory,
         machine.kernel,
-        machine.versions.join("; "),
+        machine.versions.join(", ")
     )?;
     writeln!(
         text,

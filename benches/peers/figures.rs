@@ -1,7 +1,5 @@
 //! From rounds to figures: medians with the least and the most, and ratios to the first contender.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
 use super::parse::Measured;
@@ -46,8 +44,9 @@ impl Round {
     }
 }
 
-/// The median of some rounds, and their least and most.
+/// The median of some rounds, and their least and most; in JSON an array of these three, with four digits each.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(from = "[f64; 3]", into = "[f64; 3]")]
 pub(crate) struct Spread {
     /// The median.
     pub(crate) median: f64,
@@ -55,6 +54,22 @@ pub(crate) struct Spread {
     pub(crate) least: f64,
     /// The most.
     pub(crate) most: f64,
+}
+
+impl From<[f64; 3]> for Spread {
+    fn from([median, least, most]: [f64; 3]) -> Self {
+        Spread { median, least, most }
+    }
+}
+
+impl From<Spread> for [f64; 3] {
+    fn from(spread: Spread) -> Self {
+        [spread.median, spread.least, spread.most].map(|value| {
+            let digits = if value > 0.0 { 3 - value.log10().floor() as i32 } else { 0 };
+            let scale = 10f64.powi(digits.clamp(0, 6));
+            (value * scale).round() / scale
+        })
+    }
 }
 
 impl Spread {
@@ -73,22 +88,31 @@ impl Spread {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Figures {
     /// Requests a second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) rate: Option<Spread>,
     /// CPU seconds of 100,000 requests; of idle connections, resident KiB of each.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) cost: Option<Spread>,
     /// The cost of each round divided by that of the first contender in the same round.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) ratio: Option<Spread>,
     /// Milliseconds within which half of the requests are answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) p50: Option<Spread>,
     /// The same for 99 %.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) p99: Option<Spread>,
     /// The same for 99.9 %.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) p999: Option<Spread>,
     /// The 99 % of each round divided by that of the first contender.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) p99_ratio: Option<Spread>,
     /// Which share of its cores the proxy used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) busy: Option<Spread>,
     /// Resident MiB after a round.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) resident: Option<Spread>,
     /// Requests of all rounds that got no answer.
     pub(crate) failed: u64,
@@ -136,6 +160,3 @@ impl Figures {
         }
     }
 }
-
-/// All figures of a run: by case, and then by contender.
-pub(crate) type Results = BTreeMap<String, BTreeMap<String, Figures>>;

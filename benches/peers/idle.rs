@@ -9,7 +9,7 @@ use crate::figures::Round;
 use crate::stop::{Fallible, Stop};
 
 /// How long a proxy has to take its last connections, and to give back what it needed for the moment only.
-const SETTLE: Duration = Duration::from_millis(1500);
+pub(crate) const SETTLE: Duration = Duration::from_secs(1);
 
 /// Opens `count` connections, with a request each or without, and tells what the proxy's memory has grown by.
 ///
@@ -17,7 +17,6 @@ const SETTLE: Duration = Duration::from_millis(1500);
 ///
 /// When a connection is refused or closed, an answer is not the backend's, or a signal came.
 pub(crate) fn round(stop: &Stop, proxy: &Running, count: usize, spoken: bool) -> Fallible<Round> {
-    stop.pause(SETTLE)?;
     let before = proxy.process.resident()?;
     let mut open = Vec::with_capacity(count);
     for number in 0..count {

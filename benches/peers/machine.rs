@@ -1,6 +1,6 @@
 //! On what, with what and when it was measured.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::Command;
 
 use serde::{Deserialize, Serialize};
@@ -30,23 +30,19 @@ impl Machine {
         let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
         let (processor, memory) = (read("/proc/cpuinfo"), read("/proc/meminfo"));
         let kib = parse::field(&memory, "MemTotal").and_then(|total| total.trim_end_matches(" kB").parse::<u64>().ok());
-        let mut versions: Vec<_> = contenders
-            .iter()
-            .map(|contender| match contender.version.starts_with(&contender.name) {
-                true => contender.version.clone(),
-                false => format!("{} {}", contender.name, contender.version),
-            })
-            .collect();
-        versions.extend(["wrk", "h2load"].iter().filter_map(|tool| said(tool, &[version_flag(tool)])).map(|line| {
-            let line = line.split(" [").next().unwrap_or_default();
-            line.to_owned()
-        }));
+        let mut versions: Vec<_> =
+            contenders.iter().map(|contender| format!("{} {}", contender.name, contender.version)).collect();
+        // wrk tells its version with its usage, for a flag that it does not know.
+        for (tool, flag) in [("wrk", "-v"), ("h2load", "--version")] {
+            let said = said(tool, &[flag]).unwrap_or_default();
+            versions.extend(parse::version(&said).map(|version| format!("{tool} {version}")));
+        }
         Machine {
             date: said("date", &["-u", "+%Y-%m-%d"]).unwrap_or_default(),
             processor: format!(
-                "{} of {}",
+                "{} cores of {}",
                 cores.count(),
-                parse::field(&processor, "model name").unwrap_or("unknown make")
+                parse::field(&processor, "model name").unwrap_or("an unknown make")
             ),
             memory: format!("{} GiB", (kib.unwrap_or(0) + 512 * 1024) / (1024 * 1024)),
             kernel: format!("Linux {}", read("/proc/sys/kernel/osrelease").trim()),
@@ -55,15 +51,11 @@ impl Machine {
     }
 }
 
-/// Whether there is a program of this name on the path.
-pub(crate) fn has(program: &str) -> bool {
+/// The program of this name on the path, or where Debian keeps servers, which is not on everybody's path.
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|directory| Path::new(&directory).join(program).is_file())
-}
-
-/// wrk tells its version with its usage, for a flag that it does not know.
-fn version_flag(tool: &str) -> &'static str {
-    if tool == "wrk" { "-v" } else { "--version" }
+    let directories = std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin"), PathBuf::from("/sbin")]);
+    directories.map(|directory| directory.join(program)).find(|file| file.is_file())
 }
 
 /// The first line that a program says.

@@ -28,19 +28,22 @@ mod template;
 use std::collections::BTreeMap;
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use bench::Bench;
 use case::{CASES, Case};
 use contender::{Contender, Kind};
-use figures::{Figures, Results, Round};
+use figures::{Figures, Round};
 use machine::Machine;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use options::Options;
 use process::Cores;
-use record::Record;
+use record::{Record, Results};
 use stop::{Fallible, Stop};
+
+const NO_BACKEND: &str = "nginx is missing, which is also the backend, so nothing can be measured; \
+                          benches/peers/setup.sh installs it";
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
@@ -62,6 +65,7 @@ fn run(arguments: Vec<String>) -> Fallible<()> {
         print!("{}", options::HELP);
         return Ok(());
     };
+    let backend = machine::find("nginx").ok_or(NO_BACKEND)?;
     let record = options.check.then(Record::read).transpose()?;
     let stop = Stop::on_signals()?;
     // nginx's workers are another user, who has to reach what they serve.
@@ -72,23 +76,30 @@ fn run(arguments: Vec<String>) -> Fallible<()> {
         stop,
         cores: Cores::allowed()?,
         contenders: contenders(&options),
+        backend,
         directory: directory.path().to_owned(),
         seconds: options.seconds(),
         files: raise_files()?,
         clients: if options.quick { 100_000 } else { 1_000_000 },
     };
     let machine = Machine::this(&bench.cores, &bench.contenders);
-    println!("{}, {}, {}\n{}", machine.processor, machine.memory, machine.kernel, machine.versions.join("\n"));
+    println!("{}, {}, {}\n{}", machine.processor, machine.memory, machine.kernel, machine.versions.join(", "));
+    if options.quick {
+        println!("Short rounds; the case of known clients has {} of them.", bench.clients);
+    }
     let rounds = options.rounds();
     let (mut results, mut verdicts) = (Results::new(), Vec::new());
     for case in cases(&options)? {
-        if let Some(tool) = case.work.tool().filter(|tool| !machine::has(tool)) {
+        if let Some(tool) = case.work.tool().filter(|tool| machine::find(tool).is_none()) {
             eprintln!("peers: {} is left out: {tool} is missing; benches/peers/setup.sh installs it", case.name);
             continue;
         }
         let measured = bench.run(&case, rounds).map_err(|error| format!("{}: {error}", case.name))?;
         let figures = compare(&bench.contenders, &measured);
         print!("{}{}", report::case(&case, &bench.contenders, &figures), against(&bench.contenders, &measured));
+        for (name, _) in figures.iter().filter(|(_, figures)| case.is_spoilt(figures)) {
+            eprintln!("peers: {}: {name} did not do what it should; its figures are not to be trusted", case.name);
+        }
         results.insert(case.name.to_owned(), figures);
         if let Some(record) = &record {
             verdicts.extend(check::judge(&bench, &case, rounds, &measured, record)?);
@@ -134,17 +145,19 @@ fn cases(options: &Options) -> Fallible<Vec<Case>> {
     Ok(CASES.iter().filter(wanted).copied().collect())
 }
 
+/// Who takes part: nginx first. Whoever is missing is named.
 fn contenders(options: &Options) -> Vec<Contender> {
     let built = Path::new(env!("CARGO_BIN_EXE_tollgate"));
-    let mut wanted = vec![("nginx", Kind::Nginx, Path::new("nginx"))];
+    let peer = |name| machine::find(name).unwrap_or_else(|| PathBuf::from(name));
+    let mut wanted = vec![("nginx", Kind::Nginx, peer("nginx"))];
     if !options.check {
-        wanted.push(("haproxy", Kind::Haproxy, Path::new("haproxy")));
+        wanted.push(("haproxy", Kind::Haproxy, peer("haproxy")));
     }
-    wanted.push(("tollgate", Kind::Tollgate, options.tollgate.as_deref().unwrap_or(built)));
-    wanted.extend(options.against.as_deref().map(|path| ("against", Kind::Tollgate, path)));
+    wanted.push(("tollgate", Kind::Tollgate, options.tollgate.clone().unwrap_or_else(|| built.to_owned())));
+    wanted.extend(options.against.clone().map(|path| ("against", Kind::Tollgate, path)));
     wanted.retain(|(name, _, _)| !options.without.iter().any(|without| without == name));
     let found = wanted.into_iter().filter_map(|(name, kind, program)| {
-        Contender::find(name, kind, program).inspect_err(|why| eprintln!("peers: {why}")).ok()
+        Contender::find(name, kind, &program).inspect_err(|why| eprintln!("peers: {why}")).ok()
     });
     found.collect()
 }

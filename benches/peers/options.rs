@@ -71,6 +71,12 @@ impl Options {
                 _ => return Err(format!("{argument} is unknown; --help tells what is not").into()),
             }
         }
+        let partial = options.quick || options.check || options.against.is_some();
+        if options.write && (partial || !options.only.is_empty() || !options.without.is_empty()) {
+            return Err(
+                "--write keeps what a full run finds: it goes with --rounds, --seconds and --tollgate only".into()
+            );
+        }
         Ok(Some(options))
     }
 

@@ -41,6 +41,18 @@ pub(crate) fn cores(list: &str) -> Option<Vec<usize>> {
     (!cores.is_empty()).then_some(cores)
 }
 
+/// The version in what a program says of itself: `nginx/1.22.1`, `HAProxy version 2.6.12-1 2026/10/17`, `wrk debian/4.1.0-3 [epoll]`.
+pub(crate) fn version(text: &str) -> Option<&str> {
+    let words = text.split([' ', '/']).filter(|word| word.contains('.'));
+    words.map(str::trim).find(|word| word.starts_with(|first: char| first.is_ascii_digit()))
+}
+
+/// The first two numbers of a version.
+pub(crate) fn release(version: &str) -> Option<(u32, u32)> {
+    let mut parts = version.split('.');
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+}
+
 /// What a load found.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Measured {
@@ -113,13 +125,13 @@ impl Measured {
 }
 
 /// The smallest value that `share` of the values do not exceed; 0 when there are none.
-fn percentile(sorted: &[f64], share: f64) -> f64 {
+pub(crate) fn percentile(sorted: &[f64], share: f64) -> f64 {
     let rank = (share * sorted.len() as f64).ceil() as usize;
     sorted.get(rank.saturating_sub(1)).copied().unwrap_or(0.0)
 }
 
 /// Seconds of a time such as `1.01s`, `432.24ms`, `72us` or `1:02.5`, as h2load writes them.
-fn duration(text: &str) -> Option<f64> {
+pub(crate) fn duration(text: &str) -> Option<f64> {
     let text = text.trim();
     let scaled = |unit: &str, scale: f64| Some(text.strip_suffix(unit)?.parse::<f64>().ok()? * scale);
     scaled("us", 1e-6).or_else(|| scaled("ms", 1e-3)).or_else(|| scaled("s", 1.0))

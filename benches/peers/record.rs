@@ -1,15 +1,19 @@
 //! `figures.json`, and the comparison with it.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::figures::{Figures, Results};
+use crate::figures::Figures;
 use crate::machine::Machine;
 use crate::stop::Fallible;
 
 /// How much worse than recorded a ratio may be.
 const TOLERANCE: f64 = 1.10;
+
+/// All figures of a run: by case, and then by contender.
+pub(crate) type Results = BTreeMap<String, BTreeMap<String, Figures>>;
 
 /// What one full run found.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -40,7 +44,7 @@ impl Record {
         Ok(serde_json::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))?)
     }
 
-    /// Writes it. Cases that this run left out stay as they were recorded.
+    /// Writes it.
     ///
     /// # Errors
     ///

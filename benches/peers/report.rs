@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 
 use crate::case::{Case, Work};
 use crate::contender::{Contender, Limit};
-use crate::figures::{Figures, Results, Spread};
+use crate::figures::{Figures, Spread};
+use crate::record::Results;
 
 /// One case as a table.
 pub(crate) fn case(case: &Case, contenders: &[Contender], figures: &BTreeMap<String, Figures>) -> String {

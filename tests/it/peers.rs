@@ -10,7 +10,7 @@ mod parse;
 mod template;
 
 use figures::{Figures, Round, Spread};
-use parse::{Measured, Stat, cores, field, h2load, measured, stat};
+use parse::{Measured, Stat, cores, duration, field, h2load, measured, percentile, release, stat, version};
 use template::fill;
 
 fn round(cpu: f64, requests: u64) -> Round {
@@ -102,4 +102,30 @@ fn every_gap_is_filled_or_named() {
     assert_eq!(fill("{{...}} {{a}}-{{b}} {k: {{a}}}", &values).unwrap(), "{{...}} 1-{x} {k: 1}");
     assert!(fill("{{c}}", &values).unwrap_err().to_string().contains("no value for c"));
     assert!(fill("{{a", &values).is_err());
+}
+
+#[test]
+fn a_version_is_found_in_what_programs_say() {
+    for (said, expected) in [
+        ("nginx version: nginx/1.24.0 (Ubuntu)", "1.24.0"),
+        ("HAProxy version 2.6.12-1+deb12u4 2026/10/17 - https://haproxy.org/", "2.6.12-1+deb12u4"),
+        ("wrk debian/4.1.0-3+b2 [epoll] Copyright (C) 2012 Will Glozer", "4.1.0-3+b2"),
+        ("h2load nghttp2/1.52.0", "1.52.0"),
+        ("tollgate 0.1.0", "0.1.0"),
+    ] {
+        assert_eq!(version(said), Some(expected));
+    }
+    assert_eq!(version("none"), None);
+    assert_eq!((release("2.6.12-1"), release("2"), release("x.y")), (Some((2, 6)), None, None));
+}
+
+#[test]
+fn figures_are_kept_with_four_digits() {
+    let spread = Spread { median: 12345.678, least: 1.23456, most: 0.000123456 };
+    let text = serde_json::to_string(&spread).unwrap();
+    assert_eq!(text, "[12346.0,1.235,0.000123]");
+    assert_eq!(
+        serde_json::from_str::<Spread>(&text).unwrap(),
+        Spread { median: 12346.0, least: 1.235, most: 0.000123 }
+    );
 }
