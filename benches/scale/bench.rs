@@ -26,6 +26,8 @@ pub(crate) struct Bench {
     pub(crate) program: PathBuf,
     pub(crate) backends: Backends,
     pub(crate) directory: TempDir,
+    /// The most connections that can ask at a time: each needs two files, and some are needed for the rest.
+    pub(crate) most_connections: usize,
     place: Place,
     rounds: usize,
     seconds: u64,
@@ -51,7 +53,7 @@ impl Bench {
     ///
     /// When there are too few cores, or nginx or a directory cannot be had.
     pub(crate) fn new(options: &Options) -> Fallible<Self> {
-        raise_files()?;
+        let files = raise_files()?;
         let stop = Stop::on_signals()?;
         // nginx's workers are another user, who has to reach what they serve.
         let everybody = Permissions::from_mode(0o755);
@@ -60,7 +62,8 @@ impl Bench {
         let backends = Backends::start(&others, &directory.path().join("backends"), &stop)?;
         let place = Place { cores: others, directory: directory.path().to_owned() };
         let Options { rounds, seconds, tollgate, .. } = options.clone();
-        Ok(Bench { stop, core, program: tollgate, backends, directory, place, rounds, seconds })
+        let most_connections = files.saturating_sub(1_000) / 2;
+        Ok(Bench { stop, core, program: tollgate, backends, directory, most_connections, place, rounds, seconds })
     }
 
     /// What a request costs in each of `shapes`.
@@ -142,12 +145,12 @@ impl Bench {
     }
 }
 
-/// Lets this process and those that it starts open as many files as they may: each connection needs two.
-fn raise_files() -> Fallible<()> {
+/// Lets this process and those that it starts open as many files as they may; how many that is.
+fn raise_files() -> Fallible<usize> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     // Only root may raise the hard limit.
     if soft < FILES && setrlimit(Resource::RLIMIT_NOFILE, FILES, hard.max(FILES)).is_err() {
         setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
     }
-    Ok(())
+    Ok(usize::try_from(getrlimit(Resource::RLIMIT_NOFILE)?.0)?)
 }

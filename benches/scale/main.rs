@@ -51,14 +51,15 @@ fn main() -> ExitCode {
 
 fn run(options: &Options) -> Fallible<()> {
     let bench = Bench::new(options)?;
-    let largest = |dimension: Dimension| {
+    let counts_of = |dimension: Dimension| {
         let counts = dimension.counts();
         let cut = usize::from(options.quick && matches!(dimension, Dimension::Clients | Dimension::Routes));
-        &counts[..counts.len() - cut]
+        let most = if dimension == Dimension::Connections { bench.most_connections } else { usize::MAX };
+        counts[..counts.len() - cut].iter().map(|count| *count.min(&most)).collect::<Vec<_>>()
     };
     for dimension in Dimension::ALL {
         if options.wants(dimension.name()) {
-            let counts = largest(dimension);
+            let counts = counts_of(dimension);
             println!(
                 "\nµs of CPU a request, by {}: the median, and the least and the most of the rounds\n",
                 dimension.name()
@@ -80,7 +81,7 @@ fn run(options: &Options) -> Fallible<()> {
                 Dimension::Backends => &[10_000][..],
                 _ => &[],
             };
-            for count in largest(dimension).iter().chain(more) {
+            for count in counts_of(dimension).iter().chain(more) {
                 let start = bench.start(&Shape::new(dimension, *count, "round_robin"))?;
                 println!("| {} {} | {start} |", shapes::grouped(*count), dimension.name());
             }
