@@ -5,7 +5,7 @@ export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 # Cargo spreads its own jobs; make's job server, which it cannot reach, would only make it warn.
 unexport MAKEFLAGS MFLAGS
 
-.PHONY: help setup run test check bench pgo schema openapi man fuzz-api deb test-docker test-package clean
+.PHONY: help setup run test check bench bench-quick bench-check pgo schema openapi man fuzz-api deb test-docker test-package clean
 .DEFAULT_GOAL := help
 
 help: ## list these commands
@@ -37,8 +37,18 @@ check: setup ## formatting, lints, docs, floors, dependencies, every configurati
 		cargo run --quiet --locked -- check -c "$$file" || exit; \
 	done
 
-bench: setup ## run the benchmarks
+bench: setup ## run the benchmarks, also beside nginx and HAProxy, and write that into docs/benchmarks.md; half an hour
 	cargo bench --locked
+	@sh benches/peers/setup.sh
+	cargo bench --locked --bench peers -- --write
+
+bench-quick: setup ## run the benchmark beside nginx and HAProxy with short rounds; under three minutes once built
+	@sh benches/peers/setup.sh
+	cargo bench --locked --bench peers -- --quick
+
+bench-check: setup ## fail if a cost beside nginx's is over 10 % worse than in benches/peers/figures.json; some five minutes
+	@sh benches/peers/setup.sh
+	cargo bench --locked --bench peers -- --check
 
 pgo: setup ## build target/pgo/tollgate by a profile of our own load, and say what that gains; needs h2load and llvm-profdata
 	@sh packaging/pgo.sh

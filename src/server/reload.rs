@@ -122,7 +122,7 @@ impl Reloader {
             None => None,
         };
         let pools = live.pools.prepare(next.upstreams.clone());
-        let fresh: Vec<_> = pools.iter().filter(|pool| !live.pools.contains(pool)).cloned().collect();
+        let fresh = live.pools.fresh(&pools);
         if !fresh.is_empty() {
             let (checked, all_checked) = oneshot::channel();
             // When the service is gone so is the server.

@@ -1,5 +1,6 @@
 //! The services that Pingora runs for us, each on a runtime of its own.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -78,8 +79,9 @@ impl Watches {
     }
 
     fn end(&mut self, pools: &[Arc<Pool>]) {
+        let pools: HashSet<_> = pools.iter().map(Arc::as_ptr).collect();
         self.running.retain(|(watched, task)| {
-            let goes = pools.iter().any(|pool| Arc::ptr_eq(pool, watched));
+            let goes = pools.contains(&Arc::as_ptr(watched));
             if goes {
                 task.abort();
             }

@@ -5,6 +5,7 @@
 //! happens seldom, in words, with repeats summed up so that a burst of failures stays readable.
 
 mod access_log;
+mod decimal;
 pub mod decisions;
 mod drops;
 pub mod events;

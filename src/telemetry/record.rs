@@ -18,6 +18,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, SystemTime};
 
 use super::AccessLogFormat;
+use super::decimal::{put_address, put_number, put_socket_address, put_thousandths};
 use super::timestamp::{CommonLog, rfc3339};
 
 /// One request, as it is known when its last byte is sent or its client is gone.
@@ -100,23 +101,25 @@ impl AccessRecord<'_> {
     /// Keys and their order are a public contract.
     fn write_json(&self, out: &mut Vec<u8>) {
         let mut json = JsonObject::begin(out);
-        json.quoted("ts", rfc3339(self.ts));
+        json.raw("ts", |out| put(out, format_args!("\"{}\"", rfc3339(self.ts))));
         json.text("request_id", self.request_id.as_bytes());
         json.optional("client_id", self.client_id.map(str::as_bytes), JsonObject::text);
-        json.quoted("client_ip", self.client_ip.to_canonical());
-        json.optional("identity", self.identity, JsonObject::quoted);
+        json.quoted("client_ip", |out| put_address(self.client_ip, out));
+        json.optional("identity", self.identity, JsonObject::word);
         json.text("method", self.method.as_bytes());
         json.text("host", self.host);
         json.text("path", self.path());
-        json.optional("status", self.status(), JsonObject::bare);
-        json.bare("duration_ms", Milliseconds(self.duration));
-        json.bare("bytes_in", self.bytes_in);
-        json.bare("bytes_out", self.bytes_out);
+        json.optional("status", self.status(), |json, key, status| json.number(key, status.into()));
+        json.raw("duration_ms", |out| put_thousandths(micros(self.duration), out));
+        json.number("bytes_in", self.bytes_in);
+        json.number("bytes_out", self.bytes_out);
         json.optional("upstream", self.upstream.map(str::as_bytes), JsonObject::text);
-        json.optional("backend", self.backend, JsonObject::quoted);
-        json.bare("attempts", self.attempts);
-        json.optional("limit", self.limit, JsonObject::quoted);
-        json.optional("tokens", self.tokens.map(Tokens), JsonObject::bare);
+        json.optional("backend", self.backend, |json, key, backend| {
+            json.quoted(key, |out| put_socket_address(backend, out));
+        });
+        json.number("attempts", self.attempts.into());
+        json.optional("limit", self.limit, JsonObject::word);
+        json.optional("tokens", self.tokens, |json, key, tokens| json.raw(key, |out| put_tokens(tokens, out)));
         json.optional("error", self.error.map(str::as_bytes), JsonObject::text);
         json.end();
     }
@@ -131,10 +134,16 @@ impl AccessRecord<'_> {
         text_pair("request_id", Some(self.request_id.as_bytes()), out);
         text_pair("client_id", self.client_id.map(str::as_bytes), out);
         put(out, format_args!(" identity={}", OrDash(self.identity)));
-        put(out, format_args!(" duration_ms={} bytes_in={}", Milliseconds(self.duration), self.bytes_in));
+        out.extend_from_slice(b" duration_ms=");
+        put_thousandths(micros(self.duration), out);
+        put(out, format_args!(" bytes_in={}", self.bytes_in));
         text_pair("upstream", self.upstream.map(str::as_bytes), out);
         put(out, format_args!(" backend={} attempts={}", OrDash(self.backend), self.attempts));
-        put(out, format_args!(" limit={} tokens={}", OrDash(self.limit), OrDash(self.tokens.map(Tokens))));
+        put(out, format_args!(" limit={} tokens=", OrDash(self.limit)));
+        match self.tokens {
+            Some(tokens) => put_tokens(tokens, out),
+            None => out.push(b'-'),
+        }
         text_pair("error", self.error.map(str::as_bytes), out);
         out.push(b'\n');
     }
@@ -153,23 +162,15 @@ fn put(out: &mut Vec<u8>, text: fmt::Arguments<'_>) {
     out.write_fmt(text).expect("a Vec takes every write and nothing formatted here fails");
 }
 
-/// A duration in milliseconds with three decimals.
-struct Milliseconds(Duration);
-
-impl fmt::Display for Milliseconds {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let micros = self.0.as_micros();
-        write!(f, "{}.{:03}", micros / 1000, micros % 1000)
-    }
+/// A duration in microseconds, cut off.
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// An amount of tokens with three decimals, cut off, so that 0.9999 does not look like a token.
-struct Tokens(f64);
-
-impl fmt::Display for Tokens {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:.3}", (self.0 * 1000.0).floor() / 1000.0)
-    }
+/// Appends an amount of tokens with three decimals, cut off, so that 0.9999 does not look like a token.
+fn put_tokens(tokens: f64, out: &mut Vec<u8>) {
+    // Never below 0 or beyond the largest capacity.
+    put_thousandths((tokens * 1000.0) as u64, out);
 }
 
 /// A value, or `-` for none.
@@ -206,16 +207,28 @@ impl<'a> JsonObject<'a> {
         self.separator = b',';
     }
 
-    /// A number.
-    fn bare(&mut self, key: &str, value: impl fmt::Display) {
+    /// A value that `write` writes as JSON has it.
+    fn raw(&mut self, key: &str, write: impl FnOnce(&mut Vec<u8>)) {
         self.key(key);
-        put(self.out, format_args!("{value}"));
+        write(self.out);
     }
 
-    /// A value whose text needs no escapes.
-    fn quoted(&mut self, key: &str, value: impl fmt::Display) {
+    /// A number.
+    fn number(&mut self, key: &str, value: u64) {
+        self.raw(key, |out| put_number(value, out));
+    }
+
+    /// What `write` writes, whose text needs no escapes.
+    fn quoted(&mut self, key: &str, write: impl FnOnce(&mut Vec<u8>)) {
         self.key(key);
-        put(self.out, format_args!("\"{value}\""));
+        self.out.push(b'"');
+        write(self.out);
+        self.out.push(b'"');
+    }
+
+    /// A word of our own, which needs no escapes.
+    fn word(&mut self, key: &str, value: &str) {
+        self.quoted(key, |out| out.extend_from_slice(value.as_bytes()));
     }
 
     /// Text from outside.
@@ -230,7 +243,7 @@ impl<'a> JsonObject<'a> {
     fn optional<T>(&mut self, key: &str, value: Option<T>, write: impl FnOnce(&mut Self, &str, T)) {
         match value {
             Some(value) => write(self, key, value),
-            None => self.bare(key, "null"),
+            None => self.raw(key, |out| out.extend_from_slice(b"null")),
         }
     }
 }

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
+use arc_swap::ArcSwap;
 use crossbeam_utils::CachePadded;
 use parking_lot::Mutex;
 
 use super::health::{Record, Status, Thresholds, Transition};
+use super::selector::Changes;
 use super::{BackendOverview, LastCheck, State};
 
 /// Tells the backends of one pool and of all that succeed it apart, also when one goes and another comes at the same
@@ -32,10 +34,24 @@ pub struct Backend {
     /// Whether an operator wants no new requests there. Written under the lock of `record`.
     draining: AtomicBool,
     record: Mutex<Record>,
+    /// Whom it tells of its changes. Written under the lock of `record`.
+    listeners: ArcSwap<Vec<Listener>>,
+    /// Whether one of them wants to know of its load, too.
+    loads: AtomicBool,
     failures: AtomicU64,
     went_up: AtomicU64,
     went_down: AtomicU64,
     last_check: Mutex<Option<LastCheck>>,
+}
+
+/// One selector that has the backend.
+#[derive(Clone, Debug)]
+struct Listener {
+    changes: Arc<Changes>,
+    /// Where the backend is among those of the selector.
+    place: usize,
+    /// Whether it wants to know of the load, too.
+    loads: bool,
 }
 
 /// What every request writes, side by side: one cache line to fetch.
@@ -57,6 +73,8 @@ impl Backend {
             retired: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             record: Mutex::new(Record::default()),
+            listeners: ArcSwap::default(),
+            loads: AtomicBool::new(false),
             failures: AtomicU64::new(0),
             went_up: AtomicU64::new(0),
             went_down: AtomicU64::new(0),
@@ -76,7 +94,7 @@ impl Backend {
 
     /// How many requests it holds now.
     pub fn in_flight(&self) -> usize {
-        self.load.in_flight.load(Ordering::Relaxed)
+        self.load.in_flight.load(Ordering::SeqCst)
     }
 
     /// How many requests it was given.
@@ -190,16 +208,63 @@ impl Backend {
     pub(super) fn set_draining(&self, draining: bool) -> bool {
         let record = self.record.lock();
         let was = self.draining.swap(draining, Ordering::Relaxed);
-        self.ready.store(record.status() == Status::Up && !draining, Ordering::Relaxed);
+        self.follow(&record);
         was != draining
     }
 
     fn change(&self, change: impl FnOnce(&mut Record) -> Option<Transition>) -> Option<Transition> {
         let mut record = self.record.lock();
         let transition = change(&mut record);
-        self.ready.store(record.status() == Status::Up && !self.is_draining(), Ordering::Relaxed);
+        self.follow(&record);
         self.failing.store(record.is_failing(), Ordering::Relaxed);
         transition
+    }
+
+    /// Lets `ready` follow its `record`, which is locked, and tells the selectors.
+    fn follow(&self, record: &Record) {
+        let ready = record.status() == Status::Up && !self.is_draining();
+        if self.ready.swap(ready, Ordering::Relaxed) != ready {
+            self.listeners.load().iter().for_each(|listener| listener.changes.turned(listener.place, ready));
+        }
+    }
+
+    /// Tells `changes`, where it is at `place`, of what changes of it from now on; of requests that it takes and ends
+    /// only if it wants to know of its `loads`.
+    pub(super) fn tell(&self, changes: &Arc<Changes>, place: usize, loads: bool) {
+        let record = self.record.lock();
+        let mut listeners = self.listeners.load().to_vec();
+        listeners.push(Listener { changes: Arc::clone(changes), place, loads });
+        self.set_listeners(listeners);
+        if self.is_ready() {
+            changes.turned(place, true);
+        }
+        drop(record);
+    }
+
+    /// Tells `changes` nothing any more.
+    pub(super) fn tell_no_more(&self, changes: &Arc<Changes>) {
+        let record = self.record.lock();
+        let mut listeners = self.listeners.load().to_vec();
+        listeners.retain(|listener| !Arc::ptr_eq(&listener.changes, changes));
+        self.set_listeners(listeners);
+        drop(record);
+    }
+
+    /// Under the lock of `record`.
+    fn set_listeners(&self, listeners: Vec<Listener>) {
+        let loads = listeners.iter().any(|listener| listener.loads);
+        self.listeners.store(Arc::new(listeners));
+        self.loads.store(loads, Ordering::SeqCst);
+    }
+
+    /// Tells of a request that it took or ended. A selector that has just come either is told of it or reads the load
+    /// after it: the load is written before, and read after, whether anybody wants to know, in one order for all.
+    fn load_changed(&self) {
+        if self.loads.load(Ordering::SeqCst) {
+            let listeners = self.listeners.load();
+            let told = listeners.iter().filter(|listener| listener.loads);
+            told.for_each(|listener| listener.changes.mark(listener.place));
+        }
     }
 }
 
@@ -212,8 +277,9 @@ pub struct Lease {
 
 impl Lease {
     pub(super) fn new(backend: &Arc<Backend>) -> Self {
-        backend.load.in_flight.fetch_add(1, Ordering::Relaxed);
+        backend.load.in_flight.fetch_add(1, Ordering::SeqCst);
         backend.load.requests.fetch_add(1, Ordering::Relaxed);
+        backend.load_changed();
         Lease { backend: Arc::clone(backend) }
     }
 
@@ -225,6 +291,7 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.backend.load.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.backend.load.in_flight.fetch_sub(1, Ordering::SeqCst);
+        self.backend.load_changed();
     }
 }

@@ -157,8 +157,10 @@ impl Pool {
             return Vec::new();
         }
         // Nor are those new that another entry has: they are in service already, with that one's weight.
-        let is_new = |address: &&SocketAddr| members.entries.iter().all(|entry| !entry.addresses.contains(address));
+        let owners = members.owners(&self.settings);
+        let is_new = |address: &&SocketAddr| !owners.contains_key(*address);
         let coming: Vec<_> = addresses.iter().filter(is_new).copied().collect();
+        drop(owners);
         members.entries[index].coming.clone_from(&coming);
         let orders = self.lineage.orders();
         coming.iter().map(|address| orders.enlist(&self.registry, *address)).collect()
@@ -229,9 +231,7 @@ impl Pool {
     /// How many backends are left for requests, in words.
     fn left(&self) -> String {
         let selector = self.selector.load();
-        let all = selector.backends();
-        let left = all.iter().filter(|backend| backend.is_ready()).count();
-        format!("{left} of {} left", all.len())
+        format!("{} of {} left", selector.ready(), selector.backends().len())
     }
 }
 

@@ -8,7 +8,7 @@
 //!
 //! Refused: a lock around the list, as a reload would wait for whoever reads, and the other way round.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -51,8 +51,16 @@ impl Pools {
         self.all.load().iter().find(|pool| pool.name() == name).cloned()
     }
 
+    /// Those of `pools` that are not among them at this moment.
+    pub fn fresh(&self, pools: &[Arc<Pool>]) -> Vec<Arc<Pool>> {
+        let all = self.all.load();
+        let present: HashSet<_> = all.iter().map(Arc::as_ptr).collect();
+        pools.iter().filter(|pool| !present.contains(&Arc::as_ptr(pool))).cloned().collect()
+    }
+
     /// Whether `pool` is one of them at this moment.
-    pub fn contains(&self, pool: &Arc<Pool>) -> bool {
+    #[cfg(test)]
+    pub(super) fn contains(&self, pool: &Arc<Pool>) -> bool {
         self.all.load().iter().any(|present| Arc::ptr_eq(present, pool))
     }
 
@@ -96,20 +104,25 @@ impl Pools {
     pub fn replace(&self, pools: Vec<Arc<Pool>>) -> Vec<Arc<Pool>> {
         let mut gone = self.gone.lock();
         let before = self.all.load_full();
+        let by_kin = |pools: &[Arc<Pool>]| -> HashMap<_, _> {
+            pools.iter().map(|pool| (pool.kin(), Arc::clone(pool))).collect()
+        };
+        let (old, new) = (by_kin(&before), by_kin(&pools));
         for pool in &pools {
-            match before.iter().find(|old| old.is_kin(pool)) {
+            match old.get(&pool.kin()) {
                 Some(old) if Arc::ptr_eq(old, pool) => {}
                 Some(old) => pool.take_over(old),
                 None => pool.enter(),
             }
         }
-        for old in before.iter().filter(|old| !pools.iter().any(|pool| pool.is_kin(old))) {
+        for old in before.iter().filter(|old| !new.contains_key(&old.kin())) {
             old.leave();
             gone.leaving.push(old.lineage());
         }
         gone.settle();
         self.all.store(Arc::new(pools));
-        before.iter().filter(|old| !self.contains(old)).cloned().collect()
+        let stays = |old: &Arc<Pool>| new.get(&old.kin()).is_some_and(|new| Arc::ptr_eq(new, old));
+        before.iter().filter(|old| !stays(old)).cloned().collect()
     }
 }
 

@@ -67,6 +67,8 @@ mod kept;
 #[cfg(test)]
 mod limits;
 #[cfg(test)]
+mod peers;
+#[cfg(test)]
 mod pools;
 #[cfg(test)]
 mod readme;

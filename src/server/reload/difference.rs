@@ -1,5 +1,7 @@
 //! What differs between two configurations: what a reload cannot change, and what it changes, in words.
 
+use std::collections::HashMap;
+
 use crate::config::{AdminSettings, Config, ListenerSettings, PingoraSettings};
 use crate::limit::RateLimit;
 
@@ -104,16 +106,19 @@ pub(super) fn changes(old: &Config, new: &Config) -> Vec<String> {
 }
 
 fn upstreams(old: &Config, new: &Config) -> Vec<String> {
-    let find = |config: &'_ Config, name: &str| config.upstreams.iter().position(|pool| pool.name == name);
+    let by_name = |config: &'_ Config| -> HashMap<String, usize> {
+        config.upstreams.iter().enumerate().map(|(index, pool)| (pool.name.clone(), index)).collect()
+    };
+    let (before, now) = (by_name(old), by_name(new));
     let (mut added, mut changed) = (Vec::new(), Vec::new());
     for pool in &new.upstreams {
-        match find(old, &pool.name) {
+        match before.get(&pool.name) {
             None => added.push(pool.name.as_str()),
-            Some(index) if old.upstreams[index] != *pool => changed.push(pool.name.as_str()),
+            Some(index) if old.upstreams[*index] != *pool => changed.push(pool.name.as_str()),
             Some(_) => {}
         }
     }
-    let removed = old.upstreams.iter().map(|pool| pool.name.as_str()).filter(|name| find(new, name).is_none());
+    let removed = old.upstreams.iter().map(|pool| pool.name.as_str()).filter(|name| !now.contains_key(*name));
     let lists = [("added", added), ("removed", removed.collect()), ("changed", changed)];
     let lists = lists.into_iter().filter(|(_, names)| !names.is_empty());
     lists.map(|(what, names)| format!("upstreams {what}: {}", names.join(", "))).collect()

@@ -5,7 +5,7 @@
 //! jitter, so that a hundred backends are not checked in one burst and proxies that were started together do not stay
 //! in step.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -124,8 +124,9 @@ impl Checks {
     fn follow(&mut self) {
         let Some(checker) = &self.checker else { return };
         let backends = self.pool.backends();
+        let ids: HashSet<_> = backends.iter().map(|backend| backend.id()).collect();
         self.watched.retain(|id, checks| {
-            let stays = backends.iter().any(|backend| backend.id() == *id);
+            let stays = ids.contains(id);
             if !stays {
                 checks.abort();
             }

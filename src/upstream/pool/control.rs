@@ -11,7 +11,7 @@ use std::sync::Arc;
 use log::info;
 
 use super::succession::Stage;
-use super::{Members, Pool, TARGET};
+use super::{Pool, TARGET};
 use crate::upstream::{AdminState, Backend, BackendOverview, MAX_WEIGHT, PoolOverview, SetBackendError};
 
 impl Pool {
@@ -40,7 +40,7 @@ impl Pool {
         let selector = self.selector.load();
         let backend = selector.backends().iter().find(|backend| backend.address() == address).ok_or_else(unknown)?;
         let old_weight = selector.weight(address).ok_or_else(unknown)?;
-        let owner = members.owner(&self.settings, address).ok_or_else(unknown)?;
+        let owner = *members.owners(&self.settings).get(&address).ok_or_else(unknown)?;
         let old_state = backend.state();
         let mut orders = self.lineage.orders();
         let draining = orders.order(address, &owner.address, state, weight);
@@ -54,7 +54,8 @@ impl Pool {
             let name = self.name();
             info!(target: TARGET, "upstream {name}: backend {address} weight {old_weight} -> {weight}: set by hand");
         }
-        Ok(self.overview_of(&members, backend))
+        let weight = weight.unwrap_or(old_weight).get();
+        Ok(backend.overview(owner.address.to_string(), weight))
     }
 
     /// What operators see of it.
@@ -63,22 +64,20 @@ impl Pool {
         let selector = self.selector.load();
         let named = self.settings.backends.iter().zip(&members.entries);
         let unresolved = named.filter(|(_, entry)| entry.addresses.is_empty());
+        let owners = members.owners(&self.settings);
+        let overview = |backend: &Backend, weight: NonZeroU32| {
+            let address = backend.address();
+            let configured = owners.get(&address).map(|owner| owner.address.to_string());
+            backend.overview(configured.unwrap_or_else(|| address.to_string()), weight.get())
+        };
         PoolOverview {
             name: self.name().to_owned(),
             balance: self.settings.balance,
             unresolved: unresolved.map(|(backend, _)| backend.address.to_string()).collect(),
-            backends: selector.backends().iter().map(|backend| self.overview_of(&members, backend)).collect(),
+            backends: selector.weighted().map(|(backend, weight)| overview(backend, weight)).collect(),
             requests: self.traffic().requests(),
             retries: self.retries(),
         }
-    }
-
-    fn overview_of(&self, members: &Members, backend: &Backend) -> BackendOverview {
-        let address = backend.address();
-        let configured = members.owner(&self.settings, address).map(|owner| owner.address.to_string());
-        // Both are known of a backend that the selector has, whose set and members change under one lock.
-        let weight = self.selector.load().weight(address).map_or(1, NonZeroU32::get);
-        backend.overview(configured.unwrap_or_else(|| address.to_string()), weight)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Who belongs to a pool: the addresses of each configured backend.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -44,10 +44,14 @@ impl Members {
         Members { entries: entries.collect(), stage }
     }
 
-    /// The configured backend, out of those of `settings`, that has `address`: of several the first, whose weight counts.
-    pub(super) fn owner<'a>(&self, settings: &'a PoolSettings, address: SocketAddr) -> Option<&'a BackendSettings> {
-        let mut named = settings.backends.iter().zip(&self.entries);
-        named.find(|(_, entry)| entry.addresses.contains(&address)).map(|(backend, _)| backend)
+    /// The configured backend, out of those of `settings`, that has each address: of several the first, whose weight
+    /// counts. For whoever asks for more than one of them.
+    pub(super) fn owners<'a>(&self, settings: &'a PoolSettings) -> HashMap<SocketAddr, &'a BackendSettings> {
+        let mut owners = HashMap::with_capacity(self.entries.len());
+        for (backend, entry) in settings.backends.iter().zip(&self.entries) {
+            entry.addresses.iter().for_each(|address| _ = owners.entry(*address).or_insert(backend));
+        }
+        owners
     }
 
     /// The selector over all known addresses, as the file and `orders` want them. Of an address that two names share, the
@@ -63,8 +67,8 @@ impl Members {
                 targets.insert(Target { addr: address.into(), weight: weight as usize, ext: Extensions::new() });
             }
         }
-        let coming = |address: &SocketAddr| self.entries.iter().any(|entry| entry.coming.contains(address));
-        registry.retain(|address| taken.contains(address) || coming(address));
+        let coming: BTreeSet<_> = self.entries.iter().flat_map(|entry| &entry.coming).collect();
+        registry.retain(|address| taken.contains(address) || coming.contains(address));
         let config = SelectorConfig { balance: settings.balance, registry: Arc::clone(registry) };
         let selector = Selector::build_with_config(&targets, &config);
         if settings.health.check == Check::None && self.stage == Stage::Serving {

@@ -3,14 +3,14 @@
 //! By address, and not with the backend: an address that its name leaves and comes back to is still to be drained. A
 //! pool shares them with the one that succeeds it, so an order that is given while a reload is under way is not lost.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use super::Members;
 use crate::upstream::selector::Registry;
-use crate::upstream::{AdminState, Backend, BackendAddress, PoolSettings};
+use crate::upstream::{AdminState, Backend, BackendAddress, BackendSettings, PoolSettings};
 
 /// All orders of a pool and of those that it succeeded.
 #[derive(Debug, Default)]
@@ -63,14 +63,18 @@ impl Orders {
     /// A weight that was changed in the file counts more than an older order. What the file has no more loses its orders:
     /// who is put back there later is wanted as the file says.
     pub(super) fn carry_over(&mut self, old: &PoolSettings, settings: &PoolSettings, members: &Members) {
-        let named = |settings: &'_ PoolSettings, name: &BackendAddress| {
-            settings.backends.iter().position(|backend| backend.address == *name)
-        };
+        fn named(settings: &PoolSettings) -> HashMap<&BackendAddress, &BackendSettings> {
+            settings.backends.iter().map(|backend| (&backend.address, backend)).collect()
+        }
+        if self.by_address.is_empty() {
+            return;
+        }
+        let (old, new, owners) = (named(old), named(settings), members.owners(settings));
         self.by_address.retain(|address, order| {
             // A name that has left the address for now may come back to it.
-            let by_name = || named(settings, &order.configured).map(|index| &settings.backends[index]);
-            let Some(now) = members.owner(settings, *address).or_else(by_name) else { return false };
-            let before = named(old, &order.configured).map(|index| old.backends[index].weight);
+            let now = owners.get(address).or_else(|| new.get(&order.configured));
+            let Some(&now) = now else { return false };
+            let before = old.get(&order.configured).map(|backend| backend.weight);
             if before != Some(now.weight) {
                 order.weight = None;
             }

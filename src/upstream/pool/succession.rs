@@ -10,7 +10,7 @@
 //! Refused: changing a pool in place, as a request would see other timeouts and retries halfway; a fresh set of
 //! backends, as it would start with nothing known and send requests where connections have just failed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwap;
@@ -43,9 +43,10 @@ impl Pool {
         let registry = Arc::new(self.registry.succeed());
         // Under the lock, so that no name of this one lets go of an address that the other is about to hold.
         let ours = self.members.lock();
+        let known: HashMap<_, _> =
+            self.settings.backends.iter().map(|known| &known.address).zip(&ours.entries).collect();
         for (backend, entry) in settings.backends.iter().zip(&mut members.entries) {
-            let mut known = self.settings.backends.iter().zip(&ours.entries);
-            if let Some((_, known)) = known.find(|(known, _)| known.address == backend.address) {
+            if let Some(known) = known.get(&backend.address) {
                 entry.addresses.clone_from(&known.addresses);
                 entry.failing = known.failing;
             }
@@ -67,9 +68,9 @@ impl Pool {
         Arc::clone(&self.lineage)
     }
 
-    /// Whether the two share their backends and counters: one is the successor of the other, or of its successors.
-    pub(in crate::upstream) fn is_kin(&self, other: &Pool) -> bool {
-        Arc::ptr_eq(&self.lineage, &other.lineage)
+    /// The same for all pools that share their backends and counters with it: each is the successor of another one.
+    pub(in crate::upstream) fn kin(&self) -> *const Lineage {
+        Arc::as_ptr(&self.lineage)
     }
 
     /// Goes into service in the place of `old`, whose [`successor`](Pool::successor) it is. Backends that it does not
@@ -113,12 +114,14 @@ impl Pool {
 
 /// Which backends of the pool `name` went and which came, a line each.
 fn membership(name: &str, old: &[Arc<Backend>], new: &[Arc<Backend>]) -> Vec<String> {
-    let has = |backends: &[Arc<Backend>], address| backends.iter().any(|backend| backend.address() == address);
-    let went = old.iter().filter(|backend| !has(new, backend.address())).map(|backend| {
+    let addresses =
+        |backends: &[Arc<Backend>]| backends.iter().map(|backend| backend.address()).collect::<HashSet<_>>();
+    let (before, now) = (addresses(old), addresses(new));
+    let went = old.iter().filter(|backend| !now.contains(&backend.address())).map(|backend| {
         let (address, in_flight) = (backend.address(), backend.in_flight());
         format!("upstream {name}: backend {address} removed; requests in flight: {in_flight}")
     });
-    let came = new.iter().filter(|backend| !has(old, backend.address()));
+    let came = new.iter().filter(|backend| !before.contains(&backend.address()));
     let came = came.map(|backend| format!("upstream {name}: backend {} added", backend.address()));
     went.chain(came).collect()
 }

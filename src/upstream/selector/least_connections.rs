@@ -2,43 +2,154 @@
 //!
 //! The count is of requests, from selection to the last byte, not of connections, which HTTP/1.1 keeps open idle. Choice
 //! and count are one step under one lock, so that callers that come at once do not all see the same backend as the
-//! emptiest. "Power of two choices" needs no lock but is not exact, and with few backends exactness is cheap.
+//! emptiest. The backends stand in a tournament by their load; each that took a request or ended one since the last choice
+//! is placed again, which is two for each request, however many there are.
+//!
+//! "Power of two choices" needs no lock but is not exact, and with few backends exactness is cheap.
+
+use std::cmp::{Ordering, Reverse};
 
 use parking_lot::Mutex;
 
-use super::{Backend, Members};
+use super::tournament::Tournament;
+use super::{BackendId, Members};
 
-/// Fewest requests in flight per weight. O(backends) a choice, under a lock.
+/// Fewest requests in flight per weight. A choice takes a lock and costs O(log backends) for itself and for each request
+/// that has ended since the one before.
 #[derive(Debug)]
 pub struct LeastConnections {
     pub(super) members: Members,
+    standing: Mutex<Standing>,
+}
+
+#[derive(Debug)]
+struct Standing {
+    by_load: Tournament<Reverse<Load>>,
     /// Where the next choice starts to look, so that ties rotate.
-    start: Mutex<usize>,
+    start: usize,
+}
+
+/// Requests in flight per weight.
+#[derive(Clone, Copy, Debug)]
+struct Load {
+    in_flight: u64,
+    weight: u64,
 }
 
 impl LeastConnections {
     pub(super) fn new(members: Members) -> Self {
-        LeastConnections { members, start: Mutex::new(0) }
+        let by_load = Tournament::new(members.backends.len());
+        LeastConnections { members, standing: Mutex::new(Standing { by_load, start: 0 }) }
     }
 
-    pub(super) fn pick<T>(&self, eligible: impl Fn(&Backend) -> bool, take: impl FnOnce(usize) -> T) -> Option<T> {
-        let mut start = self.start.lock();
-        let mut best: Option<(usize, u64, u64)> = None;
-        let count = self.members.backends.len();
-        for step in 0..count {
-            let index = (*start + step) % count;
-            let backend = &self.members.backends[index];
-            if !eligible(backend) {
-                continue;
-            }
-            let (load, weight) = (backend.in_flight() as u64, u64::from(self.members.weights[index].get()));
-            // load / weight < best_load / best_weight, without dividing
-            if best.is_none_or(|(_, best_load, best_weight)| load * best_weight < best_load * weight) {
-                best = Some((index, load, weight));
+    pub(super) fn pick<T>(&self, tried: &[BackendId], take: impl FnOnce(usize) -> T) -> Option<T> {
+        let mut standing = self.standing.lock();
+        let Standing { by_load, start } = &mut *standing;
+        self.members.changes.take(|index| by_load.set(index, self.rank(index)));
+        // One that was tried is none for this choice alone.
+        let tried = || tried.iter().filter_map(|id| self.members.place(*id));
+        tried().for_each(|index| by_load.set(index, None));
+        let best = by_load.best_from(*start);
+        tried().for_each(|index| by_load.set(index, self.rank(index)));
+        let (_, index) = best?;
+        *start = (index + 1) % self.members.backends.len();
+        // The backend marks the change that this makes; the next choice sees it.
+        Some(take(index))
+    }
+
+    /// Where a ready backend stands as it is now.
+    fn rank(&self, index: usize) -> Option<Reverse<Load>> {
+        let (backend, weight) = (&self.members.backends[index], u64::from(self.members.weights[index].get()));
+        backend.is_ready().then(|| Reverse(Load { in_flight: backend.in_flight() as u64, weight }))
+    }
+}
+
+impl Ord for Load {
+    fn cmp(&self, other: &Self) -> Ordering {
+        // Of the fractions, without dividing.
+        (self.in_flight * other.weight).cmp(&(other.in_flight * self.weight))
+    }
+}
+
+impl PartialOrd for Load {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Load {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Load {}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use crate::upstream::selector::Selector;
+    use crate::upstream::selector::tests::{selector, set_up};
+    use crate::upstream::{Balance, Lease};
+
+    proptest! {
+        /// Every choice is that of a look at every backend, while requests end, backends come and go and some were tried.
+        #[test]
+        fn chooses_as_a_look_at_everyone_does(
+            weights in prop::collection::vec(1_u32..4, 1..10),
+            steps in prop::collection::vec((
+                prop::option::weighted(0.1, (0_usize..10, any::<bool>())),
+                prop::collection::vec(0_usize..10, 0..3),
+                prop::option::weighted(0.6, any::<prop::sample::Index>()),
+            ), 1..150),
+        ) {
+            let selector = selector(Balance::LeastConnections, &weights);
+            let backends = selector.backends();
+            let count = backends.len();
+            let (mut leases, mut start): (Vec<Lease>, _) = (Vec::new(), 0);
+            for (change, tried, ends) in steps {
+                if let Some((index, up)) = change {
+                    set_up(&backends[index % count], up);
+                }
+                if let Some(end) = ends.filter(|_| !leases.is_empty()) {
+                    leases.swap_remove(end.index(leases.len()));
+                }
+                let tried: Vec<_> = tried.into_iter().filter(|index| *index < count).map(|index| backends[index].id()).collect();
+                let mut expected: Option<usize> = None;
+                let load = |index: usize| backends[index].in_flight() as u64;
+                for index in (0..count).map(|step| (start + step) % count) {
+                    let eligible = backends[index].is_ready() && !tried.contains(&backends[index].id());
+                    let lighter = |best: usize| {
+                        load(index) * u64::from(weights[best]) < load(best) * u64::from(weights[index])
+                    };
+                    if eligible && expected.is_none_or(lighter) {
+                        expected = Some(index);
+                    }
+                }
+                let lease = selector.pick(&tried, Lease::new);
+                prop_assert_eq!(lease.as_ref().map(|lease| lease.backend().id()), expected.map(|index| backends[index].id()));
+                start = expected.map_or(start, |index| (index + 1) % count);
+                leases.extend(lease);
             }
         }
-        let (index, ..) = best?;
-        *start = (index + 1) % count;
-        Some(take(index))
+    }
+
+    #[test]
+    fn a_request_that_another_selector_began_counts_here_too() {
+        use pingora_load_balancing::selection::BackendSelection;
+        let config = super::super::SelectorConfig { balance: Balance::LeastConnections, registry: Default::default() };
+        let targets = [1, 2].map(|port| super::super::Target::new(&format!("127.0.0.1:{port}")).unwrap()).into();
+        let old = Selector::build_with_config(&targets, &config);
+        old.backends().iter().for_each(|backend| set_up(backend, true));
+        let port = |lease: &Lease| lease.backend().address().port();
+        let first = old.pick(&[], Lease::new).unwrap();
+        assert_eq!(port(&first), 1);
+        let new = Selector::build_with_config(&targets, &config);
+        let second = new.pick(&[], Lease::new).unwrap();
+        assert_eq!(port(&second), 2, "the first one has a request of the old selector");
+        drop(old);
+        drop(first);
+        assert_eq!(port(&new.pick(&[], Lease::new).unwrap()), 1, "which has ended");
     }
 }

@@ -4,14 +4,19 @@
 //! backends that are ready and not yet tried by this request, so the weights hold among those that are left. Pingora's
 //! own `RoundRobin` and `Random` cannot: they choose first and look at health afterwards, and then go on without weights.
 //!
+//! A choice costs the same among three backends and, but for a logarithm, among thousands: no rule looks at all of them.
+//!
 //! Selectors keep no health and no counters. Both live in the [`Backend`]s, which the [`Registry`] hands to the next
 //! selector when the set changes, so a rebuild forgets nothing. Weights do belong to a selector: the pools before and
 //! after a reload share backends, and each is to keep to its own weights.
 
+mod changes;
 mod least_connections;
+mod members;
 mod random;
 mod registry;
 mod round_robin;
+mod tournament;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -22,7 +27,9 @@ use pingora_load_balancing::Backend as Target;
 use pingora_load_balancing::selection::{BackendIter, BackendSelection};
 
 use super::{Backend, BackendId, Balance};
+pub(super) use changes::Changes;
 use least_connections::LeastConnections;
+use members::Members;
 use random::Random;
 pub use registry::Registry;
 use round_robin::RoundRobin;
@@ -53,25 +60,33 @@ impl Selector {
         &self.members().backends
     }
 
+    /// The same, each with its weight.
+    pub fn weighted(&self) -> impl Iterator<Item = (&Arc<Backend>, NonZeroU32)> {
+        let members = self.members();
+        members.backends.iter().zip(members.weights.iter().copied())
+    }
+
     /// The weight of the backend at `address`, if it has that.
     pub fn weight(&self, address: SocketAddr) -> Option<NonZeroU32> {
-        let members = self.members();
-        let index = members.backends.iter().position(|backend| backend.address() == address)?;
-        Some(members.weights[index])
+        self.weighted().find(|(backend, _)| backend.address() == address).map(|(_, weight)| weight)
+    }
+
+    /// How many of its backends are ready.
+    pub fn ready(&self) -> usize {
+        self.members().changes.ready()
     }
 
     /// Chooses among the backends that are ready and not in `tried`, and hands the choice to `take` before another
-    /// caller's choice can depend on what `take` changes. Allocates nothing.
+    /// caller's choice can depend on what `take` changes. Allocates nothing for the first attempt of a request.
     pub fn pick<T>(&self, tried: &[BackendId], take: impl FnOnce(&Arc<Backend>) -> T) -> Option<T> {
         self.pick_index(tried, |index| take(&self.members().backends[index]))
     }
 
     fn pick_index<T>(&self, tried: &[BackendId], take: impl FnOnce(usize) -> T) -> Option<T> {
-        let eligible = |backend: &Backend| backend.is_ready() && !tried.contains(&backend.id());
         match self {
-            Selector::RoundRobin(rule) => rule.pick(eligible).map(take),
-            Selector::Random(rule) => rule.pick(eligible, |total| fastrand::u64(..total)).map(take),
-            Selector::LeastConnections(rule) => rule.pick(eligible, take),
+            Selector::RoundRobin(rule) => rule.pick(tried).map(take),
+            Selector::Random(rule) => rule.pick(tried, |total| fastrand::u64(..total)).map(take),
+            Selector::LeastConnections(rule) => rule.pick(tried, take),
         }
     }
 
@@ -89,10 +104,10 @@ impl BackendSelection for Selector {
     type Config = SelectorConfig;
 
     fn build_with_config(backends: &BTreeSet<Target>, config: &SelectorConfig) -> Self {
-        let members = Members::new(backends, &config.registry);
+        let members = Members::new(backends, config);
         match config.balance {
             Balance::RoundRobin => Selector::RoundRobin(RoundRobin::new(members)),
-            Balance::Random => Selector::Random(Random { members }),
+            Balance::Random => Selector::Random(Random::new(members)),
             Balance::LeastConnections => Selector::LeastConnections(LeastConnections::new(members)),
         }
     }
@@ -119,41 +134,6 @@ impl BackendIter for Candidates {
         let members = self.selector.members();
         self.offered.push(members.backends[index].id());
         Some(&members.targets[index])
-    }
-}
-
-/// The backends of a selector, as Pingora knows them and as we do, in the order in which the pool came to know them.
-#[derive(Debug)]
-struct Members {
-    targets: Box<[Target]>,
-    backends: Box<[Arc<Backend>]>,
-    weights: Box<[NonZeroU32]>,
-}
-
-impl Members {
-    fn new(targets: &BTreeSet<Target>, registry: &Registry) -> Self {
-        let mut members: Vec<_> = targets
-            .iter()
-            .filter_map(|target| {
-                let weight = NonZeroU32::new(u32::try_from(target.weight).ok()?)?;
-                let (backend, place) = registry.hold(*target.addr.as_inet()?);
-                Some((place, backend, weight, target.clone()))
-            })
-            .collect();
-        members.sort_by_key(|(place, ..)| *place);
-        let targets = members.iter().map(|(.., target)| target.clone()).collect();
-        let weights = members.iter().map(|(.., weight, _)| *weight).collect();
-        let backends = members.into_iter().map(|(_, backend, ..)| backend).collect();
-        Members { targets, backends, weights }
-    }
-
-    /// The places of the eligible ones, and their weights.
-    fn eligible<'a>(
-        &'a self,
-        eligible: &'a impl Fn(&Backend) -> bool,
-    ) -> impl Iterator<Item = (usize, NonZeroU32)> + 'a {
-        let weighted = self.backends.iter().zip(&self.weights).enumerate();
-        weighted.filter(|(_, (backend, _))| eligible(backend)).map(|(index, (_, weight))| (index, *weight))
     }
 }
 

@@ -6,40 +6,193 @@
 //! may be one choice off. This is nginx's rule (commit 52327e0627f4, 2012). Pingora's
 //! instead repeats each backend as often as its weight says, in a burst.
 //!
+//! Raising every credit for each choice would cost as much as there are backends. All candidates of one weight rise
+//! alike, so their order changes only with the one that is chosen: they are kept without the rises, in a tournament for
+//! each weight, and the rises are added when the winners of the weights are compared. Who is no candidate keeps the
+//! credit that it had, as in nginx.
+//!
 //! One lock around the credits makes it exact under any number of callers. A cycle worked out beforehand would need no
-//! lock, but could not keep the weights among those that are left while some backends are down.
+//! lock, but could not keep the weights among those that are left while some backends are down. A heap of deadlines, as in
+//! Envoy, has one part for all weights, but its order is another: 5, 1, 1 gives a a a a a b c.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 
 use parking_lot::Mutex;
 
-use super::{Backend, Members};
+use super::tournament::Tournament;
+use super::{BackendId, Members};
 
-/// Smooth weighted round robin. O(backends) a choice, under a lock.
+/// Choices after which the rises are put into the credits, long before they could overflow.
+const TURNS: i64 = 1 << 29;
+
+/// Smooth weighted round robin. A choice takes a lock and costs O(different weights + log backends).
 #[derive(Debug)]
 pub struct RoundRobin {
     pub(super) members: Members,
-    credits: Mutex<Box<[i64]>>,
+    credits: Mutex<Credits>,
+}
+
+#[derive(Debug)]
+struct Credits {
+    weights: Box<[Weight]>,
+    /// For each backend the number of its weight, and its place among those of that weight.
+    places: Box<[(usize, usize)]>,
+    /// For each candidate its credit without the rises, for the others their credit.
+    credit: Box<[i64]>,
+    is_candidate: Box<[bool]>,
+    /// The sum of the candidates' weights.
+    total: i64,
+    /// How often the credits have risen.
+    turn: i64,
+}
+
+/// The backends of one weight.
+#[derive(Debug)]
+struct Weight {
+    weight: i64,
+    backends: Box<[usize]>,
+    /// Those that are candidates, by their credits without the rises.
+    candidates: Tournament<i64>,
 }
 
 impl RoundRobin {
     pub(super) fn new(members: Members) -> Self {
-        let credits = vec![0; members.backends.len()].into();
-        RoundRobin { members, credits: Mutex::new(credits) }
+        let credits = Mutex::new(Credits::new(&members));
+        RoundRobin { members, credits }
     }
 
-    pub(super) fn pick(&self, eligible: impl Fn(&Backend) -> bool) -> Option<usize> {
+    pub(super) fn pick(&self, tried: &[BackendId]) -> Option<usize> {
         let mut credits = self.credits.lock();
-        let mut total = 0;
+        let members = &self.members;
+        members.changes.take(|index| credits.set_candidate(index, members.backends[index].is_ready()));
+        // One that was tried is none for this choice alone.
+        let tried = || tried.iter().filter_map(|id| members.place(*id));
+        tried().for_each(|index| credits.set_candidate(index, false));
+        let chosen = credits.choose();
+        tried().for_each(|index| credits.set_candidate(index, members.backends[index].is_ready()));
+        chosen
+    }
+}
+
+impl Credits {
+    fn new(members: &Members) -> Self {
+        let mut by_weight: BTreeMap<i64, Vec<usize>> = BTreeMap::new();
+        for (index, weight) in members.weights.iter().enumerate() {
+            by_weight.entry(weight.get().into()).or_default().push(index);
+        }
+        let count = members.weights.len();
+        let mut places = vec![(0, 0); count];
+        for (number, backends) in by_weight.values().enumerate() {
+            backends.iter().enumerate().for_each(|(place, index)| places[*index] = (number, place));
+        }
+        let weights = by_weight.into_iter().map(|(weight, backends)| {
+            let candidates = Tournament::new(backends.len());
+            Weight { weight, backends: backends.into(), candidates }
+        });
+        let (credit, is_candidate) = (vec![0; count].into(), vec![false; count].into());
+        Credits { weights: weights.collect(), places: places.into(), credit, is_candidate, total: 0, turn: 0 }
+    }
+
+    /// Lets the backend at `index` take part, or not.
+    fn set_candidate(&mut self, index: usize, is_candidate: bool) {
+        if std::mem::replace(&mut self.is_candidate[index], is_candidate) == is_candidate {
+            return;
+        }
+        let (number, place) = self.places[index];
+        let Weight { weight, candidates, .. } = &mut self.weights[number];
+        let (rises, credit) = (*weight * self.turn, &mut self.credit[index]);
+        if is_candidate {
+            *credit -= rises;
+            self.total += *weight;
+        } else {
+            *credit += rises;
+            self.total -= *weight;
+        }
+        candidates.set(place, is_candidate.then_some(*credit));
+    }
+
+    fn choose(&mut self) -> Option<usize> {
+        let turn = self.turn + 1;
+        let winners = self.weights.iter().filter_map(|Weight { weight, backends, candidates }| {
+            let (credit, place) = candidates.best()?;
+            Some((credit + *weight * turn, Reverse(backends[place])))
+        });
+        let (_, Reverse(index)) = winners.max()?;
+        self.turn = turn;
+        self.credit[index] -= self.total;
+        let (number, place) = self.places[index];
+        self.weights[number].candidates.set(place, Some(self.credit[index]));
+        if turn == TURNS {
+            self.settle();
+        }
+        Some(index)
+    }
+
+    /// Puts the rises into the credits.
+    fn settle(&mut self) {
+        let candidates: Vec<_> = (0..self.credit.len()).filter(|index| self.is_candidate[*index]).collect();
+        candidates.iter().for_each(|index| self.set_candidate(*index, false));
+        self.turn = 0;
+        candidates.iter().for_each(|index| self.set_candidate(*index, true));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use crate::upstream::Balance;
+    use crate::upstream::selector::tests::{selector, set_up};
+    use crate::upstream::selector::{Selector, SelectorConfig};
+
+    /// nginx's rule as it is written: raise all, take the most, lower that one.
+    fn nginx(credits: &mut [i64], weights: &[u32], candidates: impl Fn(usize) -> bool) -> Option<usize> {
         let mut best: Option<usize> = None;
-        for (index, weight) in self.members.eligible(&eligible) {
-            let weight = i64::from(weight.get());
-            total += weight;
-            credits[index] += weight;
+        let mut total = 0;
+        for index in (0..weights.len()).filter(|index| candidates(*index)) {
+            credits[index] += i64::from(weights[index]);
+            total += i64::from(weights[index]);
             if best.is_none_or(|best| credits[index] > credits[best]) {
                 best = Some(index);
             }
         }
-        let best = best?;
-        credits[best] -= total;
-        Some(best)
+        credits[best?] -= total;
+        best
+    }
+
+    proptest! {
+        /// Every choice is nginx's, also while backends come and go and while some were tried.
+        #[test]
+        fn chooses_as_nginx_does(
+            weights in prop::collection::vec(1_u32..6, 1..12),
+            steps in prop::collection::vec((prop::option::weighted(0.2, (0_usize..12, any::<bool>())), prop::collection::vec(0_usize..12, 0..3)), 1..120),
+            settle_at in 0_usize..120,
+        ) {
+            let selector = selector(Balance::RoundRobin, &weights);
+            let Selector::RoundRobin(rule) = selector.as_ref() else { panic!("another rule was built") };
+            let (mut credits, mut up) = (vec![0; weights.len()], vec![true; weights.len()]);
+            for (step, (change, tried)) in steps.into_iter().enumerate() {
+                if let Some((index, is_up)) = change {
+                    let index = index % weights.len();
+                    up[index] = is_up;
+                    set_up(&selector.backends()[index], is_up);
+                }
+                if step == settle_at {
+                    rule.credits.lock().settle();
+                }
+                let tried: Vec<_> = tried.into_iter().filter(|index| *index < weights.len()).collect();
+                let ids: Vec<_> = tried.iter().map(|index| selector.backends()[*index].id()).collect();
+                let expected = nginx(&mut credits, &weights, |index| up[index] && !tried.contains(&index));
+                prop_assert_eq!(rule.pick(&ids), expected);
+            }
+        }
+    }
+
+    #[test]
+    fn without_backends_there_is_no_choice() {
+        use pingora_load_balancing::selection::BackendSelection;
+        let selector = Selector::build_with_config(&Default::default(), &SelectorConfig::default());
+        assert!(selector.pick(&[], |_| ()).is_none());
     }
 }

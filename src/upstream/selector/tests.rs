@@ -5,7 +5,7 @@ use crate::upstream::Lease;
 use crate::upstream::health::Thresholds;
 
 /// A selector over backends of these weights, all up, at 127.0.0.1 and ports 1, 2, 3, ...
-fn selector(balance: Balance, weights: &[u32]) -> Arc<Selector> {
+pub(super) fn selector(balance: Balance, weights: &[u32]) -> Arc<Selector> {
     let config = SelectorConfig { balance, registry: Arc::default() };
     let targets = (1..)
         .zip(weights)
@@ -15,7 +15,7 @@ fn selector(balance: Balance, weights: &[u32]) -> Arc<Selector> {
     Arc::new(selector)
 }
 
-fn set_up(backend: &Backend, up: bool) {
+pub(super) fn set_up(backend: &Backend, up: bool) {
     backend.checked(up, Thresholds { healthy: NonZeroU32::MIN, unhealthy: NonZeroU32::MIN });
 }
 
@@ -93,7 +93,7 @@ fn random_is_weighted_and_uniform() {
     let rolls = 100_000;
     let mut counts = [0_u32; 4];
     for _ in 0..rolls {
-        counts[rule.pick(Backend::is_ready, |total| random.u64(..total)).unwrap()] += 1;
+        counts[rule.pick(&[], |total| random.u64(..total)).unwrap()] += 1;
     }
     let chi_square: f64 = counts
         .iter()
@@ -112,7 +112,7 @@ fn random_gives_each_backend_exactly_its_part_of_the_range() {
     let selector = selector(Balance::Random, &[1, 2, 3]);
     let Selector::Random(rule) = selector.as_ref() else { panic!("another rule was built") };
     set_up(&selector.backends()[0], false);
-    let chosen: Vec<_> = (0..5).map(|roll| rule.pick(Backend::is_ready, |_| roll).unwrap()).collect();
+    let chosen: Vec<_> = (0..5).map(|roll| rule.pick(&[], |_| roll).unwrap()).collect();
     assert_eq!(chosen, [1, 1, 2, 2, 2]);
 }
 

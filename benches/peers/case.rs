@@ -1,0 +1,153 @@
+//! The cases: what is asked of each proxy, and our aim for it.
+
+use crate::contender::Limit;
+use crate::figures::Figures;
+
+/// How many idle connections are opened.
+pub(crate) const IDLE: usize = 10_000;
+/// Requests a second of the case that stays below saturation.
+pub(crate) const STEADY: usize = 8_000;
+
+/// What is done to a proxy in one round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Work {
+    /// `GET` of this path over kept connections.
+    Get(&'static str),
+    /// The same at [`STEADY`] requests a second.
+    Steady,
+    /// `POST` of 16 KB over kept connections.
+    Post,
+    /// A new connection for each request.
+    Reconnect,
+    /// `GET` over kept TLS connections.
+    Tls,
+    /// A new TLS connection for each request, with a full handshake.
+    Handshake,
+    /// HTTP/2 over TLS, 10 streams at a time on each connection.
+    Http2,
+    /// `GET` with the keys of many known clients.
+    Clients,
+    /// `GET` to three backends, one of which is killed in the middle.
+    Dying,
+    /// [`IDLE`] connections are opened, each with one request or none, and stay.
+    Idle {
+        /// Whether each makes a request first.
+        spoken: bool,
+    },
+}
+
+impl Work {
+    /// The program that makes the load, where the benchmark does not do so itself.
+    pub(crate) fn tool(self) -> Option<&'static str> {
+        match self {
+            Work::Steady | Work::Http2 => Some("h2load"),
+            Work::Handshake => None,
+            _ => Some("wrk"),
+        }
+    }
+}
+
+/// One case.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Case {
+    /// Its name for `--only` and in `figures.json`.
+    pub(crate) name: &'static str,
+    /// Its name in tables.
+    pub(crate) title: &'static str,
+    /// The ratio to nginx that we aim at, of CPU time a request.
+    pub(crate) aim: Option<f64>,
+    /// How many cores the proxy has.
+    pub(crate) cores: usize,
+    /// How many connections the load opens.
+    pub(crate) connections: usize,
+    /// What is done.
+    pub(crate) work: Work,
+    /// How callers are limited.
+    pub(crate) limit: Limit,
+    /// Whether requests are logged.
+    pub(crate) access_log: bool,
+}
+
+impl Case {
+    /// Whether over 1 % of the requests went another way than they should: refused where none should be, or let through where
+    /// all should be refused. Those that fail as a backend dies are the result, and spoil nothing.
+    pub(crate) fn is_spoilt(&self, figures: &Figures) -> bool {
+        let wrong = match (self.limit, self.work) {
+            (Limit::Refuse, _) => figures.failed + (figures.requests - figures.refused.min(figures.requests)),
+            (_, Work::Dying) => 0,
+            _ => figures.failed + figures.refused,
+        };
+        let asked = figures.requests + figures.failed;
+        wrong * 100 > asked || (asked == 0 && !matches!(self.work, Work::Idle { .. }))
+    }
+}
+
+const PLAIN: Case = Case {
+    name: "get-64",
+    title: "tiny GET, 64 connections",
+    aim: Some(1.2),
+    cores: 1,
+    connections: 64,
+    work: Work::Get("/"),
+    limit: Limit::Address,
+    access_log: false,
+};
+
+/// All cases, in the order in which they run.
+pub(crate) const CASES: &[Case] = &[
+    PLAIN,
+    Case { name: "two-cores", title: "tiny GET, 128 connections, two cores", cores: 2, connections: 128, ..PLAIN },
+    Case { name: "get-512", title: "tiny GET, 512 connections", connections: 512, ..PLAIN },
+    Case {
+        name: "steady",
+        title: "tiny GET, 8,000 a second over 64 connections",
+        aim: None,
+        work: Work::Steady,
+        ..PLAIN
+    },
+    Case { name: "access-log", title: "tiny GET, 64 connections, access log", aim: None, access_log: true, ..PLAIN },
+    Case { name: "large", title: "answer of 100 KB", aim: Some(1.0), work: Work::Get("/large"), ..PLAIN },
+    Case { name: "post", title: "POST of 16 KB", work: Work::Post, ..PLAIN },
+    Case { name: "reconnect", title: "a new connection for each request", aim: None, work: Work::Reconnect, ..PLAIN },
+    Case { name: "tls", title: "TLS, kept connections", aim: Some(1.1), work: Work::Tls, ..PLAIN },
+    Case {
+        name: "handshake",
+        title: "TLS, a full handshake for each request",
+        aim: Some(0.85),
+        work: Work::Handshake,
+        ..PLAIN
+    },
+    Case {
+        name: "http2",
+        title: "HTTP/2 over TLS, 64 connections of 10 streams",
+        aim: Some(0.9),
+        work: Work::Http2,
+        ..PLAIN
+    },
+    Case {
+        name: "clients",
+        title: "1,000,000 known clients, Zipf 1.1",
+        aim: None,
+        work: Work::Clients,
+        limit: Limit::Key,
+        ..PLAIN
+    },
+    Case { name: "refused", title: "all refused with 429", aim: Some(1.0), limit: Limit::Refuse, ..PLAIN },
+    Case { name: "dying", title: "three backends, one killed midway", aim: None, work: Work::Dying, ..PLAIN },
+    Case {
+        name: "idle-spoken",
+        title: "10,000 idle connections, after a request each",
+        aim: None,
+        connections: IDLE,
+        work: Work::Idle { spoken: true },
+        ..PLAIN
+    },
+    Case {
+        name: "idle-silent",
+        title: "10,000 idle connections, without a request",
+        aim: None,
+        connections: IDLE,
+        work: Work::Idle { spoken: false },
+        ..PLAIN
+    },
+];

@@ -1,0 +1,111 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use crate::stop::Fallible;
+
+/// What `--help` says.
+pub(crate) const HELP: &str = "\
+tollgate beside nginx and HAProxy: the same load on each in turns, and what it costs.
+
+cargo bench --bench peers -- [OPTIONS]
+
+  --quick            short rounds, and 100,000 known clients instead of a million; nothing is written
+  --check            nginx and tollgate only: fails when a ratio is worse than in benches/peers/figures.json by over 10 %
+  --write            writes benches/peers/figures.json, and the section of docs/benchmarks.md
+  --only CASE        this case only; repeatable
+  --rounds N         rounds of each case (default 7; quick 2; check 3)
+  --seconds S        seconds of each round (default 3; quick 1; check 2)
+  --tollgate PATH    this binary of tollgate, instead of the one just built
+  --against PATH     a second binary of tollgate, to compare with
+  --without NAME     leaves out haproxy or nginx; without nginx there are no ratios to it; repeatable
+";
+
+/// What is asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Options {
+    /// Short rounds.
+    pub(crate) quick: bool,
+    /// Compare with the committed figures.
+    pub(crate) check: bool,
+    /// Write the figures down.
+    pub(crate) write: bool,
+    /// Only these cases; all when empty.
+    pub(crate) only: Vec<String>,
+    /// How many rounds.
+    pub(crate) rounds: Option<usize>,
+    /// How many seconds a round.
+    pub(crate) seconds: Option<u64>,
+    /// Another binary of tollgate.
+    pub(crate) tollgate: Option<PathBuf>,
+    /// A second one.
+    pub(crate) against: Option<PathBuf>,
+    /// Contenders that are left out.
+    pub(crate) without: Vec<String>,
+}
+
+impl Options {
+    /// Reads the arguments; nothing when help is asked for.
+    ///
+    /// # Errors
+    ///
+    /// When one is unknown, or lacks its value, or that is wrong.
+    pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Fallible<Option<Self>> {
+        let mut options = Options::default();
+        let mut arguments = arguments.into_iter();
+        while let Some(argument) = arguments.next() {
+            let mut value = || arguments.next().ok_or_else(|| format!("{argument} needs a value"));
+            match argument.as_str() {
+                // What cargo itself passes on.
+                "--bench" => (),
+                "--help" | "-h" => return Ok(None),
+                "--quick" => options.quick = true,
+                "--check" => options.check = true,
+                "--write" => options.write = true,
+                "--only" => options.only.push(value()?),
+                "--rounds" => options.rounds = Some(whole(&argument, &value()?)? as usize),
+                "--seconds" => options.seconds = Some(whole(&argument, &value()?)?),
+                "--tollgate" => options.tollgate = Some(value()?.into()),
+                "--against" => options.against = Some(value()?.into()),
+                "--without" => options.without.push(value()?),
+                _ => return Err(format!("{argument} is unknown; --help tells what is not").into()),
+            }
+        }
+        let partial = options.quick || options.check || options.against.is_some();
+        if options.write && (partial || !options.only.is_empty() || !options.without.is_empty()) {
+            return Err(
+                "--write keeps what a full run finds: it goes with --rounds, --seconds and --tollgate only".into()
+            );
+        }
+        Ok(Some(options))
+    }
+
+    /// How many rounds.
+    pub(crate) fn rounds(&self) -> usize {
+        self.rounds.unwrap_or(if self.quick {
+            2
+        } else if self.check {
+            3
+        } else {
+            7
+        })
+    }
+
+    /// How many seconds a round.
+    pub(crate) fn seconds(&self) -> u64 {
+        self.seconds.unwrap_or(if self.quick {
+            1
+        } else if self.check {
+            2
+        } else {
+            3
+        })
+    }
+}
+
+fn whole(name: &str, value: &str) -> Fallible<u64> {
+    match value.parse() {
+        Ok(number) if (1..=1000).contains(&number) => Ok(number),
+        _ => Err(format!("{name} {value}: a whole number from 1 to 1000 is needed").into()),
+    }
+}

@@ -1,0 +1,160 @@
+//! What backends tell the selectors that choose among them, so that a selector looks at those that changed and at no
+//! others.
+//!
+//! The problem: a backend's health, its drain and its requests in flight change on any thread, without the selector,
+//! and the same backend may be in the selectors of a pool and of its successor. A selector that looks at all of its
+//! backends for each choice is exact, but a thousand of them cost more than the rest of the request.
+//!
+//! The rule: each selector has a list of changes, and each backend marks its place in the lists of all selectors that
+//! have it, after it has changed. A selector takes the marks, under its own lock, and looks at those backends again. A
+//! mark is a bit; bits are found through a second layer of bits, so that nothing is looked at that has none.
+//!
+//! Refused: a queue, which can be full; a lock in the backend that every request would take; telling the selector of the
+//! new value, as two tellers could overtake each other.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use crossbeam_utils::CachePadded;
+
+const BITS: usize = u64::BITS as usize;
+
+/// The changes that one selector has yet to look at. Every part of it may be used from any thread.
+#[derive(Debug)]
+pub(in crate::upstream) struct Changes {
+    /// How many of its backends are ready.
+    ready: AtomicUsize,
+    /// How often one of them became ready or ceased to be.
+    version: CachePadded<AtomicU64>,
+    /// A bit for each backend.
+    marks: Box<[AtomicU64]>,
+    /// A bit for each word of `marks` that may have a bit.
+    words: Box<[AtomicU64]>,
+}
+
+impl Changes {
+    /// For so many backends, each of which has yet to be looked at. None of them counts as ready before it says so.
+    pub(in crate::upstream) fn new(backends: usize) -> Self {
+        let zeros = |bits: usize| (0..bits.div_ceil(BITS)).map(|_| AtomicU64::new(0)).collect::<Box<[_]>>();
+        let marks = zeros(backends);
+        let words = zeros(marks.len());
+        let changes = Changes { ready: AtomicUsize::new(0), version: CachePadded::default(), marks, words };
+        (0..backends).for_each(|place| changes.mark(place));
+        changes
+    }
+
+    /// Says that the backend at `place` has changed. To be called after the change.
+    pub(in crate::upstream) fn mark(&self, place: usize) {
+        let word = place / BITS;
+        let bit = 1 << (place % BITS);
+        // Whoever found it empty says so; those after it in the same word are found with it.
+        if self.marks[word].fetch_or(bit, Ordering::AcqRel) == 0 {
+            self.words[word / BITS].fetch_or(1 << (word % BITS), Ordering::Release);
+        }
+    }
+
+    /// Says that the backend at `place` has become ready, or has ceased to be. To be called after the change.
+    pub(in crate::upstream) fn turned(&self, place: usize, ready: bool) {
+        if ready {
+            self.ready.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.ready.fetch_sub(1, Ordering::Relaxed);
+        }
+        self.version.fetch_add(1, Ordering::Release);
+        self.mark(place);
+    }
+
+    /// How many backends are ready.
+    pub(super) fn ready(&self) -> usize {
+        self.ready.load(Ordering::Relaxed)
+    }
+
+    /// Another number after each backend that became ready or ceased to be. What was read of them after this number
+    /// was is as new as the number.
+    pub(super) fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    /// Takes all marks; `look` is called with the place of each. By one thread at a time.
+    pub(super) fn take(&self, mut look: impl FnMut(usize)) {
+        for (group, words) in self.words.iter().enumerate() {
+            for word in ones(taken(words)).map(|bit| group * BITS + bit) {
+                ones(taken(&self.marks[word])).for_each(|bit| look(word * BITS + bit));
+            }
+        }
+    }
+}
+
+/// Its bits, which it has no more. Reading alone leaves the cache line to those who mark.
+fn taken(bits: &AtomicU64) -> u64 {
+    if bits.load(Ordering::Relaxed) == 0 { 0 } else { bits.swap(0, Ordering::AcqRel) }
+}
+
+/// The numbers of the bits that are set.
+fn ones(mut bits: u64) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let bit = (bits != 0).then(|| bits.trailing_zeros() as usize)?;
+        bits &= bits - 1;
+        Some(bit)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn take(changes: &Changes) -> Vec<usize> {
+        let mut places = Vec::new();
+        changes.take(|place| places.push(place));
+        places
+    }
+
+    #[test]
+    fn each_mark_is_taken_once() {
+        let changes = Changes::new(10_000);
+        assert_eq!(take(&changes), (0..10_000).collect::<Vec<_>>(), "all have yet to be looked at");
+        assert_eq!(take(&changes), [0; 0]);
+        for places in [vec![0], vec![63, 64], vec![4095, 4096, 9_999]] {
+            places.iter().for_each(|place| changes.mark(*place));
+            places.iter().for_each(|place| changes.mark(*place));
+            assert_eq!(take(&changes), places);
+            assert_eq!(take(&changes), [0; 0]);
+        }
+    }
+
+    #[test]
+    fn who_is_ready_is_counted_and_each_turn_is_another_version() {
+        let changes = Changes::new(2);
+        let before = changes.version();
+        changes.turned(0, true);
+        changes.turned(1, true);
+        changes.turned(0, false);
+        assert_eq!((changes.ready(), changes.version()), (1, before + 3));
+    }
+
+    #[test]
+    fn no_mark_is_lost_between_threads() {
+        const PLACES: usize = 300;
+        let changes = Changes::new(PLACES);
+        let values: Vec<AtomicU64> = (0..PLACES).map(|_| AtomicU64::new(0)).collect();
+        let mut seen = vec![0; PLACES];
+        let mut look = || changes.take(|place| seen[place] = values[place].load(Ordering::Relaxed));
+        std::thread::scope(|scope| {
+            let markers: Vec<_> = (0..3)
+                .map(|first| {
+                    let (changes, values) = (&changes, &values);
+                    scope.spawn(move || {
+                        for place in (0..200_000).map(|step: usize| (step * 7 + first) % PLACES) {
+                            values[place].fetch_add(1, Ordering::Relaxed);
+                            changes.mark(place);
+                        }
+                    })
+                })
+                .collect();
+            while markers.iter().any(|marker| !marker.is_finished()) {
+                look();
+            }
+        });
+        look();
+        assert_eq!(seen, values.into_iter().map(AtomicU64::into_inner).collect::<Vec<_>>());
+    }
+}
