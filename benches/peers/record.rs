@@ -50,7 +50,22 @@ impl Record {
     ///
     /// When it cannot be written.
     pub(crate) fn write(&self) -> Fallible<()> {
-        Ok(std::fs::write(path(), serde_json::to_string_pretty(self)? + "\n")?)
+        Ok(std::fs::write(path(), self.json()?)?)
+    }
+
+    /// As JSON with a line for each contender of a case, so that two runs can be compared by `diff`.
+    fn json(&self) -> Fallible<String> {
+        let mut cases = Vec::new();
+        for (case, contenders) in &self.cases {
+            let mut lines = Vec::new();
+            for (contender, figures) in contenders {
+                lines.push(format!("      \"{contender}\": {}", serde_json::to_string(figures)?));
+            }
+            cases.push(format!("    \"{case}\": {{\n{}\n    }}", lines.join(",\n")));
+        }
+        let (machine, rounds) = (serde_json::to_string(&self.machine)?, serde_json::to_string(&self.rounds)?);
+        let cases = cases.join(",\n");
+        Ok(format!("{{\n  \"machine\": {machine},\n  \"rounds\": {rounds},\n  \"cases\": {{\n{cases}\n  }}\n}}\n"))
     }
 
     /// The ratio of tollgate to nginx in a case, in the median.
