@@ -209,6 +209,9 @@ impl Proxy {
         let because = because.or(outcome.error.map(client_reason)).filter(|_| failed);
         let duration = self.clock().now().saturating_duration_since(ctx.started);
         counts::ended(self.tally(), ctx, outcome.status, duration);
+        if !self.access_log().is_on() {
+            return;
+        }
         self.access_log().record(&AccessRecord {
             ts: ctx.started_wall,
             request_id: ctx.request_id.as_str(),

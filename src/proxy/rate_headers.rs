@@ -75,7 +75,8 @@ fn policy(first: &[u8], count: u32, second: &[u8], seconds: u64) -> HeaderValue 
     HeaderValue::from_maybe_shared(Bytes::from(text)).expect("quotes, letters and digits are a header value")
 }
 
-fn put_decimal(text: &mut impl BufMut, mut number: u64) {
+/// Appends a number in decimal digits.
+pub(super) fn put_decimal(text: &mut impl BufMut, mut number: u64) {
     let mut digits = [0; 20];
     let mut at = digits.len();
     loop {

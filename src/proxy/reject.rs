@@ -6,7 +6,6 @@
 //! closing with unread data makes the kernel send a reset that can overtake the answer (RFC 9112 section 9.6). Over HTTP/2
 //! only the stream is at stake, and its session knows how much of the rest is worth reading.
 
-use std::io::Write;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,6 +17,7 @@ use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
 use super::loan::Loan;
+use super::rate_headers::put_decimal;
 use super::{RequestId, rate_headers};
 use crate::limit::Standing;
 
@@ -112,9 +112,23 @@ impl Rejection {
         }
     }
 
-    /// The body of the answer.
-    pub(super) fn body(self) -> String {
-        format!(r#"{{"code":{},"message":"{}"}}"#, self.status().as_u16(), self.message())
+    /// The body of the answer. Written out, because a flood of refusals should cost nothing that can be known before.
+    pub(super) fn body(self) -> &'static str {
+        match self {
+            Rejection::BadRequest(_) => r#"{"code":400,"message":"Bad request"}"#,
+            Rejection::UnknownApiKey => r#"{"code":401,"message":"Unknown API key"}"#,
+            Rejection::Blocked => r#"{"code":403,"message":"Client is blocked"}"#,
+            Rejection::NoRoute => r#"{"code":404,"message":"No route matches"}"#,
+            Rejection::MethodNotAllowed => r#"{"code":405,"message":"Method not allowed"}"#,
+            Rejection::RequestTimeout => r#"{"code":408,"message":"Request timeout"}"#,
+            Rejection::BodyTooLarge => r#"{"code":413,"message":"Request body too large"}"#,
+            Rejection::RateLimited(_) => r#"{"code":429,"message":"Rate limit exceeded"}"#,
+            Rejection::HeaderTooLarge => r#"{"code":431,"message":"Request header fields too large"}"#,
+            Rejection::Internal => r#"{"code":500,"message":"Internal server error"}"#,
+            Rejection::BadGateway => r#"{"code":502,"message":"Bad gateway"}"#,
+            Rejection::NoHealthyBackend(_) => r#"{"code":503,"message":"No healthy backend"}"#,
+            Rejection::GatewayTimeout => r#"{"code":504,"message":"Gateway timeout"}"#,
+        }
     }
 
     /// Appends the whole answer on the wire to `out`, with how the caller's bucket stands. `keeps` says whether the
@@ -129,16 +143,19 @@ impl Rejection {
     ) -> usize {
         let (status, body) = (self.status(), self.body());
         let reason = status.canonical_reason().unwrap_or_default();
-        let head = write!(
-            out,
-            "HTTP/1.1 {} {reason}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
-             Cache-Control: no-store\r\nX-Request-Id: {request_id}\r\n",
-            status.as_u16(),
-            body.len(),
-        );
-        head.expect("a Vec takes every write");
+        for part in
+            ["HTTP/1.1 ", status.as_str(), " ", reason, "\r\nContent-Type: application/json\r\nContent-Length: "]
+        {
+            out.extend_from_slice(part.as_bytes());
+        }
+        put_decimal(out, body.len() as u64);
+        out.extend_from_slice(b"\r\nCache-Control: no-store\r\nX-Request-Id: ");
+        out.extend_from_slice(request_id.as_str().as_bytes());
+        out.extend_from_slice(b"\r\n");
         if let Some(seconds) = self.retry_after() {
-            write!(out, "Retry-After: {seconds}\r\n").expect("a Vec takes every write");
+            out.extend_from_slice(b"Retry-After: ");
+            put_decimal(out, seconds);
+            out.extend_from_slice(b"\r\n");
         }
         if self == Rejection::UnknownApiKey {
             out.extend_from_slice(b"WWW-Authenticate: Bearer\r\n");
@@ -199,7 +216,7 @@ pub(super) async fn send(
         session.set_keepalive(None);
     }
     session.write_response_header(Box::new(header), false).await?;
-    session.write_response_body(Some(Bytes::from(body)), true).await?;
+    session.write_response_body(Some(Bytes::from_static(body.as_bytes())), true).await?;
     if keep {
         session.set_total_drain_timeout(Some(LINGER));
         if let Err(error) = session.drain_request_body().await {
@@ -253,7 +270,7 @@ mod tests {
             Rejection::GatewayTimeout,
         ];
         for rejection in all {
-            let body: serde_json::Value = serde_json::from_str(&rejection.body()).unwrap();
+            let body: serde_json::Value = serde_json::from_str(rejection.body()).unwrap();
             assert_eq!(body["code"], rejection.status().as_u16());
             assert_eq!(body["message"], rejection.message());
         }

@@ -99,11 +99,16 @@ impl AccessLog {
         AccessLog { queue: None }
     }
 
+    /// Whether anything that is recorded now is written. One relaxed load.
+    pub fn is_on(&self) -> bool {
+        self.queue.as_ref().is_some_and(|queue| queue.shared.on.load(Ordering::Relaxed))
+    }
+
     /// Queues the line for one request. Never waits: a line that finds no room is dropped and counted.
     ///
     /// Costs one allocation and the formatting; nothing but one relaxed load when the access log is off.
     pub fn record(&self, record: &AccessRecord<'_>) {
-        if let Some(queue) = self.queue.as_ref().filter(|queue| queue.shared.on.load(Ordering::Relaxed)) {
+        if let Some(queue) = self.queue.as_ref().filter(|_| self.is_on()) {
             queue.push(record);
         }
     }

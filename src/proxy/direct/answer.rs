@@ -5,7 +5,6 @@
 //! readers could understand differently is refused: lengths that differ, another transfer coding, a line that goes on in
 //! the next one.
 
-use std::io::Write;
 use std::mem::MaybeUninit;
 
 use httparse::{ParserConfig, Response, Status};
@@ -16,7 +15,7 @@ use crate::limit::Standing;
 use crate::proxy::chunked::Chunked;
 use crate::proxy::head::{MAX_HEADERS, length_of};
 use crate::proxy::lines::{Lines, LinesOf, Span, is};
-use crate::proxy::rate_headers;
+use crate::proxy::rate_headers::{self, put_decimal};
 
 /// The longest header section of an answer, in bytes.
 pub(super) const MAX_ANSWER_HEAD: usize = 256 << 10;
@@ -142,7 +141,9 @@ impl Answer {
 
     /// Appends the header section that the client gets to `out`. An interim answer is told nothing more.
     pub(super) fn write(&self, out: &mut Vec<u8>, bytes: &[u8], lines: LinesOf<'_>, added: Added<'_>) {
-        write!(out, "HTTP/1.1 {} ", self.status).expect("a Vec takes every write");
+        out.extend_from_slice(b"HTTP/1.1 ");
+        put_decimal(out, self.status.into());
+        out.push(b' ');
         out.extend_from_slice(self.reason.of_bytes(bytes));
         out.extend_from_slice(b"\r\n");
         let limited = added.standing.is_some();
@@ -153,7 +154,9 @@ impl Answer {
             return out.extend_from_slice(b"\r\n");
         }
         if let Some(length) = self.told_length() {
-            write!(out, "Content-Length: {length}\r\n").expect("a Vec takes every write");
+            out.extend_from_slice(b"Content-Length: ");
+            put_decimal(out, length);
+            out.extend_from_slice(b"\r\n");
         } else if (self.chunked || self.body.is_in_chunks()) && self.status != 204 {
             line(out, b"Transfer-Encoding", b"chunked");
         }

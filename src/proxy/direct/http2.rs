@@ -179,7 +179,7 @@ impl Client for Gets {
             rate_headers::insert(headers, standing);
         }
         self.head = Some(head);
-        let body = if with_body { Bytes::from(body) } else { Bytes::new() };
+        let body = if with_body { Bytes::from_static(body.as_bytes()) } else { Bytes::new() };
         let bytes = body.len();
         self.send(body, true).await?;
         Ok(bytes)
