@@ -34,7 +34,7 @@ fn pool(balance: Balance, count: u16) -> Pool {
 
 fn selection(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("selection");
-    for count in [3, 100] {
+    for count in [3, 100, 1_000] {
         let pingora = LoadBalancer::<RoundRobin>::try_from_iter(addresses(count)).expect("addresses parse");
         group.bench_function(BenchmarkId::new("pingora_round_robin", count), |bench| {
             bench.iter(|| black_box(pingora.select(b"", 256)));

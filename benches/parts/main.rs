@@ -178,7 +178,9 @@ impl Bench<'_> {
             let directory = self.directory.path().join(name);
             let log = directory.join("access.log").display().to_string();
             let backend = self.backends.port;
-            let upstreams = format!("upstreams: [{{name: app, backends: [{{address: \"127.0.0.1:{backend}\"}}]}}]\n");
+            let upstreams = format!(
+                "upstreams: [{{name: app, connect_timeout: 10s, backends: [{{address: \"127.0.0.1:{backend}\"}}]}}]\n"
+            );
             let rest = text.replace("{log}", &log) + &upstreams;
             let setting = Setting { rest: &rest, database: None };
             Tollgate::start(&self.options.tollgate, &self.core, &directory, &setting, &self.stop)

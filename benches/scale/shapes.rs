@@ -85,7 +85,7 @@ impl Shape {
     pub(crate) fn configuration(&self, port: u16, checks: bool, edition: usize) -> String {
         let check = if checks { "tcp" } else { "none" };
         let mut text = format!("upstreams:\n  - name: app\n    balance: {}\n", self.rule);
-        writeln!(text, "    health_check: {{type: {check}}}\n    backends:").expect(TEXT);
+        writeln!(text, "    connect_timeout: 10s\n    health_check: {{type: {check}}}\n    backends:").expect(TEXT);
         let backends = self.of(Dimension::Backends);
         for number in 0..backends {
             let weight = if number + 1 == backends { edition } else { 1 };

@@ -91,7 +91,7 @@ fn write(
     writeln!(text, "database: {database}\npingora:\n  threads: {}", cores.count())?;
     writeln!(
         text,
-        "  upstream_keepalive_pool_size: 4096\n  pid_file: {0}/pid\n  upgrade_sock: {0}/sock",
+        "  upstream_keepalive_pool_size: 16384\n  pid_file: {0}/pid\n  upgrade_sock: {0}/sock",
         directory.display()
     )?;
     std::fs::write(file, text + rest)?;

@@ -1,7 +1,7 @@
 //! The access log's far end: the thread that writes.
 //!
-//! What waits in the queue goes out in one write, and at once: an idle log shows each line as it happens, a busy one
-//! takes few system calls.
+//! What waits in the queue goes out in one write, a few milliseconds after the first line of it: an idle log shows each
+//! line as it happens, a busy one takes few system calls, and few switches to this thread.
 //!
 //! A write may fail or block for ever. Failed lines are dropped and counted, the next ones are tried again. A blocked
 //! write blocks this thread alone; the queue fills and requests drop their lines. Stopping waits a second for it, then
