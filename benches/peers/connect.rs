@@ -1,8 +1,11 @@
-//! A load of TLS connections, each with a full handshake and one request.
+//! A load of new connections, plain or TLS, each for one request.
 //!
-//! Neither of the load generators does this: wrk resumes a session wherever the server lets it, which costs a fraction of a
-//! handshake and would make proxies that keep sessions look better, and h2load opens no new connections. So the benchmark
-//! starts itself once more, as a process on the cores of the load, that asks over TLS 1.3 and keeps no session.
+//! No load generator does this well. wrk resumes a TLS session wherever the server lets it, which costs a fraction of a handshake
+//! and would make proxies that keep sessions look better; h2load opens no new connections. And both leave connections in
+//! TIME_WAIT, tens of thousands a second: the kernel's tables of connections, those of a firewall first, fill within seconds, and
+//! from then on packets are dropped. So the benchmark starts itself once more, as a process on the cores of the load. It
+//! speaks TLS 1.3 and keeps no session, makes at most [`MOST`] connections a round, and resets each one that the
+//! server has closed, which leaves nothing behind.
 
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Read, Write};
@@ -10,6 +13,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use rustls::client::Resumption;
@@ -24,7 +29,10 @@ use crate::process::Launch;
 use crate::stop::{Fallible, Stop, now};
 
 /// The first argument of the process that is the load.
-pub(crate) const ARGUMENT: &str = "--handshakes";
+pub(crate) const ARGUMENT: &str = "--connect";
+
+/// How many connections a round makes at most. The round is over then.
+const MOST: u64 = 20_000;
 
 /// The name in the certificate.
 const NAME: &str = "localhost";
@@ -48,49 +56,66 @@ pub(crate) fn certificate(directory: &Path) -> Fallible<()> {
     Ok(())
 }
 
-/// Loads `address` from `connections` connections at a time.
+/// Asks over `connections` connections at a time, each of them anew; over TLS with the certificate of that directory.
 ///
 /// # Errors
 ///
-/// When the load fails, or says what cannot be read.
+/// When the load fails, or says what cannot be read; when the firewall's table of connections stays full.
 pub(crate) fn run(
     stop: &Stop,
     place: &Place,
     address: SocketAddr,
-    certificates: &Path,
+    certificates: Option<&Path>,
     connections: usize,
     seconds: u64,
 ) -> Fallible<Measured> {
-    let said = place.directory.join("handshake.out");
-    Launch::new(std::env::current_exe()?, &place.cores, place.directory.join("handshake.err"))
+    // Connections that were reset stay in it for 10 s, others for 2 minutes.
+    stop.until("room in the firewall's table of connections", Duration::from_secs(150), || {
+        Ok(has_room().then_some(()))
+    })?;
+    let said = place.directory.join("connect.out");
+    Launch::new(std::env::current_exe()?, &place.cores, place.directory.join("connect.err"))
         .args([ARGUMENT.to_owned(), address.to_string(), connections.to_string(), seconds.to_string()])
-        .arg(certificates.join("cert.pem"))
+        .args(certificates.map(|directory| directory.join("cert.pem")))
         .stdout(&said)
         .finish(stop, Duration::from_secs(seconds + 30))?;
     let said = std::fs::read_to_string(&said)?;
-    parse::measured(&said).ok_or_else(|| format!("the load of handshakes said what cannot be read:\n{said}").into())
+    parse::measured(&said).ok_or_else(|| format!("the load of connections said what cannot be read:\n{said}").into())
 }
 
-/// The process that is the load: address, connections, seconds and certificate are its arguments.
+/// Whether a firewall that keeps track of connections, if there is one, has half of its table free.
+fn has_room() -> bool {
+    let read = |name: &str| -> Option<u64> {
+        std::fs::read_to_string(format!("/proc/sys/net/netfilter/nf_conntrack_{name}")).ok()?.trim().parse().ok()
+    };
+    match (read("count"), read("max")) {
+        (Some(count), Some(max)) => count * 2 < max,
+        _ => true,
+    }
+}
+
+/// The process that is the load: address, connections, seconds and, for TLS, the certificate are its arguments.
 ///
 /// # Errors
 ///
 /// When an argument is wrong.
 pub(crate) fn load(arguments: &[String]) -> Fallible<()> {
-    let [address, connections, seconds, certificate] = arguments else {
-        return Err("address, connections, seconds and certificate are needed".into());
+    let (address, connections, seconds) = match arguments {
+        [address, connections, seconds] | [address, connections, seconds, _] => (address, connections, seconds),
+        _ => return Err("address, connections and seconds are needed".into()),
     };
     let (address, connections): (SocketAddr, usize) = (address.parse()?, connections.parse()?);
     let seconds = Duration::from_secs(seconds.parse()?);
-    let config = config(Path::new(certificate))?;
-    let started = now();
-    let loops: Vec<_> = (0..connections)
-        .map(|_| (Arc::clone(&config), started + seconds))
-        .map(|(config, end)| std::thread::spawn(move || ask_until(address, &config, end)))
-        .collect();
+    let config = arguments.get(3).map(|certificate| config(Path::new(certificate))).transpose()?;
+    let (left, started) = (Arc::new(AtomicU64::new(MOST)), now());
+    let ask_on = |_| {
+        let (config, left, end) = (config.clone(), Arc::clone(&left), started + seconds);
+        std::thread::spawn(move || ask_until(address, config.as_ref(), &left, end))
+    };
+    let threads: Vec<_> = (0..connections).map(ask_on).collect();
     let (mut times, mut failed) = (Vec::new(), 0);
-    for one in loops {
-        let (its, failures) = one.join().map_err(|_| "a thread of the load failed")?;
+    for thread in threads {
+        let (its, failures) = thread.join().map_err(|_| "a thread of the load failed")?;
         times.extend(its);
         failed += failures;
     }
@@ -111,9 +136,14 @@ fn config(certificate: &Path) -> Fallible<Arc<ClientConfig>> {
 }
 
 /// Asks in a loop: the times in µs, and how many failed.
-fn ask_until(address: SocketAddr, config: &Arc<ClientConfig>, end: Instant) -> (Vec<f64>, u64) {
+fn ask_until(
+    address: SocketAddr,
+    config: Option<&Arc<ClientConfig>>,
+    left: &AtomicU64,
+    end: Instant,
+) -> (Vec<f64>, u64) {
     let (mut times, mut failed) = (Vec::new(), 0);
-    while now() < end {
+    while now() < end && left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok() {
         let started = now();
         match ask(address, config) {
             Ok(()) => times.push(started.elapsed().as_secs_f64() * 1e6),
@@ -123,12 +153,23 @@ fn ask_until(address: SocketAddr, config: &Arc<ClientConfig>, end: Instant) -> (
     (times, failed)
 }
 
-fn ask(address: SocketAddr, config: &Arc<ClientConfig>) -> Fallible<()> {
+fn ask(address: SocketAddr, config: Option<&Arc<ClientConfig>>) -> Fallible<()> {
     let stream = TcpStream::connect(address)?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(Duration::from_secs(2)))?;
-    let connection = ClientConnection::new(Arc::clone(config), ServerName::try_from(NAME)?)?;
-    let mut stream = StreamOwned::new(connection, stream);
+    // A reset in place of TIME_WAIT.
+    rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO))?;
+    match config {
+        None => exchange(stream),
+        Some(config) => {
+            let connection = ClientConnection::new(Arc::clone(config), ServerName::try_from(NAME)?)?;
+            exchange(StreamOwned::new(connection, stream))
+        }
+    }
+}
+
+/// One request, and its answer up to the end of the connection.
+fn exchange(mut stream: impl Read + Write) -> Fallible<()> {
     stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
     let mut answer = Vec::with_capacity(1024);
     match stream.read_to_end(&mut answer) {
