@@ -83,6 +83,9 @@ fn run(arguments: Vec<String>) -> Fallible<()> {
         files: raise_files()?,
         clients: if options.quick { 100_000 } else { 1_000_000 },
     };
+    if !bench.contenders.iter().any(|contender| contender.kind == Kind::Tollgate) {
+        return Err("there is no tollgate to measure".into());
+    }
     let machine = Machine::this(&bench.cores, &bench.contenders);
     println!("{}, {}, {}\n{}", machine.processor, machine.memory, machine.kernel, machine.versions.join(", "));
     if options.quick {
