@@ -4,7 +4,7 @@
 //! and would make proxies that keep sessions look better; h2load opens no new connections. And both leave connections in
 //! TIME_WAIT, tens of thousands a second: the kernel's tables of connections, those of a firewall first, fill within seconds, and
 //! from then on packets are dropped. So the benchmark starts itself once more, as a process on the cores of the load. It
-//! speaks TLS 1.3 and keeps no session, makes at most [`MOST`] connections a round, and resets each one that the
+//! speaks TLS 1.3 and keeps no session, makes at most [`MOST`] connections for each second of a round, and resets each one that the
 //! server has closed, which leaves nothing behind.
 
 use std::fs::OpenOptions;
@@ -31,8 +31,8 @@ use crate::stop::{Fallible, Stop, now};
 /// The first argument of the process that is the load.
 pub(crate) const ARGUMENT: &str = "--connect";
 
-/// How many connections a round makes at most. The round is over then.
-const MOST: u64 = 20_000;
+/// How many connections are made at most, for each second that the load may last. It is over then.
+const MOST: u64 = 8_000;
 
 /// The name in the certificate.
 const NAME: &str = "localhost";
@@ -107,7 +107,7 @@ pub(crate) fn load(arguments: &[String]) -> Fallible<()> {
     let (address, connections): (SocketAddr, usize) = (address.parse()?, connections.parse()?);
     let seconds = Duration::from_secs(seconds.parse()?);
     let config = arguments.get(3).map(|certificate| config(Path::new(certificate))).transpose()?;
-    let (left, started) = (Arc::new(AtomicU64::new(MOST)), now());
+    let (left, started) = (Arc::new(AtomicU64::new(MOST * seconds.as_secs())), now());
     let ask_on = |_| {
         let (config, left, end) = (config.clone(), Arc::clone(&left), started + seconds);
         std::thread::spawn(move || ask_until(address, config.as_ref(), &left, end))
