@@ -16,7 +16,7 @@ use crate::parse::Measured;
 use crate::process::{Cores, Launch, Process};
 use crate::stop::{Fallible, Stop, now};
 use crate::template::fill;
-use crate::{address, clients, handshake, idle};
+use crate::{address, clients, connect, idle};
 
 /// How many connections each proxy is told to be ready for: the idle ones, and what goes on beside them.
 const MOST_CONNECTIONS: usize = 16_384;
@@ -38,6 +38,8 @@ pub(crate) struct Bench {
     pub(crate) seconds: u64,
     /// How many files a process may open.
     pub(crate) files: u64,
+    /// Whether each round is told of.
+    pub(crate) verbose: bool,
     /// How many clients are known in the case that has them.
     pub(crate) clients: usize,
 }
@@ -177,6 +179,9 @@ impl Bench {
         let elapsed = started.elapsed();
         let cpu = proxy.process.cpu()?.saturating_sub(before).as_secs_f64();
         let busy = cpu / (elapsed.as_secs_f64() * cores as f64);
+        if self.verbose {
+            eprintln!("  {} on {}: {cpu:.2} s of CPU, {measured:?}", proxy.name, proxy.plain);
+        }
         Ok(Round::Load { measured, cpu, busy, resident: proxy.process.resident()? })
     }
 
@@ -184,7 +189,7 @@ impl Bench {
     fn load(&self, case: &Case, proxy: &Running, place: &Place, seconds: u64) -> Fallible<Measured> {
         let (plain, tls) = (format!("http://{}", proxy.plain), format!("https://{}", proxy.tls));
         let connections = if matches!(case.work, Work::Idle { .. }) { 64 } else { case.connections };
-        let wrk = Wrk { connections, seconds, headers: Vec::new(), script: String::new() };
+        let wrk = Wrk { connections, seconds, script: String::new() };
         let h2load = H2load { connections, streams: 1, http1: true, rate: Some(STEADY), seconds };
         match case.work {
             Work::Get(path) => wrk.run(&self.stop, place, &format!("{plain}{path}")),
@@ -193,11 +198,9 @@ impl Bench {
             Work::Post => {
                 Wrk { script: include_str!("conf/post.lua").to_owned(), ..wrk }.run(&self.stop, place, &plain)
             }
-            Work::Reconnect => {
-                Wrk { headers: vec!["Connection: close".to_owned()], ..wrk }.run(&self.stop, place, &plain)
-            }
+            Work::Reconnect => connect::run(&self.stop, place, proxy.plain, None, connections, seconds),
             Work::Tls => wrk.run(&self.stop, place, &tls),
-            Work::Handshake => handshake::run(&self.stop, place, proxy.tls, &self.directory, connections, seconds),
+            Work::Handshake => connect::run(&self.stop, place, proxy.tls, Some(&self.directory), connections, seconds),
             Work::Http2 => H2load { streams: 10, http1: false, rate: None, ..h2load }.run(&self.stop, place, &tls),
             Work::Clients => {
                 let script = fill(include_str!("conf/clients.lua"), &[("count", self.clients.to_string())])?;

@@ -41,7 +41,7 @@ impl Work {
     pub(crate) fn tool(self) -> Option<&'static str> {
         match self {
             Work::Steady | Work::Http2 => Some("h2load"),
-            Work::Handshake => None,
+            Work::Reconnect | Work::Handshake => None,
             _ => Some("wrk"),
         }
     }

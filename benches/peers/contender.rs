@@ -87,6 +87,8 @@ pub(crate) struct Setting {
 /// A proxy that runs.
 #[derive(Debug)]
 pub(crate) struct Running {
+    /// The contender's name.
+    pub(crate) name: String,
     /// Its processes.
     pub(crate) process: Process,
     /// Where it speaks HTTP/1.1.
@@ -143,7 +145,7 @@ impl Contender {
                 launch.arg("run").arg("-c").arg(file)
             }
         };
-        let mut running = Running { process: launch.start()?, plain, tls, admin };
+        let mut running = Running { name: self.name.clone(), process: launch.start()?, plain, tls, admin };
         // A million clients take some seconds to read.
         let what = format!("{} to serve", self.name);
         let served = stop.until(&what, Duration::from_secs(60), || match running.process.ended()? {

@@ -31,8 +31,6 @@ pub(crate) struct Wrk {
     pub(crate) connections: usize,
     /// How long, in whole seconds.
     pub(crate) seconds: u64,
-    /// Headers of each request, as `Name: value`.
-    pub(crate) headers: Vec<String>,
     /// Lua that goes before the script's end, empty for a plain GET.
     pub(crate) script: String,
 }
@@ -47,16 +45,13 @@ impl Wrk {
         let (script, said) = (place.directory.join("wrk.lua"), place.directory.join("wrk.out"));
         std::fs::write(&script, format!("{}\n{DONE}", self.script))?;
         let threads = place.cores.count().min(2).min(self.connections);
-        let mut launch = Launch::new("wrk", &place.cores, place.directory.join("wrk.err"))
+        let launch = Launch::new("wrk", &place.cores, place.directory.join("wrk.err"))
             .arg(format!("-t{threads}"))
             .arg(format!("-c{}", self.connections))
             .arg(format!("-d{}s", self.seconds))
             .arg("-s")
             .arg(&script)
             .stdout(&said);
-        for header in &self.headers {
-            launch = launch.arg("-H").arg(header);
-        }
         // wrk waits for its connections, whatever they do.
         launch.arg(url).finish(stop, Duration::from_secs(self.seconds + 60))?;
         let said = std::fs::read_to_string(&said)?;

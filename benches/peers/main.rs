@@ -10,10 +10,10 @@ mod bench;
 mod case;
 mod check;
 mod clients;
+mod connect;
 mod contender;
 mod document;
 mod figures;
-mod handshake;
 mod idle;
 mod load;
 mod machine;
@@ -48,7 +48,7 @@ const NO_BACKEND: &str = "nginx is missing, which is also the backend, so nothin
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
     let done = match arguments.split_first() {
-        Some((first, rest)) if first == handshake::ARGUMENT => handshake::load(rest),
+        Some((first, rest)) if first == connect::ARGUMENT => connect::load(rest),
         _ => run(arguments),
     };
     match done {
@@ -71,7 +71,7 @@ fn run(arguments: Vec<String>) -> Fallible<()> {
     // nginx's workers are another user, who has to reach what they serve.
     let everybody = Permissions::from_mode(0o755);
     let directory = tempfile::Builder::new().prefix("tollgate-peers").permissions(everybody).tempdir()?;
-    handshake::certificate(directory.path())?;
+    connect::certificate(directory.path())?;
     let bench = Bench {
         stop,
         cores: Cores::allowed()?,
@@ -79,9 +79,13 @@ fn run(arguments: Vec<String>) -> Fallible<()> {
         backend,
         directory: directory.path().to_owned(),
         seconds: options.seconds(),
+        verbose: options.verbose,
         files: raise_files()?,
         clients: if options.quick { 100_000 } else { 1_000_000 },
     };
+    if !bench.contenders.iter().any(|contender| contender.kind == Kind::Tollgate) {
+        return Err("there is no tollgate to measure".into());
+    }
     let machine = Machine::this(&bench.cores, &bench.contenders);
     println!("{}, {}, {}\n{}", machine.processor, machine.memory, machine.kernel, machine.versions.join(", "));
     if options.quick {

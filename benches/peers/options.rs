@@ -18,6 +18,7 @@ cargo bench --bench peers -- [OPTIONS]
   --seconds S        seconds of each round (default 3; quick 1; check 2)
   --tollgate PATH    this binary of tollgate, instead of the one just built
   --against PATH     a second binary of tollgate, to compare with
+  --verbose          tells of each round
   --without NAME     leaves out haproxy or nginx; without nginx there are no ratios to it; repeatable
 ";
 
@@ -30,6 +31,8 @@ pub(crate) struct Options {
     pub(crate) check: bool,
     /// Write the figures down.
     pub(crate) write: bool,
+    /// Tell of each round.
+    pub(crate) verbose: bool,
     /// Only these cases; all when empty.
     pub(crate) only: Vec<String>,
     /// How many rounds.
@@ -62,6 +65,7 @@ impl Options {
                 "--quick" => options.quick = true,
                 "--check" => options.check = true,
                 "--write" => options.write = true,
+                "--verbose" => options.verbose = true,
                 "--only" => options.only.push(value()?),
                 "--rounds" => options.rounds = Some(whole(&argument, &value()?)? as usize),
                 "--seconds" => options.seconds = Some(whole(&argument, &value()?)?),
