@@ -55,8 +55,8 @@ pub(super) struct Pingora {
     pub(super) version: Key<Whole<u64, 1, 1>>,
     /// Threads of the proxy. Default: the number of cores.
     pub(super) threads: Key<Whole<NonZeroUsize, 1, 1024>>,
-    /// Whether a thread may take over another's tasks.
-    #[schemars(extend("default" = true))]
+    /// Whether a thread may take over another's tasks. Without it each connection stays with one thread.
+    #[schemars(extend("default" = false))]
     pub(super) work_stealing: Key<Flag>,
     /// Tasks that accept connections, for each listener.
     #[schemars(extend("default" = 1))]

@@ -40,7 +40,9 @@ use crate::telemetry::AccessRecord;
 use crate::tls::TlsListeners;
 use handshake::Opened;
 
-/// What is read at once while a header is coming.
+/// What is read at first, in bytes. Nearly all headers are shorter, and an idle connection holds as much.
+const FIRST: usize = 2 << 10;
+/// What is read at once while a longer header is coming.
 const CHUNK: usize = 4 << 10;
 /// The longest a single read lasts while a connection is being closed.
 const LINGER_READ: Duration = Duration::from_secs(1);
@@ -156,7 +158,7 @@ impl Downstream {
         silent: Instant,
         shutdown: &mut ShutdownWatch,
     ) -> bool {
-        buffer.reserve(CHUNK);
+        buffer.reserve(FIRST);
         let read = tokio::select! {
             biased;
             read = timeout(patience, stream.read_buf(buffer)) => read,
@@ -324,7 +326,7 @@ impl ServerApp for Downstream {
                 return None;
             }
             desk.tidy();
-            if !ahead.is_empty() || buffer.capacity() > 2 * CHUNK {
+            if !ahead.is_empty() || buffer.capacity() > FIRST {
                 buffer = ahead;
             } else {
                 buffer.clear();

@@ -292,7 +292,7 @@ impl ProxyHttp for Proxy {
 
     async fn upstream_peer(&self, _session: &mut Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
         let pool = Arc::clone(ctx.pool().ok_or_else(|| Error::new_str("a request that was not let in has no pool"))?);
-        let (fresh, timeouts) = (ctx.resent.is_some(), pool.settings().timeouts);
+        let (fresh, timeouts) = (ctx.resent.is_some() || !self.inner.pooled, pool.settings().timeouts);
         match ctx.lease().map(|lease| lease.backend().address()) {
             Some(address) => {
                 counts::attempted(ctx);

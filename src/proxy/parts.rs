@@ -27,6 +27,9 @@ pub struct ProxyParts {
     pub decisions: Arc<Decisions>,
     /// Where requests and connections are counted that no pool counts.
     pub tally: Arc<Tally>,
+    /// Whether connections to backends are kept. Where none are to be, Pingora's pool, which can be too small to hold one
+    /// and hand it out all the same, is not asked.
+    pub pooled: bool,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// The limiter's time; the same one wherever the limiter is asked.

@@ -152,7 +152,7 @@ impl<A: ServerApp + Send + Sync + 'static> Listening<A> {
             fds.add(address.to_string(), duplicate.into_raw_fd());
             let buffer = if self.buffered.contains(address) { READ_BUFFER } else { 0 };
             let listener = ListenerConfig::tcp(address.to_string());
-            service.add_listener(listener.l4_buffer(L4BufferSettings::new(buffer, 0)));
+            service.add_listener(listener.l4_buffer(L4BufferSettings::default().read(buffer)));
         }
         let fds: ListenFds = Arc::new(Mutex::new(fds));
         // Not `closed` itself: some of Pingora's tasks would miss that it was closed for a moment, and others not.

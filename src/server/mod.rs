@@ -289,6 +289,7 @@ impl Server {
             access_log: self.access_log.clone(),
             tally: self.tally,
             decisions: Arc::clone(&decisions),
+            pooled: settings.upstream_keepalive_pool_size > 0,
             clock: Arc::clone(&self.clock),
             timeline: self.timeline,
         });

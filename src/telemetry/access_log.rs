@@ -74,6 +74,8 @@ pub(super) struct Shared {
     pub(super) failure: Mutex<Option<String>>,
     /// The file is to be opened again.
     pub(super) reopen: AtomicBool,
+    /// The same when the queue had no room for the mark that says after which line.
+    pub(super) reopen_at_once: AtomicBool,
     /// The writer is to write what waits, and end.
     pub(super) stop: AtomicBool,
 }
@@ -123,7 +125,9 @@ impl AccessLog {
     pub fn reopen(&self) {
         if let Some(queue) = &self.queue {
             queue.shared.reopen.store(true, Ordering::SeqCst);
-            queue.wake();
+            if !queue.wake() {
+                queue.shared.reopen_at_once.store(true, Ordering::SeqCst);
+            }
         }
     }
 }
@@ -141,6 +145,7 @@ impl Shared {
             dropped: AtomicU64::default(),
             failure: Mutex::default(),
             reopen: AtomicBool::default(),
+            reopen_at_once: AtomicBool::default(),
             stop: AtomicBool::default(),
         }
     }
@@ -172,10 +177,11 @@ impl Queue {
         }
     }
 
-    /// Makes the writer look at its flags. A full queue needs no waking.
-    pub(super) fn wake(&self) {
+    /// Makes the writer look at its flags once it is through with what waits now. A full queue needs no waking; whether
+    /// it was not full.
+    pub(super) fn wake(&self) -> bool {
         // An empty line holds no memory and is never written.
-        self.lines.try_send(Message { generation: 0, line: Vec::new() }).ok();
+        self.lines.try_send(Message { generation: 0, line: Vec::new() }).is_ok()
     }
 }
 

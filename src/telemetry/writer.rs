@@ -172,8 +172,11 @@ impl Worker {
     fn take(&mut self, message: Message) {
         let Message { generation, line } = message;
         self.shared.queued_bytes.fetch_sub(line.capacity(), Ordering::Relaxed);
-        // Looked at before each line, so that a line recorded after the request goes to the new file.
-        if self.shared.reopen.load(Ordering::SeqCst) && self.shared.reopen.swap(false, Ordering::SeqCst) {
+        // What was recorded before the request goes to the old file, what was recorded after it to the new one.
+        let asked = line.is_empty() && self.shared.reopen.swap(false, Ordering::SeqCst);
+        let at_once = self.shared.reopen_at_once.load(Ordering::SeqCst)
+            && self.shared.reopen_at_once.swap(false, Ordering::SeqCst);
+        if asked || at_once {
             // Whoever asked may mean a file that is to be written to from now on.
             self.adopt();
             if let Some(outlet) = self.outlets.back_mut() {

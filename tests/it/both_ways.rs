@@ -172,6 +172,7 @@ fn serves_another(client: &mut Client, backend: &Played) -> bool {
 #[test]
 fn a_backend_and_a_client_cannot_tell_the_ways_apart() {
     let backend = Played::new();
+    // One thread, so that whatever came before a request was noticed before it.
     let setup = Setup::default().pool("app", &[backend.address], &format!("retries: 0, {NO_CHECK}"));
     // Each request comes over a connection of its own.
     let setup = setup.line("pingora: {threads: 1, upstream_keepalive_pool_size: 0}").line("limits: {max_body: 5}");

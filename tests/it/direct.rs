@@ -4,6 +4,7 @@
 use std::io::Write;
 use std::time::Duration;
 
+use crate::harness::backend::Backend;
 use crate::harness::client::{Body, Client, Request};
 use crate::harness::played::{Played, Taken};
 use crate::harness::server::Tollgate;
@@ -394,4 +395,21 @@ fn connections_to_a_backend_do_not_pile_up() {
         }
     }
     assert!(eventually(PATIENCE, || descriptors() <= before), "{} and before {before}", descriptors());
+}
+
+#[test]
+fn connections_that_stay_with_their_thread_and_those_that_do_not_are_served() {
+    for stealing in [false, true] {
+        let backend = [Backend::scripted("a")];
+        let line = format!("pingora: {{threads: 3, work_stealing: {stealing}}}");
+        let mut server = Setup::app(&backend, NO_CHECK).line(&line).start();
+        let mut clients: Vec<_> = (0..20).map(|_| server.client()).collect();
+        for round in 0..5 {
+            for client in &mut clients {
+                assert_eq!(client.get("/").unwrap().status, 200, "stealing: {stealing}, round {round}");
+            }
+        }
+        server.process.signal("TERM");
+        assert_eq!(server.process.wait_exit(PATIENCE).code, Some(0), "stealing: {stealing}");
+    }
 }

@@ -32,7 +32,8 @@ fn until<'a>(
 /// Two backends with no checks, each with an idle connection from the proxy.
 fn pair() -> ([Backend; 2], Tollgate) {
     let backends = ["a", "b"].map(Backend::scripted);
-    let server = Setup::app(&backends, NO_CHECK).start();
+    // Each thread has idle connections of its own.
+    let server = Setup::app(&backends, NO_CHECK).line("pingora: {threads: 1}").start();
     let mut client = server.client();
     for _ in 0..4 {
         client.get("/prime").unwrap();
@@ -139,7 +140,7 @@ fn an_idempotent_request_is_tried_once_elsewhere_when_a_reused_connection_dies()
 #[test]
 fn an_idempotent_request_is_not_tried_a_third_time() {
     let backends = three_scripted();
-    let server = Setup::app(&backends, &format!("retries: 5, {NO_CHECK}")).start();
+    let server = Setup::app(&backends, &format!("retries: 5, {NO_CHECK}")).line("pingora: {threads: 1}").start();
     let mut client = server.client();
     for _ in 0..9 {
         client.get("/prime").unwrap();

@@ -88,7 +88,7 @@ fn what_needs_a_restart_is_named_and_nothing_else_of_the_file_counts() {
     let server = Setup::app(&backends[..1], NO_CHECK).start();
     let fixed = [
         ("pingora: {threads: 3}", "pingora.threads"),
-        ("pingora: {work_stealing: false}", "pingora.work_stealing"),
+        ("pingora: {work_stealing: true}", "pingora.work_stealing"),
         ("pingora: {listener_tasks_per_fd: 3}", "pingora.listener_tasks_per_fd"),
         ("pingora: {upstream_keepalive_pool_size: 3}", "pingora.upstream_keepalive_pool_size"),
         ("pingora: {grace_period_seconds: 3}", "pingora.grace_period_seconds"),
@@ -104,7 +104,7 @@ fn what_needs_a_restart_is_named_and_nothing_else_of_the_file_counts() {
         assert_eq!(refused(&server, &other), [told(key)], "{line}");
     }
     let all = Setup::app(&backends[1..2], NO_CHECK)
-        .line("pingora: {threads: 3, work_stealing: false}")
+        .line("pingora: {threads: 3, work_stealing: true}")
         .line("rate_limit: {enabled: false, max_buckets: 3}");
     assert_eq!(
         refused(&server, &all),

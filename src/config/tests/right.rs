@@ -93,7 +93,7 @@ fn every_key_arrives_where_it_belongs() {
 pingora:
   version: 1
   threads: 3
-  work_stealing: false
+  work_stealing: true
   listener_tasks_per_fd: 2
   upstream_keepalive_pool_size: 0
   grace_period_seconds: 0
@@ -126,7 +126,7 @@ rate_limit: {refill_interval: 2s, persist_interval: 250ms}
 "#;
     let config = check(text).unwrap();
     assert_eq!((config.pingora.threads.get(), config.pingora.listener_tasks_per_fd.get()), (3, 2));
-    assert_eq!((config.pingora.work_stealing, config.pingora.upstream_keepalive_pool_size), (false, 0));
+    assert_eq!((config.pingora.work_stealing, config.pingora.upstream_keepalive_pool_size), (true, 0));
     assert_eq!(config.pingora.grace_period, Duration::ZERO);
     let Config { pingora, .. } = &config;
     assert_eq!((pingora.daemon, pingora.pid_file.to_str(), pingora.upgrade_sock.to_str()), KEPT);

@@ -154,7 +154,7 @@ routes: [{path: /, upstream: a}, {path: /b, upstream: b}]
         assert_eq!(keys("", "", ""), [""; 0]);
         assert_eq!(keys("", ":2}", ":3}"), ["listeners[1].address"]);
         assert_eq!(keys("", ", {address: 127.0.0.1:2}", ""), ["listeners"]);
-        let more = "pingora: {threads: 77, work_stealing: false, listener_tasks_per_fd: 3, \
+        let more = "pingora: {threads: 77, work_stealing: true, listener_tasks_per_fd: 3, \
                     upstream_keepalive_pool_size: 5, grace_period_seconds: 1, pid_file: a.pid, upgrade_sock: a.sock, \
                     user: root, group: root, working_directory: /, error_log: a.log}\ndatabase: other.db\n\
                     admin: {address: 127.0.0.1:5}\n\
