@@ -210,6 +210,7 @@ fn a_proxy_explains_with_its_own_clients_buckets_and_time() {
         access_log: AccessLog::new(&settings).unwrap().0,
         decisions: Arc::default(),
         tally: Arc::default(),
+        pooled: true,
         clock: Arc::clone(&clock) as Arc<dyn Clock>,
         timeline,
     });
