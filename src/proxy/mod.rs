@@ -37,6 +37,7 @@ mod http2;
 mod identify;
 mod lines;
 mod loan;
+mod outcome;
 mod parts;
 mod patience;
 mod peer;
@@ -58,16 +59,15 @@ use http::{HeaderMap, StatusCode, Version};
 use pingora_core::modules::http::HttpModules;
 use pingora_core::protocols::Digest;
 use pingora_core::upstreams::peer::HttpPeer;
-use pingora_core::{Error, ErrorSource, ErrorType, Result};
+use pingora_core::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use crate::client::Directory;
 use crate::clock::Clock;
 use crate::limit::Nanos;
-use crate::telemetry::{AccessLog, AccessRecord, Explanation, Tally};
-use crate::upstream::{is_backends_fault, reason};
-use failure::{MALFORMED_BODY, STALLED, client_reason, is_timeout, rejection_for, report};
+use crate::telemetry::{AccessLog, Explanation, Tally};
+use failure::{MALFORMED_BODY, STALLED, is_timeout, rejection_for};
 use headers::X_REQUEST_ID;
 use loan::Loan;
 
@@ -78,6 +78,7 @@ pub use context::Context;
 pub use direct::Idle;
 pub use identify::{Caller, Identity, KeySource, Recognised, UnknownKey, Walk, identify};
 pub use lines::Fields;
+use outcome::Outcome;
 pub use parts::{ProxyParts, RateRules, Rules};
 pub use patience::Patience;
 pub use reject::Rejection;
@@ -89,18 +90,6 @@ pub use settings::Limits;
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(60);
 /// The longest silence in a body that comes after its answer.
 const LATE_BODY: Duration = Duration::from_secs(1);
-
-/// What a request came to.
-struct Outcome<'a> {
-    /// The status of the answer, 0 when none was sent.
-    status: u16,
-    /// Bytes of the request's body.
-    bytes_in: u64,
-    /// Bytes of the answer's body.
-    bytes_out: u64,
-    /// What went wrong, unless the context knows it better.
-    error: Option<&'a Error>,
-}
 
 /// The hooks. A clone is another handle to the same proxy.
 #[derive(Clone)]
@@ -168,70 +157,6 @@ impl Proxy {
     /// The limiter's time.
     fn nanos(&self) -> Nanos {
         self.inner.timeline.nanos(self.clock().now())
-    }
-
-    /// Takes note that the request's backend could not be reached; whether to try another one.
-    fn not_connected(&self, ctx: &mut Context, error: &Error) -> bool {
-        let why = reason(error);
-        // What this machine could not do says nothing about the backend.
-        if let (true, Some(pool), Some(lease)) = (is_backends_fault(error), ctx.pool(), &ctx.lease) {
-            pool.connect_failed(lease.backend(), self.clock().now(), &why);
-        }
-        let again = ctx.may_try_again();
-        report(ctx, &why, again);
-        ctx.give_up_backend();
-        again
-    }
-
-    /// Takes note that the exchange with the request's backend broke off; whether to send it once more. It is
-    /// `repeatable` when it died on a kept connection, may be carried out twice, and is still there as a whole.
-    fn broke_off(&self, ctx: &mut Context, error: &Error, repeatable: bool) -> bool {
-        let broken =
-            matches!(error.etype(), ErrorType::ReadError | ErrorType::WriteError | ErrorType::ConnectionClosed);
-        if *error.esource() != ErrorSource::Upstream {
-            return false;
-        }
-        let again = repeatable && broken && ctx.resent.is_none() && ctx.may_try_again();
-        report(ctx, &reason(error), again);
-        counts::failed(ctx, error);
-        if again {
-            ctx.resent = ctx.give_up_backend();
-        }
-        again
-    }
-
-    /// Counts and logs a request that has ended.
-    fn ended(&self, target: Target<'_>, ctx: &Context, outcome: Outcome<'_>) {
-        let caller = ctx.admission.caller.as_ref();
-        // A request that went well in the end went well; its attempts tell the rest.
-        let failed = outcome.error.is_some() || ctx.rejection.is_some();
-        let because = ctx.error.as_deref().or(ctx.rejection.map(Rejection::reason));
-        let because = because.or(outcome.error.map(client_reason)).filter(|_| failed);
-        let duration = self.clock().now().saturating_duration_since(ctx.started);
-        counts::ended(self.tally(), ctx, outcome.status, duration);
-        if !self.access_log().is_on() {
-            return;
-        }
-        self.access_log().record(&AccessRecord {
-            ts: ctx.started_wall,
-            request_id: ctx.request_id.as_str(),
-            client_id: caller.and_then(|caller| Some(caller.client.as_ref()?.0.id.as_str())),
-            client_ip: caller.map_or(ctx.peer, |caller| caller.address),
-            identity: caller.map(Caller::identity),
-            method: target.method,
-            host: target.host.as_bytes(),
-            path: target.path.as_bytes(),
-            status: outcome.status,
-            duration,
-            bytes_in: outcome.bytes_in,
-            bytes_out: outcome.bytes_out,
-            upstream: ctx.pool().map(|pool| pool.name()),
-            backend: ctx.backend,
-            attempts: ctx.attempts,
-            limit: ctx.admission.limit.as_ref().map(Limit::name),
-            tokens: ctx.standing().map(|standing| standing.tokens().to_f64()),
-            error: because,
-        });
     }
 
     async fn reject(&self, session: &mut Session, rejection: Rejection, ctx: &mut Context) -> Result<()> {

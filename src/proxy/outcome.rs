@@ -1,0 +1,87 @@
+//! What an attempt at a backend comes to, and what a request comes to in the end: counted, told, logged. By whichever way
+//! it went.
+
+use pingora_core::{Error, ErrorSource, ErrorType};
+
+use super::failure::{client_reason, report};
+use super::{Caller, Context, Limit, Proxy, Rejection, Target, counts};
+use crate::telemetry::AccessRecord;
+use crate::upstream::{is_backends_fault, reason};
+
+/// What a request came to.
+pub(super) struct Outcome<'a> {
+    /// The status of the answer, 0 when none was sent.
+    pub(super) status: u16,
+    /// Bytes of the request's body.
+    pub(super) bytes_in: u64,
+    /// Bytes of the answer's body.
+    pub(super) bytes_out: u64,
+    /// What went wrong, unless the context knows it better.
+    pub(super) error: Option<&'a Error>,
+}
+
+impl Proxy {
+    /// Takes note that the request's backend could not be reached; whether to try another one.
+    pub(super) fn not_connected(&self, ctx: &mut Context, error: &Error) -> bool {
+        let why = reason(error);
+        // What this machine could not do says nothing about the backend.
+        if let (true, Some(pool), Some(lease)) = (is_backends_fault(error), ctx.pool(), &ctx.lease) {
+            pool.connect_failed(lease.backend(), self.clock().now(), &why);
+        }
+        let again = ctx.may_try_again();
+        report(ctx, &why, again);
+        ctx.give_up_backend();
+        again
+    }
+
+    /// Takes note that the exchange with the request's backend broke off; whether to send it once more. It is
+    /// `repeatable` when it died on a kept connection, may be carried out twice, and is still there as a whole.
+    pub(super) fn broke_off(&self, ctx: &mut Context, error: &Error, repeatable: bool) -> bool {
+        let broken =
+            matches!(error.etype(), ErrorType::ReadError | ErrorType::WriteError | ErrorType::ConnectionClosed);
+        if *error.esource() != ErrorSource::Upstream {
+            return false;
+        }
+        let again = repeatable && broken && ctx.resent.is_none() && ctx.may_try_again();
+        report(ctx, &reason(error), again);
+        counts::failed(ctx, error);
+        if again {
+            ctx.resent = ctx.give_up_backend();
+        }
+        again
+    }
+
+    /// Counts and logs a request that has ended.
+    pub(super) fn ended(&self, target: Target<'_>, ctx: &Context, outcome: Outcome<'_>) {
+        let caller = ctx.admission.caller.as_ref();
+        // A request that went well in the end went well; its attempts tell the rest.
+        let failed = outcome.error.is_some() || ctx.rejection.is_some();
+        let because = ctx.error.as_deref().or(ctx.rejection.map(Rejection::reason));
+        let because = because.or(outcome.error.map(client_reason)).filter(|_| failed);
+        let duration = self.clock().now().saturating_duration_since(ctx.started);
+        counts::ended(self.tally(), ctx, outcome.status, duration);
+        if !self.access_log().is_on() {
+            return;
+        }
+        self.access_log().record(&AccessRecord {
+            ts: ctx.started_wall,
+            request_id: ctx.request_id.as_str(),
+            client_id: caller.and_then(|caller| Some(caller.client.as_ref()?.0.id.as_str())),
+            client_ip: caller.map_or(ctx.peer, |caller| caller.address),
+            identity: caller.map(Caller::identity),
+            method: target.method,
+            host: target.host.as_bytes(),
+            path: target.path.as_bytes(),
+            status: outcome.status,
+            duration,
+            bytes_in: outcome.bytes_in,
+            bytes_out: outcome.bytes_out,
+            upstream: ctx.pool().map(|pool| pool.name()),
+            backend: ctx.backend,
+            attempts: ctx.attempts,
+            limit: ctx.admission.limit.as_ref().map(Limit::name),
+            tokens: ctx.standing().map(|standing| standing.tokens().to_f64()),
+            error: because,
+        });
+    }
+}
