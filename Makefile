@@ -23,6 +23,7 @@ test: setup ## run all tests
 check: setup ## formatting, lints, docs, floors, dependencies, every configuration
 	cargo fmt --check
 	cargo clippy --all-targets --locked -- -D warnings
+	cargo clippy --bench peers --bench scale --bench parts --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked --document-private-items
 	cargo test --locked --test floors

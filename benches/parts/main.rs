@@ -216,7 +216,7 @@ impl Bench<'_> {
             if scraped {
                 scope.spawn(|| scrape(proxy, &self.stop, &done));
             }
-            let wrk = Wrk { connections: 64, seconds, headers: Vec::new(), script: String::new() };
+            let wrk = Wrk { connections: 64, seconds, script: String::new() };
             let before = proxy.process.cpu()?;
             let measured = wrk.run(&self.stop, &self.place, &format!("http://{}/", proxy.address));
             let after = proxy.process.cpu();

@@ -93,7 +93,7 @@ impl Bench {
     }
 
     fn round(&self, proxy: &Tollgate, shape: &Shape, seconds: u64) -> Fallible<f64> {
-        let wrk = Wrk { connections: shape.connections(), seconds, headers: Vec::new(), script: shape.script() };
+        let wrk = Wrk { connections: shape.connections(), seconds, script: shape.script() };
         let before = proxy.process.cpu()?;
         let measured = wrk.run(&self.stop, &self.place, &format!("http://{}/", proxy.address))?;
         let cpu = proxy.process.cpu()?.saturating_sub(before);
