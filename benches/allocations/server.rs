@@ -65,9 +65,10 @@ impl Measured {
         let (certificate, key) = (certificate.path(), certificate.directory.path().join("key.pem"));
         let (certificate, key) = (certificate.display(), key.display());
         let file = directory.path().join("tollgate.yaml");
+        // One server after the other in one process needs threads that steal; see the setting's documentation.
         let text = format!(
             "listeners:\n  - {{address: 127.0.0.1:1}}\n  - {{address: 127.0.0.1:2, tls: {{cert: {certificate}, key: {key}}}}}\n\
-             pingora: {{threads: 1}}\nadmin: {{address: null}}\ndatabase: null\naccess_log: {{path: {log}, format: json}}\n\
+             pingora: {{threads: 1, work_stealing: true}}\nadmin: {{address: null}}\ndatabase: null\naccess_log: {{path: {log}, format: json}}\n\
              rate_limit: {limits}\n\
              upstreams: [{{name: app, health_check: {{type: none}}, backends: [{{address: \"{backend}\"}}]}}]\n"
         );
