@@ -1,6 +1,6 @@
 //! The way of one request, and every answer of our own.
 //!
-//! A plain request goes [`direct`]ly; every other one through Pingora's hooks, which are below. Both ways take the same
+//! A plain request goes directly (module `direct`); every other one through Pingora's hooks, which are below. Both ways take the same
 //! steps and share what decides in them.
 //!
 //! ```text

@@ -1,7 +1,7 @@
 //! A request as its backend gets it, in bytes.
 //!
 //! The lines are passed on as they came, in their order, without those that count for one connection only (RFC 9110
-//! section 7.6.1) and with what tollgate says of the sender. It says the same as [`headers::to_backend`], which does it
+//! section 7.6.1) and with what tollgate says of the sender. It says the same as `headers::to_backend`, which does it
 //! for the requests that go by Pingora; a property test holds the two together.
 
 use std::io::Write;
