@@ -78,8 +78,8 @@ impl Instance {
 
     #[track_caller]
     fn wait_until_it_serves(&mut self) {
-        let (address, process) = (self.address, &mut self.process);
-        let serves = eventually(PATIENCE, || Client::try_connect(address).is_ok() || !process.is_running());
+        let (admin, process) = (self.admin, &mut self.process);
+        let serves = eventually(PATIENCE, || !process.is_running() || is_ready(admin));
         assert!(serves && process.is_running(), "it does not serve: {}", process.err.text());
     }
 
@@ -165,6 +165,12 @@ impl Drop for Instance {
 
 fn run(mut command: Command, file: &Path) -> Process {
     Process::start(command.args(["run", "-c"]).arg(file))
+}
+
+/// Whether the server with its admin API there says that it is ready. Its listeners take connections a little earlier.
+pub(crate) fn is_ready(admin: SocketAddr) -> bool {
+    let answer = Client::try_connect(admin).and_then(|mut client| ask(&mut client, "GET", "/readyz", ""));
+    answer.is_ok_and(|answer| answer.status == 200)
 }
 
 /// Sends one request to an admin API over `client`.

@@ -9,7 +9,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::client::{Client, Response};
-use super::instance::ask;
+use super::instance::{ask, is_ready};
 use super::ports::free_address;
 use super::process::{Finished, Process};
 use super::{PATIENCE, eventually};
@@ -118,12 +118,15 @@ impl Tollgate {
         stuck: bool,
     ) -> Result<Self, Finished> {
         let (mut server, started) = Self::launch_with(command, yaml, args, variables, stuck);
-        let address = server.address;
-        let listens = eventually(PATIENCE, || Client::try_connect(address).is_ok() || !server.process.is_running());
+        let (address, admin) = (server.address, server.admin);
+        // The admin API's word is its own, whoever else took one of the two ports meanwhile.
+        let tells = yaml.contains(ADMIN) || !yaml.contains("admin:");
+        let ready = || if tells { is_ready(admin) } else { Client::try_connect(address).is_ok() };
+        let serves = eventually(PATIENCE, || !server.process.is_running() || ready());
         if !server.process.is_running() {
             return Err(server.process.wait_exit(PATIENCE));
         }
-        assert!(listens, "{started} does not listen on {address}: {}", server.process.err.text());
+        assert!(serves, "{started} does not serve on {address}: {}", server.process.err.text());
         Ok(server)
     }
 
