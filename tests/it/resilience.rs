@@ -11,6 +11,7 @@ use crate::harness::setup::Setup;
 use crate::harness::{PATIENCE, eventually, now};
 
 const INTERVAL: Duration = Duration::from_secs(1);
+const CLIENTS: usize = 32;
 
 /// What the clients have seen.
 #[derive(Default)]
@@ -37,10 +38,22 @@ fn load(server: &Tollgate, stop: &AtomicBool, seen: &Mutex<Seen>) {
     }
 }
 
+/// Has the proxy keep at least as many connections to each of three backends as there are clients. So none is new when one
+/// of them dies: a request that breaks off on a new one is, rightly, not sent again.
+fn keep_connections(server: &Tollgate) {
+    std::thread::scope(|scope| {
+        for _ in 0..4 * CLIENTS {
+            scope.spawn(|| assert_eq!(server.client().get("/?delay_ms=1000").unwrap().status, 200));
+        }
+    });
+}
+
 #[test]
 fn a_backend_killed_under_load_costs_no_request_and_takes_its_share_when_it_is_back() {
     let mut backends = three_echoes();
-    let server = Setup::app(&backends, "health_check: {type: tcp, interval: 1s, timeout: 1s}").start();
+    let setup = Setup::app(&backends, "health_check: {type: tcp, interval: 1s, timeout: 1s}");
+    let server = setup.line("pingora: {threads: 1}").start();
+    keep_connections(&server);
     let (stop, seen) = (AtomicBool::new(false), Mutex::new(Seen::default()));
     let answers = || seen.lock().unwrap().answers.len();
     let from_b = |since: Instant| {
@@ -51,7 +64,7 @@ fn a_backend_killed_under_load_costs_no_request_and_takes_its_share_when_it_is_b
     std::thread::scope(|scope| {
         // The load ends with the scope even when an assertion fails; it would wait for its threads forever otherwise.
         let _stop = StopOnDrop(&stop);
-        for _ in 0..32 {
+        for _ in 0..CLIENTS {
             scope.spawn(|| load(&server, &stop, &seen));
         }
         assert!(eventually(PATIENCE, || answers() > 1000), "no load");
