@@ -29,7 +29,10 @@ pub(super) fn of(address: SocketAddr) -> Option<String> {
 
 /// The inodes of the sockets in `table` that listen where `address` is.
 fn listening(table: &str, address: SocketAddr) -> Vec<&str> {
-    let lines = table.lines().skip(1).map(|line| line.split_ascii_whitespace().collect::<Vec<_>>());
+    // All connections are in there, too, which may be hundreds of thousands.
+    let port = format!(":{:04X} ", address.port());
+    let lines = table.lines().skip(1).filter(|line| line.contains(&port));
+    let lines = lines.map(|line| line.split_ascii_whitespace().collect::<Vec<_>>());
     let taken = lines.filter_map(|words| Some((socket_address(words.get(1)?)?, *words.get(3)?, *words.get(9)?)));
     taken.filter(|(taken, state, _)| *state == LISTEN && meets(*taken, address)).map(|(.., inode)| inode).collect()
 }

@@ -42,11 +42,6 @@ impl BindError {
         };
         BindError { address, cause, hint }
     }
-
-    /// Whether somebody listens there already.
-    pub(super) fn is_taken(&self) -> bool {
-        self.cause.kind() == io::ErrorKind::AddrInUse
-    }
 }
 
 /// A socket that is bound and does not listen yet, or that a predecessor has handed over.
@@ -66,16 +61,25 @@ enum Socket {
 impl Bound {
     /// Binds `address`; port 0 takes a free one.
     pub(super) fn new(address: SocketAddr) -> Result<Self, BindError> {
-        let bind = || {
-            let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-            socket.set_reuseaddr(true)?;
-            socket.bind(address)?;
-            // With SO_REUSEADDR two sockets may be bound to one address as long as neither listens. So another process'
-            // listener is noticed here, another's bound socket in `listen`.
-            Ok((socket.local_addr()?, socket))
-        };
-        let (address, socket) = bind().map_err(|cause| BindError::new(address, cause))?;
-        Ok(Bound { address, socket: Socket::New(socket) })
+        Self::bind(address).map_err(|cause| BindError::new(address, cause))
+    }
+
+    /// Binds `address` unless somebody listens there, which is `None`. Who it is, is not looked for: among many connections
+    /// that takes a while.
+    pub(super) fn if_free(address: SocketAddr) -> Result<Option<Self>, BindError> {
+        match Self::bind(address) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(None),
+            bound => bound.map(Some).map_err(|cause| BindError::new(address, cause)),
+        }
+    }
+
+    fn bind(address: SocketAddr) -> io::Result<Self> {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        // With SO_REUSEADDR two sockets may be bound to one address as long as neither listens. So another process'
+        // listener is noticed here, another's bound socket in `listen`.
+        Ok(Bound { address: socket.local_addr()?, socket: Socket::New(socket) })
     }
 
     /// The socket that a predecessor has for `address`.

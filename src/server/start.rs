@@ -85,15 +85,11 @@ fn wait(process: &Process) -> Result<Successor, ServerError> {
 /// The addresses of `config` on which nobody listens. That somebody does is an error, unless that is what a successor
 /// takes over.
 fn bind_free(config: &Config, successor: bool) -> Result<BTreeMap<SocketAddr, Bound>, BindError> {
+    let listeners = config.listeners.iter().map(|listener| listener.address);
     let mut bound = BTreeMap::new();
-    for address in
-        config.listeners.iter().map(|listener| listener.address).chain(config.admin.as_ref().map(|admin| admin.address))
-    {
-        match Bound::new(address) {
-            Ok(socket) => drop(bound.insert(address, socket)),
-            Err(error) if successor && error.is_taken() => {}
-            Err(error) => return Err(error),
-        }
+    for address in listeners.chain(config.admin.as_ref().map(|admin| admin.address)) {
+        let socket = if successor { Bound::if_free(address)? } else { Some(Bound::new(address)?) };
+        bound.extend(socket.map(|socket| (address, socket)));
     }
     Ok(bound)
 }
