@@ -76,18 +76,8 @@ fn policy(first: &[u8], count: u32, second: &[u8], seconds: u64) -> HeaderValue 
 }
 
 /// Appends a number in decimal digits.
-pub(super) fn put_decimal(text: &mut impl BufMut, mut number: u64) {
-    let mut digits = [0; 20];
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
-            break;
-        }
-    }
-    text.put_slice(&digits[at..]);
+pub(super) fn put_decimal(text: &mut impl BufMut, number: u64) {
+    text.put_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
 #[cfg(test)]

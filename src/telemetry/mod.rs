@@ -13,6 +13,7 @@ mod explanation;
 pub mod metrics;
 mod outlet;
 mod output;
+mod queue;
 mod record;
 mod repeats;
 mod settings;

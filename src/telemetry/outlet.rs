@@ -48,25 +48,24 @@ impl Outlet {
             *shared.failure.lock() = flushed.failure.map(|error| error.to_string());
         }
         shared.written.fetch_add(flushed.written, Ordering::Release);
-        shared.dropped.fetch_add(flushed.dropped, Ordering::Release);
+        shared.queue.lose(flushed.dropped);
     }
 
-    /// Opens the file again, since it was moved away; standard output as it is now.
-    pub(super) fn reopen(&mut self, shared: &Shared) {
-        // What was recorded before belongs to the old file, the rest of a torn line above all.
+    /// Opens the file again for lines from the generation `from` on, since it was moved away; standard output as it is now.
+    /// This one goes on to take earlier lines. `None` when there is nothing to open, or it cannot be opened: then this one
+    /// takes the later lines, too.
+    pub(super) fn reopened(&mut self, from: u64, shared: &Shared) -> Option<Outlet> {
+        // The path may still be this file, and half a line of it must not come behind a line of the other.
         self.flush(shared);
-        let reopened = self.path.as_deref().map(Output::file).or_else(|| self.is_stdout.then(Output::stdout));
-        match reopened {
-            None => {}
-            Some(Ok(mut output)) => {
-                output.end_half_line();
-                self.batch = output.batch;
-                let lost = self.sink.replace(output.out);
-                shared.dropped.fetch_add(lost, Ordering::Relaxed);
+        match self.path.as_deref().map(Output::file).or_else(|| self.is_stdout.then(Output::stdout))? {
+            Ok(output) => {
+                shared.queue.lose(self.sink.give_up());
                 log::info!("access log {}: reopened", self.name);
+                Some(Outlet::new(from, output))
             }
-            Some(Err(error)) => {
+            Err(error) => {
                 log::warn!("access log {}: reopening failed, the old file is kept: {error}", self.name);
+                None
             }
         }
     }
@@ -78,6 +77,6 @@ impl Outlet {
             // Of whatever is written to from now on nothing bad is known.
             *shared.failure.lock() = None;
         }
-        shared.dropped.fetch_add(self.sink.give_up(), Ordering::Relaxed);
+        shared.queue.lose(self.sink.give_up());
     }
 }

@@ -19,7 +19,7 @@ use std::time::{Duration, SystemTime};
 
 use super::AccessLogFormat;
 use super::decimal::{put_address, put_number, put_socket_address, put_thousandths};
-use super::timestamp::{CommonLog, rfc3339};
+use super::timestamp::{CommonLog, Seconds};
 
 /// One request, as it is known when its last byte is sent or its client is gone.
 #[derive(Clone, Copy, Debug)]
@@ -91,37 +91,56 @@ impl AccessRecord<'static> {
 
 impl AccessRecord<'_> {
     /// Appends the record to `out` as one line with its line end.
-    pub(super) fn write(&self, format: AccessLogFormat, out: &mut Vec<u8>) {
+    pub(super) fn write(&self, format: AccessLogFormat, seconds: &mut Seconds, out: &mut Vec<u8>) {
         match format {
-            AccessLogFormat::Json => self.write_json(out),
+            AccessLogFormat::Json => self.write_json(seconds, out),
             AccessLogFormat::Text => self.write_text(out),
         }
     }
 
     /// Keys and their order are a public contract.
-    fn write_json(&self, out: &mut Vec<u8>) {
-        let mut json = JsonObject::begin(out);
-        json.raw("ts", |out| put(out, format_args!("\"{}\"", rfc3339(self.ts))));
-        json.text("request_id", self.request_id.as_bytes());
-        json.optional("client_id", self.client_id.map(str::as_bytes), JsonObject::text);
-        json.quoted("client_ip", |out| put_address(self.client_ip, out));
-        json.optional("identity", self.identity, JsonObject::word);
-        json.text("method", self.method.as_bytes());
-        json.text("host", self.host);
-        json.text("path", self.path());
-        json.optional("status", self.status(), |json, key, status| json.number(key, status.into()));
-        json.raw("duration_ms", |out| put_thousandths(micros(self.duration), out));
-        json.number("bytes_in", self.bytes_in);
-        json.number("bytes_out", self.bytes_out);
-        json.optional("upstream", self.upstream.map(str::as_bytes), JsonObject::text);
-        json.optional("backend", self.backend, |json, key, backend| {
-            json.quoted(key, |out| put_socket_address(backend, out));
+    fn write_json(&self, seconds: &mut Seconds, out: &mut Vec<u8>) {
+        literal(r#"{"ts":""#, out);
+        seconds.put(self.ts, out);
+        literal(r#"","request_id":""#, out);
+        escape_json(self.request_id.as_bytes(), out);
+        literal(r#"","client_id":"#, out);
+        or_null(self.client_id, out, |id, out| text(id.as_bytes(), out));
+        literal(r#","client_ip":""#, out);
+        put_address(self.client_ip, out);
+        literal(r#"","identity":"#, out);
+        or_null(self.identity, out, word);
+        literal(r#","method":""#, out);
+        escape_json(self.method.as_bytes(), out);
+        literal(r#"","host":""#, out);
+        escape_json(self.host, out);
+        literal(r#"","path":""#, out);
+        escape_json(self.path(), out);
+        literal(r#"","status":"#, out);
+        or_null(self.status(), out, |status, out| put_number(status.into(), out));
+        literal(r#","duration_ms":"#, out);
+        put_thousandths(micros(self.duration), out);
+        literal(r#","bytes_in":"#, out);
+        put_number(self.bytes_in, out);
+        literal(r#","bytes_out":"#, out);
+        put_number(self.bytes_out, out);
+        literal(r#","upstream":"#, out);
+        or_null(self.upstream, out, |name, out| text(name.as_bytes(), out));
+        literal(r#","backend":"#, out);
+        or_null(self.backend, out, |backend, out| {
+            literal("\"", out);
+            put_socket_address(backend, out);
+            literal("\"", out);
         });
-        json.number("attempts", self.attempts.into());
-        json.optional("limit", self.limit, JsonObject::word);
-        json.optional("tokens", self.tokens, |json, key, tokens| json.raw(key, |out| put_tokens(tokens, out)));
-        json.optional("error", self.error.map(str::as_bytes), JsonObject::text);
-        json.end();
+        literal(r#","attempts":"#, out);
+        put_number(self.attempts.into(), out);
+        literal(r#","limit":"#, out);
+        or_null(self.limit, out, word);
+        literal(r#","tokens":"#, out);
+        or_null(self.tokens, out, put_tokens);
+        literal(r#","error":"#, out);
+        or_null(self.error, out, |error, out| text(error.as_bytes(), out));
+        literal("}\n", out);
     }
 
     fn write_text(&self, out: &mut Vec<u8>) {
@@ -146,6 +165,11 @@ impl AccessRecord<'_> {
         }
         text_pair("error", self.error.map(str::as_bytes), out);
         out.push(b'\n');
+    }
+
+    /// When the request ended.
+    pub(super) fn end(&self) -> SystemTime {
+        self.ts.checked_add(self.duration).unwrap_or(self.ts)
     }
 
     fn status(&self) -> Option<u16> {
@@ -185,72 +209,40 @@ impl<T: fmt::Display> fmt::Display for OrDash<T> {
     }
 }
 
-/// Writes the members of one JSON object.
-struct JsonObject<'a> {
-    out: &'a mut Vec<u8>,
-    separator: u8,
+/// Appends what is the same in every line. Inlined, so that its length is known where it is copied.
+#[inline(always)]
+fn literal(text: &str, out: &mut Vec<u8>) {
+    out.extend_from_slice(text.as_bytes());
 }
 
-impl<'a> JsonObject<'a> {
-    fn begin(out: &'a mut Vec<u8>) -> Self {
-        JsonObject { out, separator: b'{' }
+/// Appends a value by `write` when it is there, and `null` when it is not.
+#[inline(always)]
+fn or_null<T>(value: Option<T>, out: &mut Vec<u8>, write: impl FnOnce(T, &mut Vec<u8>)) {
+    match value {
+        Some(value) => write(value, out),
+        None => literal("null", out),
     }
+}
 
-    fn end(self) {
-        self.out.extend_from_slice(b"}\n");
-    }
+/// Appends a word of our own, which needs no escapes, in quotes.
+fn word(value: &str, out: &mut Vec<u8>) {
+    literal("\"", out);
+    out.extend_from_slice(value.as_bytes());
+    literal("\"", out);
+}
 
-    fn key(&mut self, key: &str) {
-        self.out.extend_from_slice(&[self.separator, b'"']);
-        self.out.extend_from_slice(key.as_bytes());
-        self.out.extend_from_slice(b"\":");
-        self.separator = b',';
-    }
-
-    /// A value that `write` writes as JSON has it.
-    fn raw(&mut self, key: &str, write: impl FnOnce(&mut Vec<u8>)) {
-        self.key(key);
-        write(self.out);
-    }
-
-    /// A number.
-    fn number(&mut self, key: &str, value: u64) {
-        self.raw(key, |out| put_number(value, out));
-    }
-
-    /// What `write` writes, whose text needs no escapes.
-    fn quoted(&mut self, key: &str, write: impl FnOnce(&mut Vec<u8>)) {
-        self.key(key);
-        self.out.push(b'"');
-        write(self.out);
-        self.out.push(b'"');
-    }
-
-    /// A word of our own, which needs no escapes.
-    fn word(&mut self, key: &str, value: &str) {
-        self.quoted(key, |out| out.extend_from_slice(value.as_bytes()));
-    }
-
-    /// Text from outside.
-    fn text(&mut self, key: &str, value: &[u8]) {
-        self.key(key);
-        self.out.push(b'"');
-        escape_json(value, self.out);
-        self.out.push(b'"');
-    }
-
-    /// A value that may be missing, written by `write` when it is there.
-    fn optional<T>(&mut self, key: &str, value: Option<T>, write: impl FnOnce(&mut Self, &str, T)) {
-        match value {
-            Some(value) => write(self, key, value),
-            None => self.raw(key, |out| out.extend_from_slice(b"null")),
-        }
-    }
+/// Appends text from outside in quotes.
+fn text(value: &[u8], out: &mut Vec<u8>) {
+    literal("\"", out);
+    escape_json(value, out);
+    literal("\"", out);
 }
 
 /// Whether both forms write `value` as it is, which nearly all values are.
 fn is_plain(value: &[u8]) -> bool {
-    value.iter().all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\'))
+    let is_plain = |byte: &u8| matches!(byte, b' '..=b'~') & !matches!(byte, b'"' | b'\\');
+    // All of them, since a loop that may end early is not made one over many bytes at a time.
+    value.iter().fold(true, |all, byte| all & is_plain(byte))
 }
 
 fn escape_json(value: &[u8], out: &mut Vec<u8>) {

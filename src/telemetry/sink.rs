@@ -13,6 +13,8 @@ pub(super) struct LineSink {
     out: Box<dyn Write + Send>,
     /// Whole lines, after the rest of a torn one if there is one.
     batch: Vec<u8>,
+    /// Line ends in the batch.
+    lines: u64,
     /// The batch starts with the rest of a line whose beginning is written.
     torn: bool,
 }
@@ -30,7 +32,7 @@ pub(super) struct Flushed {
 
 impl LineSink {
     pub(super) fn new(out: Box<dyn Write + Send>) -> Self {
-        LineSink { out, batch: Vec::new(), torn: false }
+        LineSink { out, batch: Vec::new(), lines: 0, torn: false }
     }
 
     /// Bytes gathered.
@@ -41,34 +43,36 @@ impl LineSink {
     /// Gathers a line, which ends in the only line end that it holds.
     pub(super) fn push(&mut self, line: &[u8]) {
         self.batch.extend_from_slice(line);
+        self.lines += 1;
     }
 
     /// Writes what is gathered. Afterwards nothing is, but the rest of a torn line.
     pub(super) fn flush(&mut self) -> Flushed {
         let (done, result) = write_all(&mut self.out, &self.batch);
+        if result.is_ok() {
+            self.torn = false;
+            self.batch.clear();
+            return Flushed { written: mem::take(&mut self.lines), ..Flushed::default() };
+        }
         if done > 0 {
             self.torn = self.batch[done - 1] != b'\n';
         }
         let written = count_lines(&self.batch[..done]);
         self.batch.drain(..done);
-        // Of a torn line the rest is kept. Without a failure there is nothing left to keep or to drop.
+        // Of a torn line the rest is kept.
         let line_end = self.batch.iter().position(|byte| *byte == b'\n');
         let keep = if self.torn { line_end.map_or(0, |at| at + 1) } else { 0 };
         let dropped = count_lines(&self.batch[keep..]);
         self.batch.truncate(keep);
+        self.lines = u64::from(keep > 0);
         Flushed { written, dropped, failure: result.err() }
-    }
-
-    /// Goes on with another target, and gives up a torn line: says how many lines that loses.
-    pub(super) fn replace(&mut self, out: Box<dyn Write + Send>) -> u64 {
-        self.out = out;
-        self.give_up()
     }
 
     /// Gives up what is gathered: says how many lines that loses.
     pub(super) fn give_up(&mut self) -> u64 {
         self.torn = false;
-        count_lines(&mem::take(&mut self.batch))
+        self.batch.clear();
+        mem::take(&mut self.lines)
     }
 }
 
@@ -154,17 +158,16 @@ mod tests {
     }
 
     #[test]
-    fn another_target_starts_with_a_whole_line() {
-        let (full, empty) = (Disk::default(), Disk::default());
-        let mut sink = LineSink::new(Box::new(full.clone()));
-        full.make_room(2);
+    fn what_is_given_up_is_counted_and_not_written_later() {
+        let disk = Disk::default();
+        let mut sink = LineSink::new(Box::new(disk.clone()));
+        disk.make_room(2);
         sink.push(b"one\n");
         assert_eq!(sink.flush().dropped, 0);
-        empty.make_room(100);
-        assert_eq!(sink.replace(Box::new(empty.clone())), 1);
         sink.push(b"two\n");
-        assert_eq!(sink.flush().written, 1);
-        assert_eq!(empty.text(), "two\n");
+        assert_eq!(sink.give_up(), 2);
+        disk.make_room(100);
+        assert_eq!((sink.flush().written, disk.text().as_str()), (0, "on"));
     }
 
     proptest! {

@@ -1,4 +1,4 @@
-//! Another target or format for the access log, while requests are recorded.
+//! Another target or format for the access log, or its file opened again, while requests are recorded.
 //!
 //! The problem: a line is made on its request's thread and written by another one. While the destination changes, some
 //! threads hold lines in the old form that are not in the queue yet; those must not end up in the new file.
@@ -17,6 +17,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::access_log::Shared;
 use super::output::{Output, Target};
 use super::{AccessLog, AccessLogSettings};
 
@@ -29,11 +30,20 @@ pub(super) struct Destination {
     pub(super) settings: AccessLogSettings,
 }
 
+/// What is written to from some generation on.
+#[derive(Debug)]
+pub(super) enum Next {
+    /// Something else than before.
+    Output(Output),
+    /// The same path, opened again.
+    Reopened,
+}
+
 /// What the writer has yet to do.
 #[derive(Debug, Default)]
 pub(super) struct Switches {
     /// What is written to from some generation on.
-    pub(super) waiting: VecDeque<(u64, Output)>,
+    pub(super) waiting: VecDeque<(u64, Next)>,
     /// Destinations of before. Whoever holds one beside this may still queue a line for it.
     retired: Vec<Arc<Destination>>,
 }
@@ -64,7 +74,7 @@ impl AccessLog {
     /// When the file cannot be opened; the message names it. Nothing has changed then.
     pub fn prepare(&self, settings: &AccessLogSettings) -> io::Result<Prepared> {
         let settings = settings.absolute();
-        let present = self.queue.as_ref().map(|queue| queue.shared.destination.load());
+        let present = self.shared.as_ref().map(|shared| shared.destination.load());
         // A target that stays is not opened a second time: the two would not know of each other's half lines.
         let stays = present.is_none_or(|present| present.settings.target == settings.target);
         let output = if stays { None } else { Some(Target::open(settings.target.as_ref())?.start()?) };
@@ -76,24 +86,31 @@ impl AccessLog {
     ///
     /// What was prepared must be applied before something else is. An access log that is off for good stays so.
     pub fn apply(&self, prepared: Prepared) {
-        let Some(queue) = &self.queue else { return };
-        let shared = &*queue.shared;
+        let Some(shared) = &self.shared else { return };
         let Prepared { settings, output } = prepared;
-        {
-            let mut switches = shared.switches.lock();
-            let present = shared.destination.load();
-            if output.is_none() && present.settings.format == settings.format {
-                return;
-            }
-            let (generation, on) = (present.generation + 1, settings.target.is_some());
-            drop(present);
-            // Before any line of that generation.
-            switches.waiting.extend(output.map(|output| (generation, output)));
-            switches.retired.push(shared.destination.swap(Arc::new(Destination { generation, settings })));
-            shared.on.store(on, Ordering::Relaxed);
-            shared.switching.store(true, Ordering::SeqCst);
+        let mut switches = shared.switches.lock();
+        if output.is_some() || shared.destination.load().settings.format != settings.format {
+            shared.switch(&mut switches, settings, output.map(Next::Output));
         }
-        queue.wake();
+    }
+}
+
+impl Shared {
+    /// Has the file opened again for what is recorded from now on.
+    pub(super) fn reopen(&self) {
+        let mut switches = self.switches.lock();
+        let settings = self.destination.load().settings.clone();
+        self.switch(&mut switches, settings, Some(Next::Reopened));
+    }
+
+    fn switch(&self, switches: &mut Switches, settings: AccessLogSettings, next: Option<Next>) {
+        let (generation, on) = (self.destination.load().generation + 1, settings.target.is_some());
+        // Before any line of that generation.
+        switches.waiting.extend(next.map(|next| (generation, next)));
+        switches.retired.push(self.destination.swap(Arc::new(Destination { generation, settings })));
+        self.on.store(on, Ordering::Relaxed);
+        self.switching.store(true, Ordering::SeqCst);
+        self.queue.ring();
     }
 }
 

@@ -16,10 +16,12 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::access_log::{Message, QUEUE_LINES, Queue, Shared};
+use super::access_log::Shared;
 use super::drops::{Counters, Drops};
 use super::outlet::Outlet;
 use super::output::Target;
+use super::queue::Lines;
+use super::switch::Next;
 
 /// How long lines gather before they are written. A thread that is woken for each line costs a request more than the line
 /// does: two switches between threads. Far from filling the queue, and a delay that nobody who reads a log sees.
@@ -30,13 +32,13 @@ const STOP_WAIT: Duration = Duration::from_secs(1);
 /// The access log's writer, not yet running.
 pub struct AccessLogWriter {
     target: Target,
-    lines: Receiver<Message>,
-    queue: Queue,
+    lines: Lines,
+    shared: Arc<Shared>,
 }
 
 impl AccessLogWriter {
-    pub(super) fn new(target: Target, lines: Receiver<Message>, queue: Queue) -> Self {
-        AccessLogWriter { target, lines, queue }
+    pub(super) fn new(target: Target, shared: Arc<Shared>) -> Self {
+        AccessLogWriter { target, lines: Lines::new(&shared.queue), shared }
     }
 
     /// Starts the thread. Call it when the process will not fork any more, since threads do not survive a fork.
@@ -44,18 +46,17 @@ impl AccessLogWriter {
     /// # Errors
     /// When the system gives no thread, or standard output is not open.
     pub fn start(self) -> io::Result<AccessLogGuard> {
-        let AccessLogWriter { target, lines, queue } = self;
+        let AccessLogWriter { target, mut lines, shared } = self;
         let outlet = Outlet::new(0, target.start()?);
-        let shared = Arc::clone(&queue.shared);
         *shared.name.lock() = outlet.name.clone();
-        let mut worker = Worker { lines, shared, outlets: VecDeque::from([outlet]), known: 0 };
+        let mut outlets = Outlets { shared: Arc::clone(&shared), list: VecDeque::from([outlet]), known: 0 };
         let (alive, ended) = sync_channel::<()>(0);
         let thread = std::thread::Builder::new().name("access-log".to_owned()).spawn(move || {
-            worker.run();
-            drop(worker);
+            outlets.run(&mut lines);
+            drop((outlets, lines));
             drop(alive);
         })?;
-        Ok(AccessLogGuard { running: Some(Running { queue, thread, ended, drops: Drops::default() }) })
+        Ok(AccessLogGuard { running: Some(Running { shared, thread, ended, drops: Drops::default() }) })
     }
 }
 
@@ -66,7 +67,7 @@ pub struct AccessLogGuard {
 }
 
 struct Running {
-    queue: Queue,
+    shared: Arc<Shared>,
     thread: JoinHandle<()>,
     /// Closed when the thread has ended.
     ended: Receiver<()>,
@@ -84,10 +85,10 @@ impl AccessLogGuard {
 
     fn event(&mut self, now: Instant) -> Option<String> {
         let running = self.running.as_mut()?;
-        let shared = &*running.queue.shared;
+        let shared = &*running.shared;
         if shared.switching.load(Ordering::SeqCst) {
             // An idle log would keep the old file open until the next line.
-            running.queue.wake();
+            shared.queue.ring();
         }
         let event = running.drops.observe(now, &counters(shared))?;
         Some(format!("access log {}: {event}", shared.name.lock()))
@@ -105,9 +106,9 @@ impl Drop for AccessLogGuard {
         let Some(mut running) = self.running.take() else {
             return;
         };
-        let shared = Arc::clone(&running.queue.shared);
+        let shared = Arc::clone(&running.shared);
         shared.stop.store(true, Ordering::SeqCst);
-        running.queue.wake();
+        shared.queue.ring();
         let name = shared.name.lock().clone();
         if running.ended.recv_timeout(STOP_WAIT) == Err(RecvTimeoutError::Timeout) {
             log::warn!("access log {name}: did not take the last lines within a second, they are lost");
@@ -123,100 +124,82 @@ impl Drop for AccessLogGuard {
 fn counters(shared: &Shared) -> Counters {
     Counters {
         written: shared.written.load(Ordering::Acquire),
-        dropped: shared.dropped.load(Ordering::Acquire),
+        dropped: shared.queue.dropped(),
         failure: shared.failure.lock().clone(),
     }
 }
 
-/// The thread.
-struct Worker {
-    lines: Receiver<Message>,
+/// What the thread writes to.
+struct Outlets {
     shared: Arc<Shared>,
     /// By generation; there is always one. All but the last get what is left for them.
-    outlets: VecDeque<Outlet>,
+    list: VecDeque<Outlet>,
     /// The latest generation whose outlet is known to be here.
     known: u64,
 }
 
-impl Worker {
-    fn run(&mut self) {
+impl Outlets {
+    /// Writes until it is to stop, and then what waits.
+    fn run(&mut self, lines: &mut Lines) {
         while !self.shared.stop.load(Ordering::SeqCst) {
-            let Ok(message) = self.lines.recv() else {
-                break;
-            };
-            self.take(message);
+            lines.wait();
             if !self.shared.stop.load(Ordering::SeqCst) {
                 std::thread::park_timeout(GATHER);
             }
-            self.take_waiting(QUEUE_LINES);
+            self.write(lines);
             if self.shared.switching.load(Ordering::SeqCst) {
-                self.settle();
+                self.settle(lines);
             }
         }
-        // As much as can have waited when the flag was set; whoever still records may not keep the thread alive.
-        self.take_waiting(QUEUE_LINES);
-        self.outlets.drain(..).for_each(|outlet| outlet.close(&self.shared));
+        // Once only: whoever still records may not keep the thread alive.
+        self.write(lines);
+        self.list.drain(..).for_each(|outlet| outlet.close(&self.shared));
     }
 
-    /// Writes what waits, at most `limit` lines.
-    fn take_waiting(&mut self, limit: usize) {
-        for _ in 0..limit {
-            match self.lines.try_recv() {
-                Ok(message) => self.take(message),
-                Err(_) => break,
+    /// Writes what waits.
+    fn write(&mut self, lines: &mut Lines) {
+        lines.take(|generation, line| {
+            if generation > self.known {
+                self.adopt();
+                self.known = generation;
             }
-        }
-        self.outlets.iter_mut().for_each(|outlet| outlet.flush(&self.shared));
-    }
-
-    fn take(&mut self, message: Message) {
-        let Message { generation, line } = message;
-        self.shared.queued_bytes.fetch_sub(line.capacity(), Ordering::Relaxed);
-        // What was recorded before the request goes to the old file, what was recorded after it to the new one.
-        let asked = line.is_empty() && self.shared.reopen.swap(false, Ordering::SeqCst);
-        let at_once = self.shared.reopen_at_once.load(Ordering::SeqCst)
-            && self.shared.reopen_at_once.swap(false, Ordering::SeqCst);
-        if asked || at_once {
-            // Whoever asked may mean a file that is to be written to from now on.
-            self.adopt();
-            if let Some(outlet) = self.outlets.back_mut() {
-                outlet.reopen(&self.shared);
+            if let Some(outlet) = self.list.iter_mut().rev().find(|outlet| outlet.from <= generation) {
+                outlet.push(line, &self.shared);
             }
-        }
-        if generation > self.known {
-            self.adopt();
-            self.known = generation;
-        }
-        if let Some(outlet) = self.outlets.iter_mut().rev().find(|outlet| outlet.from <= generation) {
-            outlet.push(&line, &self.shared);
-        }
+        });
+        self.list.iter_mut().for_each(|outlet| outlet.flush(&self.shared));
     }
 
     /// Takes over the outlets that wait.
     fn adopt(&mut self) {
         let waiting = std::mem::take(&mut self.shared.switches.lock().waiting);
-        for (from, output) in waiting {
+        for (from, next) in waiting {
             // Two outlets may be one file by two names: what was recorded earlier is there first.
-            self.outlets.iter_mut().for_each(|outlet| outlet.flush(&self.shared));
-            let outlet = Outlet::new(from, output);
-            *self.shared.name.lock() = outlet.name.clone();
-            self.outlets.push_back(outlet);
+            self.list.iter_mut().for_each(|outlet| outlet.flush(&self.shared));
+            let outlet = match next {
+                Next::Output(output) => Some(Outlet::new(from, output)),
+                Next::Reopened => self.list.back_mut().and_then(|outlet| outlet.reopened(from, &self.shared)),
+            };
+            if let Some(outlet) = outlet {
+                *self.shared.name.lock() = outlet.name.clone();
+                self.list.push_back(outlet);
+            }
         }
     }
 
     /// Closes the outlets that get no more lines.
-    fn settle(&mut self) {
+    fn settle(&mut self, lines: &mut Lines) {
         self.adopt();
         let oldest = self.shared.switches.lock().oldest();
-        let ends = self.outlets.iter().skip(1).map(|next| next.from);
+        let ends = self.list.iter().skip(1).map(|next| next.from);
         let over = ends.take_while(|end| *end <= oldest).count();
         if over > 0 {
             // Whatever is left for them is in the queue by now.
-            self.take_waiting(QUEUE_LINES);
-            self.outlets.drain(..over).for_each(|outlet| outlet.close(&self.shared));
+            self.write(lines);
+            self.list.drain(..over).for_each(|outlet| outlet.close(&self.shared));
         }
         let mut switches = self.shared.switches.lock();
-        if self.outlets.len() == 1 && switches.waiting.is_empty() && switches.oldest() == u64::MAX {
+        if self.list.len() == 1 && switches.waiting.is_empty() && switches.oldest() == u64::MAX {
             self.shared.switching.store(false, Ordering::SeqCst);
         }
     }

@@ -131,13 +131,13 @@ fn a_late_line_still_goes_where_it_belongs_and_then_the_old_target_is_closed() {
     let (mut reader, pipe) = std::io::pipe().unwrap();
     let (log, writer) = over(pipe, AccessLogFormat::Json);
     let mut guard = writer.start().unwrap();
-    let queue = log.queue.as_ref().unwrap();
-    let late = queue.shared.destination.load();
+    let shared = log.shared.as_ref().unwrap();
+    let late = shared.destination.load();
     switch(&log, &file(&path, AccessLogFormat::Text));
     record(&log, 1..2);
     wait_until("the new file has its line", || fs::read_to_string(&path).is_ok_and(|text| !text.is_empty()));
     guard.tick(clock.now());
-    queue.push_for(&late, &AccessRecord { request_id: "0", ..SAMPLE });
+    shared.push_for(&late, &AccessRecord { request_id: "0", ..SAMPLE });
     drop(late);
     // It ends when the writer has closed its end of the pipe, though no line comes any more.
     let reading = std::thread::spawn(move || {
@@ -149,7 +149,7 @@ fn a_late_line_still_goes_where_it_belongs_and_then_the_old_target_is_closed() {
         reading.is_finished()
     });
     assert_eq!(ids(&reading.join().unwrap().unwrap()), [0]);
-    wait_until("the writer is done with it", || !queue.shared.switching.load(Ordering::SeqCst));
+    wait_until("the writer is done with it", || !shared.switching.load(Ordering::SeqCst));
     guard.stop();
     assert_eq!(text_ids(&fs::read_to_string(&path).unwrap()), [1]);
 }

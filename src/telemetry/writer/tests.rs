@@ -44,7 +44,7 @@ pub(in crate::telemetry) fn ids(text: &str) -> Vec<usize> {
 }
 
 fn written(guard: &AccessLogGuard) -> u64 {
-    guard.running.as_ref().unwrap().queue.shared.written.load(Ordering::Relaxed)
+    guard.running.as_ref().unwrap().shared.written.load(Ordering::Relaxed)
 }
 
 /// The events of so many seconds.
@@ -113,7 +113,7 @@ fn a_stuck_pipe_holds_up_nobody_and_recovers() {
     assert!(SystemClock.now() - started < Duration::from_secs(20));
     // A pipe holds 64 KiB, less than 1000 lines; the rest is in the queue, or lost.
     let lost = log.dropped();
-    assert!((82_000..100_000).contains(&lost), "{lost}");
+    assert!((40_000..60_000).contains(&lost), "{lost}");
     let told = events(&mut guard, &clock, 30);
     let stuck = "access log on standard output: writing failed: the reader is stuck or too slow; lines are dropped";
     assert_eq!(told, [stuck]);
