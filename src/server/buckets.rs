@@ -1,11 +1,9 @@
 //! Tending the buckets: full ones are dropped, and those that are not full are saved, so that nobody gets tokens back
 //! by waiting for a restart.
 //!
-//! What is due to be saved is kept in the order of events: the sweep says that a bucket is gone, the export what it
-//! became, and the last one counts. Both run under one lock, which no request takes. Events go to the store some
-//! thousand at a time, so that a client write comes in between. What the store could not take stays due and is tried
-//! again at the next tick, before whatever came since. There are at most a few events due for each bucket that there
-//! is.
+//! The sweep says that a bucket is gone, the export what it became. Both run under one lock, which no request takes, so
+//! that what is due to be saved (module `due`) is in the order of events. What the store could not take is tried again
+//! at the next tick.
 //!
 //! Saved is every `persist_interval` and at a clean stop. A crash loses what was taken since the last save: a client
 //! gains at most what it took in that time. When a million buckets change each second, a save takes longer than the
@@ -21,7 +19,6 @@
 //! clock counts; between two, the wall clock does. One that stepped back credits nothing; one far ahead fills a bucket
 //! at most. What is read back counts as changed and is saved anew, since its instant is now in this process' time.
 
-use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -41,9 +38,10 @@ use crate::clock::{Clock, Timeline};
 use crate::limit::striped::Saved;
 use crate::limit::{Bucket, Key, Limiter, Nanos, RateLimit, Striped};
 use crate::store::{BucketStore, Moment, Snapshot, StoreError, WriteError};
+use due::Due;
 
-/// How many buckets go to the store at once; it writes them in about 10 ms.
-const PIECE: usize = 4096;
+mod due;
+
 /// How long a hand-over waits for a piece that is being saved.
 const LONGEST_SAVE: Duration = Duration::from_secs(5);
 /// How far the wall clock may move against the limiter's time before that is noted.
@@ -74,82 +72,6 @@ pub(super) struct HandedOver {
     pub(super) changed: Vec<Saved>,
     /// Those that the store may still have, and that are full.
     pub(super) dropped: Vec<Key>,
-}
-
-/// What the store has not got yet.
-#[derive(Debug, Default)]
-struct Due {
-    /// What happened to which bucket, in the order of events.
-    events: Vec<Event>,
-    /// Older than `events`, in pieces; the first one may be with the store now.
-    pieces: VecDeque<Vec<Event>>,
-    /// The moment that the store has.
-    saved: Option<Moment>,
-    /// What was told to a successor and is to be forgotten by the store all the same if it fails.
-    handed_over: Vec<Key>,
-}
-
-/// What happened to a bucket.
-#[derive(Clone, Copy, Debug)]
-enum Event {
-    /// It became this.
-    Changed(Saved),
-    /// It is full, or nobody's any more.
-    Dropped(Key),
-}
-
-impl Event {
-    fn key(&self) -> Key {
-        match self {
-            Event::Changed(saved) => saved.key,
-            Event::Dropped(key) => *key,
-        }
-    }
-}
-
-impl Due {
-    /// Keeps the last event of each bucket, in the order of keys. The store keeps buckets in that order, and writes
-    /// them twenty times as fast as in any other.
-    fn settle(&mut self) {
-        self.events.reverse();
-        self.events.sort_by_key(Event::key);
-        self.events.dedup_by_key(|event| event.key());
-    }
-
-    /// Keeps the events few while the store takes none, with `live` buckets in use. That an anonymous caller's bucket
-    /// is full again need not be kept: what was saved of it before is full by then, too.
-    fn bound(&mut self, live: usize) {
-        if self.events.len() > 2 * live + PIECE {
-            self.settle();
-            if self.events.len() > live + PIECE {
-                let kept = |event: &Event| matches!(event, Event::Changed(_)) || event.key().client_number().is_some();
-                self.events.retain(kept);
-            }
-        }
-    }
-
-    /// The piece that goes to the store next. It stays due until [`done`](Due::done).
-    fn next(&mut self) -> Option<&[Event]> {
-        if self.pieces.is_empty() {
-            self.settle();
-            self.pieces = std::mem::take(&mut self.events).chunks(PIECE).map(<[Event]>::to_vec).collect();
-        }
-        self.pieces.front().map(Vec::as_slice)
-    }
-
-    /// All events, each key once, and none after that.
-    fn take(&mut self) -> Vec<Event> {
-        let newer = std::mem::take(&mut self.events);
-        self.events = std::mem::take(&mut self.pieces).into_iter().flatten().chain(newer).collect();
-        self.settle();
-        std::mem::take(&mut self.events)
-    }
-
-    /// The store has the piece, as of `at`.
-    fn done(&mut self, at: Moment) {
-        self.pieces.pop_front();
-        self.saved = Some(at);
-    }
 }
 
 impl Buckets {
@@ -203,7 +125,7 @@ impl Buckets {
         for stripe in 0..self.limiter.stripes() {
             let mut dropped = Vec::new();
             self.limiter.sweep(stripe, self.now(), |key| dropped.push(key));
-            due.events.extend(dropped.into_iter().map(Event::Dropped));
+            due.dropped(dropped);
         }
         due.bound(self.limiter.len());
     }
@@ -215,7 +137,7 @@ impl Buckets {
         for stripe in 0..self.limiter.stripes() {
             // Into a small list first: the stripe is locked meanwhile, and making room in the long one takes its time.
             self.limiter.export(stripe, |saved| changed.push(saved));
-            due.events.extend(changed.drain(..).map(Event::Changed));
+            due.changed(changed.drain(..));
         }
         // While the store takes nothing, the same buckets change again and again.
         due.bound(self.limiter.len());
@@ -224,14 +146,7 @@ impl Buckets {
     /// The next piece for the store, if any is due.
     fn snapshot(&self) -> Option<Snapshot> {
         let at = self.moment();
-        let mut due = self.due.lock();
-        let (mut changed, mut dropped) = (Vec::new(), Vec::new());
-        for event in due.next()? {
-            match event {
-                Event::Changed(saved) => changed.push(*saved),
-                Event::Dropped(key) => dropped.push(*key),
-            }
-        }
+        let (changed, dropped) = self.due.lock().next()?;
         Some(Snapshot { changed, dropped, at })
     }
 
@@ -260,7 +175,7 @@ impl Buckets {
 
     /// A snapshot of nothing but the present moment, when the wall clock was set since the last one.
     fn drifted(&self) -> Option<Snapshot> {
-        let (at, saved) = (self.moment(), self.due.lock().saved?);
+        let (at, saved) = (self.moment(), self.due.lock().saved()?);
         let between = |later: Nanos, earlier: Nanos| i128::from(later) - i128::from(earlier);
         let drift = between(at.wall, saved.wall) - between(at.timeline, saved.timeline);
         let moved = drift.unsigned_abs() > DRIFT.as_nanos();
@@ -303,26 +218,14 @@ impl Buckets {
     pub(super) fn hand_over_the_rest(&self) -> HandedOver {
         self.export();
         let at = self.moment();
-        let mut due = self.due.lock();
-        let (mut changed, mut dropped) = (Vec::new(), Vec::new());
-        for event in due.take() {
-            match event {
-                Event::Changed(saved) => changed.push(saved),
-                Event::Dropped(key) => dropped.push(key),
-            }
-        }
-        due.handed_over.extend(&dropped);
+        let (changed, dropped) = self.due.lock().hand_over();
         HandedOver { at, changed, dropped }
     }
 
     /// Takes the right to save back, if it was handed over: everything is due.
     pub(super) fn take_back(&self) {
         if self.handed_over.load(Ordering::SeqCst) {
-            let mut due = self.due.lock();
-            let forgotten = std::mem::take(&mut due.handed_over).into_iter().map(Event::Dropped);
-            // They are older than whatever came since.
-            due.events = forgotten.chain(std::mem::take(&mut due.events)).collect();
-            drop(due);
+            self.due.lock().take_back();
             self.limiter.mark_all();
             self.handed_over.store(false, Ordering::SeqCst);
             self.right.add_permits(1);
@@ -343,14 +246,14 @@ impl Buckets {
             if let Some(quota) = quota(*key) {
                 self.limiter.reset(*key, quota, now.timeline);
             }
-            due.events.push(Event::Dropped(*key));
+            due.dropped([*key]);
         }
     }
 
     /// Reads back a bucket that another process had, whose time was `then` when it is `now` here.
     fn put(&self, saved: &Saved, quota: Quota, then: Moment, now: Moment, due: &mut Due) {
         // Forgotten by the store, unless it is due as changed at the next export.
-        due.events.push(Event::Dropped(saved.key));
+        due.dropped([saved.key]);
         let at = then.carry(saved.bucket.at(), now);
         let saved = Saved { bucket: Bucket::resume(saved.bucket.tokens(), at), ..*saved };
         self.limiter.restore(saved, quota, now.timeline);
@@ -369,7 +272,7 @@ impl Buckets {
         for saved in all {
             match quota(saved.key) {
                 Some(quota) => self.put(&saved, quota, then, now, &mut due),
-                None => due.events.push(Event::Dropped(saved.key)),
+                None => due.dropped([saved.key]),
             }
         }
         Ok(self.limiter.len())

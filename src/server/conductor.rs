@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use log::{error, info, warn};
 use parking_lot::Mutex;
-use pingora_core::server::{ShutdownSignal, ShutdownSignalWatch};
+use pingora_core::server::{RunArgs, Server as PingoraServer, ShutdownSignal, ShutdownSignalWatch};
 use tokio::time::sleep;
 
 use super::OPERATOR;
@@ -94,6 +94,11 @@ impl ShutdownSignalWatch for Conductor {
 }
 
 impl Conductor {
+    /// Runs the services of `pingora` until everything is drained. Blocks the thread.
+    pub(super) fn run(self, pingora: PingoraServer) {
+        pingora.run(RunArgs { shutdown_signal: Box::new(self) });
+    }
+
     fn tell_of_the_stop(&self, name: &str) {
         let busy = self.activity.busy();
         info!("{name}: draining for {:?} at most; requests in flight: {busy}", self.grace_period);

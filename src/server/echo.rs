@@ -22,8 +22,9 @@ use super::asks::Stop;
 use super::conductor::Conductor;
 use super::lifecycle::Lifecycle;
 use super::listening::Listening;
+use super::run::pingora_server;
 use super::socket::{Bound, Sockets};
-use super::{BindError, ServerError, pingora_server, run};
+use super::{BindError, ServerError};
 use crate::config::PingoraSettings;
 use crate::proxy::Activity;
 use crate::telemetry::AccessLog;
@@ -77,7 +78,7 @@ impl Echo {
             predecessor: None,
             underway: Arc::default(),
         };
-        run(pingora, conductor);
+        conductor.run(pingora);
         lifecycle.failure().map_or(Ok(()), |reason| Err(ServerError::Failed(reason)))
     }
 

@@ -7,6 +7,7 @@
 //!
 //! One reload at a time; who asks meanwhile waits for its turn and reads the file again.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -14,14 +15,15 @@ use log::{error, info};
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::{JoinError, spawn_blocking};
 
+use super::OPERATOR;
 use super::lifecycle::{Lifecycle, State};
-use super::{OPERATOR, route_table};
 use crate::admin::{Access, ReloadRefused, Reloaded};
 use crate::client::Quota;
 use crate::clock::{Clock, Timeline};
 use crate::config::{Config, Problems};
 use crate::limit::Striped;
 use crate::proxy::{RateRules, Rules};
+use crate::route::{Route, RouteTable};
 use crate::telemetry::{AccessLog, Metrics};
 use crate::tls::TlsListeners;
 use crate::upstream::{Pool, Pools};
@@ -183,6 +185,14 @@ pub(super) fn rules(config: &Config, pools: &[Arc<Pool>]) -> Rules {
         routes: route_table(config.routes.clone(), pools),
         limits: config.limits,
     }
+}
+
+fn route_table(routes: Vec<Route>, pools: &[Arc<Pool>]) -> RouteTable<Arc<Pool>> {
+    let pools: HashMap<&str, &Arc<Pool>> = pools.iter().map(|pool| (pool.name(), pool)).collect();
+    RouteTable::new(routes.into_iter().map(|route| {
+        let pool = pools.get(route.upstream.as_str()).expect("the configuration takes only routes to known pools");
+        (route.host, route.path, Arc::clone(pool))
+    }))
 }
 
 fn refused(field: &str, message: impl Into<String>) -> ReloadRefused {
