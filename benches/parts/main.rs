@@ -13,6 +13,7 @@ mod address;
 #[path = "../peers/load.rs"]
 #[expect(dead_code, reason = "the benchmark beside peers uses the rest")]
 mod load;
+mod metrics;
 #[path = "../peers/parse.rs"]
 #[expect(dead_code, reason = "the benchmark beside peers uses the rest")]
 mod parse;
@@ -167,25 +168,45 @@ fn run(options: &Options) -> Fallible<()> {
             ratios[ratios.len() - 1],
             part.aim
         );
+        if part.scraped {
+            bench.pieces(part, median(&without))?;
+        }
     }
     Ok(())
 }
 
 impl Bench<'_> {
+    /// A proxy with a directory of its own, and `text` in its configuration.
+    fn start(&self, name: &str, text: &str) -> Fallible<Tollgate> {
+        let directory = self.directory.path().join(name);
+        let log = directory.join("access.log").display().to_string();
+        let backend = self.backends.port;
+        let upstreams = format!(
+            "upstreams: [{{name: app, connect_timeout: 10s, backends: [{{address: \"127.0.0.1:{backend}\"}}]}}]\n"
+        );
+        let rest = text.replace("{log}", &log) + &upstreams;
+        let setting = Setting { rest: &rest, database: None };
+        Tollgate::start(&self.options.tollgate, &self.core, &directory, &setting, &self.stop)
+    }
+
+    /// What metrics cost where a request costs `request` microseconds.
+    fn pieces(&self, part: &Part, request: f64) -> Fallible<()> {
+        let proxy = self.start("alone", part.with)?;
+        self.cost(&proxy, false, 1)?;
+        let (counting, scrape) = (metrics::counting(), metrics::scrape(&proxy)?);
+        // The first is a share of each request, the second one of each second.
+        let share = counting / 1e3 / request + scrape / SCRAPE.as_secs_f64() / 1e6;
+        println!(
+            "| the same by its pieces: {counting:.1} ns to count a request, {scrape:.0} µs to tell | | | {:.4} | | {:.2} |",
+            1.0 + share,
+            part.aim
+        );
+        Ok(())
+    }
+
     /// What a request costs with a part and without it, for each round.
     fn rounds(&self, part: &Part) -> Fallible<Vec<(f64, f64)>> {
-        let start = |name: &str, text: &str| {
-            let directory = self.directory.path().join(name);
-            let log = directory.join("access.log").display().to_string();
-            let backend = self.backends.port;
-            let upstreams = format!(
-                "upstreams: [{{name: app, connect_timeout: 10s, backends: [{{address: \"127.0.0.1:{backend}\"}}]}}]\n"
-            );
-            let rest = text.replace("{log}", &log) + &upstreams;
-            let setting = Setting { rest: &rest, database: None };
-            Tollgate::start(&self.options.tollgate, &self.core, &directory, &setting, &self.stop)
-        };
-        let (with, without) = (start("with", part.with)?, start("without", part.without)?);
+        let (with, without) = (self.start("with", part.with)?, self.start("without", part.without)?);
         for proxy in [&with, &without] {
             self.cost(proxy, false, 1)?;
         }
@@ -232,14 +253,18 @@ impl Bench<'_> {
 
 /// Asks for the metrics until it is done.
 fn scrape(proxy: &Tollgate, stop: &Stop, done: &AtomicBool) {
-    let address = format!("http://{}/metrics", proxy.admin);
     while !done.load(Ordering::Relaxed) {
-        let answer = ureq::get(&address).call().and_then(|mut answer| answer.body_mut().read_to_string());
-        assert!(answer.is_ok_and(|text| text.contains("tollgate_requests_total")), "the admin API gives no metrics");
+        ask_for_metrics(proxy);
         if stop.pause(SCRAPE).is_err() {
             return;
         }
     }
+}
+
+fn ask_for_metrics(proxy: &Tollgate) {
+    let address = format!("http://{}/metrics", proxy.admin);
+    let answer = ureq::get(&address).call().and_then(|mut answer| answer.body_mut().read_to_string());
+    assert!(answer.is_ok_and(|text| text.contains("tollgate_requests_total")), "the admin API gives no metrics");
 }
 
 fn sorted(values: impl Iterator<Item = f64>) -> Vec<f64> {

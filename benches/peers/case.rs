@@ -93,6 +93,12 @@ const PLAIN: Case = Case {
     access_log: false,
 };
 
+const TLS: Case = Case { name: "tls", title: "TLS, kept connections", aim: Some(1.1), work: Work::Tls, ..PLAIN };
+
+/// The cases that show what a second core is worth: with one, with two, and over which connections. Over plain ones load
+/// and backends need as much of the other cores as the proxy has, over TLS much less.
+pub(crate) const SCALING: [(&str, &str, &str); 2] = [("get-64", "two-cores", "plain"), ("tls", "tls-two-cores", "TLS")];
+
 /// All cases, in the order in which they run.
 pub(crate) const CASES: &[Case] = &[
     PLAIN,
@@ -109,7 +115,8 @@ pub(crate) const CASES: &[Case] = &[
     Case { name: "large", title: "answer of 100 KB", aim: Some(1.0), work: Work::Get("/large"), ..PLAIN },
     Case { name: "post", title: "POST of 16 KB", work: Work::Post, ..PLAIN },
     Case { name: "reconnect", title: "a new connection for each request", aim: None, work: Work::Reconnect, ..PLAIN },
-    Case { name: "tls", title: "TLS, kept connections", aim: Some(1.1), work: Work::Tls, ..PLAIN },
+    TLS,
+    Case { name: "tls-two-cores", title: "TLS, 128 kept connections, two cores", cores: 2, connections: 128, ..TLS },
     Case {
         name: "handshake",
         title: "TLS, a full handshake for each request",

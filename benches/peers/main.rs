@@ -40,6 +40,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use options::Options;
 use process::Cores;
 use record::{Record, Results};
+use report::Scaling;
 use stop::{Fallible, Stop};
 
 const NO_BACKEND: &str = "nginx is missing, which is also the backend, so nothing can be measured; \
@@ -109,8 +110,8 @@ fn run(arguments: Vec<String>) -> Fallible<()> {
             verdicts.extend(check::judge(&bench, &case, rounds, &measured, record)?);
         }
     }
-    for (name, rate, cost) in report::scaling(&results) {
-        println!("{name}: two cores answer {rate:.2} times what one does; by CPU time {cost:.2} times");
+    for Scaling { title, rate, cost } in report::scaling(&results) {
+        println!("{title}: two cores answer {rate:.2} times what one does; by CPU time {cost:.2} times");
     }
     if options.write {
         let record = Record { machine, rounds: (rounds, bench.seconds), cases: results };

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use crate::case::{Case, Work};
+use crate::case::{Case, SCALING, Work};
 use crate::contender::{Contender, Limit};
 use crate::figures::{Figures, Spread};
 use crate::record::Results;
@@ -46,16 +46,28 @@ pub(crate) fn case(case: &Case, contenders: &[Contender], figures: &BTreeMap<Str
     text
 }
 
-/// How much two cores are beside one, for each contender: by requests a second, and by requests for a CPU second, times two. The
-/// second holds also where the load could not keep two cores busy.
-pub(crate) fn scaling(results: &Results) -> Vec<(String, f64, f64)> {
-    let (Some(one), Some(two)) = (results.get("get-64"), results.get("two-cores")) else { return Vec::new() };
-    let beside = |(name, two): (&String, &Figures)| {
-        let one = one.get(name)?;
-        let rate = two.rate?.median / one.rate?.median;
-        Some((name.clone(), rate, 2.0 * one.cost?.median / two.cost?.median))
+/// What two cores are beside one, for a contender.
+pub(crate) struct Scaling {
+    /// Who, and over which connections.
+    pub(crate) title: String,
+    /// By requests a second.
+    pub(crate) rate: f64,
+    /// By requests for a CPU second, times two. That holds also where the load could not keep two cores busy.
+    pub(crate) cost: f64,
+}
+
+/// What two cores are beside one, for each contender.
+pub(crate) fn scaling(results: &Results) -> Vec<Scaling> {
+    let pair = |(one, two, over): &(&str, &str, &str)| {
+        let (one, two) = (results.get(*one)?, results.get(*two)?);
+        let beside = |(name, two): (&String, &Figures)| {
+            let one = one.get(name)?;
+            let rate = two.rate?.median / one.rate?.median;
+            Some(Scaling { title: format!("{name}, {over}"), rate, cost: 2.0 * one.cost?.median / two.cost?.median })
+        };
+        Some(two.iter().filter_map(beside).collect::<Vec<_>>())
     };
-    two.iter().filter_map(beside).collect()
+    SCALING.iter().filter_map(pair).flatten().collect()
 }
 
 /// A ratio with its least and most.
