@@ -105,7 +105,21 @@ build() {
         say "RUST_IMAGE and RUNTIME_IMAGE name other base images, where the public ones cannot be reached"
         fail "the image does not build"
     }
-    passed "the image builds: $("$docker" image inspect -f '{{.Size}}' "$TOLLGATE_IMAGE") bytes"
+    passed "the image builds: $("$docker" image inspect -f '{{.Size}}' "$TOLLGATE_IMAGE") bytes, $(profile_of "$work/build")"
+}
+
+# How the binary was built, by the build's log. What is missing for a profile is not a failure, but not to be overlooked.
+profile_of() {
+    if grep -q 'pgo: .*/tollgate is ready' "$1"; then
+        echo "by a profile"
+    elif [ "${PGO:-on}" != on ]; then
+        echo "without a profile, as PGO says"
+    elif grep -q 'pgo: ' "$1"; then
+        sed -n 's/^#[0-9]* [0-9.]* \(pgo: .*\)/  \1/p' "$1" >&2
+        echo "WITHOUT a profile (why: above)"
+    else
+        echo "from the cache"
+    fi
 }
 
 shells_in() {
