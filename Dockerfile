@@ -14,7 +14,9 @@ ARG PGO=on
 RUN apt-get update \
     && apt-get install -y --no-install-recommends cmake \
     && if [ "$PGO" = on ]; then \
-        { apt-get install -y --no-install-recommends nghttp2-client openssl util-linux && rustup component add llvm-tools; } \
+        llvm=$(rustc -vV | sed -n 's/^LLVM version: \([0-9]*\).*/\1/p'); \
+        { apt-get install -y --no-install-recommends nghttp2-client openssl util-linux \
+            && { rustup component add llvm-tools || apt-get install -y --no-install-recommends "llvm-$llvm"; }; } \
             || echo "not everything for PGO could be installed"; \
     fi \
     && rm -rf /var/lib/apt/lists/*
