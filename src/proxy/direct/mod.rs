@@ -8,7 +8,8 @@
 //! one buffer, what the client gets into another. It is a request of HTTP/1.1 with a target in origin form, whose body,
 //! if it has one, has arrived together with its header, and that asks for no other protocol and no interim answer
 //! ([`request::is_plain`]). Every other one goes by Pingora: bodies that are still coming, chunked ones,
-//! `Expect`, `Upgrade`, HTTP/1.0, absolute targets. So does everything over HTTP/2.
+//! `Expect`, `Upgrade`, HTTP/1.0, absolute targets. Over HTTP/2 one without a body goes directly
+//! ([`http2::takes_stream`]), the others by Pingora.
 //!
 //! Both ways ask the same functions whether a request is let in, which backend gets it, what a failure means, and
 //! whether it may be sent once more, and end in the same line of the log and the same counters. They keep their
