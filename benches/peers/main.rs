@@ -92,6 +92,9 @@ fn run(arguments: Vec<String>) -> Fallible<()> {
     if options.quick {
         println!("Short rounds; the case of known clients has {} of them.", bench.clients);
     }
+    if let Some(connections) = options.connections {
+        println!("Every case has {connections} connections, whatever its title says.");
+    }
     let rounds = options.rounds();
     let (mut results, mut verdicts) = (Results::new(), Vec::new());
     for case in cases(&options)? {
@@ -147,7 +150,8 @@ fn cases(options: &Options) -> Fallible<Vec<Case>> {
         return Err(format!("--only {unknown}: there are {}", names.join(", ")).into());
     }
     let wanted = |case: &&Case| options.only.is_empty() || options.only.iter().any(|name| name == case.name);
-    Ok(CASES.iter().filter(wanted).copied().collect())
+    let with = |case: Case| Case { connections: options.connections.unwrap_or(case.connections), ..case };
+    Ok(CASES.iter().filter(wanted).copied().map(with).collect())
 }
 
 /// Who takes part: nginx first. Whoever is missing is named.

@@ -4,6 +4,9 @@ use std::path::PathBuf;
 
 use crate::stop::Fallible;
 
+/// The most connections that may be asked for: a proxy has as many again to its backends, and its share of descriptors.
+const MOST_CONNECTIONS: u64 = 8_000;
+
 /// What `--help` says.
 pub(crate) const HELP: &str = "\
 tollgate beside nginx and HAProxy: the same load on each in turns, and what it costs.
@@ -18,6 +21,7 @@ cargo bench --bench peers -- [OPTIONS]
   --seconds S        seconds of each round (default 3; quick 1; check 2)
   --tollgate PATH    this binary of tollgate, instead of the one just built
   --against PATH     a second binary of tollgate, to compare with
+  --connections N    so many connections in each case, up to 8000, instead of its own; nothing is written or checked
   --verbose          tells of each round
   --without NAME     leaves out haproxy or nginx; without nginx there are no ratios to it; repeatable
 ";
@@ -39,6 +43,8 @@ pub(crate) struct Options {
     pub(crate) rounds: Option<usize>,
     /// How many seconds a round.
     pub(crate) seconds: Option<u64>,
+    /// How many connections, instead of the case's own.
+    pub(crate) connections: Option<usize>,
     /// Another binary of tollgate.
     pub(crate) tollgate: Option<PathBuf>,
     /// A second one.
@@ -67,13 +73,17 @@ impl Options {
                 "--write" => options.write = true,
                 "--verbose" => options.verbose = true,
                 "--only" => options.only.push(value()?),
-                "--rounds" => options.rounds = Some(whole(&argument, &value()?)? as usize),
-                "--seconds" => options.seconds = Some(whole(&argument, &value()?)?),
+                "--rounds" => options.rounds = Some(whole(&argument, &value()?, 1000)? as usize),
+                "--seconds" => options.seconds = Some(whole(&argument, &value()?, 1000)?),
+                "--connections" => options.connections = Some(whole(&argument, &value()?, MOST_CONNECTIONS)? as usize),
                 "--tollgate" => options.tollgate = Some(value()?.into()),
                 "--against" => options.against = Some(value()?.into()),
                 "--without" => options.without.push(value()?),
                 _ => return Err(format!("{argument} is unknown; --help tells what is not").into()),
             }
+        }
+        if options.connections.is_some() && (options.write || options.check) {
+            return Err("--connections: figures on record are of the cases' own".into());
         }
         let partial = options.quick || options.check || options.against.is_some();
         if options.write && (partial || !options.only.is_empty() || !options.without.is_empty()) {
@@ -107,9 +117,9 @@ impl Options {
     }
 }
 
-fn whole(name: &str, value: &str) -> Fallible<u64> {
+fn whole(name: &str, value: &str, most: u64) -> Fallible<u64> {
     match value.parse() {
-        Ok(number) if (1..=1000).contains(&number) => Ok(number),
-        _ => Err(format!("{name} {value}: a whole number from 1 to 1000 is needed").into()),
+        Ok(number) if (1..=most).contains(&number) => Ok(number),
+        _ => Err(format!("{name} {value}: a whole number from 1 to {most} is needed").into()),
     }
 }
