@@ -64,8 +64,8 @@ impl Bound {
         Self::bind(address).map_err(|cause| BindError::new(address, cause))
     }
 
-    /// Binds `address` unless somebody listens there, which is `None`. Who it is, is not looked for: among many connections
-    /// that takes a while.
+    /// Binds `address` unless somebody listens there, which is `None`. Who it is, is not looked for: among many
+    /// connections that takes a while.
     pub(super) fn if_free(address: SocketAddr) -> Result<Option<Self>, BindError> {
         match Self::bind(address) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(None),
@@ -152,6 +152,17 @@ mod tests {
         let error = Bound::new(address).unwrap_err().to_string();
         assert!(error.starts_with(&format!("cannot listen on {address}: ")), "{error}");
         assert!(error.ends_with(&format!("(pid {}) listens there", std::process::id())), "{error}");
+    }
+
+    #[test]
+    fn an_address_is_bound_if_it_is_free() {
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = taken.local_addr().unwrap();
+        assert!(Bound::if_free(address).unwrap().is_none());
+        drop(taken);
+        assert_eq!(Bound::if_free(address).unwrap().unwrap().address(), address);
+        // Of the documentation's addresses, which nobody has.
+        assert!(Bound::if_free("192.0.2.1:1".parse().unwrap()).is_err());
     }
 
     #[tokio::test]

@@ -2,8 +2,8 @@
 //!
 //! A request hands over its record and goes on; it never waits for a disk, a pipe or a reader. The record is written out
 //! to one line on the request's thread, where its borrowed fields are, straight into the [queue](super::queue), which is
-//! bounded. When the queue is full the line is dropped and counted. An unbounded queue was refused because it turns a stuck
-//! pipe into a process without memory.
+//! bounded. When the queue is full the line is dropped and counted. An unbounded queue was refused because it turns a
+//! stuck pipe into a process without memory.
 
 use std::io;
 use std::sync::Arc;
@@ -75,9 +75,9 @@ impl AccessLog {
         self.shared.as_ref().is_some_and(|shared| shared.on.load(Ordering::Relaxed))
     }
 
-    /// Queues the line for one request. Never waits for the writer: a line that finds no room is dropped and counted.
+    /// Queues the line for one request. Never waits for a write: a line that finds no room is dropped and counted.
     ///
-    /// Costs the formatting and a lock that nobody else holds; nothing but one relaxed load when the access log is off.
+    /// Costs the formatting and a lock that is seldom held; nothing but one relaxed load when the access log is off.
     pub fn record(&self, record: &AccessRecord<'_>) {
         if let Some(shared) = self.shared.as_ref().filter(|_| self.is_on()) {
             // Held until the line is in the queue: that nobody holds it tells the writer that no more lines come for it.
@@ -90,9 +90,9 @@ impl AccessLog {
         self.shared.as_ref().map_or(0, |shared| shared.queue.dropped())
     }
 
-    /// Asks for the file to be opened again, since it was moved away. Returns at once; what was recorded before goes to the
-    /// old file, what is recorded afterwards to the new one, or to the old one if the path cannot be opened. Standard output
-    /// is taken as it is then.
+    /// Asks for the file to be opened again, since it was moved away. Returns at once; what was recorded before goes to
+    /// the old file, what is recorded afterwards to the new one, or to the old one if the path cannot be opened. Standard
+    /// output is taken as it is then.
     pub fn reopen(&self) {
         if let Some(shared) = &self.shared {
             shared.reopen();
@@ -101,7 +101,7 @@ impl AccessLog {
 }
 
 impl Shared {
-    fn new(settings: AccessLogSettings) -> Self {
+    pub(super) fn new(settings: AccessLogSettings) -> Self {
         Shared {
             on: AtomicBool::new(settings.target.is_some()),
             destination: ArcSwap::from_pointee(Destination { generation: 0, settings }),

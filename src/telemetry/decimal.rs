@@ -1,5 +1,5 @@
-//! Numbers and addresses as text, without the formatting machinery, which would cost a line of the access log more than all
-//! else.
+//! Numbers and addresses as text, without the formatting machinery, which would cost a line of the access log more than
+//! all else.
 
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};

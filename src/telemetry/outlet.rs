@@ -15,17 +15,19 @@ pub(super) struct Outlet {
     batch: usize,
     path: Option<PathBuf>,
     is_stdout: bool,
+    file: Option<(u64, u64)>,
     /// What people know it by.
     pub(super) name: String,
-    failing: bool,
+    /// The latest write failed.
+    pub(super) failing: bool,
 }
 
 impl Outlet {
     /// Lines from the generation `from` on, to `output`. Whatever else may be the same file must be flushed.
     pub(super) fn new(from: u64, mut output: Output) -> Self {
         output.end_half_line();
-        let Output { out, path, batch, name, is_stdout } = output;
-        Outlet { from, sink: LineSink::new(out), batch, path, is_stdout, name, failing: false }
+        let Output { out, path, batch, name, is_stdout, file } = output;
+        Outlet { from, sink: LineSink::new(out), batch, path, is_stdout, file, name, failing: false }
     }
 
     /// Gathers a line, and writes those before when they become too many.
@@ -52,16 +54,14 @@ impl Outlet {
     }
 
     /// Opens the file again for lines from the generation `from` on, since it was moved away; standard output as it is now.
-    /// This one goes on to take earlier lines. `None` when there is nothing to open, or it cannot be opened: then this one
-    /// takes the later lines, too.
-    pub(super) fn reopened(&mut self, from: u64, shared: &Shared) -> Option<Outlet> {
-        // The path may still be this file, and half a line of it must not come behind a line of the other.
-        self.flush(shared);
+    /// This one goes on to take earlier lines. `None` when there is nothing to open, it cannot be opened, or it is still
+    /// the same file: then this one takes the later lines, too.
+    pub(super) fn reopened(&self, from: u64) -> Option<Outlet> {
         match self.path.as_deref().map(Output::file).or_else(|| self.is_stdout.then(Output::stdout))? {
             Ok(output) => {
-                shared.queue.lose(self.sink.give_up());
                 log::info!("access log {}: reopened", self.name);
-                Some(Outlet::new(from, output))
+                // Two outlets to one file would not know of each other's torn lines.
+                (output.file.is_none() || output.file != self.file).then(|| Outlet::new(from, output))
             }
             Err(error) => {
                 log::warn!("access log {}: reopening failed, the old file is kept: {error}", self.name);
@@ -73,10 +73,56 @@ impl Outlet {
     /// Writes what is gathered, and gives up what could not be.
     pub(super) fn close(mut self, shared: &Shared) {
         self.flush(shared);
-        if self.failing {
-            // Of whatever is written to from now on nothing bad is known.
-            *shared.failure.lock() = None;
-        }
         shared.queue.lose(self.sink.give_up());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::super::sink::tests::Disk;
+    use super::super::{AccessLogFormat, AccessLogSettings};
+    use super::*;
+
+    fn shared() -> Shared {
+        Shared::new(AccessLogSettings { target: None, format: AccessLogFormat::Json })
+    }
+
+    #[test]
+    fn a_torn_line_is_finished_in_its_own_file_after_that_was_moved() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, disk, shared) = (dir.path().join("access.log"), Disk::default(), shared());
+        let moved = Output { out: Box::new(disk.clone()), path: Some(path.clone()), ..Output::nowhere() };
+        let mut old = Outlet::new(0, moved);
+        disk.make_room(2);
+        old.push(b"one\n", &shared);
+        old.flush(&shared);
+        let mut new = old.reopened(1).unwrap();
+        new.push(b"three\n", &shared);
+        // Of a request that had the old destination.
+        old.push(b"two\n", &shared);
+        old.flush(&shared);
+        new.flush(&shared);
+        disk.make_room(100);
+        old.push(b"late\n", &shared);
+        old.close(&shared);
+        assert_eq!(disk.text(), "one\nlate\n");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "three\n");
+        assert_eq!((shared.written.load(Ordering::Relaxed), shared.queue.dropped()), (3, 1));
+    }
+
+    #[test]
+    fn a_file_that_was_not_moved_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("access.log");
+        let outlet = Outlet::new(0, Output::file(&path).unwrap());
+        assert!(outlet.reopened(1).is_none());
+        fs::rename(&path, dir.path().join("access.log.1")).unwrap();
+        assert!(outlet.reopened(1).is_some());
+        // By another name it is the same one.
+        fs::remove_file(&path).unwrap();
+        fs::hard_link(dir.path().join("access.log.1"), &path).unwrap();
+        assert!(outlet.reopened(1).is_none());
     }
 }

@@ -9,7 +9,7 @@ use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{FileExt, FileTypeExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use super::AccessLogTarget;
@@ -34,6 +34,8 @@ pub(super) struct Output {
     pub(super) name: String,
     /// Whether it is the standard output of this process.
     pub(super) is_stdout: bool,
+    /// Device and inode, by which two outputs are known to be one file.
+    pub(super) file: Option<(u64, u64)>,
 }
 
 impl fmt::Debug for Output {
@@ -45,11 +47,19 @@ impl fmt::Debug for Output {
 impl Output {
     /// What an access log that is off writes to, if it did.
     pub(super) fn nowhere() -> Self {
-        Output { out: Box::new(io::sink()), path: None, batch: PIPE_BATCH, name: "(off)".to_owned(), is_stdout: false }
+        Output {
+            out: Box::new(io::sink()),
+            path: None,
+            batch: PIPE_BATCH,
+            name: "(off)".to_owned(),
+            is_stdout: false,
+            file: None,
+        }
     }
 
     fn new(file: File, path: Option<PathBuf>) -> Self {
-        let regular = file.metadata().is_ok_and(|metadata| metadata.is_file());
+        let metadata = file.metadata().ok();
+        let regular = metadata.as_ref().is_some_and(fs::Metadata::is_file);
         let name = path.as_ref().map_or_else(|| STDOUT.to_owned(), |path| path.display().to_string());
         Output {
             out: Box::new(file),
@@ -57,6 +67,7 @@ impl Output {
             batch: if regular { FILE_BATCH } else { PIPE_BATCH },
             name,
             is_stdout: false,
+            file: metadata.map(|metadata| (metadata.dev(), metadata.ino())),
         }
     }
 
@@ -125,13 +136,7 @@ impl Target {
     /// Any writer.
     #[cfg(test)]
     pub(super) fn of(out: impl Write + Send + 'static) -> Self {
-        Target::Open(Output {
-            out: Box::new(out),
-            path: None,
-            batch: PIPE_BATCH,
-            name: STDOUT.to_owned(),
-            is_stdout: false,
-        })
+        Target::Open(Output { out: Box::new(out), name: STDOUT.to_owned(), ..Output::nowhere() })
     }
 }
 

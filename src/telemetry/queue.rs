@@ -3,8 +3,8 @@
 //! The problem: in one queue for all threads each line is an allocation that another thread frees, and the queue's ends
 //! travel from core to core with every request. Together that cost a request more than its line did.
 //!
-//! The rule: each thread puts its lines into a batch of its own, behind a lock that nobody else wants but the writer. The
-//! writer takes whole batches and leaves empty ones, which is an exchange of pointers, and merges them by when requests
+//! The rule: each thread puts its lines into a batch of its own, or one that few share. The writer takes whole batches and
+//! leaves empty ones, which is an exchange of pointers under the batch's lock, and merges what it took by when requests
 //! ended: lines are in that order as far as they were taken together. It is woken by the first line of a batch, not by
 //! every one.
 //!
@@ -14,6 +14,7 @@
 //! Refused: one buffer for all threads under a lock, which a thread that is put to sleep inside would hold for all others;
 //! the same bound for each thread, which one busy thread would reach with most of the memory unused.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::SystemTime;
@@ -23,13 +24,13 @@ use parking_lot::{Condvar, Mutex};
 use super::timestamp::Seconds;
 use crate::upstream::Sharded;
 
-/// How much may wait or be written, give or take [`GRANT`] and a line for each thread: a second of usual lines at 50,000
-/// requests a second.
+/// How much text may wait or be written, give or take [`GRANT`] and a line for each thread: a second of usual lines at
+/// 50,000 requests a second. Buffers double as they grow, so that the memory for it is at most twice that.
 pub(super) const QUEUE_BYTES: usize = 16 << 20;
 /// How much of that a batch is granted at a time.
 const GRANT: usize = 32 << 10;
-/// A batch that was larger than this is not kept for the next lines.
-const KEPT_BYTES: usize = 1 << 20;
+/// A buffer that has grown larger than this is not kept for the next lines.
+const KEPT_BYTES: usize = 128 << 10;
 
 /// Both ends.
 #[derive(Debug)]
@@ -61,13 +62,18 @@ struct Line {
     /// When its request ended.
     at: SystemTime,
     generation: u64,
-    length: usize,
+    /// Where it is in the text.
+    place: Range<usize>,
 }
 
 impl Queue {
     pub(super) fn new() -> Arc<Self> {
+        Self::over(Sharded::new())
+    }
+
+    fn over(batches: Sharded<Mutex<Batch>>) -> Arc<Self> {
         Arc::new(Queue {
-            batches: Sharded::new(),
+            batches,
             granted: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
             dropped: AtomicU64::new(0),
@@ -76,17 +82,28 @@ impl Queue {
     }
 
     /// Puts the line that `write` appends into the queue, for a request that ended at `at`. Where there is no room, nothing
-    /// is written and the line counts as dropped. Waits for no other thread but one that shares its batch.
+    /// is written and the line counts as dropped. Waits for an exchange of pointers at most, and for a thread that has the
+    /// same batch; never for what the writer does.
     pub(super) fn push(&self, generation: u64, at: SystemTime, write: impl FnOnce(&mut Seconds, &mut Vec<u8>)) {
-        let mut batch = self.batches.mine().lock();
+        self.put(self.batches.mine(), generation, at, write);
+    }
+
+    fn put(
+        &self,
+        batch: &Mutex<Batch>,
+        generation: u64,
+        at: SystemTime,
+        write: impl FnOnce(&mut Seconds, &mut Vec<u8>),
+    ) {
+        let mut batch = batch.lock();
         // Asked while the batch is locked: whoever closes looks at it afterwards.
-        if !self.has_room(&mut batch) || self.closed.load(Ordering::Relaxed) {
+        if self.closed.load(Ordering::Relaxed) || !self.has_room(&mut batch) {
             return self.lose(1);
         }
         let Batch { text, lines, seconds, .. } = &mut *batch;
         let (start, first) = (text.len(), lines.is_empty());
         write(seconds, text);
-        lines.push(Line { at, generation, length: text.len() - start });
+        lines.push(Line { at, generation, place: start..text.len() });
         drop(batch);
         if first {
             self.bell.ring();
@@ -130,15 +147,16 @@ impl Queue {
 #[derive(Debug)]
 pub(super) struct Lines {
     queue: Arc<Queue>,
-    /// Batches that were taken, with how far they were read: of the text, and of the lines.
+    /// For each batch the one that was taken last.
     taken: Vec<Taken>,
 }
 
+/// A batch that was taken.
 #[derive(Debug, Default)]
 struct Taken {
     batch: Batch,
-    text: usize,
-    line: usize,
+    /// How many of its lines were handed out.
+    read: usize,
 }
 
 impl Lines {
@@ -152,7 +170,9 @@ impl Lines {
         self.queue.bell.wait();
     }
 
-    /// Takes all lines there are, and hands each with its generation to `write`, in the order in which their requests ended.
+    /// Takes the lines there are, and hands each with its generation to `write`, in the order in which their requests ended;
+    /// those of one batch in the order in which they were put there. A line that comes meanwhile may be left for the next
+    /// time, though one that is taken ended later.
     pub(super) fn take(&mut self, mut write: impl FnMut(u64, &[u8])) {
         for (batch, taken) in self.queue.batches.iter().zip(&mut self.taken) {
             std::mem::swap(&mut *batch.lock(), &mut taken.batch);
@@ -165,17 +185,26 @@ impl Lines {
                 left.remove(first);
             }
         }
+        self.clear();
+    }
+
+    /// Makes room for other lines; how many of those that were taken had not been handed out.
+    fn clear(&mut self) -> u64 {
+        let mut unread = 0;
         for taken in &mut self.taken {
+            unread += (taken.batch.lines.len() - taken.read) as u64;
             self.queue.granted.fetch_sub(taken.clear(), Ordering::Relaxed);
         }
+        unread
     }
 }
 
 impl Drop for Lines {
     fn drop(&mut self) {
         self.queue.closed.store(true, Ordering::Relaxed);
-        // Whoever locks a batch from here on sees that; what was put there before is lost.
-        let mut lost = 0;
+        // There are some when what they were handed to has panicked.
+        let mut lost = self.clear();
+        // Whoever locks a batch from here on sees that it is closed; what was put there before is lost.
         self.take(|_, _| lost += 1);
         self.queue.lose(lost);
     }
@@ -184,15 +213,14 @@ impl Drop for Lines {
 impl Taken {
     /// When the request of the next line ended.
     fn next(&self) -> Option<SystemTime> {
-        self.batch.lines.get(self.line).map(|line| line.at)
+        self.batch.lines.get(self.read).map(|line| line.at)
     }
 
     /// Hands out the next line.
     fn read(&mut self, write: &mut impl FnMut(u64, &[u8])) {
-        let Line { generation, length, .. } = self.batch.lines[self.line];
-        write(generation, &self.batch.text[self.text..self.text + length]);
-        self.text += length;
-        self.line += 1;
+        let Line { generation, place, .. } = &self.batch.lines[self.read];
+        self.read += 1;
+        write(*generation, &self.batch.text[place.clone()]);
     }
 
     /// Makes it ready for other lines; how much it had been granted.
@@ -203,7 +231,7 @@ impl Taken {
         }
         self.batch.text.clear();
         self.batch.lines.clear();
-        (self.text, self.line) = (0, 0);
+        self.read = 0;
         granted
     }
 }
@@ -232,91 +260,4 @@ impl Bell {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::{Duration, UNIX_EPOCH};
-
-    use super::*;
-
-    fn push(queue: &Queue, at: u64, text: &str) {
-        queue.push(7, UNIX_EPOCH + Duration::from_millis(at), |_, out| out.extend_from_slice(text.as_bytes()));
-    }
-
-    fn take(lines: &mut Lines) -> Vec<String> {
-        let mut taken = Vec::new();
-        lines.take(|generation, line| {
-            assert_eq!(generation, 7);
-            taken.push(String::from_utf8(line.to_vec()).unwrap());
-        });
-        taken
-    }
-
-    #[test]
-    fn lines_of_several_threads_come_in_the_order_in_which_their_requests_ended() {
-        let queue = Queue::new();
-        let mut lines = Lines::new(&queue);
-        for thread in 0..4 {
-            let queue = Arc::clone(&queue);
-            let of_thread =
-                move || (0..5).for_each(|step| push(&queue, step * 4 + thread, &format!("{step} {thread}")));
-            std::thread::spawn(of_thread).join().unwrap();
-        }
-        let expected: Vec<_> = (0..5).flat_map(|step| (0..4).map(move |thread| format!("{step} {thread}"))).collect();
-        assert_eq!(take(&mut lines), expected);
-        assert_eq!(take(&mut lines), [""; 0]);
-        push(&queue, 0, "next");
-        assert_eq!(take(&mut lines), ["next"]);
-    }
-
-    #[test]
-    fn a_clock_that_is_set_back_does_not_turn_the_lines_of_a_thread_around() {
-        let queue = Queue::new();
-        let mut lines = Lines::new(&queue);
-        [3, 1, 2].into_iter().for_each(|at| push(&queue, at, &at.to_string()));
-        assert_eq!(take(&mut lines), ["3", "1", "2"]);
-    }
-
-    #[test]
-    fn what_may_wait_is_bounded_and_there_is_room_again_afterwards() {
-        let queue = Queue::new();
-        let mut lines = Lines::new(&queue);
-        let line = "a".repeat(1000);
-        let pushes = 2 * QUEUE_BYTES / line.len();
-        for _ in 0..3 {
-            let before = queue.dropped();
-            (0..pushes).for_each(|_| push(&queue, 0, &line));
-            let waiting = take(&mut lines).len();
-            assert_eq!(waiting as u64 + queue.dropped() - before, pushes as u64);
-            assert!((QUEUE_BYTES..=QUEUE_BYTES + GRANT).contains(&(waiting * line.len())), "{waiting}");
-            assert_eq!(queue.granted(), 0);
-        }
-    }
-
-    #[test]
-    fn what_is_left_or_comes_later_is_counted_when_nobody_takes_it() {
-        let queue = Queue::new();
-        let lines = Lines::new(&queue);
-        push(&queue, 0, "left");
-        drop(lines);
-        assert_eq!(queue.dropped(), 1);
-        push(&queue, 0, "late");
-        assert_eq!(queue.dropped(), 2);
-    }
-
-    #[test]
-    fn the_first_line_rings_and_a_ring_is_not_forgotten() {
-        let queue = Queue::new();
-        let mut lines = Lines::new(&queue);
-        push(&queue, 0, "one");
-        push(&queue, 0, "two");
-        lines.wait();
-        assert_eq!(take(&mut lines).len(), 2);
-        queue.ring();
-        lines.wait();
-        let waiting = std::thread::spawn(move || {
-            lines.wait();
-            take(&mut lines)
-        });
-        push(&queue, 0, "three");
-        assert_eq!(waiting.join().unwrap(), ["three"]);
-    }
-}
+mod tests;

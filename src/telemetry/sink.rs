@@ -95,7 +95,7 @@ fn write_all(out: &mut dyn Write, bytes: &[u8]) -> (usize, io::Result<()>) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::sync::Arc;
 
     use parking_lot::Mutex;
@@ -105,14 +105,14 @@ mod tests {
 
     /// A disk with room for so many bytes.
     #[derive(Clone, Default)]
-    struct Disk(Arc<Mutex<(usize, Vec<u8>)>>);
+    pub(in crate::telemetry) struct Disk(Arc<Mutex<(usize, Vec<u8>)>>);
 
     impl Disk {
-        fn make_room(&self, bytes: usize) {
+        pub(in crate::telemetry) fn make_room(&self, bytes: usize) {
             self.0.lock().0 += bytes;
         }
 
-        fn text(&self) -> String {
+        pub(in crate::telemetry) fn text(&self) -> String {
             String::from_utf8(self.0.lock().1.clone()).unwrap()
         }
     }

@@ -99,12 +99,17 @@ impl Shared {
     /// Has the file opened again for what is recorded from now on.
     pub(super) fn reopen(&self) {
         let mut switches = self.switches.lock();
-        let settings = self.destination.load().settings.clone();
-        self.switch(&mut switches, settings, Some(Next::Reopened));
+        // It is opened when the writer gets there, so once is enough while the writer is stuck.
+        if !matches!(switches.waiting.back(), Some((_, Next::Reopened))) {
+            let settings = self.destination.load().settings.clone();
+            self.switch(&mut switches, settings, Some(Next::Reopened));
+        }
     }
 
     fn switch(&self, switches: &mut Switches, settings: AccessLogSettings, next: Option<Next>) {
         let (generation, on) = (self.destination.load().generation + 1, settings.target.is_some());
+        // Those that nobody holds any more need not wait for the writer.
+        switches.oldest();
         // Before any line of that generation.
         switches.waiting.extend(next.map(|next| (generation, next)));
         switches.retired.push(self.destination.swap(Arc::new(Destination { generation, settings })));

@@ -153,7 +153,7 @@ impl Outlets {
         }
         // Once only: whoever still records may not keep the thread alive.
         self.write(lines);
-        self.list.drain(..).for_each(|outlet| outlet.close(&self.shared));
+        self.close(self.list.len());
     }
 
     /// Writes what waits.
@@ -178,12 +178,21 @@ impl Outlets {
             self.list.iter_mut().for_each(|outlet| outlet.flush(&self.shared));
             let outlet = match next {
                 Next::Output(output) => Some(Outlet::new(from, output)),
-                Next::Reopened => self.list.back_mut().and_then(|outlet| outlet.reopened(from, &self.shared)),
+                Next::Reopened => self.list.back().and_then(|outlet| outlet.reopened(from)),
             };
             if let Some(outlet) = outlet {
                 *self.shared.name.lock() = outlet.name.clone();
                 self.list.push_back(outlet);
             }
+        }
+    }
+
+    /// Closes the `oldest` outlets.
+    fn close(&mut self, oldest: usize) {
+        self.list.drain(..oldest).for_each(|outlet| outlet.close(&self.shared));
+        if !self.list.iter().any(|outlet| outlet.failing) {
+            // Of whatever is written to from now on nothing bad is known.
+            *self.shared.failure.lock() = None;
         }
     }
 
@@ -196,7 +205,7 @@ impl Outlets {
         if over > 0 {
             // Whatever is left for them is in the queue by now.
             self.write(lines);
-            self.list.drain(..over).for_each(|outlet| outlet.close(&self.shared));
+            self.close(over);
         }
         let mut switches = self.shared.switches.lock();
         if self.list.len() == 1 && switches.waiting.is_empty() && switches.oldest() == u64::MAX {

@@ -1,4 +1,4 @@
-//! Counters that every core writes: a copy for each of a few threads, added up when they are read.
+//! What every core writes, such as counters: a copy for each of a few threads, put together when they are read.
 //!
 //! The problem: a counter that all cores write lives on one cache line, which travels from core to core with every
 //! request, some 50 to 100 ns each time. Here a thread writes the copy that is its own, or nearly so.
@@ -30,7 +30,12 @@ impl<T: Default> Sharded<T> {
     /// As many copies as there are cores, rounded up to a power of two, 16 at most.
     pub fn new() -> Self {
         let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        let copies = cores.next_power_of_two().min(MOST);
+        Self::of(cores.next_power_of_two().min(MOST))
+    }
+
+    /// So many copies, a power of two.
+    pub(crate) fn of(copies: usize) -> Self {
+        debug_assert!(copies.is_power_of_two());
         Sharded { copies: std::iter::repeat_with(CachePadded::default).take(copies).collect() }
     }
 }
@@ -49,7 +54,7 @@ impl<T> Sharded<T> {
         &self.copies[number.0 as usize & (self.copies.len() - 1)]
     }
 
-    /// All copies, to be added up.
+    /// All copies, to be put together. Always in the same order.
     pub fn iter(&self) -> impl Iterator<Item = &T> {
         self.copies.iter().map(|copy| &**copy)
     }

@@ -38,14 +38,22 @@ fn load(server: &Tollgate, stop: &AtomicBool, seen: &Mutex<Seen>) {
     }
 }
 
-/// Has the proxy keep at least as many connections to each of three backends as there are clients. So none is new when one
-/// of them dies: a request that breaks off on a new one is, rightly, not sent again.
+/// Has the proxy keep at least as many connections to each of three backends as there are clients. So none is new when
+/// one of them dies: a request that breaks off on a new one is, rightly, not sent again.
 fn keep_connections(server: &Tollgate) {
-    std::thread::scope(|scope| {
-        for _ in 0..4 * CLIENTS {
-            scope.spawn(|| assert_eq!(server.client().get("/?delay_ms=1000").unwrap().status, 200));
-        }
-    });
+    let ask = || {
+        let began = now();
+        assert_eq!(server.client().get("/?delay_ms=1000").unwrap().status, 200);
+        (began, now())
+    };
+    let all_at_once = || {
+        let times: Vec<_> = std::thread::scope(|scope| {
+            let asking: Vec<_> = (0..4 * CLIENTS).map(|_| scope.spawn(ask)).collect();
+            asking.into_iter().map(|asking| asking.join().unwrap()).collect()
+        });
+        times.iter().map(|(began, _)| began).max() < times.iter().map(|(_, ended)| ended).min()
+    };
+    assert!(eventually(PATIENCE, all_at_once), "so many requests never overlapped");
 }
 
 #[test]
