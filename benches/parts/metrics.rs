@@ -1,7 +1,8 @@
 //! What metrics cost, by their pieces: the difference between two proxies is below what a machine can tell from nothing.
 //!
 //! A request is counted whether anybody asks or not: that is measured by itself, in a loop, on counters that one core
-//! writes. Who asks costs a request nothing, but the process a little: that is measured on a proxy that does nothing else.
+//! writes. Who asks costs a request nothing, but the process a little: that is measured on a proxy that does nothing
+//! else.
 
 use std::hint::black_box;
 use std::time::Duration;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crate::stop::Fallible;
 
 /// The most connections that may be asked for: a proxy has as many again to its backends, and its share of descriptors.
-const MOST_CONNECTIONS: u64 = 8_000;
+const MOST_ASKED_FOR: u64 = 8_000;
 
 /// What `--help` says.
 pub(crate) const HELP: &str = "\
@@ -75,7 +75,7 @@ impl Options {
                 "--only" => options.only.push(value()?),
                 "--rounds" => options.rounds = Some(whole(&argument, &value()?, 1000)? as usize),
                 "--seconds" => options.seconds = Some(whole(&argument, &value()?, 1000)?),
-                "--connections" => options.connections = Some(whole(&argument, &value()?, MOST_CONNECTIONS)? as usize),
+                "--connections" => options.connections = Some(whole(&argument, &value()?, MOST_ASKED_FOR)? as usize),
                 "--tollgate" => options.tollgate = Some(value()?.into()),
                 "--against" => options.against = Some(value()?.into()),
                 "--without" => options.without.push(value()?),
