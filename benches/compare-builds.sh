@@ -92,6 +92,7 @@ start() { # case, name, binary, command to run it with...; sets pid, plain, tls
   if [ "$1" = client ]; then
     free_port; admin="127.0.0.1:$port"
     log=$work/$name.access database=$work/$name.db
+    rm -f "$log" "$database"*
   fi
   cat >"$work/$name.yaml" <<YAML
 listeners:

@@ -17,18 +17,20 @@ pub(super) const NAMES: [&str; 5] =
 /// Appends how the bucket stands to a header section in `out`.
 pub(super) fn append(out: &mut Vec<u8>, standing: &Standing) {
     let (capacity, remaining) = (u64::from(standing.quota().capacity().get()), u64::from(standing.remaining()));
-    for (text, number) in [
-        ("RateLimit-Policy: \"default\";q=", capacity),
-        (";w=", standing.window()),
-        ("\r\nRateLimit: \"default\";r=", remaining),
-        (";t=", standing.reset()),
-        ("\r\nX-RateLimit-Limit: ", capacity),
-        ("\r\nX-RateLimit-Remaining: ", remaining),
-        ("\r\nX-RateLimit-Reset: ", standing.full_after()),
-    ] {
-        out.extend_from_slice(text.as_bytes());
-        put_decimal(out, number);
-    }
+    out.extend_from_slice(b"RateLimit-Policy: \"default\";q=");
+    put_decimal(out, capacity);
+    out.extend_from_slice(b";w=");
+    put_decimal(out, standing.window());
+    out.extend_from_slice(b"\r\nRateLimit: \"default\";r=");
+    put_decimal(out, remaining);
+    out.extend_from_slice(b";t=");
+    put_decimal(out, standing.reset());
+    out.extend_from_slice(b"\r\nX-RateLimit-Limit: ");
+    put_decimal(out, capacity);
+    out.extend_from_slice(b"\r\nX-RateLimit-Remaining: ");
+    put_decimal(out, remaining);
+    out.extend_from_slice(b"\r\nX-RateLimit-Reset: ");
+    put_decimal(out, standing.full_after());
     out.extend_from_slice(b"\r\n");
 }
 

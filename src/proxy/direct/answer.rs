@@ -131,7 +131,9 @@ impl Answer {
 
     /// The lines that are passed on to a client, who is told how its bucket stands when it is `limited`.
     pub(super) fn lines<'h>(&self, lines: LinesOf<'h>, limited: bool) -> impl Iterator<Item = (&'h [u8], &'h [u8])> {
-        lines.iter().filter(move |(name, _)| !is_own(name, limited) && !is_named(name, lines))
+        // Asked once: nearly no answer names any.
+        let names = lines.iter().any(|(name, value)| names_others(name, value));
+        lines.iter().filter(move |(name, _)| !(is_own(name, limited) || names && is_named(name, lines)))
     }
 
     /// The length that the client is told, where it is told one.
@@ -182,21 +184,29 @@ fn is_own(name: &[u8], limited: bool) -> bool {
         18 => &[b"proxy-authenticate"],
         _ => &[],
     };
-    own.iter().any(|own| is(name, own)) || (limited && rate_headers::NAMES.iter().any(|own| is_like(name, own)))
+    own.iter().any(|own| is(name, own)) || (limited && is_of_rates(name))
+}
+
+/// Whether a line is one of those that tell how a bucket stands.
+fn is_of_rates(name: &[u8]) -> bool {
+    // So begin few others.
+    matches!(name.first(), Some(b'R' | b'r' | b'X' | b'x')) && rate_headers::NAMES.iter().any(|own| is_like(name, own))
 }
 
 fn is_like(name: &[u8], other: &str) -> bool {
     name.eq_ignore_ascii_case(other.as_bytes())
 }
 
+/// Whether a line is a `Connection` that may name other lines. What nearly all of them say names none.
+fn names_others(name: &[u8], value: &[u8]) -> bool {
+    is(name, b"connection") && !is(value, b"keep-alive") && !is(value, b"close")
+}
+
 /// Whether `Connection` names the line, which it may not do with those that say what the message is.
 fn is_named(name: &[u8], lines: LinesOf<'_>) -> bool {
     const END_TO_END: [&[u8]; 4] = [b"cache-control", b"content-encoding", b"content-type", b"set-cookie"];
-    lines.iter().filter(|(option, _)| is(option, b"connection")).any(|(_, value)| {
-        // What nearly all of them say names nothing.
-        !is(value, b"keep-alive")
-            && !is(value, b"close")
-            && value.split(|byte| *byte == b',').any(|option| option.trim_ascii().eq_ignore_ascii_case(name))
+    lines.iter().filter(|(other, value)| names_others(other, value)).any(|(_, value)| {
+        value.split(|byte| *byte == b',').any(|option| option.trim_ascii().eq_ignore_ascii_case(name))
             && !END_TO_END.iter().any(|known| is(name, known))
     })
 }
