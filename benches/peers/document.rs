@@ -15,7 +15,8 @@ const END: &str = "<!-- peers: up to here -->";
 /// What stands behind the table of two cores.
 const SCALING_NOTE: &str = "\
 Our aim is at least 1.9 ×. Over plain connections the load and the backends, which have the other two cores, need as much CPU time as the
-proxies, so that requests a second are bounded by both. Over TLS the proxy has most of the work.";
+proxies, and may bound requests a second; over TLS the proxy has most of the work. More than 2 × says that a request costs less
+beside a busier load ([performance.md](performance.md#what-is-not-reached)).";
 
 /// What stands before the tables.
 const READ: &str = include_str!("conf/section.md");
