@@ -6,6 +6,7 @@
 //! | floor | module | holds |
 //! |---|---|---|
 //! | 0 | [`clock`] | the time, as a seam |
+//! | 0 | `decimal` | numbers and addresses as text |
 //! | 0 | [`client`] | who calls and what they may spend; finding them by key or address |
 //! | 0 | [`limit`] | token buckets, one for each caller |
 //! | 0 | [`route`] | host and path to pool name |
@@ -24,6 +25,7 @@ pub mod cli;
 pub mod client;
 pub mod clock;
 pub mod config;
+mod decimal;
 pub mod limit;
 pub mod proxy;
 pub mod route;

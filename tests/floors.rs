@@ -18,6 +18,7 @@ mod checks {
     const FLOORS: &[(&str, u8)] = &[
         ("clock", 0),
         ("client", 0),
+        ("decimal", 0),
         ("limit", 0),
         ("route", 0),
         ("tls", 1),

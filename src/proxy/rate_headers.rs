@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use pingora_core::Result;
 use pingora_http::ResponseHeader;
 
+use crate::decimal::put_number;
 use crate::limit::Standing;
 
 /// The names of the headers.
@@ -18,19 +19,19 @@ pub(super) const NAMES: [&str; 5] =
 pub(super) fn append(out: &mut Vec<u8>, standing: &Standing) {
     let (capacity, remaining) = (u64::from(standing.quota().capacity().get()), u64::from(standing.remaining()));
     out.extend_from_slice(b"RateLimit-Policy: \"default\";q=");
-    put_decimal(out, capacity);
+    put_number(capacity, out);
     out.extend_from_slice(b";w=");
-    put_decimal(out, standing.window());
+    put_number(standing.window(), out);
     out.extend_from_slice(b"\r\nRateLimit: \"default\";r=");
-    put_decimal(out, remaining);
+    put_number(remaining, out);
     out.extend_from_slice(b";t=");
-    put_decimal(out, standing.reset());
+    put_number(standing.reset(), out);
     out.extend_from_slice(b"\r\nX-RateLimit-Limit: ");
-    put_decimal(out, capacity);
+    put_number(capacity, out);
     out.extend_from_slice(b"\r\nX-RateLimit-Remaining: ");
-    put_decimal(out, remaining);
+    put_number(remaining, out);
     out.extend_from_slice(b"\r\nX-RateLimit-Reset: ");
-    put_decimal(out, standing.full_after());
+    put_number(standing.full_after(), out);
     out.extend_from_slice(b"\r\n");
 }
 
@@ -71,15 +72,10 @@ fn values(standing: &Standing) -> [HeaderValue; 5] {
 fn policy(first: &[u8], count: u32, second: &[u8], seconds: u64) -> HeaderValue {
     let mut text = BytesMut::with_capacity(48);
     text.put_slice(first);
-    put_decimal(&mut text, count.into());
+    put_number(count.into(), &mut text);
     text.put_slice(second);
-    put_decimal(&mut text, seconds);
+    put_number(seconds, &mut text);
     HeaderValue::from_maybe_shared(Bytes::from(text)).expect("quotes, letters and digits are a header value")
-}
-
-/// Appends a number in decimal digits.
-pub(super) fn put_decimal(text: &mut impl BufMut, number: u64) {
-    text.put_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
 #[cfg(test)]

@@ -17,8 +17,8 @@ use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
 use super::loan::Loan;
-use super::rate_headers::put_decimal;
 use super::{RequestId, rate_headers};
+use crate::decimal::put_number;
 use crate::limit::Standing;
 
 /// The largest announced body that is read and thrown away to keep a connection usable.
@@ -148,13 +148,13 @@ impl Rejection {
         {
             out.extend_from_slice(part.as_bytes());
         }
-        put_decimal(out, body.len() as u64);
+        put_number(body.len() as u64, out);
         out.extend_from_slice(b"\r\nCache-Control: no-store\r\nX-Request-Id: ");
         out.extend_from_slice(request_id.as_str().as_bytes());
         out.extend_from_slice(b"\r\n");
         if let Some(seconds) = self.retry_after() {
             out.extend_from_slice(b"Retry-After: ");
-            put_decimal(out, seconds);
+            put_number(seconds, out);
             out.extend_from_slice(b"\r\n");
         }
         if self == Rejection::UnknownApiKey {

@@ -156,9 +156,8 @@ impl Server {
             // Whoever finds the proxy listening finds the admin API, too.
             health.add_dependency(&admin);
         }
-        // The key says how many in all, and each thread keeps its own.
-        let most = settings.upstream_keepalive_pool_size.div_ceil(settings.threads.get());
-        let idle = Arc::new(Idle::new(most, settings.work_stealing));
+        let idle = Idle::new(settings.upstream_keepalive_pool_size, settings.threads, settings.work_stealing);
+        let idle = Arc::new(idle);
         let sweep = Sweep { idle: Arc::clone(&idle), clock: Arc::clone(&self.clock) };
         pingora.add_service(background_service("connections", sweep));
         let downstream = Downstream::new((proxy, app), idle, self.tls, Arc::clone(&activity), lifecycle.patience());

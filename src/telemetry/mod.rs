@@ -5,7 +5,6 @@
 //! happens seldom, in words, with repeats summed up so that a burst of failures stays readable.
 
 mod access_log;
-mod decimal;
 pub mod decisions;
 mod drops;
 pub mod events;

@@ -18,8 +18,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, SystemTime};
 
 use super::AccessLogFormat;
-use super::decimal::{put_address, put_number, put_socket_address, put_thousandths};
 use super::timestamp::{CommonLog, Seconds};
+use crate::decimal::{put_address, put_number, put_socket_address, put_thousandths};
 
 /// One request, as it is known when its last byte is sent or its client is gone.
 #[derive(Clone, Copy, Debug)]

@@ -7,7 +7,7 @@ use std::fmt;
 use std::io::Write;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::decimal::put_three_digits;
+use crate::decimal::put_three_digits;
 
 /// `9999-12-31T23:59:59Z` in seconds since 1970.
 const LAST_SECOND: u64 = 253_402_300_799;

@@ -11,11 +11,12 @@ use httparse::{ParserConfig, Response, Status};
 
 use super::body::AnswerBody;
 use super::request::line;
+use crate::decimal::put_number;
 use crate::limit::Standing;
 use crate::proxy::chunked::Chunked;
 use crate::proxy::head::{MAX_HEADERS, length_of};
 use crate::proxy::lines::{Lines, LinesOf, Span, is};
-use crate::proxy::rate_headers::{self, put_decimal};
+use crate::proxy::rate_headers;
 
 /// The longest header section of an answer, in bytes.
 pub(super) const MAX_ANSWER_HEAD: usize = 256 << 10;
@@ -144,7 +145,7 @@ impl Answer {
     /// Appends the header section that the client gets to `out`. An interim answer is told nothing more.
     pub(super) fn write(&self, out: &mut Vec<u8>, bytes: &[u8], lines: LinesOf<'_>, added: Added<'_>) {
         out.extend_from_slice(b"HTTP/1.1 ");
-        put_decimal(out, self.status.into());
+        put_number(self.status.into(), out);
         out.push(b' ');
         out.extend_from_slice(self.reason.of_bytes(bytes));
         out.extend_from_slice(b"\r\n");
@@ -157,7 +158,7 @@ impl Answer {
         }
         if let Some(length) = self.told_length() {
             out.extend_from_slice(b"Content-Length: ");
-            put_decimal(out, length);
+            put_number(length, out);
             out.extend_from_slice(b"\r\n");
         } else if (self.chunked || self.body.is_in_chunks()) && self.status != 204 {
             line(out, b"Transfer-Encoding", b"chunked");

@@ -8,6 +8,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::time::Instant;
 
 use ahash::RandomState;
@@ -38,10 +39,12 @@ struct Waiting {
 }
 
 impl Idle {
-    /// Keeps at most `most` connections for each thread. When they are `shared`, a thread that has none takes those of
-    /// the others; that is of use where all of them are driven by one runtime.
-    pub fn new(most: usize, shared: bool) -> Self {
-        Idle { shelves: Sharded::new(), most, shared }
+    /// Keeps at most `in_all` connections, of which each of so many `threads` has its share. When they are `shared`, a
+    /// thread that has none takes those of the others; that is of use where all of them are driven by one runtime.
+    pub fn new(in_all: usize, threads: NonZeroUsize, shared: bool) -> Self {
+        // One for each: a thread that takes another's would be woken by that one's runtime.
+        let shelves = Sharded::of(threads.get().next_power_of_two());
+        Idle { shelves, most: in_all.div_ceil(threads.get()), shared }
     }
 
     /// A connection to `backend` that is still open at `now`.
@@ -144,7 +147,7 @@ mod tests {
     #[tokio::test]
     async fn the_last_one_is_taken_first_and_no_more_are_kept_than_may_be() {
         let (backend, now) = (Backend::new().await, ManualClock::new().now());
-        let idle = Idle::new(2, false);
+        let idle = Idle::new(2, NonZeroUsize::MIN, false);
         let mut far = Vec::new();
         let mut ports = Vec::new();
         for _ in 0..3 {
@@ -160,10 +163,20 @@ mod tests {
         assert!(idle.take("127.0.0.1:1".parse().unwrap(), now).is_none());
     }
 
+    #[test]
+    fn each_thread_has_its_share_of_all_and_a_shelf_of_its_own() {
+        // Also of more threads than there are cores.
+        for (in_all, threads, most) in [(1024, 1, 1024), (1024, 3, 342), (1024, 64, 16), (0, 4, 0), (1, 100, 1)] {
+            let idle = Idle::new(in_all, NonZeroUsize::new(threads).unwrap(), false);
+            assert_eq!(idle.most, most, "{threads}");
+            assert!(idle.shelves.iter().count() >= threads, "{threads}");
+        }
+    }
+
     #[tokio::test]
     async fn one_that_is_closed_or_old_or_speaks_is_not_taken_and_swept() {
         let (backend, now) = (Backend::new().await, ManualClock::new().now());
-        let idle = Idle::new(10, true);
+        let idle = Idle::new(10, NonZeroUsize::MIN, true);
         let (old, _far) = backend.connection().await;
         idle.put(backend.address(), old, now + SECOND);
         assert!(idle.take(backend.address(), now + SECOND).is_none());

@@ -4,13 +4,10 @@
 //! section 7.6.1) and with what tollgate says of the sender. It says the same as `headers::to_backend`, which does it
 //! for the requests that go by Pingora; a property test holds the two together.
 
-use std::io::Write;
-use std::net::IpAddr;
-
+use crate::decimal::put_address;
 use crate::proxy::RequestId;
 use crate::proxy::headers::Sender;
 use crate::proxy::lines::{LinesOf, is};
-use crate::proxy::rate_headers::put_decimal;
 
 /// The names of the lines that a direct request may have and that are not passed on as they are.
 const OWN: [&[u8]; 6] =
@@ -94,7 +91,7 @@ pub(super) fn write<'h, I: Iterator<Item = (&'h [u8], &'h [u8])>>(
             out.extend_from_slice(b", ");
         }
     }
-    address(out, sender.peer);
+    put_address(sender.peer, out);
     out.extend_from_slice(b"\r\n");
     if !proto {
         line(out, b"X-Forwarded-Proto", if sender.secure { b"https" } else { b"http" });
@@ -104,19 +101,6 @@ pub(super) fn write<'h, I: Iterator<Item = (&'h [u8], &'h [u8])>>(
     }
     line(out, b"X-Request-Id", id.as_str().as_bytes());
     out.extend_from_slice(b"\r\n");
-}
-
-/// Appends an address. Most are of IPv4, and formatting them in the general way takes as long as everything else here.
-fn address(out: &mut Vec<u8>, address: IpAddr) {
-    let IpAddr::V4(address) = address else {
-        return write!(out, "{address}").expect("a Vec takes every write");
-    };
-    for (at, octet) in address.octets().into_iter().enumerate() {
-        if at > 0 {
-            out.push(b'.');
-        }
-        put_decimal(out, octet.into());
-    }
 }
 
 /// Appends one line.
