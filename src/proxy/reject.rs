@@ -9,13 +9,14 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::StatusCode;
-use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, DATE, EXPECT, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderValue, Response, StatusCode};
 use pingora_core::Result;
 use pingora_core::protocols::http::date::get_cached_date;
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
+use super::headers::X_REQUEST_ID;
 use super::loan::Loan;
 use super::{RequestId, rate_headers};
 use crate::decimal::put_number;
@@ -131,7 +132,30 @@ impl Rejection {
         }
     }
 
-    /// Appends the whole answer on the wire to `out`, with how the caller's bucket stands. `keeps` says whether the
+    /// The header section of the answer over HTTP/2, with how the caller's bucket stands.
+    pub(super) fn header(self, request_id: &RequestId, standing: Option<&Standing>) -> Response<()> {
+        let mut answer = Response::new(());
+        *answer.status_mut() = self.status();
+        let headers = answer.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(CONTENT_LENGTH, self.body().len().into());
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        let id = HeaderValue::from_str(request_id.as_str()).expect("its characters are visible");
+        headers.insert(X_REQUEST_ID, id);
+        if let Some(seconds) = self.retry_after() {
+            headers.insert(RETRY_AFTER, seconds.into());
+        }
+        if self == Rejection::UnknownApiKey {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        headers.insert(DATE, get_cached_date());
+        if let Some(standing) = standing {
+            rate_headers::insert(headers, standing);
+        }
+        answer
+    }
+
+    /// Appends the whole answer over HTTP/1.1 to `out`, with how the caller's bucket stands. `keeps` says whether the
     /// connection stays, and `with_body` is false in answer to HEAD. How many bytes of a body there are.
     pub(super) fn append(
         self,

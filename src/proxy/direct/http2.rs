@@ -6,7 +6,7 @@ use std::task::Poll;
 use bytes::{Bytes, BytesMut};
 use h2::server::SendResponse;
 use h2::{Reason, SendStream};
-use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, DATE, HOST, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{CONTENT_LENGTH, DATE, HOST};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use pingora_core::protocols::http::date::get_cached_date;
@@ -18,7 +18,7 @@ use super::body::AnswerBody;
 use super::client::{Client, Request};
 use super::request;
 use crate::limit::Standing;
-use crate::proxy::headers::{Sender, X_REQUEST_ID};
+use crate::proxy::headers::Sender;
 use crate::proxy::lines::{Fields, LinesOf};
 use crate::proxy::{CLIENT_TIMEOUT, Context, Rejection, RequestId, Target, rate_headers};
 
@@ -159,27 +159,8 @@ impl Client for Gets {
     }
 
     async fn reject(&mut self, rejection: Rejection, ctx: &Context, with_body: bool) -> Result<usize> {
-        let body = rejection.body();
-        let mut head = Response::new(());
-        *head.status_mut() = rejection.status();
-        let headers = head.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert(CONTENT_LENGTH, body.len().into());
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        let id = HeaderValue::from_str(ctx.request_id.as_str()).expect("its characters are visible");
-        headers.insert(X_REQUEST_ID, id);
-        if let Some(seconds) = rejection.retry_after() {
-            headers.insert(RETRY_AFTER, seconds.into());
-        }
-        if rejection == Rejection::UnknownApiKey {
-            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-        }
-        headers.insert(DATE, get_cached_date());
-        if let Some(standing) = ctx.told_standing() {
-            rate_headers::insert(headers, standing);
-        }
-        self.head = Some(head);
-        let body = if with_body { Bytes::from_static(body.as_bytes()) } else { Bytes::new() };
+        self.head = Some(rejection.header(&ctx.request_id, ctx.told_standing()));
+        let body = if with_body { Bytes::from_static(rejection.body().as_bytes()) } else { Bytes::new() };
         let bytes = body.len();
         self.send(body, true).await?;
         Ok(bytes)

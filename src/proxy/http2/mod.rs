@@ -29,12 +29,10 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use h2::server::{Builder, Connection, SendResponse};
 use h2::{Reason, RecvStream};
-use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, DATE};
 use http::request::Parts;
-use http::{Method, Request, Response};
+use http::{Method, Request};
 use pingora_core::apps::HttpServerApp;
 use pingora_core::protocols::http::ServerSession;
-use pingora_core::protocols::http::date::get_cached_date;
 use pingora_core::protocols::{Digest, Stream};
 use pingora_core::server::ShutdownWatch;
 use pingora_timeout::timeout;
@@ -295,16 +293,7 @@ async fn next(connection: &mut Connection<Loan, Bytes>, full: bool) -> Option<Re
 
 /// Answers what is not a request, and returns how many bytes of a body that took.
 fn refuse(mut respond: SendResponse<Bytes>, rejection: Rejection, id: &RequestId, method: &Method) -> usize {
-    let body = rejection.body();
-    let answer = Response::builder()
-        .status(rejection.status())
-        .header(CONTENT_TYPE, "application/json")
-        .header(CONTENT_LENGTH, body.len())
-        .header(CACHE_CONTROL, "no-store")
-        .header("x-request-id", id.as_str())
-        .header(DATE, get_cached_date())
-        .body(())
-        .expect("all names and values are of our making");
+    let (answer, body) = (rejection.header(id, None), rejection.body());
     let (length, bodiless) = (body.len(), *method == Method::HEAD);
     // When the client has reset the stream meanwhile, nobody waits for the answer.
     let sent = respond
