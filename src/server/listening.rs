@@ -48,6 +48,9 @@ pub(super) struct Listening<A> {
     lifecycle: Lifecycle,
     /// True while it is not to accept.
     closed: ShutdownWatch,
+    /// Tells connections that they are to end. Only once nobody is let in any more: a client that is told before connects
+    /// anew, and may do so in the very moment in which its connection has nobody left to accept it.
+    tell: watch::Sender<bool>,
     announce: Option<Box<dyn FnOnce() + Send + Sync>>,
     waits: bool,
     /// Where connections have a buffer in front of them.
@@ -74,6 +77,7 @@ impl<A> Listening<A> {
             sockets: sockets.clone(),
             lifecycle: lifecycle.clone(),
             closed: lifecycle.stopping(),
+            tell: watch::Sender::new(false),
             announce: None,
             waits: false,
             buffered: Vec::new(),
@@ -144,7 +148,7 @@ impl<A: ServerApp + Send + Sync + 'static> Listening<A> {
     /// # Errors
     /// When it can accept no more.
     async fn accept(&self, listeners_per_fd: usize) -> Result<(), String> {
-        let mut service = ListeningService::new(self.name.clone(), Phase(Arc::clone(&self.app), self.closed.clone()));
+        let mut service = ListeningService::new(self.name.clone(), Phase(Arc::clone(&self.app), self.tell.subscribe()));
         let mut fds = Fds::new();
         for address in &self.addresses {
             let duplicate = self.sockets.duplicate(*address);
@@ -183,10 +187,10 @@ impl<A: ServerApp + Send + Sync + 'static> Listening<A> {
             let Ok(listener) = self.sockets.duplicate(*address) else { continue };
             while let Ok((stream, peer)) = listener.accept() {
                 let Ok(stream) = connection(stream, peer) else { continue };
-                let (app, closed) = (Arc::clone(&self.app), self.closed.clone());
+                let (app, told) = (Arc::clone(&self.app), self.tell.subscribe());
                 let open = app.open.begin();
                 tokio::spawn(async move {
-                    app.app.process_new(stream, &closed).await;
+                    app.app.process_new(stream, &told).await;
                     drop(open);
                 });
             }
@@ -225,9 +229,12 @@ impl<A: ServerApp + Send + Sync + 'static> ServiceWithDependents for Listening<A
                 // It was closed for a moment only.
                 State::Ready => {}
                 State::HandingOver => {
+                    // Whoever connects anew is served, by the successor or by this process.
+                    self.tell.send_replace(true);
                     if !self.taken_back().await {
                         break;
                     }
+                    self.tell.send_replace(false);
                 }
                 State::Starting | State::Draining | State::Stopped => {
                     self.take_in_the_rest();
@@ -236,6 +243,7 @@ impl<A: ServerApp + Send + Sync + 'static> ServiceWithDependents for Listening<A
             }
         }
         self.sockets.close(&self.addresses);
+        self.tell.send_replace(true);
         self.app.app.cleanup().await;
     }
 
