@@ -185,6 +185,8 @@ impl<A: ServerApp + Send + Sync + 'static> Listening<A> {
     fn take_in_the_rest(&self) {
         for address in &self.addresses {
             let Ok(listener) = self.sockets.duplicate(*address) else { continue };
+            // So that it is closed right after the last one was accepted.
+            self.sockets.close(&[*address]);
             while let Ok((stream, peer)) = listener.accept() {
                 let Ok(stream) = connection(stream, peer) else { continue };
                 let (app, told) = (Arc::clone(&self.app), self.tell.subscribe());
