@@ -133,6 +133,7 @@ impl From<Refusal> for ApiError {
             Refusal::Missing(_) => ApiError::not_found(message),
             Refusal::Version { .. } => ApiError::precondition(message),
             Refusal::NoSuchVersion { .. } => ApiError::field("version", refusal.to_string()),
+            Refusal::Name(_) => ApiError::field("client_id", refusal.to_string()),
             Refusal::Exists(_) | Refusal::KeyTaken { .. } | Refusal::AddressTaken { .. } => {
                 ApiError::new(StatusCode::CONFLICT, message)
             }

@@ -24,7 +24,7 @@ pub(crate) use quota::MAX_CAPACITY;
 pub use quota::{Quota, QuotaError, Rate};
 pub use usage::Usage;
 
-/// The name of a client: 1 to 128 characters of `A-Za-z0-9._:@/-`.
+/// The name of a client: 1 to 128 characters of `A-Za-z0-9._:@/-`. A new one also [stands in a path](ClientId::check_new).
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ClientId(Arc<str>);
 
@@ -32,6 +32,11 @@ pub struct ClientId(Arc<str>);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("must be 1 to 128 characters of A-Z, a-z, 0-9 and . _ : @ / -")]
 pub struct InvalidClientId;
+
+/// The name has a segment that does not survive in a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("must have no segment between slashes that is empty, . or .., since paths lose those")]
+pub struct LostInPaths;
 
 impl ClientId {
     /// Reads a name.
@@ -44,6 +49,16 @@ impl ClientId {
             1..=128 if text.bytes().all(allowed) => Ok(ClientId(text.into())),
             _ => Err(InvalidClientId),
         }
+    }
+
+    /// Whether a new client may have it: software on the way leaves it as it is in a path. Segments `.` and `..` are
+    /// taken out by RFC 3986 section 5.2.4, empty ones by many programs.
+    ///
+    /// # Errors
+    /// [`LostInPaths`] when it may not. Clients that have such a name already keep it.
+    pub fn check_new(&self) -> Result<(), LostInPaths> {
+        let kept = self.0.split('/').all(|segment| !matches!(segment, "" | "." | ".."));
+        if kept { Ok(()) } else { Err(LostInPaths) }
     }
 
     /// Its characters.
@@ -153,6 +168,16 @@ mod tests {
         }
         for name in ["", " ", "a b", "ä", "a\n", "a%20", "<a>", &"x".repeat(129)] {
             assert_eq!(ClientId::parse(name), Err(InvalidClientId), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_paths_lose_is_told() {
+        for name in ["a", "203.0.113.0/24", "2001:db8::/32", "a/b/c", ".a", "a..", "...", "a/.b", "-"] {
+            assert_eq!(ClientId::parse(name).unwrap().check_new(), Ok(()), "{name}");
+        }
+        for name in [".", "..", "/", "a/", "/a", "a//b", "a/./b", "a/..", "../a", "a/.", "//"] {
+            assert_eq!(ClientId::parse(name).unwrap().check_new(), Err(LostInPaths), "{name}");
         }
     }
 

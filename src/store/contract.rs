@@ -92,6 +92,27 @@ fn a_refused_change_changes_nothing() {
 }
 
 #[test]
+fn no_new_client_has_a_name_that_paths_lose_and_those_that_are_there_stay() {
+    over_each(|store| {
+        let new = |names: &[&str]| batch(names.iter().map(|name| item(name, profile(3, 1.0))).collect(), false);
+        for name in ["a//b", "../a", "a/.", "/"] {
+            let refusal = Refusal::Name(client_id(name));
+            assert_eq!(refused(store.change(set(name, profile(1, 1.0)))), refusal);
+            assert_eq!(refused(store.apply(new(&["good", name]))), refusal);
+            assert_eq!(store.get(&client_id(name)), Ok(None));
+            // From a time when such names were taken.
+            let restored = Change { rollback: true, ..set(name, profile(1, 1.0)) };
+            store.change(restored).wait_blocking().unwrap();
+            store.change(set(name, profile(2, 1.0))).wait_blocking().unwrap();
+            store.apply(new(&[name])).wait_blocking().unwrap();
+            assert_eq!(store.get(&client_id(name)).unwrap().unwrap().version, 3);
+            store.change(delete(name)).wait_blocking().unwrap();
+        }
+        assert_eq!(names(store), Vec::<String>::new());
+    });
+}
+
+#[test]
 fn a_credential_has_one_owner() {
     over_each(|store| {
         let (keyed, networked) =

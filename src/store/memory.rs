@@ -120,7 +120,7 @@ impl Clients {
         let after = plan::run(&id, edit, self.records.get(&id))?;
         let numbers = self.numbers;
         let committed = self.outcome(&id, after, &stamp);
-        if let Some(refusal) = self.conflict(&committed) {
+        if let Some(refusal) = plan::check_name(&id, &committed).err().or_else(|| self.conflict(&committed)) {
             self.numbers = numbers;
             return Err(refusal.into());
         }
@@ -148,6 +148,7 @@ impl Clients {
         }
         let outcomes: Vec<_> = wanted.into_iter().map(|(id, after)| (self.outcome(&id, after, &stamp), id)).collect();
         let changes: Vec<_> = outcomes.into_iter().filter(|(committed, _)| committed.action.is_some()).collect();
+        changes.iter().try_for_each(|(committed, id)| plan::check_name(id, committed))?;
         for (committed, _) in &changes {
             self.release(committed);
         }

@@ -51,6 +51,15 @@ pub(super) fn run(id: &ClientId, edit: Edit, before: Option<&Record>) -> Result<
     Ok(edited?)
 }
 
+/// Refuses a new client whose name [no new one may have](ClientId::check_new). Those that are there stay, and
+/// a deleted one may come back by a roll back.
+pub(super) fn check_name(id: &ClientId, committed: &Committed) -> Result<(), Refusal> {
+    match committed.action {
+        Some(Action::Create) if id.check_new().is_err() => Err(Refusal::Name(id.clone())),
+        _ => Ok(()),
+    }
+}
+
 /// What becomes of the client `id` that is `before`, when its profile becomes `after`.
 pub(super) fn outcome<S: Source>(
     id: &ClientId,

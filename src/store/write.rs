@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use tokio::sync::oneshot;
 
 use super::{Action, Profile, Record, StoreError};
-use crate::client::{ClientId, KeyDigest};
+use crate::client::{ClientId, KeyDigest, LostInPaths};
 
 /// What becomes of a client, given what it is: its new profile, or none to delete it. Equal to the present profile, it
 /// changes nothing, and nothing is recorded. Runs within the write, so that nothing comes in between; when it panics,
@@ -89,6 +89,9 @@ pub enum Refusal {
     /// There is no client with this name.
     #[error("there is no client {0}")]
     Missing(ClientId),
+    /// No new client may have this name, since paths lose a part of it.
+    #[error("the name {0} {wrong}", wrong = LostInPaths)]
+    Name(ClientId),
     /// The client has another version than the writer has seen.
     #[error("client {id} has version {version} by now")]
     Version {

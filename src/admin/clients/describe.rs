@@ -214,7 +214,8 @@ fn passed_over(fields: ObjectBuilder) -> ObjectBuilder {
 #[into_params(parameter_in = Path)]
 #[expect(dead_code, reason = "describes the path, which is read by hand")]
 pub(in crate::admin) struct ClientName {
-    /// The client's name; a slash in it may be written as it is or as `%2F`.
+    /// The client's name; a slash in it may be written as it is or as `%2F`. A new one has no segment between slashes
+    /// that is empty, `.` or `..`.
     #[param(pattern = "^[A-Za-z0-9._:@/-]{1,128}$", example = "user1")]
     client_id: String,
 }

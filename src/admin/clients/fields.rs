@@ -104,7 +104,11 @@ impl Draft {
         }
         let merge = call == Call::Merge;
         let id = match call {
-            Call::Create | Call::Item => fields.require("client_id", id),
+            Call::Create => fields.require("client_id", |value| {
+                let id = id(value)?;
+                id.check_new().map_err(|wrong| wrong.to_string()).map(|()| id)
+            }),
+            Call::Item => fields.require("client_id", id),
             Call::Replace | Call::Merge => fields.read("client_id", id),
         };
         let (capacity, rate) = if merge {

@@ -101,6 +101,10 @@ impl<'c> Clients<'c> {
         if committed.action.is_none() {
             return Ok(committed);
         }
+        if let Err(refusal) = plan::check_name(&id, &committed) {
+            self.counts = counts;
+            return Err(Stop::Alone(refusal.into()));
+        }
         let (release, claim) = credentials_of(&committed);
         for credential in &claim {
             if let Some(other) = credential.owner(self.connection)?.filter(|other| *other != id) {
@@ -196,6 +200,7 @@ impl<'c> Clients<'c> {
             profile
         });
         let committed = plan::outcome(id, before, after, stamp, self)?;
+        plan::check_name(id, &committed).map_err(|refusal| Stop::Alone(refusal.into()))?;
         match committed.action {
             Some(_) => difference.changes.push(committed),
             None => difference.unchanged += 1,

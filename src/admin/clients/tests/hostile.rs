@@ -147,6 +147,24 @@ async fn names_that_are_none_are_told() {
 }
 
 #[tokio::test]
+async fn no_new_client_is_named_so_that_paths_lose_it() {
+    let api = Fixture::new();
+    for name in ["a//b", "a/", "/a", ".", "..", "a/../b", "a/.", "./a"] {
+        let text = body(&json!({"client_id": name}));
+        let path = format!("/clients/{}", name.replace('/', "%2F"));
+        let calls = [("POST", "/clients", text.clone()), ("PUT", &path, body(&json!({})))];
+        for (method, target, text) in calls.into_iter().chain([("PUT", "/clients", format!("[{text}]"))]) {
+            let answer = api.call(method, target, &text).await;
+            assert_eq!(answer.status, 422, "{method} {target} {name}");
+            let (field, message) = (&answer.json()["errors"][0]["field"], &answer.json()["errors"][0]["message"]);
+            assert!(field.as_str().is_some_and(|field| field.ends_with("client_id")), "{field}");
+            assert!(message.as_str().is_some_and(|message| message.contains("empty, . or ..")), "{message}");
+        }
+        assert_eq!(api.call("GET", &path, "").await.status, 404, "{name}");
+    }
+}
+
+#[tokio::test]
 async fn other_paths_methods_and_types_are_told() {
     let api = Fixture::new();
     make(&api, &json!({"client_id": "a"})).await;
