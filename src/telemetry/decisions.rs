@@ -1,12 +1,14 @@
 //! The latest refusals, to be looked up by request id when a caller asks why.
 //!
-//! A refusal must stay cheap while somebody floods: the record is made before the lock is taken, and the one that it
-//! pushes out is dropped after it is let go. A reader shares the records, so that it too holds the lock for no longer
-//! than a walk over them.
+//! A refusal must stay cheap while somebody floods from every core at once. So each takes a number, and the number says
+//! which of the places it has: two threads meet at a place only when [`KEPT`] refusals come while one of them writes.
+//! The record is made before the place is locked, and the one that it pushes out is dropped after it is let go. A reader
+//! shares the records.
 
-use std::collections::VecDeque;
+use std::cmp::Reverse;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use parking_lot::Mutex;
@@ -45,28 +47,53 @@ pub struct Refused {
     pub retry_after: Option<u64>,
 }
 
+/// A refusal with its number, counted from 0.
+type Numbered = (u64, Arc<Refused>);
+
 /// The latest [`KEPT`] refusals.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Decisions {
-    ring: Mutex<VecDeque<Arc<Refused>>>,
+    /// The number of the next one.
+    next: AtomicU64,
+    /// Each at its number, counted round.
+    places: Box<[Mutex<Option<Numbered>>]>,
+}
+
+impl Default for Decisions {
+    fn default() -> Self {
+        let places = std::iter::repeat_with(Mutex::default).take(KEPT).collect();
+        Decisions { next: AtomicU64::new(0), places }
+    }
 }
 
 impl Decisions {
     /// Keeps one, in place of the oldest when there is no room.
     pub fn record(&self, refused: Refused) {
         let refused = Arc::new(refused);
-        let mut ring = self.ring.lock();
-        let oldest = if ring.len() >= KEPT { ring.pop_front() } else { None };
-        ring.push_back(refused);
-        drop(ring);
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        self.put((number, refused));
+    }
+
+    fn put(&self, numbered: Numbered) {
+        let mut place = self.places[(numbered.0 % KEPT as u64) as usize].lock();
+        // A thread that was stopped since it took its number may be a whole round late.
+        let oldest = if place.as_ref().is_none_or(|(there, _)| *there < numbered.0) {
+            place.replace(numbered)
+        } else {
+            Some(numbered)
+        };
+        drop(place);
         drop(oldest);
     }
 
     /// The latest, newest first: of one client or of all callers, at most `limit`.
     pub fn latest(&self, client: Option<&ClientId>, limit: usize) -> Vec<Arc<Refused>> {
-        let ring = self.ring.lock();
-        let wanted = |refused: &&Arc<Refused>| client.is_none_or(|id| refused.client_id.as_ref() == Some(id));
-        ring.iter().rev().filter(wanted).take(limit).cloned().collect()
+        let wanted = |(_, refused): &Numbered| client.is_none_or(|id| refused.client_id.as_ref() == Some(id));
+        let mut found: Vec<Numbered> =
+            self.places.iter().filter_map(|place| place.lock().clone()).filter(wanted).collect();
+        found.sort_unstable_by_key(|(number, _)| Reverse(*number));
+        found.truncate(limit);
+        found.into_iter().map(|(_, refused)| refused).collect()
     }
 }
 
@@ -103,5 +130,29 @@ mod tests {
         let ids: Vec<_> = even.iter().map(|refused| refused.request_id.as_str()).collect();
         assert_eq!(ids, ["1004", "1002"]);
         assert!(decisions.latest(Some(&ClientId::parse("odd").unwrap()), 2).is_empty());
+    }
+
+    #[test]
+    fn one_that_comes_a_round_late_takes_no_newer_ones_place() {
+        let decisions = Decisions::default();
+        decisions.put((KEPT as u64 + 3, Arc::new(refused(2, None))));
+        decisions.put((3, Arc::new(refused(1, None))));
+        let ids: Vec<_> = decisions.latest(None, 9).iter().map(|refused| refused.request_id.clone()).collect();
+        assert_eq!(ids, ["2"]);
+    }
+
+    #[test]
+    fn every_thread_can_record_at_once() {
+        let decisions = Decisions::default();
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                let decisions = &decisions;
+                scope.spawn(move || (0..KEPT).for_each(|n| decisions.record(refused(thread * KEPT + n, None))));
+            }
+        });
+        let mut ids: Vec<_> = decisions.latest(None, usize::MAX).iter().map(|one| one.request_id.clone()).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        assert_eq!(ids.len(), KEPT, "the last round is whole, and each is there once");
     }
 }
