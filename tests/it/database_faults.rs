@@ -52,6 +52,25 @@ fn what_is_no_database_is_refused_and_left_alone() {
 }
 
 #[test]
+fn a_new_database_is_told_and_a_directory_that_was_missing_is_a_warning() {
+    let (dir, backend) = (tempfile::tempdir().unwrap(), Backend::scripted("a"));
+    let said = |path: &Path| {
+        let mut server = Instance::over(path, backend.address, "");
+        let lines = server.stop().err;
+        let line = lines.lines().find(|line| line.contains("is new and has no clients")).map(str::to_owned);
+        line.inspect(|line| assert!(line.contains(path.to_str().unwrap()), "{line}"))
+    };
+    let missing = dir.path().join("mnt/data/tollgate.db");
+    let line = said(&missing).unwrap();
+    assert!(line.contains("WARN") && line.contains(dir.path().join("mnt").to_str().unwrap()), "{line}");
+    assert!(line.contains("mounted"), "{line}");
+    assert_eq!(said(&missing), None, "it is no longer new");
+    let fresh = dir.path().join("volume");
+    fs::create_dir(&fresh).unwrap();
+    assert!(said(&fresh.join("tollgate.db")).unwrap().contains("INFO"));
+}
+
+#[test]
 fn a_corrupt_database_is_refused_and_left_alone() {
     for damage in ["header", "truncated", "page"] {
         let (_dir, path) = database(50);

@@ -51,15 +51,16 @@ impl CreateError {
     }
 }
 
-/// Makes an empty database at `path`, and the directories above it.
-pub(super) fn create(path: &Path) -> Result<(), CreateError> {
+/// Makes an empty database at `path`, and the directories above it; the topmost of those that had to be made.
+pub(super) fn create(path: &Path) -> Result<Option<PathBuf>, CreateError> {
     let directory = path.parent().unwrap_or(Path::new("/"));
-    make_directories(directory)?;
+    let made = make_directories(directory)?;
     build(path, |connection| {
         connection.pragma_update(None, "application_id", APPLICATION_ID)?;
         migrate(connection, STEPS).map(drop)
     })
     .and_then(|built| built.put(path))
+    .map(|()| made)
 }
 
 /// A database under another name. It is removed unless it is [put](Built::put) in its place.
@@ -121,11 +122,12 @@ impl Drop for Built {
     }
 }
 
-/// Makes a directory and those above it, and syncs those that had to be changed for it.
-pub(super) fn make_directories(directory: &Path) -> io::Result<()> {
+/// Makes a directory and those above it, and syncs those that had to be changed for it. Gives the topmost that was made.
+pub(super) fn make_directories(directory: &Path) -> io::Result<Option<PathBuf>> {
     let made: Vec<_> = directory.ancestors().take_while(|above| !above.exists()).collect();
     fs::create_dir_all(directory)?;
-    made.into_iter().rev().try_for_each(sync_directory)
+    made.iter().rev().try_for_each(|made| sync_directory(made))?;
+    Ok(made.last().map(|topmost| topmost.to_path_buf()))
 }
 
 /// Syncs the directory that `path` stands in, so that the name survives a loss of power.

@@ -15,6 +15,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use log::{info, warn};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
@@ -69,7 +70,8 @@ pub(super) fn open_or_create(path: &Path, patience: &Patience) -> Result<Databas
             }
         }
         match create::create(path) {
-            Ok(()) | Err(CreateError::Exists) => {}
+            Ok(made) => tell_new(path, made.as_deref()),
+            Err(CreateError::Exists) => {}
             Err(error) => {
                 let remedy =
                     "let the user that tollgate runs as make files in its directory, and have room on its disk";
@@ -78,6 +80,20 @@ pub(super) fn open_or_create(path: &Path, patience: &Patience) -> Result<Databas
         }
     }
     open(path, patience)
+}
+
+/// Says that the database at `path` is new. That its directory had to be made may mean that a disk is not mounted or that
+/// the path is mistyped, and then all clients are missing.
+fn tell_new(path: &Path, made: Option<&Path>) {
+    let path = path.display();
+    match made {
+        Some(made) => warn!(
+            "database {path} is new and has no clients; its directory was missing and was made ({}). If there should be \
+             clients, look whether the disk is mounted and the path is right",
+            made.display()
+        ),
+        None => info!("database {path} is new and has no clients"),
+    }
 }
 
 /// Opens the database at `path`, which is absolute.
