@@ -23,7 +23,7 @@ use std::sync::Arc;
 use clap::{CommandFactory, Parser};
 
 use crate::clock::SystemClock;
-use crate::config::{self, Config, Overrides, PingoraSettings, Problems};
+use crate::config::{self, Config, Overrides, PingoraSettings, Problem, Problems};
 use crate::server::echo::Echo;
 use crate::server::{ServerError, Stop, raise_open_files_limit};
 use crate::telemetry::events::EventsError;
@@ -102,17 +102,24 @@ fn check(conf: &Path) -> Result<ExitCode, Failure> {
     let overrides = Overrides { admin_token, ..Overrides::default() };
     Ok(match config::load(Some(conf), &overrides) {
         Ok(config) => print_verdict(Some(conf), &config),
-        Err(problems) => {
-            print(&problems.iter().map(|problem| format!("{problem}\n")).collect::<String>());
-            ExitCode::from(2)
-        }
+        Err(problems) => print_problems(problems.iter()),
     })
 }
 
-/// Prints the one line of a good configuration; what is not wise about it goes to standard error.
+/// Prints what is wrong, one a line.
+fn print_problems<'p>(problems: impl Iterator<Item = &'p Problem>) -> ExitCode {
+    print(&problems.map(|problem| format!("{problem}\n")).collect::<String>());
+    ExitCode::from(2)
+}
+
+/// Prints the one line of a good configuration; what is not wise about it goes to standard error. A certificate that is
+/// not valid is served by `run`, and yet whoever checks is to hear of it.
 fn print_verdict(conf: Option<&Path>, config: &Config) -> ExitCode {
     for warning in &config.warnings {
         eprintln!("tollgate: warning: {warning}");
+    }
+    if !config.lapsed.is_empty() {
+        return print_problems(config.lapsed.iter());
     }
     print(&format!("{}\n", config.summary(conf.unwrap_or(Path::new("the command line")))))
 }

@@ -29,7 +29,7 @@ pub(super) fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
         return start(&config, until);
     }
     let events = start_events()?;
-    config.warnings.iter().for_each(|warning| log::warn!("{warning}"));
+    config.warn();
     raise_open_files_limit();
     let changes_user = config.pingora.user.is_some();
     let mut server = Server::start(config, detached, args.upgrade)?;

@@ -106,11 +106,17 @@ pub(super) struct Report {
 }
 
 impl Report {
-    /// Adds what is wrong at `path`; the line is its own, or that of the nearest key above it.
+    /// Adds what is wrong at `path`.
     pub(super) fn add(&mut self, path: &KeyPath, message: impl Into<String>) {
+        let problem = self.problem(path, message);
+        self.problems.push(problem);
+    }
+
+    /// Something at `path`; the line is its own, or that of the nearest key above it.
+    pub(super) fn problem(&self, path: &KeyPath, message: impl Into<String>) -> Problem {
         let above = std::iter::successors(Some(path.clone()), KeyPath::parent);
         let line = above.filter_map(|path| self.lines.get(&path).copied()).next();
-        self.problems.push(Problem { path: path.to_string(), message: message.into(), line });
+        Problem { path: path.to_string(), message: message.into(), line }
     }
 
     /// What was written at `path`; none when nothing was, or when it is wrong, which is then reported.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::account::{Group, User};
+use super::problem::Problem;
 use crate::admin::Access;
 use crate::limit::RateLimit;
 use crate::proxy::{Identity, Limits};
@@ -40,6 +41,16 @@ pub struct Config {
     pub access_log: AccessLogSettings,
     /// What is allowed and yet not wise, one sentence each.
     pub warnings: Vec<String>,
+    /// Certificates that are not valid now. They are served all the same, and are errors for whoever only checks.
+    pub lapsed: Vec<Problem>,
+}
+
+impl Config {
+    /// Logs what is not wise about it, and which certificates are not valid.
+    pub fn warn(&self) {
+        self.warnings.iter().for_each(|warning| log::warn!("{warning}"));
+        self.lapsed.iter().for_each(|lapse| log::warn!("{lapse}; it is served all the same"));
+    }
 }
 
 /// One listener.

@@ -154,7 +154,7 @@ impl Reloader {
         if let Some(opened) = access_log {
             live.access_log.apply(opened);
         }
-        next.warnings.iter().for_each(|warning| log::warn!("{warning}"));
+        next.warn();
         *current = next;
         Ok(Reloaded { changed })
     }

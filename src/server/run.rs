@@ -25,7 +25,7 @@ use super::lifecycle::{Lifecycle, State};
 use super::listening::Listening;
 use super::process::Process;
 use super::reload::{self, Live, Reloader};
-use super::services::{Health, LogGuard, Sweep, Telemetry};
+use super::services::{Certificates, Health, LogGuard, Sweep, Telemetry};
 use super::socket::Sockets;
 use super::store::Store;
 use super::{Server, ServerError};
@@ -160,6 +160,10 @@ impl Server {
         let idle = Arc::new(idle);
         let sweep = Sweep { idle: Arc::clone(&idle), clock: Arc::clone(&self.clock) };
         pingora.add_service(background_service("connections", sweep));
+        if !self.tls.is_empty() {
+            let certificates = Certificates { tls: Arc::clone(&self.tls), clock: Arc::clone(&self.clock) };
+            pingora.add_service(background_service("certificates", certificates));
+        }
         let downstream = Downstream::new((proxy, app), idle, self.tls, Arc::clone(&activity), lifecycle.patience());
         let (backends, pools) = (pools.iter().map(|pool| pool.settings().backends.len()).sum::<usize>(), pools.len());
         let threads = (settings.threads.get(), &connections);
@@ -232,6 +236,7 @@ impl Server {
             tally: Arc::clone(&self.tally),
             access_log: self.access_log.clone(),
             limiter: Arc::clone(&self.limiter),
+            tls: Arc::clone(&self.tls),
             persist_errors: Box::new(move || store.errors()),
         })
     }

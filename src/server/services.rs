@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use log::warn;
 use parking_lot::Mutex;
 use pingora_core::server::ShutdownWatch;
 use pingora_core::services::ServiceReadyNotifier;
@@ -19,10 +20,13 @@ use super::ticker;
 use crate::clock::Clock;
 use crate::proxy::Idle;
 use crate::telemetry::{AccessLogGuard, AccessLogWriter, EventLog};
+use crate::tls::TlsListeners;
 use crate::upstream::{Pool, health};
 
 /// How often idle connections to backends are looked through.
 const SWEEP_TICK: Duration = Duration::from_millis(500);
+/// How often it is said that a certificate is not valid.
+const CERTIFICATES_TICK: Duration = Duration::from_secs(60 * 60);
 /// How often the logs' summaries are written.
 const TELEMETRY_TICK: Duration = Duration::from_secs(1);
 
@@ -101,6 +105,27 @@ impl BackgroundService for Sweep {
     async fn start(&self, shutdown: ShutdownWatch) {
         ticker::run("closing idle connections", SWEEP_TICK, shutdown, || async {
             self.idle.sweep(self.clock.now());
+        })
+        .await;
+    }
+}
+
+/// Warns of certificates that are not valid, for as long as they are served.
+pub(super) struct Certificates {
+    pub(super) tls: Arc<TlsListeners>,
+    pub(super) clock: Arc<dyn Clock>,
+}
+
+#[async_trait]
+impl BackgroundService for Certificates {
+    async fn start(&self, shutdown: ShutdownWatch) {
+        // The start and each reload have told of them already.
+        let mut told = true;
+        ticker::run("certificates", CERTIFICATES_TICK, shutdown, || {
+            if !std::mem::take(&mut told) {
+                self.tls.lapsed(self.clock.wall()).iter().for_each(|lapse| warn!("{lapse}"));
+            }
+            std::future::ready(())
         })
         .await;
     }

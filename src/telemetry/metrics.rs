@@ -21,6 +21,7 @@ use prometheus_client::registry::Registry;
 
 use super::AccessLog;
 use crate::limit::Striped;
+use crate::tls::TlsListeners;
 use crate::upstream::Pools;
 
 pub use tally::{OpenConnection, Tally, Verdict};
@@ -38,6 +39,8 @@ pub struct MetricsParts {
     pub access_log: AccessLog,
     /// The buckets.
     pub limiter: Arc<Striped>,
+    /// The TLS of the listeners that have it.
+    pub tls: Arc<TlsListeners>,
     /// How often the store could not be written.
     pub persist_errors: Box<dyn Fn() -> u64 + Send + Sync>,
 }

@@ -4,7 +4,8 @@
 //! come into use without a connection lost.
 //!
 //! The rules. A [`Pair`] exists only when everything in its two files is right: both are PEM, the key belongs to the
-//! certificate, and the certificate is valid now. A [`Terminator`] hands the pair of the moment to each new handshake;
+//! certificate. One that has expired, or is not valid yet, is served with a warning: a restart must not take away what
+//! ran, plain listeners least of all. A [`Terminator`] hands the pair of the moment to each new handshake;
 //! connections that stand keep theirs. What clients resume sessions with (the keys of tickets) belongs to the listener,
 //! not to the pair, so a new certificate does not cost every client a full handshake.
 //!

@@ -1,6 +1,7 @@
 //! A certificate with its private key, loaded and checked.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use rustls::InconsistentKeys;
 use rustls::crypto::ring::sign::any_supported_type;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
-use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
+use x509_parser::prelude::{ASN1Time, FromDer, GeneralName, X509Certificate};
 
 use super::files;
 use super::{Flaw, Part};
@@ -27,7 +28,9 @@ pub struct PairFiles {
     pub key: PathBuf,
 }
 
-/// A certificate and its private key, which belong together, and were valid when they were loaded.
+/// A certificate and its private key, which belong together. Whether it is valid now says [`lapse`](Pair::lapse): one
+/// that is not is served all the same, as a client that checks refuses it by itself, and a listener that is gone helps
+/// nobody (nginx, HAProxy and Envoy serve it, too).
 ///
 /// Two are equal when they come from the same files and hold the same certificates. The key needs no comparing: a
 /// certificate has only one. A clone is another handle.
@@ -35,7 +38,15 @@ pub struct PairFiles {
 pub struct Pair {
     files: PairFiles,
     certified: Arc<CertifiedKey>,
-    ends: SystemTime,
+    leaf: Leaf,
+}
+
+/// What a certificate says of itself.
+#[derive(Clone, Debug)]
+struct Leaf {
+    begins: ASN1Time,
+    ends: ASN1Time,
+    subject: Arc<str>,
 }
 
 impl Pair {
@@ -49,16 +60,21 @@ impl Pair {
         let chain = files::certificates(&files.cert).map_err(|why| flaw(files, Part::Cert, &why));
         let key = files::private_key(&files.key).map_err(|why| flaw(files, Part::Key, &why));
         let (chain, key) = (keep(chain, &mut flaws), keep(key, &mut flaws));
-        let validity = chain.as_ref().and_then(|chain| {
-            let validity = validity(&chain[0], now).map_err(|why| flaw(files, Part::Cert, &why));
-            keep(validity, &mut flaws)
+        let leaf = chain.as_ref().and_then(|chain| {
+            let leaf = Leaf::of(&chain[0]).map_err(|why| flaw(files, Part::Cert, &why));
+            keep(leaf, &mut flaws)
         });
         let certified = chain.zip(key).and_then(|(chain, key)| keep(join(files, chain, &key), &mut flaws));
-        let (Some(ends), Some(certified), true) = (validity, certified, flaws.is_empty()) else {
+        let (Some(leaf), Some(certified), true) = (leaf, certified, flaws.is_empty()) else {
             return Err(flaws);
         };
-        let warnings = warnings(files, &certified.cert, ends, now);
-        Ok((Pair { files: files.clone(), certified: Arc::new(certified), ends }, warnings))
+        let warnings = warnings(files, &certified.cert, &leaf, now);
+        Ok((Pair { files: files.clone(), certified: Arc::new(certified), leaf }, warnings))
+    }
+
+    /// Why its certificate is not valid at `now`; none when it is.
+    pub fn lapse(&self, now: SystemTime) -> Option<Flaw> {
+        self.leaf.lapse(now).map(|why| flaw(&self.files, Part::Cert, &why))
     }
 
     /// Where it was loaded from.
@@ -68,7 +84,12 @@ impl Pair {
 
     /// When its certificate ends.
     pub fn ends(&self) -> SystemTime {
-        self.ends
+        instant(self.leaf.ends)
+    }
+
+    /// Whom it is for: the subject's name (RFC 4514), else the first of the alternative names.
+    pub fn subject(&self) -> &str {
+        &self.leaf.subject
     }
 
     pub(super) fn certified(&self) -> Arc<CertifiedKey> {
@@ -86,7 +107,7 @@ impl Eq for Pair {}
 
 impl fmt::Debug for Pair {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pair").field("files", &self.files).field("ends", &self.ends).finish_non_exhaustive()
+        f.debug_struct("Pair").field("files", &self.files).field("ends", &self.ends()).finish_non_exhaustive()
     }
 }
 
@@ -102,18 +123,40 @@ fn keep<T>(found: Result<T, Flaw>, flaws: &mut Vec<Flaw>) -> Option<T> {
     found.map_err(|flaw| flaws.push(flaw)).ok()
 }
 
-/// Until when the certificate is valid.
-fn validity(certificate: &CertificateDer<'_>, now: SystemTime) -> Result<SystemTime, String> {
-    let (_, parsed) = X509Certificate::from_der(certificate)
-        .map_err(|_| "the certificate is damaged, or none of X.509".to_owned())?;
-    let (begin, end) = (parsed.validity().not_before, parsed.validity().not_after);
-    if now < instant(begin) {
-        return Err(format!("the certificate is not valid before {}", date(begin)));
+impl Leaf {
+    fn of(certificate: &CertificateDer<'_>) -> Result<Self, String> {
+        let (_, parsed) = X509Certificate::from_der(certificate)
+            .map_err(|_| "the certificate is damaged, or none of X.509".to_owned())?;
+        let (begins, ends) = (parsed.validity().not_before, parsed.validity().not_after);
+        let mut subject = parsed.subject().to_string();
+        if subject.is_empty()
+            && let Ok(Some(names)) = parsed.subject_alternative_name()
+        {
+            subject = names.value.general_names.first().map(alternative).unwrap_or_default();
+        }
+        Ok(Leaf { begins, ends, subject: subject.into() })
     }
-    if now > instant(end) {
-        return Err(format!("the certificate expired on {}", date(end)));
+
+    /// Why it is not valid at `now`; none when it is.
+    fn lapse(&self, now: SystemTime) -> Option<String> {
+        if now < instant(self.begins) {
+            return Some(format!("the certificate is not valid before {}", date(self.begins)));
+        }
+        (now > instant(self.ends)).then(|| format!("the certificate expired on {}", date(self.ends)))
     }
-    Ok(instant(end))
+}
+
+/// An alternative name as people write it.
+fn alternative(name: &GeneralName<'_>) -> String {
+    match name {
+        GeneralName::DNSName(name) | GeneralName::URI(name) | GeneralName::RFC822Name(name) => (*name).to_owned(),
+        GeneralName::IPAddress(bytes) => {
+            let v4 = || <[u8; 4]>::try_from(*bytes).ok().map(IpAddr::from);
+            let v6 = || <[u8; 16]>::try_from(*bytes).ok().map(IpAddr::from);
+            v4().or_else(v6).map_or_else(String::new, |address| address.to_string())
+        }
+        other => other.to_string(),
+    }
 }
 
 fn instant(time: ASN1Time) -> SystemTime {
@@ -155,15 +198,18 @@ fn join(
     }
 }
 
-/// What is not wise about a pair that is right.
-fn warnings(files: &PairFiles, chain: &[CertificateDer<'_>], ends: SystemTime, now: SystemTime) -> Vec<Flaw> {
+/// What is not wise about a pair that is right; not that it is no longer valid, which is more than that.
+fn warnings(files: &PairFiles, chain: &[CertificateDer<'_>], leaf: &Leaf, now: SystemTime) -> Vec<Flaw> {
     let mut found = Vec::new();
-    if ends.duration_since(now).is_ok_and(|left| left < SOON) {
-        let when = parsed_end(&chain[0]).unwrap_or_default();
-        found.push(flaw(files, Part::Cert, &format!("the certificate ends soon, on {when}")));
+    if instant(leaf.ends).duration_since(now).is_ok_and(|left| left < SOON) {
+        found.push(flaw(files, Part::Cert, &format!("the certificate ends soon, on {}", date(leaf.ends))));
     }
     for (number, certificate) in (1..).zip(chain).skip(1) {
-        if let Err(why) = validity(certificate, now) {
+        let lapse = match Leaf::of(certificate) {
+            Ok(other) => other.lapse(now),
+            Err(damaged) => Some(damaged),
+        };
+        if let Some(why) = lapse {
             found.push(flaw(files, Part::Cert, &format!("certificate {number} of the chain: {why}")));
         }
     }
@@ -176,10 +222,6 @@ fn warnings(files: &PairFiles, chain: &[CertificateDer<'_>], ends: SystemTime, n
         });
     }
     found
-}
-
-fn parsed_end(certificate: &CertificateDer<'_>) -> Option<String> {
-    X509Certificate::from_der(certificate).ok().map(|(_, parsed)| date(parsed.validity().not_after))
 }
 
 fn mode(path: &Path) -> u32 {

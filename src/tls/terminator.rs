@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use rustls::ServerConfig;
@@ -102,6 +103,22 @@ impl TlsListeners {
     /// handle to give it another pair.
     pub fn at(&self, address: SocketAddr) -> Option<&Terminator> {
         self.terminators.get(&address)
+    }
+
+    /// Those that speak TLS, in the order of their addresses.
+    pub fn iter(&self) -> impl Iterator<Item = (SocketAddr, &Terminator)> {
+        let mut all: Vec<_> = self.terminators.iter().map(|(address, terminator)| (*address, terminator)).collect();
+        all.sort_unstable_by_key(|(address, _)| *address);
+        all.into_iter()
+    }
+
+    /// Says of each pair that is not valid at `now` why, with its listener.
+    pub fn lapsed(&self, now: SystemTime) -> Vec<String> {
+        let lapse = |(address, terminator): (SocketAddr, &Terminator)| {
+            let flaw = terminator.pair().lapse(now)?;
+            Some(format!("listener {address}: {}; it is served all the same", flaw.message))
+        };
+        self.iter().filter_map(lapse).collect()
     }
 
     /// The TLS of the listener that took a connection whose own end is at `local`: the one at this very address, else

@@ -21,6 +21,7 @@ fn metrics(server: &InProcess) -> Metrics {
     let off = AccessLogSettings { target: None, format: AccessLogFormat::Json };
     let (max_buckets, default_quota) = (NonZeroUsize::MIN, Quota::new(1, 1.0).unwrap());
     Metrics::new(MetricsParts {
+        tls: Arc::default(),
         pools: Arc::clone(&server.all_pools),
         tally: server.tally.clone(),
         access_log: AccessLog::new(&off).unwrap().0,

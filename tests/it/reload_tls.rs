@@ -80,8 +80,6 @@ fn a_bad_pair_is_refused_and_the_old_one_stays() {
     write_pair(dir.path(), NOW);
     std::fs::write(&key, &good[1]).unwrap();
     refused("the key of another", "listeners[0].tls");
-    write_pair(dir.path(), (2020, 2021));
-    refused("expired", "listeners[0].tls.cert");
     restore();
     std::fs::write(&cert, "no PEM").unwrap();
     refused("no PEM", "listeners[0].tls.cert");
@@ -95,4 +93,35 @@ fn a_bad_pair_is_refused_and_the_old_one_stays() {
     write_pair(dir.path(), NOW);
     assert_eq!(server.ask("POST", "/config/reload", "").status, 200, "a good one is as welcome as ever");
     assert_eq!(shown(&server), written(dir.path()));
+}
+
+#[test]
+fn one_that_has_expired_is_served_with_a_warning_and_told_in_metrics() {
+    let (backend, dir) = ([Backend::scripted("a")], TempDir::new().unwrap());
+    for years in [(2020, 2021), (2098, 2099)] {
+        write_pair(dir.path(), years);
+        let server = Setup::app(&backend, NO_CHECK).tls(dir.path()).start();
+        assert_eq!(shown(&server), written(dir.path()), "a restart takes no listener away");
+        let warns = |times: usize| {
+            let told = || server.process.err.lines().iter().filter(|line| is_warning(line)).count() == times;
+            assert!(eventually(PATIENCE, told), "{}", server.process.err.text());
+        };
+        let is_expiry = |line: &&str| line.starts_with("tollgate_certificate_expiry_timestamp_seconds{");
+        let expiry = || {
+            let text = server.ask("GET", "/metrics", "").text();
+            let line = text.lines().find(is_expiry).unwrap_or_else(|| panic!("{text}")).to_owned();
+            assert!(line.contains("listener=\"") && line.contains("subject=\"CN="), "{line}");
+            line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()
+        };
+        warns(1);
+        let before = expiry();
+        write_pair(dir.path(), (2020, years.1 + 1));
+        assert_eq!(server.ask("POST", "/config/reload", "").status, 200);
+        assert_eq!(shown(&server), written(dir.path()));
+        assert_eq!((expiry() - before) / (24 * 60 * 60), 365);
+    }
+}
+
+fn is_warning(line: &str) -> bool {
+    line.contains(" WARN ") && line.contains("listeners[0].tls.cert") && line.contains("it is served all the same")
 }

@@ -202,17 +202,10 @@ fn file(dir: &Path) -> String {
 #[test]
 fn check_and_the_start_name_every_bad_pair() {
     type Spoil = fn(&Path);
-    let spoils: [(&str, Spoil, &str, &str); 6] = [
+    let spoils: [(&str, Spoil, &str, &str); 4] = [
         ("missing", |dir| std::fs::remove_file(dir.join("cert.pem")).unwrap(), "cert", "there is no such file"),
         ("not PEM", |dir| std::fs::write(dir.join("cert.pem"), "hello").unwrap(), "cert", "holds no certificate"),
         ("no key", |dir| std::fs::write(dir.join("key.pem"), "").unwrap(), "key", "holds no private key"),
-        (
-            "expired",
-            |dir| drop(write_pair(dir, (2001, 2002))),
-            "cert",
-            "the certificate expired on 2002-01-01 00:00 UTC",
-        ),
-        ("early", |dir| drop(write_pair(dir, (2098, 2099))), "cert", "is not valid before 2098-01-01 00:00 UTC"),
         (
             "mismatched",
             |dir| std::fs::copy(other_key().path(), dir.join("key.pem")).map(drop).unwrap(),
@@ -235,6 +228,25 @@ fn check_and_the_start_name_every_bad_pair() {
             let path = dir.path().join(format!("{key}.pem")).display().to_string();
             let line = said.lines().find(|line| line.starts_with(&format!("listeners[0].tls.{key}: {path}")));
             assert!(line.is_some_and(|line| line.contains(message) && line.ends_with("(line 1)")), "{name}: {said}");
+        }
+    }
+}
+
+#[test]
+fn check_refuses_a_certificate_that_is_not_valid_now() {
+    for (years, message) in [
+        ((2001, 2002), "the certificate expired on 2002-01-01 00:00 UTC (line 1)"),
+        ((2098, 2099), "the certificate is not valid before 2098-01-01 00:00 UTC (line 1)"),
+    ] {
+        let dir = TempDir::new().unwrap();
+        write_pair(dir.path(), years);
+        let yaml = dir.path().join("tollgate.yaml");
+        std::fs::write(&yaml, file(dir.path())).unwrap();
+        for verb in [&["check", "-c"][..], &["run", "-t", "-c"]] {
+            let finished = run(command().args(verb).arg(&yaml));
+            assert_eq!(finished.code, Some(2), "{finished:?}");
+            let expected = format!("listeners[0].tls.cert: {}/cert.pem: {message}\n", dir.path().display());
+            assert_eq!(finished.out, expected);
         }
     }
 }

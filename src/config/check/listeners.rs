@@ -9,7 +9,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::address::{Listen, collide};
 use crate::config::key::{Key, List, Section};
 use crate::config::overrides::Overrides;
-use crate::config::problem::{KeyPath, Report};
+use crate::config::problem::{KeyPath, Problem, Report};
 use crate::config::{ListenerSettings, raw};
 use crate::tls::{Flaw, Pair, PairFiles};
 
@@ -19,6 +19,8 @@ pub(super) struct Listeners {
     /// Each with the path of its address.
     pub(super) list: Vec<(KeyPath, ListenerSettings)>,
     pub(super) warnings: Vec<String>,
+    /// Certificates that are not valid now.
+    pub(super) lapsed: Vec<Problem>,
 }
 
 impl Listeners {
@@ -52,8 +54,7 @@ pub(super) fn of_file(
         let address_at = at.key("address");
         let address = report.need(&address_at, raw.address);
         let tls_at = at.key("tls");
-        let tls =
-            report.take(&tls_at, raw.tls).and_then(|raw| pair(report, &tls_at, raw, (overrides, &mut found.warnings)));
+        let tls = report.take(&tls_at, raw.tls).and_then(|raw| pair(report, &tls_at, raw, (overrides, &mut found)));
         found.list.extend(address.map(|address| (address_at, ListenerSettings { address, tls })));
     }
     found.apart(report)
@@ -64,21 +65,24 @@ pub(super) fn of_flags(report: &mut Report, flags: &[SocketAddr]) -> Listeners {
     let at = KeyPath::flag("--listen");
     let keys = flags.iter().map(|address| Key::<Listen>::read(&Value::from(address.to_string())));
     let list = keys.filter_map(|key| Some((at.clone(), report.take(&at, key)?.into()))).collect();
-    Listeners { list, warnings: Vec::new() }.apart(report)
+    Listeners { list, ..Listeners::default() }.apart(report)
 }
 
 fn pair(
     report: &mut Report,
     at: &KeyPath,
     raw: raw::Tls,
-    (overrides, warnings): (&Overrides, &mut Vec<String>),
+    (overrides, found): (&Overrides, &mut Listeners),
 ) -> Option<Pair> {
     let cert = report.need(&at.key("cert"), raw.cert);
     let key = report.need(&at.key("key"), raw.key);
-    match Pair::load(&PairFiles { cert: overrides.locate(cert?), key: overrides.locate(key?) }, SystemClock.wall()) {
+    let now = SystemClock.wall();
+    match Pair::load(&PairFiles { cert: overrides.locate(cert?), key: overrides.locate(key?) }, now) {
         Ok((pair, unwise)) => {
             let said = |flaw: Flaw| format!("{}: {}", at.key(flaw.part.name()), flaw.message);
-            warnings.extend(unwise.into_iter().map(said));
+            found.warnings.extend(unwise.into_iter().map(said));
+            let lapse = pair.lapse(now).map(|flaw| report.problem(&at.key(flaw.part.name()), flaw.message));
+            found.lapsed.extend(lapse);
             Some(pair)
         }
         Err(flaws) => {

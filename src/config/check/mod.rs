@@ -70,6 +70,7 @@ pub(super) fn check(file: Option<raw::File>, overrides: &Overrides, report: &mut
     let upstreams = upstreams.pools;
     let (admin, mut warnings) = admin.finish(report, &listeners.addresses());
     warnings.extend(listeners.warnings);
+    let lapsed = listeners.lapsed;
     let listeners = listeners.list.into_iter().map(|(_, listener)| listener).collect();
     let config = Config {
         pingora,
@@ -83,6 +84,7 @@ pub(super) fn check(file: Option<raw::File>, overrides: &Overrides, report: &mut
         limits,
         access_log,
         warnings,
+        lapsed,
     };
     report.problems.is_empty().then_some(config)
 }

@@ -60,6 +60,7 @@ fn the_smallest_file_gets_the_defaults() {
         limits: Limits::default(),
         access_log: AccessLogSettings::default(),
         warnings: Vec::new(),
+        lapsed: Vec::new(),
     };
     assert_eq!(config, expected);
 }

@@ -54,6 +54,7 @@ impl World {
             tally: Arc::<Tally>::default(),
             access_log: access_log.clone(),
             limiter: Arc::clone(&limiter),
+            tls: Arc::default(),
             persist_errors: Box::new(|| 0),
         }));
         let (watches, orders) = mpsc::unbounded_channel();

@@ -7,6 +7,7 @@
 
 use std::fmt::{Error, Result};
 use std::sync::atomic::Ordering;
+use std::time::SystemTime;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, EncodeLabelSet, MetricEncoder, NoLabelSet};
@@ -155,6 +156,16 @@ impl Sources {
             Family::counter(encoder, "tollgate_config_reloads_total", "Reloads of the configuration, by result.")?;
         for (result, count) in [("success", &self.reloads), ("failure", &self.failed_reloads)] {
             family.value(&[("result", result)], count.load(Ordering::Relaxed))?;
+        }
+        let mut family = Family::gauge(
+            encoder,
+            "tollgate_certificate_expiry_timestamp_seconds",
+            "When the certificate that a listener presents expires, in seconds since the Unix epoch.",
+        )?;
+        for (listener, terminator) in self.parts.tls.iter() {
+            let pair = terminator.pair();
+            let ends = pair.ends().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+            family.value(&[("listener", listener.to_string().as_str()), ("subject", pair.subject())], ends)?;
         }
         Ok(())
     }

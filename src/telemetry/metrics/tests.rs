@@ -40,6 +40,7 @@ fn metrics(pools: Vec<PoolSettings>, limiter: Arc<Striped>) -> (Metrics, Arc<Poo
         tally: Arc::clone(&tally),
         access_log,
         limiter,
+        tls: Arc::default(),
         persist_errors: Box::new(|| 7),
     };
     (Metrics::new(parts), pools, tally)
@@ -99,6 +100,7 @@ fn every_name_of_the_contract_is_there_with_its_kind_from_the_start() {
         ("tollgate_config_reloads_total", Kind::Counter),
         ("tollgate_connections", Kind::Gauge),
         ("tollgate_access_log_dropped_total", Kind::Counter),
+        ("tollgate_certificate_expiry_timestamp_seconds", Kind::Gauge),
     ];
     let mut sorted = kinds.clone();
     sorted.sort_unstable_by_key(|(name, _)| *name);

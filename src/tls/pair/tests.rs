@@ -5,6 +5,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::clock::{Clock, SystemClock};
+use crate::tls::TlsListeners;
 
 /// A directory with files of a pair.
 struct Fixture {
@@ -94,8 +95,6 @@ fn each_flaw_is_named() {
             &key,
             "cert: cert.pem: the certificate is damaged, or none of X.509",
         ),
-        (&made((2001, 2002)).0, &key, "cert: cert.pem: the certificate expired on 2002-01-01 00:00 UTC"),
-        (&made((2098, 2099)).0, &key, "cert: cert.pem: the certificate is not valid before 2098-01-01 00:00 UTC"),
     ] {
         let flaws = Fixture::new(cert, key).flaws();
         assert_eq!(flaws[0], expected);
@@ -114,7 +113,11 @@ fn pem_bytes(text: &str) -> (&str, Vec<u8>) {
 #[test]
 fn everything_is_told_at_once() {
     let (_, key) = made(NOW);
-    assert_eq!(Fixture::new(&made((2001, 2002)).0, &key).flaws().len(), 2, "expired, and of another key");
+    let of_another = Fixture::new(&made((2001, 2002)).0, &key).flaws();
+    assert!(
+        of_another.len() == 1 && of_another[0].contains("is not that of"),
+        "expired, which is no flaw: {of_another:?}"
+    );
     let fixture = Fixture::new("", "");
     std::fs::remove_file(fixture.files().cert).unwrap();
     std::fs::remove_file(fixture.files().key).unwrap();
@@ -159,11 +162,45 @@ fn what_is_not_wise_is_a_warning() {
     assert!(open.part == Part::Key && open.message.contains("is open to every user of this machine (mode 644)"));
     let (_, unwise) = Pair::load(&fixture.files(), ends - 15 * day).unwrap();
     assert_eq!(unwise.len(), 1, "there is time enough: {unwise:?}");
-    assert!(Pair::load(&fixture.files(), ends + day).is_err());
+    assert_eq!(Pair::load(&fixture.files(), ends + day).unwrap().1.len(), 1, "that it has ended is told apart");
     // One of the chain that has expired does not keep the listener from serving.
     let chain = Fixture::new(&[cert, made((2001, 2002)).0].concat(), &key);
     let (_, unwise) = chain.load().unwrap();
     assert!(unwise[0].message.ends_with("certificate 2 of the chain: the certificate expired on 2002-01-01 00:00 UTC"));
+}
+
+#[test]
+fn one_that_is_not_valid_now_is_loaded_and_says_why() {
+    for (years, why) in
+        [((2001, 2002), "expired on 2002-01-01 00:00 UTC"), ((2098, 2099), "is not valid before 2098-01-01 00:00 UTC")]
+    {
+        let (cert, key) = made(years);
+        let fixture = Fixture::new(&cert, &key);
+        let (pair, unwise) = fixture.load().unwrap();
+        assert_eq!(unwise, []);
+        let expected = format!("cert: {}: the certificate {why}", fixture.files().cert.display());
+        assert_eq!(pair.lapse(SystemClock.wall()).unwrap().to_string(), expected);
+        let listeners = TlsListeners::new([("127.0.0.1:443".parse().unwrap(), pair.clone())]).unwrap();
+        let said = listeners.lapsed(SystemClock.wall());
+        assert!(
+            said.len() == 1 && said[0].starts_with("listener 127.0.0.1:443: ") && said[0].contains(why),
+            "{said:?}"
+        );
+        let day = Duration::from_secs(24 * 60 * 60);
+        assert_eq!((pair.lapse(pair.ends()), listeners.lapsed(pair.ends() - day).len()), (None, 0));
+    }
+}
+
+#[test]
+fn the_subject_is_told_or_else_the_first_name() {
+    let (cert, key) = made(NOW);
+    assert_eq!(Fixture::new(&cert, &key).load().unwrap().0.subject(), "CN=rcgen self signed cert");
+    for name in ["test.example", "192.0.2.7", "2001:db8::7"] {
+        let (mut params, key) = (CertificateParams::new(vec![name.to_owned()]).unwrap(), KeyPair::generate().unwrap());
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        let cert = params.self_signed(&key).unwrap().pem();
+        assert_eq!(Fixture::new(&cert, &key.serialize_pem()).load().unwrap().0.subject(), name);
+    }
 }
 
 #[test]
