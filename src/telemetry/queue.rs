@@ -104,8 +104,8 @@ impl Queue {
         let (start, first) = (text.len(), lines.is_empty());
         write(seconds, text);
         lines.push(Line { at, generation, place: start..text.len() });
-        drop(batch);
         if first {
+            // With the batch locked: whoever adds to a batch that is not empty finds that it was rung for.
             self.bell.ring();
         }
     }

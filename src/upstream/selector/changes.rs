@@ -6,8 +6,8 @@
 //! backends for each choice is exact, but a thousand of them cost more than the rest of the request.
 //!
 //! The rule: each selector has a list of changes, and each backend marks its place in the lists of all selectors that
-//! have it, after it has changed. A selector takes the marks, under its own lock, and looks at those backends again. A
-//! mark is a bit; bits are found through a second layer of bits, so that nothing is looked at that has none.
+//! have it, after it has changed. A selector takes the [marks](super::marks), under its own lock, and looks at those
+//! backends again.
 //!
 //! Refused: a queue, which can be full; a lock in the backend that every request would take; telling the selector of the
 //! new value, as two tellers could overtake each other.
@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crossbeam_utils::CachePadded;
 
-const BITS: usize = u64::BITS as usize;
+use super::marks::Marks;
 
 /// The changes that one selector has yet to look at. Every part of it may be used from any thread.
 #[derive(Debug)]
@@ -25,31 +25,22 @@ pub(in crate::upstream) struct Changes {
     ready: AtomicUsize,
     /// How often one of them became ready or ceased to be.
     version: CachePadded<AtomicU64>,
-    /// A bit for each backend.
-    marks: Box<[AtomicU64]>,
-    /// A bit for each word of `marks` that may have a bit.
-    words: Box<[AtomicU64]>,
+    /// Those that have changed.
+    marks: Marks,
 }
 
 impl Changes {
     /// For so many backends, each of which has yet to be looked at. None of them counts as ready before it says so.
     pub(in crate::upstream) fn new(backends: usize) -> Self {
-        let zeros = |bits: usize| (0..bits.div_ceil(BITS)).map(|_| AtomicU64::new(0)).collect::<Box<[_]>>();
-        let marks = zeros(backends);
-        let words = zeros(marks.len());
-        let changes = Changes { ready: AtomicUsize::new(0), version: CachePadded::default(), marks, words };
+        let marks = Marks::new(backends);
+        let changes = Changes { ready: AtomicUsize::new(0), version: CachePadded::default(), marks };
         (0..backends).for_each(|place| changes.mark(place));
         changes
     }
 
     /// Says that the backend at `place` has changed. To be called after the change.
     pub(in crate::upstream) fn mark(&self, place: usize) {
-        let word = place / BITS;
-        let bit = 1 << (place % BITS);
-        // Whoever found it empty says so; those after it in the same word are found with it.
-        if self.marks[word].fetch_or(bit, Ordering::AcqRel) == 0 {
-            self.words[word / BITS].fetch_or(1 << (word % BITS), Ordering::Release);
-        }
+        self.marks.mark(place);
     }
 
     /// Says that the backend at `place` has become ready, or has ceased to be. To be called after the change.
@@ -75,50 +66,20 @@ impl Changes {
     }
 
     /// Takes all marks; `look` is called with the place of each. By one thread at a time.
-    pub(super) fn take(&self, mut look: impl FnMut(usize)) {
-        for (group, words) in self.words.iter().enumerate() {
-            for word in ones(taken(words)).map(|bit| group * BITS + bit) {
-                ones(taken(&self.marks[word])).for_each(|bit| look(word * BITS + bit));
-            }
-        }
+    pub(super) fn take(&self, look: impl FnMut(usize)) {
+        self.marks.take(look);
     }
-}
-
-/// Its bits, which it has no more. Reading alone leaves the cache line to those who mark.
-fn taken(bits: &AtomicU64) -> u64 {
-    if bits.load(Ordering::Relaxed) == 0 { 0 } else { bits.swap(0, Ordering::AcqRel) }
-}
-
-/// The numbers of the bits that are set.
-fn ones(mut bits: u64) -> impl Iterator<Item = usize> {
-    std::iter::from_fn(move || {
-        let bit = (bits != 0).then(|| bits.trailing_zeros() as usize)?;
-        bits &= bits - 1;
-        Some(bit)
-    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn take(changes: &Changes) -> Vec<usize> {
-        let mut places = Vec::new();
-        changes.take(|place| places.push(place));
-        places
-    }
-
     #[test]
-    fn each_mark_is_taken_once() {
-        let changes = Changes::new(10_000);
-        assert_eq!(take(&changes), (0..10_000).collect::<Vec<_>>(), "all have yet to be looked at");
-        assert_eq!(take(&changes), [0; 0]);
-        for places in [vec![0], vec![63, 64], vec![4095, 4096, 9_999]] {
-            places.iter().for_each(|place| changes.mark(*place));
-            places.iter().for_each(|place| changes.mark(*place));
-            assert_eq!(take(&changes), places);
-            assert_eq!(take(&changes), [0; 0]);
-        }
+    fn all_have_yet_to_be_looked_at() {
+        let (changes, mut places) = (Changes::new(300), Vec::new());
+        changes.take(|place| places.push(place));
+        assert_eq!(places, (0..300).collect::<Vec<_>>());
     }
 
     #[test]

@@ -12,6 +12,7 @@
 
 mod changes;
 mod least_connections;
+mod marks;
 mod members;
 mod random;
 mod registry;
