@@ -10,9 +10,17 @@ use sha2::{Digest, Sha256};
 pub struct KeyDigest([u8; 32]);
 
 impl KeyDigest {
+    /// The most bytes of an API key. Whoever asks with a longer one has none, and costs no hash of it.
+    pub const LONGEST_KEY: usize = 4096;
+
     /// The digest of `key`.
     pub fn of(key: &[u8]) -> Self {
         KeyDigest(Sha256::digest(key).into())
+    }
+
+    /// The same of what may be a key; none of what is too long to be one.
+    pub fn of_possible(key: &[u8]) -> Option<Self> {
+        (key.len() <= KeyDigest::LONGEST_KEY).then(|| KeyDigest::of(key))
     }
 
     /// The digest that [`as_bytes`](KeyDigest::as_bytes) gave.

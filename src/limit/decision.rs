@@ -13,6 +13,10 @@ use crate::limit::bucket::{Bucket, Nanos, Tokens};
 
 const NANOS_PER_SEC: u64 = 1_000_000_000;
 
+/// The largest integer of a structured field (RFC 8941 section 3.3.1: at most 15 digits); a reader drops a whole header for
+/// a larger one. As seconds, 31 million years.
+const MOST_SECONDS: u64 = 999_999_999_999_999;
+
 /// Whether a request may go on, and how its bucket stands after that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
@@ -95,12 +99,12 @@ impl Standing {
         (self.retry_at() - self.now).div_ceil(NANOS_PER_SEC).max(1)
     }
 
-    /// For `RateLimit-Policy`'s `w`: the seconds in which the rate earns the capacity, max(1, ⌈C/ρ⌉).
+    /// For `RateLimit-Policy`'s `w`: the seconds in which the rate earns the capacity, max(1, ⌈C/ρ⌉), in 15 digits at most.
     pub fn window(&self) -> u64 {
         self.seconds_to_earn(self.quota.capacity().get())
     }
 
-    /// For `RateLimit`'s `t`: max(1, ⌈r/ρ⌉) for r > 0 whole tokens left, else as `Retry-After`.
+    /// For `RateLimit`'s `t`: max(1, ⌈r/ρ⌉) for r > 0 whole tokens left, in 15 digits at most, else as `Retry-After`.
     pub fn reset(&self) -> u64 {
         match self.remaining() {
             0 => self.retry_after(),
@@ -118,10 +122,10 @@ impl Standing {
         u64::try_from(nanos.div_ceil(u128::from(NANOS_PER_SEC))).unwrap_or(u64::MAX)
     }
 
-    /// The whole seconds in which the rate earns `tokens`, at least 1.
+    /// The whole seconds in which the rate earns `tokens`, at least 1 and at most [`MOST_SECONDS`].
     fn seconds_to_earn(&self, tokens: u32) -> u64 {
         // At most 2³² · 10⁹ < 2⁶⁴.
-        (u64::from(tokens) * NANOS_PER_SEC).div_ceil(self.quota.rate().nanos_per_sec()).max(1)
+        (u64::from(tokens) * NANOS_PER_SEC).div_ceil(self.quota.rate().nanos_per_sec()).clamp(1, MOST_SECONDS)
     }
 }
 
@@ -158,6 +162,12 @@ mod tests {
         assert_eq!(numbers(standing(5, 0.1, (0, HALF), now + SECOND)), (0, 4, 50, 4, 44));
         assert_eq!(numbers(standing(1_000_000_000, 1e-6, (0, 0), now)).4, 1_000_000_000_000_000);
         assert_eq!(numbers(standing(1, 1e9, (0, 0), now)), (0, 1, 1, 1, 1));
+        // More than a structured field can hold.
+        let most = 999_999_999_999_999;
+        let slowest = standing(1_000_000_000, 1e-6, (1_000_000_000, 0), now);
+        assert_eq!(numbers(slowest), (1_000_000_000, most, most, 1, 0));
+        assert_eq!(numbers(standing(1_000_000_000, 1e-6, (0, 0), now)).3, 1_000_000);
+        assert_eq!(numbers(standing(999_999_999, 1e-6, (0, 0), now)).2, 999_999_999_000_000);
         // A clock that has stepped back two seconds: that wait comes first.
         assert_eq!(numbers(standing(5, 0.1, (0, HALF), now - 2 * SECOND)), (0, 7, 50, 7, 47));
     }

@@ -197,14 +197,14 @@ impl Downstream {
     async fn refuse(&self, mut stream: Stream, head: &[u8], Refusal { rejection, since, _busy }: Refusal) {
         let request_id = RequestId::random();
         let mut answer = Vec::new();
-        rejection.append(&mut answer, &request_id, None, false, true);
+        let body = rejection.append(&mut answer, &request_id, None, false, !head::is_for_head(head));
         let sent = timeout(LINGER, async {
             stream.write_all(&answer).await?;
             stream.flush().await
         });
         let sent = matches!(sent.await, Ok(Ok(())));
-        let bytes_out = if sent { rejection.body().len() } else { 0 };
-        self.record_refusal(rejection, head::request_line(head), &request_id, bytes_out, since, peer(&stream));
+        let sent = sent.then_some(body);
+        self.record_refusal(rejection, head::request_line(head), &request_id, sent, since, peer(&stream));
         close(stream, true).await;
     }
 
@@ -213,24 +213,25 @@ impl Downstream {
         Arrival { at: self.app.clock().now(), wall: self.app.clock().wall() }
     }
 
-    /// Counts and logs what was refused before it was a request; with no bytes sent, the client never got the answer.
+    /// Counts and logs what was refused before it was a request; `sent` are the bytes of the answer's body, none when the
+    /// client never got the answer.
     pub(super) fn record_refusal(
         &self,
         rejection: Rejection,
         (method, path): (&str, &[u8]),
         request_id: &RequestId,
-        bytes_out: usize,
+        sent: Option<usize>,
         since: Arrival,
         peer: IpAddr,
     ) {
-        let status = if bytes_out > 0 { rejection.status().as_u16() } else { 0 };
+        let status = sent.map_or(0, |_| rejection.status().as_u16());
         let duration = self.app.clock().now().saturating_duration_since(since.at);
         self.app.tally().unrouted().record(status, duration);
         self.app.access_log().record(&AccessRecord {
             request_id: request_id.as_str(),
             method,
             path,
-            bytes_out: bytes_out as u64,
+            bytes_out: sent.unwrap_or_default() as u64,
             status,
             duration,
             error: Some(rejection.reason()),

@@ -118,6 +118,12 @@ pub(super) fn request_line(head: &[u8]) -> (&str, &[u8]) {
     }
 }
 
+/// Whether what may be a request asks by HEAD, so that its answer has no body.
+pub(super) fn is_for_head(head: &[u8]) -> bool {
+    let start = head.iter().position(|byte| !b"\r\n".contains(byte)).unwrap_or_default();
+    head[start..].starts_with(b"HEAD ")
+}
+
 fn lines_end_in_crlf(head: &[u8]) -> bool {
     memchr::memchr_iter(b'\n', head).all(|at| at > 0 && head[at - 1] == b'\r')
 }
@@ -300,6 +306,16 @@ mod tests {
             (b"", ("-", b"")),
         ] {
             assert_eq!(request_line(head), expected, "{head:?}");
+        }
+    }
+
+    #[test]
+    fn a_request_by_head_is_known_before_it_is_whole() {
+        for head in [&b"HEAD "[..], b"HEAD / HTTP/1.1\r\nX", b"\r\nHEAD /\n"] {
+            assert!(is_for_head(head), "{head:?}");
+        }
+        for head in [&b""[..], b"\r\n", b"HEAD", b"HEADER / HTTP/1.1", b"head / HTTP/1.1", b"GET / HTTP/1.1\r\nHEAD "] {
+            assert!(!is_for_head(head), "{head:?}");
         }
     }
 

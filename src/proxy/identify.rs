@@ -11,7 +11,7 @@
 //!
 //! The address is the connection's own. Only when that is a trusted proxy's is `X-Forwarded-For` looked at, from the
 //! right, which is the end that our proxies write: past trusted addresses to the first that is not. Something that is
-//! no address ends the walk at the last good one. All other headers that name addresses (`Forwarded`, `X-Real-IP`, ...)
+//! no address ends the walk at the last good one; an empty element is nothing. All other headers that name addresses (`Forwarded`, `X-Real-IP`, ...)
 //! are ignored.
 //!
 //! Keys are never written anywhere, names of clients are: into the access log, the latest refusals, the admin API. That
@@ -136,7 +136,7 @@ pub fn identify(
 ) -> Result<Caller, Rejection> {
     let (address, walk) = origin(headers, peer, identity);
     let key = api_key(headers, &identity.api_key_header)?;
-    let by_key = key.map(|(_, key)| directory.by_key(&KeyDigest::of(key)));
+    let by_key = key.map(|(_, key)| KeyDigest::of_possible(key).and_then(|digest| directory.by_key(&digest)));
     let unknown_key = matches!(by_key, Some(None)) && identity.unknown_api_key == UnknownKey::Reject;
     let by_key = by_key.flatten().map(|client| (client, Recognised::ApiKey));
     let by_address = || directory.longest_match(address).map(|(net, client)| (client, Recognised::Address(net)));
@@ -180,6 +180,11 @@ fn forwarded_for(headers: &impl Fields, peer: IpAddr, trusted: impl Fn(IpAddr) -
     let mut last_good = peer;
     for line in headers.all_of(&X_FORWARDED_FOR).rev() {
         for entry in line.rsplit(|&byte| byte == b',') {
+            // RFC 9110 section 5.6.1: whoever reads a list skips empty elements.
+            let entry = entry.trim_ascii();
+            if entry.is_empty() {
+                continue;
+            }
             let Some(address) = address(entry) else { return (last_good, Walk::Broken) };
             if !trusted(address) {
                 return (address, Walk::Untrusted);
@@ -193,7 +198,7 @@ fn forwarded_for(headers: &impl Fields, peer: IpAddr, trusted: impl Fn(IpAddr) -
 /// Reads one entry: an address, with a port when a proxy wrote one (`192.0.2.7:4711`, `[2001:db8::7]:4711`). A zone
 /// (`fe80::1%eth0`) means something to the machine that wrote it, and nothing here: such an entry is none.
 fn address(entry: &[u8]) -> Option<IpAddr> {
-    let text = str::from_utf8(entry.trim_ascii()).ok().filter(|text| !text.contains('%'))?;
+    let text = str::from_utf8(entry).ok().filter(|text| !text.contains('%'))?;
     let bracketed = || text.strip_prefix('[')?.strip_suffix(']')?.parse::<Ipv6Addr>().ok().map(IpAddr::from);
     let plain = text.parse::<IpAddr>().ok().or_else(bracketed);
     let address = plain.or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip()));

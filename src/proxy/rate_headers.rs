@@ -112,5 +112,11 @@ mod tests {
         assert_eq!(headers(5, 0.1, 5), ["\"default\";q=5;w=50", "\"default\";r=0;t=10", "5", "0", "50"]);
         let huge = ["\"default\";q=1000000000;w=1", "\"default\";r=1000000000;t=1", "1000000000", "1000000000", "0"];
         assert_eq!(headers(1_000_000_000, 1e9, 0), huge);
+        // 15 digits are the most that a structured field has.
+        let slow = headers(1_000_000_000, 1e-6, 0);
+        assert_eq!(
+            slow[..2],
+            ["\"default\";q=1000000000;w=999999999999999", "\"default\";r=1000000000;t=999999999999999"]
+        );
     }
 }

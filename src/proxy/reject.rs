@@ -1,6 +1,7 @@
 //! Every answer of our own leaves by this door.
 //!
-//! One form: `application/json`, `{"code":N,"message":"…"}`, `X-Request-Id`. The connection stays usable where the client's
+//! One form: `application/json`, `{"code":N,"message":"…"}`, `X-Request-Id`. What answers HEAD has no body, and the length that
+//! the answer to a GET would have, also where the request is refused before all of its header is there. The connection stays usable where the client's
 //! body lets it: a small body that is announced is read to its end and thrown away. A large or endless one makes the
 //! answer the last on its connection, and what still comes is read for a while before the connection is closed, because
 //! closing with unread data makes the kernel send a reset that can overtake the answer (RFC 9112 section 9.6). Over HTTP/2
@@ -9,8 +10,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, DATE, EXPECT, RETRY_AFTER, WWW_AUTHENTICATE};
-use http::{HeaderValue, Response, StatusCode};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, DATE, EXPECT, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderName, HeaderValue, Method, Response, StatusCode};
 use pingora_core::Result;
 use pingora_core::protocols::http::date::get_cached_date;
 use pingora_http::ResponseHeader;
@@ -26,6 +27,10 @@ use crate::limit::Standing;
 const DISCARD: u64 = 1 << 20;
 /// The longest that bytes of no use are read for the sake of an answer.
 pub(super) const LINGER: Duration = Duration::from_secs(5);
+
+/// What a 405 names (RFC 9110 section 15.5.6), since it answers nothing but CONNECT: a backend may be asked by any other
+/// method, and these are the ones that some backend takes.
+const ALLOWED: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
 /// Why a request gets an answer of our own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,6 +118,15 @@ impl Rejection {
         }
     }
 
+    /// What it tells the client to do otherwise: a line of the header, its name as it is written and in lower case.
+    fn challenge(self) -> Option<(&'static str, HeaderName, &'static str)> {
+        match self {
+            Rejection::UnknownApiKey => Some(("WWW-Authenticate", WWW_AUTHENTICATE, "Bearer")),
+            Rejection::MethodNotAllowed => Some(("Allow", ALLOW, ALLOWED)),
+            _ => None,
+        }
+    }
+
     /// The body of the answer. Written out, because a flood of refusals should cost nothing that can be known before.
     pub(super) fn body(self) -> &'static str {
         match self {
@@ -145,8 +159,8 @@ impl Rejection {
         if let Some(seconds) = self.retry_after() {
             headers.insert(RETRY_AFTER, seconds.into());
         }
-        if self == Rejection::UnknownApiKey {
-            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        if let Some((_, name, value)) = self.challenge() {
+            headers.insert(name, HeaderValue::from_static(value));
         }
         headers.insert(DATE, get_cached_date());
         if let Some(standing) = standing {
@@ -181,8 +195,10 @@ impl Rejection {
             put_number(seconds, out);
             out.extend_from_slice(b"\r\n");
         }
-        if self == Rejection::UnknownApiKey {
-            out.extend_from_slice(b"WWW-Authenticate: Bearer\r\n");
+        if let Some((title, _, value)) = self.challenge() {
+            for part in [title, ": ", value, "\r\n"] {
+                out.extend_from_slice(part.as_bytes());
+            }
         }
         if let Some(standing) = standing {
             rate_headers::append(out, standing);
@@ -226,8 +242,8 @@ pub(super) async fn send(
     if let Some(seconds) = rejection.retry_after() {
         header.insert_header("Retry-After", seconds)?;
     }
-    if rejection == Rejection::UnknownApiKey {
-        header.insert_header("WWW-Authenticate", "Bearer")?;
+    if let Some((title, _, value)) = rejection.challenge() {
+        header.insert_header(title, value)?;
     }
     if let Some(standing) = standing {
         rate_headers::write(&mut header, standing)?;
@@ -240,7 +256,8 @@ pub(super) async fn send(
         session.set_keepalive(None);
     }
     session.write_response_header(Box::new(header), false).await?;
-    session.write_response_body(Some(Bytes::from_static(body.as_bytes())), true).await?;
+    let body = Some(Bytes::from_static(body.as_bytes())).filter(|_| session.req_header().method != Method::HEAD);
+    session.write_response_body(body, true).await?;
     if keep {
         session.set_total_drain_timeout(Some(LINGER));
         if let Err(error) = session.drain_request_body().await {
@@ -317,5 +334,10 @@ mod tests {
         let bodiless = String::from_utf8(bodiless).unwrap();
         assert!(bodiless.contains("\r\nRetry-After: 7\r\n"), "{bodiless}");
         assert!(bodiless.ends_with("\r\nConnection: keep-alive\r\n\r\n"), "{bodiless}");
+        let mut told = Vec::new();
+        Rejection::MethodNotAllowed.append(&mut told, &id, None, false, true);
+        assert!(String::from_utf8(told).unwrap().contains("\r\nAllow: GET, HEAD, POST, "));
+        assert_eq!(Rejection::MethodNotAllowed.header(&id, None).headers()[ALLOW], ALLOWED);
+        assert_eq!(Rejection::UnknownApiKey.header(&id, None).headers()[WWW_AUTHENTICATE], "Bearer");
     }
 }

@@ -67,6 +67,8 @@ mod kept;
 #[cfg(test)]
 mod limits;
 #[cfg(test)]
+mod own_answers;
+#[cfg(test)]
 mod peers;
 #[cfg(test)]
 mod pools;

@@ -51,14 +51,24 @@ fn the_protocol_is_agreed_on_by_alpn() {
         (&["http/1.1"], Some("http/1.1")),
         (&["h2"], Some("h2")),
         (&["http/0.9", "http/1.1"], Some("http/1.1")),
+        (&["http/1.0"], Some("http/1.0")),
+        (&["spdy/3", "http/1.0", "x"], Some("http/1.0")),
+        (&["http/1.0", "http/1.1"], Some("http/1.1")),
+        (&["http/1.0", "h2"], Some("h2")),
         (&[], None),
     ] {
         let (outcome, _) = tls::handshake(server.address, &tls::config(ALL_VERSIONS, offered)).unwrap();
         assert_eq!(outcome.protocol.as_deref(), agreed, "{offered:?}");
         assert_eq!(outcome.certificate, certificate);
     }
-    let nothing_in_common = tls::handshake(server.address, &tls::config(ALL_VERSIONS, &["http/0.9"]));
-    assert!(nothing_in_common.unwrap_err().to_string().contains("NoApplicationProtocol"));
+    for unknown in [&["http/0.9"][..], &["h2c", "HTTP/1.1", "imap"]] {
+        let nothing_in_common = tls::handshake(server.address, &tls::config(ALL_VERSIONS, unknown));
+        assert!(nothing_in_common.unwrap_err().to_string().contains("NoApplicationProtocol"), "{unknown:?}");
+    }
+    let tunnel = Tunnel::to(server.address, &tls::config(ALL_VERSIONS, &["http/1.0"]));
+    let mut client = Client::connect(tunnel.address);
+    client.send(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+    assert_eq!(client.read("GET").unwrap().status, 200);
 }
 
 #[test]

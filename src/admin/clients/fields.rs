@@ -28,7 +28,7 @@ pub(super) const READ_ONLY: &[&str] =
 /// The most addresses that one client has.
 pub(super) const MAX_ADDRESSES: usize = 1_000;
 /// The longest API key, in characters.
-pub(super) const MAX_KEY: usize = 4_096;
+pub(super) const MAX_KEY: usize = KeyDigest::LONGEST_KEY;
 /// The longest note, in characters.
 pub(super) const MAX_NOTE: usize = 1_024;
 

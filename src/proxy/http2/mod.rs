@@ -291,15 +291,15 @@ async fn next(connection: &mut Connection<Loan, Bytes>, full: bool) -> Option<Re
     .await
 }
 
-/// Answers what is not a request, and returns how many bytes of a body that took.
-fn refuse(mut respond: SendResponse<Bytes>, rejection: Rejection, id: &RequestId, method: &Method) -> usize {
-    let (answer, body) = (rejection.header(id, None), rejection.body());
-    let (length, bodiless) = (body.len(), *method == Method::HEAD);
+/// Answers what is not a request, and returns how many bytes of a body that took; none when it could not be sent.
+fn refuse(mut respond: SendResponse<Bytes>, rejection: Rejection, id: &RequestId, method: &Method) -> Option<usize> {
+    let bodiless = *method == Method::HEAD;
+    let (answer, body) = (rejection.header(id, None), if bodiless { "" } else { rejection.body() });
     // When the client has reset the stream meanwhile, nobody waits for the answer.
     let sent = respond
         .send_response(answer, bodiless)
         .and_then(|mut writer| if bodiless { Ok(()) } else { writer.send_data(body.into(), true) });
-    if sent.is_ok() { length } else { 0 }
+    sent.is_ok().then_some(body.len())
 }
 
 #[cfg(test)]

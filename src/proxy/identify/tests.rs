@@ -82,6 +82,23 @@ fn a_key_that_no_client_has_opens_no_door() {
 }
 
 #[test]
+fn a_key_longer_than_any_can_be_is_that_of_nobody() {
+    let longest = "k".repeat(KeyDigest::LONGEST_KEY);
+    let longer = format!("{longest}k");
+    // A digest can be given in place of a key, so one of a longer key may be there.
+    let clients = [client(1, "longest", Some(&longest), &[]), client(2, "longer", Some(&longer), &[])];
+    let (directory, reject) =
+        (Directory::new(clients).unwrap(), Identity { unknown_api_key: UnknownKey::Reject, ..Identity::default() });
+    let found = |key: &str| {
+        let lines = headers(&[("x-api-key", key)]);
+        let caller = identify(&lines, [192, 0, 2, 1].into(), &reject, &directory).unwrap();
+        (caller.client.map(|(client, _)| client.id.to_string()), caller.unknown_key)
+    };
+    assert_eq!(found(&longest), (Some("longest".to_owned()), false));
+    assert_eq!(found(&longer), (None, true), "it is not hashed, so it cannot be found");
+}
+
+#[test]
 fn two_different_keys_are_refused() {
     let identity = Identity::default();
     for lines in [
@@ -134,7 +151,13 @@ fn the_walk_goes_from_the_right_past_trusted_proxies() {
         (vec!["192.0.2.9, unknown, 10.0.0.2"], "10.0.0.2"),
         (vec!["192.0.2.9, unknown"], "10.0.0.1"),
         (vec![""], "10.0.0.1"),
-        (vec!["192.0.2.9,"], "10.0.0.1"),
+        (vec!["192.0.2.9,"], "192.0.2.9"),
+        (vec!["192.0.2.9,,10.0.0.2"], "192.0.2.9"),
+        (vec!["192.0.2.9, \t,\t, 10.0.0.2 ,"], "192.0.2.9"),
+        (vec!["192.0.2.9", "", "10.0.0.2", ","], "192.0.2.9"),
+        (vec!["192.0.2.9, unknown,, 10.0.0.2"], "10.0.0.2"),
+        (vec![",", " ,\t"], "10.0.0.1"),
+        (vec![",10.0.0.3,"], "10.0.0.3"),
         (vec![",,192.0.2.9"], "192.0.2.9"),
         (vec!["_hidden, 192.0.2.9"], "192.0.2.9"),
         (vec!["192.0.2.9:4711"], "192.0.2.9"),
