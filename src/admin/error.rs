@@ -8,7 +8,7 @@ use http::{HeaderValue, StatusCode};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::respond;
+use super::{NotFilled, respond};
 use crate::store::{Refusal, StoreError, WriteError};
 
 /// How many wrong fields are told.
@@ -152,6 +152,15 @@ impl From<WriteError> for ApiError {
         match error {
             WriteError::Refused(refusal) => refusal.into(),
             WriteError::Unavailable(error) => error.into(),
+        }
+    }
+}
+
+impl From<NotFilled> for ApiError {
+    fn from(error: NotFilled) -> Self {
+        match error {
+            NotFilled::HandedOver => ApiError::unavailable(format!("{}; try again", sentence(&error))),
+            NotFilled::Store(error) => error.into(),
         }
     }
 }

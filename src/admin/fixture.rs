@@ -81,7 +81,13 @@ impl Fixture {
         let parts = AdminParts {
             access: Arc::new(ArcSwap::from_pointee(access)),
             repository: Arc::clone(&repository),
-            buckets: Arc::new(Memory::new()),
+            fill: Box::new({
+                let (limiter, clock) = (Arc::clone(&limiter), Arc::clone(&clock));
+                move |key, quota| {
+                    limiter.reset(key, quota, timeline.nanos(clock.now()));
+                    Box::pin(std::future::ready(Ok(())))
+                }
+            }),
             directory: Arc::clone(&directory),
             limiter: Arc::clone(&limiter) as Arc<dyn Limiter>,
             patience: Arc::new(|| PATIENCE),

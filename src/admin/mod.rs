@@ -48,4 +48,4 @@ mod upstreams;
 pub use access::{Access, Token};
 pub use app::Admin;
 pub use error::{ApiError, FieldError};
-pub use parts::{AdminParts, Explain, Question, Readiness, Reload, ReloadRefused, Reloaded, Status};
+pub use parts::{AdminParts, Explain, Fill, NotFilled, Question, Readiness, Reload, ReloadRefused, Reloaded, Status};

@@ -10,10 +10,10 @@ use futures_util::future::BoxFuture;
 use http::HeaderMap;
 
 use super::Access;
-use crate::client::Directory;
+use crate::client::{Directory, Quota};
 use crate::clock::{Clock, Timeline};
-use crate::limit::Limiter;
-use crate::store::{BucketStore, ClientRepository};
+use crate::limit::{Key, Limiter};
+use crate::store::{ClientRepository, WriteError};
 use crate::telemetry::{Decisions, Explanation};
 use crate::upstream::Pool;
 
@@ -23,8 +23,8 @@ pub struct AdminParts {
     pub access: Arc<ArcSwap<Access>>,
     /// The clients, durably.
     pub repository: Arc<dyn ClientRepository>,
-    /// Their buckets, durably.
-    pub buckets: Arc<dyn BucketStore>,
+    /// Fills a client's bucket, durably.
+    pub fill: Fill,
     /// The clients as the proxy knows them; read for their usage, never written here.
     pub directory: Arc<ArcSwap<Directory>>,
     /// Their buckets.
@@ -55,6 +55,20 @@ pub struct AdminParts {
 
 /// Reads the configuration again and applies it, all or nothing. One that runs already is waited for.
 pub type Reload = Box<dyn Fn() -> BoxFuture<'static, Result<Reloaded, ReloadRefused>> + Send + Sync>;
+
+/// Fills the bucket of this key under this quota. Once that is answered, no crash brings the empty one back.
+pub type Fill = Box<dyn Fn(Key, Quota) -> BoxFuture<'static, Result<(), NotFilled>> + Send + Sync>;
+
+/// A bucket that was not filled, and is what it was.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotFilled {
+    /// The buckets go over to another process, which has them from then on.
+    #[error("the buckets are being handed over to another process")]
+    HandedOver,
+    /// The store does not take it.
+    #[error(transparent)]
+    Store(#[from] WriteError),
+}
 
 /// A reload that took place.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use arc_swap::ArcSwap;
 
+use super::buckets::Buckets;
 use super::lifecycle::{Lifecycle, State};
 use super::reload::Reloader;
 use super::store::Store;
@@ -27,6 +28,7 @@ pub(super) struct View {
     pub(super) pools: Arc<Pools>,
     pub(super) store: Store,
     pub(super) limiter: Arc<Striped>,
+    pub(super) buckets: Arc<Buckets>,
     pub(super) rules: Arc<ArcSwap<Rules>>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) decisions: Arc<Decisions>,
@@ -41,13 +43,17 @@ pub(super) struct View {
 impl View {
     /// The parts of the admin API.
     pub(super) fn into_parts(self) -> AdminParts {
-        let View { access, reloader, address, listeners, proxy, pools, store, limiter, rules, .. } = self;
+        let View { access, reloader, address, listeners, proxy, pools, store, limiter, buckets, .. } = self;
+        let rules = self.rules;
         let (metrics, decisions, activity, lifecycle) = (self.metrics, self.decisions, self.activity, self.lifecycle);
         let (directory, clock, timeline) = (self.directory, self.clock, self.timeline);
         AdminParts {
             access,
             repository: Arc::clone(&store.clients),
-            buckets: Arc::clone(&store.buckets),
+            fill: Box::new(move |key, quota| {
+                let buckets = Arc::clone(&buckets);
+                Box::pin(async move { buckets.reset(key, quota).await })
+            }),
             directory: Arc::clone(&directory),
             limiter: Arc::clone(&limiter) as Arc<dyn Limiter>,
             limited: Box::new(move || rules.load().rate.is_some()),

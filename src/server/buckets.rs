@@ -3,7 +3,9 @@
 //!
 //! The sweep says that a bucket is gone, the export what it became. Both run under one lock, which no request takes, so
 //! that what is due to be saved (module `due`) is in the order of events. What the store could not take is tried again
-//! at the next tick.
+//! at the next tick. Nobody else writes buckets: a reset ([`Buckets::reset`]) and what a change of a client makes of its
+//! bucket ([`Buckets::keep`]) go by here, and take what is older and still due of that bucket out of the way, so that
+//! neither comes undone by a save that began before it.
 //!
 //! Saved is every `persist_interval` and at a clean stop. A crash loses what was taken since the last save: a client
 //! gains at most what it took in that time. When a million buckets change each second, a save takes longer than the
@@ -30,14 +32,16 @@ use parking_lot::Mutex;
 use pingora_core::server::ShutdownWatch;
 use pingora_core::services::background::BackgroundService;
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 use super::overflow::OverflowWarning;
 use super::ticker;
+use crate::admin::NotFilled;
 use crate::client::Quota;
 use crate::clock::{Clock, Timeline};
 use crate::limit::striped::Saved;
 use crate::limit::{Bucket, Key, Limiter, Nanos, RateLimit, Striped};
-use crate::store::{BucketStore, Moment, Snapshot, StoreError, WriteError};
+use crate::store::{BucketStore, Moment, Reply, Snapshot, StoreError, WriteError};
 use due::Due;
 
 mod due;
@@ -60,7 +64,7 @@ pub(super) struct Buckets {
     /// The right to save, a single one. Whoever saves holds it; a hand-over takes it for good.
     right: Semaphore,
     /// Whether another process has the right.
-    handed_over: Arc<AtomicBool>,
+    handed_over: AtomicBool,
 }
 
 /// Buckets for a successor, each key once.
@@ -85,7 +89,7 @@ impl Buckets {
     ) -> Self {
         let RateLimit { refill_interval, persist_interval, max_buckets, .. } = *settings;
         let (sweep_every, save_every, due) = (refill_interval, persist_interval, Mutex::default());
-        let (right, handed_over) = (Semaphore::new(1), Arc::default());
+        let (right, handed_over) = (Semaphore::new(1), AtomicBool::new(false));
         Buckets { limiter, store, sweep_every, save_every, max_buckets, clock, timeline, due, right, handed_over }
     }
 
@@ -95,9 +99,38 @@ impl Buckets {
         Buckets { right: Semaphore::new(0), ..self }
     }
 
-    /// Turns true while another process saves.
-    pub(super) fn handed_over(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.handed_over)
+    /// Makes the bucket of `key` full under `quota`, once the store has forgotten it, so that no crash brings the empty one
+    /// back.
+    ///
+    /// # Errors
+    /// While another process has the buckets, or takes them over; when the store does not take it. The bucket is what it
+    /// was then.
+    pub(super) async fn reset(&self, key: Key, quota: Quota) -> Result<(), NotFilled> {
+        // Whoever saves, or hands over, ends first; none begins meanwhile.
+        let right = async { if self.is_handed_over() { None } else { self.right.acquire().await.ok() } };
+        let right = timeout(LONGEST_SAVE, right).await.ok().flatten();
+        let Some(_right) = right.filter(|_| !self.is_handed_over()) else { return Err(NotFilled::HandedOver) };
+        let forgotten = Snapshot { changed: Vec::new(), dropped: vec![key], at: self.moment() };
+        self.store.save(forgotten).wait().await?;
+        let mut due = self.due.lock();
+        due.forget(key);
+        self.limiter.reset(key, quota, self.now());
+        Ok(())
+    }
+
+    /// Has the store keep these buckets as they are now, before its turn comes; unless another process has them. Waits
+    /// for nothing: what the store does not take is due when it changes the next time.
+    pub(super) fn keep(&self, buckets: Vec<Saved>) {
+        if buckets.is_empty() || self.is_handed_over() {
+            return;
+        }
+        let mut due = self.due.lock();
+        buckets.iter().for_each(|saved| due.forget(saved.key));
+        drop(self.store.save(Snapshot { changed: buckets, dropped: Vec::new(), at: self.moment() }));
+    }
+
+    fn is_handed_over(&self) -> bool {
+        self.handed_over.load(Ordering::SeqCst)
     }
 
     /// Saves from now on; for a successor that is about to serve.
@@ -143,11 +176,12 @@ impl Buckets {
         due.bound(self.limiter.len());
     }
 
-    /// The next piece for the store, if any is due.
-    fn snapshot(&self) -> Option<Snapshot> {
+    /// Gives the store the next piece, if any is due; the moment that it is of. What is given later is newer.
+    fn send(&self) -> Option<(Moment, Reply<()>)> {
+        let mut due = self.due.lock();
         let at = self.moment();
-        let (changed, dropped) = self.due.lock().next()?;
-        Some(Snapshot { changed, dropped, at })
+        let (changed, dropped) = due.next()?;
+        Some((at, self.store.save(Snapshot { changed, dropped, at })))
     }
 
     /// Saves what has changed. While that takes longer than the interval, what changes meanwhile comes in between.
@@ -156,12 +190,11 @@ impl Buckets {
         let mut exported = self.clock.now();
         // Between two pieces the right may be handed over.
         while let Ok(_right) = self.right.try_acquire()
-            && !self.handed_over.load(Ordering::SeqCst)
-            && let Some(snapshot) = self.snapshot().or_else(|| self.drifted())
+            && !self.is_handed_over()
+            && let Some((at, reply)) = self.send().or_else(|| self.send_drift())
         {
-            let at = snapshot.at;
             // The store says itself what is wrong with it.
-            if self.store.save(snapshot).wait().await.is_err() {
+            if reply.wait().await.is_err() {
                 return;
             }
             self.due.lock().done(at);
@@ -173,13 +206,13 @@ impl Buckets {
         }
     }
 
-    /// A snapshot of nothing but the present moment, when the wall clock was set since the last one.
-    fn drifted(&self) -> Option<Snapshot> {
+    /// Gives the store nothing but the present moment, when the wall clock was set since the last one.
+    fn send_drift(&self) -> Option<(Moment, Reply<()>)> {
         let (at, saved) = (self.moment(), self.due.lock().saved()?);
         let between = |later: Nanos, earlier: Nanos| i128::from(later) - i128::from(earlier);
         let drift = between(at.wall, saved.wall) - between(at.timeline, saved.timeline);
         let moved = drift.unsigned_abs() > DRIFT.as_nanos();
-        moved.then_some(Snapshot { changed: Vec::new(), dropped: Vec::new(), at })
+        moved.then(|| (at, self.store.save(Snapshot { changed: Vec::new(), dropped: Vec::new(), at })))
     }
 
     /// Saves everything at the end, when nobody takes tokens any more. Blocks the thread.
@@ -188,9 +221,8 @@ impl Buckets {
     /// When the store cannot take it.
     pub(super) fn save_at_stop(&self) -> Result<(), WriteError> {
         self.export();
-        while let Some(snapshot) = self.snapshot() {
-            let at = snapshot.at;
-            self.store.save(snapshot).wait_blocking()?;
+        while let Some((at, reply)) = self.send() {
+            reply.wait_blocking()?;
             self.due.lock().done(at);
         }
         // The moment, from which on the wall clock counts.
@@ -224,7 +256,7 @@ impl Buckets {
 
     /// Takes the right to save back, if it was handed over: everything is due.
     pub(super) fn take_back(&self) {
-        if self.handed_over.load(Ordering::SeqCst) {
+        if self.is_handed_over() {
             self.due.lock().take_back();
             self.limiter.mark_all();
             self.handed_over.store(false, Ordering::SeqCst);
@@ -298,7 +330,7 @@ impl BackgroundService for Buckets {
 
 /// Saves the buckets when nobody takes tokens any more, and says how that went.
 pub(super) fn save_at_stop(buckets: &Buckets) {
-    if buckets.handed_over.load(Ordering::SeqCst) {
+    if buckets.is_handed_over() {
         return info!("the buckets are another process' to save");
     }
     match buckets.save_at_stop() {

@@ -58,12 +58,11 @@ impl Server {
         let directory: Arc<ArcSwap<Directory>> = Arc::default();
         let (limits, saved) = (Arc::clone(&limiter), Arc::clone(&store.buckets));
         let buckets = Buckets::new(limits, saved, &config.rate_limit, Arc::clone(&clock), timeline);
-        let buckets = if is_successor { buckets.of_successor() } else { buckets };
+        let buckets = Arc::new(if is_successor { buckets.of_successor() } else { buckets });
         let followers = Followers {
             directory: Arc::clone(&directory),
             limiter: Arc::clone(&limiter),
-            buckets: Arc::clone(&store.buckets),
-            handed_over: buckets.handed_over(),
+            buckets: Arc::clone(&buckets),
             clock: Arc::clone(&clock),
             timeline,
         };

@@ -91,7 +91,7 @@ pub struct Server {
     directory: Arc<ArcSwap<Directory>>,
     store: Store,
     limiter: Arc<Striped>,
-    buckets: Buckets,
+    buckets: Arc<Buckets>,
     sockets: Vec<Bound>,
     tls: Arc<TlsListeners>,
     admin: Option<Bound>,

@@ -12,7 +12,7 @@ use log::{Log, info};
 use parking_lot::Mutex;
 use pingora_core::server::Server as PingoraServer;
 use pingora_core::server::configuration::ServerConf;
-use pingora_core::services::background::background_service;
+use pingora_core::services::background::{GenBackgroundService, background_service};
 use pingora_proxy::HttpProxy;
 use tokio::sync::mpsc;
 
@@ -86,8 +86,8 @@ impl Server {
             let echo = pingora.add_service(echo.into_service(&activity, sockets, lifecycle));
             health.add_dependency(&echo);
         }
-        let service = background_service("buckets", self.buckets);
-        let buckets = service.task();
+        let buckets = self.buckets;
+        let service = GenBackgroundService::new("BG buckets".to_owned(), Arc::clone(&buckets));
         pingora.add_service(service);
 
         let (told, given) = Told::new(Arc::clone(&self.limiter));
@@ -134,6 +134,7 @@ impl Server {
                 pools: self.pools,
                 store: self.store.clone(),
                 limiter: self.limiter,
+                buckets: Arc::clone(&buckets),
                 rules,
                 metrics,
                 decisions,

@@ -7,20 +7,20 @@
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
 use super::ServerError;
+use super::buckets::Buckets;
 use crate::client::{Client, Directory, Quota};
 use crate::clock::{Clock, Timeline};
 use crate::limit::striped::Saved;
 use crate::limit::{Bucket, Key, Limiter, Striped};
 use crate::store::memory::Memory;
 use crate::store::sqlite::Sqlite;
-use crate::store::{BucketStore, ClientRepository, Committed, Follower, Moment, Record, Snapshot};
+use crate::store::{BucketStore, ClientRepository, Committed, Follower, Record};
 
 /// How many changes at once make it worth to wait until nobody looks into the directory before them.
 const MANY: usize = 1_000;
@@ -74,10 +74,8 @@ impl Store {
 pub(super) struct Followers {
     pub(super) directory: Arc<ArcSwap<Directory>>,
     pub(super) limiter: Arc<Striped>,
-    /// Where buckets are kept; only asked to keep, never waited for.
-    pub(super) buckets: Arc<dyn BucketStore>,
-    /// Whether another process keeps them.
-    pub(super) handed_over: Arc<AtomicBool>,
+    /// Who keeps them on disk; only asked to, never waited for.
+    pub(super) buckets: Arc<Buckets>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) timeline: Timeline,
 }
@@ -128,12 +126,9 @@ impl Followers {
                 }
             }
         }
-        if !raised.is_empty() && !self.handed_over.load(Ordering::SeqCst) {
-            // A bucket that was full is saved nowhere. After a crash it would be full under the new capacity, so it does not wait
-            // for its turn. If this fails, the next export has it.
-            let at = Moment::present(self.clock.as_ref(), &self.timeline);
-            drop(self.buckets.save(Snapshot { changed: raised, dropped: Vec::new(), at }));
-        }
+        // A bucket that was full is saved nowhere. After a crash it would be full under the new capacity, so it does not wait
+        // for its turn. If this fails, the next export has it.
+        self.buckets.keep(raised);
         let client = |record: &Option<Record>| -> Option<Client> { record.as_ref().map(Record::client) };
         let changed = changes.iter().filter(|change| change.action.is_some());
         let directory =
@@ -165,7 +160,7 @@ mod tests {
     use super::*;
     use crate::client::{ClientId, Mode};
     use crate::clock::ManualClock;
-    use crate::limit::StripedSettings;
+    use crate::limit::{RateLimit, StripedSettings};
     use crate::store::{Change, Profile};
 
     fn capacity(clock: &ManualClock, capacity: u64) -> Change {
@@ -181,12 +176,15 @@ mod tests {
         let timeline = Timeline::new(clock.as_ref());
         let default_quota = Quota::new(1, 1.0).unwrap();
         let settings = StripedSettings { max_buckets: NonZeroUsize::MIN, stripes: None, default_quota };
-        let handed_over = Arc::new(AtomicBool::new(true));
+        let limiter = Arc::new(Striped::new(settings, timeline.nanos(clock.now())));
+        let saving = Arc::clone(&store) as Arc<dyn BucketStore>;
+        let buckets =
+            Buckets::new(Arc::clone(&limiter), saving, &RateLimit::default(), Arc::clone(&clock) as _, timeline);
+        let buckets = Arc::new(buckets.of_successor());
         let followers = Followers {
             directory: Arc::default(),
-            limiter: Arc::new(Striped::new(settings, timeline.nanos(clock.now()))),
-            buckets: Arc::clone(&store) as _,
-            handed_over: Arc::clone(&handed_over),
+            limiter,
+            buckets: Arc::clone(&buckets),
             clock: Arc::clone(&clock) as _,
             timeline,
         };
@@ -198,7 +196,7 @@ mod tests {
             saved
         };
         assert_eq!((saved(5), saved(10)), (0, 0));
-        handed_over.store(false, Ordering::SeqCst);
+        buckets.receive_right();
         assert_eq!(saved(20), 1);
     }
 }

@@ -89,7 +89,7 @@ fn a_client_is_added_shown_changed_and_removed() {
 fn names_that_are_networks_are_one_segment() {
     let backend = Backend::scripted("a");
     let server = start(&backend);
-    for id in ["203.0.113.0/24", "2001:db8::/32", "a/reset", "..", "team@example.com:x"] {
+    for id in ["203.0.113.0/24", "2001:db8::/32", "a/reset", "a..b", "team@example.com:x"] {
         ok(&server, &["add", id, "--capacity", "7", "--rate", "1"]);
         assert_eq!(field(&ok(&server, &["set", id, "--rate", "2.5"]), "rate_per_sec"), "2.5", "{id}");
         assert_eq!(field(&ok(&server, &["reset", id]), "client_id"), id);

@@ -28,7 +28,7 @@ use crate::admin::router::Api;
 use crate::admin::{ApiError, body, percent, respond};
 use crate::client::ClientId;
 use crate::limit::Key;
-use crate::store::{Action, Change, Committed, Edit, Entry, Moment, Profile, Record, Refusal, Snapshot, WriteError};
+use crate::store::{Action, Change, Committed, Edit, Entry, Profile, Record, Refusal, WriteError};
 
 /// How long a change may take. The store gives up long before.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -191,7 +191,7 @@ pub(in crate::admin) async fn delete(api: &Arc<Api>, raw: &str, request: Request
         (status = 400, description = "The path cannot be decoded", body = ErrorBody),
         (status = 404, description = "There is no such client", body = ErrorBody),
         (status = 422, description = "The name is none, or a parameter is unknown", body = ErrorBody),
-        (status = 503, description = "The store cannot be read or written", body = ErrorBody),
+        (status = 503, description = "The store cannot be read or written, or the buckets are being handed over to another process", body = ErrorBody),
     ),
 )]
 pub(in crate::admin) async fn reset(api: &Arc<Api>, raw: &str, request: Request) -> Result<Response, ApiError> {
@@ -199,11 +199,8 @@ pub(in crate::admin) async fn reset(api: &Arc<Api>, raw: &str, request: Request)
     Query::of(request.uri(), &[])?.finish()?;
     let record = read::find(api, &id).await?;
     let parts = &api.parts;
-    // First what is kept of it, so that a crash after the answer does not bring the empty bucket back.
-    let (key, at) = (Key::client(record.number), Moment::present(parts.clock.as_ref(), &parts.timeline));
-    let forgotten = parts.buckets.save(Snapshot { changed: Vec::new(), dropped: vec![key], at });
-    timeout(PATIENCE, forgotten.wait()).await.unwrap_or_else(|_| Err(late()))?;
-    parts.limiter.reset(key, record.profile.quota, parts.timeline.nanos(parts.clock.now()));
+    let filled = (parts.fill)(Key::client(record.number), record.profile.quota);
+    timeout(PATIENCE, filled).await.unwrap_or_else(|_| Err(late().into()))?;
     info!("client {id}: bucket filled by {}", Actor::of(&request));
     Ok(show(StatusCode::OK, &ClientView::new(&record, api), &record))
 }

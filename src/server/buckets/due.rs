@@ -86,6 +86,13 @@ impl Due {
         self.pieces.front().map(|piece| sorted_out(piece.iter().copied()))
     }
 
+    /// Nothing of this bucket is due any more: the store is told by somebody else what became of it.
+    pub(super) fn forget(&mut self, key: Key) {
+        self.events.retain(|event| event.key() != key);
+        // Also of the piece that the store may be taking: it is sent again when that fails.
+        self.pieces.iter_mut().for_each(|piece| piece.retain(|event| event.key() != key));
+    }
+
     /// The store has the piece, as of `at`.
     pub(super) fn done(&mut self, at: Moment) {
         self.pieces.pop_front();

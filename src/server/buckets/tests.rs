@@ -310,3 +310,74 @@ fn a_debt_is_carried_over_and_kept_through_a_restart() {
     clock.advance(2 * SECOND);
     assert_eq!((tokens(&second, caller(1)), tokens(&third, caller(1))), (2.0, 2.0));
 }
+
+#[tokio::test]
+async fn a_reset_is_not_undone_by_a_save_that_began_before_it() {
+    let (store, clock) = in_memory();
+    let first = process(&store, &clock);
+    // Three pieces, of which the first goes to the store before the reset and is never confirmed.
+    for number in 0..2 * PIECE as u64 + 10 {
+        take(&first, Key::client(number), 10);
+    }
+    first.export();
+    drop(first.send().unwrap());
+    let filled = [3, PIECE as u64 + 3];
+    for number in filled {
+        first.reset(Key::client(number), quota()).await.unwrap();
+    }
+    // And one of which the limiter has told nobody yet.
+    take(&first, Key::client(5), 0);
+    first.save().await;
+    let second = process(&store, &clock);
+    second.restore(everybody).unwrap();
+    assert_eq!(filled.map(|number| tokens(&second, Key::client(number))), [10.0, 10.0]);
+    assert_eq!(tokens(&second, Key::client(4)), 0.0);
+}
+
+#[tokio::test]
+async fn a_raised_bucket_is_not_undone_by_a_save_that_began_before_it() {
+    let (store, clock) = in_memory();
+    let first = process(&store, &clock);
+    let (key, raised) = (Key::client(7), Quota::new(100, 1.0).unwrap());
+    take(&first, key, 4);
+    first.export();
+    clock.advance(4 * SECOND);
+    first.sweep();
+    // Due now: that it is full and nobody's.
+    first.limiter.edit(key, quota(), raised, first.now());
+    let bucket = Bucket::resume(first.limiter.peek(key, raised, first.now()).tokens(), first.now());
+    first.keep(vec![Saved { key, bucket, quota: raised }]);
+    first.save().await;
+    let second = process(&store, &clock);
+    second.restore(|_| Some(raised)).unwrap();
+    assert_eq!(second.limiter.peek(key, raised, second.now()).tokens().floor(), 10);
+}
+
+#[tokio::test]
+async fn nothing_is_reset_while_another_process_has_the_buckets() {
+    let (store, clock) = in_memory();
+    let (first, second) = (process(&store, &clock), process(&store, &clock).of_successor());
+    take(&first, caller(1), 4);
+    second.take_over(&first.begin_hand_over().unwrap(), everybody);
+    for process in [&first, &second] {
+        assert_eq!(process.reset(caller(1), quota()).await, Err(NotFilled::HandedOver));
+        assert_eq!(tokens(process, caller(1)), 6.0);
+    }
+    first.take_back();
+    assert_eq!(first.reset(caller(1), quota()).await, Ok(()));
+    assert_eq!(tokens(&first, caller(1)), 10.0);
+}
+
+#[tokio::test]
+async fn a_reset_that_the_store_does_not_take_is_none() {
+    let clock = Arc::new(ManualClock::new());
+    let fickle = Arc::new(Fickle { memory: Memory::new(), broken: AtomicBool::new(true) });
+    let store: Arc<dyn BucketStore> = Arc::clone(&fickle) as _;
+    let buckets = process(&store, &clock);
+    take(&buckets, caller(1), 4);
+    assert!(matches!(buckets.reset(caller(1), quota()).await, Err(NotFilled::Store(_))));
+    assert_eq!(tokens(&buckets, caller(1)), 6.0);
+    fickle.broken.store(false, Ordering::SeqCst);
+    assert_eq!(buckets.reset(caller(1), quota()).await, Ok(()));
+    assert_eq!(tokens(&buckets, caller(1)), 10.0);
+}
