@@ -36,7 +36,7 @@ pub(super) fn run() -> Result<(), Failure> {
     let mut server = Server::bind(config)?;
     print(&format!("{welcome}\n"));
     echoes.into_iter().for_each(|echo| server.add_echo(echo));
-    Ok(server.run(Stop::Signals, events)?)
+    Ok(server.run(Stop::Signals, events.as_ref().map(|events| events.log().clone()))?)
 }
 
 fn welcome(echoes: &[Echo], admin: SocketAddr) -> String {

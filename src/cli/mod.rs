@@ -27,7 +27,7 @@ use crate::config::{self, Config, Overrides, PingoraSettings, Problem, Problems}
 use crate::server::echo::Echo;
 use crate::server::{ServerError, Stop, raise_open_files_limit};
 use crate::telemetry::events::EventsError;
-use crate::telemetry::{self, EventLog};
+use crate::telemetry::{self, EventLogGuard};
 use args::{Args, Command};
 use environment::token_to_ask_for;
 
@@ -83,14 +83,18 @@ pub fn main() -> ExitCode {
         // A reader that left early, such as `head`, is no failure.
         Failure::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         failure => {
-            eprintln!("tollgate: {failure}");
+            // The event log has ended, so this comes last; and it ends although nobody may read it.
+            telemetry::events::tell(&format!("tollgate: {failure}"));
             failure.exit_code()
         }
     })
 }
 
 fn echo(listen: std::net::SocketAddr, name: Option<String>) -> Result<(), Failure> {
-    start_events()?;
+    let events = start_events()?;
+    if let Some(events) = &events {
+        events.log().start().map_err(|error| ServerError::Failed(format!("cannot write the event log: {error}")))?;
+    }
     raise_open_files_limit();
     let echo = Echo::bind(listen, name.unwrap_or_else(|| listen.to_string())).map_err(ServerError::from)?;
     Ok(echo.run(Stop::Signals, &PingoraSettings::default())?)
@@ -132,8 +136,8 @@ fn print(text: &str) -> ExitCode {
     }
 }
 
-/// The process's event log; `None` when it has one already.
-fn start_events() -> Result<Option<EventLog>, Failure> {
+/// The process's event log, which ends with what is returned; `None` when it has one already.
+fn start_events() -> Result<Option<EventLogGuard>, Failure> {
     match telemetry::events::init(Arc::new(SystemClock)) {
         Ok(events) => Ok(Some(events)),
         Err(EventsError::Taken(_)) => Ok(None),

@@ -10,7 +10,7 @@ use super::{Failure, print_verdict, start_events};
 use crate::config::{self, Config, Overrides};
 use crate::server::daemon::{Detached, Ended, Milestone, Starter, is_journal, pass_on};
 use crate::server::{Server, Source, Stop, raise_open_files_limit};
-use crate::telemetry::AccessLogTarget;
+use crate::telemetry::{AccessLogTarget, EventLogGuard};
 
 /// Runs the proxy, or has it run in the background.
 pub(super) fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
@@ -32,7 +32,8 @@ pub(super) fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
     config.warn();
     raise_open_files_limit();
     let changes_user = config.pingora.user.is_some();
-    let mut server = Server::start(config, detached, args.upgrade)?;
+    let log = events.as_ref().map(EventLogGuard::log);
+    let mut server = Server::start(config, detached, args.upgrade, log)?;
     if let Some(file) = &args.conf {
         let source = source(file, overrides, args.daemon);
         // By now it is another user, who may not be allowed to read what was read before.
@@ -41,7 +42,7 @@ pub(super) fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
         }
         server.reloads_from(source);
     }
-    server.run(Stop::Signals, events)?;
+    server.run(Stop::Signals, log.cloned())?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -86,7 +86,7 @@ impl ShutdownSignalWatch for Conductor {
         };
         // To systemd the successor is the service by now, and that does not stop.
         if !leaves && self.process.is_some() {
-            notify::stopping();
+            notify::stopping().or_log();
         }
         self.drain(&mut asks).await;
         ShutdownSignal::FastShutdown
@@ -153,13 +153,13 @@ impl Conductor {
         let (is_process, lifecycle) = (self.process.is_some(), self.lifecycle.clone());
         drop(tokio::spawn(async move {
             if is_process {
-                lifecycle.if_ready(notify::reloading);
+                lifecycle.if_ready(notify::reloading).map(notify::Word::or_log);
             }
             let outcome = reloader.reload().await;
             if is_process {
                 let status = if outcome.is_ok() { "serving" } else { "a reload was refused; serving" };
                 // To systemd a successor may be the one that counts by now.
-                lifecycle.if_ready(|| notify::serving(status));
+                lifecycle.if_ready(|| notify::serving(status)).map(notify::Word::or_log);
             }
         }));
     }

@@ -124,12 +124,10 @@ impl Lifecycle {
     }
 
     /// Calls `tell` if the server is ready, and lets it become nothing else meanwhile: what is told holds. `tell` must
-    /// not move the server on.
-    pub(super) fn if_ready(&self, tell: impl FnOnce()) {
+    /// neither move the server on nor log.
+    pub(super) fn if_ready<T>(&self, tell: impl FnOnce() -> T) -> Option<T> {
         let state = self.state.borrow();
-        if *state == State::Ready {
-            tell();
-        }
+        (*state == State::Ready).then(tell)
     }
 
     /// How long silent connections stay once no new requests are wanted.

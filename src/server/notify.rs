@@ -3,34 +3,45 @@
 //! Only where `NOTIFY_SOCKET` says where to; else nothing happens. That systemd does not take it is an event and no
 //! more: the proxy serves all the same. Source: sd_notify(3).
 
-use log::{info, warn};
+use log::info;
 use sd_notify::NotifyState;
 
+/// What became of a word to systemd; to be [logged](Word::or_log) where nothing is locked.
+#[must_use]
+pub(super) struct Word(Result<(), String>);
+
+impl Word {
+    /// Says it where systemd was not told.
+    pub(super) fn or_log(self) {
+        if let Err(why) = self.0 {
+            info!("systemd was not told {why}");
+        }
+    }
+}
+
 /// This process serves, and is the one that counts: at the start, after a reload, after taking over, after taking back.
-pub(super) fn serving(status: &str) {
-    tell(&[NotifyState::MainPid(std::process::id()), NotifyState::Ready, NotifyState::Status(status)]);
+pub(super) fn serving(status: &str) -> Word {
+    tell(&[NotifyState::MainPid(std::process::id()), NotifyState::Ready, NotifyState::Status(status)])
 }
 
 /// The configuration is read again; [`serving`] ends that, whether it was taken or refused.
-pub(super) fn reloading() {
+pub(super) fn reloading() -> Word {
     match NotifyState::monotonic_usec_now() {
         Ok(now) => tell(&[NotifyState::Reloading, now, NotifyState::Status("reading the configuration again")]),
-        Err(error) => warn!("systemd cannot be told of the reload: {error}"),
+        Err(error) => Word(Err(format!("of the reload: {error}"))),
     }
 }
 
 /// This process ends.
-pub(super) fn stopping() {
-    tell(&[NotifyState::Stopping, NotifyState::Status("draining")]);
+pub(super) fn stopping() -> Word {
+    tell(&[NotifyState::Stopping, NotifyState::Status("draining")])
 }
 
 /// How it stands, in words, without a change.
-pub(super) fn status(status: &str) {
-    tell(&[NotifyState::Status(status)]);
+pub(super) fn status(status: &str) -> Word {
+    tell(&[NotifyState::Status(status)])
 }
 
-fn tell(state: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(state) {
-        info!("systemd was not told {state:?}: {error}");
-    }
+fn tell(state: &[NotifyState<'_>]) -> Word {
+    Word(sd_notify::notify(state).map_err(|error| format!("{state:?}: {error}")))
 }

@@ -90,9 +90,8 @@ impl Process {
 
     /// Puts the pid file back that a successor had replaced.
     pub(super) fn put_pid_file_back(&self) {
-        if let Some(file) = &mut *self.pid_file.lock()
-            && let Err(error) = file.put_back()
-        {
+        let back = self.pid_file.lock().as_mut().map_or(Ok(()), PidFile::put_back);
+        if let Err(error) = back {
             warn!("{error}");
         }
     }
@@ -104,7 +103,7 @@ impl Process {
 
     /// Tells everybody that it serves, in the words of `status`.
     pub(super) fn serves(&self, status: &str) {
-        notify::serving(status);
+        notify::serving(status).or_log();
         self.reached(Milestone::Serving);
     }
 

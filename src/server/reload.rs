@@ -76,8 +76,10 @@ impl Reloader {
     /// # Errors
     /// Every reason against it. What was in force stays so.
     pub(super) async fn reload(&self) -> Result<Reloaded, ReloadRefused> {
-        let mut current = self.current.lock().await;
-        let outcome = self.attempt(&mut current).await;
+        let outcome = {
+            let mut current = self.current.lock().await;
+            self.attempt(&mut current).await
+        };
         self.live.metrics.count_reload(outcome.is_ok());
         match &outcome {
             Ok(Reloaded { changed }) if changed.is_empty() => info!("configuration reloaded: nothing changed"),

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use log::{Log, info};
+use log::info;
 use parking_lot::Mutex;
 use pingora_core::server::Server as PingoraServer;
 use pingora_core::server::configuration::ServerConf;
@@ -27,6 +27,7 @@ use super::process::Process;
 use super::reload::{self, Live, Reloader};
 use super::services::{Certificates, Health, LogGuard, Sweep, Telemetry};
 use super::socket::Sockets;
+use super::start::start_events;
 use super::store::Store;
 use super::{Server, ServerError};
 use crate::admin::{Access, Admin};
@@ -42,12 +43,13 @@ const MAX_ATTEMPTS: usize = 32;
 const ADMIN_THREADS: usize = 1;
 
 impl Server {
-    /// Runs until it is asked to stop, and then until its requests are answered. Blocks the thread. `events` gets its
-    /// summaries written once a second.
+    /// Runs until it is asked to stop, and then until its requests are answered. Blocks the thread. `events` is started,
+    /// unless it runs, and gets its summaries written once a second.
     ///
     /// # Errors
-    /// When it stops although nobody asked it to.
+    /// When it stops although nobody asked it to, or there is no thread for the event log.
     pub fn run(self, stop: Stop, events: Option<EventLog>) -> Result<(), ServerError> {
+        start_events(events.as_ref())?;
         let (lifecycle, sockets) = (Lifecycle::new(), Sockets::default());
         let (pingora, conductor, ending) = self.assemble(&stop, events, &lifecycle, &sockets);
         conductor.run(pingora);
@@ -73,9 +75,9 @@ impl Server {
         let listeners = addresses.iter().zip(&self.config.listeners);
         let secure: Vec<_> = listeners.filter(|(_, settings)| settings.tls.is_some()).map(|(at, _)| *at).collect();
         let pools = self.pools.all();
-        let metrics = Arc::new(self.metrics());
+        let metrics = Arc::new(self.metrics(events.clone()));
 
-        let telemetry = Telemetry::new(self.writer, events.clone(), Arc::clone(&self.clock), lifecycle.clone());
+        let telemetry = Telemetry::new(self.writer, events, Arc::clone(&self.clock), lifecycle.clone());
         let guard = telemetry.guard();
         let telemetry = pingora.add_service(background_service("telemetry", telemetry));
         let (watches, orders) = mpsc::unbounded_channel();
@@ -224,18 +226,18 @@ impl Server {
             predecessor,
             underway: Arc::clone(&underway),
         };
-        let ending =
-            Ending { underway, clock: self.clock, buckets, store: self.store, guard, process: self.process, events };
+        let ending = Ending { underway, clock: self.clock, buckets, store: self.store, guard, process: self.process };
         (pingora, conductor, ending)
     }
 
     /// What is counted.
-    fn metrics(&self) -> Metrics {
+    fn metrics(&self, events: Option<EventLog>) -> Metrics {
         let store = self.store.clone();
         Metrics::new(MetricsParts {
             pools: Arc::clone(&self.pools),
             tally: Arc::clone(&self.tally),
             access_log: self.access_log.clone(),
+            events,
             limiter: Arc::clone(&self.limiter),
             tls: Arc::clone(&self.tls),
             persist_errors: Box::new(move || store.errors()),
@@ -253,13 +255,13 @@ struct Ending {
     /// Keeps the access log's writer running.
     guard: LogGuard,
     process: Option<Arc<Process>>,
-    events: Option<EventLog>,
 }
 
 impl Ending {
-    /// Does it. Blocks the thread. The event log comes last, since everything else writes to it.
+    /// Does it. Blocks the thread. The event log ends later, since all of it writes to that.
     fn finish(self, stop: &Stop) {
-        if let Some(underway) = self.underway.lock().take() {
+        let underway = self.underway.lock().take();
+        if let Some(underway) = underway {
             underway.finish(self.clock.as_ref());
         }
         let (buckets, store) = (self.buckets, self.store);
@@ -267,12 +269,11 @@ impl Ending {
             buckets::save_at_stop(&buckets);
             store.close();
         });
-        drop(self.guard.lock().take());
+        // It may wait, and have something to say.
+        let guard = self.guard.lock().take();
+        drop(guard);
         if let Some(process) = self.process {
             process.release_pid_file();
-        }
-        if let Some(events) = self.events {
-            events.flush();
         }
     }
 }

@@ -175,8 +175,9 @@ impl BackgroundService for Telemetry {
                 _ = shutdown.wait_for(|stopping| *stopping) => return,
             }
             let now = self.clock.now();
-            if let Some(guard) = self.guard.lock().as_mut() {
-                guard.tick(now);
+            let event = self.guard.lock().as_mut().and_then(|guard| guard.tick(now));
+            if let Some(event) = event {
+                warn!("{event}");
             }
             if let Some(events) = &self.events {
                 events.flush_due(now);

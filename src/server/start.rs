@@ -21,16 +21,23 @@ use super::socket::Bound;
 use super::{BindError, Server, ServerError, notify, privileges};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
+use crate::telemetry::EventLog;
 
 impl Server {
     /// Builds a server that is all of this process, as [`bind`](Server::bind) does, with everything that a process
     /// has: its user, its directory, its pid file, its logs when it is `detached`. As a `successor` it waits until the
-    /// running process hands over to it; that one goes on when this fails. Needs a process without other threads.
+    /// running process hands over to it; that one goes on when this fails. Needs a process without other threads;
+    /// `events` gets its own once nobody needs that any more.
     ///
     /// # Errors
     /// As [`bind`](Server::bind); when it cannot become its user, its pid file is held by a living process, or nobody
     /// hands over to it.
-    pub fn start(config: Config, detached: Option<Detached>, successor: bool) -> Result<Self, ServerError> {
+    pub fn start(
+        config: Config,
+        detached: Option<Detached>,
+        successor: bool,
+        events: Option<&EventLog>,
+    ) -> Result<Self, ServerError> {
         let failed = |what: &str, error: io::Error| ServerError::Failed(format!("{what}: {error}"));
         ignore_signals().map_err(|error| failed("cannot handle signals", error))?;
         let process = Arc::new(Process::new(&config.pingora, detached));
@@ -40,6 +47,7 @@ impl Server {
         }
         let mut bound = bind_free(&config, successor)?;
         privileges::drop_to(&config)?;
+        start_events(events)?;
         let directory = config.pingora.working_directory.as_deref();
         if let Some(directory) = directory.or(process.is_detached().then_some(Path::new("/"))) {
             let in_it = std::env::set_current_dir(directory);
@@ -70,12 +78,18 @@ impl Server {
     }
 }
 
+/// Has the event log written from here on.
+pub(super) fn start_events(events: Option<&EventLog>) -> Result<(), ServerError> {
+    let failed = |error| ServerError::Failed(format!("cannot write the event log: {error}"));
+    events.map_or(Ok(()), |events| events.start().map_err(failed))
+}
+
 /// Waits for the running process.
 fn wait(process: &Process) -> Result<Successor, ServerError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let waiting = Waiting::at(process.upgrade_sock()).map_err(ServerError::Failed)?;
     info!("waiting for the running process to hand over at {}", process.upgrade_sock().display());
-    notify::status("waiting for the running process to hand over");
+    notify::status("waiting for the running process to hand over").or_log();
     process.reached(Milestone::Waiting);
     let successor = waiting.wait(&clock).map_err(ServerError::Failed)?;
     info!("pid {} hands over", successor.predecessor());

@@ -1,21 +1,26 @@
 //! The event log: what happens seldom, in words, on standard error.
 //!
-//! Everything, Pingora's own records too, goes through `log` to env_logger, which filters and writes; between the two
-//! stands a filter that sums up repeated warnings and errors. Messages quote what strangers send, so control
-//! characters in them are escaped: one record is one line.
+//! Everything, Pingora's own records too, goes through `log` to this: a filter in env_logger's terms, then one that sums
+//! up repeated warnings and errors, then a [queue](super::spool), from which a thread writes. Whoever logs never waits for
+//! standard error. Messages quote what strangers send, so control characters in them are escaped: one record is one line.
 //!
 //! The line is `2026-11-21T19:41:28.123Z WARN  tollgate::upstream::health: message`, in UTC.
 
 use std::ffi::OsString;
 use std::fmt::{self, Write as _};
-use std::io::Write as _;
+use std::io::{self, Write};
+use std::panic::PanicHookInfo;
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
 
-use log::{LevelFilter, Log, Metadata, Record, SetLoggerError};
+use env_filter::Filter;
+use log::{Level, LevelFilter, Log, Metadata, Record, SetLoggerError};
 use parking_lot::Mutex;
 
+use super::drops::Drops;
 use super::repeats::{Repeats, Summary};
+use super::spool::{Spool, Stderr};
 use super::timestamp::rfc3339;
 use crate::clock::Clock;
 
@@ -27,19 +32,47 @@ const DEFAULT_FILTER: &str = "warn,rustls=error,tollgate=info";
 /// what an operator asked for, who looks for just that line.
 const EVERY_LINE: [&str; 2] = ["tollgate::health", "tollgate::operator"];
 
-/// The event log of this process.
+/// What the event log says of itself.
+const TARGET: &str = "tollgate::telemetry::events";
+/// What panics are told under.
+const PANIC: &str = "tollgate::panic";
+/// How long the last words of a process may take.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// The event log of this process; a clone is another handle.
 ///
-/// A process has one, so whoever sets it up owns the handle and calls [`flush_due`](EventLog::flush_due) about once a
-/// second and [`flush`](Log::flush) before it exits.
+/// Whoever has it calls [`start`](EventLog::start) when the process will not fork any more, and
+/// [`flush_due`](EventLog::flush_due) about once a second. [`Log::flush`] waits until what was logged is written, a
+/// second at most.
 #[derive(Clone)]
 pub struct EventLog {
     inner: Arc<Inner>,
 }
 
 struct Inner {
-    logger: env_logger::Logger,
+    filter: Filter,
     repeats: Mutex<Repeats>,
+    drops: Mutex<Drops>,
+    spool: Spool,
     clock: Arc<dyn Clock>,
+}
+
+/// Brings out what is left of the event log, and ends it, when it is dropped: a second at most. To be dropped before the
+/// process says why it ends.
+#[must_use = "the event log ends when this is dropped"]
+pub struct EventLogGuard(EventLog);
+
+impl EventLogGuard {
+    /// The event log.
+    pub fn log(&self) -> &EventLog {
+        &self.0
+    }
+}
+
+impl Drop for EventLogGuard {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
 }
 
 /// Why there is no event log.
@@ -65,12 +98,33 @@ pub enum EventsError {
 /// # Errors
 /// When `TOLLGATE_LOG` makes no sense, which would silence everything; or when the process already has a logger: that one
 /// stays in place, and nothing is changed. A second server in one process may ignore the latter.
-pub fn init(clock: Arc<dyn Clock>) -> Result<EventLog, EventsError> {
+pub fn init(clock: Arc<dyn Clock>) -> Result<EventLogGuard, EventsError> {
     let filter = filter(|name| std::env::var_os(name))?;
-    let events = EventLog::new(&filter, env_logger::Target::Stderr, clock);
+    let events = EventLog::new(&filter, Box::new(Stderr), clock);
     log::set_boxed_logger(Box::new(events.clone()))?;
-    log::set_max_level(events.inner.logger.filter());
-    Ok(events)
+    log::set_max_level(events.inner.filter.filter());
+    let (panics, before) = (events.clone(), std::panic::take_hook());
+    std::panic::set_hook(Box::new(move |panic| {
+        if !panics.tell_panic(panic) {
+            before(panic);
+        }
+    }));
+    Ok(EventLogGuard(events))
+}
+
+/// Writes the last words of a process to standard error. Waits a second at most, as nobody may read there.
+pub fn tell(words: &str) {
+    let line = format!("{words}\n");
+    let (told, heard) = channel();
+    let write = move || {
+        // Whoever closed it wants to hear nothing.
+        drop(Stderr.write_all(line.as_bytes()));
+        drop(told);
+    };
+    if std::thread::Builder::new().name("last-words".to_owned()).spawn(write).is_ok() {
+        // Nothing is ever sent; it ends when the thread does.
+        let _: Result<(), _> = heard.recv_timeout(LAST_WORDS);
+    }
 }
 
 fn filter(variable: impl Fn(&str) -> Option<OsString>) -> Result<String, EventsError> {
@@ -98,60 +152,105 @@ fn makes_sense(part: &str) -> bool {
 }
 
 impl EventLog {
-    fn new(filter: &str, target: env_logger::Target, clock: Arc<dyn Clock>) -> Self {
-        let wall = Arc::clone(&clock);
-        let logger = env_logger::Builder::new()
-            .parse_filters(filter)
-            .target(target)
-            .format(move |out, record| {
-                let message = OneLine(record.args());
-                writeln!(out, "{} {:<5} {}: {message}", rfc3339(wall.wall()), record.level(), record.target())
-            })
-            .build();
-        EventLog { inner: Arc::new(Inner { logger, repeats: Mutex::default(), clock }) }
+    fn new(filter: &str, out: Box<dyn Write + Send>, clock: Arc<dyn Clock>) -> Self {
+        let filter = env_filter::Builder::new().parse(filter).build();
+        let (repeats, drops) = Default::default();
+        EventLog { inner: Arc::new(Inner { filter, repeats, drops, spool: Spool::new(out), clock }) }
     }
 
-    /// Writes the summaries that are due at `now`.
+    /// Starts the thread that writes, unless it runs. Until then lines wait. Threads do not survive a fork.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn start(&self) -> io::Result<()> {
+        self.inner.spool.start()
+    }
+
+    /// Lines lost so far, because nobody took them or a write failed.
+    pub fn dropped(&self) -> u64 {
+        self.inner.spool.dropped()
+    }
+
+    /// Writes the summaries that are due at `now`, and what there is to say of lines that were lost.
     pub fn flush_due(&self, now: Instant) {
         let due = self.inner.repeats.lock().due(now);
         self.write(due);
+        let event = self.inner.drops.lock().observe(now, &self.inner.spool.counters());
+        self.tell_of_drops(event);
+    }
+
+    /// Writes all summaries, due or not, and ends. Waits a second at most; what is logged afterwards is lost.
+    fn stop(&self) {
+        let rest = self.inner.repeats.lock().finish(self.inner.clock.now());
+        self.write(rest);
+        let event = self.inner.drops.lock().finish(&self.inner.spool.counters());
+        self.tell_of_drops(event);
+        self.inner.spool.stop();
     }
 
     fn write(&self, summaries: Vec<Summary>) {
         for Summary { level, target, message } in summaries {
-            let args = format_args!("{message}");
-            self.inner.logger.log(&Record::builder().level(level).target(&target).args(args).build());
+            self.push(level, &target, &message);
         }
+    }
+
+    fn tell_of_drops(&self, event: Option<String>) {
+        if let Some(event) = event
+            && self.inner.filter.enabled(&Metadata::builder().level(Level::Warn).target(TARGET).build())
+        {
+            self.push(Level::Warn, TARGET, &format!("event log: {event}"));
+        }
+    }
+
+    fn push(&self, level: Level, target: &str, message: &dyn fmt::Display) {
+        let at = self.inner.clock.wall();
+        // Made before the queue is locked: a message may log while it is.
+        let line = format!("{} {level:<5} {target}: {}\n", rfc3339(at), OneLine(message));
+        self.inner.spool.push(at, line.as_bytes());
+    }
+
+    /// Tells of a panic, whatever the filter says; whether there was somebody to write it.
+    fn tell_panic(&self, panic: &PanicHookInfo<'_>) -> bool {
+        if !self.inner.spool.is_running() {
+            return false;
+        }
+        let thread = std::thread::current();
+        let name = thread.name().unwrap_or("without a name");
+        self.push(Level::Error, PANIC, &format!("thread {name} {}", panic.to_string().replacen('\n', " ", 1)));
+        let backtrace = std::backtrace::Backtrace::capture();
+        if backtrace.status() == std::backtrace::BacktraceStatus::Captured {
+            backtrace.to_string().lines().for_each(|line| self.push(Level::Error, PANIC, &line));
+        }
+        true
     }
 }
 
 impl Log for EventLog {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        !shows_secrets(metadata) && self.inner.logger.enabled(metadata)
+        !shows_secrets(metadata) && self.inner.filter.enabled(metadata)
     }
 
     fn log(&self, record: &Record<'_>) {
-        if shows_secrets(record.metadata()) || !self.inner.logger.matches(record) {
+        if shows_secrets(record.metadata()) || !self.inner.filter.matches(record) {
             return;
         }
-        if record.level() <= log::Level::Warn && !EVERY_LINE.contains(&record.target()) {
-            // Formatted before the lock is taken: formatting may log.
-            let message = record.args().to_string();
-            let now = self.inner.clock.now();
-            let verdict = self.inner.repeats.lock().admit(now, record.level(), record.target(), &message);
-            self.write(verdict.due);
-            if !verdict.write {
-                return;
-            }
+        let (level, target) = (record.level(), record.target());
+        if level > Level::Warn || EVERY_LINE.contains(&target) {
+            return self.push(level, target, record.args());
         }
-        self.inner.logger.log(record);
+        // Formatted before the lock is taken: formatting may log.
+        let message = record.args().to_string();
+        let now = self.inner.clock.now();
+        let verdict = self.inner.repeats.lock().admit(now, level, target, &message);
+        self.write(verdict.due);
+        if verdict.write {
+            self.push(level, target, &message);
+        }
     }
 
-    /// Writes all summaries, due or not.
+    /// Waits until what was logged is written, a second at most.
     fn flush(&self) {
-        let rest = self.inner.repeats.lock().finish(self.inner.clock.now());
-        self.write(rest);
-        self.inner.logger.flush();
+        self.inner.spool.settle();
     }
 }
 
@@ -186,159 +285,4 @@ impl fmt::Write for Escaping<'_, '_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io;
-    use std::os::unix::ffi::OsStringExt;
-    use std::time::Duration;
-
-    use log::Level;
-
-    use super::*;
-    use crate::clock::{ManualClock, SystemClock};
-
-    #[derive(Clone, Default)]
-    struct Output(Arc<Mutex<Vec<u8>>>);
-
-    impl io::Write for Output {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().write(bytes)
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    struct Bench {
-        clock: Arc<ManualClock>,
-        output: Output,
-        events: EventLog,
-    }
-
-    impl Bench {
-        fn new(filter: &str) -> Self {
-            let (clock, output) = (Arc::new(ManualClock::new()), Output::default());
-            let target = env_logger::Target::Pipe(Box::new(output.clone()));
-            Bench { events: EventLog::new(filter, target, clock.clone()), clock, output }
-        }
-
-        fn log(&self, level: Level, target: &str, message: &str) {
-            let args = format_args!("{message}");
-            self.events.log(&Record::builder().level(level).target(target).args(args).build());
-        }
-
-        /// The lines written since, without their timestamps.
-        fn lines(&self) -> Vec<String> {
-            let text = String::from_utf8(std::mem::take(&mut *self.output.0.lock())).unwrap();
-            text.lines().map(|line| line.split_once(' ').unwrap().1.to_owned()).collect()
-        }
-    }
-
-    #[test]
-    fn a_line_has_time_level_target_and_message() {
-        let bench = Bench::new("info");
-        bench.log(Level::Warn, "tollgate::upstream::health", "backend is down");
-        let text = String::from_utf8(bench.output.0.lock().clone()).unwrap();
-        let time = rfc3339(bench.clock.wall());
-        assert_eq!(text, format!("{time} WARN  tollgate::upstream::health: backend is down\n"));
-    }
-
-    #[test]
-    fn a_line_cannot_be_forged() {
-        let bench = Bench::new("info");
-        bench.log(Level::Info, "app", "path /\r\n2026 ERROR app: \u{1b}[31mä\u{85}\u{2028}x");
-        assert_eq!(bench.lines(), ["INFO  app: path /\\r\\n2026 ERROR app: \\u{1b}[31mä\\u{85}\\u{2028}x"]);
-    }
-
-    #[test]
-    fn the_default_shows_our_info_and_the_warnings_of_others() {
-        let bench = Bench::new(&filter(|_| None).unwrap());
-        for target in ["tollgate::server", "pingora_core"] {
-            for level in [Level::Warn, Level::Info, Level::Debug] {
-                bench.log(level, target, "x");
-            }
-        }
-        assert_eq!(bench.lines(), ["WARN  tollgate::server: x", "INFO  tollgate::server: x", "WARN  pingora_core: x"]);
-    }
-
-    #[test]
-    fn our_variable_wins_over_rusts_and_an_empty_one_is_none() {
-        let filter_of =
-            |ours: &str, rusts: &str| filter(|name| Some(if name == "TOLLGATE_LOG" { ours } else { rusts }.into()));
-        assert_eq!(filter_of("debug", "trace").unwrap(), "debug");
-        assert_eq!(filter_of(" ", "trace").unwrap(), "trace");
-        assert_eq!(filter_of("", "").unwrap(), DEFAULT_FILTER);
-        for good in ["off", "INFO", "warn,tollgate=debug", "tollgate::proxy", "pingora_core=trace, error"] {
-            assert_eq!(filter_of(good, "").unwrap(), good);
-        }
-        for wrong in ["verbose", "tollgate=loud", "debug;info", "=info", "info,,warn"] {
-            let error = filter_of(wrong, "").unwrap_err().to_string();
-            assert!(error.contains(&format!("not {wrong:?}")), "{error}");
-        }
-        // What is no text is wrong in ours, and in the one of others not ours to judge.
-        let no_text = |of: &str| filter(|name| (name == of).then(|| OsString::from_vec(b"debug\xff".to_vec())));
-        assert!(no_text("TOLLGATE_LOG").unwrap_err().to_string().starts_with("TOLLGATE_LOG must be a level"));
-        assert_eq!(no_text("RUST_LOG").unwrap(), DEFAULT_FILTER);
-    }
-
-    #[test]
-    fn repeats_are_summed_up_with_ticks_and_at_the_end() {
-        let bench = Bench::new("info");
-        for _ in 0..100 {
-            bench.log(Level::Error, "app", "no answer");
-            bench.log(Level::Info, "app", "hello");
-        }
-        assert_eq!(bench.lines().len(), 101);
-        bench.clock.advance(Duration::from_secs(9));
-        bench.events.flush_due(bench.clock.now());
-        assert_eq!(bench.lines(), [""; 0]);
-        bench.clock.advance(Duration::from_secs(1));
-        bench.events.flush_due(bench.clock.now());
-        assert_eq!(bench.lines(), ["ERROR app: no answer (repeated 99 times in 10 s)"]);
-        bench.log(Level::Warn, "app", "slow");
-        bench.log(Level::Warn, "app", "slow");
-        bench.events.flush();
-        assert_eq!(bench.lines(), ["WARN  app: slow", "WARN  app: slow (repeated 1 time in 1 s)"]);
-    }
-
-    #[test]
-    fn what_may_hold_a_key_is_never_written() {
-        let bench = Bench::new("trace,pingora_proxy=trace");
-        bench.log(Level::Debug, "pingora_proxy::proxy_h1", "Sending header x-api-key: secret");
-        bench.log(Level::Trace, "pingora_core::protocols::http::v1", "secret");
-        assert_eq!(bench.lines(), [""; 0]);
-        bench.log(Level::Debug, "tollgate::proxy", "fine");
-        assert_eq!(bench.lines(), ["DEBUG tollgate::proxy: fine"]);
-    }
-
-    #[test]
-    fn every_change_of_state_and_every_answer_to_an_operator_is_a_line_of_its_own() {
-        let bench = Bench::new("info");
-        for target in EVERY_LINE {
-            (0..3).for_each(|_| bench.log(Level::Warn, target, "up -> down"));
-        }
-        let [health, operator] = EVERY_LINE.map(|target| [format!("WARN  {target}: up -> down"), "".into()]);
-        assert_eq!(
-            bench.lines(),
-            [&health[..1], &health[..1], &health[..1], &operator[..1], &operator[..1], &operator[..1]].concat()
-        );
-    }
-
-    #[test]
-    fn what_is_filtered_out_is_not_counted() {
-        let bench = Bench::new("off");
-        bench.log(Level::Error, "app", "x");
-        bench.log(Level::Error, "app", "x");
-        bench.events.flush();
-        assert_eq!(bench.lines(), [""; 0]);
-    }
-
-    #[test]
-    fn a_second_setup_is_refused_and_changes_nothing() {
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let _maybe_first = init(Arc::clone(&clock));
-        let level = log::max_level();
-        assert!(init(clock).is_err());
-        assert_eq!(log::max_level(), level);
-    }
-}
+mod tests;

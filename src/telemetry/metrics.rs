@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use prometheus_client::encoding::text::encode_registry;
 use prometheus_client::registry::Registry;
 
-use super::AccessLog;
+use super::{AccessLog, EventLog};
 use crate::limit::Striped;
 use crate::tls::TlsListeners;
 use crate::upstream::Pools;
@@ -37,6 +37,8 @@ pub struct MetricsParts {
     pub tally: Arc<Tally>,
     /// The access log.
     pub access_log: AccessLog,
+    /// The event log of the process; none when the process is not all of one server.
+    pub events: Option<EventLog>,
     /// The buckets.
     pub limiter: Arc<Striped>,
     /// The TLS of the listeners that have it.

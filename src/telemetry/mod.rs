@@ -2,7 +2,8 @@
 //!
 //! The access log has a line for each request and must never hold one up: lines go through a bounded queue to a thread
 //! of their own, and what that thread cannot write in time is dropped and counted. The event log is for people: what
-//! happens seldom, in words, with repeats summed up so that a burst of failures stays readable.
+//! happens seldom, in words, with repeats summed up so that a burst of failures stays readable. It has a queue and a
+//! thread, too: whoever logs never waits for standard error.
 
 mod access_log;
 pub mod decisions;
@@ -17,13 +18,14 @@ mod record;
 mod repeats;
 mod settings;
 mod sink;
+mod spool;
 mod switch;
 mod timestamp;
 mod writer;
 
 pub use access_log::AccessLog;
 pub use decisions::{Decisions, Refused};
-pub use events::EventLog;
+pub use events::{EventLog, EventLogGuard};
 pub use explanation::Explanation;
 pub use metrics::{Metrics, MetricsParts, Tally, Verdict};
 pub use record::AccessRecord;

@@ -1,4 +1,4 @@
-//! Access lines on their way from the threads that serve requests to the one that writes.
+//! Log lines on their way from the threads that make them to the one that writes: access lines above all.
 //!
 //! The problem: in one queue for all threads each line is an allocation that another thread frees, and the queue's ends
 //! travel from core to core with every request. Together that cost a request more than its line did.
@@ -36,6 +36,8 @@ const KEPT_BYTES: usize = 128 << 10;
 #[derive(Debug)]
 pub(super) struct Queue {
     batches: Sharded<Mutex<Batch>>,
+    /// How much text may wait or be written, give or take [`GRANT`] and a line for each batch.
+    most: usize,
     /// What batches were granted and the writer has not given back.
     granted: AtomicUsize,
     /// Nobody takes lines any more.
@@ -47,7 +49,7 @@ pub(super) struct Queue {
 
 /// Lines of one thread, or of a few.
 #[derive(Debug, Default)]
-struct Batch {
+pub(super) struct Batch {
     /// One after the other.
     text: Vec<u8>,
     /// In the order in which they were put there.
@@ -67,13 +69,15 @@ struct Line {
 }
 
 impl Queue {
+    /// For lines of all threads, each of which has a batch.
     pub(super) fn new() -> Arc<Self> {
-        Self::over(Sharded::new())
+        Self::over(Sharded::new(), QUEUE_BYTES)
     }
 
-    fn over(batches: Sharded<Mutex<Batch>>) -> Arc<Self> {
+    pub(super) fn over(batches: Sharded<Mutex<Batch>>, most: usize) -> Arc<Self> {
         Arc::new(Queue {
             batches,
+            most,
             granted: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
             dropped: AtomicU64::new(0),
@@ -112,7 +116,7 @@ impl Queue {
 
     fn has_room(&self, batch: &mut Batch) -> bool {
         while batch.text.len() >= batch.granted {
-            if self.granted.load(Ordering::Relaxed) >= QUEUE_BYTES {
+            if self.granted.load(Ordering::Relaxed) >= self.most {
                 return false;
             }
             self.granted.fetch_add(GRANT, Ordering::Relaxed);

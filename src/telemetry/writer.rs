@@ -75,15 +75,9 @@ struct Running {
 }
 
 impl AccessLogGuard {
-    /// Tells the event log when lines began to be lost, that they still are (once a minute), and when that is over. To
-    /// be called about once a second; never waits for the writer.
-    pub fn tick(&mut self, now: Instant) {
-        if let Some(event) = self.event(now) {
-            log::warn!("{event}");
-        }
-    }
-
-    fn event(&mut self, now: Instant) -> Option<String> {
+    /// What to tell the event log: when lines began to be lost, that they still are (once a minute), and when that is
+    /// over. To be called about once a second; never waits for the writer.
+    pub fn tick(&mut self, now: Instant) -> Option<String> {
         let running = self.running.as_mut()?;
         let shared = &*running.shared;
         if shared.switching.load(Ordering::SeqCst) {

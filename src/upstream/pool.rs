@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
-use log::{info, warn};
+use log::{Level, warn};
 use parking_lot::Mutex;
 
 use super::health::{CONNECT_FAILURES, Outcome, REST, Status, Thresholds, Transition};
@@ -14,11 +14,13 @@ use super::selector::{Registry, Selector};
 use super::{Backend, BackendId, Check, Lease, PoolSettings, Traffic};
 pub(super) use lineage::Lineage;
 use members::Members;
+pub(super) use news::News;
 use succession::{Pending, Stage};
 
 mod control;
 mod lineage;
 mod members;
+mod news;
 mod orders;
 mod succession;
 
@@ -97,7 +99,8 @@ impl Pool {
     pub fn connect_failed(&self, backend: &Backend, now: Instant, reason: &str) {
         backend.failed();
         if let Some(transition) = backend.connect_failed(now) {
-            self.announce(backend, transition, &format!("{reason}, for {CONNECT_FAILURES} requests in a row"));
+            let reason = format!("{reason}, for {CONNECT_FAILURES} requests in a row");
+            self.announce(backend, transition, &reason, &mut News::default());
         }
     }
 
@@ -107,19 +110,20 @@ impl Pool {
             warn!("upstream {}: backend {} could not be checked: {reason}", self.name(), backend.address());
             return;
         }
+        let mut news = News::default();
         // Held to the end, so that a check is either counted before another pool takes over or not at all.
         let members = self.members.lock();
         match members.stage {
             Stage::Prepared if backend.status() != Status::Unknown => {
                 self.pending.lock().insert(backend.id(), (backend.transitions(), outcome));
             }
-            Stage::Prepared | Stage::Serving => self.count_check(backend, outcome),
+            Stage::Prepared | Stage::Serving => self.count_check(backend, outcome, &mut news),
             Stage::Replaced => {}
         }
     }
 
-    /// Counts what a check of `backend` said, and tells what that changes.
-    fn count_check(&self, backend: &Backend, outcome: Outcome) {
+    /// Counts what a check of `backend` said. What that changes is `news`.
+    fn count_check(&self, backend: &Backend, outcome: Outcome, news: &mut News) {
         let health = &self.settings.health;
         let thresholds = Thresholds { healthy: health.healthy_threshold, unhealthy: health.unhealthy_threshold };
         let Some(transition) = backend.checked(outcome == Outcome::Passed, thresholds) else { return };
@@ -133,18 +137,19 @@ impl Pool {
             Outcome::Passed => format!("check passed{row}"),
             Outcome::Failed(reason) | Outcome::NotDone(reason) => format!("check failed{row}: {reason}"),
         };
-        self.announce(backend, transition, &reason);
+        self.announce(backend, transition, &reason, news);
     }
 
     /// Brings back the backends that no check brings back and that have rested long enough at `now`.
     pub(super) fn end_rests(&self, now: Instant) {
+        let mut news = News::default();
         let members = self.members.lock();
         if members.stage != Stage::Serving {
             return;
         }
         for backend in self.selector.load().backends() {
             if let Some(transition) = backend.end_rest(now) {
-                self.announce(backend, transition, &format!("tried again after {} s", REST.as_secs()));
+                self.announce(backend, transition, &format!("tried again after {} s", REST.as_secs()), &mut news);
             }
         }
     }
@@ -170,6 +175,10 @@ impl Pool {
     /// keeps its last addresses.
     pub(super) fn resolved(&self, index: usize, outcome: Result<Vec<SocketAddr>, String>) {
         let name = &self.settings.backends[index].address;
+        let mut news = News::default();
+        let mut say = |level, what: String| {
+            news.add(module_path!(), level, format!("upstream {}: backend {name} {what}", self.name()));
+        };
         let mut members = self.members.lock();
         if members.stage == Stage::Replaced {
             return;
@@ -183,7 +192,7 @@ impl Pool {
                     0 => "it has no address yet".to_owned(),
                     count => format!("keeping its last {count}"),
                 };
-                warn!("upstream {}: backend {name} does not resolve: {reason}; {kept}", self.name());
+                say(Level::Warn, format!("does not resolve: {reason}; {kept}"));
             }
             Err(_) => {}
             Ok(mut addresses) => {
@@ -191,12 +200,12 @@ impl Pool {
                 addresses.dedup();
                 if addresses != entry.addresses {
                     let list: Vec<_> = addresses.iter().map(SocketAddr::to_string).collect();
-                    info!("upstream {}: backend {name} resolves to {}", self.name(), list.join(", "));
+                    say(Level::Info, format!("resolves to {}", list.join(", ")));
                     entry.addresses = addresses;
                     let selector = members.selector(&self.settings, &self.registry, &self.lineage.orders());
                     self.selector.store(Arc::new(selector));
                 } else if was_failing {
-                    info!("upstream {}: backend {name} resolves again", self.name());
+                    say(Level::Info, "resolves again".to_owned());
                 }
             }
         }
@@ -213,8 +222,8 @@ impl Pool {
         self.members.lock().entries.iter().any(|entry| entry.addresses.is_empty())
     }
 
-    /// Counts a change of health and tells it.
-    fn announce(&self, backend: &Backend, Transition { from, to }: Transition, reason: &str) {
+    /// Counts a change of health, which is `news`.
+    fn announce(&self, backend: &Backend, Transition { from, to }: Transition, reason: &str, news: &mut News) {
         backend.count_transition(to);
         let line = format!(
             "upstream {}: backend {} {from} -> {to}: {reason}; {}",
@@ -222,10 +231,7 @@ impl Pool {
             backend.address(),
             self.left()
         );
-        match to {
-            Status::Down => warn!(target: TARGET, "{line}"),
-            Status::Up | Status::Unknown => info!(target: TARGET, "{line}"),
-        }
+        news.add(TARGET, if to == Status::Down { Level::Warn } else { Level::Info }, line);
     }
 
     /// How many backends are left for requests, in words.

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
-use super::pool::Lineage;
+use super::pool::{Lineage, News};
 use super::{Pool, PoolSettings};
 
 /// The pools of a server, swapped whole by a reload.
@@ -102,6 +102,7 @@ impl Pools {
     ///
     /// Returns the pools that were there and are not any more. Their watches are to end; they tell nothing from here on.
     pub fn replace(&self, pools: Vec<Arc<Pool>>) -> Vec<Arc<Pool>> {
+        let mut news = News::default();
         let mut gone = self.gone.lock();
         let before = self.all.load_full();
         let by_kin = |pools: &[Arc<Pool>]| -> HashMap<_, _> {
@@ -111,12 +112,12 @@ impl Pools {
         for pool in &pools {
             match old.get(&pool.kin()) {
                 Some(old) if Arc::ptr_eq(old, pool) => {}
-                Some(old) => pool.take_over(old),
-                None => pool.enter(),
+                Some(old) => pool.take_over(old, &mut news),
+                None => pool.enter(&mut news),
             }
         }
         for old in before.iter().filter(|old| !new.contains_key(&old.kin())) {
-            old.leave();
+            old.leave(&mut news);
             gone.leaving.push(old.lineage());
         }
         gone.settle();

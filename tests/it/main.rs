@@ -45,6 +45,8 @@ mod environment;
 #[cfg(test)]
 mod events;
 #[cfg(test)]
+mod events_stuck;
+#[cfg(test)]
 mod failover;
 #[cfg(test)]
 mod forwarding;

@@ -60,30 +60,39 @@ impl Detached {
         Ok(())
     }
 
-    /// Tells the starter, unless it has heard enough. When this is what it waits for, nothing of it stays open.
+    /// Tells the starter, unless it has heard enough. When this is what it waits for, nothing of it stays open. Waits a
+    /// second at most until what was logged so far is where the starter's is.
     pub fn reached(&self, milestone: Milestone) {
-        let mut starter = self.starter.lock();
-        let Some(stream) = starter.as_mut() else { return };
-        let last = milestone >= self.until;
-        if last
-            && let Some(outputs) = &*self.outputs.lock()
-            && let Err(error) = outputs.redirect_stderr()
-        {
+        log::logger().flush();
+        if let Err(error) = self.tell(milestone) {
             warn!("{error}; events stay where they are");
         }
+    }
+
+    fn tell(&self, milestone: Milestone) -> io::Result<()> {
+        let mut starter = self.starter.lock();
+        let Some(stream) = starter.as_mut() else { return Ok(()) };
+        let last = milestone >= self.until;
+        let redirected = match &*self.outputs.lock() {
+            Some(outputs) if last => outputs.redirect_stderr(),
+            _ => Ok(()),
+        };
         // A starter that is gone needs no news.
         drop(writeln!(stream, "{}", milestone.word()));
         if last {
             *starter = None;
         }
+        redirected
     }
 
-    /// Opens the error log again, since it was moved away.
+    /// Opens the error log again, since it was moved away. Waits a second at most until what was logged so far is in the
+    /// old one.
     ///
     /// # Errors
     /// When it cannot be opened; the old one is kept.
     pub fn reopen(&self) -> io::Result<()> {
         let Some(outputs) = self.outputs.lock().clone() else { return Ok(()) };
+        log::logger().flush();
         outputs.redirect_stdout()?;
         // Before that it is the starter's.
         if self.starter.lock().is_none() { outputs.redirect_stderr() } else { Ok(()) }

@@ -53,6 +53,7 @@ impl World {
             pools: Arc::clone(&pools),
             tally: Arc::<Tally>::default(),
             access_log: access_log.clone(),
+            events: None,
             limiter: Arc::clone(&limiter),
             tls: Arc::default(),
             persist_errors: Box::new(|| 0),

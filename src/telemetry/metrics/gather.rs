@@ -13,7 +13,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, EncodeLabelSet, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 
-use super::{Sources, Verdict};
+use super::{EventLog, Sources, Verdict};
 use crate::upstream::health::Status;
 use crate::upstream::{Backend, DURATIONS, TrafficTotals};
 
@@ -150,6 +150,12 @@ impl Sources {
             "Access log lines that were lost, as they could not be written in time.",
         )?
         .bare(self.parts.access_log.dropped())?;
+        Family::counter(
+            encoder,
+            "tollgate_event_log_dropped_total",
+            "Event log lines that were lost, as they could not be written in time.",
+        )?
+        .bare(self.parts.events.as_ref().map_or(0, EventLog::dropped))?;
         Family::counter(encoder, "tollgate_persist_errors_total", "Failed writes of the database.")?
             .bare((self.parts.persist_errors)())?;
         let mut family =

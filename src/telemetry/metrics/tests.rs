@@ -39,6 +39,7 @@ fn metrics(pools: Vec<PoolSettings>, limiter: Arc<Striped>) -> (Metrics, Arc<Poo
         pools: Arc::clone(&pools),
         tally: Arc::clone(&tally),
         access_log,
+        events: None,
         limiter,
         tls: Arc::default(),
         persist_errors: Box::new(|| 7),
@@ -100,6 +101,7 @@ fn every_name_of_the_contract_is_there_with_its_kind_from_the_start() {
         ("tollgate_config_reloads_total", Kind::Counter),
         ("tollgate_connections", Kind::Gauge),
         ("tollgate_access_log_dropped_total", Kind::Counter),
+        ("tollgate_event_log_dropped_total", Kind::Counter),
         ("tollgate_certificate_expiry_timestamp_seconds", Kind::Gauge),
     ];
     let mut sorted = kinds.clone();
@@ -141,6 +143,7 @@ fn the_text_keeps_the_format_and_says_what_was_counted() {
     says("tollgate_config_reloads_total", &[("result", "success")], 1.0);
     says("tollgate_connections", &[], 1.0);
     says("tollgate_access_log_dropped_total", &[], 0.0);
+    says("tollgate_event_log_dropped_total", &[], 0.0);
     let duration = |end: &str| {
         text.value("tollgate_request_duration_seconds_bucket", &[("le", end), ("upstream", "app")]).unwrap()
     };

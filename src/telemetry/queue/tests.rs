@@ -32,7 +32,7 @@ fn take(lines: &mut Lines) -> Vec<String> {
 
 #[test]
 fn lines_of_several_batches_come_in_the_order_in_which_their_requests_ended() {
-    let queue = Queue::over(Sharded::of(4));
+    let queue = Queue::over(Sharded::of(4), QUEUE_BYTES);
     let mut lines = Lines::new(&queue);
     (0..4).for_each(|batch| (0..5).for_each(|step| put(&queue, batch, step * 4 + batch as u64)));
     let expected: Vec<_> = (0..20).map(|millis| format!("{} {millis}", millis % 4)).collect();
@@ -44,7 +44,7 @@ fn lines_of_several_batches_come_in_the_order_in_which_their_requests_ended() {
 
 #[test]
 fn those_of_one_batch_stay_in_the_order_in_which_they_were_put_there() {
-    let queue = Queue::over(Sharded::of(2));
+    let queue = Queue::over(Sharded::of(2), QUEUE_BYTES);
     let mut lines = Lines::new(&queue);
     // The clock was set back.
     [30, 10, 20].into_iter().for_each(|millis| put(&queue, 0, millis));
@@ -81,7 +81,7 @@ fn what_is_left_or_comes_later_is_counted_when_nobody_takes_it() {
 
 #[test]
 fn what_was_taken_and_not_read_is_counted_when_the_reader_panics() {
-    let queue = Queue::over(Sharded::of(2));
+    let queue = Queue::over(Sharded::of(2), QUEUE_BYTES);
     let mut lines = Lines::new(&queue);
     (0..10).for_each(|millis| put(&queue, millis as usize % 2, millis));
     let mut read = 0;
@@ -123,7 +123,7 @@ fn each_line_of_many_threads_is_taken_once_or_counted() {
 
 #[test]
 fn the_first_line_of_a_batch_rings_and_no_other() {
-    let queue = Queue::over(Sharded::of(1));
+    let queue = Queue::over(Sharded::of(1), QUEUE_BYTES);
     let mut lines = Lines::new(&queue);
     let rung = || std::mem::take(&mut *queue.bell.rung.lock());
     for _ in 0..2 {

@@ -156,7 +156,7 @@ fn a_late_line_still_goes_where_it_belongs_and_then_the_old_target_is_closed() {
     switch(&log, &file(&path, AccessLogFormat::Text));
     record(&log, 1..2);
     wait_until("the new file has its line", || fs::read_to_string(&path).is_ok_and(|text| !text.is_empty()));
-    guard.tick(clock.now());
+    drop(guard.tick(clock.now()));
     shared.push_for(&late, &AccessRecord { request_id: "0", ..SAMPLE });
     drop(late);
     // It ends when the writer has closed its end of the pipe, though no line comes any more.
@@ -165,7 +165,7 @@ fn a_late_line_still_goes_where_it_belongs_and_then_the_old_target_is_closed() {
         reader.read_to_string(&mut text).map(|_| text)
     });
     wait_until("the old target is closed", || {
-        guard.tick(clock.now());
+        drop(guard.tick(clock.now()));
         reading.is_finished()
     });
     assert_eq!(ids(&reading.join().unwrap().unwrap()), [0]);

@@ -51,7 +51,7 @@ fn written(guard: &AccessLogGuard) -> u64 {
 fn events(guard: &mut AccessLogGuard, clock: &ManualClock, seconds: u32) -> Vec<String> {
     let second = |_| {
         clock.advance(Duration::from_secs(1));
-        guard.event(clock.now())
+        guard.tick(clock.now())
     };
     (0..seconds).filter_map(second).collect()
 }

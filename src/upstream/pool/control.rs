@@ -8,10 +8,10 @@ use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use log::info;
+use log::Level;
 
 use super::succession::Stage;
-use super::{Pool, TARGET};
+use super::{News, Pool, TARGET};
 use crate::upstream::{AdminState, Backend, BackendOverview, MAX_WEIGHT, PoolOverview, SetBackendError};
 
 impl Pool {
@@ -32,6 +32,9 @@ impl Pool {
             return Err(SetBackendError::Weight(weight.get()));
         }
         let unknown = || SetBackendError::NoSuchBackend { pool: self.name().to_owned(), address };
+        let mut news = News::default();
+        let mut say =
+            |what: String| news.add(TARGET, Level::Info, format!("upstream {}: backend {address} {what}", self.name()));
         let members = self.members.lock();
         if members.stage == Stage::Replaced {
             drop(members);
@@ -45,14 +48,12 @@ impl Pool {
         let mut orders = self.lineage.orders();
         let draining = orders.order(address, &owner.address, state, weight);
         if backend.set_draining(draining) {
-            let (name, new, left) = (self.name(), backend.state(), self.left());
-            info!(target: TARGET, "upstream {name}: backend {address} {old_state} -> {new}: set by hand; {left}");
+            say(format!("{old_state} -> {}: set by hand; {}", backend.state(), self.left()));
         }
         if let Some(weight) = weight.filter(|weight| *weight != old_weight) {
             // Another selector, as this one's credits are in proportion to the old weights.
             self.selector.store(Arc::new(members.selector(&self.settings, &self.registry, &orders)));
-            let name = self.name();
-            info!(target: TARGET, "upstream {name}: backend {address} weight {old_weight} -> {weight}: set by hand");
+            say(format!("weight {old_weight} -> {weight}: set by hand"));
         }
         let weight = weight.unwrap_or(old_weight).get();
         Ok(backend.overview(owner.address.to_string(), weight))

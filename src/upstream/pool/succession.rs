@@ -14,10 +14,10 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwap;
-use log::info;
+use log::Level;
 use parking_lot::Mutex;
 
-use super::{Lineage, Members, Pool, TARGET};
+use super::{Lineage, Members, News, Pool, TARGET};
 use crate::upstream::health::Outcome;
 use crate::upstream::{Backend, BackendId, PoolSettings};
 
@@ -74,8 +74,8 @@ impl Pool {
     }
 
     /// Goes into service in the place of `old`, whose [`successor`](Pool::successor) it is. Backends that it does not
-    /// have are retired.
-    pub(in crate::upstream) fn take_over(self: &Arc<Self>, old: &Pool) {
+    /// have are retired. What is to be said of it is `news`.
+    pub(in crate::upstream) fn take_over(self: &Arc<Self>, old: &Pool, news: &mut News) {
         let (mut before, mut members) = (old.members.lock(), self.members.lock());
         before.stage = Stage::Replaced;
         members.stage = Stage::Serving;
@@ -91,24 +91,24 @@ impl Pool {
             let Some((transitions, outcome)) = pending.remove(&backend.id()) else { continue };
             // Whatever has changed it meanwhile is newer.
             if backend.transitions() == transitions {
-                self.count_check(backend, outcome);
+                self.count_check(backend, outcome, news);
             }
         }
-        tell(membership(self.name(), &old, &new));
+        tell(membership(self.name(), &old, &new), news);
     }
 
-    /// Goes out of service with none in its place. All its backends are retired.
-    pub(in crate::upstream) fn leave(&self) {
+    /// Goes out of service with none in its place. All its backends are retired, which is `news`.
+    pub(in crate::upstream) fn leave(&self, news: &mut News) {
         let mut members = self.members.lock();
         members.stage = Stage::Replaced;
         self.lineage.set_current(Weak::new());
         self.registry.retain(|_| false);
-        tell(membership(self.name(), &self.backends(), &[]));
+        tell(membership(self.name(), &self.backends(), &[]), news);
     }
 
-    /// Says in the event log which backends it has, as one that succeeds no other.
-    pub(in crate::upstream) fn enter(&self) {
-        tell(membership(self.name(), &[], &self.backends()));
+    /// Which backends it has, as one that succeeds no other, is `news`.
+    pub(in crate::upstream) fn enter(&self, news: &mut News) {
+        tell(membership(self.name(), &[], &self.backends()), news);
     }
 }
 
@@ -126,10 +126,8 @@ fn membership(name: &str, old: &[Arc<Backend>], new: &[Arc<Backend>]) -> Vec<Str
     went.chain(came).collect()
 }
 
-fn tell(lines: Vec<String>) {
-    for line in lines {
-        info!(target: TARGET, "{line}");
-    }
+fn tell(lines: Vec<String>, news: &mut News) {
+    lines.into_iter().for_each(|line| news.add(TARGET, Level::Info, line));
 }
 
 #[cfg(test)]

@@ -1,9 +1,11 @@
 //! Child processes whose output is read all along and which never outlive their test.
 
-use std::io::{Read, Write};
+use std::io::{PipeReader, Read, Write};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
+
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
 use super::{PATIENCE, eventually, now};
 
@@ -105,6 +107,25 @@ impl Process {
         let (out, err) = (Output::default(), Output::default());
         err.follow(child.stderr.take().unwrap());
         let unread = child.stdout.take().unwrap();
+        (Process { child, out, err }, unread)
+    }
+
+    /// Starts `command` with a standard error that is full and stays so until what is returned is read.
+    pub(crate) fn start_deaf(command: &mut Command) -> (Self, PipeReader) {
+        let (unread, mut full) = std::io::pipe().unwrap();
+        // Both ends of it share the flag, so it is taken back before anybody else writes.
+        let flags = fcntl_getfl(&full).unwrap();
+        fcntl_setfl(&full, flags | OFlags::NONBLOCK).unwrap();
+        while full.write(&[b'.'; 4096]).is_ok() {}
+        while full.write(b".").is_ok() {}
+        fcntl_setfl(&full, flags).unwrap();
+        let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(full);
+        let mut child = command.spawn().unwrap_or_else(|e| panic!("cannot start {command:?}: {e}"));
+        // The command holds the other end, too.
+        command.stderr(Stdio::null());
+        let (out, err) = (Output::default(), Output::default());
+        out.follow(child.stdout.take().unwrap());
+        err.follow(std::io::empty());
         (Process { child, out, err }, unread)
     }
 
