@@ -152,14 +152,16 @@ impl Conductor {
         };
         let (is_process, lifecycle) = (self.process.is_some(), self.lifecycle.clone());
         drop(tokio::spawn(async move {
-            if is_process {
-                lifecycle.if_ready(notify::reloading).map(notify::Word::or_log);
+            if is_process && let Some(word) = lifecycle.if_ready(notify::reloading) {
+                word.or_log();
             }
             let outcome = reloader.reload().await;
             if is_process {
                 let status = if outcome.is_ok() { "serving" } else { "a reload was refused; serving" };
                 // To systemd a successor may be the one that counts by now.
-                lifecycle.if_ready(|| notify::serving(status)).map(notify::Word::or_log);
+                if let Some(word) = lifecycle.if_ready(|| notify::serving(status)) {
+                    word.or_log();
+                }
             }
         }));
     }
