@@ -18,8 +18,8 @@
 //! they are.
 //!
 //! At start every saved bucket is read back with the time that passed as refill. While a process runs, the monotonic
-//! clock counts; between two, the wall clock does. One that stepped back credits nothing; one far ahead fills a bucket
-//! at most. What is read back counts as changed and is saved anew, since its instant is now in this process' time.
+//! clock counts; between two, that of the machine since its start, which nobody sets. When the machine was started anew
+//! meanwhile, the wall clock does: one that stepped back credits nothing; one far ahead fills a bucket at most. What is read back counts as changed and is saved anew, since its instant is now in this process' time.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;

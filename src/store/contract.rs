@@ -366,7 +366,10 @@ fn buckets_are_kept_and_forgotten() {
             ),
             ..spent(Key::client(u64::MAX), 1)
         };
-        let far = Snapshot { at: Moment { timeline: u64::MAX, wall: 0 }, ..snapshot(vec![odd], keys.to_vec(), 0) };
+        let far = Snapshot {
+            at: Moment { timeline: u64::MAX, wall: 0, boot: None },
+            ..snapshot(vec![odd], keys.to_vec(), 0)
+        };
         store.save(far.clone()).wait_blocking().unwrap();
         assert_eq!(load(), (vec![odd], Some(far.at)));
     });

@@ -19,7 +19,7 @@ mod write;
 use std::time::SystemTime;
 
 use crate::client::ClientId;
-use crate::clock::{Clock, Timeline};
+use crate::clock::{BootTime, Clock, Timeline};
 use crate::limit::striped::Saved;
 use crate::limit::{Key, Nanos};
 
@@ -109,28 +109,33 @@ pub struct Snapshot {
     pub at: Moment,
 }
 
-/// One moment on two clocks: the limiter's, in which buckets are kept, and the wall's, which goes on while no process
-/// runs.
+/// One moment on three clocks: the limiter's, in which buckets are kept; that of the machine since its start and the
+/// wall's, which go on while no process runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Moment {
     /// The limiter's time.
     pub timeline: Nanos,
     /// The wall clock, in nanoseconds since the Unix epoch.
     pub wall: Nanos,
+    /// The time since the machine was started, where it is known.
+    pub boot: Option<BootTime>,
 }
 
 impl Moment {
     /// The present one.
     pub fn present(clock: &dyn Clock, timeline: &Timeline) -> Self {
         let wall = clock.wall().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        Moment { timeline: timeline.nanos(clock.now()), wall: u64::try_from(wall.as_nanos()).unwrap_or(u64::MAX) }
+        let wall = u64::try_from(wall.as_nanos()).unwrap_or(u64::MAX);
+        Moment { timeline: timeline.nanos(clock.now()), wall, boot: clock.boot() }
     }
 
     /// The limiter's time now for what happened at `then` before this moment's process ended, when the present is
-    /// `now`. The time at rest is what the wall clock says, and nothing when that stepped back. What was yet to come at
-    /// this moment (the end of a debt) is as far ahead, less that time.
+    /// `now`. The time at rest is what the machine's own clock says, which nobody sets; when the machine was started anew
+    /// meanwhile, what the wall clock says, and nothing when that stepped back. What was yet to come at this moment (the
+    /// end of a debt) is as far ahead, less that time.
     pub fn carry(self, then: Nanos, now: Moment) -> Nanos {
-        let rest = now.wall.saturating_sub(self.wall);
+        let own = now.boot.zip(self.boot).and_then(|(now, then)| now.since(then));
+        let rest = own.unwrap_or_else(|| now.wall.saturating_sub(self.wall));
         let (age, ahead) = (self.timeline.saturating_sub(then), then.saturating_sub(self.timeline));
         now.timeline.saturating_sub(rest).saturating_sub(age).saturating_add(ahead)
     }
@@ -151,8 +156,8 @@ mod tests {
     /// When something happened that was `age` old at the save, in the time of a process that starts `rest` after it by
     /// the wall.
     fn carried(age: Nanos, wall: impl Fn(Nanos) -> Nanos) -> i64 {
-        let saved = Moment { timeline: 1_000 * SECOND, wall: 2_000 * SECOND };
-        let now = Moment { timeline: 5_000 * SECOND, wall: wall(saved.wall) };
+        let saved = Moment { timeline: 1_000 * SECOND, wall: 2_000 * SECOND, boot: None };
+        let now = Moment { timeline: 5_000 * SECOND, wall: wall(saved.wall), boot: None };
         now.timeline as i64 - saved.carry(saved.timeline - age, now) as i64
     }
 
@@ -166,13 +171,28 @@ mod tests {
             seconds(7),
             "a clock that stepped back credits nothing"
         );
-        let then = Moment { timeline: 10 * SECOND, wall: 10 * SECOND };
-        let now = Moment { timeline: 50 * SECOND, wall: 13 * SECOND };
+        let then = Moment { timeline: 10 * SECOND, wall: 10 * SECOND, boot: None };
+        let now = Moment { timeline: 50 * SECOND, wall: 13 * SECOND, boot: None };
         assert_eq!(then.carry(15 * SECOND, now), 52 * SECOND, "five seconds ahead, of which three are gone");
         assert_eq!(
             carried(0, |_| u64::MAX),
             seconds(5_000),
             "far ahead: as long ago as can be, and a bucket is full at most"
         );
+    }
+
+    #[test]
+    fn within_one_start_of_the_machine_its_own_clock_counts() {
+        let boot = |id, seconds| Some(BootTime { id, nanos: seconds * SECOND });
+        let saved = Moment { timeline: 1_000 * SECOND, wall: 2_000 * SECOND, boot: boot(1, 50) };
+        let rest = |wall: u64, boot| {
+            let now = Moment { timeline: 9_000_000 * SECOND, wall: wall * SECOND, boot };
+            (now.timeline - saved.carry(saved.timeline, now)) / SECOND
+        };
+        assert_eq!(rest(1_000_000, boot(1, 53)), 3, "the wall clock was set forward");
+        assert_eq!(rest(0, boot(1, 53)), 3, "and back");
+        assert_eq!(rest(2_007, boot(2, 3)), 7, "another start");
+        assert_eq!(rest(2_007, None), 7);
+        assert_eq!(rest(2_007, boot(1, 49)), 7, "a number that makes no sense");
     }
 }

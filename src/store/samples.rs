@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use super::*;
 use crate::client::{KeyDigest, Mode, Quota};
+use crate::clock::BootTime;
 use crate::limit::{Bucket, Tokens};
 
 pub(super) fn client_id(name: &str) -> ClientId {
@@ -86,5 +87,9 @@ pub(super) fn spent(key: Key, tokens: u32) -> Saved {
 }
 
 pub(super) fn snapshot(changed: Vec<Saved>, dropped: Vec<Key>, at: u64) -> Snapshot {
-    Snapshot { changed, dropped, at: Moment { timeline: at, wall: at + 1 } }
+    Snapshot {
+        changed,
+        dropped,
+        at: Moment { timeline: at, wall: at + 1, boot: Some(BootTime { id: u128::from(at) << 70 | 5, nanos: at + 2 }) },
+    }
 }

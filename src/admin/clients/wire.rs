@@ -1,7 +1,5 @@
 //! How clients go over the wire.
 
-use std::time::{Duration, SystemTime};
-
 use ipnet::IpNet;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -183,7 +181,7 @@ impl ClientView {
             tokens,
             allowed: usage.as_ref().map_or(0, |usage| usage.allowed()),
             limited: usage.as_ref().map_or(0, |usage| usage.limited()),
-            last_seen: seen.map(|nanos| rfc3339(SystemTime::UNIX_EPOCH + Duration::from_nanos(nanos)).to_string()),
+            last_seen: seen.map(|nanos| rfc3339(parts.timeline.wall(nanos, parts.clock.as_ref())).to_string()),
             api_key: None,
         }
     }

@@ -178,12 +178,27 @@ fn between_two_processes_a_clock_that_was_set_back_credits_nothing_and_one_far_a
         take(&first, caller(1), 10);
         first.save_at_stop().unwrap();
         clock.set_wall(set);
+        clock.reboot();
         let second = process(&store, &clock);
         second.restore(everybody).unwrap();
         assert_eq!(tokens(&second, caller(1)), expected, "set by {set} s");
         clock.advance(SECOND);
         assert_eq!(tokens(&second, caller(1)), (expected + 1.0).min(10.0), "and it goes on from there");
     }
+}
+
+#[test]
+fn a_process_under_a_wrong_clock_gives_nothing_to_the_next_one() {
+    let (store, clock) = in_memory();
+    clock.set_wall(-10 * 365 * 24 * 3600);
+    let first = process(&store, &clock);
+    take(&first, caller(1), 10);
+    first.save_at_stop().unwrap();
+    clock.set_wall(10 * 365 * 24 * 3600);
+    clock.advance(3 * SECOND);
+    let second = process(&store, &clock);
+    second.restore(everybody).unwrap();
+    assert_eq!(tokens(&second, caller(1)), 3.0);
 }
 
 #[tokio::test]

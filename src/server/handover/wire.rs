@@ -203,7 +203,7 @@ impl Reader<'_> {
             2 => Message::Sockets(self.list(SOCKETS, |parts| parts.text()?.parse().ok())?),
             3 => Message::Prepared,
             4 => Message::Buckets {
-                at: Moment { timeline: self.u64()?, wall: self.u64()? },
+                at: Moment { timeline: self.u64()?, wall: self.u64()?, boot: None },
                 changed: self.list(PIECE, Reader::saved)?,
                 dropped: self.list(PIECE, Reader::key)?,
             },
@@ -299,7 +299,7 @@ mod tests {
 
     fn messages() -> impl Strategy<Value = Message> {
         let debits = (keys(), any::<u32>(), quotas()).prop_map(|(key, tokens, quota)| Debit { key, tokens, quota });
-        let moments = (any::<u64>(), any::<u64>()).prop_map(|(timeline, wall)| Moment { timeline, wall });
+        let moments = (any::<u64>(), any::<u64>()).prop_map(|(timeline, wall)| Moment { timeline, wall, boot: None });
         let lists = (prop::collection::vec(buckets(), 0..20), prop::collection::vec(keys(), 0..20));
         prop_oneof![
             (any::<u32>(), any::<u32>(), any::<u32>(), any::<String>())
@@ -361,7 +361,7 @@ mod tests {
         let quota = Quota::new(1_000_000_000, 1e9).unwrap();
         let saved = Saved { key: Key::client(u64::MAX), bucket: Bucket::full(quota, u64::MAX), quota };
         let debit = Debit { key: saved.key, tokens: u32::MAX, quota };
-        let at = Moment { timeline: u64::MAX, wall: u64::MAX };
+        let at = Moment { timeline: u64::MAX, wall: u64::MAX, boot: None };
         for message in [
             Message::Buckets { at, changed: vec![saved; PIECE], dropped: vec![saved.key; PIECE] },
             Message::Debits(vec![debit; PIECE]),

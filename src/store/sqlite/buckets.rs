@@ -7,11 +7,15 @@ use rusqlite::{Connection, TransactionBehavior};
 use super::super::{Moment, Snapshot};
 use super::meta;
 use super::rows::{self, Failure, Reader};
+use crate::clock::BootTime;
 use crate::limit::Key;
 use crate::limit::striped::Saved;
 
 const TIMELINE: &str = "saved_timeline";
 const WALL: &str = "saved_wall";
+/// The time since the machine's start: the two halves of which start it was, the nanoseconds, and the wall clock of the
+/// same moment. A process of a version that does not know them leaves them as they were, and then the last one tells.
+const BOOT: [&str; 4] = ["saved_boot_high", "saved_boot_low", "saved_boot_nanos", "saved_boot_wall"];
 
 /// Writes a snapshot, within a transaction. In the order of the keys, as each is a place in a b-tree.
 pub(super) fn save(connection: &Connection, snapshot: Snapshot) -> rusqlite::Result<()> {
@@ -32,7 +36,24 @@ pub(super) fn save(connection: &Connection, snapshot: Snapshot) -> rusqlite::Res
         put.execute((kind, payload, tokens, fraction, at, capacity, rate))?;
     }
     meta::set(connection, TIMELINE, at.timeline.cast_signed())?;
-    meta::set(connection, WALL, at.wall.cast_signed())
+    meta::set(connection, WALL, at.wall.cast_signed())?;
+    match at.boot {
+        Some(BootTime { id, nanos }) => {
+            let values = [(id >> 64) as u64, id as u64, nanos, at.wall];
+            BOOT.iter().zip(values).try_for_each(|(name, value)| meta::set(connection, name, value.cast_signed()))
+        }
+        None => BOOT.iter().try_for_each(|name| meta::remove(connection, name)),
+    }
+}
+
+/// The moment of the last save; none when there never was one.
+fn moment(connection: &Connection) -> rusqlite::Result<Option<Moment>> {
+    let get = |name: &str| meta::get(connection, name).map(|value| value.map(i64::cast_unsigned));
+    let (Some(timeline), Some(wall)) = (get(TIMELINE)?, get(WALL)?) else { return Ok(None) };
+    let [high, low, nanos, of] = [get(BOOT[0])?, get(BOOT[1])?, get(BOOT[2])?, get(BOOT[3])?];
+    let id = high.zip(low).map(|(high, low)| u128::from(high) << 64 | u128::from(low));
+    let boot = id.zip(nanos).filter(|_| of == Some(wall)).map(|(id, nanos)| BootTime { id, nanos });
+    Ok(Some(Moment { timeline, wall, boot }))
 }
 
 /// Makes the buckets in `new` those in `old`, and the moment of the last save with them, in one transaction. Of those of
@@ -68,7 +89,7 @@ pub(super) fn carry_over(old: &Connection, new: &mut Connection) -> rusqlite::Re
             }
         }
     }
-    for name in [TIMELINE, WALL] {
+    for name in [TIMELINE, WALL].into_iter().chain(BOOT) {
         match meta::get(old, name)? {
             Some(value) => meta::set(&transaction, name, value)?,
             None => meta::remove(&transaction, name)?,
@@ -85,7 +106,25 @@ pub(super) fn load(connection: &Connection, each: &mut dyn FnMut(Saved)) -> Resu
     while let Some(row) = saved.next()? {
         each(reader.bucket(row)?);
     }
-    let (timeline, wall) = (meta::get(connection, TIMELINE)?, meta::get(connection, WALL)?);
-    let nanos = i64::cast_unsigned;
-    Ok(timeline.zip(wall).map(|(timeline, wall)| Moment { timeline: nanos(timeline), wall: nanos(wall) }))
+    Ok(moment(connection)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::samples::snapshot;
+    use super::super::schema::{STEPS, migrate};
+    use super::*;
+
+    #[test]
+    fn the_machines_own_clock_counts_only_with_the_wall_clock_it_was_saved_with() {
+        let mut file = Connection::open_in_memory().unwrap();
+        migrate(&mut file, STEPS).unwrap();
+        let saved = snapshot(vec![], vec![], 10);
+        save(&file, saved.clone()).unwrap();
+        assert_eq!(moment(&file), Ok(Some(saved.at)));
+        // A version that knows nothing of it saves once more.
+        meta::set(&file, TIMELINE, 20).unwrap();
+        meta::set(&file, WALL, 21).unwrap();
+        assert_eq!(moment(&file), Ok(Some(Moment { timeline: 20, wall: 21, boot: None })));
+    }
 }

@@ -158,6 +158,10 @@ async fn what_a_client_did_is_shown() {
     let shown = api.call("GET", "/clients/a", "").await.json();
     let expected = (&json!(1), &json!(2), &json!("2026-11-21T19:41:28.123Z"));
     assert_eq!((&shown["allowed"], &shown["limited"], &shown["last_seen"]), expected);
+    // The clock was three hours slow all the time.
+    api.clock.set_wall(3 * 3600);
+    let shown = api.call("GET", "/clients/a", "").await.json();
+    assert_eq!(shown["last_seen"], json!("2026-11-21T22:41:28.123Z"));
 }
 
 #[tokio::test]
