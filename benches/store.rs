@@ -124,7 +124,7 @@ fn buckets(path: &Path) {
         let (mut slowest, mut beside) = (Duration::ZERO, Duration::ZERO);
         measure(&format!("saving 1 M buckets, {round}, {PIECE} at once"), || {
             for (index, piece) in all.chunks(PIECE).enumerate() {
-                let moment = Moment { timeline: at, wall: at };
+                let moment = Moment { timeline: at, wall: at, boot: None };
                 let asked = now();
                 let saved = store.save(Snapshot { changed: piece.to_vec(), dropped: vec![], at: moment });
                 if index % 10 == 0 {
