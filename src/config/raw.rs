@@ -151,6 +151,9 @@ pub(super) struct Upstream {
     /// How long an idle connection is kept for reuse. Keep it below the backend's own keep-alive.
     #[schemars(extend("default" = "50s"))]
     pub(super) idle_timeout: Key<Span>,
+    /// The longest silence, in both directions, of a WebSocket or another upgraded connection.
+    #[schemars(extend("default" = "1h"))]
+    pub(super) tunnel_timeout: Key<Span>,
 }
 
 /// One backend.

@@ -2,8 +2,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
-use tokio::sync::Notify;
+use pingora_timeout::timeout;
+use tokio::sync::{Notify, watch};
+
+/// How long tunnels that are cut may take to write their access line.
+const CUT: Duration = Duration::from_millis(500);
 
 /// Counts the requests that are being read, served or refused.
 #[derive(Debug, Default)]
@@ -48,10 +53,35 @@ impl Drop for Busy {
     }
 }
 
+/// Counts the tunnels, which have no end of their own that a stop could wait for, and ends them. A tunnel is a request in
+/// flight, too.
+#[derive(Debug, Default)]
+pub struct Tunnels {
+    open: Arc<Activity>,
+    cut: watch::Sender<bool>,
+}
+
+impl Tunnels {
+    /// Counts one until the guard is dropped.
+    pub(super) fn begin(&self) -> Busy {
+        self.open.begin()
+    }
+
+    /// Waits until they are to end.
+    pub(super) async fn cut(&self) {
+        // The sender lives as long as `self`, so waiting cannot fail.
+        let _ = self.cut.subscribe().wait_for(|cut| *cut).await;
+    }
+
+    /// Ends all of them, and those that begin from now on. Waits until they are gone, but not for long.
+    pub async fn end(&self) {
+        self.cut.send_replace(true);
+        let _ = timeout(CUT, self.open.idle()).await;
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[tokio::test]
@@ -68,5 +98,23 @@ mod tests {
         assert!(!waiting.is_finished() && activity.busy() == 1);
         drop(second);
         tokio::time::timeout(Duration::from_secs(10), waiting).await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn tunnels_are_told_to_end_and_waited_for() {
+        let tunnels = Arc::new(Tunnels::default());
+        tunnels.end().await;
+        tunnels.cut().await;
+        let tunnels = Arc::new(Tunnels::default());
+        let running = tokio::spawn({
+            let (tunnels, open) = (Arc::clone(&tunnels), tunnels.begin());
+            async move {
+                tunnels.cut().await;
+                drop(open);
+            }
+        });
+        tunnels.end().await;
+        assert_eq!(tunnels.open.busy(), 0);
+        running.await.unwrap();
     }
 }

@@ -28,9 +28,9 @@ use pingora_proxy::HttpProxy;
 use pingora_timeout::timeout;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::activity::{Activity, Busy};
+use super::activity::{Activity, Busy, Tunnels};
 use super::chunked::Malformed;
-use super::direct::{self, Desk, Idle, Origin, Whole};
+use super::direct::{self, Asks, Desk, Idle, Origin, Whole};
 use super::head::{self, Head};
 use super::lines::Lines;
 use super::loan::{Arrival, Body, Loan, Returned};
@@ -55,6 +55,7 @@ pub struct Downstream {
     tls: Arc<TlsListeners>,
     pub(super) activity: Arc<Activity>,
     pub(super) patience: Arc<Patience>,
+    pub(super) tunnels: Arc<Tunnels>,
 }
 
 /// What waiting for a request came to.
@@ -73,8 +74,8 @@ struct Incoming {
     /// What was read behind it.
     ahead: BytesMut,
     since: Arrival,
-    /// Whether it goes directly; then all of it is there.
-    direct: bool,
+    /// What it asks for, when it goes directly; then all of it is there.
+    direct: Option<Asks>,
     /// The promise to serve it.
     _busy: Busy,
 }
@@ -97,7 +98,12 @@ impl Downstream {
         activity: Arc<Activity>,
         patience: Arc<Patience>,
     ) -> Self {
-        Downstream { proxy: Arc::new(proxy), app, idle, tls, activity, patience }
+        Downstream { proxy: Arc::new(proxy), app, idle, tls, activity, patience, tunnels: Arc::default() }
+    }
+
+    /// Those of its connections that speak another protocol by now.
+    pub fn tunnels(&self) -> Arc<Tunnels> {
+        Arc::clone(&self.tunnels)
     }
 
     /// Waits for the next header and reads it into `buffer`, which may hold its start already, and its lines into `lines`.
@@ -131,13 +137,13 @@ impl Downstream {
         };
         let request = head.and_then(|head| {
             let direct = direct::takes(&head, buffer, lines);
-            if direct {
+            if direct.is_some() {
                 read_what_is_there(stream, buffer, &head);
             }
             let mut body = head.body.clone();
             let malformed = |Malformed| Rejection::BadRequest("malformed body");
             let end = head.end + body.follow(&buffer[head.end..]).map_err(malformed)?;
-            let direct = direct && body.is_done();
+            let direct = direct.filter(|_| body.is_done());
             Ok((head, body, end, direct))
         });
         match request {
@@ -313,13 +319,13 @@ impl ServerApp for Downstream {
                 }
             };
             fresh = false;
-            if !direct {
+            let Some(asks) = direct else {
                 let serving = self.serve(stream, std::mem::take(&mut buffer), (body, ahead, since), &shutdown);
                 let returned = Box::pin(serving).await?;
                 (stream, buffer) = (returned.stream, returned.ahead);
                 continue;
-            }
-            let request = Whole::new(&buffer, &head, &lines);
+            };
+            let request = Whole::new(&buffer, &head, &lines, asks);
             let client = (&mut stream, &mut ahead);
             let keeps = self.serve_directly(client, &request, (since, origin), &mut desk, &shutdown).await;
             if !keeps {

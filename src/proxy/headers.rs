@@ -4,8 +4,8 @@
 //! backends; that is done here. What a client says about itself in `X-Forwarded-*` and `X-Request-Id` is replaced, since
 //! anyone can say anything there; what a trusted proxy says is kept.
 
+use http::HeaderName;
 use http::header::{CONNECTION, HOST, PROXY_AUTHENTICATE, TE, TRAILER, UPGRADE};
-use http::{HeaderName, StatusCode};
 use pingora_core::Result;
 use pingora_http::{RequestHeader, ResponseHeader};
 use std::net::IpAddr;
@@ -71,9 +71,6 @@ pub(super) fn to_backend(request: &mut RequestHeader, sender: Sender, id: &Reque
 /// Takes the hop-by-hop headers from a backend's answer. `Transfer-Encoding` stays: it says how Pingora frames the body
 /// for the client.
 pub(super) fn to_client(answer: &mut ResponseHeader) {
-    if answer.status == StatusCode::SWITCHING_PROTOCOLS {
-        return;
-    }
     let named: Vec<HeaderName> = answer
         .headers
         .get_all(CONNECTION)
@@ -197,14 +194,5 @@ mod tests {
         let mut left: Vec<_> = answer.headers.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
         assert_eq!(left, ["content-length", "transfer-encoding", "x-kept"]);
-    }
-
-    #[test]
-    fn switching_protocols_keeps_its_headers() {
-        let mut answer = ResponseHeader::build(101, None).unwrap();
-        answer.append_header("connection", "upgrade").unwrap();
-        answer.append_header("upgrade", "websocket").unwrap();
-        to_client(&mut answer);
-        assert_eq!(answer.headers.len(), 2);
     }
 }

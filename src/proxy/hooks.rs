@@ -3,7 +3,7 @@
 //! A decision in a hook can be tested only through a socket, and the direct way would have to repeat it. So a hook takes
 //! from the session what it needs, asks what both ways share, and says the outcome in Pingora's words; only what is
 //! particular to Pingora's session stays here. What is known of a request from one hook to the next is in its
-//! [`Context`].
+//! [`Context`]. No connection changes its protocol here: what may, goes directly.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::header::{EXPECT, TRANSFER_ENCODING};
+use http::header::{EXPECT, TRANSFER_ENCODING, UPGRADE};
 use http::{StatusCode, Version};
 use pingora_core::modules::http::HttpModules;
 use pingora_core::protocols::Digest;
@@ -52,6 +52,8 @@ impl ProxyHttp for Proxy {
             // RFC 9110 section 15.2: HTTP/1.0 knows no interim answers.
             session.set_ignore_info_resp(true);
         }
+        // What asks for another protocol and may goes directly. Without this Pingora would let some of it happen here.
+        session.req_header_mut().remove_header(&UPGRADE);
         session.set_read_timeout(Some(CLIENT_TIMEOUT));
         session.set_write_timeout(Some(CLIENT_TIMEOUT));
         if session.req_header().headers.contains_key(EXPECT) {
@@ -143,7 +145,7 @@ impl ProxyHttp for Proxy {
         _end_of_stream: bool,
         ctx: &mut Context,
     ) -> Result<()> {
-        if session.body_bytes_read() as u64 > ctx.max_body && !session.was_upgraded() {
+        if session.body_bytes_read() as u64 > ctx.max_body {
             ctx.rejection = Some(Rejection::BodyTooLarge);
             return Error::e_explain(ErrorType::HTTPStatus(413), "the body is larger than limits.max_body");
         }
@@ -158,7 +160,7 @@ impl ProxyHttp for Proxy {
     ) -> Result<()> {
         headers::to_client(answer);
         if answer.status == StatusCode::SWITCHING_PROTOCOLS {
-            upgrade(session, answer)?;
+            return Err(Error::explain(ErrorType::InvalidHTTPHeader, "a 101 that nobody asked for").into_up());
         } else if answer.status.is_informational() {
             return Ok(());
         } else {
@@ -185,7 +187,7 @@ impl ProxyHttp for Proxy {
         end_of_stream: bool,
         _ctx: &mut Context,
     ) -> Result<Option<Duration>> {
-        if end_of_stream && !session.was_upgraded() && !session.is_body_done() {
+        if end_of_stream && !session.is_body_done() {
             // The backend has said all it had to say, so nobody waits for a body that does not come.
             session.set_read_timeout(Some(LATE_BODY));
         }
@@ -264,15 +266,4 @@ impl Proxy {
 fn peer_ip(session: &Session) -> IpAddr {
     let address = session.client_addr().and_then(|address| address.as_inet());
     address.map_or(IpAddr::from([0, 0, 0, 0]), |address| address.ip().to_canonical())
-}
-
-/// Lets the connection change its protocol, if the client asked for it.
-fn upgrade(session: &Session, answer: &ResponseHeader) -> Result<()> {
-    if !session.is_upgrade_req() || answer.version != Version::HTTP_11 {
-        return Err(Error::explain(ErrorType::InvalidHTTPHeader, "a 101 that nobody asked for").into_up());
-    }
-    if let Some(loan) = Loan::of(session) {
-        loan.set_upgraded();
-    }
-    Ok(())
 }

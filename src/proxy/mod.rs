@@ -1,7 +1,7 @@
 //! The way of one request, and every answer of our own.
 //!
-//! A plain request goes directly (module `direct`); every other one through Pingora's hooks (module `hooks`). Both ways
-//! take the same steps and share what decides in them.
+//! A plain request, and one that asks for another protocol, goes directly (module `direct`); every other one through
+//! Pingora's hooks (module `hooks`). Both ways take the same steps and share what decides in them.
 //!
 //! ```text
 //! connection: header read and checked ─ malformed, too large, too slow ─────► reject
@@ -60,7 +60,7 @@ use crate::clock::Clock;
 use crate::limit::Nanos;
 use crate::telemetry::{AccessLog, Explanation, Tally};
 
-pub use activity::{Activity, Busy};
+pub use activity::{Activity, Busy, Tunnels};
 pub use admit::{Admission, Asked, Gate, Limit, Target};
 pub use connection::Downstream;
 pub use context::Context;

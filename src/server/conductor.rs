@@ -19,7 +19,7 @@ use super::lifecycle::{Lifecycle, State};
 use super::notify;
 use super::process::Process;
 use super::reload::Reloader;
-use crate::proxy::Activity;
+use crate::proxy::{Activity, Tunnels};
 use crate::telemetry::AccessLog;
 
 /// How long connections that were accepted in the last moment get to show their request.
@@ -36,6 +36,8 @@ pub(super) struct Conductor {
     pub(super) activity: Arc<Activity>,
     /// The connections of the proxy, which end after the requests on them.
     pub(super) connections: Arc<Activity>,
+    /// Those of them that are tunnels, which end when there is no more time.
+    pub(super) tunnels: Arc<Tunnels>,
     /// The connections of the admin API.
     pub(super) admin: Arc<Activity>,
     /// Reopened on SIGUSR1.
@@ -141,6 +143,7 @@ impl Conductor {
                 }
             }
         }
+        self.tunnels.end().await;
         self.lifecycle.advance(State::Stopped);
     }
 

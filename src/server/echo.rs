@@ -70,6 +70,7 @@ impl Echo {
             stop,
             activity,
             connections: Arc::clone(&nobody),
+            tunnels: Arc::default(),
             admin: nobody,
             access_log: AccessLog::off(),
             reloader: None,

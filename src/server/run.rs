@@ -168,6 +168,7 @@ impl Server {
             pingora.add_service(background_service("certificates", certificates));
         }
         let downstream = Downstream::new((proxy, app), idle, self.tls, Arc::clone(&activity), lifecycle.patience());
+        let tunnels = downstream.tunnels();
         let (backends, pools) = (pools.iter().map(|pool| pool.settings().backends.len()).sum::<usize>(), pools.len());
         let threads = (settings.threads.get(), &connections);
         let take_over = self.inheritance.map(|(successor, quotas)| {
@@ -218,6 +219,7 @@ impl Server {
             stop: stop.clone(),
             activity,
             connections,
+            tunnels,
             admin: admin_connections,
             access_log: self.access_log,
             reloader: Some(reloader),

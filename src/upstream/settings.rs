@@ -34,6 +34,8 @@ pub struct Timeouts {
     pub write: Duration,
     /// How long an idle connection is kept for reuse. Default 50 s; keep it below the backend's own keep-alive.
     pub idle: Duration,
+    /// The longest silence in both directions of a connection that speaks another protocol by now. Default 1 h.
+    pub tunnel: Duration,
 }
 
 impl Default for Timeouts {
@@ -43,6 +45,7 @@ impl Default for Timeouts {
             read: Duration::from_secs(30),
             write: Duration::from_secs(30),
             idle: Duration::from_secs(50),
+            tunnel: Duration::from_secs(60 * 60),
         }
     }
 }

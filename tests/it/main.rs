@@ -103,6 +103,8 @@ mod stop;
 #[cfg(test)]
 mod tls;
 #[cfg(test)]
+mod tunnel;
+#[cfg(test)]
 mod two_servers;
 #[cfg(test)]
 mod upgrade;

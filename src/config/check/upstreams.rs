@@ -92,6 +92,7 @@ fn pool(report: &mut Report, at: &KeyPath, name: String, raw: raw::Upstream) -> 
             read: report.take(&at.key("read_timeout"), raw.read_timeout).unwrap_or(default.read),
             write: report.take(&at.key("write_timeout"), raw.write_timeout).unwrap_or(default.write),
             idle: report.take(&at.key("idle_timeout"), raw.idle_timeout).unwrap_or(default.idle),
+            tunnel: report.take(&at.key("tunnel_timeout"), raw.tunnel_timeout).unwrap_or(default.tunnel),
         },
     }
 }

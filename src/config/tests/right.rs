@@ -117,6 +117,7 @@ upstreams:
     read_timeout: 24h
     write_timeout: 1m 30s
     idle_timeout: 1.5s
+    tunnel_timeout: 2h
   - {name: b, balance: random, backends: [{address: "a:1"}], health_check: {type: none}}
 routes: [{host: "*.Example.com", path: /v1/, upstream: b}]
 limits: {max_body: 64KiB, header_timeout: 2s, keepalive_timeout: 3s}
@@ -144,8 +145,10 @@ rate_limit: {refill_interval: 2s, persist_interval: 250ms}
     assert_eq!(a.health.check, Check::Http { path: "/h?x=1".to_owned(), expect: 204..=204 });
     assert_eq!((a.health.interval, a.health.timeout), (Duration::from_secs(60), Duration::from_millis(250)));
     assert_eq!((a.health.healthy_threshold.get(), a.health.unhealthy_threshold.get()), (3, 4));
-    let timeouts = [a.timeouts.connect, a.timeouts.read, a.timeouts.write, a.timeouts.idle];
-    assert_eq!(timeouts.map(|timeout| timeout.as_millis()), [1, 86_400_000, 90_000, 1_500]);
+    let Timeouts { connect, read, write, idle, tunnel } = a.timeouts;
+    let millis = [connect, read, write, idle, tunnel].map(|timeout| timeout.as_millis());
+    assert_eq!(millis, [1, 86_400_000, 90_000, 1_500, 7_200_000]);
+    assert_eq!(b.timeouts.tunnel, Duration::from_secs(3600));
     assert_eq!((b.balance, &b.health.check), (Balance::Random, &Check::None));
     assert_eq!(config.routes[0].host, HostPattern::Below("example.com".to_owned()));
     assert_eq!((config.routes[0].path.to_string().as_str(), config.routes[0].upstream.as_str()), ("/v1", "b"));
@@ -239,7 +242,7 @@ fn the_starting_file_shows_the_defaults() {
     let shown: Vec<_> =
         text.lines().map(|line| line.strip_prefix('#').filter(|rest| is_key(rest)).unwrap_or(line)).collect();
     let shown = shown.join("\n");
-    assert_eq!(shown.lines().filter(|line| line.contains("timeout: ")).count(), 7, "{shown}");
+    assert_eq!(shown.lines().filter(|line| line.contains("timeout: ")).count(), 8, "{shown}");
     let mut shown = check(&shown).unwrap();
     shown.pingora.threads = PingoraSettings::default().threads;
     assert_eq!(shown, check(&text).unwrap());

@@ -60,6 +60,9 @@ pub(super) fn parse(bytes: &[u8], lines: &mut Lines, to_head: bool) -> Result<Op
     let status = response.code.filter(|code| (100..1000).contains(code)).ok_or("its status is none")?;
     let reason = Span::of(bytes, response.reason.unwrap_or_default().as_bytes());
     let said = Said::by(lines.of(bytes))?;
+    if status == 101 && response.version != Some(1) {
+        return Err("a 101 in HTTP/1.0");
+    }
     let bodiless = to_head || matches!(status, 100..200 | 204 | 304);
     let body = match (bodiless, said.chunked, said.length) {
         (true, ..) => AnswerBody::Length(0),
@@ -127,7 +130,12 @@ pub(super) struct Added<'a> {
 impl Answer {
     /// Whether a final answer follows this one.
     pub(super) fn is_interim(&self) -> bool {
-        self.status < 200
+        self.status < 200 && !self.switches()
+    }
+
+    /// Whether what follows is no HTTP any more.
+    pub(super) fn switches(&self) -> bool {
+        self.status == 101
     }
 
     /// The lines that are passed on to a client, who is told how its bucket stands when it is `limited`.
@@ -156,7 +164,12 @@ impl Answer {
         if self.is_interim() {
             return out.extend_from_slice(b"\r\n");
         }
-        if let Some(length) = self.told_length() {
+        if self.switches() {
+            // To what, is the backend's to say.
+            for (name, value) in lines.iter().filter(|(name, _)| is(name, b"upgrade")) {
+                line(out, name, value);
+            }
+        } else if let Some(length) = self.told_length() {
             out.extend_from_slice(b"Content-Length: ");
             put_number(length, out);
             out.extend_from_slice(b"\r\n");
@@ -167,7 +180,12 @@ impl Answer {
         if let Some(standing) = added.standing {
             rate_headers::append(out, standing);
         }
-        line(out, b"Connection", if added.keeps { b"keep-alive" } else { b"close" });
+        let connection: &[u8] = match (self.switches(), added.keeps) {
+            (true, _) => b"Upgrade",
+            (_, true) => b"keep-alive",
+            (_, false) => b"close",
+        };
+        line(out, b"Connection", connection);
         out.extend_from_slice(b"\r\n");
     }
 }

@@ -100,6 +100,11 @@ impl Backend {
         Ok(())
     }
 
+    /// The connection, what was read of it and not used, and what it is still to get of its request.
+    pub(super) fn into_parts(self) -> (TcpStream, BytesMut, Vec<u8>) {
+        (self.connection, self.buffer, self.unsent)
+    }
+
     /// Whether it has got all of its request.
     pub(super) fn is_sent(&self) -> bool {
         self.unsent.is_empty()
@@ -142,6 +147,7 @@ mod tests {
     use tokio::sync::watch;
 
     use super::*;
+    use crate::proxy::Tunnels;
     use crate::proxy::direct::http1::Connection;
 
     /// Longer than anything takes.
@@ -186,9 +192,15 @@ mod tests {
     async fn what_is_said_before_the_request_was_taken_is_heard_and_the_rest_is_sent() {
         let ((near, mut far), (client, stream)) = tokio::join!(narrow(), narrow());
         let (mut stream, mut ahead): (Stream, _) = (Box::new(L4Stream::from(stream)), BytesMut::new());
-        let (mut out, (_stop, shutdown)) = (Vec::new(), watch::channel(false));
-        let mut watched =
-            Connection { stream: &mut stream, ahead: &mut ahead, out: &mut out, shutdown: &shutdown, keeps: true };
+        let (mut out, (_stop, shutdown), tunnels) = (Vec::new(), watch::channel(false), Tunnels::default());
+        let mut watched = Connection {
+            stream: &mut stream,
+            ahead: &mut ahead,
+            out: &mut out,
+            shutdown: &shutdown,
+            tunnels: &tunnels,
+            keeps: true,
+        };
         let (mut backend, body) = (Backend::new(near, 100), vec![b'x'; 1 << 20]);
         far.write_all(b"early").await.unwrap();
         backend.send(b"POST", &body, LONG).await.unwrap();

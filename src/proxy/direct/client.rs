@@ -3,6 +3,7 @@
 use std::task::{Context, Poll};
 
 use bytes::BytesMut;
+use pingora_core::protocols::Stream;
 use pingora_core::{Error, Result};
 
 use super::answer::Answer;
@@ -10,7 +11,7 @@ use super::body::AnswerBody;
 use crate::limit::Standing;
 use crate::proxy::headers::Sender;
 use crate::proxy::lines::{Fields, LinesOf};
-use crate::proxy::{Rejection, RequestId, Target};
+use crate::proxy::{Rejection, RequestId, Target, Tunnels};
 
 /// A request that is there as a whole.
 pub(in crate::proxy) trait Request {
@@ -23,8 +24,23 @@ pub(in crate::proxy) trait Request {
     /// Its body.
     fn body(&self) -> &[u8];
 
+    /// Whether it offers to go on in this protocol.
+    fn offers(&self, _protocol: &[u8]) -> bool {
+        false
+    }
+
     /// Appends the header section that its backend gets.
     fn write(&self, out: &mut Vec<u8>, sender: Sender, id: &RequestId);
+}
+
+/// A client's connection, as a tunnel has it.
+pub(in crate::proxy) struct Ends<'c> {
+    /// The connection.
+    pub(in crate::proxy) stream: &'c mut Stream,
+    /// What came over it behind the request.
+    pub(in crate::proxy) ahead: &'c mut BytesMut,
+    /// Where it counts.
+    pub(in crate::proxy) tunnels: &'c Tunnels,
 }
 
 /// Who gets the answer. Everything that fails here is the client's doing, unless it says otherwise.
@@ -44,6 +60,11 @@ pub(in crate::proxy) trait Client: Send {
     /// Sends what `buffer` has of the body, and the end of the body after its last part; how many bytes of the body that
     /// were. Fails with an error of the backend's when its body is malformed; nothing of `buffer` is sent then.
     fn pass(&mut self, body: &mut AnswerBody, buffer: &mut BytesMut) -> impl Future<Output = Result<usize>> + Send;
+
+    /// Its connection, when it has one of its own that can become a tunnel.
+    fn ends(&mut self) -> Option<Ends<'_>> {
+        None
+    }
 
     /// Ends a body whose end nobody knew.
     fn end(&mut self) -> impl Future<Output = Result<()>> + Send;

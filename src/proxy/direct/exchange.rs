@@ -2,17 +2,19 @@
 
 use std::net::SocketAddr;
 
-use bytes::Buf;
+use bytes::{Buf, BytesMut};
 use pingora_core::{Error, ErrorSource, ErrorType, Result};
 
 use super::answer::{self, Answer};
 use super::backend::{Backend, connect};
+use super::body::AnswerBody;
 use super::client::{Client, Request};
-use super::{Idle, Origin, request};
+use super::tunnel::{self, End};
+use super::{Idle, Origin, request, upgrade};
 use crate::proxy::failure::rejection_for;
 use crate::proxy::headers::{Sender, X_REQUEST_ID};
 use crate::proxy::lines::{Fields, Lines};
-use crate::proxy::{Asked, Context, Outcome, Proxy, Rejection, RequestId, counts, refused};
+use crate::proxy::{Asked, Busy, Context, Outcome, Proxy, Rejection, RequestId, counts, refused};
 use crate::upstream::Timeouts;
 
 /// What is read of an answer at first, in bytes.
@@ -46,10 +48,14 @@ pub(in crate::proxy) struct Sheet {
 struct Progress {
     /// The status of the final answer, once some of it was sent; 0 before.
     status: u16,
+    /// Bytes that the client sent behind its request.
+    bytes_in: u64,
     /// Bytes of its body that the client was sent.
     bytes_out: u64,
     /// Whether a backend has said anything.
     heard: bool,
+    /// The promise to be there until the tunnel has its line.
+    tunnel: Option<Busy>,
 }
 
 /// An attempt came to nothing.
@@ -86,7 +92,7 @@ impl<'e, R: Request, C: Client> Exchange<'e, R, C> {
         };
         let outcome = Outcome {
             status: self.progress.status,
-            bytes_in: self.request.body().len() as u64,
+            bytes_in: self.request.body().len() as u64 + self.progress.bytes_in,
             bytes_out: self.progress.bytes_out,
             error: failure.as_ref().err().map(|error| &**error),
         };
@@ -180,7 +186,7 @@ impl<'e, R: Request, C: Client> Exchange<'e, R, C> {
         mut backend: Backend,
         address: SocketAddr,
         timeouts: &Timeouts,
-        ctx: &Context,
+        ctx: &mut Context,
     ) -> Result<()> {
         let sent = backend.send(&self.sheet.request, self.request.body(), timeouts.write).await;
         if sent.as_ref().is_err_and(|error| *error.etype() == ErrorType::WriteTimedout) {
@@ -195,6 +201,9 @@ impl<'e, R: Request, C: Client> Exchange<'e, R, C> {
                 answer
             }
         };
+        if answer.switches() {
+            return self.tunnel(backend, timeouts, ctx).await;
+        }
         self.pass_on(&mut backend, &mut answer, timeouts).await?;
         // What is left was not asked for, and who knows what follows it.
         if answer.keeps && backend.is_sent() && backend.buffer.is_empty() && !timeouts.idle.is_zero() {
@@ -223,7 +232,7 @@ impl<'e, R: Request, C: Client> Exchange<'e, R, C> {
             }
             let lines = &mut self.sheet.lines;
             while let Some(answer) = answer::parse(&backend.buffer, lines, to_head).map_err(no_answer)? {
-                if answer.status == 101 {
+                if answer.switches() && !upgrade::takes_up(lines.of(&backend.buffer), |one| self.request.offers(one)) {
                     return Err(no_answer("a 101 that nobody asked for"));
                 }
                 self.client.head(&answer, &backend.buffer, lines.of(&backend.buffer), ctx.told_standing()).await?;
@@ -255,5 +264,29 @@ impl<'e, R: Request, C: Client> Exchange<'e, R, C> {
                 return Err(Error::explain(ErrorType::ConnectionClosed, "reading an answer").into_up());
             }
         }
+    }
+
+    /// Lets pass what the client and the backend say to each other after a 101, until both have ended.
+    async fn tunnel(&mut self, backend: Backend, timeouts: &Timeouts, ctx: &mut Context) -> Result<()> {
+        self.progress.status = 101;
+        self.client.pass(&mut AnswerBody::Length(0), &mut BytesMut::new()).await?;
+        let (mut connection, behind, unsent) = backend.into_parts();
+        let Some(ends) = self.client.ends() else {
+            return Err(Error::new_str("a 101 for one of many streams").into_in());
+        };
+        self.progress.tunnel = Some(ends.tunnels.begin());
+        let silence = (timeouts.tunnel, self.proxy.clock());
+        let client = (ends.stream, std::mem::take(ends.ahead));
+        // Boxed, since the memory of any connection is that of the largest state it can be in.
+        let passing = tunnel::pass(client, (&mut connection, behind), &unsent, silence, ends.tunnels.cut());
+        let passed = Box::pin(passing).await;
+        (self.progress.bytes_in, self.progress.bytes_out) = (passed.from_client, passed.to_client);
+        // Whatever it was, there is no HTTP on it any more.
+        self.client.break_off();
+        if passed.end == End::Client {
+            // It is gone, and the backend learns it in the same way.
+            let _ = connection.set_zero_linger();
+        }
+        passed.end.told(ctx, timeouts.tunnel)
     }
 }

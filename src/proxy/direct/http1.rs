@@ -14,14 +14,14 @@ use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 
 use super::answer::{Added, Answer};
 use super::body::{AnswerBody, LAST_CHUNK};
-use super::client::{Client, Request};
-use super::request;
+use super::client::{Client, Ends, Request};
+use super::{Asks, request, upgrade};
 use crate::limit::Standing;
 use crate::proxy::head::Head;
 use crate::proxy::headers::Sender;
 use crate::proxy::lines::{Fields, Lines, LinesOf, is};
 use crate::proxy::loan::is_stopping;
-use crate::proxy::{CLIENT_TIMEOUT, Context, Rejection, RequestId, Target};
+use crate::proxy::{CLIENT_TIMEOUT, Context, Rejection, RequestId, Target, Tunnels};
 
 /// The most of a body that is copied to leave together with its header.
 const COPIED: usize = 16 << 10;
@@ -35,23 +35,38 @@ pub(in crate::proxy) struct Whole<'r> {
     bytes: &'r [u8],
     head: &'r Head,
     lines: &'r Lines,
+    asks: Asks,
     target: Target<'r>,
 }
 
 impl<'r> Whole<'r> {
-    /// The request in `bytes`, its body included, of which `head` and `lines` tell.
-    pub(in crate::proxy) fn new(bytes: &'r [u8], head: &'r Head, lines: &'r Lines) -> Self {
+    /// The request in `bytes`, its body included, of which `head` and `lines` tell, and which `asks` for something.
+    pub(in crate::proxy) fn new(bytes: &'r [u8], head: &'r Head, lines: &'r Lines, asks: Asks) -> Self {
         let host = lines.of(bytes).iter().find(|(name, _)| is(name, b"host")).map(|(_, host)| host);
         let path = head.target.of_bytes(bytes).split(|byte| *byte == b'?').next();
         // What has passed the checks of a header is ASCII.
         let text = |bytes: Option<&'r [u8]>| bytes.and_then(|bytes| str::from_utf8(bytes).ok()).unwrap_or_default();
         let target = Target { method: text(Some(head.method.of_bytes(bytes))), host: text(host), path: text(path) };
-        Whole { bytes, head, lines, target }
+        Whole { bytes, head, lines, asks, target }
     }
 
     /// Its lines with their bytes.
     pub(super) fn lines(&self) -> LinesOf<'r> {
         self.lines.of(self.bytes)
+    }
+
+    /// Whether the client says that this request is its last one.
+    pub(super) fn is_last(&self) -> bool {
+        match self.asks {
+            Asks::Answer => request::is_last(self.lines()),
+            Asks::Upgrade => upgrade::has_option(self.lines(), b"close"),
+        }
+    }
+
+    /// The protocols that it offers.
+    fn offered(&self) -> impl Iterator<Item = &'r [u8]> {
+        let counts = self.asks == Asks::Upgrade && self.body().is_empty();
+        upgrade::offers(self.lines()).filter(move |_| counts)
     }
 }
 
@@ -69,8 +84,20 @@ impl Request for Whole<'_> {
     }
 
     fn write(&self, out: &mut Vec<u8>, sender: Sender, id: &RequestId) {
-        let target = self.head.target.of_bytes(self.bytes);
-        request::write(out, (self.target.method, target), || self.lines().iter(), sender, id);
+        let asked = (self.target.method, self.head.target.of_bytes(self.bytes));
+        let lines = self.lines();
+        match self.asks {
+            Asks::Answer => request::write(out, asked, || lines.iter(), sender, id),
+            Asks::Upgrade => {
+                let going_on = || lines.iter().filter(|(name, _)| upgrade::goes_on(name, lines));
+                request::write(out, asked, going_on, sender, id);
+                upgrade::append(out, self.offered());
+            }
+        }
+    }
+
+    fn offers(&self, protocol: &[u8]) -> bool {
+        self.offered().any(|offered| offered.eq_ignore_ascii_case(protocol))
     }
 }
 
@@ -84,6 +111,8 @@ pub(in crate::proxy) struct Connection<'c> {
     pub(in crate::proxy) out: &'c mut Vec<u8>,
     /// True when the server stops.
     pub(in crate::proxy) shutdown: &'c ShutdownWatch,
+    /// Where it counts when it becomes a tunnel.
+    pub(in crate::proxy) tunnels: &'c Tunnels,
     /// Whether it stays after the answer.
     pub(in crate::proxy) keeps: bool,
 }
@@ -172,6 +201,10 @@ impl Client for Connection<'_> {
         self.write(Some(&buffer[..ready])).await?;
         body.skip(buffer, ready);
         Ok(ready)
+    }
+
+    fn ends(&mut self) -> Option<Ends<'_>> {
+        Some(Ends { stream: self.stream, ahead: self.ahead, tunnels: self.tunnels })
     }
 
     async fn end(&mut self) -> Result<()> {

@@ -6,9 +6,8 @@
 //!
 //! The rule: such a request goes directly. Its lines are looked at where they are, what the backend gets is written into
 //! one buffer, what the client gets into another. It is a request of HTTP/1.1 with a target in origin form, whose body,
-//! if it has one, has arrived together with its header, and that asks for no other protocol and no interim answer
-//! ([`request::is_plain`]). Every other one goes by Pingora: bodies that are still coming, chunked ones,
-//! `Expect`, `Upgrade`, HTTP/1.0, absolute targets. Over HTTP/2 one without a body goes directly
+//! if it has one, has arrived together with its header, and that asks for no interim answer ([`request::is_plain`]).
+//! Every other one goes by Pingora: bodies that are still coming, chunked ones, `Expect`, HTTP/1.0, absolute targets. Over HTTP/2 one without a body goes directly
 //! ([`http2::takes_stream`]), the others by Pingora.
 //!
 //! Both ways ask the same functions whether a request is let in, which backend gets it, what a failure means, and
@@ -16,6 +15,11 @@
 //! connections to backends apart.
 //!
 //! An answer is passed on as it comes. Its header and what of its body came with it leave in one write.
+//!
+//! A request that asks for another protocol ([`upgrade`]) goes the same way, up to a 101. Then both connections are a
+//! [`tunnel`], which counts as one request until it ends. Pingora's loop serves none: it may cut what a backend sends
+//! right behind its 101 (Pingora issue 946), has one timeout for a read and for a silence, and ends both directions
+//! with the first.
 
 mod answer;
 mod backend;
@@ -26,6 +30,8 @@ mod http1;
 mod http2;
 mod idle;
 mod request;
+mod tunnel;
+mod upgrade;
 
 use std::net::IpAddr;
 
@@ -81,12 +87,26 @@ pub(super) struct Origin {
     pub(super) secure: bool,
 }
 
-/// Whether a request with this header goes directly, once all of it is there.
-pub(super) fn takes(head: &Head, bytes: &[u8], lines: &Lines) -> bool {
-    head.version == 1
+/// What a request that goes directly asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asks {
+    /// An answer.
+    Answer,
+    /// Another protocol, if it may, and else an answer.
+    Upgrade,
+}
+
+/// What a request with this header asks for, if it goes directly once all of it is there.
+pub(super) fn takes(head: &Head, bytes: &[u8], lines: &Lines) -> Option<Asks> {
+    let whole = head.version == 1
         && matches!(head.body, Body::Length(0..=MAX_BODY))
-        && head.target.of_bytes(bytes).starts_with(b"/")
-        && request::is_plain(lines.of(bytes).iter())
+        && head.target.of_bytes(bytes).starts_with(b"/");
+    let lines = lines.of(bytes);
+    match whole {
+        true if request::is_plain(lines.iter()) => Some(Asks::Answer),
+        true if upgrade::takes(lines) => Some(Asks::Upgrade),
+        _ => None,
+    }
 }
 
 impl Downstream {
@@ -100,8 +120,8 @@ impl Downstream {
         desk: &mut Desk,
         shutdown: &ShutdownWatch,
     ) -> bool {
-        let keeps = !request::is_last(request.lines());
-        let client = Connection { stream, ahead, out: &mut desk.out, shutdown, keeps };
+        let (keeps, tunnels) = (!request.is_last(), &self.tunnels);
+        let client = Connection { stream, ahead, out: &mut desk.out, shutdown, tunnels, keeps };
         let exchange = Exchange::new((&self.app, &self.idle), request, client, &mut desk.sheet);
         exchange.run(Context::new(since.at, since.wall), origin).await.keeps
     }

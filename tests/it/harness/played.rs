@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::PATIENCE;
 use super::client::CLIENT_TIMEOUT;
 use super::ports::free_address;
-use super::wire::{Head, Wire};
+use super::wire::{Framing, Head, Wire};
 
 /// A listener whose connections the test takes one by one.
 #[derive(Debug)]
@@ -88,6 +88,11 @@ impl Taken {
         let begins = self.wire.has_unread() || self.wire.stream().peek(&mut [0]).is_ok_and(|read| read > 0);
         self.wire.stream().set_read_timeout(Some(CLIENT_TIMEOUT)).unwrap();
         begins.then(|| self.request().head.first)
+    }
+
+    /// Exactly `length` bytes, whatever they are.
+    pub(crate) fn read_bytes(&mut self, length: usize) -> io::Result<Vec<u8>> {
+        self.wire.body(Framing::Length(length))
     }
 
     /// Sends bytes as they are.

@@ -4,6 +4,7 @@ use pingora_http::RequestHeader;
 use proptest::prelude::*;
 
 use super::*;
+use crate::proxy::direct::Asks;
 use crate::proxy::direct::client::Request;
 use crate::proxy::direct::http1::Whole;
 use crate::proxy::lines::Lines;
@@ -13,7 +14,7 @@ use crate::proxy::{head, headers};
 fn request<T>(text: &str, with: impl FnOnce(&Whole<'_>) -> T) -> T {
     let mut lines = Lines::default();
     let head = head::check(text.as_bytes(), &mut lines).unwrap().unwrap();
-    with(&Whole::new(text.as_bytes(), &head, &lines))
+    with(&Whole::new(text.as_bytes(), &head, &lines, Asks::Answer))
 }
 
 fn written(text: &str, trusted: bool, id: &RequestId) -> String {
