@@ -1,7 +1,5 @@
 //! From a path and arguments to a [`Config`].
 
-use std::fs::File;
-use std::io::{ErrorKind, Read};
 use std::path::Path;
 
 use serde::Deserialize;
@@ -11,14 +9,15 @@ use super::check::check;
 use super::key::describe;
 use super::overrides::Overrides;
 use super::problem::{KeyPath, Problem, Problems, Report};
+use super::source::{self, Refusal};
 use super::{Config, raw, schema, tree, unknown};
 
 /// What to write into a file that has nothing in it.
 const SMALLEST: &str = "smallest useful file: {listeners: [{address: 0.0.0.0:8080}], \
                         upstreams: [{name: app, backends: [{address: 127.0.0.1:9001}]}]}";
 
-/// No configuration is as large; a device that never ends is not read forever.
-const LARGEST: u64 = 64 << 20;
+/// No configuration is as large.
+const LARGEST: u64 = 4 << 20;
 
 /// Reads and checks the file at `path`, overridden by `overrides`; without a path they say everything.
 ///
@@ -33,10 +32,10 @@ pub fn load(path: Option<&Path>, overrides: &Overrides) -> Result<Config, Proble
         let config = check(None, overrides, &mut report);
         return finish("the command line", config, report);
     };
-    let source = path.display().to_string();
-    match read(path, LARGEST) {
-        Ok(text) => load_text(&source, &text, overrides),
-        Err(refusal) => Err(refused(&source, refusal)),
+    let name = path.display().to_string();
+    match source::read(path, LARGEST) {
+        Ok(text) => load_text(&name, &text, overrides),
+        Err(refusal) => Err(refused(&name, refusal)),
     }
 }
 
@@ -49,34 +48,8 @@ pub(super) fn load_text(source: &str, text: &str, overrides: &Overrides) -> Resu
     finish(source, config, report)
 }
 
-/// Why a file as a whole was refused, and in which line.
-pub(super) type Refusal = (String, Option<usize>);
-
 fn refused(source: &str, (message, line): Refusal) -> Problems {
     Problems::new(source, vec![Problem { path: source.to_owned(), message, line }])
-}
-
-/// The text of the file at `path`, which has at most `largest` bytes.
-pub(super) fn read(path: &Path, largest: u64) -> Result<String, Refusal> {
-    let reason = |error: std::io::Error| {
-        let reason = match error.kind() {
-            ErrorKind::NotFound => "there is no such file".to_owned(),
-            ErrorKind::PermissionDenied => "the file may not be read (permission denied)".to_owned(),
-            ErrorKind::IsADirectory => "this is a directory, not a file".to_owned(),
-            _ => format!("the file cannot be read: {error}"),
-        };
-        (reason, None)
-    };
-    let mut bytes = Vec::new();
-    File::open(path).and_then(|file| file.take(largest + 1).read_to_end(&mut bytes)).map_err(reason)?;
-    if bytes.len() as u64 > largest {
-        return Err((format!("the file is larger than {} MiB", largest >> 20), None));
-    }
-    String::from_utf8(bytes).map_err(|error| {
-        let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-        let line = 1 + before.iter().filter(|&&byte| byte == b'\n').count();
-        ("the file is not text in UTF-8".to_owned(), Some(line))
-    })
 }
 
 fn parse(text: &str) -> Result<(raw::File, Report), Refusal> {

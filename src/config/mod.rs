@@ -28,6 +28,7 @@ mod problem;
 mod raw;
 mod schema;
 mod settings;
+mod source;
 mod tokens;
 mod tree;
 mod unknown;

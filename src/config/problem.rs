@@ -83,6 +83,11 @@ impl KeyPath {
         KeyPath(format!("{self}[{index}]"))
     }
 
+    /// How long it is, in bytes.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// The key above this one; none for the top.
     fn parent(&self) -> Option<Self> {
         let end = self.0.rfind(['.', '['])?;

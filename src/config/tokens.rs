@@ -14,8 +14,8 @@ use std::path::Path;
 
 use super::key::Leaf;
 use super::leaf::Name;
-use super::load;
 use super::overrides::InvalidValue;
+use super::source;
 use crate::admin::Token;
 
 /// What the holder of a token without a name is called.
@@ -52,7 +52,7 @@ pub fn read_tokens(path: &Path) -> Result<Vec<Token>, Vec<String>> {
 /// All that is wrong with it. Each message begins with the file's name.
 pub(super) fn read(path: &Path) -> Result<(Vec<Token>, Option<String>), Vec<String>> {
     let file = path.display();
-    let text = load::read(path, LARGEST).map_err(|(message, _)| vec![format!("{file}: {message}")])?;
+    let text = source::read(path, LARGEST).map_err(|(message, _)| vec![format!("{file}: {message}")])?;
     let tokens = parse(&text).map_err(|messages| {
         let rest = messages.len().saturating_sub(TOLD);
         let told = messages.into_iter().take(TOLD).map(|message| format!("{file}: {message}"));

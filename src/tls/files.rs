@@ -1,9 +1,11 @@
 //! Reading the two files: certificates from one, a private key from the other.
 
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::io::{ErrorKind, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use rustix::fs::OFlags;
 use rustls::pki_types::pem::{self, PemObject, SectionKind};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
@@ -64,7 +66,9 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
         Ok(_) => {}
         Err(error) => return Err(reason(error)),
     }
-    File::open(path).and_then(|file| file.take(LARGEST + 1).read_to_end(&mut bytes)).map_err(reason)?;
+    // It may have become another one since.
+    let opened = OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(path);
+    opened.and_then(|file| file.take(LARGEST + 1).read_to_end(&mut bytes)).map_err(reason)?;
     if bytes.len() as u64 > LARGEST {
         return Err("the file is larger than 1 MiB".to_owned());
     }

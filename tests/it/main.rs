@@ -79,6 +79,8 @@ mod readme;
 #[cfg(test)]
 mod reload;
 #[cfg(test)]
+mod reload_anything;
+#[cfg(test)]
 mod reload_keys;
 #[cfg(test)]
 mod reload_load;

@@ -41,11 +41,54 @@ fn files_that_cannot_be_read_say_why() {
     let latin = dir.path().join("latin.yaml");
     std::fs::write(&latin, b"limits: {}\n# caf\xe9\n").unwrap();
     assert_eq!(said(&latin), [format!("{}: the file is not text in UTF-8 (line 2)", latin.display())]);
-    assert_eq!(
-        said(Path::new("/dev/zero")),
-        ["/dev/zero: the file is larger than 64 MiB"],
-        "a device is not read without end"
+    assert_eq!(said(Path::new("/dev/zero")), ["/dev/zero: this is a device, not a file"]);
+    let large = dir.path().join("large.yaml");
+    std::fs::write(&large, vec![b'#'; (4 << 20) + 1]).unwrap();
+    assert_eq!(said(&large), [format!("{}: the file is larger than 4 MiB", large.display())]);
+}
+
+#[test]
+fn what_takes_too_much_to_read_is_refused() {
+    let said = |text: &str| lines(check(text)).join("\n");
+    let deep = "f.yaml: the file cannot be read as YAML: brackets are nested more than 32 deep";
+    for text in
+        ["a: ".to_owned() + &"[".repeat(100_000), "{a: ".repeat(100_000), "[".repeat(9_000) + &"]".repeat(9_000)]
+    {
+        assert_eq!(said(&text), deep);
+    }
+    for text in ["- ".repeat(100_000), "? ".repeat(100_000)] {
+        assert!(said(&text).contains("recursion limit exceeded"));
+    }
+    // A billion laughs; the same in few steps; as a key that stands twice; behind a tag; few, of long strings.
+    let names = ["a", "b", "c", "d", "e", "f", "g", "h", "i"];
+    let nine = |name: &str| [format!("*{name}").as_str(); 9].join(",");
+    let laughs: String = names.windows(2).map(|pair| format!("{0}: &{0} [{1}]\n", pair[1], nine(pair[0]))).collect();
+    let thousand = |anchor: &str| [anchor; 1000].join(",");
+    let steps = format!("b: &b [{}]\nc: &c [{}]\n", thousand("*a"), thousand("*b"));
+    let long = "x".repeat(500_000);
+    for text in [
+        format!("a: &a [x,x,x,x,x,x,x,x,x]\n{laughs}"),
+        format!("a: &a [1,2,3,4,5,6,7,8,9]\n{steps}d: [*c,*c]\n"),
+        format!("a: &a [1,2,3,4,5,6,7,8,9]\nb: &b [{}]\nd: !t [{}]\n", thousand("*a"), thousand("*b")),
+        format!("a: &a {long}\nb: [{}]\n", thousand("*a")),
+        format!("a: &a\n  ? {long}\n  : 1\nb: [{}]\n", thousand("*a")),
+    ] {
+        let said = said(&text);
+        assert!(said.contains("there are too many values, or aliases that stand for too many"), "{said}");
+    }
+    // What people do with aliases, and with brackets in words, is none of that.
+    let fair = format!(
+        "{START}    health_check: &a {{type: tcp}}\n  - {{name: b, backends: [{{address: 127.0.0.1:1}}], \
+        health_check: *a}}\nroutes: [{{path: '/[{{[{{', upstream: app}}, {{path: '/x', upstream: b}}]\n# [[[\n"
     );
+    assert!(check(&fair).is_ok(), "{}", said(&fair));
+}
+
+#[test]
+fn ten_thousand_routes_are_read() {
+    let routes: String =
+        (0..10_000).map(|n| format!("  - {{host: h{n}.example.com, path: /v1, upstream: app}}\n")).collect();
+    assert_eq!(check(&format!("{START}routes:\n{routes}")).unwrap().routes.len(), 10_000);
 }
 
 #[test]
