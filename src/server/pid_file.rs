@@ -8,18 +8,25 @@
 //! locks a new one and renames it over, so that at each moment the path leads to a file that is locked and whole. The
 //! predecessor still holds its old file, which has no name any more; it finds that out and removes nothing.
 //!
+//! Whatever else is at the path is left as it is: a link, a pipe, a directory, a file that holds something else. A pid, or
+//! nothing, is what a dead process has left there, and is written over.
+//!
 //! Refused: asking whether the pid is alive (numbers are given away again); `lockf`, whose lock is lost when any
 //! descriptor of the file is closed.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File, FileType, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use rustix::fs::OFlags;
 
 /// How often, and after which pause, a lock is tried for that somebody may hold only to look.
 const TRIES: u32 = 3;
 const PAUSE: Duration = Duration::from_millis(30);
+/// The longest text of a pid file, in bytes.
+const LONGEST: u64 = 32;
 
 /// Why a pid file cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -62,11 +69,14 @@ impl PidFile {
     pub fn take(path: &Path) -> Result<Self, PidFileError> {
         let unwritable = |cause| PidFileError::Unwritable { path: path.to_owned(), cause };
         make_directory(path).map_err(unwritable)?;
+        is_free(path).map_err(unwritable)?;
         for attempt in 0..TRIES {
-            let mut file = open(OpenOptions::new().create(true).truncate(false), path).map_err(unwritable)?;
+            let mut file =
+                open(OpenOptions::new().write(true).create(true).truncate(false), path).map_err(unwritable)?;
             match file.try_lock() {
                 // The holder may have removed or replaced it between our opening and our locking.
                 Ok(()) if is_at(&file, path) => {
+                    is_pid_file(&file).map_err(unwritable)?;
                     write(&mut file).map_err(unwritable)?;
                     return Ok(PidFile { path: path.to_owned(), file });
                 }
@@ -114,12 +124,13 @@ impl Drop for PidFile {
 fn put(path: &Path) -> Result<File, PidFileError> {
     let put = || {
         make_directory(path)?;
+        is_free(path)?;
         let mut beside = path.as_os_str().to_owned();
         beside.push(format!(".{}", std::process::id()));
         let beside = PathBuf::from(beside);
         // What a process with our number left half done.
         drop(fs::remove_file(&beside));
-        let mut file = open(OpenOptions::new().create_new(true), &beside)?;
+        let mut file = open(OpenOptions::new().write(true).create_new(true), &beside)?;
         file.lock()?;
         write(&mut file)?;
         fs::rename(&beside, path)?;
@@ -135,7 +146,50 @@ pub(super) fn make_directory(path: &Path) -> io::Result<()> {
 }
 
 fn open(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
-    options.read(true).write(true).mode(0o644).open(path)
+    // Neither does it follow a link, nor wait for whoever is at the other end of a pipe.
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+    options.read(true).mode(0o644).custom_flags(flags).open(path)
+}
+
+/// What is there, in words, when it is no file.
+pub(super) fn kind(found: FileType) -> &'static str {
+    match () {
+        () if found.is_file() => "a file",
+        () if found.is_dir() => "a directory",
+        () if found.is_symlink() => "a symbolic link",
+        () if found.is_fifo() => "a pipe",
+        () if found.is_socket() => "a socket",
+        () => "a device",
+    }
+}
+
+fn foreign(what: &str) -> io::Error {
+    io::Error::other(format!(
+        "there is {what}, which is left as it is; must be a pid file, an empty file, or nothing yet"
+    ))
+}
+
+/// An error when there is something at `path` that is none of ours.
+fn is_free(path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(found) if !found.is_file() => Err(foreign(kind(found.file_type()))),
+        Ok(_) => is_pid_file(&open(&mut OpenOptions::new(), path)?),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// An error when `file` holds anything but a pid.
+fn is_pid_file(file: &File) -> io::Result<()> {
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(foreign(kind(metadata.file_type())));
+    }
+    let (mut text, mut file) = (Vec::new(), file);
+    file.rewind()?;
+    file.take(LONGEST + 1).read_to_end(&mut text)?;
+    let holds_pid = text.len() as u64 <= LONGEST && text.trim_ascii().iter().all(u8::is_ascii_digit);
+    if holds_pid { Ok(()) } else { Err(foreign("a file that holds something else")) }
 }
 
 fn write(file: &mut File) -> io::Result<()> {
@@ -154,7 +208,7 @@ fn is_at(file: &File, path: &Path) -> bool {
 /// The pid that stands in the file, if one does.
 fn read(path: &Path) -> Option<u32> {
     let mut text = String::new();
-    File::open(path).ok()?.take(32).read_to_string(&mut text).ok()?;
+    open(&mut OpenOptions::new(), path).ok()?.take(LONGEST).read_to_string(&mut text).ok()?;
     text.trim().parse().ok().filter(|pid| *pid > 0)
 }
 
@@ -163,7 +217,7 @@ fn read(path: &Path) -> Option<u32> {
 /// # Errors
 /// When that cannot be found out.
 pub fn holder(path: &Path) -> io::Result<Option<u32>> {
-    let file = match File::open(path) {
+    let file = match open(&mut OpenOptions::new(), path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         file => file?,
     };
@@ -207,12 +261,49 @@ mod tests {
     fn what_a_dead_process_left_does_no_harm() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.pid");
-        for left in ["4194304\n", "1\n", "", "junk\u{0}", &"9".repeat(1_000)] {
+        for left in ["4194304\n", "1\n", "7", "  12 \n", ""] {
             fs::write(&path, left).unwrap();
             assert_eq!(holder(&path).unwrap(), None, "{left:?}");
             let _file = PidFile::take(&path).unwrap();
             assert_eq!(fs::read_to_string(&path).unwrap(), pid());
         }
+    }
+
+    #[test]
+    fn what_is_no_pid_file_stays_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, other) = (dir.path().join("a.pid"), dir.path().join("other"));
+        fs::write(&other, "7\n").unwrap();
+        let refused = |what: &str| {
+            for error in [PidFile::take(&path).unwrap_err(), PidFile::replace(&path).unwrap_err()] {
+                let said = format!("pingora.pid_file: {}: there is {what}, which is left as it is", path.display());
+                assert!(error.to_string().starts_with(&said), "{error}");
+                assert!(error.to_string().ends_with("must be a pid file, an empty file, or nothing yet"), "{error}");
+            }
+            assert!(!matches!(holder(&path), Ok(Some(_))), "{what}");
+        };
+        for text in ["junk\u{0}", &"9".repeat(1_000), "7\n8\n", "-1\n", "worker_processes 4;\n"] {
+            fs::write(&path, text).unwrap();
+            refused("a file that holds something else");
+            assert_eq!(fs::read_to_string(&path).unwrap(), text);
+        }
+        fs::remove_file(&path).unwrap();
+        for target in [other.as_path(), &dir.path().join("nothing"), Path::new("/dev/null")] {
+            std::os::unix::fs::symlink(target, &path).unwrap();
+            refused("a symbolic link");
+            fs::remove_file(&path).unwrap();
+        }
+        assert_eq!(fs::read_to_string(&other).unwrap(), "7\n");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        refused("a pipe");
+        fs::remove_file(&path).unwrap();
+        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        refused("a socket");
+        drop(listener);
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        refused("a directory");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "nothing is made beside it");
     }
 
     #[test]

@@ -49,6 +49,8 @@ mod events_stuck;
 #[cfg(test)]
 mod failover;
 #[cfg(test)]
+mod foreign_files;
+#[cfg(test)]
 mod forwarding;
 #[cfg(test)]
 mod harness;

@@ -2,10 +2,10 @@
 //!
 //! To the error log, or nowhere; and nowhere else than before when they go to systemd's journal already.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::PathBuf;
 
 use rustix::fs::fstat;
@@ -41,7 +41,9 @@ impl Outputs {
             return Ok(None);
         }
         let Some(path) = &self.path else { return OpenOptions::new().write(true).open("/dev/null").map(Some) };
-        OpenOptions::new().append(true).create(true).mode(0o640).open(path).map(Some).map_err(|error| {
+        // A named pipe opened for writing alone would wait here for its reader, and fail when that one goes.
+        let fifo = fs::metadata(path).is_ok_and(|found| found.file_type().is_fifo());
+        OpenOptions::new().read(fifo).append(true).create(true).mode(0o640).open(path).map(Some).map_err(|error| {
             io::Error::new(error.kind(), format!("the error log {} cannot be opened: {error}", path.display()))
         })
     }

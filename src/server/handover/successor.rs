@@ -1,10 +1,10 @@
 //! The process that takes over.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, FileType, OpenOptions};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use log::{info, warn};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::OFlags;
 
 use super::channel::Channel;
 use super::debits::Told;
@@ -23,7 +24,7 @@ use crate::limit::{Key, Nanos};
 use crate::server::buckets::{Buckets, HandedOver};
 use crate::server::daemon::Milestone;
 use crate::server::lifecycle::{Lifecycle, State};
-use crate::server::pid_file::make_directory;
+use crate::server::pid_file::{kind, make_directory};
 use crate::server::process::Process;
 
 /// How long a predecessor may need to come.
@@ -51,24 +52,46 @@ pub(in crate::server) struct Waiting {
 }
 
 impl Waiting {
-    /// Waits at `path`. What an earlier process left there is removed.
+    /// Waits at `path`. A socket that an earlier process left there is removed; anything else stays as it is.
     ///
     /// # Errors
     /// When another process waits there, or nobody can.
     pub(in crate::server) fn at(path: &Path) -> Result<Self, String> {
         let failed = |error: io::Error| format!("cannot wait for a predecessor at {}: {error}", path.display());
+        let foreign = |path: &Path, found: FileType, wanted: &str| {
+            let (path, kind) = (path.display(), kind(found));
+            format!("pingora.upgrade_sock: {path}: there is {kind}, which is left as it is; must be {wanted}")
+        };
+        let is_socket = |found: FileType| match found.is_socket() {
+            true => Ok(()),
+            false => Err(foreign(path, found, "a socket that an earlier process left, or nothing yet")),
+        };
         make_directory(path).map_err(failed)?;
-        let mut lock = path.as_os_str().to_owned();
-        lock.push(".lock");
-        let lock =
-            OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(lock).map_err(failed)?;
+        let there = || fs::symlink_metadata(path).map(|found| found.file_type());
+        there().map_or(Ok(()), is_socket)?;
+        let mut beside = path.as_os_str().to_owned();
+        beside.push(".lock");
+        let beside = Path::new(&beside);
+        if let Ok(found) = fs::symlink_metadata(beside)
+            && !found.is_file()
+        {
+            return Err(foreign(beside, found.file_type(), "the lock of an earlier upgrade, or nothing yet"));
+        }
+        let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(false).mode(0o600).custom_flags(flags);
+        let lock = options.open(beside).map_err(failed)?;
         lock.try_lock().map_err(|error| match error {
             fs::TryLockError::WouldBlock => {
                 format!("another upgrade is under way: its successor waits at {}", path.display())
             }
             fs::TryLockError::Error(error) => failed(error),
         })?;
-        drop(fs::remove_file(path));
+        // What stands there now: another successor may have gone meanwhile.
+        if let Ok(found) = there() {
+            is_socket(found)?;
+            fs::remove_file(path).map_err(failed)?;
+        }
         let listener = UnixListener::bind(path).map_err(failed)?;
         fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(failed)?;
         listener.set_nonblocking(true).map_err(failed)?;
