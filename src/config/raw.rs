@@ -136,11 +136,11 @@ pub(super) struct Upstream {
     pub(super) backends: Key<List<Section<Backend>>>,
     /// How their health is found out.
     pub(super) health_check: Key<Section<HealthCheck>>,
-    /// Further attempts after the first, each on a backend not yet tried.
+    /// Further attempts after the first, each on a backend not yet tried; where there is no other, once more on the same.
     #[schemars(extend("default" = 2))]
     pub(super) retries: Key<Whole<u32, 0, 16>>,
-    /// To establish a connection.
-    #[schemars(extend("default" = "1s"))]
+    /// To establish a connection. Below a second, one that meets a full accept queue is given up before it is tried again.
+    #[schemars(extend("default" = "3s"))]
     pub(super) connect_timeout: Key<Span>,
     /// For each read from a backend; the wait for the first byte of its answer is one.
     #[schemars(extend("default" = "30s"))]

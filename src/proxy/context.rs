@@ -24,14 +24,18 @@ pub struct Context {
     pub(super) rate_headers: bool,
     /// The backend that holds the request now.
     pub(super) lease: Option<Lease>,
+    /// The backend for the next attempt, once there is to be one.
+    next: Option<Lease>,
     /// The last backend that had it.
     pub(super) backend: Option<SocketAddr>,
     /// The backends that failed this request. Allocates only then.
     pub(super) tried: Vec<BackendId>,
     /// Backends that the request was given to, the present one included.
     pub(super) attempts: u32,
-    /// The backend on whose kept connection the request died, when it is sent again for that.
-    pub(super) resent: Option<BackendId>,
+    /// Whether a connection died under it. Then it gets a new one: of the kept ones others may be dead, too.
+    pub(super) fresh: bool,
+    /// Whether it was given to a backend once more that had failed it, as there was no other.
+    repeated: bool,
     /// Why tollgate answers itself.
     pub(super) rejection: Option<Rejection>,
     /// What went wrong, in words.
@@ -49,10 +53,12 @@ impl Context {
             max_body: 0,
             rate_headers: false,
             lease: None,
+            next: None,
             backend: None,
             tried: Vec::new(),
             attempts: 0,
-            resent: None,
+            fresh: false,
+            repeated: false,
             rejection: None,
             error: None,
         }
@@ -83,22 +89,29 @@ impl Context {
         self.pool().is_some_and(|pool| self.attempts <= pool.settings().retries)
     }
 
-    /// Gives up the present backend, not to be chosen again for this request.
-    pub(super) fn give_up_backend(&mut self) -> Option<BackendId> {
-        let id = self.lease.take()?.backend().id();
-        self.tried.push(id);
-        Some(id)
+    /// Gives up the present backend and chooses the one for the next attempt; whether there is to be one. That is one not
+    /// tried yet, or, where there is no other, one that was tried, but only once. When only a `kept` connection died, the
+    /// backend has not had its turn yet.
+    pub(super) fn goes_on(&mut self, kept: bool) -> bool {
+        let Some(failed) = self.lease.take().map(|lease| lease.backend().id()) else { return false };
+        let others = self.tried.len();
+        self.tried.push(failed);
+        if let (true, Some(pool)) = (self.may_try_again(), &self.admission.pool) {
+            self.next = pool.lease(&self.tried);
+            if self.next.is_none() && !self.repeated {
+                self.next = pool.lease(&self.tried[..others]).or_else(|| pool.lease(&[]));
+                self.repeated = !kept;
+            }
+        }
+        self.next.is_some()
     }
 
-    /// Leases a backend for the next attempt: one not tried yet, or, when a kept connection died under the request and
-    /// there is no other, the same one.
+    /// Takes up the backend for the next attempt: the one that was chosen when the last attempt failed, or any.
     pub(super) fn lease(&mut self) -> Option<&Lease> {
-        let pool = self.admission.pool.as_ref()?;
-        let lease = pool.lease(&self.tried).or_else(|| {
-            let died = self.resent?;
-            let others: Vec<_> = self.tried.iter().copied().filter(|id| *id != died).collect();
-            pool.lease(&others)
-        })?;
+        let lease = match self.next.take() {
+            Some(next) => next,
+            None => self.admission.pool.as_ref()?.lease(&self.tried)?,
+        };
         self.backend = Some(lease.backend().address());
         self.attempts += 1;
         Some(self.lease.insert(lease))

@@ -7,9 +7,9 @@ use super::{Context, Rejection};
 
 /// Says what a backend did to a request, in the log and for the access line.
 pub(super) fn report(ctx: &mut Context, why: &str, again: bool) {
-    if let (Some(pool), Some(lease)) = (ctx.pool(), &ctx.lease) {
+    if let (Some(pool), Some(backend)) = (ctx.pool(), ctx.backend) {
         let then = if again { "; trying again" } else { "" };
-        warn!("upstream {}: backend {}: {why}{then}", pool.name(), lease.backend().address());
+        warn!("upstream {}: backend {backend}: {why}{then}", pool.name());
     }
     ctx.error = Some(why.to_owned());
 }

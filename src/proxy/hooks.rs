@@ -86,7 +86,7 @@ impl ProxyHttp for Proxy {
 
     async fn upstream_peer(&self, _session: &mut Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
         let pool = Arc::clone(ctx.pool().ok_or_else(|| Error::new_str("a request that was not let in has no pool"))?);
-        let (fresh, timeouts) = (ctx.resent.is_some() || !self.inner.pooled, pool.settings().timeouts);
+        let (fresh, timeouts) = (ctx.fresh || !self.inner.pooled, pool.settings().timeouts);
         match ctx.lease().map(|lease| lease.backend().address()) {
             Some(address) => {
                 counts::attempted(ctx);
@@ -209,11 +209,11 @@ impl ProxyHttp for Proxy {
             error.set_retry(false);
             return error;
         }
-        let repeatable = reused
-            && session.req_header().method.is_idempotent()
+        let repeatable = session.req_header().method.is_idempotent()
             && session.response_written().is_none()
+            && !was_heard(&error)
             && !session.as_downstream().retry_buffer_truncated();
-        let again = self.broke_off(ctx, &error, repeatable);
+        let again = self.broke_off(ctx, &error, repeatable, reused);
         error.set_retry(again);
         error
     }
@@ -266,4 +266,10 @@ impl Proxy {
 fn peer_ip(session: &Session) -> IpAddr {
     let address = session.client_addr().and_then(|address| address.as_inet());
     address.map_or(IpAddr::from([0, 0, 0, 0]), |address| address.ip().to_canonical())
+}
+
+/// Whether a backend had begun its answer when reading the header of it failed. Pingora tells in words only.
+fn was_heard(error: &Error) -> bool {
+    let said = error.context.as_ref().map_or("", |context| context.as_str());
+    said.rsplit_once("bytes already read: ").is_some_and(|(_, read)| read != "0")
 }

@@ -11,16 +11,17 @@
 //!   ▼ upstream_peer: lease a backend not yet tried ───── none left ──────────► reject 503
 //!   │      ▲
 //!   │      └── fail_to_connect: mark it tried, tell its health, next
-//!   │      └── error_while_proxy: a kept connection died under an idempotent request: once more, elsewhere
+//!   │      └── error_while_proxy: the connection died under an idempotent request: once more, elsewhere
 //!   ▼ upstream_request_filter: X-Forwarded-*, X-Request-Id
 //!   ▼ response_filter: hop-by-hop headers away, rate headers on
 //!   ▼ logging: one line, always; the lease drops with the context
 //! ```
 //!
 //! Retries: a request that could not connect has not been sent and may go on to another backend, whatever its method.
-//! One that was sent may have been carried out. It is sent again only when it is idempotent (RFC 9110 section 9.2.2),
-//! died on a connection that was kept from an earlier request, no byte of an answer had come, and its body is still at
-//! hand; and then only once. When the pool has no other backend, the same one is asked again, over another connection.
+//! One that was sent may have been carried out. It is sent again only when it is idempotent (RFC 9110 section 9.2.2), its
+//! connection died before a byte of an answer had come, and its body is still at hand; never after a timeout, since what
+//! is slow would have more to do. Each attempt goes to a backend not tried yet; where there is no other, once more to one
+//! that was. `retries` bounds the attempts.
 
 mod activity;
 mod admit;

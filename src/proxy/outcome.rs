@@ -21,33 +21,36 @@ pub(super) struct Outcome<'a> {
 }
 
 impl Proxy {
-    /// Takes note that the request's backend could not be reached; whether to try another one.
+    /// Takes note that the request's backend could not be reached; whether there is to be another attempt.
     pub(super) fn not_connected(&self, ctx: &mut Context, error: &Error) -> bool {
         let why = reason(error);
         // What this machine could not do says nothing about the backend.
         if let (true, Some(pool), Some(lease)) = (is_backends_fault(error), ctx.pool(), &ctx.lease) {
-            pool.connect_failed(lease.backend(), self.clock().now(), &why);
+            pool.connect_failed(lease, self.clock().now(), &why);
         }
-        let again = ctx.may_try_again();
+        let allowed = ctx.may_try_again();
+        let again = ctx.goes_on(false);
+        if let (true, false, Some(pool)) = (allowed, again, ctx.pool()) {
+            // All have been tried.
+            ctx.rejection = Some(Rejection::NoHealthyBackend(pool.retry_after()));
+        }
         report(ctx, &why, again);
-        ctx.give_up_backend();
         again
     }
 
     /// Takes note that the exchange with the request's backend broke off; whether to send it once more. It is
-    /// `repeatable` when it died on a kept connection, may be carried out twice, and is still there as a whole.
-    pub(super) fn broke_off(&self, ctx: &mut Context, error: &Error, repeatable: bool) -> bool {
+    /// `repeatable` when it may be carried out twice, nothing of an answer has come, and it is still there as a whole.
+    /// `kept` says that its connection had served others before.
+    pub(super) fn broke_off(&self, ctx: &mut Context, error: &Error, repeatable: bool, kept: bool) -> bool {
         let broken =
             matches!(error.etype(), ErrorType::ReadError | ErrorType::WriteError | ErrorType::ConnectionClosed);
         if *error.esource() != ErrorSource::Upstream {
             return false;
         }
-        let again = repeatable && broken && ctx.resent.is_none() && ctx.may_try_again();
-        report(ctx, &reason(error), again);
         counts::failed(ctx, error);
-        if again {
-            ctx.resent = ctx.give_up_backend();
-        }
+        let again = repeatable && broken && ctx.goes_on(kept);
+        ctx.fresh = again;
+        report(ctx, &reason(error), again);
         again
     }
 

@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use crossbeam_utils::CachePadded;
 use parking_lot::Mutex;
 
-use super::health::{Record, Status, Thresholds, Transition};
+use super::health::{ConnectFailure, Record, Status, Thresholds, Transition};
 use super::selector::Changes;
 use super::{BackendOverview, LastCheck, State};
 
@@ -30,6 +30,8 @@ pub struct Backend {
     ready: AtomicBool,
     /// Whether `record` counts connect failures; follows it.
     failing: AtomicBool,
+    /// How many connect failures `record` has counted; follows it.
+    connect_failures: AtomicU64,
     retired: AtomicBool,
     /// Whether an operator wants no new requests there. Written under the lock of `record`.
     draining: AtomicBool,
@@ -70,6 +72,7 @@ impl Backend {
             load: CachePadded::default(),
             ready: AtomicBool::new(false),
             failing: AtomicBool::new(false),
+            connect_failures: AtomicU64::new(0),
             retired: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             record: Mutex::new(Record::default()),
@@ -184,18 +187,16 @@ impl Backend {
         self.change(|record| record.checked(passed, thresholds))
     }
 
-    /// Takes note that a request could not connect.
-    pub(super) fn connect_failed(&self, now: Instant) -> Option<Transition> {
-        self.change(|record| record.connect_failed(now))
+    /// Takes note that a request could not connect, which began to when `before` failures to had been counted. `needed`
+    /// says whether its pool cannot do without it, and must not lock.
+    pub(super) fn connect_failed(&self, now: Instant, before: u64, needed: impl FnOnce() -> bool) -> ConnectFailure {
+        self.change(|record| record.connect_failed(now, before, needed))
     }
 
     /// Takes note that a request could connect. Costs one load unless connecting had failed before.
     pub fn connected(&self) {
         if self.failing.load(Ordering::Relaxed) {
-            self.change(|record| {
-                record.connected();
-                None
-            });
+            self.change(Record::connected);
         }
     }
 
@@ -212,12 +213,13 @@ impl Backend {
         was != draining
     }
 
-    fn change(&self, change: impl FnOnce(&mut Record) -> Option<Transition>) -> Option<Transition> {
+    fn change<T>(&self, change: impl FnOnce(&mut Record) -> T) -> T {
         let mut record = self.record.lock();
-        let transition = change(&mut record);
+        let came_of_it = change(&mut record);
         self.follow(&record);
         self.failing.store(record.is_failing(), Ordering::Relaxed);
-        transition
+        self.connect_failures.store(record.counted(), Ordering::Relaxed);
+        came_of_it
     }
 
     /// Lets `ready` follow its `record`, which is locked, and tells the selectors.
@@ -273,6 +275,8 @@ impl Backend {
 #[derive(Debug)]
 pub struct Lease {
     backend: Arc<Backend>,
+    /// How many failures to connect had been counted when it was given.
+    connect_failures: u64,
 }
 
 impl Lease {
@@ -280,7 +284,13 @@ impl Lease {
         backend.load.in_flight.fetch_add(1, Ordering::SeqCst);
         backend.load.requests.fetch_add(1, Ordering::Relaxed);
         backend.load_changed();
-        Lease { backend: Arc::clone(backend) }
+        let connect_failures = backend.connect_failures.load(Ordering::Relaxed);
+        Lease { backend: Arc::clone(backend), connect_failures }
+    }
+
+    /// How many failures to connect had been counted when it was given.
+    pub(super) fn connect_failures(&self) -> u64 {
+        self.connect_failures
     }
 
     /// The backend it is for.

@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use log::{Level, warn};
 use parking_lot::Mutex;
 
-use super::health::{CONNECT_FAILURES, Outcome, REST, Status, Thresholds, Transition};
+use super::health::{CONNECT_FAILURES, ConnectFailure, Outcome, REST, Status, Thresholds, Transition};
 use super::selector::{Registry, Selector};
 use super::{Backend, BackendId, Check, Lease, PoolSettings, Traffic};
 pub(super) use lineage::Lineage;
@@ -95,13 +95,32 @@ impl Pool {
         u64::try_from(wait.as_millis().div_ceil(1000)).unwrap_or(u64::MAX).max(1)
     }
 
-    /// Takes note that a request could not connect to `backend` at `now`, which is a failure of the backend.
-    pub fn connect_failed(&self, backend: &Backend, now: Instant, reason: &str) {
+    /// Takes note that a request could not connect to the backend of its `lease`, as is known at `now`, which is a
+    /// failure of the backend. The last one that is ready stays so, whatever requests meet there.
+    pub fn connect_failed(&self, lease: &Lease, now: Instant, reason: &str) {
+        let backend = lease.backend();
         backend.failed();
-        if let Some(transition) = backend.connect_failed(now) {
-            let reason = format!("{reason}, for {CONNECT_FAILURES} requests in a row");
-            self.announce(backend, transition, &reason, &mut News::default());
+        // Not let go of before the locks are: it may be the last to hold that pool.
+        let serving = self.lineage.current();
+        let serving = serving.as_deref().unwrap_or(self);
+        let alone = self.lineage.take_out_alone();
+        let outcome = backend.connect_failed(now, lease.connect_failures(), || !serving.can_do_without(backend));
+        drop(alone);
+        let row = || format!("{reason}, for {CONNECT_FAILURES} requests in a row");
+        match outcome {
+            ConnectFailure::Counted => {}
+            ConnectFailure::Down(transition) => self.announce(backend, transition, &row(), &mut News::default()),
+            ConnectFailure::Needed => {
+                let (name, address, reason) = (self.name(), backend.address(), row());
+                warn!(target: TARGET, "upstream {name}: backend {address} stays up: {reason}; no other one is ready");
+            }
         }
+    }
+
+    /// Whether it has another backend that is ready.
+    fn can_do_without(&self, backend: &Backend) -> bool {
+        let selector = self.selector.load();
+        selector.backends().iter().any(|other| other.id() != backend.id() && other.is_ready())
     }
 
     /// Takes note of a check of `backend`.

@@ -17,7 +17,8 @@ pub struct PoolSettings {
     pub backends: Vec<BackendSettings>,
     /// How their health is found out.
     pub health: HealthSettings,
-    /// Further attempts after the first, each on a backend not yet tried. Default 2.
+    /// Further attempts after the first, each on a backend not yet tried; where there is no other, once more on the same.
+    /// Default 2.
     pub retries: u32,
     /// How a connection to a backend is held.
     pub timeouts: Timeouts,
@@ -26,7 +27,7 @@ pub struct PoolSettings {
 /// The time limits of an exchange with a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
-    /// To establish a connection. Default 1 s.
+    /// To establish a connection. Default 3 s: a SYN that met a full accept queue is repeated after one second.
     pub connect: Duration,
     /// For each read; the wait for the first byte of the answer is one read. Default 30 s.
     pub read: Duration,
@@ -41,7 +42,7 @@ pub struct Timeouts {
 impl Default for Timeouts {
     fn default() -> Self {
         Timeouts {
-            connect: Duration::from_secs(1),
+            connect: Duration::from_secs(3),
             read: Duration::from_secs(30),
             write: Duration::from_secs(30),
             idle: Duration::from_secs(50),

@@ -1,9 +1,11 @@
 //! Backends are taken out and back in, and each change is told once.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::harness::backend::{Backend, three_scripted};
 use crate::harness::client::Client;
+use crate::harness::played::Played;
 use crate::harness::ports::free_address;
 use crate::harness::server::Tollgate;
 use crate::harness::setup::{NO_CHECK, QUICK_HTTP, QUICK_TCP, Setup};
@@ -147,23 +149,73 @@ fn three_failures_to_connect_take_a_backend_out_until_a_check_brings_it_back() {
 
 #[test]
 fn without_checks_a_backend_that_failed_three_times_is_back_after_ten_seconds() {
-    let mut backend = [Backend::scripted("a")];
-    let server = Setup::app(&backend, &format!("retries: 0, {NO_CHECK}")).start();
+    let mut backends = ["a", "b"].map(Backend::scripted);
+    let server = Setup::app(&backends, &format!("retries: 0, {NO_CHECK}")).start();
     let status = || Client::connect(server.address).get("/").unwrap().status;
-    assert_eq!(status(), 200);
-    backend[0].kill();
+    assert_eq!(answering(&server, 2), ["a", "b"]);
+    backends[0].kill();
     let first = now();
-    for _ in 0..3 {
-        assert!(matches!(status(), 502 | 503));
-    }
-    let address = backend[0].address.to_string();
+    let failed = (0..6).filter(|_| matches!(status(), 502 | 503)).count();
+    assert_eq!(failed, 3, "every other one goes there");
+    let address = backends[0].address.to_string();
     server.wait_for_event(&["app", &address, "up", "down"], PATIENCE);
     let out = now();
-    backend[0].restart();
-    assert_eq!((status(), backend[0].seen().len()), (503, 0), "it is out, alive or not");
-    assert!(eventually(PATIENCE, || status() == 200), "it is never back");
+    backends[0].restart();
+    assert_eq!(answering(&server, 4), ["b"], "it is out, alive or not");
+    assert!(eventually(PATIENCE, || answering(&server, 2).len() == 2), "it is never back");
     assert!(now() - out < Duration::from_secs(13), "back only after {:?}", now() - out);
     assert!(now() - first > Duration::from_secs(9), "back already after {:?}", now() - first);
+}
+
+#[test]
+fn failures_to_connect_never_take_the_last_ready_backend_out() {
+    let mut backends = three_scripted();
+    let server = Setup::app(&backends, &format!("retries: 0, {NO_CHECK}")).start();
+    backends.iter_mut().for_each(Backend::kill);
+    let mut client = server.client();
+    let statuses: Vec<_> = (0..30).map(|_| client.get("/").unwrap().status).collect();
+    assert_eq!(statuses, [502; 30], "there is always one to try");
+    let line = server.wait_for_event(&["app", "stays up", "no other one is ready"], PATIENCE);
+    let last = backends.iter_mut().find(|backend| line.contains(&backend.address.to_string())).unwrap();
+    last.restart();
+    assert_eq!(client.get("/").unwrap().status, 200, "it is back as soon as it is");
+    let downs = server.process.err.lines().iter().filter(|line| line.contains("up -> down")).count();
+    assert_eq!(downs, 2, "{}", server.process.err.text());
+}
+
+#[test]
+fn an_http_check_counts_the_final_status() {
+    let played = Played::new();
+    let setup = Setup::default().pool("app", &[played.address], QUICK_HTTP);
+    let answers = [
+        ("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", true),
+        ("HTTP/1.1 103 Early\r\n\r\nHTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n", false),
+        ("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 102 Wait\r\n\r\nHTTP/1.1 204 No\r\n\r\n", true),
+        ("HTTP/1.1 101 Switching\r\nUpgrade: x\r\n\r\n", false),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", true),
+        ("HTTP/1.1 103 Early\r\n\r\n", false),
+    ];
+    let many =
+        |interim: usize| "HTTP/1.1 103 Early\r\n\r\n".repeat(interim) + "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+    let (enough, too_many) = (many(64), many(65));
+    let answers = answers.into_iter().chain([(enough.as_str(), true), (too_many.as_str(), false)]);
+    let answer = Arc::new(Mutex::new(answers.clone().next().unwrap().0.to_owned()));
+    let says = Arc::clone(&answer);
+    std::thread::spawn(move || {
+        // It ends with the proxy.
+        while let Some(mut taken) = played.take_within(PATIENCE) {
+            if matches!(taken.next(), Ok(Some(_))) {
+                taken.send(says.lock().unwrap().as_bytes());
+            }
+        }
+    });
+    let server = setup.start();
+    for (text, well) in answers {
+        text.clone_into(&mut answer.lock().unwrap());
+        let state = || server.ask("GET", "/upstreams", "").json()["items"][0]["backends"][0]["state"].clone();
+        let expected = if well { "up" } else { "down" };
+        assert!(eventually(PATIENCE, || state() == expected), "{text:?}: {}", state());
+    }
 }
 
 #[test]

@@ -3,6 +3,8 @@
 //! One binary, one file for each promise. They are written from the contract, not from the code.
 
 #[cfg(test)]
+mod accept_queues;
+#[cfg(test)]
 mod access_log;
 #[cfg(test)]
 mod access_times;

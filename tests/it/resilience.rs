@@ -21,11 +21,11 @@ struct Seen {
     failures: Vec<String>,
 }
 
-/// Asks on one connection until `stop`.
-fn load(server: &Tollgate, stop: &AtomicBool, seen: &Mutex<Seen>) {
+/// Asks on one connection until `stop`; `way` is what it says of the connection.
+fn load(server: &Tollgate, way: &str, stop: &AtomicBool, seen: &Mutex<Seen>) {
     let mut client = server.client();
     while !stop.load(Ordering::Relaxed) {
-        let result = client.call_again(&Request::new("GET", "/load"));
+        let result = client.call_again(&Request::new("GET", "/load").headers(&[("Connection", way)]));
         let mut seen = seen.lock().unwrap();
         match result {
             Ok(response) if response.status == 200 => seen.answers.push((now(), response.backend().to_owned())),
@@ -38,30 +38,11 @@ fn load(server: &Tollgate, stop: &AtomicBool, seen: &Mutex<Seen>) {
     }
 }
 
-/// Has the proxy keep at least as many connections to each of three backends as there are clients. So none is new when
-/// one of them dies: a request that breaks off on a new one is, rightly, not sent again.
-fn keep_connections(server: &Tollgate) {
-    let ask = || {
-        let began = now();
-        assert_eq!(server.client().get("/?delay_ms=1000").unwrap().status, 200);
-        (began, now())
-    };
-    let all_at_once = || {
-        let times: Vec<_> = std::thread::scope(|scope| {
-            let asking: Vec<_> = (0..4 * CLIENTS).map(|_| scope.spawn(ask)).collect();
-            asking.into_iter().map(|asking| asking.join().unwrap()).collect()
-        });
-        times.iter().map(|(began, _)| began).max() < times.iter().map(|(_, ended)| ended).min()
-    };
-    assert!(eventually(PATIENCE, all_at_once), "so many requests never overlapped");
-}
-
 #[test]
 fn a_backend_killed_under_load_costs_no_request_and_takes_its_share_when_it_is_back() {
     let mut backends = three_echoes();
     let setup = Setup::app(&backends, "health_check: {type: tcp, interval: 1s, timeout: 1s}");
     let server = setup.line("pingora: {threads: 1}").start();
-    keep_connections(&server);
     let (stop, seen) = (AtomicBool::new(false), Mutex::new(Seen::default()));
     let answers = || seen.lock().unwrap().answers.len();
     let from_b = |since: Instant| {
@@ -73,7 +54,7 @@ fn a_backend_killed_under_load_costs_no_request_and_takes_its_share_when_it_is_b
         // The load ends with the scope even when an assertion fails; it would wait for its threads forever otherwise.
         let _stop = StopOnDrop(&stop);
         for _ in 0..CLIENTS {
-            scope.spawn(|| load(&server, &stop, &seen));
+            scope.spawn(|| load(&server, "keep-alive", &stop, &seen));
         }
         assert!(eventually(PATIENCE, || answers() > 1000), "no load");
         backends[1].kill();
@@ -98,6 +79,40 @@ fn a_backend_killed_under_load_costs_no_request_and_takes_its_share_when_it_is_b
     let last = &seen.answers[seen.answers.len() - 3000..];
     let share = last.iter().filter(|(_, name)| name == "b").count();
     assert!((900..=1100).contains(&share), "b has {share} of the last 3000");
+}
+
+#[test]
+fn backends_that_are_killed_again_and_again_cost_no_idempotent_request() {
+    let mut backends = three_echoes();
+    let server = Setup::app(&backends, "health_check: {type: tcp, interval: 500ms, timeout: 500ms}").start();
+    let (stop, seen) = (AtomicBool::new(false), Mutex::new(Seen::default()));
+    let more = |count: usize, name: &str| {
+        let since = now();
+        let later = |time: &Instant| *time > since;
+        eventually(PATIENCE, || {
+            let seen = seen.lock().unwrap();
+            seen.answers.iter().filter(|(time, by)| later(time) && (name.is_empty() || by == name)).count() >= count
+        })
+    };
+    std::thread::scope(|scope| {
+        let _stop = StopOnDrop(&stop);
+        for n in 0..CLIENTS {
+            // By both ways.
+            let way = ["keep-alive", "keep-alive, x-nothing"][n % 2];
+            let (server, stop, seen) = (&server, &stop, &seen);
+            scope.spawn(move || load(server, way, stop, seen));
+        }
+        assert!(more(500, ""), "no load");
+        for round in 0..9 {
+            let backend = &mut backends[round % 3];
+            backend.kill();
+            assert!(more(300, ""), "the load stopped");
+            backend.restart();
+            assert!(more(1, ["a", "b", "c"][round % 3]), "it never came back");
+        }
+    });
+    let seen = seen.into_inner().unwrap();
+    assert_eq!(seen.failures, Vec::<String>::new(), "of {}: {}", seen.answers.len(), server.process.err.text());
 }
 
 struct StopOnDrop<'a>(&'a AtomicBool);

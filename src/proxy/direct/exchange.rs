@@ -160,8 +160,7 @@ impl<'e, R: Request, C: Client> Exchange<'e, R, C> {
             return Err(Error::explain(ErrorType::HTTPStatus(503), "no healthy backend is left").into());
         };
         counts::attempted(ctx);
-        // One that died on a kept connection gets a new one.
-        let kept = if ctx.resent.is_none() { self.idle.take(address, self.proxy.clock().now()) } else { None };
+        let kept = if !ctx.fresh { self.idle.take(address, self.proxy.clock().now()) } else { None };
         let reused = kept.is_some();
         let connection = match kept {
             Some(connection) => connection,
@@ -175,8 +174,8 @@ impl<'e, R: Request, C: Client> Exchange<'e, R, C> {
         }
         let outcome = self.exchange(Backend::new(connection, FIRST_READ), address, &timeouts, ctx).await;
         outcome.map_err(|error| {
-            let repeatable = reused && !self.progress.heard && request::is_idempotent(self.request.target().method);
-            Failure { again: self.proxy.broke_off(ctx, &error, repeatable), error }
+            let repeatable = !self.progress.heard && request::is_idempotent(self.request.target().method);
+            Failure { again: self.proxy.broke_off(ctx, &error, repeatable, reused), error }
         })
     }
 

@@ -156,7 +156,10 @@ fn the_text_keeps_the_format_and_says_what_was_counted() {
 
 #[test]
 fn up_is_what_the_checks_say_also_while_it_drains() {
-    let (metrics, pools, _) = metrics(vec![pool("app", "127.0.0.1:1")], limiter(1));
+    let other = pool("app", "127.0.0.1:2").backends.remove(0);
+    let mut settings = pool("app", "127.0.0.1:1");
+    settings.backends.push(other);
+    let (metrics, pools, _) = metrics(vec![settings], limiter(1));
     let pool = pools.named("app").unwrap();
     let labels = [("upstream", "app"), ("backend", "127.0.0.1:1")];
     let up = || Text::read(&metrics.text()).value("tollgate_backend_up", &labels);
@@ -165,10 +168,14 @@ fn up_is_what_the_checks_say_also_while_it_drains() {
         Text::read(&metrics.text()).value("tollgate_health_transitions_total", &labels)
     };
     let address: SocketAddr = "127.0.0.1:1".parse().unwrap();
+    let now = crate::clock::Clock::now(&crate::clock::ManualClock::new());
+    let other = pool.backends()[1].id();
+    let lease = || pool.lease(&[other]).unwrap();
+    (0..2).for_each(|_| pool.connect_failed(&lease(), now, "connection refused"));
+    let last = lease();
     pool.set_backend(address, Some(crate::upstream::AdminState::Drain), None).unwrap();
     assert_eq!((up(), went_down()), (Some(1.0), Some(0.0)));
-    let now = crate::clock::Clock::now(&crate::clock::ManualClock::new());
-    (0..3).for_each(|_| pool.connect_failed(&pool.backends()[0], now, "connection refused"));
+    pool.connect_failed(&last, now, "connection refused");
     assert_eq!((up(), went_down()), (Some(0.0), Some(1.0)));
 }
 

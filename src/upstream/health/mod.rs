@@ -10,4 +10,4 @@ mod record;
 
 pub use monitor::watch;
 pub use probe::{Outcome, Probe};
-pub use record::{CONNECT_FAILURES, REST, Record, Status, Thresholds, Transition};
+pub use record::{CONNECT_FAILURES, ConnectFailure, REST, Record, Status, Thresholds, Transition};

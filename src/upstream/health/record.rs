@@ -4,6 +4,11 @@
 //! thresholds count checks in a row, as HAProxy's `rise` and `fall` do. Three requests in a row that could not connect
 //! take a backend down without waiting for a check; then only checks bring it back, or, where there are none, a rest of ten
 //! seconds (nginx's `fail_timeout`).
+//!
+//! Failures to connect that were under way at the same time say one thing, however many they are: a thousand requests
+//! that meet a full accept queue are not a thousand in a row. So a failure counts only when its connection was begun
+//! after the last one that counted was known. And they never take out what nobody else could stand in for: the last
+//! backend that a pool has may be slow to accept, but without it every request fails.
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -54,6 +59,17 @@ pub struct Thresholds {
     pub unhealthy: NonZeroU32,
 }
 
+/// What a request that could not connect came to for its backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectFailure {
+    /// Its status is what it was.
+    Counted,
+    /// It would be down now, but its pool cannot do without it. Said once for each row.
+    Needed,
+    /// It is down now.
+    Down(Transition),
+}
+
 /// The health of one backend.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Record {
@@ -61,6 +77,8 @@ pub struct Record {
     /// Checks in a row that spoke against `status`.
     against: u32,
     connect_failures: u32,
+    /// How many connect failures were counted in all.
+    counted: u64,
     down_since: Option<Instant>,
 }
 
@@ -73,6 +91,11 @@ impl Record {
     /// Whether the last request could not connect.
     pub fn is_failing(&self) -> bool {
         self.connect_failures > 0
+    }
+
+    /// How many connect failures were counted so far. Whoever is to connect notes it before.
+    pub fn counted(&self) -> u64 {
+        self.counted
     }
 
     /// Counts a check. One that passes ends a row of connect failures.
@@ -92,16 +115,24 @@ impl Record {
         if self.status != Status::Unknown && self.against < needed.get() {
             return None;
         }
-        self.enter(to, None)
+        Some(self.enter(to, None))
     }
 
-    /// Counts a request that could not connect, at `now`.
-    pub fn connect_failed(&mut self, now: Instant) -> Option<Transition> {
+    /// Counts a request that could not connect, as is known at `now`, if its connection was begun after all others that
+    /// [counted](Self::counted): there were `before` of them then. `needed` says whether the pool cannot do without it.
+    pub fn connect_failed(&mut self, now: Instant, before: u64, needed: impl FnOnce() -> bool) -> ConnectFailure {
+        if before < self.counted {
+            return ConnectFailure::Counted;
+        }
+        self.counted += 1;
         self.connect_failures = self.connect_failures.saturating_add(1);
         if self.status != Status::Up || self.connect_failures < CONNECT_FAILURES {
-            return None;
+            return ConnectFailure::Counted;
         }
-        self.enter(Status::Down, Some(now))
+        if !needed() {
+            return ConnectFailure::Down(self.enter(Status::Down, Some(now)));
+        }
+        if self.connect_failures == CONNECT_FAILURES { ConnectFailure::Needed } else { ConnectFailure::Counted }
     }
 
     /// Ends a row of connect failures.
@@ -119,13 +150,13 @@ impl Record {
         if now.saturating_duration_since(since) < REST {
             return None;
         }
-        self.enter(Status::Up, None)
+        Some(self.enter(Status::Up, None))
     }
 
-    fn enter(&mut self, to: Status, down_since: Option<Instant>) -> Option<Transition> {
+    fn enter(&mut self, to: Status, down_since: Option<Instant>) -> Transition {
         let transition = Transition { from: self.status, to };
-        *self = Record { status: to, against: 0, connect_failures: 0, down_since };
-        Some(transition)
+        *self = Record { status: to, against: 0, connect_failures: 0, counted: self.counted, down_since };
+        transition
     }
 }
 
@@ -179,12 +210,45 @@ mod tests {
         let now = ManualClock::new().now();
         let mut record = Record::default();
         record.checked(true, thresholds(1, 2));
-        assert_eq!((record.connect_failed(now), record.connect_failed(now)), (None, None));
+        let mut fails = || record_fails(&mut record, now, false);
+        assert_eq!((fails(), fails()), (ConnectFailure::Counted, ConnectFailure::Counted));
         record.connected();
-        assert_eq!((record.connect_failed(now), record.connect_failed(now)), (None, None));
-        assert_eq!(record.connect_failed(now), Some(Transition { from: Status::Up, to: Status::Down }));
-        assert_eq!(record.connect_failed(now), None, "it is down already");
+        let mut fails = || record_fails(&mut record, now, false);
+        assert_eq!((fails(), fails()), (ConnectFailure::Counted, ConnectFailure::Counted));
+        assert_eq!(fails(), ConnectFailure::Down(Transition { from: Status::Up, to: Status::Down }));
+        assert_eq!(fails(), ConnectFailure::Counted, "it is down already");
         assert_eq!(record.checked(true, thresholds(1, 2)).unwrap().to, Status::Up);
+    }
+
+    /// A connection that is begun after everything so far, and fails.
+    fn record_fails(record: &mut Record, now: Instant, needed: bool) -> ConnectFailure {
+        record.connect_failed(now, record.counted(), || needed)
+    }
+
+    #[test]
+    fn failures_that_were_under_way_together_count_once() {
+        let now = ManualClock::new().now();
+        let mut record = Record::default();
+        record.checked(true, thresholds(1, 2));
+        for round in 0..CONNECT_FAILURES - 1 {
+            let before = record.counted();
+            for _ in 0..9_000 {
+                assert_eq!(record.connect_failed(now, before, || false), ConnectFailure::Counted);
+            }
+            assert_eq!(record.counted(), u64::from(round) + 1);
+        }
+        assert!(matches!(record_fails(&mut record, now, false), ConnectFailure::Down(_)));
+    }
+
+    #[test]
+    fn what_is_needed_stays_until_it_is_needed_no_more() {
+        let now = ManualClock::new().now();
+        let mut record = Record::default();
+        record.checked(true, thresholds(1, 2));
+        let told: Vec<_> = (0..10).map(|_| record_fails(&mut record, now, true)).collect();
+        assert_eq!(told.iter().filter(|told| **told == ConnectFailure::Needed).count(), 1, "{told:?}");
+        assert_eq!((told[2], record.status()), (ConnectFailure::Needed, Status::Up));
+        assert!(matches!(record_fails(&mut record, now, false), ConnectFailure::Down(_)));
     }
 
     #[test]
@@ -205,7 +269,7 @@ mod tests {
         let mut record = Record::default();
         record.checked(true, thresholds(1, 1));
         for _ in 0..CONNECT_FAILURES {
-            record.connect_failed(clock.now());
+            record_fails(&mut record, clock.now(), false);
         }
         clock.advance(REST - Duration::from_nanos(1));
         assert_eq!(record.end_rest(clock.now()), None);

@@ -17,6 +17,8 @@ pub(in crate::upstream) struct Lineage {
     /// Further attempts; seldom written.
     pub(super) retries: AtomicU64,
     orders: Mutex<Orders>,
+    /// Held while failures to connect may take a backend out, so that two of them never take out the last two.
+    taking_out: Mutex<()>,
     /// The one that serves since the last succession.
     current: Mutex<Weak<Pool>>,
 }
@@ -30,6 +32,11 @@ impl Lineage {
     /// The pool in whose favour an earlier one left, unless it has been removed itself.
     pub(super) fn current(&self) -> Option<Arc<Pool>> {
         self.current.lock().upgrade()
+    }
+
+    /// Until it is dropped nobody else takes a backend out for failures to connect. To be locked before everything else.
+    pub(super) fn take_out_alone(&self) -> MutexGuard<'_, ()> {
+        self.taking_out.lock()
     }
 
     pub(super) fn set_current(&self, pool: Weak<Pool>) {

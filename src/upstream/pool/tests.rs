@@ -25,6 +25,11 @@ pub(super) fn pool(check: Check, addresses: &[&str]) -> Pool {
     })
 }
 
+/// A request could not connect to `backend`, and it began to after all others had come to nothing.
+pub(super) fn refused(pool: &Pool, backend: &Arc<Backend>, now: Instant) {
+    pool.connect_failed(&Lease::new(backend), now, "connection refused");
+}
+
 fn addresses(pool: &Pool) -> Vec<String> {
     pool.backends().iter().map(|backend| backend.address().to_string()).collect()
 }
@@ -51,28 +56,97 @@ fn a_check_that_could_not_be_done_changes_nothing() {
 #[test]
 fn without_checks_backends_are_up_at_once_rest_and_come_back() {
     let clock = ManualClock::new();
-    let pool = pool(Check::None, &["127.0.0.1:1"]);
-    let backend = Arc::clone(&pool.backends()[0]);
+    let pool = pool(Check::None, &["127.0.0.1:1", "127.0.0.1:2"]);
+    let (backend, other) = (Arc::clone(&pool.backends()[0]), pool.backends()[1].id());
     for _ in 0..CONNECT_FAILURES {
-        assert!(pool.lease(&[]).is_some());
-        pool.connect_failed(&backend, clock.now(), "connection refused");
+        assert!(pool.lease(&[other]).is_some());
+        refused(&pool, &backend, clock.now());
     }
-    assert!(pool.lease(&[]).is_none());
+    assert!(pool.lease(&[other]).is_none());
     clock.advance(REST / 2);
     pool.end_rests(clock.now());
-    assert!(pool.lease(&[]).is_none());
+    assert!(pool.lease(&[other]).is_none());
     clock.advance(REST / 2);
     pool.end_rests(clock.now());
-    assert!(pool.lease(&[]).is_some());
+    assert!(pool.lease(&[other]).is_some());
+}
+
+#[test]
+fn failures_to_connect_never_take_out_the_last_backend_that_is_ready() {
+    let now = ManualClock::new().now();
+    let pool = pool(Check::Tcp, &["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80", "10.0.0.4:80"]);
+    let backends = pool.backends();
+    let fails = |n: usize| (0..2 * CONNECT_FAILURES).for_each(|_| refused(&pool, &backends[n], now));
+    let ready = || backends.iter().map(|backend| backend.is_ready()).collect::<Vec<_>>();
+    backends[..3].iter().for_each(|backend| pool.checked(backend, Outcome::Passed));
+    fails(0);
+    assert_eq!(ready(), [false, true, true, false]);
+    // Neither one that drains nor one of which nothing is known stands in for it.
+    pool.set_backend(backends[2].address(), Some(crate::upstream::AdminState::Drain), None).unwrap();
+    fails(1);
+    assert_eq!(ready(), [false, true, false, false]);
+    // One that drains may be down: it gets no requests anyway.
+    fails(2);
+    assert_eq!(backends[2].status(), Status::Down);
+    // A check is believed all the same, and once another one is back nothing keeps it in.
+    pool.checked(&backends[0], Outcome::Passed);
+    refused(&pool, &backends[1], now);
+    assert_eq!(ready(), [true, false, false, false]);
+    (0..2).for_each(|_| pool.checked(&backends[0], Outcome::Failed("503".into())));
+    assert_eq!(ready(), [false; 4]);
+}
+
+#[test]
+fn of_backends_that_fail_at_the_same_moment_one_stays() {
+    let now = ManualClock::new().now();
+    for _ in 0..200 {
+        let pool = pool(Check::None, &["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"]);
+        let backends = pool.backends();
+        let start = std::sync::Barrier::new(backends.len());
+        std::thread::scope(|scope| {
+            for backend in &backends {
+                let (pool, start) = (&pool, &start);
+                scope.spawn(move || {
+                    (1..CONNECT_FAILURES).for_each(|_| refused(pool, backend, now));
+                    start.wait();
+                    refused(pool, backend, now);
+                });
+            }
+        });
+        assert_eq!(backends.iter().filter(|backend| backend.is_ready()).count(), 1);
+    }
+}
+
+#[test]
+fn requests_that_fail_to_connect_together_take_nobody_out() {
+    let now = ManualClock::new().now();
+    let pool = pool(Check::None, &["10.0.0.1:80", "10.0.0.2:80"]);
+    let leases: Vec<_> = (0..9_000).map(|_| pool.lease(&[]).unwrap()).collect();
+    leases.iter().for_each(|lease| pool.connect_failed(lease, now, "connecting timed out"));
+    assert!(pool.backends().iter().all(|backend| backend.is_ready() && backend.failures() == 4_500));
+    (1..CONNECT_FAILURES).for_each(|_| refused(&pool, &pool.backends()[0], now));
+    assert!(!pool.backends()[0].is_ready(), "one after the other is a row");
+}
+
+#[test]
+fn a_request_of_an_earlier_pool_does_not_take_out_the_last_one_of_the_present() {
+    let now = ManualClock::new().now();
+    let settings = |addresses| pool(Check::None, addresses).settings().clone();
+    let pools = crate::upstream::Pools::new(vec![settings(&["10.0.0.1:80", "10.0.0.2:80"])]);
+    let old = Arc::clone(&pools.all()[0]);
+    let stays = Arc::clone(&old.backends()[0]);
+    pools.replace(pools.prepare(vec![settings(&["10.0.0.1:80"])]));
+    (0..9).for_each(|_| refused(&old, &stays, now));
+    assert!(stays.is_ready() && pools.all()[0].lease(&[]).is_some());
 }
 
 #[test]
 fn a_success_between_failures_starts_the_count_anew() {
     let now = ManualClock::new().now();
-    let pool = pool(Check::None, &["127.0.0.1:1"]);
+    let pool = pool(Check::None, &["127.0.0.1:1", "127.0.0.1:2"]);
     let backend = Arc::clone(&pool.backends()[0]);
     for _ in 0..10 {
-        (1..CONNECT_FAILURES).for_each(|_| pool.connect_failed(&backend, now, "connection refused"));
+        (1..CONNECT_FAILURES).for_each(|_| refused(&pool, &backend, now));
         backend.connected();
     }
     assert!(backend.is_ready());

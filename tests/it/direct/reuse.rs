@@ -144,14 +144,25 @@ fn a_request_that_dies_on_a_kept_connection_is_sent_again_if_it_may_be() {
 }
 
 #[test]
-fn a_connection_that_never_worked_is_no_reason_to_send_again() {
+fn a_request_that_dies_on_a_new_connection_is_sent_once_more_if_it_may_be() {
     let (backend, server) = start("");
-    let mut client = server.client();
-    client.send(&Request::new("GET", "/").encode()).unwrap();
-    drop(backend.take_request());
-    assert_ours(&client.read("GET").unwrap(), 502, "Bad gateway");
-    assert!(backend.take_within(Duration::ZERO).is_none());
-    assert_eq!(kept(&mut client, &backend).request_within(Duration::ZERO), None);
+    for (method, said, again) in [("GET", "", true), ("PUT", "", true), ("POST", "", false), ("GET", "H", false)] {
+        let mut client = server.client();
+        let request = Request::new(method, "/").body(Body::Length(b"body"));
+        client.send(&request.encode()).unwrap();
+        let (mut taken, _) = backend.take_request();
+        taken.send(said.as_bytes());
+        drop(taken);
+        if again {
+            let (mut taken, got) = backend.take_request();
+            assert_eq!(got.body, b"body");
+            taken.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok");
+            assert_eq!(client.read(method).unwrap().text(), "ok", "{method} {said}");
+        } else {
+            assert_ours(&client.read(method).unwrap(), 502, "Bad gateway");
+        }
+        assert!(backend.take_within(Duration::ZERO).is_none(), "{method} {said}");
+    }
 }
 
 #[test]
@@ -168,6 +179,9 @@ fn connections_to_a_backend_do_not_pile_up() {
         if n % 3 > 0 {
             taken.send(if n % 3 == 1 { b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n" } else { OK });
             assert!(client.has_answer(PATIENCE));
+        } else {
+            drop(client);
+            assert!(taken.is_closed(PATIENCE));
         }
     }
     assert!(eventually(PATIENCE, || descriptors() <= before), "{} and before {before}", descriptors());

@@ -3,7 +3,7 @@ use std::time::{Duration, SystemTime};
 
 use super::*;
 use crate::clock::{Clock, ManualClock};
-use crate::upstream::health::{CONNECT_FAILURES, Outcome, Status};
+use crate::upstream::health::{Outcome, Status};
 use crate::upstream::pool::tests::pool as pool_of;
 use crate::upstream::{Balance, Check, LastCheck, Lease, State};
 
@@ -133,7 +133,7 @@ fn what_cannot_be_set_changes_nothing() {
 
 #[test]
 fn health_and_drain_do_not_overrule_each_other() {
-    let (pool, now) = (pool_of(Check::Tcp, &["10.0.0.1:80"]), ManualClock::new().now());
+    let pool = pool_of(Check::Tcp, &["10.0.0.1:80"]);
     let backend = Arc::clone(&pool.backends()[0]);
     let failed = || Outcome::Failed("connection refused".into());
     let set = |state| pool.set_backend(at(1), state, None).unwrap().state;
@@ -148,7 +148,7 @@ fn health_and_drain_do_not_overrule_each_other() {
     assert!(pool.lease(&[]).is_none(), "the end of the drain does not bring it up");
     pool.checked(&backend, Outcome::Passed);
     assert!(pool.lease(&[]).is_some());
-    (0..CONNECT_FAILURES).for_each(|_| pool.connect_failed(&backend, now, "connection refused"));
+    (0..2).for_each(|_| pool.checked(&backend, failed()));
     assert_eq!(set(DRAIN), State::Drain);
     assert_eq!(backend.transitions(), (2, 2), "by health, not by hand");
 }
@@ -196,7 +196,7 @@ fn the_overview_tells_all_there_is() {
     pool.checked(&backends[0], check.outcome.clone());
     pool.checked(&backends[1], Outcome::Passed);
     let lease = pool.lease(&[]).unwrap();
-    pool.connect_failed(lease.backend(), ManualClock::new().now(), "connection refused");
+    pool.connect_failed(&lease, ManualClock::new().now(), "connection refused");
     pool.traffic().record(200, Duration::ZERO);
     pool.retried();
     let seen = pool.overview();

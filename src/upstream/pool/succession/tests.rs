@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::clock::{Clock, ManualClock};
 use crate::upstream::health::{REST, Status};
-use crate::upstream::pool::tests::pool as pool_of;
+use crate::upstream::pool::tests::{pool as pool_of, refused};
 use crate::upstream::{AdminState, Balance, Check, Pools, SetBackendError, State};
 
 const DRAIN: Option<AdminState> = Some(AdminState::Drain);
@@ -243,7 +243,7 @@ fn checks_of_a_prepared_pool_count_once_it_serves() {
     assert_eq!(statuses(), [Status::Up; 3], "of the third nothing was known");
     // Meanwhile requests find out of themselves that the second is down, and a check that it is up.
     let now = ManualClock::new().now();
-    (0..3).for_each(|_| old.connect_failed(&backend(&old, 2), now, "connection refused"));
+    (0..3).for_each(|_| refused(&old, &backend(&old, 2), now));
     pools.replace(vec![Arc::clone(&new)]);
     assert_eq!(statuses(), [Status::Down, Status::Down, Status::Up]);
     assert_eq!([1, 2, 3].map(|n| backend(&new, n).transitions()), [(1, 1), (1, 1), (1, 0)], "each counted once");
@@ -261,7 +261,6 @@ fn what_a_prepared_pool_heard_before_a_change_is_void() {
         settings.health.unhealthy_threshold = NonZeroU32::new(unhealthy).unwrap();
         settings
     };
-    let now = ManualClock::new().now();
     for (first, heard) in [(failed(), Outcome::Passed), (Outcome::Passed, failed())] {
         let pools = Pools::new(vec![file(2)]);
         let old = only(&pools);
@@ -270,14 +269,14 @@ fn what_a_prepared_pool_heard_before_a_change_is_void() {
         let new = prepare(&pools, file(1));
         new.checked(&known, heard);
         // There and back.
-        let refused = || (0..3).for_each(|_| old.connect_failed(&known, now, "connection refused"));
+        let fails = || (0..2).for_each(|_| old.checked(&known, failed()));
         let was_up = known.status() == Status::Up;
         if was_up {
-            refused();
+            fails();
         }
         old.checked(&known, Outcome::Passed);
         if !was_up {
-            refused();
+            fails();
         }
         let before = (known.status(), known.transitions());
         assert_eq!(known.status() == Status::Up, was_up);
@@ -304,9 +303,9 @@ fn checks_can_be_switched_off_and_on() {
     new.end_rests(clock.now());
     assert_eq!(down.status(), Status::Up, "but it is tried again");
 
-    let checked = reload(&pools, settings(Check::Tcp, &[(address, 1)]));
+    let checked = reload(&pools, settings(Check::Tcp, &[(address, 1), ("10.0.0.2:80", 1)]));
     assert_eq!(down.status(), Status::Up, "until a check says otherwise");
-    (0..3).for_each(|_| checked.connect_failed(&down, clock.now(), "connection refused"));
+    (0..3).for_each(|_| refused(&checked, &down, clock.now()));
     clock.advance(REST);
     new.end_rests(clock.now());
     assert_eq!(down.status(), Status::Down, "now only a check brings it back");
