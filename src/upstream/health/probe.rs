@@ -3,10 +3,14 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use http::header::{CONNECTION, USER_AGENT};
-use pingora_core::{Error, ErrorType};
+use async_trait::async_trait;
+use http::header::{CONNECTION, HOST, USER_AGENT};
+use pingora_core::connectors::http::Connector;
+use pingora_core::upstreams::peer::HttpPeer;
+use pingora_core::{Error, ErrorType, Result};
+use pingora_http::RequestHeader;
 use pingora_load_balancing::Backend as Target;
-use pingora_load_balancing::health_check::{HealthCheck, HttpHealthCheck, TcpHealthCheck};
+use pingora_load_balancing::health_check::{HealthCheck, TcpHealthCheck};
 use tokio::time::timeout;
 
 use crate::upstream::reason::{is_backends_fault, reason};
@@ -32,7 +36,7 @@ impl Probe {
                 check.peer_template.options.connection_timeout = Some(limit);
                 check
             }
-            Check::Http { path, expect } => Box::new(http_check(&pool.name, path, expect.clone(), limit)),
+            Check::Http { path, expect } => Box::new(HttpCheck::new(&pool.name, path, expect.clone(), limit)),
         };
         Some(Probe { check, limit })
     }
@@ -65,25 +69,69 @@ fn target(backend: &Backend) -> Target {
     Target { addr: backend.address().into(), weight: 1, ext: pingora_load_balancing::Extensions::new() }
 }
 
-fn http_check(host: &str, path: &str, expect: RangeInclusive<u16>, limit: Duration) -> HttpHealthCheck {
-    let mut check = HttpHealthCheck::new(host, false);
-    check.peer_template.options.connection_timeout = Some(limit);
-    check.peer_template.options.read_timeout = Some(limit);
-    check.peer_template.options.write_timeout = Some(limit);
-    check.req.set_raw_path(path.as_bytes()).expect("the configuration takes only paths of visible ASCII");
-    let headers =
-        [(USER_AGENT, concat!("tollgate/", env!("CARGO_PKG_VERSION"), " (health check)")), (CONNECTION, "close")];
-    for (name, value) in headers {
-        check.req.insert_header(name, value).expect("both are valid header values");
+/// The most interim answers that may come before the one that counts.
+const MAX_INTERIM: usize = 64;
+
+/// Asks for a path and looks at the status of the final answer. Pingora's own check looks at the first header there is,
+/// which may be that of an interim answer.
+struct HttpCheck {
+    connector: Connector,
+    peer: HttpPeer,
+    request: RequestHeader,
+    expect: RangeInclusive<u16>,
+}
+
+impl HttpCheck {
+    fn new(host: &str, path: &str, expect: RangeInclusive<u16>, limit: Duration) -> Self {
+        let mut peer = HttpPeer::new("0.0.0.0:1", false, String::new());
+        peer.options.connection_timeout = Some(limit);
+        peer.options.read_timeout = Some(limit);
+        peer.options.write_timeout = Some(limit);
+        let path_taken = "the configuration takes only paths of visible ASCII";
+        let mut request = RequestHeader::build("GET", path.as_bytes(), Some(3)).expect(path_taken);
+        let agent = concat!("tollgate/", env!("CARGO_PKG_VERSION"), " (health check)");
+        for (name, value) in [(HOST, host), (USER_AGENT, agent), (CONNECTION, "close")] {
+            request.insert_header(name, value).expect("the configuration takes only names that can be a value");
+        }
+        HttpCheck { connector: Connector::new(None), peer, request, expect }
     }
-    check.validator = Some(Box::new(move |answer| {
-        let status = answer.status.as_u16();
-        if expect.contains(&status) {
+
+    /// What is wrong with the final `status`, if anything is.
+    fn judge(&self, status: u16) -> Result<()> {
+        if self.expect.contains(&status) {
             return Ok(());
         }
-        let (low, high) = (expect.start(), expect.end());
+        let (low, high) = (self.expect.start(), self.expect.end());
         let expected = if low == high { low.to_string() } else { format!("{low}-{high}") };
         Error::e_explain(ErrorType::HTTPStatus(status), format!("answered status {status}, expected {expected}"))
-    }));
-    check
+    }
+}
+
+#[async_trait]
+impl HealthCheck for HttpCheck {
+    async fn check(&self, target: &Target) -> Result<()> {
+        let mut peer = self.peer.clone();
+        peer._address = target.addr.clone();
+        let (mut session, _) = self.connector.get_http_session(&peer).await?;
+        session.set_write_timeout(peer.options.write_timeout);
+        session.set_read_timeout(peer.options.read_timeout);
+        session.write_request_header(Box::new(self.request.clone())).await?;
+        session.finish_request_body().await?;
+        for _ in 0..=MAX_INTERIM {
+            session.read_response_header().await?;
+            let status = session.response_header().map_or(0, |answer| answer.status.as_u16());
+            if matches!(status, 100 | 102..200) {
+                continue;
+            }
+            self.judge(status)?;
+            while session.read_response_body().await?.is_some() {}
+            return Ok(());
+        }
+        let why = format!("answered with more than {MAX_INTERIM} interim answers");
+        Error::e_explain(ErrorType::HTTPStatus(0), why)
+    }
+
+    fn health_threshold(&self, _success: bool) -> usize {
+        1
+    }
 }
