@@ -7,7 +7,7 @@ use serde_yaml::Value;
 
 use super::key::Leaf;
 use super::unknown::closest;
-use crate::proxy::UnknownKey;
+use crate::proxy::{Underscores, UnknownKey};
 use crate::telemetry::AccessLogFormat;
 use crate::upstream::Balance;
 
@@ -32,6 +32,10 @@ impl Named for AccessLogFormat {
 impl Named for UnknownKey {
     const NAMES: &'static [(&'static str, Self)] =
         &[("by_address", UnknownKey::ByAddress), ("reject", UnknownKey::Reject)];
+}
+
+impl Named for Underscores {
+    const NAMES: &'static [(&'static str, Self)] = &[("drop", Underscores::Drop), ("pass", Underscores::Pass)];
 }
 
 /// What a health check does, without what it takes to do it.

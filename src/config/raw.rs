@@ -14,7 +14,7 @@ use super::leaf::{
     CheckPath, Expect, Flag, Header, Name, Network, PerSec, RouteHost, RoutePath, Size, Span, Threshold, Tick, Weight,
     Whole,
 };
-use crate::proxy::UnknownKey;
+use crate::proxy::{Underscores, UnknownKey};
 use crate::telemetry::AccessLogFormat;
 use crate::upstream::Balance;
 
@@ -223,6 +223,10 @@ pub(super) struct Identity {
     /// Anonymous IPv6 callers share a bucket for each prefix of so many bits.
     #[schemars(extend("default" = 64))]
     pub(super) ipv6_prefix: Key<Whole<u8, 1, 64>>,
+    /// What becomes of headers with `_` in their name, which CGI and WSGI cannot tell from those with `-`: no backend gets
+    /// them, or they are passed on. What this file names is read all the same.
+    #[schemars(extend("default" = "drop"))]
+    pub(super) underscores: Key<Choice<Underscores>>,
 }
 
 /// The token buckets.
@@ -273,6 +277,9 @@ pub(super) struct Limits {
     /// How long a connection may stay idle between requests.
     #[schemars(extend("default" = "60s"))]
     pub(super) keepalive_timeout: Key<Span>,
+    /// Whether a client that ends its side after a request is taken for gone. Else it gets its answer.
+    #[schemars(extend("default" = false))]
+    pub(super) abort_on_half_close: Key<Flag>,
 }
 
 /// The access log.

@@ -200,8 +200,7 @@ fn count(usage: &Usage, limit: Option<Limit>, now: Nanos) {
 
 /// The host that the client asked for, with its port when it named one; empty when it named none.
 fn host(head: &RequestHeader) -> &str {
-    let header = head.headers.get(HOST).and_then(|host| host.to_str().ok());
-    header.or_else(|| Some(head.uri.authority()?.as_str())).unwrap_or_default()
+    head.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default()
 }
 
 fn announced_length(head: &RequestHeader) -> Option<u64> {

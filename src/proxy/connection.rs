@@ -33,7 +33,7 @@ use super::chunked::Malformed;
 use super::direct::{self, Asks, Desk, Idle, Origin, Whole};
 use super::head::{self, Head};
 use super::lines::Lines;
-use super::loan::{Arrival, Body, Loan, Returned};
+use super::loan::{Arrival, Body, End, Loan, Returned};
 use super::reject::LINGER;
 use super::{Patience, Proxy, Rejection, RequestId};
 use crate::telemetry::AccessRecord;
@@ -185,7 +185,8 @@ impl Downstream {
         (body, ahead, since): (Body, BytesMut, Arrival),
         shutdown: &Arc<ShutdownWatch>,
     ) -> Option<Returned> {
-        let (loan, lender) = Loan::new(stream, body, ahead, since, Arc::clone(shutdown));
+        let end = if self.app.limits().abort_on_half_close { End::Gone } else { End::Waits };
+        let (loan, lender) = Loan::new((stream, end), body, ahead, since, Arc::clone(shutdown));
         let mut session = ServerSession::new_http1(Box::new(loan));
         session.set_pipelined_prefix(buffer);
         let kept = self.proxy.process_new_http(session, shutdown).await.is_some();
@@ -252,7 +253,7 @@ pub(super) async fn stopped(shutdown: &mut ShutdownWatch) {
     let _ = shutdown.wait_for(|stopping| *stopping).await;
 }
 
-/// Reads the rest of a header; `None` when the client went.
+/// Reads the rest of a header, with its target in origin form; `None` when the client went.
 async fn read_head(stream: &mut Stream, buffer: &mut BytesMut, lines: &mut Lines) -> Result<Option<Head>, Rejection> {
     let mut seen = 0;
     loop {
@@ -260,7 +261,9 @@ async fn read_head(stream: &mut Stream, buffer: &mut BytesMut, lines: &mut Lines
         if (seen == 0 || head::is_whole(buffer, seen) || buffer.len() > head::MAX_HEAD)
             && let Some(head) = head::check(buffer, lines)?
         {
-            return Ok(Some(head));
+            let Some(rewritten) = head::in_origin_form(buffer, &head, lines) else { return Ok(Some(head)) };
+            *buffer = rewritten;
+            return head::check(buffer, lines);
         }
         seen = buffer.len();
         buffer.reserve(CHUNK);

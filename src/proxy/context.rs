@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use super::admit::Admission;
-use super::{Caller, Rejection, RequestId};
+use super::headers::Sender;
+use super::{Caller, Rejection, RequestId, Underscores};
 use crate::limit::Standing;
 use crate::upstream::{BackendId, Lease, Pool};
 
@@ -22,6 +23,8 @@ pub struct Context {
     pub(super) max_body: u64,
     /// Whether its answer says how the bucket stands.
     pub(super) rate_headers: bool,
+    /// What becomes of its headers with `_` in their name.
+    pub(super) underscores: Underscores,
     /// The backend that holds the request now.
     pub(super) lease: Option<Lease>,
     /// The backend for the next attempt, once there is to be one.
@@ -52,6 +55,7 @@ impl Context {
             admission: Admission::default(),
             max_body: 0,
             rate_headers: false,
+            underscores: Underscores::Drop,
             lease: None,
             next: None,
             backend: None,
@@ -72,6 +76,18 @@ impl Context {
     /// Whether its connection comes from a trusted proxy.
     pub(super) fn behind_proxy(&self) -> bool {
         self.admission.caller.as_ref().is_some_and(Caller::behind_proxy)
+    }
+
+    /// What its backend learns of who sent it, over a connection that is TLS or not.
+    pub(super) fn sender(&self, secure: bool) -> Sender {
+        let caller = self.admission.caller.as_ref();
+        Sender {
+            peer: self.peer,
+            caller: caller.map_or(self.peer, |caller| caller.address),
+            trusted: self.behind_proxy(),
+            secure,
+            underscores: self.underscores,
+        }
     }
 
     /// How its caller's bucket stands, when it has one.

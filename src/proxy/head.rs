@@ -6,18 +6,21 @@
 //! `Transfer-Encoding`, any transfer coding but one `chunked`, a missing, repeated or malformed `Host`, a target in none of
 //! the forms of RFC 9112 section 3.2. Pingora repairs some of these and answers others with an empty body.
 //!
+//! An absolute target names a host of its own, and `Host` does not count beside it, whatever it says (RFC 9112 section 3.2.2). So
+//! that nobody behind can see two hosts, such a request is written anew at once, in origin form and with that host in
+//! `Host`.
+//!
 //! The parser is httparse, the one that Pingora uses, so what passes here means the same there.
 
 use std::mem::MaybeUninit;
 use std::net::Ipv6Addr;
 
-use http::Uri;
-use http::uri::Authority;
+use bytes::{BufMut, BytesMut};
 use httparse::{Error, Header, Request, Status};
 
 use super::Rejection;
 use super::chunked::Chunked;
-use super::lines::{Lines, Span};
+use super::lines::{Lines, Span, is};
 use super::loan::Body;
 
 /// The longest header section that is read, in bytes. nginx takes 32 KiB, HAProxy 16 KiB, Envoy 60 KiB.
@@ -72,7 +75,7 @@ pub(super) fn check(head: &[u8], lines: &mut Lines) -> Result<Option<Head>, Reje
     if !lines_end_in_crlf(&head[..end]) {
         return refuse("a line of the header does not end in CR LF");
     }
-    if !is_target_clear(method, request.path.unwrap_or_default(), request.headers) {
+    if !is_target_clear(method, request.path.unwrap_or_default()) {
         return refuse("malformed request target");
     }
     if !is_host_clear(request.headers, request.version) {
@@ -128,13 +131,54 @@ fn lines_end_in_crlf(head: &[u8]) -> bool {
     memchr::memchr_iter(b'\n', head).all(|at| at > 0 && head[at - 1] == b'\r')
 }
 
-/// Origin form, absolute form with the authority that `Host` names, `*` for OPTIONS alone, and what CONNECT names (which is
-/// refused afterwards). Of the characters that RFC 3986 wants escaped those pass that Pingora takes.
-fn is_target_clear(method: &str, target: &str, headers: &[Header<'_>]) -> bool {
+/// The request at the start of `bytes`, which [`check`] took as `head` and `lines`, with its target in origin form; none when it
+/// is so already. What follows the header is as it was.
+pub(super) fn in_origin_form(bytes: &[u8], head: &Head, lines: &Lines) -> Option<BytesMut> {
+    let target = head.target.of_bytes(bytes);
+    if matches!(target.first(), Some(b'/' | b'*')) {
+        return None;
+    }
+    let (host, rest) = absolute(str::from_utf8(target).ok()?)?;
+    let method = head.method.of_bytes(bytes);
+    let mut written = BytesMut::with_capacity(bytes.len() + 16);
+    written.put_slice(method);
+    // RFC 9112 section 3.2.4: nothing behind the host, asked for by OPTIONS, is the server itself.
+    written.put_slice(match rest.as_bytes().first() {
+        None if method == b"OPTIONS" => b" *",
+        None | Some(b'?') => b" /",
+        Some(_) => b" ",
+    });
+    written.put_slice(rest.as_bytes());
+    written.put_slice(if head.version == 0 { b" HTTP/1.0\r\nHost: " } else { b" HTTP/1.1\r\nHost: " });
+    written.put_slice(host.as_bytes());
+    written.put_slice(b"\r\n");
+    for (name, value) in lines.of(bytes).iter().filter(|(name, _)| !is(name, b"host")) {
+        for part in [name, b": ", value, b"\r\n"] {
+            written.put_slice(part);
+        }
+    }
+    written.put_slice(b"\r\n");
+    written.put_slice(&bytes[head.end..]);
+    Some(written)
+}
+
+/// The host of an absolute target, maybe with a port, and what follows it.
+fn absolute(target: &str) -> Option<(&str, &str)> {
+    let after = |scheme: &str| {
+        let (start, rest) = target.split_at_checked(scheme.len())?;
+        start.eq_ignore_ascii_case(scheme).then_some(rest)
+    };
+    let rest = after("http://").or_else(|| after("https://"))?;
+    Some(rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len())))
+}
+
+/// Origin form, absolute form, `*` for OPTIONS alone, and what CONNECT names (which is refused afterwards). Of the characters
+/// that RFC 3986 wants escaped those pass that Pingora takes.
+fn is_target_clear(method: &str, target: &str) -> bool {
     match target.as_bytes().first() {
         Some(b'/' | b'*') => is_origin_form_clear(method, target),
         _ if method == "CONNECT" => true,
-        _ => is_absolute_form_clear(target, headers),
+        _ => is_absolute_form_clear(method, target),
     }
 }
 
@@ -147,14 +191,13 @@ pub(super) fn is_origin_form_clear(method: &str, target: &str) -> bool {
     is_path || (target == "*" && method == "OPTIONS")
 }
 
-fn is_absolute_form_clear(target: &str, headers: &[Header<'_>]) -> bool {
-    let Ok(uri) = target.parse::<Uri>() else { return false };
-    let web = matches!(uri.scheme_str(), Some("http" | "https"));
-    let clear = |authority: &Authority| {
-        !authority.as_str().contains('@')
-            && values(headers, "host").next().is_none_or(|host| host == authority.as_str().as_bytes())
-    };
-    web && !target.contains('#') && uri.authority().is_some_and(clear)
+/// A host, which is not empty (RFC 9110 section 4.2.1), and behind it nothing, or what may stand in origin form.
+fn is_absolute_form_clear(method: &str, target: &str) -> bool {
+    absolute(target).is_some_and(|(host, rest)| {
+        let named = is_authority(host.as_bytes()) && !host.is_empty() && !host.starts_with(':');
+        let rest = if rest.starts_with('/') { rest.to_owned() } else { format!("/{rest}") };
+        named && is_origin_form_clear(method, &rest)
+    })
 }
 
 fn is_host_clear(headers: &[Header<'_>], version: Option<u8>) -> bool {
@@ -234,6 +277,9 @@ mod tests {
             "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: Chunked\r\n\r\n",
             "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n",
             "GET http://a/x HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET http://b/ HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET HTTPS://B:443?x HTTP/1.1\r\nHost:\r\n\r\n",
+            "OPTIONS http://[::1]:80 HTTP/1.1\r\nHost: a\r\n\r\n",
             "\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
             "M-SEARCH /%ff;a=b HTTP/1.1\r\nHost: a\r\nX-Empty:\r\n\r\n",
         ] {
@@ -282,8 +328,24 @@ mod tests {
             "GET a HTTP/1.1\r\nHost: a\r\n\r\n",
             "GET * HTTP/1.1\r\nHost: a\r\n\r\n",
             "GET http:// HTTP/1.1\r\nHost: a\r\n\r\n",
-            "GET http://b/ HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET http:///x HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET http://:80/ HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET http://?x HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET http:/a/ HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET http:a HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET //a HTTP/1.0\r\nHost: a\r\nHost: a\r\n\r\n",
             "GET http://u@a/ HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET http://u:p@a/ HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET http://a@/ HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET http://a:b/ HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET http://a:99999/ HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET http://a\\b/ HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET http://a%20b/ HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET http://a#b HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET http://a/<b> HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET http://a/ HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n",
+            "GET http://a/ HTTP/1.1\r\nHost: u@a\r\n\r\n",
+            "GET http://a/ HTTP/1.1\r\n\r\n",
             "GET ftp://a/ HTTP/1.1\r\nHost: a\r\n\r\n",
             "GET /<a> HTTP/1.1\r\nHost: a\r\n\r\n",
             "GET /?\" HTTP/1.1\r\nHost: a\r\n\r\n",
@@ -306,6 +368,28 @@ mod tests {
             (b"", ("-", b"")),
         ] {
             assert_eq!(request_line(head), expected, "{head:?}");
+        }
+    }
+
+    #[test]
+    fn an_absolute_target_is_written_in_origin_form_with_its_own_host() {
+        for (line, host, expected) in [
+            ("GET http://a/x?y HTTP/1.1", "Host: a\r\n", "GET /x?y HTTP/1.1\r\nHost: a\r\n"),
+            ("GET http://b HTTP/1.1", "hOST: a\r\n", "GET / HTTP/1.1\r\nHost: b\r\n"),
+            ("GET http://B:80?x=1 HTTP/1.1", "Host: a\r\n", "GET /?x=1 HTTP/1.1\r\nHost: B:80\r\n"),
+            ("GET HTTP://a//x/../y HTTP/1.0", "", "GET //x/../y HTTP/1.0\r\nHost: a\r\n"),
+            ("OPTIONS https://[::1]:8443 HTTP/1.1", "Host:\r\n", "OPTIONS * HTTP/1.1\r\nHost: [::1]:8443\r\n"),
+            ("OPTIONS http://a/ HTTP/1.1", "Host: a\r\n", "OPTIONS / HTTP/1.1\r\nHost: a\r\n"),
+            ("OPTIONS http://a?x HTTP/1.1", "Host: a\r\n", "OPTIONS /?x HTTP/1.1\r\nHost: a\r\n"),
+        ] {
+            let text = format!("{line}\r\nX-A: b \r\n{host}Content-Length: 2\r\n\r\nhi and more");
+            let mut lines = Lines::default();
+            let head = check(text.as_bytes(), &mut lines).unwrap().unwrap();
+            let written = in_origin_form(text.as_bytes(), &head, &lines).unwrap();
+            let expected = format!("{expected}X-A: b\r\nContent-Length: 2\r\n\r\nhi and more");
+            assert_eq!(str::from_utf8(&written), Ok(expected.as_str()), "{line}");
+            let head = check(&written, &mut lines).unwrap().unwrap();
+            assert_eq!(in_origin_form(&written, &head, &lines), None, "{line}");
         }
     }
 
@@ -348,6 +432,21 @@ mod tests {
     }
 
     proptest! {
+        /// What is written anew passes too, and means the same.
+        #[test]
+        fn what_is_written_in_origin_form_passes_again(rest in "([/?][!-~]{0,12})?", options: bool, old: bool) {
+            let (method, version) = (if options { "OPTIONS" } else { "GET" }, if old { "1.0" } else { "1.1" });
+            let text = format!("{method} http://a.example:80{rest} HTTP/{version}\r\nHost: b\r\nX: y\r\n\r\nbody");
+            let mut lines = Lines::default();
+            if let Ok(Some(head)) = check(text.as_bytes(), &mut lines) {
+                let written = in_origin_form(text.as_bytes(), &head, &lines).unwrap();
+                let again = check(&written, &mut lines).unwrap().unwrap();
+                prop_assert_eq!((again.version, &written[again.end..]), (head.version, &b"body"[..]));
+                let hosts: Vec<_> = lines.of(&written).iter().filter(|(name, _)| is(name, b"host")).map(|(_, host)| host).collect();
+                prop_assert_eq!(hosts, [b"a.example:80"]);
+            }
+        }
+
         /// What passes, Pingora's own type for a header takes as well: so every refusal is ours, in our words.
         #[test]
         fn what_passes_here_passes_in_pingora(target in "(http://a)?/[!-~]{0,12}") {

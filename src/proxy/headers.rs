@@ -2,47 +2,41 @@
 //!
 //! Pingora takes the hop-by-hop headers from requests (RFC 9110 section 7.6.1), not from the answers of HTTP/1.1
 //! backends; that is done here. What a client says about itself in `X-Forwarded-*` and `X-Request-Id` is replaced, since
-//! anyone can say anything there; what a trusted proxy says is kept.
+//! anyone can say anything there, and what it says in `Forwarded` is dropped; what a trusted proxy says is kept. `X-Real-IP` is
+//! one address and not a list, so it is always the caller's as tollgate knows it, whoever claims another.
+//!
+//! A name with `_` is the same as one with `-` to CGI and WSGI, so a stranger's `X_Real_IP` would be ours there. Such names
+//! are dropped ([`Underscores`]), after all that tollgate reads has been read. Trailers of requests do not reach a backend.
 
 use http::HeaderName;
-use http::header::{CONNECTION, HOST, PROXY_AUTHENTICATE, TE, TRAILER, UPGRADE};
+use http::header::{CONNECTION, FORWARDED, HOST, PROXY_AUTHENTICATE, TE, TRAILER, UPGRADE};
 use pingora_core::Result;
 use pingora_http::{RequestHeader, ResponseHeader};
 use std::net::IpAddr;
 
-use super::RequestId;
+use super::{RequestId, Underscores};
 
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub(super) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-
-/// Writes an absolute target (`GET http://a/x`) in origin form, which every backend knows; `Host` says the same as the
-/// authority that goes (RFC 9112 section 3.2.1).
-///
-/// # Errors
-/// Never in practice: it is a part of a target that was taken.
-pub(super) fn to_origin_form(request: &mut RequestHeader) -> Result<()> {
-    if request.raw_path().starts_with(b"/") || request.raw_path() == b"*" {
-        return Ok(());
-    }
-    // Of an absolute target Pingora's `uri` has only what follows the authority.
-    let target = request.uri.path_and_query().map_or("/", |target| target.as_str());
-    let target = if target.starts_with('/') { target.to_owned() } else { format!("/{target}") };
-    request.set_raw_path(target.as_bytes())
-}
 
 /// Who sent a request, and how, as the backend learns it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sender {
     /// At the other end of the connection.
     pub(super) peer: IpAddr,
-    /// Whether that is a trusted proxy.
+    /// Who sent it, as it was found out: the same, or whom a trusted proxy names.
+    pub(super) caller: IpAddr,
+    /// Whether the other end of the connection is a trusted proxy.
     pub(super) trusted: bool,
     /// Whether the connection is TLS.
     pub(super) secure: bool,
+    /// What becomes of headers with `_` in their name.
+    pub(super) underscores: Underscores,
 }
 
 /// Prepares a request for the backend: says who sent it, to which host, and under which id. What a trusted proxy says is
@@ -51,8 +45,16 @@ pub(super) struct Sender {
 /// # Errors
 /// Never in practice: every value is a valid one.
 pub(super) fn to_backend(request: &mut RequestHeader, sender: Sender, id: &RequestId) -> Result<()> {
-    let Sender { peer, trusted, secure } = sender;
-    let said = request.headers.get_all(X_FORWARDED_FOR).iter().filter(|_| trusted);
+    let Sender { peer, caller, trusted, secure, underscores } = sender;
+    if underscores == Underscores::Drop {
+        let doubtful: Vec<_> = request.headers.keys().filter(|name| name.as_str().contains('_')).cloned().collect();
+        doubtful.iter().for_each(|name| drop(request.remove_header(name)));
+    }
+    if !trusted {
+        request.remove_header(&FORWARDED);
+    }
+    request.insert_header(X_REAL_IP, caller.to_string())?;
+    let said = request.headers.get_all(X_FORWARDED_FOR).iter().filter(|line| trusted && !line.is_empty());
     let mut hops: Vec<u8> = said.flat_map(|line| [line.as_bytes(), b", "]).flatten().copied().collect();
     hops.extend_from_slice(peer.to_string().as_bytes());
     request.insert_header(X_FORWARDED_FOR, hops)?;
@@ -99,7 +101,13 @@ mod tests {
     use super::*;
 
     fn sender(peer: [u8; 4], trusted: bool) -> Sender {
-        Sender { peer: peer.into(), trusted, secure: false }
+        Sender {
+            peer: peer.into(),
+            caller: [203, 0, 113, 9].into(),
+            trusted,
+            secure: false,
+            underscores: Underscores::Drop,
+        }
     }
 
     #[test]
@@ -124,6 +132,11 @@ mod tests {
             ("x-forwarded-proto", "https"),
             ("x-forwarded-host", "evil"),
             ("x-request-id", "mine"),
+            ("x-real-ip", "1.2.3.4"),
+            ("forwarded", "for=1.2.3.4"),
+            ("X_Real_IP", "1.2.3.4"),
+            ("x_forwarded-for", "1.2.3.4"),
+            ("_", "x"),
         ] {
             request.append_header(name, value).unwrap();
         }
@@ -136,22 +149,12 @@ mod tests {
         assert_eq!(all("x-forwarded-host"), ["api.example.com:8080"]);
         assert_eq!(all("host"), ["api.example.com:8080"]);
         assert_eq!(all("x-request-id"), [id.to_string()]);
-    }
-
-    #[test]
-    fn an_absolute_target_becomes_a_path() {
-        for (target, expected) in [
-            ("http://a/x?y", "/x?y"),
-            ("http://a", "/"),
-            ("http://a?y", "/?y"),
-            ("HTTP://a:80//x/../y", "//x/../y"),
-            ("/x?y", "/x?y"),
-            ("*", "*"),
-        ] {
-            let mut request = RequestHeader::build("GET", target.as_bytes(), None).unwrap();
-            to_origin_form(&mut request).unwrap();
-            assert_eq!(str::from_utf8(request.raw_path()), Ok(expected), "{target}");
-        }
+        assert_eq!(all("x-real-ip"), ["203.0.113.9"]);
+        assert_eq!(request.headers.len(), 6, "{:?}", request.headers);
+        request.append_header("x_y", "z").unwrap();
+        let passing = Sender { underscores: Underscores::Pass, ..sender([192, 0, 2, 7], false) };
+        to_backend(&mut request, passing, &id).unwrap();
+        assert_eq!((request.headers["x_y"].as_bytes(), request.headers.len()), (&b"z"[..], 7));
     }
 
     #[test]
@@ -160,9 +163,12 @@ mod tests {
         for (name, value) in [
             ("host", "inner"),
             ("x-forwarded-for", "1.2.3.4, 5.6.7.8"),
+            ("x-forwarded-for", ""),
             ("x-forwarded-for", "9.9.9.9"),
             ("x-forwarded-proto", "https"),
             ("x-forwarded-host", "api.example.com"),
+            ("forwarded", "for=1.2.3.4"),
+            ("x-real-ip", "1.2.3.4"),
         ] {
             request.append_header(name, value).unwrap();
         }
@@ -170,6 +176,7 @@ mod tests {
         let all = |name: &str| request.headers.get_all(name).iter().map(|v| v.to_str().unwrap()).collect::<Vec<_>>();
         assert_eq!(all("x-forwarded-for"), ["1.2.3.4, 5.6.7.8, 9.9.9.9, 10.0.0.1"]);
         assert_eq!((all("x-forwarded-proto"), all("x-forwarded-host")), (vec!["https"], vec!["api.example.com"]));
+        assert_eq!((all("forwarded"), all("x-real-ip")), (vec!["for=1.2.3.4"], vec!["203.0.113.9"]));
         let mut bare = RequestHeader::build("GET", b"/", None).unwrap();
         to_backend(&mut bare, sender([10, 0, 0, 1], true), &RequestId::random()).unwrap();
         assert_eq!(bare.headers["x-forwarded-for"], "10.0.0.1");

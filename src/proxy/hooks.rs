@@ -132,10 +132,8 @@ impl ProxyHttp for Proxy {
         request: &mut RequestHeader,
         ctx: &mut Context,
     ) -> Result<()> {
-        headers::to_origin_form(request)?;
         let secure = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
-        let sender = headers::Sender { peer: ctx.peer, trusted: ctx.behind_proxy(), secure };
-        headers::to_backend(request, sender, &ctx.request_id)
+        headers::to_backend(request, ctx.sender(secure), &ctx.request_id)
     }
 
     async fn request_body_filter(

@@ -11,8 +11,8 @@
 //!
 //! The address is the connection's own. Only when that is a trusted proxy's is `X-Forwarded-For` looked at, from the
 //! right, which is the end that our proxies write: past trusted addresses to the first that is not. Something that is
-//! no address ends the walk at the last good one; an empty element is nothing. All other headers that name addresses (`Forwarded`, `X-Real-IP`, ...)
-//! are ignored.
+//! no address ends the walk at the last good one; an empty element is nothing. All other headers that name addresses (`Forwarded`, `X-Real-IP`,
+//! ...) are ignored here; what backends get of them says `headers`.
 //!
 //! Keys are never written anywhere, names of clients are: into the access log, the latest refusals, the admin API. That
 //! is so too of a name that is its client's API key, as it is when the client has no other credential: a name is
@@ -40,6 +40,8 @@ pub struct Identity {
     pub trusted_proxies: PrefixMap<()>,
     /// Anonymous IPv6 callers share a bucket for each prefix of so many bits, at most 64. Default 64.
     pub ipv6_prefix: u8,
+    /// What becomes of headers with `_` in their name. Default: they are dropped.
+    pub underscores: Underscores,
 }
 
 impl Default for Identity {
@@ -49,8 +51,20 @@ impl Default for Identity {
             unknown_api_key: UnknownKey::ByAddress,
             trusted_proxies: PrefixMap::default(),
             ipv6_prefix: 64,
+            underscores: Underscores::Drop,
         }
     }
+}
+
+/// What becomes of a client's headers with `_` in their name. CGI, WSGI and PHP write every name in capitals with `_` for `-`, so
+/// that behind them `X_Forwarded_For` cannot be told from the `X-Forwarded-For` that tollgate wrote.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Underscores {
+    /// No backend gets them.
+    #[default]
+    Drop,
+    /// They are passed on as they came.
+    Pass,
 }
 
 /// What becomes of a caller whose key no client has.

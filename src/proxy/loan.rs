@@ -26,6 +26,7 @@ use pingora_proxy::Session;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::chunked::{Chunked, Malformed};
+use super::half_closed::{self, HalfClosed};
 
 /// How many bytes of requests sent ahead are read while one is being answered.
 const AHEAD: usize = 4 << 10;
@@ -39,7 +40,19 @@ pub(super) struct Loan {
     ahead: BytesMut,
     since: Arrival,
     shutdown: Arc<ShutdownWatch>,
+    end: End,
     state: Arc<State>,
+}
+
+/// What it means when the client ends its side behind its request.
+#[derive(Debug)]
+pub(super) enum End {
+    /// It is gone.
+    Gone,
+    /// It gets its answer.
+    Waits,
+    /// It has done so, and gets its answer.
+    Waiting(HalfClosed),
 }
 
 /// When something came.
@@ -121,17 +134,17 @@ pub(super) struct Returned {
 }
 
 impl Loan {
-    /// Lends `stream` for a request of which `body` is still to come; `ahead` was read behind it. `shutdown` turns true
-    /// when the server stops.
+    /// Lends `stream` for a request of which `body` is still to come; `ahead` was read behind it. `end` says what it means when
+    /// the client ends its side, and `shutdown` turns true when the server stops.
     pub(super) fn new(
-        stream: Stream,
+        (stream, end): (Stream, End),
         body: Body,
         ahead: BytesMut,
         since: Arrival,
         shutdown: Arc<ShutdownWatch>,
     ) -> (Self, Lender) {
         let state = Arc::new(State::default());
-        (Loan { stream: Some(stream), body, ahead, since, shutdown, state: Arc::clone(&state) }, Lender(state))
+        (Loan { stream: Some(stream), body, ahead, since, shutdown, end, state: Arc::clone(&state) }, Lender(state))
     }
 
     /// The loan under `session`, when it is one.
@@ -144,9 +157,9 @@ impl Loan {
         self.since
     }
 
-    /// Whether no request is to follow this one, because the server stops.
+    /// Whether no request is to follow this one: the server stops, or the client has nothing more to say.
     pub(super) fn is_last(&self) -> bool {
-        is_stopping(&self.shutdown)
+        is_stopping(&self.shutdown) || (matches!(self.end, End::Waiting(_)) && self.ahead.is_empty())
     }
 
     /// Notes that the answer is whole, and that the client was told that the connection stays.
@@ -194,19 +207,22 @@ impl Loan {
         Pin::new(self.get_mut().stream_mut())
     }
 
-    /// The request is complete: what comes now belongs to the next one. Only the end of the connection is passed on.
+    /// The request is complete: what comes now belongs to the next one. Only the end of the connection is passed on, and not
+    /// before the client is gone where its own end does not say so.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if !self.ahead.is_empty() {
-            return Poll::Pending;
+        while !matches!(self.end, End::Waiting(_)) && self.ahead.len() < AHEAD {
+            let mut bytes = [0; AHEAD];
+            let mut buffer = ReadBuf::new(&mut bytes);
+            let read = ready!(Pin::new(self.stream_mut()).poll_read(cx, &mut buffer));
+            if half_closed::is_end(&read, buffer.filled().len()) && matches!(self.end, End::Waits) {
+                self.end = End::Waiting(HalfClosed::new());
+            } else if read.is_err() || buffer.filled().is_empty() {
+                return Poll::Ready(read);
+            }
+            self.ahead.extend_from_slice(buffer.filled());
         }
-        let mut bytes = [0; AHEAD];
-        let mut buffer = ReadBuf::new(&mut bytes);
-        ready!(Pin::new(self.stream_mut()).poll_read(cx, &mut buffer))?;
-        if buffer.filled().is_empty() {
-            return Poll::Ready(Ok(()));
-        }
-        self.ahead.extend_from_slice(buffer.filled());
-        Poll::Pending
+        let Loan { stream: Some(stream), end: End::Waiting(watch), .. } = self else { return Poll::Pending };
+        watch.poll_reset(cx, stream).map(|()| Err(io::ErrorKind::ConnectionReset.into()))
     }
 }
 

@@ -32,6 +32,7 @@ mod counts;
 mod direct;
 mod explain;
 mod failure;
+mod half_closed;
 mod head;
 mod headers;
 mod hooks;
@@ -66,7 +67,7 @@ pub use admit::{Admission, Asked, Gate, Limit, Target};
 pub use connection::Downstream;
 pub use context::Context;
 pub use direct::Idle;
-pub use identify::{Caller, Identity, KeySource, Recognised, UnknownKey, Walk, identify};
+pub use identify::{Caller, Identity, KeySource, Recognised, Underscores, UnknownKey, Walk, identify};
 pub use lines::Fields;
 use outcome::Outcome;
 pub use parts::{ProxyParts, RateRules, Rules};
@@ -118,6 +119,7 @@ impl Proxy {
         let rules = self.rules();
         ctx.max_body = rules.limits.max_body;
         ctx.rate_headers = rules.rate.is_some_and(|rate| rate.headers);
+        ctx.underscores = rules.identity.underscores;
         self.gate(&rules, &self.inner.directory.load()).admit(asked, ctx.peer, self.nanos(), &mut ctx.admission)
     }
 

@@ -11,6 +11,8 @@ pub struct Limits {
     pub header_timeout: Duration,
     /// How long a connection may stay idle between requests. Default 60 s.
     pub keepalive_timeout: Duration,
+    /// Whether a client that ends its side after a request is taken for gone. Default: no, it gets its answer.
+    pub abort_on_half_close: bool,
 }
 
 impl Default for Limits {
@@ -19,6 +21,7 @@ impl Default for Limits {
             max_body: 10 << 20,
             header_timeout: Duration::from_secs(10),
             keepalive_timeout: Duration::from_secs(60),
+            abort_on_half_close: false,
         }
     }
 }

@@ -55,6 +55,8 @@ mod foreign_files;
 #[cfg(test)]
 mod forwarding;
 #[cfg(test)]
+mod half_close;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod harness_itself;
@@ -118,6 +120,8 @@ mod upgrade;
 mod upgrade_fails;
 #[cfg(test)]
 mod websocket;
+#[cfg(test)]
+mod who_and_where;
 
 /// Not a test: the process of a scripted backend, started by [`harness::backend`] with a variable that says so.
 #[cfg(test)]

@@ -155,6 +155,7 @@ fn identity(report: &mut Report, at: &KeyPath, key: Key<Section<raw::Identity>>)
             .unwrap_or(default.unknown_api_key),
         trusted_proxies: PrefixMap::new(trusted_proxies),
         ipv6_prefix: report.take(&at.key("ipv6_prefix"), raw.ipv6_prefix).unwrap_or(default.ipv6_prefix),
+        underscores: report.take(&at.key("underscores"), raw.underscores).unwrap_or(default.underscores),
     }
 }
 
@@ -190,6 +191,9 @@ fn limits(report: &mut Report, at: &KeyPath, key: Key<Section<raw::Limits>>) -> 
         keepalive_timeout: report
             .take(&at.key("keepalive_timeout"), raw.keepalive_timeout)
             .unwrap_or(default.keepalive_timeout),
+        abort_on_half_close: report
+            .take(&at.key("abort_on_half_close"), raw.abort_on_half_close)
+            .unwrap_or(default.abort_on_half_close),
     }
 }
 

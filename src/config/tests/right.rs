@@ -10,7 +10,7 @@ use crate::admin::{Access, Token};
 use crate::config::load::load_text;
 use crate::config::{AdminSettings, Config, Group, Overrides, PingoraSettings, User, load, parse_token, schema};
 use crate::limit::RateLimit;
-use crate::proxy::{Identity, Limits};
+use crate::proxy::{Identity, Limits, Underscores};
 use crate::route::{HostPattern, Route};
 use crate::telemetry::{AccessLogFormat, AccessLogSettings, AccessLogTarget};
 use crate::upstream::{BackendAddress, Balance, Check, HealthSettings, PoolSettings, Timeouts};
@@ -120,7 +120,8 @@ upstreams:
     tunnel_timeout: 2h
   - {name: b, balance: random, backends: [{address: "a:1"}], health_check: {type: none}}
 routes: [{host: "*.Example.com", path: /v1/, upstream: b}]
-limits: {max_body: 64KiB, header_timeout: 2s, keepalive_timeout: 3s}
+limits: {max_body: 64KiB, header_timeout: 2s, keepalive_timeout: 3s, abort_on_half_close: true}
+identity: {underscores: pass}
 access_log: {path: /var/log/access.log, format: text}
 admin: {address: "[::1]:99", token_file: null}
 database: /var/lib/clients.db
@@ -154,6 +155,8 @@ rate_limit: {refill_interval: 2s, persist_interval: 250ms}
     assert_eq!((config.routes[0].path.to_string().as_str(), config.routes[0].upstream.as_str()), ("/v1", "b"));
     assert_eq!(config.limits.max_body, 64 << 10);
     assert_eq!((config.limits.header_timeout.as_secs(), config.limits.keepalive_timeout.as_secs()), (2, 3));
+    assert!(config.limits.abort_on_half_close);
+    assert_eq!(config.identity.underscores, Underscores::Pass);
     let target = Some(AccessLogTarget::File("/var/log/access.log".into()));
     assert_eq!(config.access_log, AccessLogSettings { target, format: AccessLogFormat::Text });
     let admin = AdminSettings { address: "[::1]:99".parse().unwrap(), access: Access::Loopback };

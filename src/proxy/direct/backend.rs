@@ -147,8 +147,8 @@ mod tests {
     use tokio::sync::watch;
 
     use super::*;
-    use crate::proxy::Tunnels;
     use crate::proxy::direct::http1::Connection;
+    use crate::proxy::{Limits, Tunnels};
 
     /// Longer than anything takes.
     const LONG: Duration = Duration::from_secs(20);
@@ -200,6 +200,8 @@ mod tests {
             shutdown: &shutdown,
             tunnels: &tunnels,
             keeps: true,
+            limits: &Limits::default,
+            half_closed: None,
         };
         let (mut backend, body) = (Backend::new(near, 100), vec![b'x'; 1 << 20]);
         far.write_all(b"early").await.unwrap();

@@ -12,7 +12,7 @@ use super::client::{Client, Request};
 use super::tunnel::{self, End};
 use super::{Idle, Origin, request, upgrade};
 use crate::proxy::failure::rejection_for;
-use crate::proxy::headers::{Sender, X_REQUEST_ID};
+use crate::proxy::headers::X_REQUEST_ID;
 use crate::proxy::lines::{Fields, Lines};
 use crate::proxy::{Asked, Busy, Context, Outcome, Proxy, Rejection, RequestId, counts, refused};
 use crate::upstream::Timeouts;
@@ -130,9 +130,8 @@ impl<'e, R: Request, C: Client> Exchange<'e, R, C> {
 
     /// Has a backend answer it, or answers it where none does.
     async fn serve(&mut self, ctx: &mut Context, origin: Origin) -> Result<()> {
-        let sender = Sender { peer: origin.peer, trusted: ctx.behind_proxy(), secure: origin.secure };
         self.sheet.request.clear();
-        self.request.write(&mut self.sheet.request, sender, &ctx.request_id);
+        self.request.write(&mut self.sheet.request, ctx.sender(origin.secure), &ctx.request_id);
         let error = loop {
             match self.attempt(ctx).await {
                 Ok(()) => return Ok(()),

@@ -1,7 +1,7 @@
 //! A client that speaks HTTP/1.1: its requests and its answers, in bytes.
 
 use std::pin::Pin;
-use std::task::Poll;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -17,11 +17,12 @@ use super::body::{AnswerBody, LAST_CHUNK};
 use super::client::{Client, Ends, Request};
 use super::{Asks, request, upgrade};
 use crate::limit::Standing;
+use crate::proxy::half_closed::{self, HalfClosed};
 use crate::proxy::head::Head;
 use crate::proxy::headers::Sender;
 use crate::proxy::lines::{Fields, Lines, LinesOf, is};
 use crate::proxy::loan::is_stopping;
-use crate::proxy::{CLIENT_TIMEOUT, Context, Rejection, RequestId, Target, Tunnels};
+use crate::proxy::{CLIENT_TIMEOUT, Context, Limits, Rejection, RequestId, Target, Tunnels, Underscores};
 
 /// The most of a body that is copied to leave together with its header.
 const COPIED: usize = 16 << 10;
@@ -83,7 +84,11 @@ impl Request for Whole<'_> {
         &self.bytes[self.head.end..]
     }
 
-    fn write(&self, out: &mut Vec<u8>, sender: Sender, id: &RequestId) {
+    fn write(&self, out: &mut Vec<u8>, mut sender: Sender, id: &RequestId) {
+        // Where no byte is one, no name is looked through for it.
+        if memchr::memchr(b'_', &self.bytes[..self.head.end]).is_none() {
+            sender.underscores = Underscores::Pass;
+        }
         let asked = (self.target.method, self.head.target.of_bytes(self.bytes));
         let lines = self.lines();
         match self.asks {
@@ -115,9 +120,18 @@ pub(in crate::proxy) struct Connection<'c> {
     pub(in crate::proxy) tunnels: &'c Tunnels,
     /// Whether it stays after the answer.
     pub(in crate::proxy) keeps: bool,
+    /// The limits of the moment, asked when the client ends its side.
+    pub(in crate::proxy) limits: &'c (dyn Fn() -> Limits + Sync),
+    /// Watches over a client that has ended its side.
+    pub(in crate::proxy) half_closed: Option<Box<HalfClosed>>,
 }
 
 impl Connection<'_> {
+    /// Whether no request is to follow this one: the server stops, or the client has nothing more to say.
+    fn is_last(&self) -> bool {
+        is_stopping(self.shutdown) || (self.half_closed.is_some() && self.ahead.is_empty())
+    }
+
     async fn write(&mut self, bytes: Option<&[u8]>) -> Result<()> {
         let sent = write(self.stream, bytes.unwrap_or(self.out), CLIENT_TIMEOUT).await;
         if bytes.is_none() {
@@ -155,23 +169,27 @@ fn not_sent<E>(failed: Result<Option<std::io::Error>, E>) -> Box<Error> {
 
 impl Client for Connection<'_> {
     /// What the client sends meanwhile is the start of its next request, and behind 4 KiB of that it cannot be seen
-    /// whether it has gone.
+    /// whether it has gone. One that has ended its side is still there, unless `limits.abort_on_half_close` says otherwise.
     fn poll_gone(&mut self, cx: &mut std::task::Context<'_>) -> Poll<Box<Error>> {
-        while self.ahead.len() < AHEAD {
+        let gone = || Error::explain(ErrorType::ConnectionClosed, "the client went").into_down();
+        while self.half_closed.is_none() && self.ahead.len() < AHEAD {
             let mut bytes = [0; AHEAD_CHUNK];
             let mut bytes = ReadBuf::new(&mut bytes);
-            match Pin::new(&mut *self.stream).poll_read(cx, &mut bytes) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Ok(())) if !bytes.filled().is_empty() => self.ahead.extend_from_slice(bytes.filled()),
-                Poll::Ready(Ok(())) => {
-                    return Poll::Ready(Error::explain(ErrorType::ConnectionClosed, "the client went").into_down());
+            let read = ready!(Pin::new(&mut *self.stream).poll_read(cx, &mut bytes));
+            if half_closed::is_end(&read, bytes.filled().len()) {
+                if (self.limits)().abort_on_half_close {
+                    return Poll::Ready(gone());
                 }
-                Poll::Ready(Err(error)) => {
-                    return Poll::Ready(Error::because(ErrorType::ReadError, "the client went", error).into_down());
-                }
+                self.half_closed = Some(Box::new(HalfClosed::new()));
+            } else if let Err(error) = read {
+                return Poll::Ready(Error::because(ErrorType::ReadError, "the client went", error).into_down());
             }
+            self.ahead.extend_from_slice(bytes.filled());
         }
-        Poll::Pending
+        match &mut self.half_closed {
+            Some(watch) => watch.poll_reset(cx, self.stream).map(|()| gone()),
+            None => Poll::Pending,
+        }
     }
 
     async fn head(
@@ -181,7 +199,7 @@ impl Client for Connection<'_> {
         lines: LinesOf<'_>,
         standing: Option<&Standing>,
     ) -> Result<()> {
-        self.keeps &= !is_stopping(self.shutdown);
+        self.keeps &= !self.is_last();
         let date = get_cached_date();
         answer.write(self.out, bytes, lines, Added { standing, date: date.as_bytes(), keeps: self.keeps });
         if answer.is_interim() { self.write(None).await } else { Ok(()) }
@@ -212,7 +230,7 @@ impl Client for Connection<'_> {
     }
 
     async fn reject(&mut self, rejection: Rejection, ctx: &Context, with_body: bool) -> Result<usize> {
-        self.keeps &= !is_stopping(self.shutdown);
+        self.keeps &= !self.is_last();
         self.out.clear();
         let body = rejection.append(self.out, &ctx.request_id, ctx.told_standing(), self.keeps, with_body);
         self.write(None).await.map(|()| body)

@@ -5,9 +5,9 @@
 //! nothing of it is needed for one that is there as a whole and asks for nothing but an answer.
 //!
 //! The rule: such a request goes directly. Its lines are looked at where they are, what the backend gets is written into
-//! one buffer, what the client gets into another. It is a request of HTTP/1.1 with a target in origin form, whose body,
+//! one buffer, what the client gets into another. It is a request of HTTP/1.1 for a path, whose body,
 //! if it has one, has arrived together with its header, and that asks for no interim answer ([`request::is_plain`]).
-//! Every other one goes by Pingora: bodies that are still coming, chunked ones, `Expect`, HTTP/1.0, absolute targets. Over HTTP/2 one without a body goes directly
+//! Every other one goes by Pingora: bodies that are still coming, chunked ones, `Expect`, HTTP/1.0. Over HTTP/2 one without a body goes directly
 //! ([`http2::takes_stream`]), the others by Pingora.
 //!
 //! Both ways ask the same functions whether a request is let in, which backend gets it, what a failure means, and
@@ -120,8 +120,9 @@ impl Downstream {
         desk: &mut Desk,
         shutdown: &ShutdownWatch,
     ) -> bool {
-        let (keeps, tunnels) = (!request.is_last(), &self.tunnels);
-        let client = Connection { stream, ahead, out: &mut desk.out, shutdown, tunnels, keeps };
+        let (keeps, tunnels, limits) = (!request.is_last(), &self.tunnels, || self.app.limits());
+        let (out, limits, half_closed) = (&mut desk.out, &limits, None);
+        let client = Connection { stream, ahead, out, shutdown, tunnels, keeps, limits, half_closed };
         let exchange = Exchange::new((&self.app, &self.idle), request, client, &mut desk.sheet);
         exchange.run(Context::new(since.at, since.wall), origin).await.keeps
     }

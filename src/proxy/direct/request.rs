@@ -5,13 +5,21 @@
 //! for the requests that go by Pingora; a property test holds the two together.
 
 use crate::decimal::put_address;
-use crate::proxy::RequestId;
 use crate::proxy::headers::Sender;
 use crate::proxy::lines::{LinesOf, is};
+use crate::proxy::{RequestId, Underscores};
 
 /// The names of the lines that a direct request may have and that are not passed on as they are.
-const OWN: [&[u8]; 6] =
-    [b"connection", b"keep-alive", b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-request-id"];
+const OWN: [&[u8]; 8] = [
+    b"connection",
+    b"keep-alive",
+    b"x-forwarded-for",
+    b"x-forwarded-proto",
+    b"x-forwarded-host",
+    b"x-request-id",
+    b"x-real-ip",
+    b"forwarded",
+];
 
 /// Whether a request with these lines can go to its backend without Pingora: none of them asks for more than one plain
 /// exchange.
@@ -55,11 +63,15 @@ pub(super) fn write<'h, I: Iterator<Item = (&'h [u8], &'h [u8])>>(
     out.push(b' ');
     out.extend_from_slice(target);
     out.extend_from_slice(b" HTTP/1.1\r\n");
+    let drops = sender.underscores == Underscores::Drop;
     let (mut host, mut hops, mut proto, mut forwarded_host) = (None, false, false, false);
     for (name, value) in lines() {
+        if drops && name.contains(&b'_') {
+            continue;
+        }
         // The first letters first: nearly all names end here.
-        let own =
-            matches!(name.len(), 10 | 12 | 15 | 16 | 17) && matches!(name[0], b'c' | b'C' | b'k' | b'K' | b'x' | b'X');
+        let own = matches!(name.len(), 9 | 10 | 12 | 15 | 16 | 17)
+            && matches!(name[0], b'c' | b'C' | b'f' | b'F' | b'k' | b'K' | b'x' | b'X');
         if own && let Some(which) = OWN.iter().position(|known| is(name, known)) {
             let kept = match which {
                 2 => {
@@ -74,6 +86,7 @@ pub(super) fn write<'h, I: Iterator<Item = (&'h [u8], &'h [u8])>>(
                     forwarded_host |= sender.trusted;
                     forwarded_host
                 }
+                7 => sender.trusted,
                 _ => false,
             };
             if !kept {
@@ -86,12 +99,14 @@ pub(super) fn write<'h, I: Iterator<Item = (&'h [u8], &'h [u8])>>(
     }
     out.extend_from_slice(b"X-Forwarded-For: ");
     if hops {
-        for (_, value) in lines().filter(|(name, _)| is(name, b"x-forwarded-for")) {
+        for (_, value) in lines().filter(|(name, value)| is(name, b"x-forwarded-for") && !value.is_empty()) {
             out.extend_from_slice(value);
             out.extend_from_slice(b", ");
         }
     }
     put_address(sender.peer, out);
+    out.extend_from_slice(b"\r\nX-Real-IP: ");
+    put_address(sender.caller, out);
     out.extend_from_slice(b"\r\n");
     if !proto {
         line(out, b"X-Forwarded-Proto", if sender.secure { b"https" } else { b"http" });

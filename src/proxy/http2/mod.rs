@@ -43,7 +43,7 @@ use super::activity::Busy;
 use super::connection::{Downstream, close_and_read, peer, stopped};
 use super::direct::{self, Origin};
 use super::head::MAX_HEAD;
-use super::loan::{Body, Lender, Loan};
+use super::loan::{Body, End, Lender, Loan};
 use super::reject::LINGER;
 use super::{CLIENT_TIMEOUT, Rejection, RequestId};
 use session::{Http2Session, discard};
@@ -93,7 +93,8 @@ impl Downstream {
             socket_digest: stream.get_socket_digest(),
         });
         // On loan, so that it can be closed well after h2 has dropped it.
-        let (loan, lender) = Loan::new(stream, Body::Length(0), BytesMut::new(), self.arrival(), Arc::clone(&shutdown));
+        let (loan, lender) =
+            Loan::new((stream, End::Gone), Body::Length(0), BytesMut::new(), self.arrival(), Arc::clone(&shutdown));
         loan.set_upgraded();
         let mut stopping = ShutdownWatch::clone(&shutdown);
         let too_late = async {

@@ -62,20 +62,27 @@ fn has_blank_ends(value: &HeaderValue) -> bool {
     is_blank(value.as_bytes().first()) || is_blank(value.as_bytes().last())
 }
 
-/// Whom the request is for: `:authority`, or `Host` when there is none, and the same when there are both (RFC 9113 section
-/// 8.3.1).
+/// Whom the request is for: `:authority`, or `Host` when there is none. Where there are both they must name the same, compared
+/// without case and the scheme's own port (RFC 9113 section 8.3.1), and the backend gets the first.
 fn host(uri: &Uri, headers: &HeaderMap) -> Option<HeaderValue> {
     let mut hosts = headers.get_all(HOST).iter();
     let (given, repeated) = (hosts.next(), hosts.next().is_some());
+    let port: &[u8] = if uri.scheme_str() == Some("http") { b":80" } else { b":443" };
     let host = match (uri.authority(), given) {
         (Some(authority), None) => HeaderValue::from_str(authority.as_str()).ok()?,
-        (Some(authority), Some(given)) if given.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()) => {
+        (Some(authority), Some(given)) if is_same_host(authority.as_str().as_bytes(), given.as_bytes(), port) => {
             HeaderValue::from_str(authority.as_str()).ok()?
         }
         (None, Some(given)) => given.clone(),
         _ => return None,
     };
     (!repeated && !host.is_empty() && head::is_authority(host.as_bytes())).then_some(host)
+}
+
+/// Whether two hosts with their ports are the same, `port` being the one that counts where none is named.
+fn is_same_host(one: &[u8], other: &[u8], port: &[u8]) -> bool {
+    let bare = |host| [port, b":"].into_iter().find_map(|end| <[u8]>::strip_suffix(host, end)).unwrap_or(host);
+    bare(one).eq_ignore_ascii_case(bare(other))
 }
 
 /// The crumbs of a cookie as one (RFC 9113 section 8.2.3); none when there are not several.
@@ -110,6 +117,10 @@ mod tests {
             ("GET", "https://a.example:8443/x?y=%20", &[][..], "/x?y=%20", "a.example:8443"),
             ("GET", "https://a", &[("host", "A")], "/", "a"),
             ("GET", "/x", &[("host", "a")], "/x", "a"),
+            ("GET", "https://a:443/", &[("host", "A")], "/", "a:443"),
+            ("GET", "https://a", &[("host", "a:443")], "/", "a"),
+            ("GET", "http://a", &[("host", "a:80")], "/", "a"),
+            ("GET", "https://[::1]/", &[("host", "[::1]:")], "/", "[::1]"),
             ("OPTIONS", "*", &[("host", "a")], "*", "a"),
             ("POST", "https://[::1]:443//x/../y", &[("content-length", "12")], "//x/../y", "[::1]:443"),
         ] {
@@ -127,6 +138,11 @@ mod tests {
         for (method, uri, headers) in [
             ("GET", "/x", &[][..]),
             ("GET", "https://a/", &[("host", "b")]),
+            ("GET", "https://a/", &[("host", "a:80")]),
+            ("GET", "http://a/", &[("host", "a:443")]),
+            ("GET", "https://a:8443/", &[("host", "a")]),
+            ("GET", "https://a/", &[("host", "user@a")]),
+            ("GET", "https://a/", &[("host", "")]),
             ("GET", "https://a/", &[("host", "a"), ("host", "a")]),
             ("GET", "/", &[("host", "a, b")]),
             ("GET", "/", &[("host", "")]),

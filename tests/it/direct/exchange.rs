@@ -67,7 +67,7 @@ fn a_client_that_leaves_ends_its_request() {
         let (mut taken, _) = backend.take_request();
         taken.send(said.as_bytes());
         assert!(said.is_empty() || client.has_answer(PATIENCE));
-        drop(client);
+        client.reset();
         assert!(taken.is_closed(PATIENCE), "{said:?}");
         let line = server.access_lines(n + 1).remove(n);
         assert_eq!(line["status"], serde_json::json!(status), "{line}");

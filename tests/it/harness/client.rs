@@ -160,6 +160,11 @@ impl Client {
         let _ = self.wire.stream().shutdown(Shutdown::Write);
     }
 
+    /// Goes with a reset, as a client does that has died.
+    pub(crate) fn reset(self) {
+        rustix::net::sockopt::set_socket_linger(self.wire.stream(), Some(Duration::ZERO)).unwrap();
+    }
+
     /// Reads the answer to a request with this method, past any 1xx.
     pub(crate) fn read(&mut self, method: &str) -> io::Result<Response> {
         loop {

@@ -17,8 +17,13 @@ fn request<T>(text: &str, with: impl FnOnce(&Whole<'_>) -> T) -> T {
     with(&Whole::new(text.as_bytes(), &head, &lines, Asks::Answer))
 }
 
-fn written(text: &str, trusted: bool, id: &RequestId) -> String {
-    let sender = Sender { peer: [192, 0, 2, 7].into(), trusted, secure: false };
+fn sender(trusted: bool, underscores: Underscores) -> Sender {
+    let (peer, caller) = ([192, 0, 2, 7].into(), [203, 0, 113, 9].into());
+    Sender { peer, caller, trusted, secure: false, underscores }
+}
+
+fn written(text: &str, trusted: bool, underscores: Underscores, id: &RequestId) -> String {
+    let sender = sender(trusted, underscores);
     let mut out = Vec::new();
     request(text, |request| request.write(&mut out, sender, id));
     String::from_utf8(out).unwrap()
@@ -28,16 +33,17 @@ fn written(text: &str, trusted: bool, id: &RequestId) -> String {
 fn lines_are_passed_on_as_they_came() {
     let id = RequestId::given(b"r1").unwrap();
     let text = "POST /a?b=c HTTP/1.1\r\nhOST: example.com\r\nX-Odd:  a b \r\nConnection: close\r\nContent-Length: 2\r\n\
-                X-Forwarded-For: 1.1.1.1\r\nX-Forwarded-Proto: https\r\nx-request-id: mine\r\nKeep-Alive: 5\r\n\r\n";
+                X-Forwarded-For: 1.1.1.1\r\nX-Forwarded-Proto: https\r\nx-request-id: mine\r\nKeep-Alive: 5\r\nX_Y: z\r\n\
+                forwarded: for=x\r\nX-Real-Ip: 1.1.1.1\r\n\r\n";
     assert_eq!(
-        written(text, false, &id),
+        written(text, false, Underscores::Drop, &id),
         "POST /a?b=c HTTP/1.1\r\nhOST: example.com\r\nX-Odd: a b\r\nContent-Length: 2\r\nX-Forwarded-For: 192.0.2.7\r\n\
-         X-Forwarded-Proto: http\r\nX-Forwarded-Host: example.com\r\nX-Request-Id: r1\r\n\r\n"
+         X-Real-IP: 203.0.113.9\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: example.com\r\nX-Request-Id: r1\r\n\r\n"
     );
     assert_eq!(
-        written(text, true, &id),
+        written(text, true, Underscores::Pass, &id),
         "POST /a?b=c HTTP/1.1\r\nhOST: example.com\r\nX-Odd: a b\r\nContent-Length: 2\r\nX-Forwarded-Proto: https\r\n\
-         X-Forwarded-For: 1.1.1.1, 192.0.2.7\r\nX-Forwarded-Host: example.com\r\nX-Request-Id: r1\r\n\r\n"
+         X_Y: z\r\nforwarded: for=x\r\nX-Forwarded-For: 1.1.1.1, 192.0.2.7\r\nX-Real-IP: 203.0.113.9\r\nX-Forwarded-Host: example.com\r\nX-Request-Id: r1\r\n\r\n"
     );
 }
 
@@ -84,13 +90,15 @@ proptest! {
     fn both_ways_say_the_same(
         sent in prop::collection::vec(
             (
-                "[xX]-[fF]orwarded-(For|Proto|Host)|X-Request-ID|Accept|Cookie|Connection|Keep-Alive",
-                "[a-z0-9.]{1,8}",
+                "[xX][-_][fF]orwarded-(For|Proto|Host)|X-Request-ID|X[-_]Real[-_]IP|[fF]orwarded|_|a_?|Accept|Cookie|Connection|Keep-Alive",
+                "[a-z0-9._]{1,8}",
             ),
             0..8,
         ),
         trusted: bool,
+        passes: bool,
     ) {
+        let underscores = if passes { Underscores::Pass } else { Underscores::Drop };
         let mut connections = 0;
         let sent: Vec<(String, String)> = sent
             .into_iter()
@@ -99,7 +107,7 @@ proptest! {
             .collect();
         let lines: String = sent.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
         let id = RequestId::random();
-        let text = written(&format!("GET /x HTTP/1.1\r\nHost: a:80\r\n{lines}\r\n"), trusted, &id);
+        let text = written(&format!("GET /x HTTP/1.1\r\nHost: a:80\r\n{lines}\r\n"), trusted, underscores, &id);
         let mut parsed = [httparse::EMPTY_HEADER; 32];
         let start = text.find("\r\n").unwrap() + 2;
         let (_, parsed) = httparse::parse_headers(&text.as_bytes()[start..], &mut parsed).unwrap().unwrap();
@@ -111,7 +119,7 @@ proptest! {
         for (name, value) in sent.into_iter().filter(|(name, _)| name != "Connection" && name != "Keep-Alive") {
             request.append_header(name, value).unwrap();
         }
-        let sender = Sender { peer: [192, 0, 2, 7].into(), trusted, secure: false };
+        let sender = sender(trusted, underscores);
         headers::to_backend(&mut request, sender, &id).unwrap();
         let by_pingora = by_name(request.headers.iter().map(|(name, value)| (name.to_string(), value.as_bytes())));
         prop_assert_eq!(direct, by_pingora);
