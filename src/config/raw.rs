@@ -1,6 +1,6 @@
 //! The shape of the file. Its documentation comments and defaults are what the JSON Schema tells an editor.
 
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -32,6 +32,8 @@ pub(super) struct File {
     /// The SQLite file that keeps clients and buckets, made when it is missing; null keeps them in memory only.
     #[schemars(extend("default" = "data/tollgate.db"))]
     pub(super) database: Key<DatabasePath>,
+    /// What is kept of the changes of clients.
+    pub(super) history: Key<Section<History>>,
     /// The pools of backends.
     pub(super) upstreams: Key<List<Section<Upstream>>>,
     /// Which requests go to which pool. The longest path wins, whatever the order. Can be left out with one upstream.
@@ -120,6 +122,18 @@ pub(super) struct Admin {
     /// A file with one token a line, `TOKEN` or `NAME TOKEN`. The variable `TOLLGATE_ADMIN_TOKEN` counts before it.
     #[schemars(extend("default" = null))]
     pub(super) token_file: Key<TokenPath>,
+}
+
+/// What is kept of the changes of clients. What a client is now is always kept.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct History {
+    /// How many changes of each client.
+    #[schemars(extend("default" = 1000))]
+    pub(super) keep: Key<Whole<NonZeroU64, 1, 1_000_000>>,
+    /// For how many days.
+    #[schemars(extend("default" = 400))]
+    pub(super) days: Key<Whole<u64, 1, 36_500>>,
 }
 
 /// One pool of backends.

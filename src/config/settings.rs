@@ -11,6 +11,7 @@ use crate::admin::Access;
 use crate::limit::RateLimit;
 use crate::proxy::{Identity, Limits};
 use crate::route::Route;
+use crate::store::HistoryRules;
 use crate::telemetry::AccessLogSettings;
 use crate::tls::Pair;
 use crate::upstream::PoolSettings;
@@ -27,6 +28,8 @@ pub struct Config {
     /// The SQLite file that keeps clients and buckets, relative to the working directory; none keeps them in memory
     /// only.
     pub database: Option<PathBuf>,
+    /// What is kept of the changes of clients.
+    pub history: HistoryRules,
     /// How callers are told apart.
     pub identity: Identity,
     /// The token buckets.

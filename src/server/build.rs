@@ -55,6 +55,7 @@ impl Server {
         let settings = StripedSettings { max_buckets, stripes: None, default_quota: quota };
         let limiter = Arc::new(Striped::new(settings, timeline.nanos(clock.now())));
         let store = Store::open(config.database.as_deref())?;
+        store.clients.keep_history(config.history);
         let directory: Arc<ArcSwap<Directory>> = Arc::default();
         let (limits, saved) = (Arc::clone(&limiter), Arc::clone(&store.buckets));
         let buckets = Buckets::new(limits, saved, &config.rate_limit, Arc::clone(&clock), timeline);

@@ -24,6 +24,7 @@ use crate::config::{Config, Problems};
 use crate::limit::Striped;
 use crate::proxy::{RateRules, Rules};
 use crate::route::{Route, RouteTable};
+use crate::store::ClientRepository;
 use crate::telemetry::{AccessLog, Metrics};
 use crate::tls::TlsListeners;
 use crate::upstream::{Pool, Pools};
@@ -50,6 +51,7 @@ pub(super) struct Live {
     pub(super) access: Arc<ArcSwap<Access>>,
     pub(super) access_log: AccessLog,
     pub(super) limiter: Arc<Striped>,
+    pub(super) clients: Arc<dyn ClientRepository>,
     pub(super) watches: mpsc::UnboundedSender<Watch>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) lifecycle: Lifecycle,
@@ -153,6 +155,7 @@ impl Reloader {
         if let Some(admin) = &next.admin {
             live.access.store(Arc::new(admin.access.clone()));
         }
+        live.clients.keep_history(next.history);
         if let Some(opened) = access_log {
             live.access_log.apply(opened);
         }

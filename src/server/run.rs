@@ -118,6 +118,7 @@ impl Server {
             access: Arc::clone(&access),
             access_log: self.access_log.clone(),
             limiter: Arc::clone(&self.limiter),
+            clients: Arc::clone(&self.store.clients),
             watches,
             metrics: Arc::clone(&metrics),
             lifecycle: lifecycle.clone(),

@@ -7,16 +7,18 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::convert::Infallible;
 use std::fmt;
 use std::ops::Bound;
+use std::time::SystemTime;
 
 use ipnet::IpNet;
 use parking_lot::Mutex;
 
 use super::plan::{self, Source, Stamp};
 use super::{
-    Batch, BucketStore, Change, ClientRepository, Committed, Difference, Entry, Follower, Moment, Page, PageQuery,
-    Profile, Record, Refusal, Reply, Snapshot, StoreError, WriteError, credentials,
+    Batch, BucketStore, Change, ClientRepository, Committed, Difference, Entry, Follower, HistoryRules, Moment, Page,
+    PageQuery, Profile, Record, Refusal, Reply, Snapshot, StoreError, WriteError, credentials,
 };
 use crate::client::{ClientId, KeyDigest};
+use crate::clock::{Clock, SystemClock};
 use crate::limit::Key;
 use crate::limit::striped::Saved;
 
@@ -34,13 +36,27 @@ impl fmt::Debug for Memory {
     }
 }
 
-#[derive(Clone, Default)]
+#[derive(Clone)]
 struct Clients {
     records: BTreeMap<ClientId, Record>,
     keys: HashMap<KeyDigest, ClientId>,
     networks: HashMap<IpNet, ClientId>,
     history: HashMap<ClientId, VecDeque<Entry>>,
     numbers: u64,
+    rules: HistoryRules,
+}
+
+impl Default for Clients {
+    fn default() -> Self {
+        Clients {
+            records: BTreeMap::new(),
+            keys: HashMap::new(),
+            networks: HashMap::new(),
+            history: HashMap::new(),
+            numbers: 0,
+            rules: HistoryRules::ALL,
+        }
+    }
 }
 
 impl Source for Clients {
@@ -113,6 +129,16 @@ impl Clients {
             before: profile(&committed.before),
             after: profile(&committed.after),
         });
+        self.trim(id, stamp.at);
+    }
+
+    /// Forgets what the history of a client has beyond its bounds at `now`, but not what the client is.
+    fn trim(&mut self, id: &ClientId, now: SystemTime) {
+        let (HistoryRules { keep, age }, current) = (self.rules, self.records.get(id).map(|record| record.version));
+        let Some(entries) = self.history.get_mut(id) else { return };
+        entries.truncate(usize::try_from(keep.get()).unwrap_or(usize::MAX));
+        let old = |entry: &Entry| now.duration_since(entry.at).is_ok_and(|passed| passed > age);
+        entries.retain(|entry| Some(entry.version) == current || !old(entry));
     }
 
     fn change(&mut self, change: Change) -> Result<Committed, WriteError> {
@@ -237,6 +263,13 @@ impl ClientRepository for Memory {
         let records = self.clients.lock().records.clone();
         let _ = records.into_values().all(each);
         Ok(())
+    }
+
+    fn keep_history(&self, rules: HistoryRules) {
+        let mut clients = self.clients.lock();
+        clients.rules = rules;
+        let ids: Vec<_> = clients.history.keys().cloned().collect();
+        ids.iter().for_each(|id| clients.trim(id, SystemClock.wall()));
     }
 
     fn follow(&self, follower: Follower) {

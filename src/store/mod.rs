@@ -16,7 +16,8 @@ mod samples;
 pub mod sqlite;
 mod write;
 
-use std::time::SystemTime;
+use std::num::NonZeroU64;
+use std::time::{Duration, SystemTime};
 
 use crate::client::ClientId;
 use crate::clock::{BootTime, Clock, Timeline};
@@ -62,7 +63,8 @@ pub trait ClientRepository: Send + Sync {
     fn page(&self, query: &PageQuery) -> Result<Page, StoreError>;
 
     /// The changes of the client with this name, the latest first; those of a deleted one too. At most `limit` of
-    /// them, and only those of versions below `before` when that is given. All changes are kept.
+    /// them, and only those of versions below `before` when that is given. How many are kept says
+    /// [`keep_history`](ClientRepository::keep_history); all of them before it was ever called.
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -73,6 +75,10 @@ pub trait ClientRepository: Send + Sync {
     /// # Errors
     /// When the store cannot be read.
     fn for_each(&self, each: &mut dyn FnMut(Record) -> bool) -> Result<(), StoreError>;
+
+    /// From now on forgets what the history has beyond these bounds, in the background: within seconds what is beyond
+    /// the number, within hours what is beyond the age. What a client is now is never forgotten.
+    fn keep_history(&self, rules: HistoryRules);
 
     /// Calls `follower` with every change from now on; also with those that other processes made since the repository
     /// was opened.
@@ -96,6 +102,27 @@ pub trait BucketStore: Send + Sync {
     /// # Errors
     /// When the store cannot be read.
     fn load(&self, each: &mut dyn FnMut(Saved)) -> Result<Option<Moment>, StoreError>;
+}
+
+/// What is kept of each client's history.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HistoryRules {
+    /// How many changes of a client. Default 1,000.
+    pub keep: NonZeroU64,
+    /// For how long, by the wall clock. Default 400 days.
+    pub age: Duration,
+}
+
+impl HistoryRules {
+    /// Everything.
+    pub const ALL: HistoryRules = HistoryRules { keep: NonZeroU64::MAX, age: Duration::MAX };
+}
+
+impl Default for HistoryRules {
+    fn default() -> Self {
+        let keep = NonZeroU64::MIN.saturating_add(999);
+        HistoryRules { keep, age: Duration::from_secs(400 * 24 * 60 * 60) }
+    }
 }
 
 /// What changed among the buckets since the last snapshot.

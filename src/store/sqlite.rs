@@ -34,6 +34,7 @@ mod rows;
 mod schema;
 #[cfg(test)]
 mod tests;
+mod trim;
 mod writer;
 
 use std::fmt;
@@ -46,8 +47,8 @@ use parking_lot::{Mutex, RwLock};
 use rusqlite::Connection;
 
 use super::{
-    Batch, BucketStore, Change, ClientRepository, Committed, Difference, Entry, Follower, Moment, Page, PageQuery,
-    Record, Reply, Snapshot, StoreError, WriteError,
+    Batch, BucketStore, Change, ClientRepository, Committed, Difference, Entry, Follower, HistoryRules, Moment, Page,
+    PageQuery, Record, Reply, Snapshot, StoreError, WriteError,
 };
 use crate::client::ClientId;
 use crate::limit::striped::Saved;
@@ -83,6 +84,7 @@ struct Shared {
     path: PathBuf,
     fault: Fault,
     followers: Mutex<Vec<Follower>>,
+    history: Mutex<HistoryRules>,
     /// None once it is closed.
     reading: RwLock<Option<Arc<Reading>>>,
 }
@@ -137,6 +139,7 @@ impl Sqlite {
             path,
             fault: Fault::default(),
             followers: Mutex::default(),
+            history: Mutex::new(HistoryRules::ALL),
             reading: RwLock::new(Some(Arc::new(reading))),
         });
         let (requests, incoming) = channel();
@@ -242,6 +245,10 @@ impl ClientRepository for Sqlite {
 
     fn for_each(&self, each: &mut dyn FnMut(Record) -> bool) -> Result<(), StoreError> {
         self.read_long(|connection| reads::for_each(connection, each))
+    }
+
+    fn keep_history(&self, rules: HistoryRules) {
+        *self.0.shared.history.lock() = rules;
     }
 
     fn follow(&self, follower: Follower) {

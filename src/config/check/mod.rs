@@ -21,6 +21,7 @@ use crate::client::{PrefixMap, Quota};
 use crate::limit::RateLimit;
 use crate::proxy::{Identity, Limits};
 use crate::route::Route;
+use crate::store::HistoryRules;
 use crate::telemetry::{AccessLogSettings, AccessLogTarget};
 
 /// Where clients and buckets are kept when nobody says where.
@@ -42,6 +43,7 @@ pub(super) fn check(file: Option<raw::File>, overrides: &Overrides, report: &mut
     let mut listeners = listeners::of_file(report, &top.key("listeners"), file.listeners, (needs_listeners, overrides));
     let mut admin = admin::of_file(report, &top.key("admin"), file.admin, overrides);
     let mut database = report.take(&top.key("database"), file.database).unwrap_or_else(|| Some(DATABASE.into()));
+    let history = history(report, &top.key("history"), file.history);
     let mut upstreams = upstreams::of_file(report, &top.key("upstreams"), file.upstreams, needs_upstreams);
     let mut routes = routes::of_file(report, &top.key("routes"), file.routes, upstreams.names.as_deref());
     let identity = identity(report, &top.key("identity"), file.identity);
@@ -77,6 +79,7 @@ pub(super) fn check(file: Option<raw::File>, overrides: &Overrides, report: &mut
         listeners,
         admin,
         database,
+        history,
         identity,
         rate_limit,
         upstreams,
@@ -156,6 +159,16 @@ fn identity(report: &mut Report, at: &KeyPath, key: Key<Section<raw::Identity>>)
         trusted_proxies: PrefixMap::new(trusted_proxies),
         ipv6_prefix: report.take(&at.key("ipv6_prefix"), raw.ipv6_prefix).unwrap_or(default.ipv6_prefix),
         underscores: report.take(&at.key("underscores"), raw.underscores).unwrap_or(default.underscores),
+    }
+}
+
+fn history(report: &mut Report, at: &KeyPath, key: Key<Section<raw::History>>) -> HistoryRules {
+    let raw = report.take(at, key).unwrap_or_default();
+    let default = HistoryRules::default();
+    let days = report.take(&at.key("days"), raw.days);
+    HistoryRules {
+        keep: report.take(&at.key("keep"), raw.keep).unwrap_or(default.keep),
+        age: days.map_or(default.age, |days| Duration::from_secs(days * 24 * 60 * 60)),
     }
 }
 

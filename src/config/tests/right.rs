@@ -12,6 +12,7 @@ use crate::config::{AdminSettings, Config, Group, Overrides, PingoraSettings, Us
 use crate::limit::RateLimit;
 use crate::proxy::{Identity, Limits, Underscores};
 use crate::route::{HostPattern, Route};
+use crate::store::HistoryRules;
 use crate::telemetry::{AccessLogFormat, AccessLogSettings, AccessLogTarget};
 use crate::upstream::{BackendAddress, Balance, Check, HealthSettings, PoolSettings, Timeouts};
 
@@ -56,6 +57,7 @@ fn the_smallest_file_gets_the_defaults() {
         }],
         routes: vec![Route::catch_all("app")],
         identity: Identity::default(),
+        history: HistoryRules::default(),
         rate_limit: RateLimit::default(),
         limits: Limits::default(),
         access_log: AccessLogSettings::default(),

@@ -97,6 +97,7 @@ pub(super) fn changes(old: &Config, new: &Config) -> Vec<String> {
         ("routes", old.routes != new.routes),
         ("identity", old.identity != new.identity),
         ("rate_limit", old.rate_limit != new.rate_limit),
+        ("history", old.history != new.history),
         ("limits", old.limits != new.limits),
         ("access_log", old.access_log != new.access_log),
         ("admin tokens", access(&old.admin) != access(&new.admin)),

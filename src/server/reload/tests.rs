@@ -14,6 +14,7 @@ use crate::clock::ManualClock;
 use crate::config::{Overrides, load};
 use crate::limit::{Key, Limiter, StripedSettings};
 use crate::server::services::Health;
+use crate::store::memory::Memory;
 use crate::telemetry::{AccessLogGuard, MetricsParts, Tally};
 
 /// A reloader over a file, and what it changes.
@@ -72,6 +73,7 @@ impl World {
             access: Arc::new(ArcSwap::from_pointee(Access::Loopback)),
             access_log,
             limiter,
+            clients: Arc::new(Memory::new()),
             watches,
             metrics,
             lifecycle,

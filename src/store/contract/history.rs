@@ -1,6 +1,9 @@
 //! What the history of a client says, and for how long.
 
+use std::num::NonZeroU64;
+
 use super::*;
+use crate::clock::{Clock, SystemClock};
 
 #[test]
 fn the_history_says_who_when_and_what() {
@@ -41,5 +44,48 @@ fn the_history_keeps_every_change_and_comes_in_pages() {
             (vec![], vec![], vec![])
         );
         assert_eq!(page("user2", None, 9), [1]);
+    });
+}
+
+/// Until the background has come round.
+fn in_the_end(mut holds: impl FnMut() -> bool) -> bool {
+    let end = SystemClock.now() + Duration::from_secs(20);
+    while !holds() {
+        if SystemClock.now() > end {
+            return false;
+        }
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+    true
+}
+
+#[test]
+fn what_is_beyond_the_bounds_is_forgotten_and_never_what_a_client_is() {
+    over_each(|store| {
+        let versions = |name| {
+            let history = store.history(&client_id(name), None, usize::MAX).unwrap();
+            history.iter().map(|entry| entry.version).collect::<Vec<_>>()
+        };
+        // The moments of all samples are years ago.
+        for capacity in 1..=20 {
+            store.change(set("user1", profile(capacity, 1.0))).wait_blocking().unwrap();
+        }
+        create(store, "old", profile(1, 1.0)).unwrap();
+        create(store, "gone", profile(1, 1.0)).unwrap();
+        store.change(delete("gone")).wait_blocking().unwrap();
+        let lately = Change { at: SystemClock.wall() - Duration::from_secs(60), ..set("user2", profile(1, 1.0)) };
+        store.change(lately).wait_blocking().unwrap();
+        let rules = |keep| HistoryRules { keep: NonZeroU64::new(keep).unwrap(), age: Duration::MAX };
+        store.keep_history(rules(3));
+        assert!(in_the_end(|| versions("user1") == [20, 19, 18]), "{:?}", versions("user1"));
+        assert_eq!((versions("old"), versions("gone"), versions("user2")), (vec![1], vec![2, 1], vec![1]));
+        store.change(set("user1", profile(50, 1.0))).wait_blocking().unwrap();
+        assert!(in_the_end(|| versions("user1") == [21, 20, 19]), "{:?}", versions("user1"));
+        store.keep_history(HistoryRules { age: Duration::from_secs(24 * 60 * 60), ..rules(3) });
+        assert!(in_the_end(|| versions("user1") == [21]), "{:?}", versions("user1"));
+        assert!(in_the_end(|| versions("gone").is_empty()), "{:?}", versions("gone"));
+        assert_eq!((versions("old"), versions("user2")), (vec![1], vec![1]));
+        let again = store.change(set("user1", profile(60, 1.0))).wait_blocking().unwrap();
+        assert_eq!(again.after.unwrap().version, 22, "versions count on");
     });
 }

@@ -23,6 +23,7 @@ use super::patience::Patience;
 use super::queue::{Done, Queue, Write};
 use super::recovery::Lost;
 use super::rows::Failure;
+use super::trim::Trim;
 use crate::clock::{Clock, SystemClock};
 
 /// How often to look for the changes of other processes.
@@ -45,6 +46,8 @@ pub(super) struct Writer {
     pub(super) durable: Option<bool>,
     /// What is known of a file that is no longer at the path.
     pub(super) lost: Option<Lost>,
+    /// Forgets old history.
+    trim: Trim,
 }
 
 /// A transaction that failed.
@@ -57,7 +60,8 @@ struct Failed {
 impl Writer {
     /// A writer to `database`.
     pub(super) fn new(shared: Arc<Shared>, queue: Queue, database: Database, patience: Patience, feed: Feed) -> Self {
-        Writer { shared, queue, database, patience, feed, durable: None, lost: None }
+        let trim = Trim::new(*shared.history.lock(), SystemClock.now());
+        Writer { shared, queue, database, patience, feed, durable: None, lost: None, trim }
     }
 
     /// Writes until nobody can ask for anything any more, then closes the file. A panic ends it too, as nobody knows
@@ -94,6 +98,7 @@ impl Writer {
             if now >= look + LOOK {
                 look = now;
                 self.look(now);
+                self.trim(now);
             }
         }
     }
@@ -129,6 +134,7 @@ impl Writer {
         let (foreign, feed) = told;
         self.feed = feed;
         self.tell(&foreign);
+        done.iter().for_each(|done| self.trim.changed(done.changes()));
         let batched = |done: &Done| matches!(done, Done::Apply(..));
         for run in done.chunk_by(|a, b| !batched(a) && !batched(b)) {
             match run {
@@ -297,6 +303,16 @@ impl Writer {
                 Err(reason) => drop(self.fail(&reason)),
             }
         }
+    }
+
+    /// Forgets some of the history, while all is well. What fails is tried again; whoever writes meets the reason.
+    fn trim(&mut self, now: Instant) {
+        if self.shared.fault.reason().is_some() || self.find().is_err() || self.sync_commits(false).is_err() {
+            return;
+        }
+        let rules = *self.shared.history.lock();
+        // Another process may hold the lock; there is no haste.
+        let _ = self.trim.step(&mut self.database.connection, rules, (now, SystemClock.wall()));
     }
 
     /// Writes a number, durably.

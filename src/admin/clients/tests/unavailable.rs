@@ -14,8 +14,8 @@ use crate::admin::Access;
 use crate::admin::fixture::Fixture;
 use crate::client::{ClientId, Mode, Quota};
 use crate::store::{
-    Batch, Change, ClientRepository, Committed, Difference, Entry, Follower, Page, PageQuery, Profile, Record, Reply,
-    StoreError,
+    Batch, Change, ClientRepository, Committed, Difference, Entry, Follower, HistoryRules, Page, PageQuery, Profile,
+    Record, Reply, StoreError,
 };
 
 /// Gives so many clients and then fails; fails at once in everything else.
@@ -61,6 +61,8 @@ impl ClientRepository for Failing {
         }
         Err(full())
     }
+
+    fn keep_history(&self, _: HistoryRules) {}
 
     fn follow(&self, _: Follower) {}
 }
