@@ -1,12 +1,22 @@
 //! The cases: what is asked of each proxy, and our aim for it.
 
-use crate::contender::Limit;
-use crate::figures::Figures;
+use super::figures::Figures;
 
 /// How many idle connections are opened.
 pub(crate) const IDLE: usize = 10_000;
 /// Requests a second of the case that stays below saturation.
 pub(crate) const STEADY: usize = 8_000;
+
+/// How callers are limited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Limit {
+    /// By address, at a rate that nobody reaches.
+    Address,
+    /// By API key, at a rate that nobody reaches.
+    Key,
+    /// By address, at one request a second, so that nearly all are refused.
+    Refuse,
+}
 
 /// What is done to a proxy in one round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +79,13 @@ pub(crate) struct Case {
 }
 
 impl Case {
+    /// Why it is left out on a machine with so many cores, if it is: the load wants one beside those of the proxy.
+    pub(crate) fn too_few(&self, cores: usize) -> Option<String> {
+        let needed = self.cores + 1;
+        (cores < needed)
+            .then(|| format!("it needs {needed} cores, {} of them for the proxy, and here are {cores}", self.cores))
+    }
+
     /// Whether over 1 % of the requests went another way than they should: refused where none should be, or let through where
     /// all should be refused. Those that fail as a backend dies are the result, and spoil nothing.
     pub(crate) fn is_spoilt(&self, figures: &Figures) -> bool {

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use crate::case::Limit;
 use crate::process::{Cores, Launch, Process};
 use crate::stop::{Fallible, Stop};
 use crate::template::fill;
@@ -39,17 +40,6 @@ pub(crate) struct Contender {
     pub(crate) program: PathBuf,
     /// What it says of its version.
     pub(crate) version: String,
-}
-
-/// How callers are limited.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Limit {
-    /// By address, at a rate that nobody reaches.
-    Address,
-    /// By API key, at a rate that nobody reaches.
-    Key,
-    /// By address, at one request a second, so that nearly all are refused.
-    Refuse,
 }
 
 /// Where tollgate has its clients.

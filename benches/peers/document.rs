@@ -58,6 +58,10 @@ fn section(record: &Record) -> Fallible<String> {
         let cells = [cell(ours.ratio, 2), aim, cell(ours.p99_ratio, 2), cell(peer, 2), cell(p99, 2)];
         writeln!(text, "| {name} | {} |", cells.join(" | "))?;
     }
+    for (name, why) in &record.left_out {
+        let title = CASES.iter().find(|case| case.name == name).map_or(name.as_str(), |case| case.title);
+        writeln!(text, "| {title} | left out: {why} | | | | |")?;
+    }
     writeln!(text, "\nOur aim for p99 is at most 1.5 times nginx's.\n")?;
     writeln!(text, "| | | req/s | CPU s for 100,000 | p50 ms | p99 ms | p99.9 ms | cores in use | MiB | failed |")?;
     writeln!(text, "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|")?;

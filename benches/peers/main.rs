@@ -96,10 +96,11 @@ fn run(arguments: Vec<String>) -> Fallible<()> {
         println!("Every case has {connections} connections, whatever its title says.");
     }
     let rounds = options.rounds();
-    let (mut results, mut verdicts) = (Results::new(), Vec::new());
+    let (mut results, mut left_out, mut verdicts) = (Results::new(), BTreeMap::new(), Vec::new());
     for case in cases(&options)? {
-        if let Some(tool) = case.work.tool().filter(|tool| machine::find(tool).is_none()) {
-            eprintln!("peers: {} is left out: {tool} is missing; benches/peers/setup.sh installs it", case.name);
+        if let Some(why) = case.too_few(bench.cores.count()).or_else(|| without_tool(&case)) {
+            eprintln!("peers: {} is left out: {why}", case.name);
+            left_out.insert(case.name.to_owned(), why);
             continue;
         }
         let measured = bench.run(&case, rounds).map_err(|error| format!("{}: {error}", case.name))?;
@@ -113,15 +114,24 @@ fn run(arguments: Vec<String>) -> Fallible<()> {
             verdicts.extend(check::judge(&bench, &case, rounds, &measured, record)?);
         }
     }
+    if results.is_empty() {
+        return Err("nothing was measured: all cases are left out".into());
+    }
     for Scaling { title, rate, cost } in report::scaling(&results) {
         println!("{title}: two cores answer {rate:.2} times what one does; by CPU time {cost:.2} times");
     }
     if options.write {
-        let record = Record { machine, rounds: (rounds, bench.seconds), cases: results };
+        let record = Record { machine, rounds: (rounds, bench.seconds), cases: results, left_out };
         record.write()?;
         document::write(&record)?;
     }
     if record.is_some() { check::conclude(&verdicts) } else { Ok(()) }
+}
+
+/// Why a case is left out whose load nothing makes here.
+fn without_tool(case: &Case) -> Option<String> {
+    let missing = case.work.tool().filter(|tool| machine::find(tool).is_none())?;
+    Some(format!("{missing} is missing; benches/peers/setup.sh installs it"))
 }
 
 /// The figures of a case, by contender.

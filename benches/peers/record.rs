@@ -24,6 +24,9 @@ pub(crate) struct Record {
     pub(crate) rounds: (usize, u64),
     /// By case and contender.
     pub(crate) cases: Results,
+    /// The cases that this machine could not have, and why.
+    #[serde(default)]
+    pub(crate) left_out: BTreeMap<String, String>,
 }
 
 /// Where it is kept.
@@ -64,8 +67,11 @@ impl Record {
             cases.push(format!("    \"{case}\": {{\n{}\n    }}", lines.join(",\n")));
         }
         let (machine, rounds) = (serde_json::to_string(&self.machine)?, serde_json::to_string(&self.rounds)?);
-        let cases = cases.join(",\n");
-        Ok(format!("{{\n  \"machine\": {machine},\n  \"rounds\": {rounds},\n  \"cases\": {{\n{cases}\n  }}\n}}\n"))
+        let (cases, left_out) = (cases.join(",\n"), serde_json::to_string(&self.left_out)?);
+        Ok(format!(
+            "{{\n  \"machine\": {machine},\n  \"rounds\": {rounds},\n  \"left_out\": {left_out},\n  \"cases\": {{\n{cases}\n  \
+             }}\n}}\n"
+        ))
     }
 
     /// The ratio of tollgate to nginx in a case, in the median.

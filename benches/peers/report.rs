@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use crate::case::{Case, SCALING, Work};
-use crate::contender::{Contender, Limit};
+use crate::case::{Case, Limit, SCALING, Work};
+use crate::contender::Contender;
 use crate::figures::{Figures, Spread};
 use crate::record::Results;
 

@@ -2,6 +2,9 @@
 //!
 //! A bench target without a harness runs no tests, so its pure modules are compiled here once more.
 
+#[expect(dead_code, reason = "what is done in a case is the benchmark's")]
+#[path = "../../benches/peers/case.rs"]
+mod case;
 #[path = "../../benches/peers/figures.rs"]
 mod figures;
 #[path = "../../benches/peers/parse.rs"]
@@ -9,6 +12,7 @@ mod parse;
 #[path = "../../benches/peers/template.rs"]
 mod template;
 
+use case::CASES;
 use figures::{Figures, Round, Spread};
 use parse::{Measured, Stat, cores, duration, field, h2load, measured, percentile, release, stat, version};
 use template::fill;
@@ -16,6 +20,17 @@ use template::fill;
 fn round(cpu: f64, requests: u64) -> Round {
     let measured = Measured { requests, seconds: 2.0, p99: 1000.0 * cpu, failed: 1, ..Measured::default() };
     Round::Load { measured, cpu, busy: 0.5, resident: 1048576 }
+}
+
+#[test]
+fn a_machine_has_the_cases_that_it_has_the_cores_for() {
+    let left_out = |cores| CASES.iter().filter(|case| case.too_few(cores).is_some()).map(|case| case.name).collect();
+    let lacking: Vec<Vec<_>> = (1..=4).map(left_out).collect();
+    assert_eq!(lacking[0].len(), CASES.len(), "the load needs a core of its own");
+    assert_eq!(lacking[1], ["two-cores", "tls-two-cores"]);
+    assert_eq!(lacking[2..], [[""; 0]; 2]);
+    let why = CASES.iter().find_map(|case| case.too_few(2)).unwrap();
+    assert_eq!(why, "it needs 3 cores, 2 of them for the proxy, and here are 2");
 }
 
 #[test]
