@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use bytes::BytesMut;
 use futures_util::FutureExt;
+use nix::sys::socket::{MsgFlags, recv};
 use pingora_core::apps::{HttpServerApp, ServerApp};
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::{GetSocketDigest, Stream};
@@ -360,7 +361,12 @@ pub(super) async fn close_and_read(mut stream: Stream, linger: Duration) {
     // Over TLS this says goodbye first, and waits until the client has taken what was written before. Pingora's own way
     // warns of each client that is gone already.
     let shutdown = timeout(LINGER, AsyncWriteExt::shutdown(&mut stream)).await;
-    if linger.is_zero() || shutdown.is_err() {
+    if shutdown.is_err() {
+        return;
+    }
+    // What came meanwhile, or lay beyond what was read, counts as well.
+    let linger = if linger.is_zero() && has_unread(&stream) { LINGER } else { linger };
+    if linger.is_zero() {
         return;
     }
     let discard = async {
@@ -370,6 +376,11 @@ pub(super) async fn close_and_read(mut stream: Stream, linger: Duration) {
         }
     };
     let _ = timeout(linger, discard).await;
+}
+
+/// Whether bytes of the client lie in the kernel. One look, without waiting: tokio knows of them only after its next turn.
+fn has_unread(stream: &Stream) -> bool {
+    recv(stream.id(), &mut [0], MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT).is_ok_and(|unread| unread > 0)
 }
 
 /// The address at the other end.

@@ -7,6 +7,7 @@ use http::Request;
 use tempfile::TempDir;
 
 use crate::harness::backend::Backend;
+use crate::harness::dawdle;
 use crate::harness::http2::{Http2, request};
 use crate::harness::server::Tollgate;
 use crate::harness::setup::{NO_CHECK, Setup};
@@ -84,6 +85,24 @@ fn a_405_to_connect_names_what_is_allowed() {
     let allowed: Vec<_> = allow.split(", ").collect();
     assert!(["GET", "HEAD", "POST"].iter().all(|method| allowed.contains(method)), "{allow}");
     assert!(!allowed.contains(&"CONNECT"), "{allow}");
+}
+
+#[test]
+fn the_last_answer_on_a_connection_is_not_overtaken_by_a_reset() {
+    let (_backend, server) = server();
+    for (size, way) in [(2048, ""), (2048, "TE: trailers\r\n"), (6144, ""), (700, "")] {
+        for _ in 0..5 {
+            // All that is read at once is the request, and what follows it stays where it is.
+            let head = format!("GET /nowhere HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{way}X: ");
+            let pad = "x".repeat(size - head.len() - 4);
+            let mut client = server.client();
+            client.send(format!("{head}{pad}\r\n\r\n{}", "y".repeat(60_000)).as_bytes()).unwrap();
+            // A client that is slow to read loses what a reset has overtaken.
+            dawdle(Duration::from_millis(100));
+            let response = client.read("GET").unwrap_or_else(|e| panic!("{size} {way:?}: {e}"));
+            assert!(response.status == 404 && response.closes(), "{response:?}");
+        }
+    }
 }
 
 #[test]
