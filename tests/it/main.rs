@@ -37,6 +37,8 @@ mod daemon;
 #[cfg(test)]
 mod database_faults;
 #[cfg(test)]
+mod delayed_acknowledgement;
+#[cfg(test)]
 mod descriptors;
 #[cfg(test)]
 mod direct;

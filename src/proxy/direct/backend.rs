@@ -105,6 +105,16 @@ impl Backend {
         (self.connection, self.buffer, self.unsent)
     }
 
+    /// Has the kernel acknowledge at once what came, and what comes next.
+    ///
+    /// A backend that writes header and body apart and leaves Nagle's algorithm on sends the body only once the header is
+    /// acknowledged, which a kernel puts off by 40 ms, in the hope of something to send along with it. It is a system call,
+    /// and the kernel forgets it soon, so it is for when a body is awaited.
+    pub(super) fn acknowledge(&self) {
+        // Where it fails the answer is late, and no worse.
+        let _ = rustix::net::sockopt::set_tcp_quickack(&self.connection, true);
+    }
+
     /// Whether it has got all of its request.
     pub(super) fn is_sent(&self) -> bool {
         self.unsent.is_empty()

@@ -34,6 +34,11 @@ impl AnswerBody {
         }
     }
 
+    /// Whether it was sent apart from its header: there is to be one, and behind the header `buffer` has nothing of it.
+    pub(super) fn is_apart(&self, buffer: &[u8]) -> bool {
+        buffer.is_empty() && !self.is_done()
+    }
+
     /// Whether the client gets it in chunks.
     pub(super) fn is_in_chunks(&self) -> bool {
         !matches!(self, AnswerBody::Length(_))
@@ -168,6 +173,22 @@ mod tests {
         assert_eq!(AnswerBody::Chunked(Chunked::new()).take_data(&mut buffer), Ok(Bytes::from("hello")));
         assert_eq!(AnswerBody::Length(5).take_data(&mut buffer), Ok(Bytes::from("X")));
         assert!(super::tests::pass(AnswerBody::Chunked(Chunked::new()), &[b"x\r\n"]).is_err());
+    }
+
+    #[test]
+    fn only_a_body_of_which_nothing_came_with_its_header_is_apart() {
+        for (body, there, apart) in [
+            (AnswerBody::Length(5), "", true),
+            (AnswerBody::Length(5), "h", false),
+            (AnswerBody::Length(5), "hello", false),
+            (AnswerBody::Length(0), "", false),
+            (AnswerBody::Chunked(Chunked::new()), "", true),
+            (AnswerBody::Chunked(Chunked::new()), "5", false),
+            (AnswerBody::UntilClose, "", true),
+            (AnswerBody::UntilClose, "h", false),
+        ] {
+            assert_eq!(body.is_apart(there.as_bytes()), apart, "{body:?} {there:?}");
+        }
     }
 
     proptest! {

@@ -244,6 +244,9 @@ impl<'e, R: Request, C: Client> Exchange<'e, R, C> {
 
     /// Passes the body on, and before it the header.
     async fn pass_on(&mut self, backend: &mut Backend, answer: &mut Answer, timeouts: &Timeouts) -> Result<()> {
+        if answer.body.is_apart(&backend.buffer) {
+            backend.acknowledge();
+        }
         loop {
             let passed = self.client.pass(&mut answer.body, &mut backend.buffer).await;
             // A body that turns out to be none before anything of it was passed on is no answer.
