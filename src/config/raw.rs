@@ -162,7 +162,7 @@ pub(super) struct Upstream {
     /// For each write to a backend.
     #[schemars(extend("default" = "30s"))]
     pub(super) write_timeout: Key<Span>,
-    /// How long an idle connection is kept for reuse. Keep it below the backend's own keep-alive.
+    /// The longest an idle connection is kept for reuse. Less where the backend says or shows that it closes sooner.
     #[schemars(extend("default" = "50s"))]
     pub(super) idle_timeout: Key<Span>,
     /// The longest silence, in both directions, of a WebSocket or another upgraded connection.

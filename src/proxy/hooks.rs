@@ -25,9 +25,10 @@ use super::headers::X_REQUEST_ID;
 use super::loan::Loan;
 use super::outcome::Outcome;
 use super::{
-    Asked, CLIENT_TIMEOUT, Context, Proxy, Rejection, RequestId, Target, counts, headers, peer, rate_headers, refused,
-    reject,
+    Asked, CLIENT_TIMEOUT, Context, Proxy, Rejection, RequestId, Target, counts, headers, keep_alive, peer,
+    rate_headers, refused, reject,
 };
+use crate::upstream::Lease;
 
 /// The longest silence in a body that comes after its answer.
 const LATE_BODY: Duration = Duration::from_secs(1);
@@ -87,10 +88,11 @@ impl ProxyHttp for Proxy {
     async fn upstream_peer(&self, _session: &mut Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
         let pool = Arc::clone(ctx.pool().ok_or_else(|| Error::new_str("a request that was not let in has no pool"))?);
         let (fresh, timeouts) = (ctx.fresh || !self.inner.pooled, pool.settings().timeouts);
-        match ctx.lease().map(|lease| lease.backend().address()) {
-            Some(address) => {
+        let backend = ctx.lease().map(Lease::backend);
+        match backend.map(|backend| (backend.address(), backend.closing().longest(timeouts.idle))) {
+            Some((address, longest)) => {
                 counts::attempted(ctx);
-                Ok(Box::new(peer::to(address, &timeouts, fresh)))
+                Ok(Box::new(peer::to(address, &timeouts, longest, fresh)))
             }
             None => {
                 ctx.rejection = Some(Rejection::NoHealthyBackend(pool.retry_after()));
@@ -156,6 +158,9 @@ impl ProxyHttp for Proxy {
         answer: &mut ResponseHeader,
         ctx: &mut Context,
     ) -> Result<()> {
+        if let (Some(timeout), Some(lease)) = (keep_alive_timeout(answer), &ctx.lease) {
+            lease.backend().closing().said(timeout);
+        }
         headers::to_client(answer);
         if answer.status == StatusCode::SWITCHING_PROTOCOLS {
             return Err(Error::explain(ErrorType::InvalidHTTPHeader, "a 101 that nobody asked for").into_up());
@@ -258,6 +263,11 @@ impl Proxy {
         ctx.rejection = Some(rejection);
         reject::send(session, rejection, &ctx.request_id, ctx.told_standing()).await
     }
+}
+
+/// How long the backend says that it keeps the connection while it is idle.
+fn keep_alive_timeout(answer: &ResponseHeader) -> Option<Duration> {
+    keep_alive::timeout(answer.headers.get("keep-alive")?.as_bytes())
 }
 
 /// The address at the other end of the connection; 0.0.0.0 when the kernel has forgotten it.

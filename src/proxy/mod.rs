@@ -38,6 +38,7 @@ mod headers;
 mod hooks;
 mod http2;
 mod identify;
+mod keep_alive;
 mod lines;
 mod loan;
 mod outcome;

@@ -12,7 +12,7 @@ use pingora_core::services::ServiceReadyNotifier;
 use pingora_core::services::background::BackgroundService;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::interval;
+use tokio::time::{interval, sleep};
 
 use super::lifecycle::Lifecycle;
 use super::reload::Watch;
@@ -23,8 +23,10 @@ use crate::telemetry::{AccessLogGuard, AccessLogWriter, EventLog};
 use crate::tls::TlsListeners;
 use crate::upstream::{Pool, health};
 
-/// How often idle connections to backends are looked through.
+/// How often idle connections to backends are looked through when none of them is closed.
 const SWEEP_TICK: Duration = Duration::from_millis(500);
+/// How often they are at most: how exactly is known when they were closed, and what it costs to have many that are.
+const SWEEP_PAUSE: Duration = Duration::from_millis(10);
 /// How often it is said that a certificate is not valid.
 const CERTIFICATES_TICK: Duration = Duration::from_secs(60 * 60);
 /// How often the logs' summaries are written.
@@ -94,7 +96,7 @@ impl Watches {
     }
 }
 
-/// Closes the connections to backends that have waited for too long.
+/// Closes the connections to backends that have waited for too long, and those that the backend has closed.
 pub(super) struct Sweep {
     pub(super) idle: Arc<Idle>,
     pub(super) clock: Arc<dyn Clock>,
@@ -103,7 +105,14 @@ pub(super) struct Sweep {
 #[async_trait]
 impl BackgroundService for Sweep {
     async fn start(&self, shutdown: ShutdownWatch) {
-        ticker::run("closing idle connections", SWEEP_TICK, shutdown, || async {
+        let stopping = shutdown.clone();
+        ticker::run("closing idle connections", SWEEP_PAUSE, shutdown, || async {
+            let mut stopping = stopping.clone();
+            tokio::select! {
+                () = self.idle.rung() => {}
+                () = sleep(SWEEP_TICK) => {}
+                _ = stopping.wait_for(|stopping| *stopping) => return,
+            }
             self.idle.sweep(self.clock.now());
         })
         .await;

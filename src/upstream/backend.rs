@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 
 use super::health::{ConnectFailure, Record, Status, Thresholds, Transition};
 use super::selector::Changes;
-use super::{BackendOverview, LastCheck, State};
+use super::{BackendOverview, IdleClosing, LastCheck, State};
 
 /// Tells the backends of one pool and of all that succeed it apart, also when one goes and another comes at the same
 /// address.
@@ -44,6 +44,7 @@ pub struct Backend {
     went_up: AtomicU64,
     went_down: AtomicU64,
     last_check: Mutex<Option<LastCheck>>,
+    closing: Arc<IdleClosing>,
 }
 
 /// One selector that has the backend.
@@ -82,6 +83,7 @@ impl Backend {
             went_up: AtomicU64::new(0),
             went_down: AtomicU64::new(0),
             last_check: Mutex::new(None),
+            closing: Arc::default(),
         }
     }
 
@@ -115,6 +117,11 @@ impl Backend {
     /// [`Pool::connect_failed`]: super::Pool::connect_failed
     pub fn failed(&self) {
         self.failures.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What is known of when it closes idle connections.
+    pub fn closing(&self) -> &Arc<IdleClosing> {
+        &self.closing
     }
 
     /// Whether requests may go there: known to be up, and not draining.
@@ -165,6 +172,7 @@ impl Backend {
             went_up,
             went_down,
             last_check: self.last_check.lock().clone(),
+            idle_closes_after: self.closing.closes_after(),
         }
     }
 

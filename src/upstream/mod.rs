@@ -1,6 +1,7 @@
 //! Pools of backends, their health, the selectors that choose among them, and what is counted of them.
 
 mod backend;
+mod closing;
 pub mod health;
 mod overview;
 mod pool;
@@ -12,6 +13,7 @@ mod sharded;
 mod traffic;
 
 pub use backend::{Backend, BackendId, Lease};
+pub use closing::IdleClosing;
 pub use overview::{AdminState, BackendOverview, LastCheck, MAX_WEIGHT, PoolOverview, SetBackendError, State};
 pub use pool::Pool;
 pub use pools::Pools;

@@ -133,6 +133,8 @@ pub struct BackendOverview {
     pub went_down: u64,
     /// Its latest check; none before the first, and for pools without checks.
     pub last_check: Option<LastCheck>,
+    /// The age at which it closes an idle connection, once that was learned.
+    pub idle_closes_after: Option<Duration>,
 }
 
 /// Why a backend was not changed.

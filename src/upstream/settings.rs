@@ -33,7 +33,8 @@ pub struct Timeouts {
     pub read: Duration,
     /// For each write. Default 30 s.
     pub write: Duration,
-    /// How long an idle connection is kept for reuse. Default 50 s; keep it below the backend's own keep-alive.
+    /// The longest an idle connection is kept for reuse. Default 50 s; less where the backend says or shows that it closes
+    /// sooner.
     pub idle: Duration,
     /// The longest silence in both directions of a connection that speaks another protocol by now. Default 1 h.
     pub tunnel: Duration,

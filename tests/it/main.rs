@@ -71,6 +71,8 @@ mod http2_rules;
 #[cfg(test)]
 mod http2_slow;
 #[cfg(test)]
+mod idle_closing;
+#[cfg(test)]
 mod interim;
 #[cfg(test)]
 mod kept;

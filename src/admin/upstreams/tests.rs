@@ -19,6 +19,7 @@ fn backend(address: &str, configured: &str) -> BackendOverview {
         failures: 2,
         went_up: 1,
         went_down: 2,
+        idle_closes_after: Some(Duration::from_micros(5_000_900)),
         last_check: Some(LastCheck {
             at: SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_290_088_123),
             took: Duration::from_micros(1_500),
@@ -53,6 +54,7 @@ fn a_pool_is_told_in_full() {
         "backends": [{
             "address": "[::1]:80", "configured": "one.example:80", "weight": 3, "state": "drain", "health": "down",
             "in_flight": 1, "requests": 20, "failures": 2, "went_up": 1, "went_down": 2,
+            "idle_closes_after_ms": 5000,
             "last_check": {
                 "at": "2026-11-21T19:41:28.123Z", "duration_ms": 1.5, "passed": false, "error": "connection refused",
             },

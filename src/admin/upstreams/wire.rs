@@ -68,6 +68,9 @@ pub(in crate::admin) struct BackendBody {
     /// Its latest check; null before the first, and in pools without checks.
     #[schema(required)]
     last_check: Option<CheckBody>,
+    /// After how many milliseconds it closes an idle connection, as far as was learned; null as long as it is not known.
+    #[schema(required, example = 5000)]
+    idle_closes_after_ms: Option<u64>,
 }
 
 /// A health check.
@@ -132,6 +135,7 @@ impl BackendBody {
             went_up: backend.went_up,
             went_down: backend.went_down,
             last_check: backend.last_check.as_ref().map(CheckBody::new),
+            idle_closes_after_ms: backend.idle_closes_after.map(|age| age.as_millis().try_into().unwrap_or(u64::MAX)),
         }
     }
 }

@@ -6,6 +6,7 @@
 //! the next one.
 
 use std::mem::MaybeUninit;
+use std::time::Duration;
 
 use httparse::{ParserConfig, Response, Status};
 
@@ -15,6 +16,7 @@ use crate::decimal::put_number;
 use crate::limit::Standing;
 use crate::proxy::chunked::Chunked;
 use crate::proxy::head::{MAX_HEADERS, length_of};
+use crate::proxy::keep_alive;
 use crate::proxy::lines::{Lines, LinesOf, Span, is};
 use crate::proxy::rate_headers;
 
@@ -37,6 +39,8 @@ pub(super) struct Answer {
     chunked: bool,
     /// Whether its connection may have another request after it.
     pub(super) keeps: bool,
+    /// How long the backend says that it keeps the connection while it is idle.
+    pub(super) keep_alive: Option<Duration>,
 }
 
 /// Reads the header section at the start of `bytes`, and notes where its lines are in `lines`. `None` when it is not
@@ -72,7 +76,8 @@ pub(super) fn parse(bytes: &[u8], lines: &mut Lines, to_head: bool) -> Result<Op
     };
     let persistent = !said.close && (response.version == Some(1) || (said.keep_alive && !said.chunked));
     let keeps = persistent && !matches!(body, AnswerBody::UntilClose) && !(said.chunked && said.length.is_some());
-    Ok(Some(Answer { end, status, reason, body, length: said.length, chunked: said.chunked, keeps }))
+    let (length, chunked, keep_alive) = (said.length, said.chunked, said.timeout);
+    Ok(Some(Answer { end, status, reason, body, length, chunked, keeps, keep_alive }))
 }
 
 /// What the lines say of the body and of the connection.
@@ -82,6 +87,7 @@ struct Said {
     chunked: bool,
     close: bool,
     keep_alive: bool,
+    timeout: Option<Duration>,
 }
 
 impl Said {
@@ -109,6 +115,7 @@ impl Said {
                         said.keep_alive |= is(option, b"keep-alive");
                     }
                 }
+                10 if is(name, b"keep-alive") => said.timeout = keep_alive::timeout(value).or(said.timeout),
                 _ => {}
             }
         }

@@ -1,7 +1,5 @@
 //! One request from its admission to the last byte of its answer, whatever its client speaks.
 
-use std::net::SocketAddr;
-
 use bytes::{Buf, BytesMut};
 use pingora_core::{Error, ErrorSource, ErrorType, Result};
 
@@ -9,6 +7,7 @@ use super::answer::{self, Answer};
 use super::backend::{Backend, connect};
 use super::body::AnswerBody;
 use super::client::{Client, Request};
+use super::terms::Terms;
 use super::tunnel::{self, End};
 use super::{Idle, Origin, request, upgrade};
 use crate::proxy::failure::rejection_for;
@@ -159,7 +158,13 @@ impl<'e, R: Request, C: Client> Exchange<'e, R, C> {
             return Err(Error::explain(ErrorType::HTTPStatus(503), "no healthy backend is left").into());
         };
         counts::attempted(ctx);
-        let kept = if !ctx.fresh { self.idle.take(address, self.proxy.clock().now()) } else { None };
+        let kept = match &ctx.lease {
+            Some(lease) if !ctx.fresh => {
+                let sent_again = request::is_idempotent(self.request.target().method) && ctx.may_try_again();
+                self.idle.take(lease.backend().closing(), self.proxy.clock().now(), sent_again)
+            }
+            _ => None,
+        };
         let reused = kept.is_some();
         let connection = match kept {
             Some(connection) => connection,
@@ -171,7 +176,7 @@ impl<'e, R: Request, C: Client> Exchange<'e, R, C> {
         if let (false, Some(lease)) = (reused, &ctx.lease) {
             lease.backend().connected();
         }
-        let outcome = self.exchange(Backend::new(connection, FIRST_READ), address, &timeouts, ctx).await;
+        let outcome = self.exchange(Backend::new(connection, FIRST_READ), &timeouts, ctx).await;
         outcome.map_err(|error| {
             let repeatable = !self.progress.heard && request::is_idempotent(self.request.target().method);
             Failure { again: self.proxy.broke_off(ctx, &error, repeatable, reused), error }
@@ -179,13 +184,7 @@ impl<'e, R: Request, C: Client> Exchange<'e, R, C> {
     }
 
     /// Sends it to `backend` and passes the answer on.
-    async fn exchange(
-        &mut self,
-        mut backend: Backend,
-        address: SocketAddr,
-        timeouts: &Timeouts,
-        ctx: &mut Context,
-    ) -> Result<()> {
+    async fn exchange(&mut self, mut backend: Backend, timeouts: &Timeouts, ctx: &mut Context) -> Result<()> {
         let sent = backend.send(&self.sheet.request, self.request.body(), timeouts.write).await;
         if sent.as_ref().is_err_and(|error| *error.etype() == ErrorType::WriteTimedout) {
             return sent;
@@ -202,10 +201,20 @@ impl<'e, R: Request, C: Client> Exchange<'e, R, C> {
         if answer.switches() {
             return self.tunnel(backend, timeouts, ctx).await;
         }
-        self.pass_on(&mut backend, &mut answer, timeouts).await?;
+        let answered = self.proxy.clock().now();
+        let at_once = self.pass_on(&mut backend, &mut answer, timeouts).await?;
         // What is left was not asked for, and who knows what follows it.
-        if answer.keeps && backend.is_sent() && backend.buffer.is_empty() && !timeouts.idle.is_zero() {
-            self.idle.put(address, backend.connection, self.proxy.clock().now() + timeouts.idle);
+        if answer.keeps
+            && backend.is_sent()
+            && backend.buffer.is_empty()
+            && let Some(lease) = &ctx.lease
+        {
+            let closing = lease.backend().closing();
+            let ended = if at_once { answered } else { self.proxy.clock().now() };
+            let said = answer.keep_alive.map(|timeout| closing.said(timeout));
+            if let Some(terms) = Terms::of((answered, ended), said, timeouts.idle) {
+                self.idle.put(closing, backend.connection, terms);
+            }
         }
         Ok(())
     }
@@ -242,11 +251,12 @@ impl<'e, R: Request, C: Client> Exchange<'e, R, C> {
         }
     }
 
-    /// Passes the body on, and before it the header.
-    async fn pass_on(&mut self, backend: &mut Backend, answer: &mut Answer, timeouts: &Timeouts) -> Result<()> {
+    /// Passes the body on, and before it the header. Whether all of it was there at once.
+    async fn pass_on(&mut self, backend: &mut Backend, answer: &mut Answer, timeouts: &Timeouts) -> Result<bool> {
         if answer.body.is_apart(&backend.buffer) {
             backend.acknowledge();
         }
+        let mut at_once = true;
         loop {
             let passed = self.client.pass(&mut answer.body, &mut backend.buffer).await;
             // A body that turns out to be none before anything of it was passed on is no answer.
@@ -255,12 +265,13 @@ impl<'e, R: Request, C: Client> Exchange<'e, R, C> {
             }
             self.progress.bytes_out += passed? as u64;
             if answer.body.is_done() {
-                return Ok(());
+                return Ok(at_once);
             }
+            at_once = false;
             backend.buffer.reserve(answer.body.left().map_or(UNKNOWN_READ, |left| left.min(LONG_READ)));
             if backend.read(&mut self.client, timeouts.read).await? == 0 {
                 if answer.body.ends_with_its_connection() {
-                    return self.client.end().await;
+                    return self.client.end().await.map(|()| at_once);
                 }
                 return Err(Error::explain(ErrorType::ConnectionClosed, "reading an answer").into_up());
             }

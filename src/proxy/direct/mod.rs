@@ -30,6 +30,7 @@ mod http1;
 mod http2;
 mod idle;
 mod request;
+mod terms;
 mod tunnel;
 mod upgrade;
 

@@ -75,6 +75,27 @@ fn an_idle_connection_is_closed_in_time_and_with_its_backend() {
     assert_eq!(server.access_lines(3)[2]["attempts"], 1);
 }
 
+/// Far below the fifty seconds that the configuration allows.
+#[test]
+fn an_idle_connection_is_closed_before_its_backend_says_that_it_will() {
+    const SAYS: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nKeep-Alive: timeout=1, max=9\r\n\r\nok";
+    let (backend, server) = start("");
+    let mut client = server.client();
+    client.send(&Request::new("GET", "/").encode()).unwrap();
+    let (mut taken, _) = backend.take_request();
+    taken.send(SAYS);
+    let answer = client.read("GET").unwrap();
+    assert_eq!((answer.text().as_str(), answer.header("keep-alive")), ("ok", None));
+    assert!(taken.is_closed(PATIENCE));
+    // By Pingora's loop, once it was said.
+    let by_the_loop = Request::new("POST", "/").headers(&[("TE", "trailers"), ("Connection", "TE")]).encode();
+    client.send(&by_the_loop).unwrap();
+    let (mut taken, _) = backend.take_request();
+    taken.send(SAYS);
+    assert_eq!(client.read("POST").unwrap().text(), "ok");
+    assert!(taken.is_closed(PATIENCE));
+}
+
 #[test]
 fn with_a_pool_of_none_no_connection_is_kept() {
     let (backend, server) = start_with("", "pingora: {threads: 1, upstream_keepalive_pool_size: 0}");
