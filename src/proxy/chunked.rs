@@ -20,6 +20,8 @@ pub(super) struct Chunked {
     overhead: usize,
     /// Whether spaces may stand behind a size.
     padded: bool,
+    /// Whether a trailer was seen.
+    trailers: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +63,7 @@ pub(super) struct Malformed;
 impl Chunked {
     /// At the start of a body.
     pub(super) fn new() -> Self {
-        Chunked { state: State::SizeStart, size: 0, digits: 0, overhead: 0, padded: false }
+        Chunked { state: State::SizeStart, size: 0, digits: 0, overhead: 0, padded: false, trailers: false }
     }
 
     /// The same for the body of an answer. Some old servers pad a size with spaces, which every proxy forgives; it is
@@ -73,6 +75,11 @@ impl Chunked {
     /// Whether the body is complete.
     pub(super) fn is_done(&self) -> bool {
         self.state == State::Done
+    }
+
+    /// Whether trailers were among what came.
+    pub(super) fn has_trailers(&self) -> bool {
+        self.trailers
     }
 
     /// Follows `bytes`, and tells how many of them belong to the body.
@@ -146,7 +153,10 @@ impl Chunked {
             (DataCr, b'\r') => DataLf,
             (DataLf, b'\n') => SizeStart,
             (TrailerStart, b'\r') => BodyEnd,
-            (TrailerStart | TrailerName, byte) if is_token(byte) => TrailerName,
+            (TrailerStart | TrailerName, byte) if is_token(byte) => {
+                self.trailers = true;
+                TrailerName
+            }
             (TrailerName, b':') => TrailerValue,
             (TrailerValue, b'\r') => TrailerEnd,
             (TrailerValue, byte) if is_text(byte) => TrailerValue,
@@ -191,6 +201,9 @@ mod tests {
         ] {
             let ahead = format!("{whole}GET / HTTP/1.1\r\n");
             assert_eq!(body(ahead.as_bytes()), Ok(Some(whole.len())), "{whole:?}");
+            let mut chunked = Chunked::new();
+            chunked.follow(whole.as_bytes()).unwrap();
+            assert_eq!(chunked.has_trailers(), whole.contains("X-Sum"), "{whole:?}");
             assert_eq!(body(&whole.as_bytes()[..whole.len() - 1]), Ok(None), "{whole:?}");
         }
     }

@@ -19,7 +19,6 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::BytesMut;
-use futures_util::FutureExt;
 use nix::sys::socket::{MsgFlags, recv};
 use pingora_core::apps::{HttpServerApp, ServerApp};
 use pingora_core::protocols::http::ServerSession;
@@ -30,6 +29,7 @@ use pingora_timeout::timeout;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::activity::{Activity, Busy, Tunnels};
+use super::budget::Budget;
 use super::chunked::Malformed;
 use super::direct::{self, Asks, Desk, Idle, Origin, Whole};
 use super::head::{self, Head};
@@ -57,6 +57,8 @@ pub struct Downstream {
     pub(super) activity: Arc<Activity>,
     pub(super) patience: Arc<Patience>,
     pub(super) tunnels: Arc<Tunnels>,
+    /// What the windows of all connections in HTTP/2 may grow by.
+    pub(super) budget: Arc<Budget>,
 }
 
 /// What waiting for a request came to.
@@ -77,6 +79,8 @@ struct Incoming {
     since: Arrival,
     /// What it asks for, when it goes directly; then all of it is there.
     direct: Option<Asks>,
+    /// Its body, when it came in chunks and goes directly.
+    data: Option<Vec<u8>>,
     /// The promise to serve it.
     _busy: Busy,
 }
@@ -99,7 +103,16 @@ impl Downstream {
         activity: Arc<Activity>,
         patience: Arc<Patience>,
     ) -> Self {
-        Downstream { proxy: Arc::new(proxy), app, idle, tls, activity, patience, tunnels: Arc::default() }
+        Downstream {
+            proxy: Arc::new(proxy),
+            app,
+            idle,
+            tls,
+            activity,
+            patience,
+            tunnels: Arc::default(),
+            budget: Arc::new(Budget::new()),
+        }
     }
 
     /// Those of its connections that speak another protocol by now.
@@ -136,21 +149,25 @@ impl Downstream {
             Ok(Err(rejection)) => Err(rejection),
             Err(_) => Err(Rejection::RequestTimeout),
         };
+        let asks = head.as_ref().ok().and_then(|head| direct::takes(head, buffer, lines));
+        if let (Some(_), Ok(head)) = (asks, &head) {
+            direct::read_what_is_there(stream, buffer, head).await;
+        }
         let request = head.and_then(|head| {
-            let direct = direct::takes(&head, buffer, lines);
-            if direct.is_some() {
-                read_what_is_there(stream, buffer, &head);
-            }
             let mut body = head.body.clone();
             let malformed = |Malformed| Rejection::BadRequest("malformed body");
             let end = head.end + body.follow(&buffer[head.end..]).map_err(malformed)?;
-            let direct = direct.filter(|_| body.is_done());
-            Ok((head, body, end, direct))
+            let data = match &head.body {
+                Body::Chunked(chunked) if asks.is_some() => direct::data_of(chunked.clone(), &buffer[head.end..end]),
+                _ => None,
+            };
+            let direct = asks.filter(|_| body.is_done() && (data.is_some() || matches!(body, Body::Length(_))));
+            Ok((head, body, end, (direct, data)))
         });
         match request {
-            Ok((head, body, end, direct)) => {
+            Ok((head, body, end, (direct, data))) => {
                 let ahead = if end < buffer.len() { buffer.split_off(end) } else { BytesMut::new() };
-                Ok(Next::Request(Incoming { head, body, ahead, since, direct, _busy: busy }))
+                Ok(Next::Request(Incoming { head, body, ahead, since, direct, data, _busy: busy }))
             }
             Err(rejection) => Err(Refusal { rejection, since, _busy: busy }),
         }
@@ -274,18 +291,6 @@ async fn read_head(stream: &mut Stream, buffer: &mut BytesMut, lines: &mut Lines
     }
 }
 
-/// Reads what has come of the body behind `head`, without waiting for more.
-fn read_what_is_there(stream: &mut Stream, buffer: &mut BytesMut, head: &Head) {
-    let Body::Length(length) = head.body else { return };
-    let whole = head.end.saturating_add(usize::try_from(length).unwrap_or(usize::MAX));
-    while buffer.len() < whole {
-        buffer.reserve(whole - buffer.len());
-        if !matches!(stream.read_buf(buffer).now_or_never(), Some(Ok(1..))) {
-            return;
-        }
-    }
-}
-
 #[async_trait]
 impl ServerApp for Downstream {
     /// What only some connections go through is boxed: the memory of an idle one is that of the largest state it can be in.
@@ -311,7 +316,7 @@ impl ServerApp for Downstream {
         let mut fresh = true;
         loop {
             let next = self.next(&mut stream, (&mut buffer, &mut lines), fresh, &mut stopping).await;
-            let Incoming { head, body, mut ahead, since, direct, _busy } = match next {
+            let Incoming { head, body, mut ahead, since, direct, data, _busy } = match next {
                 Ok(Next::Request(request)) => request,
                 Ok(Next::End) => {
                     close(stream, false).await;
@@ -329,7 +334,10 @@ impl ServerApp for Downstream {
                 (stream, buffer) = (returned.stream, returned.ahead);
                 continue;
             };
-            let request = Whole::new(&buffer, &head, &lines, asks);
+            let request = match &data {
+                Some(data) => Whole::with_body(&buffer, &head, &lines, data),
+                None => Whole::new(&buffer, &head, &lines, asks),
+            };
             let client = (&mut stream, &mut ahead);
             let keeps = self.serve_directly(client, &request, (since, origin), &mut desk, &shutdown).await;
             if !keeps {

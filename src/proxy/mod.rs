@@ -25,6 +25,7 @@
 
 mod activity;
 mod admit;
+mod budget;
 mod chunked;
 mod connection;
 mod context;

@@ -71,6 +71,8 @@ mod http2_rules;
 #[cfg(test)]
 mod http2_slow;
 #[cfg(test)]
+mod http2_uploads;
+#[cfg(test)]
 mod idle_closing;
 #[cfg(test)]
 mod interim;
@@ -114,6 +116,8 @@ mod statuses;
 mod stop;
 #[cfg(test)]
 mod tls;
+#[cfg(test)]
+mod told_lengths;
 #[cfg(test)]
 mod tunnel;
 #[cfg(test)]

@@ -38,6 +38,9 @@ pub(in crate::proxy) struct Whole<'r> {
     lines: &'r Lines,
     asks: Asks,
     target: Target<'r>,
+    body: &'r [u8],
+    /// The length of the body, where the lines do not tell it.
+    length: Option<usize>,
 }
 
 impl<'r> Whole<'r> {
@@ -48,7 +51,12 @@ impl<'r> Whole<'r> {
         // What has passed the checks of a header is ASCII.
         let text = |bytes: Option<&'r [u8]>| bytes.and_then(|bytes| str::from_utf8(bytes).ok()).unwrap_or_default();
         let target = Target { method: text(Some(head.method.of_bytes(bytes))), host: text(host), path: text(path) };
-        Whole { bytes, head, lines, asks, target }
+        Whole { bytes, head, lines, asks, target, body: &bytes[head.end..], length: None }
+    }
+
+    /// The same with a body that came in chunks, and has been taken out of them.
+    pub(in crate::proxy) fn with_body(bytes: &'r [u8], head: &'r Head, lines: &'r Lines, body: &'r [u8]) -> Self {
+        Whole { body, length: Some(body.len()), ..Whole::new(bytes, head, lines, Asks::Answer) }
     }
 
     /// Its lines with their bytes.
@@ -81,7 +89,7 @@ impl Request for Whole<'_> {
     }
 
     fn body(&self) -> &[u8] {
-        &self.bytes[self.head.end..]
+        self.body
     }
 
     fn write(&self, out: &mut Vec<u8>, mut sender: Sender, id: &RequestId) {
@@ -92,10 +100,10 @@ impl Request for Whole<'_> {
         let asked = (self.target.method, self.head.target.of_bytes(self.bytes));
         let lines = self.lines();
         match self.asks {
-            Asks::Answer => request::write(out, asked, || lines.iter(), sender, id),
+            Asks::Answer => request::write(out, asked, || lines.iter(), self.length, (sender, id)),
             Asks::Upgrade => {
                 let going_on = || lines.iter().filter(|(name, _)| upgrade::goes_on(name, lines));
-                request::write(out, asked, going_on, sender, id);
+                request::write(out, asked, going_on, None, (sender, id));
                 upgrade::append(out, self.offered());
             }
         }

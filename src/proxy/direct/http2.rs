@@ -8,44 +8,74 @@ use h2::server::SendResponse;
 use h2::{Reason, SendStream};
 use http::header::{CONTENT_LENGTH, DATE, HOST};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use pingora_core::protocols::http::date::get_cached_date;
 use pingora_core::{Error, ErrorType, Result};
 use pingora_timeout::timeout;
 
+use super::MAX_BODY;
 use super::answer::Answer;
 use super::body::AnswerBody;
 use super::client::{Client, Request};
 use super::request;
 use crate::limit::Standing;
+use crate::proxy::head::length_of;
 use crate::proxy::headers::Sender;
 use crate::proxy::lines::{Fields, LinesOf};
 use crate::proxy::{CLIENT_TIMEOUT, Context, Rejection, RequestId, Target, rate_headers};
 
-/// Whether a request with this header, which has no body, goes directly. It has been rewritten as one of HTTP/1.1.
+/// Whether a request with this header goes directly, once all of it is there. It has been rewritten as one of HTTP/1.1.
 pub(in crate::proxy) fn takes_stream(parts: &Parts) -> bool {
     let lines = parts.headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
-    parts.uri.path().starts_with('/') && request::is_plain(lines)
+    let length = announced(&parts.headers);
+    parts.uri.path().starts_with('/') && length.is_none_or(|length| length <= MAX_BODY) && request::is_plain(lines)
 }
 
-impl Request for Parts {
+/// What a request says of the length of its body; none when it says nothing.
+pub(in crate::proxy) fn announced(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH).and_then(|length| length_of(length.as_bytes()))
+}
+
+/// A request that is there as a whole.
+#[derive(Debug)]
+pub(in crate::proxy) struct StreamRequest {
+    parts: Box<Parts>,
+    body: Bytes,
+    /// The length of the body, where the header does not tell it.
+    length: Option<usize>,
+}
+
+impl StreamRequest {
+    /// A request with this header, and with the body that followed it, if one did.
+    pub(in crate::proxy) fn new(parts: Box<Parts>, body: Option<Bytes>) -> Self {
+        let untold = !parts.headers.contains_key(CONTENT_LENGTH);
+        // An empty body is one where the method has a use for it (RFC 9110 section 8.6).
+        let meant =
+            |body: &Bytes| !body.is_empty() || [Method::POST, Method::PUT, Method::PATCH].contains(&parts.method);
+        let length = body.as_ref().filter(|body| untold && meant(body)).map(Bytes::len);
+        StreamRequest { parts, body: body.unwrap_or_default(), length }
+    }
+}
+
+impl Request for StreamRequest {
     fn fields(&self) -> impl Fields {
-        &self.headers
+        &self.parts.headers
     }
 
     fn target(&self) -> Target<'_> {
-        let host = self.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-        Target { method: self.method.as_str(), host, path: self.uri.path() }
+        let host = self.parts.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+        Target { method: self.parts.method.as_str(), host, path: self.parts.uri.path() }
     }
 
     fn body(&self) -> &[u8] {
-        b""
+        &self.body
     }
 
     fn write(&self, out: &mut Vec<u8>, sender: Sender, id: &RequestId) {
-        let target = self.uri.path_and_query().map_or("/", |target| target.as_str());
-        let lines = || self.headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
-        request::write(out, (self.method.as_str(), target.as_bytes()), lines, sender, id);
+        let target = self.parts.uri.path_and_query().map_or("/", |target| target.as_str());
+        let lines = || self.parts.headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
+        let method = self.parts.method.as_str();
+        request::write(out, (method, target.as_bytes()), lines, self.length, (sender, id));
     }
 }
 

@@ -5,10 +5,10 @@
 //! nothing of it is needed for one that is there as a whole and asks for nothing but an answer.
 //!
 //! The rule: such a request goes directly. Its lines are looked at where they are, what the backend gets is written into
-//! one buffer, what the client gets into another. It is a request of HTTP/1.1 for a path, whose body,
-//! if it has one, has arrived together with its header, and that asks for no interim answer ([`request::is_plain`]).
-//! Every other one goes by Pingora: bodies that are still coming, chunked ones, `Expect`, HTTP/1.0. Over HTTP/2 one without a body goes directly
-//! ([`http2::takes_stream`]), the others by Pingora.
+//! one buffer, what the client gets into another. It is a request of HTTP/1.1 for a path, or one of HTTP/2, whose body,
+//! if it has one, has arrived together with its header ([`arrived`]), and that asks for no interim answer
+//! ([`request::is_plain`]). Every other one goes by Pingora: bodies that are still coming, those with trailers, `Expect`,
+//! HTTP/1.0.
 //!
 //! Both ways ask the same functions whether a request is let in, which backend gets it, what a failure means, and
 //! whether it may be sent once more, and end in the same line of the log and the same counters. They keep their
@@ -22,6 +22,7 @@
 //! with the first.
 
 mod answer;
+mod arrived;
 mod backend;
 mod body;
 mod client;
@@ -38,7 +39,6 @@ use std::net::IpAddr;
 
 use bytes::{Bytes, BytesMut};
 use h2::server::SendResponse;
-use http::request::Parts;
 use pingora_core::protocols::Stream;
 use pingora_core::server::ShutdownWatch;
 
@@ -47,11 +47,12 @@ use super::head::Head;
 use super::lines::Lines;
 use super::loan::{Arrival, Body};
 use super::{Context, Proxy};
+pub(super) use arrived::{GRACE, data_of, read_what_is_there};
 use exchange::{Exchange, Sheet};
 use http1::Connection;
 pub(super) use http1::Whole;
 use http2::Gets;
-pub(super) use http2::takes_stream;
+pub(super) use http2::{StreamRequest, announced, takes_stream};
 pub use idle::Idle;
 
 /// The largest body that goes directly, in bytes; it is kept until the answer begins, to be sent once more if need be.
@@ -100,7 +101,7 @@ pub(super) enum Asks {
 /// What a request with this header asks for, if it goes directly once all of it is there.
 pub(super) fn takes(head: &Head, bytes: &[u8], lines: &Lines) -> Option<Asks> {
     let whole = head.version == 1
-        && matches!(head.body, Body::Length(0..=MAX_BODY))
+        && matches!(head.body, Body::Length(0..=MAX_BODY) | Body::Chunked(_))
         && head.target.of_bytes(bytes).starts_with(b"/");
     let lines = lines.of(bytes);
     match whole {
@@ -129,15 +130,16 @@ impl Downstream {
     }
 
     /// Serves a request that [`takes_stream`] said can go directly, which came at `since`, and answers it by `respond`.
+    /// Its body is there.
     pub(super) async fn serve_stream_directly(
         app: &Proxy,
         idle: &Idle,
-        parts: &Parts,
+        request: &StreamRequest,
         respond: SendResponse<Bytes>,
         (since, origin): (Arrival, Origin),
     ) {
         let mut sheet = Sheet::default();
-        let exchange = Exchange::new((app, idle), parts, Gets::new(respond), &mut sheet);
+        let exchange = Exchange::new((app, idle), request, Gets::new(respond), &mut sheet);
         exchange.run(Context::new(since.at, since.wall), origin).await;
     }
 }

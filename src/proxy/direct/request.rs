@@ -4,13 +4,13 @@
 //! section 7.6.1) and with what tollgate says of the sender. It says the same as `headers::to_backend`, which does it
 //! for the requests that go by Pingora; a property test holds the two together.
 
-use crate::decimal::put_address;
+use crate::decimal::{put_address, put_number};
 use crate::proxy::headers::Sender;
 use crate::proxy::lines::{LinesOf, is};
 use crate::proxy::{RequestId, Underscores};
 
 /// The names of the lines that a direct request may have and that are not passed on as they are.
-const OWN: [&[u8]; 8] = [
+const OWN: [&[u8]; 10] = [
     b"connection",
     b"keep-alive",
     b"x-forwarded-for",
@@ -19,17 +19,18 @@ const OWN: [&[u8]; 8] = [
     b"x-request-id",
     b"x-real-ip",
     b"forwarded",
+    b"te",
+    b"transfer-encoding",
 ];
 
 /// Whether a request with these lines can go to its backend without Pingora: none of them asks for more than one plain
-/// exchange.
+/// exchange. `Transfer-Encoding` says how the body comes, and what trailers the client would take (`TE`) no answer of an
+/// HTTP/1.1 backend brings it.
 pub(super) fn is_plain<'h>(mut lines: impl Iterator<Item = (&'h [u8], &'h [u8])>) -> bool {
-    const NOT_PLAIN: [&[u8]; 9] = [
+    const NOT_PLAIN: [&[u8]; 7] = [
         b"upgrade",
         b"expect",
-        b"te",
         b"trailer",
-        b"transfer-encoding",
         b"http2-settings",
         b"proxy-connection",
         b"proxy-authorization",
@@ -37,10 +38,10 @@ pub(super) fn is_plain<'h>(mut lines: impl Iterator<Item = (&'h [u8], &'h [u8])>
     ];
     let mut connections = 0;
     lines.all(|(name, value)| match name.len() {
-        2 | 6 | 7 | 14 | 16 | 17 | 18 | 19 => !NOT_PLAIN.iter().any(|known| is(name, known)),
+        6 | 7 | 14 | 16 | 18 | 19 => !NOT_PLAIN.iter().any(|known| is(name, known)),
         10 if is(name, b"connection") => {
             connections += 1;
-            connections == 1 && (is(value, b"keep-alive") || is(value, b"close"))
+            connections == 1 && (is(value, b"keep-alive") || is(value, b"close") || is(value, b"te"))
         }
         _ => true,
     })
@@ -51,13 +52,14 @@ pub(super) fn is_last(lines: LinesOf<'_>) -> bool {
     lines.iter().any(|(name, value)| is(name, b"connection") && is(value, b"close"))
 }
 
-/// Appends the header section of a request with this method, target and lines to `out`.
+/// Appends the header section of a request with this method, target and lines to `out`. A `length` is told where the
+/// lines do not tell it.
 pub(super) fn write<'h, I: Iterator<Item = (&'h [u8], &'h [u8])>>(
     out: &mut Vec<u8>,
     (method, target): (&str, &[u8]),
     lines: impl Fn() -> I,
-    sender: Sender,
-    id: &RequestId,
+    length: Option<usize>,
+    (sender, id): (Sender, &RequestId),
 ) {
     out.extend_from_slice(method.as_bytes());
     out.push(b' ');
@@ -70,8 +72,8 @@ pub(super) fn write<'h, I: Iterator<Item = (&'h [u8], &'h [u8])>>(
             continue;
         }
         // The first letters first: nearly all names end here.
-        let own = matches!(name.len(), 9 | 10 | 12 | 15 | 16 | 17)
-            && matches!(name[0], b'c' | b'C' | b'f' | b'F' | b'k' | b'K' | b'x' | b'X');
+        let own = matches!(name.len(), 2 | 9 | 10 | 12 | 15 | 16 | 17)
+            && matches!(name[0] | 0x20, b'c' | b'f' | b'k' | b't' | b'x');
         if own && let Some(which) = OWN.iter().position(|known| is(name, known)) {
             let kept = match which {
                 2 => {
@@ -96,6 +98,11 @@ pub(super) fn write<'h, I: Iterator<Item = (&'h [u8], &'h [u8])>>(
             host = Some(value);
         }
         line(out, name, value);
+    }
+    if let Some(length) = length {
+        out.extend_from_slice(b"Content-Length: ");
+        put_number(length as u64, out);
+        out.extend_from_slice(b"\r\n");
     }
     out.extend_from_slice(b"X-Forwarded-For: ");
     if hops {

@@ -5,7 +5,7 @@
 //!
 //! The rules. At most [`MAX_STREAMS`] requests run at once; a client that resets them to open more waits until the old ones
 //! have ended here, too, and one that goes on gets GOAWAY. What is received and not yet passed on is bounded for each
-//! stream and for the connection, what is sent and not yet taken for each stream. A connection without a stream is kept as
+//! stream, for the connection and for all of them ([`windows`]), what is sent and not yet taken for each stream. A connection without a stream is kept as
 //! long as one of HTTP/1: `limits.header_timeout` at first, then `limits.keepalive_timeout`, whatever PING or SETTINGS it
 //! sends; it is not idle while the client takes the last of its answers. A body that stalls, in either direction, ends its
 //! own stream after the time that HTTP/1 has for it. Everything else (floods of CONTINUATION, PING, SETTINGS, RST_STREAM,
@@ -20,15 +20,17 @@
 
 mod request;
 mod session;
+mod upload;
+mod windows;
 
 use std::future::poll_fn;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use h2::server::{Builder, Connection, SendResponse};
 use h2::{Reason, RecvStream};
+use http::header::CONTENT_LENGTH;
 use http::request::Parts;
 use http::{Method, Request};
 use pingora_core::apps::HttpServerApp;
@@ -36,26 +38,25 @@ use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::{Digest, Stream};
 use pingora_core::server::ShutdownWatch;
 use pingora_timeout::timeout;
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::activity::Busy;
 use super::connection::{Downstream, close_and_read, peer, stopped};
-use super::direct::{self, Origin};
+use super::direct::{self, Origin, StreamRequest};
 use super::head::MAX_HEAD;
 use super::loan::{Body, End, Lender, Loan};
 use super::reject::LINGER;
 use super::{CLIENT_TIMEOUT, Rejection, RequestId};
-use session::{Http2Session, discard};
+use session::Http2Session;
+use upload::Upload;
+use windows::Windows;
 
 /// The most requests of one connection at once; nginx's `http2_max_concurrent_streams`.
 const MAX_STREAMS: u32 = 128;
-/// What of a request's body is taken before it is passed on, in bytes.
-const STREAM_WINDOW: u32 = 64 << 10;
-/// The same for all of a connection's requests.
-const CONNECTION_WINDOW: u32 = 1 << 20;
 /// What of an answer is taken from its backend before the client has taken it, in bytes.
-const SEND_BUFFER: usize = 64 << 10;
+const SEND_BUFFER: usize = 32 << 10;
 /// Streams that break the protocol, in all, after which the connection has; what the h2 crate would do by itself.
 const MAX_BROKEN_STREAMS: usize = 1024;
 /// Requests that are refused as malformed, one after the other, after which the connection is. A proxy may bring those of
@@ -66,13 +67,13 @@ const FAREWELL: Duration = Duration::from_millis(500);
 /// How often it is looked whether a client takes the last of its answers.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// What HTTP/2 lets a client do.
-fn options() -> Builder {
+/// What HTTP/2 lets a client do, which may send so many bytes ahead on each stream, and on all of them together.
+fn options(stream: u32, connection: u32) -> Builder {
     let mut options = Builder::new();
     options
         .max_concurrent_streams(MAX_STREAMS)
-        .initial_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_window_size(stream)
+        .initial_connection_window_size(connection)
         .max_header_list_size(u32::try_from(MAX_HEAD).expect("64 KiB"))
         .max_send_buffer_size(SEND_BUFFER)
         .max_local_error_reset_streams(Some(MAX_BROKEN_STREAMS));
@@ -101,14 +102,18 @@ impl Downstream {
             stopped(&mut stopping).await;
             sleep(self.patience.get()).await;
         };
+        let windows = Windows::new(Arc::clone(&self.budget));
+        let window = windows.of_stream();
         let opened = tokio::select! {
             biased;
-            opened = timeout(limit, options().handshake(loan)) => opened,
+            opened = timeout(limit, options(window, windows.set()).handshake(loan)) => opened,
             () = too_late => return,
         };
         if let Ok(Ok(connection)) = opened {
             let secure = digest.ssl_digest.is_some();
-            let serving = Serving { downstream: self, connection, lender: &lender, digest, address, secure, shutdown };
+            let origin = Origin { peer: address, secure };
+            let windows = (windows, window);
+            let serving = Serving { downstream: self, connection, windows, lender: &lender, digest, origin, shutdown };
             let linger = serving.run(opening).await;
             if let Some(returned) = lender.take_back() {
                 close_and_read(returned.stream, linger).await;
@@ -118,21 +123,23 @@ impl Downstream {
 }
 
 /// A request that is to be served.
-enum Admitted {
-    /// Without Pingora's request loop.
-    Directly(Box<Parts>, SendResponse<Bytes>),
-    /// By Pingora.
-    ByPingora(Box<Http2Session>),
+struct Admitted {
+    parts: Box<Parts>,
+    body: Upload,
+    respond: SendResponse<Bytes>,
+    /// Whether it goes without Pingora's request loop, once all of it is there.
+    direct: bool,
 }
 
 /// A connection that is being served.
 struct Serving<'a> {
     downstream: &'a Downstream,
     connection: Connection<Loan, Bytes>,
+    /// What the client may send ahead, and what it was last told for each stream.
+    windows: (Arc<Windows>, u32),
     lender: &'a Lender,
     digest: Arc<Digest>,
-    address: IpAddr,
-    secure: bool,
+    origin: Origin,
     shutdown: Arc<ShutdownWatch>,
 }
 
@@ -141,7 +148,7 @@ impl Serving<'_> {
     async fn run(mut self, opening: Busy) -> Duration {
         let app = &self.downstream.app;
         let (mut opening, mut stopping) = (Some(opening), ShutdownWatch::clone(&self.shutdown));
-        let mut streams = JoinSet::new();
+        let (mut streams, windows) = (JoinSet::new(), Arc::clone(&self.windows.0));
         let (mut leaving, mut malformed, mut last) = (false, 0, None);
         let mut patience = Box::pin(sleep(app.limits().header_timeout));
         let mut untaken = Untaken::default();
@@ -166,37 +173,23 @@ impl Serving<'_> {
                     last = last.map(|_| false);
                     let busy = self.downstream.activity.begin();
                     match self.admit(request, respond) {
-                        Ok(Admitted::Directly(parts, respond)) => {
+                        Ok(admitted) => {
                             malformed = 0;
-                            let (app, idle) = (self.downstream.app.clone(), Arc::clone(&self.downstream.idle));
-                            let from = (self.downstream.arrival(), Origin { peer: self.address, secure: self.secure });
-                            // Boxed at once, since spawning moves it several times.
-                            streams.spawn(Box::pin(async move {
-                                Downstream::serve_stream_directly(&app, &idle, &parts, respond, from).await;
-                                drop(busy);
-                            }));
+                            self.serve(admitted, busy, &mut streams);
                         }
-                        Ok(Admitted::ByPingora(session)) => {
-                            malformed = 0;
-                            let (proxy, shutdown) = (Arc::clone(&self.downstream.proxy), Arc::clone(&self.shutdown));
-                            streams.spawn(async move {
-                                let session = ServerSession::new_custom(session);
-                                proxy.process_new_http(session, &shutdown).await;
-                                drop(busy);
-                            });
-                        }
-                        Err(mut body) => {
+                        Err(body) => {
                             malformed += 1;
                             if malformed >= MAX_MALFORMED {
                                 self.connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
                             }
                             streams.spawn(async move {
-                                discard(&mut body).await;
+                                body.discard().await;
                                 drop(busy);
                             });
                         }
                     }
                 }
+                () = windows.changed() => self.set_windows(),
                 () = patience.as_mut(), if idle => {
                     let streams = self.connection.has_streams();
                     if !untaken.over && (streams || !self.lender.is_flushed()) {
@@ -235,24 +228,68 @@ impl Serving<'_> {
     ///
     /// # Errors
     /// The rest of the body of one that was refused.
-    fn admit(&self, request: Request<RecvStream>, respond: SendResponse<Bytes>) -> Result<Admitted, RecvStream> {
+    fn admit(&self, request: Request<RecvStream>, respond: SendResponse<Bytes>) -> Result<Admitted, Upload> {
         let (mut parts, body) = request.into_parts();
+        let body = Upload::new(body, &self.windows.0, direct::announced(&parts.headers));
         match request::rewrite(&mut parts) {
-            Ok(()) if body.is_end_stream() && direct::takes_stream(&parts) => {
-                Ok(Admitted::Directly(Box::new(parts), respond))
-            }
             Ok(()) => {
-                let session = Http2Session::new(parts.into(), body, respond, Arc::clone(&self.digest));
-                Ok(Admitted::ByPingora(Box::new(session)))
+                let direct = direct::takes_stream(&parts);
+                Ok(Admitted { parts: Box::new(parts), body, respond, direct })
             }
             Err(rejection) => {
                 let request_id = RequestId::random();
                 let sent = refuse(respond, rejection, &request_id, &parts.method);
                 let line = (parts.method.as_str(), parts.uri.path().as_bytes());
                 let since = self.downstream.arrival();
-                self.downstream.record_refusal(rejection, line, &request_id, sent, since, self.address);
+                self.downstream.record_refusal(rejection, line, &request_id, sent, since, self.origin.peer);
                 Err(body)
             }
+        }
+    }
+}
+
+impl Serving<'_> {
+    /// Serves a request among `streams`.
+    fn serve(&self, admitted: Admitted, busy: Busy, streams: &mut JoinSet<()>) {
+        let Admitted { parts, mut body, respond, direct } = admitted;
+        let (app, idle) = (self.downstream.app.clone(), Arc::clone(&self.downstream.idle));
+        let from = (self.downstream.arrival(), self.origin);
+        if direct && body.is_over() {
+            let request = StreamRequest::new(parts, None);
+            // Boxed at once, since spawning moves it several times.
+            streams.spawn(Box::pin(async move {
+                Downstream::serve_stream_directly(&app, &idle, &request, respond, from).await;
+                drop(busy);
+            }));
+            return;
+        }
+        let (proxy, shutdown) = (Arc::clone(&self.downstream.proxy), Arc::clone(&self.shutdown));
+        let digest = Arc::clone(&self.digest);
+        streams.spawn(Box::pin(async move {
+            let _busy = busy;
+            let waits = !parts.headers.contains_key(CONTENT_LENGTH);
+            if direct && let Some(data) = body.take_what_is_there(waits).await {
+                drop(body);
+                let request = StreamRequest::new(parts, Some(data));
+                return Downstream::serve_stream_directly(&app, &idle, &request, respond, from).await;
+            }
+            let (leave, left) = oneshot::channel();
+            let session = Http2Session::new((*parts).into(), body, respond, digest, leave);
+            proxy.process_new_http(ServerSession::new_custom(Box::new(session)), &shutdown).await;
+            if let Ok(body) = left.await {
+                body.discard().await;
+            }
+        }));
+    }
+
+    /// Tells the client what it may send ahead from now on.
+    fn set_windows(&mut self) {
+        let (windows, told) = &mut self.windows;
+        self.connection.set_target_window_size(windows.set());
+        let window = windows.of_stream();
+        // When it has not answered the last settings yet, it is told later, with the next change.
+        if window != *told && self.connection.set_initial_window_size(window).is_ok() {
+            *told = window;
         }
     }
 }

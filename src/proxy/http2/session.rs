@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use h2::server::SendResponse;
-use h2::{Reason, RecvStream, SendStream};
+use h2::{Reason, SendStream};
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderName, Method};
 use pingora_core::protocols::Digest;
@@ -21,22 +21,19 @@ use pingora_core::protocols::http::body_buffer::FixedBuffer;
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_timeout::timeout;
+use tokio::sync::oneshot;
 
+use super::upload::Upload;
 use crate::proxy::head::length_of;
-use crate::proxy::reject::LINGER;
 
 /// The largest body that is kept to send the request once more; the same as for HTTP/1.
 const RETRY_BUFFER: usize = 64 << 10;
 
-/// How much of a body is read for nothing, in bytes.
-const DISCARD: usize = 1 << 20;
-/// The longest silence in a body that is read for nothing.
-const SILENCE: Duration = Duration::from_secs(1);
-
 /// One request with its answer.
 pub(super) struct Http2Session {
     head: RequestHeader,
-    body: RecvStream,
+    /// `None` only while being dropped.
+    body: Option<Upload>,
     respond: SendResponse<Bytes>,
     /// For the body of the answer, once its header is sent.
     writer: Option<SendStream<Bytes>>,
@@ -50,6 +47,8 @@ pub(super) struct Http2Session {
     read_timeout: Option<Duration>,
     write_timeout: Option<Duration>,
     drain_timeout: Option<Duration>,
+    /// Gets what is left of the body when the answer is whole.
+    leave: Option<oneshot::Sender<Upload>>,
 }
 
 /// The client is gone, or reset the stream.
@@ -72,34 +71,19 @@ async fn within<T>(
     }
 }
 
-/// Reads what still comes of a body whose request is answered, for a while. The reset that would tell the client to stop
-/// sending would reach it together with the answer, and some clients (curl 7.88) drop an answer for that. So the answer
-/// comes first, most clients stop by themselves, and the others are reset.
-pub(super) async fn discard(body: &mut RecvStream) {
-    let mut left = DISCARD;
-    let reading = async {
-        while let Ok(Some(Ok(data))) = timeout(SILENCE, poll_fn(|cx| body.poll_data(cx))).await
-            && data.len() < left
-        {
-            left -= data.len();
-            // Fails only when the stream is gone, which the next read tells.
-            let _ = body.flow_control().release_capacity(data.len());
-        }
-    };
-    let _ = timeout(LINGER, reading).await;
-}
-
 impl Http2Session {
-    /// The request `head` with its `body`, to be answered by `respond`, over the connection that `digest` tells of.
+    /// The request `head` with its `body`, to be answered by `respond`, over the connection that `digest` tells of. A body
+    /// that is still coming when the answer is whole goes to `leave`.
     pub(super) fn new(
         head: RequestHeader,
-        body: RecvStream,
+        body: Upload,
         respond: SendResponse<Bytes>,
         digest: Arc<Digest>,
+        leave: oneshot::Sender<Upload>,
     ) -> Self {
         Http2Session {
             head,
-            body,
+            body: Some(body),
             respond,
             writer: None,
             written: None,
@@ -111,25 +95,25 @@ impl Http2Session {
             read_timeout: None,
             write_timeout: None,
             drain_timeout: None,
+            leave: Some(leave),
         }
     }
 
-    /// The next bytes of the body, never none; `None` at its end.
+    /// The next bytes of the body, never none; `None` at its end, or when the answer is whole: then nobody asks for more.
     async fn next_data(&mut self) -> Result<Option<Bytes>> {
-        loop {
-            let Some(data) = poll_fn(|cx| self.body.poll_data(cx)).await else { return Ok(None) };
-            let data = data.map_err(|error| gone("reading the body", error))?;
-            // An empty frame says nothing, and at the end Pingora would take it for another end. h2 bounds their number.
-            if !data.is_empty() {
-                self.received += data.len();
-                if let Some(retry) = &mut self.retry {
-                    retry.write_to_buffer(&data);
-                }
-                // Fails only when the stream is gone, which the next read tells.
-                let _ = self.body.flow_control().release_capacity(data.len());
-                return Ok(Some(data));
-            }
+        let Some(body) = self.body.as_mut().filter(|_| !self.ended) else { return Ok(None) };
+        let Some(data) = body.next().await else { return Ok(None) };
+        let data = data.map_err(|error| gone("reading the body", error))?;
+        self.received += data.len();
+        if let Some(retry) = &mut self.retry {
+            retry.write_to_buffer(&data);
         }
+        Ok(Some(data))
+    }
+
+    /// Whether all of the body was taken.
+    fn is_body_taken(&self) -> bool {
+        self.body.as_ref().is_none_or(Upload::is_over)
     }
 
     /// Sends as the client's windows allow.
@@ -177,6 +161,17 @@ impl Http2Session {
         };
         let how = reset.map_or_else(|error| error.to_string(), |reason| reason.to_string());
         *Error::explain(ErrorType::ConnectionClosed, format!("the client gave the stream up: {how}")).into_down()
+    }
+}
+
+impl Drop for Http2Session {
+    fn drop(&mut self) {
+        if let (true, Some(body), Some(leave)) = (self.ended, self.body.take(), self.leave.take())
+            && !body.is_over()
+        {
+            // Where nobody takes it, the stream is reset at once.
+            let _ = leave.send(body);
+        }
     }
 }
 

@@ -14,6 +14,7 @@ pub(crate) mod load;
 pub(crate) mod played;
 pub(crate) mod ports;
 pub(crate) mod process;
+pub(crate) mod relay;
 pub(crate) mod script;
 pub(crate) mod scripted;
 pub(crate) mod server;

@@ -51,16 +51,21 @@ fn lines_are_passed_on_as_they_came() {
 fn only_plain_requests_go_directly() {
     let plain =
         |lines: &str| request(&format!("GET / HTTP/1.1\r\nHost: a\r\n{lines}\r\n"), |r| is_plain(r.lines().iter()));
-    for lines in ["", "Connection: keep-alive\r\n", "connection: Close\r\n", "Keep-Alive: timeout=5\r\n", "X-Te: 1\r\n"]
-    {
+    for lines in [
+        "",
+        "Connection: keep-alive\r\n",
+        "connection: Close\r\n",
+        "Keep-Alive: timeout=5\r\n",
+        "X-Te: 1\r\n",
+        "TE: trailers\r\nConnection: te\r\n",
+        "Transfer-Encoding: chunked\r\n",
+    ] {
         assert!(plain(lines), "{lines}");
     }
     for lines in [
         "Upgrade: websocket\r\n",
         "Expect: 100-continue\r\n",
-        "TE: trailers\r\n",
         "trailer: x\r\n",
-        "Transfer-Encoding: chunked\r\n",
         "HTTP2-Settings: x\r\n",
         "Proxy-Connection: close\r\n",
         "Proxy-Authorization: x\r\n",
@@ -73,6 +78,18 @@ fn only_plain_requests_go_directly() {
     }
     let last = |lines: &str| request(&format!("GET / HTTP/1.1\r\nHost: a\r\n{lines}\r\n"), |r| is_last(r.lines()));
     assert!(last("connection: Close\r\n") && !last("Connection: keep-alive\r\n") && !last(""));
+}
+
+#[test]
+fn a_body_that_came_in_chunks_has_a_length() {
+    let (id, mut lines, mut out) = (RequestId::given(b"r1").unwrap(), Lines::default(), Vec::new());
+    let text = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: Chunked\r\nte: trailers\r\nTea: x\r\n\r\n";
+    let head = head::check(text.as_bytes(), &mut lines).unwrap().unwrap();
+    let sender = sender(false, Underscores::Drop);
+    Whole::with_body(text.as_bytes(), &head, &lines, b"hello").write(&mut out, sender, &id);
+    let written = String::from_utf8(out).unwrap();
+    let start = "POST / HTTP/1.1\r\nHost: a\r\nTea: x\r\nContent-Length: 5\r\nX-Forwarded-For: 192.0.2.7\r\n";
+    assert!(written.starts_with(start), "{written}");
 }
 
 /// All that is said under each name.

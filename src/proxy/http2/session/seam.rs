@@ -19,7 +19,7 @@ use pingora_core::protocols::l4::socket::SocketAddr;
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 
-use super::{Http2Session, RETRY_BUFFER, discard, gone, strip_connection_headers, within};
+use super::{Http2Session, RETRY_BUFFER, gone, strip_connection_headers, within};
 
 #[async_trait]
 impl Session for Http2Session {
@@ -35,8 +35,8 @@ impl Session for Http2Session {
         within(self.read_timeout, ErrorType::ReadTimedout, self.next_data()).await
     }
 
+    /// Nothing: what is left of the body is read when the session is over.
     async fn drain_request_body(&mut self) -> Result<()> {
-        discard(&mut self.body).await;
         Ok(())
     }
 
@@ -144,8 +144,10 @@ impl Session for Http2Session {
         self.reset(Reason::INTERNAL_ERROR);
     }
 
+    /// A body that is still coming when the answer is whole is none of the exchange any more: it is neither waited for nor
+    /// is its end the client's fault.
     fn is_body_done(&mut self) -> bool {
-        self.is_body_empty() || self.body.is_end_stream()
+        self.ended || self.is_body_empty() || self.is_body_taken()
     }
 
     /// Ends the answer; one that is not whole is reset, so that nobody takes it for whole.
@@ -164,7 +166,7 @@ impl Session for Http2Session {
 
     fn is_body_empty(&mut self) -> bool {
         let none_announced = || self.head.headers.get(CONTENT_LENGTH).is_some_and(|length| length.as_bytes() == b"0");
-        self.received == 0 && (self.body.is_end_stream() || none_announced())
+        self.received == 0 && (self.is_body_taken() || none_announced())
     }
 
     async fn read_body_or_idle(&mut self, no_body_expected: bool) -> Result<Option<Bytes>> {
