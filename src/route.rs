@@ -14,6 +14,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::time::Duration;
 
 /// One rule: which requests go to which pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,12 +25,22 @@ pub struct Route {
     pub path: PathPrefix,
     /// The name of the pool that serves them.
     pub upstream: String,
+    /// The largest body that they may have, in bytes; `None` is what holds for every request.
+    pub max_body: Option<u64>,
+    /// For each read from their backend; `None` is what holds for its pool.
+    pub read_timeout: Option<Duration>,
 }
 
 impl Route {
     /// A route for every host and every path.
     pub fn catch_all(upstream: impl Into<String>) -> Self {
-        Route { host: HostPattern::Any, path: PathPrefix::root(), upstream: upstream.into() }
+        Route {
+            host: HostPattern::Any,
+            path: PathPrefix::root(),
+            upstream: upstream.into(),
+            max_body: None,
+            read_timeout: None,
+        }
     }
 }
 

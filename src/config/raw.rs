@@ -219,6 +219,10 @@ pub(super) struct Route {
     pub(super) path: Key<RoutePath>,
     /// The name of an upstream.
     pub(super) upstream: Key<Name>,
+    /// The largest request body that is passed on. Default: `limits.max_body`.
+    pub(super) max_body: Key<Size>,
+    /// For each read from a backend; the wait for the first byte of its answer is one. Default: the upstream's.
+    pub(super) read_timeout: Key<Span>,
 }
 
 /// How callers are told apart.

@@ -6,6 +6,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::HeaderMap;
 use http::header::{CONTENT_LENGTH, HOST};
@@ -27,9 +28,27 @@ pub struct Gate<'a> {
     /// Their buckets, and the quota of those whom nobody knows; `None` when nobody is limited.
     pub limiter: Option<(&'a dyn Limiter, Quota)>,
     /// Where requests go.
-    pub routes: &'a RouteTable<Arc<Pool>>,
+    pub routes: &'a RouteTable<Destination>,
     /// How large they may be.
     pub limits: &'a Limits,
+}
+
+/// Where a route leads, and what holds for its requests.
+#[derive(Clone, Debug)]
+pub struct Destination {
+    /// The pool that serves them.
+    pub pool: Arc<Pool>,
+    /// The largest body that they may have, in bytes; `None` is the one of the limits.
+    pub max_body: Option<u64>,
+    /// For each read from their backend; `None` is the one of the pool.
+    pub read_timeout: Option<Duration>,
+}
+
+impl From<Arc<Pool>> for Destination {
+    /// With nothing of its own.
+    fn from(pool: Arc<Pool>) -> Self {
+        Destination { pool, max_body: None, read_timeout: None }
+    }
 }
 
 /// What of a request its admission depends on.
@@ -77,6 +96,10 @@ pub struct Admission {
     pub limit: Option<Limit>,
     /// The pool that serves it.
     pub pool: Option<Arc<Pool>>,
+    /// The largest body that it may have, in bytes; known with its pool.
+    pub max_body: u64,
+    /// For each read from its backend, where the pool's does not count.
+    pub read_timeout: Option<Duration>,
 }
 
 /// What the limiter said of a request.
@@ -139,10 +162,12 @@ impl Gate<'_> {
         if caller.unknown_key {
             return Err(Rejection::UnknownApiKey);
         }
-        let pool = self.routes.find(asked.target.host, asked.target.path).ok_or(Rejection::NoRoute)?;
-        admission.pool = Some(Arc::clone(pool));
+        let to = self.routes.find(asked.target.host, asked.target.path).ok_or(Rejection::NoRoute)?;
+        let max_body = to.max_body.unwrap_or(self.limits.max_body);
+        admission.pool = Some(Arc::clone(&to.pool));
+        (admission.max_body, admission.read_timeout) = (max_body, to.read_timeout);
         match asked.length {
-            Some(length) if length > self.limits.max_body => Err(Rejection::BodyTooLarge),
+            Some(length) if length > max_body => Err(Rejection::BodyTooLarge(max_body)),
             _ => Ok(()),
         }
     }

@@ -259,7 +259,7 @@ impl Downstream {
             bytes_out: sent.unwrap_or_default() as u64,
             status,
             duration,
-            error: Some(rejection.reason()),
+            error: Some(&rejection.reason()),
             ..AccessRecord::bare(since.wall, peer)
         });
     }

@@ -1,14 +1,15 @@
 //! What is known of one request between the hooks. Dropped with the request, whatever ends it, and its guards with it.
 
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::RawFd;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::admit::Admission;
 use super::headers::Sender;
 use super::{Caller, Rejection, RequestId, Underscores};
 use crate::limit::Standing;
-use crate::upstream::{BackendId, Lease, Pool};
+use crate::upstream::{BackendId, Lease, Pool, Timeouts};
 
 /// One request.
 #[derive(Debug)]
@@ -19,8 +20,6 @@ pub struct Context {
     /// The address at the other end of the connection.
     pub(super) peer: IpAddr,
     pub(super) admission: Admission,
-    /// The largest body that it may have, in bytes.
-    pub(super) max_body: u64,
     /// Whether its answer says how the bucket stands.
     pub(super) rate_headers: bool,
     /// What becomes of its headers with `_` in their name.
@@ -35,6 +34,10 @@ pub struct Context {
     pub(super) tried: Vec<BackendId>,
     /// Backends that the request was given to, the present one included.
     pub(super) attempts: u32,
+    /// The connection to the backend that Pingora has, by its descriptor.
+    pub(super) connection: Option<RawFd>,
+    /// How long the connection to the backend had nothing to do before, when it is one that was kept.
+    pub(super) idled: Option<Duration>,
     /// Whether a connection died under it. Then it gets a new one: of the kept ones others may be dead, too.
     pub(super) fresh: bool,
     /// Whether it was given to a backend once more that had failed it, as there was no other.
@@ -53,7 +56,6 @@ impl Context {
             started_wall,
             peer: IpAddr::from([0, 0, 0, 0]),
             admission: Admission::default(),
-            max_body: 0,
             rate_headers: false,
             underscores: Underscores::Drop,
             lease: None,
@@ -61,6 +63,8 @@ impl Context {
             backend: None,
             tried: Vec::new(),
             attempts: 0,
+            connection: None,
+            idled: None,
             fresh: false,
             repeated: false,
             rejection: None,
@@ -71,6 +75,12 @@ impl Context {
     /// The pool that serves it, once it is let in.
     pub(super) fn pool(&self) -> Option<&Arc<Pool>> {
         self.admission.pool.as_ref()
+    }
+
+    /// The time limits of its exchange with a backend, once it is let in.
+    pub(super) fn timeouts(&self) -> Option<Timeouts> {
+        let pool = self.pool()?.settings().timeouts;
+        Some(Timeouts { read: self.admission.read_timeout.unwrap_or(pool.read), ..pool })
     }
 
     /// Whether its connection comes from a trusted proxy.

@@ -145,7 +145,7 @@ impl Explanation {
     }
 
     fn refuse(&mut self, rejection: Rejection) {
-        self.refusal = Some((rejection.status().as_u16(), rejection.message().to_owned()));
+        self.refusal = Some((rejection.status().as_u16(), rejection.message().into_owned()));
     }
 }
 

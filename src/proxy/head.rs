@@ -28,6 +28,10 @@ pub(super) const MAX_HEAD: usize = 64 << 10;
 /// The most header lines; Pingora's own bound.
 pub(super) const MAX_HEADERS: usize = 256;
 
+/// How a client begins that speaks HTTP/2 without having agreed on it (RFC 9113 section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0";
+const OVER_TLS_ONLY: &str = "HTTP/2 is offered over TLS only, where the client asks for it by ALPN";
+
 /// Whether `head` holds a whole header section, given that nothing of its first `seen` bytes ended one.
 ///
 /// A client that sends byte by byte costs one look at each byte, not one parse of everything for each.
@@ -65,6 +69,7 @@ pub(super) fn check(head: &[u8], lines: &mut Lines) -> Result<Option<Head>, Reje
         Ok(Status::Partial) if head.len() > MAX_HEAD => return Err(Rejection::HeaderTooLarge),
         Ok(Status::Partial) => return Ok(None),
         Err(Error::TooManyHeaders) => return Err(Rejection::HeaderTooLarge),
+        Err(_) if head.starts_with(PREFACE) => return Err(Rejection::BadRequest(OVER_TLS_ONLY)),
         Err(error) => return Err(Rejection::BadRequest(parse_error(error))),
     };
     if end > MAX_HEAD {
@@ -356,6 +361,15 @@ mod tests {
         }
         let connect = outcome("CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n");
         assert_eq!(connect.err(), Some(Rejection::MethodNotAllowed));
+    }
+
+    #[test]
+    fn http2_is_told_where_it_is_offered() {
+        let why = |head: &str| outcome(head).err();
+        let told = Some(Rejection::BadRequest(OVER_TLS_ONLY));
+        assert_eq!(why("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0"), told);
+        assert_eq!((why("PRI * HTTP/2.0"), why("PRI * HTTP/2.0\r\n\r\n")), (told, told));
+        assert_ne!(why("GET / HTTP/2.0\r\nHost: a\r\n\r\n"), told);
     }
 
     #[test]

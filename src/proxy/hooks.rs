@@ -6,6 +6,7 @@
 //! [`Context`]. No connection changes its protocol here: what may, goes directly.
 
 use std::net::IpAddr;
+use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use super::failure::{MALFORMED_BODY, STALLED, is_timeout, rejection_for};
 use super::headers::X_REQUEST_ID;
 use super::loan::Loan;
-use super::outcome::Outcome;
+use super::outcome::{Break, Outcome};
 use super::{
     Asked, CLIENT_TIMEOUT, Context, Proxy, Rejection, RequestId, Target, counts, headers, keep_alive, peer,
     rate_headers, refused, reject,
@@ -87,7 +88,8 @@ impl ProxyHttp for Proxy {
 
     async fn upstream_peer(&self, _session: &mut Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
         let pool = Arc::clone(ctx.pool().ok_or_else(|| Error::new_str("a request that was not let in has no pool"))?);
-        let (fresh, timeouts) = (ctx.fresh || !self.inner.pooled, pool.settings().timeouts);
+        let timeouts = ctx.timeouts().unwrap_or(pool.settings().timeouts);
+        let fresh = ctx.fresh || !self.inner.pooled;
         let backend = ctx.lease().map(Lease::backend);
         match backend.map(|backend| (backend.address(), backend.closing().longest(timeouts.idle))) {
             Some((address, longest)) => {
@@ -118,10 +120,12 @@ impl ProxyHttp for Proxy {
         _session: &mut Session,
         reused: bool,
         _peer: &HttpPeer,
-        _fd: std::os::fd::RawFd,
+        fd: RawFd,
         _digest: Option<&Digest>,
         ctx: &mut Context,
     ) -> Result<()> {
+        let rested = self.inner.rested.works(fd, self.clock().now());
+        (ctx.connection, ctx.idled) = (Some(fd), reused.then_some(rested));
         if let (false, Some(lease)) = (reused, &ctx.lease) {
             lease.backend().connected();
         }
@@ -145,9 +149,10 @@ impl ProxyHttp for Proxy {
         _end_of_stream: bool,
         ctx: &mut Context,
     ) -> Result<()> {
-        if session.body_bytes_read() as u64 > ctx.max_body {
-            ctx.rejection = Some(Rejection::BodyTooLarge);
-            return Error::e_explain(ErrorType::HTTPStatus(413), "the body is larger than limits.max_body");
+        let limit = ctx.admission.max_body;
+        if session.body_bytes_read() as u64 > limit {
+            ctx.rejection = Some(Rejection::BodyTooLarge(limit));
+            return Error::e_explain(ErrorType::HTTPStatus(413), "the body is larger than it may be");
         }
         Ok(())
     }
@@ -212,11 +217,13 @@ impl ProxyHttp for Proxy {
             error.set_retry(false);
             return error;
         }
+        ctx.idled = ctx.idled.filter(|_| reused);
         let repeatable = session.req_header().method.is_idempotent()
             && session.response_written().is_none()
             && !was_heard(&error)
             && !session.as_downstream().retry_buffer_truncated();
-        let again = self.broke_off(ctx, &error, repeatable, reused);
+        let midway = session.response_written().is_some_and(|written| !written.status.is_informational());
+        let again = self.broke_off(ctx, &error, Break { repeatable, midway });
         error.set_retry(again);
         error
     }
@@ -234,6 +241,9 @@ impl ProxyHttp for Proxy {
     }
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Context) {
+        if let Some(connection) = ctx.connection {
+            self.inner.rested.works(connection, self.clock().now());
+        }
         let outcome = Outcome {
             status: session.response_written().map_or(0, |answer| answer.status.as_u16()),
             bytes_in: session.body_bytes_read() as u64,

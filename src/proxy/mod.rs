@@ -50,6 +50,7 @@ mod rate_headers;
 mod refused;
 mod reject;
 mod request_id;
+mod rested;
 mod settings;
 
 use std::net::IpAddr;
@@ -65,7 +66,7 @@ use crate::limit::Nanos;
 use crate::telemetry::{AccessLog, Explanation, Tally};
 
 pub use activity::{Activity, Busy, Tunnels};
-pub use admit::{Admission, Asked, Gate, Limit, Target};
+pub use admit::{Admission, Asked, Destination, Gate, Limit, Target};
 pub use connection::Downstream;
 pub use context::Context;
 pub use direct::Idle;
@@ -76,6 +77,7 @@ pub use parts::{ProxyParts, RateRules, Rules};
 pub use patience::Patience;
 pub use reject::Rejection;
 pub use request_id::RequestId;
+pub use rested::Rested;
 pub use settings::Limits;
 
 /// The longest silence while a body is coming, and the longest that a client may take no byte of its answer; nginx's
@@ -119,7 +121,6 @@ impl Proxy {
     /// that comes slowly must not buy tokens of the past.
     fn admit(&self, asked: Asked<'_, impl Fields>, ctx: &mut Context) -> Result<(), Rejection> {
         let rules = self.rules();
-        ctx.max_body = rules.limits.max_body;
         ctx.rate_headers = rules.rate.is_some_and(|rate| rate.headers);
         ctx.underscores = rules.identity.underscores;
         self.gate(&rules, &self.inner.directory.load()).admit(asked, ctx.peer, self.nanos(), &mut ctx.admission)

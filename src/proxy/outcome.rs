@@ -3,10 +3,19 @@
 
 use pingora_core::{Error, ErrorSource, ErrorType};
 
-use super::failure::{client_reason, report};
+use super::failure::{client_reason, is_timeout, report};
 use super::{Caller, Context, Limit, Proxy, Rejection, Target, counts};
 use crate::telemetry::AccessRecord;
-use crate::upstream::{is_backends_fault, reason};
+use crate::upstream::{after_rest, is_backends_fault, reason, silent_midway};
+
+/// How far an attempt had come that broke off.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Break {
+    /// Whether the request may be carried out twice, nothing of an answer has come, and it is still there as a whole.
+    pub(super) repeatable: bool,
+    /// Whether the answer's header had been passed on.
+    pub(super) midway: bool,
+}
 
 /// What a request came to.
 pub(super) struct Outcome<'a> {
@@ -38,19 +47,22 @@ impl Proxy {
         again
     }
 
-    /// Takes note that the exchange with the request's backend broke off; whether to send it once more. It is
-    /// `repeatable` when it may be carried out twice, nothing of an answer has come, and it is still there as a whole.
-    /// `kept` says that its connection had served others before.
-    pub(super) fn broke_off(&self, ctx: &mut Context, error: &Error, repeatable: bool, kept: bool) -> bool {
+    /// Takes note that the exchange with the request's backend broke off; whether to send it once more.
+    pub(super) fn broke_off(&self, ctx: &mut Context, error: &Error, Break { repeatable, midway }: Break) -> bool {
         let broken =
             matches!(error.etype(), ErrorType::ReadError | ErrorType::WriteError | ErrorType::ConnectionClosed);
         if *error.esource() != ErrorSource::Upstream {
             return false;
         }
         counts::failed(ctx, error);
-        let again = repeatable && broken && ctx.goes_on(kept);
+        let why = match (ctx.timeouts(), ctx.idled) {
+            (Some(limits), _) if midway && is_timeout(error) => silent_midway(limits.read),
+            (_, Some(idle)) if !(midway || is_timeout(error)) => after_rest(&reason(error), idle),
+            _ => reason(error),
+        };
+        let again = repeatable && broken && ctx.goes_on(ctx.idled.is_some());
         ctx.fresh = again;
-        report(ctx, &reason(error), again);
+        report(ctx, &why, again);
         again
     }
 
@@ -59,7 +71,8 @@ impl Proxy {
         let caller = ctx.admission.caller.as_ref();
         // A request that went well in the end went well; its attempts tell the rest.
         let failed = outcome.error.is_some() || ctx.rejection.is_some();
-        let because = ctx.error.as_deref().or(ctx.rejection.map(Rejection::reason));
+        let rejected = ctx.rejection.filter(|_| ctx.error.is_none()).map(Rejection::reason);
+        let because = ctx.error.as_deref().or(rejected.as_deref());
         let because = because.or(outcome.error.map(client_reason)).filter(|_| failed);
         let duration = self.clock().now().saturating_duration_since(ctx.started);
         counts::ended(self.tally(), ctx, outcome.status, duration);

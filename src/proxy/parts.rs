@@ -4,13 +4,12 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use super::{Identity, Limits};
+use super::{Destination, Identity, Limits, Rested};
 use crate::client::{Directory, Quota};
 use crate::clock::{Clock, Timeline};
 use crate::limit::Limiter;
 use crate::route::RouteTable;
 use crate::telemetry::{AccessLog, Decisions, Tally};
-use crate::upstream::Pool;
 
 /// What a proxy is made of.
 pub struct ProxyParts {
@@ -30,6 +29,8 @@ pub struct ProxyParts {
     /// Whether connections to backends are kept. Where none are to be, Pingora's pool, which can be too small to hold one
     /// and hand it out all the same, is not asked.
     pub pooled: bool,
+    /// Since when the connections of that pool have had nothing to do.
+    pub rested: Rested,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// The limiter's time; the same one wherever the limiter is asked.
@@ -44,7 +45,7 @@ pub struct Rules {
     /// How they are limited; `None` when nobody is.
     pub rate: Option<RateRules>,
     /// Where requests go.
-    pub routes: RouteTable<Arc<Pool>>,
+    pub routes: RouteTable<Destination>,
     /// What clients may send, and how long they may take.
     pub limits: Limits,
 }

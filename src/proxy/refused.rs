@@ -80,7 +80,7 @@ mod tests {
         assert_eq!((limited.decision, limited.status, limited.retry_after), ("limited", 429, Some(7)));
         let blocked = of(Target::of(&head), &context(), Rejection::Blocked).unwrap();
         assert_eq!((blocked.decision, blocked.status, blocked.identity), ("blocked", 403, "anonymous"));
-        for other in [Rejection::NoRoute, Rejection::BodyTooLarge, Rejection::BadRequest("two different API keys")] {
+        for other in [Rejection::NoRoute, Rejection::BodyTooLarge(1), Rejection::BadRequest("two different API keys")] {
             assert_eq!(of(Target::of(&head), &context(), other), None);
         }
     }

@@ -7,6 +7,7 @@
 //! closing with unread data makes the kernel send a reset that can overtake the answer (RFC 9112 section 9.6). Over HTTP/2
 //! only the stream is at stake, and its session knows how much of the rest is worth reading.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -47,8 +48,8 @@ pub enum Rejection {
     MethodNotAllowed,
     /// The client was too slow.
     RequestTimeout,
-    /// The body is larger than `limits.max_body`.
-    BodyTooLarge,
+    /// The body is larger than so many bytes, which is what counts for its route.
+    BodyTooLarge(u64),
     /// The header section is larger than 64 KiB or 256 lines.
     HeaderTooLarge,
     /// The caller's bucket is empty; the next token is there after these seconds.
@@ -73,7 +74,7 @@ impl Rejection {
             Rejection::NoRoute => StatusCode::NOT_FOUND,
             Rejection::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Rejection::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
-            Rejection::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Rejection::BodyTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Rejection::HeaderTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Rejection::RateLimited(_) => StatusCode::TOO_MANY_REQUESTS,
             Rejection::Internal => StatusCode::INTERNAL_SERVER_ERROR,
@@ -84,28 +85,28 @@ impl Rejection {
     }
 
     /// What it says.
-    pub fn message(self) -> &'static str {
-        match self {
+    pub fn message(self) -> Cow<'static, str> {
+        Cow::Borrowed(match self {
+            Rejection::BodyTooLarge(limit) => return format!("Request body too large: at most {limit} bytes").into(),
             Rejection::BadRequest(_) => "Bad request",
             Rejection::UnknownApiKey => "Unknown API key",
             Rejection::Blocked => "Client is blocked",
             Rejection::NoRoute => "No route matches",
             Rejection::MethodNotAllowed => "Method not allowed",
             Rejection::RequestTimeout => "Request timeout",
-            Rejection::BodyTooLarge => "Request body too large",
             Rejection::HeaderTooLarge => "Request header fields too large",
             Rejection::RateLimited(_) => "Rate limit exceeded",
             Rejection::Internal => "Internal server error",
             Rejection::BadGateway => "Bad gateway",
             Rejection::NoHealthyBackend(_) => "No healthy backend",
             Rejection::GatewayTimeout => "Gateway timeout",
-        }
+        })
     }
 
     /// What the log says. More than the client is told, who knows what it sent.
-    pub fn reason(self) -> &'static str {
+    pub fn reason(self) -> Cow<'static, str> {
         match self {
-            Rejection::BadRequest(how) => how,
+            Rejection::BadRequest(how) => how.into(),
             other => other.message(),
         }
     }
@@ -128,22 +129,22 @@ impl Rejection {
     }
 
     /// The body of the answer. Written out, because a flood of refusals should cost nothing that can be known before.
-    pub(super) fn body(self) -> &'static str {
-        match self {
+    pub(super) fn body(self) -> Cow<'static, str> {
+        Cow::Borrowed(match self {
+            Rejection::BodyTooLarge(_) => return format!(r#"{{"code":413,"message":"{}"}}"#, self.message()).into(),
             Rejection::BadRequest(_) => r#"{"code":400,"message":"Bad request"}"#,
             Rejection::UnknownApiKey => r#"{"code":401,"message":"Unknown API key"}"#,
             Rejection::Blocked => r#"{"code":403,"message":"Client is blocked"}"#,
             Rejection::NoRoute => r#"{"code":404,"message":"No route matches"}"#,
             Rejection::MethodNotAllowed => r#"{"code":405,"message":"Method not allowed"}"#,
             Rejection::RequestTimeout => r#"{"code":408,"message":"Request timeout"}"#,
-            Rejection::BodyTooLarge => r#"{"code":413,"message":"Request body too large"}"#,
             Rejection::RateLimited(_) => r#"{"code":429,"message":"Rate limit exceeded"}"#,
             Rejection::HeaderTooLarge => r#"{"code":431,"message":"Request header fields too large"}"#,
             Rejection::Internal => r#"{"code":500,"message":"Internal server error"}"#,
             Rejection::BadGateway => r#"{"code":502,"message":"Bad gateway"}"#,
             Rejection::NoHealthyBackend(_) => r#"{"code":503,"message":"No healthy backend"}"#,
             Rejection::GatewayTimeout => r#"{"code":504,"message":"Gateway timeout"}"#,
-        }
+        })
     }
 
     /// The header section of the answer over HTTP/2, with how the caller's bucket stands.
@@ -218,6 +219,14 @@ impl Rejection {
     }
 }
 
+/// The body of an answer of our own, as it is sent.
+pub(super) fn bytes_of(body: Cow<'static, str>) -> Bytes {
+    match body {
+        Cow::Borrowed(body) => Bytes::from_static(body.as_bytes()),
+        Cow::Owned(body) => Bytes::from(body),
+    }
+}
+
 /// Answers `session` with `rejection`, and with how the caller's bucket stands. Does nothing when an answer has begun
 /// already.
 ///
@@ -256,7 +265,7 @@ pub(super) async fn send(
         session.set_keepalive(None);
     }
     session.write_response_header(Box::new(header), false).await?;
-    let body = Some(Bytes::from_static(body.as_bytes())).filter(|_| session.req_header().method != Method::HEAD);
+    let body = Some(bytes_of(body)).filter(|_| session.req_header().method != Method::HEAD);
     session.write_response_body(body, true).await?;
     if keep {
         session.set_total_drain_timeout(Some(LINGER));
@@ -303,7 +312,7 @@ mod tests {
             Rejection::NoRoute,
             Rejection::MethodNotAllowed,
             Rejection::RequestTimeout,
-            Rejection::BodyTooLarge,
+            Rejection::BodyTooLarge(10 << 20),
             Rejection::HeaderTooLarge,
             Rejection::Internal,
             Rejection::BadGateway,
@@ -311,9 +320,9 @@ mod tests {
             Rejection::GatewayTimeout,
         ];
         for rejection in all {
-            let body: serde_json::Value = serde_json::from_str(rejection.body()).unwrap();
+            let body: serde_json::Value = serde_json::from_str(&rejection.body()).unwrap();
             assert_eq!(body["code"], rejection.status().as_u16());
-            assert_eq!(body["message"], rejection.message());
+            assert_eq!(body["message"], *rejection.message());
         }
     }
 

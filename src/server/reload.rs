@@ -22,7 +22,7 @@ use crate::client::Quota;
 use crate::clock::{Clock, Timeline};
 use crate::config::{Config, Problems};
 use crate::limit::Striped;
-use crate::proxy::{RateRules, Rules};
+use crate::proxy::{Destination, RateRules, Rules};
 use crate::route::{Route, RouteTable};
 use crate::store::ClientRepository;
 use crate::telemetry::{AccessLog, Metrics};
@@ -192,11 +192,12 @@ pub(super) fn rules(config: &Config, pools: &[Arc<Pool>]) -> Rules {
     }
 }
 
-fn route_table(routes: Vec<Route>, pools: &[Arc<Pool>]) -> RouteTable<Arc<Pool>> {
+fn route_table(routes: Vec<Route>, pools: &[Arc<Pool>]) -> RouteTable<Destination> {
     let pools: HashMap<&str, &Arc<Pool>> = pools.iter().map(|pool| (pool.name(), pool)).collect();
     RouteTable::new(routes.into_iter().map(|route| {
         let pool = pools.get(route.upstream.as_str()).expect("the configuration takes only routes to known pools");
-        (route.host, route.path, Arc::clone(pool))
+        let Route { host, path, max_body, read_timeout, .. } = route;
+        (host, path, Destination { pool: Arc::clone(pool), max_body, read_timeout })
     }))
 }
 

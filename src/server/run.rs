@@ -34,7 +34,7 @@ use crate::admin::{Access, Admin};
 use crate::clock::Clock;
 use crate::config::PingoraSettings;
 use crate::limit::Key;
-use crate::proxy::{Activity, Downstream, Idle, Proxy, ProxyParts};
+use crate::proxy::{Activity, Downstream, Idle, Proxy, ProxyParts, Rested};
 use crate::telemetry::{Decisions, EventLog, Metrics, MetricsParts};
 
 /// More than any pool's retries, so that the pools' own limits decide; Pingora's counts attempts.
@@ -103,6 +103,7 @@ impl Server {
             access_log: self.access_log.clone(),
             tally: self.tally,
             decisions: Arc::clone(&decisions),
+            rested: Rested::default(),
             pooled: settings.upstream_keepalive_pool_size > 0,
             clock: Arc::clone(&self.clock),
             timeline: self.timeline,

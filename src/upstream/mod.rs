@@ -17,7 +17,7 @@ pub use closing::IdleClosing;
 pub use overview::{AdminState, BackendOverview, LastCheck, MAX_WEIGHT, PoolOverview, SetBackendError, State};
 pub use pool::Pool;
 pub use pools::Pools;
-pub use reason::{is_backends_fault, reason};
+pub use reason::{after_rest, is_backends_fault, reason, silent_midway, spoken};
 pub use settings::{BackendAddress, BackendSettings, Balance, Check, HealthSettings, PoolSettings, Timeouts};
 pub use sharded::Sharded;
 pub use traffic::{DURATIONS, Traffic, TrafficTotals};

@@ -220,7 +220,7 @@ fn answers_of_our_own_are_those_of_http_1() {
     let mut announced = request("POST", "/app");
     announced.headers_mut().insert("content-length", large.len().into());
     for asked in [announced, request("POST", "/app")] {
-        assert_ours(&client.call(asked, &large).unwrap(), 413, "Request body too large");
+        assert_ours(&client.call(asked, &large).unwrap(), 413, "Request body too large: at most 65536 bytes");
     }
     let head = client.call(request("HEAD", "/app?bytes=5000"), &[]).unwrap();
     assert_eq!((head.status, head.header("content-length"), head.body.len()), (200, Some("5000"), 0));

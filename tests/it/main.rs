@@ -89,6 +89,8 @@ mod pools;
 #[cfg(test)]
 mod readme;
 #[cfg(test)]
+mod reasons;
+#[cfg(test)]
 mod reload;
 #[cfg(test)]
 mod reload_anything;

@@ -195,7 +195,7 @@ fn a_body_of_the_limit_passes_and_one_byte_more_is_413() {
     for sent in [Body::Length(&body), Body::Chunked(&body, 100), Body::Chunked(&body, 1025)] {
         let mut client = server.client();
         let response = client.call(&Request::new("POST", "/big").body(sent)).unwrap();
-        assert_ours(&response, 413, "Request body too large");
+        assert_ours(&response, 413, "Request body too large: at most 1024 bytes");
         assert_goes_on(&mut client, &response);
         assert_eq!(server.client().get("/").unwrap().status, 200);
     }
@@ -223,7 +223,7 @@ fn a_413_can_be_read_while_four_megabytes_are_still_being_sent() {
                     let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&body));
                 });
                 let response = client.read("POST").unwrap();
-                assert_ours(&response, 413, "Request body too large");
+                assert_ours(&response, 413, "Request body too large: at most 1024 bytes");
             });
         }
     }
@@ -235,7 +235,7 @@ fn a_client_that_waits_for_100_continue_learns_413_before_it_sends() {
     let server = strict(&backends);
     let mut client = server.client();
     client.send(b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5000\r\n\r\n").unwrap();
-    assert_ours(&client.read("POST").unwrap(), 413, "Request body too large");
+    assert_ours(&client.read("POST").unwrap(), 413, "Request body too large: at most 1024 bytes");
 }
 
 #[test]

@@ -37,12 +37,14 @@ pub(super) fn of_file(
         if comparable && let Some(first) = seen_at(&mut seen, (host.clone(), path.clone()), &at) {
             report.add(&at, format!("must have a host and path of its own, but {host} {path} are those of {first}"));
         }
+        let max_body = report.take(&at.key("max_body"), raw.max_body);
+        let read_timeout = report.take(&at.key("read_timeout"), raw.read_timeout);
         let Some(upstream) = report.need(&at.key("upstream"), raw.upstream) else { continue };
         if known.as_ref().is_some_and(|known| !known.contains(&upstream)) {
             let names = listed(names.unwrap_or_default());
             report.add(&at.key("upstream"), format!("must be the name of an upstream ({names}), not {upstream:?}"));
         }
-        routes.push(Route { host, path, upstream });
+        routes.push(Route { host, path, upstream, max_body, read_timeout });
     }
     routes
 }

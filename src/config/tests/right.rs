@@ -121,7 +121,7 @@ upstreams:
     idle_timeout: 1.5s
     tunnel_timeout: 2h
   - {name: b, balance: random, backends: [{address: "a:1"}], health_check: {type: none}}
-routes: [{host: "*.Example.com", path: /v1/, upstream: b}]
+routes: [{host: "*.Example.com", path: /v1/, upstream: b, max_body: 1GiB, read_timeout: 10m}, {path: /, upstream: a.b_c-1}]
 limits: {max_body: 64KiB, header_timeout: 2s, keepalive_timeout: 3s, abort_on_half_close: true}
 identity: {underscores: pass}
 access_log: {path: /var/log/access.log, format: text}
@@ -155,6 +155,8 @@ rate_limit: {refill_interval: 2s, persist_interval: 250ms}
     assert_eq!((b.balance, &b.health.check), (Balance::Random, &Check::None));
     assert_eq!(config.routes[0].host, HostPattern::Below("example.com".to_owned()));
     assert_eq!((config.routes[0].path.to_string().as_str(), config.routes[0].upstream.as_str()), ("/v1", "b"));
+    let own: Vec<_> = config.routes.iter().map(|route| (route.max_body, route.read_timeout)).collect();
+    assert_eq!(own, [(Some(1 << 30), Some(Duration::from_secs(600))), (None, None)]);
     assert_eq!(config.limits.max_body, 64 << 10);
     assert_eq!((config.limits.header_timeout.as_secs(), config.limits.keepalive_timeout.as_secs()), (2, 3));
     assert!(config.limits.abort_on_half_close);
@@ -247,7 +249,8 @@ fn the_starting_file_shows_the_defaults() {
     let shown: Vec<_> =
         text.lines().map(|line| line.strip_prefix('#').filter(|rest| is_key(rest)).unwrap_or(line)).collect();
     let shown = shown.join("\n");
-    assert_eq!(shown.lines().filter(|line| line.contains("timeout: ")).count(), 8, "{shown}");
+    let timeouts = shown.lines().filter(|line| !line.starts_with('#') && line.contains("timeout: "));
+    assert_eq!(timeouts.count(), 8, "{shown}");
     let mut shown = check(&shown).unwrap();
     shown.pingora.threads = PingoraSettings::default().threads;
     assert_eq!(shown, check(&text).unwrap());

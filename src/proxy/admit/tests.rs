@@ -14,7 +14,7 @@ struct World {
     directory: Directory,
     limiter: Striped,
     default: Quota,
-    routes: RouteTable<Arc<Pool>>,
+    routes: RouteTable<Destination>,
     limits: Limits,
 }
 
@@ -37,7 +37,8 @@ impl World {
             retries: 0,
             timeouts: Timeouts::default(),
         });
-        let route = (HostPattern::parse("api.example.com").unwrap(), PathPrefix::parse("/v1").unwrap(), Arc::new(pool));
+        let route =
+            (HostPattern::parse("api.example.com").unwrap(), PathPrefix::parse("/v1").unwrap(), Arc::new(pool).into());
         let settings =
             StripedSettings { max_buckets: NonZeroUsize::new(100).unwrap(), stripes: None, default_quota: default };
         World {
@@ -100,7 +101,7 @@ fn a_body_that_is_announced_too_large_is_refused_before_it_comes() {
         )
         .0
     };
-    assert_eq!((outcome("1000"), outcome("1001")), (Ok(()), Err(Rejection::BodyTooLarge)));
+    assert_eq!((outcome("1000"), outcome("1001")), (Ok(()), Err(Rejection::BodyTooLarge(1000))));
 }
 
 #[test]

@@ -19,6 +19,7 @@ use crate::proxy::head::{MAX_HEADERS, length_of};
 use crate::proxy::keep_alive;
 use crate::proxy::lines::{Lines, LinesOf, Span, is};
 use crate::proxy::rate_headers;
+use crate::upstream::spoken;
 
 /// The longest header section of an answer, in bytes.
 pub(super) const MAX_ANSWER_HEAD: usize = 256 << 10;
@@ -58,7 +59,7 @@ pub(super) fn parse(bytes: &[u8], lines: &mut Lines, to_head: bool) -> Result<Op
         Ok(Status::Complete(end)) => end,
         Ok(Status::Partial) if bytes.len() > MAX_ANSWER_HEAD => return Err("its header is too large"),
         Ok(Status::Partial) => return Ok(None),
-        Err(_) => return Err("it is not HTTP"),
+        Err(_) => return Err(spoken(bytes)),
     };
     lines.fill(bytes, response.headers);
     let status = response.code.filter(|code| (100..1000).contains(code)).ok_or("its status is none")?;

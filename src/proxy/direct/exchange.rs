@@ -13,6 +13,7 @@ use super::{Idle, Origin, request, upgrade};
 use crate::proxy::failure::rejection_for;
 use crate::proxy::headers::X_REQUEST_ID;
 use crate::proxy::lines::{Fields, Lines};
+use crate::proxy::outcome::Break;
 use crate::proxy::{Asked, Busy, Context, Outcome, Proxy, Rejection, RequestId, counts, refused};
 use crate::upstream::Timeouts;
 
@@ -149,8 +150,7 @@ impl<'e, R: Request, C: Client> Exchange<'e, R, C> {
 
     /// Gives it to one backend.
     async fn attempt(&mut self, ctx: &mut Context) -> Result<(), Failure> {
-        let Some((timeouts, retry_after)) = ctx.pool().map(|pool| (pool.settings().timeouts, pool.retry_after()))
-        else {
+        let Some((timeouts, retry_after)) = ctx.timeouts().zip(ctx.pool().map(|pool| pool.retry_after())) else {
             return Err(Error::new_str("a request that was not let in has no pool").into());
         };
         let Some(address) = ctx.lease().map(|lease| lease.backend().address()) else {
@@ -165,21 +165,22 @@ impl<'e, R: Request, C: Client> Exchange<'e, R, C> {
             }
             _ => None,
         };
-        let reused = kept.is_some();
+        ctx.idled = kept.as_ref().map(|(_, idle)| *idle);
         let connection = match kept {
-            Some(connection) => connection,
+            Some((connection, _)) => connection,
             None => match connect(address, timeouts.connect).await {
                 Ok(connection) => connection,
                 Err(error) => return Err(Failure { again: self.proxy.not_connected(ctx, &error), error }),
             },
         };
-        if let (false, Some(lease)) = (reused, &ctx.lease) {
+        if let (None, Some(lease)) = (ctx.idled, &ctx.lease) {
             lease.backend().connected();
         }
         let outcome = self.exchange(Backend::new(connection, FIRST_READ), &timeouts, ctx).await;
         outcome.map_err(|error| {
             let repeatable = !self.progress.heard && request::is_idempotent(self.request.target().method);
-            Failure { again: self.proxy.broke_off(ctx, &error, repeatable, reused), error }
+            let broken = Break { repeatable, midway: self.progress.status != 0 };
+            Failure { again: self.proxy.broke_off(ctx, &error, broken), error }
         })
     }
 

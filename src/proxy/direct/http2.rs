@@ -22,6 +22,7 @@ use crate::limit::Standing;
 use crate::proxy::head::length_of;
 use crate::proxy::headers::Sender;
 use crate::proxy::lines::{Fields, LinesOf};
+use crate::proxy::reject::bytes_of;
 use crate::proxy::{CLIENT_TIMEOUT, Context, Rejection, RequestId, Target, rate_headers};
 
 /// Whether a request with this header goes directly, once all of it is there. It has been rewritten as one of HTTP/1.1.
@@ -190,7 +191,7 @@ impl Client for Gets {
 
     async fn reject(&mut self, rejection: Rejection, ctx: &Context, with_body: bool) -> Result<usize> {
         self.head = Some(rejection.header(&ctx.request_id, ctx.told_standing()));
-        let body = if with_body { Bytes::from_static(rejection.body().as_bytes()) } else { Bytes::new() };
+        let body = if with_body { bytes_of(rejection.body()) } else { Bytes::new() };
         let bytes = body.len();
         self.send(body, true).await?;
         Ok(bytes)

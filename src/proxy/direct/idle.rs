@@ -75,8 +75,14 @@ impl Idle {
     }
 
     /// A connection to the backend of `closing` that is open at `now` and, as far as that can be foreseen, stays so until
-    /// a request has come over it; when the request can be `sent_again`, one that may be closed meanwhile.
-    pub(super) fn take(&self, closing: &Arc<IdleClosing>, now: Instant, sent_again: bool) -> Option<TcpStream> {
+    /// a request has come over it; when the request can be `sent_again`, one that may be closed meanwhile. With it, how long
+    /// it waited.
+    pub(super) fn take(
+        &self,
+        closing: &Arc<IdleClosing>,
+        now: Instant,
+        sent_again: bool,
+    ) -> Option<(TcpStream, Duration)> {
         let oldest = if sent_again { Duration::MAX } else { closing.safe_age() };
         let mine = self.shelves.mine().lock().take(closing, now, oldest);
         mine.or_else(|| {
@@ -125,12 +131,13 @@ fn key(closing: &Arc<IdleClosing>) -> usize {
 }
 
 impl Shelf {
-    fn take(&mut self, closing: &Arc<IdleClosing>, now: Instant, oldest: Duration) -> Option<TcpStream> {
+    fn take(&mut self, closing: &Arc<IdleClosing>, now: Instant, oldest: Duration) -> Option<(TcpStream, Duration)> {
         let row = self.rows.get_mut(&key(closing))?;
         while let Some(last) = row.waiting.pop_if(|last| last.age(now) < oldest) {
             self.count -= 1;
             if last.is_good(now) {
-                return Some(last.connection);
+                let idle = last.age(now);
+                return Some((last.connection, idle));
             }
             last.teach(closing, now);
         }
@@ -230,7 +237,7 @@ mod tests {
             idle.put(&backend.1, connection, terms(now, now + SECOND));
         }
         assert_eq!(idle.len(), 2);
-        let taken = || idle.take(&backend.1, now, false).map(|one| one.local_addr().unwrap().port());
+        let taken = || idle.take(&backend.1, now, false).map(|(one, _)| one.local_addr().unwrap().port());
         assert_eq!([taken(), taken(), taken()], [Some(ports[1]), Some(ports[0]), None]);
         assert_eq!(idle.len(), 0);
         assert!(idle.take(&Arc::default(), now, true).is_none(), "of another backend");

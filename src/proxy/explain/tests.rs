@@ -10,10 +10,11 @@ use super::*;
 use crate::client::{Client, ClientId, Directory, KeyDigest, Mode, PrefixMap, Quota};
 use crate::clock::{Clock, ManualClock, Timeline};
 use crate::limit::{Limiter, Striped, StripedSettings};
-use crate::proxy::{Admission, Asked, Identity, Limits, Proxy, ProxyParts, RateRules, Rules, UnknownKey};
+use crate::proxy::{
+    Admission, Asked, Destination, Identity, Limits, Proxy, ProxyParts, RateRules, Rested, Rules, UnknownKey,
+};
 use crate::route::RouteTable;
 use crate::telemetry::{AccessLog, AccessLogSettings};
-use crate::upstream::Pool;
 
 const SECOND: Nanos = 1_000_000_000;
 
@@ -21,7 +22,7 @@ struct World {
     identity: Identity,
     directory: Directory,
     limiter: Striped,
-    routes: RouteTable<Arc<Pool>>,
+    routes: RouteTable<Destination>,
     limits: Limits,
 }
 
@@ -210,6 +211,7 @@ fn a_proxy_explains_with_its_own_clients_buckets_and_time() {
         access_log: AccessLog::new(&settings).unwrap().0,
         decisions: Arc::default(),
         tally: Arc::default(),
+        rested: Rested::default(),
         pooled: true,
         clock: Arc::clone(&clock) as Arc<dyn Clock>,
         timeline,
@@ -255,7 +257,7 @@ fn explain_and_ask(world: &World, peer: &str, key: Option<&str>, list: Option<&s
     let outcome = world.gate().admit(Asked::by(&head), peer, 0, &mut admission);
     // Where it would go is not explained, and here it goes nowhere.
     let real = outcome.err().filter(|rejection| *rejection != Rejection::NoRoute);
-    let real = real.map(|rejection| (rejection.status().as_u16(), rejection.message().to_owned()));
+    let real = real.map(|rejection| (rejection.status().as_u16(), rejection.message().into_owned()));
     assert_eq!(explained.refusal, real, "{:?}", explained.steps);
     assert_eq!(explained.decision, admission.limit.map(|limit| limit.name()));
     let caller = admission.caller.unwrap();

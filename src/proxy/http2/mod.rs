@@ -47,7 +47,7 @@ use super::connection::{Downstream, close_and_read, peer, stopped};
 use super::direct::{self, Origin, StreamRequest};
 use super::head::MAX_HEAD;
 use super::loan::{Body, End, Lender, Loan};
-use super::reject::LINGER;
+use super::reject::{LINGER, bytes_of};
 use super::{CLIENT_TIMEOUT, Rejection, RequestId};
 use session::Http2Session;
 use upload::Upload;
@@ -332,12 +332,13 @@ async fn next(connection: &mut Connection<Loan, Bytes>, full: bool) -> Option<Re
 /// Answers what is not a request, and returns how many bytes of a body that took; none when it could not be sent.
 fn refuse(mut respond: SendResponse<Bytes>, rejection: Rejection, id: &RequestId, method: &Method) -> Option<usize> {
     let bodiless = *method == Method::HEAD;
-    let (answer, body) = (rejection.header(id, None), if bodiless { "" } else { rejection.body() });
+    let (answer, body) = (rejection.header(id, None), if bodiless { Bytes::new() } else { bytes_of(rejection.body()) });
+    let length = body.len();
     // When the client has reset the stream meanwhile, nobody waits for the answer.
     let sent = respond
         .send_response(answer, bodiless)
-        .and_then(|mut writer| if bodiless { Ok(()) } else { writer.send_data(body.into(), true) });
-    sent.is_ok().then_some(body.len())
+        .and_then(|mut writer| if bodiless { Ok(()) } else { writer.send_data(body, true) });
+    sent.is_ok().then_some(length)
 }
 
 #[cfg(test)]

@@ -97,7 +97,7 @@ impl World {
     /// Where a request for `path` goes: the port of its backend.
     fn port(&self, path: &str) -> Option<u16> {
         let rules = self.live().rules.load();
-        Some(rules.routes.find("", path)?.lease(&[])?.backend().address().port())
+        Some(rules.routes.find("", path)?.pool.lease(&[])?.backend().address().port())
     }
 
     fn counted(&self, result: &str) -> u32 {
@@ -143,7 +143,7 @@ async fn what_changed_is_in_force_and_what_did_not_is_the_same() {
     assert_eq!(changed[..2], ["upstreams removed: app", "upstreams changed: api"]);
     assert_eq!((world.port("/app"), world.port("/api")), (None, Some(3)));
     assert!(world.live().rules.load().rate.is_none());
-    assert_eq!(rules.routes.find("", "/app").map(|pool| pool.name()), Some("app"), "a request keeps what it has");
+    assert_eq!(rules.routes.find("", "/app").map(|to| to.pool.name()), Some("app"), "a request keeps what it has");
 }
 
 #[tokio::test]

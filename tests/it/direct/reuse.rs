@@ -156,7 +156,11 @@ fn a_request_that_dies_on_a_kept_connection_is_sent_again_if_it_may_be() {
         } else {
             assert_ours(&response, 502, "Bad gateway");
             assert_eq!(line["attempts"], 1, "{method} {said:?}: {line}");
-            assert_eq!(line["error"], "connection closed before the answer was complete", "{line}");
+            let why = line["error"].as_str().unwrap();
+            assert!(
+                why.starts_with("connection closed before the answer was complete, on a reused connection"),
+                "{line}"
+            );
         }
         assert!(backend.take_within(Duration::ZERO).is_none(), "{method} {said:?}: sent again");
         // What is kept now is not to meet the next case.
