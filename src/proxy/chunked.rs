@@ -4,8 +4,13 @@
 //! feeds, extensions of any shape. What one parser forgives another reads differently, so a body with any doubt in it is
 //! refused here. Knowing the end also keeps a request that was sent ahead from being taken for a part of the body.
 
-/// Extensions and trailers that are longer than this in one body are an attack (CVE-2023-39326, CVE-2024-24549 and more).
+/// The longest extensions of one chunk, and the longest trailers, in bytes. What is longer is an attack (CVE-2024-24549 and
+/// more).
 const MAX_OVERHEAD: usize = 16 << 10;
+/// How long the extensions of a request's chunk may be, beside as much as it has data, without counting against the next
+/// one's. Each of them has to have some data, so `limits.max_body` bounds them all; a flood of long ones around single bytes
+/// (CVE-2023-39326) is over after some chunks. A signature of each chunk has some hundred bytes.
+const FREE_OVERHEAD: usize = 256;
 
 /// The most digits of a size: 60 bits, safe in every integer that it is read into.
 const MAX_DIGITS: u32 = 15;
@@ -17,9 +22,10 @@ pub(super) struct Chunked {
     /// What is left of the present chunk; while its size is being read, the size so far.
     size: u64,
     digits: u32,
+    /// Bytes of extensions or trailers that count against [`MAX_OVERHEAD`].
     overhead: usize,
-    /// Whether spaces may stand behind a size.
-    padded: bool,
+    /// Whether it is an answer's.
+    of_answer: bool,
     /// Whether a trailer was seen.
     trailers: bool,
 }
@@ -63,13 +69,13 @@ pub(super) struct Malformed;
 impl Chunked {
     /// At the start of a body.
     pub(super) fn new() -> Self {
-        Chunked { state: State::SizeStart, size: 0, digits: 0, overhead: 0, padded: false, trailers: false }
+        Chunked { state: State::SizeStart, size: 0, digits: 0, overhead: 0, of_answer: false, trailers: false }
     }
 
     /// The same for the body of an answer. Some old servers pad a size with spaces, which every proxy forgives; it is
-    /// put into chunks anew anyway.
+    /// put into chunks anew anyway. However many chunks it has, the extensions of each count for themselves.
     pub(super) fn of_answer() -> Self {
-        Chunked { padded: true, ..Chunked::new() }
+        Chunked { of_answer: true, ..Chunked::new() }
     }
 
     /// Whether the body is complete.
@@ -113,6 +119,13 @@ impl Chunked {
         Ok(at)
     }
 
+    /// Takes note that a chunk's extensions are over, and that data follows them.
+    fn forgive(&mut self) {
+        let data = usize::try_from(self.size).unwrap_or(usize::MAX);
+        let free = if self.of_answer { self.overhead } else { data.saturating_add(FREE_OVERHEAD) };
+        self.overhead = self.overhead.saturating_sub(free);
+    }
+
     fn step(&mut self, byte: u8) -> Result<State, Malformed> {
         use State::*;
         if !matches!(self.state, SizeStart | Size | SizeEnd | DataCr | DataLf) {
@@ -136,7 +149,7 @@ impl Chunked {
             (Size | AfterName | Name | Value | AfterValue, b'\r') => SizeEnd,
             (Size | BeforeExtension | AfterName | Name | Value | AfterValue, b';') => NameStart,
             (Size | BeforeExtension, b' ' | b'\t') => BeforeExtension,
-            (BeforeExtension, b'\r') if self.padded => SizeEnd,
+            (BeforeExtension, b'\r') if self.of_answer => SizeEnd,
             (NameStart, b' ' | b'\t') => NameStart,
             (NameStart | Name, byte) if is_token(byte) => Name,
             (Name | AfterName, b'=') => ValueStart,
@@ -148,8 +161,14 @@ impl Chunked {
             (Quoted, b'"') => AfterValue,
             (Quoted | Escaped, byte) if is_text(byte) => Quoted,
             (Value | AfterValue, b' ' | b'\t') => AfterValue,
-            (SizeEnd, b'\n') if self.size == 0 => TrailerStart,
-            (SizeEnd, b'\n') => Data,
+            (SizeEnd, b'\n') if self.size == 0 => {
+                self.overhead = 0;
+                TrailerStart
+            }
+            (SizeEnd, b'\n') => {
+                self.forgive();
+                Data
+            }
             (DataCr, b'\r') => DataLf,
             (DataLf, b'\n') => SizeStart,
             (TrailerStart, b'\r') => BodyEnd,
@@ -236,6 +255,29 @@ mod tests {
             assert_eq!(body(wrong.as_bytes()), Err(Malformed), "{wrong:?}");
         }
         assert_eq!(body(format!("1;{}", "a".repeat(MAX_OVERHEAD + 1)).as_bytes()), Err(Malformed));
+    }
+
+    /// How many chunks of so much data with extensions of so many bytes are taken, of a thousand.
+    fn taken(mut chunked: Chunked, extension: usize, data: usize) -> usize {
+        let chunk = format!("{data:x};{}\r\n{}\r\n", "a".repeat(extension - 1), "b".repeat(data));
+        (0..1000).take_while(|_| chunked.follow(chunk.as_bytes()) == Ok(chunk.len())).count()
+    }
+
+    #[test]
+    fn extensions_count_for_their_chunk_and_in_a_request_against_its_data() {
+        for (extension, data) in [(2, 1), (20, 1), (200, 1), (2000, 2000), (MAX_OVERHEAD, MAX_OVERHEAD)] {
+            assert_eq!(taken(Chunked::new(), extension, data), 1000, "{extension} {data}");
+        }
+        for (extension, data) in [(2000, 1), (MAX_OVERHEAD, 1)] {
+            assert_eq!(taken(Chunked::of_answer(), extension, data), 1000, "{extension} {data}");
+        }
+        assert_eq!(taken(Chunked::of_answer(), MAX_OVERHEAD + 1, 1 << 20), 0);
+        assert_eq!(taken(Chunked::new(), MAX_OVERHEAD + 1, 1 << 20), 0);
+        // A flood around single bytes is over before it has come to much.
+        assert!((5..100).contains(&taken(Chunked::new(), 2000, 1)));
+        let trailers = |count: usize| format!("0;{}\r\n{}\r\n", "a".repeat(9000), "X: y\r\n".repeat(count));
+        assert!(body(trailers(2000).as_bytes()).is_ok_and(|length| length.is_some()));
+        assert_eq!(body(trailers(4000).as_bytes()), Err(Malformed));
     }
 
     #[test]

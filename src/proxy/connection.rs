@@ -34,9 +34,10 @@ use super::chunked::Malformed;
 use super::direct::{self, Asks, Desk, Idle, Origin, Whole};
 use super::head::{self, Head};
 use super::lines::Lines;
-use super::loan::{Arrival, Body, End, Loan, Returned};
+use super::loan::{Arrival, End, Loan, Returned};
 use super::reject::LINGER;
-use super::{Patience, Proxy, Rejection, RequestId};
+use super::request_body::Body;
+use super::{Patience, Proxy, Rejection, RequestId, order};
 use crate::telemetry::AccessRecord;
 use crate::tls::TlsListeners;
 use handshake::Opened;
@@ -199,13 +200,13 @@ impl Downstream {
     async fn serve(
         &self,
         stream: Stream,
-        buffer: BytesMut,
+        (buffer, lines): (BytesMut, Vec<u8>),
         (body, ahead, since): (Body, BytesMut, Arrival),
         shutdown: &Arc<ShutdownWatch>,
     ) -> Option<Returned> {
         let end = if self.app.limits().abort_on_half_close { End::Gone } else { End::Waits };
         let (loan, lender) = Loan::new((stream, end), body, ahead, since, Arc::clone(shutdown));
-        let mut session = ServerSession::new_http1(Box::new(loan));
+        let mut session = ServerSession::new_http1(Box::new(loan.with_lines(lines)));
         session.set_pipelined_prefix(buffer);
         let kept = self.proxy.process_new_http(session, shutdown).await.is_some();
         let returned = lender.take_back()?;
@@ -329,7 +330,9 @@ impl ServerApp for Downstream {
             };
             fresh = false;
             let Some(asks) = direct else {
-                let serving = self.serve(stream, std::mem::take(&mut buffer), (body, ahead, since), &shutdown);
+                let came = order::text(lines.of(&buffer).iter());
+                let request = (std::mem::take(&mut buffer), came);
+                let serving = self.serve(stream, request, (body, ahead, since), &shutdown);
                 let returned = Box::pin(serving).await?;
                 (stream, buffer) = (returned.stream, returned.ahead);
                 continue;

@@ -1,11 +1,11 @@
 //! What is known of one request between the hooks. Dropped with the request, whatever ends it, and its guards with it.
 
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::admit::Admission;
+use super::course::Course;
 use super::headers::Sender;
 use super::{Caller, Rejection, RequestId, Underscores};
 use crate::limit::Standing;
@@ -34,14 +34,14 @@ pub struct Context {
     pub(super) tried: Vec<BackendId>,
     /// Backends that the request was given to, the present one included.
     pub(super) attempts: u32,
-    /// The connection to the backend that Pingora has, by its descriptor.
-    pub(super) connection: Option<RawFd>,
     /// How long the connection to the backend had nothing to do before, when it is one that was kept.
     pub(super) idled: Option<Duration>,
     /// Whether a connection died under it. Then it gets a new one: of the kept ones others may be dead, too.
     pub(super) fresh: bool,
     /// Whether it was given to a backend once more that had failed it, as there was no other.
     repeated: bool,
+    /// How the present attempt goes, as its connection sees it.
+    pub(super) course: Arc<Course>,
     /// Why tollgate answers itself.
     pub(super) rejection: Option<Rejection>,
     /// What went wrong, in words.
@@ -63,10 +63,10 @@ impl Context {
             backend: None,
             tried: Vec::new(),
             attempts: 0,
-            connection: None,
             idled: None,
             fresh: false,
             repeated: false,
+            course: Arc::default(),
             rejection: None,
             error: None,
         }

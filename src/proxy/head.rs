@@ -21,7 +21,7 @@ use httparse::{Error, Header, Request, Status};
 use super::Rejection;
 use super::chunked::Chunked;
 use super::lines::{Lines, Span, is};
-use super::loan::Body;
+use super::request_body::Body;
 
 /// The longest header section that is read, in bytes. nginx takes 32 KiB, HAProxy 16 KiB, Envoy 60 KiB.
 pub(super) const MAX_HEAD: usize = 64 << 10;

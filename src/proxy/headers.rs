@@ -1,7 +1,6 @@
-//! The headers that tollgate adds and takes away.
+//! The headers that tollgate adds to what goes by Pingora's loop.
 //!
-//! Pingora takes the hop-by-hop headers from requests (RFC 9110 section 7.6.1), not from the answers of HTTP/1.1
-//! backends; that is done here. What a client says about itself in `X-Forwarded-*` and `X-Request-Id` is replaced, since
+//! Pingora takes the hop-by-hop headers from requests (RFC 9110 section 7.6.1), `backend_side` from answers. What a client says about itself in `X-Forwarded-*` and `X-Request-Id` is replaced, since
 //! anyone can say anything there, and what it says in `Forwarded` is dropped; what a trusted proxy says is kept. `X-Real-IP` is
 //! one address and not a list, so it is always the caller's as tollgate knows it, whoever claims another.
 //!
@@ -9,9 +8,9 @@
 //! are dropped ([`Underscores`]), after all that tollgate reads has been read. Trailers of requests do not reach a backend.
 
 use http::HeaderName;
-use http::header::{CONNECTION, FORWARDED, HOST, PROXY_AUTHENTICATE, TE, TRAILER, UPGRADE};
+use http::header::{FORWARDED, HOST};
 use pingora_core::Result;
-use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_http::RequestHeader;
 use std::net::IpAddr;
 
 use super::{RequestId, Underscores};
@@ -21,8 +20,6 @@ pub(super) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwar
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
 /// Who sent a request, and how, as the backend learns it.
 #[derive(Clone, Copy, Debug)]
@@ -53,47 +50,27 @@ pub(super) fn to_backend(request: &mut RequestHeader, sender: Sender, id: &Reque
     if !trusted {
         request.remove_header(&FORWARDED);
     }
-    request.insert_header(X_REAL_IP, caller.to_string())?;
+    request.remove_header(&X_REAL_IP);
     let said = request.headers.get_all(X_FORWARDED_FOR).iter().filter(|line| trusted && !line.is_empty());
     let mut hops: Vec<u8> = said.flat_map(|line| [line.as_bytes(), b", "]).flatten().copied().collect();
     hops.extend_from_slice(peer.to_string().as_bytes());
-    request.insert_header(X_FORWARDED_FOR, hops)?;
+    let host = request.headers.get(HOST).cloned();
+    // What is ours goes to the end, in one order.
+    request.remove_header(&X_FORWARDED_FOR);
+    request.insert_header("X-Forwarded-For", hops)?;
+    request.insert_header("X-Real-IP", caller.to_string())?;
     if !(trusted && request.headers.contains_key(X_FORWARDED_PROTO)) {
-        request.insert_header(X_FORWARDED_PROTO, if secure { "https" } else { "http" })?;
+        request.remove_header(&X_FORWARDED_PROTO);
+        request.insert_header("X-Forwarded-Proto", if secure { "https" } else { "http" })?;
     }
     if !(trusted && request.headers.contains_key(X_FORWARDED_HOST)) {
-        match request.headers.get(HOST).cloned() {
-            Some(host) => request.insert_header(X_FORWARDED_HOST, host)?,
-            None => drop(request.remove_header(&X_FORWARDED_HOST)),
+        request.remove_header(&X_FORWARDED_HOST);
+        if let Some(host) = host {
+            request.insert_header("X-Forwarded-Host", host)?;
         }
     }
-    request.insert_header(X_REQUEST_ID, id.as_str())
-}
-
-/// Takes the hop-by-hop headers from a backend's answer. `Transfer-Encoding` stays: it says how Pingora frames the body
-/// for the client.
-pub(super) fn to_client(answer: &mut ResponseHeader) {
-    let named: Vec<HeaderName> = answer
-        .headers
-        .get_all(CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| name.trim().parse().ok())
-        .filter(|name| !is_end_to_end(name))
-        .collect();
-    for name in &named {
-        answer.remove_header(name);
-    }
-    for name in [&CONNECTION, &KEEP_ALIVE, &PROXY_AUTHENTICATE, &PROXY_CONNECTION, &TE, &TRAILER, &UPGRADE] {
-        answer.remove_header(name);
-    }
-}
-
-/// What a `Connection` header may not take away, because the message would change its meaning or its length.
-fn is_end_to_end(name: &HeaderName) -> bool {
-    use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, SET_COOKIE, TRANSFER_ENCODING};
-    [CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, SET_COOKIE, TRANSFER_ENCODING].contains(name)
+    request.remove_header(&X_REQUEST_ID);
+    request.insert_header("X-Request-Id", id.as_str())
 }
 
 #[cfg(test)]
@@ -181,25 +158,5 @@ mod tests {
         to_backend(&mut bare, sender([10, 0, 0, 1], true), &RequestId::random()).unwrap();
         assert_eq!(bare.headers["x-forwarded-for"], "10.0.0.1");
         assert_eq!(bare.headers["x-forwarded-proto"], "http");
-    }
-
-    #[test]
-    fn hop_by_hop_headers_do_not_reach_the_client() {
-        let mut answer = ResponseHeader::build(200, None).unwrap();
-        for (name, value) in [
-            ("connection", "close, X-Internal, Content-Length"),
-            ("keep-alive", "timeout=5"),
-            ("x-internal", "1"),
-            ("upgrade", "h2c"),
-            ("content-length", "5"),
-            ("transfer-encoding", "chunked"),
-            ("x-kept", "1"),
-        ] {
-            answer.append_header(name, value).unwrap();
-        }
-        to_client(&mut answer);
-        let mut left: Vec<_> = answer.headers.keys().map(HeaderName::as_str).collect();
-        left.sort_unstable();
-        assert_eq!(left, ["content-length", "transfer-encoding", "x-kept"]);
     }
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::header::{EXPECT, TRANSFER_ENCODING, UPGRADE};
-use http::{StatusCode, Version};
+use http::{HeaderMap, Method, StatusCode, Version};
 use pingora_core::modules::http::HttpModules;
 use pingora_core::protocols::Digest;
 use pingora_core::upstreams::peer::HttpPeer;
@@ -21,13 +21,14 @@ use pingora_core::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
+use super::backend_side::Dial;
 use super::failure::{MALFORMED_BODY, STALLED, is_timeout, rejection_for};
 use super::headers::X_REQUEST_ID;
 use super::loan::Loan;
 use super::outcome::{Break, Outcome};
 use super::{
-    Asked, CLIENT_TIMEOUT, Context, Proxy, Rejection, RequestId, Target, counts, headers, keep_alive, peer,
-    rate_headers, refused, reject,
+    Asked, CLIENT_TIMEOUT, Context, Proxy, Rejection, RequestId, Target, counts, headers, order, peer, rate_headers,
+    refused, reject,
 };
 use crate::upstream::Lease;
 
@@ -86,15 +87,21 @@ impl ProxyHttp for Proxy {
         }
     }
 
-    async fn upstream_peer(&self, _session: &mut Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
+    async fn upstream_peer(&self, session: &mut Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
         let pool = Arc::clone(ctx.pool().ok_or_else(|| Error::new_str("a request that was not let in has no pool"))?);
-        let timeouts = ctx.timeouts().unwrap_or(pool.settings().timeouts);
-        let fresh = ctx.fresh || !self.inner.pooled;
+        let (fresh, timeouts) = (ctx.fresh, ctx.timeouts().unwrap_or(pool.settings().timeouts));
+        let sent_again = session.req_header().method.is_idempotent() && ctx.may_try_again();
         let backend = ctx.lease().map(Lease::backend);
-        match backend.map(|backend| (backend.address(), backend.closing().longest(timeouts.idle))) {
-            Some((address, longest)) => {
+        match backend.map(|backend| (backend.address(), Arc::clone(backend.closing()))) {
+            Some((address, closing)) => {
                 counts::attempted(ctx);
-                Ok(Box::new(peer::to(address, &timeouts, longest, fresh)))
+                ctx.course = Arc::default();
+                let to_head = session.req_header().method == Method::HEAD;
+                let (proxy, course, trusted) = (self.clone(), Arc::clone(&ctx.course), ctx.behind_proxy());
+                let limited = ctx.told_standing().is_some();
+                let dial =
+                    Dial { proxy, address, closing, timeouts, fresh, sent_again, to_head, trusted, limited, course };
+                Ok(Box::new(peer::reached_by(dial)))
             }
             None => {
                 ctx.rejection = Some(Rejection::NoHealthyBackend(pool.retry_after()));
@@ -118,15 +125,14 @@ impl ProxyHttp for Proxy {
     async fn connected_to_upstream(
         &self,
         _session: &mut Session,
-        reused: bool,
+        _reused: bool,
         _peer: &HttpPeer,
-        fd: RawFd,
+        _fd: RawFd,
         _digest: Option<&Digest>,
         ctx: &mut Context,
     ) -> Result<()> {
-        let rested = self.inner.rested.works(fd, self.clock().now());
-        (ctx.connection, ctx.idled) = (Some(fd), reused.then_some(rested));
-        if let (false, Some(lease)) = (reused, &ctx.lease) {
+        ctx.idled = ctx.course.idled();
+        if let (None, Some(lease)) = (ctx.idled, &ctx.lease) {
             lease.backend().connected();
         }
         Ok(())
@@ -138,6 +144,10 @@ impl ProxyHttp for Proxy {
         request: &mut RequestHeader,
         ctx: &mut Context,
     ) -> Result<()> {
+        ctx.course.set_request(match Loan::of(session) {
+            Some(loan) => loan.lines().to_vec(),
+            None => order::text(pairs(&session.req_header().headers)),
+        });
         let secure = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
         headers::to_backend(request, ctx.sender(secure), &ctx.request_id)
     }
@@ -163,10 +173,12 @@ impl ProxyHttp for Proxy {
         answer: &mut ResponseHeader,
         ctx: &mut Context,
     ) -> Result<()> {
-        if let (Some(timeout), Some(lease)) = (keep_alive_timeout(answer), &ctx.lease) {
-            lease.backend().closing().said(timeout);
+        let to_old = session.req_header().version == Version::HTTP_10;
+        if let (Some(came), Some(loan)) = (ctx.course.next_answer(), Loan::of(session))
+            && !(to_old && answer.status.is_informational())
+        {
+            loan.add_answer(came);
         }
-        headers::to_client(answer);
         if answer.status == StatusCode::SWITCHING_PROTOCOLS {
             return Err(Error::explain(ErrorType::InvalidHTTPHeader, "a 101 that nobody asked for").into_up());
         } else if answer.status.is_informational() {
@@ -181,7 +193,7 @@ impl ProxyHttp for Proxy {
         if let Some(standing) = ctx.told_standing() {
             rate_headers::write(answer, standing)?;
         }
-        if session.req_header().version == Version::HTTP_10 && answer.remove_header(&TRANSFER_ENCODING).is_some() {
+        if to_old && answer.remove_header(&TRANSFER_ENCODING).is_some() {
             // HTTP/1.0 knows no chunks: the end of the connection is the end of the answer.
             session.set_keepalive(None);
         }
@@ -208,8 +220,12 @@ impl ProxyHttp for Proxy {
         session: &mut Session,
         mut error: Box<Error>,
         ctx: &mut Context,
-        reused: bool,
+        _reused: bool,
     ) -> Box<Error> {
+        if let Some(why) = ctx.course.no_answer() {
+            // Pingora sees no more than that reading failed.
+            error = Error::explain(ErrorType::InvalidHTTPHeader, why).into_up();
+        }
         if is_timeout(&error) && !session.is_body_done() {
             // The backend waits for a body that the client does not send.
             ctx.rejection = Some(Rejection::RequestTimeout);
@@ -217,10 +233,10 @@ impl ProxyHttp for Proxy {
             error.set_retry(false);
             return error;
         }
-        ctx.idled = ctx.idled.filter(|_| reused);
-        let repeatable = session.req_header().method.is_idempotent()
+        ctx.idled = ctx.course.idled();
+        let repeatable = !ctx.course.is_heard()
+            && session.req_header().method.is_idempotent()
             && session.response_written().is_none()
-            && !was_heard(&error)
             && !session.as_downstream().retry_buffer_truncated();
         let midway = session.response_written().is_some_and(|written| !written.status.is_informational());
         let again = self.broke_off(ctx, &error, Break { repeatable, midway });
@@ -241,9 +257,6 @@ impl ProxyHttp for Proxy {
     }
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Context) {
-        if let Some(connection) = ctx.connection {
-            self.inner.rested.works(connection, self.clock().now());
-        }
         let outcome = Outcome {
             status: session.response_written().map_or(0, |answer| answer.status.as_u16()),
             bytes_in: session.body_bytes_read() as u64,
@@ -275,19 +288,13 @@ impl Proxy {
     }
 }
 
-/// How long the backend says that it keeps the connection while it is idle.
-fn keep_alive_timeout(answer: &ResponseHeader) -> Option<Duration> {
-    keep_alive::timeout(answer.headers.get("keep-alive")?.as_bytes())
+/// The lines of a header in a map.
+fn pairs(headers: &HeaderMap) -> impl Iterator<Item = (&[u8], &[u8])> {
+    headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()))
 }
 
 /// The address at the other end of the connection; 0.0.0.0 when the kernel has forgotten it.
 fn peer_ip(session: &Session) -> IpAddr {
     let address = session.client_addr().and_then(|address| address.as_inet());
     address.map_or(IpAddr::from([0, 0, 0, 0]), |address| address.ip().to_canonical())
-}
-
-/// Whether a backend had begun its answer when reading the header of it failed. Pingora tells in words only.
-fn was_heard(error: &Error) -> bool {
-    let said = error.context.as_ref().map_or("", |context| context.as_str());
-    said.rsplit_once("bytes already read: ").is_some_and(|(_, read)| read != "0")
 }

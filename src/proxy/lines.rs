@@ -93,6 +93,11 @@ pub(super) fn is(sent: &[u8], name: &[u8]) -> bool {
     sent.len() == name.len() && sent.eq_ignore_ascii_case(name)
 }
 
+/// Whether two names are the same one.
+pub(super) fn is_same(one: &[u8], other: &[u8]) -> bool {
+    one.eq_ignore_ascii_case(other)
+}
+
 #[cfg(test)]
 mod tests {
     use http::header::{HOST, HeaderValue};

@@ -5,6 +5,7 @@
 //! own after which the connection is still good, and requests that a client sent ahead (pipelining). So Pingora gets a
 //! [`Loan`]: it reads no further than the request's own body, and hands the connection back when it is dropped.
 
+use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -25,8 +26,10 @@ use pingora_core::server::ShutdownWatch;
 use pingora_proxy::Session;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
-use super::chunked::{Chunked, Malformed};
 use super::half_closed::{self, HalfClosed};
+use super::order::in_order;
+use super::request_body::Body;
+use super::rewrite::Rewriter;
 
 /// How many bytes of requests sent ahead are read while one is being answered.
 const AHEAD: usize = 4 << 10;
@@ -38,6 +41,10 @@ pub(super) struct Loan {
     stream: Option<Stream>,
     body: Body,
     ahead: BytesMut,
+    /// The lines of the request, as they came.
+    lines: Vec<u8>,
+    /// The header of an answer, on its way.
+    head: Rewriter,
     since: Arrival,
     shutdown: Arc<ShutdownWatch>,
     end: End,
@@ -64,40 +71,6 @@ pub(super) struct Arrival {
     pub(super) wall: SystemTime,
 }
 
-/// What of the request's body is still to come.
-#[derive(Clone, Debug)]
-pub(super) enum Body {
-    /// So many bytes.
-    Length(u64),
-    /// Chunks.
-    Chunked(Chunked),
-}
-
-impl Body {
-    /// How many of `bytes`, which come next, belong to the body.
-    ///
-    /// # Errors
-    /// When they cannot be a body.
-    pub(super) fn follow(&mut self, bytes: &[u8]) -> Result<usize, Malformed> {
-        match self {
-            Body::Length(left) => {
-                let part = bytes.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
-                *left -= part as u64;
-                Ok(part)
-            }
-            Body::Chunked(chunked) => chunked.follow(bytes),
-        }
-    }
-
-    /// Whether all of it has come.
-    pub(super) fn is_done(&self) -> bool {
-        match self {
-            Body::Length(left) => *left == 0,
-            Body::Chunked(chunked) => chunked.is_done(),
-        }
-    }
-}
-
 /// What becomes of the connection after its loan.
 #[derive(Debug, Default)]
 struct State {
@@ -111,6 +84,8 @@ struct State {
     written: AtomicU64,
     /// Whether some of them may not have left this process yet.
     unflushed: AtomicBool,
+    /// The lines of each answer as the backend sent them, until its header is written.
+    answers: Mutex<VecDeque<Vec<u8>>>,
     returned: Mutex<Option<Returned>>,
 }
 
@@ -144,7 +119,15 @@ impl Loan {
         shutdown: Arc<ShutdownWatch>,
     ) -> (Self, Lender) {
         let state = Arc::new(State::default());
-        (Loan { stream: Some(stream), body, ahead, since, shutdown, end, state: Arc::clone(&state) }, Lender(state))
+        let (lines, head, of_loan) = (Vec::new(), Rewriter::default(), Arc::clone(&state));
+        let loan = Loan { stream: Some(stream), body, ahead, lines, head, since, shutdown, end, state: of_loan };
+        (loan, Lender(state))
+    }
+
+    /// The same, for a request whose lines came so.
+    pub(super) fn with_lines(mut self, lines: Vec<u8>) -> Self {
+        self.lines = lines;
+        self
     }
 
     /// The loan under `session`, when it is one.
@@ -155,6 +138,16 @@ impl Loan {
     /// When the request's first byte came.
     pub(super) fn since(&self) -> Arrival {
         self.since
+    }
+
+    /// The lines of the request, as they came.
+    pub(super) fn lines(&self) -> &[u8] {
+        &self.lines
+    }
+
+    /// Notes how the lines of one more answer came, the header of which is to be written.
+    pub(super) fn add_answer(&self, lines: Vec<u8>) {
+        self.state.answers.lock().push_back(lines);
     }
 
     /// Whether no request is to follow this one: the server stops, or the client has nothing more to say.
@@ -191,6 +184,32 @@ impl Loan {
         written
     }
 
+    /// Takes what Pingora writes of an answer's header, when it writes one; how much of `bytes` that is.
+    fn head(&mut self, bytes: &[u8]) -> Option<usize> {
+        if self.is_upgraded() {
+            return None;
+        }
+        let mut answers = self.state.answers.lock();
+        let came = answers.front()?;
+        let (part, whole) = self.head.take(bytes, |head| in_order(head, came, &[], &[]));
+        if whole {
+            answers.pop_front();
+        }
+        Some(part)
+    }
+
+    /// Sends the header, as far as it is there.
+    fn poll_unsent(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let before = self.head.unsent();
+        if before == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        let stream = self.stream.as_mut().expect("it is taken only by drop");
+        let sent = self.head.poll_send(cx, Pin::new(stream));
+        let _ = self.count(Poll::Ready(Ok(before - self.head.unsent())));
+        sent
+    }
+
     fn is_upgraded(&self) -> bool {
         self.state.upgraded.load(Ordering::Relaxed)
     }
@@ -203,8 +222,8 @@ impl Loan {
         self.stream.as_mut().expect("it is taken only by drop")
     }
 
-    fn pinned(self: Pin<&mut Self>) -> Pin<&mut Stream> {
-        Pin::new(self.get_mut().stream_mut())
+    fn pinned(&mut self) -> Pin<&mut Stream> {
+        Pin::new(self.stream_mut())
     }
 
     /// The request is complete: what comes now belongs to the next one. Only the end of the connection is passed on, and not
@@ -271,6 +290,11 @@ impl AsyncRead for Loan {
             buf.put_slice(&loan.ahead.split_to(part));
             return if part > 0 { Poll::Ready(Ok(())) } else { Pin::new(loan.stream_mut()).poll_read(cx, buf) };
         }
+        if loan.state.unflushed.load(Ordering::Relaxed) {
+            // Pingora waits, and keeps what is written of a body of known length until it is whole. Where it fails, the
+            // next write fails, too.
+            let _ = Pin::new(&mut *loan).poll_flush(cx);
+        }
         if loan.body.is_done() {
             return loan.poll_end(cx);
         }
@@ -290,12 +314,19 @@ impl AsyncRead for Loan {
 impl AsyncWrite for Loan {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let loan = self.get_mut();
+        if let Some(part) = loan.head(buf) {
+            // What fails here, fails again at the next write.
+            let _ = loan.poll_unsent(cx);
+            return Poll::Ready(Ok(part));
+        }
+        ready!(loan.poll_unsent(cx))?;
         let written = Pin::new(loan.stream_mut()).poll_write(cx, buf);
         loan.count(written)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let loan = self.get_mut();
+        ready!(loan.poll_unsent(cx))?;
         let flushed = Pin::new(loan.stream_mut()).poll_flush(cx);
         if let Poll::Ready(Ok(())) = flushed {
             loan.state.unflushed.store(false, Ordering::Relaxed);
@@ -304,7 +335,9 @@ impl AsyncWrite for Loan {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.pinned().poll_shutdown(cx)
+        let loan = self.get_mut();
+        ready!(loan.poll_unsent(cx))?;
+        loan.pinned().poll_shutdown(cx)
     }
 
     fn poll_write_vectored(
@@ -313,6 +346,11 @@ impl AsyncWrite for Loan {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let loan = self.get_mut();
+        if !loan.is_upgraded() && !loan.state.answers.lock().is_empty() {
+            let first = bufs.iter().find(|buf| !buf.is_empty());
+            return first.map_or(Poll::Ready(Ok(0)), |first| Pin::new(loan).poll_write(cx, first));
+        }
+        ready!(loan.poll_unsent(cx))?;
         let written = Pin::new(loan.stream_mut()).poll_write_vectored(cx, bufs);
         loan.count(written)
     }

@@ -13,7 +13,7 @@
 //!   │      └── fail_to_connect: mark it tried, tell its health, next
 //!   │      └── error_while_proxy: the connection died under an idempotent request: once more, elsewhere
 //!   ▼ upstream_request_filter: X-Forwarded-*, X-Request-Id
-//!   ▼ response_filter: hop-by-hop headers away, rate headers on
+//!   ▼ response_filter: rate headers on (what counts for one connection only, `backend_side` has taken away)
 //!   ▼ logging: one line, always; the lease drops with the context
 //! ```
 //!
@@ -25,11 +25,13 @@
 
 mod activity;
 mod admit;
+mod backend_side;
 mod budget;
 mod chunked;
 mod connection;
 mod context;
 mod counts;
+mod course;
 mod direct;
 mod explain;
 mod failure;
@@ -42,6 +44,7 @@ mod identify;
 mod keep_alive;
 mod lines;
 mod loan;
+mod order;
 mod outcome;
 mod parts;
 mod patience;
@@ -49,8 +52,9 @@ mod peer;
 mod rate_headers;
 mod refused;
 mod reject;
+mod request_body;
 mod request_id;
-mod rested;
+mod rewrite;
 mod settings;
 
 use std::net::IpAddr;
@@ -77,7 +81,6 @@ pub use parts::{ProxyParts, RateRules, Rules};
 pub use patience::Patience;
 pub use reject::Rejection;
 pub use request_id::RequestId;
-pub use rested::Rested;
 pub use settings::Limits;
 
 /// The longest silence while a body is coming, and the longest that a client may take no byte of its answer; nginx's

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use super::{Destination, Identity, Limits, Rested};
+use super::{Destination, Identity, Idle, Limits};
 use crate::client::{Directory, Quota};
 use crate::clock::{Clock, Timeline};
 use crate::limit::Limiter;
@@ -26,11 +26,8 @@ pub struct ProxyParts {
     pub decisions: Arc<Decisions>,
     /// Where requests and connections are counted that no pool counts.
     pub tally: Arc<Tally>,
-    /// Whether connections to backends are kept. Where none are to be, Pingora's pool, which can be too small to hold one
-    /// and hand it out all the same, is not asked.
-    pub pooled: bool,
-    /// Since when the connections of that pool have had nothing to do.
-    pub rested: Rested,
+    /// Where connections to backends wait for their next request.
+    pub idle: Arc<Idle>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// The limiter's time; the same one wherever the limiter is asked.

@@ -163,10 +163,10 @@ impl Rejection {
         if let Some((_, name, value)) = self.challenge() {
             headers.insert(name, HeaderValue::from_static(value));
         }
-        headers.insert(DATE, get_cached_date());
         if let Some(standing) = standing {
             rate_headers::insert(headers, standing);
         }
+        headers.insert(DATE, get_cached_date());
         answer
     }
 

@@ -34,7 +34,7 @@ use crate::admin::{Access, Admin};
 use crate::clock::Clock;
 use crate::config::PingoraSettings;
 use crate::limit::Key;
-use crate::proxy::{Activity, Downstream, Idle, Proxy, ProxyParts, Rested};
+use crate::proxy::{Activity, Downstream, Idle, Proxy, ProxyParts};
 use crate::telemetry::{Decisions, EventLog, Metrics, MetricsParts};
 
 /// More than any pool's retries, so that the pools' own limits decide; Pingora's counts attempts.
@@ -96,6 +96,8 @@ impl Server {
         let is_successor = self.inheritance.is_some();
         let default_quota = self.config.rate_limit.quota;
         let rules = Arc::new(ArcSwap::from_pointee(reload::rules(&self.config, &pools)));
+        let idle = Idle::new(settings.upstream_keepalive_pool_size, settings.threads, settings.work_stealing);
+        let idle = Arc::new(idle);
         let app = Proxy::new(ProxyParts {
             rules: Arc::clone(&rules),
             directory: Arc::clone(&self.directory),
@@ -103,8 +105,7 @@ impl Server {
             access_log: self.access_log.clone(),
             tally: self.tally,
             decisions: Arc::clone(&decisions),
-            rested: Rested::default(),
-            pooled: settings.upstream_keepalive_pool_size > 0,
+            idle: Arc::clone(&idle),
             clock: Arc::clone(&self.clock),
             timeline: self.timeline,
         });
@@ -161,8 +162,6 @@ impl Server {
             // Whoever finds the proxy listening finds the admin API, too.
             health.add_dependency(&admin);
         }
-        let idle = Idle::new(settings.upstream_keepalive_pool_size, settings.threads, settings.work_stealing);
-        let idle = Arc::new(idle);
         let sweep = Sweep { idle: Arc::clone(&idle), clock: Arc::clone(&self.clock) };
         pingora.add_service(background_service("connections", sweep));
         if !self.tls.is_empty() {

@@ -3,7 +3,7 @@
 //! An answer whose end is in doubt is no answer. What RFC 9112 section 6.3 lets a proxy repair is repaired: a length
 //! beside `Transfer-Encoding: chunked` does not count, and a length that is repeated is one. Everything else that two
 //! readers could understand differently is refused: lengths that differ, another transfer coding, a line that goes on in
-//! the next one.
+//! the next one. Both ways read answers by these rules.
 
 use std::mem::MaybeUninit;
 use std::time::Duration;
@@ -21,27 +21,25 @@ use crate::proxy::lines::{Lines, LinesOf, Span, is};
 use crate::proxy::rate_headers;
 use crate::upstream::spoken;
 
-/// The longest header section of an answer, in bytes.
-pub(super) const MAX_ANSWER_HEAD: usize = 256 << 10;
+/// The longest header section of an answer, in bytes, by whichever way it goes; what a request may have, too.
+pub(super) const MAX_ANSWER_HEAD: usize = 64 << 10;
 
 /// What the header of an answer says.
 #[derive(Clone, Debug)]
-pub(super) struct Answer {
+pub(in crate::proxy) struct Answer {
     /// Where it ends.
-    pub(super) end: usize,
+    pub(in crate::proxy) end: usize,
     /// The status.
-    pub(super) status: u16,
+    pub(in crate::proxy) status: u16,
     reason: Span,
     /// The body that follows.
-    pub(super) body: AnswerBody,
+    pub(in crate::proxy) body: AnswerBody,
     /// What it says of its length, which for an answer without a body is what it would be.
     length: Option<u64>,
-    /// Whether it names the chunked coding.
-    chunked: bool,
     /// Whether its connection may have another request after it.
-    pub(super) keeps: bool,
+    pub(in crate::proxy) keeps: bool,
     /// How long the backend says that it keeps the connection while it is idle.
-    pub(super) keep_alive: Option<Duration>,
+    pub(in crate::proxy) keep_alive: Option<Duration>,
 }
 
 /// Reads the header section at the start of `bytes`, and notes where its lines are in `lines`. `None` when it is not
@@ -49,7 +47,7 @@ pub(super) struct Answer {
 ///
 /// # Errors
 /// When it is no answer; says why not.
-pub(super) fn parse(bytes: &[u8], lines: &mut Lines, to_head: bool) -> Result<Option<Answer>, &'static str> {
+pub(in crate::proxy) fn parse(bytes: &[u8], lines: &mut Lines, to_head: bool) -> Result<Option<Answer>, &'static str> {
     let mut headers = [const { MaybeUninit::uninit() }; MAX_HEADERS];
     let mut response = Response::new(&mut []);
     let mut parser = ParserConfig::default();
@@ -61,6 +59,9 @@ pub(super) fn parse(bytes: &[u8], lines: &mut Lines, to_head: bool) -> Result<Op
         Ok(Status::Partial) => return Ok(None),
         Err(_) => return Err(spoken(bytes)),
     };
+    if end > MAX_ANSWER_HEAD {
+        return Err("its header is too large");
+    }
     lines.fill(bytes, response.headers);
     let status = response.code.filter(|code| (100..1000).contains(code)).ok_or("its status is none")?;
     let reason = Span::of(bytes, response.reason.unwrap_or_default().as_bytes());
@@ -77,8 +78,7 @@ pub(super) fn parse(bytes: &[u8], lines: &mut Lines, to_head: bool) -> Result<Op
     };
     let persistent = !said.close && (response.version == Some(1) || (said.keep_alive && !said.chunked));
     let keeps = persistent && !matches!(body, AnswerBody::UntilClose) && !(said.chunked && said.length.is_some());
-    let (length, chunked, keep_alive) = (said.length, said.chunked, said.timeout);
-    Ok(Some(Answer { end, status, reason, body, length, chunked, keeps, keep_alive }))
+    Ok(Some(Answer { end, status, reason, body, length: said.length, keeps, keep_alive: said.timeout }))
 }
 
 /// What the lines say of the body and of the connection.
@@ -137,12 +137,12 @@ pub(super) struct Added<'a> {
 
 impl Answer {
     /// Whether a final answer follows this one.
-    pub(super) fn is_interim(&self) -> bool {
+    pub(in crate::proxy) fn is_interim(&self) -> bool {
         self.status < 200 && !self.switches()
     }
 
     /// Whether what follows is no HTTP any more.
-    pub(super) fn switches(&self) -> bool {
+    pub(in crate::proxy) fn switches(&self) -> bool {
         self.status == 101
     }
 
@@ -153,24 +153,25 @@ impl Answer {
         lines.iter().filter(move |(name, _)| !(is_own(name, limited) || names && is_named(name, lines)))
     }
 
-    /// The length that the client is told, where it is told one.
+    /// The length that the client is told, where it is told one. Where no body follows it is what the body's would be, and
+    /// that is kept even beside a transfer coding, which is taken away.
     pub(super) fn told_length(&self) -> Option<u64> {
-        self.length.filter(|_| !(self.chunked || self.body.is_in_chunks() || self.status == 204))
+        self.length.filter(|_| !(self.body.is_in_chunks() || self.status == 204))
     }
 
-    /// Appends the header section that the client gets to `out`. An interim answer is told nothing more.
-    pub(super) fn write(&self, out: &mut Vec<u8>, bytes: &[u8], lines: LinesOf<'_>, added: Added<'_>) {
+    /// Appends the start of the header section that the client gets to `out`: the status, the lines that are passed on to
+    /// one who is `limited`, and what frames the body.
+    pub(in crate::proxy) fn begin(&self, out: &mut Vec<u8>, bytes: &[u8], lines: LinesOf<'_>, limited: bool) {
         out.extend_from_slice(b"HTTP/1.1 ");
         put_number(self.status.into(), out);
         out.push(b' ');
         out.extend_from_slice(self.reason.of_bytes(bytes));
         out.extend_from_slice(b"\r\n");
-        let limited = added.standing.is_some();
         for (name, value) in self.lines(lines, limited) {
             line(out, name, value);
         }
         if self.is_interim() {
-            return out.extend_from_slice(b"\r\n");
+            return;
         }
         if self.switches() {
             // To what, is the backend's to say.
@@ -181,13 +182,21 @@ impl Answer {
             out.extend_from_slice(b"Content-Length: ");
             put_number(length, out);
             out.extend_from_slice(b"\r\n");
-        } else if (self.chunked || self.body.is_in_chunks()) && self.status != 204 {
+        } else if self.body.is_in_chunks() {
             line(out, b"Transfer-Encoding", b"chunked");
         }
-        line(out, b"Date", added.date);
+    }
+
+    /// Appends the header section that the client gets to `out`. An interim answer is told nothing more.
+    pub(super) fn write(&self, out: &mut Vec<u8>, bytes: &[u8], lines: LinesOf<'_>, added: Added<'_>) {
+        self.begin(out, bytes, lines, added.standing.is_some());
+        if self.is_interim() {
+            return out.extend_from_slice(b"\r\n");
+        }
         if let Some(standing) = added.standing {
             rate_headers::append(out, standing);
         }
+        line(out, b"Date", added.date);
         let connection: &[u8] = match (self.switches(), added.keeps) {
             (true, _) => b"Upgrade",
             (_, true) => b"keep-alive",

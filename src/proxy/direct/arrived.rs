@@ -19,7 +19,7 @@ use tokio::io::AsyncReadExt;
 use super::MAX_BODY;
 use crate::proxy::chunked::Chunked;
 use crate::proxy::head::Head;
-use crate::proxy::loan::Body;
+use crate::proxy::request_body::Body;
 
 /// How long the end of a body without a length may come after its header and still be there with it. Longer than it takes
 /// a busy client to write again, shorter than anybody notices.

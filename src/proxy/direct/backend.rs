@@ -28,7 +28,7 @@ pub(super) struct Backend {
 ///
 /// # Errors
 /// When it takes longer than `limit` or fails; the type says how, as Pingora's connector does.
-pub(super) async fn connect(address: SocketAddr, limit: Duration) -> Result<TcpStream> {
+pub(in crate::proxy) async fn connect(address: SocketAddr, limit: Duration) -> Result<TcpStream> {
     let failed = |error: io::Error| Error::because(connect_error(&error), "connecting", error).into_up();
     let connection = match timeout(limit, TcpStream::connect(address)).await {
         Ok(connected) => connected.map_err(failed)?,

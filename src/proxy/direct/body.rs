@@ -12,7 +12,7 @@ use crate::proxy::chunked::{Chunked, Malformed};
 
 /// What of an answer's body is still to come.
 #[derive(Clone, Debug)]
-pub(super) enum AnswerBody {
+pub(in crate::proxy) enum AnswerBody {
     /// So many bytes.
     Length(u64),
     /// Chunks.
@@ -22,11 +22,11 @@ pub(super) enum AnswerBody {
 }
 
 /// The chunk that ends a body.
-pub(super) const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+pub(in crate::proxy) const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
 impl AnswerBody {
     /// Whether it is complete. One that ends with its connection never is before that.
-    pub(super) fn is_done(&self) -> bool {
+    pub(in crate::proxy) fn is_done(&self) -> bool {
         match self {
             AnswerBody::Length(left) => *left == 0,
             AnswerBody::Chunked(chunked) => chunked.is_done(),
@@ -56,7 +56,7 @@ impl AnswerBody {
     ///
     /// # Errors
     /// When it is malformed.
-    pub(super) fn take(&mut self, buffer: &mut BytesMut, out: &mut Vec<u8>) -> Result<usize, Malformed> {
+    pub(in crate::proxy) fn take(&mut self, buffer: &mut BytesMut, out: &mut Vec<u8>) -> Result<usize, Malformed> {
         match self {
             AnswerBody::Length(left) => {
                 let part = buffer.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
@@ -118,7 +118,7 @@ impl AnswerBody {
     }
 
     /// Whether the end of the connection is its end.
-    pub(super) fn ends_with_its_connection(&self) -> bool {
+    pub(in crate::proxy) fn ends_with_its_connection(&self) -> bool {
         matches!(self, AnswerBody::UntilClose)
     }
 }

@@ -18,7 +18,7 @@ use crate::proxy::{Asked, Busy, Context, Outcome, Proxy, Rejection, RequestId, c
 use crate::upstream::Timeouts;
 
 /// What is read of an answer at first, in bytes.
-const FIRST_READ: usize = 8 << 10;
+pub(in crate::proxy) const FIRST_READ: usize = 8 << 10;
 /// What is read at once of a long answer.
 const LONG_READ: usize = 64 << 10;
 /// The same while nobody knows how long it is; it is copied, so it should stay in the cache.

@@ -169,10 +169,10 @@ impl Client for Gets {
         if let Some(length) = answer.told_length() {
             headers.insert(CONTENT_LENGTH, length.into());
         }
-        headers.insert(DATE, get_cached_date());
         if let Some(standing) = standing {
             rate_headers::insert(headers, standing);
         }
+        headers.insert(DATE, get_cached_date());
         self.head = Some(head);
         Ok(())
     }

@@ -77,7 +77,7 @@ impl Idle {
     /// A connection to the backend of `closing` that is open at `now` and, as far as that can be foreseen, stays so until
     /// a request has come over it; when the request can be `sent_again`, one that may be closed meanwhile. With it, how long
     /// it waited.
-    pub(super) fn take(
+    pub(in crate::proxy) fn take(
         &self,
         closing: &Arc<IdleClosing>,
         now: Instant,
@@ -93,7 +93,7 @@ impl Idle {
 
     /// Keeps `connection` to the backend of `closing` until it is taken or closed, or for as long as `terms` say. It is
     /// closed at once when there are enough.
-    pub(super) fn put(&self, closing: &Arc<IdleClosing>, connection: TcpStream, terms: Terms) {
+    pub(in crate::proxy) fn put(&self, closing: &Arc<IdleClosing>, connection: TcpStream, terms: Terms) {
         let mut shelf = self.shelves.mine().lock();
         if shelf.count < self.most {
             shelf.count += 1;

@@ -11,8 +11,8 @@
 //! HTTP/1.0.
 //!
 //! Both ways ask the same functions whether a request is let in, which backend gets it, what a failure means, and
-//! whether it may be sent once more, and end in the same line of the log and the same counters. They keep their
-//! connections to backends apart.
+//! whether it may be sent once more, read an answer by the same rules, and end in the same line of the log and the same
+//! counters. They share the connections to backends.
 //!
 //! An answer is passed on as it comes. Its header and what of its body came with it leave in one write.
 //!
@@ -45,15 +45,21 @@ use pingora_core::server::ShutdownWatch;
 use super::connection::Downstream;
 use super::head::Head;
 use super::lines::Lines;
-use super::loan::{Arrival, Body};
+use super::loan::Arrival;
+use super::request_body::Body;
 use super::{Context, Proxy};
+pub(super) use answer::{Answer, parse};
 pub(super) use arrived::{GRACE, data_of, read_what_is_there};
+pub(super) use backend::connect;
+pub(super) use body::{AnswerBody, LAST_CHUNK};
+pub(super) use exchange::FIRST_READ;
 use exchange::{Exchange, Sheet};
 use http1::Connection;
 pub(super) use http1::Whole;
 use http2::Gets;
 pub(super) use http2::{StreamRequest, announced, takes_stream};
 pub use idle::Idle;
+pub(super) use terms::Terms;
 
 /// The largest body that goes directly, in bytes; it is kept until the answer begins, to be sent once more if need be.
 pub(super) const MAX_BODY: u64 = 64 << 10;

@@ -10,9 +10,7 @@ use super::*;
 use crate::client::{Client, ClientId, Directory, KeyDigest, Mode, PrefixMap, Quota};
 use crate::clock::{Clock, ManualClock, Timeline};
 use crate::limit::{Limiter, Striped, StripedSettings};
-use crate::proxy::{
-    Admission, Asked, Destination, Identity, Limits, Proxy, ProxyParts, RateRules, Rested, Rules, UnknownKey,
-};
+use crate::proxy::{Admission, Asked, Destination, Identity, Limits, Proxy, ProxyParts, RateRules, Rules, UnknownKey};
 use crate::route::RouteTable;
 use crate::telemetry::{AccessLog, AccessLogSettings};
 
@@ -211,8 +209,7 @@ fn a_proxy_explains_with_its_own_clients_buckets_and_time() {
         access_log: AccessLog::new(&settings).unwrap().0,
         decisions: Arc::default(),
         tally: Arc::default(),
-        rested: Rested::default(),
-        pooled: true,
+        idle: Arc::new(crate::proxy::Idle::new(0, std::num::NonZeroUsize::MIN, false)),
         clock: Arc::clone(&clock) as Arc<dyn Clock>,
         timeline,
     });

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, SendStream};
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderName, Method};
+use http::{HeaderMap, HeaderName, Method};
 use pingora_core::protocols::Digest;
 use pingora_core::protocols::http::body_buffer::FixedBuffer;
 use pingora_core::{Error, ErrorType, Result};
@@ -175,12 +175,14 @@ impl Drop for Http2Session {
     }
 }
 
-/// Takes out what HTTP/2 has no place for (RFC 9113 section 8.2.2).
-fn strip_connection_headers(header: &mut ResponseHeader) {
-    let others = [HeaderName::from_static("keep-alive"), HeaderName::from_static("proxy-connection")];
-    for name in [CONNECTION, TRANSFER_ENCODING, UPGRADE].iter().chain(&others) {
-        header.remove_header(name);
-    }
+/// The lines that HTTP/2 has a place for (RFC 9113 section 8.2.2), in their order.
+fn without_connection_lines(headers: &HeaderMap) -> HeaderMap {
+    const OTHERS: [&str; 2] = ["keep-alive", "proxy-connection"];
+    let has_place = |name: &HeaderName| {
+        ![CONNECTION, TRANSFER_ENCODING, UPGRADE].contains(name) && !OTHERS.contains(&name.as_str())
+    };
+    // Taking one out of the map would move the last one into its place.
+    headers.iter().filter(|(name, _)| has_place(name)).map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use tokio::io::{AsyncReadExt, DuplexStream, duplex};
 
 use super::*;
 use crate::clock::{Clock, SystemClock};
+use crate::proxy::chunked::Chunked;
 
 fn lend(stream: DuplexStream, body: Body) -> (Loan, Lender) {
     let since = Arrival { at: SystemClock.now(), wall: SystemClock.wall() };

@@ -167,10 +167,16 @@ impl Client {
 
     /// Reads the answer to a request with this method, past any 1xx.
     pub(crate) fn read(&mut self, method: &str) -> io::Result<Response> {
+        self.read_all(method, &mut Vec::new())
+    }
+
+    /// The same; the headers of the 1xx go to `interim`.
+    pub(crate) fn read_all(&mut self, method: &str, interim: &mut Vec<Head>) -> io::Result<Response> {
         loop {
             let head = self.wire.head()?.ok_or(io::ErrorKind::UnexpectedEof)?;
             let status = status(&head.first)?;
             if (100..200).contains(&status) && status != 101 {
+                interim.push(head);
                 continue;
             }
             let framing = head.framing()?;

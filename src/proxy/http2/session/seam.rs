@@ -19,7 +19,7 @@ use pingora_core::protocols::l4::socket::SocketAddr;
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 
-use super::{Http2Session, RETRY_BUFFER, gone, strip_connection_headers, within};
+use super::{Http2Session, RETRY_BUFFER, gone, within, without_connection_lines};
 
 #[async_trait]
 impl Session for Http2Session {
@@ -40,17 +40,18 @@ impl Session for Http2Session {
         Ok(())
     }
 
-    async fn write_response_header(&mut self, mut header: Box<ResponseHeader>, end: bool) -> Result<()> {
+    async fn write_response_header(&mut self, header: Box<ResponseHeader>, end: bool) -> Result<()> {
         if self.ended || self.written.is_some() {
             return Ok(());
         }
-        strip_connection_headers(&mut header);
+        let mut parts = header.as_owned_parts();
+        parts.headers = without_connection_lines(&parts.headers);
         if header.status.is_informational() {
-            let interim = Response::from_parts(header.as_owned_parts(), ());
+            let interim = Response::from_parts(parts, ());
             return self.respond.send_informational(interim).map_err(|error| gone("writing an interim answer", error));
         }
-        header.insert_header(DATE, get_cached_date())?;
-        let answer = Response::from_parts(header.as_owned_parts(), ());
+        parts.headers.insert(DATE, get_cached_date());
+        let answer = Response::from_parts(parts, ());
         let writer = self.respond.send_response(answer, end).map_err(|error| gone("writing the header", error))?;
         (self.writer, self.written, self.ended) = (Some(writer), Some(header), end);
         Ok(())
