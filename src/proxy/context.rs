@@ -116,18 +116,20 @@ impl Context {
     }
 
     /// Gives up the present backend and chooses the one for the next attempt; whether there is to be one. That is one not
-    /// tried yet, or, where there is no other, one that was tried, but only once. When only a `kept` connection died, the
-    /// backend has not had its turn yet.
+    /// tried yet, or, where there never was another, the same, but only once. When only a `kept` connection died, the
+    /// backend has not had its turn yet, and gets it unless another can have the request.
     pub(super) fn goes_on(&mut self, kept: bool) -> bool {
         let Some(failed) = self.lease.take().map(|lease| lease.backend().id()) else { return false };
-        let others = self.tried.len();
+        let alone = self.tried.iter().all(|tried| *tried == failed);
         self.tried.push(failed);
-        if let (true, Some(pool)) = (self.may_try_again(), &self.admission.pool) {
-            self.next = pool.lease(&self.tried);
-            if self.next.is_none() && !self.repeated {
-                self.next = pool.lease(&self.tried[..others]).or_else(|| pool.lease(&[]));
-                self.repeated = !kept;
-            }
+        let Some(pool) = self.admission.pool.as_ref().filter(|_| self.may_try_again()) else { return false };
+        self.next = pool.lease(&self.tried);
+        if kept {
+            self.tried.pop();
+        }
+        if self.next.is_none() && (kept || (alone && !self.repeated)) {
+            self.next = pool.lease(if kept { &self.tried } else { &[] });
+            self.repeated |= !kept;
         }
         self.next.is_some()
     }

@@ -21,6 +21,8 @@ pub(super) struct Counters {
     pub(super) written: u64,
     pub(super) dropped: u64,
     pub(super) failure: Option<String>,
+    /// Whether no line waits, which nobody could say of a target that is stuck.
+    pub(super) idle: bool,
 }
 
 /// Watches the counters.
@@ -59,7 +61,7 @@ impl Drops {
         }
         let lost = dropped - trouble.before;
         let quiet = now.saturating_duration_since(trouble.latest.0) >= QUIET;
-        if quiet && written > trouble.latest.1 && counters.failure.is_none() {
+        if quiet && (counters.idle || written > trouble.latest.1) && counters.failure.is_none() {
             self.trouble = None;
             return Some(format!("writes again, {} dropped", lines(lost)));
         }

@@ -140,6 +140,11 @@ impl Queue {
         self.dropped.load(Ordering::Acquire)
     }
 
+    /// Whether no line waits or is being written.
+    pub(super) fn is_idle(&self) -> bool {
+        self.granted.load(Ordering::Relaxed) == 0
+    }
+
     /// Memory that lines take, as far as it was granted to them.
     #[cfg(test)]
     pub(super) fn granted(&self) -> usize {

@@ -130,6 +130,7 @@ impl Spool {
             written: self.progress.written.load(Ordering::Acquire),
             dropped: self.dropped(),
             failure: self.progress.failure.lock().clone(),
+            idle: self.queue.is_idle(),
         }
     }
 }
@@ -223,7 +224,7 @@ mod tests {
         spool.start().unwrap();
         spool.start().unwrap();
         spool.settle();
-        assert_eq!(spool.counters(), Counters { written: 1000, ..Counters::default() });
+        assert_eq!(spool.counters(), Counters { written: 1000, idle: true, ..Counters::default() });
         push(&spool, "last\n");
         drop(spool);
         let mut text = String::new();

@@ -120,6 +120,7 @@ fn counters(shared: &Shared) -> Counters {
         written: shared.written.load(Ordering::Acquire),
         dropped: shared.queue.dropped(),
         failure: shared.failure.lock().clone(),
+        idle: shared.queue.is_idle(),
     }
 }
 

@@ -106,7 +106,7 @@ fn with_all_backends_already_tried_the_answer_is_503_too() {
     let server = Setup::default().pool("app", &pool, &format!("retries: 5, {NO_CHECK}")).start();
     let response = server.client().get("/").unwrap();
     assert_ours(&response, 503, "No healthy backend");
-    assert_eq!(server.access_lines(1)[0]["attempts"], 3, "each backend once, and then one of them once more");
+    assert_eq!(server.access_lines(1)[0]["attempts"], 2, "each backend once");
 }
 
 #[test]
@@ -139,7 +139,7 @@ fn an_idempotent_request_is_tried_once_elsewhere_when_a_reused_connection_dies()
 
 #[test]
 fn retries_bound_how_often_an_idempotent_request_is_sent() {
-    for (retries, times) in [(0, 1), (1, 2), (2, 3), (9, 4)] {
+    for (retries, times) in [(0, 1), (1, 2), (2, 3), (9, 3)] {
         let backends = three_scripted();
         let server = Setup::app(&backends, &format!("retries: {retries}, {NO_CHECK}")).start();
         for headers in [&[][..], &[("Connection", "keep-alive, x-nothing")]] {
@@ -148,8 +148,8 @@ fn retries_bound_how_often_an_idempotent_request_is_sent() {
             let response = server.client().call(&Request::new("GET", &target).headers(headers)).unwrap();
             assert_ours(&response, 502, "Bad gateway");
             let count = count_all(&backends, &format!("GET {path}"));
-            assert_eq!(count, times, "{retries} retries: every backend, and then one of them once more");
-            assert!(backends.iter().all(|backend| backend.count(&format!("GET {path}")) <= times.div_ceil(3)));
+            assert_eq!(count, times, "{retries} retries: every backend once");
+            assert!(backends.iter().all(|backend| backend.count(&format!("GET {path}")) <= 1));
         }
         let lines = server.access_lines(2);
         assert!(lines.iter().all(|line| line["attempts"] == times), "{lines:?}");
