@@ -176,6 +176,8 @@ fn status() -> Status {
         blocked: 0,
         unlimited: 0,
         in_flight: 0,
+        connections: 0,
+        max_connections: 100,
         store_error: None,
     }
 }

@@ -126,6 +126,10 @@ pub struct Status {
     pub unlimited: u64,
     /// Requests in flight.
     pub in_flight: usize,
+    /// The open connections from clients.
+    pub connections: usize,
+    /// How many there may be.
+    pub max_connections: usize,
     /// What keeps the store from being written, when something does.
     pub store_error: Option<String>,
 }

@@ -56,6 +56,10 @@ pub(super) struct StatusBody {
     unlimited: u64,
     /// The requests that are being served now.
     in_flight: usize,
+    /// The open connections from clients.
+    connections: usize,
+    /// How many there may be: beyond it the one that has been silent longest is closed, or the new one.
+    max_connections: usize,
     /// What keeps the store from being written; null when nothing does. While something does, limits go on in memory,
     /// and writes over this API get 503.
     #[schema(required)]
@@ -78,6 +82,8 @@ impl StatusBody {
             blocked: status.blocked,
             unlimited: status.unlimited,
             in_flight: status.in_flight,
+            connections: status.connections,
+            max_connections: status.max_connections,
             store_error: status.store_error,
         }
     }
@@ -187,12 +193,14 @@ mod tests {
             blocked: 5,
             unlimited: 6,
             in_flight: 7,
+            connections: 8,
+            max_connections: 9,
             store_error: Some("data/tollgate.db: disk full".to_owned()),
         };
         let expected = json!({
             "version": env!("CARGO_PKG_VERSION"), "state": "ready", "uptime_seconds": 90,
             "listeners": ["127.0.0.1:8080", "[::1]:8080"], "admin": "127.0.0.1:9901", "clients": 1, "buckets": 2,
-            "requests": 10, "allowed": 3, "limited": 4, "blocked": 5, "unlimited": 6, "in_flight": 7,
+            "requests": 10, "allowed": 3, "limited": 4, "blocked": 5, "unlimited": 6, "in_flight": 7, "connections": 8, "max_connections": 9,
             "store_error": "data/tollgate.db: disk full",
         });
         assert_eq!(serde_json::to_value(StatusBody::new(status)).unwrap(), expected);

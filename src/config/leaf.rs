@@ -1,7 +1,7 @@
 //! The kinds of values, but for addresses and names out of a few.
 
 use std::marker::PhantomData;
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -24,6 +24,9 @@ pub(super) struct Whole<T, const MIN: u64, const MAX: u64>(PhantomData<T>);
 
 /// A backend's share.
 pub(super) type Weight = Whole<NonZeroU32, 1, 65_535>;
+
+/// A number of connections.
+pub(super) type Connections = Whole<NonZeroUsize, 1, 10_000_000>;
 
 /// Checks in a row.
 pub(super) type Threshold = Whole<NonZeroU32, 1, 100>;

@@ -23,6 +23,7 @@ mod file;
 mod key;
 mod leaf;
 mod load;
+mod optional;
 mod overrides;
 mod problem;
 mod raw;

@@ -11,9 +11,10 @@ use super::choice::{CheckType, Choice};
 use super::file::{DatabasePath, Directory, EventsPath, LogPath, PemPath, StatePath, TokenPath};
 use super::key::{Key, List, Section};
 use super::leaf::{
-    CheckPath, Expect, Flag, Header, Name, Network, PerSec, RouteHost, RoutePath, Size, Span, Threshold, Tick, Weight,
-    Whole,
+    CheckPath, Connections, Expect, Flag, Header, Name, Network, PerSec, RouteHost, RoutePath, Size, Span, Threshold,
+    Tick, Weight, Whole,
 };
+use super::optional::{OrAuto, OrNull};
 use crate::proxy::{Underscores, UnknownKey};
 use crate::telemetry::AccessLogFormat;
 use crate::upstream::Balance;
@@ -298,6 +299,19 @@ pub(super) struct Limits {
     /// Whether a client that ends its side after a request is taken for gone. Else it gets its answer.
     #[schemars(extend("default" = false))]
     pub(super) abort_on_half_close: Key<Flag>,
+    /// The most connections of clients at once; `auto` is as many as the limit of open files allows for.
+    #[schemars(extend("default" = "auto"))]
+    pub(super) max_connections: Key<OrAuto<Connections>>,
+    /// The most of them from one address, or one prefix of IPv6; trusted proxies may have more. Null is no bound.
+    #[schemars(extend("default" = null))]
+    pub(super) max_connections_per_address: Key<OrNull<Connections>>,
+    /// The longest silence in a request's body.
+    #[schemars(extend("default" = "60s"))]
+    pub(super) body_timeout: Key<Span>,
+    /// The fewest bytes a second that a request's body may come at, over all of it and from its tenth second on, until the
+    /// answer begins; not for gRPC and upgraded connections. Null is no bound.
+    #[schemars(extend("default" = 100))]
+    pub(super) min_body_rate: Key<OrNull<Whole<NonZeroU64, 1, 1_000_000_000>>>,
 }
 
 /// The access log.

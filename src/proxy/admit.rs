@@ -13,6 +13,7 @@ use http::header::{CONTENT_LENGTH, HOST};
 use pingora_http::RequestHeader;
 
 use super::identify::{Caller, Identity, identify};
+use super::pace::is_grpc;
 use super::{Fields, Limits, Rejection};
 use crate::client::{Directory, Mode, Quota, Usage};
 use crate::limit::{Decision, Key, Limiter, Nanos, Standing};
@@ -167,7 +168,7 @@ impl Gate<'_> {
         admission.pool = Some(Arc::clone(&to.pool));
         (admission.max_body, admission.read_timeout) = (max_body, to.read_timeout);
         match asked.length {
-            Some(length) if length > max_body => Err(Rejection::BodyTooLarge(max_body)),
+            Some(length) if length > max_body && !is_grpc(asked.fields) => Err(Rejection::BodyTooLarge(max_body)),
             _ => Ok(()),
         }
     }

@@ -11,6 +11,7 @@
 //! way is closed after some silence ([`Patience`]), which may be over already. nginx closes idle connections at once, and
 //! with them the requests that cross the close on their way; HAProxy has `idle-close-on-response` against that.
 
+mod closing;
 mod handshake;
 
 use std::net::IpAddr;
@@ -19,7 +20,6 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::BytesMut;
-use nix::sys::socket::{MsgFlags, recv};
 use pingora_core::apps::{HttpServerApp, ServerApp};
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::{GetSocketDigest, Stream};
@@ -35,20 +35,20 @@ use super::direct::{self, Asks, Desk, Idle, Origin, Whole};
 use super::head::{self, Head};
 use super::lines::Lines;
 use super::loan::{Arrival, End, Loan, Returned};
+use super::pace::Waited;
 use super::reject::LINGER;
 use super::request_body::Body;
-use super::{Patience, Proxy, Rejection, RequestId, order};
+use super::seats::Seat;
+use super::{Patience, Proxy, Rejection, RequestId, Seats, order};
 use crate::telemetry::AccessRecord;
 use crate::tls::TlsListeners;
+pub(super) use closing::{close, close_and_read};
 use handshake::Opened;
 
 /// What is read at first, in bytes. Nearly all headers are shorter, and an idle connection holds as much.
 const FIRST: usize = 2 << 10;
 /// What is read at once while a longer header is coming.
 const CHUNK: usize = 4 << 10;
-/// The longest a single read lasts while a connection is being closed.
-const LINGER_READ: Duration = Duration::from_secs(1);
-
 /// Serves connections: one for all listeners of a proxy.
 pub struct Downstream {
     pub(super) proxy: Arc<HttpProxy<Proxy>>,
@@ -60,6 +60,7 @@ pub struct Downstream {
     pub(super) tunnels: Arc<Tunnels>,
     /// What the windows of all connections in HTTP/2 may grow by.
     pub(super) budget: Arc<Budget>,
+    seats: Arc<Seats>,
 }
 
 /// What waiting for a request came to.
@@ -96,13 +97,14 @@ struct Refusal {
 
 impl Downstream {
     /// Serves with `proxy`, whose hooks are `app`, or over the connections in `idle`; over TLS where `tls` says so; counts
-    /// its work in `activity`. When the server stops, silent connections end as `patience` says.
+    /// its work in `activity`. When the server stops, silent connections end as `patience` says. Each
+    /// has one of the `seats`, which it was let in for.
     pub fn new(
         (proxy, app): (HttpProxy<Proxy>, Proxy),
         idle: Arc<Idle>,
         tls: Arc<TlsListeners>,
-        activity: Arc<Activity>,
-        patience: Arc<Patience>,
+        (activity, patience): (Arc<Activity>, Arc<Patience>),
+        seats: Arc<Seats>,
     ) -> Self {
         Downstream {
             proxy: Arc::new(proxy),
@@ -113,6 +115,7 @@ impl Downstream {
             patience,
             tunnels: Arc::default(),
             budget: Arc::new(Budget::new()),
+            seats,
         }
     }
 
@@ -127,24 +130,33 @@ impl Downstream {
         &self,
         stream: &mut Stream,
         (buffer, lines): (&mut BytesMut, &mut Lines),
-        fresh: bool,
+        (fresh, seat): (bool, &Seat),
         shutdown: &mut ShutdownWatch,
     ) -> Result<Next, Refusal> {
         let limits = self.app.limits();
         let mut limit = limits.header_timeout;
         if buffer.is_empty() {
             let opened = self.app.clock().now();
+            seat.silent(opened);
             let patience = if fresh { limits.header_timeout } else { limits.keepalive_timeout };
-            if !self.first_bytes(stream, buffer, patience, opened, shutdown).await {
+            if !self.first_bytes(stream, buffer, (patience, opened), seat, shutdown).await {
                 return Ok(Next::End);
             }
             if fresh {
                 limit = limit.saturating_sub(self.app.clock().now().saturating_duration_since(opened));
             }
+        } else {
+            seat.silent(self.app.clock().now());
         }
         let busy = self.activity.begin();
         let since = self.arrival();
-        let head = match timeout(limit, read_head(stream, buffer, lines)).await {
+        let read = tokio::select! {
+            biased;
+            read = timeout(limit, read_head(stream, buffer, lines)) => read,
+            () = seat.told() => return Ok(Next::End),
+        };
+        seat.busy();
+        let head = match read {
             Ok(Ok(Some(head))) => Ok(head),
             Ok(Ok(None)) => return Ok(Next::End),
             Ok(Err(rejection)) => Err(rejection),
@@ -179,14 +191,15 @@ impl Downstream {
         &self,
         stream: &mut Stream,
         buffer: &mut BytesMut,
-        patience: Duration,
-        silent: Instant,
+        (patience, silent): (Duration, Instant),
+        seat: &Seat,
         shutdown: &mut ShutdownWatch,
     ) -> bool {
         buffer.reserve(FIRST);
         let read = tokio::select! {
             biased;
             read = timeout(patience, stream.read_buf(buffer)) => read,
+            () = seat.told() => return false,
             () = stopped(shutdown) => {
                 let passed = self.app.clock().now().saturating_duration_since(silent);
                 timeout(self.patience.get().saturating_sub(passed), stream.read_buf(buffer)).await
@@ -202,9 +215,11 @@ impl Downstream {
         stream: Stream,
         (buffer, lines): (BytesMut, Vec<u8>),
         (body, ahead, since): (Body, BytesMut, Arrival),
+        seat: &Seat,
         shutdown: &Arc<ShutdownWatch>,
     ) -> Option<Returned> {
         let end = if self.app.limits().abort_on_half_close { End::Gone } else { End::Waits };
+        let since = (since, self.waited());
         let (loan, lender) = Loan::new((stream, end), body, ahead, since, Arc::clone(shutdown));
         let mut session = ServerSession::new_http1(Box::new(loan.with_lines(lines)));
         session.set_pipelined_prefix(buffer);
@@ -215,7 +230,7 @@ impl Downstream {
             return Some(returned);
         }
         let more = !returned.exhausted && (!returned.complete || !returned.ahead.is_empty());
-        close(returned.stream, more).await;
+        self.leave(seat, close(returned.stream, more)).await;
         None
     }
 
@@ -232,6 +247,11 @@ impl Downstream {
         let sent = sent.then_some(body);
         self.record_refusal(rejection, head::request_line(head), &request_id, sent, since, peer(&stream));
         close(stream, true).await;
+    }
+
+    /// What counts how long is waited.
+    pub(super) fn waited(&self) -> Waited {
+        Waited::new(Arc::clone(&self.app.inner.clock))
     }
 
     /// Now.
@@ -296,6 +316,7 @@ async fn read_head(stream: &mut Stream, buffer: &mut BytesMut, lines: &mut Lines
 impl ServerApp for Downstream {
     /// What only some connections go through is boxed: the memory of an idle one is that of the largest state it can be in.
     async fn process_new(self: &Arc<Self>, mut stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
+        let seat = self.seats.sit(peer(&stream))?;
         let _open = self.app.tally().connection();
         let (mut stopping, mut shutdown) = (shutdown.clone(), shutdown.clone());
         // A stop that has begun already counts as a change, too.
@@ -305,10 +326,10 @@ impl ServerApp for Downstream {
         }
         let shutdown = Arc::new(shutdown);
         let mut buffer = BytesMut::new();
-        match self.open(stream, &mut stopping).await? {
+        match self.open(stream, &seat, &mut stopping).await? {
             Opened::Http1(opened) => stream = opened,
             Opened::Http2(opened, busy) => {
-                Box::pin(self.serve_http2(opened, busy, shutdown)).await;
+                Box::pin(self.serve_http2(opened, busy, &seat, shutdown)).await;
                 return None;
             }
         }
@@ -316,15 +337,16 @@ impl ServerApp for Downstream {
         let (mut lines, mut desk) = (Lines::default(), Desk::default());
         let mut fresh = true;
         loop {
-            let next = self.next(&mut stream, (&mut buffer, &mut lines), fresh, &mut stopping).await;
+            let next = self.next(&mut stream, (&mut buffer, &mut lines), (fresh, &seat), &mut stopping).await;
             let Incoming { head, body, mut ahead, since, direct, data, _busy } = match next {
                 Ok(Next::Request(request)) => request,
                 Ok(Next::End) => {
-                    close(stream, false).await;
+                    self.leave(&seat, close(stream, false)).await;
                     return None;
                 }
                 Err(refusal) => {
-                    Box::pin(self.refuse(stream, &buffer, refusal)).await;
+                    let refusing = Box::pin(self.refuse(stream, &buffer, refusal));
+                    self.leave(&seat, refusing).await;
                     return None;
                 }
             };
@@ -332,7 +354,7 @@ impl ServerApp for Downstream {
             let Some(asks) = direct else {
                 let came = order::text(lines.of(&buffer).iter());
                 let request = (std::mem::take(&mut buffer), came);
-                let serving = self.serve(stream, request, (body, ahead, since), &shutdown);
+                let serving = self.serve(stream, request, (body, ahead, since), &seat, &shutdown);
                 let returned = Box::pin(serving).await?;
                 (stream, buffer) = (returned.stream, returned.ahead);
                 continue;
@@ -344,7 +366,7 @@ impl ServerApp for Downstream {
             let client = (&mut stream, &mut ahead);
             let keeps = self.serve_directly(client, &request, (since, origin), &mut desk, &shutdown).await;
             if !keeps {
-                close(stream, !ahead.is_empty()).await;
+                self.leave(&seat, close(stream, !ahead.is_empty())).await;
                 return None;
             }
             desk.tidy();
@@ -359,39 +381,6 @@ impl ServerApp for Downstream {
     async fn cleanup(&self) {
         self.proxy.http_cleanup().await;
     }
-}
-
-/// Closes the connection. When the client may still be sending, its bytes are read for a while first: closing with
-/// unread data makes the kernel send a reset, which can overtake the answer (RFC 9112 section 9.6).
-pub(super) async fn close(stream: Stream, more: bool) {
-    close_and_read(stream, if more { LINGER } else { Duration::ZERO }).await;
-}
-
-/// The same, reading for at most `linger`.
-pub(super) async fn close_and_read(mut stream: Stream, linger: Duration) {
-    // Over TLS this says goodbye first, and waits until the client has taken what was written before. Pingora's own way
-    // warns of each client that is gone already.
-    let shutdown = timeout(LINGER, AsyncWriteExt::shutdown(&mut stream)).await;
-    if shutdown.is_err() {
-        return;
-    }
-    // What came meanwhile, or lay beyond what was read, counts as well.
-    let linger = if linger.is_zero() && has_unread(&stream) { LINGER } else { linger };
-    if linger.is_zero() {
-        return;
-    }
-    let discard = async {
-        let mut bytes = BytesMut::with_capacity(64 << 10);
-        while let Ok(Ok(1..)) = timeout(LINGER_READ, stream.read_buf(&mut bytes)).await {
-            bytes.clear();
-        }
-    };
-    let _ = timeout(linger, discard).await;
-}
-
-/// Whether bytes of the client lie in the kernel. One look, without waiting: tokio knows of them only after its next turn.
-fn has_unread(stream: &Stream) -> bool {
-    recv(stream.id(), &mut [0], MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT).is_ok_and(|unread| unread > 0)
 }
 
 /// The address at the other end.

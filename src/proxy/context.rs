@@ -1,6 +1,7 @@
 //! What is known of one request between the hooks. Dropped with the request, whatever ends it, and its guards with it.
 
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -11,6 +12,9 @@ use super::{Caller, Rejection, RequestId, Underscores};
 use crate::limit::Standing;
 use crate::upstream::{BackendId, Lease, Pool, Timeouts};
 
+/// The most interim answers to one request: each is a sign of life that a backend could give without end.
+const MAX_INTERIM: u32 = 64;
+
 /// One request.
 #[derive(Debug)]
 pub struct Context {
@@ -20,6 +24,12 @@ pub struct Context {
     /// The address at the other end of the connection.
     pub(super) peer: IpAddr,
     pub(super) admission: Admission,
+    /// The longest silence in its body; `None` is no bound.
+    pub(super) body_timeout: Option<Duration>,
+    /// The fewest bytes a second that its body may come at, while that counts.
+    pub(super) min_body_rate: Option<NonZeroU64>,
+    /// How many interim answers it has had.
+    pub(super) interim: u32,
     /// Whether its answer says how the bucket stands.
     pub(super) rate_headers: bool,
     /// What becomes of its headers with `_` in their name.
@@ -56,6 +66,9 @@ impl Context {
             started_wall,
             peer: IpAddr::from([0, 0, 0, 0]),
             admission: Admission::default(),
+            body_timeout: None,
+            min_body_rate: None,
+            interim: 0,
             rate_headers: false,
             underscores: Underscores::Drop,
             lease: None,
@@ -81,6 +94,12 @@ impl Context {
     pub(super) fn timeouts(&self) -> Option<Timeouts> {
         let pool = self.pool()?.settings().timeouts;
         Some(Timeouts { read: self.admission.read_timeout.unwrap_or(pool.read), ..pool })
+    }
+
+    /// Counts an interim answer; whether it is one too many.
+    pub(super) fn has_too_many_interim(&mut self) -> bool {
+        self.interim += 1;
+        self.interim > MAX_INTERIM
     }
 
     /// Whether its connection comes from a trusted proxy.

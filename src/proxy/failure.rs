@@ -17,6 +17,8 @@ pub(super) fn report(ctx: &mut Context, why: &str, again: bool) {
 pub(super) const MALFORMED_BODY: &str = "malformed body";
 pub(super) const STALLED: &str = "the client did not send its body in time";
 
+pub(super) const TOO_MANY_INTERIM: &str = "more than 64 interim answers";
+
 pub(super) fn is_timeout(error: &Error) -> bool {
     *error.etype() == ErrorType::ReadTimedout
 }

@@ -22,10 +22,11 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use super::backend_side::Dial;
-use super::failure::{MALFORMED_BODY, STALLED, is_timeout, rejection_for};
+use super::failure::{MALFORMED_BODY, STALLED, TOO_MANY_INTERIM, is_timeout, rejection_for};
 use super::headers::X_REQUEST_ID;
 use super::loan::Loan;
 use super::outcome::{Break, Outcome};
+use super::pace::{allowance, is_grpc};
 use super::{
     Asked, CLIENT_TIMEOUT, Context, Proxy, Rejection, RequestId, Target, counts, headers, order, peer, rate_headers,
     refused, reject,
@@ -57,7 +58,12 @@ impl ProxyHttp for Proxy {
         }
         // What asks for another protocol and may goes directly. Without this Pingora would let some of it happen here.
         session.req_header_mut().remove_header(&UPGRADE);
-        session.set_read_timeout(Some(CLIENT_TIMEOUT));
+        let limits = self.limits();
+        if !is_grpc(&session.req_header().headers) {
+            (ctx.body_timeout, ctx.min_body_rate) = (Some(limits.body_timeout), limits.min_body_rate);
+        }
+        let patience = body_patience(session, ctx);
+        session.set_read_timeout(patience);
         session.set_write_timeout(Some(CLIENT_TIMEOUT));
         if session.req_header().headers.contains_key(EXPECT) {
             // The 100 (Continue) comes before the body by its nature, and is no reason to close the connection.
@@ -160,9 +166,13 @@ impl ProxyHttp for Proxy {
         ctx: &mut Context,
     ) -> Result<()> {
         let limit = ctx.admission.max_body;
-        if session.body_bytes_read() as u64 > limit {
+        if session.body_bytes_read() as u64 > limit && !is_grpc(&session.req_header().headers) {
             ctx.rejection = Some(Rejection::BodyTooLarge(limit));
             return Error::e_explain(ErrorType::HTTPStatus(413), "the body is larger than it may be");
+        }
+        if ctx.min_body_rate.is_some() {
+            let patience = body_patience(session, ctx);
+            session.set_read_timeout(patience);
         }
         Ok(())
     }
@@ -173,6 +183,9 @@ impl ProxyHttp for Proxy {
         answer: &mut ResponseHeader,
         ctx: &mut Context,
     ) -> Result<()> {
+        if answer.status.is_informational() && ctx.has_too_many_interim() {
+            return Err(Error::explain(ErrorType::InvalidHTTPHeader, TOO_MANY_INTERIM).into_up());
+        }
         let to_old = session.req_header().version == Version::HTTP_10;
         if let (Some(came), Some(loan)) = (ctx.course.next_answer(), Loan::of(session))
             && !(to_old && answer.status.is_informational())
@@ -184,6 +197,9 @@ impl ProxyHttp for Proxy {
         } else if answer.status.is_informational() {
             return Ok(());
         } else {
+            // From now on the backend may take its time with the body, and the client with it.
+            ctx.min_body_rate = None;
+            session.set_read_timeout(ctx.body_timeout);
             // An answer that comes before the body is there is the last on its connection.
             session.set_close_on_response_before_downstream_finish(true);
             if Loan::of(session).is_some_and(Loan::is_last) {
@@ -226,7 +242,7 @@ impl ProxyHttp for Proxy {
             // Pingora sees no more than that reading failed.
             error = Error::explain(ErrorType::InvalidHTTPHeader, why).into_up();
         }
-        if is_timeout(&error) && !session.is_body_done() {
+        if is_timeout(&error) && !session.is_body_done() && ctx.body_timeout.is_some() {
             // The backend waits for a body that the client does not send.
             ctx.rejection = Some(Rejection::RequestTimeout);
             ctx.error = Some(STALLED.to_owned());
@@ -291,6 +307,15 @@ impl Proxy {
 /// The lines of a header in a map.
 fn pairs(headers: &HeaderMap) -> impl Iterator<Item = (&[u8], &[u8])> {
     headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()))
+}
+
+/// How long to wait for more of the body. Over HTTP/2 its session knows how fast it comes.
+fn body_patience(session: &Session, ctx: &Context) -> Option<Duration> {
+    let left = ctx
+        .min_body_rate
+        .zip(Loan::of(session))
+        .map(|(rate, loan)| allowance(rate, session.body_bytes_read() as u64).saturating_sub(loan.waited()));
+    ctx.body_timeout.into_iter().chain(left).min()
 }
 
 /// The address at the other end of the connection; 0.0.0.0 when the kernel has forgotten it.

@@ -28,6 +28,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::half_closed::{self, HalfClosed};
 use super::order::in_order;
+use super::pace::Waited;
 use super::request_body::Body;
 use super::rewrite::Rewriter;
 
@@ -46,6 +47,8 @@ pub(super) struct Loan {
     /// The header of an answer, on its way.
     head: Rewriter,
     since: Arrival,
+    /// For the body.
+    waited: Waited,
     shutdown: Arc<ShutdownWatch>,
     end: End,
     state: Arc<State>,
@@ -110,17 +113,18 @@ pub(super) struct Returned {
 
 impl Loan {
     /// Lends `stream` for a request of which `body` is still to come; `ahead` was read behind it. `end` says what it means when
-    /// the client ends its side, and `shutdown` turns true when the server stops.
+    /// the client ends its side. How long the body is `waited` for is counted. `shutdown` turns true when the server stops.
     pub(super) fn new(
         (stream, end): (Stream, End),
         body: Body,
         ahead: BytesMut,
-        since: Arrival,
+        (since, waited): (Arrival, Waited),
         shutdown: Arc<ShutdownWatch>,
     ) -> (Self, Lender) {
         let state = Arc::new(State::default());
         let (lines, head, of_loan) = (Vec::new(), Rewriter::default(), Arc::clone(&state));
-        let loan = Loan { stream: Some(stream), body, ahead, lines, head, since, shutdown, end, state: of_loan };
+        let loan =
+            Loan { stream: Some(stream), body, ahead, lines, head, since, waited, shutdown, end, state: of_loan };
         (loan, Lender(state))
     }
 
@@ -138,6 +142,11 @@ impl Loan {
     /// When the request's first byte came.
     pub(super) fn since(&self) -> Arrival {
         self.since
+    }
+
+    /// How long the request's body was waited for.
+    pub(super) fn waited(&self) -> Duration {
+        self.waited.so_far()
     }
 
     /// The lines of the request, as they came.
@@ -299,7 +308,8 @@ impl AsyncRead for Loan {
             return loan.poll_end(cx);
         }
         let before = buf.filled().len();
-        ready!(Pin::new(loan.stream_mut()).poll_read(cx, buf))?;
+        let read = Pin::new(loan.stream_mut()).poll_read(cx, buf);
+        ready!(loan.waited.note(read))?;
         let Ok(part) = loan.body.follow(&buf.filled()[before..]) else {
             loan.state.malformed.store(true, Ordering::Relaxed);
             return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));

@@ -46,6 +46,7 @@ mod lines;
 mod loan;
 mod order;
 mod outcome;
+mod pace;
 mod parts;
 mod patience;
 mod peer;
@@ -55,6 +56,7 @@ mod reject;
 mod request_body;
 mod request_id;
 mod rewrite;
+mod seats;
 mod settings;
 
 use std::net::IpAddr;
@@ -81,10 +83,10 @@ pub use parts::{ProxyParts, RateRules, Rules};
 pub use patience::Patience;
 pub use reject::Rejection;
 pub use request_id::RequestId;
+pub use seats::{Room, Seats};
 pub use settings::Limits;
 
-/// The longest silence while a body is coming, and the longest that a client may take no byte of its answer; nginx's
-/// `client_body_timeout` and `send_timeout`.
+/// The longest that a client may take no byte of its answer; nginx's `send_timeout`.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What decides on requests, whichever way they go. A clone is another handle to the same proxy.

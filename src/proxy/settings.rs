@@ -1,5 +1,6 @@
 //! The limits that guard the proxy against its clients.
 
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::time::Duration;
 
 /// Limits on what one client may send and how long it may take.
@@ -13,6 +14,15 @@ pub struct Limits {
     pub keepalive_timeout: Duration,
     /// Whether a client that ends its side after a request is taken for gone. Default: no, it gets its answer.
     pub abort_on_half_close: bool,
+    /// The most connections at once. Default `None`: as many as the limit of open files allows for.
+    pub max_connections: Option<NonZeroUsize>,
+    /// The most of them from one address, or from one prefix of IPv6. Default `None`: as many as there are.
+    pub max_connections_per_address: Option<NonZeroUsize>,
+    /// The longest silence in a request's body. Default 60 s.
+    pub body_timeout: Duration,
+    /// The fewest bytes a second that a request's body may come at, over all of it and from its tenth second on. Default 100;
+    /// `None` is no bound.
+    pub min_body_rate: Option<NonZeroU64>,
 }
 
 impl Default for Limits {
@@ -22,6 +32,10 @@ impl Default for Limits {
             header_timeout: Duration::from_secs(10),
             keepalive_timeout: Duration::from_secs(60),
             abort_on_half_close: false,
+            max_connections: None,
+            max_connections_per_address: None,
+            body_timeout: Duration::from_secs(60),
+            min_body_rate: NonZeroU64::new(100),
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::admin::{Access, AdminParts, Readiness, Status};
 use crate::client::Directory;
 use crate::clock::{Clock, Timeline};
 use crate::limit::{Limiter, Striped};
-use crate::proxy::{Activity, Proxy, Rules};
+use crate::proxy::{Activity, Proxy, Rules, Seats};
 use crate::telemetry::{Decisions, Metrics};
 use crate::upstream::Pools;
 
@@ -30,6 +30,7 @@ pub(super) struct View {
     pub(super) limiter: Arc<Striped>,
     pub(super) buckets: Arc<Buckets>,
     pub(super) rules: Arc<ArcSwap<Rules>>,
+    pub(super) seats: Arc<Seats>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) decisions: Arc<Decisions>,
     pub(super) activity: Arc<Activity>,
@@ -44,7 +45,7 @@ impl View {
     /// The parts of the admin API.
     pub(super) fn into_parts(self) -> AdminParts {
         let View { access, reloader, address, listeners, proxy, pools, store, limiter, buckets, .. } = self;
-        let rules = self.rules;
+        let (rules, seats) = (self.rules, self.seats);
         let (metrics, decisions, activity, lifecycle) = (self.metrics, self.decisions, self.activity, self.lifecycle);
         let (directory, clock, timeline) = (self.directory, self.clock, self.timeline);
         AdminParts {
@@ -97,6 +98,8 @@ impl View {
                         blocked: totals.blocked,
                         unlimited: totals.unlimited,
                         in_flight: activity.busy(),
+                        connections: seats.taken(),
+                        max_connections: seats.bound(),
                         store_error: store.fault(),
                     }
                 }

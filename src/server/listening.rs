@@ -10,6 +10,7 @@
 //! Pingora goes on trying to accept on a socket that can no longer, without a word to anybody. So each socket is looked
 //! at twice a second, and one that has stopped listening stops the server.
 
+use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsRawFd, IntoRawFd};
@@ -19,7 +20,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use pingora_core::apps::ServerApp;
-use pingora_core::listeners::ListenerConfig;
+use pingora_core::listeners::{ConnectionFilter, ListenerConfig};
 use pingora_core::protocols::l4::stream::{L4BufferSettings, Stream as L4Stream};
 use pingora_core::protocols::{GetSocketDigest, SocketDigest, Stream};
 use pingora_core::server::{Fds, ListenFds, ShutdownWatch};
@@ -30,7 +31,7 @@ use tokio::time::interval;
 
 use super::lifecycle::{Lifecycle, State};
 use super::socket::{Bound, Sockets};
-use crate::proxy::Activity;
+use crate::proxy::{Activity, Seats};
 
 /// The read buffer of a connection that has one, in bytes: about a record of TLS.
 const READ_BUFFER: usize = 16 << 10;
@@ -55,6 +56,8 @@ pub(super) struct Listening<A> {
     waits: bool,
     /// Where connections have a buffer in front of them.
     buffered: Vec<SocketAddr>,
+    /// Where its connections sit, if there is a bound on them.
+    seats: Option<Arc<Seats>>,
 }
 
 impl<A> Listening<A> {
@@ -81,6 +84,7 @@ impl<A> Listening<A> {
             announce: None,
             waits: false,
             buffered: Vec::new(),
+            seats: None,
         }
     }
 
@@ -98,6 +102,11 @@ impl<A> Listening<A> {
     /// none, and what is idle should hold no memory.
     pub(super) fn buffered(self, buffered: impl IntoIterator<Item = SocketAddr>) -> Self {
         Listening { buffered: buffered.into_iter().collect(), ..self }
+    }
+
+    /// Lets in only those for whom there is a seat; the application has them sit down.
+    pub(super) fn seated(self, seats: Arc<Seats>) -> Self {
+        Listening { seats: Some(seats), ..self }
     }
 
     /// Goes on while the server drains, and ends with it.
@@ -149,6 +158,9 @@ impl<A: ServerApp + Send + Sync + 'static> Listening<A> {
     /// When it can accept no more.
     async fn accept(&self, listeners_per_fd: usize) -> Result<(), String> {
         let mut service = ListeningService::new(self.name.clone(), Phase(Arc::clone(&self.app), self.tell.subscribe()));
+        if let Some(seats) = &self.seats {
+            service.set_connection_filter(Arc::new(Door(Arc::clone(seats))));
+        }
         let mut fds = Fds::new();
         for address in &self.addresses {
             let duplicate = self.sockets.duplicate(*address);
@@ -189,6 +201,9 @@ impl<A: ServerApp + Send + Sync + 'static> Listening<A> {
             self.sockets.close(&[*address]);
             while let Ok((stream, peer)) = listener.accept() {
                 let Ok(stream) = connection(stream, peer) else { continue };
+                if let Some(seats) = &self.seats {
+                    seats.force();
+                }
                 let (app, told) = (Arc::clone(&self.app), self.tell.subscribe());
                 let open = app.open.begin();
                 tokio::spawn(async move {
@@ -275,6 +290,23 @@ fn connection(stream: TcpStream, peer: SocketAddr) -> io::Result<Stream> {
     let mut stream = L4Stream::from(stream);
     stream.set_socket_digest(digest);
     Ok(Box::new(stream))
+}
+
+/// Where connections are let in, right after they were accepted.
+struct Door(Arc<Seats>);
+
+impl fmt::Debug for Door {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Door").finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl ConnectionFilter for Door {
+    /// Who has to wait keeps those who come after it waiting in the kernel.
+    async fn should_accept(&self, _peer: Option<&SocketAddr>) -> bool {
+        self.0.enter().await
+    }
 }
 
 /// An application whose connections are counted.

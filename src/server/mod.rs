@@ -11,6 +11,7 @@ mod buckets;
 mod build;
 mod conductor;
 pub mod daemon;
+mod descriptors;
 pub mod echo;
 mod handover;
 mod lifecycle;

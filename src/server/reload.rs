@@ -22,7 +22,7 @@ use crate::client::Quota;
 use crate::clock::{Clock, Timeline};
 use crate::config::{Config, Problems};
 use crate::limit::Striped;
-use crate::proxy::{Destination, RateRules, Rules};
+use crate::proxy::{Destination, RateRules, Rules, Seats};
 use crate::route::{Route, RouteTable};
 use crate::store::ClientRepository;
 use crate::telemetry::{AccessLog, Metrics};
@@ -46,6 +46,7 @@ pub(super) enum Watch {
 /// What of a running server follows the configuration.
 pub(super) struct Live {
     pub(super) rules: Arc<ArcSwap<Rules>>,
+    pub(super) seats: Arc<Seats>,
     pub(super) pools: Arc<Pools>,
     pub(super) tls: Arc<TlsListeners>,
     pub(super) access: Arc<ArcSwap<Access>>,
@@ -160,6 +161,7 @@ impl Reloader {
             live.access_log.apply(opened);
         }
         next.warn();
+        live.seats.warn();
         *current = next;
         Ok(Reloaded { changed })
     }

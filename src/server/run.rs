@@ -29,12 +29,12 @@ use super::services::{Certificates, Health, LogGuard, Sweep, Telemetry};
 use super::socket::Sockets;
 use super::start::start_events;
 use super::store::Store;
-use super::{Server, ServerError};
+use super::{Server, ServerError, descriptors};
 use crate::admin::{Access, Admin};
 use crate::clock::Clock;
 use crate::config::PingoraSettings;
 use crate::limit::Key;
-use crate::proxy::{Activity, Downstream, Idle, Proxy, ProxyParts};
+use crate::proxy::{Activity, Downstream, Idle, Proxy, ProxyParts, Seats};
 use crate::telemetry::{Decisions, EventLog, Metrics, MetricsParts};
 
 /// More than any pool's retries, so that the pools' own limits decide; Pingora's counts attempts.
@@ -92,6 +92,7 @@ impl Server {
         let service = GenBackgroundService::new("BG buckets".to_owned(), Arc::clone(&buckets));
         pingora.add_service(service);
 
+        let tally = self.tally;
         let (told, given) = Told::new(Arc::clone(&self.limiter));
         let is_successor = self.inheritance.is_some();
         let default_quota = self.config.rate_limit.quota;
@@ -103,7 +104,7 @@ impl Server {
             directory: Arc::clone(&self.directory),
             limiter: Arc::clone(&told) as _,
             access_log: self.access_log.clone(),
-            tally: self.tally,
+            tally: Arc::clone(&tally),
             decisions: Arc::clone(&decisions),
             idle: Arc::clone(&idle),
             clock: Arc::clone(&self.clock),
@@ -113,8 +114,12 @@ impl Server {
         proxy.handle_init_modules();
         let access = self.config.admin.as_ref().map_or(Access::Loopback, |admin| admin.access.clone());
         let access = Arc::new(ArcSwap::from_pointee(access));
+        let room = descriptors::room(settings.threads.get());
+        let seats = Arc::new(Seats::new(Arc::clone(&rules), room, Arc::clone(&tally), Arc::clone(&self.clock)));
+        seats.warn();
         let live = Live {
             rules: Arc::clone(&rules),
+            seats: Arc::clone(&seats),
             pools: Arc::clone(&self.pools),
             tls: Arc::clone(&self.tls),
             access: Arc::clone(&access),
@@ -141,6 +146,7 @@ impl Server {
                 limiter: self.limiter,
                 buckets: Arc::clone(&buckets),
                 rules,
+                seats: Arc::clone(&seats),
                 metrics,
                 decisions,
                 activity: Arc::clone(&activity),
@@ -168,7 +174,8 @@ impl Server {
             let certificates = Certificates { tls: Arc::clone(&self.tls), clock: Arc::clone(&self.clock) };
             pingora.add_service(background_service("certificates", certificates));
         }
-        let downstream = Downstream::new((proxy, app), idle, self.tls, Arc::clone(&activity), lifecycle.patience());
+        let life = (Arc::clone(&activity), lifecycle.patience());
+        let downstream = Downstream::new((proxy, app), idle, self.tls, life, Arc::clone(&seats));
         let tunnels = downstream.tunnels();
         let (backends, pools) = (pools.iter().map(|pool| pool.settings().backends.len()).sum::<usize>(), pools.len());
         let threads = (settings.threads.get(), &connections);
@@ -188,7 +195,7 @@ impl Server {
             (take_over, successor)
         });
         let listening = Listening::new("proxy", downstream, self.sockets, threads, sockets, lifecycle).buffered(secure);
-        let listening = listening.after_a_hand_over(is_successor).announced({
+        let listening = listening.seated(seats).after_a_hand_over(is_successor).announced({
             let (lifecycle, process) = (lifecycle.clone(), self.process.clone());
             move || {
                 let list: Vec<_> = addresses.iter().map(SocketAddr::to_string).collect();

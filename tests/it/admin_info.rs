@@ -300,6 +300,7 @@ fn the_server_tells_how_it_is() {
         ("blocked", json!(0)),
         ("buckets", json!(1)),
         ("in_flight", json!(0)),
+        ("connections", json!(0)),
         ("store_error", Value::Null),
     ] {
         assert_eq!(told[field], value, "{field} in {told}");

@@ -29,6 +29,8 @@ mod clients_command;
 #[cfg(test)]
 mod command_line;
 #[cfg(test)]
+mod connections;
+#[cfg(test)]
 mod counters;
 #[cfg(test)]
 mod crashes;

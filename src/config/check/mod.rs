@@ -207,6 +207,12 @@ fn limits(report: &mut Report, at: &KeyPath, key: Key<Section<raw::Limits>>) -> 
         abort_on_half_close: report
             .take(&at.key("abort_on_half_close"), raw.abort_on_half_close)
             .unwrap_or(default.abort_on_half_close),
+        max_connections: report.take(&at.key("max_connections"), raw.max_connections).flatten(),
+        max_connections_per_address: report
+            .take(&at.key("max_connections_per_address"), raw.max_connections_per_address)
+            .flatten(),
+        body_timeout: report.take(&at.key("body_timeout"), raw.body_timeout).unwrap_or(default.body_timeout),
+        min_body_rate: report.take(&at.key("min_body_rate"), raw.min_body_rate).unwrap_or(default.min_body_rate),
     }
 }
 

@@ -1,6 +1,7 @@
 //! What right files become.
 
 use std::fs::Permissions;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -122,7 +123,9 @@ upstreams:
     tunnel_timeout: 2h
   - {name: b, balance: random, backends: [{address: "a:1"}], health_check: {type: none}}
 routes: [{host: "*.Example.com", path: /v1/, upstream: b, max_body: 1GiB, read_timeout: 10m}, {path: /, upstream: a.b_c-1}]
-limits: {max_body: 64KiB, header_timeout: 2s, keepalive_timeout: 3s, abort_on_half_close: true}
+limits:
+  {max_body: 64KiB, header_timeout: 2s, keepalive_timeout: 3s, abort_on_half_close: true, max_connections: 5,
+  max_connections_per_address: 6, body_timeout: 7s, min_body_rate: 8}
 identity: {underscores: pass}
 access_log: {path: /var/log/access.log, format: text}
 admin: {address: "[::1]:99", token_file: null}
@@ -161,6 +164,9 @@ rate_limit: {refill_interval: 2s, persist_interval: 250ms}
     assert_eq!((config.limits.header_timeout.as_secs(), config.limits.keepalive_timeout.as_secs()), (2, 3));
     assert!(config.limits.abort_on_half_close);
     assert_eq!(config.identity.underscores, Underscores::Pass);
+    let connections = [config.limits.max_connections, config.limits.max_connections_per_address];
+    assert_eq!(connections.map(|bound| bound.map(NonZeroUsize::get)), [Some(5), Some(6)]);
+    assert_eq!((config.limits.body_timeout.as_secs(), config.limits.min_body_rate.map(NonZeroU64::get)), (7, Some(8)));
     let target = Some(AccessLogTarget::File("/var/log/access.log".into()));
     assert_eq!(config.access_log, AccessLogSettings { target, format: AccessLogFormat::Text });
     let admin = AdminSettings { address: "[::1]:99".parse().unwrap(), access: Access::Loopback };
@@ -250,7 +256,7 @@ fn the_starting_file_shows_the_defaults() {
         text.lines().map(|line| line.strip_prefix('#').filter(|rest| is_key(rest)).unwrap_or(line)).collect();
     let shown = shown.join("\n");
     let timeouts = shown.lines().filter(|line| !line.starts_with('#') && line.contains("timeout: "));
-    assert_eq!(timeouts.count(), 8, "{shown}");
+    assert_eq!(timeouts.count(), 9, "{shown}");
     let mut shown = check(&shown).unwrap();
     shown.pingora.threads = PingoraSettings::default().threads;
     assert_eq!(shown, check(&text).unwrap());

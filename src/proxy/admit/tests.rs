@@ -92,16 +92,14 @@ fn the_route_decides_where_to() {
 #[test]
 fn a_body_that_is_announced_too_large_is_refused_before_it_comes() {
     let world = World::new();
-    let outcome = |length| {
-        admit(
-            &world.gate(),
-            "/v1",
-            &[("host", "api.example.com"), ("content-length", length), ("x-api-key", "free")],
-            0,
-        )
-        .0
+    let outcome = |length, kind| {
+        let lines =
+            [("host", "api.example.com"), ("content-length", length), ("x-api-key", "free"), ("content-type", kind)];
+        admit(&world.gate(), "/v1", &lines, 0).0
     };
-    assert_eq!((outcome("1000"), outcome("1001")), (Ok(()), Err(Rejection::BodyTooLarge(1000))));
+    let too_large = Err(Rejection::BodyTooLarge(1000));
+    assert_eq!((outcome("1000", "text/plain"), outcome("1001", "text/plain")), (Ok(()), too_large));
+    assert_eq!(outcome("1001", "application/grpc"), Ok(()));
 }
 
 #[test]

@@ -23,6 +23,7 @@ use super::{Downstream, Refusal, address_of, read_head, stopped};
 use crate::proxy::Rejection;
 use crate::proxy::activity::Busy;
 use crate::proxy::lines::Lines;
+use crate::proxy::seats::Seat;
 use crate::tls::Terminator;
 
 /// The first byte of every TLS handshake (RFC 8446 section 5.1).
@@ -38,7 +39,7 @@ pub(super) enum Opened {
 
 impl Downstream {
     /// Does the handshake if the listener has TLS; `None` when nothing came of it.
-    pub(super) async fn open(&self, stream: Stream, stopping: &mut ShutdownWatch) -> Option<Opened> {
+    pub(super) async fn open(&self, stream: Stream, seat: &Seat, stopping: &mut ShutdownWatch) -> Option<Opened> {
         if self.tls.is_empty() {
             return Some(Opened::Http1(stream));
         }
@@ -46,7 +47,11 @@ impl Downstream {
         let local = stream.get_socket_digest().and_then(|digest| Some(*digest.local_addr()?.as_inet()?))?;
         let Some(terminator) = self.tls.of_connection(local) else { return Some(Opened::Http1(stream)) };
         let stream = *stream.into_any().downcast::<L4Stream>().ok()?;
-        Box::pin(self.secure(stream, terminator, stopping)).await
+        tokio::select! {
+            biased;
+            opened = Box::pin(self.secure(stream, terminator, stopping)) => opened,
+            () = seat.told() => None,
+        }
     }
 
     async fn secure(

@@ -10,7 +10,7 @@ use super::client::{Client, Request};
 use super::terms::Terms;
 use super::tunnel::{self, End};
 use super::{Idle, Origin, request, upgrade};
-use crate::proxy::failure::rejection_for;
+use crate::proxy::failure::{TOO_MANY_INTERIM, rejection_for};
 use crate::proxy::headers::X_REQUEST_ID;
 use crate::proxy::lines::{Fields, Lines};
 use crate::proxy::outcome::Break;
@@ -221,7 +221,7 @@ impl<'e, R: Request, C: Client> Exchange<'e, R, C> {
     }
 
     /// Reads the header of the final answer and hands it to the client, as it does with interim answers before it.
-    async fn answer(&mut self, backend: &mut Backend, timeouts: &Timeouts, ctx: &Context) -> Result<Answer> {
+    async fn answer(&mut self, backend: &mut Backend, timeouts: &Timeouts, ctx: &mut Context) -> Result<Answer> {
         let to_head = self.request.target().method == "HEAD";
         let no_answer = |why: &'static str| Error::explain(ErrorType::InvalidHTTPHeader, why).into_up();
         loop {
@@ -242,6 +242,9 @@ impl<'e, R: Request, C: Client> Exchange<'e, R, C> {
             while let Some(answer) = answer::parse(&backend.buffer, lines, to_head).map_err(no_answer)? {
                 if answer.switches() && !upgrade::takes_up(lines.of(&backend.buffer), |one| self.request.offers(one)) {
                     return Err(no_answer("a 101 that nobody asked for"));
+                }
+                if answer.is_interim() && ctx.has_too_many_interim() {
+                    return Err(no_answer(TOO_MANY_INTERIM));
                 }
                 self.client.head(&answer, &backend.buffer, lines.of(&backend.buffer), ctx.told_standing()).await?;
                 backend.buffer.advance(answer.end);

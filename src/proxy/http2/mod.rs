@@ -49,6 +49,7 @@ use super::head::MAX_HEAD;
 use super::loan::{End, Lender, Loan};
 use super::reject::{LINGER, bytes_of};
 use super::request_body::Body;
+use super::seats::Seat;
 use super::{CLIENT_TIMEOUT, Rejection, RequestId};
 use session::Http2Session;
 use upload::Upload;
@@ -65,6 +66,8 @@ const MAX_BROKEN_STREAMS: usize = 1024;
 const MAX_MALFORMED: u32 = 32;
 /// How long a client without a request has to answer the PING that follows GOAWAY.
 const FAREWELL: Duration = Duration::from_millis(500);
+/// How long a client whose connection is given up has to take the GOAWAY that says so.
+const GIVING_UP: Duration = Duration::from_millis(100);
 /// How often it is looked whether a client takes the last of its answers.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -86,7 +89,7 @@ type Opened = (Request<RecvStream>, SendResponse<Bytes>);
 
 impl Downstream {
     /// Serves a connection on which HTTP/2 was agreed, to its end. It is `opening` until its first request is there.
-    pub(super) async fn serve_http2(&self, stream: Stream, opening: Busy, shutdown: Arc<ShutdownWatch>) {
+    pub(super) async fn serve_http2(&self, stream: Stream, opening: Busy, seat: &Seat, shutdown: Arc<ShutdownWatch>) {
         let (address, limit) = (peer(&stream), self.app.limits().header_timeout);
         let digest = Arc::new(Digest {
             ssl_digest: stream.get_ssl_digest(),
@@ -95,8 +98,8 @@ impl Downstream {
             socket_digest: stream.get_socket_digest(),
         });
         // On loan, so that it can be closed well after h2 has dropped it.
-        let (loan, lender) =
-            Loan::new((stream, End::Gone), Body::Length(0), BytesMut::new(), self.arrival(), Arc::clone(&shutdown));
+        let (stream, since) = ((stream, End::Gone), (self.arrival(), self.waited()));
+        let (loan, lender) = Loan::new(stream, Body::Length(0), BytesMut::new(), since, Arc::clone(&shutdown));
         loan.set_upgraded();
         let mut stopping = ShutdownWatch::clone(&shutdown);
         let too_late = async {
@@ -109,12 +112,14 @@ impl Downstream {
             biased;
             opened = timeout(limit, options(window, windows.set()).handshake(loan)) => opened,
             () = too_late => return,
+            () = seat.told() => return,
         };
         if let Ok(Ok(connection)) = opened {
             let secure = digest.ssl_digest.is_some();
             let origin = Origin { peer: address, secure };
             let windows = (windows, window);
-            let serving = Serving { downstream: self, connection, windows, lender: &lender, digest, origin, shutdown };
+            let serving =
+                Serving { downstream: self, connection, windows, lender: &lender, seat, digest, origin, shutdown };
             let linger = serving.run(opening).await;
             if let Some(returned) = lender.take_back() {
                 close_and_read(returned.stream, linger).await;
@@ -139,6 +144,7 @@ struct Serving<'a> {
     /// What the client may send ahead, and what it was last told for each stream.
     windows: (Arc<Windows>, u32),
     lender: &'a Lender,
+    seat: &'a Seat,
     digest: Arc<Digest>,
     origin: Origin,
     shutdown: Arc<ShutdownWatch>,
@@ -165,12 +171,14 @@ impl Serving<'_> {
                 }
                 Some(_) = streams.join_next() => {
                     if streams.is_empty() {
+                        self.seat.silent(app.clock().now());
                         patience.set(sleep(if leaving { LINGER } else { app.limits().keepalive_timeout }));
                     }
                 }
                 opened = next(&mut self.connection, full) => {
                     let Some(Ok((request, respond))) = opened else { break true };
                     (opening, untaken) = (None, Untaken::default());
+                    self.seat.busy();
                     last = last.map(|_| false);
                     let busy = self.downstream.activity.begin();
                     match self.admit(request, respond) {
@@ -191,6 +199,17 @@ impl Serving<'_> {
                     }
                 }
                 () = windows.changed() => self.set_windows(),
+                () = self.seat.told(), if idle => {
+                    if self.connection.has_streams() || !self.lender.is_flushed() {
+                        // It is not silent while the client takes the last of its answers.
+                        self.seat.busy();
+                        self.seat.silent(app.clock().now());
+                        continue;
+                    }
+                    self.connection.abrupt_shutdown(Reason::NO_ERROR);
+                    let _ = timeout(GIVING_UP, poll_fn(|cx| self.connection.poll_closed(cx))).await;
+                    return Duration::ZERO;
+                }
                 () = patience.as_mut(), if idle => {
                     let streams = self.connection.has_streams();
                     if !untaken.over && (streams || !self.lender.is_flushed()) {
@@ -229,9 +248,9 @@ impl Serving<'_> {
     ///
     /// # Errors
     /// The rest of the body of one that was refused.
-    fn admit(&self, request: Request<RecvStream>, respond: SendResponse<Bytes>) -> Result<Admitted, Upload> {
+    fn admit(&self, request: Request<RecvStream>, respond: SendResponse<Bytes>) -> Result<Admitted, Box<Upload>> {
         let (mut parts, body) = request.into_parts();
-        let body = Upload::new(body, &self.windows.0, direct::announced(&parts.headers));
+        let body = Upload::new(body, &self.windows.0, direct::announced(&parts.headers), self.downstream.waited());
         match request::rewrite(&mut parts) {
             Ok(()) => {
                 let direct = direct::takes_stream(&parts);
@@ -243,7 +262,7 @@ impl Serving<'_> {
                 let line = (parts.method.as_str(), parts.uri.path().as_bytes());
                 let since = self.downstream.arrival();
                 self.downstream.record_refusal(rejection, line, &request_id, sent, since, self.origin.peer);
-                Err(body)
+                Err(Box::new(body))
             }
         }
     }
@@ -265,7 +284,7 @@ impl Serving<'_> {
             return;
         }
         let (proxy, shutdown) = (Arc::clone(&self.downstream.proxy), Arc::clone(&self.shutdown));
-        let digest = Arc::clone(&self.digest);
+        let (digest, min_rate) = (Arc::clone(&self.digest), app.limits().min_body_rate);
         streams.spawn(Box::pin(async move {
             let _busy = busy;
             let waits = !parts.headers.contains_key(CONTENT_LENGTH);
@@ -275,7 +294,7 @@ impl Serving<'_> {
                 return Downstream::serve_stream_directly(&app, &idle, &request, respond, from).await;
             }
             let (leave, left) = oneshot::channel();
-            let session = Http2Session::new((*parts).into(), body, respond, digest, leave);
+            let session = Http2Session::new((*parts).into(), (body, min_rate), respond, digest, leave);
             proxy.process_new_http(ServerSession::new_custom(Box::new(session)), &shutdown).await;
             if let Ok(body) = left.await {
                 body.discard().await;

@@ -8,6 +8,7 @@
 mod seam;
 
 use std::future::poll_fn;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +26,7 @@ use tokio::sync::oneshot;
 
 use super::upload::Upload;
 use crate::proxy::head::length_of;
+use crate::proxy::pace::{allowance, is_grpc};
 
 /// The largest body that is kept to send the request once more; the same as for HTTP/1.
 const RETRY_BUFFER: usize = 64 << 10;
@@ -41,6 +43,8 @@ pub(super) struct Http2Session {
     /// Whether the answer is whole.
     ended: bool,
     received: usize,
+    /// The fewest bytes a second that it may come at, until the answer begins.
+    min_rate: Option<NonZeroU64>,
     sent: usize,
     retry: Option<FixedBuffer>,
     digest: Arc<Digest>,
@@ -72,15 +76,16 @@ async fn within<T>(
 }
 
 impl Http2Session {
-    /// The request `head` with its `body`, to be answered by `respond`, over the connection that `digest` tells of. A body
-    /// that is still coming when the answer is whole goes to `leave`.
+    /// The request `head` with its `body`, to be answered by `respond`, over the connection that `digest` tells of. The
+    /// body has to come at `min_rate`; one that is still coming when the answer is whole goes to `leave`.
     pub(super) fn new(
         head: RequestHeader,
-        body: Upload,
+        (body, min_rate): (Upload, Option<NonZeroU64>),
         respond: SendResponse<Bytes>,
         digest: Arc<Digest>,
         leave: oneshot::Sender<Upload>,
     ) -> Self {
+        let min_rate = min_rate.filter(|_| !is_grpc(&head.headers));
         Http2Session {
             head,
             body: Some(body),
@@ -89,6 +94,7 @@ impl Http2Session {
             written: None,
             ended: false,
             received: 0,
+            min_rate,
             sent: 0,
             retry: None,
             digest,
@@ -114,6 +120,13 @@ impl Http2Session {
     /// Whether all of the body was taken.
     fn is_body_taken(&self) -> bool {
         self.body.as_ref().is_none_or(Upload::is_over)
+    }
+
+    /// How long to wait for more of the body.
+    fn patience(&self) -> Option<Duration> {
+        let rate = self.min_rate.filter(|_| self.written.is_none()).zip(self.body.as_ref());
+        let left = rate.map(|(rate, body)| allowance(rate, self.received as u64).saturating_sub(body.waited()));
+        self.read_timeout.into_iter().chain(left).min()
     }
 
     /// Sends as the client's windows allow.

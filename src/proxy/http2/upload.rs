@@ -11,6 +11,7 @@ use pingora_timeout::timeout;
 
 use super::windows::{Share, Windows};
 use crate::proxy::direct::{GRACE, MAX_BODY};
+use crate::proxy::pace::Waited;
 
 /// How much of a body is read for nothing, in bytes.
 const DISCARD: usize = 16 << 20;
@@ -25,12 +26,18 @@ pub(super) struct Upload {
     ahead: Bytes,
     stream: RecvStream,
     share: Share,
+    waited: Waited,
 }
 
 impl Upload {
-    /// The body that comes over `stream`, of this length, if it was announced.
-    pub(super) fn new(stream: RecvStream, windows: &Arc<Windows>, length: Option<u64>) -> Self {
-        Upload { ahead: Bytes::new(), stream, share: Share::new(windows, length) }
+    /// The body that comes over `stream`, of this length, if it was announced. How long it is `waited` for is counted.
+    pub(super) fn new(stream: RecvStream, windows: &Arc<Windows>, length: Option<u64>, waited: Waited) -> Self {
+        Upload { ahead: Bytes::new(), stream, share: Share::new(windows, length), waited }
+    }
+
+    /// How long it was waited for.
+    pub(super) fn waited(&self) -> Duration {
+        self.waited.so_far()
     }
 
     /// Whether all of it has been taken.
@@ -44,7 +51,7 @@ impl Upload {
             return Some(Ok(std::mem::take(&mut self.ahead)));
         }
         loop {
-            let data = match poll_fn(|cx| self.stream.poll_data(cx)).await {
+            let data = match poll_fn(|cx| self.waited.note(self.stream.poll_data(cx))).await {
                 Some(Ok(data)) => data,
                 other => {
                     self.share.end();

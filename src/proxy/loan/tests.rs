@@ -10,6 +10,7 @@ fn lend(stream: DuplexStream, body: Body) -> (Loan, Lender) {
     let since = Arrival { at: SystemClock.now(), wall: SystemClock.wall() };
     // Nobody stops these servers: the last value stays.
     let shutdown = tokio::sync::watch::channel(false).1;
+    let since = (since, Waited::new(Arc::new(SystemClock)));
     Loan::new((Box::new(stream), End::Gone), body, BytesMut::new(), since, Arc::new(shutdown))
 }
 

@@ -13,6 +13,7 @@ use super::*;
 use crate::clock::ManualClock;
 use crate::config::{Overrides, load};
 use crate::limit::{Key, Limiter, StripedSettings};
+use crate::proxy::Room;
 use crate::server::services::Health;
 use crate::store::memory::Memory;
 use crate::telemetry::{AccessLogGuard, MetricsParts, Tally};
@@ -66,8 +67,12 @@ impl World {
         tokio::spawn(async move { health.start_with_ready_notifier(stopping, ready).await });
         let lifecycle = Lifecycle::new();
         lifecycle.advance(State::Ready);
+        let rules = Arc::new(ArcSwap::from_pointee(rules(&config, &pools.all())));
+        let room = Room { auto: 10, most: 20 };
+        let seats = Seats::new(Arc::clone(&rules), room, Arc::default(), Arc::clone(&clock));
         let live = Live {
-            rules: Arc::new(ArcSwap::from_pointee(rules(&config, &pools.all()))),
+            rules,
+            seats: Arc::new(seats),
             pools,
             tls: Arc::new(TlsListeners::new([]).unwrap()),
             access: Arc::new(ArcSwap::from_pointee(Access::Loopback)),

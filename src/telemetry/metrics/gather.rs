@@ -13,7 +13,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, EncodeLabelSet, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 
-use super::{EventLog, Sources, Verdict};
+use super::{EventLog, SeatLimit, Sources, Verdict};
 use crate::upstream::health::Status;
 use crate::upstream::{Backend, DURATIONS, TrafficTotals};
 
@@ -144,6 +144,22 @@ impl Sources {
     fn server(&self, encoder: &mut DescriptorEncoder<'_>) -> Result {
         Family::gauge(encoder, "tollgate_connections", "Open connections from clients.")?
             .bare(self.parts.tally.connections() as u64)?;
+        let mut family = Family::counter(
+            encoder,
+            "tollgate_connections_refused_total",
+            "Connections that were closed at once, as there were too many and none was silent; by what was exceeded.",
+        )?;
+        for limit in SeatLimit::ALL {
+            family.value(&[("reason", limit.name())], self.parts.tally.refusals(limit))?;
+        }
+        let mut family = Family::counter(
+            encoder,
+            "tollgate_connections_closed_total",
+            "Silent connections that were closed for new ones, as there were too many; by what was exceeded.",
+        )?;
+        for limit in SeatLimit::ALL {
+            family.value(&[("reason", limit.name())], self.parts.tally.closed(limit))?;
+        }
         Family::counter(
             encoder,
             "tollgate_access_log_dropped_total",

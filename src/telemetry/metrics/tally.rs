@@ -35,6 +35,33 @@ impl Verdict {
     }
 }
 
+/// Which bound on connections there was no seat within.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SeatLimit {
+    /// That on all of them.
+    All,
+    /// That on those of one address.
+    Address,
+}
+
+impl SeatLimit {
+    /// All of them.
+    pub const ALL: [SeatLimit; 2] = [SeatLimit::All, SeatLimit::Address];
+
+    /// The key that says how many there may be.
+    pub fn key(self) -> &'static str {
+        match self {
+            SeatLimit::All => "limits.max_connections",
+            SeatLimit::Address => "limits.max_connections_per_address",
+        }
+    }
+
+    /// As the metrics name it.
+    pub fn name(self) -> &'static str {
+        self.key().trim_start_matches("limits.")
+    }
+}
+
 /// What the proxy counts that belongs to no pool. One for all listeners of a server.
 #[derive(Debug, Default)]
 pub struct Tally {
@@ -43,6 +70,9 @@ pub struct Tally {
     unrouted: Traffic,
     /// Written once for a connection, not for a request.
     connections: CachePadded<AtomicUsize>,
+    /// In the order of [`SeatLimit::ALL`].
+    refused: [AtomicU64; 2],
+    made_room: [AtomicU64; 2],
 }
 
 impl Tally {
@@ -66,6 +96,26 @@ impl Tally {
     pub fn connection(self: &Arc<Self>) -> OpenConnection {
         self.connections.fetch_add(1, Ordering::Relaxed);
         OpenConnection(Arc::clone(self))
+    }
+
+    /// Counts a connection for which there was no seat within `limit`.
+    pub fn refused(&self, limit: SeatLimit) {
+        self.refused[limit as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many these are.
+    pub fn refusals(&self, limit: SeatLimit) -> u64 {
+        self.refused[limit as usize].load(Ordering::Relaxed)
+    }
+
+    /// Counts a silent connection that was closed for a new one, within `limit`.
+    pub fn made_room(&self, limit: SeatLimit) {
+        self.made_room[limit as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many these are.
+    pub fn closed(&self, limit: SeatLimit) -> u64 {
+        self.made_room[limit as usize].load(Ordering::Relaxed)
     }
 
     /// The open connections from clients.

@@ -100,6 +100,8 @@ fn every_name_of_the_contract_is_there_with_its_kind_from_the_start() {
         ("tollgate_persist_errors_total", Kind::Counter),
         ("tollgate_config_reloads_total", Kind::Counter),
         ("tollgate_connections", Kind::Gauge),
+        ("tollgate_connections_refused_total", Kind::Counter),
+        ("tollgate_connections_closed_total", Kind::Counter),
         ("tollgate_access_log_dropped_total", Kind::Counter),
         ("tollgate_event_log_dropped_total", Kind::Counter),
         ("tollgate_certificate_expiry_timestamp_seconds", Kind::Gauge),

@@ -32,7 +32,7 @@ impl Session for Http2Session {
     }
 
     async fn read_body_bytes(&mut self) -> Result<Option<Bytes>> {
-        within(self.read_timeout, ErrorType::ReadTimedout, self.next_data()).await
+        within(self.patience(), ErrorType::ReadTimedout, self.next_data()).await
     }
 
     /// Nothing: what is left of the body is read when the session is over.

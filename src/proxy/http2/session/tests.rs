@@ -6,8 +6,10 @@ use pingora_core::protocols::http::custom::server::Session;
 use tokio::io::duplex;
 
 use super::*;
+use crate::clock::SystemClock;
 use crate::proxy::budget::Budget;
 use crate::proxy::http2::windows::Windows;
+use crate::proxy::pace::Waited;
 
 /// Not long, and long enough for what happens at once.
 const SHORT: Duration = Duration::from_millis(50);
@@ -29,9 +31,9 @@ async fn connect(window: u32) -> Pair {
         while let Some(Ok((request, respond))) = connection.accept().await {
             let (parts, body) = request.into_parts();
             let windows = Windows::new(Arc::new(Budget::new()));
-            let body = Upload::new(body, &windows, None);
+            let body = Upload::new(body, &windows, None, Waited::new(Arc::new(SystemClock)));
             let (leave, left) = oneshot::channel();
-            let session = Http2Session::new(parts.into(), body, respond, Arc::default(), leave);
+            let session = Http2Session::new(parts.into(), (body, None), respond, Arc::default(), leave);
             sender.send((session, left)).await.unwrap_or_else(|_| panic!("nobody takes the session"));
         }
     });

@@ -1,0 +1,56 @@
+//! Kinds of values that may also be a word that says that there is none.
+
+use std::marker::PhantomData;
+
+use schemars::{Schema, SchemaGenerator, json_schema};
+use serde_yaml::Value;
+
+use super::key::Leaf;
+
+/// A `T`, or null for no bound.
+#[derive(Debug)]
+pub(super) struct OrNull<T>(PhantomData<T>);
+
+impl<T: Leaf> Leaf for OrNull<T> {
+    type Checked = Option<T::Checked>;
+
+    fn wanted() -> String {
+        format!("{}, or null for no bound", T::wanted())
+    }
+
+    fn read(value: &Value) -> Option<Self::Checked> {
+        if value.is_null() { Some(None) } else { T::read(value).map(Some) }
+    }
+
+    fn hint(refused: &Value) -> Option<String> {
+        T::hint(refused)
+    }
+
+    fn schema(generator: &mut SchemaGenerator) -> Schema {
+        json_schema!({"anyOf": [T::schema(generator), {"type": "null"}]})
+    }
+}
+
+/// A `T`, or `auto` for what tollgate finds right.
+#[derive(Debug)]
+pub(super) struct OrAuto<T>(PhantomData<T>);
+
+impl<T: Leaf> Leaf for OrAuto<T> {
+    type Checked = Option<T::Checked>;
+
+    fn wanted() -> String {
+        format!("{}, or auto", T::wanted())
+    }
+
+    fn read(value: &Value) -> Option<Self::Checked> {
+        if value.as_str() == Some("auto") { Some(None) } else { T::read(value).map(Some) }
+    }
+
+    fn hint(refused: &Value) -> Option<String> {
+        T::hint(refused)
+    }
+
+    fn schema(generator: &mut SchemaGenerator) -> Schema {
+        json_schema!({"anyOf": [T::schema(generator), {"const": "auto"}]})
+    }
+}
