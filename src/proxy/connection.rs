@@ -33,6 +33,7 @@ use super::budget::Budget;
 use super::chunked::Malformed;
 use super::direct::{self, Asks, Desk, Idle, Origin, Whole};
 use super::head::{self, Head};
+use super::http2::Unseen;
 use super::lines::Lines;
 use super::loan::{Arrival, End, Loan, Returned};
 use super::pace::Waited;
@@ -61,6 +62,8 @@ pub struct Downstream {
     /// What the windows of all connections in HTTP/2 may grow by.
     pub(super) budget: Arc<Budget>,
     seats: Arc<Seats>,
+    /// Counts the requests that h2 resets unseen.
+    pub(super) unseen: Unseen,
 }
 
 /// What waiting for a request came to.
@@ -106,6 +109,7 @@ impl Downstream {
         (activity, patience): (Arc<Activity>, Arc<Patience>),
         seats: Arc<Seats>,
     ) -> Self {
+        let unseen = Unseen::new(Arc::clone(app.tally()));
         Downstream {
             proxy: Arc::new(proxy),
             app,
@@ -116,6 +120,7 @@ impl Downstream {
             tunnels: Arc::default(),
             budget: Arc::new(Budget::new()),
             seats,
+            unseen,
         }
     }
 

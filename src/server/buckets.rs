@@ -34,7 +34,7 @@ use pingora_core::services::background::BackgroundService;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use super::overflow::OverflowWarning;
+use super::sparingly::Sparingly;
 use super::ticker;
 use crate::admin::NotFilled;
 use crate::client::Quota;
@@ -314,7 +314,7 @@ impl Buckets {
 #[async_trait]
 impl BackgroundService for Buckets {
     async fn start(&self, shutdown: ShutdownWatch) {
-        let mut overflow = OverflowWarning::default();
+        let mut overflow = Sparingly::default();
         let sweeps = ticker::run("buckets", self.sweep_every, shutdown.clone(), || {
             self.sweep();
             if let Some(callers) = overflow.observe(self.limiter.overflowed(), self.clock.now()) {

@@ -77,7 +77,8 @@ impl Server {
         let pools = self.pools.all();
         let metrics = Arc::new(self.metrics(events.clone()));
 
-        let telemetry = Telemetry::new(self.writer, events, Arc::clone(&self.clock), lifecycle.clone());
+        let telemetry =
+            Telemetry::new(self.writer, events, Arc::clone(&self.tally), Arc::clone(&self.clock), lifecycle.clone());
         let guard = telemetry.guard();
         let telemetry = pingora.add_service(background_service("telemetry", telemetry));
         let (watches, orders) = mpsc::unbounded_channel();

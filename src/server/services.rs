@@ -16,10 +16,11 @@ use tokio::time::{interval, sleep};
 
 use super::lifecycle::Lifecycle;
 use super::reload::Watch;
+use super::sparingly::Sparingly;
 use super::ticker;
 use crate::clock::Clock;
 use crate::proxy::Idle;
-use crate::telemetry::{AccessLogGuard, AccessLogWriter, EventLog};
+use crate::telemetry::{AccessLogGuard, AccessLogWriter, EventLog, Tally};
 use crate::tls::TlsListeners;
 use crate::upstream::{Pool, health};
 
@@ -140,11 +141,12 @@ impl BackgroundService for Certificates {
     }
 }
 
-/// Runs the access log's writer and writes the logs' summaries once a second.
+/// Runs the access log's writer, writes the logs' summaries once a second, and tells of what leaves no access line.
 pub(super) struct Telemetry {
     writer: Mutex<Option<AccessLogWriter>>,
     guard: LogGuard,
     events: Option<EventLog>,
+    tally: Arc<Tally>,
     clock: Arc<dyn Clock>,
     lifecycle: Lifecycle,
 }
@@ -156,10 +158,11 @@ impl Telemetry {
     pub(super) fn new(
         writer: AccessLogWriter,
         events: Option<EventLog>,
+        tally: Arc<Tally>,
         clock: Arc<dyn Clock>,
         lifecycle: Lifecycle,
     ) -> Self {
-        Telemetry { writer: Mutex::new(Some(writer)), guard: LogGuard::default(), events, clock, lifecycle }
+        Telemetry { writer: Mutex::new(Some(writer)), guard: LogGuard::default(), events, tally, clock, lifecycle }
     }
 
     /// What to drop once the last line is recorded.
@@ -177,7 +180,7 @@ impl BackgroundService for Telemetry {
             Some(Err(error)) => return self.lifecycle.fail(format!("cannot write the access log: {error}")),
             None => return,
         }
-        let mut ticks = interval(TELEMETRY_TICK);
+        let (mut ticks, mut malformed) = (interval(TELEMETRY_TICK), Sparingly::default());
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
@@ -187,6 +190,12 @@ impl BackgroundService for Telemetry {
             let event = self.guard.lock().as_mut().and_then(|guard| guard.tick(now));
             if let Some(event) = event {
                 warn!("{event}");
+            }
+            if let Some(count) = malformed.observe(self.tally.malformed_targets(), now) {
+                warn!(
+                    "HTTP/2: requests that were reset in the last minute, since their target is no URI (characters such as \" \
+                     and < must be escaped): {count}"
+                );
             }
             if let Some(events) = &self.events {
                 events.flush_due(now);

@@ -73,6 +73,8 @@ mod http2_rules;
 #[cfg(test)]
 mod http2_slow;
 #[cfg(test)]
+mod http2_unseen;
+#[cfg(test)]
 mod http2_uploads;
 #[cfg(test)]
 mod idle_closing;

@@ -20,11 +20,13 @@
 
 mod request;
 mod session;
+mod unseen;
 mod upload;
 mod windows;
 
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Context;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -52,6 +54,7 @@ use super::request_body::Body;
 use super::seats::Seat;
 use super::{CLIENT_TIMEOUT, Rejection, RequestId};
 use session::Http2Session;
+pub(super) use unseen::Unseen;
 use upload::Upload;
 use windows::Windows;
 
@@ -175,7 +178,7 @@ impl Serving<'_> {
                         patience.set(sleep(if leaving { LINGER } else { app.limits().keepalive_timeout }));
                     }
                 }
-                opened = next(&mut self.connection, full) => {
+                opened = next(&mut self.connection, full, &self.downstream.unseen) => {
                     let Some(Ok((request, respond))) = opened else { break true };
                     (opening, untaken) = (None, Untaken::default());
                     self.seat.busy();
@@ -341,12 +344,16 @@ impl Untaken {
 }
 
 /// The next stream of the connection, which moves on meanwhile; while it is `full`, only the latter. `None` at its end.
-async fn next(connection: &mut Connection<Loan, Bytes>, full: bool) -> Option<Result<Opened, h2::Error>> {
-    poll_fn(|cx| match full {
+async fn next(
+    connection: &mut Connection<Loan, Bytes>,
+    full: bool,
+    unseen: &Unseen,
+) -> Option<Result<Opened, h2::Error>> {
+    let mut poll = |cx: &mut Context<'_>| match full {
         true => connection.poll_closed(cx).map(|closed| closed.err().map(Err)),
         false => connection.poll_accept(cx),
-    })
-    .await
+    };
+    poll_fn(|cx| unseen.counted(|| poll(cx))).await
 }
 
 /// Answers what is not a request, and returns how many bytes of a body that took; none when it could not be sent.

@@ -162,6 +162,12 @@ impl Sources {
         }
         Family::counter(
             encoder,
+            "tollgate_http2_malformed_targets_total",
+            "Requests in HTTP/2 that were reset unseen, as their target is no URI.",
+        )?
+        .bare(self.parts.tally.malformed_targets())?;
+        Family::counter(
+            encoder,
             "tollgate_access_log_dropped_total",
             "Access log lines that were lost, as they could not be written in time.",
         )?

@@ -73,6 +73,7 @@ pub struct Tally {
     /// In the order of [`SeatLimit::ALL`].
     refused: [AtomicU64; 2],
     made_room: [AtomicU64; 2],
+    malformed_targets: AtomicU64,
 }
 
 impl Tally {
@@ -90,6 +91,16 @@ impl Tally {
     /// ends one records it here.
     pub fn unrouted(&self) -> &Traffic {
         &self.unrouted
+    }
+
+    /// Counts a request in HTTP/2 that was reset before anybody saw it, as its target is no URI.
+    pub fn malformed_target(&self) {
+        self.malformed_targets.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many there were.
+    pub fn malformed_targets(&self) -> u64 {
+        self.malformed_targets.load(Ordering::Relaxed)
     }
 
     /// Counts a connection from a client until the guard is dropped.

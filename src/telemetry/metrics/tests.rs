@@ -74,6 +74,7 @@ fn busy() -> Metrics {
     let lease = pools[0].lease(&[]).unwrap();
     lease.backend().failed();
     pools[0].retried();
+    (0..2).for_each(|_| tally.malformed_target());
     metrics.count_reload(true);
     // Held for good, so that there is something in flight and open.
     std::mem::forget((lease, tally.connection()));
@@ -102,6 +103,7 @@ fn every_name_of_the_contract_is_there_with_its_kind_from_the_start() {
         ("tollgate_connections", Kind::Gauge),
         ("tollgate_connections_refused_total", Kind::Counter),
         ("tollgate_connections_closed_total", Kind::Counter),
+        ("tollgate_http2_malformed_targets_total", Kind::Counter),
         ("tollgate_access_log_dropped_total", Kind::Counter),
         ("tollgate_event_log_dropped_total", Kind::Counter),
         ("tollgate_certificate_expiry_timestamp_seconds", Kind::Gauge),
@@ -144,6 +146,7 @@ fn the_text_keeps_the_format_and_says_what_was_counted() {
     says("tollgate_persist_errors_total", &[], 7.0);
     says("tollgate_config_reloads_total", &[("result", "success")], 1.0);
     says("tollgate_connections", &[], 1.0);
+    says("tollgate_http2_malformed_targets_total", &[], 2.0);
     says("tollgate_access_log_dropped_total", &[], 0.0);
     says("tollgate_event_log_dropped_total", &[], 0.0);
     let duration = |end: &str| {
