@@ -385,7 +385,7 @@ impl Drop for BackendSide {
             && self.requests.is_over()
             && let Some(times) = self.answers.began.zip(self.answers.ended)
         {
-            let said = self.answers.keep_alive.map(|timeout| self.closing.said(timeout));
+            let said = self.answers.keep_alive.map(IdleClosing::said);
             if let Some(terms) = Terms::of(times, said, self.timeouts.idle) {
                 self.proxy.inner.idle.put(&self.closing, connection, terms);
             }

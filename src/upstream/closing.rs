@@ -37,14 +37,11 @@ pub struct IdleClosing {
     ages: Mutex<ClosingAges>,
     /// Up to which age a connection is surely open, as far as was learned.
     safe_millis: AtomicU64,
-    /// The same, as far as the backend said when it was last heard.
-    said_millis: AtomicU64,
 }
 
 impl Default for IdleClosing {
     fn default() -> Self {
-        let unknown = || AtomicU64::new(UNKNOWN);
-        IdleClosing { ages: Mutex::default(), safe_millis: unknown(), said_millis: unknown() }
+        IdleClosing { ages: Mutex::default(), safe_millis: AtomicU64::new(UNKNOWN) }
     }
 }
 
@@ -59,21 +56,10 @@ impl IdleClosing {
         duration(&self.safe_millis)
     }
 
-    /// The longest that a connection may be idle, at most `limit`, where nobody looks at what it is used for.
-    pub fn longest(&self, limit: Duration) -> Duration {
-        limit.min(self.safe_age()).min(duration(&self.said_millis))
-    }
-
-    /// Takes note that the backend says that it closes a connection once it is idle for `timeout`; how long this one may
-    /// be.
-    pub fn said(&self, timeout: Duration) -> Duration {
+    /// How long a connection may be idle whose backend says that it closes it once it is idle for `timeout`.
+    pub fn said(timeout: Duration) -> Duration {
         let margin = (timeout / 10).clamp(LEAST_MARGIN, MOST_MARGIN).min(timeout / 2);
-        let longest = timeout - margin;
-        // Nearly always it says the same again, and who reads it is not to be disturbed.
-        if self.said_millis.load(Ordering::Relaxed) != millis(longest) {
-            self.said_millis.store(millis(longest), Ordering::Relaxed);
-        }
-        longest
+        timeout - margin
     }
 
     /// Takes note that a connection that was idle for `age` was closed by the backend just before `now`.
@@ -124,28 +110,20 @@ mod tests {
         for (said, longest) in
             [(0, 0), (100, 50), (1_000, 750), (2_000, 1_750), (5_000, 4_500), (15_000, 14_000), (600_000, 599_000)]
         {
-            let (closing, longest) = (IdleClosing::default(), Duration::from_millis(longest));
-            assert_eq!(closing.said(Duration::from_millis(said)), longest, "{said}");
-            assert_eq!(closing.longest(Duration::from_secs(3_600)), longest, "{said}");
-            assert_eq!(closing.longest(SECOND), longest.min(SECOND), "an upper bound stays one");
-            assert_eq!((closing.closes_after(), closing.safe_age()), (None, Duration::MAX), "it was not learned");
+            assert_eq!(IdleClosing::said(Duration::from_millis(said)), Duration::from_millis(longest), "{said}");
         }
-        assert!(IdleClosing::default().said(Duration::MAX) > Duration::from_secs(1 << 40));
+        assert!(IdleClosing::said(Duration::MAX) > Duration::from_secs(1 << 40));
     }
 
     #[test]
     fn what_is_learned_reaches_those_who_ask_and_is_forgotten() {
         let (closing, clock) = (IdleClosing::default(), ManualClock::new());
-        assert_eq!(
-            (closing.closes_after(), closing.safe_age(), closing.longest(SECOND)),
-            (None, Duration::MAX, SECOND)
-        );
+        assert_eq!((closing.closes_after(), closing.safe_age()), (None, Duration::MAX));
         for _ in 0..2 {
             clock.advance(3 * SECOND);
             closing.closed(3 * SECOND, clock.now());
         }
         assert_eq!((closing.closes_after(), closing.safe_age()), (Some(3 * SECOND), 2 * SECOND));
-        assert_eq!(closing.longest(50 * SECOND), 2 * SECOND);
         for _ in 0..100 {
             let since = clock.now();
             clock.advance(20 * SECOND);

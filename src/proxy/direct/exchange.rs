@@ -15,7 +15,7 @@ use crate::proxy::headers::X_REQUEST_ID;
 use crate::proxy::lines::{Fields, Lines};
 use crate::proxy::outcome::Break;
 use crate::proxy::{Asked, Busy, Context, Outcome, Proxy, Rejection, RequestId, counts, refused};
-use crate::upstream::Timeouts;
+use crate::upstream::{IdleClosing, Timeouts};
 
 /// What is read of an answer at first, in bytes.
 pub(in crate::proxy) const FIRST_READ: usize = 8 << 10;
@@ -212,7 +212,7 @@ impl<'e, R: Request, C: Client> Exchange<'e, R, C> {
         {
             let closing = lease.backend().closing();
             let ended = if at_once { answered } else { self.proxy.clock().now() };
-            let said = answer.keep_alive.map(|timeout| closing.said(timeout));
+            let said = answer.keep_alive.map(IdleClosing::said);
             if let Some(terms) = Terms::of((answered, ended), said, timeouts.idle) {
                 self.idle.put(closing, backend.connection, terms);
             }
