@@ -20,8 +20,8 @@
 //! Retries: a request that could not connect has not been sent and may go on to another backend, whatever its method.
 //! One that was sent may have been carried out. It is sent again only when it is idempotent (RFC 9110 section 9.2.2), its
 //! connection died before a byte of an answer had come, and its body is still at hand; never after a timeout, since what
-//! is slow would have more to do. Each attempt goes to a backend not tried yet; where there is no other, once more to one
-//! that was. `retries` bounds the attempts.
+//! is slow would have more to do. Each attempt goes to a backend not tried yet; where there never was another, once more to
+//! the same. `retries` bounds the attempts.
 
 mod activity;
 mod admit;
