@@ -1,0 +1,233 @@
+//! One connection to a backend while it has a request.
+
+use std::future::poll_fn;
+use std::io::{self, ErrorKind, IoSlice};
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use pingora_core::{Error, ErrorType, Result};
+use pingora_timeout::timeout;
+use tokio::io::{AsyncReadExt, AsyncWrite};
+use tokio::net::TcpStream;
+
+use crate::proxy::exchange::client::Client;
+
+/// A connection, and what was read of the answer and not used yet.
+#[derive(Debug)]
+pub(in crate::proxy) struct Backend {
+    pub(in crate::proxy) connection: TcpStream,
+    pub(in crate::proxy) buffer: BytesMut,
+    /// The rest of a request that it began to answer before it took all of it.
+    unsent: Vec<u8>,
+}
+
+/// Connects to the backend at `address`.
+///
+/// # Errors
+/// When it takes longer than `limit` or fails; the type says how, as Pingora's connector does.
+pub(in crate::proxy) async fn connect(address: SocketAddr, limit: Duration) -> Result<TcpStream> {
+    let failed = |error: io::Error| Error::because(connect_error(&error), "connecting", error).into_up();
+    let connection = match timeout(limit, TcpStream::connect(address)).await {
+        Ok(connected) => connected.map_err(failed)?,
+        Err(_) => return Err(Error::explain(ErrorType::ConnectTimedout, "connecting").into_up()),
+    };
+    connection.set_nodelay(true).map_err(failed)?;
+    Ok(connection)
+}
+
+fn connect_error(error: &io::Error) -> ErrorType {
+    match error.kind() {
+        ErrorKind::ConnectionRefused => ErrorType::ConnectRefused,
+        ErrorKind::TimedOut => ErrorType::ConnectTimedout,
+        ErrorKind::AddrNotAvailable => ErrorType::BindError,
+        ErrorKind::NetworkUnreachable | ErrorKind::HostUnreachable => ErrorType::ConnectNoRoute,
+        ErrorKind::PermissionDenied | ErrorKind::AddrInUse => ErrorType::InternalError,
+        _ if is_exhausted(error) => ErrorType::SocketError,
+        _ => ErrorType::ConnectError,
+    }
+}
+
+/// Whether this process or machine has no descriptor or memory left for a socket.
+fn is_exhausted(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let lacks = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
+    error.raw_os_error().is_some_and(|code| lacks.iter().any(|errno| errno.raw_os_error() == code))
+}
+
+impl Backend {
+    /// A connection that is to get a request, with room for so many bytes of the answer at first.
+    pub(in crate::proxy) fn new(connection: TcpStream, room: usize) -> Self {
+        Backend { connection, buffer: BytesMut::with_capacity(room), unsent: Vec::new() }
+    }
+
+    /// Sends a request. A backend that speaks before it has taken all of it gets the rest while it is
+    /// [read](Self::read).
+    ///
+    /// # Errors
+    /// When it neither takes a part nor speaks within `limit`, or it fails.
+    pub(in crate::proxy) async fn send(&mut self, head: &[u8], body: &[u8], limit: Duration) -> Result<()> {
+        let (mut head, mut body) = (head, body);
+        while !(head.is_empty() && body.is_empty()) {
+            let sent = poll_fn(|cx| {
+                let connection = Pin::new(&mut self.connection);
+                let sent = match body.is_empty() {
+                    // Cheaper than a vector with an empty part.
+                    true => connection.poll_write(cx, head),
+                    false => connection.poll_write_vectored(cx, &[IoSlice::new(head), IoSlice::new(body)]),
+                };
+                match sent {
+                    Poll::Pending => self.connection.poll_read_ready(cx).map_ok(|()| None),
+                    sent => sent.map_ok(Some),
+                }
+            });
+            let sent = match timeout(limit, sent).await {
+                Ok(Ok(Some(0))) => Err(Error::explain(ErrorType::WriteError, "sending a request")),
+                Ok(Ok(Some(sent))) => Ok(sent),
+                Ok(Ok(None)) => {
+                    self.unsent = [head, body].concat();
+                    return Ok(());
+                }
+                Ok(Err(error)) => Err(Error::because(ErrorType::WriteError, "sending a request", error)),
+                Err(_) => Err(Error::explain(ErrorType::WriteTimedout, "sending a request")),
+            };
+            let sent = sent.map_err(|error| error.into_up())?;
+            let of_head = sent.min(head.len());
+            (head, body) = (&head[of_head..], &body[sent - of_head..]);
+        }
+        Ok(())
+    }
+
+    /// The connection, what was read of it and not used, and what it is still to get of its request.
+    pub(in crate::proxy) fn into_parts(self) -> (TcpStream, BytesMut, Vec<u8>) {
+        (self.connection, self.buffer, self.unsent)
+    }
+
+    /// Has the kernel acknowledge at once what came, and what comes next.
+    ///
+    /// A backend that writes header and body apart and leaves Nagle's algorithm on sends the body only once the header is
+    /// acknowledged, which a kernel puts off by 40 ms, in the hope of something to send along with it. It is a system call,
+    /// and the kernel forgets it soon, so it is for when a body is awaited.
+    pub(in crate::proxy) fn acknowledge(&self) {
+        // Where it fails the answer is late, and no worse.
+        let _ = rustix::net::sockopt::set_tcp_quickack(&self.connection, true);
+    }
+
+    /// Whether it has got all of its request.
+    pub(in crate::proxy) fn is_sent(&self) -> bool {
+        self.unsent.is_empty()
+    }
+
+    /// Reads on, at least a byte and at most what the buffer has room for; 0 at the end of the connection.
+    ///
+    /// # Errors
+    /// When nothing comes within `limit`, when it fails, or when the client goes meanwhile.
+    pub(in crate::proxy) async fn read(&mut self, client: &mut impl Client, limit: Duration) -> Result<usize> {
+        let Backend { connection, buffer, unsent } = self;
+        let (mut read, mut write) = connection.split();
+        let mut read = pin!(read.read_buf(buffer));
+        let read = poll_fn(|cx| {
+            if let Poll::Ready(read) = read.as_mut().poll(cx) {
+                let failed = |error| Error::because(ErrorType::ReadError, "reading an answer", error).into_up();
+                return Poll::Ready(read.map_err(failed));
+            }
+            // Where it fails, what the backend says all the same is still to be read.
+            while !unsent.is_empty()
+                && let Poll::Ready(Ok(sent @ 1..)) = Pin::new(&mut write).poll_write(cx, unsent)
+            {
+                unsent.drain(..sent);
+            }
+            client.poll_gone(cx).map(Err)
+        });
+        match timeout(limit, read).await {
+            Ok(read) => read,
+            Err(_) => Err(Error::explain(ErrorType::ReadTimedout, "reading an answer").into_up()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pingora_core::protocols::Stream;
+    use pingora_core::protocols::l4::stream::Stream as L4Stream;
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpSocket;
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::proxy::downstream::activity::Tunnels;
+    use crate::proxy::exchange::http1::Connection;
+    use crate::proxy::gate::settings::Limits;
+
+    /// Longer than anything takes.
+    const LONG: Duration = Duration::from_secs(20);
+
+    #[test]
+    fn what_this_machine_lacks_is_told_from_what_the_backend_does() {
+        for (code, expected) in [
+            (111, ErrorType::ConnectRefused),
+            (110, ErrorType::ConnectTimedout),
+            (101, ErrorType::ConnectNoRoute),
+            (113, ErrorType::ConnectNoRoute),
+            (99, ErrorType::BindError),
+            (13, ErrorType::InternalError),
+            (24, ErrorType::SocketError),
+            (104, ErrorType::ConnectError),
+        ] {
+            assert_eq!(connect_error(&io::Error::from_raw_os_error(code)), expected, "{code}");
+        }
+    }
+
+    /// Both ends of a connection that takes little at a time.
+    async fn narrow() -> (TcpStream, TcpStream) {
+        let listener = TcpSocket::new_v4().unwrap();
+        listener.set_recv_buffer_size(4 << 10).unwrap();
+        listener.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = listener.listen(1).unwrap();
+        let near = TcpSocket::new_v4().unwrap();
+        near.set_send_buffer_size(4 << 10).unwrap();
+        let (near, far) = tokio::join!(near.connect(listener.local_addr().unwrap()), listener.accept());
+        (near.unwrap(), far.unwrap().0)
+    }
+
+    #[tokio::test]
+    async fn a_backend_that_takes_nothing_is_given_up_in_time() {
+        let (near, _far) = narrow().await;
+        let sent = Backend::new(near, 100).send(b"POST", &[b'x'; 1 << 20], Duration::from_millis(50)).await;
+        assert_eq!(sent.unwrap_err().etype(), &ErrorType::WriteTimedout);
+    }
+
+    #[tokio::test]
+    async fn what_is_said_before_the_request_was_taken_is_heard_and_the_rest_is_sent() {
+        let ((near, mut far), (client, stream)) = tokio::join!(narrow(), narrow());
+        let (mut stream, mut ahead): (Stream, _) = (Box::new(L4Stream::from(stream)), BytesMut::new());
+        let (mut out, (_stop, shutdown), tunnels) = (Vec::new(), watch::channel(false), Tunnels::default());
+        let mut watched = Connection {
+            stream: &mut stream,
+            ahead: &mut ahead,
+            out: &mut out,
+            shutdown: &shutdown,
+            tunnels: &tunnels,
+            keeps: true,
+            limits: &Limits::default,
+            half_closed: None,
+        };
+        let (mut backend, body) = (Backend::new(near, 100), vec![b'x'; 1 << 20]);
+        far.write_all(b"early").await.unwrap();
+        backend.send(b"POST", &body, LONG).await.unwrap();
+        assert!(!backend.is_sent());
+        assert_eq!(backend.read(&mut watched, LONG).await.unwrap(), 5);
+        let rest = async {
+            let mut taken = vec![0; 4 + body.len()];
+            far.read_exact(&mut taken).await.unwrap();
+            assert!(taken.starts_with(b"POSTx") && taken[4..] == body);
+            far.write_all(b"late").await.unwrap();
+        };
+        assert_eq!(tokio::join!(backend.read(&mut watched, LONG), rest).0.unwrap(), 4);
+        assert!(backend.is_sent());
+        assert_eq!(&backend.buffer[..], b"earlylate");
+        drop(client);
+    }
+}

@@ -1,0 +1,18 @@
+//! Who is at the other end of a connection.
+
+use std::net::IpAddr;
+
+use pingora_core::protocols::{GetSocketDigest, Stream};
+
+/// The address at the other end.
+pub(in crate::proxy) fn peer(stream: &Stream) -> IpAddr {
+    address_of(stream.as_ref())
+}
+
+/// The address at the other end of what has a socket; unspecified when it is not known.
+pub(in crate::proxy) fn address_of(stream: &(impl GetSocketDigest + ?Sized)) -> IpAddr {
+    stream
+        .get_socket_digest()
+        .and_then(|digest| Some(digest.peer_addr()?.as_inet()?.ip().to_canonical()))
+        .unwrap_or(IpAddr::from([0, 0, 0, 0]))
+}

@@ -1,0 +1,141 @@
+//! The body of a request, as it comes over its stream.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt;
+use h2::RecvStream;
+use pingora_timeout::timeout;
+
+use crate::proxy::downstream::arrived::{GRACE, MAX_BODY};
+use crate::proxy::downstream::http2::windows::{Share, Windows};
+use crate::proxy::downstream::pace::Waited;
+
+/// How much of a body is read for nothing, in bytes.
+const DISCARD: usize = 16 << 20;
+/// For how long a body is read for nothing. nginx waits 5 s for the next part of one, over and over; clients that go on
+/// for longer are told to stop.
+const DISCARDING: Duration = Duration::from_millis(800);
+
+/// A body that is coming. What is taken of it gives the client as much more to send.
+#[derive(Debug)]
+pub(in crate::proxy) struct Upload {
+    /// What was taken already, and comes first.
+    ahead: Bytes,
+    stream: RecvStream,
+    share: Share,
+    waited: Waited,
+}
+
+impl Upload {
+    /// The body that comes over `stream`, of this length, if it was announced. How long it is `waited` for is counted.
+    pub(in crate::proxy) fn new(
+        stream: RecvStream,
+        windows: &Arc<Windows>,
+        length: Option<u64>,
+        waited: Waited,
+    ) -> Self {
+        Upload { ahead: Bytes::new(), stream, share: Share::new(windows, length), waited }
+    }
+
+    /// How long it was waited for.
+    pub(in crate::proxy) fn waited(&self) -> Duration {
+        self.waited.so_far()
+    }
+
+    /// Whether all of it has been taken.
+    pub(in crate::proxy) fn is_over(&self) -> bool {
+        self.ahead.is_empty() && self.stream.is_end_stream()
+    }
+
+    /// The next bytes, never none; `None` at the end.
+    pub(in crate::proxy) async fn next(&mut self) -> Option<Result<Bytes, h2::Error>> {
+        if !self.ahead.is_empty() {
+            return Some(Ok(std::mem::take(&mut self.ahead)));
+        }
+        loop {
+            let data = match poll_fn(|cx| self.waited.note(self.stream.poll_data(cx))).await {
+                Some(Ok(data)) => data,
+                other => {
+                    self.share.end();
+                    return other;
+                }
+            };
+            // An empty frame says nothing, and at the end Pingora would take it for another end. h2 bounds their number.
+            if !data.is_empty() {
+                self.share.took(data.len());
+                // Fails only when the stream is gone, which the next read tells.
+                let _ = self.stream.flow_control().release_capacity(data.len());
+                return Some(Ok(data));
+            }
+        }
+    }
+
+    /// Takes the body when its end is there with its header, without trailers, and it is not too long. `waits` says that
+    /// this may be [`GRACE`] later. Otherwise nothing of it is lost.
+    pub(in crate::proxy) async fn take_what_is_there(&mut self, waits: bool) -> Option<Bytes> {
+        let mut taken = Taken::default();
+        let taking = async {
+            while taken.length() as u64 <= MAX_BODY && !self.is_over() {
+                let Some(Ok(data)) = self.next().await else { return };
+                taken.push(data);
+            }
+        };
+        if waits {
+            // Cut off only while it waits for more.
+            let _ = timeout(GRACE, taking).await;
+        } else {
+            let _ = taking.now_or_never();
+        }
+        let data = taken.whole();
+        if self.is_over() && data.len() as u64 <= MAX_BODY {
+            return Some(data);
+        }
+        self.ahead = data;
+        None
+    }
+
+    /// Reads what still comes of it when its request has been answered, for a while. Then, with the last handle on the
+    /// stream, it is reset without blame (RFC 9113 section 8.1). That reset is not sent at once, since it would reach the
+    /// client together with the answer, and some (curl 7.88) drop an answer for that; most stop by themselves.
+    pub(in crate::proxy) async fn discard(mut self) {
+        self.share.end();
+        let reading = async {
+            let mut left = DISCARD;
+            while let Some(Ok(data)) = self.next().await
+                && data.len() < left
+            {
+                left -= data.len();
+            }
+        };
+        let _ = timeout(DISCARDING, reading).await;
+    }
+}
+
+/// Parts of a body; a single one is not copied.
+#[derive(Default)]
+struct Taken {
+    first: Bytes,
+    all: BytesMut,
+}
+
+impl Taken {
+    fn length(&self) -> usize {
+        self.first.len() + self.all.len()
+    }
+
+    fn push(&mut self, data: Bytes) {
+        if self.length() == 0 {
+            self.first = data;
+            return;
+        }
+        self.all.extend_from_slice(&std::mem::take(&mut self.first));
+        self.all.extend_from_slice(&data);
+    }
+
+    fn whole(self) -> Bytes {
+        if self.all.is_empty() { self.first } else { self.all.freeze() }
+    }
+}

@@ -1,0 +1,85 @@
+//! Who sends a request and gets its answer, in whatever protocol.
+
+use std::task::{Context, Poll};
+
+use bytes::BytesMut;
+use pingora_core::protocols::Stream;
+use pingora_core::{Error, Result};
+
+use crate::limit::Standing;
+use crate::proxy::backend::answer::Answer;
+use crate::proxy::backend::body::AnswerBody;
+use crate::proxy::downstream::activity::Tunnels;
+use crate::proxy::gate::admit::Target;
+use crate::proxy::gate::headers::Sender;
+use crate::proxy::gate::rejection::Rejection;
+use crate::proxy::gate::request_id::RequestId;
+use crate::proxy::wire::lines::{Fields, LinesOf};
+
+/// A request that is there as a whole.
+pub(in crate::proxy) trait Request {
+    /// Its header.
+    fn fields(&self) -> impl Fields;
+
+    /// What it asks for.
+    fn target(&self) -> Target<'_>;
+
+    /// Its body.
+    fn body(&self) -> &[u8];
+
+    /// Whether it offers to go on in this protocol.
+    fn offers(&self, _protocol: &[u8]) -> bool {
+        false
+    }
+
+    /// Appends the header section that its backend gets.
+    fn write(&self, out: &mut Vec<u8>, sender: Sender, id: &RequestId);
+}
+
+/// A client's connection, as a tunnel has it.
+pub(in crate::proxy) struct Ends<'c> {
+    /// The connection.
+    pub(in crate::proxy) stream: &'c mut Stream,
+    /// What came over it behind the request.
+    pub(in crate::proxy) ahead: &'c mut BytesMut,
+    /// Where it counts.
+    pub(in crate::proxy) tunnels: &'c Tunnels,
+}
+
+/// Who gets the answer. Everything that fails here is the client's doing, unless it says otherwise.
+pub(in crate::proxy) trait Client: Send {
+    /// Waits until the client goes. It may be called again after anything else was.
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Box<Error>>;
+
+    /// Takes the header of an answer, which is in `bytes`. An interim one is sent, a final one with the body's first part.
+    fn head(
+        &mut self,
+        answer: &Answer,
+        bytes: &[u8],
+        lines: LinesOf<'_>,
+        standing: Option<&Standing>,
+    ) -> impl Future<Output = Result<()>> + Send;
+
+    /// Sends what `buffer` has of the body, and the end of the body after its last part; how many bytes of the body that
+    /// were. Fails with an error of the backend's when its body is malformed; nothing of `buffer` is sent then.
+    fn pass(&mut self, body: &mut AnswerBody, buffer: &mut BytesMut) -> impl Future<Output = Result<usize>> + Send;
+
+    /// Its connection, when it has one of its own that can become a tunnel.
+    fn ends(&mut self) -> Option<Ends<'_>> {
+        None
+    }
+
+    /// Ends a body whose end nobody knew.
+    fn end(&mut self) -> impl Future<Output = Result<()>> + Send;
+
+    /// Sends an answer of our own, when none has begun; how many bytes of a body it has.
+    fn reject(
+        &mut self,
+        rejection: Rejection,
+        ctx: &crate::proxy::exchange::context::Context,
+        with_body: bool,
+    ) -> impl Future<Output = Result<usize>> + Send;
+
+    /// Lets the client know that the answer, if it has begun, goes no further.
+    fn break_off(&mut self);
+}

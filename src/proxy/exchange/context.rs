@@ -1,0 +1,168 @@
+//! What is known of one request between the hooks. Dropped with the request, whatever ends it, and its guards with it.
+
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU64;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::limit::Standing;
+use crate::proxy::exchange::course::Course;
+use crate::proxy::gate::admit::Admission;
+use crate::proxy::gate::headers::Sender;
+use crate::proxy::gate::identify::{Caller, Underscores};
+use crate::proxy::gate::rejection::Rejection;
+use crate::proxy::gate::request_id::RequestId;
+use crate::upstream::{BackendId, Lease, Pool, Timeouts};
+
+/// The most interim answers to one request: each is a sign of life that a backend could give without end.
+const MAX_INTERIM: u32 = 64;
+
+/// One request.
+#[derive(Debug)]
+pub struct Context {
+    pub(in crate::proxy) request_id: RequestId,
+    pub(in crate::proxy) started: Instant,
+    pub(in crate::proxy) started_wall: SystemTime,
+    /// The address at the other end of the connection.
+    pub(in crate::proxy) peer: IpAddr,
+    pub(in crate::proxy) admission: Admission,
+    /// The longest silence in its body; `None` is no bound.
+    pub(in crate::proxy) body_timeout: Option<Duration>,
+    /// The fewest bytes a second that its body may come at, while that counts.
+    pub(in crate::proxy) min_body_rate: Option<NonZeroU64>,
+    /// How many interim answers it has had.
+    pub(in crate::proxy) interim: u32,
+    /// Whether its answer says how the bucket stands.
+    pub(in crate::proxy) rate_headers: bool,
+    /// What becomes of its headers with `_` in their name.
+    pub(in crate::proxy) underscores: Underscores,
+    /// The backend that holds the request now.
+    pub(in crate::proxy) lease: Option<Lease>,
+    /// The backend for the next attempt, once there is to be one.
+    next: Option<Lease>,
+    /// The last backend that had it.
+    pub(in crate::proxy) backend: Option<SocketAddr>,
+    /// The backends that failed this request. Allocates only then.
+    pub(in crate::proxy) tried: Vec<BackendId>,
+    /// Backends that the request was given to, the present one included.
+    pub(in crate::proxy) attempts: u32,
+    /// How long the connection to the backend had nothing to do before, when it is one that was kept.
+    pub(in crate::proxy) idled: Option<Duration>,
+    /// Whether a connection died under it. Then it gets a new one: of the kept ones others may be dead, too.
+    pub(in crate::proxy) fresh: bool,
+    /// Whether it was given to a backend once more that had failed it, as there was no other.
+    repeated: bool,
+    /// How the present attempt goes, as its connection sees it.
+    pub(in crate::proxy) course: Arc<Course>,
+    /// Why tollgate answers itself.
+    pub(in crate::proxy) rejection: Option<Rejection>,
+    /// What went wrong, in words.
+    pub(in crate::proxy) error: Option<String>,
+}
+
+impl Context {
+    pub(in crate::proxy) fn new(started: Instant, started_wall: SystemTime) -> Self {
+        Context {
+            request_id: RequestId::random(),
+            started,
+            started_wall,
+            peer: IpAddr::from([0, 0, 0, 0]),
+            admission: Admission::default(),
+            body_timeout: None,
+            min_body_rate: None,
+            interim: 0,
+            rate_headers: false,
+            underscores: Underscores::Drop,
+            lease: None,
+            next: None,
+            backend: None,
+            tried: Vec::new(),
+            attempts: 0,
+            idled: None,
+            fresh: false,
+            repeated: false,
+            course: Arc::default(),
+            rejection: None,
+            error: None,
+        }
+    }
+
+    /// The pool that serves it, once it is let in.
+    pub(in crate::proxy) fn pool(&self) -> Option<&Arc<Pool>> {
+        self.admission.pool.as_ref()
+    }
+
+    /// The time limits of its exchange with a backend, once it is let in.
+    pub(in crate::proxy) fn timeouts(&self) -> Option<Timeouts> {
+        let pool = self.pool()?.settings().timeouts;
+        Some(Timeouts { read: self.admission.read_timeout.unwrap_or(pool.read), ..pool })
+    }
+
+    /// Counts an interim answer; whether it is one too many.
+    pub(in crate::proxy) fn has_too_many_interim(&mut self) -> bool {
+        self.interim += 1;
+        self.interim > MAX_INTERIM
+    }
+
+    /// Whether its connection comes from a trusted proxy.
+    pub(in crate::proxy) fn behind_proxy(&self) -> bool {
+        self.admission.caller.as_ref().is_some_and(Caller::behind_proxy)
+    }
+
+    /// What its backend learns of who sent it, over a connection that is TLS or not.
+    pub(in crate::proxy) fn sender(&self, secure: bool) -> Sender {
+        let caller = self.admission.caller.as_ref();
+        Sender {
+            peer: self.peer,
+            caller: caller.map_or(self.peer, |caller| caller.address),
+            trusted: self.behind_proxy(),
+            secure,
+            underscores: self.underscores,
+        }
+    }
+
+    /// How its caller's bucket stands, when it has one.
+    pub(in crate::proxy) fn standing(&self) -> Option<&Standing> {
+        self.admission.limit.as_ref()?.standing()
+    }
+
+    /// The same, when the answer is to say it.
+    pub(in crate::proxy) fn told_standing(&self) -> Option<&Standing> {
+        self.standing().filter(|_| self.rate_headers)
+    }
+
+    /// Whether the pool allows another attempt.
+    pub(in crate::proxy) fn may_try_again(&self) -> bool {
+        self.pool().is_some_and(|pool| self.attempts <= pool.settings().retries)
+    }
+
+    /// Gives up the present backend and chooses the one for the next attempt; whether there is to be one. That is one not
+    /// tried yet, or, where there never was another, the same, but only once. When only a `kept` connection died, the
+    /// backend has not had its turn yet, and gets it unless another can have the request.
+    pub(in crate::proxy) fn goes_on(&mut self, kept: bool) -> bool {
+        let Some(failed) = self.lease.take().map(|lease| lease.backend().id()) else { return false };
+        let alone = self.tried.iter().all(|tried| *tried == failed);
+        self.tried.push(failed);
+        let Some(pool) = self.admission.pool.as_ref().filter(|_| self.may_try_again()) else { return false };
+        self.next = pool.lease(&self.tried);
+        if kept {
+            self.tried.pop();
+        }
+        if self.next.is_none() && (kept || (alone && !self.repeated)) {
+            self.next = pool.lease(if kept { &self.tried } else { &[] });
+            self.repeated |= !kept;
+        }
+        self.next.is_some()
+    }
+
+    /// Takes up the backend for the next attempt: the one that was chosen when the last attempt failed, or any.
+    pub(in crate::proxy) fn lease(&mut self) -> Option<&Lease> {
+        let lease = match self.next.take() {
+            Some(next) => next,
+            None => self.admission.pool.as_ref()?.lease(&self.tried)?,
+        };
+        self.backend = Some(lease.backend().address());
+        self.attempts += 1;
+        Some(self.lease.insert(lease))
+    }
+}

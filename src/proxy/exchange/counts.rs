@@ -1,0 +1,40 @@
+//! What is counted of a request for the metrics.
+
+use std::time::Duration;
+
+use pingora_core::Error;
+
+use crate::proxy::exchange::context::Context;
+use crate::proxy::gate::admit::Limit;
+use crate::telemetry::{Tally, Verdict};
+use crate::upstream::is_backends_fault;
+
+/// Counts what the limiter decided, if it was asked.
+pub(in crate::proxy) fn decided(tally: &Tally, ctx: &Context) {
+    match ctx.admission.limit {
+        Some(Limit::Allowed(_)) => tally.decided(Verdict::Allowed),
+        Some(Limit::Limited(_)) => tally.decided(Verdict::Limited),
+        Some(Limit::Blocked) => tally.decided(Verdict::Blocked),
+        Some(Limit::Unlimited) => tally.decided(Verdict::Unlimited),
+        None => {}
+    }
+}
+
+/// Counts an attempt that was given a backend, if it is not the first.
+pub(in crate::proxy) fn attempted(ctx: &Context) {
+    if let (Some(pool), 2..) = (ctx.pool(), ctx.attempts) {
+        pool.retried();
+    }
+}
+
+/// Counts an attempt that its backend failed after it was connected.
+pub(in crate::proxy) fn failed(ctx: &Context, error: &Error) {
+    if let (Some(lease), true) = (&ctx.lease, is_backends_fault(error)) {
+        lease.backend().failed();
+    }
+}
+
+/// Counts a request that has ended.
+pub(in crate::proxy) fn ended(tally: &Tally, ctx: &Context, status: u16, duration: Duration) {
+    ctx.pool().map_or(tally.unrouted(), |pool| pool.traffic()).record(status, duration);
+}

@@ -1,0 +1,48 @@
+//! What becomes of a request that failed: what the log says, and what the client gets.
+
+use log::warn;
+use pingora_core::{Error, ErrorSource, ErrorType};
+
+use crate::proxy::exchange::context::Context;
+use crate::proxy::gate::rejection::Rejection;
+
+/// Says what a backend did to a request, in the log and for the access line.
+pub(in crate::proxy) fn report(ctx: &mut Context, why: &str, again: bool) {
+    if let (Some(pool), Some(backend)) = (ctx.pool(), ctx.backend) {
+        let then = if again { "; trying again" } else { "" };
+        warn!("upstream {}: backend {backend}: {why}{then}", pool.name());
+    }
+    ctx.error = Some(why.to_owned());
+}
+
+pub(in crate::proxy) const MALFORMED_BODY: &str = "malformed body";
+pub(in crate::proxy) const STALLED: &str = "the client did not send its body in time";
+
+pub(in crate::proxy) const TOO_MANY_INTERIM: &str = "more than 64 interim answers";
+
+pub(in crate::proxy) fn is_timeout(error: &Error) -> bool {
+    *error.etype() == ErrorType::ReadTimedout
+}
+
+/// The answer to a request that failed, unless its client is gone.
+pub(in crate::proxy) fn rejection_for(error: &Error) -> Option<Rejection> {
+    use ErrorType::{ConnectTimedout, ConnectionClosed, ReadError, ReadTimedout, WriteError, WriteTimedout};
+    match (error.esource(), error.etype()) {
+        (ErrorSource::Upstream, ConnectTimedout | ReadTimedout | WriteTimedout) => Some(Rejection::GatewayTimeout),
+        (ErrorSource::Upstream, _) => Some(Rejection::BadGateway),
+        (ErrorSource::Downstream, ReadTimedout) => Some(Rejection::RequestTimeout),
+        (ErrorSource::Downstream, ReadError | WriteError | WriteTimedout | ConnectionClosed) => None,
+        (ErrorSource::Downstream, _) => Some(Rejection::BadRequest(MALFORMED_BODY)),
+        _ => Some(Rejection::Internal),
+    }
+}
+
+/// What a client did to its own request, in words.
+pub(in crate::proxy) fn client_reason(error: &Error) -> &'static str {
+    match (error.esource(), error.etype()) {
+        (ErrorSource::Downstream, ErrorType::WriteTimedout) => "the client did not take its answer in time",
+        (ErrorSource::Downstream, ErrorType::ReadTimedout) => STALLED,
+        (ErrorSource::Downstream, _) => "the client closed the connection",
+        (_, other) => other.as_str(),
+    }
+}

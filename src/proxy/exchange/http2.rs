@@ -1,0 +1,218 @@
+//! A client that speaks HTTP/2: one stream of it, with its request and its answer.
+
+use std::future::poll_fn;
+use std::task::Poll;
+
+use bytes::{Bytes, BytesMut};
+use h2::server::SendResponse;
+use h2::{Reason, SendStream};
+use http::header::{CONTENT_LENGTH, DATE, HOST};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
+use pingora_core::protocols::http::date::get_cached_date;
+use pingora_core::{Error, ErrorType, Result};
+use pingora_timeout::timeout;
+
+use crate::limit::Standing;
+use crate::proxy::backend::answer::Answer;
+use crate::proxy::backend::body::AnswerBody;
+use crate::proxy::downstream::arrived::MAX_BODY;
+use crate::proxy::exchange::client::{Client, Request};
+use crate::proxy::exchange::context::Context;
+use crate::proxy::exchange::proxy::CLIENT_TIMEOUT;
+use crate::proxy::exchange::request;
+use crate::proxy::gate::admit::Target;
+use crate::proxy::gate::headers::Sender;
+use crate::proxy::gate::rate_headers;
+use crate::proxy::gate::rejection::Rejection;
+use crate::proxy::gate::rejection::bytes_of;
+use crate::proxy::gate::request_id::RequestId;
+use crate::proxy::wire::lines::length_of;
+use crate::proxy::wire::lines::{Fields, LinesOf};
+
+/// Whether a request with this header goes directly, once all of it is there. It has been rewritten as one of HTTP/1.1.
+pub(in crate::proxy) fn takes_stream(parts: &Parts) -> bool {
+    let lines = parts.headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
+    let length = announced(&parts.headers);
+    parts.uri.path().starts_with('/') && length.is_none_or(|length| length <= MAX_BODY) && request::is_plain(lines)
+}
+
+/// What a request says of the length of its body; none when it says nothing.
+pub(in crate::proxy) fn announced(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH).and_then(|length| length_of(length.as_bytes()))
+}
+
+/// A request that is there as a whole.
+#[derive(Debug)]
+pub(in crate::proxy) struct StreamRequest {
+    parts: Box<Parts>,
+    body: Bytes,
+    /// The length of the body, where the header does not tell it.
+    length: Option<usize>,
+}
+
+impl StreamRequest {
+    /// A request with this header, and with the body that followed it, if one did.
+    pub(in crate::proxy) fn new(parts: Box<Parts>, body: Option<Bytes>) -> Self {
+        let untold = !parts.headers.contains_key(CONTENT_LENGTH);
+        // An empty body is one where the method has a use for it (RFC 9110 section 8.6).
+        let meant =
+            |body: &Bytes| !body.is_empty() || [Method::POST, Method::PUT, Method::PATCH].contains(&parts.method);
+        let length = body.as_ref().filter(|body| untold && meant(body)).map(Bytes::len);
+        StreamRequest { parts, body: body.unwrap_or_default(), length }
+    }
+}
+
+impl Request for StreamRequest {
+    fn fields(&self) -> impl Fields {
+        &self.parts.headers
+    }
+
+    fn target(&self) -> Target<'_> {
+        let host = self.parts.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+        Target { method: self.parts.method.as_str(), host, path: self.parts.uri.path() }
+    }
+
+    fn body(&self) -> &[u8] {
+        &self.body
+    }
+
+    fn write(&self, out: &mut Vec<u8>, sender: Sender, id: &RequestId) {
+        let target = self.parts.uri.path_and_query().map_or("/", |target| target.as_str());
+        let lines = || self.parts.headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
+        let method = self.parts.method.as_str();
+        request::write(out, (method, target.as_bytes()), lines, self.length, (sender, id));
+    }
+}
+
+/// Who gets the answer on a stream.
+pub(in crate::proxy) struct Gets {
+    respond: SendResponse<Bytes>,
+    /// The header, until it is sent.
+    head: Option<Response<()>>,
+    /// For the body, once the header is sent.
+    writer: Option<SendStream<Bytes>>,
+}
+
+impl Gets {
+    /// Answers by `respond`.
+    pub(in crate::proxy) fn new(respond: SendResponse<Bytes>) -> Self {
+        Gets { respond, head: None, writer: None }
+    }
+
+    /// Sends `data`, before it the header if it was not sent yet, and after it the `end`.
+    async fn send(&mut self, mut data: Bytes, end: bool) -> Result<()> {
+        if let Some(head) = self.head.take() {
+            let at_once = end && data.is_empty();
+            self.writer = Some(self.respond.send_response(head, at_once).map_err(gone)?);
+            if at_once {
+                return Ok(());
+            }
+        }
+        let Some(writer) = &mut self.writer else { return Err(Error::new_str("a body before its header").into_in()) };
+        if data.is_empty() {
+            return if end { writer.send_data(data, true).map_err(gone) } else { Ok(()) };
+        }
+        writer.reserve_capacity(data.len());
+        while !data.is_empty() {
+            let room = match timeout(CLIENT_TIMEOUT, poll_fn(|cx| writer.poll_capacity(cx))).await {
+                Ok(Some(room)) => room.map_err(gone)?,
+                Ok(None) => return Err(Error::explain(ErrorType::ConnectionClosed, "the stream is closed").into_down()),
+                Err(_) => return Err(Error::explain(ErrorType::WriteTimedout, "sending an answer").into_down()),
+            };
+            let part = data.split_to(room.min(data.len()));
+            writer.send_data(part, end && data.is_empty()).map_err(gone)?;
+        }
+        Ok(())
+    }
+}
+
+/// The client is gone, or reset the stream.
+fn gone(error: h2::Error) -> Box<Error> {
+    Error::because(ErrorType::ConnectionClosed, "the client gave the stream up", error).into_down()
+}
+
+fn status(status: u16) -> StatusCode {
+    StatusCode::from_u16(status).expect("it was found to be one from 100 to 999")
+}
+
+impl Client for Gets {
+    fn poll_gone(&mut self, cx: &mut std::task::Context<'_>) -> Poll<Box<Error>> {
+        let reset = match &mut self.writer {
+            Some(writer) => writer.poll_reset(cx),
+            None => self.respond.poll_reset(cx),
+        };
+        reset.map(|reset| match reset {
+            Ok(reason) => {
+                Error::explain(ErrorType::ConnectionClosed, format!("the client gave the stream up: {reason}"))
+                    .into_down()
+            }
+            Err(error) => gone(error),
+        })
+    }
+
+    async fn head(
+        &mut self,
+        answer: &Answer,
+        _bytes: &[u8],
+        lines: LinesOf<'_>,
+        standing: Option<&Standing>,
+    ) -> Result<()> {
+        let mut head = Response::new(());
+        *head.status_mut() = status(answer.status);
+        let headers = head.headers_mut();
+        for (name, value) in answer.lines(lines, standing.is_some()) {
+            // The parser took them, so they are a name and a value.
+            let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) else {
+                return Err(Error::explain(ErrorType::InvalidHTTPHeader, "a malformed header").into_up());
+            };
+            headers.append(name, value);
+        }
+        if answer.is_interim() {
+            return self.respond.send_informational(head).map_err(gone);
+        }
+        if let Some(length) = answer.told_length() {
+            headers.insert(CONTENT_LENGTH, length.into());
+        }
+        if let Some(standing) = standing {
+            rate_headers::insert(headers, standing);
+        }
+        headers.insert(DATE, get_cached_date());
+        self.head = Some(head);
+        Ok(())
+    }
+
+    async fn pass(&mut self, body: &mut AnswerBody, buffer: &mut BytesMut) -> Result<usize> {
+        let malformed = |_| Error::explain(ErrorType::InvalidHTTPHeader, "a malformed body").into_up();
+        let data = body.take_data(buffer).map_err(malformed)?;
+        let bytes = data.len();
+        self.send(data, body.is_done()).await?;
+        Ok(bytes)
+    }
+
+    async fn end(&mut self) -> Result<()> {
+        self.send(Bytes::new(), true).await
+    }
+
+    async fn reject(&mut self, rejection: Rejection, ctx: &Context, with_body: bool) -> Result<usize> {
+        self.head = Some(rejection.header(&ctx.request_id, ctx.told_standing()));
+        let body = if with_body { bytes_of(rejection.body()) } else { Bytes::new() };
+        let bytes = body.len();
+        self.send(body, true).await?;
+        Ok(bytes)
+    }
+
+    fn break_off(&mut self) {
+        match &mut self.writer {
+            Some(writer) => writer.send_reset(Reason::INTERNAL_ERROR),
+            None => self.respond.send_reset(Reason::INTERNAL_ERROR),
+        }
+    }
+}
+
+/// The header map behind a reference.
+impl Fields for &HeaderMap {
+    fn all_of<'h>(&'h self, name: &'h HeaderName) -> impl DoubleEndedIterator<Item = &'h [u8]> {
+        (**self).all_of(name)
+    }
+}

@@ -1,0 +1,40 @@
+//! Plain requests, served without Pingora's request loop.
+//!
+//! The problem: for each request Pingora's loop builds two header maps, a peer, a session, two queues and some ten boxed
+//! futures, and starts a task that watches the connection afterwards. That is most of what a small request costs, and
+//! nothing of it is needed for one that is there as a whole and asks for nothing but an answer.
+//!
+//! The rule: such a request goes directly. Its lines are looked at where they are, what the backend gets is written into
+//! one buffer, what the client gets into another. It is a request of HTTP/1.1 for a path, or one of HTTP/2, whose body,
+//! if it has one, has arrived together with its header ([`arrived`]), and that asks for no interim answer
+//! ([`request::is_plain`]). Every other one goes by Pingora: bodies that are still coming, those with trailers, `Expect`,
+//! HTTP/1.0.
+//!
+//! Both ways ask the same functions whether a request is let in, which backend gets it, what a failure means, and
+//! whether it may be sent once more, read an answer by the same rules, and end in the same line of the log and the same
+//! counters. They share the connections to backends.
+//!
+//! An answer is passed on as it comes. Its header and what of its body came with it leave in one write.
+//!
+//! A request that asks for another protocol ([`upgrade`]) goes the same way, up to a 101. Then both connections are a
+//! [`tunnel`], which counts as one request until it ends. Pingora's loop serves none: it may cut what a backend sends
+//! right behind its 101 (Pingora issue 946), has one timeout for a read and for a silence, and ends both directions
+//! with the first.
+
+pub(in crate::proxy) mod client;
+pub(in crate::proxy) mod context;
+pub(in crate::proxy) mod counts;
+pub(in crate::proxy) mod course;
+pub(in crate::proxy) mod desk;
+pub(in crate::proxy) mod failure;
+pub(in crate::proxy) mod http1;
+pub(in crate::proxy) mod http2;
+pub(in crate::proxy) mod outcome;
+pub(in crate::proxy) mod parts;
+pub(in crate::proxy) mod proxy;
+pub(in crate::proxy) mod refused;
+pub(in crate::proxy) mod request;
+pub(in crate::proxy) mod run;
+pub(in crate::proxy) mod takes;
+pub(in crate::proxy) mod tunnel;
+pub(in crate::proxy) mod upgrade;

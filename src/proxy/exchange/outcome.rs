@@ -1,0 +1,113 @@
+//! What an attempt at a backend comes to, and what a request comes to in the end: counted, told, logged. By whichever way
+//! it went.
+
+use pingora_core::{Error, ErrorSource, ErrorType};
+
+use crate::proxy::exchange::context::Context;
+use crate::proxy::exchange::counts;
+use crate::proxy::exchange::failure::{client_reason, is_timeout, report};
+use crate::proxy::exchange::proxy::Proxy;
+use crate::proxy::gate::admit::{Limit, Target};
+use crate::proxy::gate::identify::Caller;
+use crate::proxy::gate::rejection::Rejection;
+use crate::telemetry::AccessRecord;
+use crate::upstream::{after_rest, is_backends_fault, reason, silent_midway};
+
+/// How far an attempt had come that broke off.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::proxy) struct Break {
+    /// Whether the request may be carried out twice, nothing of an answer has come, and it is still there as a whole.
+    pub(in crate::proxy) repeatable: bool,
+    /// Whether the answer's header had been passed on.
+    pub(in crate::proxy) midway: bool,
+}
+
+/// What a request came to.
+pub(in crate::proxy) struct Outcome<'a> {
+    /// The status of the answer, 0 when none was sent.
+    pub(in crate::proxy) status: u16,
+    /// Bytes of the request's body.
+    pub(in crate::proxy) bytes_in: u64,
+    /// Bytes of the answer's body.
+    pub(in crate::proxy) bytes_out: u64,
+    /// What went wrong, unless the context knows it better.
+    pub(in crate::proxy) error: Option<&'a Error>,
+}
+
+impl Proxy {
+    /// Takes note that the request's backend could not be reached; whether there is to be another attempt.
+    pub(in crate::proxy) fn not_connected(&self, ctx: &mut Context, error: &Error) -> bool {
+        let why = reason(error);
+        // What this machine could not do says nothing about the backend.
+        if let (true, Some(pool), Some(lease)) = (is_backends_fault(error), ctx.pool(), &ctx.lease) {
+            pool.connect_failed(lease, self.clock().now(), &why);
+        }
+        let allowed = ctx.may_try_again();
+        let again = ctx.goes_on(false);
+        if let (true, false, Some(pool)) = (allowed, again, ctx.pool()) {
+            // All have been tried.
+            ctx.rejection = Some(Rejection::NoHealthyBackend(pool.retry_after()));
+        }
+        report(ctx, &why, again);
+        again
+    }
+
+    /// Takes note that the exchange with the request's backend broke off; whether to send it once more.
+    pub(in crate::proxy) fn broke_off(
+        &self,
+        ctx: &mut Context,
+        error: &Error,
+        Break { repeatable, midway }: Break,
+    ) -> bool {
+        let broken =
+            matches!(error.etype(), ErrorType::ReadError | ErrorType::WriteError | ErrorType::ConnectionClosed);
+        if *error.esource() != ErrorSource::Upstream {
+            return false;
+        }
+        counts::failed(ctx, error);
+        let why = match (ctx.timeouts(), ctx.idled) {
+            (Some(limits), _) if midway && is_timeout(error) => silent_midway(limits.read),
+            (_, Some(idle)) if !(midway || is_timeout(error)) => after_rest(&reason(error), idle),
+            _ => reason(error),
+        };
+        let again = repeatable && broken && ctx.goes_on(ctx.idled.is_some());
+        ctx.fresh = again;
+        report(ctx, &why, again);
+        again
+    }
+
+    /// Counts and logs a request that has ended.
+    pub(in crate::proxy) fn ended(&self, target: Target<'_>, ctx: &Context, outcome: Outcome<'_>) {
+        let caller = ctx.admission.caller.as_ref();
+        // A request that went well in the end went well; its attempts tell the rest.
+        let failed = outcome.error.is_some() || ctx.rejection.is_some();
+        let rejected = ctx.rejection.filter(|_| ctx.error.is_none()).map(Rejection::reason);
+        let because = ctx.error.as_deref().or(rejected.as_deref());
+        let because = because.or(outcome.error.map(client_reason)).filter(|_| failed);
+        let duration = self.clock().now().saturating_duration_since(ctx.started);
+        counts::ended(self.tally(), ctx, outcome.status, duration);
+        if !self.access_log().is_on() {
+            return;
+        }
+        self.access_log().record(&AccessRecord {
+            ts: ctx.started_wall,
+            request_id: ctx.request_id.as_str(),
+            client_id: caller.and_then(|caller| Some(caller.client.as_ref()?.0.id.as_str())),
+            client_ip: caller.map_or(ctx.peer, |caller| caller.address),
+            identity: caller.map(Caller::identity),
+            method: target.method,
+            host: target.host.as_bytes(),
+            path: target.path.as_bytes(),
+            status: outcome.status,
+            duration,
+            bytes_in: outcome.bytes_in,
+            bytes_out: outcome.bytes_out,
+            upstream: ctx.pool().map(|pool| pool.name()),
+            backend: ctx.backend,
+            attempts: ctx.attempts,
+            limit: ctx.admission.limit.as_ref().map(Limit::name),
+            tokens: ctx.standing().map(|standing| standing.tokens().to_f64()),
+            error: because,
+        });
+    }
+}

@@ -1,0 +1,143 @@
+//! A request as its backend gets it, in bytes.
+//!
+//! The lines are passed on as they came, in their order, without those that count for one connection only (RFC 9110
+//! section 7.6.1) and with what tollgate says of the sender. It says the same as `headers::to_backend`, which does it
+//! for the requests that go by Pingora; a property test holds the two together.
+
+use crate::decimal::{put_address, put_number};
+use crate::proxy::gate::headers::Sender;
+use crate::proxy::gate::identify::Underscores;
+use crate::proxy::gate::request_id::RequestId;
+use crate::proxy::wire::lines::{LinesOf, is};
+
+/// The names of the lines that a direct request may have and that are not passed on as they are.
+const OWN: [&[u8]; 10] = [
+    b"connection",
+    b"keep-alive",
+    b"x-forwarded-for",
+    b"x-forwarded-proto",
+    b"x-forwarded-host",
+    b"x-request-id",
+    b"x-real-ip",
+    b"forwarded",
+    b"te",
+    b"transfer-encoding",
+];
+
+/// Whether a request with these lines can go to its backend without Pingora: none of them asks for more than one plain
+/// exchange. `Transfer-Encoding` says how the body comes, and what trailers the client would take (`TE`) no answer of an
+/// HTTP/1.1 backend brings it.
+pub(in crate::proxy) fn is_plain<'h>(mut lines: impl Iterator<Item = (&'h [u8], &'h [u8])>) -> bool {
+    const NOT_PLAIN: [&[u8]; 7] = [
+        b"upgrade",
+        b"expect",
+        b"trailer",
+        b"http2-settings",
+        b"proxy-connection",
+        b"proxy-authorization",
+        b"proxy-authenticate",
+    ];
+    let mut connections = 0;
+    lines.all(|(name, value)| match name.len() {
+        6 | 7 | 14 | 16 | 18 | 19 => !NOT_PLAIN.iter().any(|known| is(name, known)),
+        10 if is(name, b"connection") => {
+            connections += 1;
+            connections == 1 && (is(value, b"keep-alive") || is(value, b"close") || is(value, b"te"))
+        }
+        _ => true,
+    })
+}
+
+/// Whether the client says that this request is its last one.
+pub(in crate::proxy) fn is_last(lines: LinesOf<'_>) -> bool {
+    lines.iter().any(|(name, value)| is(name, b"connection") && is(value, b"close"))
+}
+
+/// Appends the header section of a request with this method, target and lines to `out`. A `length` is told where the
+/// lines do not tell it.
+pub(in crate::proxy) fn write<'h, I: Iterator<Item = (&'h [u8], &'h [u8])>>(
+    out: &mut Vec<u8>,
+    (method, target): (&str, &[u8]),
+    lines: impl Fn() -> I,
+    length: Option<usize>,
+    (sender, id): (Sender, &RequestId),
+) {
+    out.extend_from_slice(method.as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(target);
+    out.extend_from_slice(b" HTTP/1.1\r\n");
+    let drops = sender.underscores == Underscores::Drop;
+    let (mut host, mut hops, mut proto, mut forwarded_host) = (None, false, false, false);
+    for (name, value) in lines() {
+        if drops && name.contains(&b'_') {
+            continue;
+        }
+        // The first letters first: nearly all names end here.
+        let own = matches!(name.len(), 2 | 9 | 10 | 12 | 15 | 16 | 17)
+            && matches!(name[0] | 0x20, b'c' | b'f' | b'k' | b't' | b'x');
+        if own && let Some(which) = OWN.iter().position(|known| is(name, known)) {
+            let kept = match which {
+                2 => {
+                    hops |= sender.trusted;
+                    false
+                }
+                3 => {
+                    proto |= sender.trusted;
+                    proto
+                }
+                4 => {
+                    forwarded_host |= sender.trusted;
+                    forwarded_host
+                }
+                7 => sender.trusted,
+                _ => false,
+            };
+            if !kept {
+                continue;
+            }
+        } else if is(name, b"host") {
+            host = Some(value);
+        }
+        line(out, name, value);
+    }
+    if let Some(length) = length {
+        out.extend_from_slice(b"Content-Length: ");
+        put_number(length as u64, out);
+        out.extend_from_slice(b"\r\n");
+    }
+    out.extend_from_slice(b"X-Forwarded-For: ");
+    if hops {
+        for (_, value) in lines().filter(|(name, value)| is(name, b"x-forwarded-for") && !value.is_empty()) {
+            out.extend_from_slice(value);
+            out.extend_from_slice(b", ");
+        }
+    }
+    put_address(sender.peer, out);
+    out.extend_from_slice(b"\r\nX-Real-IP: ");
+    put_address(sender.caller, out);
+    out.extend_from_slice(b"\r\n");
+    if !proto {
+        line(out, b"X-Forwarded-Proto", if sender.secure { b"https" } else { b"http" });
+    }
+    if let (false, Some(host)) = (forwarded_host, host) {
+        line(out, b"X-Forwarded-Host", host);
+    }
+    line(out, b"X-Request-Id", id.as_str().as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends one line.
+pub(in crate::proxy) fn line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    out.extend_from_slice(name);
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Whether carrying the request out twice is the same as once (RFC 9110 section 9.2.2).
+pub(in crate::proxy) fn is_idempotent(method: &str) -> bool {
+    ["GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"].contains(&method)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,145 @@
+use std::collections::BTreeMap;
+
+use pingora_http::RequestHeader;
+use proptest::prelude::*;
+
+use super::*;
+use crate::proxy::downstream::head;
+use crate::proxy::exchange::client::Request;
+use crate::proxy::exchange::http1::Whole;
+use crate::proxy::exchange::takes::Asks;
+use crate::proxy::pingora::headers;
+use crate::proxy::wire::lines::Lines;
+
+/// What `with` makes of the request in `text`.
+fn request<T>(text: &str, with: impl FnOnce(&Whole<'_>) -> T) -> T {
+    let mut lines = Lines::default();
+    let head = head::check(text.as_bytes(), &mut lines).unwrap().unwrap();
+    with(&Whole::new(text.as_bytes(), &head, &lines, Asks::Answer))
+}
+
+fn sender(trusted: bool, underscores: Underscores) -> Sender {
+    let (peer, caller) = ([192, 0, 2, 7].into(), [203, 0, 113, 9].into());
+    Sender { peer, caller, trusted, secure: false, underscores }
+}
+
+fn written(text: &str, trusted: bool, underscores: Underscores, id: &RequestId) -> String {
+    let sender = sender(trusted, underscores);
+    let mut out = Vec::new();
+    request(text, |request| request.write(&mut out, sender, id));
+    String::from_utf8(out).unwrap()
+}
+
+#[test]
+fn lines_are_passed_on_as_they_came() {
+    let id = RequestId::given(b"r1").unwrap();
+    let text = "POST /a?b=c HTTP/1.1\r\nhOST: example.com\r\nX-Odd:  a b \r\nConnection: close\r\nContent-Length: 2\r\n\
+                X-Forwarded-For: 1.1.1.1\r\nX-Forwarded-Proto: https\r\nx-request-id: mine\r\nKeep-Alive: 5\r\nX_Y: z\r\n\
+                forwarded: for=x\r\nX-Real-Ip: 1.1.1.1\r\n\r\n";
+    assert_eq!(
+        written(text, false, Underscores::Drop, &id),
+        "POST /a?b=c HTTP/1.1\r\nhOST: example.com\r\nX-Odd: a b\r\nContent-Length: 2\r\nX-Forwarded-For: 192.0.2.7\r\n\
+         X-Real-IP: 203.0.113.9\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: example.com\r\nX-Request-Id: r1\r\n\r\n"
+    );
+    assert_eq!(
+        written(text, true, Underscores::Pass, &id),
+        "POST /a?b=c HTTP/1.1\r\nhOST: example.com\r\nX-Odd: a b\r\nContent-Length: 2\r\nX-Forwarded-Proto: https\r\n\
+         X_Y: z\r\nforwarded: for=x\r\nX-Forwarded-For: 1.1.1.1, 192.0.2.7\r\nX-Real-IP: 203.0.113.9\r\nX-Forwarded-Host: example.com\r\nX-Request-Id: r1\r\n\r\n"
+    );
+}
+
+#[test]
+fn only_plain_requests_go_directly() {
+    let plain =
+        |lines: &str| request(&format!("GET / HTTP/1.1\r\nHost: a\r\n{lines}\r\n"), |r| is_plain(r.lines().iter()));
+    for lines in [
+        "",
+        "Connection: keep-alive\r\n",
+        "connection: Close\r\n",
+        "Keep-Alive: timeout=5\r\n",
+        "X-Te: 1\r\n",
+        "TE: trailers\r\nConnection: te\r\n",
+        "Transfer-Encoding: chunked\r\n",
+    ] {
+        assert!(plain(lines), "{lines}");
+    }
+    for lines in [
+        "Upgrade: websocket\r\n",
+        "Expect: 100-continue\r\n",
+        "trailer: x\r\n",
+        "HTTP2-Settings: x\r\n",
+        "Proxy-Connection: close\r\n",
+        "Proxy-Authorization: x\r\n",
+        "Proxy-Authenticate: x\r\n",
+        "Connection: x-private\r\n",
+        "Connection: close, x-private\r\n",
+        "Connection: close\r\nConnection: x-private\r\n",
+    ] {
+        assert!(!plain(lines), "{lines}");
+    }
+    let last = |lines: &str| request(&format!("GET / HTTP/1.1\r\nHost: a\r\n{lines}\r\n"), |r| is_last(r.lines()));
+    assert!(last("connection: Close\r\n") && !last("Connection: keep-alive\r\n") && !last(""));
+}
+
+#[test]
+fn a_body_that_came_in_chunks_has_a_length() {
+    let (id, mut lines, mut out) = (RequestId::given(b"r1").unwrap(), Lines::default(), Vec::new());
+    let text = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: Chunked\r\nte: trailers\r\nTea: x\r\n\r\n";
+    let head = head::check(text.as_bytes(), &mut lines).unwrap().unwrap();
+    let sender = sender(false, Underscores::Drop);
+    Whole::with_body(text.as_bytes(), &head, &lines, b"hello").write(&mut out, sender, &id);
+    let written = String::from_utf8(out).unwrap();
+    let start = "POST / HTTP/1.1\r\nHost: a\r\nTea: x\r\nContent-Length: 5\r\nX-Forwarded-For: 192.0.2.7\r\n";
+    assert!(written.starts_with(start), "{written}");
+}
+
+/// All that is said under each name.
+fn by_name<'h>(lines: impl Iterator<Item = (String, &'h [u8])>) -> BTreeMap<String, Vec<String>> {
+    let mut all: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (name, value) in lines {
+        all.entry(name.to_lowercase()).or_default().push(String::from_utf8(value.to_vec()).unwrap());
+    }
+    all
+}
+
+proptest! {
+    /// The backend learns the same of the sender by both ways.
+    #[test]
+    fn both_ways_say_the_same(
+        sent in prop::collection::vec(
+            (
+                "[xX][-_][fF]orwarded-(For|Proto|Host)|X-Request-ID|X[-_]Real[-_]IP|[fF]orwarded|_|a_?|Accept|Cookie|Connection|Keep-Alive",
+                "[a-z0-9._]{1,8}",
+            ),
+            0..8,
+        ),
+        trusted: bool,
+        passes: bool,
+    ) {
+        let underscores = if passes { Underscores::Pass } else { Underscores::Drop };
+        let mut connections = 0;
+        let sent: Vec<(String, String)> = sent
+            .into_iter()
+            .filter(|(name, _)| name != "Connection" || { connections += 1; connections == 1 })
+            .map(|(name, value)| if name == "Connection" { (name, "close".to_owned()) } else { (name, value) })
+            .collect();
+        let lines: String = sent.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let id = RequestId::random();
+        let text = written(&format!("GET /x HTTP/1.1\r\nHost: a:80\r\n{lines}\r\n"), trusted, underscores, &id);
+        let mut parsed = [httparse::EMPTY_HEADER; 32];
+        let start = text.find("\r\n").unwrap() + 2;
+        let (_, parsed) = httparse::parse_headers(&text.as_bytes()[start..], &mut parsed).unwrap().unwrap();
+        let direct = by_name(parsed.iter().map(|line| (line.name.to_owned(), line.value)));
+
+        let mut request = RequestHeader::build("GET", b"/x", None).unwrap();
+        request.append_header("Host", "a:80").unwrap();
+        // Of these Pingora takes the first two away itself.
+        for (name, value) in sent.into_iter().filter(|(name, _)| name != "Connection" && name != "Keep-Alive") {
+            request.append_header(name, value).unwrap();
+        }
+        let sender = sender(trusted, underscores);
+        headers::to_backend(&mut request, sender, &id).unwrap();
+        let by_pingora = by_name(request.headers.iter().map(|(name, value)| (name.to_string(), value.as_bytes())));
+        prop_assert_eq!(direct, by_pingora);
+    }
+}

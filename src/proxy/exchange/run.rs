@@ -1,0 +1,319 @@
+//! One request from its admission to the last byte of its answer, whatever its client speaks.
+
+use bytes::{Buf, BytesMut};
+use pingora_core::{Error, ErrorSource, ErrorType, Result};
+
+use crate::proxy::backend::answer;
+use crate::proxy::backend::answer::Answer;
+use crate::proxy::backend::body::AnswerBody;
+use crate::proxy::backend::connection::{Backend, connect};
+use crate::proxy::backend::idle::Idle;
+use crate::proxy::backend::terms::Terms;
+use crate::proxy::downstream::activity::Busy;
+use crate::proxy::exchange::client::{Client, Request};
+use crate::proxy::exchange::context::Context;
+use crate::proxy::exchange::desk::Origin;
+use crate::proxy::exchange::failure::{TOO_MANY_INTERIM, rejection_for};
+use crate::proxy::exchange::outcome::Break;
+use crate::proxy::exchange::outcome::Outcome;
+use crate::proxy::exchange::proxy::Proxy;
+use crate::proxy::exchange::tunnel;
+use crate::proxy::exchange::tunnel::End;
+use crate::proxy::exchange::{counts, refused};
+use crate::proxy::exchange::{request, upgrade};
+use crate::proxy::gate::admit::Asked;
+use crate::proxy::gate::headers::X_REQUEST_ID;
+use crate::proxy::gate::rejection::Rejection;
+use crate::proxy::gate::request_id::RequestId;
+use crate::proxy::wire::lines::{Fields, Lines};
+use crate::upstream::{IdleClosing, Timeouts};
+
+/// What is read of an answer at first, in bytes.
+pub(in crate::proxy) const FIRST_READ: usize = 8 << 10;
+/// What is read at once of a long answer.
+const LONG_READ: usize = 64 << 10;
+/// The same while nobody knows how long it is; it is copied, so it should stay in the cache.
+const UNKNOWN_READ: usize = 16 << 10;
+
+/// One request on its way.
+pub(in crate::proxy) struct Exchange<'e, R, C> {
+    proxy: &'e Proxy,
+    idle: &'e Idle,
+    request: &'e R,
+    client: C,
+    sheet: &'e mut Sheet,
+    progress: Progress,
+}
+
+/// What is written and read on the backend's side; kept by a connection, so that it is made once.
+#[derive(Debug, Default)]
+pub(in crate::proxy) struct Sheet {
+    /// The header section that the backend gets.
+    pub(in crate::proxy) request: Vec<u8>,
+    /// The lines of the answer.
+    lines: Lines,
+}
+
+/// How far the answer has come.
+#[derive(Default)]
+struct Progress {
+    /// The status of the final answer, once some of it was sent; 0 before.
+    status: u16,
+    /// Bytes that the client sent behind its request.
+    bytes_in: u64,
+    /// Bytes of its body that the client was sent.
+    bytes_out: u64,
+    /// Whether a backend has said anything.
+    heard: bool,
+    /// The promise to be there until the tunnel has its line.
+    tunnel: Option<Busy>,
+}
+
+/// An attempt came to nothing.
+struct Failure {
+    error: Box<Error>,
+    /// Whether there is to be another one.
+    again: bool,
+}
+
+impl From<Box<Error>> for Failure {
+    fn from(error: Box<Error>) -> Self {
+        Failure { error, again: false }
+    }
+}
+
+impl<'e, R: Request, C: Client> Exchange<'e, R, C> {
+    /// An exchange that has not begun.
+    pub(in crate::proxy) fn new(
+        (proxy, idle): (&'e Proxy, &'e Idle),
+        request: &'e R,
+        client: C,
+        sheet: &'e mut Sheet,
+    ) -> Self {
+        Exchange { proxy, idle, request, client, sheet, progress: Progress::default() }
+    }
+
+    /// Serves the request, counts it and logs it. Whatever goes wrong, the client has its answer, if it can have one.
+    /// Returns its client.
+    pub(in crate::proxy) async fn run(mut self, mut ctx: Context, origin: Origin) -> C {
+        ctx.peer = origin.peer;
+        let failure = match self.admit(&mut ctx) {
+            Ok(()) => self.serve(&mut ctx, origin).await,
+            Err(rejection) => self.reject(rejection, &mut ctx).await,
+        };
+        let outcome = Outcome {
+            status: self.progress.status,
+            bytes_in: self.request.body().len() as u64 + self.progress.bytes_in,
+            bytes_out: self.progress.bytes_out,
+            error: failure.as_ref().err().map(|error| &**error),
+        };
+        self.proxy.ended(self.request.target(), &ctx, outcome);
+        self.client
+    }
+
+    /// Whether it is let in.
+    fn admit(&self, ctx: &mut Context) -> Result<(), Rejection> {
+        let (fields, target) = (self.request.fields(), self.request.target());
+        let length = Some(self.request.body().len() as u64);
+        let outcome = self.proxy.admit(Asked { fields: &fields, target, length }, ctx);
+        counts::decided(self.proxy.tally(), ctx);
+        if ctx.behind_proxy()
+            && let Some(given) = fields.all_of(&X_REQUEST_ID).next().and_then(RequestId::given)
+        {
+            ctx.request_id = given;
+        }
+        if let Err(rejection) = outcome
+            && let Some(refused) = refused::of(target, ctx, rejection)
+        {
+            self.proxy.inner.decisions.record(refused);
+        }
+        outcome
+    }
+
+    /// Answers it with `rejection`. Nothing is wrong with the connection: the request was there as a whole.
+    async fn reject(&mut self, rejection: Rejection, ctx: &mut Context) -> Result<()> {
+        ctx.rejection = Some(rejection);
+        self.progress.status = rejection.status().as_u16();
+        let with_body = self.request.target().method != "HEAD";
+        self.progress.bytes_out = self.client.reject(rejection, ctx, with_body).await? as u64;
+        Ok(())
+    }
+
+    /// Has a backend answer it, or answers it where none does.
+    async fn serve(&mut self, ctx: &mut Context, origin: Origin) -> Result<()> {
+        self.sheet.request.clear();
+        self.request.write(&mut self.sheet.request, ctx.sender(origin.secure), &ctx.request_id);
+        let error = loop {
+            match self.attempt(ctx).await {
+                Ok(()) => return Ok(()),
+                Err(Failure { error, again: false }) => break error,
+                Err(Failure { again: true, .. }) => {}
+            }
+        };
+        match ctx.rejection.or_else(|| rejection_for(&error)) {
+            // When this fails the client is gone, which the access log says.
+            Some(rejection) if self.progress.status == 0 => drop(self.reject(rejection, ctx).await),
+            // The client gets no answer, or not all of it, which only the end of the connection can tell it.
+            _ => self.client.break_off(),
+        }
+        Err(error)
+    }
+
+    /// Gives it to one backend.
+    async fn attempt(&mut self, ctx: &mut Context) -> Result<(), Failure> {
+        let Some((timeouts, retry_after)) = ctx.timeouts().zip(ctx.pool().map(|pool| pool.retry_after())) else {
+            return Err(Error::new_str("a request that was not let in has no pool").into());
+        };
+        let Some(address) = ctx.lease().map(|lease| lease.backend().address()) else {
+            ctx.rejection = Some(Rejection::NoHealthyBackend(retry_after));
+            return Err(Error::explain(ErrorType::HTTPStatus(503), "no healthy backend is left").into());
+        };
+        counts::attempted(ctx);
+        let kept = match &ctx.lease {
+            Some(lease) if !ctx.fresh => {
+                let sent_again = request::is_idempotent(self.request.target().method) && ctx.may_try_again();
+                self.idle.take(lease.backend().closing(), self.proxy.clock().now(), sent_again)
+            }
+            _ => None,
+        };
+        ctx.idled = kept.as_ref().map(|(_, idle)| *idle);
+        let connection = match kept {
+            Some((connection, _)) => connection,
+            None => match connect(address, timeouts.connect).await {
+                Ok(connection) => connection,
+                Err(error) => return Err(Failure { again: self.proxy.not_connected(ctx, &error), error }),
+            },
+        };
+        if let (None, Some(lease)) = (ctx.idled, &ctx.lease) {
+            lease.backend().connected();
+        }
+        let outcome = self.exchange(Backend::new(connection, FIRST_READ), &timeouts, ctx).await;
+        outcome.map_err(|error| {
+            let repeatable = !self.progress.heard && request::is_idempotent(self.request.target().method);
+            let broken = Break { repeatable, midway: self.progress.status != 0 };
+            Failure { again: self.proxy.broke_off(ctx, &error, broken), error }
+        })
+    }
+
+    /// Sends it to `backend` and passes the answer on.
+    async fn exchange(&mut self, mut backend: Backend, timeouts: &Timeouts, ctx: &mut Context) -> Result<()> {
+        let sent = backend.send(&self.sheet.request, self.request.body(), timeouts.write).await;
+        if sent.as_ref().is_err_and(|error| *error.etype() == ErrorType::WriteTimedout) {
+            return sent;
+        }
+        // A backend that closes before it has read everything may have answered all the same.
+        let mut answer = match (self.answer(&mut backend, timeouts, ctx).await, sent) {
+            (Err(error), Err(first)) if *error.esource() == ErrorSource::Upstream => return Err(first),
+            (answer, sent) => {
+                let mut answer = answer?;
+                answer.keeps &= sent.is_ok();
+                answer
+            }
+        };
+        if answer.switches() {
+            return self.tunnel(backend, timeouts, ctx).await;
+        }
+        let answered = self.proxy.clock().now();
+        let at_once = self.pass_on(&mut backend, &mut answer, timeouts).await?;
+        // What is left was not asked for, and who knows what follows it.
+        if answer.keeps
+            && backend.is_sent()
+            && backend.buffer.is_empty()
+            && let Some(lease) = &ctx.lease
+        {
+            let closing = lease.backend().closing();
+            let ended = if at_once { answered } else { self.proxy.clock().now() };
+            let said = answer.keep_alive.map(IdleClosing::said);
+            if let Some(terms) = Terms::of((answered, ended), said, timeouts.idle) {
+                self.idle.put(closing, backend.connection, terms);
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the header of the final answer and hands it to the client, as it does with interim answers before it.
+    async fn answer(&mut self, backend: &mut Backend, timeouts: &Timeouts, ctx: &mut Context) -> Result<Answer> {
+        let to_head = self.request.target().method == "HEAD";
+        let no_answer = |why: &'static str| Error::explain(ErrorType::InvalidHTTPHeader, why).into_up();
+        loop {
+            if backend.buffer.capacity() == backend.buffer.len() {
+                backend.buffer.reserve(FIRST_READ);
+            }
+            let read = backend.read(&mut self.client, timeouts.read).await?;
+            if read == 0 {
+                return Err(Error::explain(ErrorType::ConnectionClosed, "reading an answer").into_up());
+            }
+            self.progress.heard = true;
+            // What comes byte by byte is parsed once for each line, not once for each byte.
+            let seen = backend.buffer.len() - read;
+            if seen > 0 && seen < answer::MAX_ANSWER_HEAD && !backend.buffer[seen..].contains(&b'\n') {
+                continue;
+            }
+            let lines = &mut self.sheet.lines;
+            while let Some(answer) = answer::parse(&backend.buffer, lines, to_head).map_err(no_answer)? {
+                if answer.switches() && !upgrade::takes_up(lines.of(&backend.buffer), |one| self.request.offers(one)) {
+                    return Err(no_answer("a 101 that nobody asked for"));
+                }
+                if answer.is_interim() && ctx.has_too_many_interim() {
+                    return Err(no_answer(TOO_MANY_INTERIM));
+                }
+                self.client.head(&answer, &backend.buffer, lines.of(&backend.buffer), ctx.told_standing()).await?;
+                backend.buffer.advance(answer.end);
+                if !answer.is_interim() {
+                    return Ok(answer);
+                }
+            }
+        }
+    }
+
+    /// Passes the body on, and before it the header. Whether all of it was there at once.
+    async fn pass_on(&mut self, backend: &mut Backend, answer: &mut Answer, timeouts: &Timeouts) -> Result<bool> {
+        if answer.body.is_apart(&backend.buffer) {
+            backend.acknowledge();
+        }
+        let mut at_once = true;
+        loop {
+            let passed = self.client.pass(&mut answer.body, &mut backend.buffer).await;
+            // A body that turns out to be none before anything of it was passed on is no answer.
+            if !passed.as_ref().is_err_and(|error| *error.esource() == ErrorSource::Upstream) {
+                self.progress.status = answer.status;
+            }
+            self.progress.bytes_out += passed? as u64;
+            if answer.body.is_done() {
+                return Ok(at_once);
+            }
+            at_once = false;
+            backend.buffer.reserve(answer.body.left().map_or(UNKNOWN_READ, |left| left.min(LONG_READ)));
+            if backend.read(&mut self.client, timeouts.read).await? == 0 {
+                if answer.body.ends_with_its_connection() {
+                    return self.client.end().await.map(|()| at_once);
+                }
+                return Err(Error::explain(ErrorType::ConnectionClosed, "reading an answer").into_up());
+            }
+        }
+    }
+
+    /// Lets pass what the client and the backend say to each other after a 101, until both have ended.
+    async fn tunnel(&mut self, backend: Backend, timeouts: &Timeouts, ctx: &mut Context) -> Result<()> {
+        self.progress.status = 101;
+        self.client.pass(&mut AnswerBody::Length(0), &mut BytesMut::new()).await?;
+        let (mut connection, behind, unsent) = backend.into_parts();
+        let Some(ends) = self.client.ends() else {
+            return Err(Error::new_str("a 101 for one of many streams").into_in());
+        };
+        self.progress.tunnel = Some(ends.tunnels.begin());
+        let silence = (timeouts.tunnel, self.proxy.clock());
+        let client = (ends.stream, std::mem::take(ends.ahead));
+        // Boxed, since the memory of any connection is that of the largest state it can be in.
+        let passing = tunnel::pass(client, (&mut connection, behind), &unsent, silence, ends.tunnels.cut());
+        let passed = Box::pin(passing).await;
+        (self.progress.bytes_in, self.progress.bytes_out) = (passed.from_client, passed.to_client);
+        // Whatever it was, there is no HTTP on it any more.
+        self.client.break_off();
+        if passed.end == End::Client {
+            // It is gone, and the backend learns it in the same way.
+            let _ = connection.set_zero_linger();
+        }
+        passed.end.told(ctx, timeouts.tunnel)
+    }
+}

@@ -1,0 +1,29 @@
+//! Which requests go directly.
+
+use crate::proxy::downstream::arrived::MAX_BODY;
+use crate::proxy::downstream::head::Head;
+use crate::proxy::exchange::{request, upgrade};
+use crate::proxy::wire::lines::Lines;
+use crate::proxy::wire::request_body::Body;
+
+/// What a request that goes directly asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::proxy) enum Asks {
+    /// An answer.
+    Answer,
+    /// Another protocol, if it may, and else an answer.
+    Upgrade,
+}
+
+/// What a request with this header asks for, if it goes directly once all of it is there.
+pub(in crate::proxy) fn takes(head: &Head, bytes: &[u8], lines: &Lines) -> Option<Asks> {
+    let whole = head.version == 1
+        && matches!(head.body, Body::Length(0..=MAX_BODY) | Body::Chunked(_))
+        && head.target.of_bytes(bytes).starts_with(b"/");
+    let lines = lines.of(bytes);
+    match whole {
+        true if request::is_plain(lines.iter()) => Some(Asks::Answer),
+        true if upgrade::takes(lines) => Some(Asks::Upgrade),
+        _ => None,
+    }
+}

@@ -1,0 +1,247 @@
+//! Whether a request is let in, and to which pool: plain values in, plain values out, so that it is tested without a
+//! socket.
+//!
+//! Identity comes first, then the bucket, then the route: a request that leads nowhere costs a token too, or whoever is
+//! out of tokens could go on asking for what is not there.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderMap;
+use http::header::{CONTENT_LENGTH, HOST};
+use pingora_http::RequestHeader;
+
+use crate::client::{Directory, Mode, Quota, Usage};
+use crate::limit::{Decision, Key, Limiter, Nanos, Standing};
+use crate::proxy::gate::identify::{Caller, Identity, identify};
+use crate::proxy::gate::rejection::Rejection;
+use crate::proxy::gate::settings::Limits;
+use crate::proxy::wire::lines::Fields;
+use crate::route::RouteTable;
+use crate::upstream::Pool;
+use http::header::CONTENT_TYPE;
+
+/// What decides on requests.
+pub struct Gate<'a> {
+    /// How callers are told apart.
+    pub identity: &'a Identity,
+    /// Who they may be.
+    pub directory: &'a Directory,
+    /// Their buckets, and the quota of those whom nobody knows; `None` when nobody is limited.
+    pub limiter: Option<(&'a dyn Limiter, Quota)>,
+    /// Where requests go.
+    pub routes: &'a RouteTable<Destination>,
+    /// How large they may be.
+    pub limits: &'a Limits,
+}
+
+/// Where a route leads, and what holds for its requests.
+#[derive(Clone, Debug)]
+pub struct Destination {
+    /// The pool that serves them.
+    pub pool: Arc<Pool>,
+    /// The largest body that they may have, in bytes; `None` is the one of the limits.
+    pub max_body: Option<u64>,
+    /// For each read from their backend; `None` is the one of the pool.
+    pub read_timeout: Option<Duration>,
+}
+
+impl From<Arc<Pool>> for Destination {
+    /// With nothing of its own.
+    fn from(pool: Arc<Pool>) -> Self {
+        Destination { pool, max_body: None, read_timeout: None }
+    }
+}
+
+/// What of a request its admission depends on.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a, F> {
+    /// Its header.
+    pub fields: &'a F,
+    /// What it asks for.
+    pub target: Target<'a>,
+    /// The length of its body, when the header tells it.
+    pub length: Option<u64>,
+}
+
+impl<'a> Asked<'a, HeaderMap> {
+    /// What `head` asks.
+    pub fn by(head: &'a RequestHeader) -> Self {
+        Asked { fields: &head.headers, target: Target::of(head), length: announced_length(head) }
+    }
+}
+
+/// What a request asks for.
+#[derive(Clone, Copy, Debug)]
+pub struct Target<'a> {
+    /// The method.
+    pub method: &'a str,
+    /// The host, with its port when it names one; empty when it names none.
+    pub host: &'a str,
+    /// The path, without a query.
+    pub path: &'a str,
+}
+
+impl<'a> Target<'a> {
+    /// What `head` asks for.
+    pub fn of(head: &'a RequestHeader) -> Self {
+        Target { method: head.method.as_str(), host: host(head), path: head.uri.path() }
+    }
+}
+
+/// What was found out about a request on its way in, as far as it got.
+#[derive(Clone, Debug, Default)]
+pub struct Admission {
+    /// Who sent it.
+    pub caller: Option<Caller>,
+    /// What the limiter said.
+    pub limit: Option<Limit>,
+    /// The pool that serves it.
+    pub pool: Option<Arc<Pool>>,
+    /// The largest body that it may have, in bytes; known with its pool.
+    pub max_body: u64,
+    /// For each read from its backend, where the pool's does not count.
+    pub read_timeout: Option<Duration>,
+}
+
+/// What the limiter said of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// It took a token; its bucket stands like this.
+    Allowed(Standing),
+    /// There was none.
+    Limited(Standing),
+    /// Its client is blocked.
+    Blocked,
+    /// Its client is not limited.
+    Unlimited,
+}
+
+impl Limit {
+    /// How the bucket stands, when there is one.
+    pub fn standing(&self) -> Option<&Standing> {
+        match self {
+            Limit::Allowed(standing) | Limit::Limited(standing) => Some(standing),
+            Limit::Blocked | Limit::Unlimited => None,
+        }
+    }
+
+    /// As the access log names it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Limit::Allowed(_) => "allowed",
+            Limit::Limited(_) => "limited",
+            Limit::Blocked => "blocked",
+            Limit::Unlimited => "unlimited",
+        }
+    }
+}
+
+impl Gate<'_> {
+    /// Decides on a request by what it asks, which came at `now` (nanoseconds since the Unix epoch, as the limiter counts
+    /// them) over a connection from `peer`. What is found out on the way is written into `admission`, also when the
+    /// request is not let in, and the client's usage is counted.
+    ///
+    /// # Errors
+    /// Why it is not let in.
+    pub fn admit(
+        &self,
+        asked: Asked<'_, impl Fields>,
+        peer: IpAddr,
+        now: Nanos,
+        admission: &mut Admission,
+    ) -> Result<(), Rejection> {
+        let caller = admission.caller.insert(identify(asked.fields, peer, self.identity, self.directory)?);
+        admission.limit = self.limit(caller, now);
+        if let Some((client, _)) = &caller.client {
+            count(&client.usage, admission.limit, now);
+        }
+        match admission.limit {
+            Some(Limit::Blocked) => return Err(Rejection::Blocked),
+            Some(Limit::Limited(standing)) => return Err(Rejection::RateLimited(standing.retry_after())),
+            Some(Limit::Allowed(_) | Limit::Unlimited) | None => {}
+        }
+        if caller.unknown_key {
+            return Err(Rejection::UnknownApiKey);
+        }
+        let to = self.routes.find(asked.target.host, asked.target.path).ok_or(Rejection::NoRoute)?;
+        let max_body = to.max_body.unwrap_or(self.limits.max_body);
+        admission.pool = Some(Arc::clone(&to.pool));
+        (admission.max_body, admission.read_timeout) = (max_body, to.read_timeout);
+        match asked.length {
+            Some(length) if length > max_body && !is_grpc(asked.fields) => Err(Rejection::BodyTooLarge(max_body)),
+            _ => Ok(()),
+        }
+    }
+
+    fn limit(&self, caller: &Caller, now: Nanos) -> Option<Limit> {
+        Some(match self.account(caller) {
+            Account::None => return None,
+            Account::Blocked => Limit::Blocked,
+            Account::Unlimited => Limit::Unlimited,
+            Account::Bucket(limiter, key, quota) => match limiter.take(key, quota, now) {
+                Decision::Allowed(standing) => Limit::Allowed(standing),
+                Decision::Refused(standing) => Limit::Limited(standing),
+            },
+        })
+    }
+
+    /// What the requests of a caller are charged to.
+    pub(in crate::proxy) fn account(&self, caller: &Caller) -> Account<'_> {
+        let client = caller.client.as_ref().map(|(client, _)| client);
+        match client.map(|client| client.mode) {
+            Some(Mode::Blocked) => return Account::Blocked,
+            Some(Mode::Unlimited) => return Account::Unlimited,
+            Some(Mode::Limit) | None => {}
+        }
+        let Some((limiter, default)) = self.limiter else { return Account::None };
+        let (key, quota) = match client {
+            Some(client) => (Key::client(client.number), client.quota),
+            None => (Key::address(caller.address, self.identity.ipv6_prefix), default),
+        };
+        Account::Bucket(limiter, key, quota)
+    }
+}
+
+/// What the requests of a caller are charged to.
+pub(in crate::proxy) enum Account<'g> {
+    /// Nothing: they are refused.
+    Blocked,
+    /// Nothing: they are let in.
+    Unlimited,
+    /// Nothing: nobody is limited.
+    None,
+    /// A bucket.
+    Bucket(&'g dyn Limiter, Key, Quota),
+}
+
+/// Counts what the limiter said, whatever becomes of the request after that. Where it is not asked, nothing was
+/// decided, so the request is seen and no more, as the metrics have it.
+fn count(usage: &Usage, limit: Option<Limit>, now: Nanos) {
+    match limit {
+        Some(Limit::Allowed(_) | Limit::Unlimited) => usage.count_allowed(now),
+        Some(Limit::Limited(_)) => usage.count_limited(now),
+        Some(Limit::Blocked) | None => usage.count_seen(now),
+    }
+}
+
+/// The host that the client asked for, with its port when it named one; empty when it named none.
+fn host(head: &RequestHeader) -> &str {
+    head.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default()
+}
+
+fn announced_length(head: &RequestHeader) -> Option<u64> {
+    head.headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// Whether a request with these lines is one of gRPC, whose body may be a conversation: it is as long and as silent as it
+/// likes.
+pub(in crate::proxy) fn is_grpc(fields: &impl Fields) -> bool {
+    const GRPC: &[u8] = b"application/grpc";
+    let kind = fields.all_of(&CONTENT_TYPE).next();
+    kind.and_then(|kind| kind.get(..GRPC.len())).is_some_and(|kind| kind.eq_ignore_ascii_case(GRPC))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,267 @@
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use http::HeaderName;
+use pingora_http::RequestHeader;
+
+use super::*;
+use crate::client::{Client, ClientId, Directory, KeyDigest, Mode, PrefixMap, Quota};
+use crate::clock::{Clock, ManualClock, Timeline};
+use crate::limit::{Limiter, Striped, StripedSettings};
+use crate::proxy::exchange::parts::{ProxyParts, RateRules, Rules};
+use crate::proxy::exchange::proxy::Proxy;
+use crate::proxy::gate::admit::{Admission, Asked, Destination};
+use crate::proxy::gate::identify::{Identity, UnknownKey};
+use crate::proxy::gate::settings::Limits;
+use crate::route::RouteTable;
+use crate::telemetry::{AccessLog, AccessLogSettings};
+
+const SECOND: Nanos = 1_000_000_000;
+
+struct World {
+    identity: Identity,
+    directory: Directory,
+    limiter: Striped,
+    routes: RouteTable<Destination>,
+    limits: Limits,
+}
+
+impl World {
+    /// Proxies are trusted in 10.0.0.0/8; anonymous callers have 2 tokens and get 1 a second.
+    fn new(unknown_api_key: UnknownKey) -> Self {
+        let client = |number, name: &str, mode, networks: &[&str], key: Option<&str>| {
+            let (id, quota) = (ClientId::parse(name).unwrap(), Quota::new(100, 10.0).unwrap());
+            let addresses = networks.iter().map(|network| network.parse().unwrap()).collect();
+            let api_key = key.map(|key| KeyDigest::of(key.as_bytes()));
+            Arc::new(Client { number, id, quota, mode, addresses, api_key, usage: Arc::default() })
+        };
+        let default_quota = Quota::new(2, 1.0).unwrap();
+        let settings = StripedSettings { max_buckets: NonZeroUsize::new(100).unwrap(), stripes: None, default_quota };
+        let trusted_proxies = PrefixMap::new([("10.0.0.0/8".parse().unwrap(), ())]);
+        World {
+            identity: Identity { trusted_proxies, unknown_api_key, ..Identity::default() },
+            directory: Directory::new([
+                client(1, "alice", Mode::Limit, &[], Some("alice-key")),
+                client(2, "office", Mode::Limit, &["203.0.113.0/24", "2001:db8:7::/48"], None),
+                client(3, "free", Mode::Unlimited, &[], Some("free-key")),
+                client(4, "banned", Mode::Blocked, &["198.51.100.0/24"], None),
+            ])
+            .unwrap(),
+            limiter: Striped::new(settings, 0),
+            routes: RouteTable::new([]),
+            limits: Limits::default(),
+        }
+    }
+
+    fn gate(&self) -> Gate<'_> {
+        Gate {
+            identity: &self.identity,
+            directory: &self.directory,
+            limiter: Some((&self.limiter, Quota::new(2, 1.0).unwrap())),
+            routes: &self.routes,
+            limits: &self.limits,
+        }
+    }
+
+    fn explain(&self, peer: &str, lines: &[(&'static str, &str)]) -> Explanation {
+        self.gate().explain(&headers(lines), peer.parse().unwrap(), 0)
+    }
+}
+
+fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
+    lines.iter().map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap())).collect()
+}
+
+#[test]
+fn the_way_through_a_trusted_proxy_to_a_network() {
+    let world = World::new(UnknownKey::ByAddress);
+    world.limiter.reset(Key::client(2), Quota::new(100, 10.0).unwrap(), 0);
+    for _ in 0..13 {
+        assert!(world.limiter.take(Key::client(2), Quota::new(100, 10.0).unwrap(), 0).is_allowed());
+    }
+    let lines = [("x-forwarded-for", "1.1.1.1, 203.0.113.7"), ("x-forwarded-for", "10.0.0.2"), ("x-api-key", "secret")];
+    let explained = world.gate().explain(&headers(&lines), "::ffff:10.0.0.1".parse().unwrap(), SECOND / 20);
+    assert_eq!(
+        explained.steps,
+        [
+            "the connection comes from 10.0.0.1, which is a trusted proxy",
+            "X-Forwarded-For: 1.1.1.1, 203.0.113.7, 10.0.0.2 → 203.0.113.7 is the rightmost untrusted address",
+            "an API key was read from the header x-api-key",
+            "no client has this key, so the caller goes by its address",
+            "client office matches by its network 203.0.113.0/24",
+            "mode limit: capacity 100, 10 tokens a second, 87.5 tokens now",
+            "the request would take a token",
+        ]
+    );
+    assert_eq!(explained.trusted_proxy, Some("10.0.0.1".parse().unwrap()));
+    assert_eq!(explained.client_ip, "203.0.113.7".parse::<IpAddr>().unwrap());
+    assert_eq!(explained.api_key_from.as_deref(), Some("x-api-key"));
+    assert_eq!(explained.client_id.unwrap().as_str(), "office");
+    assert_eq!((explained.network.as_deref(), explained.identity), (Some("203.0.113.0/24"), "address"));
+    assert_eq!((explained.mode, explained.decision, explained.refusal), (Some(Mode::Limit), Some("allowed"), None));
+    assert_eq!(explained.standing.unwrap().remaining(), 87);
+}
+
+#[test]
+fn each_end_of_the_walk_has_its_words() {
+    let world = World::new(UnknownKey::ByAddress);
+    for (peer, list, address, step) in [
+        ("10.0.0.1", None, "10.0.0.1", "there is no X-Forwarded-For, so 10.0.0.1 counts as the caller's address"),
+        (
+            "10.0.0.1",
+            Some("10.0.0.3, 10.0.0.2"),
+            "10.0.0.3",
+            "X-Forwarded-For: 10.0.0.3, 10.0.0.2 → all are trusted proxies, so the leftmost counts, 10.0.0.3",
+        ),
+        (
+            "10.0.0.1",
+            Some("192.0.2.9, unknown, 10.0.0.2"),
+            "10.0.0.2",
+            "X-Forwarded-For: 192.0.2.9, unknown, 10.0.0.2 → ends, from the right, at what is no address; \
+             10.0.0.2 before it counts",
+        ),
+        ("192.0.2.1", None, "192.0.2.1", "the connection comes from 192.0.2.1, which is not a trusted proxy"),
+        (
+            "192.0.2.1",
+            Some("203.0.113.7"),
+            "192.0.2.1",
+            "the connection comes from 192.0.2.1, which is not a trusted proxy, so its X-Forwarded-For is ignored",
+        ),
+    ] {
+        let lines: Vec<_> = list.into_iter().map(|list| ("x-forwarded-for", list)).collect();
+        let explained = world.explain(peer, &lines);
+        assert!(explained.steps.iter().any(|said| said == step), "{step}: {:?}", explained.steps);
+        assert_eq!(explained.client_ip.to_string(), address);
+        assert_eq!(explained.trusted_proxy.is_some(), peer == "10.0.0.1");
+    }
+    let long = world.explain("10.0.0.1", &[("x-forwarded-for", &format!("{}192.0.2.9", "1.1.1.1, ".repeat(1000)))]);
+    let step = &long.steps[1];
+    assert!(
+        step.len() < 400 && step.starts_with("X-Forwarded-For: …") && step.contains("1.1.1.1, 192.0.2.9 →"),
+        "{step}"
+    );
+}
+
+#[test]
+fn anonymous_callers_have_the_default() {
+    let world = World::new(UnknownKey::ByAddress);
+    let explained = world.explain("192.0.2.1", &[]);
+    assert_eq!(
+        explained.steps,
+        [
+            "the connection comes from 192.0.2.1, which is not a trusted proxy",
+            "no API key was sent",
+            "no client has the address 192.0.2.1, so the caller is anonymous",
+            "the default limit, for 192.0.2.1: capacity 2, 1 tokens a second, 2 tokens now",
+            "the request would take a token",
+        ]
+    );
+    assert_eq!((explained.identity, explained.mode, explained.client_id), ("anonymous", None, None));
+    let v6 = world.explain("2001:db8:1:2:3::", &[]);
+    let limit = "the default limit, for 2001:db8:1:2::/64: capacity 2, 1 tokens a second, 2 tokens now";
+    assert!(v6.steps.iter().any(|step| step == limit), "{:?}", v6.steps);
+}
+
+#[test]
+fn refusals_are_those_of_real_requests() {
+    let refusal = |world: &World, peer: &str, lines: &[(&'static str, &str)]| {
+        let explained = world.explain(peer, lines);
+        let told = explained.steps.join("\n");
+        assert!(!["alice-key", "free-key", "some-key"].iter().any(|key| told.contains(key)), "{told}");
+        (explained.decision, explained.refusal.map(|(status, message)| format!("{status} {message}")))
+    };
+    let (by_address, reject) = (World::new(UnknownKey::ByAddress), World::new(UnknownKey::Reject));
+    let some = |text: &str| Some(text.to_owned());
+    assert_eq!(refusal(&by_address, "198.51.100.1", &[]), (Some("blocked"), some("403 Client is blocked")));
+    let two = [("x-api-key", "alice-key"), ("authorization", "Bearer free-key")];
+    assert_eq!(refusal(&by_address, "192.0.2.1", &two), (None, some("400 Bad request")));
+    assert_eq!(by_address.explain("192.0.2.1", &two).steps[1], "two different API keys were sent");
+    assert_eq!(refusal(&by_address, "192.0.2.1", &[("x-api-key", "some-key")]), (Some("allowed"), None));
+    let unknown = refusal(&reject, "192.0.2.1", &[("authorization", "Bearer some-key")]);
+    assert_eq!(unknown, (Some("allowed"), some("401 Unknown API key")));
+    assert_eq!(refusal(&reject, "192.0.2.1", &[("x-api-key", "free-key")]), (Some("unlimited"), None));
+    for _ in 0..2 {
+        let key = Key::address([192, 0, 2, 1].into(), 64);
+        assert!(reject.limiter.take(key, Quota::new(2, 1.0).unwrap(), 0).is_allowed());
+    }
+    let limited = refusal(&reject, "192.0.2.1", &[("x-api-key", "some-key")]);
+    assert_eq!(limited, (Some("limited"), some("429 Rate limit exceeded")), "the bucket is asked first");
+    let bearer = by_address.explain("192.0.2.1", &[("authorization", "Bearer alice-key")]);
+    assert_eq!((bearer.api_key_from.as_deref(), bearer.identity), (Some("authorization"), "api_key"));
+    let off = Gate { limiter: None, ..by_address.gate() }.explain(&HeaderMap::new(), [192, 0, 2, 1].into(), 0);
+    assert_eq!((off.decision, off.standing, off.refusal), (None, None, None));
+    assert_eq!(off.steps.last().unwrap(), "nobody is limited: rate_limit.enabled is false");
+}
+
+#[test]
+fn a_proxy_explains_with_its_own_clients_buckets_and_time() {
+    let (world, clock) = (World::new(UnknownKey::ByAddress), Arc::new(ManualClock::new()));
+    let (timeline, limiter) = (Timeline::new(clock.as_ref()), Arc::new(world.limiter));
+    let settings = AccessLogSettings { target: None, ..AccessLogSettings::default() };
+    let rules = Rules {
+        identity: world.identity,
+        rate: Some(RateRules { default: Quota::new(2, 1.0).unwrap(), headers: true }),
+        routes: world.routes,
+        limits: world.limits,
+    };
+    let proxy = Proxy::new(ProxyParts {
+        rules: Arc::new(ArcSwap::from_pointee(rules)),
+        directory: Arc::new(ArcSwap::from_pointee(world.directory)),
+        limiter: Arc::clone(&limiter) as _,
+        access_log: AccessLog::new(&settings).unwrap().0,
+        decisions: Arc::default(),
+        tally: Arc::default(),
+        idle: Arc::new(crate::proxy::Idle::new(0, std::num::NonZeroUsize::MIN, false)),
+        clock: Arc::clone(&clock) as Arc<dyn Clock>,
+        timeline,
+    });
+    let quota = Quota::new(100, 10.0).unwrap();
+    while limiter.take(Key::client(1), quota, timeline.nanos(clock.now())).is_allowed() {}
+    let key = headers(&[("x-api-key", "alice-key")]);
+    let decision = || proxy.explain([192, 0, 2, 1].into(), &key).decision;
+    assert_eq!(decision(), Some("limited"));
+    clock.advance(Duration::from_millis(100));
+    assert_eq!((decision(), decision()), (Some("allowed"), Some("allowed")));
+}
+
+/// Whatever the caller and however much it has spent: first the explanation, then the request, and the two agree.
+#[test]
+fn what_is_explained_is_what_happens_and_costs_nothing() {
+    for unknown in [UnknownKey::ByAddress, UnknownKey::Reject] {
+        let world = World::new(unknown);
+        for _ in 0..3 {
+            for peer in ["10.0.0.1", "192.0.2.1", "203.0.113.9", "198.51.100.1", "2001:db8:7::1", "2001:db8::1"] {
+                for key in [None, Some("alice-key"), Some("free-key"), Some("nobody's-key")] {
+                    for list in [None, Some("203.0.113.7"), Some("192.0.2.7, junk")] {
+                        explain_and_ask(&world, peer, key, list);
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn explain_and_ask(world: &World, peer: &str, key: Option<&str>, list: Option<&str>) {
+    let mut head = RequestHeader::build("GET", b"/", None).unwrap();
+    key.iter().for_each(|key| head.insert_header("x-api-key", *key).unwrap());
+    list.iter().for_each(|list| head.insert_header("x-forwarded-for", *list).unwrap());
+    let peer = peer.parse().unwrap();
+    let used = || world.directory.by_key(&KeyDigest::of(b"alice-key")).unwrap().usage.allowed();
+    let before = (world.limiter.len(), used());
+    let explained = world.gate().explain(&head.headers, peer, 0);
+    assert_eq!(explained, world.gate().explain(&head.headers, peer, 0), "nothing is taken");
+    assert_eq!((world.limiter.len(), used()), before, "nothing is counted");
+
+    let mut admission = Admission::default();
+    let outcome = world.gate().admit(Asked::by(&head), peer, 0, &mut admission);
+    // Where it would go is not explained, and here it goes nowhere.
+    let real = outcome.err().filter(|rejection| *rejection != Rejection::NoRoute);
+    let real = real.map(|rejection| (rejection.status().as_u16(), rejection.message().into_owned()));
+    assert_eq!(explained.refusal, real, "{:?}", explained.steps);
+    assert_eq!(explained.decision, admission.limit.map(|limit| limit.name()));
+    let caller = admission.caller.unwrap();
+    assert_eq!((explained.client_ip, explained.identity), (caller.address, caller.identity()));
+    assert_eq!(explained.client_id, caller.client.map(|(client, _)| client.id.clone()));
+}

@@ -1,0 +1,26 @@
+//! Headers that say who sent a request, and what they are made of.
+
+use std::net::IpAddr;
+
+use http::HeaderName;
+
+use crate::proxy::gate::identify::Underscores;
+
+pub(in crate::proxy) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+pub(in crate::proxy) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// Who sent a request, and how, as the backend learns it.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::proxy) struct Sender {
+    /// At the other end of the connection.
+    pub(in crate::proxy) peer: IpAddr,
+    /// Who sent it, as it was found out: the same, or whom a trusted proxy names.
+    pub(in crate::proxy) caller: IpAddr,
+    /// Whether the other end of the connection is a trusted proxy.
+    pub(in crate::proxy) trusted: bool,
+    /// Whether the connection is TLS.
+    pub(in crate::proxy) secure: bool,
+    /// What becomes of headers with `_` in their name.
+    pub(in crate::proxy) underscores: Underscores,
+}

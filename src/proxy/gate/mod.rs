@@ -1,0 +1,10 @@
+//! Who asks, and whether it may: plain values in and out. Every answer of our own is made here.
+
+pub(in crate::proxy) mod admit;
+pub(in crate::proxy) mod explain;
+pub(in crate::proxy) mod headers;
+pub(in crate::proxy) mod identify;
+pub(in crate::proxy) mod rate_headers;
+pub(in crate::proxy) mod rejection;
+pub(in crate::proxy) mod request_id;
+pub(in crate::proxy) mod settings;

@@ -1,0 +1,332 @@
+//! Pingora's hooks: the way of a request that does not go directly.
+//!
+//! A decision in a hook can be tested only through a socket, and the direct way would have to repeat it. So a hook takes
+//! from the session what it needs, asks what both ways share, and says the outcome in Pingora's words; only what is
+//! particular to Pingora's session stays here. What is known of a request from one hook to the next is in its
+//! [`Context`]. No connection changes its protocol here: what may, goes directly.
+
+use std::net::IpAddr;
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::header::{EXPECT, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderMap, Method, StatusCode, Version};
+use pingora_core::modules::http::HttpModules;
+use pingora_core::protocols::Digest;
+use pingora_core::upstreams::peer::HttpPeer;
+use pingora_core::{Error, ErrorType, Result};
+use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
+
+use crate::proxy::downstream::pace::allowance;
+use crate::proxy::exchange::context::Context;
+use crate::proxy::exchange::failure::{MALFORMED_BODY, STALLED, TOO_MANY_INTERIM, is_timeout, rejection_for};
+use crate::proxy::exchange::outcome::{Break, Outcome};
+use crate::proxy::exchange::proxy::{CLIENT_TIMEOUT, Proxy};
+use crate::proxy::exchange::{counts, refused};
+use crate::proxy::gate::admit::is_grpc;
+use crate::proxy::gate::admit::{Asked, Target};
+use crate::proxy::gate::headers::X_REQUEST_ID;
+use crate::proxy::gate::rate_headers;
+use crate::proxy::gate::rejection::{LINGER, Rejection};
+use crate::proxy::gate::request_id::RequestId;
+use crate::proxy::pingora::backend_side::Dial;
+use crate::proxy::pingora::loan::Loan;
+use crate::proxy::pingora::peer;
+use crate::proxy::pingora::{headers, send::send};
+use crate::proxy::wire::order;
+use crate::upstream::Lease;
+
+/// The longest silence in a body that comes after its answer.
+const LATE_BODY: Duration = Duration::from_secs(1);
+
+#[async_trait]
+impl ProxyHttp for Proxy {
+    type CTX = Context;
+
+    fn new_ctx(&self) -> Context {
+        Context::new(self.clock().now(), self.clock().wall())
+    }
+
+    fn init_downstream_modules(&self, _modules: &mut HttpModules) {
+        // Pingora's default is a compression module, which costs every request and is not offered.
+    }
+
+    async fn early_request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<()> {
+        if let Some(loan) = Loan::of(session) {
+            (ctx.started, ctx.started_wall) = (loan.since().at, loan.since().wall);
+        }
+        if session.req_header().version == Version::HTTP_10 {
+            // RFC 9110 section 15.2: HTTP/1.0 knows no interim answers.
+            session.set_ignore_info_resp(true);
+        }
+        // What asks for another protocol and may goes directly. Without this Pingora would let some of it happen here.
+        session.req_header_mut().remove_header(&UPGRADE);
+        let limits = self.limits();
+        if !is_grpc(&session.req_header().headers) {
+            (ctx.body_timeout, ctx.min_body_rate) = (Some(limits.body_timeout), limits.min_body_rate);
+        }
+        let patience = body_patience(session, ctx);
+        session.set_read_timeout(patience);
+        session.set_write_timeout(Some(CLIENT_TIMEOUT));
+        if session.req_header().headers.contains_key(EXPECT) {
+            // The 100 (Continue) comes before the body by its nature, and is no reason to close the connection.
+            session.set_close_on_response_before_downstream_finish(false);
+            session.set_total_drain_timeout(Some(LINGER));
+        }
+        Ok(())
+    }
+
+    async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
+        ctx.peer = peer_ip(session);
+        let outcome = self.admit(Asked::by(session.req_header()), ctx);
+        counts::decided(self.tally(), ctx);
+        if ctx.behind_proxy()
+            && let Some(given) = session.get_header(X_REQUEST_ID).and_then(|id| RequestId::given(id.as_bytes()))
+        {
+            ctx.request_id = given;
+        }
+        match outcome {
+            Ok(()) => Ok(false),
+            Err(rejection) => {
+                if let Some(refused) = refused::of(Target::of(session.req_header()), ctx, rejection) {
+                    self.inner.decisions.record(refused);
+                }
+                self.reject(session, rejection, ctx).await.map(|()| true)
+            }
+        }
+    }
+
+    async fn upstream_peer(&self, session: &mut Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
+        let pool = Arc::clone(ctx.pool().ok_or_else(|| Error::new_str("a request that was not let in has no pool"))?);
+        let (fresh, timeouts) = (ctx.fresh, ctx.timeouts().unwrap_or(pool.settings().timeouts));
+        let sent_again = session.req_header().method.is_idempotent() && ctx.may_try_again();
+        let backend = ctx.lease().map(Lease::backend);
+        match backend.map(|backend| (backend.address(), Arc::clone(backend.closing()))) {
+            Some((address, closing)) => {
+                counts::attempted(ctx);
+                ctx.course = Arc::default();
+                let to_head = session.req_header().method == Method::HEAD;
+                let (proxy, course, trusted) = (self.clone(), Arc::clone(&ctx.course), ctx.behind_proxy());
+                let limited = ctx.told_standing().is_some();
+                let dial =
+                    Dial { proxy, address, closing, timeouts, fresh, sent_again, to_head, trusted, limited, course };
+                Ok(Box::new(peer::reached_by(dial)))
+            }
+            None => {
+                ctx.rejection = Some(Rejection::NoHealthyBackend(pool.retry_after()));
+                Error::e_explain(ErrorType::HTTPStatus(503), "no healthy backend is left")
+            }
+        }
+    }
+
+    fn fail_to_connect(
+        &self,
+        _session: &mut Session,
+        _peer: &HttpPeer,
+        ctx: &mut Context,
+        mut error: Box<Error>,
+    ) -> Box<Error> {
+        let again = self.not_connected(ctx, &error);
+        error.set_retry(again);
+        error
+    }
+
+    async fn connected_to_upstream(
+        &self,
+        _session: &mut Session,
+        _reused: bool,
+        _peer: &HttpPeer,
+        _fd: RawFd,
+        _digest: Option<&Digest>,
+        ctx: &mut Context,
+    ) -> Result<()> {
+        ctx.idled = ctx.course.idled();
+        if let (None, Some(lease)) = (ctx.idled, &ctx.lease) {
+            lease.backend().connected();
+        }
+        Ok(())
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        request: &mut RequestHeader,
+        ctx: &mut Context,
+    ) -> Result<()> {
+        ctx.course.set_request(match Loan::of(session) {
+            Some(loan) => loan.lines().to_vec(),
+            None => order::text(pairs(&session.req_header().headers)),
+        });
+        let secure = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
+        headers::to_backend(request, ctx.sender(secure), &ctx.request_id)
+    }
+
+    async fn request_body_filter(
+        &self,
+        session: &mut Session,
+        _body: &mut Option<Bytes>,
+        _end_of_stream: bool,
+        ctx: &mut Context,
+    ) -> Result<()> {
+        let limit = ctx.admission.max_body;
+        if session.body_bytes_read() as u64 > limit && !is_grpc(&session.req_header().headers) {
+            ctx.rejection = Some(Rejection::BodyTooLarge(limit));
+            return Error::e_explain(ErrorType::HTTPStatus(413), "the body is larger than it may be");
+        }
+        if ctx.min_body_rate.is_some() {
+            let patience = body_patience(session, ctx);
+            session.set_read_timeout(patience);
+        }
+        Ok(())
+    }
+
+    async fn response_filter(
+        &self,
+        session: &mut Session,
+        answer: &mut ResponseHeader,
+        ctx: &mut Context,
+    ) -> Result<()> {
+        if answer.status.is_informational() && ctx.has_too_many_interim() {
+            return Err(Error::explain(ErrorType::InvalidHTTPHeader, TOO_MANY_INTERIM).into_up());
+        }
+        let to_old = session.req_header().version == Version::HTTP_10;
+        if let (Some(came), Some(loan)) = (ctx.course.next_answer(), Loan::of(session))
+            && !(to_old && answer.status.is_informational())
+        {
+            loan.add_answer(came);
+        }
+        if answer.status == StatusCode::SWITCHING_PROTOCOLS {
+            return Err(Error::explain(ErrorType::InvalidHTTPHeader, "a 101 that nobody asked for").into_up());
+        } else if answer.status.is_informational() {
+            return Ok(());
+        } else {
+            // From now on the backend may take its time with the body, and the client with it.
+            ctx.min_body_rate = None;
+            session.set_read_timeout(ctx.body_timeout);
+            // An answer that comes before the body is there is the last on its connection.
+            session.set_close_on_response_before_downstream_finish(true);
+            if Loan::of(session).is_some_and(Loan::is_last) {
+                session.set_keepalive(None);
+            }
+        }
+        if let Some(standing) = ctx.told_standing() {
+            rate_headers::write(answer, standing)?;
+        }
+        if to_old && answer.remove_header(&TRANSFER_ENCODING).is_some() {
+            // HTTP/1.0 knows no chunks: the end of the connection is the end of the answer.
+            session.set_keepalive(None);
+        }
+        Ok(())
+    }
+
+    fn response_body_filter(
+        &self,
+        session: &mut Session,
+        _body: &mut Option<Bytes>,
+        end_of_stream: bool,
+        _ctx: &mut Context,
+    ) -> Result<Option<Duration>> {
+        if end_of_stream && !session.is_body_done() {
+            // The backend has said all it had to say, so nobody waits for a body that does not come.
+            session.set_read_timeout(Some(LATE_BODY));
+        }
+        Ok(None)
+    }
+
+    fn error_while_proxy(
+        &self,
+        _peer: &HttpPeer,
+        session: &mut Session,
+        mut error: Box<Error>,
+        ctx: &mut Context,
+        _reused: bool,
+    ) -> Box<Error> {
+        if let Some(why) = ctx.course.no_answer() {
+            // Pingora sees no more than that reading failed.
+            error = Error::explain(ErrorType::InvalidHTTPHeader, why).into_up();
+        }
+        if is_timeout(&error) && !session.is_body_done() && ctx.body_timeout.is_some() {
+            // The backend waits for a body that the client does not send.
+            ctx.rejection = Some(Rejection::RequestTimeout);
+            ctx.error = Some(STALLED.to_owned());
+            error.set_retry(false);
+            return error;
+        }
+        ctx.idled = ctx.course.idled();
+        let repeatable = !ctx.course.is_heard()
+            && session.req_header().method.is_idempotent()
+            && session.response_written().is_none()
+            && !session.as_downstream().retry_buffer_truncated();
+        let midway = session.response_written().is_some_and(|written| !written.status.is_informational());
+        let again = self.broke_off(ctx, &error, Break { repeatable, midway });
+        error.set_retry(again);
+        error
+    }
+
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Context) -> FailToProxy {
+        let malformed =
+            Loan::of(session).is_some_and(Loan::is_malformed).then_some(Rejection::BadRequest(MALFORMED_BODY));
+        let rejection = ctx.rejection.or(malformed).or_else(|| rejection_for(error));
+        if let Some(rejection) = rejection {
+            // When this fails the client is gone, which the access log says.
+            let _ = self.reject(session, rejection, ctx).await;
+        }
+        let error_code = rejection.map_or(0, |rejection| rejection.status().as_u16());
+        FailToProxy { error_code, can_reuse_downstream: true }
+    }
+
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Context) {
+        let outcome = Outcome {
+            status: session.response_written().map_or(0, |answer| answer.status.as_u16()),
+            bytes_in: session.body_bytes_read() as u64,
+            bytes_out: session.body_bytes_sent() as u64,
+            error,
+        };
+        self.ended(Target::of(session.req_header()), ctx, outcome);
+    }
+
+    fn suppress_error_log(&self, _session: &Session, _ctx: &Context, _error: &Error) -> bool {
+        true // `report` and the access log say it, in words that repeat, so that repeats can be counted.
+    }
+
+    fn suppress_proxy_warn_log(
+        &self,
+        _session: &Session,
+        _ctx: &Context,
+        _error: &Error,
+        _context: ProxyWarnLogContext,
+    ) -> bool {
+        true
+    }
+}
+
+impl Proxy {
+    async fn reject(&self, session: &mut Session, rejection: Rejection, ctx: &mut Context) -> Result<()> {
+        ctx.rejection = Some(rejection);
+        send(session, rejection, &ctx.request_id, ctx.told_standing()).await
+    }
+}
+
+/// The lines of a header in a map.
+fn pairs(headers: &HeaderMap) -> impl Iterator<Item = (&[u8], &[u8])> {
+    headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()))
+}
+
+/// How long to wait for more of the body. Over HTTP/2 its session knows how fast it comes.
+fn body_patience(session: &Session, ctx: &Context) -> Option<Duration> {
+    let left = ctx
+        .min_body_rate
+        .zip(Loan::of(session))
+        .map(|(rate, loan)| allowance(rate, session.body_bytes_read() as u64).saturating_sub(loan.waited()));
+    ctx.body_timeout.into_iter().chain(left).min()
+}
+
+/// The address at the other end of the connection; 0.0.0.0 when the kernel has forgotten it.
+fn peer_ip(session: &Session) -> IpAddr {
+    let address = session.client_addr().and_then(|address| address.as_inet());
+    address.map_or(IpAddr::from([0, 0, 0, 0]), |address| address.ip().to_canonical())
+}

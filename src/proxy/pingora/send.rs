@@ -1,0 +1,87 @@
+//! Answers of our own by Pingora's sessions.
+
+use http::Method;
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
+use pingora_core::Result;
+use pingora_http::ResponseHeader;
+use pingora_proxy::Session;
+
+use crate::limit::Standing;
+use crate::proxy::gate::rate_headers;
+use crate::proxy::gate::rejection::{LINGER, Rejection, bytes_of};
+use crate::proxy::gate::request_id::RequestId;
+use crate::proxy::pingora::loan::Loan;
+
+/// The largest announced body that is read and thrown away to keep a connection usable.
+const DISCARD: u64 = 1 << 20;
+
+/// Answers `session` with `rejection`, and with how the caller's bucket stands. Does nothing when an answer has begun
+/// already.
+///
+/// # Errors
+/// When the client is gone.
+pub(in crate::proxy) async fn send(
+    session: &mut Session,
+    rejection: Rejection,
+    request_id: &RequestId,
+    standing: Option<&Standing>,
+) -> Result<()> {
+    let begun = session.response_written().is_some_and(|written| !written.status.is_informational());
+    if begun || session.was_upgraded() {
+        return Ok(());
+    }
+    let body = rejection.body();
+    let mut header = ResponseHeader::build(rejection.status(), Some(6))?;
+    header.insert_header(CONTENT_TYPE, "application/json")?;
+    header.insert_header(CONTENT_LENGTH, body.len())?;
+    header.insert_header(CACHE_CONTROL, "no-store")?;
+    header.insert_header("X-Request-Id", request_id.as_str())?;
+    if let Some(seconds) = rejection.retry_after() {
+        header.insert_header("Retry-After", seconds)?;
+    }
+    if let Some((title, _, value)) = rejection.challenge() {
+        header.insert_header(title, value)?;
+    }
+    if let Some(standing) = standing {
+        rate_headers::write(&mut header, standing)?;
+    }
+    // A 408 is sent because the client's bytes stopped coming: there is nothing to read to the end.
+    let over_http2 = session.as_downstream().is_custom();
+    let keep = over_http2 || (rejection != Rejection::RequestTimeout && is_worth_reading(session));
+    session.set_close_on_response_before_downstream_finish(false);
+    if !keep || Loan::of(session).is_some_and(Loan::is_last) {
+        session.set_keepalive(None);
+    }
+    session.write_response_header(Box::new(header), false).await?;
+    let body = Some(bytes_of(body)).filter(|_| session.req_header().method != Method::HEAD);
+    session.write_response_body(body, true).await?;
+    if keep {
+        session.set_total_drain_timeout(Some(LINGER));
+        if let Err(error) = session.drain_request_body().await {
+            if let Some(loan) = Loan::of(session) {
+                loan.set_exhausted();
+            }
+            return Err(error);
+        }
+        if session.get_keepalive().is_some()
+            && let Some(loan) = Loan::of(session)
+        {
+            loan.set_reusable();
+        }
+    }
+    Ok(())
+}
+
+/// Whether the rest of the request's body is little enough to read it for the sake of the connection.
+fn is_worth_reading(session: &mut Session) -> bool {
+    if Loan::of(session).is_some_and(Loan::is_malformed) {
+        return false;
+    }
+    if session.is_body_done() {
+        return true;
+    }
+    let header = session.req_header();
+    let length = header.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    // A client that expects 100 (Continue) may never send its body after another answer.
+    !header.headers.contains_key(EXPECT) && length.is_some_and(|length| length <= DISCARD)
+}

@@ -1,0 +1,399 @@
+//! A client's connection in HTTP/2: its streams, its bounds, its end.
+//!
+//! The problem: one connection carries many requests at once, so whatever a client can make the server keep or do, it can
+//! do a hundred times at no cost to itself.
+//!
+//! The rules. At most [`MAX_STREAMS`] requests run at once; a client that resets them to open more waits until the old ones
+//! have ended here, too, and one that goes on gets GOAWAY. What is received and not yet passed on is bounded for each
+//! stream, for the connection and for all of them ([`windows`]), what is sent and not yet taken for each stream. A connection without a stream is kept as
+//! long as one of HTTP/1: `limits.header_timeout` at first, then `limits.keepalive_timeout`, whatever PING or SETTINGS it
+//! sends; it is not idle while the client takes the last of its answers. A body that stalls, in either direction, ends its
+//! own stream after the time that HTTP/1 has for it. Everything else (floods of CONTINUATION, PING, SETTINGS, RST_STREAM,
+//! tiny or empty DATA) the h2 crate bounds.
+//!
+//! At a stop the client is told by GOAWAY, in two steps (RFC 9113 section 6.8): first that no new streams should come, and
+//! after a PING has come back, which of them were taken. What came before that is served; nothing is lost on the way. An
+//! answer may still lie in this process when its request is done, so the connection stays until the client has taken it.
+//!
+//! Pingora's own loop for this is private to it, keeps idle connections for ever, and lets its requests run in sessions
+//! with other gaps: see [`session`].
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Context;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use h2::server::{Builder, Connection, SendResponse};
+use h2::{Reason, RecvStream};
+use http::header::CONTENT_LENGTH;
+use http::request::Parts;
+use http::{Method, Request};
+use pingora_core::apps::HttpServerApp;
+use pingora_core::protocols::http::ServerSession;
+use pingora_core::protocols::{Digest, Stream};
+use pingora_core::server::ShutdownWatch;
+use pingora_timeout::timeout;
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+use crate::proxy::downstream::activity::Busy;
+use crate::proxy::downstream::address::peer;
+use crate::proxy::downstream::arrival::stopped;
+use crate::proxy::downstream::closing::close_and_read;
+use crate::proxy::downstream::head::MAX_HEAD;
+use crate::proxy::downstream::http2::request;
+use crate::proxy::downstream::http2::unseen::Unseen;
+use crate::proxy::downstream::http2::upload::Upload;
+use crate::proxy::downstream::http2::windows::Windows;
+use crate::proxy::downstream::seats::Seat;
+use crate::proxy::exchange::desk::Origin;
+use crate::proxy::exchange::http2::{StreamRequest, announced, takes_stream};
+use crate::proxy::exchange::proxy::CLIENT_TIMEOUT;
+use crate::proxy::gate::rejection::Rejection;
+use crate::proxy::gate::rejection::{LINGER, bytes_of};
+use crate::proxy::gate::request_id::RequestId;
+use crate::proxy::pingora::http2_session::Http2Session;
+use crate::proxy::pingora::loan::{End, Lender, Loan};
+use crate::proxy::service::connection::Downstream;
+use crate::proxy::wire::request_body::Body;
+
+/// The most requests of one connection at once; nginx's `http2_max_concurrent_streams`.
+const MAX_STREAMS: u32 = 128;
+/// What of an answer is taken from its backend before the client has taken it, in bytes.
+const SEND_BUFFER: usize = 32 << 10;
+/// Streams that break the protocol, in all, after which the connection has; what the h2 crate would do by itself.
+const MAX_BROKEN_STREAMS: usize = 1024;
+/// Requests that are refused as malformed, one after the other, after which the connection is. A proxy may bring those of
+/// many clients over one connection, and one of them must not cut off the others.
+const MAX_MALFORMED: u32 = 32;
+/// How long a client without a request has to answer the PING that follows GOAWAY.
+const FAREWELL: Duration = Duration::from_millis(500);
+/// How long a client whose connection is given up has to take the GOAWAY that says so.
+const GIVING_UP: Duration = Duration::from_millis(100);
+/// How often it is looked whether a client takes the last of its answers.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// What HTTP/2 lets a client do, which may send so many bytes ahead on each stream, and on all of them together.
+fn options(stream: u32, connection: u32) -> Builder {
+    let mut options = Builder::new();
+    options
+        .max_concurrent_streams(MAX_STREAMS)
+        .initial_window_size(stream)
+        .initial_connection_window_size(connection)
+        .max_header_list_size(u32::try_from(MAX_HEAD).expect("64 KiB"))
+        .max_send_buffer_size(SEND_BUFFER)
+        .max_local_error_reset_streams(Some(MAX_BROKEN_STREAMS));
+    options
+}
+
+/// A stream as it comes: the request, and the means to answer it.
+type Opened = (Request<RecvStream>, SendResponse<Bytes>);
+
+impl Downstream {
+    /// Serves a connection on which HTTP/2 was agreed, to its end. It is `opening` until its first request is there.
+    pub(in crate::proxy) async fn serve_http2(
+        &self,
+        stream: Stream,
+        opening: Busy,
+        seat: &Seat,
+        shutdown: Arc<ShutdownWatch>,
+    ) {
+        let (address, limit) = (peer(&stream), self.app.limits().header_timeout);
+        let digest = Arc::new(Digest {
+            ssl_digest: stream.get_ssl_digest(),
+            timing_digest: stream.get_timing_digest(),
+            proxy_digest: stream.get_proxy_digest(),
+            socket_digest: stream.get_socket_digest(),
+        });
+        // On loan, so that it can be closed well after h2 has dropped it.
+        let (stream, since) = ((stream, End::Gone), (self.arrival(), self.waited()));
+        let (loan, lender) = Loan::new(stream, Body::Length(0), BytesMut::new(), since, Arc::clone(&shutdown));
+        loan.set_upgraded();
+        let mut stopping = ShutdownWatch::clone(&shutdown);
+        let too_late = async {
+            stopped(&mut stopping).await;
+            sleep(self.patience.get()).await;
+        };
+        let windows = Windows::new(Arc::clone(&self.budget));
+        let window = windows.of_stream();
+        let opened = tokio::select! {
+            biased;
+            opened = timeout(limit, options(window, windows.set()).handshake(loan)) => opened,
+            () = too_late => return,
+            () = seat.told() => return,
+        };
+        if let Ok(Ok(connection)) = opened {
+            let secure = digest.ssl_digest.is_some();
+            let origin = Origin { peer: address, secure };
+            let windows = (windows, window);
+            let serving =
+                Serving { downstream: self, connection, windows, lender: &lender, seat, digest, origin, shutdown };
+            let linger = serving.run(opening).await;
+            if let Some(returned) = lender.take_back() {
+                close_and_read(returned.stream, linger).await;
+            }
+        }
+    }
+}
+
+/// A request that is to be served.
+struct Admitted {
+    parts: Box<Parts>,
+    body: Upload,
+    respond: SendResponse<Bytes>,
+    /// Whether it goes without Pingora's request loop, once all of it is there.
+    direct: bool,
+}
+
+/// A connection that is being served.
+struct Serving<'a> {
+    downstream: &'a Downstream,
+    connection: Connection<Loan, Bytes>,
+    /// What the client may send ahead, and what it was last told for each stream.
+    windows: (Arc<Windows>, u32),
+    lender: &'a Lender,
+    seat: &'a Seat,
+    digest: Arc<Digest>,
+    origin: Origin,
+    shutdown: Arc<ShutdownWatch>,
+}
+
+impl Serving<'_> {
+    /// Serves its streams until it ends; for how long to read on while it is closed.
+    async fn run(mut self, opening: Busy) -> Duration {
+        let app = &self.downstream.app;
+        let (mut opening, mut stopping) = (Some(opening), ShutdownWatch::clone(&self.shutdown));
+        let (mut streams, windows) = (JoinSet::new(), Arc::clone(&self.windows.0));
+        let (mut leaving, mut malformed, mut last) = (false, 0, None);
+        let mut patience = Box::pin(sleep(app.limits().header_timeout));
+        let mut untaken = Untaken::default();
+        let agreed = loop {
+            let (idle, full) = (streams.is_empty(), streams.len() >= MAX_STREAMS as usize);
+            tokio::select! {
+                biased;
+                () = stopped(&mut stopping), if last.is_none() => {
+                    self.connection.graceful_shutdown();
+                    let silent = idle && !self.connection.has_streams() && self.lender.is_flushed();
+                    (opening, leaving, last) = (None, true, Some(silent));
+                    patience.set(sleep(if silent { FAREWELL } else { LINGER }));
+                }
+                Some(_) = streams.join_next() => {
+                    if streams.is_empty() {
+                        self.seat.silent(app.clock().now());
+                        patience.set(sleep(if leaving { LINGER } else { app.limits().keepalive_timeout }));
+                    }
+                }
+                opened = next(&mut self.connection, full, &self.downstream.unseen) => {
+                    let Some(Ok((request, respond))) = opened else { break true };
+                    (opening, untaken) = (None, Untaken::default());
+                    self.seat.busy();
+                    last = last.map(|_| false);
+                    let busy = self.downstream.activity.begin();
+                    match self.admit(request, respond) {
+                        Ok(admitted) => {
+                            malformed = 0;
+                            self.serve(admitted, busy, &mut streams);
+                        }
+                        Err(body) => {
+                            malformed += 1;
+                            if malformed >= MAX_MALFORMED {
+                                self.connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+                            }
+                            streams.spawn(async move {
+                                body.discard().await;
+                                drop(busy);
+                            });
+                        }
+                    }
+                }
+                () = windows.changed() => self.set_windows(),
+                () = self.seat.told(), if idle => {
+                    if self.connection.has_streams() || !self.lender.is_flushed() {
+                        // It is not silent while the client takes the last of its answers.
+                        self.seat.busy();
+                        self.seat.silent(app.clock().now());
+                        continue;
+                    }
+                    self.connection.abrupt_shutdown(Reason::NO_ERROR);
+                    let _ = timeout(GIVING_UP, poll_fn(|cx| self.connection.poll_closed(cx))).await;
+                    return Duration::ZERO;
+                }
+                () = patience.as_mut(), if idle => {
+                    let streams = self.connection.has_streams();
+                    if !untaken.over && (streams || !self.lender.is_flushed()) {
+                        // All is answered, and the client has not taken all of it yet.
+                        if !untaken.goes_on(self.lender.written(), streams) {
+                            break false;
+                        }
+                        patience.set(sleep(LOOK));
+                        continue;
+                    }
+                    if untaken.ends() {
+                        patience.set(sleep(if leaving { FAREWELL } else { app.limits().keepalive_timeout }));
+                        continue;
+                    }
+                    if leaving {
+                        break false;
+                    }
+                    self.connection.graceful_shutdown();
+                    leaving = true;
+                    patience.set(sleep(FAREWELL));
+                }
+            }
+        };
+        drop(opening);
+        // Those that are left find that their connection is gone, and say so in the log.
+        streams.detach_all();
+        match (last, agreed) {
+            // The server stops, and nothing is on its way but the client's own goodbye, if it has any manners.
+            (Some(true), true) => FAREWELL,
+            (Some(true), false) => Duration::ZERO,
+            _ => LINGER,
+        }
+    }
+
+    /// Checks a request, and finds out by which way it goes.
+    ///
+    /// # Errors
+    /// The rest of the body of one that was refused.
+    fn admit(&self, request: Request<RecvStream>, respond: SendResponse<Bytes>) -> Result<Admitted, Box<Upload>> {
+        let (mut parts, body) = request.into_parts();
+        let body = Upload::new(body, &self.windows.0, announced(&parts.headers), self.downstream.waited());
+        match request::rewrite(&mut parts) {
+            Ok(()) => {
+                let direct = takes_stream(&parts);
+                Ok(Admitted { parts: Box::new(parts), body, respond, direct })
+            }
+            Err(rejection) => {
+                let request_id = RequestId::random();
+                let sent = refuse(respond, rejection, &request_id, &parts.method);
+                let line = (parts.method.as_str(), parts.uri.path().as_bytes());
+                let since = self.downstream.arrival();
+                self.downstream.record_refusal(rejection, line, &request_id, sent, since, self.origin.peer);
+                Err(Box::new(body))
+            }
+        }
+    }
+}
+
+impl Serving<'_> {
+    /// Serves a request among `streams`.
+    fn serve(&self, admitted: Admitted, busy: Busy, streams: &mut JoinSet<()>) {
+        let Admitted { parts, mut body, respond, direct } = admitted;
+        let (app, idle) = (self.downstream.app.clone(), Arc::clone(&self.downstream.idle));
+        let from = (self.downstream.arrival(), self.origin);
+        if direct && body.is_over() {
+            let request = StreamRequest::new(parts, None);
+            // Boxed at once, since spawning moves it several times.
+            streams.spawn(Box::pin(async move {
+                Downstream::serve_stream_directly(&app, &idle, &request, respond, from).await;
+                drop(busy);
+            }));
+            return;
+        }
+        let (proxy, shutdown) = (Arc::clone(&self.downstream.proxy), Arc::clone(&self.shutdown));
+        let (digest, min_rate) = (Arc::clone(&self.digest), app.limits().min_body_rate);
+        streams.spawn(Box::pin(async move {
+            let _busy = busy;
+            let waits = !parts.headers.contains_key(CONTENT_LENGTH);
+            if direct && let Some(data) = body.take_what_is_there(waits).await {
+                drop(body);
+                let request = StreamRequest::new(parts, Some(data));
+                return Downstream::serve_stream_directly(&app, &idle, &request, respond, from).await;
+            }
+            let (leave, left) = oneshot::channel();
+            let session = Http2Session::new((*parts).into(), (body, min_rate), respond, digest, leave);
+            proxy.process_new_http(ServerSession::new_custom(Box::new(session)), &shutdown).await;
+            if let Ok(body) = left.await {
+                body.discard().await;
+            }
+        }));
+    }
+
+    /// Tells the client what it may send ahead from now on.
+    fn set_windows(&mut self) {
+        let (windows, told) = &mut self.windows;
+        self.connection.set_target_window_size(windows.set());
+        let window = windows.of_stream();
+        // When it has not answered the last settings yet, it is told later, with the next change.
+        if window != *told && self.connection.set_initial_window_size(window).is_ok() {
+            *told = window;
+        }
+    }
+}
+
+/// What is answered and still lies here, because the client takes it slowly.
+#[derive(Debug, Default)]
+struct Untaken {
+    /// Bytes of the connection that were taken when it was last looked.
+    written: u64,
+    /// For how long no more of them were.
+    silence: Duration,
+    /// Whether it has been taken.
+    over: bool,
+}
+
+impl Untaken {
+    /// Whether to wait for the client on, given that by now, a [`LOOK`] later, it has taken `written` bytes. What is no
+    /// part of an answer, of which there are `streams`, is waited for only so long: a client can ask for more of it.
+    fn goes_on(&mut self, written: u64, streams: bool) -> bool {
+        let silence = if streams && written > self.written { Duration::ZERO } else { self.silence + LOOK };
+        (self.written, self.silence) = (written, silence);
+        silence <= CLIENT_TIMEOUT
+    }
+
+    /// Notes that nothing lies here any more; whether anything did, when last looked.
+    fn ends(&mut self) -> bool {
+        !std::mem::replace(&mut self.over, true) && self.written > 0
+    }
+}
+
+/// The next stream of the connection, which moves on meanwhile; while it is `full`, only the latter. `None` at its end.
+async fn next(
+    connection: &mut Connection<Loan, Bytes>,
+    full: bool,
+    unseen: &Unseen,
+) -> Option<Result<Opened, h2::Error>> {
+    let mut poll = |cx: &mut Context<'_>| match full {
+        true => connection.poll_closed(cx).map(|closed| closed.err().map(Err)),
+        false => connection.poll_accept(cx),
+    };
+    poll_fn(|cx| unseen.counted(|| poll(cx))).await
+}
+
+/// Answers what is not a request, and returns how many bytes of a body that took; none when it could not be sent.
+fn refuse(mut respond: SendResponse<Bytes>, rejection: Rejection, id: &RequestId, method: &Method) -> Option<usize> {
+    let bodiless = *method == Method::HEAD;
+    let (answer, body) = (rejection.header(id, None), if bodiless { Bytes::new() } else { bytes_of(rejection.body()) });
+    let length = body.len();
+    // When the client has reset the stream meanwhile, nobody waits for the answer.
+    let sent = respond
+        .send_response(answer, bodiless)
+        .and_then(|mut writer| if bodiless { Ok(()) } else { writer.send_data(body, true) });
+    sent.is_ok().then_some(length)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_kept_for_a_client_as_long_as_it_takes_some() {
+        let mut untaken = Untaken::default();
+        let looks = u32::try_from(CLIENT_TIMEOUT.as_secs()).expect("a minute");
+        assert!((1..=200).all(|second| untaken.goes_on(second, true)));
+        assert!((0..looks).all(|_| untaken.goes_on(200, true)));
+        assert!(!untaken.goes_on(200, true));
+        assert!(untaken.goes_on(201, true));
+        assert!(untaken.ends() && !untaken.ends() && untaken.over);
+        assert!(!Untaken::default().ends(), "nothing was waited for");
+    }
+
+    #[test]
+    fn what_is_no_answer_is_waited_for_only_so_long() {
+        let mut untaken = Untaken::default();
+        assert_eq!((1..).find(|second| !untaken.goes_on(*second, false)), Some(CLIENT_TIMEOUT.as_secs() + 1));
+    }
+}

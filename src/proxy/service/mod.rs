@@ -1,0 +1,6 @@
+//! A connection from its first byte to its last: which way each of its requests goes.
+
+pub(in crate::proxy) mod connection;
+pub(in crate::proxy) mod direct;
+pub(in crate::proxy) mod handshake;
+pub(in crate::proxy) mod http2;
