@@ -16,6 +16,7 @@
 //! | 3 | [`proxy`] | the way of one request, directly or through Pingora's hooks, and every answer of our own |
 //! | 3 | [`telemetry`] | the access log, the event log, the metrics, the latest refusals |
 //! | 4 | [`admin`] | the admin API: its server, its handlers, what goes over the wire |
+//! | 4 | [`process`] | the process: daemon, pid file, privileges, sockets, the channel of a hand-over |
 //! | 5 | [`config`] | what the file says, checked into what the server is built from |
 //! | 5 | [`server`] | building everything, services and their order, signals, drain |
 //! | 6 | [`cli`] | arguments and exit codes |
@@ -27,6 +28,7 @@ pub mod clock;
 pub mod config;
 mod decimal;
 pub mod limit;
+pub mod process;
 pub mod proxy;
 pub mod route;
 pub mod server;

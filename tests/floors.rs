@@ -27,6 +27,7 @@ mod checks {
         ("proxy", 3),
         ("telemetry", 3),
         ("admin", 4),
+        ("process", 4),
         ("config", 5),
         ("server", 5),
         ("cli", 6),

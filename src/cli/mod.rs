@@ -24,8 +24,9 @@ use clap::{CommandFactory, Parser};
 
 use crate::clock::SystemClock;
 use crate::config::{self, Config, Overrides, PingoraSettings, Problem, Problems};
+use crate::process::descriptors::raise_open_files_limit;
 use crate::server::echo::Echo;
-use crate::server::{ServerError, Stop, raise_open_files_limit};
+use crate::server::{ServerError, Stop};
 use crate::telemetry::events::EventsError;
 use crate::telemetry::{self, EventLogGuard};
 use args::{Args, Command};

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use super::args::RunArgs;
 use super::{Failure, print_verdict, start_events};
 use crate::config::{self, Config, Overrides};
-use crate::server::daemon::{Detached, Ended, Milestone, Starter, is_journal, pass_on};
-use crate::server::{Server, Source, Stop, raise_open_files_limit};
+use crate::process::daemon::{Detached, Ended, Milestone, Starter, is_journal, pass_on};
+use crate::process::descriptors::raise_open_files_limit;
+use crate::server::{Server, Source, Stop};
 use crate::telemetry::{AccessLogTarget, EventLogGuard};
 
 /// Runs the proxy, or has it run in the background.
@@ -24,14 +25,14 @@ pub(super) fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
     if args.test {
         return Ok(print_verdict(args.conf.as_deref(), &config));
     }
-    if config.pingora.daemon && detached.is_none() {
+    if config.pingora.process.daemon && detached.is_none() {
         let until = if args.upgrade { Milestone::Waiting } else { Milestone::Serving };
         return start(&config, until);
     }
     let events = start_events()?;
     config.warn();
     raise_open_files_limit();
-    let changes_user = config.pingora.user.is_some();
+    let changes_user = config.pingora.process.user.is_some();
     let log = events.as_ref().map(EventLogGuard::log);
     let mut server = Server::start(config, detached, args.upgrade, log)?;
     if let Some(file) = &args.conf {
@@ -59,7 +60,7 @@ pub(super) fn load(args: &RunArgs) -> Result<(Config, Overrides), Failure> {
     // Before anything leaves it. Where it cannot be found out, paths mean what they mean to the system.
     overrides.directory = std::env::current_dir().ok();
     let mut config = config::load(args.conf.as_deref(), &overrides)?;
-    config.pingora.daemon |= args.daemon;
+    config.pingora.process.daemon |= args.daemon;
     Ok((config, overrides))
 }
 
@@ -69,7 +70,7 @@ fn source(file: &Path, overrides: Overrides, daemon: bool) -> Source {
     let file = overrides.directory.as_ref().map_or_else(|| file.to_owned(), |directory| directory.join(file));
     Arc::new(move || {
         let mut config = config::load(Some(&file), &overrides)?;
-        config.pingora.daemon |= daemon;
+        config.pingora.process.daemon |= daemon;
         Ok(config)
     })
 }
@@ -95,7 +96,7 @@ pub(super) fn exit_code(status: ExitStatus) -> ExitCode {
 
 /// Says what of a daemon's output goes nowhere.
 pub(super) fn warn_of_lost_output(config: &Config) {
-    if config.pingora.error_log.is_none() && !is_journal() {
+    if config.pingora.process.error_log.is_none() && !is_journal() {
         eprintln!("tollgate: warning: pingora.error_log: is not set, so the events of a daemon are lost");
         if config.access_log.target == Some(AccessLogTarget::Stdout) {
             eprintln!("tollgate: warning: access_log.path: is \"-\", so the access lines of a daemon are lost");

@@ -10,15 +10,14 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Pid, Uid, User};
+use rustix::process::{Pid, Signal, geteuid, kill_process};
 
 use super::args::RunArgs;
 use super::run::{exit_code, load, warn_of_lost_output};
 use super::{Failure, print};
 use crate::config::Config;
-use crate::server::daemon::{Ended, Milestone, Starter};
-use crate::server::pid_file;
+use crate::process::daemon::{Ended, Milestone, Starter};
+use crate::process::{User, pid_file};
 
 /// How often, and after which pause, it is looked whether the old process has its pid file again.
 const TRIES: u32 = 20;
@@ -30,13 +29,13 @@ pub(super) fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
     if args.test {
         return Ok(super::print_verdict(args.conf.as_deref(), &config));
     }
-    let old = running(&config.pingora.pid_file)?;
+    let old = running(&config.pingora.process.pid_file)?;
     same_user(old, &config)?;
     warn_of_lost_output(&config);
     let new = Starter::start_orphan(arguments(), Milestone::Settled);
     let outcome = new.and_then(|mut new| {
         new.wait_for(Milestone::Waiting)?;
-        if let Err(reason) = ask(old, &config.pingora.pid_file) {
+        if let Err(reason) = ask(old, &config.pingora.process.pid_file) {
             new.end();
             return Err(Ended::Failed(std::io::Error::other(format!(
                 "pid {old} cannot be told to hand over: {reason}"
@@ -48,19 +47,19 @@ pub(super) fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
     match outcome {
         Ok(new) => Ok(print(&format!("upgraded: pid {old} -> {new}\n"))),
         Err(Ended::Exited(status)) => {
-            eprintln!("tollgate: {}; {}", Ended::Exited(status), fate(old, &config.pingora.pid_file));
+            eprintln!("tollgate: {}; {}", Ended::Exited(status), fate(old, &config.pingora.process.pid_file));
             Ok(exit_code(status))
         }
         Err(error @ Ended::Left(..)) => Err(Failure::Background(error.to_string())),
-        Err(error) => Err(Failure::Background(format!("{error}; {}", fate(old, &config.pingora.pid_file)))),
+        Err(error) => Err(Failure::Background(format!("{error}; {}", fate(old, &config.pingora.process.pid_file)))),
     }
 }
 
 /// Asks the running process to hand over, if it still is that: its number may be another program's by now.
 fn ask(old: Pid, path: &Path) -> Result<(), String> {
     match pid_file::holder(path) {
-        Ok(Some(pid)) if i32::try_from(pid) == Ok(old.as_raw()) => {
-            kill(old, Signal::SIGQUIT).map_err(|error| error.to_string())
+        Ok(Some(pid)) if i32::try_from(pid) == Ok(old.as_raw_pid()) => {
+            kill_process(old, Signal::QUIT).map_err(|error| error.to_string())
         }
         Ok(_) => Err("it has ended".to_owned()),
         Err(error) => Err(error.to_string()),
@@ -69,7 +68,7 @@ fn ask(old: Pid, path: &Path) -> Result<(), String> {
 
 /// What became of the process that was to be replaced. When it takes everything back, its pid file is back in a moment.
 fn fate(old: Pid, path: &Path) -> String {
-    let holds = || matches!(pid_file::holder(path), Ok(Some(pid)) if i32::try_from(pid) == Ok(old.as_raw()));
+    let holds = || matches!(pid_file::holder(path), Ok(Some(pid)) if i32::try_from(pid) == Ok(old.as_raw_pid()));
     let serves = (0..TRIES).any(|_| {
         let holds = holds();
         if !holds {
@@ -85,25 +84,21 @@ fn running(path: &Path) -> Result<Pid, Failure> {
     let failed = |what: String| Failure::Background(format!("nothing to upgrade: {what}"));
     let pid = pid_file::holder(path).map_err(|error| failed(format!("{}: {error}", path.display())))?;
     let pid = pid.and_then(|pid| i32::try_from(pid).ok());
-    pid.map(Pid::from_raw).ok_or_else(|| failed(format!("no running process holds the pid file {}", path.display())))
+    pid.and_then(Pid::from_raw)
+        .ok_or_else(|| failed(format!("no running process holds the pid file {}", path.display())))
 }
 
 /// Makes sure that the new process will be of the user of the old one: the two would not talk to each other.
 fn same_user(old: Pid, config: &Config) -> Result<(), Failure> {
     let Ok(process) = std::fs::metadata(format!("/proc/{old}")) else { return Ok(()) };
-    let uid = config.pingora.user.as_ref().map_or_else(Uid::effective, |user| Uid::from_raw(user.uid));
-    let name = |uid: Uid| match User::from_uid(uid) {
-        Ok(Some(user)) => user.name,
-        _ => uid.to_string(),
-    };
-    let old_uid = Uid::from_raw(process.uid());
-    if uid == old_uid {
+    let uid = config.pingora.process.user.as_ref().map_or_else(|| geteuid().as_raw(), |user| user.uid);
+    if uid == process.uid() {
         return Ok(());
     }
     Err(Failure::Background(format!(
         "pid {old} runs as user {}, and its successor would run as {}: run this as that user, or set pingora.user",
-        name(old_uid),
-        name(uid)
+        User::name_of(process.uid()),
+        User::name_of(uid)
     )))
 }
 

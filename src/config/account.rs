@@ -1,30 +1,10 @@
 //! The user and the group to run as.
 
-use nix::unistd;
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde_yaml::Value;
 
 use super::key::Leaf;
-
-/// A user that this machine knows.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct User {
-    /// The name.
-    pub name: String,
-    /// The user id.
-    pub uid: u32,
-    /// The id of the user's own group.
-    pub gid: u32,
-}
-
-/// A group that this machine knows.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Group {
-    /// The name.
-    pub name: String,
-    /// The group id.
-    pub gid: u32,
-}
+use crate::process::{Group, User};
 
 /// The name of a user.
 #[derive(Debug)]
@@ -38,8 +18,7 @@ impl Leaf for UserName {
     }
 
     fn read(value: &Value) -> Option<User> {
-        let user = unistd::User::from_name(name(value)?).ok()??;
-        Some(User { name: user.name, uid: user.uid.as_raw(), gid: user.gid.as_raw() })
+        User::of_name(name(value)?)
     }
 
     fn schema(_: &mut SchemaGenerator) -> Schema {
@@ -59,8 +38,7 @@ impl Leaf for GroupName {
     }
 
     fn read(value: &Value) -> Option<Group> {
-        let group = unistd::Group::from_name(name(value)?).ok()??;
-        Some(Group { name: group.name, gid: group.gid.as_raw() })
+        Group::of_name(name(value)?)
     }
 
     fn schema(_: &mut SchemaGenerator) -> Schema {

@@ -37,7 +37,6 @@ mod unknown;
 #[cfg(test)]
 mod tests;
 
-pub use account::{Group, User};
 pub use load::load;
 pub use overrides::{BackendOverride, InvalidValue, Overrides, parse_database, parse_listen, parse_target};
 pub use problem::{Problem, Problems};

@@ -5,10 +5,10 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::account::{Group, User};
 use super::problem::Problem;
 use crate::admin::Access;
 use crate::limit::RateLimit;
+use crate::process::ProcessSettings;
 use crate::proxy::{Identity, Limits};
 use crate::route::Route;
 use crate::store::HistoryRules;
@@ -97,25 +97,8 @@ pub struct PingoraSettings {
     pub upstream_keepalive_pool_size: usize,
     /// The longest a stop waits for requests in flight. Default 20 s.
     pub grace_period: Duration,
-    /// Whether it runs in the background. Default: no.
-    pub daemon: bool,
-    /// The file that holds the process id. Default [`PID_FILE`](Self::PID_FILE).
-    pub pid_file: PathBuf,
-    /// The socket over which a running process hands over to its successor. Default `/run/tollgate/upgrade.sock`.
-    pub upgrade_sock: PathBuf,
-    /// The user to become once the addresses are bound; none stays the one who started it.
-    pub user: Option<User>,
-    /// The group to become; none is the user's.
-    pub group: Option<Group>,
-    /// The directory to work in; none is where it was started, and `/` for a daemon.
-    pub working_directory: Option<PathBuf>,
-    /// Where a daemon's events and standard output go; none is nowhere.
-    pub error_log: Option<PathBuf>,
-}
-
-impl PingoraSettings {
-    /// Where the process id is kept when nobody says where.
-    pub const PID_FILE: &str = "/run/tollgate/tollgate.pid";
+    /// How the process runs, and where its files are.
+    pub process: ProcessSettings,
 }
 
 impl Default for PingoraSettings {
@@ -126,13 +109,7 @@ impl Default for PingoraSettings {
             listener_tasks_per_fd: NonZeroUsize::MIN,
             upstream_keepalive_pool_size: 1024,
             grace_period: Duration::from_secs(20),
-            daemon: false,
-            pid_file: PingoraSettings::PID_FILE.into(),
-            upgrade_sock: "/run/tollgate/upgrade.sock".into(),
-            user: None,
-            group: None,
-            working_directory: None,
-            error_log: None,
+            process: ProcessSettings::default(),
         }
     }
 }

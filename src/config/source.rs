@@ -97,8 +97,7 @@ mod tests {
     use std::io::Write;
     use std::os::unix::net::UnixListener;
 
-    use nix::sys::stat::Mode;
-    use nix::unistd::mkfifo;
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
 
     use super::*;
 
@@ -142,7 +141,7 @@ mod tests {
     fn a_pipe_is_read_to_its_end_and_not_waited_for() {
         let dir = tempfile::tempdir().unwrap();
         let pipe = dir.path().join("pipe");
-        mkfifo(&pipe, Mode::S_IRWXU).unwrap();
+        mknodat(CWD, &pipe, FileType::Fifo, Mode::RWXU, 0).unwrap();
         let nothing = "nothing more came out of it within 1 s, and no end";
         assert_eq!(said(&pipe), nothing, "nobody writes");
         std::thread::scope(|scope| {

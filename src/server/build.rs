@@ -10,14 +10,13 @@ use arc_swap::ArcSwap;
 use log::info;
 
 use super::buckets::Buckets;
-use super::process::Process;
-use super::socket::Bound;
 use super::store::{Followers, Store};
 use super::{Server, ServerError};
 use crate::client::{Directory, Quota};
 use crate::clock::{Clock, SystemClock, Timeline};
 use crate::config::Config;
 use crate::limit::{Key, RateLimit, Striped, StripedSettings};
+use crate::process::{Bound, Process};
 use crate::telemetry::AccessLog;
 use crate::tls::TlsListeners;
 use crate::upstream::Pools;

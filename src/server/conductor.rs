@@ -16,9 +16,8 @@ use super::OPERATOR;
 use super::asks::{Ask, Asks, INTERRUPT, Stop};
 use super::handover::{Next, Predecessor, Underway};
 use super::lifecycle::{Lifecycle, State};
-use super::notify;
-use super::process::Process;
 use super::reload::Reloader;
+use crate::process::{Process, notify};
 use crate::proxy::{Activity, Tunnels};
 use crate::telemetry::AccessLog;
 

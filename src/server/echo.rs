@@ -18,14 +18,14 @@ use pingora_core::server::ShutdownWatch;
 use pingora_http::ResponseHeader;
 use serde::Serialize;
 
+use super::ServerError;
 use super::asks::Stop;
 use super::conductor::Conductor;
 use super::lifecycle::Lifecycle;
 use super::listening::Listening;
 use super::run::pingora_server;
-use super::socket::{Bound, Sockets};
-use super::{BindError, ServerError};
 use crate::config::PingoraSettings;
+use crate::process::{BindError, Bound, Sockets};
 use crate::proxy::Activity;
 use crate::telemetry::AccessLog;
 

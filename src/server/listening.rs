@@ -30,7 +30,7 @@ use tokio::sync::watch;
 use tokio::time::interval;
 
 use super::lifecycle::{Lifecycle, State};
-use super::socket::{Bound, Sockets};
+use crate::process::{Bound, Sockets};
 use crate::proxy::{Activity, Seats};
 
 /// The read buffer of a connection that has one, in bytes: about a record of TLS.

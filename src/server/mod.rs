@@ -10,21 +10,13 @@ mod asks;
 mod buckets;
 mod build;
 mod conductor;
-pub mod daemon;
-mod descriptors;
 pub mod echo;
 mod handover;
 mod lifecycle;
 mod listening;
-mod notify;
-mod owner;
-pub mod pid_file;
-mod privileges;
-mod process;
 mod reload;
 mod run;
 mod services;
-mod socket;
 mod sparingly;
 mod start;
 mod store;
@@ -41,6 +33,7 @@ use crate::client::{Directory, Quota};
 use crate::clock::{Clock, Timeline};
 use crate::config::Config;
 use crate::limit::Striped;
+use crate::process::{BindError, Bound, PidFileError, PrivilegesError, Process};
 use crate::store::sqlite::OpenError;
 use crate::telemetry::{AccessLog, AccessLogWriter, Tally};
 use crate::tls::TlsListeners;
@@ -48,15 +41,10 @@ use crate::upstream::Pools;
 use buckets::Buckets;
 use echo::Echo;
 use handover::Successor;
-use process::Process;
-use socket::Bound;
 use store::Store;
 
 pub use asks::{Stop, StopHandle};
-pub use pid_file::PidFileError;
-pub use privileges::PrivilegesError;
 pub use reload::Source;
-pub use socket::BindError;
 
 /// The log target of what came of what an operator asked for, which the event log writes one by one, also when it repeats.
 const OPERATOR: &str = "tollgate::operator";
@@ -149,16 +137,5 @@ impl Server {
     /// What the proxy counts beside the pools.
     pub fn tally(&self) -> Arc<Tally> {
         Arc::clone(&self.tally)
-    }
-}
-
-/// Allows the process as many open files as the system lets it have: each request needs two.
-pub fn raise_open_files_limit() {
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
-        && soft < hard
-        && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
-    {
-        log::warn!("cannot raise the limit of open files from {soft} to {hard}: {error}");
     }
 }

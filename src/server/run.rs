@@ -23,18 +23,17 @@ use super::conductor::{self, Conductor};
 use super::handover::{self, Estate, Predecessor, TakeOver, Told, Underway};
 use super::lifecycle::{Lifecycle, State};
 use super::listening::Listening;
-use super::process::Process;
 use super::reload::{self, Live, Reloader};
 use super::services::{Certificates, Health, LogGuard, Sweep, Telemetry};
-use super::socket::Sockets;
 use super::start::start_events;
 use super::store::Store;
-use super::{Server, ServerError, descriptors};
+use super::{Server, ServerError};
 use crate::admin::{Access, Admin};
 use crate::clock::Clock;
 use crate::config::PingoraSettings;
 use crate::limit::Key;
-use crate::proxy::{Activity, Downstream, Idle, Proxy, ProxyParts, Seats};
+use crate::process::{Process, Sockets, descriptors};
+use crate::proxy::{Activity, Downstream, Idle, Proxy, ProxyParts, Room, Seats};
 use crate::telemetry::{Decisions, EventLog, Metrics, MetricsParts};
 
 /// More than any pool's retries, so that the pools' own limits decide; Pingora's counts attempts.
@@ -115,7 +114,8 @@ impl Server {
         proxy.handle_init_modules();
         let access = self.config.admin.as_ref().map_or(Access::Loopback, |admin| admin.access.clone());
         let access = Arc::new(ArcSwap::from_pointee(access));
-        let room = descriptors::room(settings.threads.get());
+        let share = descriptors::client_share(settings.threads.get());
+        let room = Room { auto: share.auto, most: share.most };
         let seats = Arc::new(Seats::new(Arc::clone(&rules), room, Arc::clone(&tally), Arc::clone(&self.clock)));
         seats.warn();
         let live = Live {

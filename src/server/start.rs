@@ -7,21 +7,20 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use log::info;
 use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::daemon::{Detached, Milestone};
 use super::handover::{Successor, Waiting};
-use super::process::Process;
-use super::socket::Bound;
-use super::{BindError, Server, ServerError, notify, privileges};
+use super::{Server, ServerError};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
-use crate::telemetry::EventLog;
+use crate::process::daemon::{Detached, Milestone};
+use crate::process::{BindError, Bound, NeededFiles, Process, become_user, notify};
+use crate::telemetry::{AccessLogTarget, EventLog};
 
 impl Server {
     /// Builds a server that is all of this process, as [`bind`](Server::bind) does, with everything that a process
@@ -40,20 +39,20 @@ impl Server {
     ) -> Result<Self, ServerError> {
         let failed = |what: &str, error: io::Error| ServerError::Failed(format!("{what}: {error}"));
         ignore_signals().map_err(|error| failed("cannot handle signals", error))?;
-        let process = Arc::new(Process::new(&config.pingora, detached));
+        let process = Arc::new(Process::new(&config.pingora.process, detached));
         if !successor {
             // Before the addresses, which it has, too: this says what to do.
             process.is_alone()?;
         }
         let mut bound = bind_free(&config, successor)?;
-        privileges::drop_to(&config)?;
+        become_the_user(&config)?;
         start_events(events)?;
-        let directory = config.pingora.working_directory.as_deref();
+        let directory = config.pingora.process.working_directory.as_deref();
         if let Some(directory) = directory.or(process.is_detached().then_some(Path::new("/"))) {
             let in_it = std::env::set_current_dir(directory);
             in_it.map_err(|error| failed(&format!("cannot work in {}", directory.display()), error))?;
         }
-        process.log_to(&config.pingora).map_err(|error| ServerError::Failed(error.to_string()))?;
+        process.log_to(&config.pingora.process).map_err(|error| ServerError::Failed(error.to_string()))?;
         if !successor {
             process.take_pid_file()?;
             let (sockets, admin) = sockets(&config, bound, None)?;
@@ -76,6 +75,21 @@ impl Server {
             }
         }
     }
+}
+
+/// Becomes the user that `config` names, who then owns what is written and was missing.
+fn become_the_user(config: &Config) -> Result<(), ServerError> {
+    let settings = &config.pingora.process;
+    let access_log = match &config.access_log.target {
+        Some(AccessLogTarget::File(path)) => Some(path.as_path()),
+        Some(AccessLogTarget::Stdout) | None => None,
+    };
+    let files = [&settings.pid_file, &settings.upgrade_sock].into_iter().chain(&config.database);
+    let needed = NeededFiles {
+        files: files.map(PathBuf::as_path).collect(),
+        logs: settings.error_log.as_deref().into_iter().chain(access_log).collect(),
+    };
+    Ok(become_user((settings.user.as_ref(), settings.group.as_ref()), &needed)?)
 }
 
 /// Has the event log written from here on.

@@ -19,6 +19,7 @@ use super::problem::{KeyPath, Report};
 use super::{Config, PingoraSettings, raw};
 use crate::client::{PrefixMap, Quota};
 use crate::limit::RateLimit;
+use crate::process::ProcessSettings;
 use crate::proxy::{Identity, Limits};
 use crate::route::Route;
 use crate::store::HistoryRules;
@@ -133,13 +134,15 @@ fn pingora(
             .take(&at.key("upstream_keepalive_pool_size"), raw.upstream_keepalive_pool_size)
             .unwrap_or(default.upstream_keepalive_pool_size),
         grace_period: grace_period.map_or(default.grace_period, Duration::from_secs),
-        daemon: report.take(&at.key("daemon"), raw.daemon).unwrap_or(default.daemon),
-        pid_file: report.take(&at.key("pid_file"), raw.pid_file).map_or(default.pid_file, locate),
-        upgrade_sock: upgrade_sock.unwrap_or(default.upgrade_sock),
-        user: report.take(&at.key("user"), raw.user),
-        group: report.take(&at.key("group"), raw.group),
-        working_directory,
-        error_log: report.take(&at.key("error_log"), raw.error_log).flatten().map(locate),
+        process: ProcessSettings {
+            daemon: report.take(&at.key("daemon"), raw.daemon).unwrap_or(default.process.daemon),
+            pid_file: report.take(&at.key("pid_file"), raw.pid_file).map_or(default.process.pid_file, locate),
+            upgrade_sock: upgrade_sock.unwrap_or(default.process.upgrade_sock),
+            user: report.take(&at.key("user"), raw.user),
+            group: report.take(&at.key("group"), raw.group),
+            working_directory,
+            error_log: report.take(&at.key("error_log"), raw.error_log).flatten().map(locate),
+        },
     }
 }
 

@@ -9,8 +9,9 @@ use std::time::Duration;
 use super::{START, check};
 use crate::admin::{Access, Token};
 use crate::config::load::load_text;
-use crate::config::{AdminSettings, Config, Group, Overrides, PingoraSettings, User, load, parse_token, schema};
+use crate::config::{AdminSettings, Config, Overrides, PingoraSettings, load, parse_token, schema};
 use crate::limit::RateLimit;
+use crate::process::{Group, User};
 use crate::proxy::{Identity, Limits, Underscores};
 use crate::route::{HostPattern, Route};
 use crate::store::HistoryRules;
@@ -87,8 +88,14 @@ fn relative_paths_count_from_where_it_was_started() {
     assert_eq!(config.database, Some(path("d/a.db")));
     assert_eq!(config.admin.unwrap().access, one_token("admin", "0123456789abcdef"));
     assert_eq!(config.access_log.target, Some(AccessLogTarget::File(path("access.log"))));
-    assert_eq!((&pingora.pid_file, &pingora.upgrade_sock), (&path("a.pid"), &PathBuf::from("/run/a.sock")));
-    assert_eq!((&pingora.error_log, &pingora.working_directory), (&Some(path("error.log")), &Some(path("work"))));
+    assert_eq!(
+        (&pingora.process.pid_file, &pingora.process.upgrade_sock),
+        (&path("a.pid"), &PathBuf::from("/run/a.sock"))
+    );
+    assert_eq!(
+        (&pingora.process.error_log, &pingora.process.working_directory),
+        (&Some(path("error.log")), &Some(path("work")))
+    );
 }
 
 #[test]
@@ -137,11 +144,14 @@ rate_limit: {refill_interval: 2s, persist_interval: 250ms}
     assert_eq!((config.pingora.work_stealing, config.pingora.upstream_keepalive_pool_size), (true, 0));
     assert_eq!(config.pingora.grace_period, Duration::ZERO);
     let Config { pingora, .. } = &config;
-    assert_eq!((pingora.daemon, pingora.pid_file.to_str(), pingora.upgrade_sock.to_str()), KEPT);
-    assert_eq!(pingora.user, Some(User { name: "root".to_owned(), uid: 0, gid: 0 }));
-    assert_eq!(pingora.group, Some(Group { name: "root".to_owned(), gid: 0 }));
-    assert_eq!(pingora.working_directory.as_deref(), Some(Path::new("/")));
-    assert_eq!(pingora.error_log.as_deref(), Some(Path::new("error.log")));
+    assert_eq!(
+        (pingora.process.daemon, pingora.process.pid_file.to_str(), pingora.process.upgrade_sock.to_str()),
+        KEPT
+    );
+    assert_eq!(pingora.process.user, Some(User { name: "root".to_owned(), uid: 0, gid: 0 }));
+    assert_eq!(pingora.process.group, Some(Group { name: "root".to_owned(), gid: 0 }));
+    assert_eq!(pingora.process.working_directory.as_deref(), Some(Path::new("/")));
+    assert_eq!(pingora.process.error_log.as_deref(), Some(Path::new("error.log")));
     assert_eq!(config.listeners.len(), 2);
     let [a, b] = &config.upstreams[..] else { panic!("{:?}", config.upstreams) };
     assert_eq!((a.name.as_str(), a.balance, a.retries), ("a.b_c-1", Balance::LeastConnections, 0));

@@ -51,8 +51,8 @@
 //! Refused: handing buckets over through the database, which takes seconds for a million of them; letting both accept
 //! for a while, which would give each bucket twice.
 
-mod channel;
 mod conduct;
+mod conversation;
 mod debits;
 mod predecessor;
 mod successor;
@@ -61,11 +61,7 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
-use std::os::unix::net::UnixStream;
 use std::time::Duration;
-
-use rustix::net::sockopt::socket_peercred;
-use rustix::process::geteuid;
 
 pub(super) use conduct::Next;
 pub(super) use debits::Told;
@@ -83,9 +79,4 @@ pub(super) fn take_over(take_over: TakeOver, successor: Successor) {
     if let Err(error) = thread.spawn(move || take_over.run(successor)) {
         lifecycle.fail(format!("the hand-over failed: {error}"));
     }
-}
-
-/// Whether the process at the other end is one of ours: the same user, or root.
-fn trusted(stream: &UnixStream) -> bool {
-    socket_peercred(stream).is_ok_and(|peer| peer.uid == geteuid() || peer.uid.is_root())
 }

@@ -15,17 +15,16 @@ use log::{debug, info, warn};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use super::channel::Channel;
+use super::SETTLING;
+use super::conversation::Conversation;
 use super::debits::{Given, Told};
 use super::wire::{Debit, Message, PIECE, SOCKETS, VERSION};
-use super::{SETTLING, trusted};
 use crate::client::Quota;
 use crate::clock::Clock;
 use crate::limit::Key;
+use crate::process::{Channel, Process, Sockets, trusted};
 use crate::server::buckets::{Buckets, HandedOver};
 use crate::server::lifecycle::{Lifecycle, State};
-use crate::server::process::Process;
-use crate::server::socket::Sockets;
 
 /// How long somebody may need to be there.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -120,7 +119,7 @@ impl Predecessor {
 
     fn run(&self, flags: &Flags, tell: oneshot::Sender<Outcome>) {
         let mut channel = match connect(self.process.upgrade_sock(), self.clock.as_ref(), flags) {
-            Ok(stream) => Channel::new(stream, Arc::clone(&self.clock)),
+            Ok(stream) => Conversation::over(Channel::new(stream, Arc::clone(&self.clock))),
             Err(reason) => return drop(tell.send(Outcome::Stays(reason))),
         };
         let handed = self.prepare(&mut channel, flags).and_then(|()| self.hand_over(&mut channel, flags));
@@ -137,7 +136,7 @@ impl Predecessor {
     }
 
     /// Names itself, gives the sockets, and waits until the successor has built everything.
-    fn prepare(&self, channel: &mut Channel, flags: &Flags) -> Result<(), String> {
+    fn prepare(&self, channel: &mut Conversation, flags: &Flags) -> Result<(), String> {
         let sockets = self.sockets.all().map_err(|error| format!("the sockets cannot be duplicated: {error}"))?;
         let hello = Message::Hello {
             version: VERSION,
@@ -159,7 +158,7 @@ impl Predecessor {
     }
 
     /// Gives the buckets, stops accepting, and waits until the successor accepts.
-    fn hand_over(&self, channel: &mut Channel, flags: &Flags) -> Result<(), String> {
+    fn hand_over(&self, channel: &mut Conversation, flags: &Flags) -> Result<(), String> {
         let start = self.clock.now();
         let Estate { buckets, told, .. } = &self.estate;
         let handed = buckets.begin_hand_over().ok_or("the database takes too long to save the buckets")?;
@@ -183,7 +182,7 @@ impl Predecessor {
     }
 
     /// Makes sure for a while that the successor lives, and tells it what is given here.
-    fn settle(&self, channel: &mut Channel, flags: &Flags) -> Result<(), String> {
+    fn settle(&self, channel: &mut Conversation, flags: &Flags) -> Result<(), String> {
         info!("the successor serves; here what is begun is finished");
         let end = self.clock.now() + SETTLING;
         while self.clock.now() < end && !flags.hurry.load(Ordering::SeqCst) {
@@ -200,7 +199,7 @@ impl Predecessor {
     }
 
     /// Tells what is given until the last request is answered.
-    fn send_the_rest(&self, channel: &mut Channel, flags: &Flags) {
+    fn send_the_rest(&self, channel: &mut Conversation, flags: &Flags) {
         loop {
             let drained = flags.drained.load(Ordering::SeqCst);
             if let Err(reason) = self.send_debits(channel) {
@@ -229,7 +228,7 @@ impl Predecessor {
     }
 
     /// Tells what was given since it was last told.
-    fn send_debits(&self, channel: &mut Channel) -> Result<(), String> {
+    fn send_debits(&self, channel: &mut Conversation) -> Result<(), String> {
         let mut debits: HashMap<(Key, Quota), u32> = HashMap::new();
         for Given { key, tokens, quota } in self.estate.given.lock().try_iter() {
             let sum = debits.entry((key, quota)).or_default();
@@ -241,7 +240,7 @@ impl Predecessor {
     }
 
     /// Waits for a message, for `limit` at most, or until the process is to stop.
-    fn wait(&self, channel: &mut Channel, limit: Duration, flags: &Flags) -> Result<Message, String> {
+    fn wait(&self, channel: &mut Conversation, limit: Duration, flags: &Flags) -> Result<Message, String> {
         let end = self.clock.now() + limit;
         while !channel.has_news(LOOK) {
             if flags.hurry.load(Ordering::SeqCst) {
@@ -255,7 +254,7 @@ impl Predecessor {
     }
 }
 
-fn send_buckets(channel: &mut Channel, HandedOver { at, changed, dropped }: HandedOver) -> Result<(), String> {
+fn send_buckets(channel: &mut Conversation, HandedOver { at, changed, dropped }: HandedOver) -> Result<(), String> {
     for piece in changed.chunks(PIECE) {
         let message = Message::Buckets { at, changed: piece.to_vec(), dropped: Vec::new() };
         channel.send(&message, TAKE).map_err(gone)?;

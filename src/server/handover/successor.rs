@@ -1,36 +1,27 @@
 //! The process that takes over.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, FileType, OpenOptions};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use log::{info, warn};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::OFlags;
 
-use super::channel::Channel;
+use super::conversation::Conversation;
 use super::debits::Told;
-use super::trusted;
 use super::wire::{Message, VERSION};
 use crate::client::Quota;
 use crate::clock::Clock;
 use crate::limit::{Key, Nanos};
+use crate::process::daemon::Milestone;
+use crate::process::{Channel, MeetingPlace, Process, trusted};
 use crate::server::buckets::{Buckets, HandedOver};
-use crate::server::daemon::Milestone;
 use crate::server::lifecycle::{Lifecycle, State};
-use crate::server::pid_file::{kind, make_directory};
-use crate::server::process::Process;
 
 /// How long a predecessor may need to come.
 const COME: Duration = Duration::from_secs(30);
-/// How often the time is looked at.
-const ROUND: Duration = Duration::from_millis(50);
 /// How long it may need for one message.
 const SAY: Duration = Duration::from_secs(5);
 /// How long between two debits it may be silent; the end of the connection ends the wait anyway.
@@ -44,12 +35,7 @@ const MOST_SOCKETS: u32 = 10_000;
 
 /// A process at whose socket its predecessor may come.
 #[derive(Debug)]
-pub(in crate::server) struct Waiting {
-    path: PathBuf,
-    listener: UnixListener,
-    /// Locked while one waits, so that no other one does.
-    _lock: File,
-}
+pub(in crate::server) struct Waiting(MeetingPlace);
 
 impl Waiting {
     /// Waits at `path`. A socket that an earlier process left there is removed; anything else stays as it is.
@@ -57,45 +43,7 @@ impl Waiting {
     /// # Errors
     /// When another process waits there, or nobody can.
     pub(in crate::server) fn at(path: &Path) -> Result<Self, String> {
-        let failed = |error: io::Error| format!("cannot wait for a predecessor at {}: {error}", path.display());
-        let foreign = |path: &Path, found: FileType, wanted: &str| {
-            let (path, kind) = (path.display(), kind(found));
-            format!("pingora.upgrade_sock: {path}: there is {kind}, which is left as it is; must be {wanted}")
-        };
-        let is_socket = |found: FileType| match found.is_socket() {
-            true => Ok(()),
-            false => Err(foreign(path, found, "a socket that an earlier process left, or nothing yet")),
-        };
-        make_directory(path).map_err(failed)?;
-        let there = || fs::symlink_metadata(path).map(|found| found.file_type());
-        there().map_or(Ok(()), is_socket)?;
-        let mut beside = path.as_os_str().to_owned();
-        beside.push(".lock");
-        let beside = Path::new(&beside);
-        if let Ok(found) = fs::symlink_metadata(beside)
-            && !found.is_file()
-        {
-            return Err(foreign(beside, found.file_type(), "the lock of an earlier upgrade, or nothing yet"));
-        }
-        let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
-        let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(false).mode(0o600).custom_flags(flags);
-        let lock = options.open(beside).map_err(failed)?;
-        lock.try_lock().map_err(|error| match error {
-            fs::TryLockError::WouldBlock => {
-                format!("another upgrade is under way: its successor waits at {}", path.display())
-            }
-            fs::TryLockError::Error(error) => failed(error),
-        })?;
-        // What stands there now: another successor may have gone meanwhile.
-        if let Ok(found) = there() {
-            is_socket(found)?;
-            fs::remove_file(path).map_err(failed)?;
-        }
-        let listener = UnixListener::bind(path).map_err(failed)?;
-        fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(failed)?;
-        listener.set_nonblocking(true).map_err(failed)?;
-        Ok(Waiting { path: path.to_owned(), listener, _lock: lock })
+        MeetingPlace::at(path).map(Waiting)
     }
 
     /// Waits until a predecessor has come and given its sockets. Whoever else comes does no harm.
@@ -104,52 +52,27 @@ impl Waiting {
     /// When none comes in time.
     pub(in crate::server) fn wait(self, clock: &Arc<dyn Clock>) -> Result<Successor, String> {
         let end = clock.now() + COME;
-        while let Some(stream) = self.next(end, clock.as_ref()) {
+        while let Some(stream) = self.0.next(end, clock.as_ref()) {
             if !trusted(&stream) {
-                warn!("{}: a process of another user came", self.path.display());
+                warn!("{}: a process of another user came", self.0.path().display());
                 continue;
             }
-            match Successor::meet(Channel::new(stream, Arc::clone(clock))) {
+            match Successor::meet(Conversation::over(Channel::new(stream, Arc::clone(clock)))) {
                 Ok(successor) => return Ok(successor),
-                Err(error) => warn!("{}: somebody came who is no predecessor: {error}", self.path.display()),
+                Err(error) => warn!("{}: somebody came who is no predecessor: {error}", self.0.path().display()),
             }
         }
         Err(format!(
             "no running process came to {} within {COME:?}: send SIGQUIT to the one that is to be replaced, or use \
              tollgate upgrade",
-            self.path.display()
+            self.0.path().display()
         ))
-    }
-
-    /// Who comes next; nobody when the time is over.
-    fn next(&self, end: Instant, clock: &dyn Clock) -> Option<UnixStream> {
-        loop {
-            if let Ok((stream, _)) = self.listener.accept()
-                && stream.set_nonblocking(false).is_ok()
-            {
-                return Some(stream);
-            }
-            let left = end.saturating_duration_since(clock.now());
-            if left.is_zero() {
-                return None;
-            }
-            let round = left.min(ROUND);
-            let left = Timespec { tv_sec: round.as_secs().cast_signed(), tv_nsec: round.subsec_nanos().into() };
-            // Whatever woke it up is looked at again.
-            let _ = poll(&mut [PollFd::new(&self.listener, PollFlags::IN)], Some(&left));
-        }
-    }
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        drop(fs::remove_file(&self.path));
     }
 }
 
 /// A process that has its predecessor's sockets, and builds the rest.
 pub(in crate::server) struct Successor {
-    channel: Channel,
+    channel: Conversation,
     pid: u32,
     database: String,
     sockets: BTreeMap<SocketAddr, TcpListener>,
@@ -157,7 +80,7 @@ pub(in crate::server) struct Successor {
 
 impl Successor {
     /// Hears who it is, and takes the sockets.
-    fn meet(mut channel: Channel) -> io::Result<Self> {
+    fn meet(mut channel: Conversation) -> io::Result<Self> {
         let wrong = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
         let Message::Hello { version, pid, sockets: count, database } = channel.receive(SAY)? else {
             return Err(wrong("it did not say hello".to_owned()));
@@ -243,7 +166,7 @@ impl TakeOver {
     }
 
     /// Up to the moment from which it serves.
-    fn take_over(&self, channel: &mut Channel, pid: u32, same: bool) -> Result<(), String> {
+    fn take_over(&self, channel: &mut Conversation, pid: u32, same: bool) -> Result<(), String> {
         let say = |error: io::Error| format!("the running process (pid {pid}): {error}");
         channel.send(&Message::Prepared, SAY).map_err(say)?;
         let mut restored = false;
@@ -295,7 +218,7 @@ impl TakeOver {
     }
 
     /// Takes debits until the predecessor is gone.
-    fn listen(&self, channel: &mut Channel, pid: u32, same: bool) {
+    fn listen(&self, channel: &mut Conversation, pid: u32, same: bool) {
         let mut settled = false;
         loop {
             while !settled && !channel.has_news(LOOK) {

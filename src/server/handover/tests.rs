@@ -2,23 +2,21 @@
 
 use std::net::TcpListener;
 use std::num::NonZeroUsize;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::channel::Channel;
+use super::conversation::Conversation;
 use super::debits::Told;
 use super::predecessor::{Estate, Outcome, Predecessor, Underway};
 use super::successor::{TakeOver, Waiting};
 use super::wire::{Debit, Message, VERSION};
 use crate::client::Quota;
 use crate::clock::{Clock, ManualClock, SystemClock, Timeline};
-use crate::config::PingoraSettings;
 use crate::limit::{Key, Limiter, RateLimit, Striped, StripedSettings};
+use crate::process::{Channel, Process, ProcessSettings, Sockets};
 use crate::server::buckets::Buckets;
 use crate::server::lifecycle::{Lifecycle, State};
-use crate::server::process::Process;
-use crate::server::socket::Sockets;
 use crate::store::memory::Memory;
 
 const LONG: Duration = Duration::from_secs(20);
@@ -41,10 +39,10 @@ fn quota() -> Quota {
 impl Bench {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let settings = PingoraSettings {
+        let settings = ProcessSettings {
             pid_file: dir.path().join("a.pid"),
             upgrade_sock: dir.path().join("a.sock"),
-            ..PingoraSettings::default()
+            ..ProcessSettings::default()
         };
         let clock = Arc::new(ManualClock::new());
         let timeline = Timeline::new(clock.as_ref());
@@ -76,9 +74,9 @@ impl Bench {
     }
 
     /// Begins, and comes to the point where the successor has the sockets.
-    fn begin(&self) -> (Underway, Channel) {
+    fn begin(&self) -> (Underway, Conversation) {
         let underway = self.predecessor.begin().unwrap();
-        let mut channel = Channel::new(self.listener.accept().unwrap().0, Arc::new(SystemClock));
+        let mut channel = Conversation::over(Channel::new(self.listener.accept().unwrap().0, Arc::new(SystemClock)));
         let hello =
             Message::Hello { version: VERSION, pid: std::process::id(), sockets: 1, database: "a.db".to_owned() };
         assert_eq!(channel.receive(LONG).unwrap(), hello);
@@ -88,7 +86,7 @@ impl Bench {
     }
 
     /// And on to the point where the successor is to begin; the buckets that it was given.
-    fn go(&self) -> (Underway, Channel, usize) {
+    fn go(&self) -> (Underway, Conversation, usize) {
         let (underway, mut channel) = self.begin();
         channel.send(&Message::Prepared, LONG).unwrap();
         let mut given = 0;
@@ -104,7 +102,7 @@ impl Bench {
     }
 
     /// Lets time pass until something is said; how much.
-    fn wait(&self, channel: &Channel) -> Duration {
+    fn wait(&self, channel: &Conversation) -> Duration {
         let start = self.clock.now();
         while !channel.has_news(Duration::from_millis(5)) {
             self.clock.advance(Duration::from_millis(500));
@@ -222,9 +220,9 @@ async fn a_stop_decides_at_once() {
 }
 
 /// Takes over as a successor does; its life, and the predecessor's end once it serves.
-fn served(dir: &std::path::Path) -> (Lifecycle, Channel, std::thread::JoinHandle<()>) {
+fn served(dir: &std::path::Path) -> (Lifecycle, Conversation, std::thread::JoinHandle<()>) {
     let settings =
-        PingoraSettings { pid_file: dir.join("a.pid"), upgrade_sock: dir.join("a.sock"), ..PingoraSettings::default() };
+        ProcessSettings { pid_file: dir.join("a.pid"), upgrade_sock: dir.join("a.sock"), ..ProcessSettings::default() };
     let (time, lifecycle): (Arc<dyn Clock>, _) = (Arc::new(SystemClock), Lifecycle::new());
     let timeline = Timeline::new(time.as_ref());
     let striped =
@@ -243,7 +241,7 @@ fn served(dir: &std::path::Path) -> (Lifecycle, Channel, std::thread::JoinHandle
     };
     let waiting = Waiting::at(&settings.upgrade_sock).unwrap();
     let mut channel =
-        Channel::new(std::os::unix::net::UnixStream::connect(&settings.upgrade_sock).unwrap(), Arc::clone(&time));
+        Conversation::over(Channel::new(UnixStream::connect(&settings.upgrade_sock).unwrap(), Arc::clone(&time)));
     let hello = Message::Hello { version: VERSION, pid: 1, sockets: 0, database: String::new() };
     channel.send(&hello, LONG).unwrap();
     let successor = std::thread::spawn(move || take_over.run(waiting.wait(&time).unwrap()));

@@ -16,6 +16,7 @@ use crate::store::Moment;
 /// Counts up when the words change. Two processes that do not speak the same part as friends: the old one goes on.
 pub(super) const VERSION: u32 = 1;
 /// The longest message, in bytes.
+#[cfg(test)]
 pub(super) const LONGEST: usize = 1 << 20;
 /// How many sockets go with one message; the kernel takes 253.
 pub(super) const SOCKETS: usize = 64;
@@ -119,6 +120,7 @@ impl Message {
     ///
     /// # Errors
     /// When no message is as long.
+    #[cfg(test)]
     pub(super) fn length(bytes: &[u8]) -> io::Result<Option<usize>> {
         let Some(length) = bytes.first_chunk::<4>() else { return Ok(None) };
         let length = u32::from_le_bytes(*length) as usize;

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use crate::config::{AdminSettings, Config, ListenerSettings, PingoraSettings};
 use crate::limit::RateLimit;
+use crate::process::ProcessSettings;
 
 /// Why a key that differs stands against a reload.
 const RESTART: &str = "cannot change while tollgate runs; restart it, or run `tollgate upgrade`";
@@ -40,27 +41,22 @@ fn pingora(old: &PingoraSettings, new: &PingoraSettings) -> Vec<String> {
         listener_tasks_per_fd,
         upstream_keepalive_pool_size,
         grace_period,
-        daemon,
-        pid_file,
-        upgrade_sock,
-        user,
-        group,
-        working_directory,
-        error_log,
+        process,
     } = old;
+    let ProcessSettings { daemon, pid_file, upgrade_sock, user, group, working_directory, error_log } = process;
     let keys = [
         ("threads", *threads != new.threads),
         ("work_stealing", *work_stealing != new.work_stealing),
         ("listener_tasks_per_fd", *listener_tasks_per_fd != new.listener_tasks_per_fd),
         ("upstream_keepalive_pool_size", *upstream_keepalive_pool_size != new.upstream_keepalive_pool_size),
         ("grace_period_seconds", *grace_period != new.grace_period),
-        ("daemon", *daemon != new.daemon),
-        ("pid_file", *pid_file != new.pid_file),
-        ("upgrade_sock", *upgrade_sock != new.upgrade_sock),
-        ("user", *user != new.user),
-        ("group", *group != new.group),
-        ("working_directory", *working_directory != new.working_directory),
-        ("error_log", *error_log != new.error_log),
+        ("daemon", *daemon != new.process.daemon),
+        ("pid_file", *pid_file != new.process.pid_file),
+        ("upgrade_sock", *upgrade_sock != new.process.upgrade_sock),
+        ("user", *user != new.process.user),
+        ("group", *group != new.process.group),
+        ("working_directory", *working_directory != new.process.working_directory),
+        ("error_log", *error_log != new.process.error_log),
     ];
     keys.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| format!("pingora.{key}")).collect()
 }

@@ -11,10 +11,49 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, fchown, lchown};
 use std::path::Path;
 
-use nix::unistd::{Gid, Uid, getegid, geteuid, initgroups, setgid, setgroups, setuid};
+use nix::unistd::{self, Gid, Uid, getegid, geteuid, initgroups, setgid, setgroups, setuid};
 
-use crate::config::{Config, PingoraSettings};
-use crate::telemetry::AccessLogTarget;
+/// A user that this machine knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    /// The name.
+    pub name: String,
+    /// The user id.
+    pub uid: u32,
+    /// The id of the user's own group.
+    pub gid: u32,
+}
+
+impl User {
+    /// Who has this name; nobody, too, when the machine cannot say.
+    pub fn of_name(name: &str) -> Option<Self> {
+        let user = unistd::User::from_name(name).ok()??;
+        Some(User { name: user.name, uid: user.uid.as_raw(), gid: user.gid.as_raw() })
+    }
+
+    /// The name of the user with this id; the id where there is none.
+    pub fn name_of(uid: u32) -> String {
+        let user = unistd::User::from_uid(Uid::from_raw(uid)).ok().flatten();
+        user.map_or_else(|| uid.to_string(), |user| user.name)
+    }
+}
+
+/// A group that this machine knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// The name.
+    pub name: String,
+    /// The group id.
+    pub gid: u32,
+}
+
+impl Group {
+    /// The one of this name; none, too, when the machine cannot say.
+    pub fn of_name(name: &str) -> Option<Self> {
+        let group = unistd::Group::from_name(name).ok()??;
+        Some(Group { name: group.name, gid: group.gid.as_raw() })
+    }
+}
 
 /// Why it cannot become who it should.
 #[derive(Debug, thiserror::Error)]
@@ -25,20 +64,28 @@ pub struct PrivilegesError {
     cause: io::Error,
 }
 
-/// Becomes the user and the group that `config` names, if it names one, and leaves what the server will need to them.
-/// Needs a process without other threads.
+/// What a server writes, to be made for the user that it becomes where it is missing.
+#[derive(Debug)]
+pub(crate) struct NeededFiles<'a> {
+    /// Files that are written in directories of the user.
+    pub(crate) files: Vec<&'a Path>,
+    /// Logs, which the user goes on writing.
+    pub(crate) logs: Vec<&'a Path>,
+}
+
+/// Becomes `user` and `group`, if there is one of them, and leaves what is `needed` to them. Needs a process without other
+/// threads.
 ///
 /// # Errors
 /// When whoever started this may not become them, or something cannot be made for them.
-pub(super) fn drop_to(config: &Config) -> Result<(), PrivilegesError> {
-    let PingoraSettings { user, group, .. } = &config.pingora;
-    let names = [
-        user.as_ref().map(|user| format!("user {}", user.name)),
-        group.as_ref().map(|group| format!("group {}", group.name)),
-    ];
+pub(crate) fn become_user(
+    (user, group): (Option<&User>, Option<&Group>),
+    needed: &NeededFiles<'_>,
+) -> Result<(), PrivilegesError> {
+    let names = [user.map(|user| format!("user {}", user.name)), group.map(|group| format!("group {}", group.name))];
     let who = names.into_iter().flatten().collect::<Vec<_>>().join(" and ");
-    let uid = user.as_ref().map_or_else(geteuid, |user| Uid::from_raw(user.uid));
-    let gid = group.as_ref().map(|group| group.gid).or(user.as_ref().map(|user| user.gid));
+    let uid = user.map_or_else(geteuid, |user| Uid::from_raw(user.uid));
+    let gid = group.map(|group| group.gid).or(user.map(|user| user.gid));
     let gid = gid.map_or_else(getegid, Gid::from_raw);
     if (uid, gid) == (geteuid(), getegid()) {
         return Ok(());
@@ -47,7 +94,7 @@ pub(super) fn drop_to(config: &Config) -> Result<(), PrivilegesError> {
         if !geteuid().is_root() {
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, "only root can become another user"));
         }
-        prepare(config, uid, gid)?;
+        prepare(needed, uid, gid)?;
         match user {
             Some(user) => initgroups(&CString::new(user.name.as_str())?, gid)?,
             None => setgroups(&[gid])?,
@@ -60,19 +107,13 @@ pub(super) fn drop_to(config: &Config) -> Result<(), PrivilegesError> {
 }
 
 /// Makes the directories and logs that are missing.
-fn prepare(config: &Config, uid: Uid, gid: Gid) -> io::Result<()> {
-    let PingoraSettings { pid_file, upgrade_sock, error_log, .. } = &config.pingora;
-    let access_log = match &config.access_log.target {
-        Some(AccessLogTarget::File(path)) => Some(path),
-        Some(AccessLogTarget::Stdout) | None => None,
-    };
-    let logs = error_log.iter().chain(access_log);
-    for path in [pid_file, upgrade_sock].into_iter().chain(&config.database).chain(logs.clone()) {
+fn prepare(needed: &NeededFiles<'_>, uid: Uid, gid: Gid) -> io::Result<()> {
+    for path in needed.files.iter().chain(&needed.logs) {
         if let Some(directory) = path.parent() {
             make(directory, uid, gid)?;
         }
     }
-    logs.into_iter().try_for_each(|path| make_log(path, uid, gid))
+    needed.logs.iter().try_for_each(|path| make_log(path, uid, gid))
 }
 
 /// Makes a log that is missing, and gives it away. A link that leads nowhere is not followed: whoever owns the

@@ -8,8 +8,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
@@ -163,22 +162,26 @@ impl Starter {
 
     /// Ends it and waits until it is gone, which a process that does not serve yet is at once.
     pub fn end(&mut self) {
-        if let Some(pid) = self.orphan.and_then(|pid| i32::try_from(pid).ok()) {
+        if let Some(pid) = self.orphan.and_then(process_id) {
             // It holds its end of the socket for as long as it lives and has not settled, so the number is its own. It is
             // not asked to stop: a successor that is asked that in the moment in which it begins to serve stops the
             // service, and one that dies gives it back.
-            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            let _ = kill_process(pid, Signal::KILL);
             while let Ok(Some(_)) = self.runtime.block_on(self.news.next_line()) {}
             return;
         }
         // As long as nobody has waited for it, the number is its own.
         if let Ok(None) = self.child.try_wait()
-            && let Ok(pid) = i32::try_from(self.child.id())
+            && let Some(pid) = process_id(self.child.id())
         {
-            let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
+            let _ = kill_process(pid, Signal::TERM);
             drop(self.child.wait());
         }
     }
+}
+
+fn process_id(pid: u32) -> Option<Pid> {
+    i32::try_from(pid).ok().and_then(Pid::from_raw)
 }
 
 /// Starts this process' own command again, without the wish for an orphan, and leaves it alone; whether that was to be done.

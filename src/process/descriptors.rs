@@ -6,9 +6,7 @@
 //! the others, and no more: nginx takes more and warns that its "worker_connections exceed open file resource limit", and
 //! then cannot accept; HAProxy does not start.
 
-use nix::sys::resource::{Resource, getrlimit};
-
-use crate::proxy::Room;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Descriptors of the process itself.
 const OWN: u64 = 64;
@@ -17,16 +15,35 @@ const OF_A_THREAD: u64 = 8;
 /// The fewest connections of clients, however few descriptors there are.
 const FEWEST: u64 = 8;
 
-/// The room for connections of clients in this process, with so many threads that serve them.
-pub(super) fn room(threads: usize) -> Room {
-    let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft);
-    room_in(limit, threads as u64)
+/// How many connections of clients there may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ClientShare {
+    /// When nobody says otherwise.
+    pub(crate) auto: usize,
+    /// At most.
+    pub(crate) most: usize,
 }
 
-fn room_in(limit: u64, threads: u64) -> Room {
+/// What clients may have of this process' descriptors, with so many threads that serve them.
+pub(crate) fn client_share(threads: usize) -> ClientShare {
+    share_of(getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX), threads as u64)
+}
+
+fn share_of(limit: u64, threads: u64) -> ClientShare {
     let most = limit.saturating_sub(OWN + OF_A_THREAD * threads);
     let count = |number: u64| usize::try_from(number.max(FEWEST)).unwrap_or(usize::MAX);
-    Room { auto: count(most / 2), most: count(most) }
+    ClientShare { auto: count(most / 2), most: count(most) }
+}
+
+/// Allows the process as many open files as the system lets it have: each request needs two.
+pub(crate) fn raise_open_files_limit() {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let of = |limit: Option<u64>| limit.unwrap_or(u64::MAX);
+    if of(current) < of(maximum)
+        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
+    {
+        log::warn!("cannot raise the limit of open files from {} to {}: {error}", of(current), of(maximum));
+    }
 }
 
 #[cfg(test)]
@@ -38,7 +55,7 @@ mod tests {
         for (limit, threads, auto, most) in
             [(256, 2, 88, 176), (1024, 4, 464, 928), (1 << 20, 16, 524_192, 1_048_384), (64, 1, 8, 8), (0, 1, 8, 8)]
         {
-            assert_eq!(room_in(limit, threads), Room { auto, most }, "{limit}");
+            assert_eq!(share_of(limit, threads), ClientShare { auto, most }, "{limit}");
         }
     }
 }

@@ -8,11 +8,11 @@ use sd_notify::NotifyState;
 
 /// What became of a word to systemd; to be [logged](Word::or_log) where nothing is locked.
 #[must_use]
-pub(super) struct Word(Result<(), String>);
+pub(crate) struct Word(Result<(), String>);
 
 impl Word {
     /// Says it where systemd was not told.
-    pub(super) fn or_log(self) {
+    pub(crate) fn or_log(self) {
         if let Err(why) = self.0 {
             info!("systemd was not told {why}");
         }
@@ -20,12 +20,12 @@ impl Word {
 }
 
 /// This process serves, and is the one that counts: at the start, after a reload, after taking over, after taking back.
-pub(super) fn serving(status: &str) -> Word {
+pub(crate) fn serving(status: &str) -> Word {
     tell(&[NotifyState::MainPid(std::process::id()), NotifyState::Ready, NotifyState::Status(status)])
 }
 
 /// The configuration is read again; [`serving`] ends that, whether it was taken or refused.
-pub(super) fn reloading() -> Word {
+pub(crate) fn reloading() -> Word {
     match NotifyState::monotonic_usec_now() {
         Ok(now) => tell(&[NotifyState::Reloading, now, NotifyState::Status("reading the configuration again")]),
         Err(error) => Word(Err(format!("of the reload: {error}"))),
@@ -33,12 +33,12 @@ pub(super) fn reloading() -> Word {
 }
 
 /// This process ends.
-pub(super) fn stopping() -> Word {
+pub(crate) fn stopping() -> Word {
     tell(&[NotifyState::Stopping, NotifyState::Status("draining")])
 }
 
 /// How it stands, in words, without a change.
-pub(super) fn status(status: &str) -> Word {
+pub(crate) fn status(status: &str) -> Word {
     tell(&[NotifyState::Status(status)])
 }
 

@@ -8,11 +8,11 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
 use log::warn;
-use nix::sys::stat::{Mode, umask};
 use parking_lot::Mutex;
+use rustix::fs::Mode;
 use rustix::net::SocketType;
 use rustix::net::sockopt::socket_type;
-use rustix::process::setsid;
+use rustix::process::{setsid, umask};
 use rustix::stdio::dup2_stdin;
 
 use super::outputs::Outputs;
@@ -44,7 +44,7 @@ impl Detached {
         // It fails for the leader of a group, which nobody is that another process started this way.
         setsid()?;
         drop(writeln!(starter, "{PID}{}", std::process::id()));
-        umask(Mode::from_bits_truncate(0o027));
+        umask(Mode::from_raw_mode(0o027));
         Ok(Some(Detached { until, starter: Mutex::new(Some(starter)), outputs: Mutex::default() }))
     }
 

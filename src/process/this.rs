@@ -11,11 +11,11 @@ use parking_lot::Mutex;
 use super::daemon::{Detached, Milestone};
 use super::notify;
 use super::pid_file::{self, PidFile, PidFileError};
-use crate::config::PingoraSettings;
+use super::settings::ProcessSettings;
 
 /// The process that is all of one server.
 #[derive(Debug)]
-pub(super) struct Process {
+pub(crate) struct Process {
     /// Where it hands over to a successor.
     upgrade_sock: PathBuf,
     pid_path: PathBuf,
@@ -28,8 +28,8 @@ pub(super) struct Process {
 impl Process {
     /// This process, with what it was told about itself. A daemon needs its pid file, and so does one for which
     /// somebody chose a place; a process in the foreground does without the one at the default place.
-    pub(super) fn new(settings: &PingoraSettings, detached: Option<Detached>) -> Self {
-        let needs_pid_file = detached.is_some() || settings.pid_file != Path::new(PingoraSettings::PID_FILE);
+    pub(crate) fn new(settings: &ProcessSettings, detached: Option<Detached>) -> Self {
+        let needs_pid_file = detached.is_some() || settings.pid_file != Path::new(ProcessSettings::PID_FILE);
         Process {
             upgrade_sock: settings.upgrade_sock.clone(),
             pid_path: settings.pid_file.clone(),
@@ -40,22 +40,22 @@ impl Process {
     }
 
     /// Where it hands over to a successor.
-    pub(super) fn upgrade_sock(&self) -> &Path {
+    pub(crate) fn upgrade_sock(&self) -> &Path {
         &self.upgrade_sock
     }
 
     /// Whether it runs in the background.
-    pub(super) fn is_detached(&self) -> bool {
+    pub(crate) fn is_detached(&self) -> bool {
         self.detached.is_some()
     }
 
     /// Sends what a daemon writes to its error log.
-    pub(super) fn log_to(&self, settings: &PingoraSettings) -> io::Result<()> {
+    pub(crate) fn log_to(&self, settings: &ProcessSettings) -> io::Result<()> {
         self.detached.as_ref().map_or(Ok(()), |detached| detached.log_to(settings.error_log.clone()))
     }
 
     /// An error when another process holds the pid file that this one needs.
-    pub(super) fn is_alone(&self) -> Result<(), PidFileError> {
+    pub(crate) fn is_alone(&self) -> Result<(), PidFileError> {
         match pid_file::holder(&self.pid_path) {
             Ok(Some(pid)) if self.needs_pid_file => {
                 Err(PidFileError::Live { path: self.pid_path.clone(), pid: Some(pid) })
@@ -66,12 +66,12 @@ impl Process {
     }
 
     /// Writes the pid file, of a process that takes nobody's place.
-    pub(super) fn take_pid_file(&self) -> Result<(), PidFileError> {
+    pub(crate) fn take_pid_file(&self) -> Result<(), PidFileError> {
         self.write_pid_file(PidFile::take)
     }
 
     /// Writes the pid file, in its predecessor's place.
-    pub(super) fn replace_pid_file(&self) -> Result<(), PidFileError> {
+    pub(crate) fn replace_pid_file(&self) -> Result<(), PidFileError> {
         self.write_pid_file(PidFile::replace)
     }
 
@@ -89,7 +89,7 @@ impl Process {
     }
 
     /// Puts the pid file back that a successor had replaced.
-    pub(super) fn put_pid_file_back(&self) {
+    pub(crate) fn put_pid_file_back(&self) {
         let back = self.pid_file.lock().as_mut().map_or(Ok(()), PidFile::put_back);
         if let Err(error) = back {
             warn!("{error}");
@@ -97,25 +97,25 @@ impl Process {
     }
 
     /// Removes the pid file, unless it is a successor's.
-    pub(super) fn release_pid_file(&self) {
+    pub(crate) fn release_pid_file(&self) {
         drop(self.pid_file.lock().take());
     }
 
     /// Tells everybody that it serves, in the words of `status`.
-    pub(super) fn serves(&self, status: &str) {
+    pub(crate) fn serves(&self, status: &str) {
         notify::serving(status).or_log();
         self.reached(Milestone::Serving);
     }
 
     /// Tells the starter how far it is.
-    pub(super) fn reached(&self, milestone: Milestone) {
+    pub(crate) fn reached(&self, milestone: Milestone) {
         if let Some(detached) = &self.detached {
             detached.reached(milestone);
         }
     }
 
     /// Opens the error log again, since it was moved away.
-    pub(super) fn reopen_error_log(&self) {
+    pub(crate) fn reopen_error_log(&self) {
         if let Some(Err(error)) = self.detached.as_ref().map(Detached::reopen) {
             warn!("{error}; the old one is kept");
         }

@@ -140,7 +140,7 @@ fn put(path: &Path) -> Result<File, PidFileError> {
 }
 
 /// Makes the directory of the file at `path` when it is missing.
-pub(super) fn make_directory(path: &Path) -> io::Result<()> {
+pub(crate) fn make_directory(path: &Path) -> io::Result<()> {
     let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
     directory.map_or(Ok(()), |directory| DirBuilder::new().recursive(true).mode(0o755).create(directory))
 }
@@ -152,7 +152,7 @@ fn open(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
 }
 
 /// What is there, in words, when it is no file.
-pub(super) fn kind(found: FileType) -> &'static str {
+pub(crate) fn kind(found: FileType) -> &'static str {
     match () {
         () if found.is_file() => "a file",
         () if found.is_dir() => "a directory",
@@ -232,6 +232,8 @@ pub fn holder(path: &Path) -> io::Result<Option<u32>> {
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
+    use rustix::fs::{CWD, Mode};
+
     use super::*;
 
     fn pid() -> String {
@@ -294,7 +296,7 @@ mod tests {
             fs::remove_file(&path).unwrap();
         }
         assert_eq!(fs::read_to_string(&other).unwrap(), "7\n");
-        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        rustix::fs::mknodat(CWD, &path, rustix::fs::FileType::Fifo, Mode::RWXU, 0).unwrap();
         refused("a pipe");
         fs::remove_file(&path).unwrap();
         let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();

@@ -1,4 +1,7 @@
 //! The connection between predecessor and successor: whole messages, sockets beside them, and a bound for every wait.
+//!
+//! A message is its length (four bytes, little endian, without these four) and that many bytes, which mean nothing here. No
+//! length makes anybody reserve more memory than has arrived.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, IoSliceMut, Write};
@@ -16,14 +19,17 @@ use rustix::net::{
     recvmsg, sendmsg,
 };
 
-use super::wire::{Message, SOCKETS};
 use crate::clock::Clock;
 
+/// The longest message, in bytes.
+const LONGEST: usize = 1 << 20;
+/// How many sockets go with one message; the kernel takes 253.
+const MOST_SOCKETS: usize = 64;
 /// How much is read at once.
 const ROUND: usize = 64 << 10;
 
 /// One end of the connection.
-pub(super) struct Channel {
+pub(crate) struct Channel {
     stream: UnixStream,
     clock: Arc<dyn Clock>,
     /// What has come and is no whole message yet, or not read yet.
@@ -34,33 +40,21 @@ pub(super) struct Channel {
 
 impl Channel {
     /// Speaks over `stream`, which waits when it is read.
-    pub(super) fn new(stream: UnixStream, clock: Arc<dyn Clock>) -> Self {
+    pub(crate) fn new(stream: UnixStream, clock: Arc<dyn Clock>) -> Self {
         Channel { stream, clock, bytes: Vec::new(), sockets: VecDeque::new() }
     }
 
-    /// Says `message`.
+    /// Says `message` and gives `sockets` with it, at most [`MOST_SOCKETS`].
     ///
     /// # Errors
     /// When the other end is gone, or does not take it within `limit`.
-    pub(super) fn send(&mut self, message: &Message, limit: Duration) -> io::Result<()> {
-        self.send_with(message, &[], limit)
-    }
-
-    /// Says `message` and gives `sockets` with it, at most [`SOCKETS`].
-    ///
-    /// # Errors
-    /// As [`send`](Channel::send).
-    pub(super) fn send_with(
-        &mut self,
-        message: &Message,
-        sockets: &[BorrowedFd<'_>],
-        limit: Duration,
-    ) -> io::Result<()> {
+    pub(crate) fn send(&mut self, message: &[u8], sockets: &[BorrowedFd<'_>], limit: Duration) -> io::Result<()> {
         let end = self.clock.now() + limit;
-        let bytes = message.encode();
+        let length = u32::try_from(message.len()).map_err(|_| nonsense("a message that is too long"))?;
+        let bytes = [&length.to_le_bytes(), message].concat();
         let mut rest = &bytes[..];
         if !sockets.is_empty() {
-            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(SOCKETS))];
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_SOCKETS))];
             let mut beside = SendAncillaryBuffer::new(&mut space);
             if !beside.push(SendAncillaryMessage::ScmRights(sockets)) {
                 return Err(io::Error::new(io::ErrorKind::InvalidInput, "too many sockets for one message"));
@@ -85,15 +79,16 @@ impl Channel {
     ///
     /// # Errors
     /// When it does not come in time ([`io::ErrorKind::TimedOut`]), never will
-    /// ([`io::ErrorKind::UnexpectedEof`]), or makes no sense.
-    pub(super) fn receive(&mut self, limit: Duration) -> io::Result<Message> {
+    /// ([`io::ErrorKind::UnexpectedEof`]), or has a wrong length.
+    pub(crate) fn receive(&mut self, limit: Duration) -> io::Result<Vec<u8>> {
         let end = self.clock.now() + limit;
         loop {
-            if let Some(length) = Message::length(&self.bytes)?
+            if let Some(length) = length(&self.bytes)?
                 && self.bytes.len() >= length
             {
-                let message = Message::decode(&self.bytes[4..length])?;
-                self.bytes.drain(..length);
+                let rest = self.bytes.split_off(length);
+                let mut message = std::mem::replace(&mut self.bytes, rest);
+                message.drain(..4);
                 return Ok(message);
             }
             self.stream.set_read_timeout(Some(self.left(end)?))?;
@@ -104,7 +99,7 @@ impl Channel {
     }
 
     /// Whether there is something to receive, the end of the connection included, within `limit`.
-    pub(super) fn has_news(&self, limit: Duration) -> bool {
+    pub(crate) fn has_news(&self, limit: Duration) -> bool {
         if !self.bytes.is_empty() {
             return true;
         }
@@ -116,7 +111,7 @@ impl Channel {
     ///
     /// # Errors
     /// When there is none.
-    pub(super) fn next_socket(&mut self) -> io::Result<TcpListener> {
+    pub(crate) fn next_socket(&mut self) -> io::Result<TcpListener> {
         let none =
             || io::Error::new(io::ErrorKind::InvalidData, "the other process named a socket that it did not send");
         self.sockets.pop_front().map(TcpListener::from).ok_or_else(none)
@@ -132,7 +127,7 @@ impl Channel {
     fn fill(&mut self) -> io::Result<usize> {
         let old = self.bytes.len();
         self.bytes.resize(old + ROUND, 0);
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(SOCKETS))];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_SOCKETS))];
         let mut beside = RecvAncillaryBuffer::new(&mut space);
         let read = loop {
             let mut into = [IoSliceMut::new(&mut self.bytes[old..])];
@@ -149,6 +144,20 @@ impl Channel {
         }
         read.map(|read| read.bytes).map_err(|error| timely(error.into()))
     }
+}
+
+/// How long the message is that begins with `bytes`, its length included; none when that is not known yet.
+fn length(bytes: &[u8]) -> io::Result<Option<usize>> {
+    let Some(length) = bytes.first_chunk::<4>() else { return Ok(None) };
+    match u32::from_le_bytes(*length) as usize {
+        0 => Err(nonsense("a message of a wrong length")),
+        length if length > LONGEST => Err(nonsense("a message of a wrong length")),
+        length => Ok(Some(4 + length)),
+    }
+}
+
+fn nonsense(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("the other process sent {what}"))
 }
 
 fn late() -> io::Error {
@@ -179,16 +188,16 @@ mod tests {
     #[test]
     fn messages_come_whole_and_in_order_with_their_sockets() {
         let (mut left, mut right) = pair();
-        let listeners: Vec<_> = (0..SOCKETS).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let listeners: Vec<_> = (0..MOST_SOCKETS).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
         let addresses: Vec<_> = listeners.iter().map(|listener| listener.local_addr().unwrap()).collect();
         let sockets: Vec<_> = listeners.iter().map(AsFd::as_fd).collect();
-        left.send_with(&Message::Sockets(addresses.clone()), &sockets, LONG).unwrap();
-        left.send_with(&Message::Sockets(vec![addresses[3]]), &sockets[3..4], LONG).unwrap();
-        left.send(&Message::Prepared, LONG).unwrap();
+        left.send(b"all", &sockets, LONG).unwrap();
+        left.send(b"one", &sockets[3..4], LONG).unwrap();
+        left.send(b"none", &[], LONG).unwrap();
         assert!(right.has_news(LONG));
-        assert_eq!(right.receive(LONG).unwrap(), Message::Sockets(addresses.clone()));
-        assert_eq!(right.receive(LONG).unwrap(), Message::Sockets(vec![addresses[3]]));
-        assert_eq!(right.receive(LONG).unwrap(), Message::Prepared);
+        for message in [&b"all"[..], b"one", b"none"] {
+            assert_eq!(right.receive(LONG).unwrap(), message);
+        }
         for address in addresses.iter().chain([&addresses[3]]) {
             assert_eq!(right.next_socket().unwrap().local_addr().unwrap(), *address);
         }
@@ -198,9 +207,9 @@ mod tests {
     #[test]
     fn a_long_message_comes_in_pieces() {
         let (mut left, mut right) = pair();
-        let message = Message::Refused("x".repeat(900_000));
+        let message = vec![7; LONGEST];
         std::thread::scope(|scope| {
-            scope.spawn(|| left.send(&message, LONG).unwrap());
+            scope.spawn(|| left.send(&message, &[], LONG).unwrap());
             assert_eq!(right.receive(LONG).unwrap(), message);
         });
     }
@@ -212,20 +221,22 @@ mod tests {
         assert_eq!(right.receive(SOON).unwrap_err().kind(), io::ErrorKind::TimedOut);
         left.stream.write_all(&[1]).unwrap();
         assert_eq!(right.receive(SOON).unwrap_err().kind(), io::ErrorKind::TimedOut, "a message that does not end");
-        let long = Message::Refused("x".repeat(1_000_000));
-        assert_eq!(left.send(&long, SOON).unwrap_err().kind(), io::ErrorKind::TimedOut, "nobody reads");
+        let long = vec![7; 1_000_000];
+        assert_eq!(left.send(&long, &[], SOON).unwrap_err().kind(), io::ErrorKind::TimedOut, "nobody reads");
         drop(left);
         assert!(right.has_news(LONG));
         right.stream.read_to_end(&mut Vec::new()).unwrap();
         right.bytes.clear();
         assert_eq!(right.receive(LONG).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
-        assert!(right.send(&Message::Prepared, SOON).is_err());
+        assert!(right.send(b"x", &[], SOON).is_err());
     }
 
     #[test]
-    fn nonsense_is_an_error_at_once() {
-        let (mut left, mut right) = pair();
-        left.stream.write_all(b"GET / HTTP/1.1\r\n").unwrap();
-        assert_eq!(right.receive(LONG).unwrap_err().kind(), io::ErrorKind::InvalidData);
+    fn lengths_that_lie_are_refused_at_once() {
+        for length in [*b"GET ", [0; 4], (LONGEST as u32 + 1).to_le_bytes(), [0xff; 4]] {
+            let (mut left, mut right) = pair();
+            left.stream.write_all(&length).unwrap();
+            assert_eq!(right.receive(LONG).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        }
     }
 }

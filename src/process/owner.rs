@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 const LISTEN: &str = "0A";
 
 /// The process that listens where nobody else can listen on `address`, as `name (pid N)`.
-pub(super) fn of(address: SocketAddr) -> Option<String> {
+pub(crate) fn of(address: SocketAddr) -> Option<String> {
     let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(|table| fs::read_to_string(table).unwrap_or_default());
     let inodes: Vec<_> = tables.iter().flat_map(|table| listening(table, address)).collect();
     let sockets: Vec<_> = inodes.iter().map(|inode| format!("socket:[{inode}]")).collect();

@@ -30,7 +30,7 @@ pub struct BindError {
 }
 
 impl BindError {
-    pub(super) fn new(address: SocketAddr, cause: io::Error) -> Self {
+    pub(crate) fn new(address: SocketAddr, cause: io::Error) -> Self {
         let hint = match cause.kind() {
             io::ErrorKind::AddrInUse => match owner::of(address) {
                 Some(owner) => format!("; {owner} listens there"),
@@ -46,7 +46,7 @@ impl BindError {
 
 /// A socket that is bound and does not listen yet, or that a predecessor has handed over.
 #[derive(Debug)]
-pub(super) struct Bound {
+pub(crate) struct Bound {
     address: SocketAddr,
     socket: Socket,
 }
@@ -60,13 +60,13 @@ enum Socket {
 
 impl Bound {
     /// Binds `address`; port 0 takes a free one.
-    pub(super) fn new(address: SocketAddr) -> Result<Self, BindError> {
+    pub(crate) fn new(address: SocketAddr) -> Result<Self, BindError> {
         Self::bind(address).map_err(|cause| BindError::new(address, cause))
     }
 
     /// Binds `address` unless somebody listens there, which is `None`. Who it is, is not looked for: among many
     /// connections that takes a while.
-    pub(super) fn if_free(address: SocketAddr) -> Result<Option<Self>, BindError> {
+    pub(crate) fn if_free(address: SocketAddr) -> Result<Option<Self>, BindError> {
         match Self::bind(address) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(None),
             bound => bound.map(Some).map_err(|cause| BindError::new(address, cause)),
@@ -83,17 +83,17 @@ impl Bound {
     }
 
     /// The socket that a predecessor has for `address`.
-    pub(super) fn inherited(address: SocketAddr, socket: TcpListener) -> Self {
+    pub(crate) fn inherited(address: SocketAddr, socket: TcpListener) -> Self {
         Bound { address, socket: Socket::Inherited(socket) }
     }
 
     /// Where it is bound.
-    pub(super) fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// Lets clients in. Must be called inside a runtime.
-    pub(super) fn listen(self) -> Result<TcpListener, BindError> {
+    pub(crate) fn listen(self) -> Result<TcpListener, BindError> {
         let listener = match self.socket {
             Socket::New(socket) => socket.listen(BACKLOG).and_then(tokio::net::TcpListener::into_std),
             Socket::Inherited(listener) => Ok(listener),
@@ -104,13 +104,13 @@ impl Bound {
 
 /// The listening sockets of a server.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Sockets {
+pub(crate) struct Sockets {
     open: Arc<Mutex<BTreeMap<SocketAddr, TcpListener>>>,
 }
 
 impl Sockets {
     /// Keeps the socket that listens on `address`.
-    pub(super) fn keep(&self, address: SocketAddr, socket: TcpListener) {
+    pub(crate) fn keep(&self, address: SocketAddr, socket: TcpListener) {
         self.open.lock().insert(address, socket);
     }
 
@@ -118,7 +118,7 @@ impl Sockets {
     ///
     /// # Errors
     /// When there is none for `address`, or the process has too many open files.
-    pub(super) fn duplicate(&self, address: SocketAddr) -> io::Result<TcpListener> {
+    pub(crate) fn duplicate(&self, address: SocketAddr) -> io::Result<TcpListener> {
         self.open.lock().get(&address).ok_or(io::ErrorKind::NotConnected)?.try_clone()
     }
 
@@ -126,17 +126,17 @@ impl Sockets {
     ///
     /// # Errors
     /// When the process has too many open files.
-    pub(super) fn all(&self) -> io::Result<Vec<(SocketAddr, TcpListener)>> {
+    pub(crate) fn all(&self) -> io::Result<Vec<(SocketAddr, TcpListener)>> {
         self.open.lock().iter().map(|(address, socket)| Ok((*address, socket.try_clone()?))).collect()
     }
 
     /// Whether the socket for `address` can still accept.
-    pub(super) fn listens(&self, address: SocketAddr) -> bool {
+    pub(crate) fn listens(&self, address: SocketAddr) -> bool {
         self.open.lock().get(&address).is_some_and(|socket| socket_acceptconn(socket).unwrap_or(false))
     }
 
     /// Closes the sockets for `addresses`, as far as this process goes.
-    pub(super) fn close(&self, addresses: &[SocketAddr]) {
+    pub(crate) fn close(&self, addresses: &[SocketAddr]) {
         self.open.lock().retain(|address, _| !addresses.contains(address));
     }
 }

@@ -1,0 +1,62 @@
+//! What predecessor and successor say to each other, over their channel.
+
+use std::io;
+use std::net::TcpListener;
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
+
+use super::wire::Message;
+use crate::process::Channel;
+
+/// One end of what is said.
+pub(super) struct Conversation(Channel);
+
+impl Conversation {
+    /// What is said over `channel`.
+    pub(super) fn over(channel: Channel) -> Self {
+        Conversation(channel)
+    }
+
+    /// Says `message`.
+    ///
+    /// # Errors
+    /// When the other end is gone, or does not take it within `limit`.
+    pub(super) fn send(&mut self, message: &Message, limit: Duration) -> io::Result<()> {
+        self.send_with(message, &[], limit)
+    }
+
+    /// Says `message` and gives `sockets` with it.
+    ///
+    /// # Errors
+    /// As [`send`](Conversation::send).
+    pub(super) fn send_with(
+        &mut self,
+        message: &Message,
+        sockets: &[BorrowedFd<'_>],
+        limit: Duration,
+    ) -> io::Result<()> {
+        self.0.send(&message.encode()[4..], sockets, limit)
+    }
+
+    /// Waits for the next message, for `limit` at most.
+    ///
+    /// # Errors
+    /// When it does not come in time ([`io::ErrorKind::TimedOut`]), never will ([`io::ErrorKind::UnexpectedEof`]), or
+    /// makes no sense.
+    pub(super) fn receive(&mut self, limit: Duration) -> io::Result<Message> {
+        Message::decode(&self.0.receive(limit)?)
+    }
+
+    /// Whether there is something to receive, the end of the connection included, within `limit`.
+    pub(super) fn has_news(&self, limit: Duration) -> bool {
+        self.0.has_news(limit)
+    }
+
+    /// The next socket that came with what was received.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub(super) fn next_socket(&mut self) -> io::Result<TcpListener> {
+        self.0.next_socket()
+    }
+}
