@@ -38,12 +38,12 @@ pub struct PairFiles {
 pub struct Pair {
     files: PairFiles,
     certified: Arc<CertifiedKey>,
-    leaf: Leaf,
+    leaf: LeafCertificate,
 }
 
 /// What a certificate says of itself.
 #[derive(Clone, Debug)]
-struct Leaf {
+struct LeafCertificate {
     begins: ASN1Time,
     ends: ASN1Time,
     subject: Arc<str>,
@@ -61,7 +61,7 @@ impl Pair {
         let key = files::private_key(&files.key).map_err(|why| flaw(files, Part::Key, &why));
         let (chain, key) = (keep(chain, &mut flaws), keep(key, &mut flaws));
         let leaf = chain.as_ref().and_then(|chain| {
-            let leaf = Leaf::of(&chain[0]).map_err(|why| flaw(files, Part::Cert, &why));
+            let leaf = LeafCertificate::of(&chain[0]).map_err(|why| flaw(files, Part::Cert, &why));
             keep(leaf, &mut flaws)
         });
         let certified = chain.zip(key).and_then(|(chain, key)| keep(join(files, chain, &key), &mut flaws));
@@ -123,7 +123,7 @@ fn keep<T>(found: Result<T, Flaw>, flaws: &mut Vec<Flaw>) -> Option<T> {
     found.map_err(|flaw| flaws.push(flaw)).ok()
 }
 
-impl Leaf {
+impl LeafCertificate {
     fn of(certificate: &CertificateDer<'_>) -> Result<Self, String> {
         let (_, parsed) = X509Certificate::from_der(certificate)
             .map_err(|_| "the certificate is damaged, or none of X.509".to_owned())?;
@@ -134,7 +134,7 @@ impl Leaf {
         {
             subject = names.value.general_names.first().map(alternative).unwrap_or_default();
         }
-        Ok(Leaf { begins, ends, subject: subject.into() })
+        Ok(LeafCertificate { begins, ends, subject: subject.into() })
     }
 
     /// Why it is not valid at `now`; none when it is.
@@ -199,13 +199,13 @@ fn join(
 }
 
 /// What is not wise about a pair that is right; not that it is no longer valid, which is more than that.
-fn warnings(files: &PairFiles, chain: &[CertificateDer<'_>], leaf: &Leaf, now: SystemTime) -> Vec<Flaw> {
+fn warnings(files: &PairFiles, chain: &[CertificateDer<'_>], leaf: &LeafCertificate, now: SystemTime) -> Vec<Flaw> {
     let mut found = Vec::new();
     if instant(leaf.ends).duration_since(now).is_ok_and(|left| left < SOON) {
         found.push(flaw(files, Part::Cert, &format!("the certificate ends soon, on {}", date(leaf.ends))));
     }
     for (number, certificate) in (1..).zip(chain).skip(1) {
-        let lapse = match Leaf::of(certificate) {
+        let lapse = match LeafCertificate::of(certificate) {
             Ok(other) => other.lapse(now),
             Err(damaged) => Some(damaged),
         };

@@ -9,9 +9,9 @@ use arc_swap::ArcSwap;
 use crossbeam_utils::CachePadded;
 use parking_lot::Mutex;
 
-use super::health::{ConnectFailure, Record, Status, Thresholds, Transition};
+use super::health::{ConnectFailure, HealthRecord, HealthStatus, Thresholds, Transition};
 use super::selector::Changes;
-use super::{BackendOverview, IdleClosing, LastCheck, State};
+use super::{BackendOverview, BackendState, IdleClosing, LastCheck};
 
 /// Tells the backends of one pool and of all that succeed it apart, also when one goes and another comes at the same
 /// address.
@@ -25,7 +25,7 @@ pub struct Backend {
     id: BackendId,
     address: SocketAddr,
     /// Apart from the rest: written by every request, while the others are only read.
-    load: CachePadded<Load>,
+    load: CachePadded<RequestCounts>,
     /// What the selectors read; follows `record` and `draining`.
     ready: AtomicBool,
     /// Whether `record` counts connect failures; follows it.
@@ -35,9 +35,9 @@ pub struct Backend {
     retired: AtomicBool,
     /// Whether an operator wants no new requests there. Written under the lock of `record`.
     draining: AtomicBool,
-    record: Mutex<Record>,
+    record: Mutex<HealthRecord>,
     /// Whom it tells of its changes. Written under the lock of `record`.
-    listeners: ArcSwap<Vec<Listener>>,
+    listeners: ArcSwap<Vec<SelectorLink>>,
     /// Whether one of them wants to know of its load, too.
     loads: AtomicBool,
     failures: AtomicU64,
@@ -49,7 +49,7 @@ pub struct Backend {
 
 /// One selector that has the backend.
 #[derive(Clone, Debug)]
-struct Listener {
+struct SelectorLink {
     changes: Arc<Changes>,
     /// Where the backend is among those of the selector.
     place: usize,
@@ -59,7 +59,7 @@ struct Listener {
 
 /// What every request writes, side by side: one cache line to fetch.
 #[derive(Debug, Default)]
-struct Load {
+struct RequestCounts {
     in_flight: AtomicUsize,
     requests: AtomicU64,
 }
@@ -76,7 +76,7 @@ impl Backend {
             connect_failures: AtomicU64::new(0),
             retired: AtomicBool::new(false),
             draining: AtomicBool::new(false),
-            record: Mutex::new(Record::default()),
+            record: Mutex::new(HealthRecord::default()),
             listeners: ArcSwap::default(),
             loads: AtomicBool::new(false),
             failures: AtomicU64::new(0),
@@ -135,8 +135,8 @@ impl Backend {
     }
 
     /// How it stands.
-    pub fn state(&self) -> State {
-        State::of(self.status(), self.is_draining())
+    pub fn state(&self) -> BackendState {
+        BackendState::of(self.status(), self.is_draining())
     }
 
     /// How often it went up, and how often down.
@@ -144,11 +144,11 @@ impl Backend {
         (self.went_up.load(Ordering::Relaxed), self.went_down.load(Ordering::Relaxed))
     }
 
-    pub(super) fn count_transition(&self, to: Status) {
+    pub(super) fn count_transition(&self, to: HealthStatus) {
         let count = match to {
-            Status::Up => &self.went_up,
-            Status::Down => &self.went_down,
-            Status::Unknown => return,
+            HealthStatus::Up => &self.went_up,
+            HealthStatus::Down => &self.went_down,
+            HealthStatus::Unknown => return,
         };
         count.fetch_add(1, Ordering::Relaxed);
     }
@@ -164,7 +164,7 @@ impl Backend {
             configured,
             address: self.address,
             weight,
-            state: State::of(health, self.is_draining()),
+            state: BackendState::of(health, self.is_draining()),
             health,
             in_flight: self.in_flight(),
             requests: self.requests(),
@@ -177,7 +177,7 @@ impl Backend {
     }
 
     /// What is known of its health.
-    pub fn status(&self) -> Status {
+    pub fn status(&self) -> HealthStatus {
         self.record.lock().status()
     }
 
@@ -204,7 +204,7 @@ impl Backend {
     /// Takes note that a request could connect. Costs one load unless connecting had failed before.
     pub fn connected(&self) {
         if self.failing.load(Ordering::Relaxed) {
-            self.change(Record::connected);
+            self.change(HealthRecord::connected);
         }
     }
 
@@ -221,7 +221,7 @@ impl Backend {
         was != draining
     }
 
-    fn change<T>(&self, change: impl FnOnce(&mut Record) -> T) -> T {
+    fn change<T>(&self, change: impl FnOnce(&mut HealthRecord) -> T) -> T {
         let mut record = self.record.lock();
         let came_of_it = change(&mut record);
         self.follow(&record);
@@ -231,8 +231,8 @@ impl Backend {
     }
 
     /// Lets `ready` follow its `record`, which is locked, and tells the selectors.
-    fn follow(&self, record: &Record) {
-        let ready = record.status() == Status::Up && !self.is_draining();
+    fn follow(&self, record: &HealthRecord) {
+        let ready = record.status() == HealthStatus::Up && !self.is_draining();
         if self.ready.swap(ready, Ordering::Relaxed) != ready {
             self.listeners.load().iter().for_each(|listener| listener.changes.turned(listener.place, ready));
         }
@@ -243,7 +243,7 @@ impl Backend {
     pub(super) fn tell(&self, changes: &Arc<Changes>, place: usize, loads: bool) {
         let record = self.record.lock();
         let mut listeners = self.listeners.load().to_vec();
-        listeners.push(Listener { changes: Arc::clone(changes), place, loads });
+        listeners.push(SelectorLink { changes: Arc::clone(changes), place, loads });
         self.set_listeners(listeners);
         if self.is_ready() {
             changes.turned(place, true);
@@ -261,7 +261,7 @@ impl Backend {
     }
 
     /// Under the lock of `record`.
-    fn set_listeners(&self, listeners: Vec<Listener>) {
+    fn set_listeners(&self, listeners: Vec<SelectorLink>) {
         let loads = listeners.iter().any(|listener| listener.loads);
         self.listeners.store(Arc::new(listeners));
         self.loads.store(loads, Ordering::SeqCst);

@@ -21,11 +21,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use ages::ClosingAges;
+use ages::{ClosingAges, LEAST_MARGIN};
 
-/// The least that is kept from a moment at which a connection may be closed: longer than the way to most backends and
-/// back, and than this process takes to send what it has begun to.
-const LEAST_MARGIN: Duration = Duration::from_millis(250);
 /// The most that is kept from a moment that a backend names: its clock is no worse than that.
 const MOST_MARGIN: Duration = Duration::from_secs(1);
 /// The milliseconds that stand for something that is not known.

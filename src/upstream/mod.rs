@@ -14,7 +14,7 @@ mod traffic;
 
 pub use backend::{Backend, BackendId, Lease};
 pub use closing::IdleClosing;
-pub use overview::{AdminState, BackendOverview, LastCheck, MAX_WEIGHT, PoolOverview, SetBackendError, State};
+pub use overview::{AdminState, BackendOverview, BackendState, LastCheck, MAX_WEIGHT, PoolOverview, SetBackendError};
 pub use pool::Pool;
 pub use pools::Pools;
 pub use reason::{after_rest, is_backends_fault, reason, silent_midway, spoken};

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
 use super::Balance;
-use super::health::{Outcome, Status};
+use super::health::{CheckOutcome, HealthStatus};
 
 /// The largest weight that a backend may have.
 pub const MAX_WEIGHT: u32 = 65_535;
@@ -21,7 +21,7 @@ pub enum AdminState {
 
 /// How a backend stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum BackendState {
     /// Not checked yet: it gets no requests.
     Unknown,
     /// It gets requests.
@@ -32,29 +32,29 @@ pub enum State {
     Drain,
 }
 
-impl State {
+impl BackendState {
     /// The state of a backend of this health.
-    pub(super) fn of(health: Status, draining: bool) -> Self {
+    pub(super) fn of(health: HealthStatus, draining: bool) -> Self {
         match (draining, health) {
-            (true, _) => State::Drain,
-            (false, Status::Unknown) => State::Unknown,
-            (false, Status::Up) => State::Up,
-            (false, Status::Down) => State::Down,
+            (true, _) => BackendState::Drain,
+            (false, HealthStatus::Unknown) => BackendState::Unknown,
+            (false, HealthStatus::Up) => BackendState::Up,
+            (false, HealthStatus::Down) => BackendState::Down,
         }
     }
 
     /// As the admin API names it.
     pub fn name(self) -> &'static str {
         match self {
-            State::Unknown => "unknown",
-            State::Up => "up",
-            State::Down => "down",
-            State::Drain => "drain",
+            BackendState::Unknown => "unknown",
+            BackendState::Up => "up",
+            BackendState::Down => "down",
+            BackendState::Drain => "drain",
         }
     }
 }
 
-impl fmt::Display for State {
+impl fmt::Display for BackendState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
@@ -68,24 +68,24 @@ pub struct LastCheck {
     /// How long it took.
     pub took: Duration,
     /// What came of it.
-    pub outcome: Outcome,
+    pub outcome: CheckOutcome,
 }
 
 impl LastCheck {
     /// Whether the backend is well; none when this machine could not check it.
     pub fn passed(&self) -> Option<bool> {
         match self.outcome {
-            Outcome::Passed => Some(true),
-            Outcome::Failed(_) => Some(false),
-            Outcome::NotDone(_) => None,
+            CheckOutcome::Passed => Some(true),
+            CheckOutcome::Failed(_) => Some(false),
+            CheckOutcome::NotDone(_) => None,
         }
     }
 
     /// What was wrong, in words, when something was.
     pub fn error(&self) -> Option<&str> {
         match &self.outcome {
-            Outcome::Passed => None,
-            Outcome::Failed(reason) | Outcome::NotDone(reason) => Some(reason),
+            CheckOutcome::Passed => None,
+            CheckOutcome::Failed(reason) | CheckOutcome::NotDone(reason) => Some(reason),
         }
     }
 }
@@ -117,9 +117,9 @@ pub struct BackendOverview {
     /// Its weight now.
     pub weight: u32,
     /// How it stands.
-    pub state: State,
+    pub state: BackendState,
     /// What is known of its health, also while it drains.
-    pub health: Status,
+    pub health: HealthStatus,
     /// The requests that it holds.
     pub in_flight: usize,
     /// The requests that it was given.

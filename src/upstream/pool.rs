@@ -1,31 +1,34 @@
 //! One pool: its backends, the selector over them, and what becomes known of them.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use log::{Level, warn};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
-use super::health::{CONNECT_FAILURES, ConnectFailure, Outcome, REST, Status, Thresholds, Transition};
+use super::health::{CONNECT_FAILURES, CheckOutcome, ConnectFailure, HealthStatus, REST, Transition};
 use super::selector::{Registry, Selector};
 use super::{Backend, BackendId, Check, Lease, PoolSettings, Traffic};
-pub(super) use lineage::Lineage;
-use members::Members;
 pub(super) use news::News;
-use succession::{Pending, Stage};
+use orders::Orders;
+use roster::{PoolStage, Roster};
 
+mod checks;
 mod control;
-mod lineage;
-mod members;
+mod names;
 mod news;
 mod orders;
+mod roster;
 mod succession;
 
 /// The log target of changes of state, which the event log writes one by one, also when they repeat.
 const TARGET: &str = "tollgate::health";
+
+/// What the checks of a prepared pool said last of backends whose status was known, and how often that had changed.
+type Pending = BTreeMap<BackendId, ((u64, u64), CheckOutcome)>;
 
 /// A pool of backends. Shared by the requests, the checks and the resolver; leasing takes no lock of the pool.
 #[derive(Debug)]
@@ -34,9 +37,23 @@ pub struct Pool {
     registry: Arc<Registry>,
     selector: ArcSwap<Selector>,
     /// Who belongs to it. The selector is built from it, under its lock.
-    members: Mutex<Members>,
+    roster: Mutex<Roster>,
     lineage: Arc<Lineage>,
     pending: Mutex<Pending>,
+}
+
+/// One for all pools that came one after the other under one name. Requests that are in flight on an earlier one still
+/// count here.
+#[derive(Debug, Default)]
+pub(in crate::upstream) struct Lineage {
+    pub(in crate::upstream) traffic: Traffic,
+    /// Further attempts; seldom written.
+    retries: AtomicU64,
+    orders: Mutex<Orders>,
+    /// Held while failures to connect may take a backend out, so that two of them never take out the last two.
+    taking_out: Mutex<()>,
+    /// The one that serves since the last succession.
+    current: Mutex<Weak<Pool>>,
 }
 
 impl Pool {
@@ -44,9 +61,9 @@ impl Pool {
     pub fn new(settings: PoolSettings) -> Self {
         let registry = Arc::new(Registry::default());
         let lineage = Arc::new(Lineage::default());
-        let members = Members::new(&settings, Stage::Serving);
-        let selector = ArcSwap::from_pointee(members.selector(&settings, &registry, &lineage.orders()));
-        Pool { settings, registry, selector, members: Mutex::new(members), lineage, pending: Mutex::default() }
+        let roster = Roster::new(&settings, PoolStage::Serving);
+        let selector = ArcSwap::from_pointee(roster.selector(&settings, &registry, &lineage.orders()));
+        Pool { settings, registry, selector, roster: Mutex::new(roster), lineage, pending: Mutex::default() }
     }
 
     /// Its name.
@@ -123,124 +140,6 @@ impl Pool {
         selector.backends().iter().any(|other| other.id() != backend.id() && other.is_ready())
     }
 
-    /// Takes note of a check of `backend`.
-    pub(super) fn checked(&self, backend: &Backend, outcome: Outcome) {
-        if let Outcome::NotDone(reason) = &outcome {
-            warn!("upstream {}: backend {} could not be checked: {reason}", self.name(), backend.address());
-            return;
-        }
-        let mut news = News::default();
-        // Held to the end, so that a check is either counted before another pool takes over or not at all.
-        let members = self.members.lock();
-        match members.stage {
-            Stage::Prepared if backend.status() != Status::Unknown => {
-                self.pending.lock().insert(backend.id(), (backend.transitions(), outcome));
-            }
-            Stage::Prepared | Stage::Serving => self.count_check(backend, outcome, &mut news),
-            Stage::Replaced => {}
-        }
-    }
-
-    /// Counts what a check of `backend` said. What that changes is `news`.
-    fn count_check(&self, backend: &Backend, outcome: Outcome, news: &mut News) {
-        let health = &self.settings.health;
-        let thresholds = Thresholds { healthy: health.healthy_threshold, unhealthy: health.unhealthy_threshold };
-        let Some(transition) = backend.checked(outcome == Outcome::Passed, thresholds) else { return };
-        let needed = match (transition.from, transition.to) {
-            (Status::Unknown, _) => 1,
-            (_, Status::Up) => thresholds.healthy.get(),
-            _ => thresholds.unhealthy.get(),
-        };
-        let row = if needed > 1 { format!(", {needed} times in a row") } else { String::new() };
-        let reason = match outcome {
-            Outcome::Passed => format!("check passed{row}"),
-            Outcome::Failed(reason) | Outcome::NotDone(reason) => format!("check failed{row}: {reason}"),
-        };
-        self.announce(backend, transition, &reason, news);
-    }
-
-    /// Brings back the backends that no check brings back and that have rested long enough at `now`.
-    pub(super) fn end_rests(&self, now: Instant) {
-        let mut news = News::default();
-        let members = self.members.lock();
-        if members.stage != Stage::Serving {
-            return;
-        }
-        for backend in self.selector.load().backends() {
-            if let Some(transition) = backend.end_rest(now) {
-                self.announce(backend, transition, &format!("tried again after {} s", REST.as_secs()), &mut news);
-            }
-        }
-    }
-
-    /// Makes the backends that are new among `addresses`, to which the name of the configured backend number `index`
-    /// resolves now. They take part from [`resolved`](Pool::resolved) on; until then they can be checked.
-    pub(super) fn expect(&self, index: usize, addresses: &[SocketAddr]) -> Vec<Arc<Backend>> {
-        let mut members = self.members.lock();
-        if members.stage == Stage::Replaced {
-            return Vec::new();
-        }
-        // Nor are those new that another entry has: they are in service already, with that one's weight.
-        let owners = members.owners(&self.settings);
-        let is_new = |address: &&SocketAddr| !owners.contains_key(*address);
-        let coming: Vec<_> = addresses.iter().filter(is_new).copied().collect();
-        drop(owners);
-        members.entries[index].coming.clone_from(&coming);
-        let orders = self.lineage.orders();
-        coming.iter().map(|address| orders.enlist(&self.registry, *address)).collect()
-    }
-
-    /// Takes note of what the name of the configured backend number `index` resolves to. A name that stops resolving
-    /// keeps its last addresses.
-    pub(super) fn resolved(&self, index: usize, outcome: Result<Vec<SocketAddr>, String>) {
-        let name = &self.settings.backends[index].address;
-        let mut news = News::default();
-        let mut say = |level, what: String| {
-            news.add(module_path!(), level, format!("upstream {}: backend {name} {what}", self.name()));
-        };
-        let mut members = self.members.lock();
-        if members.stage == Stage::Replaced {
-            return;
-        }
-        let entry = &mut members.entries[index];
-        entry.coming.clear();
-        let was_failing = std::mem::replace(&mut entry.failing, outcome.is_err());
-        match outcome {
-            Err(reason) if !was_failing => {
-                let kept = match entry.addresses.len() {
-                    0 => "it has no address yet".to_owned(),
-                    count => format!("keeping its last {count}"),
-                };
-                say(Level::Warn, format!("does not resolve: {reason}; {kept}"));
-            }
-            Err(_) => {}
-            Ok(mut addresses) => {
-                addresses.sort_unstable();
-                addresses.dedup();
-                if addresses != entry.addresses {
-                    let list: Vec<_> = addresses.iter().map(SocketAddr::to_string).collect();
-                    say(Level::Info, format!("resolves to {}", list.join(", ")));
-                    entry.addresses = addresses;
-                    let selector = members.selector(&self.settings, &self.registry, &self.lineage.orders());
-                    self.selector.store(Arc::new(selector));
-                } else if was_failing {
-                    say(Level::Info, "resolves again".to_owned());
-                }
-            }
-        }
-    }
-
-    /// Whether the last try to resolve a name failed.
-    #[cfg(test)]
-    pub(super) fn is_failing(&self) -> bool {
-        self.members.lock().entries.iter().any(|entry| entry.failing)
-    }
-
-    /// Whether a name has never resolved.
-    pub(super) fn awaits_address(&self) -> bool {
-        self.members.lock().entries.iter().any(|entry| entry.addresses.is_empty())
-    }
-
     /// Counts a change of health, which is `news`.
     fn announce(&self, backend: &Backend, Transition { from, to }: Transition, reason: &str, news: &mut News) {
         backend.count_transition(to);
@@ -250,13 +149,34 @@ impl Pool {
             backend.address(),
             self.left()
         );
-        news.add(TARGET, if to == Status::Down { Level::Warn } else { Level::Info }, line);
+        news.add(TARGET, if to == HealthStatus::Down { Level::Warn } else { Level::Info }, line);
     }
 
     /// How many backends are left for requests, in words.
     fn left(&self) -> String {
         let selector = self.selector.load();
         format!("{} of {} left", selector.ready(), selector.backends().len())
+    }
+}
+
+impl Lineage {
+    /// What operators have said. To be locked after a pool's roster.
+    fn orders(&self) -> MutexGuard<'_, Orders> {
+        self.orders.lock()
+    }
+
+    /// The pool in whose favour an earlier one left, unless it has been removed itself.
+    fn current(&self) -> Option<Arc<Pool>> {
+        self.current.lock().upgrade()
+    }
+
+    /// Until it is dropped nobody else takes a backend out for failures to connect. To be locked before everything else.
+    fn take_out_alone(&self) -> MutexGuard<'_, ()> {
+        self.taking_out.lock()
+    }
+
+    fn set_current(&self, pool: Weak<Pool>) {
+        *self.current.lock() = pool;
     }
 }
 

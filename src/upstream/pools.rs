@@ -21,13 +21,13 @@ use super::{Pool, PoolSettings};
 #[derive(Debug)]
 pub struct Pools {
     all: ArcSwap<Vec<Arc<Pool>>>,
-    gone: Mutex<Gone>,
+    gone: Mutex<RemovedPools>,
 }
 
 /// What removed pools have counted, so that the sum over all pools never goes back. Its lock is held when the list is
 /// swapped.
 #[derive(Debug, Default)]
-struct Gone {
+struct RemovedPools {
     /// The requests of those that have ended all of theirs.
     requests: u64,
     /// Those that may have some yet.
@@ -127,7 +127,7 @@ impl Pools {
     }
 }
 
-impl Gone {
+impl RemovedPools {
     /// Adds up those to which nothing can be added any more, and forgets them.
     fn settle(&mut self) {
         let requests = &mut self.requests;

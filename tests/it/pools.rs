@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tollgate::client::Quota;
 use tollgate::limit::{Striped, StripedSettings};
 use tollgate::telemetry::{AccessLog, AccessLogFormat, AccessLogSettings, Metrics, MetricsParts};
-use tollgate::upstream::{AdminState, State};
+use tollgate::upstream::{AdminState, BackendState};
 
 use crate::harness::backend::{Backend, three_scripted};
 use crate::harness::client::{Client, Request};
@@ -178,7 +178,7 @@ fn a_drain_fails_no_request_and_leaves_the_backend_to_finish() {
         });
         assert!(eventually(PATIENCE, || backends[1].held("k") == 1));
         let seen = set(&backends[1], AdminState::Drain);
-        assert!(seen.state == State::Drain && seen.in_flight >= 1, "{seen:?}");
+        assert!(seen.state == BackendState::Drain && seen.in_flight >= 1, "{seen:?}");
         assert!(eventually(PATIENCE, || pool.overview().backends[1].in_flight == 1), "the held one is left");
         let given = pool.overview().backends[1].requests;
         let before = pool.traffic().requests();
@@ -186,13 +186,13 @@ fn a_drain_fails_no_request_and_leaves_the_backend_to_finish() {
         assert_eq!(pool.overview().backends[1].requests, given, "no new request");
         backends[1].release("k");
         assert_eq!(held.join().unwrap(), 200);
-        assert_eq!(set(&backends[1], AdminState::Up).state, State::Up);
+        assert_eq!(set(&backends[1], AdminState::Up).state, BackendState::Up);
         assert!(eventually(PATIENCE, || pool.overview().backends[1].requests > given), "it takes requests again");
         stop.store(true, Ordering::Relaxed);
         let statuses = traffic.join().unwrap();
         assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
     });
-    backends.iter().for_each(|backend| assert_eq!(set(backend, AdminState::Drain).state, State::Drain));
+    backends.iter().for_each(|backend| assert_eq!(set(backend, AdminState::Drain).state, BackendState::Drain));
     let answer = Client::connect(server.address).get("/").unwrap();
     assert_ours(&answer, 503, "No healthy backend");
     assert!(answer.header("retry-after").is_some());

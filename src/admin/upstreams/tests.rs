@@ -4,8 +4,8 @@ use serde_json::json;
 
 use super::*;
 use crate::admin::json::parse;
-use crate::upstream::health::{Outcome, Status};
-use crate::upstream::{BackendOverview, Balance, LastCheck, State as BackendState};
+use crate::upstream::health::{CheckOutcome, HealthStatus};
+use crate::upstream::{BackendOverview, BackendState, Balance, LastCheck};
 
 fn backend(address: &str, configured: &str) -> BackendOverview {
     BackendOverview {
@@ -13,7 +13,7 @@ fn backend(address: &str, configured: &str) -> BackendOverview {
         address: address.parse().unwrap(),
         weight: 3,
         state: BackendState::Drain,
-        health: Status::Down,
+        health: HealthStatus::Down,
         in_flight: 1,
         requests: 20,
         failures: 2,
@@ -23,7 +23,7 @@ fn backend(address: &str, configured: &str) -> BackendOverview {
         last_check: Some(LastCheck {
             at: SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_290_088_123),
             took: Duration::from_micros(1_500),
-            outcome: Outcome::Failed("connection refused".to_owned()),
+            outcome: CheckOutcome::Failed("connection refused".to_owned()),
         }),
     }
 }

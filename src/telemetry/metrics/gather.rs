@@ -14,7 +14,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, EncodeLab
 use prometheus_client::metrics::MetricType;
 
 use super::{EventLog, SeatLimit, Sources, Verdict};
-use crate::upstream::health::Status;
+use crate::upstream::health::HealthStatus;
 use crate::upstream::{Backend, DURATIONS, TrafficTotals};
 
 impl Collector for Sources {
@@ -105,7 +105,7 @@ impl Sources {
                 "tollgate_backend_up",
                 "Whether health checks say that the backend is up (1) or not (0), also while it drains.",
             )?,
-            |backend| u64::from(backend.status() == Status::Up),
+            |backend| u64::from(backend.status() == HealthStatus::Up),
         )?;
         each(Family::gauge(encoder, "tollgate_backend_in_flight", "Requests that the backend holds.")?, |backend| {
             backend.in_flight() as u64

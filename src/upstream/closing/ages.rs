@@ -21,8 +21,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::LEAST_MARGIN;
-
+/// The least that is kept from a moment at which a connection may be closed: longer than the way to most backends and
+/// back, and than this process takes to send what it has begun to.
+pub(super) const LEAST_MARGIN: Duration = Duration::from_millis(250);
 /// The least age that counts.
 const LEAST_AGE: Duration = Duration::from_millis(100);
 /// How many ages are remembered.
@@ -41,7 +42,7 @@ const DOUBTS: u32 = 4;
 pub(super) struct ClosingAges {
     /// Those before the present moment, the oldest first.
     ages: Vec<Duration>,
-    moment: Option<Moment>,
+    moment: Option<ClosingMoment>,
     /// How many connections have outlived the timer, and when the last of them was seen to.
     doubts: u32,
     doubted_at: Option<Instant>,
@@ -49,13 +50,13 @@ pub(super) struct ClosingAges {
 
 /// Closings at about the same time.
 #[derive(Clone, Copy, Debug)]
-struct Moment {
+struct ClosingMoment {
     began: Instant,
     least: Duration,
     most: Duration,
 }
 
-impl Moment {
+impl ClosingMoment {
     /// Its age, if it has one that counts.
     fn age(&self) -> Option<Duration> {
         let together = self.most - self.least <= self.least / 2 + COARSENESS;
@@ -100,7 +101,7 @@ impl ClosingAges {
             moment.most = moment.most.max(age);
             return;
         }
-        let before = self.moment.replace(Moment { began: now, least: age, most: age });
+        let before = self.moment.replace(ClosingMoment { began: now, least: age, most: age });
         self.ages.extend(before.and_then(|moment| moment.age()));
         if self.ages.len() == REMEMBERED {
             self.ages.remove(0);

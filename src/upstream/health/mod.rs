@@ -1,4 +1,4 @@
-//! The health of backends: the rule ([`Record`]), the check ([`Probe`]), and the loop that runs the checks ([`watch`]).
+//! The health of backends: the rule ([`HealthRecord`]), the check ([`Probe`]), and the loop that runs the checks ([`watch`]).
 //!
 //! Pingora's own checks are used through its `HealthCheck` trait, its loop is not: Pingora counts backends as healthy
 //! before the first check, checks all of them in one burst, has no limit on the whole check, and cannot be told of
@@ -9,5 +9,7 @@ mod probe;
 mod record;
 
 pub use monitor::watch;
-pub use probe::{Outcome, Probe};
-pub use record::{CONNECT_FAILURES, ConnectFailure, REST, Record, Status, Thresholds, Transition};
+pub use probe::Probe;
+pub use record::{
+    CONNECT_FAILURES, CheckOutcome, ConnectFailure, HealthRecord, HealthStatus, REST, Thresholds, Transition,
+};

@@ -185,7 +185,7 @@ async fn lookup(host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
 mod tests {
     use super::*;
     use crate::clock::{ManualClock, SystemClock};
-    use crate::upstream::health::Status;
+    use crate::upstream::health::HealthStatus;
     use crate::upstream::{BackendSettings, Check, HealthSettings, PoolSettings, Pools, Timeouts};
 
     #[tokio::test(start_paused = true)]
@@ -282,7 +282,7 @@ mod tests {
         let after = pools.all()[0].overview();
         let counts: Vec<_> = after.backends.iter().map(|b| (b.address, b.went_up, b.went_down)).collect();
         assert_eq!(counts, [(second, 1, 0), (first, 1, 0), (closed, 0, 1)]);
-        assert!(pools.all()[0].backends().iter().all(|backend| backend.status() != Status::Unknown));
+        assert!(pools.all()[0].backends().iter().all(|backend| backend.status() != HealthStatus::Unknown));
         watches.iter().for_each(tokio::task::JoinHandle::abort);
     }
 }

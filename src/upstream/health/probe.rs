@@ -13,6 +13,7 @@ use pingora_load_balancing::Backend as Target;
 use pingora_load_balancing::health_check::{HealthCheck, TcpHealthCheck};
 use tokio::time::timeout;
 
+use super::CheckOutcome;
 use crate::upstream::reason::{is_backends_fault, reason};
 use crate::upstream::{Backend, Check, PoolSettings};
 
@@ -44,25 +45,14 @@ impl Probe {
     /// Checks `backend` once.
     ///
     /// It fails when it is not done, the answer's body included, within the timeout.
-    pub async fn run(&self, backend: &Backend) -> Outcome {
+    pub async fn run(&self, backend: &Backend) -> CheckOutcome {
         match timeout(self.limit, self.check.check(&target(backend))).await {
-            Ok(Ok(())) => Outcome::Passed,
-            Ok(Err(error)) if is_backends_fault(&error) => Outcome::Failed(reason(&error)),
-            Ok(Err(error)) => Outcome::NotDone(reason(&error)),
-            Err(_) => Outcome::Failed(format!("no answer within {}", humantime::format_duration(self.limit))),
+            Ok(Ok(())) => CheckOutcome::Passed,
+            Ok(Err(error)) if is_backends_fault(&error) => CheckOutcome::Failed(reason(&error)),
+            Ok(Err(error)) => CheckOutcome::NotDone(reason(&error)),
+            Err(_) => CheckOutcome::Failed(format!("no answer within {}", humantime::format_duration(self.limit))),
         }
     }
-}
-
-/// What came of a check; reasons are in words.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// The backend is well.
-    Passed,
-    /// The backend is not well.
-    Failed(String),
-    /// This machine could not check it, which says nothing about the backend.
-    NotDone(String),
 }
 
 fn target(backend: &Backend) -> Target {

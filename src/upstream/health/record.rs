@@ -21,7 +21,7 @@ pub const REST: Duration = Duration::from_secs(10);
 
 /// What is known of a backend's health.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Status {
+pub enum HealthStatus {
     /// Not checked yet.
     #[default]
     Unknown,
@@ -31,23 +31,34 @@ pub enum Status {
     Down,
 }
 
-impl fmt::Display for Status {
+impl fmt::Display for HealthStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Status::Unknown => "unknown",
-            Status::Up => "up",
-            Status::Down => "down",
+            HealthStatus::Unknown => "unknown",
+            HealthStatus::Up => "up",
+            HealthStatus::Down => "down",
         })
     }
+}
+
+/// What came of a check; reasons are in words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CheckOutcome {
+    /// The backend is well.
+    Passed,
+    /// The backend is not well.
+    Failed(String),
+    /// This machine could not check it, which says nothing about the backend.
+    NotDone(String),
 }
 
 /// A change of status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transition {
     /// What it was.
-    pub from: Status,
+    pub from: HealthStatus,
     /// What it is now.
-    pub to: Status,
+    pub to: HealthStatus,
 }
 
 /// How many checks in a row change a backend's status.
@@ -72,8 +83,8 @@ pub enum ConnectFailure {
 
 /// The health of one backend.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Record {
-    status: Status,
+pub struct HealthRecord {
+    status: HealthStatus,
     /// Checks in a row that spoke against `status`.
     against: u32,
     connect_failures: u32,
@@ -82,9 +93,9 @@ pub struct Record {
     down_since: Option<Instant>,
 }
 
-impl Record {
+impl HealthRecord {
     /// What is known.
-    pub fn status(&self) -> Status {
+    pub fn status(&self) -> HealthStatus {
         self.status
     }
 
@@ -101,8 +112,8 @@ impl Record {
     /// Counts a check. One that passes ends a row of connect failures.
     pub fn checked(&mut self, passed: bool, thresholds: Thresholds) -> Option<Transition> {
         let (to, needed) = match passed {
-            true => (Status::Up, thresholds.healthy),
-            false => (Status::Down, thresholds.unhealthy),
+            true => (HealthStatus::Up, thresholds.healthy),
+            false => (HealthStatus::Down, thresholds.unhealthy),
         };
         if passed {
             self.connected();
@@ -112,7 +123,7 @@ impl Record {
             return None;
         }
         self.against += 1;
-        if self.status != Status::Unknown && self.against < needed.get() {
+        if self.status != HealthStatus::Unknown && self.against < needed.get() {
             return None;
         }
         Some(self.enter(to, None))
@@ -126,11 +137,11 @@ impl Record {
         }
         self.counted += 1;
         self.connect_failures = self.connect_failures.saturating_add(1);
-        if self.status != Status::Up || self.connect_failures < CONNECT_FAILURES {
+        if self.status != HealthStatus::Up || self.connect_failures < CONNECT_FAILURES {
             return ConnectFailure::Counted;
         }
         if !needed() {
-            return ConnectFailure::Down(self.enter(Status::Down, Some(now)));
+            return ConnectFailure::Down(self.enter(HealthStatus::Down, Some(now)));
         }
         if self.connect_failures == CONNECT_FAILURES { ConnectFailure::Needed } else { ConnectFailure::Counted }
     }
@@ -143,19 +154,19 @@ impl Record {
     /// Brings a backend back that has rested long enough at `now`. One that a check took down, before a reload ended the
     /// checks, begins its rest now.
     pub fn end_rest(&mut self, now: Instant) -> Option<Transition> {
-        if self.status != Status::Down {
+        if self.status != HealthStatus::Down {
             return None;
         }
         let since = *self.down_since.get_or_insert(now);
         if now.saturating_duration_since(since) < REST {
             return None;
         }
-        Some(self.enter(Status::Up, None))
+        Some(self.enter(HealthStatus::Up, None))
     }
 
-    fn enter(&mut self, to: Status, down_since: Option<Instant>) -> Transition {
+    fn enter(&mut self, to: HealthStatus, down_since: Option<Instant>) -> Transition {
         let transition = Transition { from: self.status, to };
-        *self = Record { status: to, against: 0, connect_failures: 0, counted: self.counted, down_since };
+        *self = HealthRecord { status: to, against: 0, connect_failures: 0, counted: self.counted, down_since };
         transition
     }
 }
@@ -169,7 +180,7 @@ mod tests {
         Thresholds { healthy: healthy.try_into().unwrap(), unhealthy: unhealthy.try_into().unwrap() }
     }
 
-    fn statuses(record: &mut Record, checks: &[bool], thresholds: Thresholds) -> Vec<Status> {
+    fn statuses(record: &mut HealthRecord, checks: &[bool], thresholds: Thresholds) -> Vec<HealthStatus> {
         checks
             .iter()
             .map(|&passed| {
@@ -181,17 +192,17 @@ mod tests {
 
     #[test]
     fn the_first_check_decides_at_once() {
-        let mut record = Record::default();
+        let mut record = HealthRecord::default();
         let transition = record.checked(false, thresholds(3, 3));
-        assert_eq!(transition, Some(Transition { from: Status::Unknown, to: Status::Down }));
-        let mut record = Record::default();
-        assert_eq!(record.checked(true, thresholds(3, 3)).unwrap().to, Status::Up);
+        assert_eq!(transition, Some(Transition { from: HealthStatus::Unknown, to: HealthStatus::Down }));
+        let mut record = HealthRecord::default();
+        assert_eq!(record.checked(true, thresholds(3, 3)).unwrap().to, HealthStatus::Up);
     }
 
     #[test]
     fn thresholds_count_checks_in_a_row() {
-        use Status::{Down, Up};
-        let mut record = Record::default();
+        use HealthStatus::{Down, Up};
+        let mut record = HealthRecord::default();
         record.checked(true, thresholds(2, 3));
         let checks = [false, false, true, false, false, false, true, false, true, true];
         let expected = [Up, Up, Up, Up, Up, Down, Down, Down, Down, Up];
@@ -200,7 +211,7 @@ mod tests {
 
     #[test]
     fn a_result_that_changes_nothing_is_no_transition() {
-        let mut record = Record::default();
+        let mut record = HealthRecord::default();
         record.checked(true, thresholds(1, 2));
         assert!((0..100).all(|_| record.checked(true, thresholds(1, 2)).is_none()));
     }
@@ -208,27 +219,27 @@ mod tests {
     #[test]
     fn three_connect_failures_in_a_row_take_it_down() {
         let now = ManualClock::new().now();
-        let mut record = Record::default();
+        let mut record = HealthRecord::default();
         record.checked(true, thresholds(1, 2));
         let mut fails = || record_fails(&mut record, now, false);
         assert_eq!((fails(), fails()), (ConnectFailure::Counted, ConnectFailure::Counted));
         record.connected();
         let mut fails = || record_fails(&mut record, now, false);
         assert_eq!((fails(), fails()), (ConnectFailure::Counted, ConnectFailure::Counted));
-        assert_eq!(fails(), ConnectFailure::Down(Transition { from: Status::Up, to: Status::Down }));
+        assert_eq!(fails(), ConnectFailure::Down(Transition { from: HealthStatus::Up, to: HealthStatus::Down }));
         assert_eq!(fails(), ConnectFailure::Counted, "it is down already");
-        assert_eq!(record.checked(true, thresholds(1, 2)).unwrap().to, Status::Up);
+        assert_eq!(record.checked(true, thresholds(1, 2)).unwrap().to, HealthStatus::Up);
     }
 
     /// A connection that is begun after everything so far, and fails.
-    fn record_fails(record: &mut Record, now: Instant, needed: bool) -> ConnectFailure {
+    fn record_fails(record: &mut HealthRecord, now: Instant, needed: bool) -> ConnectFailure {
         record.connect_failed(now, record.counted(), || needed)
     }
 
     #[test]
     fn failures_that_were_under_way_together_count_once() {
         let now = ManualClock::new().now();
-        let mut record = Record::default();
+        let mut record = HealthRecord::default();
         record.checked(true, thresholds(1, 2));
         for round in 0..CONNECT_FAILURES - 1 {
             let before = record.counted();
@@ -243,30 +254,30 @@ mod tests {
     #[test]
     fn what_is_needed_stays_until_it_is_needed_no_more() {
         let now = ManualClock::new().now();
-        let mut record = Record::default();
+        let mut record = HealthRecord::default();
         record.checked(true, thresholds(1, 2));
         let told: Vec<_> = (0..10).map(|_| record_fails(&mut record, now, true)).collect();
         assert_eq!(told.iter().filter(|told| **told == ConnectFailure::Needed).count(), 1, "{told:?}");
-        assert_eq!((told[2], record.status()), (ConnectFailure::Needed, Status::Up));
+        assert_eq!((told[2], record.status()), (ConnectFailure::Needed, HealthStatus::Up));
         assert!(matches!(record_fails(&mut record, now, false), ConnectFailure::Down(_)));
     }
 
     #[test]
     fn one_that_a_check_took_down_rests_from_when_checks_end() {
         let clock = ManualClock::new();
-        let mut record = Record::default();
+        let mut record = HealthRecord::default();
         assert_eq!(record.end_rest(clock.now()), None, "nothing is known of it");
         record.checked(false, thresholds(1, 1));
         clock.advance(REST);
         assert_eq!(record.end_rest(clock.now()), None, "its rest begins here");
         clock.advance(REST);
-        assert_eq!(record.end_rest(clock.now()).unwrap().to, Status::Up);
+        assert_eq!(record.end_rest(clock.now()).unwrap().to, HealthStatus::Up);
     }
 
     #[test]
     fn without_checks_it_comes_back_after_its_rest() {
         let clock = ManualClock::new();
-        let mut record = Record::default();
+        let mut record = HealthRecord::default();
         record.checked(true, thresholds(1, 1));
         for _ in 0..CONNECT_FAILURES {
             record_fails(&mut record, clock.now(), false);
@@ -274,7 +285,7 @@ mod tests {
         clock.advance(REST - Duration::from_nanos(1));
         assert_eq!(record.end_rest(clock.now()), None);
         clock.advance(Duration::from_nanos(1));
-        assert_eq!(record.end_rest(clock.now()).unwrap().to, Status::Up);
+        assert_eq!(record.end_rest(clock.now()).unwrap().to, HealthStatus::Up);
         assert_eq!(record.end_rest(clock.now()), None);
     }
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use log::Level;
 
-use super::succession::Stage;
+use super::roster::PoolStage;
 use super::{News, Pool, TARGET};
 use crate::upstream::{AdminState, Backend, BackendOverview, MAX_WEIGHT, PoolOverview, SetBackendError};
 
@@ -35,15 +35,15 @@ impl Pool {
         let mut news = News::default();
         let mut say =
             |what: String| news.add(TARGET, Level::Info, format!("upstream {}: backend {address} {what}", self.name()));
-        let members = self.members.lock();
-        if members.stage == Stage::Replaced {
-            drop(members);
+        let roster = self.roster.lock();
+        if roster.stage == PoolStage::Replaced {
+            drop(roster);
             return self.lineage.current().ok_or_else(unknown)?.set_backend(address, state, weight);
         }
         let selector = self.selector.load();
         let backend = selector.backends().iter().find(|backend| backend.address() == address).ok_or_else(unknown)?;
         let old_weight = selector.weight(address).ok_or_else(unknown)?;
-        let owner = *members.owners(&self.settings).get(&address).ok_or_else(unknown)?;
+        let owner = *roster.owners(&self.settings).get(&address).ok_or_else(unknown)?;
         let old_state = backend.state();
         let mut orders = self.lineage.orders();
         let draining = orders.order(address, &owner.address, state, weight);
@@ -52,7 +52,7 @@ impl Pool {
         }
         if let Some(weight) = weight.filter(|weight| *weight != old_weight) {
             // Another selector, as this one's credits are in proportion to the old weights.
-            self.selector.store(Arc::new(members.selector(&self.settings, &self.registry, &orders)));
+            self.selector.store(Arc::new(roster.selector(&self.settings, &self.registry, &orders)));
             say(format!("weight {old_weight} -> {weight}: set by hand"));
         }
         let weight = weight.unwrap_or(old_weight).get();
@@ -61,11 +61,11 @@ impl Pool {
 
     /// What operators see of it.
     pub fn overview(&self) -> PoolOverview {
-        let members = self.members.lock();
+        let roster = self.roster.lock();
         let selector = self.selector.load();
-        let named = self.settings.backends.iter().zip(&members.entries);
+        let named = self.settings.backends.iter().zip(&roster.entries);
         let unresolved = named.filter(|(_, entry)| entry.addresses.is_empty());
-        let owners = members.owners(&self.settings);
+        let owners = roster.owners(&self.settings);
         let overview = |backend: &Backend, weight: NonZeroU32| {
             let address = backend.address();
             let configured = owners.get(&address).map(|owner| owner.address.to_string());

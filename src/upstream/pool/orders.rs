@@ -8,7 +8,6 @@ use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use super::Members;
 use crate::upstream::selector::Registry;
 use crate::upstream::{AdminState, Backend, BackendAddress, BackendSettings, PoolSettings};
 
@@ -58,18 +57,23 @@ impl Orders {
         order.drain
     }
 
-    /// Keeps what still holds under `settings`, whose backends have the addresses of `members`, after `old` ones.
+    /// Keeps what still holds after `old` settings under `settings`, of whose backends `owners` has the addresses.
     ///
     /// A weight that was changed in the file counts more than an older order. What the file has no more loses its orders:
     /// who is put back there later is wanted as the file says.
-    pub(super) fn carry_over(&mut self, old: &PoolSettings, settings: &PoolSettings, members: &Members) {
+    pub(super) fn carry_over(
+        &mut self,
+        old: &PoolSettings,
+        settings: &PoolSettings,
+        owners: &HashMap<SocketAddr, &BackendSettings>,
+    ) {
         fn named(settings: &PoolSettings) -> HashMap<&BackendAddress, &BackendSettings> {
             settings.backends.iter().map(|backend| (&backend.address, backend)).collect()
         }
         if self.by_address.is_empty() {
             return;
         }
-        let (old, new, owners) = (named(old), named(settings), members.owners(settings));
+        let (old, new) = (named(old), named(settings));
         self.by_address.retain(|address, order| {
             // A name that has left the address for now may come back to it.
             let now = owners.get(address).or_else(|| new.get(&order.configured));

@@ -10,54 +10,40 @@
 //! Refused: changing a pool in place, as a request would see other timeouts and retries halfway; a fresh set of
 //! backends, as it would start with nothing known and send requests where connections have just failed.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwap;
 use log::Level;
 use parking_lot::Mutex;
 
-use super::{Lineage, Members, News, Pool, TARGET};
-use crate::upstream::health::Outcome;
-use crate::upstream::{Backend, BackendId, PoolSettings};
-
-/// How far a pool has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stage {
-    /// It gets no requests yet; another one serves.
-    Prepared,
-    /// It is in service.
-    Serving,
-    /// Another one serves in its place, or none.
-    Replaced,
-}
-
-/// What the checks of a prepared pool said last of backends whose status was known, and how often that had changed.
-pub(super) type Pending = BTreeMap<BackendId, ((u64, u64), Outcome)>;
+use super::roster::{PoolStage, Roster};
+use super::{Lineage, News, Pool, TARGET};
+use crate::upstream::{Backend, PoolSettings};
 
 impl Pool {
     /// A pool with other settings that is to take the place of this one. It has the backends that stay, their names'
     /// addresses, and this one's counters. Until it does take its place, this one serves unchanged.
     pub(in crate::upstream) fn successor(&self, settings: PoolSettings) -> Self {
-        let mut members = Members::new(&settings, Stage::Prepared);
+        let mut roster = Roster::new(&settings, PoolStage::Prepared);
         let registry = Arc::new(self.registry.succeed());
         // Under the lock, so that no name of this one lets go of an address that the other is about to hold.
-        let ours = self.members.lock();
+        let ours = self.roster.lock();
         let known: HashMap<_, _> =
             self.settings.backends.iter().map(|known| &known.address).zip(&ours.entries).collect();
-        for (backend, entry) in settings.backends.iter().zip(&mut members.entries) {
+        for (backend, entry) in settings.backends.iter().zip(&mut roster.entries) {
             if let Some(known) = known.get(&backend.address) {
                 entry.addresses.clone_from(&known.addresses);
                 entry.failing = known.failing;
             }
         }
-        let selector = members.selector(&settings, &registry, &self.lineage.orders());
+        let selector = roster.selector(&settings, &registry, &self.lineage.orders());
         drop(ours);
         Pool {
             settings,
             registry,
             selector: ArcSwap::from_pointee(selector),
-            members: Mutex::new(members),
+            roster: Mutex::new(roster),
             lineage: Arc::clone(&self.lineage),
             pending: Mutex::default(),
         }
@@ -76,12 +62,12 @@ impl Pool {
     /// Goes into service in the place of `old`, whose [`successor`](Pool::successor) it is. Backends that it does not
     /// have are retired. What is to be said of it is `news`.
     pub(in crate::upstream) fn take_over(self: &Arc<Self>, old: &Pool, news: &mut News) {
-        let (mut before, mut members) = (old.members.lock(), self.members.lock());
-        before.stage = Stage::Replaced;
-        members.stage = Stage::Serving;
+        let (mut before, mut roster) = (old.roster.lock(), self.roster.lock());
+        before.stage = PoolStage::Replaced;
+        roster.stage = PoolStage::Serving;
         let mut orders = self.lineage.orders();
-        orders.carry_over(&old.settings, &self.settings, &members);
-        self.selector.store(Arc::new(members.selector(&self.settings, &self.registry, &orders)));
+        orders.carry_over(&old.settings, &self.settings, &roster.owners(&self.settings));
+        self.selector.store(Arc::new(roster.selector(&self.settings, &self.registry, &orders)));
         drop(orders);
         self.lineage.set_current(Arc::downgrade(self));
         old.registry.retain(|_| false);
@@ -99,8 +85,8 @@ impl Pool {
 
     /// Goes out of service with none in its place. All its backends are retired, which is `news`.
     pub(in crate::upstream) fn leave(&self, news: &mut News) {
-        let mut members = self.members.lock();
-        members.stage = Stage::Replaced;
+        let mut roster = self.roster.lock();
+        roster.stage = PoolStage::Replaced;
         self.lineage.set_current(Weak::new());
         self.registry.retain(|_| false);
         tell(membership(self.name(), &self.backends(), &[]), news);

@@ -38,7 +38,7 @@ fn addresses(pool: &Pool) -> Vec<String> {
 fn no_request_goes_to_a_backend_before_its_first_check() {
     let pool = pool(Check::Tcp, &["127.0.0.1:1", "127.0.0.1:2"]);
     assert!(pool.lease(&[]).is_none());
-    pool.checked(&pool.backends()[1], Outcome::Passed);
+    pool.checked(&pool.backends()[1], CheckOutcome::Passed);
     assert_eq!(pool.lease(&[]).unwrap().backend().address().port(), 2);
 }
 
@@ -46,11 +46,11 @@ fn no_request_goes_to_a_backend_before_its_first_check() {
 fn a_check_that_could_not_be_done_changes_nothing() {
     let pool = pool(Check::Tcp, &["127.0.0.1:1"]);
     let backend = Arc::clone(&pool.backends()[0]);
-    pool.checked(&backend, Outcome::NotDone("no descriptors".into()));
-    assert_eq!(backend.status(), Status::Unknown);
-    pool.checked(&backend, Outcome::Passed);
-    (0..10).for_each(|_| pool.checked(&backend, Outcome::NotDone("no descriptors".into())));
-    assert_eq!(backend.status(), Status::Up);
+    pool.checked(&backend, CheckOutcome::NotDone("no descriptors".into()));
+    assert_eq!(backend.status(), HealthStatus::Unknown);
+    pool.checked(&backend, CheckOutcome::Passed);
+    (0..10).for_each(|_| pool.checked(&backend, CheckOutcome::NotDone("no descriptors".into())));
+    assert_eq!(backend.status(), HealthStatus::Up);
 }
 
 #[test]
@@ -78,7 +78,7 @@ fn failures_to_connect_never_take_out_the_last_backend_that_is_ready() {
     let backends = pool.backends();
     let fails = |n: usize| (0..2 * CONNECT_FAILURES).for_each(|_| refused(&pool, &backends[n], now));
     let ready = || backends.iter().map(|backend| backend.is_ready()).collect::<Vec<_>>();
-    backends[..3].iter().for_each(|backend| pool.checked(backend, Outcome::Passed));
+    backends[..3].iter().for_each(|backend| pool.checked(backend, CheckOutcome::Passed));
     fails(0);
     assert_eq!(ready(), [false, true, true, false]);
     // Neither one that drains nor one of which nothing is known stands in for it.
@@ -87,12 +87,12 @@ fn failures_to_connect_never_take_out_the_last_backend_that_is_ready() {
     assert_eq!(ready(), [false, true, false, false]);
     // One that drains may be down: it gets no requests anyway.
     fails(2);
-    assert_eq!(backends[2].status(), Status::Down);
+    assert_eq!(backends[2].status(), HealthStatus::Down);
     // A check is believed all the same, and once another one is back nothing keeps it in.
-    pool.checked(&backends[0], Outcome::Passed);
+    pool.checked(&backends[0], CheckOutcome::Passed);
     refused(&pool, &backends[1], now);
     assert_eq!(ready(), [true, false, false, false]);
-    (0..2).for_each(|_| pool.checked(&backends[0], Outcome::Failed("503".into())));
+    (0..2).for_each(|_| pool.checked(&backends[0], CheckOutcome::Failed("503".into())));
     assert_eq!(ready(), [false; 4]);
 }
 
@@ -200,12 +200,12 @@ fn a_new_address_is_checked_before_it_takes_part() {
     let pool = pool(Check::Tcp, &["app.internal:80", "other.internal:80"]);
     let (old, new) = ("10.0.0.1:80".parse().unwrap(), "10.0.0.2:80".parse().unwrap());
     pool.resolved(0, Ok(vec![old]));
-    pool.checked(&pool.backends()[0], Outcome::Passed);
+    pool.checked(&pool.backends()[0], CheckOutcome::Passed);
     let coming = pool.expect(0, &[new]);
     assert_eq!(coming.len(), 1);
     assert_eq!(pool.lease(&[]).unwrap().backend().address(), old, "the old one serves until then");
     pool.resolved(1, Ok(vec!["10.0.0.9:80".parse().unwrap()]));
-    pool.checked(&coming[0], Outcome::Passed);
+    pool.checked(&coming[0], CheckOutcome::Passed);
     pool.resolved(0, Ok(vec![new]));
     assert_eq!(pool.lease(&[]).unwrap().backend().address(), new, "and the new one from the first moment");
 }
@@ -218,7 +218,7 @@ fn a_name_that_comes_to_an_address_in_use_disturbs_nobody() {
     let address = "10.0.0.1:80".parse().unwrap();
     pool.resolved(0, Ok(vec![address]));
     let backend = Arc::clone(&pool.backends()[0]);
-    pool.checked(&backend, Outcome::Passed);
+    pool.checked(&backend, CheckOutcome::Passed);
     assert!(pool.expect(1, &[address]).is_empty());
     pool.resolved(1, Ok(vec![address]));
     assert!(pool.lease(&[]).is_some() && !backend.is_retired());

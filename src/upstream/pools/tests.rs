@@ -7,7 +7,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::upstream::health::Outcome;
+use crate::upstream::health::CheckOutcome;
 use crate::upstream::{
     AdminState, Backend, BackendAddress, BackendId, BackendSettings, Balance, Check, HealthSettings, Lease, Timeouts,
 };
@@ -221,7 +221,7 @@ impl World {
             Step::End(_) => {}
             Step::Check(pool, n, passed) => {
                 let Some((pool, backend)) = self.backend(pool, n) else { return };
-                pool.checked(&backend, if passed { Outcome::Passed } else { Outcome::Failed("down".into()) });
+                pool.checked(&backend, if passed { CheckOutcome::Passed } else { CheckOutcome::Failed("down".into()) });
             }
             Step::Resolve(pool, found) => {
                 let Some(pool) = self.pool(pool) else { return };

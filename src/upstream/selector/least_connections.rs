@@ -19,19 +19,19 @@ use super::{BackendId, Members};
 #[derive(Debug)]
 pub struct LeastConnections {
     pub(super) members: Members,
-    standing: Mutex<Standing>,
+    standing: Mutex<LoadOrder>,
 }
 
 #[derive(Debug)]
-struct Standing {
-    by_load: Tournament<Reverse<Load>>,
+struct LoadOrder {
+    by_load: Tournament<Reverse<LoadPerWeight>>,
     /// Where the next choice starts to look, so that ties rotate.
     start: usize,
 }
 
 /// Requests in flight per weight.
 #[derive(Clone, Copy, Debug)]
-struct Load {
+struct LoadPerWeight {
     in_flight: u64,
     weight: u64,
 }
@@ -39,12 +39,12 @@ struct Load {
 impl LeastConnections {
     pub(super) fn new(members: Members) -> Self {
         let by_load = Tournament::new(members.backends.len());
-        LeastConnections { members, standing: Mutex::new(Standing { by_load, start: 0 }) }
+        LeastConnections { members, standing: Mutex::new(LoadOrder { by_load, start: 0 }) }
     }
 
     pub(super) fn pick<T>(&self, tried: &[BackendId], take: impl FnOnce(usize) -> T) -> Option<T> {
         let mut standing = self.standing.lock();
-        let Standing { by_load, start } = &mut *standing;
+        let LoadOrder { by_load, start } = &mut *standing;
         self.members.changes.take(|index| by_load.set(index, self.rank(index)));
         // One that was tried is none for this choice alone.
         let tried = || tried.iter().filter_map(|id| self.members.place(*id));
@@ -58,32 +58,32 @@ impl LeastConnections {
     }
 
     /// Where a ready backend stands as it is now.
-    fn rank(&self, index: usize) -> Option<Reverse<Load>> {
+    fn rank(&self, index: usize) -> Option<Reverse<LoadPerWeight>> {
         let (backend, weight) = (&self.members.backends[index], u64::from(self.members.weights[index].get()));
-        backend.is_ready().then(|| Reverse(Load { in_flight: backend.in_flight() as u64, weight }))
+        backend.is_ready().then(|| Reverse(LoadPerWeight { in_flight: backend.in_flight() as u64, weight }))
     }
 }
 
-impl Ord for Load {
+impl Ord for LoadPerWeight {
     fn cmp(&self, other: &Self) -> Ordering {
         // Of the fractions, without dividing.
         (self.in_flight * other.weight).cmp(&(other.in_flight * self.weight))
     }
 }
 
-impl PartialOrd for Load {
+impl PartialOrd for LoadPerWeight {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl PartialEq for Load {
+impl PartialEq for LoadPerWeight {
     fn eq(&self, other: &Self) -> bool {
         self.cmp(other) == Ordering::Equal
     }
 }
 
-impl Eq for Load {}
+impl Eq for LoadPerWeight {}
 
 #[cfg(test)]
 mod tests {

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 const BITS: usize = u64::BITS as usize;
 
 /// Sixty-four bits that threads share.
-pub(super) trait Word {
+pub(super) trait AtomicWord {
     /// With no bit set.
     fn zero() -> Self;
     fn load(&self, order: Ordering) -> u64;
@@ -23,7 +23,7 @@ pub(super) trait Word {
     fn swap(&self, bits: u64, order: Ordering) -> u64;
 }
 
-impl Word for AtomicU64 {
+impl AtomicWord for AtomicU64 {
     fn zero() -> Self {
         AtomicU64::new(0)
     }
@@ -50,7 +50,7 @@ pub(super) struct Marks<W = AtomicU64> {
     words: Box<[W]>,
 }
 
-impl<W: Word> Marks<W> {
+impl<W: AtomicWord> Marks<W> {
     /// Of so many places, none is marked.
     pub(super) fn new(places: usize) -> Self {
         let zeros = |bits: usize| (0..bits.div_ceil(BITS)).map(|_| W::zero()).collect::<Box<[_]>>();
@@ -81,7 +81,7 @@ impl<W: Word> Marks<W> {
 }
 
 /// Its bits, which it has no more. Reading alone leaves the cache line to those who mark.
-fn taken(bits: &impl Word) -> u64 {
+fn taken(bits: &impl AtomicWord) -> u64 {
     if bits.load(Ordering::Relaxed) == 0 { 0 } else { bits.swap(0, Ordering::AcqRel) }
 }
 
@@ -104,7 +104,7 @@ mod tests {
     /// Loom's, which is in every state that the memory model allows.
     type Modelled = loom::sync::atomic::AtomicU64;
 
-    impl Word for Modelled {
+    impl AtomicWord for Modelled {
         fn zero() -> Self {
             Modelled::new(0)
         }
@@ -122,7 +122,7 @@ mod tests {
         }
     }
 
-    fn take<W: Word>(marks: &Marks<W>) -> Vec<usize> {
+    fn take<W: AtomicWord>(marks: &Marks<W>) -> Vec<usize> {
         let mut places = Vec::new();
         marks.take(|place| places.push(place));
         places

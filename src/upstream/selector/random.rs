@@ -15,12 +15,12 @@ use super::{BackendId, Members};
 #[derive(Debug)]
 pub struct Random {
     pub(super) members: Members,
-    table: ArcSwap<Table>,
+    table: ArcSwap<WeightTable>,
 }
 
 /// The ready backends.
 #[derive(Debug)]
-struct Table {
+struct WeightTable {
     /// That of the changes that are in it.
     version: u64,
     /// For each the sum of the weights up to and with its own.
@@ -31,7 +31,7 @@ struct Table {
 
 impl Random {
     pub(super) fn new(members: Members) -> Self {
-        let table = ArcSwap::from_pointee(Table::new(&members));
+        let table = ArcSwap::from_pointee(WeightTable::new(&members));
         Random { members, table }
     }
 
@@ -39,7 +39,7 @@ impl Random {
     pub(super) fn pick(&self, tried: &[BackendId], roll: impl FnOnce(u64) -> u64) -> Option<usize> {
         let mut table = self.table.load();
         if table.version != self.members.changes.version() {
-            self.table.store(Arc::new(Table::new(&self.members)));
+            self.table.store(Arc::new(WeightTable::new(&self.members)));
             table = self.table.load();
         }
         let total = *table.ends.last()?;
@@ -61,7 +61,7 @@ impl Random {
     }
 }
 
-impl Table {
+impl WeightTable {
     fn new(members: &Members) -> Self {
         // Before the backends are looked at: what changes meanwhile has another version.
         let version = members.changes.version();
@@ -73,7 +73,7 @@ impl Table {
                 indexes.push(index);
             }
         }
-        Table { version, ends: ends.into(), indexes: indexes.into() }
+        WeightTable { version, ends: ends.into(), indexes: indexes.into() }
     }
 
     /// Whose part of the range `number` is in.

@@ -19,20 +19,20 @@ use crate::upstream::{Backend, BackendId};
 /// What one pool holds on to. Dropped, it lets go of all of it.
 #[derive(Debug, Default)]
 pub struct Registry {
-    shelf: Arc<Mutex<Shelf>>,
+    shelf: Arc<Mutex<BackendShelf>>,
     holder: u64,
 }
 
 #[derive(Debug, Default)]
-struct Shelf {
-    backends: BTreeMap<SocketAddr, Shelved>,
+struct BackendShelf {
+    backends: BTreeMap<SocketAddr, ShelvedBackend>,
     next_id: u32,
     next_place: u64,
     last_holder: u64,
 }
 
 #[derive(Debug)]
-struct Shelved {
+struct ShelvedBackend {
     backend: Arc<Backend>,
     /// Who holds it, and its place in the order in which that one came to know its backends.
     holders: Vec<(u64, u64)>,
@@ -58,11 +58,11 @@ impl Registry {
     /// As [`backend`](Registry::backend), with its place among those that this one holds.
     pub(super) fn hold(&self, address: SocketAddr) -> (Arc<Backend>, u64) {
         let mut shelf = self.shelf.lock();
-        let Shelf { backends, next_id, next_place, .. } = &mut *shelf;
+        let BackendShelf { backends, next_id, next_place, .. } = &mut *shelf;
         let shelved = backends.entry(address).or_insert_with(|| {
             let id = BackendId(*next_id);
             *next_id += 1;
-            Shelved { backend: Arc::new(Backend::new(id, address)), holders: Vec::new() }
+            ShelvedBackend { backend: Arc::new(Backend::new(id, address)), holders: Vec::new() }
         });
         let known = shelved.holders.iter().find(|(holder, _)| *holder == self.holder).map(|(_, place)| *place);
         let place = known.unwrap_or_else(|| {

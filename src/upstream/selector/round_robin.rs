@@ -35,7 +35,7 @@ pub struct RoundRobin {
 
 #[derive(Debug)]
 struct Credits {
-    weights: Box<[Weight]>,
+    weights: Box<[WeightClass]>,
     /// For each backend the number of its weight, and its place among those of that weight.
     places: Box<[(usize, usize)]>,
     /// For each candidate its credit without the rises, for the others their credit.
@@ -49,7 +49,7 @@ struct Credits {
 
 /// The backends of one weight.
 #[derive(Debug)]
-struct Weight {
+struct WeightClass {
     weight: i64,
     backends: Box<[usize]>,
     /// Those that are candidates, by their credits without the rises.
@@ -88,7 +88,7 @@ impl Credits {
         }
         let weights = by_weight.into_iter().map(|(weight, backends)| {
             let candidates = Tournament::new(backends.len());
-            Weight { weight, backends: backends.into(), candidates }
+            WeightClass { weight, backends: backends.into(), candidates }
         });
         let (credit, is_candidate) = (vec![0; count].into(), vec![false; count].into());
         Credits { weights: weights.collect(), places: places.into(), credit, is_candidate, total: 0, turn: 0 }
@@ -100,7 +100,7 @@ impl Credits {
             return;
         }
         let (number, place) = self.places[index];
-        let Weight { weight, candidates, .. } = &mut self.weights[number];
+        let WeightClass { weight, candidates, .. } = &mut self.weights[number];
         let (rises, credit) = (*weight * self.turn, &mut self.credit[index]);
         if is_candidate {
             *credit -= rises;
@@ -114,7 +114,7 @@ impl Credits {
 
     fn choose(&mut self) -> Option<usize> {
         let turn = self.turn + 1;
-        let winners = self.weights.iter().filter_map(|Weight { weight, backends, candidates }| {
+        let winners = self.weights.iter().filter_map(|WeightClass { weight, backends, candidates }| {
             let (credit, place) = candidates.best()?;
             Some((credit + *weight * turn, Reverse(backends[place])))
         });

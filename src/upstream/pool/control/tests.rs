@@ -3,9 +3,9 @@ use std::time::{Duration, SystemTime};
 
 use super::*;
 use crate::clock::{Clock, ManualClock};
-use crate::upstream::health::{Outcome, Status};
+use crate::upstream::health::{CheckOutcome, HealthStatus};
 use crate::upstream::pool::tests::pool as pool_of;
-use crate::upstream::{Balance, Check, LastCheck, Lease, State};
+use crate::upstream::{BackendState, Balance, Check, LastCheck, Lease};
 
 const RULES: [Balance; 3] = [Balance::RoundRobin, Balance::Random, Balance::LeastConnections];
 const DRAIN: Option<AdminState> = Some(AdminState::Drain);
@@ -43,12 +43,12 @@ fn a_draining_backend_gets_no_request_and_keeps_those_it_has() {
         let pool = pool(balance, &[1, 1, 1]);
         let held: Vec<_> = (0..30).map(|_| pool.lease(&[]).unwrap()).collect();
         let seen = pool.set_backend(at(2), DRAIN, None).unwrap();
-        assert_eq!((seen.state, seen.health), (State::Drain, Status::Up));
+        assert_eq!((seen.state, seen.health), (BackendState::Drain, HealthStatus::Up));
         assert!(seen.in_flight > 0, "{balance:?}: it keeps what it has");
         assert_eq!(shares(&pool, 100, 3)[1], 0, "{balance:?}");
         drop(held);
         assert_eq!(pool.overview().backends[1].in_flight, 0);
-        assert_eq!(pool.set_backend(at(2), UP, None).unwrap().state, State::Up);
+        assert_eq!(pool.set_backend(at(2), UP, None).unwrap().state, BackendState::Up);
         assert!(shares(&pool, 100, 3)[1] > 0, "{balance:?}: it takes requests again");
     }
 }
@@ -109,11 +109,11 @@ fn requests_in_flight_survive_another_weight() {
 fn a_drain_and_a_weight_can_be_set_at_once_and_apart() {
     let pool = pool(Balance::RoundRobin, &[1, 1]);
     let seen = pool.set_backend(at(1), DRAIN, weight(9)).unwrap();
-    assert_eq!((seen.state, seen.weight), (State::Drain, 9));
+    assert_eq!((seen.state, seen.weight), (BackendState::Drain, 9));
     let seen = pool.set_backend(at(1), None, weight(5)).unwrap();
-    assert_eq!((seen.state, seen.weight), (State::Drain, 5), "the drain stays");
+    assert_eq!((seen.state, seen.weight), (BackendState::Drain, 5), "the drain stays");
     let seen = pool.set_backend(at(1), UP, None).unwrap();
-    assert_eq!((seen.state, seen.weight), (State::Up, 5), "the weight stays");
+    assert_eq!((seen.state, seen.weight), (BackendState::Up, 5), "the weight stays");
     let before = pool.overview();
     pool.set_backend(at(1), None, None).unwrap();
     assert_eq!(pool.overview(), before);
@@ -135,21 +135,21 @@ fn what_cannot_be_set_changes_nothing() {
 fn health_and_drain_do_not_overrule_each_other() {
     let pool = pool_of(Check::Tcp, &["10.0.0.1:80"]);
     let backend = Arc::clone(&pool.backends()[0]);
-    let failed = || Outcome::Failed("connection refused".into());
+    let failed = || CheckOutcome::Failed("connection refused".into());
     let set = |state| pool.set_backend(at(1), state, None).unwrap().state;
-    assert_eq!((set(DRAIN), set(UP)), (State::Drain, State::Unknown));
+    assert_eq!((set(DRAIN), set(UP)), (BackendState::Drain, BackendState::Unknown));
     set(DRAIN);
-    pool.checked(&backend, Outcome::Passed);
+    pool.checked(&backend, CheckOutcome::Passed);
     assert!(pool.lease(&[]).is_none(), "a check that passes does not end the drain");
     pool.checked(&backend, failed());
     pool.checked(&backend, failed());
-    assert_eq!(backend.status(), Status::Down, "it goes on being checked");
-    assert_eq!(set(UP), State::Down);
+    assert_eq!(backend.status(), HealthStatus::Down, "it goes on being checked");
+    assert_eq!(set(UP), BackendState::Down);
     assert!(pool.lease(&[]).is_none(), "the end of the drain does not bring it up");
-    pool.checked(&backend, Outcome::Passed);
+    pool.checked(&backend, CheckOutcome::Passed);
     assert!(pool.lease(&[]).is_some());
     (0..2).for_each(|_| pool.checked(&backend, failed()));
-    assert_eq!(set(DRAIN), State::Drain);
+    assert_eq!(set(DRAIN), BackendState::Drain);
     assert_eq!(backend.transitions(), (2, 2), "by health, not by hand");
 }
 
@@ -160,7 +160,7 @@ fn what_was_set_survives_a_name_that_is_resolved_again() {
         // As the monitor does it: new addresses are checked before they take part.
         let resolve = |numbers: &[usize]| {
             let addresses: Vec<_> = numbers.iter().map(|n| at(*n)).collect();
-            pool.expect(0, &addresses).iter().for_each(|backend| pool.checked(backend, Outcome::Passed));
+            pool.expect(0, &addresses).iter().for_each(|backend| pool.checked(backend, CheckOutcome::Passed));
             pool.resolved(0, Ok(addresses));
         };
         let seen = |n: usize| {
@@ -171,13 +171,13 @@ fn what_was_set_survives_a_name_that_is_resolved_again() {
         resolve(&[1, 2]);
         pool.set_backend(at(1), DRAIN, weight(7)).unwrap();
         resolve(&[1, 3]);
-        assert_eq!((seen(1), seen(3)), ((State::Drain, 7), (State::Up, 1)));
+        assert_eq!((seen(1), seen(3)), ((BackendState::Drain, 7), (BackendState::Up, 1)));
         assert_eq!(pool.lease(&[]).unwrap().backend().address(), at(3));
         // Also when it was away.
         resolve(&[2, 3]);
-        assert_eq!(seen(2), (State::Up, 1));
+        assert_eq!(seen(2), (BackendState::Up, 1));
         resolve(&[1, 2, 3]);
-        assert_eq!(seen(1), (State::Drain, 7));
+        assert_eq!(seen(1), (BackendState::Drain, 7));
         assert!((0..20).all(|_| pool.lease(&[]).unwrap().backend().address() != at(1)));
     }
 }
@@ -190,11 +190,11 @@ fn the_overview_tells_all_there_is() {
     let check = LastCheck {
         at: SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000),
         took: Duration::from_millis(3),
-        outcome: Outcome::Failed("connection refused".into()),
+        outcome: CheckOutcome::Failed("connection refused".into()),
     };
     backends[0].set_last_check(check.clone());
     pool.checked(&backends[0], check.outcome.clone());
-    pool.checked(&backends[1], Outcome::Passed);
+    pool.checked(&backends[1], CheckOutcome::Passed);
     let lease = pool.lease(&[]).unwrap();
     pool.connect_failed(&lease, ManualClock::new().now(), "connection refused");
     pool.traffic().record(200, Duration::ZERO);

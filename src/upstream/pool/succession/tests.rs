@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use super::*;
 use crate::clock::{Clock, ManualClock};
-use crate::upstream::health::{REST, Status};
+use crate::upstream::health::{CheckOutcome, HealthStatus, REST};
 use crate::upstream::pool::tests::{pool as pool_of, refused};
-use crate::upstream::{AdminState, Balance, Check, Pools, SetBackendError, State};
+use crate::upstream::{AdminState, BackendState, Balance, Check, Pools, SetBackendError};
 
 const DRAIN: Option<AdminState> = Some(AdminState::Drain);
 
@@ -56,8 +56,8 @@ fn share(pool: &Pool, of: usize) -> usize {
     (0..of).filter(|_| pool.lease(&[]).unwrap().backend().address() == at(1)).count()
 }
 
-fn failed() -> Outcome {
-    Outcome::Failed("connection refused".into())
+fn failed() -> CheckOutcome {
+    CheckOutcome::Failed("connection refused".into())
 }
 
 #[test]
@@ -65,7 +65,7 @@ fn what_is_known_of_a_backend_that_stays_goes_on() {
     let pools = Pools::new(vec![settings(Check::Tcp, &[("10.0.0.1:80", 1), ("10.0.0.2:80", 1)])]);
     let old = only(&pools);
     old.checked(&backend(&old, 1), failed());
-    old.checked(&backend(&old, 2), Outcome::Passed);
+    old.checked(&backend(&old, 2), CheckOutcome::Passed);
     let lease = old.lease(&[]).unwrap();
     old.traffic().record(200, Duration::ZERO);
     old.retried();
@@ -73,7 +73,7 @@ fn what_is_known_of_a_backend_that_stays_goes_on() {
     assert!(!Arc::ptr_eq(&old, &new));
     let order: Vec<_> = new.backends().iter().map(|backend| backend.address()).collect();
     assert_eq!(order, [at(3), at(2), at(1)], "as the file has them");
-    assert_eq!((backend(&new, 1).status(), backend(&new, 3).status()), (Status::Down, Status::Unknown));
+    assert_eq!((backend(&new, 1).status(), backend(&new, 3).status()), (HealthStatus::Down, HealthStatus::Unknown));
     assert_eq!(backend(&new, 2).in_flight(), 1);
     assert_eq!(new.lease(&[]).unwrap().backend().address(), at(2), "it needs no new check");
     drop(lease);
@@ -89,7 +89,7 @@ fn a_backend_that_goes_ends_its_requests_and_comes_back_as_unknown() {
     let both = settings(Check::Tcp, &[("10.0.0.1:80", 1), ("10.0.0.2:80", 1)]);
     let pools = Pools::new(vec![both.clone()]);
     let old = only(&pools);
-    old.backends().iter().for_each(|backend| old.checked(backend, Outcome::Passed));
+    old.backends().iter().for_each(|backend| old.checked(backend, CheckOutcome::Passed));
     order(&old, 1, DRAIN, Some(9));
     order(&old, 1, Some(AdminState::Up), None);
     let gone = backend(&old, 1);
@@ -100,7 +100,7 @@ fn a_backend_that_goes_ends_its_requests_and_comes_back_as_unknown() {
     assert_eq!(new.lease(&[]).unwrap().backend().address(), at(2));
     let back = reload(&pools, both);
     let returned = backend(&back, 1);
-    assert_eq!((returned.status(), returned.requests(), weight(&back, 1)), (Status::Unknown, 0, 1));
+    assert_eq!((returned.status(), returned.requests(), weight(&back, 1)), (HealthStatus::Unknown, 0, 1));
     assert!(returned.id() != gone.id() && gone.is_retired() && !returned.is_retired());
     drop(lease);
     assert_eq!(gone.in_flight(), 0);
@@ -138,11 +138,11 @@ fn orders_hold_unless_the_file_has_another_weight() {
     let pools = Pools::new(vec![file(1)]);
     order(&only(&pools), 1, DRAIN, Some(5));
     let new = reload(&pools, with_retries(1, 7));
-    assert_eq!((backend(&new, 1).state(), weight(&new, 1)), (State::Drain, 5));
+    assert_eq!((backend(&new, 1).state(), weight(&new, 1)), (BackendState::Drain, 5));
     assert_eq!(share(&new, 20), 0);
     // The file's new weight counts, and the old order does not come back with the old weight.
     let new = reload(&pools, file(2));
-    assert_eq!((backend(&new, 1).state(), weight(&new, 1)), (State::Drain, 2), "the drain is another order");
+    assert_eq!((backend(&new, 1).state(), weight(&new, 1)), (BackendState::Drain, 2), "the drain is another order");
     let new = reload(&pools, file(1));
     assert_eq!(weight(&new, 1), 1);
     order(&new, 1, Some(AdminState::Up), Some(4));
@@ -157,11 +157,11 @@ fn an_order_during_a_reload_is_not_lost() {
     order(&old, 1, None, Some(3));
     order(&old, 2, DRAIN, None);
     pools.replace(vec![Arc::clone(&new)]);
-    assert_eq!((weight(&new, 1), backend(&new, 2).state()), (3, State::Drain));
+    assert_eq!((weight(&new, 1), backend(&new, 2).state()), (3, BackendState::Drain));
     // Whoever still has the old pool orders for the new one, also over several reloads.
     let newest = reload(&pools, file(3));
     order(&old, 2, Some(AdminState::Up), Some(9));
-    assert_eq!((weight(&newest, 2), backend(&newest, 2).state()), (9, State::Up));
+    assert_eq!((weight(&newest, 2), backend(&newest, 2).state()), (9, BackendState::Up));
     pools.replace(Vec::new());
     let error = old.set_backend(at(1), DRAIN, None).unwrap_err();
     assert_eq!(error, SetBackendError::NoSuchBackend { pool: "app".into(), address: at(1) });
@@ -185,7 +185,7 @@ fn a_name_has_its_addresses_and_its_orders_at_once() {
     assert!(Arc::ptr_eq(&backend(&old, 1), &backend(&new, 1)) && !backend(&new, 1).is_retired());
     // The name comes back to an address that it had left before the reload.
     new.resolved(0, Ok(vec![at(2), at(3)]));
-    assert_eq!((backend(&new, 3).state(), weight(&new, 3), weight(&new, 2)), (State::Drain, 6, 6));
+    assert_eq!((backend(&new, 3).state(), weight(&new, 3), weight(&new, 2)), (BackendState::Drain, 6, 6));
     let new = reload(&pools, file(2, 4));
     assert_eq!((weight(&new, 2), weight(&new, 3)), (4, 4));
     // A name that the file puts in the place of another one starts without addresses.
@@ -201,7 +201,7 @@ fn a_backend_stays_whether_the_file_calls_it_by_name_or_by_address() {
     order(&old, 1, DRAIN, Some(7));
     let new = reload(&pools, settings(Check::None, &[("10.0.0.1:80", 2)]));
     assert!(Arc::ptr_eq(&backend(&old, 1), &backend(&new, 1)));
-    assert_eq!((backend(&new, 1).state(), weight(&new, 1)), (State::Drain, 7));
+    assert_eq!((backend(&new, 1).state(), weight(&new, 1)), (BackendState::Drain, 7));
 }
 
 #[test]
@@ -234,24 +234,24 @@ fn checks_of_a_prepared_pool_count_once_it_serves() {
     };
     let pools = Pools::new(vec![file(2)]);
     let old = only(&pools);
-    (1..=2).for_each(|n| old.checked(&backend(&old, n), Outcome::Passed));
+    (1..=2).for_each(|n| old.checked(&backend(&old, n), CheckOutcome::Passed));
     let new = prepare(&pools, file(1));
     (1..=2).for_each(|_| new.checked(&backend(&new, 1), failed()));
     new.checked(&backend(&new, 2), failed());
-    new.checked(&backend(&new, 3), Outcome::Passed);
+    new.checked(&backend(&new, 3), CheckOutcome::Passed);
     let statuses = || [1, 2, 3].map(|n| backend(&old, n).status());
-    assert_eq!(statuses(), [Status::Up; 3], "of the third nothing was known");
+    assert_eq!(statuses(), [HealthStatus::Up; 3], "of the third nothing was known");
     // Meanwhile requests find out of themselves that the second is down, and a check that it is up.
     let now = ManualClock::new().now();
     (0..3).for_each(|_| refused(&old, &backend(&old, 2), now));
     pools.replace(vec![Arc::clone(&new)]);
-    assert_eq!(statuses(), [Status::Down, Status::Down, Status::Up]);
+    assert_eq!(statuses(), [HealthStatus::Down, HealthStatus::Down, HealthStatus::Up]);
     assert_eq!([1, 2, 3].map(|n| backend(&new, n).transitions()), [(1, 1), (1, 1), (1, 0)], "each counted once");
     // Checks of the old pool that end late count no more.
-    old.checked(&backend(&old, 1), Outcome::Passed);
-    assert_eq!(backend(&new, 1).status(), Status::Down);
-    new.checked(&backend(&new, 1), Outcome::Passed);
-    assert_eq!(backend(&new, 1).status(), Status::Up);
+    old.checked(&backend(&old, 1), CheckOutcome::Passed);
+    assert_eq!(backend(&new, 1).status(), HealthStatus::Down);
+    new.checked(&backend(&new, 1), CheckOutcome::Passed);
+    assert_eq!(backend(&new, 1).status(), HealthStatus::Up);
 }
 
 #[test]
@@ -261,7 +261,7 @@ fn what_a_prepared_pool_heard_before_a_change_is_void() {
         settings.health.unhealthy_threshold = NonZeroU32::new(unhealthy).unwrap();
         settings
     };
-    for (first, heard) in [(failed(), Outcome::Passed), (Outcome::Passed, failed())] {
+    for (first, heard) in [(failed(), CheckOutcome::Passed), (CheckOutcome::Passed, failed())] {
         let pools = Pools::new(vec![file(2)]);
         let old = only(&pools);
         let known = backend(&old, 1);
@@ -270,16 +270,16 @@ fn what_a_prepared_pool_heard_before_a_change_is_void() {
         new.checked(&known, heard);
         // There and back.
         let fails = || (0..2).for_each(|_| old.checked(&known, failed()));
-        let was_up = known.status() == Status::Up;
+        let was_up = known.status() == HealthStatus::Up;
         if was_up {
             fails();
         }
-        old.checked(&known, Outcome::Passed);
+        old.checked(&known, CheckOutcome::Passed);
         if !was_up {
             fails();
         }
         let before = (known.status(), known.transitions());
-        assert_eq!(known.status() == Status::Up, was_up);
+        assert_eq!(known.status() == HealthStatus::Up, was_up);
         pools.replace(vec![new]);
         assert_eq!((known.status(), known.transitions()), before);
     }
@@ -294,23 +294,23 @@ fn checks_can_be_switched_off_and_on() {
     old.checked(&down, failed());
     let new = prepare(&pools, settings(Check::None, &[(address, 1), ("10.0.0.2:80", 1), ("10.0.0.3:80", 1)]));
     new.end_rests(clock.now());
-    assert_eq!(unknown.status(), Status::Unknown, "the old pool serves, and has not checked it");
+    assert_eq!(unknown.status(), HealthStatus::Unknown, "the old pool serves, and has not checked it");
     pools.replace(vec![Arc::clone(&new)]);
-    assert_eq!((unknown.status(), backend(&new, 3).status()), (Status::Up, Status::Up));
-    assert_eq!(down.status(), Status::Down, "it is not up because nobody looks any more");
+    assert_eq!((unknown.status(), backend(&new, 3).status()), (HealthStatus::Up, HealthStatus::Up));
+    assert_eq!(down.status(), HealthStatus::Down, "it is not up because nobody looks any more");
     new.end_rests(clock.now());
     clock.advance(REST);
     new.end_rests(clock.now());
-    assert_eq!(down.status(), Status::Up, "but it is tried again");
+    assert_eq!(down.status(), HealthStatus::Up, "but it is tried again");
 
     let checked = reload(&pools, settings(Check::Tcp, &[(address, 1), ("10.0.0.2:80", 1)]));
-    assert_eq!(down.status(), Status::Up, "until a check says otherwise");
+    assert_eq!(down.status(), HealthStatus::Up, "until a check says otherwise");
     (0..3).for_each(|_| refused(&checked, &down, clock.now()));
     clock.advance(REST);
     new.end_rests(clock.now());
-    assert_eq!(down.status(), Status::Down, "now only a check brings it back");
-    checked.checked(&down, Outcome::Passed);
-    assert_eq!(down.status(), Status::Up);
+    assert_eq!(down.status(), HealthStatus::Down, "now only a check brings it back");
+    checked.checked(&down, CheckOutcome::Passed);
+    assert_eq!(down.status(), HealthStatus::Up);
 }
 
 #[test]

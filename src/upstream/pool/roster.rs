@@ -8,25 +8,35 @@ use std::sync::Arc;
 use pingora_load_balancing::selection::BackendSelection;
 use pingora_load_balancing::{Backend as Target, Extensions};
 
-use crate::upstream::health::{Status, Thresholds};
+use crate::upstream::health::{HealthStatus, Thresholds};
 use crate::upstream::selector::{Registry, Selector, SelectorConfig};
 use crate::upstream::{BackendAddress, BackendSettings, Check, PoolSettings};
 
 use super::orders::Orders;
-use super::succession::Stage;
+
+/// How far a pool has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PoolStage {
+    /// It gets no requests yet; another one serves.
+    Prepared,
+    /// It is in service.
+    Serving,
+    /// Another one serves in its place, or none.
+    Replaced,
+}
 
 /// Who belongs to a pool.
 #[derive(Debug)]
-pub(super) struct Members {
+pub(super) struct Roster {
     /// For each configured backend what is known of it, in the same order.
-    pub(super) entries: Vec<Entry>,
+    pub(super) entries: Vec<RosterEntry>,
     /// Whether the pool is in service.
-    pub(super) stage: Stage,
+    pub(super) stage: PoolStage,
 }
 
 /// What is known of one configured backend.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Entry {
+pub(super) struct RosterEntry {
     pub(super) addresses: Vec<SocketAddr>,
     /// Those that it resolves to now and that are being checked before they take part.
     pub(super) coming: Vec<SocketAddr>,
@@ -34,14 +44,14 @@ pub(super) struct Entry {
     pub(super) failing: bool,
 }
 
-impl Members {
+impl Roster {
     /// Addresses are known, names have none yet.
-    pub(super) fn new(settings: &PoolSettings, stage: Stage) -> Self {
+    pub(super) fn new(settings: &PoolSettings, stage: PoolStage) -> Self {
         let entries = settings.backends.iter().map(|backend| match backend.address {
-            BackendAddress::Socket(address) => Entry { addresses: vec![address], ..Entry::default() },
-            BackendAddress::Name { .. } => Entry::default(),
+            BackendAddress::Socket(address) => RosterEntry { addresses: vec![address], ..RosterEntry::default() },
+            BackendAddress::Name { .. } => RosterEntry::default(),
         });
-        Members { entries: entries.collect(), stage }
+        Roster { entries: entries.collect(), stage }
     }
 
     /// The configured backend, out of those of `settings`, that has each address: of several the first, whose weight
@@ -71,9 +81,9 @@ impl Members {
         registry.retain(|address| taken.contains(address) || coming.contains(address));
         let config = SelectorConfig { balance: settings.balance, registry: Arc::clone(registry) };
         let selector = Selector::build_with_config(&targets, &config);
-        if settings.health.check == Check::None && self.stage == Stage::Serving {
+        if settings.health.check == Check::None && self.stage == PoolStage::Serving {
             // Nothing will ever check them: they are up until requests fail to connect.
-            for backend in selector.backends().iter().filter(|backend| backend.status() == Status::Unknown) {
+            for backend in selector.backends().iter().filter(|backend| backend.status() == HealthStatus::Unknown) {
                 backend.checked(true, Thresholds { healthy: NonZeroU32::MIN, unhealthy: NonZeroU32::MIN });
             }
         }
