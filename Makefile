@@ -72,7 +72,7 @@ deb: setup ## build the Debian package; needs cargo-deb (cargo install cargo-deb
 	@command -v cargo-deb >/dev/null || { echo "make deb: cargo-deb is missing: cargo install cargo-deb --locked" >&2; exit 1; }
 	cargo deb --locked
 
-test-docker: ## build the image, run docker-compose.yml and what the README says of it; needs a Docker engine
+test-docker: ## build the image, run docker-compose.yml and what docs/operations.md says of it; needs a Docker engine
 	@sh packaging/test-docker.sh
 
 test-package: setup ## check unit, scripts and manual page; as root also install the package and run it under systemd

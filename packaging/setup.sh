@@ -62,7 +62,7 @@ install_tools() {
     ! missing_tools || give_up "apt-get installed it, but not on this PATH"
 }
 
-# The README's lines, and the test that types them, ask with curl. The build does without.
+# The lines of the README and of docs/, and the tests that type them, ask with curl. The build does without.
 want_curl() {
     ! command -v curl >/dev/null || return 0
     as_root=
@@ -71,7 +71,7 @@ want_curl() {
         say "curl is missing: installing it with apt-get"
         { $as_root apt-get update || true; $as_root apt-get install -y --no-install-recommends curl; } </dev/null >/dev/null 2>&1 || true
     fi
-    command -v curl >/dev/null || say "curl is missing: install it to try the README's lines, which one test types, too"
+    command -v curl >/dev/null || say "curl is missing: install it to try the README's lines, which tests type, too"
 }
 
 check_rust

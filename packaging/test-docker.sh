@@ -1,5 +1,5 @@
 #!/bin/sh
-# Builds the image with the Dockerfile, runs docker-compose.yml, and tries what the README says of containers.
+# Builds the image with the Dockerfile, runs docker-compose.yml, and tries what docs/operations.md says of containers.
 #
 #   packaging/test-docker.sh
 #
@@ -45,7 +45,7 @@ find_compose() {
     fi
 }
 
-# What the README's lines call, whichever client and compose there are. The image is there already, and the old compose cannot
+# What the page's lines call, whichever client and compose there are. The image is there already, and the old compose cannot
 # wait for health.
 docker() {
     case " $* " in
@@ -154,10 +154,10 @@ check_image() {
     passed "user 65532, SIGTERM, health check by the binary; runs without a shell, a network, a capability"
 }
 
-# The README's lines of the section on containers: each `$ command` with what it prints, where … is anything.
-readme_steps() {
-    # shellcheck disable=SC2016 # these are the README's fences, not commands
-    sed -n '/^## In containers$/,/^## /p' README.md | sed -n '/^```sh$/,/^```$/p' | grep -v '^```'
+# The lines of docs/operations.md on containers: each `$ command` with what it prints, where … is anything.
+page_steps() {
+    # shellcheck disable=SC2016 # these are the page's fences, not commands
+    sed -n '/^## In containers$/,/^## /p' docs/operations.md | sed -n '/^```sh$/,/^```$/p' | grep -v '^```'
 }
 
 as_pattern() {
@@ -177,8 +177,8 @@ check_output() {
     esac
 }
 
-run_readme() {
-    readme_steps >"$work/steps"
+run_page() {
+    page_steps >"$work/steps"
     command='' expected='' count=0
     while IFS= read -r line <&3; do
         case $line in
@@ -195,7 +195,7 @@ run_readme() {
         esac
     done 3<"$work/steps"
     check_output
-    [ "$count" -ge 5 ] || fail "only $count commands were found in the README"
+    [ "$count" -ge 5 ] || fail "only $count commands were found in docs/operations.md"
 }
 
 # What the running container may do, by what Docker says and by trying.
@@ -266,13 +266,13 @@ COMPOSE_PROJECT_NAME=tollgate-test-$$
 TOLLGATE_IMAGE=tollgate-test:$$
 TOLLGATE_PROXY_PORT=$(free_port $((20000 + $$ % 5000)))
 TOLLGATE_ADMIN_PORT=$(free_port $((26000 + $$ % 5000)))
-TOLLGATE_ADMIN_TOKEN=unset-before-the-readme-does
+TOLLGATE_ADMIN_TOKEN=unset-before-the-page-does
 export COMPOSE_PROJECT_NAME TOLLGATE_IMAGE TOLLGATE_PROXY_PORT TOLLGATE_ADMIN_PORT TOLLGATE_ADMIN_TOKEN
 trap finish EXIT
 trap 'exit 130' INT TERM
 build
 check_image
-run_readme
+run_page
 check_container
 check_stop
 check_volume

@@ -87,11 +87,11 @@ mod limits;
 #[cfg(test)]
 mod own_answers;
 #[cfg(test)]
+mod pages;
+#[cfg(test)]
 mod peers;
 #[cfg(test)]
 mod pools;
-#[cfg(test)]
-mod readme;
 #[cfg(test)]
 mod reasons;
 #[cfg(test)]

@@ -159,25 +159,34 @@ impl Daemon {
 
     /// The processes that were started with its file.
     pub(crate) fn processes(&self) -> Vec<i32> {
-        let file = self.file();
-        let pids = std::fs::read_dir("/proc").unwrap().flatten();
-        let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-        pids.filter(|pid| runs(*pid) && is_of(*pid, &file)).collect()
+        processes_of(&self.file())
     }
 }
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        // A process may start another one meanwhile.
-        eventually(PATIENCE, || {
-            let left = self.processes();
-            for pid in &left {
-                // One that has ended meanwhile is as good.
-                let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
-            }
-            left.is_empty()
-        });
+        end_all_of(&self.file());
     }
+}
+
+/// The processes that were started with this file.
+fn processes_of(file: &Path) -> Vec<i32> {
+    let pids = std::fs::read_dir("/proc").unwrap().flatten();
+    let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    pids.filter(|pid| runs(*pid) && is_of(*pid, file)).collect()
+}
+
+/// Kills the processes that were started with this file.
+pub(crate) fn end_all_of(file: &Path) {
+    // A process may start another one meanwhile.
+    eventually(PATIENCE, || {
+        let left = processes_of(file);
+        for pid in &left {
+            // One that has ended meanwhile is as good.
+            let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
+        }
+        left.is_empty()
+    });
 }
 
 /// Sends a signal to a process that a test has started.
