@@ -30,6 +30,10 @@ pub(super) struct File {
     pub(super) listeners: Key<List<Section<Listener>>>,
     /// The admin API.
     pub(super) admin: Key<Section<Admin>>,
+    /// Whether requests that need nothing of Pingora's request loop go past it, which costs less. With false every request
+    /// goes by the loop.
+    #[schemars(extend("default" = true))]
+    pub(super) direct: Key<Flag>,
     /// The SQLite file that keeps clients and buckets, made when it is missing; null keeps them in memory only.
     #[schemars(extend("default" = "data/tollgate.db"))]
     pub(super) database: Key<DatabasePath>,

@@ -25,6 +25,8 @@ pub struct Config {
     pub listeners: Vec<ListenerSettings>,
     /// The admin API; none when it is off.
     pub admin: Option<AdminSettings>,
+    /// Whether requests that need nothing of Pingora's request loop go past it. Default: yes.
+    pub direct: bool,
     /// The SQLite file that keeps clients and buckets, relative to the working directory; none keeps them in memory
     /// only.
     pub database: Option<PathBuf>,

@@ -191,6 +191,7 @@ pub(super) fn rules(config: &Config, pools: &[Arc<Pool>]) -> Rules {
         rate: config.rate_limit.enabled.then_some(rate),
         routes: route_table(config.routes.clone(), pools),
         limits: config.limits,
+        direct: config.direct,
     }
 }
 

@@ -43,6 +43,7 @@ pub(super) fn check(file: Option<raw::File>, overrides: &Overrides, report: &mut
     let pingora = pingora(report, &top.key("pingora"), file.pingora, overrides);
     let mut listeners = listeners::of_file(report, &top.key("listeners"), file.listeners, (needs_listeners, overrides));
     let mut admin = admin::of_file(report, &top.key("admin"), file.admin, overrides);
+    let direct = report.take(&top.key("direct"), file.direct).unwrap_or(true);
     let mut database = report.take(&top.key("database"), file.database).unwrap_or_else(|| Some(DATABASE.into()));
     let history = history(report, &top.key("history"), file.history);
     let mut upstreams = upstreams::of_file(report, &top.key("upstreams"), file.upstreams, needs_upstreams);
@@ -79,6 +80,7 @@ pub(super) fn check(file: Option<raw::File>, overrides: &Overrides, report: &mut
         pingora,
         listeners,
         admin,
+        direct,
         database,
         history,
         identity,

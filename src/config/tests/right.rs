@@ -48,6 +48,7 @@ fn the_smallest_file_gets_the_defaults() {
         pingora: PingoraSettings::default(),
         listeners: vec!["0.0.0.0:8080".parse::<std::net::SocketAddr>().unwrap().into()],
         admin: Some(AdminSettings { address: "127.0.0.1:9901".parse().unwrap(), access: Access::Loopback }),
+        direct: true,
         database: Some("data/tollgate.db".into()),
         upstreams: vec![PoolSettings {
             name: "app".to_owned(),
@@ -136,6 +137,7 @@ limits:
 identity: {underscores: pass}
 access_log: {path: /var/log/access.log, format: text}
 admin: {address: "[::1]:99", token_file: null}
+direct: false
 database: /var/lib/clients.db
 rate_limit: {refill_interval: 2s, persist_interval: 250ms}
 "#;
@@ -152,7 +154,7 @@ rate_limit: {refill_interval: 2s, persist_interval: 250ms}
     assert_eq!(pingora.process.group, Some(Group { name: "root".to_owned(), gid: 0 }));
     assert_eq!(pingora.process.working_directory.as_deref(), Some(Path::new("/")));
     assert_eq!(pingora.process.error_log.as_deref(), Some(Path::new("error.log")));
-    assert_eq!(config.listeners.len(), 2);
+    assert_eq!((config.listeners.len(), config.direct), (2, false));
     let [a, b] = &config.upstreams[..] else { panic!("{:?}", config.upstreams) };
     assert_eq!((a.name.as_str(), a.balance, a.retries), ("a.b_c-1", Balance::LeastConnections, 0));
     assert_eq!(a.backends[0].address, BackendAddress::Socket("[::1]:1".parse().unwrap()));

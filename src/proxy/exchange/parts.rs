@@ -48,6 +48,8 @@ pub struct Rules {
     pub routes: RouteTable<Destination>,
     /// What clients may send, and how long they may take.
     pub limits: Limits,
+    /// Whether requests that need nothing of Pingora's request loop go past it.
+    pub direct: bool,
 }
 
 /// What the proxy has to know beside the buckets.

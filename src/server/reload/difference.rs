@@ -93,6 +93,7 @@ pub(super) fn changes(old: &Config, new: &Config) -> Vec<String> {
         ("routes", old.routes != new.routes),
         ("identity", old.identity != new.identity),
         ("rate_limit", old.rate_limit != new.rate_limit),
+        ("direct", old.direct != new.direct),
         ("history", old.history != new.history),
         ("limits", old.limits != new.limits),
         ("access_log", old.access_log != new.access_log),
@@ -202,8 +203,9 @@ routes: [{path: /, upstream: a}, {path: /b, upstream: b}]
             changes(&old, &config(&BASE.replace("name: b", "name: c").replace("upstream: b", "upstream: c"))),
             renamed
         );
-        let more = "identity: {ipv6_prefix: 56}\nrate_limit: {headers: false}\nlimits: {max_body: 1}\naccess_log: {path: null}";
-        let expected = ["identity changed", "rate_limit changed", "limits changed", "access_log changed"];
+        let more = "direct: false\nidentity: {ipv6_prefix: 56}\nrate_limit: {headers: false}\nlimits: {max_body: 1}\naccess_log: {path: null}";
+        let expected =
+            ["identity changed", "rate_limit changed", "direct changed", "limits changed", "access_log changed"];
         assert_eq!(told(more, "", ""), expected);
     }
 }
