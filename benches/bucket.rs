@@ -5,8 +5,7 @@ use std::num::NonZeroUsize;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use tollgate::client::Quota;
-use tollgate::limit::striped::StripedSettings;
-use tollgate::limit::{Bucket, Key, Limiter, Standing, Striped, Tokens};
+use tollgate::limit::{Bucket, Charge, Key, Limiter, Standing, Striped, StripedSettings, Tokens};
 
 fn quota(capacity: u64, rate: f64) -> Quota {
     Quota::new(capacity, rate).expect("within bounds")
@@ -47,7 +46,7 @@ fn striped(criterion: &mut Criterion) {
         let mut now = 0;
         bencher.iter(|| {
             now += 1_000;
-            map.take(black_box(Key::client(7)), quota, now)
+            map.take(Charge::one(black_box(Key::client(7)), quota), now)
         });
     });
     criterion.bench_function("striped: peek, one key", |bencher| {

@@ -20,8 +20,7 @@ use governor::nanos::Nanos as GovernorNanos;
 use governor::state::keyed::DashMapStateStore;
 use parking_lot::Mutex;
 use tollgate::client::Quota;
-use tollgate::limit::striped::StripedSettings;
-use tollgate::limit::{Bucket, Key, Limiter, Striped};
+use tollgate::limit::{Bucket, Charge, Key, Limiter, Striped, StripedSettings, Upkeep};
 
 const CLIENTS: u64 = 1_000_000;
 const OPERATIONS: usize = 1_000_000;
@@ -43,7 +42,7 @@ struct Ours(Striped, Quota);
 impl Contender for Ours {
     #[inline]
     fn take(&self, client: u64, now: u64) -> bool {
-        self.0.take(Key::client(client), self.1, now).is_allowed()
+        self.0.take(Charge::one(Key::client(client), self.1), now).is_allowed()
     }
 }
 
@@ -219,7 +218,7 @@ fn print_sweep() {
     };
     let map = Striped::new(settings, 0);
     for client in 0..CLIENTS {
-        map.take(Key::client(client), quota, 0);
+        map.take(Charge::one(Key::client(client), quota), 0);
     }
     let mut gone = vec![Key::client(0); 2048];
     println!("| µs per stripe of ~490 buckets, 1,000,000 in all | median | 99.9 % | longest | all stripes |");
@@ -227,7 +226,7 @@ fn print_sweep() {
     for (what, now) in
         [("sweep, none full", Some(1)), ("export, all changed", None), ("sweep, all full", Some(1 << 40))]
     {
-        let mut holds: Vec<f64> = (0..map.stripes())
+        let mut holds: Vec<f64> = (0..map.parts())
             .map(|stripe| {
                 let mut count = 0;
                 let mut note = |key| {
@@ -239,7 +238,7 @@ fn print_sweep() {
                     Some(now) => {
                         map.sweep(stripe, now, &mut note);
                     }
-                    None => map.export(stripe, |saved| note(saved.key)),
+                    None => map.export(stripe, &mut |saved| note(saved.key)),
                 }
                 started.elapsed().as_nanos() as f64 / 1000.0
             })

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tollgate::client::{ClientId, Mode, Quota};
 use tollgate::clock::{Clock, SystemClock};
-use tollgate::limit::striped::Saved;
+use tollgate::limit::Saved;
 use tollgate::limit::{Bucket, Key, Tokens};
 use tollgate::store::sqlite::Sqlite;
 use tollgate::store::{

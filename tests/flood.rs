@@ -7,8 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroUsize;
 
 use tollgate::client::Quota;
-use tollgate::limit::striped::StripedSettings;
-use tollgate::limit::{Bucket, Key, Limiter, Nanos, Striped};
+use tollgate::limit::{Bucket, Charge, Gauges, Key, Limiter, Nanos, Striped, StripedSettings, Upkeep};
 
 const SCALE: usize = if cfg!(debug_assertions) { 20 } else { 1 };
 const FLOOD: usize = 10_000_000 / SCALE;
@@ -38,7 +37,7 @@ impl Known {
     fn ask(&mut self, map: &Striped, turn: usize, now: Nanos) {
         let number = turn as u64 % KNOWN;
         let expected = self.0[number as usize].take(self.1, now);
-        let decision = map.take(Key::client(number), self.1, now);
+        let decision = map.take(Charge::one(Key::client(number), self.1), now);
         assert_eq!(decision.is_allowed(), expected, "client {number} at {now}");
         assert!(!decision.standing().is_overflow());
     }
@@ -66,22 +65,22 @@ fn ten_million_addresses_are_survived() {
         if number == FLOOD / 2 {
             map.set_default_quota(slow, now);
         }
-        map.take(Key::address(address(number), 64), slow, now);
+        map.take(Charge::one(Key::address(address(number), 64), slow), now);
         if number.is_multiple_of(100) {
             turn += 1;
             known.ask(&map, turn, now);
         }
         if number % MAX_BUCKETS == MAX_BUCKETS - 1 {
             most_resident = most_resident.max(resident_bytes());
-            (0..map.stripes()).for_each(|stripe| {
-                map.sweep(stripe, now, |_| ());
+            (0..map.parts()).for_each(|stripe| {
+                map.sweep(stripe, now, &mut |_| ());
             });
         }
-        assert!(map.len() <= MAX_BUCKETS + KNOWN as usize);
+        assert!(map.buckets() <= MAX_BUCKETS + KNOWN as usize);
     }
-    assert_eq!(map.len(), MAX_BUCKETS + KNOWN as usize);
+    assert_eq!(map.buckets(), MAX_BUCKETS + KNOWN as usize);
     // A client that comes back from a rest, and so has no bucket, finds its own all the same.
-    let rested = map.take(Key::client(KNOWN), Quota::new(40, 0.01).unwrap(), now);
+    let rested = map.take(Charge::one(Key::client(KNOWN), Quota::new(40, 0.01).unwrap()), now);
     assert!(rested.is_allowed() && !rested.standing().is_overflow());
     assert!(map.overflowed() as usize > FLOOD / 4, "{}", map.overflowed());
     most_resident = most_resident.max(resident_bytes());
@@ -90,9 +89,9 @@ fn ten_million_addresses_are_survived() {
     assert!(grown <= 64 * MAX_BUCKETS + (8 << 20), "{grown} bytes");
 
     (0..10 * KNOWN as usize).for_each(|turn| known.ask(&map, turn, now + SECOND));
-    (0..map.stripes()).for_each(|stripe| {
-        map.sweep(stripe, u64::MAX / 2, |_| ());
+    (0..map.parts()).for_each(|stripe| {
+        map.sweep(stripe, u64::MAX / 2, &mut |_| ());
     });
-    assert_eq!(map.len(), 0, "after years everybody is full again");
+    assert_eq!(map.buckets(), 0, "after years everybody is full again");
     println!("{} bytes grown after the last sweep", resident_bytes().saturating_sub(before));
 }

@@ -1,6 +1,5 @@
 //! An API over a store in memory, called without a socket. For the tests of this module.
 
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +14,8 @@ use serde_json::Value;
 use super::{Access, Admin, AdminParts, Readiness, Reload, Reloaded, Status};
 use crate::client::{Directory, KeyDigest, Quota};
 use crate::clock::{Clock, ManualClock, Timeline};
-use crate::limit::{Key, Limiter, Striped, StripedSettings};
+use crate::limit::exact::Exact;
+use crate::limit::{Charge, Key, WholeLimiter};
 use crate::store::memory::Memory;
 use crate::store::{ClientRepository, Committed};
 use crate::telemetry::Decisions;
@@ -26,7 +26,7 @@ pub(super) const PATIENCE: Duration = Duration::from_millis(400);
 /// An API and what it stands on.
 pub(super) struct Fixture {
     pub(super) directory: Arc<ArcSwap<Directory>>,
-    pub(super) limiter: Arc<Striped>,
+    pub(super) limiter: Arc<dyn WholeLimiter>,
     pub(super) clock: Arc<ManualClock>,
     pub(super) timeline: Timeline,
     pub(super) admin: Arc<Admin>,
@@ -74,8 +74,7 @@ impl Fixture {
         let clock = Arc::new(ManualClock::new());
         let timeline = Timeline::new(&*clock);
         let default_quota = Quota::new(100, 10.0).unwrap();
-        let settings = StripedSettings { max_buckets: NonZeroUsize::new(1_000).unwrap(), stripes: None, default_quota };
-        let limiter = Arc::new(Striped::new(settings, timeline.nanos(clock.now())));
+        let limiter: Arc<dyn WholeLimiter> = Arc::new(Exact::new(1_000, default_quota, timeline.nanos(clock.now())));
         let directory = Arc::new(ArcSwap::from_pointee(Directory::default()));
         follow(&*repository, &directory, &limiter, &clock, timeline);
         let parts = AdminParts {
@@ -89,7 +88,7 @@ impl Fixture {
                 }
             }),
             directory: Arc::clone(&directory),
-            limiter: Arc::clone(&limiter) as Arc<dyn Limiter>,
+            limiter: Arc::clone(&limiter) as _,
             patience: Arc::new(|| PATIENCE),
             limited: Box::new(|| true),
             pools: Box::new(Arc::default),
@@ -135,7 +134,7 @@ impl Fixture {
         let directory = self.directory.load();
         let client = directory.by_key(&KeyDigest::of(key.as_bytes())).unwrap();
         let now = self.timeline.nanos(self.clock.now());
-        let takes = (0..wanted).map(|_| self.limiter.take(Key::client(client.number), client.quota, now));
+        let takes = (0..wanted).map(|_| self.limiter.take(Charge::one(Key::client(client.number), client.quota), now));
         takes.map(|decision| u32::from(decision.is_allowed())).sum()
     }
 }
@@ -144,7 +143,7 @@ impl Fixture {
 fn follow(
     repository: &dyn ClientRepository,
     directory: &Arc<ArcSwap<Directory>>,
-    limiter: &Arc<Striped>,
+    limiter: &Arc<dyn WholeLimiter>,
     clock: &Arc<ManualClock>,
     timeline: Timeline,
 ) {

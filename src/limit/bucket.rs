@@ -121,10 +121,16 @@ impl Bucket {
     /// Takes one token, or nothing: whether it did. A refusal leaves the bucket as it was.
     #[inline]
     pub fn take(&mut self, quota: Quota, now: Nanos) -> bool {
+        self.spend(Tokens::ONE, quota, now)
+    }
+
+    /// Takes `cost`, or nothing: whether it did. A refusal leaves the bucket as it was.
+    #[inline]
+    pub fn spend(&mut self, cost: Tokens, quota: Quota, now: Nanos) -> bool {
         let held = self.held(quota, now);
-        let allowed = held >= Tokens::ONE;
+        let allowed = held >= cost;
         if allowed {
-            *self = Bucket { tokens: Tokens(held.0 - TOKEN), at: self.at.max(now) };
+            *self = Bucket { tokens: Tokens(held.0 - cost.0), at: self.at.max(now) };
         }
         allowed
     }
@@ -185,10 +191,24 @@ impl Bucket {
     /// The first instant from `now` on at which a take is allowed, if nobody else takes: refused at every instant before,
     /// allowed then. The end of time (`u64::MAX`) when it is later than that.
     pub fn next_token_at(self, quota: Quota, now: Nanos) -> Nanos {
-        match TOKEN.saturating_sub(self.tokens.0) as u64 {
-            0 => now,
-            missing => self.at.saturating_add(missing.div_ceil(quota.rate().nanos_per_sec())).max(now),
+        self.affords_at(Tokens::ONE, quota, now)
+    }
+
+    /// The same for `cost`, which is more than there ever is when it is over the capacity: then the end of time.
+    pub fn affords_at(self, cost: Tokens, quota: Quota, now: Nanos) -> Nanos {
+        if cost > Tokens::whole(quota.capacity().get()) {
+            return Nanos::MAX;
         }
+        let rate = quota.rate().nanos_per_sec();
+        let nanos = match cost.0.saturating_sub(self.tokens.0) {
+            0 => return now,
+            // Up to 18 tokens, for which a short division does.
+            missing => match u64::try_from(missing) {
+                Ok(missing) => missing.div_ceil(rate),
+                Err(_) => u64::try_from(missing.div_ceil(u128::from(rate))).unwrap_or(u64::MAX),
+            },
+        };
+        self.at.saturating_add(nanos).max(now)
     }
 }
 
@@ -287,6 +307,19 @@ mod tests {
         assert_eq!((saved(2, 9 * SECOND), saved(2, 11 * SECOND)), (9 * SECOND, 10 * SECOND));
         assert_eq!((saved(0, 11 * SECOND), saved(0, 99 * SECOND)), (11 * SECOND, 15 * SECOND));
         assert_eq!(saved(0, 9 * SECOND), 9 * SECOND);
+    }
+
+    #[test]
+    fn a_cost_is_taken_whole_or_not_at_all() {
+        let (quota, cost) = (quota(50, 2.0), Tokens::whole(20));
+        let mut bucket = Bucket::full(quota, 0);
+        assert!(bucket.spend(cost, quota, 0) && bucket.spend(cost, quota, 0));
+        assert!(!bucket.spend(cost, quota, 0) && !bucket.spend(cost, quota, 5 * SECOND - 1));
+        assert_eq!((bucket.held(quota, 0), bucket.affords_at(cost, quota, 0)), (Tokens::whole(10), 5 * SECOND));
+        assert!(bucket.spend(cost, quota, 5 * SECOND));
+        assert_eq!(bucket.affords_at(cost, quota, 5 * SECOND), 15 * SECOND);
+        assert_eq!(bucket.affords_at(Tokens::whole(51), quota, 0), Nanos::MAX, "there is never as much");
+        assert!(!bucket.spend(Tokens::whole(51), quota, 1_000 * SECOND));
     }
 
     #[test]

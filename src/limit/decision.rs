@@ -17,16 +17,22 @@ const NANOS_PER_SEC: u64 = 1_000_000_000;
 /// a larger one. As seconds, 31 million years.
 const MOST_SECONDS: u64 = 999_999_999_999_999;
 
-/// Whether a request may go on, and how its bucket stands after that.
+/// Whether a charge may be made, and how its bucket stands after that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// It took a token.
+    /// It took what it costs. Of several at once: there was enough, and it was taken if there was for all of them.
     Allowed(Standing),
-    /// There was none; nothing was taken.
+    /// There was not enough; nothing was taken.
     Refused(Standing),
 }
 
 impl Decision {
+    /// `standing`, after a charge that was allowed or not.
+    #[inline]
+    pub(super) fn new(allowed: bool, standing: Standing) -> Self {
+        if allowed { Decision::Allowed(standing) } else { Decision::Refused(standing) }
+    }
+
     /// Whether the request may go on.
     pub fn is_allowed(&self) -> bool {
         matches!(self, Decision::Allowed(_))
@@ -46,14 +52,22 @@ pub struct Standing {
     bucket: Bucket,
     quota: Quota,
     now: Nanos,
+    cost: u32,
     overflow: bool,
 }
 
 impl Standing {
-    /// How `bucket`, which is under `quota`, stands at `now`.
+    /// How `bucket`, which is under `quota`, stands at `now` for who wants a token.
     #[inline]
     pub fn new(bucket: Bucket, quota: Quota, now: Nanos) -> Self {
-        Standing { bucket, quota, now, overflow: false }
+        Standing { bucket, quota, now, cost: 1, overflow: false }
+    }
+
+    /// The same for who wants as many.
+    #[inline]
+    #[must_use]
+    pub fn for_cost(self, cost: u32) -> Self {
+        Standing { cost, ..self }
     }
 
     /// The same, of the bucket that callers share when there is no room for one each.
@@ -65,7 +79,7 @@ impl Standing {
     /// How the bucket stands after one take more, if there is a token for it.
     #[must_use]
     pub fn after_take(mut self) -> Self {
-        self.bucket.take(self.quota, self.now);
+        self.bucket.spend(Tokens::whole(self.cost), self.quota, self.now);
         self
     }
 
@@ -89,9 +103,10 @@ impl Standing {
         self.tokens().floor()
     }
 
-    /// The instant when the next token is there: refused at every instant before, allowed then. Now, if there is one.
+    /// The instant when there is enough: refused at every instant before, allowed then. Now, if there is; the end of time,
+    /// if there never is.
     pub fn retry_at(&self) -> Nanos {
-        self.bucket.next_token_at(self.quota, self.now)
+        self.bucket.affords_at(Tokens::whole(self.cost), self.quota, self.now)
     }
 
     /// For `Retry-After`: whole seconds until [`retry_at`](Standing::retry_at), at least 1.

@@ -1,28 +1,124 @@
-//! The seam: what the proxy asks of a limiter.
+//! The seam: what a limiter is asked, and by whom.
 //!
-//! [`Striped`](crate::limit::Striped) is the limiter of one process. One that shares its tokens among several nodes fits
-//! behind the same four calls, as long as it answers from memory: a request never waits for a limiter, so no call is
-//! asynchronous and none can fail.
+//! | trait | who asks |
+//! |---|---|
+//! | [`Limiter`] | the proxy, for each request; the admin API, which looks |
+//! | [`Upkeep`] | whoever keeps the buckets: sweeps, saves, reads back, hands over, changes quotas |
+//! | [`Gauges`] | the metrics and the status |
+//!
+//! [`Striped`](crate::limit::Striped) is the limiter of one process, and the only place that names it is the one that
+//! builds a server. One that shares its tokens among several nodes fits behind the same calls, as long as it answers
+//! from memory: a request never waits for a limiter, so no call is asynchronous and none can fail.
+
+use std::num::NonZeroU32;
+
+use arrayvec::ArrayVec;
 
 use crate::client::Quota;
-use crate::limit::bucket::Nanos;
+use crate::limit::bucket::{Bucket, Nanos};
 use crate::limit::decision::{Decision, Standing};
 use crate::limit::key::Key;
 
+/// The most charges that are made in one step.
+pub const MOST_CHARGES: usize = 4;
+
+/// Charges that are made all or none.
+pub type Charges = ArrayVec<Charge, MOST_CHARGES>;
+
+/// What was decided of each of them, in their order.
+pub type Decisions = ArrayVec<Decision, MOST_CHARGES>;
+
+/// What a request is to cost somebody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Charge {
+    /// Whose bucket pays.
+    pub key: Key,
+    /// What the key's owner has now.
+    pub quota: Quota,
+    /// How many tokens.
+    pub cost: NonZeroU32,
+}
+
+impl Charge {
+    /// Of one token.
+    #[inline]
+    pub fn one(key: Key, quota: Quota) -> Self {
+        Charge { key, quota, cost: NonZeroU32::MIN }
+    }
+}
+
 /// Gives every key its own token bucket.
 ///
-/// Contract: for each key that has a bucket (a limiter may let anonymous callers share one when it is full) and any time t, at most C + ρ·t takes are allowed, whatever the threads that ask. `quota` is what
-/// the key's owner has now; a bucket that last saw another one adapts as in [`edit`](Limiter::edit). `now` is the time
-/// since one epoch for all calls; it may repeat and step back, which credits nothing.
+/// Contract: for each key that has a bucket (a limiter may let anonymous callers share one when it is full) and any time
+/// t, at most C + ρ·t tokens are given, whatever the threads that ask. A quota is what the key's owner has now; a bucket
+/// that last saw another one adapts as in [`edit`](Upkeep::edit). `now` is the time since one epoch for all calls; it
+/// may repeat and step back, which credits nothing.
 ///
-/// A limiter may hold the quota of anonymous callers itself. Then `quota` does not count for them, and the standing says which
-/// one did.
+/// A limiter may hold the quota of anonymous callers itself. Then that of the charge does not count for them, and the
+/// standing says which one did.
 pub trait Limiter: Send + Sync {
-    /// Takes a token from the bucket of `key`, or refuses.
-    fn take(&self, key: Key, quota: Quota, now: Nanos) -> Decision;
+    /// Makes a charge, or refuses it.
+    fn take(&self, charge: Charge, now: Nanos) -> Decision;
+
+    /// Makes all charges in one step, or none: nothing is taken unless all are allowed, and nobody else takes in between.
+    /// Charges of one bucket add up, in their order; they bring the same quota.
+    fn take_all(&self, charges: &Charges, now: Nanos) -> Decisions;
 
     /// How the bucket of `key` stands. Takes nothing and makes no bucket.
     fn peek(&self, key: Key, quota: Quota, now: Nanos) -> Standing;
+}
+
+/// A bucket as it is saved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Saved {
+    /// Whose it is.
+    pub key: Key,
+    /// Its tokens, and when it held them.
+    pub bucket: Bucket,
+    /// The quota it was last under.
+    pub quota: Quota,
+}
+
+/// Looks after the buckets, beside requests. Nothing here credits a bucket or changes what it would answer, unless it says so.
+///
+/// What was saved is a bucket as it was last written, with the quota it was written under. Its instant is in the limiter's
+/// time: save it as it is when the epoch is the same after a restart (the Unix epoch), else move it. The time between
+/// counts as refill.
+///
+/// Whoever keeps what was saved follows both calls in their order: `export` says what to write, `sweep` what to forget.
+/// Both give what they have with a part of the limiter locked: collect, and call nothing of it.
+pub trait Upkeep: Send + Sync {
+    /// In how many parts it is swept and exported; at least one.
+    fn parts(&self) -> usize;
+
+    /// Drops the full buckets of one part and tells `dropped` whose they were; how many. Whoever saves buckets forgets
+    /// those. Nothing else is ever dropped: that would forgive a debt.
+    ///
+    /// # Panics
+    /// When `part` is not below [`parts`](Upkeep::parts).
+    fn sweep(&self, part: usize, now: Nanos, dropped: &mut dyn FnMut(Key)) -> usize;
+
+    /// Gives `saved` every bucket of one part that was changed since the last call for it. What it gives is not given
+    /// again until it changes: whoever fails to save it keeps it and tries again.
+    ///
+    /// # Panics
+    /// When `part` is not below [`parts`](Upkeep::parts).
+    fn export(&self, part: usize, saved: &mut dyn FnMut(Saved));
+
+    /// Lets every bucket count as changed, so that the next [`export`](Upkeep::export) of each part gives all of them.
+    fn mark_all(&self);
+
+    /// Reads a saved bucket back, in place of the one its key may have; whether there was room for it.
+    ///
+    /// It is put under `quota`, what the key's owner has now; an anonymous caller's under the default one. A bucket
+    /// from the future (the clock was set back meanwhile) counts as written at `now`, so that nobody waits for the
+    /// clock to come back, unless it [owes](Bucket::debited).
+    fn restore(&self, saved: Saved, quota: Quota, now: Nanos) -> bool;
+
+    /// Takes what `charge` costs whether it is there or not: another process has let that request in. What is missing
+    /// is owed, and the bucket earns it before anything else. A bucket that is not there was full under the quota; one
+    /// that finds no room stays away, as what callers share is each process' own.
+    fn debit(&self, charge: Charge, now: Nanos);
 
     /// Puts the bucket of `key` under the quota `to`, from now on: it keeps its tokens, clamped to the new capacity. A
     /// bucket that is not there was full under `from`.
@@ -30,4 +126,25 @@ pub trait Limiter: Send + Sync {
 
     /// Makes the bucket of `key` full, under `quota`.
     fn reset(&self, key: Key, quota: Quota, now: Nanos);
+
+    /// Puts anonymous callers under another quota from `now` on, whichever one their requests bring along: each bucket
+    /// keeps its tokens, clamped to the new capacity, as with [`edit`](Upkeep::edit). So does the overflow bucket.
+    ///
+    /// The buckets that changed are exported again. Those that are full under the new quota go with the next sweep. Of
+    /// two calls at once, one waits for the other.
+    fn set_default_quota(&self, quota: Quota, now: Nanos);
 }
+
+/// What can be read off a limiter.
+pub trait Gauges: Send + Sync {
+    /// The buckets there are.
+    fn buckets(&self) -> usize;
+
+    /// How many takes went to the overflow bucket since the start.
+    fn overflowed(&self) -> u64;
+}
+
+/// All of a limiter, for whoever builds a server around one.
+pub trait WholeLimiter: Limiter + Upkeep + Gauges {}
+
+impl<L: Limiter + Upkeep + Gauges> WholeLimiter for L {}

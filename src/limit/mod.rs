@@ -5,7 +5,7 @@
 //! | [`bucket`] | one token bucket: pure, exact, handed `now` |
 //! | [`decision`] | the answer to a request as data, and what it says in whole seconds |
 //! | [`key`] | whose bucket it is, in nine bytes |
-//! | [`limiter`] | the seam: what the proxy asks of a limiter |
+//! | [`limiter`] | the seam: what a limiter is asked, by the proxy, by who keeps buckets, and by the metrics |
 //! | [`striped`] | the limiter of one process: a bounded map of buckets under many locks |
 //!
 //! Time is a `u64` of nanoseconds since an epoch that the caller chooses once ([`bucket::Nanos`]). With the Unix epoch,
@@ -13,7 +13,11 @@
 //! a restart, and 64 bits last until the year 2554.
 
 pub mod bucket;
+#[cfg(test)]
+mod contract;
 pub mod decision;
+#[cfg(test)]
+pub(crate) mod exact;
 pub mod key;
 pub mod limiter;
 mod settings;
@@ -22,6 +26,6 @@ pub mod striped;
 pub use bucket::{Bucket, Nanos, Tokens};
 pub use decision::{Decision, Standing};
 pub use key::Key;
-pub use limiter::Limiter;
+pub use limiter::{Charge, Charges, Decisions, Gauges, Limiter, MOST_CHARGES, Saved, Upkeep, WholeLimiter};
 pub use settings::RateLimit;
 pub use striped::{Striped, StripedSettings};

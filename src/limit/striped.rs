@@ -13,11 +13,12 @@
 //! - At `max_buckets` a new anonymous caller shares one overflow bucket, with the default quota, and is counted. Callers who
 //!   have a bucket keep it, and clients always get one: there are only as many as the operator has made. A flood of new
 //!   addresses therefore slows other new addresses, and nobody else.
-//! - Anonymous callers have one quota together, and the limiter holds it: [`set_default_quota`](Striped::set_default_quota)
+//! - Several charges at once lock the stripes of all of them, in their order, and are decided before any is made.
+//! - Anonymous callers have one quota together, and the limiter holds it: [`set_default_quota`](Upkeep::set_default_quota)
 //!   changes it for all of them. What a request brings along for such a caller does not count, since requests that began
 //!   before a change still bring the old one, and a bucket put back and forth would be clamped each time.
 //! - A client's bucket knows the quota it last saw. When the caller comes with another one, the time until then is credited under
-//!   the old one; call [`edit`](Limiter::edit) at the moment of the change to have it exact to the nanosecond.
+//!   the old one; call [`edit`](Upkeep::edit) at the moment of the change to have it exact to the nanosecond.
 //!
 //! Refused: one lock-free map of atomics (governor's way), as a bucket that is exact across edits needs more than 64 bits and
 //! inserting, sweeping and bounding would need a lock anyway; an LRU, which hands an evicted debtor a full bucket;
@@ -30,14 +31,15 @@ use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use ahash::RandomState;
+use arrayvec::ArrayVec;
 use crossbeam_utils::CachePadded;
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::client::Quota;
-use crate::limit::bucket::{Bucket, Nanos};
+use crate::limit::bucket::{Bucket, Nanos, Tokens};
 use crate::limit::decision::{Decision, Standing};
 use crate::limit::key::Key;
-use crate::limit::limiter::Limiter;
+use crate::limit::limiter::{Charge, Charges, Decisions, Gauges, Limiter, MOST_CHARGES};
 
 mod default_quota;
 mod entry;
@@ -45,8 +47,6 @@ mod quotas;
 mod stripe;
 mod table;
 mod upkeep;
-
-pub use upkeep::Saved;
 
 use stripe::{Stripe, hash_of};
 
@@ -100,31 +100,17 @@ impl Striped {
         }
     }
 
-    /// The buckets there are.
-    pub fn len(&self) -> usize {
-        self.anonymous.load(Ordering::Relaxed) + self.clients.load(Ordering::Relaxed)
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// How many stripes there are; the argument of [`sweep`](Striped::sweep) and [`export`](Striped::export) is below this.
-    pub fn stripes(&self) -> usize {
-        self.stripes.len()
-    }
-
-    /// How many takes went to the overflow bucket since the start.
-    pub fn overflowed(&self) -> u64 {
-        self.overflowed.load(Ordering::Relaxed)
-    }
-
     /// The hash of a key, and its stripe.
     #[inline]
     fn stripe(&self, key: Key) -> (u64, &Mutex<Stripe>) {
         let hash = hash_of(key, &self.hasher);
-        (hash, &self.stripes[(hash >> 24) as usize & (self.stripes.len() - 1)])
+        (hash, &self.stripes[self.place(hash)])
+    }
+
+    /// Which stripe it is.
+    #[inline]
+    fn place(&self, hash: u64) -> usize {
+        (hash >> 24) as usize & (self.stripes.len() - 1)
     }
 
     /// Counts one more bucket, for `key`, if there is room for it. For a client there always is.
@@ -144,6 +130,11 @@ impl Striped {
         room
     }
 
+    /// Whether a new bucket of `key` would find room.
+    fn has_room(&self, key: Key) -> bool {
+        key.client_number().is_some() || self.anonymous.load(Ordering::Relaxed) < self.max_buckets
+    }
+
     /// Counts one bucket less.
     fn forget(&self, key: Key) {
         let count = if key.client_number().is_some() { &self.clients } else { &self.anonymous };
@@ -153,34 +144,33 @@ impl Striped {
     /// The first take of a key that has no bucket. Apart from [`take`](Limiter::take), to keep that one short.
     #[cold]
     #[inline(never)]
-    fn take_first(
-        &self,
-        mut stripe: MutexGuard<'_, Stripe>,
-        hash: u64,
-        key: Key,
-        quota: Quota,
-        now: Nanos,
-    ) -> Decision {
-        if !self.admit(key) {
+    fn take_first(&self, mut stripe: MutexGuard<'_, Stripe>, hash: u64, charge: Charge, now: Nanos) -> Decision {
+        if !self.admit(charge.key) {
             drop(stripe);
-            return self.take_from_overflow(now);
+            self.overflowed.fetch_add(1, Ordering::Relaxed);
+            return take_from_overflow(&mut self.overflow.lock(), charge, now);
         }
-        let mut bucket = stripe.full(quota, now);
-        bucket.take(quota, now);
-        let outgrown = stripe.insert(hash, key, bucket, quota, &self.hasher);
+        let mut bucket = stripe.full(charge.quota, now);
+        let allowed = bucket.spend(Tokens::whole(charge.cost.get()), charge.quota, now);
+        let outgrown = stripe.insert(hash, charge.key, bucket, charge.quota, &self.hasher);
         drop(stripe);
         drop(outgrown);
-        Decision::Allowed(Standing::new(bucket, quota, now))
+        Decision::new(allowed, Standing::new(bucket, charge.quota, now).for_cost(charge.cost.get()))
     }
+}
 
-    fn take_from_overflow(&self, now: Nanos) -> Decision {
-        self.overflowed.fetch_add(1, Ordering::Relaxed);
-        let mut overflow = self.overflow.lock();
-        let (bucket, quota) = &mut *overflow;
-        let allowed = bucket.take(*quota, now);
-        let standing = Standing::new(*bucket, *quota, now).of_overflow();
-        if allowed { Decision::Allowed(standing) } else { Decision::Refused(standing) }
-    }
+/// A stripe that is locked, and which it is.
+type Locked<'a> = (usize, MutexGuard<'a, Stripe>);
+
+/// The stripe at `place`, which is one of these.
+fn among<'a>(locked: &'a mut [Locked<'_>], place: usize) -> &'a mut Stripe {
+    let found = locked.iter_mut().find(|(at, _)| *at == place);
+    found.map(|(_, stripe)| &mut **stripe).expect("the stripes of all charges are locked")
+}
+
+fn take_from_overflow((bucket, quota): &mut (Bucket, Quota), charge: Charge, now: Nanos) -> Decision {
+    let allowed = bucket.spend(Tokens::whole(charge.cost.get()), *quota, now);
+    Decision::new(allowed, Standing::new(*bucket, *quota, now).for_cost(charge.cost.get()).of_overflow())
 }
 
 /// Four for each core, at least 64, and enough for `max_buckets`.
@@ -191,14 +181,70 @@ fn default_stripes(max_buckets: usize) -> usize {
 
 impl Limiter for Striped {
     #[inline]
-    fn take(&self, key: Key, quota: Quota, now: Nanos) -> Decision {
-        let (hash, stripe) = self.stripe(key);
+    fn take(&self, charge: Charge, now: Nanos) -> Decision {
+        let (hash, stripe) = self.stripe(charge.key);
         let mut stripe = stripe.lock();
-        let quota = stripe.quota_of(key, quota);
-        match stripe.take(hash, key, quota, now, &self.hasher) {
+        let charge = stripe.under_its_quota(charge);
+        match stripe.take(hash, charge, now, &self.hasher) {
             Some(decision) => decision,
-            None => self.take_first(stripe, hash, key, quota, now),
+            None => self.take_first(stripe, hash, charge, now),
         }
+    }
+
+    fn take_all(&self, charges: &Charges, now: Nanos) -> Decisions {
+        let hashes: ArrayVec<u64, MOST_CHARGES> =
+            charges.iter().map(|charge| hash_of(charge.key, &self.hasher)).collect();
+        // Whoever locks several does so in their order, or two would wait for each other.
+        let mut places: ArrayVec<usize, MOST_CHARGES> = hashes.iter().map(|hash| self.place(*hash)).collect();
+        places.sort_unstable();
+        let mut locked: ArrayVec<Locked<'_>, MOST_CHARGES> = ArrayVec::new();
+        for place in places {
+            if locked.last().is_none_or(|(last, _)| *last != place) {
+                locked.push((place, self.stripes[place].lock()));
+            }
+        }
+        let mut overflow = self.overflow.lock();
+        let shared = *overflow;
+        let mut made: ArrayVec<(u64, Charge, Option<Bucket>), MOST_CHARGES> = ArrayVec::new();
+        let mut decisions = Decisions::new();
+        for (&charge, &hash) in charges.iter().zip(&hashes) {
+            let stripe = among(&mut locked, self.place(hash));
+            let charge = stripe.under_its_quota(charge);
+            let before = stripe.peek(hash, charge.key, charge.quota, now);
+            if before.is_none() && !self.admit(charge.key) {
+                decisions.push(take_from_overflow(&mut overflow, charge, now));
+                continue;
+            }
+            if before.is_none() {
+                let full = stripe.full(charge.quota, now);
+                drop(stripe.insert(hash, charge.key, full, charge.quota, &self.hasher));
+            }
+            made.push((hash, charge, before));
+            decisions.extend(stripe.take(hash, charge, now, &self.hasher));
+        }
+        let all = decisions.iter().all(Decision::is_allowed);
+        let shares = decisions.iter().filter(|decision| decision.standing().is_overflow()).count();
+        self.overflowed.fetch_add(shares as u64, Ordering::Relaxed);
+        if !all {
+            *overflow = shared;
+            for (hash, charge, before) in made.iter().rev() {
+                let stripe = among(&mut locked, self.place(*hash));
+                match before {
+                    Some(before) => stripe.put(*hash, charge, *before, now, &self.hasher),
+                    None => {
+                        stripe.remove(*hash, charge.key, &self.hasher);
+                        self.forget(charge.key);
+                    }
+                }
+            }
+            drop(overflow);
+            drop(locked);
+            for (decision, charge) in decisions.iter_mut().zip(charges).filter(|(decision, _)| decision.is_allowed()) {
+                let standing = self.peek(charge.key, charge.quota, now).for_cost(charge.cost.get());
+                *decision = Decision::Allowed(standing);
+            }
+        }
+        decisions
     }
 
     fn peek(&self, key: Key, quota: Quota, now: Nanos) -> Standing {
@@ -208,35 +254,44 @@ impl Limiter for Striped {
             let quota = stripe.quota_of(key, quota);
             (stripe.peek(hash, key, quota, now), quota)
         };
-        if bucket.is_none() && key.anonymous().is_some() && self.anonymous.load(Ordering::Relaxed) >= self.max_buckets {
+        if bucket.is_none() && !self.has_room(key) {
             let (bucket, quota) = *self.overflow.lock();
             return Standing::new(bucket, quota, now).of_overflow();
         }
         Standing::new(bucket.unwrap_or_else(|| Bucket::full(quota, now)), quota, now)
     }
+}
 
-    fn edit(&self, key: Key, from: Quota, to: Quota, now: Nanos) {
-        let (hash, stripe) = self.stripe(key);
-        let mut stripe = stripe.lock();
-        let absent = !stripe.edit(hash, key, to, now, &self.hasher);
-        // What is not there was full. If that is less than full from now on, it must be kept.
-        if absent && from.capacity() < to.capacity() && self.admit(key) {
-            let bucket = stripe.full(from, now);
-            let outgrown = stripe.insert(hash, key, bucket, to, &self.hasher);
-            drop(stripe);
-            drop(outgrown);
-        }
+impl Gauges for Striped {
+    fn buckets(&self) -> usize {
+        self.anonymous.load(Ordering::Relaxed) + self.clients.load(Ordering::Relaxed)
     }
 
-    fn reset(&self, key: Key, quota: Quota, now: Nanos) {
-        let (hash, stripe) = self.stripe(key);
-        let mut stripe = stripe.lock();
-        let quota = stripe.quota_of(key, quota);
-        stripe.refill(hash, key, quota, now, &self.hasher);
+    fn overflowed(&self) -> u64 {
+        self.overflowed.load(Ordering::Relaxed)
     }
 }
 
 #[cfg(test)]
 mod stress;
+
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::*;
+    use crate::limit::Upkeep;
+
+    #[test]
+    fn stripes_are_a_power_of_two() {
+        let stripes = |stripes| {
+            let settings = StripedSettings {
+                max_buckets: NonZeroUsize::MIN,
+                stripes: NonZeroUsize::new(stripes),
+                default_quota: Quota::new(1, 1.0).unwrap(),
+            };
+            Striped::new(settings, 0).parts()
+        };
+        assert_eq!((stripes(1), stripes(5), stripes(usize::MAX)), (1, 8, 1 << 16));
+        let default = stripes(0);
+        assert!(default >= 64 && default.is_power_of_two());
+    }
+}

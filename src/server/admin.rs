@@ -13,7 +13,7 @@ use super::store::Store;
 use crate::admin::{Access, AdminParts, Readiness, Status};
 use crate::client::Directory;
 use crate::clock::{Clock, Timeline};
-use crate::limit::{Limiter, Striped};
+use crate::limit::WholeLimiter;
 use crate::proxy::{Activity, Proxy, Rules, Seats};
 use crate::telemetry::{Decisions, Metrics};
 use crate::upstream::Pools;
@@ -27,7 +27,7 @@ pub(super) struct View {
     pub(super) proxy: Proxy,
     pub(super) pools: Arc<Pools>,
     pub(super) store: Store,
-    pub(super) limiter: Arc<Striped>,
+    pub(super) limiter: Arc<dyn WholeLimiter>,
     pub(super) buckets: Arc<Buckets>,
     pub(super) rules: Arc<ArcSwap<Rules>>,
     pub(super) seats: Arc<Seats>,
@@ -56,7 +56,7 @@ impl View {
                 Box::pin(async move { buckets.reset(key, quota).await })
             }),
             directory: Arc::clone(&directory),
-            limiter: Arc::clone(&limiter) as Arc<dyn Limiter>,
+            limiter: Arc::clone(&limiter) as _,
             limited: Box::new(move || rules.load().rate.is_some()),
             pools: Box::new(move || pools.all()),
             reload: Box::new(move || {
@@ -91,7 +91,7 @@ impl View {
                         listeners: listeners.clone(),
                         admin: address,
                         clients: directory.load().len(),
-                        buckets: limiter.len(),
+                        buckets: limiter.buckets(),
                         requests: totals.requests,
                         allowed: totals.allowed,
                         limited: totals.limited,

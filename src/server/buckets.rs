@@ -39,8 +39,7 @@ use super::ticker;
 use crate::admin::NotFilled;
 use crate::client::Quota;
 use crate::clock::{Clock, Timeline};
-use crate::limit::striped::Saved;
-use crate::limit::{Bucket, Key, Limiter, Nanos, RateLimit, Striped};
+use crate::limit::{Bucket, Key, Nanos, RateLimit, Saved, WholeLimiter};
 use crate::store::{BucketStore, Moment, Reply, Snapshot, StoreError, WriteError};
 use due::Due;
 
@@ -53,7 +52,7 @@ const DRIFT: Duration = Duration::from_secs(1);
 
 /// Tends the buckets of one limiter.
 pub(super) struct Buckets {
-    limiter: Arc<Striped>,
+    limiter: Arc<dyn WholeLimiter>,
     store: Arc<dyn BucketStore>,
     sweep_every: Duration,
     save_every: Duration,
@@ -81,7 +80,7 @@ pub(super) struct HandedOver {
 impl Buckets {
     /// Tends the buckets of `limiter` and keeps them in `store`.
     pub(super) fn new(
-        limiter: Arc<Striped>,
+        limiter: Arc<dyn WholeLimiter>,
         store: Arc<dyn BucketStore>,
         settings: &RateLimit,
         clock: Arc<dyn Clock>,
@@ -155,25 +154,25 @@ impl Buckets {
     /// Drops the full buckets.
     fn sweep(&self) {
         let mut due = self.due.lock();
-        for stripe in 0..self.limiter.stripes() {
+        for part in 0..self.limiter.parts() {
             let mut dropped = Vec::new();
-            self.limiter.sweep(stripe, self.now(), |key| dropped.push(key));
+            self.limiter.sweep(part, self.now(), &mut |key| dropped.push(key));
             due.dropped(dropped);
         }
-        due.bound(self.limiter.len());
+        due.bound(self.limiter.buckets());
     }
 
     /// Makes due what has changed.
     fn export(&self) {
         let mut due = self.due.lock();
         let mut changed = Vec::new();
-        for stripe in 0..self.limiter.stripes() {
-            // Into a small list first: the stripe is locked meanwhile, and making room in the long one takes its time.
-            self.limiter.export(stripe, |saved| changed.push(saved));
+        for part in 0..self.limiter.parts() {
+            // Into a small list first: the part is locked meanwhile, and making room in the long one takes its time.
+            self.limiter.export(part, &mut |saved| changed.push(saved));
             due.changed(changed.drain(..));
         }
         // While the store takes nothing, the same buckets change again and again.
-        due.bound(self.limiter.len());
+        due.bound(self.limiter.buckets());
     }
 
     /// Gives the store the next piece, if any is due; the moment that it is of. What is given later is newer.
@@ -307,7 +306,7 @@ impl Buckets {
                 None => due.dropped([saved.key]),
             }
         }
-        Ok(self.limiter.len())
+        Ok(self.limiter.buckets())
     }
 }
 

@@ -15,7 +15,7 @@ use super::{Server, ServerError};
 use crate::client::{Directory, Quota};
 use crate::clock::{Clock, SystemClock, Timeline};
 use crate::config::Config;
-use crate::limit::{Key, RateLimit, Striped, StripedSettings};
+use crate::limit::{Key, RateLimit, Striped, StripedSettings, WholeLimiter};
 use crate::process::{Bound, Process};
 use crate::telemetry::AccessLog;
 use crate::tls::TlsListeners;
@@ -52,7 +52,7 @@ impl Server {
         let timeline = Timeline::new(clock.as_ref());
         let RateLimit { quota, max_buckets, .. } = config.rate_limit;
         let settings = StripedSettings { max_buckets, stripes: None, default_quota: quota };
-        let limiter = Arc::new(Striped::new(settings, timeline.nanos(clock.now())));
+        let limiter: Arc<dyn WholeLimiter> = Arc::new(Striped::new(settings, timeline.nanos(clock.now())));
         let store = Store::open(config.database.as_deref())?;
         store.clients.keep_history(config.history);
         let directory: Arc<ArcSwap<Directory>> = Arc::default();

@@ -32,7 +32,7 @@ use arc_swap::ArcSwap;
 use crate::client::{Directory, Quota};
 use crate::clock::{Clock, Timeline};
 use crate::config::Config;
-use crate::limit::Striped;
+use crate::limit::WholeLimiter;
 use crate::process::{BindError, Bound, PidFileError, PrivilegesError, Process};
 use crate::store::sqlite::OpenError;
 use crate::telemetry::{AccessLog, AccessLogWriter, Tally};
@@ -79,7 +79,7 @@ pub struct Server {
     pools: Arc<Pools>,
     directory: Arc<ArcSwap<Directory>>,
     store: Store,
-    limiter: Arc<Striped>,
+    limiter: Arc<dyn WholeLimiter>,
     buckets: Arc<Buckets>,
     sockets: Vec<Bound>,
     tls: Arc<TlsListeners>,

@@ -21,7 +21,7 @@ use crate::admin::{Access, ReloadRefused, Reloaded};
 use crate::client::Quota;
 use crate::clock::{Clock, Timeline};
 use crate::config::{Config, Problems};
-use crate::limit::Striped;
+use crate::limit::WholeLimiter;
 use crate::proxy::{Destination, RateRules, Rules, Seats};
 use crate::route::{Route, RouteTable};
 use crate::store::ClientRepository;
@@ -51,7 +51,7 @@ pub(super) struct Live {
     pub(super) tls: Arc<TlsListeners>,
     pub(super) access: Arc<ArcSwap<Access>>,
     pub(super) access_log: AccessLog,
-    pub(super) limiter: Arc<Striped>,
+    pub(super) limiter: Arc<dyn WholeLimiter>,
     pub(super) clients: Arc<dyn ClientRepository>,
     pub(super) watches: mpsc::UnboundedSender<Watch>,
     pub(super) metrics: Arc<Metrics>,

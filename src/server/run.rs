@@ -249,7 +249,7 @@ impl Server {
             tally: Arc::clone(&self.tally),
             access_log: self.access_log.clone(),
             events,
-            limiter: Arc::clone(&self.limiter),
+            limiter: Arc::clone(&self.limiter) as _,
             tls: Arc::clone(&self.tls),
             persist_errors: Box::new(move || store.errors()),
         })

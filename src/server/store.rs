@@ -16,8 +16,7 @@ use super::ServerError;
 use super::buckets::Buckets;
 use crate::client::{Client, Directory, Quota};
 use crate::clock::{Clock, Timeline};
-use crate::limit::striped::Saved;
-use crate::limit::{Bucket, Key, Limiter, Striped};
+use crate::limit::{Bucket, Key, Saved, WholeLimiter};
 use crate::store::memory::Memory;
 use crate::store::sqlite::Sqlite;
 use crate::store::{BucketStore, ClientRepository, Committed, Follower, Record};
@@ -73,7 +72,7 @@ impl Store {
 #[derive(Clone)]
 pub(super) struct Followers {
     pub(super) directory: Arc<ArcSwap<Directory>>,
-    pub(super) limiter: Arc<Striped>,
+    pub(super) limiter: Arc<dyn WholeLimiter>,
     /// Who keeps them on disk; only asked to, never waited for.
     pub(super) buckets: Arc<Buckets>,
     pub(super) clock: Arc<dyn Clock>,
@@ -155,12 +154,11 @@ impl Followers {
 
 #[cfg(test)]
 mod tests {
-    use std::num::NonZeroUsize;
-
     use super::*;
     use crate::client::{ClientId, Mode};
     use crate::clock::ManualClock;
-    use crate::limit::{RateLimit, StripedSettings};
+    use crate::limit::RateLimit;
+    use crate::limit::exact::Exact;
     use crate::store::{Change, Profile};
 
     fn capacity(clock: &ManualClock, capacity: u64) -> Change {
@@ -175,8 +173,7 @@ mod tests {
         let (store, clock) = (Arc::new(Memory::new()), Arc::new(ManualClock::new()));
         let timeline = Timeline::new(clock.as_ref());
         let default_quota = Quota::new(1, 1.0).unwrap();
-        let settings = StripedSettings { max_buckets: NonZeroUsize::MIN, stripes: None, default_quota };
-        let limiter = Arc::new(Striped::new(settings, timeline.nanos(clock.now())));
+        let limiter: Arc<dyn WholeLimiter> = Arc::new(Exact::new(1, default_quota, timeline.nanos(clock.now())));
         let saving = Arc::clone(&store) as Arc<dyn BucketStore>;
         let buckets =
             Buckets::new(Arc::clone(&limiter), saving, &RateLimit::default(), Arc::clone(&clock) as _, timeline);

@@ -19,8 +19,7 @@ use super::{
 };
 use crate::client::{ClientId, KeyDigest};
 use crate::clock::{Clock, SystemClock};
-use crate::limit::Key;
-use crate::limit::striped::Saved;
+use crate::limit::{Key, Saved};
 
 /// Clients and buckets in memory. See the [module](self).
 #[derive(Default)]

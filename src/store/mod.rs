@@ -21,8 +21,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::client::ClientId;
 use crate::clock::{BootTime, Clock, Timeline};
-use crate::limit::striped::Saved;
-use crate::limit::{Key, Nanos};
+use crate::limit::{Key, Nanos, Saved};
 
 pub use record::{Action, Entry, Page, PageQuery, Profile, Record};
 pub(crate) use write::credentials;

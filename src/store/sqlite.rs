@@ -51,7 +51,7 @@ use super::{
     PageQuery, Record, Reply, Snapshot, StoreError, WriteError,
 };
 use crate::client::ClientId;
-use crate::limit::striped::Saved;
+use crate::limit::Saved;
 use fault::{Fault, words};
 use feed::Feed;
 use identity::Identity;

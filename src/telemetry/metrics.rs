@@ -20,7 +20,7 @@ use prometheus_client::encoding::text::encode_registry;
 use prometheus_client::registry::Registry;
 
 use super::{AccessLog, EventLog};
-use crate::limit::Striped;
+use crate::limit::Gauges;
 use crate::tls::TlsListeners;
 use crate::upstream::Pools;
 
@@ -40,7 +40,7 @@ pub struct MetricsParts {
     /// The event log of the process; none when the process is not all of one server.
     pub events: Option<EventLog>,
     /// The buckets.
-    pub limiter: Arc<Striped>,
+    pub limiter: Arc<dyn Gauges>,
     /// The TLS of the listeners that have it.
     pub tls: Arc<TlsListeners>,
     /// How often the store could not be written.

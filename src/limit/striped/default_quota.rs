@@ -21,14 +21,8 @@ use crate::limit::bucket::Nanos;
 use crate::limit::striped::Striped;
 
 impl Striped {
-    /// Puts anonymous callers under another quota from `now` on, whichever one their requests bring along: each bucket
-    /// keeps its tokens, clamped to the new capacity, as with [`edit`](crate::limit::Limiter::edit). So does the overflow
-    /// bucket.
-    ///
-    /// The buckets that changed are exported again. Those that are full under the new quota go with the next sweep.
-    ///
-    /// Locks one stripe at a time. Of two calls at once, one waits for the other.
-    pub fn set_default_quota(&self, quota: Quota, now: Nanos) {
+    /// Does it, and locks one stripe at a time.
+    pub(super) fn change_default(&self, quota: Quota, now: Nanos) {
         let mut default = self.default.lock();
         if *default == quota {
             return;

@@ -3,6 +3,7 @@
 use std::sync::atomic::AtomicBool;
 
 use super::*;
+use crate::limit::Upkeep;
 
 const THREADS: u64 = 8;
 const SECOND: Nanos = 1_000_000_000;
@@ -41,10 +42,11 @@ fn race(ask: impl Fn(u64) -> u64 + Sync, beside: impl Fn(u64) + Sync) -> u64 {
 fn one_key_gives_its_capacity_once() {
     let quota = Quota::new(100_000, 1.0).unwrap();
     let map = striped(10);
-    let ask = |_| (0..50_000).filter(|_| map.take(Key::client(1), quota, SECOND).is_allowed()).count() as u64;
+    let ask =
+        |_| (0..50_000).filter(|_| map.take(Charge::one(Key::client(1), quota), SECOND).is_allowed()).count() as u64;
     assert_eq!(race(ask, |_| std::thread::yield_now()), 100_000);
-    assert!(!map.take(Key::client(1), quota, SECOND).is_allowed());
-    assert!(map.take(Key::client(1), quota, 2 * SECOND).is_allowed());
+    assert!(!map.take(Charge::one(Key::client(1), quota), SECOND).is_allowed());
+    assert!(map.take(Charge::one(Key::client(1), quota), 2 * SECOND).is_allowed());
 }
 
 /// 10,000 keys with a hundred quotas. Beside them, all the time: the sweep, exports, edits of these keys, and visitors who
@@ -57,8 +59,8 @@ fn ten_thousand_keys_give_theirs_whatever_runs_beside() {
     let counts: Vec<AtomicU64> = (0..keys).map(|_| AtomicU64::new(0)).collect();
     let exported: Vec<AtomicU64> = (0..keys).map(|_| AtomicU64::new(u64::MAX)).collect();
     let export = || {
-        for stripe in 0..map.stripes() {
-            map.export(stripe, |saved| {
+        for stripe in 0..map.parts() {
+            map.export(stripe, &mut |saved| {
                 if let Some(last) = exported.get(saved.key.client_number().unwrap() as usize) {
                     last.store(u64::from(saved.bucket.tokens().floor()), Ordering::Relaxed);
                 }
@@ -69,19 +71,19 @@ fn ten_thousand_keys_give_theirs_whatever_runs_beside() {
         for turn in 0..keys * 20 {
             // Each thread walks in its own order; all together ask each key 160 times.
             let number = (turn * 7919 + thread * 1231) % keys;
-            let decision = map.take(Key::client(number), quota_of(number), SECOND);
+            let decision = map.take(Charge::one(Key::client(number), quota_of(number)), SECOND);
             counts[number as usize].fetch_add(u64::from(decision.is_allowed()), Ordering::Relaxed);
         }
         0
     };
     let beside = |turn: u64| {
-        for stripe in 0..map.stripes() {
-            map.sweep(stripe, SECOND, |key| assert!(key.client_number().unwrap() >= keys));
+        for stripe in 0..map.parts() {
+            map.sweep(stripe, SECOND, &mut |key| assert!(key.client_number().unwrap() >= keys));
         }
         export();
         for number in 0..500 {
             let visitor = Key::client(keys + turn % 3 * 1_000 + number);
-            map.take(visitor, quota_of(number), SECOND);
+            map.take(Charge::one(visitor, quota_of(number)), SECOND);
             // An edit to the same capacity and another rate, and back, at a clock that stands still.
             let (key, own) = (Key::client((turn * 500 + number) % keys), quota_of((turn * 500 + number) % keys));
             let other = Quota::new(u64::from(own.capacity().get()), 5.0).unwrap();
@@ -95,12 +97,14 @@ fn ten_thousand_keys_give_theirs_whatever_runs_beside() {
     for (number, count) in counts.iter().enumerate() {
         assert_eq!(count.load(Ordering::Relaxed), u64::from(quota_of(number as u64).capacity().get()), "key {number}");
     }
-    (0..map.stripes()).for_each(|stripe| {
-        map.sweep(stripe, SECOND, |key| assert!(key.client_number().unwrap() >= keys, "only visitors were filled up"));
+    (0..map.parts()).for_each(|stripe| {
+        map.sweep(stripe, SECOND, &mut |key| {
+            assert!(key.client_number().unwrap() >= keys, "only visitors were filled up")
+        });
     });
     export();
     assert!(exported.iter().all(|last| last.load(Ordering::Relaxed) == 0), "the last state of each was exported");
-    assert_eq!((map.len() as u64, map.overflowed()), (keys, 0));
+    assert_eq!((map.buckets() as u64, map.overflowed()), (keys, 0));
 }
 
 /// Time passes while the sweep drops what is full: a bucket that is dropped and made again between two takes gives no
@@ -116,7 +120,7 @@ fn eviction_forgives_nothing_while_time_passes() {
         loop {
             let now = clock.load(Ordering::SeqCst).min(end);
             for number in 0..2 {
-                allowed += u64::from(map.take(Key::client(number), quota, now).is_allowed());
+                allowed += u64::from(map.take(Charge::one(Key::client(number), quota), now).is_allowed());
             }
             asked.fetch_add(1, Ordering::SeqCst);
             if now == end {
@@ -130,8 +134,8 @@ fn eviction_forgives_nothing_while_time_passes() {
         // No step before everybody has asked once more since the last one, and each key more often than it has tokens.
         let now = clock.fetch_add(step(turn), Ordering::SeqCst);
         let so_far = asked.load(Ordering::SeqCst);
-        (0..map.stripes()).for_each(|stripe| {
-            map.sweep(stripe, now.min(end), |_| ());
+        (0..map.parts()).for_each(|stripe| {
+            map.sweep(stripe, now.min(end), &mut |_| ());
         });
         while clock.load(Ordering::SeqCst) < end && asked.load(Ordering::SeqCst) < so_far + 2 * THREADS {
             std::thread::yield_now();
@@ -159,8 +163,8 @@ fn the_bound_is_exact() {
     let ask = |thread: u64| {
         let address = |number: u64| std::net::Ipv4Addr::from_bits((thread * 2_000 + number) as u32);
         let own = (0..2_000).map(|number| Key::address(address(number).into(), 64));
-        own.filter(|&key| !map.take(key, quota, SECOND).standing().is_overflow()).count() as u64
+        own.filter(|&key| !map.take(Charge::one(key, quota), SECOND).standing().is_overflow()).count() as u64
     };
     assert_eq!(race(ask, |_| std::thread::yield_now()), 5_000);
-    assert_eq!((map.len(), map.overflowed()), (5_000, 11_000));
+    assert_eq!((map.buckets(), map.overflowed()), (5_000, 11_000));
 }

@@ -6,9 +6,10 @@
 use ahash::RandomState;
 
 use crate::client::Quota;
-use crate::limit::bucket::{Bucket, Nanos};
+use crate::limit::bucket::{Bucket, Nanos, Tokens};
 use crate::limit::decision::{Decision, Standing};
 use crate::limit::key::Key;
+use crate::limit::limiter::Charge;
 use crate::limit::striped::entry::Entry;
 use crate::limit::striped::quotas::Quotas;
 use crate::limit::striped::table::Table;
@@ -43,6 +44,12 @@ impl Stripe {
         if key.client_number().is_some() { given } else { self.default }
     }
 
+    /// The charge, under the quota that counts for it.
+    #[inline]
+    pub(super) fn under_its_quota(&self, charge: Charge) -> Charge {
+        Charge { quota: self.quota_of(charge.key, charge.quota), ..charge }
+    }
+
     /// Puts anonymous callers under `quota`, those who have a bucket and those who have none.
     pub(super) fn set_default(&mut self, quota: Quota, now: Nanos, hasher: &RandomState) {
         let Stripe { table, quotas, default, .. } = self;
@@ -52,27 +59,28 @@ impl Stripe {
         }
     }
 
-    /// Takes from the bucket of `key`; `None` when there is none.
+    /// Takes from the bucket that pays `charge`; `None` when there is none.
     #[inline]
-    pub(super) fn take(
-        &mut self,
-        hash: u64,
-        key: Key,
-        quota: Quota,
-        now: Nanos,
-        hasher: &RandomState,
-    ) -> Option<Decision> {
+    pub(super) fn take(&mut self, hash: u64, charge: Charge, now: Nanos, hasher: &RandomState) -> Option<Decision> {
+        let Charge { key, quota, cost } = charge;
         let entry = self.table.find_mut(hash, key)?;
         if self.quotas.get(entry.quota()) != quota {
             adapt(entry, &mut self.quotas, quota, now, hasher);
         }
         let mut bucket = entry.bucket();
-        Some(if bucket.take(quota, now) {
+        let allowed = bucket.spend(Tokens::whole(cost.get()), quota, now);
+        if allowed {
             entry.set_bucket(bucket);
-            Decision::Allowed(Standing::new(bucket, quota, now))
-        } else {
-            Decision::Refused(Standing::new(bucket, quota, now))
-        })
+        }
+        Some(Decision::new(allowed, Standing::new(bucket, quota, now).for_cost(cost.get())))
+    }
+
+    /// Writes the bucket that would pay `charge`, if there is one, as it was under the charge's quota.
+    pub(super) fn put(&mut self, hash: u64, charge: &Charge, bucket: Bucket, now: Nanos, hasher: &RandomState) {
+        if let Some(entry) = self.table.find_mut(hash, charge.key) {
+            adapt(entry, &mut self.quotas, charge.quota, now, hasher);
+            entry.set_bucket(bucket);
+        }
     }
 
     /// The bucket of `key` as it is under `quota`, left as it is; `None` when there is none.

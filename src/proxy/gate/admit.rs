@@ -13,7 +13,7 @@ use http::header::{CONTENT_LENGTH, HOST};
 use pingora_http::RequestHeader;
 
 use crate::client::{Directory, Mode, Quota, Usage};
-use crate::limit::{Decision, Key, Limiter, Nanos, Standing};
+use crate::limit::{Charge, Decision, Key, Limiter, Nanos, Standing};
 use crate::proxy::gate::identify::{Caller, Identity, identify};
 use crate::proxy::gate::rejection::Rejection;
 use crate::proxy::gate::settings::Limits;
@@ -180,7 +180,7 @@ impl Gate<'_> {
             Account::None => return None,
             Account::Blocked => Limit::Blocked,
             Account::Unlimited => Limit::Unlimited,
-            Account::Bucket(limiter, key, quota) => match limiter.take(key, quota, now) {
+            Account::Bucket(limiter, key, quota) => match limiter.take(Charge::one(key, quota), now) {
                 Decision::Allowed(standing) => Limit::Allowed(standing),
                 Decision::Refused(standing) => Limit::Limited(standing),
             },

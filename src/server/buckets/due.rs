@@ -7,8 +7,7 @@
 
 use std::collections::VecDeque;
 
-use crate::limit::Key;
-use crate::limit::striped::Saved;
+use crate::limit::{Key, Saved};
 use crate::store::Moment;
 
 /// How many buckets go to the store at once; it writes them in about 10 ms.

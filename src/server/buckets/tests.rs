@@ -1,12 +1,13 @@
 //! Over a store in memory and a manual clock.
 
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::due::PIECE;
 use super::*;
 use crate::clock::ManualClock;
-use crate::limit::{Limiter, StripedSettings};
+use crate::limit::{Charge, Striped, StripedSettings};
 use crate::store::Reply;
 use crate::store::memory::Memory;
 
@@ -32,7 +33,7 @@ fn process(store: &Arc<dyn BucketStore>, clock: &Arc<ManualClock>) -> Buckets {
 
 fn take(buckets: &Buckets, key: Key, count: usize) {
     for _ in 0..count {
-        assert!(buckets.limiter.take(key, quota(), buckets.now()).is_allowed());
+        assert!(buckets.limiter.take(Charge::one(key, quota()), buckets.now()).is_allowed());
     }
 }
 
@@ -271,12 +272,12 @@ async fn what_fills_up_in_between_is_full_for_the_successor() {
     let (first, second) = (process(&store, &clock), process(&store, &clock));
     take(&first, caller(1), 1);
     second.take_over(&first.begin_hand_over().unwrap(), everybody);
-    assert_eq!(second.limiter.len(), 1);
+    assert_eq!(second.limiter.buckets(), 1);
     clock.advance(SECOND);
     first.sweep();
     second.take_over(&first.hand_over_the_rest(), everybody);
     second.sweep();
-    assert!(second.limiter.is_empty());
+    assert!(second.limiter.buckets() == 0);
     second.save().await;
     assert_eq!(kept(&store), []);
 }
@@ -311,7 +312,7 @@ fn a_debt_is_carried_over_and_kept_through_a_restart() {
     let (first, second) = (process(&store, &clock), process(&store, &clock));
     take(&first, caller(1), 10);
     let now = first.now();
-    first.limiter.debit(caller(1), 5, quota(), now);
+    first.limiter.debit(Charge { cost: NonZeroU32::new(5).unwrap(), ..Charge::one(caller(1), quota()) }, now);
     second.take_over(&first.begin_hand_over().unwrap(), everybody);
     second.save_at_stop().unwrap();
     clock.advance(2 * SECOND);

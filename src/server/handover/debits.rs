@@ -13,26 +13,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use crate::client::Quota;
-use crate::limit::{Decision, Key, Limiter, Nanos, Standing, Striped};
-
-/// Tokens that were given, to whom, and under which quota.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::server) struct Given {
-    pub(super) key: Key,
-    pub(super) tokens: u32,
-    pub(super) quota: Quota,
-}
+use crate::limit::{Charge, Charges, Decision, Decisions, Key, Limiter, Nanos, Standing, WholeLimiter};
 
 /// The limiter of the proxy. Costs one load beside what its limiter costs.
 pub(in crate::server) struct Told {
-    limiter: Arc<Striped>,
+    limiter: Arc<dyn WholeLimiter>,
     on: AtomicBool,
-    given: Sender<Given>,
+    given: Sender<Charge>,
 }
 
 impl Told {
     /// Tells what `limiter` gives, once it is switched on.
-    pub(in crate::server) fn new(limiter: Arc<Striped>) -> (Arc<Self>, Receiver<Given>) {
+    pub(in crate::server) fn new(limiter: Arc<dyn WholeLimiter>) -> (Arc<Self>, Receiver<Charge>) {
         let (given, told) = channel();
         (Arc::new(Told { limiter, on: AtomicBool::new(false), given }), told)
     }
@@ -44,68 +36,80 @@ impl Told {
 
     /// Takes tokens that a predecessor has given, and tells of them too: of three in a row, the last one has the
     /// buckets.
-    pub(super) fn debit(&self, key: Key, tokens: u32, quota: Quota, now: Nanos) {
-        self.limiter.debit(key, tokens, quota, now);
-        self.tell(Given { key, tokens, quota });
+    pub(super) fn debit(&self, charge: Charge, now: Nanos) {
+        self.limiter.debit(charge, now);
+        self.tell(charge);
     }
 
-    fn tell(&self, given: Given) {
+    fn tell(&self, given: Charge) {
         if self.on.load(Ordering::SeqCst) {
             // It fails when nobody wants to know any more.
             let _ = self.given.send(given);
         }
     }
+
+    /// Tells of a charge that was made, unless callers share the bucket that paid: that one is each process' own.
+    fn tell_of(&self, charge: Charge, decision: &Decision) {
+        if !decision.standing().is_overflow() {
+            self.tell(charge);
+        }
+    }
 }
 
 impl Limiter for Told {
-    fn take(&self, key: Key, quota: Quota, now: Nanos) -> Decision {
-        let decision = self.limiter.take(key, quota, now);
-        // The overflow bucket is each process' own.
-        if decision.is_allowed() && !decision.standing().is_overflow() {
-            self.tell(Given { key, tokens: 1, quota });
+    fn take(&self, charge: Charge, now: Nanos) -> Decision {
+        let decision = self.limiter.take(charge, now);
+        if decision.is_allowed() {
+            self.tell_of(charge, &decision);
         }
         decision
+    }
+
+    fn take_all(&self, charges: &Charges, now: Nanos) -> Decisions {
+        let decisions = self.limiter.take_all(charges, now);
+        if decisions.iter().all(Decision::is_allowed) {
+            charges.iter().zip(&decisions).for_each(|(charge, decision)| self.tell_of(*charge, decision));
+        }
+        decisions
     }
 
     fn peek(&self, key: Key, quota: Quota, now: Nanos) -> Standing {
         self.limiter.peek(key, quota, now)
     }
-
-    fn edit(&self, key: Key, from: Quota, to: Quota, now: Nanos) {
-        self.limiter.edit(key, from, to, now);
-    }
-
-    fn reset(&self, key: Key, quota: Quota, now: Nanos) {
-        self.limiter.reset(key, quota, now);
-    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::num::NonZeroUsize;
+    use std::num::NonZeroU32;
 
     use super::*;
-    use crate::limit::StripedSettings;
+    use crate::limit::exact::Exact;
+
+    fn stranger(number: u32) -> Key {
+        Key::address(std::net::Ipv4Addr::from_bits(number).into(), 64)
+    }
 
     #[test]
     fn what_is_given_is_told_while_it_is_on_and_what_is_refused_never() {
         let quota = Quota::new(2, 1e-6).unwrap();
-        let settings = StripedSettings { max_buckets: NonZeroUsize::MIN, stripes: None, default_quota: quota };
-        let (told, given) = Told::new(Arc::new(Striped::new(settings, 0)));
-        let stranger = |number: u32| Key::address(std::net::Ipv4Addr::from_bits(number).into(), 64);
-        assert!(told.take(Key::client(1), quota, 0).is_allowed());
+        let one = |key| Charge::one(key, quota);
+        let (told, given) = Told::new(Arc::new(Exact::new(1, quota, 0)));
+        let take = |key| told.take(one(key), 0).is_allowed();
+        assert!(take(Key::client(1)));
         told.switch(true);
-        assert!(told.take(Key::client(1), quota, 0).is_allowed() && !told.take(Key::client(1), quota, 0).is_allowed());
-        assert!(told.take(stranger(1), quota, 0).is_allowed() && told.take(stranger(2), quota, 0).is_allowed());
-        told.debit(stranger(1), 3, quota, 0);
+        assert!(take(Key::client(1)) && !take(Key::client(1)));
+        assert!(take(stranger(1)) && take(stranger(2)));
+        let three = Charge { cost: NonZeroU32::new(3).unwrap(), ..one(stranger(1)) };
+        told.debit(three, 0);
         assert_eq!(told.peek(stranger(1), quota, 0).remaining(), 0);
+        let pair = |left: Key, right: Key| told.take_all(&[one(left), one(right)].into_iter().collect(), 0);
+        assert!(!pair(Key::client(2), Key::client(1))[1].is_allowed());
+        assert!(pair(Key::client(2), Key::client(3)).iter().all(Decision::is_allowed));
         told.switch(false);
-        assert!(told.take(Key::client(2), quota, 0).is_allowed());
-        let given: Vec<_> = given.try_iter().collect();
-        let one = |key| Given { key, tokens: 1, quota };
+        assert!(take(Key::client(2)));
         assert_eq!(
-            given,
-            [one(Key::client(1)), one(stranger(1)), Given { tokens: 3, ..one(stranger(1)) }],
+            given.try_iter().collect::<Vec<_>>(),
+            [one(Key::client(1)), one(stranger(1)), three, one(Key::client(2)), one(Key::client(3))],
             "the overflow bucket is each process' own"
         );
     }

@@ -17,11 +17,11 @@ use tokio::sync::oneshot;
 
 use super::SETTLING;
 use super::conversation::Conversation;
-use super::debits::{Given, Told};
+use super::debits::Told;
 use super::wire::{Debit, Message, PIECE, SOCKETS, VERSION};
 use crate::client::Quota;
 use crate::clock::Clock;
-use crate::limit::Key;
+use crate::limit::{Charge, Key};
 use crate::process::{Channel, Process, Sockets, trusted};
 use crate::server::buckets::{Buckets, HandedOver};
 use crate::server::lifecycle::{Lifecycle, State};
@@ -54,7 +54,7 @@ pub(in crate::server) struct Predecessor {
 pub(in crate::server) struct Estate {
     pub(in crate::server) buckets: Arc<Buckets>,
     pub(in crate::server) told: Arc<Told>,
-    pub(in crate::server) given: Mutex<Receiver<Given>>,
+    pub(in crate::server) given: Mutex<Receiver<Charge>>,
 }
 
 /// What became of it.
@@ -230,9 +230,9 @@ impl Predecessor {
     /// Tells what was given since it was last told.
     fn send_debits(&self, channel: &mut Conversation) -> Result<(), String> {
         let mut debits: HashMap<(Key, Quota), u32> = HashMap::new();
-        for Given { key, tokens, quota } in self.estate.given.lock().try_iter() {
+        for Charge { key, quota, cost } in self.estate.given.lock().try_iter() {
             let sum = debits.entry((key, quota)).or_default();
-            *sum = sum.saturating_add(tokens);
+            *sum = sum.saturating_add(cost.get());
         }
         let debits: Vec<_> = debits.into_iter().map(|((key, quota), tokens)| Debit { key, tokens, quota }).collect();
         let mut pieces = debits.chunks(PIECE);

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::num::NonZeroU32;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use super::debits::Told;
 use super::wire::{Message, VERSION};
 use crate::client::Quota;
 use crate::clock::Clock;
-use crate::limit::{Key, Nanos};
+use crate::limit::{Charge, Key, Nanos};
 use crate::process::daemon::Milestone;
 use crate::process::{Channel, MeetingPlace, Process, trusted};
 use crate::server::buckets::{Buckets, HandedOver};
@@ -235,7 +236,8 @@ impl TakeOver {
             match channel.receive(SILENCE) {
                 Ok(Message::Debits(debits)) => {
                     for debit in debits.iter().filter(|debit| same || debit.key.client_number().is_none()) {
-                        self.told.debit(debit.key, debit.tokens, debit.quota, (self.now)());
+                        let Some(cost) = NonZeroU32::new(debit.tokens) else { continue };
+                        self.told.debit(Charge { key: debit.key, quota: debit.quota, cost }, (self.now)());
                     }
                 }
                 Ok(Message::Settled) => {

@@ -1,7 +1,6 @@
 //! A predecessor against successors that go wrong at each step, by a clock that is moved by hand.
 
 use std::net::TcpListener;
-use std::num::NonZeroUsize;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +12,8 @@ use super::successor::{TakeOver, Waiting};
 use super::wire::{Debit, Message, VERSION};
 use crate::client::Quota;
 use crate::clock::{Clock, ManualClock, SystemClock, Timeline};
-use crate::limit::{Key, Limiter, RateLimit, Striped, StripedSettings};
+use crate::limit::exact::Exact;
+use crate::limit::{Charge, Key, Limiter, RateLimit, WholeLimiter};
 use crate::process::{Channel, Process, ProcessSettings, Sockets};
 use crate::server::buckets::Buckets;
 use crate::server::lifecycle::{Lifecycle, State};
@@ -46,9 +46,7 @@ impl Bench {
         };
         let clock = Arc::new(ManualClock::new());
         let timeline = Timeline::new(clock.as_ref());
-        let striped =
-            StripedSettings { max_buckets: NonZeroUsize::new(100).unwrap(), stripes: None, default_quota: quota() };
-        let limiter = Arc::new(Striped::new(striped, timeline.nanos(clock.now())));
+        let limiter: Arc<dyn WholeLimiter> = Arc::new(Exact::new(100, quota(), timeline.nanos(clock.now())));
         let (told, given) = Told::new(Arc::clone(&limiter));
         let store = Arc::new(Memory::new());
         let buckets = Buckets::new(limiter, store, &RateLimit::default(), Arc::clone(&clock) as _, timeline);
@@ -118,7 +116,7 @@ impl Bench {
         }
         assert_eq!(self.lifecycle.state(), State::Ready);
         // Nothing is told any more, and the next one may come.
-        assert!(self.told.take(Key::client(1), quota(), self.now()).is_allowed());
+        assert!(self.told.take(Charge::one(Key::client(1), quota()), self.now()).is_allowed());
         let (underway, channel, _) = self.go();
         drop(channel);
         drop(underway);
@@ -128,18 +126,18 @@ impl Bench {
 #[tokio::test]
 async fn it_leaves_when_the_successor_has_served_for_long_enough() {
     let bench = Bench::new();
-    assert!(bench.told.take(Key::client(1), quota(), bench.now()).is_allowed());
+    assert!(bench.told.take(Charge::one(Key::client(1), quota()), bench.now()).is_allowed());
     let (mut underway, mut channel, given) = bench.go();
     assert_eq!(given, 1);
     channel.send(&Message::Serving, LONG).unwrap();
     // What is given from here on is told, before it leaves and after.
     let expected = Message::Debits(vec![Debit { key: Key::client(1), tokens: 1, quota: quota() }]);
-    assert!(bench.told.take(Key::client(1), quota(), bench.now()).is_allowed());
+    assert!(bench.told.take(Charge::one(Key::client(1), quota()), bench.now()).is_allowed());
     assert_eq!(channel.receive(LONG).unwrap(), expected);
     assert!(bench.wait(&channel) >= super::SETTLING - Duration::from_secs(1));
     assert_eq!(channel.receive(LONG).unwrap(), Message::Settled);
     assert_eq!(underway.outcome().await, Outcome::Leaves);
-    assert!(bench.told.take(Key::client(1), quota(), bench.now()).is_allowed());
+    assert!(bench.told.take(Charge::one(Key::client(1), quota()), bench.now()).is_allowed());
     tokio::task::spawn_blocking(move || underway.finish(&SystemClock)).await.unwrap();
     assert_eq!(channel.receive(LONG).unwrap(), expected);
     assert!(channel.receive(LONG).is_err(), "and no more than that");
@@ -225,9 +223,7 @@ fn served(dir: &std::path::Path) -> (Lifecycle, Conversation, std::thread::JoinH
         ProcessSettings { pid_file: dir.join("a.pid"), upgrade_sock: dir.join("a.sock"), ..ProcessSettings::default() };
     let (time, lifecycle): (Arc<dyn Clock>, _) = (Arc::new(SystemClock), Lifecycle::new());
     let timeline = Timeline::new(time.as_ref());
-    let striped =
-        StripedSettings { max_buckets: NonZeroUsize::new(100).unwrap(), stripes: None, default_quota: quota() };
-    let limiter = Arc::new(Striped::new(striped, timeline.nanos(time.now())));
+    let limiter: Arc<dyn WholeLimiter> = Arc::new(Exact::new(100, quota(), timeline.nanos(time.now())));
     let (told, _given) = Told::new(Arc::clone(&limiter));
     let buckets = Buckets::new(limiter, Arc::new(Memory::new()), &RateLimit::default(), Arc::clone(&time), timeline);
     let take_over = TakeOver {

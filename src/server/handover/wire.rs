@@ -9,8 +9,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use crate::client::{Quota, Rate};
-use crate::limit::striped::Saved;
-use crate::limit::{Bucket, Key, Tokens};
+use crate::limit::{Bucket, Key, Saved, Tokens};
 use crate::store::Moment;
 
 /// Counts up when the words change. Two processes that do not speak the same part as friends: the old one goes on.

@@ -1,6 +1,6 @@
 //! One reload after the other, without a listener.
 
-use std::num::{NonZeroU32, NonZeroUsize};
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
 use futures_util::future::join_all;
@@ -12,7 +12,8 @@ use tokio::sync::watch;
 use super::*;
 use crate::clock::ManualClock;
 use crate::config::{Overrides, load};
-use crate::limit::{Key, Limiter, StripedSettings};
+use crate::limit::exact::Exact;
+use crate::limit::{Key, WholeLimiter};
 use crate::proxy::Room;
 use crate::server::services::Health;
 use crate::store::memory::Memory;
@@ -47,16 +48,14 @@ impl World {
         let clock: Arc<dyn Clock> = Arc::new(ManualClock::new());
         let timeline = Timeline::new(clock.as_ref());
         let pools = Arc::new(Pools::new(config.upstreams.clone()));
-        let (max_buckets, default_quota) = (NonZeroUsize::new(10).unwrap(), config.rate_limit.quota);
-        let limiter = Striped::new(StripedSettings { max_buckets, stripes: None, default_quota }, 0);
-        let limiter = Arc::new(limiter);
+        let limiter: Arc<dyn WholeLimiter> = Arc::new(Exact::new(10, config.rate_limit.quota, 0));
         let (access_log, writer) = AccessLog::new(&config.access_log).unwrap();
         let metrics = Arc::new(Metrics::new(MetricsParts {
             pools: Arc::clone(&pools),
             tally: Arc::<Tally>::default(),
             access_log: access_log.clone(),
             events: None,
-            limiter: Arc::clone(&limiter),
+            limiter: Arc::clone(&limiter) as _,
             tls: Arc::default(),
             persist_errors: Box::new(|| 0),
         }));

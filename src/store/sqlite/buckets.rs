@@ -8,8 +8,7 @@ use super::super::{Moment, Snapshot};
 use super::meta;
 use super::rows::{self, Failure, Reader};
 use crate::clock::BootTime;
-use crate::limit::Key;
-use crate::limit::striped::Saved;
+use crate::limit::{Key, Saved};
 
 const TIMELINE: &str = "saved_timeline";
 const WALL: &str = "saved_wall";

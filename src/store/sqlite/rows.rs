@@ -8,8 +8,7 @@ use rusqlite::types::{Value, ValueRef};
 use super::super::{Action, Committed, Entry, Profile, Record, StoreError, micros, plan};
 use super::fault::words;
 use crate::client::{ClientId, KeyDigest, Mode, Quota, Rate};
-use crate::limit::striped::Saved;
-use crate::limit::{Bucket, Key, Tokens};
+use crate::limit::{Bucket, Key, Saved, Tokens};
 
 /// Why something could not be read or written.
 #[derive(Debug)]

@@ -78,7 +78,7 @@ impl Sources {
         }
         let limiter = &self.parts.limiter;
         Family::gauge(encoder, "tollgate_ratelimit_buckets", "Token buckets in use; full ones are not kept.")?
-            .bare(limiter.len() as u64)?;
+            .bare(limiter.buckets() as u64)?;
         Family::counter(
             encoder,
             "tollgate_ratelimit_overflow_total",

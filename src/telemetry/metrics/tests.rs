@@ -2,13 +2,14 @@ mod format;
 
 use std::io::Write;
 use std::net::SocketAddr;
-use std::num::{NonZeroU32, NonZeroUsize};
+use std::num::NonZeroU32;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use super::*;
 use crate::client::Quota;
-use crate::limit::{Key, Limiter, StripedSettings};
+use crate::limit::exact::Exact;
+use crate::limit::{Charge, Key, Limiter};
 use crate::telemetry::{AccessLogFormat, AccessLogSettings};
 use crate::upstream::{
     BackendAddress, BackendSettings, Balance, Check, DURATIONS, HealthSettings, PoolSettings, Timeouts,
@@ -30,7 +31,7 @@ fn pool(name: &str, address: &str) -> PoolSettings {
     }
 }
 
-fn metrics(pools: Vec<PoolSettings>, limiter: Arc<Striped>) -> (Metrics, Arc<Pools>, Arc<Tally>) {
+fn metrics(pools: Vec<PoolSettings>, limiter: Arc<Exact>) -> (Metrics, Arc<Pools>, Arc<Tally>) {
     let pools = Arc::new(Pools::new(pools));
     let off = AccessLogSettings { target: None, format: AccessLogFormat::Json };
     let (access_log, _) = AccessLog::new(&off).unwrap();
@@ -47,9 +48,8 @@ fn metrics(pools: Vec<PoolSettings>, limiter: Arc<Striped>) -> (Metrics, Arc<Poo
     (Metrics::new(parts), pools, tally)
 }
 
-fn limiter(max_buckets: usize) -> Arc<Striped> {
-    let (max_buckets, default_quota) = (NonZeroUsize::new(max_buckets).unwrap(), Quota::new(5, 1.0).unwrap());
-    Arc::new(Striped::new(StripedSettings { max_buckets, stripes: None, default_quota }, 0))
+fn limiter(max_buckets: usize) -> Arc<Exact> {
+    Arc::new(Exact::new(max_buckets, Quota::new(5, 1.0).unwrap(), 0))
 }
 
 /// Metrics after some of everything.
@@ -57,7 +57,7 @@ fn busy() -> Metrics {
     let quota = Quota::new(5, 1.0).unwrap();
     let limiter = limiter(2);
     for last in 1..=3 {
-        limiter.take(Key::address([127, 0, 0, last].into(), 64), quota, 0);
+        limiter.take(Charge::one(Key::address([127, 0, 0, last].into(), 64), quota), 0);
     }
     let (metrics, pools, tally) = metrics(vec![pool("app", "127.0.0.1:1"), pool(ODD_NAME, "[::1]:2")], limiter);
     let pools = pools.all();

@@ -8,8 +8,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::limit::bucket::{Bucket, Tokens};
-use crate::limit::striped::{Saved, StripedSettings};
-use crate::limit::{Key, Limiter};
+use crate::limit::striped::StripedSettings;
+use crate::limit::{Charge, Gauges, Key, Limiter, Saved, Upkeep};
 
 const SECOND: Nanos = 1_000_000_000;
 
@@ -25,7 +25,7 @@ fn striped(stripes: usize, default_quota: Quota) -> Striped {
 /// One stripe in which somebody lives, since a sweep passes by where nobody does.
 fn inhabited(default: Quota) -> Striped {
     let map = striped(1, default);
-    assert!(map.take(Key::client(1), quota(1, 1e-6), 0).is_allowed());
+    assert!(map.take(Charge::one(Key::client(1), quota(1, 1e-6)), 0).is_allowed());
     map
 }
 
@@ -34,12 +34,12 @@ fn stranger(number: u32) -> Key {
 }
 
 fn sweep(map: &Striped, now: Nanos) -> usize {
-    (0..map.stripes()).map(|stripe| map.sweep(stripe, now, |_| ())).sum()
+    (0..map.parts()).map(|stripe| map.sweep(stripe, now, &mut |_| ())).sum()
 }
 
 fn export(map: &Striped) -> Vec<Saved> {
     let mut saved = Vec::new();
-    (0..map.stripes()).for_each(|stripe| map.export(stripe, |bucket| saved.push(bucket)));
+    (0..map.parts()).for_each(|stripe| map.export(stripe, &mut |bucket| saved.push(bucket)));
     saved
 }
 
@@ -100,7 +100,7 @@ proptest! {
                     let bucket = model.get_or_insert_with(|| Bucket::full(current, now.max(swept)));
                     let allowed = bucket.take(current, now);
                     brought += 1;
-                    let decision = map.take(stranger(1), quota_at(brought), now);
+                    let decision = map.take(Charge::one(stranger(1), quota_at(brought)), now);
                     prop_assert_eq!((decision.is_allowed(), decision.standing().quota()), (allowed, current));
                     given += u128::from(allowed) * Tokens::ONE.units();
                 },
@@ -120,7 +120,7 @@ proptest! {
                 Step::Restart(to) => {
                     // From the time of the last write on, since the new process trusts no future.
                     now = latest;
-                    map.take(stranger(1), current, now);
+                    map.take(Charge::one(stranger(1), current), now);
                     model.get_or_insert_with(|| Bucket::full(current, now.max(swept))).take(current, now);
                     let saved = export(&map).into_iter().find(|saved| saved.key == stranger(1)).unwrap();
                     prop_assert_eq!(saved.quota, current);
@@ -143,12 +143,12 @@ proptest! {
 fn whoever_is_not_heard_of_for_an_hour_earns_under_the_quota_of_the_time() {
     let (slow, fast) = (quota(1_000, 0.01), quota(1_000, 10.0));
     let map = striped(4, slow);
-    (0..1_000).for_each(|_| assert!(map.take(stranger(1), slow, 0).is_allowed()));
+    (0..1_000).for_each(|_| assert!(map.take(Charge::one(stranger(1), slow), 0).is_allowed()));
     let hour = 3_600 * SECOND;
     map.set_default_quota(fast, hour);
     assert_eq!(map.peek(stranger(1), fast, hour).remaining(), 36);
     assert_eq!(map.peek(stranger(1), slow, hour + SECOND).remaining(), 46, "a request from before counts as any");
-    assert_eq!(map.take(stranger(1), slow, hour + SECOND).standing().quota(), fast);
+    assert_eq!(map.take(Charge::one(stranger(1), slow), hour + SECOND).standing().quota(), fast);
 }
 
 #[test]
@@ -157,9 +157,9 @@ fn what_changed_is_saved_and_what_is_full_goes() {
     let map = striped(4, large);
     for number in 0..20 {
         for _ in 0..=number {
-            map.take(stranger(number), large, 0);
+            map.take(Charge::one(stranger(number), large), 0);
         }
-        map.take(Key::client(number.into()), large, 0);
+        map.take(Charge::one(Key::client(number.into()), large), 0);
     }
     assert_eq!(export(&map).len(), 40);
     map.set_default_quota(large, 0);
@@ -173,7 +173,7 @@ fn what_changed_is_saved_and_what_is_full_goes() {
         assert_eq!((saved.quota, saved.bucket.tokens(), saved.bucket.at()), (small, Tokens::whole(left), 0));
     }
     assert_eq!(sweep(&map, 0), 6, "those who have spent at most six of ten are full with four");
-    assert_eq!(map.len(), 34);
+    assert_eq!(map.buckets(), 34);
 }
 
 /// Eight threads with requests of now and of long ago, while the quota goes back and forth, newcomers make the tables grow and
@@ -184,7 +184,7 @@ fn nobody_gains_or_loses_while_it_changes() {
     let (past, small, large) = (quota(50, 1.0), quota(80, 1e-6), quota(90, 3.0));
     let map = striped(4, small);
     let counts: Vec<AtomicU32> = (0..CALLERS).map(|_| AtomicU32::new(1)).collect();
-    (0..CALLERS).for_each(|number| assert!(map.take(stranger(number), small, SECOND).is_allowed()));
+    (0..CALLERS).for_each(|number| assert!(map.take(Charge::one(stranger(number), small), SECOND).is_allowed()));
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let (map, counts, done) = (&map, &counts, &done);
@@ -195,7 +195,7 @@ fn nobody_gains_or_loses_while_it_changes() {
                     break;
                 }
                 for number in 0..20 {
-                    map.take(stranger(CALLERS + turn % 1_000 * 20 + number), small, SECOND);
+                    map.take(Charge::one(stranger(CALLERS + turn % 1_000 * 20 + number), small), SECOND);
                 }
                 sweep(map, SECOND);
             }
@@ -204,7 +204,7 @@ fn nobody_gains_or_loses_while_it_changes() {
             for turn in 0..CALLERS * 15 {
                 let number = (turn * 79 + thread * 31) % CALLERS;
                 let brought = if (turn + thread).is_multiple_of(2) { small } else { past };
-                let allowed = map.take(stranger(number), brought, SECOND).is_allowed();
+                let allowed = map.take(Charge::one(stranger(number), brought), SECOND).is_allowed();
                 counts[number as usize].fetch_add(u32::from(allowed), Ordering::Relaxed);
             }
         };

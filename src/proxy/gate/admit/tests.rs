@@ -1,11 +1,10 @@
-use std::num::NonZeroUsize;
-
 use http::HeaderValue;
 use http::header::CONTENT_TYPE;
 
 use super::*;
 use crate::client::{Client, ClientId, KeyDigest};
-use crate::limit::{Striped, StripedSettings};
+use crate::limit::exact::Exact;
+use crate::limit::{Gauges, Upkeep};
 use crate::proxy::gate::identify::UnknownKey;
 use crate::route::{HostPattern, PathPrefix};
 use crate::upstream::{HealthSettings, PoolSettings, Timeouts};
@@ -15,7 +14,7 @@ const SECOND: Nanos = 1_000_000_000;
 struct World {
     identity: Identity,
     directory: Directory,
-    limiter: Striped,
+    limiter: Exact,
     default: Quota,
     routes: RouteTable<Destination>,
     limits: Limits,
@@ -42,12 +41,10 @@ impl World {
         });
         let route =
             (HostPattern::parse("api.example.com").unwrap(), PathPrefix::parse("/v1").unwrap(), Arc::new(pool).into());
-        let settings =
-            StripedSettings { max_buckets: NonZeroUsize::new(100).unwrap(), stripes: None, default_quota: default };
         World {
             identity: Identity::default(),
             directory: Directory::new(clients).unwrap(),
-            limiter: Striped::new(settings, 0),
+            limiter: Exact::new(100, default, 0),
             default,
             routes: RouteTable::new([route]),
             limits: Limits { max_body: 1000, ..Limits::default() },
@@ -149,7 +146,7 @@ fn unlimited_and_blocked_clients_have_no_bucket() {
         let (outcome, admission) = world.admit("banned", 0);
         assert_eq!((outcome, admission.limit), (Err(Rejection::Blocked), Some(Limit::Blocked)));
     }
-    assert_eq!(world.limiter.len(), 0);
+    assert_eq!(world.limiter.buckets(), 0);
 }
 
 #[test]

@@ -1,4 +1,3 @@
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +8,8 @@ use pingora_http::RequestHeader;
 use super::*;
 use crate::client::{Client, ClientId, Directory, KeyDigest, Mode, PrefixMap, Quota};
 use crate::clock::{Clock, ManualClock, Timeline};
-use crate::limit::{Limiter, Striped, StripedSettings};
+use crate::limit::exact::Exact;
+use crate::limit::{Charge, Gauges, Limiter, Upkeep};
 use crate::proxy::exchange::parts::{ProxyParts, RateRules, Rules};
 use crate::proxy::exchange::proxy::Proxy;
 use crate::proxy::gate::admit::{Admission, Asked, Destination};
@@ -23,7 +23,7 @@ const SECOND: Nanos = 1_000_000_000;
 struct World {
     identity: Identity,
     directory: Directory,
-    limiter: Striped,
+    limiter: Exact,
     routes: RouteTable<Destination>,
     limits: Limits,
 }
@@ -38,7 +38,6 @@ impl World {
             Arc::new(Client { number, id, quota, mode, addresses, api_key, usage: Arc::default() })
         };
         let default_quota = Quota::new(2, 1.0).unwrap();
-        let settings = StripedSettings { max_buckets: NonZeroUsize::new(100).unwrap(), stripes: None, default_quota };
         let trusted_proxies = PrefixMap::new([("10.0.0.0/8".parse().unwrap(), ())]);
         World {
             identity: Identity { trusted_proxies, unknown_api_key, ..Identity::default() },
@@ -49,7 +48,7 @@ impl World {
                 client(4, "banned", Mode::Blocked, &["198.51.100.0/24"], None),
             ])
             .unwrap(),
-            limiter: Striped::new(settings, 0),
+            limiter: Exact::new(100, default_quota, 0),
             routes: RouteTable::new([]),
             limits: Limits::default(),
         }
@@ -79,7 +78,7 @@ fn the_way_through_a_trusted_proxy_to_a_network() {
     let world = World::new(UnknownKey::ByAddress);
     world.limiter.reset(Key::client(2), Quota::new(100, 10.0).unwrap(), 0);
     for _ in 0..13 {
-        assert!(world.limiter.take(Key::client(2), Quota::new(100, 10.0).unwrap(), 0).is_allowed());
+        assert!(world.limiter.take(Charge::one(Key::client(2), Quota::new(100, 10.0).unwrap()), 0).is_allowed());
     }
     let lines = [("x-forwarded-for", "1.1.1.1, 203.0.113.7"), ("x-forwarded-for", "10.0.0.2"), ("x-api-key", "secret")];
     let explained = world.gate().explain(&headers(&lines), "::ffff:10.0.0.1".parse().unwrap(), SECOND / 20);
@@ -184,7 +183,7 @@ fn refusals_are_those_of_real_requests() {
     assert_eq!(refusal(&reject, "192.0.2.1", &[("x-api-key", "free-key")]), (Some("unlimited"), None));
     for _ in 0..2 {
         let key = Key::address([192, 0, 2, 1].into(), 64);
-        assert!(reject.limiter.take(key, Quota::new(2, 1.0).unwrap(), 0).is_allowed());
+        assert!(reject.limiter.take(Charge::one(key, Quota::new(2, 1.0).unwrap()), 0).is_allowed());
     }
     let limited = refusal(&reject, "192.0.2.1", &[("x-api-key", "some-key")]);
     assert_eq!(limited, (Some("limited"), some("429 Rate limit exceeded")), "the bucket is asked first");
@@ -219,7 +218,7 @@ fn a_proxy_explains_with_its_own_clients_buckets_and_time() {
         timeline,
     });
     let quota = Quota::new(100, 10.0).unwrap();
-    while limiter.take(Key::client(1), quota, timeline.nanos(clock.now())).is_allowed() {}
+    while limiter.take(Charge::one(Key::client(1), quota), timeline.nanos(clock.now())).is_allowed() {}
     let key = headers(&[("x-api-key", "alice-key")]);
     let decision = || proxy.explain([192, 0, 2, 1].into(), &key).decision;
     assert_eq!(decision(), Some("limited"));
@@ -250,10 +249,10 @@ fn explain_and_ask(world: &World, peer: &str, key: Option<&str>, list: Option<&s
     list.iter().for_each(|list| head.insert_header("x-forwarded-for", *list).unwrap());
     let peer = peer.parse().unwrap();
     let used = || world.directory.by_key(&KeyDigest::of(b"alice-key")).unwrap().usage.allowed();
-    let before = (world.limiter.len(), used());
+    let before = (world.limiter.buckets(), used());
     let explained = world.gate().explain(&head.headers, peer, 0);
     assert_eq!(explained, world.gate().explain(&head.headers, peer, 0), "nothing is taken");
-    assert_eq!((world.limiter.len(), used()), before, "nothing is counted");
+    assert_eq!((world.limiter.buckets(), used()), before, "nothing is counted");
 
     let mut admission = Admission::default();
     let outcome = world.gate().admit(Asked::by(&head), peer, 0, &mut admission);

@@ -1,0 +1,417 @@
+//! What holds of every limiter, whatever it is made of; one thread.
+
+use std::num::{NonZeroU32, NonZeroUsize};
+
+use proptest::prelude::*;
+
+use super::exact::Exact;
+use super::*;
+use crate::client::Quota;
+
+/// A limiter for so many buckets, whose anonymous callers have three tokens, one a second.
+type Make = fn(usize) -> Box<dyn WholeLimiter>;
+
+fn striped(max_buckets: usize) -> Box<dyn WholeLimiter> {
+    of_stripes(4, max_buckets)
+}
+
+fn of_stripes(stripes: usize, max_buckets: usize) -> Box<dyn WholeLimiter> {
+    let (stripes, max_buckets) = (NonZeroUsize::new(stripes), NonZeroUsize::new(max_buckets).unwrap());
+    Box::new(Striped::new(StripedSettings { max_buckets, stripes, default_quota: quota(3, 1.0) }, 0))
+}
+
+fn exact(max_buckets: usize) -> Box<dyn WholeLimiter> {
+    Box::new(Exact::new(max_buckets, quota(3, 1.0), 0))
+}
+
+/// Runs each test over each implementation.
+macro_rules! contract {
+    ($($name:ident),* $(,)?) => {
+        mod over_striped {
+            $(#[test] fn $name() { super::$name(super::striped); })*
+        }
+        mod over_exact {
+            $(#[test] fn $name() { super::$name(super::exact); })*
+        }
+    };
+}
+
+contract!(
+    several_charges_are_made_all_or_none,
+    charges_that_share_a_bucket_add_up,
+    a_cost_over_the_capacity_is_never_there,
+    callers_who_share_are_charged_all_or_none,
+    each_key_has_its_own_bucket_and_quota,
+    beyond_the_bound_new_callers_share_one_bucket,
+    a_client_has_its_bucket_however_many_strangers_there_are,
+    the_sweep_drops_full_buckets_and_no_debt,
+    a_late_thread_earns_no_time_twice,
+    an_edit_keeps_what_was_spent,
+    a_reset_bucket_is_full,
+    what_changed_is_exported_once_and_reads_back,
+    a_restored_bucket_earns_while_nobody_ran_and_trusts_no_future,
+    a_debit_is_taken_from_whom_it_concerns_and_saved_with_it,
+);
+
+const SECOND: Nanos = 1_000_000_000;
+
+fn quota(capacity: u64, rate: f64) -> Quota {
+    Quota::new(capacity, rate).unwrap()
+}
+
+/// How many of ten takes are allowed.
+fn allowed(map: &dyn WholeLimiter, key: Key, quota: Quota, now: Nanos) -> usize {
+    (0..10).filter(|_| map.take(Charge::one(key, quota), now).is_allowed()).count()
+}
+
+fn sweep(map: &dyn WholeLimiter, now: Nanos) -> Vec<Key> {
+    let mut gone = Vec::new();
+    let count: usize = (0..map.parts()).map(|stripe| map.sweep(stripe, now, &mut |key| gone.push(key))).sum();
+    assert_eq!(count, gone.len());
+    gone
+}
+
+fn export(map: &dyn WholeLimiter) -> Vec<Saved> {
+    let mut saved = Vec::new();
+    (0..map.parts()).for_each(|stripe| map.export(stripe, &mut |bucket| saved.push(bucket)));
+    saved
+}
+
+fn each_key_has_its_own_bucket_and_quota(make: Make) {
+    let map = make(100);
+    assert_eq!(allowed(map.as_ref(), Key::client(1), quota(5, 1.0), 0), 5);
+    assert_eq!(allowed(map.as_ref(), Key::client(2), quota(7, 1.0), 0), 7);
+    assert_eq!(allowed(map.as_ref(), Key::client(1), quota(5, 1.0), 2 * SECOND), 2);
+    assert_eq!((map.buckets(), map.buckets() == 0, map.overflowed()), (2, false, 0));
+    let standing = map.peek(Key::client(2), quota(7, 1.0), SECOND);
+    assert_eq!((standing.remaining(), standing.quota(), standing.is_overflow()), (1, quota(7, 1.0), false));
+    assert_eq!(map.peek(Key::client(3), quota(7, 1.0), SECOND).remaining(), 7);
+    assert_eq!(map.buckets(), 2, "looking makes no bucket");
+}
+
+/// An anonymous caller.
+fn stranger(number: u64) -> Key {
+    Key::address(std::net::Ipv4Addr::from_bits(number as u32).into(), 64)
+}
+
+fn beyond_the_bound_new_callers_share_one_bucket(make: Make) {
+    let map = make(2);
+    assert!(map.take(Charge::one(stranger(1), quota(3, 1.0)), 0).is_allowed());
+    assert!(map.take(Charge::one(stranger(2), quota(3, 1.0)), 0).is_allowed());
+    let decision = map.take(Charge::one(stranger(3), quota(3, 1.0)), 0);
+    assert!(decision.is_allowed() && decision.standing().is_overflow());
+    assert_eq!(decision.standing().quota(), quota(3, 1.0));
+    let standing = map.peek(stranger(4), quota(3, 1.0), 0);
+    assert!(standing.is_overflow() && standing.remaining() == 2, "looking tells what a take would find: {standing:?}");
+    assert!(!map.peek(stranger(1), quota(3, 1.0), 0).is_overflow());
+    assert!(!map.peek(Key::client(1), quota(5, 1.0), 0).is_overflow());
+    assert_eq!(
+        (3..20).filter(|&number| map.take(Charge::one(stranger(number), quota(3, 1.0)), 0).is_allowed()).count(),
+        2
+    );
+    assert_eq!((map.buckets(), map.overflowed()), (2, 18));
+    assert_eq!(allowed(map.as_ref(), stranger(1), quota(3, 1.0), 0), 2, "known callers keep theirs");
+    // The second one is full again after a second; its place is free then.
+    assert_eq!(sweep(map.as_ref(), SECOND), [stranger(2)]);
+    assert!(!map.take(Charge::one(stranger(3), quota(3, 1.0)), SECOND).standing().is_overflow());
+    map.set_default_quota(quota(1, 1.0), 9 * SECOND);
+    assert_eq!(allowed(map.as_ref(), stranger(4), quota(3, 1.0), 9 * SECOND), 1);
+}
+
+fn a_client_has_its_bucket_however_many_strangers_there_are(make: Make) {
+    let map = make(2);
+    for number in 0..10 {
+        map.take(Charge::one(stranger(number), quota(5, 1e-6)), 0);
+    }
+    for number in 0..5 {
+        let decision = map.take(Charge::one(Key::client(number), quota(7, 1e-6)), 0);
+        assert!(decision.is_allowed() && !decision.standing().is_overflow());
+        assert_eq!(allowed(map.as_ref(), Key::client(number), quota(7, 1e-6), 0), 6, "with its own quota");
+    }
+    assert_eq!(map.buckets(), 2 + 5);
+    // Clients take no room from strangers, and are forgotten one for one.
+    sweep(map.as_ref(), u64::MAX / 2);
+    assert_eq!(map.buckets(), 0);
+    assert!((0..2).all(|number| !map.take(Charge::one(stranger(number), quota(5, 1.0)), 0).standing().is_overflow()));
+}
+
+fn the_sweep_drops_full_buckets_and_no_debt(make: Make) {
+    let map = make(10_000);
+    for number in 0..1_000 {
+        (0..=number % 3)
+            .for_each(|_| assert!(map.take(Charge::one(Key::client(number), quota(3, 1.0)), 0).is_allowed()));
+    }
+    assert_eq!(sweep(map.as_ref(), SECOND - 1), []);
+    let gone = sweep(map.as_ref(), SECOND);
+    assert_eq!((gone.len(), map.buckets()), (334, 666));
+    assert!(gone.iter().all(|key| key.client_number().unwrap() % 3 == 0));
+    for number in 0..1_000 {
+        let left = 3 - number as usize % 3;
+        assert_eq!(allowed(map.as_ref(), Key::client(number), quota(3, 1.0), SECOND), left, "{number}");
+    }
+    assert_eq!(sweep(map.as_ref(), 4 * SECOND).len(), 1_000);
+    assert!(map.buckets() == 0);
+}
+
+fn a_late_thread_earns_no_time_twice(make: Make) {
+    let (map, key, quota) = (make(10), Key::client(1), quota(1, 1.0));
+    assert!(map.take(Charge::one(key, quota), 0).is_allowed());
+    assert_eq!(sweep(map.as_ref(), SECOND), [key]);
+    // This one read the clock before the sweep.
+    assert!(map.take(Charge::one(key, quota), SECOND / 2).is_allowed());
+    assert!(!map.take(Charge::one(key, quota), 2 * SECOND - 1).is_allowed());
+    assert!(map.take(Charge::one(key, quota), 2 * SECOND).is_allowed());
+}
+
+fn an_edit_keeps_what_was_spent(make: Make) {
+    let (map, key) = (make(10), Key::client(1));
+    let (small, large) = (quota(5, 1.0), quota(50, 10.0));
+    map.edit(key, small, large, 0);
+    assert_eq!(map.peek(key, large, 0).remaining(), 5, "it was full with 5, there or not");
+    assert_eq!(map.peek(key, large, SECOND).remaining(), 15);
+    map.edit(key, large, small, SECOND);
+    assert_eq!(map.peek(key, small, SECOND).remaining(), 5);
+    // Without an edit it adapts when it is next used: the time until then is credited under the quota it saw last.
+    assert_eq!(allowed(map.as_ref(), key, small, SECOND), 5);
+    assert_eq!(map.peek(key, large, 3 * SECOND).remaining(), 2);
+    assert_eq!(allowed(map.as_ref(), key, large, 3 * SECOND), 2);
+    assert_eq!(allowed(map.as_ref(), key, large, 3 * SECOND + SECOND / 2), 5);
+    // A lower capacity needs no bucket: it is full before and after.
+    map.edit(Key::client(2), large, small, 0);
+    assert_eq!(map.buckets(), 1);
+}
+
+fn a_reset_bucket_is_full(make: Make) {
+    let (map, key) = (make(10), Key::client(1));
+    assert_eq!(allowed(map.as_ref(), key, quota(5, 1.0), 0), 5);
+    export(map.as_ref());
+    map.reset(key, quota(7, 1.0), 0);
+    map.reset(Key::client(2), quota(7, 1.0), 0);
+    assert_eq!(map.buckets(), 1, "a bucket that is not there is full");
+    assert_eq!(export(map.as_ref()).iter().map(|saved| saved.bucket.tokens()).collect::<Vec<_>>(), [Tokens::whole(7)]);
+    assert_eq!(allowed(map.as_ref(), key, quota(7, 1.0), 0), 7);
+}
+
+fn what_changed_is_exported_once_and_reads_back(make: Make) {
+    let map = make(1_000);
+    for number in 0..100 {
+        map.take(Charge::one(Key::client(number), quota(5 + number, 0.7)), number);
+    }
+    let mut saved = export(map.as_ref());
+    assert_eq!(saved.len(), 100);
+    assert_eq!(export(map.as_ref()), []);
+    map.take(Charge::one(Key::client(7), quota(12, 0.7)), 100);
+    let again = export(map.as_ref());
+    assert_eq!(again.iter().map(|saved| saved.key).collect::<Vec<_>>(), [Key::client(7)]);
+    saved.extend(again);
+
+    let other = make(1);
+    assert!(saved.iter().all(|&saved| other.restore(saved, saved.quota, 200)));
+    assert_eq!(other.buckets(), 100);
+    for number in 0..100 {
+        let (key, quota) = (Key::client(number), quota(5 + number, 0.7));
+        assert_eq!(other.peek(key, quota, SECOND).tokens(), map.peek(key, quota, SECOND).tokens());
+    }
+    let empty = Bucket::resume(Tokens::default(), 200);
+    let strangers = [1, 2].map(|number| Saved { key: stranger(number), bucket: empty, ..saved[0] });
+    assert!(other.restore(strangers[0], strangers[0].quota, 200));
+    assert!(!other.restore(strangers[1], strangers[1].quota, 200), "there is no room");
+}
+
+fn a_restored_bucket_earns_while_nobody_ran_and_trusts_no_future(make: Make) {
+    let (key, quota) = (Key::client(1), quota(5, 1.0));
+    let saved = |at| Saved { key, bucket: Bucket::resume(Tokens::default(), at), quota };
+    let map = make(10);
+    assert!(map.restore(saved(SECOND), quota, 3 * SECOND));
+    assert_eq!(allowed(map.as_ref(), key, quota, 3 * SECOND), 2);
+    let ahead = Saved { bucket: Bucket::resume(Tokens::ONE, u64::MAX), ..saved(0) };
+    assert!(map.restore(ahead, quota, 3 * SECOND));
+    assert_eq!(allowed(map.as_ref(), key, quota, 4 * SECOND), 2);
+    // One without a token may owe; no debt is longer than the bucket takes to fill.
+    assert!(map.restore(saved(u64::MAX), quota, 3 * SECOND));
+    assert_eq!((allowed(map.as_ref(), key, quota, 8 * SECOND), allowed(map.as_ref(), key, quota, 9 * SECOND)), (0, 1));
+    assert!(map.restore(saved(0), quota, 9 * SECOND));
+    assert!(map.buckets() == 0, "what is full again needs no bucket");
+}
+
+fn a_debit_is_taken_from_whom_it_concerns_and_saved_with_it(make: Make) {
+    let (map, quota) = (make(1), quota(3, 1.0));
+    let changed = |map: &dyn WholeLimiter| {
+        let mut changed = Vec::new();
+        (0..map.parts()).for_each(|stripe| map.export(stripe, &mut |saved| changed.push(saved)));
+        changed
+    };
+    map.debit(charge(stranger(1), quota, 2), SECOND);
+    assert_eq!(allowed(map.as_ref(), stranger(1), quota, SECOND), 1, "a bucket that is not there was full");
+    assert_eq!(changed(map.as_ref()).len(), 1);
+    map.debit(charge(stranger(1), quota, 2), SECOND);
+    map.debit(charge(stranger(2), quota, 1), SECOND);
+    assert_eq!(map.buckets(), 1, "there is no room for another one");
+    let saved = changed(map.as_ref());
+    assert_eq!(saved.len(), 1);
+    let other = make(1);
+    assert!(other.restore(saved[0], quota, SECOND));
+    for map in [map.as_ref(), other.as_ref()] {
+        assert_eq!(allowed(map, stranger(1), quota, 4 * SECOND - 1), 0, "two are owed, and the third takes a second");
+        assert_eq!(allowed(map, stranger(1), quota, 4 * SECOND), 1);
+    }
+    changed(map.as_ref());
+    map.mark_all();
+    assert_eq!((changed(map.as_ref()).len(), changed(map.as_ref()).len()), (1, 0));
+}
+
+fn charge(key: Key, quota: Quota, cost: u32) -> Charge {
+    Charge { key, quota, cost: NonZeroU32::new(cost).unwrap() }
+}
+
+fn charges(of: &[Charge]) -> Charges {
+    of.iter().copied().collect()
+}
+
+fn several_charges_are_made_all_or_none(make: Make) {
+    let (map, own) = (make(10), quota(5, 1.0));
+    let keys = [1, 2, 3, 4].map(Key::client);
+    let all = |costs: [u32; 4]| charges(&std::array::from_fn::<_, 4, _>(|at| charge(keys[at], own, costs[at])));
+    let left = |now| keys.map(|key| map.peek(key, own, now).remaining());
+    let decisions = map.take_all(&all([1, 2, 3, 5]), 0);
+    assert!(decisions.iter().all(Decision::is_allowed));
+    assert_eq!(decisions.iter().map(|decision| decision.standing().remaining()).collect::<Vec<_>>(), [4, 3, 2, 0]);
+    assert_eq!(left(0), [4, 3, 2, 0]);
+    let decisions = map.take_all(&all([1, 1, 3, 1]), 0);
+    assert_eq!(decisions.iter().map(Decision::is_allowed).collect::<Vec<_>>(), [true, true, false, false]);
+    let standing = decisions[0].standing();
+    assert_eq!((standing.remaining(), left(0)), (4, [4, 3, 2, 0]), "nothing was taken");
+    assert_eq!(decisions[2].standing().retry_at(), SECOND);
+    assert!(map.take_all(&all([1, 1, 3, 1]), SECOND).iter().all(Decision::is_allowed));
+    assert_eq!(left(SECOND), [4, 3, 0, 0]);
+    assert!(map.take_all(&Charges::new(), 0).is_empty());
+    // Whom nobody knew has no bucket after a refusal.
+    let known = map.buckets();
+    assert!(
+        !map.take_all(&charges(&[charge(Key::client(9), own, 1), charge(keys[3], own, 1)]), SECOND)[1].is_allowed()
+    );
+    assert_eq!(map.buckets(), known);
+}
+
+fn charges_that_share_a_bucket_add_up(make: Make) {
+    let (map, key, own) = (make(10), Key::client(1), quota(5, 1.0));
+    let twice = |cost| charges(&[charge(key, own, cost), charge(key, own, cost)]);
+    let decisions = map.take_all(&twice(3), 0);
+    assert_eq!(decisions.iter().map(Decision::is_allowed).collect::<Vec<_>>(), [true, false]);
+    assert_eq!(decisions[1].standing().retry_at(), SECOND, "then there are six");
+    assert_eq!(map.peek(key, own, 0).remaining(), 5);
+    assert!(map.take_all(&twice(2), 0).iter().all(Decision::is_allowed));
+    assert_eq!(map.peek(key, own, 0).remaining(), 1);
+}
+
+fn a_cost_over_the_capacity_is_never_there(make: Make) {
+    let (map, own) = (make(10), quota(5, 1.0));
+    let decision = map.take(charge(Key::client(1), own, 6), 0);
+    assert!(!decision.is_allowed());
+    assert_eq!((decision.standing().remaining(), decision.standing().retry_at()), (5, Nanos::MAX));
+    assert!(map.take(charge(Key::client(1), own, 5), 0).is_allowed());
+}
+
+fn callers_who_share_are_charged_all_or_none(make: Make) {
+    let map = make(1);
+    assert!(map.take(Charge::one(stranger(1), quota(3, 1.0)), 0).is_allowed());
+    let both = |cost| charges(&[charge(stranger(2), quota(9, 1.0), cost), charge(Key::client(1), quota(2, 1.0), cost)]);
+    let decisions = map.take_all(&both(3), 0);
+    assert!(decisions[0].is_allowed() && decisions[0].standing().is_overflow() && !decisions[1].is_allowed());
+    assert_eq!((decisions[0].standing().remaining(), map.overflowed()), (3, 1));
+    assert!(map.take_all(&both(2), 0).iter().all(Decision::is_allowed));
+    assert_eq!(map.peek(stranger(2), quota(9, 1.0), 0).remaining(), 1);
+}
+
+/// What is done with a limiter, by whom and with which quota.
+#[derive(Clone, Debug)]
+enum Step {
+    Take(u8, u8, u32),
+    TakeAll(Vec<(u8, u8, u32)>),
+    Edit(u8, u8, u8),
+    Reset(u8, u8),
+    Debit(u8, u8, u32),
+    Restore(u8, u8, u32),
+    Default(u8),
+    Sweep,
+    Wait(Nanos),
+    Back(Nanos),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let (who, which) = (0..12_u8, 0..4_u8);
+    let one = (who.clone(), which.clone(), 1..5_u32);
+    let step = prop_oneof![
+        6 => one.clone().prop_map(|(who, which, cost)| Step::Take(who, which, cost)),
+        4 => prop::collection::vec(one.clone(), 0..=MOST_CHARGES).prop_map(Step::TakeAll),
+        1 => (who.clone(), which.clone(), which.clone()).prop_map(|(who, from, to)| Step::Edit(who, from, to)),
+        1 => (who, which.clone()).prop_map(|(who, which)| Step::Reset(who, which)),
+        1 => one.clone().prop_map(|(who, which, cost)| Step::Debit(who, which, cost)),
+        1 => one.prop_map(|(who, which, tokens)| Step::Restore(who, which, tokens)),
+        1 => which.prop_map(Step::Default),
+        1 => Just(Step::Sweep),
+        3 => (0..3 * SECOND).prop_map(Step::Wait),
+        1 => (0..SECOND).prop_map(Step::Back),
+    ];
+    prop::collection::vec(step, 1..60)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// Every answer and every bucket is that of the limiter with one lock and one map.
+    #[test]
+    fn striped_is_exact(steps in steps()) {
+        let quotas = [quota(3, 1.0), quota(7, 1.0 / 3.0), quota(1, 1e-6), quota(40, 9.0)];
+        let quota_of = |which: u8| quotas[usize::from(which)];
+        let key = |who: u8| if who < 6 { Key::client(who.into()) } else { stranger(who.into()) };
+        let one = |&(who, which, cost): &(u8, u8, u32)| charge(key(who), quota_of(which), cost);
+        // One stripe in which somebody lives: a sweep passes by where nobody does, and notes no time there.
+        let (striped, exact) = (of_stripes(1, 4), exact(4));
+        let resident = Charge::one(Key::client(99), quotas[2]);
+        assert!([&striped, &exact].iter().all(|map| map.take(resident, 0).is_allowed()));
+        let mut now = SECOND;
+        for step in steps {
+            let both = |act: &dyn Fn(&dyn WholeLimiter)| [&striped, &exact].iter().for_each(|map| act(map.as_ref()));
+            match &step {
+                Step::Take(who, which, cost) => {
+                    let charge = one(&(*who, *which, *cost));
+                    prop_assert_eq!(striped.take(charge, now), exact.take(charge, now));
+                }
+                Step::TakeAll(of) => {
+                    // Whoever is charged twice has one quota.
+                    let which = |who: u8| of.iter().find(|charge| charge.0 == who).map_or(0, |charge| charge.1);
+                    let charges: Charges = of.iter().map(|charge| one(&(charge.0, which(charge.0), charge.2))).collect();
+                    prop_assert_eq!(striped.take_all(&charges, now), exact.take_all(&charges, now));
+                }
+                Step::Edit(who, from, to) => both(&|map| map.edit(key(*who), quota_of(*from), quota_of(*to), now)),
+                Step::Reset(who, which) => both(&|map| map.reset(key(*who), quota_of(*which), now)),
+                Step::Debit(who, which, cost) => both(&|map| map.debit(one(&(*who, *which, *cost)), now)),
+                Step::Restore(who, which, tokens) => {
+                    let (key, own) = (key(*who), quota_of(*which));
+                    let bucket = Bucket::resume(Tokens::whole((*tokens).min(own.capacity().get())), now);
+                    let saved = Saved { key, bucket, quota: own };
+                    prop_assert_eq!(striped.restore(saved, own, now), exact.restore(saved, own, now));
+                }
+                Step::Default(which) => both(&|map| map.set_default_quota(quota_of(*which), now)),
+                Step::Sweep => {
+                    let [mut left, mut right] = [&striped, &exact].map(|map| sweep(map.as_ref(), now));
+                    (left.sort_unstable(), right.sort_unstable());
+                    prop_assert_eq!(left, right);
+                }
+                Step::Wait(nanos) => now += nanos,
+                Step::Back(nanos) => now = now.saturating_sub(*nanos),
+            }
+            prop_assert_eq!(
+                (striped.buckets(), striped.overflowed()), (exact.buckets(), exact.overflowed()), "{:?}", step
+            );
+            let [mut left, mut right] = [&striped, &exact].map(|map| {
+                map.mark_all();
+                export(map.as_ref())
+            });
+            left.sort_by_key(|saved| saved.key);
+            right.sort_by_key(|saved| saved.key);
+            prop_assert_eq!(left, right, "{:?}", step);
+        }
+    }
+}
