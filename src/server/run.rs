@@ -33,7 +33,7 @@ use crate::clock::Clock;
 use crate::config::PingoraSettings;
 use crate::limit::Key;
 use crate::process::{Process, Sockets, descriptors};
-use crate::proxy::{Activity, Downstream, Idle, Proxy, ProxyParts, Room, Seats};
+use crate::proxy::{Activity, Downstream, Idle, Proxy, ProxyParts, SeatRoom, Seats};
 use crate::telemetry::{Decisions, EventLog, Metrics, MetricsParts};
 
 /// More than any pool's retries, so that the pools' own limits decide; Pingora's counts attempts.
@@ -115,7 +115,7 @@ impl Server {
         let access = self.config.admin.as_ref().map_or(Access::Loopback, |admin| admin.access.clone());
         let access = Arc::new(ArcSwap::from_pointee(access));
         let share = descriptors::client_share(settings.threads.get());
-        let room = Room { auto: share.auto, most: share.most };
+        let room = SeatRoom { auto: share.auto, most: share.most };
         let seats = Arc::new(Seats::new(Arc::clone(&rules), room, Arc::clone(&tally), Arc::clone(&self.clock)));
         seats.warn();
         let live = Live {

@@ -13,12 +13,10 @@ use httparse::{ParserConfig, Response, Status};
 use crate::decimal::put_number;
 use crate::limit::Standing;
 use crate::proxy::backend::body::AnswerBody;
-use crate::proxy::exchange::request::line;
 use crate::proxy::gate::rate_headers;
 use crate::proxy::wire::chunked::Chunked;
 use crate::proxy::wire::keep_alive;
-use crate::proxy::wire::lines::{Lines, LinesOf, Span, is};
-use crate::proxy::wire::lines::{MAX_HEADERS, length_of};
+use crate::proxy::wire::lines::{ByteSpan, Lines, LinesOf, MAX_HEADERS, is, length_of, line};
 use crate::upstream::spoken;
 
 /// The longest header section of an answer, in bytes, by whichever way it goes; what a request may have, too.
@@ -31,7 +29,7 @@ pub(in crate::proxy) struct Answer {
     pub(in crate::proxy) end: usize,
     /// The status.
     pub(in crate::proxy) status: u16,
-    reason: Span,
+    reason: ByteSpan,
     /// The body that follows.
     pub(in crate::proxy) body: AnswerBody,
     /// What it says of its length, which for an answer without a body is what it would be.
@@ -64,7 +62,7 @@ pub(in crate::proxy) fn parse(bytes: &[u8], lines: &mut Lines, to_head: bool) ->
     }
     lines.fill(bytes, response.headers);
     let status = response.code.filter(|code| (100..1000).contains(code)).ok_or("its status is none")?;
-    let reason = Span::of(bytes, response.reason.unwrap_or_default().as_bytes());
+    let reason = ByteSpan::of(bytes, response.reason.unwrap_or_default().as_bytes());
     let said = Said::by(lines.of(bytes))?;
     if status == 101 && response.version != Some(1) {
         return Err("a 101 in HTTP/1.0");

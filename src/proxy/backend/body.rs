@@ -8,7 +8,7 @@ use std::io::Write;
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use crate::proxy::wire::chunked::{Chunked, Malformed};
+use crate::proxy::wire::chunked::{Chunked, MalformedChunks};
 
 /// What of an answer's body is still to come.
 #[derive(Clone, Debug)]
@@ -56,7 +56,11 @@ impl AnswerBody {
     ///
     /// # Errors
     /// When it is malformed.
-    pub(in crate::proxy) fn take(&mut self, buffer: &mut BytesMut, out: &mut Vec<u8>) -> Result<usize, Malformed> {
+    pub(in crate::proxy) fn take(
+        &mut self,
+        buffer: &mut BytesMut,
+        out: &mut Vec<u8>,
+    ) -> Result<usize, MalformedChunks> {
         match self {
             AnswerBody::Length(left) => {
                 let part = buffer.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
@@ -100,7 +104,7 @@ impl AnswerBody {
     ///
     /// # Errors
     /// When it is malformed.
-    pub(in crate::proxy) fn take_data(&mut self, buffer: &mut BytesMut) -> Result<Bytes, Malformed> {
+    pub(in crate::proxy) fn take_data(&mut self, buffer: &mut BytesMut) -> Result<Bytes, MalformedChunks> {
         match self {
             AnswerBody::Length(left) => {
                 let part = buffer.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
@@ -143,7 +147,7 @@ mod tests {
     use super::*;
 
     /// What the client gets when the bytes come in `parts`, and what is left over.
-    fn pass(mut body: AnswerBody, parts: &[&[u8]]) -> Result<(Vec<u8>, BytesMut), Malformed> {
+    fn pass(mut body: AnswerBody, parts: &[&[u8]]) -> Result<(Vec<u8>, BytesMut), MalformedChunks> {
         let (mut buffer, mut out) = (BytesMut::new(), Vec::new());
         for part in parts {
             buffer.extend_from_slice(part);

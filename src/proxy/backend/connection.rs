@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::io::{self, ErrorKind, IoSlice};
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -12,8 +12,6 @@ use pingora_core::{Error, ErrorType, Result};
 use pingora_timeout::timeout;
 use tokio::io::{AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
-
-use crate::proxy::exchange::client::Client;
 
 /// A connection, and what was read of the answer and not used yet.
 #[derive(Debug)]
@@ -123,8 +121,12 @@ impl Backend {
     /// Reads on, at least a byte and at most what the buffer has room for; 0 at the end of the connection.
     ///
     /// # Errors
-    /// When nothing comes within `limit`, when it fails, or when the client goes meanwhile.
-    pub(in crate::proxy) async fn read(&mut self, client: &mut impl Client, limit: Duration) -> Result<usize> {
+    /// When nothing comes within `limit`, when it fails, or when whoever waits for it is `gone` meanwhile.
+    pub(in crate::proxy) async fn read(
+        &mut self,
+        mut gone: impl FnMut(&mut Context<'_>) -> Poll<Box<Error>>,
+        limit: Duration,
+    ) -> Result<usize> {
         let Backend { connection, buffer, unsent } = self;
         let (mut read, mut write) = connection.split();
         let mut read = pin!(read.read_buf(buffer));
@@ -139,7 +141,7 @@ impl Backend {
             {
                 unsent.drain(..sent);
             }
-            client.poll_gone(cx).map(Err)
+            gone(cx).map(Err)
         });
         match timeout(limit, read).await {
             Ok(read) => read,
@@ -150,16 +152,10 @@ impl Backend {
 
 #[cfg(test)]
 mod tests {
-    use pingora_core::protocols::Stream;
-    use pingora_core::protocols::l4::stream::Stream as L4Stream;
     use tokio::io::AsyncWriteExt;
     use tokio::net::TcpSocket;
-    use tokio::sync::watch;
 
     use super::*;
-    use crate::proxy::downstream::activity::Tunnels;
-    use crate::proxy::exchange::http1::Connection;
-    use crate::proxy::gate::settings::Limits;
 
     /// Longer than anything takes.
     const LONG: Duration = Duration::from_secs(20);
@@ -201,33 +197,20 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_said_before_the_request_was_taken_is_heard_and_the_rest_is_sent() {
-        let ((near, mut far), (client, stream)) = tokio::join!(narrow(), narrow());
-        let (mut stream, mut ahead): (Stream, _) = (Box::new(L4Stream::from(stream)), BytesMut::new());
-        let (mut out, (_stop, shutdown), tunnels) = (Vec::new(), watch::channel(false), Tunnels::default());
-        let mut watched = Connection {
-            stream: &mut stream,
-            ahead: &mut ahead,
-            out: &mut out,
-            shutdown: &shutdown,
-            tunnels: &tunnels,
-            keeps: true,
-            limits: &Limits::default,
-            half_closed: None,
-        };
+        let (near, mut far) = narrow().await;
         let (mut backend, body) = (Backend::new(near, 100), vec![b'x'; 1 << 20]);
         far.write_all(b"early").await.unwrap();
         backend.send(b"POST", &body, LONG).await.unwrap();
         assert!(!backend.is_sent());
-        assert_eq!(backend.read(&mut watched, LONG).await.unwrap(), 5);
+        assert_eq!(backend.read(|_| Poll::Pending, LONG).await.unwrap(), 5);
         let rest = async {
             let mut taken = vec![0; 4 + body.len()];
             far.read_exact(&mut taken).await.unwrap();
             assert!(taken.starts_with(b"POSTx") && taken[4..] == body);
             far.write_all(b"late").await.unwrap();
         };
-        assert_eq!(tokio::join!(backend.read(&mut watched, LONG), rest).0.unwrap(), 4);
+        assert_eq!(tokio::join!(backend.read(|_| Poll::Pending, LONG), rest).0.unwrap(), 4);
         assert!(backend.is_sent());
         assert_eq!(&backend.buffer[..], b"earlylate");
-        drop(client);
     }
 }

@@ -9,12 +9,12 @@ const PART: u32 = 16;
 
 /// Bytes that may still be promised to clients. Exact, whatever threads take and give.
 #[derive(Debug)]
-pub(in crate::proxy) struct Budget(AtomicU32);
+pub(in crate::proxy) struct WindowBudget(AtomicU32);
 
-impl Budget {
+impl WindowBudget {
     /// One of which nothing is taken.
     pub(in crate::proxy) fn new() -> Self {
-        Budget(AtomicU32::new(BUDGET))
+        WindowBudget(AtomicU32::new(BUDGET))
     }
 
     /// Takes up to `bytes`, as far as that is [allowed](Self::allows); how many.

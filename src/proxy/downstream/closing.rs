@@ -8,23 +8,10 @@ use pingora_core::protocols::Stream;
 use pingora_timeout::timeout;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::proxy::downstream::seats::Seat;
 use crate::proxy::gate::rejection::LINGER;
-use crate::proxy::service::connection::Downstream;
 
 /// The longest a single read lasts while a connection is being closed.
 const LINGER_READ: Duration = Duration::from_secs(1);
-
-impl Downstream {
-    /// Closes a connection, which keeps its seat meanwhile unless somebody else needs it.
-    pub(in crate::proxy) async fn leave(&self, seat: &Seat, closing: impl Future<Output = ()> + Send) {
-        seat.silent(self.app.clock().now());
-        tokio::select! {
-            () = closing => {}
-            () = seat.told() => {}
-        }
-    }
-}
 
 /// Closes the connection. When the client may still be sending, its bytes are read for a while first: closing with
 /// unread data makes the kernel send a reset, which can overtake the answer (RFC 9112 section 9.6).

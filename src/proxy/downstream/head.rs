@@ -20,7 +20,7 @@ use httparse::{Error, Header, Request, Status};
 
 use crate::proxy::gate::rejection::Rejection;
 use crate::proxy::wire::chunked::Chunked;
-use crate::proxy::wire::lines::{Lines, Span, is};
+use crate::proxy::wire::lines::{ByteSpan, Lines, is};
 use crate::proxy::wire::lines::{MAX_HEADERS, length_of};
 use crate::proxy::wire::request_body::Body;
 
@@ -47,9 +47,9 @@ pub(in crate::proxy) struct Head {
     /// The body that follows.
     pub(in crate::proxy) body: Body,
     /// Where the method is.
-    pub(in crate::proxy) method: Span,
+    pub(in crate::proxy) method: ByteSpan,
     /// Where the target is.
-    pub(in crate::proxy) target: Span,
+    pub(in crate::proxy) target: ByteSpan,
     /// The minor version of HTTP/1.
     pub(in crate::proxy) version: u8,
 }
@@ -95,8 +95,8 @@ pub(in crate::proxy) fn check(head: &[u8], lines: &mut Lines) -> Result<Option<H
     Ok(Some(Head {
         end,
         body,
-        method: Span::of(head, method.as_bytes()),
-        target: Span::of(head, target),
+        method: ByteSpan::of(head, method.as_bytes()),
+        target: ByteSpan::of(head, target),
         version: request.version.unwrap_or_default(),
     }))
 }

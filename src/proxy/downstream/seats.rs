@@ -34,7 +34,7 @@ use tokio::sync::Notify;
 
 use crate::clock::Clock;
 use crate::limit::Key;
-use crate::proxy::exchange::parts::Rules;
+use crate::proxy::gate::rules::Rules;
 use crate::telemetry::{SeatLimit, Tally};
 
 /// How long a new connection waits for the seat of one that was told to go.
@@ -57,7 +57,7 @@ const TOLD: u64 = u64::MAX;
 
 /// The most connections that descriptors allow for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Room {
+pub struct SeatRoom {
     /// When nobody says how many.
     pub auto: usize,
     /// However many somebody wants.
@@ -67,26 +67,26 @@ pub struct Room {
 /// The seats of a server.
 pub struct Seats {
     rules: Arc<ArcSwap<Rules>>,
-    room: Room,
+    room: SeatRoom,
     tally: Arc<Tally>,
     clock: Arc<dyn Clock>,
     origin: Instant,
-    list: Mutex<Taken>,
+    list: Mutex<SeatPlan>,
     /// Told whenever a seat is free, or one that was to be is not.
     freed: Notify,
 }
 
 #[derive(Default)]
-struct Taken {
+struct SeatPlan {
     /// Connections that were let in and have not sat down yet.
     coming: usize,
     /// How many were told to go and have not yet.
     leaving: usize,
-    places: Vec<Arc<Place>>,
+    places: Vec<Arc<SeatPlace>>,
     /// Those of each address, while there is a bound for them.
-    addresses: HashMap<Key, Vec<Arc<Place>>>,
+    addresses: HashMap<Key, Vec<Arc<SeatPlace>>>,
     /// Who was silent longest when it was last looked, and since when; that one is the last.
-    oldest: Vec<(u64, Arc<Place>)>,
+    oldest: Vec<(u64, Arc<SeatPlace>)>,
     /// When it may be looked again.
     next_look: Option<Instant>,
     /// When somebody was told to go last, and how many more than had to.
@@ -94,7 +94,7 @@ struct Taken {
 }
 
 /// Where a connection sits.
-struct Place {
+struct SeatPlace {
     /// Since when it is silent, in nanoseconds since the server's start, at least 1; or [`BUSY`], or [`TOLD`].
     state: AtomicU64,
     waker: AtomicWaker,
@@ -104,14 +104,14 @@ struct Place {
 
 /// A connection's seat, until it is dropped.
 pub(in crate::proxy) struct Seat {
-    place: Arc<Place>,
+    place: Arc<SeatPlace>,
     /// Under which address it is counted.
     address: Option<Key>,
     seats: Arc<Seats>,
 }
 
 /// What looking for somebody who is to go came to.
-enum Found {
+enum SeatSearch {
     /// One was told, or has been before.
     Some,
     /// Nobody is silent.
@@ -120,14 +120,14 @@ enum Found {
     Later(Duration),
 }
 
-impl Taken {
+impl SeatPlan {
     fn len(&self) -> usize {
         self.places.len() + self.coming
     }
 
     /// Finds those who have been silent longest.
     fn look(&mut self) {
-        let silent = |place: &Arc<Place>| match place.state.load(Ordering::Relaxed) {
+        let silent = |place: &Arc<SeatPlace>| match place.state.load(Ordering::Relaxed) {
             BUSY | TOLD => None,
             since => Some((since, Arc::clone(place))),
         };
@@ -142,7 +142,7 @@ impl Taken {
     }
 
     /// Tells the connection at `place` to go, if it is silent since `since`; whether it is.
-    fn tell(&mut self, place: &Place, since: u64) -> bool {
+    fn tell(&mut self, place: &SeatPlace, since: u64) -> bool {
         let told = place.state.compare_exchange(since, TOLD, Ordering::AcqRel, Ordering::Relaxed).is_ok();
         if told {
             self.leaving += 1;
@@ -153,38 +153,38 @@ impl Taken {
 
     /// Makes room for one more connection of `address`, which may have `bound`, at the cost of one of its own; `Later` when
     /// there is room without that.
-    fn make_room_at(&mut self, address: Key, bound: usize) -> Found {
+    fn make_room_at(&mut self, address: Key, bound: usize) -> SeatSearch {
         let seated = self.addresses.get(&address).map(Vec::as_slice).unwrap_or_default();
         // Those who were told already are as good as gone.
         let states = seated.iter().map(|place| (place.state.load(Ordering::Relaxed), place));
         let stays: Vec<_> = states.filter(|(state, _)| *state != TOLD).collect();
         if stays.len() < bound {
-            return Found::Later(Duration::ZERO);
+            return SeatSearch::Later(Duration::ZERO);
         }
         let silent = stays.into_iter().filter(|(state, _)| *state != BUSY);
         match silent.min_by_key(|(state, _)| *state).map(|(since, place)| (since, Arc::clone(place))) {
-            Some((since, place)) if self.tell(&place, since) => Found::Some,
-            _ => Found::Nobody,
+            Some((since, place)) if self.tell(&place, since) => SeatSearch::Some,
+            _ => SeatSearch::Nobody,
         }
     }
 
     /// Tells the one that has been silent longest to go.
-    fn tell_oldest(&mut self, now: Instant) -> Found {
+    fn tell_oldest(&mut self, now: Instant) -> SeatSearch {
         loop {
             while let Some((since, place)) = self.oldest.pop() {
                 if self.tell(&place, since) {
-                    return Found::Some;
+                    return SeatSearch::Some;
                 }
             }
             if let Some(wait) = self.next_look.map(|next| next.saturating_duration_since(now)).filter(|w| !w.is_zero())
             {
-                return Found::Later(wait);
+                return SeatSearch::Later(wait);
             }
             self.look();
             let seats = u32::try_from(self.places.len()).unwrap_or(u32::MAX);
             self.next_look = Some(now + PAUSE * seats);
             if self.oldest.is_empty() {
-                return Found::Nobody;
+                return SeatSearch::Nobody;
             }
         }
     }
@@ -192,7 +192,7 @@ impl Taken {
 
 impl Seats {
     /// Seats for as many as `rules` say, and `room` allows for. What does not find one is counted in `tally`.
-    pub fn new(rules: Arc<ArcSwap<Rules>>, room: Room, tally: Arc<Tally>, clock: Arc<dyn Clock>) -> Self {
+    pub fn new(rules: Arc<ArcSwap<Rules>>, room: SeatRoom, tally: Arc<Tally>, clock: Arc<dyn Clock>) -> Self {
         let origin = clock.now();
         Seats { rules, room, tally, clock, origin, list: Mutex::default(), freed: Notify::new() }
     }
@@ -233,9 +233,9 @@ impl Seats {
                     return true;
                 }
                 match self.tell_oldest() {
-                    Found::Some => freed.await,
-                    Found::Nobody => return false,
-                    Found::Later(wait) => drop(timeout(wait, freed).await),
+                    SeatSearch::Some => freed.await,
+                    SeatSearch::Nobody => return false,
+                    SeatSearch::Later(wait) => drop(timeout(wait, freed).await),
                 }
             }
         });
@@ -255,24 +255,24 @@ impl Seats {
     }
 
     /// Tells as many to go as are too many for one more, and more of them while new ones keep coming; what came of it.
-    fn tell_oldest(&self) -> Found {
+    fn tell_oldest(&self) -> SeatSearch {
         let (bound, now, mut told) = (self.bound(), self.clock.now(), 0);
         let mut list = self.list.lock();
         let needed = (list.len() + 1).saturating_sub(bound + list.leaving);
         let spare = match list.told {
-            _ if needed == 0 => return Found::Some,
+            _ if needed == 0 => return SeatSearch::Some,
             Some((last, spare)) if now.saturating_duration_since(last) < FLOOD => (2 * spare + 1).min(bound / PART),
             _ => 0,
         };
-        let mut found = Found::Some;
-        while told < needed + spare && matches!(found, Found::Some) {
+        let mut found = SeatSearch::Some;
+        while told < needed + spare && matches!(found, SeatSearch::Some) {
             found = list.tell_oldest(now);
-            told += usize::from(matches!(found, Found::Some));
+            told += usize::from(matches!(found, SeatSearch::Some));
         }
         list.told = Some((now, spare));
         drop(list);
         (0..told).for_each(|_| self.made_room(SeatLimit::All));
-        if told > 0 { Found::Some } else { found }
+        if told > 0 { SeatSearch::Some } else { found }
     }
 
     /// Takes a seat whether there is one or not, for a connection that cannot be refused any more.
@@ -291,20 +291,20 @@ impl Seats {
         let mut list = self.list.lock();
         list.coming = list.coming.saturating_sub(1);
         let room = bound.zip(address).map(|(bound, address)| list.make_room_at(address, bound));
-        if let Some(Found::Nobody) = room {
+        if let Some(SeatSearch::Nobody) = room {
             drop(list);
             self.freed.notify_waiters();
             self.refused(SeatLimit::Address);
             return None;
         }
         let (state, index) = (AtomicU64::new(self.stamp(self.clock.now())), AtomicUsize::new(list.places.len()));
-        let place = Arc::new(Place { state, waker: AtomicWaker::new(), index });
+        let place = Arc::new(SeatPlace { state, waker: AtomicWaker::new(), index });
         list.places.push(Arc::clone(&place));
         if let Some(address) = address {
             list.addresses.entry(address).or_default().push(Arc::clone(&place));
         }
         drop(list);
-        if let Some(Found::Some) = room {
+        if let Some(SeatSearch::Some) = room {
             self.made_room(SeatLimit::Address);
         }
         Some(Seat { place, address, seats: Arc::clone(self) })

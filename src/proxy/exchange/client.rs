@@ -10,19 +10,19 @@ use crate::limit::Standing;
 use crate::proxy::backend::answer::Answer;
 use crate::proxy::backend::body::AnswerBody;
 use crate::proxy::downstream::activity::Tunnels;
-use crate::proxy::gate::admit::Target;
+use crate::proxy::gate::admit::RequestTarget;
 use crate::proxy::gate::headers::Sender;
 use crate::proxy::gate::rejection::Rejection;
 use crate::proxy::gate::request_id::RequestId;
 use crate::proxy::wire::lines::{Fields, LinesOf};
 
 /// A request that is there as a whole.
-pub(in crate::proxy) trait Request {
+pub(in crate::proxy) trait ReceivedRequest {
     /// Its header.
     fn fields(&self) -> impl Fields;
 
     /// What it asks for.
-    fn target(&self) -> Target<'_>;
+    fn target(&self) -> RequestTarget<'_>;
 
     /// Its body.
     fn body(&self) -> &[u8];
@@ -37,7 +37,7 @@ pub(in crate::proxy) trait Request {
 }
 
 /// A client's connection, as a tunnel has it.
-pub(in crate::proxy) struct Ends<'c> {
+pub(in crate::proxy) struct TunnelEnds<'c> {
     /// The connection.
     pub(in crate::proxy) stream: &'c mut Stream,
     /// What came over it behind the request.
@@ -47,7 +47,7 @@ pub(in crate::proxy) struct Ends<'c> {
 }
 
 /// Who gets the answer. Everything that fails here is the client's doing, unless it says otherwise.
-pub(in crate::proxy) trait Client: Send {
+pub(in crate::proxy) trait Recipient: Send {
     /// Waits until the client goes. It may be called again after anything else was.
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Box<Error>>;
 
@@ -65,11 +65,11 @@ pub(in crate::proxy) trait Client: Send {
     fn pass(&mut self, body: &mut AnswerBody, buffer: &mut BytesMut) -> impl Future<Output = Result<usize>> + Send;
 
     /// Its connection, when it has one of its own that can become a tunnel.
-    fn ends(&mut self) -> Option<Ends<'_>> {
+    fn ends(&mut self) -> Option<TunnelEnds<'_>> {
         None
     }
 
-    /// Ends a body whose end nobody knew.
+    /// TunnelEnds a body whose end nobody knew.
     fn end(&mut self) -> impl Future<Output = Result<()>> + Send;
 
     /// Sends an answer of our own, when none has begun; how many bytes of a body it has.

@@ -20,14 +20,14 @@ use crate::proxy::downstream::arrival::is_stopping;
 use crate::proxy::downstream::half_closed;
 use crate::proxy::downstream::half_closed::HalfClosed;
 use crate::proxy::downstream::head::Head;
-use crate::proxy::exchange::client::{Client, Ends, Request};
+use crate::proxy::exchange::client::{ReceivedRequest, Recipient, TunnelEnds};
 use crate::proxy::exchange::context::Context;
 use crate::proxy::exchange::proxy::CLIENT_TIMEOUT;
-use crate::proxy::exchange::takes::Asks;
+use crate::proxy::exchange::takes::Purpose;
 use crate::proxy::exchange::{request, upgrade};
-use crate::proxy::gate::admit::Target;
+use crate::proxy::gate::admit::RequestTarget;
 use crate::proxy::gate::headers::Sender;
-use crate::proxy::gate::identify::Underscores;
+use crate::proxy::gate::headers::Underscores;
 use crate::proxy::gate::rejection::Rejection;
 use crate::proxy::gate::request_id::RequestId;
 use crate::proxy::gate::settings::Limits;
@@ -41,31 +41,32 @@ const AHEAD: usize = 4 << 10;
 const AHEAD_CHUNK: usize = 512;
 
 /// A request that is there as a whole.
-pub(in crate::proxy) struct Whole<'r> {
+pub(in crate::proxy) struct Http1Request<'r> {
     bytes: &'r [u8],
     head: &'r Head,
     lines: &'r Lines,
-    asks: Asks,
-    target: Target<'r>,
+    asks: Purpose,
+    target: RequestTarget<'r>,
     body: &'r [u8],
     /// The length of the body, where the lines do not tell it.
     length: Option<usize>,
 }
 
-impl<'r> Whole<'r> {
+impl<'r> Http1Request<'r> {
     /// The request in `bytes`, its body included, of which `head` and `lines` tell, and which `asks` for something.
-    pub(in crate::proxy) fn new(bytes: &'r [u8], head: &'r Head, lines: &'r Lines, asks: Asks) -> Self {
+    pub(in crate::proxy) fn new(bytes: &'r [u8], head: &'r Head, lines: &'r Lines, asks: Purpose) -> Self {
         let host = lines.of(bytes).iter().find(|(name, _)| is(name, b"host")).map(|(_, host)| host);
         let path = head.target.of_bytes(bytes).split(|byte| *byte == b'?').next();
         // What has passed the checks of a header is ASCII.
         let text = |bytes: Option<&'r [u8]>| bytes.and_then(|bytes| str::from_utf8(bytes).ok()).unwrap_or_default();
-        let target = Target { method: text(Some(head.method.of_bytes(bytes))), host: text(host), path: text(path) };
-        Whole { bytes, head, lines, asks, target, body: &bytes[head.end..], length: None }
+        let target =
+            RequestTarget { method: text(Some(head.method.of_bytes(bytes))), host: text(host), path: text(path) };
+        Http1Request { bytes, head, lines, asks, target, body: &bytes[head.end..], length: None }
     }
 
     /// The same with a body that came in chunks, and has been taken out of them.
     pub(in crate::proxy) fn with_body(bytes: &'r [u8], head: &'r Head, lines: &'r Lines, body: &'r [u8]) -> Self {
-        Whole { body, length: Some(body.len()), ..Whole::new(bytes, head, lines, Asks::Answer) }
+        Http1Request { body, length: Some(body.len()), ..Http1Request::new(bytes, head, lines, Purpose::Answer) }
     }
 
     /// Its lines with their bytes.
@@ -76,24 +77,24 @@ impl<'r> Whole<'r> {
     /// Whether the client says that this request is its last one.
     pub(in crate::proxy) fn is_last(&self) -> bool {
         match self.asks {
-            Asks::Answer => request::is_last(self.lines()),
-            Asks::Upgrade => upgrade::has_option(self.lines(), b"close"),
+            Purpose::Answer => request::is_last(self.lines()),
+            Purpose::Upgrade => upgrade::has_option(self.lines(), b"close"),
         }
     }
 
     /// The protocols that it offers.
     fn offered(&self) -> impl Iterator<Item = &'r [u8]> {
-        let counts = self.asks == Asks::Upgrade && self.body().is_empty();
+        let counts = self.asks == Purpose::Upgrade && self.body().is_empty();
         upgrade::offers(self.lines()).filter(move |_| counts)
     }
 }
 
-impl Request for Whole<'_> {
+impl ReceivedRequest for Http1Request<'_> {
     fn fields(&self) -> impl Fields {
         self.lines()
     }
 
-    fn target(&self) -> Target<'_> {
+    fn target(&self) -> RequestTarget<'_> {
         self.target
     }
 
@@ -109,8 +110,8 @@ impl Request for Whole<'_> {
         let asked = (self.target.method, self.head.target.of_bytes(self.bytes));
         let lines = self.lines();
         match self.asks {
-            Asks::Answer => request::write(out, asked, || lines.iter(), self.length, (sender, id)),
-            Asks::Upgrade => {
+            Purpose::Answer => request::write(out, asked, || lines.iter(), self.length, (sender, id)),
+            Purpose::Upgrade => {
                 let going_on = || lines.iter().filter(|(name, _)| upgrade::goes_on(name, lines));
                 request::write(out, asked, going_on, None, (sender, id));
                 upgrade::append(out, self.offered());
@@ -124,7 +125,7 @@ impl Request for Whole<'_> {
 }
 
 /// A client's connection, while it has a request.
-pub(in crate::proxy) struct Connection<'c> {
+pub(in crate::proxy) struct Http1Recipient<'c> {
     /// The connection.
     pub(in crate::proxy) stream: &'c mut Stream,
     /// What came over it behind the request.
@@ -143,7 +144,7 @@ pub(in crate::proxy) struct Connection<'c> {
     pub(in crate::proxy) half_closed: Option<Box<HalfClosed>>,
 }
 
-impl Connection<'_> {
+impl Http1Recipient<'_> {
     /// Whether no request is to follow this one: the server stops, or the client has nothing more to say.
     fn is_last(&self) -> bool {
         is_stopping(self.shutdown) || (self.half_closed.is_some() && self.ahead.is_empty())
@@ -184,7 +185,7 @@ fn not_sent<E>(failed: Result<Option<std::io::Error>, E>) -> Box<Error> {
     error.into_down()
 }
 
-impl Client for Connection<'_> {
+impl Recipient for Http1Recipient<'_> {
     /// What the client sends meanwhile is the start of its next request, and behind 4 KiB of that it cannot be seen
     /// whether it has gone. One that has ended its side is still there, unless `limits.abort_on_half_close` says otherwise.
     fn poll_gone(&mut self, cx: &mut std::task::Context<'_>) -> Poll<Box<Error>> {
@@ -238,8 +239,8 @@ impl Client for Connection<'_> {
         Ok(ready)
     }
 
-    fn ends(&mut self) -> Option<Ends<'_>> {
-        Some(Ends { stream: self.stream, ahead: self.ahead, tunnels: self.tunnels })
+    fn ends(&mut self) -> Option<TunnelEnds<'_>> {
+        Some(TunnelEnds { stream: self.stream, ahead: self.ahead, tunnels: self.tunnels })
     }
 
     async fn end(&mut self) -> Result<()> {

@@ -17,11 +17,11 @@ use crate::limit::Standing;
 use crate::proxy::backend::answer::Answer;
 use crate::proxy::backend::body::AnswerBody;
 use crate::proxy::downstream::arrived::MAX_BODY;
-use crate::proxy::exchange::client::{Client, Request};
+use crate::proxy::exchange::client::{ReceivedRequest, Recipient};
 use crate::proxy::exchange::context::Context;
 use crate::proxy::exchange::proxy::CLIENT_TIMEOUT;
 use crate::proxy::exchange::request;
-use crate::proxy::gate::admit::Target;
+use crate::proxy::gate::admit::RequestTarget;
 use crate::proxy::gate::headers::Sender;
 use crate::proxy::gate::rate_headers;
 use crate::proxy::gate::rejection::Rejection;
@@ -44,14 +44,14 @@ pub(in crate::proxy) fn announced(headers: &HeaderMap) -> Option<u64> {
 
 /// A request that is there as a whole.
 #[derive(Debug)]
-pub(in crate::proxy) struct StreamRequest {
+pub(in crate::proxy) struct Http2Request {
     parts: Box<Parts>,
     body: Bytes,
     /// The length of the body, where the header does not tell it.
     length: Option<usize>,
 }
 
-impl StreamRequest {
+impl Http2Request {
     /// A request with this header, and with the body that followed it, if one did.
     pub(in crate::proxy) fn new(parts: Box<Parts>, body: Option<Bytes>) -> Self {
         let untold = !parts.headers.contains_key(CONTENT_LENGTH);
@@ -59,18 +59,18 @@ impl StreamRequest {
         let meant =
             |body: &Bytes| !body.is_empty() || [Method::POST, Method::PUT, Method::PATCH].contains(&parts.method);
         let length = body.as_ref().filter(|body| untold && meant(body)).map(Bytes::len);
-        StreamRequest { parts, body: body.unwrap_or_default(), length }
+        Http2Request { parts, body: body.unwrap_or_default(), length }
     }
 }
 
-impl Request for StreamRequest {
+impl ReceivedRequest for Http2Request {
     fn fields(&self) -> impl Fields {
         &self.parts.headers
     }
 
-    fn target(&self) -> Target<'_> {
+    fn target(&self) -> RequestTarget<'_> {
         let host = self.parts.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-        Target { method: self.parts.method.as_str(), host, path: self.parts.uri.path() }
+        RequestTarget { method: self.parts.method.as_str(), host, path: self.parts.uri.path() }
     }
 
     fn body(&self) -> &[u8] {
@@ -86,7 +86,7 @@ impl Request for StreamRequest {
 }
 
 /// Who gets the answer on a stream.
-pub(in crate::proxy) struct Gets {
+pub(in crate::proxy) struct Http2Recipient {
     respond: SendResponse<Bytes>,
     /// The header, until it is sent.
     head: Option<Response<()>>,
@@ -94,10 +94,10 @@ pub(in crate::proxy) struct Gets {
     writer: Option<SendStream<Bytes>>,
 }
 
-impl Gets {
+impl Http2Recipient {
     /// Answers by `respond`.
     pub(in crate::proxy) fn new(respond: SendResponse<Bytes>) -> Self {
-        Gets { respond, head: None, writer: None }
+        Http2Recipient { respond, head: None, writer: None }
     }
 
     /// Sends `data`, before it the header if it was not sent yet, and after it the `end`.
@@ -136,7 +136,7 @@ fn status(status: u16) -> StatusCode {
     StatusCode::from_u16(status).expect("it was found to be one from 100 to 999")
 }
 
-impl Client for Gets {
+impl Recipient for Http2Recipient {
     fn poll_gone(&mut self, cx: &mut std::task::Context<'_>) -> Poll<Box<Error>> {
         let reset = match &mut self.writer {
             Some(writer) => writer.poll_reset(cx),

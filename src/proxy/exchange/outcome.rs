@@ -7,7 +7,7 @@ use crate::proxy::exchange::context::Context;
 use crate::proxy::exchange::counts;
 use crate::proxy::exchange::failure::{client_reason, is_timeout, report};
 use crate::proxy::exchange::proxy::Proxy;
-use crate::proxy::gate::admit::{Limit, Target};
+use crate::proxy::gate::admit::{Limit, RequestTarget};
 use crate::proxy::gate::identify::Caller;
 use crate::proxy::gate::rejection::Rejection;
 use crate::telemetry::AccessRecord;
@@ -23,7 +23,7 @@ pub(in crate::proxy) struct Break {
 }
 
 /// What a request came to.
-pub(in crate::proxy) struct Outcome<'a> {
+pub(in crate::proxy) struct RequestOutcome<'a> {
     /// The status of the answer, 0 when none was sent.
     pub(in crate::proxy) status: u16,
     /// Bytes of the request's body.
@@ -77,7 +77,7 @@ impl Proxy {
     }
 
     /// Counts and logs a request that has ended.
-    pub(in crate::proxy) fn ended(&self, target: Target<'_>, ctx: &Context, outcome: Outcome<'_>) {
+    pub(in crate::proxy) fn ended(&self, target: RequestTarget<'_>, ctx: &Context, outcome: RequestOutcome<'_>) {
         let caller = ctx.admission.caller.as_ref();
         // A request that went well in the end went well; its attempts tell the rest.
         let failed = outcome.error.is_some() || ctx.rejection.is_some();

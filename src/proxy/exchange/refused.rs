@@ -5,7 +5,7 @@
 //! not kept.
 
 use crate::proxy::exchange::context::Context;
-use crate::proxy::gate::admit::Target;
+use crate::proxy::gate::admit::RequestTarget;
 use crate::proxy::gate::rejection::Rejection;
 use crate::telemetry::Refused;
 
@@ -13,7 +13,7 @@ use crate::telemetry::Refused;
 const CLIP: usize = 256;
 
 /// The record of a request that gets `rejection`; none when that is for another reason than who sent it.
-pub(in crate::proxy) fn of(target: Target<'_>, ctx: &Context, rejection: Rejection) -> Option<Refused> {
+pub(in crate::proxy) fn of(target: RequestTarget<'_>, ctx: &Context, rejection: Rejection) -> Option<Refused> {
     let (decision, retry_after) = match rejection {
         Rejection::RateLimited(seconds) => ("limited", Some(seconds)),
         Rejection::Blocked => ("blocked", None),
@@ -73,25 +73,25 @@ mod tests {
         let mut head = RequestHeader::build("POST", b"/v1/users?token=secret", None).unwrap();
         head.insert_header("Host", "api.example.com").unwrap();
         head.insert_header("X-Api-Key", "secret").unwrap();
-        let refused = of(Target::of(&head), &context(), Rejection::UnknownApiKey).unwrap();
+        let refused = of(RequestTarget::of(&head), &context(), Rejection::UnknownApiKey).unwrap();
         assert!(!format!("{refused:?}").contains("secret"), "{refused:?}");
         let Refused { request_id, method, host, path, decision, status, retry_after, .. } = refused;
         assert_eq!((request_id.as_str(), method.as_str()), ("r1", "POST"));
         assert_eq!((host.as_str(), path.as_str()), ("api.example.com", "/v1/users"));
         assert_eq!((decision, status, retry_after), ("unknown_api_key", 401, None));
-        let limited = of(Target::of(&head), &context(), Rejection::RateLimited(7)).unwrap();
+        let limited = of(RequestTarget::of(&head), &context(), Rejection::RateLimited(7)).unwrap();
         assert_eq!((limited.decision, limited.status, limited.retry_after), ("limited", 429, Some(7)));
-        let blocked = of(Target::of(&head), &context(), Rejection::Blocked).unwrap();
+        let blocked = of(RequestTarget::of(&head), &context(), Rejection::Blocked).unwrap();
         assert_eq!((blocked.decision, blocked.status, blocked.identity), ("blocked", 403, "anonymous"));
         for other in [Rejection::NoRoute, Rejection::BodyTooLarge(1), Rejection::BadRequest("two different API keys")] {
-            assert_eq!(of(Target::of(&head), &context(), other), None);
+            assert_eq!(of(RequestTarget::of(&head), &context(), other), None);
         }
     }
 
     #[test]
     fn what_a_stranger_chose_is_clipped() {
         let long = RequestHeader::build("GET", format!("/{}", "x".repeat(5000)).as_bytes(), None).unwrap();
-        assert_eq!(of(Target::of(&long), &context(), Rejection::Blocked).unwrap().path.len(), CLIP);
+        assert_eq!(of(RequestTarget::of(&long), &context(), Rejection::Blocked).unwrap().path.len(), CLIP);
         assert_eq!(clip("é".repeat(200).as_bytes()), "é".repeat(128));
         assert_eq!(clip(format!("x{}", "é".repeat(200)).as_bytes()), format!("x{}", "é".repeat(127)));
         assert_eq!(clip(b"a\xffb"), "a\u{fffd}b");

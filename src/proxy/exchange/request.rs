@@ -6,9 +6,9 @@
 
 use crate::decimal::{put_address, put_number};
 use crate::proxy::gate::headers::Sender;
-use crate::proxy::gate::identify::Underscores;
+use crate::proxy::gate::headers::Underscores;
 use crate::proxy::gate::request_id::RequestId;
-use crate::proxy::wire::lines::{LinesOf, is};
+use crate::proxy::wire::lines::{LinesOf, is, line};
 
 /// The names of the lines that a direct request may have and that are not passed on as they are.
 const OWN: [&[u8]; 10] = [
@@ -123,14 +123,6 @@ pub(in crate::proxy) fn write<'h, I: Iterator<Item = (&'h [u8], &'h [u8])>>(
         line(out, b"X-Forwarded-Host", host);
     }
     line(out, b"X-Request-Id", id.as_str().as_bytes());
-    out.extend_from_slice(b"\r\n");
-}
-
-/// Appends one line.
-pub(in crate::proxy) fn line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
-    out.extend_from_slice(name);
-    out.extend_from_slice(b": ");
-    out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");
 }
 

@@ -10,22 +10,22 @@ use crate::proxy::backend::connection::{Backend, connect};
 use crate::proxy::backend::idle::Idle;
 use crate::proxy::backend::terms::Terms;
 use crate::proxy::downstream::activity::Busy;
-use crate::proxy::exchange::client::{Client, Request};
+use crate::proxy::exchange::client::{ReceivedRequest, Recipient};
 use crate::proxy::exchange::context::Context;
-use crate::proxy::exchange::desk::Origin;
 use crate::proxy::exchange::failure::{TOO_MANY_INTERIM, rejection_for};
 use crate::proxy::exchange::outcome::Break;
-use crate::proxy::exchange::outcome::Outcome;
+use crate::proxy::exchange::outcome::RequestOutcome;
 use crate::proxy::exchange::proxy::Proxy;
+use crate::proxy::exchange::scratch::{BackendScratch, Origin};
 use crate::proxy::exchange::tunnel;
-use crate::proxy::exchange::tunnel::End;
+use crate::proxy::exchange::tunnel::TunnelEnd;
 use crate::proxy::exchange::{counts, refused};
 use crate::proxy::exchange::{request, upgrade};
 use crate::proxy::gate::admit::Asked;
 use crate::proxy::gate::headers::X_REQUEST_ID;
 use crate::proxy::gate::rejection::Rejection;
 use crate::proxy::gate::request_id::RequestId;
-use crate::proxy::wire::lines::{Fields, Lines};
+use crate::proxy::wire::lines::Fields;
 use crate::upstream::{IdleClosing, Timeouts};
 
 /// What is read of an answer at first, in bytes.
@@ -41,22 +41,13 @@ pub(in crate::proxy) struct Exchange<'e, R, C> {
     idle: &'e Idle,
     request: &'e R,
     client: C,
-    sheet: &'e mut Sheet,
-    progress: Progress,
-}
-
-/// What is written and read on the backend's side; kept by a connection, so that it is made once.
-#[derive(Debug, Default)]
-pub(in crate::proxy) struct Sheet {
-    /// The header section that the backend gets.
-    pub(in crate::proxy) request: Vec<u8>,
-    /// The lines of the answer.
-    lines: Lines,
+    scratch: &'e mut BackendScratch,
+    progress: AnswerProgress,
 }
 
 /// How far the answer has come.
 #[derive(Default)]
-struct Progress {
+struct AnswerProgress {
     /// The status of the final answer, once some of it was sent; 0 before.
     status: u16,
     /// Bytes that the client sent behind its request.
@@ -70,27 +61,27 @@ struct Progress {
 }
 
 /// An attempt came to nothing.
-struct Failure {
+struct AttemptFailure {
     error: Box<Error>,
     /// Whether there is to be another one.
     again: bool,
 }
 
-impl From<Box<Error>> for Failure {
+impl From<Box<Error>> for AttemptFailure {
     fn from(error: Box<Error>) -> Self {
-        Failure { error, again: false }
+        AttemptFailure { error, again: false }
     }
 }
 
-impl<'e, R: Request, C: Client> Exchange<'e, R, C> {
+impl<'e, R: ReceivedRequest, C: Recipient> Exchange<'e, R, C> {
     /// An exchange that has not begun.
     pub(in crate::proxy) fn new(
         (proxy, idle): (&'e Proxy, &'e Idle),
         request: &'e R,
         client: C,
-        sheet: &'e mut Sheet,
+        scratch: &'e mut BackendScratch,
     ) -> Self {
-        Exchange { proxy, idle, request, client, sheet, progress: Progress::default() }
+        Exchange { proxy, idle, request, client, scratch, progress: AnswerProgress::default() }
     }
 
     /// Serves the request, counts it and logs it. Whatever goes wrong, the client has its answer, if it can have one.
@@ -101,7 +92,7 @@ impl<'e, R: Request, C: Client> Exchange<'e, R, C> {
             Ok(()) => self.serve(&mut ctx, origin).await,
             Err(rejection) => self.reject(rejection, &mut ctx).await,
         };
-        let outcome = Outcome {
+        let outcome = RequestOutcome {
             status: self.progress.status,
             bytes_in: self.request.body().len() as u64 + self.progress.bytes_in,
             bytes_out: self.progress.bytes_out,
@@ -141,13 +132,13 @@ impl<'e, R: Request, C: Client> Exchange<'e, R, C> {
 
     /// Has a backend answer it, or answers it where none does.
     async fn serve(&mut self, ctx: &mut Context, origin: Origin) -> Result<()> {
-        self.sheet.request.clear();
-        self.request.write(&mut self.sheet.request, ctx.sender(origin.secure), &ctx.request_id);
+        self.scratch.request.clear();
+        self.request.write(&mut self.scratch.request, ctx.sender(origin.secure), &ctx.request_id);
         let error = loop {
             match self.attempt(ctx).await {
                 Ok(()) => return Ok(()),
-                Err(Failure { error, again: false }) => break error,
-                Err(Failure { again: true, .. }) => {}
+                Err(AttemptFailure { error, again: false }) => break error,
+                Err(AttemptFailure { again: true, .. }) => {}
             }
         };
         match ctx.rejection.or_else(|| rejection_for(&error)) {
@@ -160,7 +151,7 @@ impl<'e, R: Request, C: Client> Exchange<'e, R, C> {
     }
 
     /// Gives it to one backend.
-    async fn attempt(&mut self, ctx: &mut Context) -> Result<(), Failure> {
+    async fn attempt(&mut self, ctx: &mut Context) -> Result<(), AttemptFailure> {
         let Some((timeouts, retry_after)) = ctx.timeouts().zip(ctx.pool().map(|pool| pool.retry_after())) else {
             return Err(Error::new_str("a request that was not let in has no pool").into());
         };
@@ -181,7 +172,7 @@ impl<'e, R: Request, C: Client> Exchange<'e, R, C> {
             Some((connection, _)) => connection,
             None => match connect(address, timeouts.connect).await {
                 Ok(connection) => connection,
-                Err(error) => return Err(Failure { again: self.proxy.not_connected(ctx, &error), error }),
+                Err(error) => return Err(AttemptFailure { again: self.proxy.not_connected(ctx, &error), error }),
             },
         };
         if let (None, Some(lease)) = (ctx.idled, &ctx.lease) {
@@ -191,13 +182,13 @@ impl<'e, R: Request, C: Client> Exchange<'e, R, C> {
         outcome.map_err(|error| {
             let repeatable = !self.progress.heard && request::is_idempotent(self.request.target().method);
             let broken = Break { repeatable, midway: self.progress.status != 0 };
-            Failure { again: self.proxy.broke_off(ctx, &error, broken), error }
+            AttemptFailure { again: self.proxy.broke_off(ctx, &error, broken), error }
         })
     }
 
     /// Sends it to `backend` and passes the answer on.
     async fn exchange(&mut self, mut backend: Backend, timeouts: &Timeouts, ctx: &mut Context) -> Result<()> {
-        let sent = backend.send(&self.sheet.request, self.request.body(), timeouts.write).await;
+        let sent = backend.send(&self.scratch.request, self.request.body(), timeouts.write).await;
         if sent.as_ref().is_err_and(|error| *error.etype() == ErrorType::WriteTimedout) {
             return sent;
         }
@@ -239,7 +230,7 @@ impl<'e, R: Request, C: Client> Exchange<'e, R, C> {
             if backend.buffer.capacity() == backend.buffer.len() {
                 backend.buffer.reserve(FIRST_READ);
             }
-            let read = backend.read(&mut self.client, timeouts.read).await?;
+            let read = backend.read(|cx| self.client.poll_gone(cx), timeouts.read).await?;
             if read == 0 {
                 return Err(Error::explain(ErrorType::ConnectionClosed, "reading an answer").into_up());
             }
@@ -249,7 +240,7 @@ impl<'e, R: Request, C: Client> Exchange<'e, R, C> {
             if seen > 0 && seen < answer::MAX_ANSWER_HEAD && !backend.buffer[seen..].contains(&b'\n') {
                 continue;
             }
-            let lines = &mut self.sheet.lines;
+            let lines = &mut self.scratch.lines;
             while let Some(answer) = answer::parse(&backend.buffer, lines, to_head).map_err(no_answer)? {
                 if answer.switches() && !upgrade::takes_up(lines.of(&backend.buffer), |one| self.request.offers(one)) {
                     return Err(no_answer("a 101 that nobody asked for"));
@@ -284,7 +275,7 @@ impl<'e, R: Request, C: Client> Exchange<'e, R, C> {
             }
             at_once = false;
             backend.buffer.reserve(answer.body.left().map_or(UNKNOWN_READ, |left| left.min(LONG_READ)));
-            if backend.read(&mut self.client, timeouts.read).await? == 0 {
+            if backend.read(|cx| self.client.poll_gone(cx), timeouts.read).await? == 0 {
                 if answer.body.ends_with_its_connection() {
                     return self.client.end().await.map(|()| at_once);
                 }
@@ -310,7 +301,7 @@ impl<'e, R: Request, C: Client> Exchange<'e, R, C> {
         (self.progress.bytes_in, self.progress.bytes_out) = (passed.from_client, passed.to_client);
         // Whatever it was, there is no HTTP on it any more.
         self.client.break_off();
-        if passed.end == End::Client {
+        if passed.end == TunnelEnd::Client {
             // It is gone, and the backend learns it in the same way.
             let _ = connection.set_zero_linger();
         }

@@ -8,7 +8,7 @@ use crate::proxy::wire::request_body::Body;
 
 /// What a request that goes directly asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::proxy) enum Asks {
+pub(in crate::proxy) enum Purpose {
     /// An answer.
     Answer,
     /// Another protocol, if it may, and else an answer.
@@ -16,14 +16,14 @@ pub(in crate::proxy) enum Asks {
 }
 
 /// What a request with this header asks for, if it goes directly once all of it is there.
-pub(in crate::proxy) fn takes(head: &Head, bytes: &[u8], lines: &Lines) -> Option<Asks> {
+pub(in crate::proxy) fn takes(head: &Head, bytes: &[u8], lines: &Lines) -> Option<Purpose> {
     let whole = head.version == 1
         && matches!(head.body, Body::Length(0..=MAX_BODY) | Body::Chunked(_))
         && head.target.of_bytes(bytes).starts_with(b"/");
     let lines = lines.of(bytes);
     match whole {
-        true if request::is_plain(lines.iter()) => Some(Asks::Answer),
-        true if upgrade::takes(lines) => Some(Asks::Upgrade),
+        true if request::is_plain(lines.iter()) => Some(Purpose::Answer),
+        true if upgrade::takes(lines) => Some(Purpose::Upgrade),
         _ => None,
     }
 }

@@ -39,12 +39,12 @@ pub(in crate::proxy) struct Passed {
     /// Bytes that the client took.
     pub(in crate::proxy) to_client: u64,
     /// How it ended.
-    pub(in crate::proxy) end: End,
+    pub(in crate::proxy) end: TunnelEnd,
 }
 
 /// How a tunnel ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::proxy) enum End {
+pub(in crate::proxy) enum TunnelEnd {
     /// Both sides had said all they had to say.
     Both,
     /// The client broke off.
@@ -59,21 +59,21 @@ pub(in crate::proxy) enum End {
     Stop,
 }
 
-impl End {
+impl TunnelEnd {
     /// The end as that of a request, after a silence of `silence` if it was one; words for it that no error has are noted
     /// in `ctx`.
     pub(in crate::proxy) fn told(self, ctx: &mut Exchanged, silence: Duration) -> Result<()> {
         const WHERE: &str = "in a tunnel";
         let why = match self {
-            End::Both => return Ok(()),
-            End::Client => return Err(Error::explain(ErrorType::ConnectionClosed, WHERE).into_down()),
-            End::Backend => {
+            TunnelEnd::Both => return Ok(()),
+            TunnelEnd::Client => return Err(Error::explain(ErrorType::ConnectionClosed, WHERE).into_down()),
+            TunnelEnd::Backend => {
                 let broken = ErrorType::Custom("connection broken after the upgrade");
                 return Err(Error::explain(broken, WHERE).into_up());
             }
-            End::BackendWent => "the backend closed the connection".to_owned(),
-            End::Silence => format!("the tunnel was silent for {}", format_duration(silence)),
-            End::Stop => "the server stopped".to_owned(),
+            TunnelEnd::BackendWent => "the backend closed the connection".to_owned(),
+            TunnelEnd::Silence => format!("the tunnel was silent for {}", format_duration(silence)),
+            TunnelEnd::Stop => "the server stopped".to_owned(),
         };
         ctx.error = Some(why);
         Err(Error::explain(ErrorType::ConnectionClosed, WHERE).into_in())
@@ -89,7 +89,7 @@ pub(in crate::proxy) async fn pass(
     (silence, clock): (Duration, &dyn Clock),
     stop: impl Future<Output = ()>,
 ) -> Passed {
-    let (mut up, mut down) = (Way::new(early, owed), Way::new(behind, b""));
+    let (mut up, mut down) = (Direction::new(early, owed), Direction::new(behind, b""));
     let mut stop = pin!(stop);
     let (mut over, mut moved) = (pin!(sleep(silence)), clock.now());
     let end = poll_fn(|cx| {
@@ -100,11 +100,11 @@ pub(in crate::proxy) async fn pass(
             moved = clock.now();
         }
         match (heard, taken) {
-            (Poll::Ready(Err(Gone)), _) => return Poll::Ready(End::Backend),
-            (_, Poll::Ready(Err(Gone))) => return Poll::Ready(End::Client),
+            (Poll::Ready(Err(BrokenOff)), _) => return Poll::Ready(TunnelEnd::Backend),
+            (_, Poll::Ready(Err(BrokenOff))) => return Poll::Ready(TunnelEnd::Client),
             (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => {
-                let end = if down.refused { End::Client } else { End::Both };
-                return Poll::Ready(if up.refused { End::BackendWent } else { end });
+                let end = if down.refused { TunnelEnd::Client } else { TunnelEnd::Both };
+                return Poll::Ready(if up.refused { TunnelEnd::BackendWent } else { end });
             }
             _ => {}
         }
@@ -112,23 +112,23 @@ pub(in crate::proxy) async fn pass(
             let passed = clock.now().saturating_duration_since(moved);
             match silence.checked_sub(passed).filter(|left| !left.is_zero()) {
                 Some(left) => over.set(sleep(left)),
-                None => return Poll::Ready(End::Silence),
+                None => return Poll::Ready(TunnelEnd::Silence),
             }
         }
-        stop.as_mut().poll(cx).map(|()| End::Stop)
+        stop.as_mut().poll(cx).map(|()| TunnelEnd::Stop)
     });
     let end = end.await;
     Passed { from_client: up.read, to_client: down.written, end }
 }
 
 /// The one that bytes come from broke off.
-struct Gone;
+struct BrokenOff;
 
 /// One direction.
-struct Way {
+struct Direction {
     /// What was read and not taken yet.
     kept: BytesMut,
-    state: State,
+    state: DirectionState,
     /// Whether some of what was taken may not have left this process yet.
     unflushed: bool,
     /// Whether the receiver has broken off.
@@ -145,7 +145,7 @@ struct Way {
 
 /// How far a direction is.
 #[derive(PartialEq, Eq)]
-enum State {
+enum DirectionState {
     /// Bytes come.
     Open,
     /// No more will come, which the receiver is to be told.
@@ -154,13 +154,13 @@ enum State {
     Over,
 }
 
-impl Way {
+impl Direction {
     /// One of which `first` has come already, and whose receiver is to get `owed` before that.
     fn new(first: BytesMut, owed: &[u8]) -> Self {
         let read = first.len() as u64;
         let kept = if owed.is_empty() { first } else { BytesMut::from(&[owed, &first[..]].concat()[..]) };
-        let (state, owed) = (State::Open, owed.len());
-        Way { kept, state, unflushed: false, refused: false, read, written: 0, moved: 0, owed }
+        let (state, owed) = (DirectionState::Open, owed.len());
+        Direction { kept, state, unflushed: false, refused: false, read, written: 0, moved: 0, owed }
     }
 
     /// Passes on what can be. Ready when no more ever will be.
@@ -169,16 +169,16 @@ impl Way {
         cx: &mut Context<'_>,
         from: &mut (impl AsyncRead + Unpin),
         to: &mut (impl AsyncWrite + Unpin),
-    ) -> Poll<std::result::Result<(), Gone>> {
-        while self.state != State::Over {
+    ) -> Poll<std::result::Result<(), BrokenOff>> {
+        while self.state != DirectionState::Over {
             if !self.kept.is_empty() {
                 ready!(self.poll_write_kept(cx, to));
                 continue;
             }
-            if self.state == State::Ended {
+            if self.state == DirectionState::Ended {
                 // One that is gone has no use for it.
                 let _ = ready!(Pin::new(&mut *to).poll_shutdown(cx));
-                self.state = State::Over;
+                self.state = DirectionState::Over;
                 continue;
             }
             let mut piece = [const { MaybeUninit::uninit() }; PIECE];
@@ -194,7 +194,7 @@ impl Way {
                 Poll::Ready(Ok(())) => self.end(),
                 // Over TLS, a client that goes without a goodbye.
                 Poll::Ready(Err(error)) if error.kind() == ErrorKind::UnexpectedEof => self.end(),
-                Poll::Ready(Err(_)) => return Poll::Ready(Err(Gone)),
+                Poll::Ready(Err(_)) => return Poll::Ready(Err(BrokenOff)),
             }
         }
         Poll::Ready(Ok(()))
@@ -202,7 +202,7 @@ impl Way {
 
     fn end(&mut self) {
         self.moved += 1;
-        self.state = State::Ended;
+        self.state = DirectionState::Ended;
     }
 
     /// Writes what was just read, and keeps what is not taken.
@@ -211,7 +211,7 @@ impl Way {
         self.moved += piece.len() as u64;
         let written = Pin::new(to).poll_write(cx, piece);
         let part = self.count(written).unwrap_or_default();
-        if self.state == State::Open {
+        if self.state == DirectionState::Open {
             self.kept.extend_from_slice(&piece[part..]);
         }
     }
@@ -247,7 +247,7 @@ impl Way {
             }
             // What the receiver has said before is still to be read.
             Poll::Ready(Ok(0) | Err(_)) => {
-                (self.refused, self.state) = (true, State::Over);
+                (self.refused, self.state) = (true, DirectionState::Over);
                 self.kept = BytesMut::new();
                 Some(0)
             }

@@ -10,8 +10,7 @@
 //! nothing is left, the request is one like any other. So is one with a body: two readers would have to agree on its
 //! end before the protocol changes. A server may change to what was offered and to nothing else.
 
-use crate::proxy::exchange::request::line;
-use crate::proxy::wire::lines::{LinesOf, is};
+use crate::proxy::wire::lines::{LinesOf, is, line};
 
 /// Protocols that are HTTP again.
 const HTTP_AGAIN: [&[u8]; 4] = [b"h2c", b"h2", b"http", b"tls"];

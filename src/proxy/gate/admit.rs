@@ -60,7 +60,7 @@ pub struct Asked<'a, F> {
     /// Its header.
     pub fields: &'a F,
     /// What it asks for.
-    pub target: Target<'a>,
+    pub target: RequestTarget<'a>,
     /// The length of its body, when the header tells it.
     pub length: Option<u64>,
 }
@@ -68,13 +68,13 @@ pub struct Asked<'a, F> {
 impl<'a> Asked<'a, HeaderMap> {
     /// What `head` asks.
     pub fn by(head: &'a RequestHeader) -> Self {
-        Asked { fields: &head.headers, target: Target::of(head), length: announced_length(head) }
+        Asked { fields: &head.headers, target: RequestTarget::of(head), length: announced_length(head) }
     }
 }
 
 /// What a request asks for.
 #[derive(Clone, Copy, Debug)]
-pub struct Target<'a> {
+pub struct RequestTarget<'a> {
     /// The method.
     pub method: &'a str,
     /// The host, with its port when it names one; empty when it names none.
@@ -83,10 +83,10 @@ pub struct Target<'a> {
     pub path: &'a str,
 }
 
-impl<'a> Target<'a> {
+impl<'a> RequestTarget<'a> {
     /// What `head` asks for.
     pub fn of(head: &'a RequestHeader) -> Self {
-        Target { method: head.method.as_str(), host: host(head), path: head.uri.path() }
+        RequestTarget { method: head.method.as_str(), host: host(head), path: head.uri.path() }
     }
 }
 

@@ -4,11 +4,20 @@ use std::net::IpAddr;
 
 use http::HeaderName;
 
-use crate::proxy::gate::identify::Underscores;
-
 pub(in crate::proxy) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 pub(in crate::proxy) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// What becomes of a client's headers with `_` in their name. CGI, WSGI and PHP write every name in capitals with `_` for `-`, so
+/// that behind them `X_Forwarded_For` cannot be told from the `X-Forwarded-For` that tollgate wrote.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Underscores {
+    /// No backend gets them.
+    #[default]
+    Drop,
+    /// They are passed on as they came.
+    Pass,
+}
 
 /// Who sent a request, and how, as the backend learns it.
 #[derive(Clone, Copy, Debug)]

@@ -26,7 +26,7 @@ use http::header::AUTHORIZATION;
 use ipnet::IpNet;
 
 use crate::client::{Client, Directory, KeyDigest, PrefixMap};
-use crate::proxy::gate::headers::X_FORWARDED_FOR;
+use crate::proxy::gate::headers::{Underscores, X_FORWARDED_FOR};
 use crate::proxy::gate::rejection::Rejection;
 use crate::proxy::wire::lines::Fields;
 
@@ -55,17 +55,6 @@ impl Default for Identity {
             underscores: Underscores::Drop,
         }
     }
-}
-
-/// What becomes of a client's headers with `_` in their name. CGI, WSGI and PHP write every name in capitals with `_` for `-`, so
-/// that behind them `X_Forwarded_For` cannot be told from the `X-Forwarded-For` that tollgate wrote.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Underscores {
-    /// No backend gets them.
-    #[default]
-    Drop,
-    /// They are passed on as they came.
-    Pass,
 }
 
 /// What becomes of a caller whose key no client has.

@@ -7,4 +7,5 @@ pub(in crate::proxy) mod identify;
 pub(in crate::proxy) mod rate_headers;
 pub(in crate::proxy) mod rejection;
 pub(in crate::proxy) mod request_id;
+pub(in crate::proxy) mod rules;
 pub(in crate::proxy) mod settings;

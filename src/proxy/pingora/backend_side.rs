@@ -132,7 +132,7 @@ struct BackendSide {
 
 /// What comes from the backend.
 struct Answers {
-    stage: Stage,
+    stage: AnswerStage,
     /// What was read and not looked at yet.
     read: BytesMut,
     /// What Pingora is to read.
@@ -154,7 +154,7 @@ struct Answers {
 }
 
 /// How far the answer has come.
-enum Stage {
+enum AnswerStage {
     Head,
     Body(AnswerBody),
     Over,
@@ -173,7 +173,7 @@ impl Answers {
     fn new(to_head: bool, limited: bool) -> Self {
         let (read, ready, lines) = (BytesMut::new(), Vec::new(), Lines::default());
         Answers {
-            stage: Stage::Head,
+            stage: AnswerStage::Head,
             read,
             ready,
             taken: 0,
@@ -192,7 +192,7 @@ impl Answers {
     fn digest(&mut self, course: &Course, now: Instant) -> Result<(), &'static str> {
         // The final header leaves together with what of its body came with it, or not at all.
         let mut head = Vec::new();
-        while let Stage::Head = self.stage {
+        while let AnswerStage::Head = self.stage {
             let answer = parse(&self.read, &mut self.lines, self.to_head)?;
             let Some(answer) = answer else { break };
             if answer.switches() {
@@ -205,13 +205,13 @@ impl Answers {
                 self.ready.append(&mut head);
             } else {
                 (self.keeps, self.keep_alive, self.began) = (answer.keeps, answer.keep_alive, Some(now));
-                self.stage = Stage::Body(answer.body);
+                self.stage = AnswerStage::Body(answer.body);
             }
         }
-        if let Stage::Body(body) = &mut self.stage {
+        if let AnswerStage::Body(body) = &mut self.stage {
             body.take(&mut self.read, &mut head).map_err(|_| "a malformed body")?;
             if body.is_done() {
-                (self.stage, self.ended) = (Stage::Over, Some(now));
+                (self.stage, self.ended) = (AnswerStage::Over, Some(now));
             }
         }
         self.ready.append(&mut head);
@@ -240,10 +240,10 @@ impl Answers {
 
     /// Takes note of the end of the connection; whether it is the end of the answer.
     fn end(&mut self) -> bool {
-        let over = matches!(&self.stage, Stage::Body(body) if body.ends_with_its_connection());
+        let over = matches!(&self.stage, AnswerStage::Body(body) if body.ends_with_its_connection());
         if over {
             self.ready.extend_from_slice(LAST_CHUNK);
-            self.stage = Stage::Over;
+            self.stage = AnswerStage::Over;
         }
         over
     }
@@ -297,7 +297,7 @@ impl BackendSide {
 
     /// Reads on; 0 at the end of the connection.
     fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let room = if let Stage::Body(_) = self.answers.stage { LONG_READ } else { FIRST_READ };
+        let room = if let AnswerStage::Body(_) = self.answers.stage { LONG_READ } else { FIRST_READ };
         let read = &mut self.answers.read;
         if read.capacity() == read.len() {
             read.reserve(room);
@@ -321,8 +321,8 @@ impl AsyncRead for BackendSide {
             }
             match side.answers.stage {
                 // Nothing more comes of this exchange, so Pingora has no use for the connection.
-                Stage::Over => return Poll::Ready(Ok(())),
-                Stage::Head | Stage::Body(_) => {}
+                AnswerStage::Over => return Poll::Ready(Ok(())),
+                AnswerStage::Head | AnswerStage::Body(_) => {}
             }
             if ready!(side.poll_more(cx))? == 0 {
                 if side.answers.end() {
@@ -383,7 +383,8 @@ impl std::fmt::Debug for BackendSide {
 impl Drop for BackendSide {
     fn drop(&mut self) {
         // What is left was not asked for, and who knows what follows it.
-        let answered = matches!(self.answers.stage, Stage::Over) && self.answers.keeps && self.answers.read.is_empty();
+        let answered =
+            matches!(self.answers.stage, AnswerStage::Over) && self.answers.keeps && self.answers.read.is_empty();
         if let Some(connection) = self.connection.take()
             && answered
             && self.requests.is_over()

@@ -12,8 +12,8 @@ use http::header::{FORWARDED, HOST};
 use pingora_core::Result;
 use pingora_http::RequestHeader;
 
+use crate::proxy::gate::headers::Underscores;
 use crate::proxy::gate::headers::{Sender, X_FORWARDED_FOR, X_REQUEST_ID};
-use crate::proxy::gate::identify::Underscores;
 use crate::proxy::gate::request_id::RequestId;
 
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");

@@ -24,11 +24,11 @@ use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use crate::proxy::downstream::pace::allowance;
 use crate::proxy::exchange::context::Context;
 use crate::proxy::exchange::failure::{MALFORMED_BODY, STALLED, TOO_MANY_INTERIM, is_timeout, rejection_for};
-use crate::proxy::exchange::outcome::{Break, Outcome};
+use crate::proxy::exchange::outcome::{Break, RequestOutcome};
 use crate::proxy::exchange::proxy::{CLIENT_TIMEOUT, Proxy};
 use crate::proxy::exchange::{counts, refused};
 use crate::proxy::gate::admit::is_grpc;
-use crate::proxy::gate::admit::{Asked, Target};
+use crate::proxy::gate::admit::{Asked, RequestTarget};
 use crate::proxy::gate::headers::X_REQUEST_ID;
 use crate::proxy::gate::rate_headers;
 use crate::proxy::gate::rejection::{LINGER, Rejection};
@@ -92,7 +92,7 @@ impl ProxyHttp for Proxy {
         match outcome {
             Ok(()) => Ok(false),
             Err(rejection) => {
-                if let Some(refused) = refused::of(Target::of(session.req_header()), ctx, rejection) {
+                if let Some(refused) = refused::of(RequestTarget::of(session.req_header()), ctx, rejection) {
                     self.inner.decisions.record(refused);
                 }
                 self.reject(session, rejection, ctx).await.map(|()| true)
@@ -280,13 +280,13 @@ impl ProxyHttp for Proxy {
     }
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Context) {
-        let outcome = Outcome {
+        let outcome = RequestOutcome {
             status: session.response_written().map_or(0, |answer| answer.status.as_u16()),
             bytes_in: session.body_bytes_read() as u64,
             bytes_out: session.body_bytes_sent() as u64,
             error,
         };
-        self.ended(Target::of(session.req_header()), ctx, outcome);
+        self.ended(RequestTarget::of(session.req_header()), ctx, outcome);
     }
 
     fn suppress_error_log(&self, _session: &Session, _ctx: &Context, _error: &Error) -> bool {

@@ -52,13 +52,13 @@ pub(in crate::proxy) struct Loan {
     /// For the body.
     waited: Waited,
     shutdown: Arc<ShutdownWatch>,
-    end: End,
-    state: Arc<State>,
+    end: HalfClose,
+    state: Arc<LoanState>,
 }
 
 /// What it means when the client ends its side behind its request.
 #[derive(Debug)]
-pub(in crate::proxy) enum End {
+pub(in crate::proxy) enum HalfClose {
     /// It is gone.
     Gone,
     /// It gets its answer.
@@ -69,7 +69,7 @@ pub(in crate::proxy) enum End {
 
 /// What becomes of the connection after its loan.
 #[derive(Debug, Default)]
-struct State {
+struct LoanState {
     reusable: AtomicBool,
     malformed: AtomicBool,
     /// Whether the rest of the request was waited for in vain.
@@ -87,7 +87,7 @@ struct State {
 
 /// Where the lender waits for the connection.
 #[derive(Debug)]
-pub(in crate::proxy) struct Lender(Arc<State>);
+pub(in crate::proxy) struct Lender(Arc<LoanState>);
 
 /// A connection that came back.
 #[derive(Debug)]
@@ -108,13 +108,13 @@ impl Loan {
     /// Lends `stream` for a request of which `body` is still to come; `ahead` was read behind it. `end` says what it means when
     /// the client ends its side. How long the body is `waited` for is counted. `shutdown` turns true when the server stops.
     pub(in crate::proxy) fn new(
-        (stream, end): (Stream, End),
+        (stream, end): (Stream, HalfClose),
         body: Body,
         ahead: BytesMut,
         (since, waited): (Arrival, Waited),
         shutdown: Arc<ShutdownWatch>,
     ) -> (Self, Lender) {
-        let state = Arc::new(State::default());
+        let state = Arc::new(LoanState::default());
         let (lines, head, of_loan) = (Vec::new(), Rewriter::default(), Arc::clone(&state));
         let loan =
             Loan { stream: Some(stream), body, ahead, lines, head, since, waited, shutdown, end, state: of_loan };
@@ -154,7 +154,7 @@ impl Loan {
 
     /// Whether no request is to follow this one: the server stops, or the client has nothing more to say.
     pub(in crate::proxy) fn is_last(&self) -> bool {
-        is_stopping(&self.shutdown) || (matches!(self.end, End::Waiting(_)) && self.ahead.is_empty())
+        is_stopping(&self.shutdown) || (matches!(self.end, HalfClose::Waiting(_)) && self.ahead.is_empty())
     }
 
     /// Notes that the answer is whole, and that the client was told that the connection stays.
@@ -231,18 +231,18 @@ impl Loan {
     /// The request is complete: what comes now belongs to the next one. Only the end of the connection is passed on, and not
     /// before the client is gone where its own end does not say so.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !matches!(self.end, End::Waiting(_)) && self.ahead.len() < AHEAD {
+        while !matches!(self.end, HalfClose::Waiting(_)) && self.ahead.len() < AHEAD {
             let mut bytes = [0; AHEAD];
             let mut buffer = ReadBuf::new(&mut bytes);
             let read = ready!(Pin::new(self.stream_mut()).poll_read(cx, &mut buffer));
-            if half_closed::is_end(&read, buffer.filled().len()) && matches!(self.end, End::Waits) {
-                self.end = End::Waiting(HalfClosed::new());
+            if half_closed::is_end(&read, buffer.filled().len()) && matches!(self.end, HalfClose::Waits) {
+                self.end = HalfClose::Waiting(HalfClosed::new());
             } else if read.is_err() || buffer.filled().is_empty() {
                 return Poll::Ready(read);
             }
             self.ahead.extend_from_slice(buffer.filled());
         }
-        let Loan { stream: Some(stream), end: End::Waiting(watch), .. } = self else { return Poll::Pending };
+        let Loan { stream: Some(stream), end: HalfClose::Waiting(watch), .. } = self else { return Poll::Pending };
         watch.poll_reset(cx, stream).map(|()| Err(io::ErrorKind::ConnectionReset.into()))
     }
 }

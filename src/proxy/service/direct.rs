@@ -8,12 +8,12 @@ use pingora_core::server::ShutdownWatch;
 use crate::proxy::backend::idle::Idle;
 use crate::proxy::downstream::arrival::Arrival;
 use crate::proxy::exchange::context::Context;
-use crate::proxy::exchange::desk::{Desk, Origin};
-use crate::proxy::exchange::http1::{Connection, Whole};
-use crate::proxy::exchange::http2::{Gets, StreamRequest};
+use crate::proxy::exchange::http1::{Http1Recipient, Http1Request};
+use crate::proxy::exchange::http2::{Http2Recipient, Http2Request};
 use crate::proxy::exchange::proxy::Proxy;
-use crate::proxy::exchange::run::{Exchange, Sheet};
-use crate::proxy::service::connection::Downstream;
+use crate::proxy::exchange::run::Exchange;
+use crate::proxy::exchange::scratch::{BackendScratch, Origin, Scratch};
+use crate::proxy::service::downstream::Downstream;
 
 impl Downstream {
     /// Serves a request that [`takes`] said can go directly, which came at `since`. What the client sends behind it goes
@@ -21,15 +21,15 @@ impl Downstream {
     pub(in crate::proxy) async fn serve_directly(
         &self,
         (stream, ahead): (&mut Stream, &mut BytesMut),
-        request: &Whole<'_>,
+        request: &Http1Request<'_>,
         (since, origin): (Arrival, Origin),
-        desk: &mut Desk,
+        scratch: &mut Scratch,
         shutdown: &ShutdownWatch,
     ) -> bool {
         let (keeps, tunnels, limits) = (!request.is_last(), &self.tunnels, || self.app.limits());
-        let (out, limits, half_closed) = (&mut desk.out, &limits, None);
-        let client = Connection { stream, ahead, out, shutdown, tunnels, keeps, limits, half_closed };
-        let exchange = Exchange::new((&self.app, &self.idle), request, client, &mut desk.sheet);
+        let (out, limits, half_closed) = (&mut scratch.out, &limits, None);
+        let client = Http1Recipient { stream, ahead, out, shutdown, tunnels, keeps, limits, half_closed };
+        let exchange = Exchange::new((&self.app, &self.idle), request, client, &mut scratch.backend);
         exchange.run(Context::new(since.at, since.wall), origin).await.keeps
     }
 
@@ -38,12 +38,12 @@ impl Downstream {
     pub(in crate::proxy) async fn serve_stream_directly(
         app: &Proxy,
         idle: &Idle,
-        request: &StreamRequest,
+        request: &Http2Request,
         respond: SendResponse<Bytes>,
         (since, origin): (Arrival, Origin),
     ) {
-        let mut sheet = Sheet::default();
-        let exchange = Exchange::new((app, idle), request, Gets::new(respond), &mut sheet);
+        let mut scratch = BackendScratch::default();
+        let exchange = Exchange::new((app, idle), request, Http2Recipient::new(respond), &mut scratch);
         exchange.run(Context::new(since.at, since.wall), origin).await;
     }
 }

@@ -22,9 +22,10 @@ use pingora_timeout::timeout;
 use crate::proxy::downstream::activity::Busy;
 use crate::proxy::downstream::address::address_of;
 use crate::proxy::downstream::arrival::stopped;
+use crate::proxy::downstream::head_reading::read_head;
 use crate::proxy::downstream::seats::Seat;
 use crate::proxy::gate::rejection::Rejection;
-use crate::proxy::service::connection::{Downstream, Refusal, read_head};
+use crate::proxy::service::downstream::{Downstream, HeadRefusal};
 use crate::proxy::wire::lines::Lines;
 use crate::tls::Terminator;
 
@@ -112,7 +113,7 @@ impl Downstream {
             Ok(Ok(None)) | Err(_) => {}
             Ok(Ok(Some(_)) | Err(_)) => {
                 let rejection = Rejection::BadRequest("plain HTTP on a listener of HTTPS");
-                self.refuse(stream, &buffer, Refusal { rejection, since, _busy: busy }).await;
+                self.refuse(stream, &buffer, HeadRefusal { rejection, since, _busy: busy }).await;
             }
         }
     }

@@ -48,15 +48,15 @@ use crate::proxy::downstream::http2::unseen::Unseen;
 use crate::proxy::downstream::http2::upload::Upload;
 use crate::proxy::downstream::http2::windows::Windows;
 use crate::proxy::downstream::seats::Seat;
-use crate::proxy::exchange::desk::Origin;
-use crate::proxy::exchange::http2::{StreamRequest, announced, takes_stream};
+use crate::proxy::exchange::http2::{Http2Request, announced, takes_stream};
 use crate::proxy::exchange::proxy::CLIENT_TIMEOUT;
+use crate::proxy::exchange::scratch::Origin;
 use crate::proxy::gate::rejection::Rejection;
 use crate::proxy::gate::rejection::{LINGER, bytes_of};
 use crate::proxy::gate::request_id::RequestId;
 use crate::proxy::pingora::http2_session::Http2Session;
-use crate::proxy::pingora::loan::{End, Lender, Loan};
-use crate::proxy::service::connection::Downstream;
+use crate::proxy::pingora::loan::{HalfClose, Lender, Loan};
+use crate::proxy::service::downstream::Downstream;
 use crate::proxy::wire::request_body::Body;
 
 /// The most requests of one connection at once; nginx's `http2_max_concurrent_streams`.
@@ -89,7 +89,7 @@ fn options(stream: u32, connection: u32) -> Builder {
 }
 
 /// A stream as it comes: the request, and the means to answer it.
-type Opened = (Request<RecvStream>, SendResponse<Bytes>);
+type OpenedStream = (Request<RecvStream>, SendResponse<Bytes>);
 
 impl Downstream {
     /// Serves a connection on which HTTP/2 was agreed, to its end. It is `opening` until its first request is there.
@@ -108,7 +108,7 @@ impl Downstream {
             socket_digest: stream.get_socket_digest(),
         });
         // On loan, so that it can be closed well after h2 has dropped it.
-        let (stream, since) = ((stream, End::Gone), (self.arrival(), self.waited()));
+        let (stream, since) = ((stream, HalfClose::Gone), (self.arrival(), self.waited()));
         let (loan, lender) = Loan::new(stream, Body::Length(0), BytesMut::new(), since, Arc::clone(&shutdown));
         loan.set_upgraded();
         let mut stopping = ShutdownWatch::clone(&shutdown);
@@ -139,7 +139,7 @@ impl Downstream {
 }
 
 /// A request that is to be served.
-struct Admitted {
+struct ToServe {
     parts: Box<Parts>,
     body: Upload,
     respond: SendResponse<Bytes>,
@@ -258,13 +258,13 @@ impl Serving<'_> {
     ///
     /// # Errors
     /// The rest of the body of one that was refused.
-    fn admit(&self, request: Request<RecvStream>, respond: SendResponse<Bytes>) -> Result<Admitted, Box<Upload>> {
+    fn admit(&self, request: Request<RecvStream>, respond: SendResponse<Bytes>) -> Result<ToServe, Box<Upload>> {
         let (mut parts, body) = request.into_parts();
         let body = Upload::new(body, &self.windows.0, announced(&parts.headers), self.downstream.waited());
         match request::rewrite(&mut parts) {
             Ok(()) => {
                 let direct = takes_stream(&parts);
-                Ok(Admitted { parts: Box::new(parts), body, respond, direct })
+                Ok(ToServe { parts: Box::new(parts), body, respond, direct })
             }
             Err(rejection) => {
                 let request_id = RequestId::random();
@@ -280,12 +280,12 @@ impl Serving<'_> {
 
 impl Serving<'_> {
     /// Serves a request among `streams`.
-    fn serve(&self, admitted: Admitted, busy: Busy, streams: &mut JoinSet<()>) {
-        let Admitted { parts, mut body, respond, direct } = admitted;
+    fn serve(&self, admitted: ToServe, busy: Busy, streams: &mut JoinSet<()>) {
+        let ToServe { parts, mut body, respond, direct } = admitted;
         let (app, idle) = (self.downstream.app.clone(), Arc::clone(&self.downstream.idle));
         let from = (self.downstream.arrival(), self.origin);
         if direct && body.is_over() {
-            let request = StreamRequest::new(parts, None);
+            let request = Http2Request::new(parts, None);
             // Boxed at once, since spawning moves it several times.
             streams.spawn(Box::pin(async move {
                 Downstream::serve_stream_directly(&app, &idle, &request, respond, from).await;
@@ -300,7 +300,7 @@ impl Serving<'_> {
             let waits = !parts.headers.contains_key(CONTENT_LENGTH);
             if direct && let Some(data) = body.take_what_is_there(waits).await {
                 drop(body);
-                let request = StreamRequest::new(parts, Some(data));
+                let request = Http2Request::new(parts, Some(data));
                 return Downstream::serve_stream_directly(&app, &idle, &request, respond, from).await;
             }
             let (leave, left) = oneshot::channel();
@@ -355,7 +355,7 @@ async fn next(
     connection: &mut Connection<Loan, Bytes>,
     full: bool,
     unseen: &Unseen,
-) -> Option<Result<Opened, h2::Error>> {
+) -> Option<Result<OpenedStream, h2::Error>> {
     let mut poll = |cx: &mut Context<'_>| match full {
         true => connection.poll_closed(cx).map(|closed| closed.err().map(Err)),
         false => connection.poll_accept(cx),

@@ -2,5 +2,6 @@
 
 pub(in crate::proxy) mod connection;
 pub(in crate::proxy) mod direct;
+pub(in crate::proxy) mod downstream;
 pub(in crate::proxy) mod handshake;
 pub(in crate::proxy) mod http2;

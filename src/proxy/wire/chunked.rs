@@ -18,7 +18,7 @@ const MAX_DIGITS: u32 = 15;
 /// Follows a chunked body as its bytes come by.
 #[derive(Clone, Debug)]
 pub(in crate::proxy) struct Chunked {
-    state: State,
+    state: ChunkState,
     /// What is left of the present chunk; while its size is being read, the size so far.
     size: u64,
     digits: u32,
@@ -31,7 +31,7 @@ pub(in crate::proxy) struct Chunked {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum ChunkState {
     /// Before the first digit of a size.
     SizeStart,
     Size,
@@ -64,12 +64,12 @@ enum State {
 
 /// The body is not a chunked body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::proxy) struct Malformed;
+pub(in crate::proxy) struct MalformedChunks;
 
 impl Chunked {
     /// At the start of a body.
     pub(in crate::proxy) fn new() -> Self {
-        Chunked { state: State::SizeStart, size: 0, digits: 0, overhead: 0, of_answer: false, trailers: false }
+        Chunked { state: ChunkState::SizeStart, size: 0, digits: 0, overhead: 0, of_answer: false, trailers: false }
     }
 
     /// The same for the body of an answer. Some old servers pad a size with spaces, which every proxy forgives; it is
@@ -80,7 +80,7 @@ impl Chunked {
 
     /// Whether the body is complete.
     pub(in crate::proxy) fn is_done(&self) -> bool {
-        self.state == State::Done
+        self.state == ChunkState::Done
     }
 
     /// Whether trailers were among what came.
@@ -91,25 +91,29 @@ impl Chunked {
     /// Follows `bytes`, and tells how many of them belong to the body.
     ///
     /// # Errors
-    /// [`Malformed`], after which nothing it tells is of use.
-    pub(in crate::proxy) fn follow(&mut self, bytes: &[u8]) -> Result<usize, Malformed> {
+    /// [`MalformedChunks`], after which nothing it tells is of use.
+    pub(in crate::proxy) fn follow(&mut self, bytes: &[u8]) -> Result<usize, MalformedChunks> {
         self.decode(bytes, |_| {})
     }
 
     /// The same, and gives `data` what of them is in the chunks, piece by piece.
     ///
     /// # Errors
-    /// [`Malformed`], after which nothing it tells is of use.
-    pub(in crate::proxy) fn decode(&mut self, bytes: &[u8], mut data: impl FnMut(&[u8])) -> Result<usize, Malformed> {
+    /// [`MalformedChunks`], after which nothing it tells is of use.
+    pub(in crate::proxy) fn decode(
+        &mut self,
+        bytes: &[u8],
+        mut data: impl FnMut(&[u8]),
+    ) -> Result<usize, MalformedChunks> {
         let mut at = 0;
-        while at < bytes.len() && self.state != State::Done {
-            if self.state == State::Data {
+        while at < bytes.len() && self.state != ChunkState::Done {
+            if self.state == ChunkState::Data {
                 let part = (bytes.len() - at).min(usize::try_from(self.size).unwrap_or(usize::MAX));
                 self.size -= part as u64;
                 data(&bytes[at..at + part]);
                 at += part;
                 if self.size == 0 {
-                    self.state = State::DataCr;
+                    self.state = ChunkState::DataCr;
                 }
                 continue;
             }
@@ -126,12 +130,12 @@ impl Chunked {
         self.overhead = self.overhead.saturating_sub(free);
     }
 
-    fn step(&mut self, byte: u8) -> Result<State, Malformed> {
-        use State::*;
+    fn step(&mut self, byte: u8) -> Result<ChunkState, MalformedChunks> {
+        use ChunkState::*;
         if !matches!(self.state, SizeStart | Size | SizeEnd | DataCr | DataLf) {
             self.overhead += 1;
             if self.overhead > MAX_OVERHEAD {
-                return Err(Malformed);
+                return Err(MalformedChunks);
             }
         }
         Ok(match (self.state, byte) {
@@ -141,7 +145,7 @@ impl Chunked {
                 // is where a request hides.
                 self.digits = if self.state == Size { self.digits + 1 } else { 1 };
                 if self.digits > MAX_DIGITS {
-                    return Err(Malformed);
+                    return Err(MalformedChunks);
                 }
                 self.size = self.size * 16 + digit;
                 Size
@@ -181,7 +185,7 @@ impl Chunked {
             (TrailerValue, byte) if is_text(byte) => TrailerValue,
             (TrailerEnd, b'\n') => TrailerStart,
             (BodyEnd, b'\n') => Done,
-            _ => return Err(Malformed),
+            _ => return Err(MalformedChunks),
         })
     }
 }
@@ -201,7 +205,7 @@ mod tests {
     use super::*;
 
     /// How much of `bytes` is a body, if it is complete, and `None` while it is not.
-    fn body(bytes: &[u8]) -> Result<Option<usize>, Malformed> {
+    fn body(bytes: &[u8]) -> Result<Option<usize>, MalformedChunks> {
         let mut chunked = Chunked::new();
         let length = chunked.follow(bytes)?;
         Ok(chunked.is_done().then_some(length))
@@ -252,9 +256,9 @@ mod tests {
             "0\r\nX: y\n",
             "0\r\nX: \0\r\n",
         ] {
-            assert_eq!(body(wrong.as_bytes()), Err(Malformed), "{wrong:?}");
+            assert_eq!(body(wrong.as_bytes()), Err(MalformedChunks), "{wrong:?}");
         }
-        assert_eq!(body(format!("1;{}", "a".repeat(MAX_OVERHEAD + 1)).as_bytes()), Err(Malformed));
+        assert_eq!(body(format!("1;{}", "a".repeat(MAX_OVERHEAD + 1)).as_bytes()), Err(MalformedChunks));
     }
 
     /// How many chunks of so much data with extensions of so many bytes are taken, of a thousand.
@@ -277,7 +281,7 @@ mod tests {
         assert!((5..100).contains(&taken(Chunked::new(), 2000, 1)));
         let trailers = |count: usize| format!("0;{}\r\n{}\r\n", "a".repeat(9000), "X: y\r\n".repeat(count));
         assert!(body(trailers(2000).as_bytes()).is_ok_and(|length| length.is_some()));
-        assert_eq!(body(trailers(4000).as_bytes()), Err(Malformed));
+        assert_eq!(body(trailers(4000).as_bytes()), Err(MalformedChunks));
     }
 
     #[test]
@@ -289,7 +293,7 @@ mod tests {
         let whole = b"5  \r\nhello\r\n0 \t\r\n\r\n";
         assert_eq!(body(whole), Ok(Some(whole.len())));
         for wrong in [&b" 5\r\n"[..], b"5 0\r\n", b"5 \n", b"\t\r\n"] {
-            assert_eq!(body(wrong), Err(Malformed), "{}", wrong.escape_ascii());
+            assert_eq!(body(wrong), Err(MalformedChunks), "{}", wrong.escape_ascii());
         }
     }
 

@@ -11,18 +11,22 @@ pub(in crate::proxy) const MAX_HEADERS: usize = 256;
 
 /// A part of the bytes of a header section.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(in crate::proxy) struct Span {
+pub(in crate::proxy) struct ByteSpan {
     start: u32,
     end: u32,
 }
 
-impl Span {
+impl ByteSpan {
     /// Where `part` is in `whole`, of which it is a part.
     pub(in crate::proxy) fn of(whole: &[u8], part: &[u8]) -> Self {
         let start = part.as_ptr().addr().wrapping_sub(whole.as_ptr().addr());
         debug_assert!(part.is_empty() || start + part.len() <= whole.len());
         // No header section comes near 4 GiB, and what is empty may lie anywhere.
-        if part.is_empty() { Span::default() } else { Span { start: start as u32, end: (start + part.len()) as u32 } }
+        if part.is_empty() {
+            ByteSpan::default()
+        } else {
+            ByteSpan { start: start as u32, end: (start + part.len()) as u32 }
+        }
     }
 
     /// The part of `whole` that it names.
@@ -34,8 +38,8 @@ impl Span {
 /// One line.
 #[derive(Clone, Copy, Debug)]
 struct Line {
-    name: Span,
-    value: Span,
+    name: ByteSpan,
+    value: ByteSpan,
 }
 
 /// The lines of a header section, in their order.
@@ -47,8 +51,8 @@ impl Lines {
     pub(in crate::proxy) fn fill(&mut self, bytes: &[u8], headers: &[Header<'_>]) {
         self.0.clear();
         self.0.extend(headers.iter().map(|header| Line {
-            name: Span::of(bytes, header.name.as_bytes()),
-            value: Span::of(bytes, header.value),
+            name: ByteSpan::of(bytes, header.name.as_bytes()),
+            value: ByteSpan::of(bytes, header.value),
         }));
     }
 
@@ -89,6 +93,14 @@ impl Fields for LinesOf<'_> {
         let named = name.as_str().as_bytes();
         self.iter().filter(move |(name, _)| is(name, named)).map(|(_, value)| value)
     }
+}
+
+/// Appends one line.
+pub(in crate::proxy) fn line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    out.extend_from_slice(name);
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
 }
 
 /// Whether a name that was sent is `name`, which is in lower case.

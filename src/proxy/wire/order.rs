@@ -4,13 +4,13 @@
 //! line into the gap, and so the same message leaves differently by the two ways. What the lines say is right; here they
 //! are put where they were. Lines that did not come, which are ours, follow in Pingora's order.
 
-use crate::proxy::wire::lines::is_same;
+use crate::proxy::wire::lines::{is_same, line};
 
 /// Lines as text, each with its end, as [`in_order`] takes them.
 pub(in crate::proxy) fn text<'h>(lines: impl Iterator<Item = (&'h [u8], &'h [u8])>) -> Vec<u8> {
     let mut text = Vec::new();
     for (name, value) in lines {
-        put(&mut text, name, value);
+        line(&mut text, name, value);
     }
     text
 }
@@ -33,7 +33,7 @@ pub(in crate::proxy) fn in_order(written: &[u8], came: &[u8], ours: &[&[u8]], ke
         if let Some(at) = places.into_iter().find(|at| is_it(&left[*at])) {
             left[at] = None;
             next = at + 1;
-            put(&mut out, name, value);
+            line(&mut out, name, value);
         }
     }
     let left = || left.iter().flatten();
@@ -41,7 +41,7 @@ pub(in crate::proxy) fn in_order(written: &[u8], came: &[u8], ours: &[&[u8]], ke
         .iter()
         .flat_map(|own| left().filter(move |(name, _)| is_same(name, own)).map(move |(_, value)| (*own, *value)));
     for (name, value) in left().copied().filter(|(name, _)| !is_one_of(name, ours)).chain(own) {
-        put(&mut out, name, value);
+        line(&mut out, name, value);
     }
     out.extend_from_slice(b"\r\n");
     out
@@ -54,10 +54,10 @@ fn is_one_of(name: &[u8], names: &[&[u8]]) -> bool {
 /// The lines of a header section behind its first.
 pub(in crate::proxy) fn lines(mut text: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     std::iter::from_fn(move || {
-        let (line, rest) = split_line(text);
+        let (first, rest) = split_line(text);
         text = rest;
-        let colon = memchr::memchr(b':', line)?;
-        Some((&line[..colon], line[colon + 1..].trim_ascii()))
+        let colon = memchr::memchr(b':', first)?;
+        Some((&first[..colon], first[colon + 1..].trim_ascii()))
     })
 }
 
@@ -70,12 +70,6 @@ fn split_line(text: &[u8]) -> (&[u8], &[u8]) {
     match memchr::memchr(b'\r', text) {
         Some(end) => (&text[..end], text.get(end + 2..).unwrap_or_default()),
         None => (text, b""),
-    }
-}
-
-fn put(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
-    for part in [name, b": ", value, b"\r\n"] {
-        out.extend_from_slice(part);
     }
 }
 

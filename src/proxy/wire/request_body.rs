@@ -1,6 +1,6 @@
 //! Where a request's body ends.
 
-use crate::proxy::wire::chunked::{Chunked, Malformed};
+use crate::proxy::wire::chunked::{Chunked, MalformedChunks};
 
 /// What of the request's body is still to come.
 #[derive(Clone, Debug)]
@@ -16,7 +16,7 @@ impl Body {
     ///
     /// # Errors
     /// When they cannot be a body.
-    pub(in crate::proxy) fn follow(&mut self, bytes: &[u8]) -> Result<usize, Malformed> {
+    pub(in crate::proxy) fn follow(&mut self, bytes: &[u8]) -> Result<usize, MalformedChunks> {
         match self {
             Body::Length(left) => {
                 let part = bytes.len().min(usize::try_from(*left).unwrap_or(usize::MAX));

@@ -14,7 +14,7 @@ use crate::clock::ManualClock;
 use crate::config::{Overrides, load};
 use crate::limit::exact::Exact;
 use crate::limit::{Key, WholeLimiter};
-use crate::proxy::Room;
+use crate::proxy::SeatRoom;
 use crate::server::services::Health;
 use crate::store::memory::Memory;
 use crate::telemetry::{AccessLogGuard, MetricsParts, Tally};
@@ -67,7 +67,7 @@ impl World {
         let lifecycle = Lifecycle::new();
         lifecycle.advance(State::Ready);
         let rules = Arc::new(ArcSwap::from_pointee(rules(&config, &pools.all())));
-        let room = Room { auto: 10, most: 20 };
+        let room = SeatRoom { auto: 10, most: 20 };
         let seats = Seats::new(Arc::clone(&rules), room, Arc::default(), Arc::clone(&clock));
         let live = Live {
             rules,

@@ -30,7 +30,7 @@ pub(in crate::proxy) struct Unseen(Dispatch);
 impl Unseen {
     /// Counts them in `tally`.
     pub(in crate::proxy) fn new(tally: Arc<Tally>) -> Self {
-        Unseen(Dispatch::new(Listener(tally)))
+        Unseen(Dispatch::new(UnseenListener(tally)))
     }
 
     /// Counts those that h2 comes upon in `poll`.
@@ -40,9 +40,9 @@ impl Unseen {
 }
 
 /// What `tracing` asks and tells.
-struct Listener(Arc<Tally>);
+struct UnseenListener(Arc<Tally>);
 
-impl Subscriber for Listener {
+impl Subscriber for UnseenListener {
     fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
         if self.enabled(metadata) { Interest::always() } else { Interest::never() }
     }

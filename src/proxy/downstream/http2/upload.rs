@@ -76,7 +76,7 @@ impl Upload {
     /// Takes the body when its end is there with its header, without trailers, and it is not too long. `waits` says that
     /// this may be [`GRACE`] later. Otherwise nothing of it is lost.
     pub(in crate::proxy) async fn take_what_is_there(&mut self, waits: bool) -> Option<Bytes> {
-        let mut taken = Taken::default();
+        let mut taken = TakenBody::default();
         let taking = async {
             while taken.length() as u64 <= MAX_BODY && !self.is_over() {
                 let Some(Ok(data)) = self.next().await else { return };
@@ -116,12 +116,12 @@ impl Upload {
 
 /// Parts of a body; a single one is not copied.
 #[derive(Default)]
-struct Taken {
+struct TakenBody {
     first: Bytes,
     all: BytesMut,
 }
 
-impl Taken {
+impl TakenBody {
     fn length(&self) -> usize {
         self.first.len() + self.all.len()
     }

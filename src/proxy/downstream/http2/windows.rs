@@ -5,7 +5,7 @@
 //!
 //! The rule. A stream may send [`STREAM`] bytes ahead, and all streams of a connection [`FIRST`] together. Once a backend
 //! has taken [`USED`] bytes of a body, the connection's window grows by what is left of it, in one step, since each further
-//! step costs a round trip. What windows have grown by is taken from a [`Budget`] that all connections share, at most
+//! step costs a round trip. What windows have grown by is taken from a [`WindowBudget`] that all connections share, at most
 //! [`GROWN`] for each connection and never more than a part of what is there, so that nobody takes the last of it. It
 //! is given back as the body ends or, where nobody said how long the body is, as far as later bodies use it up: a window
 //! cannot be taken back. While more than half of the budget is there, a connection has room for a [`STREAM`] from its
@@ -20,7 +20,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::proxy::downstream::budget::Budget;
+use crate::proxy::downstream::budget::WindowBudget;
 
 /// What a stream may send ahead, when it is the only large one of its connection.
 const STREAM: u32 = 8 << 20;
@@ -38,15 +38,15 @@ const STEP: u32 = 256 << 10;
 /// The windows of one connection.
 #[derive(Debug)]
 pub(in crate::proxy) struct Windows {
-    budget: Arc<Budget>,
-    state: Mutex<State>,
+    budget: Arc<WindowBudget>,
+    state: Mutex<WindowState>,
     /// What the connection's window is larger by from its start to its end.
     floor: u32,
     changed: Notify,
 }
 
 #[derive(Debug)]
-struct State {
+struct WindowState {
     /// What bodies want the connection's window to be larger by.
     wanted: u32,
     /// What it was made larger by when it was last set.
@@ -60,9 +60,9 @@ struct State {
 
 impl Windows {
     /// The windows of a new connection.
-    pub(in crate::proxy) fn new(budget: Arc<Budget>) -> Arc<Self> {
+    pub(in crate::proxy) fn new(budget: Arc<WindowBudget>) -> Arc<Self> {
         let floor = budget.take_of_plenty(STREAM);
-        let state = State { wanted: 0, set: floor, charged: floor, uploads: 0 };
+        let state = WindowState { wanted: 0, set: floor, charged: floor, uploads: 0 };
         Arc::new(Windows { budget, state: Mutex::new(state), floor, changed: Notify::new() })
     }
 
@@ -185,20 +185,20 @@ mod tests {
     const MIB: u32 = 1 << 20;
     const BUDGET: u32 = crate::proxy::downstream::budget::BUDGET;
 
-    fn left(budget: &Budget) -> u32 {
+    fn left(budget: &WindowBudget) -> u32 {
         budget.left()
     }
 
     /// A budget of which so much is taken that no connection has more than others from its start.
-    fn scarce() -> Arc<Budget> {
-        let budget = Budget::new();
+    fn scarce() -> Arc<WindowBudget> {
+        let budget = WindowBudget::new();
         while budget.take_of_plenty(MIB) > 0 {}
         Arc::new(budget)
     }
 
     #[test]
     fn while_there_is_plenty_a_connection_has_room_from_its_start_to_its_end() {
-        let budget = Arc::new(Budget::new());
+        let budget = Arc::new(WindowBudget::new());
         let windows = Windows::new(Arc::clone(&budget));
         assert_eq!((windows.set(), left(&budget)), (FIRST + STREAM, BUDGET - STREAM));
         for length in [Some(8 << 20), None] {
@@ -264,7 +264,7 @@ mod tests {
 
     #[test]
     fn no_connection_has_more_than_its_bound_and_all_have_no_more_than_theirs() {
-        let budget = Arc::new(Budget::new());
+        let budget = Arc::new(WindowBudget::new());
         let mut all = Vec::new();
         for _ in 0..200 {
             let windows = Windows::new(Arc::clone(&budget));

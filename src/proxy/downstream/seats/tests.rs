@@ -23,7 +23,7 @@ impl Bench {
     fn new(max: Option<usize>, of_an_address: Option<usize>) -> Self {
         let (clock, tally): (Arc<ManualClock>, Arc<Tally>) = (Arc::new(ManualClock::new()), Arc::default());
         let rules = Arc::new(ArcSwap::from_pointee(rules(max, of_an_address)));
-        let room = Room { auto: 4, most: 6 };
+        let room = SeatRoom { auto: 4, most: 6 };
         let seats = Seats::new(Arc::clone(&rules), room, Arc::clone(&tally), Arc::clone(&clock) as _);
         Bench { seats: Arc::new(seats), clock, tally, rules }
     }
@@ -131,11 +131,11 @@ fn many_are_found_at_once_and_in_their_order() {
     let mut told = Vec::new();
     // Fewer than were found: nothing is looked through again.
     for _ in 0..PART_OF_A_THOUSAND {
-        assert!(matches!(list.tell_oldest(bench.clock.now()), Found::Some));
+        assert!(matches!(list.tell_oldest(bench.clock.now()), SeatSearch::Some));
         told.push(many.iter().rposition(|seat| seat.place.state.load(Ordering::Relaxed) == TOLD).unwrap());
     }
     assert_eq!(told, (0..PART_OF_A_THOUSAND).collect::<Vec<_>>());
-    assert!(matches!(list.tell_oldest(bench.clock.now()), Found::Later(_)), "it was looked just now");
+    assert!(matches!(list.tell_oldest(bench.clock.now()), SeatSearch::Later(_)), "it was looked just now");
     drop(list);
     drop(many);
     let list = bench.seats.list.lock();

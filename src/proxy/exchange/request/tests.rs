@@ -5,17 +5,17 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::proxy::downstream::head;
-use crate::proxy::exchange::client::Request;
-use crate::proxy::exchange::http1::Whole;
-use crate::proxy::exchange::takes::Asks;
+use crate::proxy::exchange::client::ReceivedRequest;
+use crate::proxy::exchange::http1::Http1Request;
+use crate::proxy::exchange::takes::Purpose;
 use crate::proxy::pingora::headers;
 use crate::proxy::wire::lines::Lines;
 
 /// What `with` makes of the request in `text`.
-fn request<T>(text: &str, with: impl FnOnce(&Whole<'_>) -> T) -> T {
+fn request<T>(text: &str, with: impl FnOnce(&Http1Request<'_>) -> T) -> T {
     let mut lines = Lines::default();
     let head = head::check(text.as_bytes(), &mut lines).unwrap().unwrap();
-    with(&Whole::new(text.as_bytes(), &head, &lines, Asks::Answer))
+    with(&Http1Request::new(text.as_bytes(), &head, &lines, Purpose::Answer))
 }
 
 fn sender(trusted: bool, underscores: Underscores) -> Sender {
@@ -87,7 +87,7 @@ fn a_body_that_came_in_chunks_has_a_length() {
     let text = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: Chunked\r\nte: trailers\r\nTea: x\r\n\r\n";
     let head = head::check(text.as_bytes(), &mut lines).unwrap().unwrap();
     let sender = sender(false, Underscores::Drop);
-    Whole::with_body(text.as_bytes(), &head, &lines, b"hello").write(&mut out, sender, &id);
+    Http1Request::with_body(text.as_bytes(), &head, &lines, b"hello").write(&mut out, sender, &id);
     let written = String::from_utf8(out).unwrap();
     let start = "POST / HTTP/1.1\r\nHost: a\r\nTea: x\r\nContent-Length: 5\r\nX-Forwarded-For: 192.0.2.7\r\n";
     assert!(written.starts_with(start), "{written}");

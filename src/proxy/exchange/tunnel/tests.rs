@@ -60,7 +60,7 @@ proptest! {
             tokio::join!(talk(client, up), talk(backend, down), passing)
         });
         prop_assert_eq!((passed.from_client, passed.to_client), (sent_up.len() as u64, sent_down.len() as u64));
-        prop_assert_eq!(passed.end, End::Both);
+        prop_assert_eq!(passed.end, TunnelEnd::Both);
         prop_assert!(got_up == sent_up && got_down == sent_down);
     }
 }
@@ -85,7 +85,7 @@ async fn the_other_direction_goes_on_when_one_has_ended() {
         assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
     };
     let (passed, ()) = tokio::join!(passed(&mut near, b"", &mut far, b""), test);
-    assert_eq!((passed.from_client, passed.to_client, passed.end), (8, 18, End::Both));
+    assert_eq!((passed.from_client, passed.to_client, passed.end), (8, 18, TunnelEnd::Both));
 }
 
 #[tokio::test]
@@ -144,7 +144,9 @@ impl AsyncWrite for Broken<'_> {
 
 #[tokio::test]
 async fn what_was_said_before_a_break_arrives_also_when_it_cannot_be_answered() {
-    for (kind, end) in [(ErrorKind::ConnectionReset, End::Backend), (ErrorKind::UnexpectedEof, End::BackendWent)] {
+    for (kind, end) in
+        [(ErrorKind::ConnectionReset, TunnelEnd::Backend), (ErrorKind::UnexpectedEof, TunnelEnd::BackendWent)]
+    {
         let (mut client, mut near) = duplex(64);
         client.write_all(b"ping").await.unwrap();
         let mut far = Broken { said: b"goodbye", kind };
@@ -210,7 +212,7 @@ async fn a_silence_ends_it_and_bytes_in_either_direction_do_not() {
             () = test => panic!("it has no end"),
         };
         let took = (clock.now() - start).as_secs();
-        assert_eq!(passed.end, End::Silence);
+        assert_eq!(passed.end, TunnelEnd::Silence);
         assert!((259..=261).contains(&took), "{took}");
     }
 }
@@ -220,5 +222,5 @@ async fn a_stop_ends_it() {
     let ((_client, mut near), (mut far, _backend)) = (duplex(64), duplex(64));
     let ends = ((&mut near, BytesMut::new()), (&mut far, BytesMut::new()));
     let passed = pass(ends.0, ends.1, b"", (LONG, &SystemClock), std::future::ready(())).await;
-    assert_eq!(passed.end, End::Stop);
+    assert_eq!(passed.end, TunnelEnd::Stop);
 }

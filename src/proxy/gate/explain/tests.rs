@@ -10,10 +10,11 @@ use crate::client::{Client, ClientId, Directory, KeyDigest, Mode, PrefixMap, Quo
 use crate::clock::{Clock, ManualClock, Timeline};
 use crate::limit::exact::Exact;
 use crate::limit::{Charge, Gauges, Limiter, Upkeep};
-use crate::proxy::exchange::parts::{ProxyParts, RateRules, Rules};
+use crate::proxy::exchange::parts::ProxyParts;
 use crate::proxy::exchange::proxy::Proxy;
 use crate::proxy::gate::admit::{Admission, Asked, Destination};
 use crate::proxy::gate::identify::{Identity, UnknownKey};
+use crate::proxy::gate::rules::{RateRules, Rules};
 use crate::proxy::gate::settings::Limits;
 use crate::route::RouteTable;
 use crate::telemetry::{AccessLog, AccessLogSettings};

@@ -7,7 +7,7 @@ use tokio::io::duplex;
 
 use super::*;
 use crate::clock::SystemClock;
-use crate::proxy::downstream::budget::Budget;
+use crate::proxy::downstream::budget::WindowBudget;
 use crate::proxy::downstream::http2::windows::Windows;
 use crate::proxy::downstream::pace::Waited;
 
@@ -30,7 +30,7 @@ async fn connect(window: u32) -> Pair {
         let mut connection = h2::server::handshake(far).await.unwrap();
         while let Some(Ok((request, respond))) = connection.accept().await {
             let (parts, body) = request.into_parts();
-            let windows = Windows::new(Arc::new(Budget::new()));
+            let windows = Windows::new(Arc::new(WindowBudget::new()));
             let body = Upload::new(body, &windows, None, Waited::new(Arc::new(SystemClock)));
             let (leave, left) = oneshot::channel();
             let session = Http2Session::new(parts.into(), (body, None), respond, Arc::default(), leave);

@@ -11,7 +11,7 @@ fn lend(stream: DuplexStream, body: Body) -> (Loan, Lender) {
     // Nobody stops these servers: the last value stays.
     let shutdown = tokio::sync::watch::channel(false).1;
     let since = (since, Waited::new(Arc::new(SystemClock)));
-    Loan::new((Box::new(stream), End::Gone), body, BytesMut::new(), since, Arc::new(shutdown))
+    Loan::new((Box::new(stream), HalfClose::Gone), body, BytesMut::new(), since, Arc::new(shutdown))
 }
 
 #[tokio::test]

@@ -2,23 +2,32 @@
 
 use std::net::IpAddr;
 
-use crate::proxy::exchange::run::Sheet;
+use crate::proxy::wire::lines::Lines;
 
 /// What a connection may keep of a buffer while it is silent.
 const SMALL: usize = 4 << 10;
 
+/// What is written and read on the backend's side; kept by a connection, so that it is made once.
+#[derive(Debug, Default)]
+pub(in crate::proxy) struct BackendScratch {
+    /// The header section that the backend gets.
+    pub(in crate::proxy) request: Vec<u8>,
+    /// The lines of the answer.
+    pub(in crate::proxy) lines: Lines,
+}
+
 /// What one connection needs for its requests, kept so that it is made once.
 #[derive(Debug, Default)]
-pub(in crate::proxy) struct Desk {
-    pub(in crate::proxy) sheet: Sheet,
+pub(in crate::proxy) struct Scratch {
+    pub(in crate::proxy) backend: BackendScratch,
     /// What the client gets.
     pub(in crate::proxy) out: Vec<u8>,
 }
 
-impl Desk {
+impl Scratch {
     /// Lets go of what a large exchange has left behind, before a silence that may be long.
     pub(in crate::proxy) fn tidy(&mut self) {
-        for buffer in [&mut self.sheet.request, &mut self.out] {
+        for buffer in [&mut self.backend.request, &mut self.out] {
             if buffer.capacity() > SMALL {
                 *buffer = Vec::new();
             }

@@ -1,0 +1,31 @@
+//! What the configuration says of requests.
+
+use crate::client::Quota;
+use crate::proxy::gate::admit::Destination;
+use crate::proxy::gate::identify::Identity;
+use crate::proxy::gate::settings::Limits;
+use crate::route::RouteTable;
+
+/// What the configuration says of requests.
+#[derive(Debug)]
+pub struct Rules {
+    /// How callers are told apart.
+    pub identity: Identity,
+    /// How they are limited; `None` when nobody is.
+    pub rate: Option<RateRules>,
+    /// Where requests go.
+    pub routes: RouteTable<Destination>,
+    /// What clients may send, and how long they may take.
+    pub limits: Limits,
+    /// Whether requests that need nothing of Pingora's request loop go past it.
+    pub direct: bool,
+}
+
+/// What the proxy has to know beside the buckets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RateRules {
+    /// The quota of callers whom nobody knows.
+    pub default: Quota,
+    /// Whether answers say how the bucket stands.
+    pub headers: bool,
+}
