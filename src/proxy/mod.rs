@@ -31,7 +31,6 @@ mod pingora;
 mod service;
 mod wire;
 
-pub use backend::idle::Idle;
 pub use downstream::activity::{Activity, Busy, Tunnels};
 pub use downstream::patience::Patience;
 pub use downstream::seats::{SeatRoom, Seats};

@@ -33,8 +33,9 @@ use crate::clock::Clock;
 use crate::config::PingoraSettings;
 use crate::limit::Key;
 use crate::process::{Process, Sockets, descriptors};
-use crate::proxy::{Activity, Downstream, Idle, Proxy, ProxyParts, SeatRoom, Seats};
+use crate::proxy::{Activity, Downstream, Proxy, ProxyParts, SeatRoom, Seats};
 use crate::telemetry::{Decisions, EventLog, Metrics, MetricsParts};
+use crate::upstream::Transport;
 
 /// More than any pool's retries, so that the pools' own limits decide; Pingora's counts attempts.
 const MAX_ATTEMPTS: usize = 32;
@@ -97,8 +98,8 @@ impl Server {
         let is_successor = self.inheritance.is_some();
         let default_quota = self.config.rate_limit.quota;
         let rules = Arc::new(ArcSwap::from_pointee(reload::rules(&self.config, &pools)));
-        let idle = Idle::new(settings.upstream_keepalive_pool_size, settings.threads, settings.work_stealing);
-        let idle = Arc::new(idle);
+        let transport = Transport::new(settings.upstream_keepalive_pool_size, settings.threads, settings.work_stealing);
+        let transport = Arc::new(transport);
         let app = Proxy::new(ProxyParts {
             rules: Arc::clone(&rules),
             directory: Arc::clone(&self.directory),
@@ -106,7 +107,7 @@ impl Server {
             access_log: self.access_log.clone(),
             tally: Arc::clone(&tally),
             decisions: Arc::clone(&decisions),
-            idle: Arc::clone(&idle),
+            transport: Arc::clone(&transport),
             clock: Arc::clone(&self.clock),
             timeline: self.timeline,
         });
@@ -169,14 +170,14 @@ impl Server {
             // Whoever finds the proxy listening finds the admin API, too.
             health.add_dependency(&admin);
         }
-        let sweep = Sweep { idle: Arc::clone(&idle), clock: Arc::clone(&self.clock) };
+        let sweep = Sweep { transport, clock: Arc::clone(&self.clock) };
         pingora.add_service(background_service("connections", sweep));
         if !self.tls.is_empty() {
             let certificates = Certificates { tls: Arc::clone(&self.tls), clock: Arc::clone(&self.clock) };
             pingora.add_service(background_service("certificates", certificates));
         }
         let life = (Arc::clone(&activity), lifecycle.patience());
-        let downstream = Downstream::new((proxy, app), idle, self.tls, life, Arc::clone(&seats));
+        let downstream = Downstream::new((proxy, app), self.tls, life, Arc::clone(&seats));
         let tunnels = downstream.tunnels();
         let (backends, pools) = (pools.iter().map(|pool| pool.settings().backends.len()).sum::<usize>(), pools.len());
         let threads = (settings.threads.get(), &connections);

@@ -19,10 +19,9 @@ use super::reload::Watch;
 use super::sparingly::Sparingly;
 use super::ticker;
 use crate::clock::Clock;
-use crate::proxy::Idle;
 use crate::telemetry::{AccessLogGuard, AccessLogWriter, EventLog, Tally};
 use crate::tls::TlsListeners;
-use crate::upstream::{Pool, health};
+use crate::upstream::{Pool, Transport, health};
 
 /// How often idle connections to backends are looked through when none of them is closed.
 const SWEEP_TICK: Duration = Duration::from_millis(500);
@@ -99,7 +98,7 @@ impl Watches {
 
 /// Closes the connections to backends that have waited for too long, and those that the backend has closed.
 pub(super) struct Sweep {
-    pub(super) idle: Arc<Idle>,
+    pub(super) transport: Arc<Transport>,
     pub(super) clock: Arc<dyn Clock>,
 }
 
@@ -110,11 +109,11 @@ impl BackgroundService for Sweep {
         ticker::run("closing idle connections", SWEEP_PAUSE, shutdown, || async {
             let mut stopping = stopping.clone();
             tokio::select! {
-                () = self.idle.rung() => {}
+                () = self.transport.rung() => {}
                 () = sleep(SWEEP_TICK) => {}
                 _ = stopping.wait_for(|stopping| *stopping) => return,
             }
-            self.idle.sweep(self.clock.now());
+            self.transport.sweep(self.clock.now());
         })
         .await;
     }

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 
 use super::health::{ConnectFailure, HealthRecord, HealthStatus, Thresholds, Transition};
 use super::selector::Changes;
-use super::{BackendOverview, BackendState, IdleClosing, LastCheck};
+use super::{BackendOverview, BackendState, LastCheck, Site};
 
 /// Tells the backends of one pool and of all that succeed it apart, also when one goes and another comes at the same
 /// address.
@@ -23,7 +23,6 @@ pub struct BackendId(pub(super) u32);
 #[derive(Debug)]
 pub struct Backend {
     id: BackendId,
-    address: SocketAddr,
     /// Apart from the rest: written by every request, while the others are only read.
     load: CachePadded<RequestCounts>,
     /// What the selectors read; follows `record` and `draining`.
@@ -44,7 +43,7 @@ pub struct Backend {
     went_up: AtomicU64,
     went_down: AtomicU64,
     last_check: Mutex<Option<LastCheck>>,
-    closing: Arc<IdleClosing>,
+    site: Arc<Site>,
 }
 
 /// One selector that has the backend.
@@ -69,7 +68,6 @@ impl Backend {
     pub fn new(id: BackendId, address: SocketAddr) -> Self {
         Backend {
             id,
-            address,
             load: CachePadded::default(),
             ready: AtomicBool::new(false),
             failing: AtomicBool::new(false),
@@ -83,7 +81,7 @@ impl Backend {
             went_up: AtomicU64::new(0),
             went_down: AtomicU64::new(0),
             last_check: Mutex::new(None),
-            closing: Arc::default(),
+            site: Arc::new(Site::new(address)),
         }
     }
 
@@ -94,7 +92,7 @@ impl Backend {
 
     /// Where it is.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.site.address()
     }
 
     /// How many requests it holds now.
@@ -119,9 +117,9 @@ impl Backend {
         self.failures.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// What is known of when it closes idle connections.
-    pub fn closing(&self) -> &Arc<IdleClosing> {
-        &self.closing
+    /// Where connections to it lead.
+    pub fn site(&self) -> &Arc<Site> {
+        &self.site
     }
 
     /// Whether requests may go there: known to be up, and not draining.
@@ -162,7 +160,7 @@ impl Backend {
         let (health, (went_up, went_down)) = (self.status(), self.transitions());
         BackendOverview {
             configured,
-            address: self.address,
+            address: self.address(),
             weight,
             state: BackendState::of(health, self.is_draining()),
             health,
@@ -172,7 +170,7 @@ impl Backend {
             went_up,
             went_down,
             last_check: self.last_check.lock().clone(),
-            idle_closes_after: self.closing.closes_after(),
+            idle_closes_after: self.site.closing().closes_after(),
         }
     }
 

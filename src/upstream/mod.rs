@@ -11,6 +11,7 @@ pub mod selector;
 mod settings;
 mod sharded;
 mod traffic;
+mod transport;
 
 pub use backend::{Backend, BackendId, Lease};
 pub use closing::IdleClosing;
@@ -21,3 +22,4 @@ pub use reason::{after_rest, is_backends_fault, reason, silent_midway, spoken};
 pub use settings::{BackendAddress, BackendSettings, Balance, Check, HealthSettings, PoolSettings, Timeouts};
 pub use sharded::Sharded;
 pub use traffic::{DURATIONS, Traffic, TrafficTotals};
+pub use transport::{BackendStream, Reached, Site, Transport, Wanted};

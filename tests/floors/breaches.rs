@@ -84,7 +84,6 @@ pub(crate) const NAMES: &[&str] = &[
     "Target",
     "Upstreams",
     "Verdict",
-    "Waiting",
     "Writer",
 ];
 

@@ -1,8 +1,7 @@
 //! One connection to a backend while it has a request.
 
 use std::future::poll_fn;
-use std::io::{self, ErrorKind, IoSlice};
-use std::net::SocketAddr;
+use std::io::IoSlice;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -11,53 +10,21 @@ use bytes::BytesMut;
 use pingora_core::{Error, ErrorType, Result};
 use pingora_timeout::timeout;
 use tokio::io::{AsyncReadExt, AsyncWrite};
-use tokio::net::TcpStream;
+
+use crate::upstream::BackendStream;
 
 /// A connection, and what was read of the answer and not used yet.
 #[derive(Debug)]
 pub(in crate::proxy) struct Backend {
-    pub(in crate::proxy) connection: TcpStream,
+    pub(in crate::proxy) connection: BackendStream,
     pub(in crate::proxy) buffer: BytesMut,
     /// The rest of a request that it began to answer before it took all of it.
     unsent: Vec<u8>,
 }
 
-/// Connects to the backend at `address`.
-///
-/// # Errors
-/// When it takes longer than `limit` or fails; the type says how, as Pingora's connector does.
-pub(in crate::proxy) async fn connect(address: SocketAddr, limit: Duration) -> Result<TcpStream> {
-    let failed = |error: io::Error| Error::because(connect_error(&error), "connecting", error).into_up();
-    let connection = match timeout(limit, TcpStream::connect(address)).await {
-        Ok(connected) => connected.map_err(failed)?,
-        Err(_) => return Err(Error::explain(ErrorType::ConnectTimedout, "connecting").into_up()),
-    };
-    connection.set_nodelay(true).map_err(failed)?;
-    Ok(connection)
-}
-
-fn connect_error(error: &io::Error) -> ErrorType {
-    match error.kind() {
-        ErrorKind::ConnectionRefused => ErrorType::ConnectRefused,
-        ErrorKind::TimedOut => ErrorType::ConnectTimedout,
-        ErrorKind::AddrNotAvailable => ErrorType::BindError,
-        ErrorKind::NetworkUnreachable | ErrorKind::HostUnreachable => ErrorType::ConnectNoRoute,
-        ErrorKind::PermissionDenied | ErrorKind::AddrInUse => ErrorType::InternalError,
-        _ if is_exhausted(error) => ErrorType::SocketError,
-        _ => ErrorType::ConnectError,
-    }
-}
-
-/// Whether this process or machine has no descriptor or memory left for a socket.
-fn is_exhausted(error: &io::Error) -> bool {
-    use rustix::io::Errno;
-    let lacks = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
-    error.raw_os_error().is_some_and(|code| lacks.iter().any(|errno| errno.raw_os_error() == code))
-}
-
 impl Backend {
     /// A connection that is to get a request, with room for so many bytes of the answer at first.
-    pub(in crate::proxy) fn new(connection: TcpStream, room: usize) -> Self {
+    pub(in crate::proxy) fn new(connection: BackendStream, room: usize) -> Self {
         Backend { connection, buffer: BytesMut::with_capacity(room), unsent: Vec::new() }
     }
 
@@ -99,7 +66,7 @@ impl Backend {
     }
 
     /// The connection, what was read of it and not used, and what it is still to get of its request.
-    pub(in crate::proxy) fn into_parts(self) -> (TcpStream, BytesMut, Vec<u8>) {
+    pub(in crate::proxy) fn into_parts(self) -> (BackendStream, BytesMut, Vec<u8>) {
         (self.connection, self.buffer, self.unsent)
     }
 
@@ -153,28 +120,12 @@ impl Backend {
 #[cfg(test)]
 mod tests {
     use tokio::io::AsyncWriteExt;
-    use tokio::net::TcpSocket;
+    use tokio::net::{TcpSocket, TcpStream};
 
     use super::*;
 
     /// Longer than anything takes.
     const LONG: Duration = Duration::from_secs(20);
-
-    #[test]
-    fn what_this_machine_lacks_is_told_from_what_the_backend_does() {
-        for (code, expected) in [
-            (111, ErrorType::ConnectRefused),
-            (110, ErrorType::ConnectTimedout),
-            (101, ErrorType::ConnectNoRoute),
-            (113, ErrorType::ConnectNoRoute),
-            (99, ErrorType::BindError),
-            (13, ErrorType::InternalError),
-            (24, ErrorType::SocketError),
-            (104, ErrorType::ConnectError),
-        ] {
-            assert_eq!(connect_error(&io::Error::from_raw_os_error(code)), expected, "{code}");
-        }
-    }
 
     /// Both ends of a connection that takes little at a time.
     async fn narrow() -> (TcpStream, TcpStream) {

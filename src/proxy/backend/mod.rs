@@ -3,5 +3,3 @@
 pub(in crate::proxy) mod answer;
 pub(in crate::proxy) mod body;
 pub(in crate::proxy) mod connection;
-pub(in crate::proxy) mod idle;
-pub(in crate::proxy) mod terms;

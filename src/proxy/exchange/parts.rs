@@ -7,9 +7,9 @@ use arc_swap::ArcSwap;
 use crate::client::Directory;
 use crate::clock::{Clock, Timeline};
 use crate::limit::Limiter;
-use crate::proxy::backend::idle::Idle;
 use crate::proxy::gate::rules::Rules;
 use crate::telemetry::{AccessLog, Decisions, Tally};
+use crate::upstream::Transport;
 
 /// What a proxy is made of.
 pub struct ProxyParts {
@@ -26,8 +26,8 @@ pub struct ProxyParts {
     pub decisions: Arc<Decisions>,
     /// Where requests and connections are counted that no pool counts.
     pub tally: Arc<Tally>,
-    /// Where connections to backends wait for their next request.
-    pub idle: Arc<Idle>,
+    /// How backends are reached.
+    pub transport: Arc<Transport>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// The limiter's time; the same one wherever the limiter is asked.

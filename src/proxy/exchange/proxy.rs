@@ -18,6 +18,7 @@ use crate::proxy::gate::rules::Rules;
 use crate::proxy::gate::settings::Limits;
 use crate::proxy::wire::lines::Fields;
 use crate::telemetry::{AccessLog, Explanation, Tally};
+use crate::upstream::Transport;
 
 /// The longest that a client may take no byte of its answer; nginx's `send_timeout`.
 pub(in crate::proxy) const CLIENT_TIMEOUT: Duration = Duration::from_secs(60);
@@ -49,6 +50,10 @@ impl Proxy {
 
     pub(in crate::proxy) fn tally(&self) -> &Arc<Tally> {
         &self.inner.tally
+    }
+
+    pub(in crate::proxy) fn transport(&self) -> &Transport {
+        &self.inner.transport
     }
 
     pub(in crate::proxy) fn clock(&self) -> &dyn Clock {

@@ -6,9 +6,7 @@ use pingora_core::{Error, ErrorSource, ErrorType, Result};
 use crate::proxy::backend::answer;
 use crate::proxy::backend::answer::Answer;
 use crate::proxy::backend::body::AnswerBody;
-use crate::proxy::backend::connection::{Backend, connect};
-use crate::proxy::backend::idle::Idle;
-use crate::proxy::backend::terms::Terms;
+use crate::proxy::backend::connection::Backend;
 use crate::proxy::downstream::activity::Busy;
 use crate::proxy::exchange::client::{ReceivedRequest, Recipient};
 use crate::proxy::exchange::context::Context;
@@ -26,7 +24,7 @@ use crate::proxy::gate::headers::X_REQUEST_ID;
 use crate::proxy::gate::rejection::Rejection;
 use crate::proxy::gate::request_id::RequestId;
 use crate::proxy::wire::lines::Fields;
-use crate::upstream::{IdleClosing, Timeouts};
+use crate::upstream::{Reached, Timeouts, Wanted};
 
 /// What is read of an answer at first, in bytes.
 pub(in crate::proxy) const FIRST_READ: usize = 8 << 10;
@@ -38,7 +36,6 @@ const UNKNOWN_READ: usize = 16 << 10;
 /// One request on its way.
 pub(in crate::proxy) struct Exchange<'e, R, C> {
     proxy: &'e Proxy,
-    idle: &'e Idle,
     request: &'e R,
     client: C,
     scratch: &'e mut BackendScratch,
@@ -75,13 +72,8 @@ impl From<Box<Error>> for AttemptFailure {
 
 impl<'e, R: ReceivedRequest, C: Recipient> Exchange<'e, R, C> {
     /// An exchange that has not begun.
-    pub(in crate::proxy) fn new(
-        (proxy, idle): (&'e Proxy, &'e Idle),
-        request: &'e R,
-        client: C,
-        scratch: &'e mut BackendScratch,
-    ) -> Self {
-        Exchange { proxy, idle, request, client, scratch, progress: AnswerProgress::default() }
+    pub(in crate::proxy) fn new(proxy: &'e Proxy, request: &'e R, client: C, scratch: &'e mut BackendScratch) -> Self {
+        Exchange { proxy, request, client, scratch, progress: AnswerProgress::default() }
     }
 
     /// Serves the request, counts it and logs it. Whatever goes wrong, the client has its answer, if it can have one.
@@ -155,32 +147,32 @@ impl<'e, R: ReceivedRequest, C: Recipient> Exchange<'e, R, C> {
         let Some((timeouts, retry_after)) = ctx.timeouts().zip(ctx.pool().map(|pool| pool.retry_after())) else {
             return Err(Error::new_str("a request that was not let in has no pool").into());
         };
-        let Some(address) = ctx.lease().map(|lease| lease.backend().address()) else {
+        ctx.lease();
+        let Some(lease) = &ctx.lease else {
             ctx.rejection = Some(Rejection::NoHealthyBackend(retry_after));
             return Err(Error::explain(ErrorType::HTTPStatus(503), "no healthy backend is left").into());
         };
         counts::attempted(ctx);
-        let kept = match &ctx.lease {
-            Some(lease) if !ctx.fresh => {
-                let sent_again = request::is_idempotent(self.request.target().method) && ctx.may_try_again();
-                self.idle.take(lease.backend().closing(), self.proxy.clock().now(), sent_again)
+        let idempotent = request::is_idempotent(self.request.target().method);
+        let wanted =
+            Wanted { fresh: ctx.fresh, sent_again: idempotent && ctx.may_try_again(), limit: timeouts.connect };
+        let reached = self.proxy.transport().reach(lease.backend().site(), self.proxy.clock().now(), wanted).await;
+        let stream = match reached {
+            Ok(Reached { stream, idled }) => {
+                if idled.is_none() {
+                    lease.backend().connected();
+                }
+                ctx.idled = idled;
+                stream
             }
-            _ => None,
+            Err(error) => {
+                ctx.idled = None;
+                return Err(AttemptFailure { again: self.proxy.not_connected(ctx, &error), error });
+            }
         };
-        ctx.idled = kept.as_ref().map(|(_, idle)| *idle);
-        let connection = match kept {
-            Some((connection, _)) => connection,
-            None => match connect(address, timeouts.connect).await {
-                Ok(connection) => connection,
-                Err(error) => return Err(AttemptFailure { again: self.proxy.not_connected(ctx, &error), error }),
-            },
-        };
-        if let (None, Some(lease)) = (ctx.idled, &ctx.lease) {
-            lease.backend().connected();
-        }
-        let outcome = self.exchange(Backend::new(connection, FIRST_READ), &timeouts, ctx).await;
+        let outcome = self.exchange(Backend::new(stream, FIRST_READ), &timeouts, ctx).await;
         outcome.map_err(|error| {
-            let repeatable = !self.progress.heard && request::is_idempotent(self.request.target().method);
+            let repeatable = !self.progress.heard && idempotent;
             let broken = Break { repeatable, midway: self.progress.status != 0 };
             AttemptFailure { again: self.proxy.broke_off(ctx, &error, broken), error }
         })
@@ -212,12 +204,9 @@ impl<'e, R: ReceivedRequest, C: Recipient> Exchange<'e, R, C> {
             && backend.buffer.is_empty()
             && let Some(lease) = &ctx.lease
         {
-            let closing = lease.backend().closing();
             let ended = if at_once { answered } else { self.proxy.clock().now() };
-            let said = answer.keep_alive.map(IdleClosing::said);
-            if let Some(terms) = Terms::of((answered, ended), said, timeouts.idle) {
-                self.idle.put(closing, backend.connection, terms);
-            }
+            let (site, times) = (lease.backend().site(), (answered, ended));
+            self.proxy.transport().keep(site, backend.connection, times, answer.keep_alive, timeouts.idle);
         }
         Ok(())
     }

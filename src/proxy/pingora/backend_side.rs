@@ -13,7 +13,6 @@
 //! sides, so Pingora's own pool holds none.
 
 use std::io;
-use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -27,12 +26,9 @@ use pingora_core::protocols::l4::socket::SocketAddr as PeerAddress;
 use pingora_core::protocols::l4::stream::Stream;
 use pingora_core::protocols::l4::virt::{VirtualSockOpt, VirtualSocket, VirtualSocketStream};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
 use crate::proxy::backend::answer::{Answer, parse};
 use crate::proxy::backend::body::{AnswerBody, LAST_CHUNK};
-use crate::proxy::backend::connection::connect;
-use crate::proxy::backend::terms::Terms;
 use crate::proxy::exchange::course::Course;
 use crate::proxy::exchange::proxy::Proxy;
 use crate::proxy::exchange::run::FIRST_READ;
@@ -42,7 +38,7 @@ use crate::proxy::wire::lines::{Lines, is};
 use crate::proxy::wire::order::{behind_first_line, in_order, lines};
 use crate::proxy::wire::request_body::Body;
 use crate::proxy::wire::rewrite::Rewriter;
-use crate::upstream::{IdleClosing, Timeouts};
+use crate::upstream::{BackendStream, Reached, Site, Timeouts, Wanted};
 
 /// What is read of a long body at once, in bytes.
 const LONG_READ: usize = 64 << 10;
@@ -65,16 +61,12 @@ const FROM_TRUSTED: [&[u8]; 4] = [b"Content-Length", b"Transfer-Encoding", b"X-F
 pub(in crate::proxy) struct Dial {
     /// Knows where idle connections are, and the time.
     pub(in crate::proxy) proxy: Proxy,
-    /// The backend.
-    pub(in crate::proxy) address: SocketAddr,
-    /// When it closes idle connections.
-    pub(in crate::proxy) closing: Arc<IdleClosing>,
+    /// Where the backend is.
+    pub(in crate::proxy) site: Arc<Site>,
+    /// What connection it must be.
+    pub(in crate::proxy) wanted: Wanted,
     /// How long each step may take.
     pub(in crate::proxy) timeouts: Timeouts,
-    /// Whether the connection must be a new one.
-    pub(in crate::proxy) fresh: bool,
-    /// Whether the request can be sent again when a kept connection dies under it.
-    pub(in crate::proxy) sent_again: bool,
     /// Whether the request is a HEAD.
     pub(in crate::proxy) to_head: bool,
     /// Whether the sender's word about whom it sends for counts.
@@ -87,7 +79,7 @@ pub(in crate::proxy) struct Dial {
 
 impl std::fmt::Debug for Dial {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Dial").field("address", &self.address).finish_non_exhaustive()
+        f.debug_struct("Dial").field("site", &self.site).finish_non_exhaustive()
     }
 }
 
@@ -95,23 +87,18 @@ impl std::fmt::Debug for Dial {
 impl L4Connect for Dial {
     async fn connect(&self, _: &PeerAddress) -> Result<Stream> {
         let now = self.proxy.clock().now();
-        let kept = if self.fresh { None } else { self.proxy.inner.idle.take(&self.closing, now, self.sent_again) };
-        let connection = match kept {
-            Some((connection, idled)) => {
-                self.course.set_idled(idled);
-                connection
-            }
-            None => connect(self.address, self.timeouts.connect).await?,
-        };
+        let Reached { stream, idled } = self.proxy.transport().reach(&self.site, now, self.wanted).await?;
+        if let Some(idled) = idled {
+            self.course.set_idled(idled);
+        }
         let side = BackendSide {
             proxy: self.proxy.clone(),
-            address: self.address,
-            closing: Arc::clone(&self.closing),
+            site: Arc::clone(&self.site),
             timeouts: self.timeouts,
             answers: Answers::new(self.to_head, self.limited),
             requests: Requests { head: Rewriter::default(), body: None, trusted: self.trusted },
             course: Arc::clone(&self.course),
-            connection: Some(connection),
+            connection: Some(stream),
         };
         Ok(Stream::from(VirtualSocketStream::new(Box::new(side))))
     }
@@ -120,14 +107,13 @@ impl L4Connect for Dial {
 /// One connection while it has its request.
 struct BackendSide {
     proxy: Proxy,
-    address: SocketAddr,
-    closing: Arc<IdleClosing>,
+    site: Arc<Site>,
     timeouts: Timeouts,
     answers: Answers,
     requests: Requests,
     course: Arc<Course>,
     /// `None` only while being dropped.
-    connection: Option<TcpStream>,
+    connection: Option<BackendStream>,
 }
 
 /// What comes from the backend.
@@ -285,7 +271,7 @@ fn body(head: &[u8]) -> Body {
 }
 
 impl BackendSide {
-    fn connection(&mut self) -> Pin<&mut TcpStream> {
+    fn connection(&mut self) -> Pin<&mut BackendStream> {
         Pin::new(self.connection.as_mut().expect("it is taken only by drop"))
     }
 
@@ -376,7 +362,7 @@ impl VirtualSocket for BackendSide {
 
 impl std::fmt::Debug for BackendSide {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("BackendSide").field("address", &self.address).finish_non_exhaustive()
+        f.debug_struct("BackendSide").field("site", &self.site).finish_non_exhaustive()
     }
 }
 
@@ -390,10 +376,8 @@ impl Drop for BackendSide {
             && self.requests.is_over()
             && let Some(times) = self.answers.began.zip(self.answers.ended)
         {
-            let said = self.answers.keep_alive.map(IdleClosing::said);
-            if let Some(terms) = Terms::of(times, said, self.timeouts.idle) {
-                self.proxy.inner.idle.put(&self.closing, connection, terms);
-            }
+            let (said, longest) = (self.answers.keep_alive, self.timeouts.idle);
+            self.proxy.transport().keep(&self.site, connection, times, said, longest);
         }
     }
 }

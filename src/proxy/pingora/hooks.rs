@@ -38,7 +38,7 @@ use crate::proxy::pingora::loan::Loan;
 use crate::proxy::pingora::peer;
 use crate::proxy::pingora::{headers, send::send};
 use crate::proxy::wire::order;
-use crate::upstream::Lease;
+use crate::upstream::Wanted;
 
 /// The longest silence in a body that comes after its answer.
 const LATE_BODY: Duration = Duration::from_secs(1);
@@ -102,18 +102,17 @@ impl ProxyHttp for Proxy {
 
     async fn upstream_peer(&self, session: &mut Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
         let pool = Arc::clone(ctx.pool().ok_or_else(|| Error::new_str("a request that was not let in has no pool"))?);
-        let (fresh, timeouts) = (ctx.fresh, ctx.timeouts().unwrap_or(pool.settings().timeouts));
-        let sent_again = session.req_header().method.is_idempotent() && ctx.may_try_again();
-        let backend = ctx.lease().map(Lease::backend);
-        match backend.map(|backend| (backend.address(), Arc::clone(backend.closing()))) {
-            Some((address, closing)) => {
+        let timeouts = ctx.timeouts().unwrap_or(pool.settings().timeouts);
+        match ctx.lease().map(|lease| Arc::clone(lease.backend().site())) {
+            Some(site) => {
                 counts::attempted(ctx);
+                let sent_again = session.req_header().method.is_idempotent() && ctx.may_try_again();
+                let wanted = Wanted { fresh: ctx.fresh, sent_again, limit: timeouts.connect };
                 ctx.course = Arc::default();
                 let to_head = session.req_header().method == Method::HEAD;
                 let (proxy, course, trusted) = (self.clone(), Arc::clone(&ctx.course), ctx.behind_proxy());
                 let limited = ctx.told_standing().is_some();
-                let dial =
-                    Dial { proxy, address, closing, timeouts, fresh, sent_again, to_head, trusted, limited, course };
+                let dial = Dial { proxy, site, wanted, timeouts, to_head, trusted, limited, course };
                 Ok(Box::new(peer::reached_by(dial)))
             }
             None => {

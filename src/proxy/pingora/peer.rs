@@ -9,7 +9,7 @@ use crate::proxy::pingora::backend_side::Dial;
 
 /// The peer that is reached by `dial`.
 pub(in crate::proxy) fn reached_by(dial: Dial) -> HttpPeer {
-    let (mut peer, timeouts) = (HttpPeer::new(dial.address, false, String::new()), dial.timeouts);
+    let (mut peer, timeouts) = (HttpPeer::new(dial.site.address(), false, String::new()), dial.timeouts);
     peer.options.connection_timeout = Some(timeouts.connect);
     peer.options.total_connection_timeout = Some(timeouts.connect);
     peer.options.read_timeout = Some(timeouts.read);

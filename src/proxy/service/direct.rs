@@ -5,7 +5,6 @@ use h2::server::SendResponse;
 use pingora_core::protocols::Stream;
 use pingora_core::server::ShutdownWatch;
 
-use crate::proxy::backend::idle::Idle;
 use crate::proxy::downstream::arrival::Arrival;
 use crate::proxy::exchange::context::Context;
 use crate::proxy::exchange::http1::{Http1Recipient, Http1Request};
@@ -29,7 +28,7 @@ impl Downstream {
         let (keeps, tunnels, limits) = (!request.is_last(), &self.tunnels, || self.app.limits());
         let (out, limits, half_closed) = (&mut scratch.out, &limits, None);
         let client = Http1Recipient { stream, ahead, out, shutdown, tunnels, keeps, limits, half_closed };
-        let exchange = Exchange::new((&self.app, &self.idle), request, client, &mut scratch.backend);
+        let exchange = Exchange::new(&self.app, request, client, &mut scratch.backend);
         exchange.run(Context::new(since.at, since.wall), origin).await.keeps
     }
 
@@ -37,13 +36,12 @@ impl Downstream {
     /// Its body is there.
     pub(in crate::proxy) async fn serve_stream_directly(
         app: &Proxy,
-        idle: &Idle,
         request: &Http2Request,
         respond: SendResponse<Bytes>,
         (since, origin): (Arrival, Origin),
     ) {
         let mut scratch = BackendScratch::default();
-        let exchange = Exchange::new((app, idle), request, Http2Recipient::new(respond), &mut scratch);
+        let exchange = Exchange::new(app, request, Http2Recipient::new(respond), &mut scratch);
         exchange.run(Context::new(since.at, since.wall), origin).await;
     }
 }

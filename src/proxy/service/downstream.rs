@@ -8,7 +8,6 @@ use pingora_proxy::HttpProxy;
 use pingora_timeout::timeout;
 use tokio::io::AsyncWriteExt;
 
-use crate::proxy::backend::idle::Idle;
 use crate::proxy::downstream::activity::{Activity, Busy, Tunnels};
 use crate::proxy::downstream::address::peer;
 use crate::proxy::downstream::arrival::Arrival;
@@ -29,7 +28,6 @@ use crate::tls::TlsListeners;
 pub struct Downstream {
     pub(in crate::proxy) proxy: Arc<HttpProxy<Proxy>>,
     pub(in crate::proxy) app: Proxy,
-    pub(in crate::proxy) idle: Arc<Idle>,
     pub(in crate::proxy) tls: Arc<TlsListeners>,
     pub(in crate::proxy) activity: Arc<Activity>,
     pub(in crate::proxy) patience: Arc<Patience>,
@@ -50,12 +48,11 @@ pub(in crate::proxy) struct HeadRefusal {
 }
 
 impl Downstream {
-    /// Serves with `proxy`, whose hooks are `app`, or over the connections in `idle`; over TLS where `tls` says so; counts
+    /// Serves with `proxy`, whose hooks are `app`; over TLS where `tls` says so; counts
     /// its work in `activity`. When the server stops, silent connections end as `patience` says. Each
     /// has one of the `seats`, which it was let in for.
     pub fn new(
         (proxy, app): (HttpProxy<Proxy>, Proxy),
-        idle: Arc<Idle>,
         tls: Arc<TlsListeners>,
         (activity, patience): (Arc<Activity>, Arc<Patience>),
         seats: Arc<Seats>,
@@ -64,7 +61,6 @@ impl Downstream {
         Downstream {
             proxy: Arc::new(proxy),
             app,
-            idle,
             tls,
             activity,
             patience,

@@ -282,13 +282,13 @@ impl Serving<'_> {
     /// Serves a request among `streams`.
     fn serve(&self, admitted: ToServe, busy: Busy, streams: &mut JoinSet<()>) {
         let ToServe { parts, mut body, respond, direct } = admitted;
-        let (app, idle) = (self.downstream.app.clone(), Arc::clone(&self.downstream.idle));
+        let app = self.downstream.app.clone();
         let from = (self.downstream.arrival(), self.origin);
         if direct && body.is_over() {
             let request = Http2Request::new(parts, None);
             // Boxed at once, since spawning moves it several times.
             streams.spawn(Box::pin(async move {
-                Downstream::serve_stream_directly(&app, &idle, &request, respond, from).await;
+                Downstream::serve_stream_directly(&app, &request, respond, from).await;
                 drop(busy);
             }));
             return;
@@ -301,7 +301,7 @@ impl Serving<'_> {
             if direct && let Some(data) = body.take_what_is_there(waits).await {
                 drop(body);
                 let request = Http2Request::new(parts, Some(data));
-                return Downstream::serve_stream_directly(&app, &idle, &request, respond, from).await;
+                return Downstream::serve_stream_directly(&app, &request, respond, from).await;
             }
             let (leave, left) = oneshot::channel();
             let session = Http2Session::new((*parts).into(), (body, min_rate), respond, digest, leave);

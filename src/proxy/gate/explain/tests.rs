@@ -214,7 +214,7 @@ fn a_proxy_explains_with_its_own_clients_buckets_and_time() {
         access_log: AccessLog::new(&settings).unwrap().0,
         decisions: Arc::default(),
         tally: Arc::default(),
-        idle: Arc::new(crate::proxy::Idle::new(0, std::num::NonZeroUsize::MIN, false)),
+        transport: Arc::new(crate::upstream::Transport::new(0, std::num::NonZeroUsize::MIN, false)),
         clock: Arc::clone(&clock) as Arc<dyn Clock>,
         timeline,
     });

@@ -4,7 +4,7 @@
 //! used last is taken first, so that those beyond the need grow old and are closed. Whether a connection is still good
 //! is known without a system call: the runtime has been told of everything that came over it meanwhile.
 //!
-//! When a backend closes one, its age is to be known, so that what closes then can be foreseen ([`IdleClosing`]). For that
+//! When a backend closes one, its age is to be known, so that what closes then can be foreseen ([`IdleClosing`](crate::upstream::IdleClosing)). For that
 //! all of them are looked through every now and then, and at once when one of those that were looked at then has
 //! something to say: the runtime wakes whoever looked last, and a request that takes the connection looks itself.
 //!
@@ -18,38 +18,39 @@ use std::time::{Duration, Instant};
 
 use ahash::RandomState;
 use parking_lot::Mutex;
-use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
-use crate::proxy::backend::terms::Terms;
-use crate::upstream::{IdleClosing, Sharded};
+use super::connect::BackendStream;
+use super::site::Site;
+use super::terms::Terms;
+use crate::upstream::Sharded;
 
 /// The connections that wait. Any thread may use it at any time.
 #[derive(Debug)]
-pub struct Idle {
-    shelves: Sharded<Mutex<Shelf>>,
+pub(super) struct IdleConnections {
+    shelves: Sharded<Mutex<IdleShelf>>,
     most: usize,
     shared: bool,
     bell: Arc<Doorbell>,
 }
 
-/// Those of one thread, by the address of what is known of their backend: it is there as long as one of them.
+/// Those of one thread, by the address of where they lead to: it is there as long as one of them.
 #[derive(Debug, Default)]
-struct Shelf {
-    rows: HashMap<usize, Row, RandomState>,
+struct IdleShelf {
+    rows: HashMap<usize, IdleRow, RandomState>,
     count: usize,
 }
 
 /// Those to one backend.
 #[derive(Debug)]
-struct Row {
-    closing: Arc<IdleClosing>,
-    waiting: Vec<Waiting>,
+struct IdleRow {
+    site: Arc<Site>,
+    waiting: Vec<IdleConnection>,
 }
 
 #[derive(Debug)]
-struct Waiting {
-    connection: TcpStream,
+struct IdleConnection {
+    connection: BackendStream,
     terms: Terms,
     /// Whether its end would ring.
     watched: bool,
@@ -65,46 +66,41 @@ impl Wake for Doorbell {
     }
 }
 
-impl Idle {
+impl IdleConnections {
     /// Keeps at most `in_all` connections, of which each of so many `threads` has its share. When they are `shared`, a
     /// thread that has none takes those of the others; that is of use where all of them are driven by one runtime.
-    pub fn new(in_all: usize, threads: NonZeroUsize, shared: bool) -> Self {
+    pub(super) fn new(in_all: usize, threads: NonZeroUsize, shared: bool) -> Self {
         // One for each: a thread that takes another's would be woken by that one's runtime.
         let shelves = Sharded::of(threads.get().next_power_of_two());
-        Idle { shelves, most: in_all.div_ceil(threads.get()), shared, bell: Arc::default() }
+        IdleConnections { shelves, most: in_all.div_ceil(threads.get()), shared, bell: Arc::default() }
     }
 
-    /// A connection to the backend of `closing` that is open at `now` and, as far as that can be foreseen, stays so until
+    /// A connection to `site` that is open at `now` and, as far as that can be foreseen, stays so until
     /// a request has come over it; when the request can be `sent_again`, one that may be closed meanwhile. With it, how long
     /// it waited.
-    pub(in crate::proxy) fn take(
-        &self,
-        closing: &Arc<IdleClosing>,
-        now: Instant,
-        sent_again: bool,
-    ) -> Option<(TcpStream, Duration)> {
-        let oldest = if sent_again { Duration::MAX } else { closing.safe_age() };
-        let mine = self.shelves.mine().lock().take(closing, now, oldest);
+    pub(super) fn take(&self, site: &Arc<Site>, now: Instant, sent_again: bool) -> Option<(BackendStream, Duration)> {
+        let oldest = if sent_again { Duration::MAX } else { site.closing().safe_age() };
+        let mine = self.shelves.mine().lock().take(site, now, oldest);
         mine.or_else(|| {
             let mut others = self.shelves.iter().filter(|_| self.shared);
-            others.find_map(|shelf| shelf.lock().take(closing, now, oldest))
+            others.find_map(|shelf| shelf.lock().take(site, now, oldest))
         })
     }
 
-    /// Keeps `connection` to the backend of `closing` until it is taken or closed, or for as long as `terms` say. It is
+    /// Keeps `connection` to `site` until it is taken or closed, or for as long as `terms` say. It is
     /// closed at once when there are enough.
-    pub(in crate::proxy) fn put(&self, closing: &Arc<IdleClosing>, connection: TcpStream, terms: Terms) {
+    pub(super) fn put(&self, site: &Arc<Site>, connection: BackendStream, terms: Terms) {
         let mut shelf = self.shelves.mine().lock();
         if shelf.count < self.most {
             shelf.count += 1;
-            let new = || Row { closing: Arc::clone(closing), waiting: Vec::new() };
-            let row = shelf.rows.entry(key(closing)).or_insert_with(new);
-            row.waiting.push(Waiting { connection, terms, watched: false });
+            let new = || IdleRow { site: Arc::clone(site), waiting: Vec::new() };
+            let row = shelf.rows.entry(key(site)).or_insert_with(new);
+            row.waiting.push(IdleConnection { connection, terms, watched: false });
         }
     }
 
     /// Closes those whose time is over at `now` and those that their backend has closed.
-    pub fn sweep(&self, now: Instant) {
+    pub(super) fn sweep(&self, now: Instant) {
         let waker = Waker::from(Arc::clone(&self.bell));
         for shelf in self.shelves.iter() {
             let over = shelf.lock().over(now, &mut Context::from_waker(&waker));
@@ -115,7 +111,7 @@ impl Idle {
 
     /// Waits until one of those that were there at the last [sweep](Self::sweep) has been closed by its backend, or may
     /// have been.
-    pub async fn rung(&self) {
+    pub(super) async fn rung(&self) {
         self.bell.0.notified().await;
     }
 
@@ -126,31 +122,31 @@ impl Idle {
     }
 }
 
-fn key(closing: &Arc<IdleClosing>) -> usize {
-    Arc::as_ptr(closing).addr()
+fn key(site: &Arc<Site>) -> usize {
+    Arc::as_ptr(site).addr()
 }
 
-impl Shelf {
-    fn take(&mut self, closing: &Arc<IdleClosing>, now: Instant, oldest: Duration) -> Option<(TcpStream, Duration)> {
-        let row = self.rows.get_mut(&key(closing))?;
+impl IdleShelf {
+    fn take(&mut self, site: &Arc<Site>, now: Instant, oldest: Duration) -> Option<(BackendStream, Duration)> {
+        let row = self.rows.get_mut(&key(site))?;
         while let Some(last) = row.waiting.pop_if(|last| last.age(now) < oldest) {
             self.count -= 1;
             if last.is_good(now) {
                 let idle = last.age(now);
                 return Some((last.connection, idle));
             }
-            last.teach(closing, now);
+            last.teach(site, now);
         }
         None
     }
 
-    fn over(&mut self, now: Instant, cx: &mut Context<'_>) -> Vec<Waiting> {
+    fn over(&mut self, now: Instant, cx: &mut Context<'_>) -> Vec<IdleConnection> {
         let mut over = Vec::new();
-        self.rows.retain(|_, Row { closing, waiting }| {
+        self.rows.retain(|_, IdleRow { site, waiting }| {
             let before = over.len();
             over.extend(waiting.extract_if(.., |one| !one.watch(now, cx)));
-            over[before..].iter().for_each(|one| one.teach(closing, now));
-            closing.open(waiting.iter().map(|one| one.terms.since), now);
+            over[before..].iter().for_each(|one| one.teach(site, now));
+            site.closing().open(waiting.iter().map(|one| one.terms.since), now);
             !waiting.is_empty()
         });
         self.count -= over.len();
@@ -158,7 +154,7 @@ impl Shelf {
     }
 }
 
-impl Waiting {
+impl IdleConnection {
     /// How long its backend has been idle, at most.
     fn age(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.terms.since)
@@ -185,11 +181,11 @@ impl Waiting {
         self.watched || self.is_silent()
     }
 
-    /// Tells `closing` at which age it was closed, unless nobody knows: it was not closed by its backend, or nobody
+    /// Tells `site` at which age it was closed, unless nobody knows: it was not closed by its backend, or nobody
     /// looked when it was.
-    fn teach(&self, closing: &IdleClosing, now: Instant) {
+    fn teach(&self, site: &Site, now: Instant) {
         if self.watched && self.terms.is_exact && now < self.terms.until {
-            closing.closed(self.age(now), now);
+            site.closing().closed(self.age(now), now);
         }
     }
 }
@@ -199,7 +195,7 @@ mod tests {
     use std::time::Duration;
 
     use tokio::io::AsyncWriteExt;
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
     use crate::clock::{Clock, ManualClock};
@@ -210,11 +206,13 @@ mod tests {
         Terms { since, until, is_exact: true }
     }
 
-    struct Backend(TcpListener, Arc<IdleClosing>);
+    struct Backend(TcpListener, Arc<Site>);
 
     impl Backend {
         async fn new() -> Self {
-            Backend(TcpListener::bind("127.0.0.1:0").await.unwrap(), Arc::default())
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let site = Arc::new(Site::new(listener.local_addr().unwrap()));
+            Backend(listener, site)
         }
 
         /// Both ends of a connection.
@@ -227,7 +225,7 @@ mod tests {
     #[tokio::test]
     async fn the_last_one_is_taken_first_and_no_more_are_kept_than_may_be() {
         let (backend, now) = (Backend::new().await, ManualClock::new().now());
-        let idle = Idle::new(2, NonZeroUsize::MIN, false);
+        let idle = IdleConnections::new(2, NonZeroUsize::MIN, false);
         let mut far = Vec::new();
         let mut ports = Vec::new();
         for _ in 0..3 {
@@ -240,14 +238,14 @@ mod tests {
         let taken = || idle.take(&backend.1, now, false).map(|(one, _)| one.local_addr().unwrap().port());
         assert_eq!([taken(), taken(), taken()], [Some(ports[1]), Some(ports[0]), None]);
         assert_eq!(idle.len(), 0);
-        assert!(idle.take(&Arc::default(), now, true).is_none(), "of another backend");
+        assert!(idle.take(&Arc::new(Site::new(backend.1.address())), now, true).is_none(), "of another backend");
     }
 
     #[test]
     fn each_thread_has_its_share_of_all_and_a_shelf_of_its_own() {
         // Also of more threads than there are cores.
         for (in_all, threads, most) in [(1024, 1, 1024), (1024, 3, 342), (1024, 64, 16), (0, 4, 0), (1, 100, 1)] {
-            let idle = Idle::new(in_all, NonZeroUsize::new(threads).unwrap(), false);
+            let idle = IdleConnections::new(in_all, NonZeroUsize::new(threads).unwrap(), false);
             assert_eq!(idle.most, most, "{threads}");
             assert!(idle.shelves.iter().count() >= threads, "{threads}");
         }
@@ -256,7 +254,7 @@ mod tests {
     #[tokio::test]
     async fn one_that_is_closed_or_old_or_speaks_is_not_taken_and_swept() {
         let (backend, now) = (Backend::new().await, ManualClock::new().now());
-        let idle = Idle::new(10, NonZeroUsize::MIN, true);
+        let idle = IdleConnections::new(10, NonZeroUsize::MIN, true);
         let (old, _far) = backend.connection().await;
         idle.put(&backend.1, old, terms(now, now + SECOND));
         assert!(idle.take(&backend.1, now + SECOND, false).is_none());
@@ -291,7 +289,7 @@ mod tests {
         for (looked, is_exact) in [(false, true), (true, false), (true, true)] {
             for swept in [false, true] {
                 let backend = Backend::new().await;
-                let idle = Idle::new(10, NonZeroUsize::MIN, true);
+                let idle = IdleConnections::new(10, NonZeroUsize::MIN, true);
                 for _ in 0..2 {
                     let (near, far) = backend.connection().await;
                     let since = clock.now();
@@ -315,7 +313,7 @@ mod tests {
                     }
                 }
                 let learned = (looked && is_exact).then_some(5 * SECOND);
-                assert_eq!(backend.1.closes_after(), learned, "{looked} {is_exact} {swept}");
+                assert_eq!(backend.1.closing().closes_after(), learned, "{looked} {is_exact} {swept}");
             }
         }
     }
@@ -323,12 +321,12 @@ mod tests {
     #[tokio::test]
     async fn what_cannot_be_sent_again_gets_no_connection_that_may_be_closed_meanwhile() {
         let (backend, clock) = (Backend::new().await, ManualClock::new());
-        let idle = Idle::new(10, NonZeroUsize::MIN, true);
+        let idle = IdleConnections::new(10, NonZeroUsize::MIN, true);
         for _ in 0..2 {
             clock.advance(SECOND);
-            backend.1.closed(3 * SECOND, clock.now());
+            backend.1.closing().closed(3 * SECOND, clock.now());
         }
-        assert_eq!(backend.1.safe_age(), 2 * SECOND);
+        assert_eq!(backend.1.closing().safe_age(), 2 * SECOND);
         let (old, _old_far) = backend.connection().await;
         let (young, _young_far) = backend.connection().await;
         let put = |connection| idle.put(&backend.1, connection, terms(clock.now(), clock.now() + 50 * SECOND));
@@ -345,14 +343,14 @@ mod tests {
     #[tokio::test]
     async fn connections_that_stay_open_make_it_forget() {
         let (backend, clock) = (Backend::new().await, ManualClock::new());
-        let idle = Idle::new(10, NonZeroUsize::MIN, true);
+        let idle = IdleConnections::new(10, NonZeroUsize::MIN, true);
         for _ in 0..2 {
             clock.advance(SECOND);
-            backend.1.closed(3 * SECOND, clock.now());
+            backend.1.closing().closed(3 * SECOND, clock.now());
         }
         let mut far = Vec::new();
         for _ in 0..4 {
-            assert_eq!(backend.1.closes_after(), Some(3 * SECOND));
+            assert_eq!(backend.1.closing().closes_after(), Some(3 * SECOND));
             let (near, other) = backend.connection().await;
             far.push(other);
             idle.put(&backend.1, near, terms(clock.now(), clock.now() + 50 * SECOND));
@@ -361,6 +359,6 @@ mod tests {
                 idle.sweep(clock.now());
             }
         }
-        assert_eq!((backend.1.closes_after(), backend.1.safe_age()), (None, Duration::MAX));
+        assert_eq!((backend.1.closing().closes_after(), backend.1.closing().safe_age()), (None, Duration::MAX));
     }
 }

@@ -7,13 +7,13 @@ const AT_ONCE: Duration = Duration::from_millis(50);
 
 /// The terms on which one connection waits.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::proxy) struct Terms {
+pub(super) struct Terms {
     /// When its backend may have become idle, at the earliest.
-    pub(in crate::proxy) since: Instant,
+    pub(super) since: Instant,
     /// When it is closed.
-    pub(in crate::proxy) until: Instant,
+    pub(super) until: Instant,
     /// Whether the backend became idle just then, so that its age when it closes is its age for the backend, too.
-    pub(in crate::proxy) is_exact: bool,
+    pub(super) is_exact: bool,
 }
 
 impl Terms {
@@ -22,11 +22,7 @@ impl Terms {
     ///
     /// From when on the backend takes it for idle is not known when the answer came in parts: it may have been written long
     /// before all of it was passed on to a slow client. At the earliest that was when it began.
-    pub(in crate::proxy) fn of(
-        (began, ended): (Instant, Instant),
-        said: Option<Duration>,
-        longest: Duration,
-    ) -> Option<Self> {
+    pub(super) fn of((began, ended): (Instant, Instant), said: Option<Duration>, longest: Duration) -> Option<Self> {
         let until = said.map_or(ended + longest, |said| (ended + longest).min(began + said));
         let is_exact = ended.saturating_duration_since(began) < AT_ONCE;
         (until > ended).then_some(Terms { since: began, until, is_exact })

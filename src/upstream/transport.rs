@@ -1,0 +1,106 @@
+//! How this process reaches backends: for requests and for checks, by whichever way they go.
+//!
+//! The problem: what a connection to a backend is, how long it may take to come about, in which words it fails, when it
+//! is kept and for how long was said in several places, and checks had connections of another kind than the requests
+//! whose fate they foretell.
+//!
+//! The rule: there is one [connection](BackendStream), one way to [make](connect) it, and one place that keeps those
+//! that wait for their next request, with one cap on them. They are kept by [`Site`]: a backend of one pool at one
+//! address, and how it is spoken to there. A check makes its own connection in the same way, and keeps none: what a
+//! new connection meets is what it is to find out.
+//!
+//! A kind of connection that is more than bytes over TCP (TLS, HTTP/2) goes in at three marked places: [`BackendStream`]
+//! becomes an enum, [`connect`] does its handshake, and [`Site`] says which kind it is. A trait was refused: one with a
+//! single implementation says nothing, and a plain request would pay for a call through it.
+
+mod connect;
+mod idle;
+mod site;
+mod terms;
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use pingora_core::Result;
+
+use super::IdleClosing;
+pub use connect::BackendStream;
+pub(super) use connect::connect;
+use idle::IdleConnections;
+pub use site::Site;
+use terms::Terms;
+
+/// Connections to backends, new ones and those that wait. Any thread may use it at any time.
+#[derive(Debug)]
+pub struct Transport {
+    idle: IdleConnections,
+}
+
+/// What a request wants of the connection that it gets.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted {
+    /// Whether it must be a new one.
+    pub fresh: bool,
+    /// Whether the request can be sent again when a kept connection dies under it.
+    pub sent_again: bool,
+    /// How long making a new one may take.
+    pub limit: Duration,
+}
+
+/// A connection that a request gets.
+#[derive(Debug)]
+pub struct Reached {
+    /// It.
+    pub stream: BackendStream,
+    /// How long it had waited, when it had served another request before.
+    pub idled: Option<Duration>,
+}
+
+impl Transport {
+    /// Keeps at most `in_all` idle connections, of which each of so many `threads` has its share. When they are `shared`,
+    /// a thread that has none takes those of the others; that is of use where all of them are driven by one runtime.
+    pub fn new(in_all: usize, threads: NonZeroUsize, shared: bool) -> Self {
+        Transport { idle: IdleConnections::new(in_all, threads, shared) }
+    }
+
+    /// A connection to `site` as it is `wanted`: one that waits at `now`, or a new one.
+    ///
+    /// # Errors
+    /// When a new one cannot be made, as [`connect`] says.
+    pub async fn reach(&self, site: &Arc<Site>, now: Instant, wanted: Wanted) -> Result<Reached> {
+        if !wanted.fresh
+            && let Some((stream, idled)) = self.idle.take(site, now, wanted.sent_again)
+        {
+            return Ok(Reached { stream, idled: Some(idled) });
+        }
+        connect(site.address(), wanted.limit).await.map(|stream| Reached { stream, idled: None })
+    }
+
+    /// Keeps `stream` to `site`, over which an answer began at one moment and ended at another, for the next request: as
+    /// long as the backend `said` that it does, and `longest` in any case. It is closed at once when that is not at all,
+    /// or when there are enough.
+    pub fn keep(
+        &self,
+        site: &Arc<Site>,
+        stream: BackendStream,
+        times: (Instant, Instant),
+        said: Option<Duration>,
+        longest: Duration,
+    ) {
+        if let Some(terms) = Terms::of(times, said.map(IdleClosing::said), longest) {
+            self.idle.put(site, stream, terms);
+        }
+    }
+
+    /// Closes those that wait and whose time is over at `now`, and those that their backend has closed.
+    pub fn sweep(&self, now: Instant) {
+        self.idle.sweep(now);
+    }
+
+    /// Waits until one of those that were there at the last [sweep](Self::sweep) has been closed by its backend, or may
+    /// have been.
+    pub async fn rung(&self) {
+        self.idle.rung().await;
+    }
+}
