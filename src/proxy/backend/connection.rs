@@ -85,30 +85,30 @@ impl Backend {
         self.unsent.is_empty()
     }
 
-    /// Reads on, at least a byte and at most what the buffer has room for; 0 at the end of the connection.
+    /// Reads on, at least a byte and at most what the buffer has room for; 0 at the end of the connection. `meanwhile` is
+    /// polled while nothing comes.
     ///
     /// # Errors
-    /// When nothing comes within `limit`, when it fails, or when whoever waits for it is `gone` meanwhile.
+    /// When nothing comes within `limit`, when it fails, or when `meanwhile` does.
     pub(in crate::proxy) async fn read(
         &mut self,
-        mut gone: impl FnMut(&mut Context<'_>) -> Poll<Box<Error>>,
         limit: Duration,
+        mut meanwhile: impl FnMut(&mut Context<'_>, &mut BackendStream) -> Poll<Box<Error>>,
     ) -> Result<usize> {
         let Backend { connection, buffer, unsent } = self;
-        let (mut read, mut write) = connection.split();
-        let mut read = pin!(read.read_buf(buffer));
         let read = poll_fn(|cx| {
-            if let Poll::Ready(read) = read.as_mut().poll(cx) {
+            // It keeps nothing from one poll to the next.
+            if let Poll::Ready(read) = pin!(connection.read_buf(buffer)).poll(cx) {
                 let failed = |error| Error::because(ErrorType::ReadError, "reading an answer", error).into_up();
                 return Poll::Ready(read.map_err(failed));
             }
             // Where it fails, what the backend says all the same is still to be read.
             while !unsent.is_empty()
-                && let Poll::Ready(Ok(sent @ 1..)) = Pin::new(&mut write).poll_write(cx, unsent)
+                && let Poll::Ready(Ok(sent @ 1..)) = Pin::new(&mut *connection).poll_write(cx, unsent)
             {
                 unsent.drain(..sent);
             }
-            gone(cx).map(Err)
+            meanwhile(cx, connection).map(Err)
         });
         match timeout(limit, read).await {
             Ok(read) => read,
@@ -153,14 +153,14 @@ mod tests {
         far.write_all(b"early").await.unwrap();
         backend.send(b"POST", &body, LONG).await.unwrap();
         assert!(!backend.is_sent());
-        assert_eq!(backend.read(|_| Poll::Pending, LONG).await.unwrap(), 5);
+        assert_eq!(backend.read(LONG, |_, _| Poll::Pending).await.unwrap(), 5);
         let rest = async {
             let mut taken = vec![0; 4 + body.len()];
             far.read_exact(&mut taken).await.unwrap();
             assert!(taken.starts_with(b"POSTx") && taken[4..] == body);
             far.write_all(b"late").await.unwrap();
         };
-        assert_eq!(tokio::join!(backend.read(|_| Poll::Pending, LONG), rest).0.unwrap(), 4);
+        assert_eq!(tokio::join!(backend.read(LONG, |_, _| Poll::Pending), rest).0.unwrap(), 4);
         assert!(backend.is_sent());
         assert_eq!(&backend.buffer[..], b"earlylate");
     }

@@ -20,7 +20,8 @@ use crate::proxy::downstream::head::Head;
 use crate::proxy::wire::chunked::Chunked;
 use crate::proxy::wire::request_body::Body;
 
-/// The largest body that goes directly, in bytes; it is kept until the answer begins, to be sent once more if need be.
+/// The largest body that is waited for, or read before its request begins, in bytes; and how much of one is kept until the
+/// answer begins, to be sent once more if need be.
 pub(in crate::proxy) const MAX_BODY: u64 = 64 << 10;
 
 /// How long the end of a body without a length may come after its header and still be there with it. Longer than it takes
@@ -32,7 +33,8 @@ const CHUNK: usize = 16 << 10;
 /// Reads what has come of the body behind `head`.
 pub(in crate::proxy) async fn read_what_is_there(stream: &mut Stream, buffer: &mut BytesMut, head: &Head) {
     match &head.body {
-        Body::Length(length) => read_bytes(stream, buffer, head.end, *length),
+        Body::Length(length @ 0..=MAX_BODY) => read_bytes(stream, buffer, head.end, *length),
+        Body::Length(_) => {}
         // Cut off only between reads.
         Body::Chunked(chunked) => drop(timeout(GRACE, read_chunks(stream, buffer, head.end, chunked.clone())).await),
     }

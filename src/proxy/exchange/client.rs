@@ -5,18 +5,20 @@ use std::task::{Context, Poll};
 use bytes::BytesMut;
 use pingora_core::protocols::Stream;
 use pingora_core::{Error, Result};
+use tokio::io::AsyncWrite;
 
 use crate::limit::Standing;
 use crate::proxy::backend::answer::Answer;
 use crate::proxy::backend::body::AnswerBody;
 use crate::proxy::downstream::activity::Tunnels;
+use crate::proxy::exchange::rest::Rest;
 use crate::proxy::gate::admit::RequestTarget;
 use crate::proxy::gate::headers::Sender;
 use crate::proxy::gate::rejection::Rejection;
 use crate::proxy::gate::request_id::RequestId;
 use crate::proxy::wire::lines::{Fields, LinesOf};
 
-/// A request that is there as a whole.
+/// A request, of whose body at least what its client does not [send on](Recipient::rest) is there.
 pub(in crate::proxy) trait ReceivedRequest {
     /// Its header.
     fn fields(&self) -> impl Fields;
@@ -24,8 +26,13 @@ pub(in crate::proxy) trait ReceivedRequest {
     /// What it asks for.
     fn target(&self) -> RequestTarget<'_>;
 
-    /// Its body.
+    /// Its body, as far as it is there.
     fn body(&self) -> &[u8];
+
+    /// The length of all of it, where that is known.
+    fn length(&self) -> Option<u64> {
+        Some(self.body().len() as u64)
+    }
 
     /// Whether it offers to go on in this protocol.
     fn offers(&self, _protocol: &[u8]) -> bool {
@@ -48,8 +55,15 @@ pub(in crate::proxy) struct TunnelEnds<'c> {
 
 /// Who gets the answer. Everything that fails here is the client's doing, unless it says otherwise.
 pub(in crate::proxy) trait Recipient: Send {
-    /// Waits until the client goes. It may be called again after anything else was.
-    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Box<Error>>;
+    /// What of the request's body is to come.
+    type Rest: Rest;
+
+    /// What of the request's body is to come.
+    fn rest(&mut self) -> &mut Self::Rest;
+
+    /// Does what is to be done while an answer is waited for: sends on what comes of the body to the backend, and waits until
+    /// the client goes. It may be called again after anything else was.
+    fn poll_meanwhile(&mut self, cx: &mut Context<'_>, to: &mut (impl AsyncWrite + Send + Unpin)) -> Poll<Box<Error>>;
 
     /// Takes the header of an answer, which is in `bytes`. An interim one is sent, a final one with the body's first part.
     fn head(
@@ -61,8 +75,17 @@ pub(in crate::proxy) trait Recipient: Send {
     ) -> impl Future<Output = Result<()>> + Send;
 
     /// Sends what `buffer` has of the body, and the end of the body after its last part; how many bytes of the body that
-    /// were. Fails with an error of the backend's when its body is malformed; nothing of `buffer` is sent then.
-    fn pass(&mut self, body: &mut AnswerBody, buffer: &mut BytesMut) -> impl Future<Output = Result<usize>> + Send;
+    /// were. Fails with an error of the backend's when its body is malformed; nothing of `buffer` is sent then. What comes of the
+    /// request's body meanwhile goes `to` the backend.
+    fn pass(
+        &mut self,
+        body: &mut AnswerBody,
+        buffer: &mut BytesMut,
+        to: &mut (impl AsyncWrite + Send + Unpin),
+    ) -> impl Future<Output = Result<usize>> + Send;
+
+    /// Sends on what still comes of a body whose answer is whole, for as long as it comes.
+    fn finish(&mut self, to: &mut (impl AsyncWrite + Send + Unpin)) -> impl Future<Output = Result<()>> + Send;
 
     /// Its connection, when it has one of its own that can become a tunnel.
     fn ends(&mut self) -> Option<TunnelEnds<'_>> {

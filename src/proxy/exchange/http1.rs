@@ -1,5 +1,6 @@
 //! A client that speaks HTTP/1.1: its requests and its answers, in bytes.
 
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Poll, ready};
 use std::time::Duration;
@@ -8,9 +9,9 @@ use bytes::BytesMut;
 use pingora_core::protocols::Stream;
 use pingora_core::protocols::http::date::get_cached_date;
 use pingora_core::server::ShutdownWatch;
-use pingora_core::{Error, ErrorType, Result};
+use pingora_core::{Error, ErrorSource, ErrorType, Result};
 use pingora_timeout::timeout;
-use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use crate::limit::Standing;
 use crate::proxy::backend::answer::{Added, Answer};
@@ -23,15 +24,18 @@ use crate::proxy::downstream::head::Head;
 use crate::proxy::exchange::client::{ReceivedRequest, Recipient, TunnelEnds};
 use crate::proxy::exchange::context::Context;
 use crate::proxy::exchange::proxy::CLIENT_TIMEOUT;
+use crate::proxy::exchange::request::Framing;
+use crate::proxy::exchange::rest::RestOverHttp1;
 use crate::proxy::exchange::takes::Purpose;
 use crate::proxy::exchange::{request, upgrade};
 use crate::proxy::gate::admit::RequestTarget;
 use crate::proxy::gate::headers::Sender;
 use crate::proxy::gate::headers::Underscores;
-use crate::proxy::gate::rejection::Rejection;
+use crate::proxy::gate::rejection::{LINGER, Rejection};
 use crate::proxy::gate::request_id::RequestId;
 use crate::proxy::gate::settings::Limits;
 use crate::proxy::wire::lines::{Fields, Lines, LinesOf, is};
+use crate::proxy::wire::request_body::Body;
 
 /// The most of a body that is copied to leave together with its header.
 const COPIED: usize = 16 << 10;
@@ -39,8 +43,10 @@ const COPIED: usize = 16 << 10;
 const AHEAD: usize = 4 << 10;
 /// How many of them are read at once.
 const AHEAD_CHUNK: usize = 512;
+/// Where the rest of a body goes while nobody takes it.
+const NOWHERE: Option<&mut tokio::io::Empty> = None;
 
-/// A request that is there as a whole.
+/// A request, of whose body all is there, or what is not [sent on](Sending).
 pub(in crate::proxy) struct Http1Request<'r> {
     bytes: &'r [u8],
     head: &'r Head,
@@ -48,8 +54,9 @@ pub(in crate::proxy) struct Http1Request<'r> {
     asks: Purpose,
     target: RequestTarget<'r>,
     body: &'r [u8],
-    /// The length of the body, where the lines do not tell it.
-    length: Option<usize>,
+    framing: Framing,
+    /// Whether some of its body is to come.
+    is_part: bool,
 }
 
 impl<'r> Http1Request<'r> {
@@ -61,12 +68,23 @@ impl<'r> Http1Request<'r> {
         let text = |bytes: Option<&'r [u8]>| bytes.and_then(|bytes| str::from_utf8(bytes).ok()).unwrap_or_default();
         let target =
             RequestTarget { method: text(Some(head.method.of_bytes(bytes))), host: text(host), path: text(path) };
-        Http1Request { bytes, head, lines, asks, target, body: &bytes[head.end..], length: None }
+        let (body, framing) = (&bytes[head.end..], Framing::AsSaid);
+        Http1Request { bytes, head, lines, asks, target, body, framing, is_part: false }
+    }
+
+    /// The same, of whose body nothing is in `bytes`, for it is sent on.
+    pub(in crate::proxy) fn part(bytes: &'r [u8], head: &'r Head, lines: &'r Lines, asks: Purpose) -> Self {
+        let framing = if let Body::Chunked(_) = head.body { Framing::Chunks } else { Framing::AsSaid };
+        Http1Request { framing, is_part: true, ..Http1Request::new(&bytes[..head.end], head, lines, asks) }
     }
 
     /// The same with a body that came in chunks, and has been taken out of them.
     pub(in crate::proxy) fn with_body(bytes: &'r [u8], head: &'r Head, lines: &'r Lines, body: &'r [u8]) -> Self {
-        Http1Request { body, length: Some(body.len()), ..Http1Request::new(bytes, head, lines, Purpose::Answer) }
+        Http1Request {
+            body,
+            framing: Framing::Length(body.len()),
+            ..Http1Request::new(bytes, head, lines, Purpose::Answer)
+        }
     }
 
     /// Its lines with their bytes.
@@ -84,7 +102,7 @@ impl<'r> Http1Request<'r> {
 
     /// The protocols that it offers.
     fn offered(&self) -> impl Iterator<Item = &'r [u8]> {
-        let counts = self.asks == Purpose::Upgrade && self.body().is_empty();
+        let counts = self.asks == Purpose::Upgrade && self.body().is_empty() && !self.is_part;
         upgrade::offers(self.lines()).filter(move |_| counts)
     }
 }
@@ -102,6 +120,14 @@ impl ReceivedRequest for Http1Request<'_> {
         self.body
     }
 
+    fn length(&self) -> Option<u64> {
+        match (self.is_part, &self.head.body) {
+            (false, _) => Some(self.body.len() as u64),
+            (true, Body::Length(length)) => Some(*length),
+            (true, Body::Chunked(_)) => None,
+        }
+    }
+
     fn write(&self, out: &mut Vec<u8>, mut sender: Sender, id: &RequestId) {
         // Where no byte is one, no name is looked through for it.
         if memchr::memchr(b'_', &self.bytes[..self.head.end]).is_none() {
@@ -110,10 +136,10 @@ impl ReceivedRequest for Http1Request<'_> {
         let asked = (self.target.method, self.head.target.of_bytes(self.bytes));
         let lines = self.lines();
         match self.asks {
-            Purpose::Answer => request::write(out, asked, || lines.iter(), self.length, (sender, id)),
+            Purpose::Answer => request::write(out, asked, || lines.iter(), self.framing, (sender, id)),
             Purpose::Upgrade => {
                 let going_on = || lines.iter().filter(|(name, _)| upgrade::goes_on(name, lines));
-                request::write(out, asked, going_on, None, (sender, id));
+                request::write(out, asked, going_on, self.framing, (sender, id));
                 upgrade::append(out, self.offered());
             }
         }
@@ -124,8 +150,8 @@ impl ReceivedRequest for Http1Request<'_> {
     }
 }
 
-/// A client's connection, while it has a request.
-pub(in crate::proxy) struct Http1Recipient<'c> {
+/// A client's connection, while it has a request of whose body `R` is to come.
+pub(in crate::proxy) struct Http1Recipient<'c, R> {
     /// The connection.
     pub(in crate::proxy) stream: &'c mut Stream,
     /// What came over it behind the request.
@@ -142,16 +168,29 @@ pub(in crate::proxy) struct Http1Recipient<'c> {
     pub(in crate::proxy) limits: &'c (dyn Fn() -> Limits + Sync),
     /// Watches over a client that has ended its side.
     pub(in crate::proxy) half_closed: Option<Box<HalfClosed>>,
+    /// What of the request's body is to come.
+    pub(in crate::proxy) rest: R,
 }
 
-impl Http1Recipient<'_> {
+impl<R: RestOverHttp1> Http1Recipient<'_, R> {
     /// Whether no request is to follow this one: the server stops, or the client has nothing more to say.
     fn is_last(&self) -> bool {
         is_stopping(self.shutdown) || (self.half_closed.is_some() && self.ahead.is_empty())
     }
 
-    async fn write(&mut self, bytes: Option<&[u8]>) -> Result<()> {
-        let sent = write(self.stream, bytes.unwrap_or(self.out), CLIENT_TIMEOUT).await;
+    /// Sends `bytes`, or else what is to be sent. What comes of the request's body meanwhile goes `to` the backend, if there is
+    /// one.
+    async fn write(
+        &mut self,
+        bytes: Option<&[u8]>,
+        mut to: Option<&mut (impl AsyncWrite + Send + Unpin)>,
+    ) -> Result<()> {
+        let (rest, ahead) = (&mut self.rest, &mut *self.ahead);
+        let sent = write(self.stream, bytes.unwrap_or(self.out), CLIENT_TIMEOUT, |cx, stream| match &mut to {
+            Some(to) => rest.poll(cx, (stream, ahead), to),
+            None => Poll::Pending,
+        });
+        let sent = sent.await;
         if bytes.is_none() {
             self.out.clear();
         }
@@ -160,11 +199,25 @@ impl Http1Recipient<'_> {
     }
 }
 
-/// Sends `bytes` to the client. An error when a part of it takes longer than `limit` or it fails.
-async fn write(stream: &mut Stream, bytes: &[u8], limit: Duration) -> Result<()> {
+/// Sends `bytes` to the client. An error when a part of it takes longer than `limit` or it fails, or when what is done
+/// `meanwhile` does.
+async fn write(
+    stream: &mut Stream,
+    bytes: &[u8],
+    limit: Duration,
+    mut meanwhile: impl FnMut(&mut std::task::Context<'_>, &mut Stream) -> Poll<Box<Error>>,
+) -> Result<()> {
     let mut left = bytes;
     while !left.is_empty() {
-        left = match timeout(limit, stream.write(left)).await {
+        let sent = poll_fn(|cx| match Pin::new(&mut *stream).poll_write(cx, left) {
+            Poll::Pending => meanwhile(cx, stream).map(Err),
+            sent => sent.map(Ok),
+        });
+        let sent = match timeout(limit, sent).await {
+            Ok(sent) => Ok(sent?),
+            Err(late) => Err(late),
+        };
+        left = match sent {
             Ok(Ok(0)) => return Err(Error::explain(ErrorType::WriteError, "sending an answer").into_down()),
             Ok(Ok(sent)) => &left[sent..],
             failed => return Err(not_sent(failed.map(|sent| sent.err()))),
@@ -185,8 +238,10 @@ fn not_sent<E>(failed: Result<Option<std::io::Error>, E>) -> Box<Error> {
     error.into_down()
 }
 
-impl Recipient for Http1Recipient<'_> {
-    /// What the client sends meanwhile is the start of its next request, and behind 4 KiB of that it cannot be seen
+impl<R: RestOverHttp1> Http1Recipient<'_, R> {
+    /// Waits until the client goes.
+    ///
+    /// What it sends meanwhile is the start of its next request, and behind 4 KiB of that it cannot be seen
     /// whether it has gone. One that has ended its side is still there, unless `limits.abort_on_half_close` says otherwise.
     fn poll_gone(&mut self, cx: &mut std::task::Context<'_>) -> Poll<Box<Error>> {
         let gone = || Error::explain(ErrorType::ConnectionClosed, "the client went").into_down();
@@ -210,6 +265,40 @@ impl Recipient for Http1Recipient<'_> {
         }
     }
 
+    /// Reads the rest of the request's body for nothing; whether its end was reached.
+    async fn discard(&mut self) -> bool {
+        let Http1Recipient { rest, stream, ahead, .. } = self;
+        let end = poll_fn(|cx| rest.poll_discard(cx, (stream, ahead)));
+        let whole = matches!(timeout(LINGER, end).await, Ok(Ok(())));
+        if !whole {
+            rest.set_exhausted();
+        }
+        whole
+    }
+}
+
+impl<R: RestOverHttp1> Recipient for Http1Recipient<'_, R> {
+    type Rest = R;
+
+    fn rest(&mut self) -> &mut R {
+        &mut self.rest
+    }
+
+    fn poll_meanwhile(
+        &mut self,
+        cx: &mut std::task::Context<'_>,
+        to: &mut (impl AsyncWrite + Send + Unpin),
+    ) -> Poll<Box<Error>> {
+        if let Poll::Ready(error) = self.rest.poll(cx, (self.stream, self.ahead), to) {
+            return Poll::Ready(error);
+        }
+        match self.rest.relay() {
+            // What comes is of the body.
+            Some(relay) if !relay.is_read() => Poll::Pending,
+            _ => self.poll_gone(cx),
+        }
+    }
+
     async fn head(
         &mut self,
         answer: &Answer,
@@ -217,24 +306,31 @@ impl Recipient for Http1Recipient<'_> {
         lines: LinesOf<'_>,
         standing: Option<&Standing>,
     ) -> Result<()> {
-        self.keeps &= !self.is_last();
+        // An answer that comes before the body is there is the last on its connection.
+        let is_read = answer.is_interim() || self.rest.relay().is_none_or(|relay| relay.is_read());
+        self.keeps &= is_read && !self.is_last();
         let date = get_cached_date();
         answer.write(self.out, bytes, lines, Added { standing, date: date.as_bytes(), keeps: self.keeps });
-        if answer.is_interim() { self.write(None).await } else { Ok(()) }
+        if answer.is_interim() { self.write(None, NOWHERE).await } else { Ok(()) }
     }
 
-    async fn pass(&mut self, body: &mut AnswerBody, buffer: &mut BytesMut) -> Result<usize> {
+    async fn pass(
+        &mut self,
+        body: &mut AnswerBody,
+        buffer: &mut BytesMut,
+        to: &mut (impl AsyncWrite + Send + Unpin),
+    ) -> Result<usize> {
         let ready = body.left().unwrap_or_default().min(buffer.len());
         if ready <= COPIED {
             let malformed = |_| Error::explain(ErrorType::InvalidHTTPHeader, "a malformed body").into_up();
             let bytes = body.take(buffer, self.out).map_err(malformed)?;
-            self.write(None).await?;
+            self.write(None, Some(to)).await?;
             return Ok(bytes);
         }
         if !self.out.is_empty() {
-            self.write(None).await?;
+            self.write(None, Some(&mut *to)).await?;
         }
-        self.write(Some(&buffer[..ready])).await?;
+        self.write(Some(&buffer[..ready]), Some(to)).await?;
         body.skip(buffer, ready);
         Ok(ready)
     }
@@ -244,14 +340,38 @@ impl Recipient for Http1Recipient<'_> {
     }
 
     async fn end(&mut self) -> Result<()> {
-        self.write(Some(LAST_CHUNK)).await
+        self.write(Some(LAST_CHUNK), NOWHERE).await
+    }
+
+    async fn finish(&mut self, to: &mut (impl AsyncWrite + Send + Unpin)) -> Result<()> {
+        if let Some(relay) = self.rest.relay() {
+            relay.answer_ends();
+        }
+        let end = poll_fn(|cx| {
+            let failed = self.rest.poll(cx, (self.stream, self.ahead), to);
+            match self.rest.relay() {
+                Some(relay) if failed.is_pending() && !relay.is_over() => Poll::Pending,
+                _ => Poll::Ready(failed),
+            }
+        });
+        match end.await {
+            // What the backend does not take any more, it does not want.
+            Poll::Ready(error) if *error.esource() != ErrorSource::Upstream => Err(error),
+            _ => Ok(()),
+        }
     }
 
     async fn reject(&mut self, rejection: Rejection, ctx: &Context, with_body: bool) -> Result<usize> {
-        self.keeps &= !self.is_last();
+        // A 408 is sent because the client's bytes stopped coming: there is nothing to read to the end.
+        let reads_on = rejection != Rejection::RequestTimeout && self.rest.is_worth_reading();
+        self.keeps &= reads_on && !self.is_last();
         self.out.clear();
         let body = rejection.append(self.out, &ctx.request_id, ctx.told_standing(), self.keeps, with_body);
-        self.write(None).await.map(|()| body)
+        self.write(None, NOWHERE).await?;
+        if reads_on && self.rest.relay().is_some_and(|relay| !relay.is_read()) {
+            self.keeps &= self.discard().await;
+        }
+        Ok(body)
     }
 
     fn break_off(&mut self) {

@@ -12,15 +12,17 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use pingora_core::protocols::http::date::get_cached_date;
 use pingora_core::{Error, ErrorType, Result};
 use pingora_timeout::timeout;
+use tokio::io::AsyncWrite;
 
 use crate::limit::Standing;
 use crate::proxy::backend::answer::Answer;
 use crate::proxy::backend::body::AnswerBody;
-use crate::proxy::downstream::arrived::MAX_BODY;
 use crate::proxy::exchange::client::{ReceivedRequest, Recipient};
 use crate::proxy::exchange::context::Context;
 use crate::proxy::exchange::proxy::CLIENT_TIMEOUT;
 use crate::proxy::exchange::request;
+use crate::proxy::exchange::request::Framing;
+use crate::proxy::exchange::rest::RestOverHttp2;
 use crate::proxy::gate::admit::RequestTarget;
 use crate::proxy::gate::headers::Sender;
 use crate::proxy::gate::rate_headers;
@@ -30,11 +32,13 @@ use crate::proxy::gate::request_id::RequestId;
 use crate::proxy::wire::lines::length_of;
 use crate::proxy::wire::lines::{Fields, LinesOf};
 
-/// Whether a request with this header goes directly, once all of it is there. It has been rewritten as one of HTTP/1.1.
+/// Where the rest of a body goes while nobody takes it.
+const NOWHERE: Option<&mut tokio::io::Empty> = None;
+
+/// Whether a request with this header goes directly. It has been rewritten as one of HTTP/1.1.
 pub(in crate::proxy) fn takes_stream(parts: &Parts) -> bool {
     let lines = parts.headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
-    let length = announced(&parts.headers);
-    parts.uri.path().starts_with('/') && length.is_none_or(|length| length <= MAX_BODY) && request::is_plain(lines)
+    parts.uri.path().starts_with('/') && request::is_plain(lines)
 }
 
 /// What a request says of the length of its body; none when it says nothing.
@@ -42,13 +46,14 @@ pub(in crate::proxy) fn announced(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH).and_then(|length| length_of(length.as_bytes()))
 }
 
-/// A request that is there as a whole.
+/// A request, of whose body all is there, or what is not [sent on](Sending).
 #[derive(Debug)]
 pub(in crate::proxy) struct Http2Request {
     parts: Box<Parts>,
     body: Bytes,
-    /// The length of the body, where the header does not tell it.
-    length: Option<usize>,
+    framing: Framing,
+    /// Whether some of its body is to come.
+    is_part: bool,
 }
 
 impl Http2Request {
@@ -58,8 +63,16 @@ impl Http2Request {
         // An empty body is one where the method has a use for it (RFC 9110 section 8.6).
         let meant =
             |body: &Bytes| !body.is_empty() || [Method::POST, Method::PUT, Method::PATCH].contains(&parts.method);
-        let length = body.as_ref().filter(|body| untold && meant(body)).map(Bytes::len);
-        Http2Request { parts, body: body.unwrap_or_default(), length }
+        let told = body.as_ref().filter(|body| untold && meant(body));
+        let framing = told.map_or(Framing::AsSaid, |body| Framing::Length(body.len()));
+        Http2Request { parts, body: body.unwrap_or_default(), framing, is_part: false }
+    }
+
+    /// A request with this header, the body of which is sent on.
+    pub(in crate::proxy) fn part(parts: Box<Parts>) -> Self {
+        let untold = !parts.headers.contains_key(CONTENT_LENGTH);
+        let framing = if untold { Framing::NewChunks } else { Framing::AsSaid };
+        Http2Request { parts, body: Bytes::new(), framing, is_part: true }
     }
 }
 
@@ -77,31 +90,48 @@ impl ReceivedRequest for Http2Request {
         &self.body
     }
 
+    fn length(&self) -> Option<u64> {
+        if self.is_part { announced(&self.parts.headers) } else { Some(self.body.len() as u64) }
+    }
+
     fn write(&self, out: &mut Vec<u8>, sender: Sender, id: &RequestId) {
         let target = self.parts.uri.path_and_query().map_or("/", |target| target.as_str());
         let lines = || self.parts.headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
         let method = self.parts.method.as_str();
-        request::write(out, (method, target.as_bytes()), lines, self.length, (sender, id));
+        request::write(out, (method, target.as_bytes()), lines, self.framing, (sender, id));
     }
 }
 
-/// Who gets the answer on a stream.
-pub(in crate::proxy) struct Http2Recipient {
+/// Who gets the answer on a stream, over which `R` of the request's body is to come.
+pub(in crate::proxy) struct Http2Recipient<R> {
     respond: SendResponse<Bytes>,
     /// The header, until it is sent.
     head: Option<Response<()>>,
     /// For the body, once the header is sent.
     writer: Option<SendStream<Bytes>>,
+    /// What of the request's body is to come.
+    pub(in crate::proxy) rest: R,
 }
 
-impl Http2Recipient {
+impl<R: RestOverHttp2> Http2Recipient<R> {
     /// Answers by `respond`.
-    pub(in crate::proxy) fn new(respond: SendResponse<Bytes>) -> Self {
-        Http2Recipient { respond, head: None, writer: None }
+    pub(in crate::proxy) fn new(respond: SendResponse<Bytes>, rest: R) -> Self {
+        Http2Recipient { respond, head: None, writer: None, rest }
     }
 
-    /// Sends `data`, before it the header if it was not sent yet, and after it the `end`.
-    async fn send(&mut self, mut data: Bytes, end: bool) -> Result<()> {
+    /// What of the request's body is left.
+    pub(in crate::proxy) fn into_rest(self) -> R {
+        self.rest
+    }
+
+    /// Sends `data`, before it the header if it was not sent yet, and after it the `end`. What comes of the request's body
+    /// meanwhile goes `to` the backend, if there is one.
+    async fn send(
+        &mut self,
+        mut data: Bytes,
+        end: bool,
+        mut to: Option<&mut (impl AsyncWrite + Send + Unpin)>,
+    ) -> Result<()> {
         if let Some(head) = self.head.take() {
             let at_once = end && data.is_empty();
             self.writer = Some(self.respond.send_response(head, at_once).map_err(gone)?);
@@ -114,8 +144,17 @@ impl Http2Recipient {
             return if end { writer.send_data(data, true).map_err(gone) } else { Ok(()) };
         }
         writer.reserve_capacity(data.len());
+        let rest = &mut self.rest;
         while !data.is_empty() {
-            let room = match timeout(CLIENT_TIMEOUT, poll_fn(|cx| writer.poll_capacity(cx))).await {
+            let room = poll_fn(|cx| match (writer.poll_capacity(cx), &mut to) {
+                (Poll::Pending, Some(to)) => rest.poll(cx, to).map(Err),
+                (room, _) => room.map(Ok),
+            });
+            let room = match timeout(CLIENT_TIMEOUT, room).await {
+                Ok(room) => Ok(room?),
+                Err(late) => Err(late),
+            };
+            let room = match room {
                 Ok(Some(room)) => room.map_err(gone)?,
                 Ok(None) => return Err(Error::explain(ErrorType::ConnectionClosed, "the stream is closed").into_down()),
                 Err(_) => return Err(Error::explain(ErrorType::WriteTimedout, "sending an answer").into_down()),
@@ -136,8 +175,21 @@ fn status(status: u16) -> StatusCode {
     StatusCode::from_u16(status).expect("it was found to be one from 100 to 999")
 }
 
-impl Recipient for Http2Recipient {
-    fn poll_gone(&mut self, cx: &mut std::task::Context<'_>) -> Poll<Box<Error>> {
+impl<R: RestOverHttp2> Recipient for Http2Recipient<R> {
+    type Rest = R;
+
+    fn rest(&mut self) -> &mut R {
+        &mut self.rest
+    }
+
+    fn poll_meanwhile(
+        &mut self,
+        cx: &mut std::task::Context<'_>,
+        to: &mut (impl AsyncWrite + Send + Unpin),
+    ) -> Poll<Box<Error>> {
+        if let Poll::Ready(error) = self.rest.poll(cx, to) {
+            return Poll::Ready(error);
+        }
         let reset = match &mut self.writer {
             Some(writer) => writer.poll_reset(cx),
             None => self.respond.poll_reset(cx),
@@ -182,23 +234,33 @@ impl Recipient for Http2Recipient {
         Ok(())
     }
 
-    async fn pass(&mut self, body: &mut AnswerBody, buffer: &mut BytesMut) -> Result<usize> {
+    async fn pass(
+        &mut self,
+        body: &mut AnswerBody,
+        buffer: &mut BytesMut,
+        to: &mut (impl AsyncWrite + Send + Unpin),
+    ) -> Result<usize> {
         let malformed = |_| Error::explain(ErrorType::InvalidHTTPHeader, "a malformed body").into_up();
         let data = body.take_data(buffer).map_err(malformed)?;
         let bytes = data.len();
-        self.send(data, body.is_done()).await?;
+        self.send(data, body.is_done(), Some(to)).await?;
         Ok(bytes)
     }
 
     async fn end(&mut self) -> Result<()> {
-        self.send(Bytes::new(), true).await
+        self.send(Bytes::new(), true, NOWHERE).await
+    }
+
+    /// Nothing: only a stream ends with the answer, and it is read on without holding up anybody.
+    async fn finish(&mut self, _to: &mut (impl AsyncWrite + Send + Unpin)) -> Result<()> {
+        Ok(())
     }
 
     async fn reject(&mut self, rejection: Rejection, ctx: &Context, with_body: bool) -> Result<usize> {
         self.head = Some(rejection.header(&ctx.request_id, ctx.told_standing()));
         let body = if with_body { bytes_of(rejection.body()) } else { Bytes::new() };
         let bytes = body.len();
-        self.send(body, true).await?;
+        self.send(body, true, NOWHERE).await?;
         Ok(bytes)
     }
 

@@ -2,13 +2,16 @@
 //!
 //! The problem: for each request Pingora's loop builds two header maps, a peer, a session, two queues and some ten boxed
 //! futures, and starts a task that watches the connection afterwards. That is most of what a small request costs, and
-//! nothing of it is needed for one that is there as a whole and asks for nothing but an answer.
+//! nothing of it is needed for one that asks for nothing but an answer.
 //!
 //! The rule: such a request goes directly. Its lines are looked at where they are, what the backend gets is written into
-//! one buffer, what the client gets into another. It is a request of HTTP/1.1 for a path, or one of HTTP/2, whose body,
-//! if it has one, has arrived together with its header ([`arrived`]), and that asks for no interim answer
-//! ([`request::is_plain`]). Every other one goes by Pingora: bodies that are still coming, those with trailers, `Expect`,
-//! HTTP/1.0.
+//! one buffer, what the client gets into another. It is a request of HTTP/1.1 for a path, or one of HTTP/2, that asks for
+//! no interim answer ([`request::is_plain`]). Its body, if it has one, has arrived together with its header
+//! ([`arrived`]), or is sent on as it comes ([`relay`]). Every other one goes by Pingora: those that announce trailers,
+//! `Expect`, HTTP/1.0.
+//!
+//! Which of the two a body is, is known when an [`Exchange`](run::Exchange) is compiled ([`rest`]): a request without one
+//! pays nothing for those that have one.
 //!
 //! Both ways ask the same functions whether a request is let in, which backend gets it, what a failure means, and
 //! whether it may be sent once more, read an answer by the same rules, and end in the same line of the log and the same
@@ -32,7 +35,9 @@ pub(in crate::proxy) mod outcome;
 pub(in crate::proxy) mod parts;
 pub(in crate::proxy) mod proxy;
 pub(in crate::proxy) mod refused;
+pub(in crate::proxy) mod relay;
 pub(in crate::proxy) mod request;
+pub(in crate::proxy) mod rest;
 pub(in crate::proxy) mod run;
 pub(in crate::proxy) mod scratch;
 pub(in crate::proxy) mod takes;

@@ -53,13 +53,25 @@ pub(in crate::proxy) fn is_last(lines: LinesOf<'_>) -> bool {
     lines.iter().any(|(name, value)| is(name, b"connection") && is(value, b"close"))
 }
 
-/// Appends the header section of a request with this method, target and lines to `out`. A `length` is told where the
-/// lines do not tell it.
+/// What a backend is told of where a body ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::proxy) enum Framing {
+    /// What the lines say, but for chunks.
+    AsSaid,
+    /// That it has so many bytes, which the lines do not tell.
+    Length(usize),
+    /// That it comes in chunks, in the words of the lines.
+    Chunks,
+    /// That it comes in chunks, which the lines do not tell.
+    NewChunks,
+}
+
+/// Appends the header section of a request with this method, target and lines to `out`, and of its body what `framing` says.
 pub(in crate::proxy) fn write<'h, I: Iterator<Item = (&'h [u8], &'h [u8])>>(
     out: &mut Vec<u8>,
     (method, target): (&str, &[u8]),
     lines: impl Fn() -> I,
-    length: Option<usize>,
+    framing: Framing,
     (sender, id): (Sender, &RequestId),
 ) {
     out.extend_from_slice(method.as_bytes());
@@ -90,6 +102,7 @@ pub(in crate::proxy) fn write<'h, I: Iterator<Item = (&'h [u8], &'h [u8])>>(
                     forwarded_host
                 }
                 7 => sender.trusted,
+                9 => framing == Framing::Chunks,
                 _ => false,
             };
             if !kept {
@@ -100,10 +113,14 @@ pub(in crate::proxy) fn write<'h, I: Iterator<Item = (&'h [u8], &'h [u8])>>(
         }
         line(out, name, value);
     }
-    if let Some(length) = length {
-        out.extend_from_slice(b"Content-Length: ");
-        put_number(length as u64, out);
-        out.extend_from_slice(b"\r\n");
+    match framing {
+        Framing::AsSaid | Framing::Chunks => {}
+        Framing::Length(length) => {
+            out.extend_from_slice(b"Content-Length: ");
+            put_number(length as u64, out);
+            out.extend_from_slice(b"\r\n");
+        }
+        Framing::NewChunks => line(out, b"Transfer-Encoding", b"chunked"),
     }
     out.extend_from_slice(b"X-Forwarded-For: ");
     if hops {

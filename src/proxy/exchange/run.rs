@@ -1,5 +1,7 @@
 //! One request from its admission to the last byte of its answer, whatever its client speaks.
 
+use std::time::Duration;
+
 use bytes::{Buf, BytesMut};
 use pingora_core::{Error, ErrorSource, ErrorType, Result};
 
@@ -10,10 +12,12 @@ use crate::proxy::backend::connection::Backend;
 use crate::proxy::downstream::activity::Busy;
 use crate::proxy::exchange::client::{ReceivedRequest, Recipient};
 use crate::proxy::exchange::context::Context;
-use crate::proxy::exchange::failure::{TOO_MANY_INTERIM, rejection_for};
+use crate::proxy::exchange::failure::{STALLED, TOO_MANY_INTERIM, is_timeout, rejection_for};
 use crate::proxy::exchange::outcome::Break;
 use crate::proxy::exchange::outcome::RequestOutcome;
 use crate::proxy::exchange::proxy::Proxy;
+use crate::proxy::exchange::relay::Relay;
+use crate::proxy::exchange::rest::Rest;
 use crate::proxy::exchange::scratch::{BackendScratch, Origin};
 use crate::proxy::exchange::tunnel;
 use crate::proxy::exchange::tunnel::TunnelEnd;
@@ -86,7 +90,7 @@ impl<'e, R: ReceivedRequest, C: Recipient> Exchange<'e, R, C> {
         };
         let outcome = RequestOutcome {
             status: self.progress.status,
-            bytes_in: self.request.body().len() as u64 + self.progress.bytes_in,
+            bytes_in: self.request.body().len() as u64 + self.received() + self.progress.bytes_in,
             bytes_out: self.progress.bytes_out,
             error: failure.as_ref().err().map(|error| &**error),
         };
@@ -97,7 +101,7 @@ impl<'e, R: ReceivedRequest, C: Recipient> Exchange<'e, R, C> {
     /// Whether it is let in.
     fn admit(&self, ctx: &mut Context) -> Result<(), Rejection> {
         let (fields, target) = (self.request.fields(), self.request.target());
-        let length = Some(self.request.body().len() as u64);
+        let length = self.request.length();
         let outcome = self.proxy.admit(Asked { fields: &fields, target, length }, ctx);
         counts::decided(self.proxy.tally(), ctx);
         if ctx.behind_proxy()
@@ -113,7 +117,12 @@ impl<'e, R: ReceivedRequest, C: Recipient> Exchange<'e, R, C> {
         outcome
     }
 
-    /// Answers it with `rejection`. Nothing is wrong with the connection: the request was there as a whole.
+    /// Bytes of its body that came after it had begun.
+    fn received(&mut self) -> u64 {
+        self.client.rest().relay().map_or(0, |relay| relay.received())
+    }
+
+    /// Answers it with `rejection`.
     async fn reject(&mut self, rejection: Rejection, ctx: &mut Context) -> Result<()> {
         ctx.rejection = Some(rejection);
         self.progress.status = rejection.status().as_u16();
@@ -147,6 +156,12 @@ impl<'e, R: ReceivedRequest, C: Recipient> Exchange<'e, R, C> {
         let Some((timeouts, retry_after)) = ctx.timeouts().zip(ctx.pool().map(|pool| pool.retry_after())) else {
             return Err(Error::new_str("a request that was not let in has no pool").into());
         };
+        if let Some(relay) = self.client.rest().relay()
+            && let Err(error) = relay.bound(ctx.admission.max_body, timeouts.write)
+        {
+            ctx.rejection = relay.rejection();
+            return Err(error.into());
+        }
         ctx.lease();
         let Some(lease) = &ctx.lease else {
             ctx.rejection = Some(Rejection::NoHealthyBackend(retry_after));
@@ -172,7 +187,14 @@ impl<'e, R: ReceivedRequest, C: Recipient> Exchange<'e, R, C> {
         };
         let outcome = self.exchange(Backend::new(stream, FIRST_READ), &timeouts, ctx).await;
         outcome.map_err(|error| {
-            let repeatable = !self.progress.heard && idempotent;
+            let relay = self.client.rest().relay();
+            let is_kept = relay.as_ref().is_none_or(|relay| relay.is_kept());
+            if let Some(relay) = relay
+                && fails_by_its_body(relay, &error, ctx)
+            {
+                return error.into();
+            }
+            let repeatable = !self.progress.heard && is_kept && idempotent;
             let broken = Break { repeatable, midway: self.progress.status != 0 };
             AttemptFailure { again: self.proxy.broke_off(ctx, &error, broken), error }
         })
@@ -180,12 +202,23 @@ impl<'e, R: ReceivedRequest, C: Recipient> Exchange<'e, R, C> {
 
     /// Sends it to `backend` and passes the answer on.
     async fn exchange(&mut self, mut backend: Backend, timeouts: &Timeouts, ctx: &mut Context) -> Result<()> {
-        let sent = backend.send(&self.scratch.request, self.request.body(), timeouts.write).await;
+        let mut sent = match self.client.rest().relay() {
+            // It sends the header section, too.
+            Some(relay) => {
+                relay.begin(&mut self.scratch.request);
+                Ok(())
+            }
+            None => backend.send(&self.scratch.request, self.request.body(), timeouts.write).await,
+        };
         if sent.as_ref().is_err_and(|error| *error.etype() == ErrorType::WriteTimedout) {
             return sent;
         }
         // A backend that closes before it has read everything may have answered all the same.
-        let mut answer = match (self.answer(&mut backend, timeouts, ctx).await, sent) {
+        let answer = self.answer(&mut backend, timeouts, ctx).await;
+        if let Some(refusal) = self.client.rest().relay().and_then(Relay::take_refusal) {
+            sent = Err(refusal);
+        }
+        let mut answer = match (answer, sent) {
             (Err(error), Err(first)) if *error.esource() == ErrorSource::Upstream => return Err(first),
             (answer, sent) => {
                 let mut answer = answer?;
@@ -197,7 +230,12 @@ impl<'e, R: ReceivedRequest, C: Recipient> Exchange<'e, R, C> {
             return self.tunnel(backend, timeouts, ctx).await;
         }
         let answered = self.proxy.clock().now();
-        let at_once = self.pass_on(&mut backend, &mut answer, timeouts).await?;
+        let mut at_once = self.pass_on(&mut backend, &mut answer, timeouts).await?;
+        if self.client.rest().relay().is_some_and(|relay| !relay.is_sent()) {
+            at_once = false;
+            self.client.finish(&mut backend.connection).await?;
+            answer.keeps &= self.client.rest().relay().is_some_and(|relay| relay.is_sent());
+        }
         // What is left was not asked for, and who knows what follows it.
         if answer.keeps
             && backend.is_sent()
@@ -219,7 +257,7 @@ impl<'e, R: ReceivedRequest, C: Recipient> Exchange<'e, R, C> {
             if backend.buffer.capacity() == backend.buffer.len() {
                 backend.buffer.reserve(FIRST_READ);
             }
-            let read = backend.read(|cx| self.client.poll_gone(cx), timeouts.read).await?;
+            let read = self.read(backend, timeouts.read).await?;
             if read == 0 {
                 return Err(Error::explain(ErrorType::ConnectionClosed, "reading an answer").into_up());
             }
@@ -240,8 +278,26 @@ impl<'e, R: ReceivedRequest, C: Recipient> Exchange<'e, R, C> {
                 self.client.head(&answer, &backend.buffer, lines.of(&backend.buffer), ctx.told_standing()).await?;
                 backend.buffer.advance(answer.end);
                 if !answer.is_interim() {
+                    if let Some(relay) = self.client.rest().relay() {
+                        relay.answer_begins();
+                    }
                     return Ok(answer);
                 }
+            }
+        }
+    }
+
+    /// Reads on from the backend, for as long as the client stays. Each part of the request that the backend gets gives it as
+    /// long again.
+    async fn read(&mut self, backend: &mut Backend, limit: Duration) -> Result<usize> {
+        let mut left = limit;
+        loop {
+            let read = backend.read(left, |cx, to| self.client.poll_meanwhile(cx, to)).await;
+            let late = |error: &Error| is_timeout(error) && *error.esource() == ErrorSource::Upstream;
+            let relay = self.client.rest().relay().filter(|_| read.as_ref().is_err_and(|error| late(error)));
+            match relay.and_then(|relay| relay.more_time(limit)) {
+                Some(more) => left = more,
+                None => return read,
             }
         }
     }
@@ -253,7 +309,7 @@ impl<'e, R: ReceivedRequest, C: Recipient> Exchange<'e, R, C> {
         }
         let mut at_once = true;
         loop {
-            let passed = self.client.pass(&mut answer.body, &mut backend.buffer).await;
+            let passed = self.client.pass(&mut answer.body, &mut backend.buffer, &mut backend.connection).await;
             // A body that turns out to be none before anything of it was passed on is no answer.
             if !passed.as_ref().is_err_and(|error| *error.esource() == ErrorSource::Upstream) {
                 self.progress.status = answer.status;
@@ -264,7 +320,7 @@ impl<'e, R: ReceivedRequest, C: Recipient> Exchange<'e, R, C> {
             }
             at_once = false;
             backend.buffer.reserve(answer.body.left().map_or(UNKNOWN_READ, |left| left.min(LONG_READ)));
-            if backend.read(|cx| self.client.poll_gone(cx), timeouts.read).await? == 0 {
+            if self.read(backend, timeouts.read).await? == 0 {
                 if answer.body.ends_with_its_connection() {
                     return self.client.end().await.map(|()| at_once);
                 }
@@ -276,8 +332,8 @@ impl<'e, R: ReceivedRequest, C: Recipient> Exchange<'e, R, C> {
     /// Lets pass what the client and the backend say to each other after a 101, until both have ended.
     async fn tunnel(&mut self, backend: Backend, timeouts: &Timeouts, ctx: &mut Context) -> Result<()> {
         self.progress.status = 101;
-        self.client.pass(&mut AnswerBody::Length(0), &mut BytesMut::new()).await?;
         let (mut connection, behind, unsent) = backend.into_parts();
+        self.client.pass(&mut AnswerBody::Length(0), &mut BytesMut::new(), &mut connection).await?;
         let Some(ends) = self.client.ends() else {
             return Err(Error::new_str("a 101 for one of many streams").into_in());
         };
@@ -296,4 +352,15 @@ impl<'e, R: ReceivedRequest, C: Recipient> Exchange<'e, R, C> {
         }
         passed.end.told(ctx, timeouts.tunnel)
     }
+}
+
+/// Whether an exchange failed with `error` because of the body that `relay` sends on; says so in `ctx`.
+fn fails_by_its_body(relay: &Relay, error: &Error, ctx: &mut Context) -> bool {
+    let rejection = relay.rejection().or((is_timeout(error) && relay.is_owed()).then_some(Rejection::RequestTimeout));
+    if rejection == Some(Rejection::RequestTimeout) {
+        // Maybe the backend waits for what the client does not send.
+        ctx.error = Some(STALLED.to_owned());
+    }
+    ctx.rejection = rejection.or(ctx.rejection);
+    rejection.is_some()
 }

@@ -1,10 +1,8 @@
 //! Which requests go directly.
 
-use crate::proxy::downstream::arrived::MAX_BODY;
 use crate::proxy::downstream::head::Head;
 use crate::proxy::exchange::{request, upgrade};
 use crate::proxy::wire::lines::Lines;
-use crate::proxy::wire::request_body::Body;
 
 /// What a request that goes directly asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,13 +13,11 @@ pub(in crate::proxy) enum Purpose {
     Upgrade,
 }
 
-/// What a request with this header asks for, if it goes directly once all of it is there.
+/// What a request with this header asks for, if it goes directly.
 pub(in crate::proxy) fn takes(head: &Head, bytes: &[u8], lines: &Lines) -> Option<Purpose> {
-    let whole = head.version == 1
-        && matches!(head.body, Body::Length(0..=MAX_BODY) | Body::Chunked(_))
-        && head.target.of_bytes(bytes).starts_with(b"/");
+    let usual = head.version == 1 && head.target.of_bytes(bytes).starts_with(b"/");
     let lines = lines.of(bytes);
-    match whole {
+    match usual {
         true if request::is_plain(lines.iter()) => Some(Purpose::Answer),
         true if upgrade::takes(lines) => Some(Purpose::Upgrade),
         _ => None,

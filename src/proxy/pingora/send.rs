@@ -7,13 +7,11 @@ use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
 use crate::limit::Standing;
+use crate::proxy::exchange::rest::DISCARD;
 use crate::proxy::gate::rate_headers;
 use crate::proxy::gate::rejection::{LINGER, Rejection, bytes_of};
 use crate::proxy::gate::request_id::RequestId;
 use crate::proxy::pingora::loan::Loan;
-
-/// The largest announced body that is read and thrown away to keep a connection usable.
-const DISCARD: u64 = 1 << 20;
 
 /// Answers `session` with `rejection`, and with how the caller's bucket stands. Does nothing when an answer has begun
 /// already.

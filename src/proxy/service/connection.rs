@@ -4,8 +4,8 @@
 //! answers malformed headers with an empty body, keeps idle connections for ever, and closes with a reset that can
 //! overtake the answer. What is decided here: `limits.header_timeout` counts from the first byte of a header to its
 //! last (on a new connection from its start), `limits.keepalive_timeout` bounds the silence between requests, and a
-//! client that sends requests ahead gets its answers in order (RFC 9112 section 9.3.2). A request that is plain and there
-//! as a whole goes [directly](super::direct), every other one by Pingora.
+//! client that sends requests ahead gets its answers in order (RFC 9112 section 9.3.2). A request that is plain goes
+//! [directly](super::direct), every other one by Pingora.
 //!
 //! When the server stops, each connection gets one more answer, with `Connection: close`. One on which no request is under
 //! way is closed after some silence ([`Patience`]), which may be over already. nginx closes idle connections at once, and
@@ -37,7 +37,7 @@ use crate::proxy::exchange::scratch::{Origin, Scratch};
 use crate::proxy::exchange::takes::{Purpose, takes};
 use crate::proxy::gate::rejection::Rejection;
 use crate::proxy::pingora::loan::{HalfClose, Loan, Returned};
-use crate::proxy::service::downstream::{Downstream, HeadRefusal};
+use crate::proxy::service::downstream::{After, Downstream, HeadRefusal};
 use crate::proxy::service::handshake::Opened;
 use crate::proxy::wire::chunked::MalformedChunks;
 use crate::proxy::wire::lines::Lines;
@@ -62,12 +62,36 @@ struct Incoming {
     /// What was read behind it.
     ahead: BytesMut,
     since: Arrival,
-    /// What it asks for, when it goes directly; then all of it is there.
-    direct: Option<Purpose>,
-    /// Its body, when it came in chunks and goes directly.
-    data: Option<Vec<u8>>,
+    way: RequestWay,
     /// The promise to serve it.
     _busy: Busy,
+}
+
+/// Which way a request goes.
+enum RequestWay {
+    /// Directly, since all of it is there; this is what it asks for.
+    Whole(Purpose),
+    /// Directly, with this body, which came in chunks.
+    Chunks(Vec<u8>),
+    /// Directly, and its body follows as it comes.
+    Part(Purpose),
+    /// By Pingora's loop.
+    Loop,
+}
+
+impl RequestWay {
+    /// The way of a request with this `head`, for what it asks for when it goes directly: `came` has come of its body, behind
+    /// which `body` is to come.
+    fn of(asks: Option<Purpose>, head: &Head, (body, came): (&Body, &[u8])) -> Self {
+        match (asks, &head.body) {
+            (None, _) => RequestWay::Loop,
+            (Some(asks), Body::Length(_)) if body.is_done() => RequestWay::Whole(asks),
+            (Some(asks), Body::Length(_)) => RequestWay::Part(asks),
+            (Some(asks), Body::Chunked(chunked)) => {
+                data_of(chunked.clone(), came).map_or(RequestWay::Part(asks), RequestWay::Chunks)
+            }
+        }
+    }
 }
 
 impl Downstream {
@@ -117,17 +141,13 @@ impl Downstream {
             let mut body = head.body.clone();
             let malformed = |MalformedChunks| Rejection::BadRequest("malformed body");
             let end = head.end + body.follow(&buffer[head.end..]).map_err(malformed)?;
-            let data = match &head.body {
-                Body::Chunked(chunked) if asks.is_some() => data_of(chunked.clone(), &buffer[head.end..end]),
-                _ => None,
-            };
-            let direct = asks.filter(|_| body.is_done() && (data.is_some() || matches!(body, Body::Length(_))));
-            Ok((head, body, end, (direct, data)))
+            let way = RequestWay::of(asks, &head, (&body, &buffer[head.end..end]));
+            Ok((head, body, end, way))
         });
         match request {
-            Ok((head, body, end, (direct, data))) => {
+            Ok((head, body, end, way)) => {
                 let ahead = if end < buffer.len() { buffer.split_off(end) } else { BytesMut::new() };
-                Ok(NextRequest::Request(Incoming { head, body, ahead, since, direct, data, _busy: busy }))
+                Ok(NextRequest::Request(Incoming { head, body, ahead, since, way, _busy: busy }))
             }
             Err(rejection) => Err(HeadRefusal { rejection, since, _busy: busy }),
         }
@@ -208,7 +228,7 @@ impl ServerApp for Downstream {
         let mut fresh = true;
         loop {
             let next = self.next(&mut stream, (&mut buffer, &mut lines), (fresh, &seat), &mut stopping).await;
-            let Incoming { head, body, mut ahead, since, direct, data, _busy } = match next {
+            let Incoming { head, body, mut ahead, since, way, _busy } = match next {
                 Ok(NextRequest::Request(request)) => request,
                 Ok(NextRequest::End) => {
                     self.leave(&seat, close(stream, false)).await;
@@ -221,17 +241,31 @@ impl ServerApp for Downstream {
                 }
             };
             fresh = false;
-            let Some(asks) = direct else {
-                let came = order::text(lines.of(&buffer).iter());
-                let request = (std::mem::take(&mut buffer), came);
-                let serving = self.serve(stream, request, (body, ahead, since), &seat, &shutdown);
-                let returned = Box::pin(serving).await?;
-                (stream, buffer) = (returned.stream, returned.ahead);
-                continue;
-            };
-            let request = match &data {
-                Some(data) => Http1Request::with_body(&buffer, &head, &lines, data),
-                None => Http1Request::new(&buffer, &head, &lines, asks),
+            let request = match &way {
+                RequestWay::Whole(asks) => Http1Request::new(&buffer, &head, &lines, *asks),
+                RequestWay::Chunks(data) => Http1Request::with_body(&buffer, &head, &lines, data),
+                RequestWay::Part(asks) => {
+                    let first = buffer.split_off(head.end);
+                    let request = Http1Request::part(&buffer, &head, &lines, *asks);
+                    let (client, body) = ((&mut stream, &mut ahead), (&request, &head, first));
+                    let serving = self.serve_streaming(client, body, (since, origin), &mut scratch, &shutdown);
+                    let after = Box::pin(serving).await;
+                    if after != After::Next {
+                        self.leave(&seat, close(stream, after == After::ReadAndClose)).await;
+                        return None;
+                    }
+                    scratch.tidy();
+                    buffer = ahead;
+                    continue;
+                }
+                RequestWay::Loop => {
+                    let came = order::text(lines.of(&buffer).iter());
+                    let request = (std::mem::take(&mut buffer), came);
+                    let serving = self.serve(stream, request, (body, ahead, since), &seat, &shutdown);
+                    let returned = Box::pin(serving).await?;
+                    (stream, buffer) = (returned.stream, returned.ahead);
+                    continue;
+                }
             };
             let client = (&mut stream, &mut ahead);
             let keeps = self.serve_directly(client, &request, (since, origin), &mut scratch, &shutdown).await;

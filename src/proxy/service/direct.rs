@@ -1,18 +1,32 @@
 //! Requests of a connection that go directly.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use bytes::{Bytes, BytesMut};
 use h2::server::SendResponse;
+use http::header::EXPECT;
+use http::request::Parts;
 use pingora_core::protocols::Stream;
 use pingora_core::server::ShutdownWatch;
 
 use crate::proxy::downstream::arrival::Arrival;
+use crate::proxy::downstream::coming::Coming;
+use crate::proxy::downstream::head::Head;
+use crate::proxy::downstream::http2::upload::Upload;
+use crate::proxy::downstream::parcel::Parcel;
+use crate::proxy::exchange::client::ReceivedRequest;
 use crate::proxy::exchange::context::Context;
 use crate::proxy::exchange::http1::{Http1Recipient, Http1Request};
 use crate::proxy::exchange::http2::{Http2Recipient, Http2Request};
 use crate::proxy::exchange::proxy::Proxy;
+use crate::proxy::exchange::relay::{BodyBounds, Relay};
+use crate::proxy::exchange::rest::{Announced, Sending};
 use crate::proxy::exchange::run::Exchange;
 use crate::proxy::exchange::scratch::{BackendScratch, Origin, Scratch};
-use crate::proxy::service::downstream::Downstream;
+use crate::proxy::gate::admit::is_grpc;
+use crate::proxy::service::downstream::{After, Downstream};
+use crate::proxy::wire::lines::Fields;
 
 impl Downstream {
     /// Serves a request that [`takes`] said can go directly, which came at `since`. What the client sends behind it goes
@@ -27,9 +41,39 @@ impl Downstream {
     ) -> bool {
         let (keeps, tunnels, limits) = (!request.is_last(), &self.tunnels, || self.app.limits());
         let (out, limits, half_closed) = (&mut scratch.out, &limits, None);
-        let client = Http1Recipient { stream, ahead, out, shutdown, tunnels, keeps, limits, half_closed };
+        let client = Http1Recipient { stream, ahead, out, shutdown, tunnels, keeps, limits, half_closed, rest: () };
         let exchange = Exchange::new(&self.app, request, client, &mut scratch.backend);
         exchange.run(Context::new(since.at, since.wall), origin).await.keeps
+    }
+
+    /// The same for a request whose body is still coming: `first` has come of it.
+    pub(in crate::proxy) async fn serve_streaming(
+        &self,
+        (stream, ahead): (&mut Stream, &mut BytesMut),
+        (request, head, first): (&Http1Request<'_>, &Head, BytesMut),
+        (since, origin): (Arrival, Origin),
+        scratch: &mut Scratch,
+        shutdown: &ShutdownWatch,
+    ) -> After {
+        let (keeps, tunnels, limits) = (!request.is_last(), &self.tunnels, || self.app.limits());
+        let mut parcel = Parcel::new();
+        let coming = Coming::new(head.body.clone(), first, self.waited(), &mut parcel);
+        let length = request.length();
+        let waits = request.fields().all_of(&EXPECT).next().is_some();
+        let is_read = coming.is_done();
+        let bounds = bounds(&self.app, is_grpc(&request.fields()));
+        let relay = Relay::new((parcel, is_read), length.is_none(), bounds, Arc::clone(&self.app.inner.clock));
+        let rest = Box::new(Sending { relay, source: Announced { coming, length, waits, exhausted: false } });
+        let (out, limits, half_closed) = (&mut scratch.out, &limits, None);
+        let client = Http1Recipient { stream, ahead, out, shutdown, tunnels, keeps, limits, half_closed, rest };
+        let exchange = Exchange::new(&self.app, request, client, &mut scratch.backend);
+        let Http1Recipient { keeps, ahead, rest, .. } = exchange.run(Context::new(since.at, since.wall), origin).await;
+        match keeps {
+            true => After::Next,
+            false if rest.source.exhausted => After::Close,
+            false if rest.relay.is_read() && ahead.is_empty() => After::Close,
+            false => After::ReadAndClose,
+        }
     }
 
     /// Serves a request that [`takes_stream`] said can go directly, which came at `since`, and answers it by `respond`.
@@ -41,7 +85,40 @@ impl Downstream {
         (since, origin): (Arrival, Origin),
     ) {
         let mut scratch = BackendScratch::default();
-        let exchange = Exchange::new(app, request, Http2Recipient::new(respond), &mut scratch);
+        let exchange = Exchange::new(app, request, Http2Recipient::new(respond, ()), &mut scratch);
         exchange.run(Context::new(since.at, since.wall), origin).await;
+    }
+
+    /// The same for a request whose body is still coming.
+    pub(in crate::proxy) async fn serve_streaming_stream(
+        app: &Proxy,
+        (parts, body): (Box<Parts>, Upload),
+        respond: SendResponse<Bytes>,
+        (since, origin): (Arrival, Origin),
+    ) {
+        let bounds = bounds(app, is_grpc(&parts.headers));
+        let request = Http2Request::part(parts);
+        let in_chunks = request.length().is_none();
+        let relay = Relay::new((Parcel::new(), false), in_chunks, bounds, Arc::clone(&app.inner.clock));
+        let rest = Box::new(Sending { relay, source: body });
+        let mut scratch = BackendScratch::default();
+        let exchange = Exchange::new(app, &request, Http2Recipient::new(respond, rest), &mut scratch);
+        let client = exchange.run(Context::new(since.at, since.wall), origin).await;
+        let body = client.into_rest().source;
+        if !body.is_over() {
+            body.discard().await;
+        }
+    }
+}
+
+/// What bounds a body that is coming; that of gRPC is as long and as silent as it likes.
+fn bounds(app: &Proxy, is_grpc: bool) -> BodyBounds {
+    let limits = app.limits();
+    let counts = !is_grpc;
+    BodyBounds {
+        silence: counts.then_some(limits.body_timeout),
+        rate: limits.min_body_rate.filter(|_| counts),
+        length: counts.then_some(u64::MAX),
+        write: Duration::MAX,
     }
 }

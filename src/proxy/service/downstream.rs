@@ -47,6 +47,17 @@ pub(in crate::proxy) struct HeadRefusal {
     pub(in crate::proxy) _busy: Busy,
 }
 
+/// What becomes of a connection behind a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::proxy) enum After {
+    /// It takes another one.
+    Next,
+    /// It is closed.
+    Close,
+    /// It is closed once the client has stopped sending, or may have.
+    ReadAndClose,
+}
+
 impl Downstream {
     /// Serves with `proxy`, whose hooks are `app`; over TLS where `tls` says so; counts
     /// its work in `activity`. When the server stops, silent connections end as `patience` says. Each

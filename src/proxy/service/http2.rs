@@ -143,7 +143,7 @@ struct ToServe {
     parts: Box<Parts>,
     body: Upload,
     respond: SendResponse<Bytes>,
-    /// Whether it goes without Pingora's request loop, once all of it is there.
+    /// Whether it goes without Pingora's request loop.
     direct: bool,
 }
 
@@ -302,6 +302,9 @@ impl Serving<'_> {
                 drop(body);
                 let request = Http2Request::new(parts, Some(data));
                 return Downstream::serve_stream_directly(&app, &request, respond, from).await;
+            }
+            if direct {
+                return Downstream::serve_streaming_stream(&app, (parts, body), respond, from).await;
             }
             let (leave, left) = oneshot::channel();
             let session = Http2Session::new((*parts).into(), (body, min_rate), respond, digest, leave);

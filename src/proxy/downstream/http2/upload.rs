@@ -2,16 +2,19 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
 use h2::RecvStream;
+use pingora_core::{Error, ErrorType, Result};
 use pingora_timeout::timeout;
 
 use crate::proxy::downstream::arrived::{GRACE, MAX_BODY};
 use crate::proxy::downstream::http2::windows::{Share, Windows};
 use crate::proxy::downstream::pace::Waited;
+use crate::proxy::downstream::parcel::{BodySource, MOST, Parcel};
 
 /// How much of a body is read for nothing, in bytes.
 const DISCARD: usize = 16 << 20;
@@ -27,6 +30,12 @@ pub(in crate::proxy) struct Upload {
     stream: RecvStream,
     share: Share,
     waited: Waited,
+    /// Bytes that were taken and that the client may not send anew yet.
+    owed: usize,
+    /// Bytes at the start of what is sent on that it may already.
+    paid: usize,
+    /// Whether the end was seen.
+    ended: bool,
 }
 
 impl Upload {
@@ -37,7 +46,8 @@ impl Upload {
         length: Option<u64>,
         waited: Waited,
     ) -> Self {
-        Upload { ahead: Bytes::new(), stream, share: Share::new(windows, length), waited }
+        let (ahead, share) = (Bytes::new(), Share::new(windows, length));
+        Upload { ahead, stream, share, waited, owed: 0, paid: 0, ended: false }
     }
 
     /// How long it was waited for.
@@ -47,7 +57,7 @@ impl Upload {
 
     /// Whether all of it has been taken.
     pub(in crate::proxy) fn is_over(&self) -> bool {
-        self.ahead.is_empty() && self.stream.is_end_stream()
+        self.ahead.is_empty() && (self.ended || self.stream.is_end_stream())
     }
 
     /// The next bytes, never none; `None` at the end.
@@ -65,12 +75,17 @@ impl Upload {
             };
             // An empty frame says nothing, and at the end Pingora would take it for another end. h2 bounds their number.
             if !data.is_empty() {
-                self.share.took(data.len());
-                // Fails only when the stream is gone, which the next read tells.
-                let _ = self.stream.flow_control().release_capacity(data.len());
+                self.release(data.len());
                 return Some(Ok(data));
             }
         }
+    }
+
+    /// Lets the client send so many bytes more.
+    fn release(&mut self, bytes: usize) {
+        self.share.took(bytes);
+        // Fails only when the stream is gone, which the next read tells.
+        let _ = self.stream.flow_control().release_capacity(bytes);
     }
 
     /// Takes the body when its end is there with its header, without trailers, and it is not too long. `waits` says that
@@ -111,6 +126,59 @@ impl Upload {
             }
         };
         let _ = timeout(DISCARDING, reading).await;
+    }
+}
+
+impl BodySource for Upload {
+    fn poll_more(&mut self, cx: &mut Context<'_>, parcel: &mut Parcel) -> Poll<Result<()>> {
+        if !self.ahead.is_empty() {
+            self.paid += self.ahead.len();
+            parcel.push(std::mem::take(&mut self.ahead));
+            return Poll::Ready(Ok(()));
+        }
+        while !self.is_over() && parcel.unsent() < MOST {
+            match self.waited.note(self.stream.poll_data(cx)) {
+                Poll::Ready(Some(Ok(data))) => {
+                    self.owed += data.len();
+                    parcel.push(data);
+                }
+                Poll::Ready(Some(Err(error))) => {
+                    self.share.end();
+                    let gone = Error::because(ErrorType::ConnectionClosed, "reading the body", error);
+                    return Poll::Ready(Err(gone.into_down()));
+                }
+                // Trailers may follow, of which no backend hears.
+                Poll::Ready(None) => {
+                    self.share.end();
+                    self.ended = true;
+                }
+                Poll::Pending if parcel.unsent() > 0 => break,
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn is_over(&self) -> bool {
+        Upload::is_over(self)
+    }
+
+    fn sent(&mut self, bytes: usize) {
+        let paid = self.paid.min(bytes);
+        self.paid -= paid;
+        // What is sent once more was paid for when it was sent first.
+        let bytes = (bytes - paid).min(self.owed);
+        self.owed -= bytes;
+        if bytes > 0 {
+            self.release(bytes);
+        }
+        if self.owed == 0 && self.is_over() {
+            self.share.end();
+        }
+    }
+
+    fn waited(&self) -> Duration {
+        Upload::waited(self)
     }
 }
 
