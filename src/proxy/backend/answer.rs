@@ -196,7 +196,7 @@ impl Answer {
             return out.extend_from_slice(b"\r\n");
         }
         if let Some(standing) = added.standing {
-            rate_headers::append(out, standing);
+            rate_headers::write(out, standing);
         }
         line(out, b"Date", added.date);
         let connection: &[u8] = match (self.switches(), added.keeps) {

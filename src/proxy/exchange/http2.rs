@@ -227,7 +227,7 @@ impl<R: RestOverHttp2> Recipient for Http2Recipient<R> {
             headers.insert(CONTENT_LENGTH, length.into());
         }
         if let Some(standing) = standing {
-            rate_headers::insert(headers, standing);
+            rate_headers::write(headers, standing);
         }
         headers.insert(DATE, get_cached_date());
         self.head = Some(head);

@@ -1,12 +1,11 @@
 //! A request as its backend gets it, in bytes.
 //!
 //! The lines are passed on as they came, in their order, without those that count for one connection only (RFC 9110
-//! section 7.6.1) and with what tollgate says of the sender. It says the same as `headers::to_backend`, which does it
-//! for the requests that go by Pingora; a property test holds the two together.
+//! section 7.6.1) and with what tollgate says of the sender. For the requests that go by Pingora `headers::to_backend` does
+//! the same; what is said of the sender is one piece of code, and a property test holds the rest together.
 
-use crate::decimal::{put_address, put_number};
-use crate::proxy::gate::headers::Sender;
-use crate::proxy::gate::headers::Underscores;
+use crate::decimal::put_number;
+use crate::proxy::gate::headers::{Sender, Underscores, Vouched};
 use crate::proxy::gate::request_id::RequestId;
 use crate::proxy::wire::lines::{LinesOf, is, line};
 
@@ -79,7 +78,7 @@ pub(in crate::proxy) fn write<'h, I: Iterator<Item = (&'h [u8], &'h [u8])>>(
     out.extend_from_slice(target);
     out.extend_from_slice(b" HTTP/1.1\r\n");
     let drops = sender.underscores == Underscores::Drop;
-    let (mut host, mut hops, mut proto, mut forwarded_host) = (None, false, false, false);
+    let (mut host, mut hops, mut said) = (None, false, Vouched::default());
     for (name, value) in lines() {
         if drops && name.contains(&b'_') {
             continue;
@@ -94,12 +93,12 @@ pub(in crate::proxy) fn write<'h, I: Iterator<Item = (&'h [u8], &'h [u8])>>(
                     false
                 }
                 3 => {
-                    proto |= sender.trusted;
-                    proto
+                    said.proto |= sender.trusted;
+                    said.proto
                 }
                 4 => {
-                    forwarded_host |= sender.trusted;
-                    forwarded_host
+                    said.host |= sender.trusted;
+                    said.host
                 }
                 7 => sender.trusted,
                 9 => framing == Framing::Chunks,
@@ -122,24 +121,11 @@ pub(in crate::proxy) fn write<'h, I: Iterator<Item = (&'h [u8], &'h [u8])>>(
         }
         Framing::NewChunks => line(out, b"Transfer-Encoding", b"chunked"),
     }
-    out.extend_from_slice(b"X-Forwarded-For: ");
-    if hops {
-        for (_, value) in lines().filter(|(name, value)| is(name, b"x-forwarded-for") && !value.is_empty()) {
-            out.extend_from_slice(value);
-            out.extend_from_slice(b", ");
-        }
-    }
-    put_address(sender.peer, out);
-    out.extend_from_slice(b"\r\nX-Real-IP: ");
-    put_address(sender.caller, out);
-    out.extend_from_slice(b"\r\n");
-    if !proto {
-        line(out, b"X-Forwarded-Proto", if sender.secure { b"https" } else { b"http" });
-    }
-    if let (false, Some(host)) = (forwarded_host, host) {
-        line(out, b"X-Forwarded-Host", host);
-    }
-    line(out, b"X-Request-Id", id.as_str().as_bytes());
+    let hops = || {
+        let all = hops.then(&lines).into_iter().flatten();
+        all.filter(|(name, _)| is(name, b"x-forwarded-for")).map(|(_, value)| value)
+    };
+    sender.write(out, hops, (said, host), id);
     out.extend_from_slice(b"\r\n");
 }
 

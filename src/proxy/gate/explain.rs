@@ -7,17 +7,16 @@
 use std::net::IpAddr;
 
 use http::HeaderMap;
-use http::header::{AUTHORIZATION, RETRY_AFTER};
-use pingora_core::Result;
-use pingora_http::ResponseHeader;
+use http::header::AUTHORIZATION;
 
 use crate::limit::{Key, Nanos, Standing};
 use crate::proxy::gate::admit::Account;
 use crate::proxy::gate::admit::Gate;
 use crate::proxy::gate::headers::X_FORWARDED_FOR;
 use crate::proxy::gate::identify::{Caller, KeySource, Recognised, Walk, identify, origin};
+use crate::proxy::gate::own_lines::OwnLines;
 use crate::proxy::gate::rate_headers;
-use crate::proxy::gate::rejection::Rejection;
+use crate::proxy::gate::rejection::{RETRY_AFTER, Rejection};
 use crate::telemetry::Explanation;
 
 /// How many bytes of `X-Forwarded-For` are shown.
@@ -26,19 +25,18 @@ const SHOWN: usize = 256;
 impl Explanation {
     /// Adds the headers that say how the bucket stands after the request: `Retry-After` to a refusal, and the rate
     /// headers if answers have them.
-    pub(in crate::proxy) fn write_headers(&mut self, rate: bool) -> Result<()> {
-        let Some(standing) = self.standing.as_ref().map(|standing| standing.after_take()) else { return Ok(()) };
-        let mut answer = ResponseHeader::build(200, Some(6))?;
+    pub(in crate::proxy) fn write_headers(&mut self, rate: bool) {
+        let Some(standing) = self.standing.as_ref().map(|standing| standing.after_take()) else { return };
+        let mut headers = HeaderMap::new();
         if self.decision == Some("limited") {
-            answer.insert_header(RETRY_AFTER, standing.retry_after())?;
+            headers.line(&RETRY_AFTER, standing.retry_after());
         }
         if rate {
-            rate_headers::write(&mut answer, &standing)?;
+            rate_headers::write(&mut headers, &standing);
         }
         let pairs =
-            answer.headers.iter().filter_map(|(name, value)| Some((name.to_string(), value.to_str().ok()?.to_owned())));
+            headers.iter().filter_map(|(name, value)| Some((name.to_string(), value.to_str().ok()?.to_owned())));
         self.headers = pairs.collect();
-        Ok(())
     }
 }
 

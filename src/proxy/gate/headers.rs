@@ -4,9 +4,24 @@ use std::net::IpAddr;
 
 use http::HeaderName;
 
+use crate::decimal::put_address;
+use crate::proxy::gate::own_lines::{OwnLines, OwnName, OwnValue};
+use crate::proxy::gate::request_id::RequestId;
+
 pub(in crate::proxy) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+/// Under which the name of a request is told.
+pub(in crate::proxy) static REQUEST_ID: OwnName = OwnName::new("X-Request-Id: ", || X_REQUEST_ID);
+
 pub(in crate::proxy) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+pub(in crate::proxy) const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+pub(in crate::proxy) const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+
+static HOPS: OwnName = OwnName::new("X-Forwarded-For: ", || X_FORWARDED_FOR);
+static CALLER: OwnName = OwnName::new("X-Real-IP: ", || X_REAL_IP);
+static PROTO: OwnName = OwnName::new("X-Forwarded-Proto: ", || X_FORWARDED_PROTO);
+static HOST: OwnName = OwnName::new("X-Forwarded-Host: ", || X_FORWARDED_HOST);
 
 /// What becomes of a client's headers with `_` in their name. CGI, WSGI and PHP write every name in capitals with `_` for `-`, so
 /// that behind them `X_Forwarded_For` cannot be told from the `X-Forwarded-For` that tollgate wrote.
@@ -32,4 +47,50 @@ pub(in crate::proxy) struct Sender {
     pub(in crate::proxy) secure: bool,
     /// What becomes of headers with `_` in their name.
     pub(in crate::proxy) underscores: Underscores,
+}
+
+/// What a trusted proxy has said that stays.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::proxy) struct Vouched {
+    /// By which protocol the caller came.
+    pub(in crate::proxy) proto: bool,
+    /// To which host.
+    pub(in crate::proxy) host: bool,
+}
+
+impl Sender {
+    /// Says into `lines` who sent the request called `id`: behind the `hops` that a trusted proxy names, and to `host`, unless
+    /// such a one has `said` that.
+    #[inline]
+    pub(in crate::proxy) fn write<'h, I: Iterator<Item = &'h [u8]>>(
+        self,
+        lines: &mut impl OwnLines,
+        hops: impl Fn() -> I,
+        (said, host): (Vouched, Option<&[u8]>),
+        id: &RequestId,
+    ) {
+        lines.line(&HOPS, Hops(hops, self.peer));
+        lines.line(&CALLER, self.caller);
+        if !said.proto {
+            lines.line(&PROTO, if self.secure { "https" } else { "http" });
+        }
+        if let (false, Some(host)) = (said.host, host) {
+            lines.line(&HOST, host);
+        }
+        lines.line(&REQUEST_ID, id);
+    }
+}
+
+/// Whom a request has come by, the last of them at the other end of the connection.
+struct Hops<F>(F, IpAddr);
+
+impl<'h, F: Fn() -> I, I: Iterator<Item = &'h [u8]>> OwnValue for Hops<F> {
+    #[inline]
+    fn put(&self, out: &mut Vec<u8>) {
+        for hop in (self.0)().filter(|hop| !hop.is_empty()) {
+            out.extend_from_slice(hop);
+            out.extend_from_slice(b", ");
+        }
+        put_address(self.1, out);
+    }
 }

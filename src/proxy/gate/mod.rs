@@ -4,6 +4,7 @@ pub(in crate::proxy) mod admit;
 pub(in crate::proxy) mod explain;
 pub(in crate::proxy) mod headers;
 pub(in crate::proxy) mod identify;
+pub(in crate::proxy) mod own_lines;
 pub(in crate::proxy) mod rate_headers;
 pub(in crate::proxy) mod rejection;
 pub(in crate::proxy) mod request_id;

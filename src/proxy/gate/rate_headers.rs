@@ -3,83 +3,52 @@
 //! `RateLimit-Policy` and `RateLimit` as draft-ietf-httpapi-ratelimit-headers-11 has them, and the older `X-RateLimit-*`
 //! that most clients read. What the backend says under these names is replaced: it does not know the bucket.
 
-use bytes::{BufMut, Bytes, BytesMut};
-use http::{HeaderMap, HeaderName, HeaderValue};
-use pingora_core::Result;
-use pingora_http::ResponseHeader;
+use http::HeaderName;
 
 use crate::decimal::put_number;
 use crate::limit::Standing;
+use crate::proxy::gate::own_lines::{OwnLines, OwnName, OwnValue};
+
+static POLICY: OwnName = OwnName::new("RateLimit-Policy: ", || HeaderName::from_static("ratelimit-policy"));
+static STATE: OwnName = OwnName::new("RateLimit: ", || HeaderName::from_static("ratelimit"));
+static LIMIT: OwnName = OwnName::new("X-RateLimit-Limit: ", || HeaderName::from_static("x-ratelimit-limit"));
+static REMAINING: OwnName =
+    OwnName::new("X-RateLimit-Remaining: ", || HeaderName::from_static("x-ratelimit-remaining"));
+static RESET: OwnName = OwnName::new("X-RateLimit-Reset: ", || HeaderName::from_static("x-ratelimit-reset"));
 
 /// The names of the headers.
 pub(in crate::proxy) const NAMES: [&str; 5] =
     ["RateLimit-Policy", "RateLimit", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"];
 
-/// Appends how the bucket stands to a header section in `out`.
-pub(in crate::proxy) fn append(out: &mut Vec<u8>, standing: &Standing) {
+/// Says into `lines` how the bucket stands.
+#[inline]
+pub(in crate::proxy) fn write(lines: &mut impl OwnLines, standing: &Standing) {
     let (capacity, remaining) = (u64::from(standing.quota().capacity().get()), u64::from(standing.remaining()));
-    out.extend_from_slice(b"RateLimit-Policy: \"default\";q=");
-    put_number(capacity, out);
-    out.extend_from_slice(b";w=");
-    put_number(standing.window(), out);
-    out.extend_from_slice(b"\r\nRateLimit: \"default\";r=");
-    put_number(remaining, out);
-    out.extend_from_slice(b";t=");
-    put_number(standing.reset(), out);
-    out.extend_from_slice(b"\r\nX-RateLimit-Limit: ");
-    put_number(capacity, out);
-    out.extend_from_slice(b"\r\nX-RateLimit-Remaining: ");
-    put_number(remaining, out);
-    out.extend_from_slice(b"\r\nX-RateLimit-Reset: ");
-    put_number(standing.full_after(), out);
-    out.extend_from_slice(b"\r\n");
+    lines.line(&POLICY, Parameters("\"default\";q=", capacity, ";w=", standing.window()));
+    lines.line(&STATE, Parameters("\"default\";r=", remaining, ";t=", standing.reset()));
+    lines.line(&LIMIT, capacity);
+    lines.line(&REMAINING, remaining);
+    lines.line(&RESET, standing.full_after());
 }
 
-/// Writes how the bucket stands into `answer`.
-///
-/// # Errors
-/// Never in practice: every value is a valid one.
-pub(in crate::proxy) fn write(answer: &mut ResponseHeader, standing: &Standing) -> Result<()> {
-    values(standing).into_iter().zip(NAMES).try_for_each(|(value, name)| answer.insert_header(name, value))
-}
+/// An item with two numbers for parameters.
+struct Parameters(&'static str, u64, &'static str, u64);
 
-/// The same into the header of HTTP/2, where names are in lower case.
-pub(in crate::proxy) fn insert(headers: &mut HeaderMap, standing: &Standing) {
-    const NAMES: [HeaderName; 5] = [
-        HeaderName::from_static("ratelimit-policy"),
-        HeaderName::from_static("ratelimit"),
-        HeaderName::from_static("x-ratelimit-limit"),
-        HeaderName::from_static("x-ratelimit-remaining"),
-        HeaderName::from_static("x-ratelimit-reset"),
-    ];
-    for (value, name) in values(standing).into_iter().zip(NAMES) {
-        headers.insert(name, value);
+impl OwnValue for Parameters {
+    #[inline]
+    fn put(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.0.as_bytes());
+        put_number(self.1, out);
+        out.extend_from_slice(self.2.as_bytes());
+        put_number(self.3, out);
     }
-}
-
-/// What is said under [`NAMES`].
-fn values(standing: &Standing) -> [HeaderValue; 5] {
-    let (capacity, remaining) = (standing.quota().capacity().get(), standing.remaining());
-    [
-        policy(b"\"default\";q=", capacity, b";w=", standing.window()),
-        policy(b"\"default\";r=", remaining, b";t=", standing.reset()),
-        HeaderValue::from(capacity),
-        HeaderValue::from(remaining),
-        HeaderValue::from(standing.full_after()),
-    ]
-}
-
-fn policy(first: &[u8], count: u32, second: &[u8], seconds: u64) -> HeaderValue {
-    let mut text = BytesMut::with_capacity(48);
-    text.put_slice(first);
-    put_number(count.into(), &mut text);
-    text.put_slice(second);
-    put_number(seconds, &mut text);
-    HeaderValue::from_maybe_shared(Bytes::from(text)).expect("quotes, letters and digits are a header value")
 }
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderMap;
+    use pingora_http::ResponseHeader;
+
     use super::*;
     use crate::client::Quota;
     use crate::limit::Bucket;
@@ -92,15 +61,15 @@ mod tests {
         answer.append_header("ratelimit", "the backend's").unwrap();
         answer.append_header("X-RateLimit-Limit", "1").unwrap();
         let standing = Standing::new(bucket, quota, 0);
-        write(&mut answer, &standing).unwrap();
+        write(&mut answer, &standing);
         let all = |name: &str| answer.headers.get_all(name).iter().map(|v| v.to_str().unwrap()).collect::<Vec<_>>();
         let values: Vec<_> = NAMES.iter().map(|name| all(name).join("|")).collect();
         let mut lines = Vec::new();
-        append(&mut lines, &standing);
+        write(&mut lines, &standing);
         let expected: String = NAMES.iter().zip(&values).map(|(name, value)| format!("{name}: {value}\r\n")).collect();
         assert_eq!(String::from_utf8(lines).unwrap(), expected);
         let mut map = HeaderMap::new();
-        insert(&mut map, &standing);
+        write(&mut map, &standing);
         assert!(map.iter().all(|(name, value)| answer.headers[name] == *value) && map.len() == NAMES.len());
         values
     }

@@ -11,15 +11,23 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, DATE, RETRY_AFTER, WWW_AUTHENTICATE};
-use http::{HeaderName, HeaderValue, Response, StatusCode};
+use http::header::DATE;
+use http::{Response, StatusCode, header};
 use pingora_core::protocols::http::date::get_cached_date;
 
-use crate::decimal::put_number;
 use crate::limit::Standing;
-use crate::proxy::gate::headers::X_REQUEST_ID;
+use crate::proxy::gate::headers::REQUEST_ID;
+use crate::proxy::gate::own_lines::{OwnLines, OwnName};
 use crate::proxy::gate::rate_headers;
 use crate::proxy::gate::request_id::RequestId;
+
+static CONTENT_TYPE: OwnName = OwnName::new("Content-Type: ", || header::CONTENT_TYPE);
+static CONTENT_LENGTH: OwnName = OwnName::new("Content-Length: ", || header::CONTENT_LENGTH);
+static CACHE_CONTROL: OwnName = OwnName::new("Cache-Control: ", || header::CACHE_CONTROL);
+static WWW_AUTHENTICATE: OwnName = OwnName::new("WWW-Authenticate: ", || header::WWW_AUTHENTICATE);
+static ALLOW: OwnName = OwnName::new("Allow: ", || header::ALLOW);
+/// The whole seconds after which another try is worth it.
+pub(in crate::proxy) static RETRY_AFTER: OwnName = OwnName::new("Retry-After: ", || header::RETRY_AFTER);
 
 /// The longest that bytes of no use are read for the sake of an answer.
 pub(in crate::proxy) const LINGER: Duration = Duration::from_secs(5);
@@ -106,23 +114,6 @@ impl Rejection {
         }
     }
 
-    /// The whole seconds after which another try is worth it.
-    pub(in crate::proxy) fn retry_after(self) -> Option<u64> {
-        match self {
-            Rejection::RateLimited(seconds) | Rejection::NoHealthyBackend(seconds) => Some(seconds),
-            _ => None,
-        }
-    }
-
-    /// What it tells the client to do otherwise: a line of the header, its name as it is written and in lower case.
-    pub(in crate::proxy) fn challenge(self) -> Option<(&'static str, HeaderName, &'static str)> {
-        match self {
-            Rejection::UnknownApiKey => Some(("WWW-Authenticate", WWW_AUTHENTICATE, "Bearer")),
-            Rejection::MethodNotAllowed => Some(("Allow", ALLOW, ALLOWED)),
-            _ => None,
-        }
-    }
-
     /// The body of the answer. Written out, because a flood of refusals should cost nothing that can be known before.
     pub(in crate::proxy) fn body(self) -> Cow<'static, str> {
         Cow::Borrowed(match self {
@@ -142,26 +133,37 @@ impl Rejection {
         })
     }
 
+    /// Says the lines of the answer, but for the date and what becomes of the connection: what its `body` is, and how the
+    /// caller's bucket stands.
+    #[inline]
+    pub(in crate::proxy) fn write(
+        self,
+        lines: &mut impl OwnLines,
+        body: &str,
+        request_id: &RequestId,
+        standing: Option<&Standing>,
+    ) {
+        lines.line(&CONTENT_TYPE, "application/json");
+        lines.line(&CONTENT_LENGTH, body.len() as u64);
+        lines.line(&CACHE_CONTROL, "no-store");
+        lines.line(&REQUEST_ID, request_id);
+        match self {
+            Rejection::RateLimited(seconds) | Rejection::NoHealthyBackend(seconds) => lines.line(&RETRY_AFTER, seconds),
+            Rejection::UnknownApiKey => lines.line(&WWW_AUTHENTICATE, "Bearer"),
+            Rejection::MethodNotAllowed => lines.line(&ALLOW, ALLOWED),
+            _ => {}
+        }
+        if let Some(standing) = standing {
+            rate_headers::write(lines, standing);
+        }
+    }
+
     /// The header section of the answer over HTTP/2, with how the caller's bucket stands.
     pub(in crate::proxy) fn header(self, request_id: &RequestId, standing: Option<&Standing>) -> Response<()> {
         let mut answer = Response::new(());
         *answer.status_mut() = self.status();
-        let headers = answer.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert(CONTENT_LENGTH, self.body().len().into());
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        let id = HeaderValue::from_str(request_id.as_str()).expect("its characters are visible");
-        headers.insert(X_REQUEST_ID, id);
-        if let Some(seconds) = self.retry_after() {
-            headers.insert(RETRY_AFTER, seconds.into());
-        }
-        if let Some((_, name, value)) = self.challenge() {
-            headers.insert(name, HeaderValue::from_static(value));
-        }
-        if let Some(standing) = standing {
-            rate_headers::insert(headers, standing);
-        }
-        headers.insert(DATE, get_cached_date());
+        self.write(answer.headers_mut(), &self.body(), request_id, standing);
+        answer.headers_mut().insert(DATE, get_cached_date());
         answer
     }
 
@@ -176,29 +178,10 @@ impl Rejection {
         with_body: bool,
     ) -> usize {
         let (status, body) = (self.status(), self.body());
-        let reason = status.canonical_reason().unwrap_or_default();
-        for part in
-            ["HTTP/1.1 ", status.as_str(), " ", reason, "\r\nContent-Type: application/json\r\nContent-Length: "]
-        {
+        for part in ["HTTP/1.1 ", status.as_str(), " ", status.canonical_reason().unwrap_or_default(), "\r\n"] {
             out.extend_from_slice(part.as_bytes());
         }
-        put_number(body.len() as u64, out);
-        out.extend_from_slice(b"\r\nCache-Control: no-store\r\nX-Request-Id: ");
-        out.extend_from_slice(request_id.as_str().as_bytes());
-        out.extend_from_slice(b"\r\n");
-        if let Some(seconds) = self.retry_after() {
-            out.extend_from_slice(b"Retry-After: ");
-            put_number(seconds, out);
-            out.extend_from_slice(b"\r\n");
-        }
-        if let Some((title, _, value)) = self.challenge() {
-            for part in [title, ": ", value, "\r\n"] {
-                out.extend_from_slice(part.as_bytes());
-            }
-        }
-        if let Some(standing) = standing {
-            rate_headers::append(out, standing);
-        }
+        self.write(out, &body, request_id, standing);
         out.extend_from_slice(b"Date: ");
         out.extend_from_slice(get_cached_date().as_bytes());
         out.extend_from_slice(if keeps {
@@ -224,6 +207,9 @@ pub(in crate::proxy) fn bytes_of(body: Cow<'static, str>) -> Bytes {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderMap;
+    use pingora_http::ResponseHeader;
+
     use super::*;
 
     #[test]
@@ -251,6 +237,36 @@ mod tests {
     }
 
     #[test]
+    fn every_protocol_says_the_same() {
+        let id = RequestId::random();
+        let say = [
+            Rejection::RateLimited(1),
+            Rejection::NoHealthyBackend(5),
+            Rejection::UnknownApiKey,
+            Rejection::MethodNotAllowed,
+            Rejection::NoRoute,
+        ];
+        for rejection in say {
+            let (mut bytes, mut map) = (Vec::new(), HeaderMap::new());
+            let mut of_pingora = ResponseHeader::build(rejection.status(), None).unwrap();
+            rejection.write(&mut bytes, &rejection.body(), &id, None);
+            rejection.write(&mut map, &rejection.body(), &id, None);
+            rejection.write(&mut of_pingora, &rejection.body(), &id, None);
+            let lines = |map: &HeaderMap| -> Vec<String> {
+                map.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect()
+            };
+            let bytes = String::from_utf8(bytes).unwrap();
+            let written: Vec<_> = bytes.lines().map(|line| line.split_once(": ").unwrap()).collect();
+            let lower: Vec<_> =
+                written.iter().map(|(name, value)| format!("{}: {value}", name.to_lowercase())).collect();
+            assert_eq!((&lower, &lower), (&lines(&map), &lines(&of_pingora.headers)));
+            let mut spelt = Vec::new();
+            of_pingora.header_to_h1_wire(&mut spelt);
+            assert_eq!(String::from_utf8(spelt).unwrap(), bytes);
+        }
+    }
+
+    #[test]
     fn an_answer_on_the_wire_is_whole() {
         let id = RequestId::random();
         let mut answer = Vec::new();
@@ -270,7 +286,7 @@ mod tests {
         let mut told = Vec::new();
         Rejection::MethodNotAllowed.append(&mut told, &id, None, false, true);
         assert!(String::from_utf8(told).unwrap().contains("\r\nAllow: GET, HEAD, POST, "));
-        assert_eq!(Rejection::MethodNotAllowed.header(&id, None).headers()[ALLOW], ALLOWED);
-        assert_eq!(Rejection::UnknownApiKey.header(&id, None).headers()[WWW_AUTHENTICATE], "Bearer");
+        assert_eq!(Rejection::MethodNotAllowed.header(&id, None).headers()["allow"], ALLOWED);
+        assert_eq!(Rejection::UnknownApiKey.header(&id, None).headers()["www-authenticate"], "Bearer");
     }
 }

@@ -1,60 +1,38 @@
 //! The headers that tollgate adds to what goes by Pingora's loop.
 //!
-//! Pingora takes the hop-by-hop headers from requests (RFC 9110 section 7.6.1), `backend_side` from answers. What a client says about itself in `X-Forwarded-*` and `X-Request-Id` is replaced, since
-//! anyone can say anything there, and what it says in `Forwarded` is dropped; what a trusted proxy says is kept. `X-Real-IP` is
-//! one address and not a list, so it is always the caller's as tollgate knows it, whoever claims another.
+//! Pingora takes the hop-by-hop headers from requests (RFC 9110 section 7.6.1), `backend_side` from answers. What a client
+//! says about itself in `X-Forwarded-*` and `X-Request-Id` is replaced, since anyone can say anything there, and what it
+//! says in `Forwarded` is dropped; what a trusted proxy says is kept. `X-Real-IP` is one address and not a list, so it is
+//! always the caller's as tollgate knows it, whoever claims another.
 //!
 //! A name with `_` is the same as one with `-` to CGI and WSGI, so a stranger's `X_Real_IP` would be ours there. Such names
 //! are dropped ([`Underscores`]), after all that tollgate reads has been read. Trailers of requests do not reach a backend.
 
-use http::HeaderName;
+use http::HeaderValue;
 use http::header::{FORWARDED, HOST};
-use pingora_core::Result;
 use pingora_http::RequestHeader;
 
-use crate::proxy::gate::headers::Underscores;
-use crate::proxy::gate::headers::{Sender, X_FORWARDED_FOR, X_REQUEST_ID};
+use crate::proxy::gate::headers::{Sender, Underscores, Vouched, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO};
 use crate::proxy::gate::request_id::RequestId;
-
-const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 /// Prepares a request for the backend: says who sent it, to which host, and under which id. What a trusted proxy says is
 /// kept and added to.
-///
-/// # Errors
-/// Never in practice: every value is a valid one.
-pub(in crate::proxy) fn to_backend(request: &mut RequestHeader, sender: Sender, id: &RequestId) -> Result<()> {
-    let Sender { peer, caller, trusted, secure, underscores } = sender;
-    if underscores == Underscores::Drop {
+pub(in crate::proxy) fn to_backend(request: &mut RequestHeader, sender: Sender, id: &RequestId) {
+    if sender.underscores == Underscores::Drop {
         let doubtful: Vec<_> = request.headers.keys().filter(|name| name.as_str().contains('_')).cloned().collect();
         doubtful.iter().for_each(|name| drop(request.remove_header(name)));
     }
-    if !trusted {
-        request.remove_header(&FORWARDED);
-    }
-    request.remove_header(&X_REAL_IP);
-    let said = request.headers.get_all(X_FORWARDED_FOR).iter().filter(|line| trusted && !line.is_empty());
-    let mut hops: Vec<u8> = said.flat_map(|line| [line.as_bytes(), b", "]).flatten().copied().collect();
-    hops.extend_from_slice(peer.to_string().as_bytes());
-    let host = request.headers.get(HOST).cloned();
-    // What is ours goes to the end, in one order.
-    request.remove_header(&X_FORWARDED_FOR);
-    request.insert_header("X-Forwarded-For", hops)?;
-    request.insert_header("X-Real-IP", caller.to_string())?;
-    if !(trusted && request.headers.contains_key(X_FORWARDED_PROTO)) {
-        request.remove_header(&X_FORWARDED_PROTO);
-        request.insert_header("X-Forwarded-Proto", if secure { "https" } else { "http" })?;
-    }
-    if !(trusted && request.headers.contains_key(X_FORWARDED_HOST)) {
-        request.remove_header(&X_FORWARDED_HOST);
-        if let Some(host) = host {
-            request.insert_header("X-Forwarded-Host", host)?;
+    if !sender.trusted {
+        for claim in [FORWARDED, X_FORWARDED_FOR, X_FORWARDED_PROTO, X_FORWARDED_HOST] {
+            request.remove_header(&claim);
         }
     }
-    request.remove_header(&X_REQUEST_ID);
-    request.insert_header("X-Request-Id", id.as_str())
+    let hops: Vec<_> = request.headers.get_all(X_FORWARDED_FOR).iter().cloned().collect();
+    let host = request.headers.get(HOST).cloned();
+    let (proto, to) = (X_FORWARDED_PROTO, X_FORWARDED_HOST);
+    let said = Vouched { proto: request.headers.contains_key(proto), host: request.headers.contains_key(to) };
+    let hops = || hops.iter().map(HeaderValue::as_bytes);
+    sender.write(request, hops, (said, host.as_ref().map(HeaderValue::as_bytes)), id);
 }
 
 #[cfg(test)]
@@ -79,7 +57,7 @@ mod tests {
                 request.insert_header(X_FORWARDED_PROTO, claimed).unwrap();
             }
             let secure = Sender { secure: true, ..sender([192, 0, 2, 7], trusted) };
-            to_backend(&mut request, secure, &RequestId::random()).unwrap();
+            to_backend(&mut request, secure, &RequestId::random());
             assert_eq!(request.headers[X_FORWARDED_PROTO], expected, "{trusted} {claimed}");
         }
     }
@@ -103,7 +81,7 @@ mod tests {
         }
         request.append_header("x-forwarded-for", "5.6.7.8").unwrap();
         let id = RequestId::random();
-        to_backend(&mut request, sender([192, 0, 2, 7], false), &id).unwrap();
+        to_backend(&mut request, sender([192, 0, 2, 7], false), &id);
         let all = |name: &str| request.headers.get_all(name).iter().map(|v| v.to_str().unwrap()).collect::<Vec<_>>();
         assert_eq!(all("x-forwarded-for"), ["192.0.2.7"]);
         assert_eq!(all("x-forwarded-proto"), ["http"]);
@@ -114,7 +92,7 @@ mod tests {
         assert_eq!(request.headers.len(), 6, "{:?}", request.headers);
         request.append_header("x_y", "z").unwrap();
         let passing = Sender { underscores: Underscores::Pass, ..sender([192, 0, 2, 7], false) };
-        to_backend(&mut request, passing, &id).unwrap();
+        to_backend(&mut request, passing, &id);
         assert_eq!((request.headers["x_y"].as_bytes(), request.headers.len()), (&b"z"[..], 7));
     }
 
@@ -133,13 +111,13 @@ mod tests {
         ] {
             request.append_header(name, value).unwrap();
         }
-        to_backend(&mut request, sender([10, 0, 0, 1], true), &RequestId::random()).unwrap();
+        to_backend(&mut request, sender([10, 0, 0, 1], true), &RequestId::random());
         let all = |name: &str| request.headers.get_all(name).iter().map(|v| v.to_str().unwrap()).collect::<Vec<_>>();
         assert_eq!(all("x-forwarded-for"), ["1.2.3.4, 5.6.7.8, 9.9.9.9, 10.0.0.1"]);
         assert_eq!((all("x-forwarded-proto"), all("x-forwarded-host")), (vec!["https"], vec!["api.example.com"]));
         assert_eq!((all("forwarded"), all("x-real-ip")), (vec!["for=1.2.3.4"], vec!["203.0.113.9"]));
         let mut bare = RequestHeader::build("GET", b"/", None).unwrap();
-        to_backend(&mut bare, sender([10, 0, 0, 1], true), &RequestId::random()).unwrap();
+        to_backend(&mut bare, sender([10, 0, 0, 1], true), &RequestId::random());
         assert_eq!(bare.headers["x-forwarded-for"], "10.0.0.1");
         assert_eq!(bare.headers["x-forwarded-proto"], "http");
     }

@@ -161,7 +161,8 @@ impl ProxyHttp for Proxy {
             None => order::text(pairs(&session.req_header().headers)),
         });
         let secure = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
-        headers::to_backend(request, ctx.sender(secure), &ctx.request_id)
+        headers::to_backend(request, ctx.sender(secure), &ctx.request_id);
+        Ok(())
     }
 
     async fn request_body_filter(
@@ -213,7 +214,7 @@ impl ProxyHttp for Proxy {
             }
         }
         if let Some(standing) = ctx.told_standing() {
-            rate_headers::write(answer, standing)?;
+            rate_headers::write(answer, standing);
         }
         if to_old && answer.remove_header(&TRANSFER_ENCODING).is_some() {
             // HTTP/1.0 knows no chunks: the end of the connection is the end of the answer.

@@ -1,14 +1,13 @@
 //! Answers of our own by Pingora's sessions.
 
 use http::Method;
-use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
+use http::header::{CONTENT_LENGTH, EXPECT};
 use pingora_core::Result;
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
 use crate::limit::Standing;
 use crate::proxy::exchange::rest::DISCARD;
-use crate::proxy::gate::rate_headers;
 use crate::proxy::gate::rejection::{LINGER, Rejection, bytes_of};
 use crate::proxy::gate::request_id::RequestId;
 use crate::proxy::pingora::loan::Loan;
@@ -30,19 +29,7 @@ pub(in crate::proxy) async fn send(
     }
     let body = rejection.body();
     let mut header = ResponseHeader::build(rejection.status(), Some(6))?;
-    header.insert_header(CONTENT_TYPE, "application/json")?;
-    header.insert_header(CONTENT_LENGTH, body.len())?;
-    header.insert_header(CACHE_CONTROL, "no-store")?;
-    header.insert_header("X-Request-Id", request_id.as_str())?;
-    if let Some(seconds) = rejection.retry_after() {
-        header.insert_header("Retry-After", seconds)?;
-    }
-    if let Some((title, _, value)) = rejection.challenge() {
-        header.insert_header(title, value)?;
-    }
-    if let Some(standing) = standing {
-        rate_headers::write(&mut header, standing)?;
-    }
+    rejection.write(&mut header, &body, request_id, standing);
     // A 408 is sent because the client's bytes stopped coming: there is nothing to read to the end.
     let over_http2 = session.as_downstream().is_custom();
     let keep = over_http2 || (rejection != Rejection::RequestTimeout && is_worth_reading(session));
