@@ -8,6 +8,7 @@
 //! |---|---|---|
 //! | 0 | [`clock`] | the time, as a seam |
 //! | 0 | `decimal` | numbers and addresses as text |
+//! | 0 | `spelling` | what an unknown word was meant to be |
 //! | 0 | [`client`] | who calls and what they may spend; finding them by key or address |
 //! | 0 | [`limit`] | token buckets, one for each caller |
 //! | 0 | [`route`] | host and path to pool name |
@@ -79,6 +80,7 @@ pub mod process;
 pub mod proxy;
 pub mod route;
 pub mod server;
+mod spelling;
 pub mod store;
 pub mod telemetry;
 pub mod tls;

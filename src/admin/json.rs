@@ -18,6 +18,7 @@ use serde_json::Number;
 
 use super::error::MAX_FIELDS;
 use super::{ApiError, FieldError};
+use crate::spelling::closest;
 
 /// How deep arrays and objects may lie in each other.
 const MAX_DEPTH: usize = 32;
@@ -359,10 +360,9 @@ impl Fields {
 
 /// What is said of an unknown field: the known one that it resembles, else all of them.
 fn unknown(name: &str, known: &[&str]) -> String {
-    let close = known.iter().map(|known| (strsim::damerau_levenshtein(name, known), known));
-    match close.min() {
-        Some((distance, known)) if distance <= known.len() / 3 => format!("is unknown; did you mean {known}?"),
-        _ => format!("is unknown; the fields are {}", known.join(", ")),
+    match closest(name, known.iter().copied()) {
+        Some(known) => format!("is unknown; did you mean {known}?"),
+        None => format!("is unknown; the fields are {}", known.join(", ")),
     }
 }
 

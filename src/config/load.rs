@@ -6,11 +6,14 @@ use serde::Deserialize;
 use serde_yaml::Value;
 
 use super::check::check;
-use super::key::describe;
 use super::overrides::Overrides;
-use super::problem::{KeyPath, Problem, Problems, Report};
-use super::source::{self, Refusal};
-use super::{Config, raw, schema, tree, unknown};
+use super::problem::{KeyPath, Problem, Problems};
+use super::report::Report;
+use super::settings::Config;
+use super::shape::FileShape;
+use super::source::{self, FileRefusal};
+use super::value::describe;
+use super::{schema, tree, unknown};
 
 /// What to write into a file that has nothing in it.
 const SMALLEST: &str = "smallest useful file: {listeners: [{address: 0.0.0.0:8080}], \
@@ -48,11 +51,11 @@ pub(super) fn load_text(source: &str, text: &str, overrides: &Overrides) -> Resu
     finish(source, config, report)
 }
 
-fn refused(source: &str, (message, line): Refusal) -> Problems {
+fn refused(source: &str, (message, line): FileRefusal) -> Problems {
     Problems::new(source, vec![Problem { path: source.to_owned(), message, line }])
 }
 
-fn parse(text: &str) -> Result<(raw::File, Report), Refusal> {
+fn parse(text: &str) -> Result<(FileShape, Report), FileRefusal> {
     let not_yaml = |error: serde_yaml::Error| {
         (format!("the file cannot be read as YAML: {error}"), error.location().map(|location| location.line()))
     };
@@ -68,7 +71,7 @@ fn parse(text: &str) -> Result<(raw::File, Report), Refusal> {
         return Err((format!("the file must be a mapping of keys to values, not {}", describe(&value)), None));
     }
     unknown::remove(&mut value, &schema::value(), &KeyPath::default(), &mut report);
-    let file = raw::File::deserialize(value).map_err(not_yaml)?;
+    let file = FileShape::deserialize(value).map_err(not_yaml)?;
     Ok((file, report))
 }
 

@@ -7,32 +7,28 @@
 //!
 //! 1. `tree` reads the text into a tree and remembers the line of every key.
 //! 2. `unknown` takes out keys that the schema does not have, and reports them.
-//! 3. `raw` is the file's shape. Each of its keys holds what was written there: nothing, a value, or what is wrong
-//!    with it. The same types yield the JSON Schema, so that an editor and `tollgate check` allow the same.
+//! 3. `shape` is the file's. Each of its keys holds what was written there: nothing, a value of its kind (`value`), or what
+//!    is wrong with it. The same types yield the JSON Schema, so that an editor and `tollgate check` allow the same.
 //! 4. `check` looks at what no key can know alone (names, addresses, routes), lets the command line override the
 //!    file, and builds the [`Config`]. It exists only when no problem was found.
 //!
 //! Refused: serde's own errors, which end at the first; `serde_ignored`, which names an unknown key and not the known
 //! ones; validation by the schema, whose messages speak of patterns instead of addresses and durations.
 
-mod account;
-mod address;
 mod check;
-mod choice;
-mod file;
-mod key;
-mod leaf;
 mod load;
-mod optional;
 mod overrides;
 mod problem;
-mod raw;
+mod report;
 mod schema;
 mod settings;
+mod shape;
 mod source;
 mod tokens;
 mod tree;
 mod unknown;
+mod value;
+mod written;
 
 #[cfg(test)]
 mod tests;

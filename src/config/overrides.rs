@@ -5,11 +5,8 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use super::address::{Listen, Target};
-use super::choice::Choice;
-use super::file::DatabasePath;
-use super::key::{Key, Leaf};
-use super::leaf::Weight;
+use super::value::{BackendWeight, Choice, DatabasePath, Listen, Peer, ValueKind};
+use super::written::Written;
 use crate::admin::Token;
 use crate::upstream::{BackendAddress, Balance};
 
@@ -71,7 +68,7 @@ pub fn parse_listen(text: &str) -> Result<SocketAddr, InvalidValue> {
 /// # Errors
 /// When it is not an IP address or a host name, and a port from 1.
 pub fn parse_target(text: &str) -> Result<BackendAddress, InvalidValue> {
-    parse::<Target>(text)
+    parse::<Peer>(text)
 }
 
 /// Reads the path of the database.
@@ -89,10 +86,12 @@ impl FromStr for BackendOverride {
 
     fn from_str(text: &str) -> Result<Self, InvalidValue> {
         let (address, weight) = match text.split_once('=') {
-            Some((address, weight)) => (address, parse::<Weight>(weight).map_err(|error| error.of("the weight"))?),
+            Some((address, weight)) => {
+                (address, parse::<BackendWeight>(weight).map_err(|error| error.of("the weight"))?)
+            }
             None => (text, NonZeroU32::MIN),
         };
-        Ok(BackendOverride { address: parse::<Target>(address)?, weight })
+        Ok(BackendOverride { address: parse::<Peer>(address)?, weight })
     }
 }
 
@@ -114,10 +113,10 @@ impl InvalidValue {
     }
 }
 
-fn parse<T: Leaf>(text: &str) -> Result<T::Checked, InvalidValue> {
-    match Key::<T>::read_text(text) {
-        Key::Given(value) => Ok(value),
-        Key::Wrong(message) => Err(InvalidValue(message)),
-        Key::Absent => Err(InvalidValue(format!("must be {}", T::wanted()))),
+fn parse<T: ValueKind>(text: &str) -> Result<T::Checked, InvalidValue> {
+    match Written::<T>::read_text(text) {
+        Written::Given(value) => Ok(value),
+        Written::Wrong(message) => Err(InvalidValue(message)),
+        Written::Absent => Err(InvalidValue(format!("must be {}", T::wanted()))),
     }
 }

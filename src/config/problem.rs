@@ -1,9 +1,6 @@
 //! What is wrong with a configuration, and where.
 
-use std::collections::HashMap;
 use std::fmt;
-
-use super::key::{Key, Leaf};
 
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,7 +86,7 @@ impl KeyPath {
     }
 
     /// The key above this one; none for the top.
-    fn parent(&self) -> Option<Self> {
+    pub(super) fn parent(&self) -> Option<Self> {
         let end = self.0.rfind(['.', '['])?;
         Some(KeyPath(self.0[..end].to_owned()))
     }
@@ -98,49 +95,5 @@ impl KeyPath {
 impl fmt::Display for KeyPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
-    }
-}
-
-/// Collects problems, and knows the lines of the file's keys.
-#[derive(Debug, Default)]
-pub(super) struct Report {
-    /// The line of every key and item, from 1.
-    pub(super) lines: HashMap<KeyPath, usize>,
-    /// What was found so far.
-    pub(super) problems: Vec<Problem>,
-}
-
-impl Report {
-    /// Adds what is wrong at `path`.
-    pub(super) fn add(&mut self, path: &KeyPath, message: impl Into<String>) {
-        let problem = self.problem(path, message);
-        self.problems.push(problem);
-    }
-
-    /// Something at `path`; the line is its own, or that of the nearest key above it.
-    pub(super) fn problem(&self, path: &KeyPath, message: impl Into<String>) -> Problem {
-        let above = std::iter::successors(Some(path.clone()), KeyPath::parent);
-        let line = above.filter_map(|path| self.lines.get(&path).copied()).next();
-        Problem { path: path.to_string(), message: message.into(), line }
-    }
-
-    /// What was written at `path`; none when nothing was, or when it is wrong, which is then reported.
-    pub(super) fn take<T: Leaf>(&mut self, path: &KeyPath, key: Key<T>) -> Option<T::Checked> {
-        match key {
-            Key::Given(value) => Some(value),
-            Key::Absent => None,
-            Key::Wrong(message) => {
-                self.add(path, message);
-                None
-            }
-        }
-    }
-
-    /// As [`take`](Report::take), and reports it when nothing was written.
-    pub(super) fn need<T: Leaf>(&mut self, path: &KeyPath, key: Key<T>) -> Option<T::Checked> {
-        if matches!(key, Key::Absent) {
-            self.add(path, format!("is missing, must be {}", T::wanted()));
-        }
-        self.take(path, key)
     }
 }

@@ -3,7 +3,7 @@
 use schemars::generate::SchemaSettings;
 use serde_json::Value;
 
-use super::raw::File;
+use super::shape::FileShape;
 
 /// The JSON Schema (draft 2020-12) of the configuration file, as `tollgate schema` prints it.
 ///
@@ -15,5 +15,5 @@ pub fn schema() -> String {
 /// The schema as a tree, without references.
 pub(super) fn value() -> Value {
     let settings = SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
-    settings.into_generator().into_root_schema_for::<File>().into()
+    settings.into_generator().into_root_schema_for::<FileShape>().into()
 }

@@ -21,10 +21,10 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const PIECE: usize = 64 << 10;
 
 /// Why a file as a whole was refused, and in which line.
-pub(super) type Refusal = (String, Option<usize>);
+pub(super) type FileRefusal = (String, Option<usize>);
 
 /// The text of the file at `path`, which has at most `largest` bytes. Blocks for a second at most, but for what a disk takes.
-pub(super) fn read(path: &Path, largest: u64) -> Result<String, Refusal> {
+pub(super) fn read(path: &Path, largest: u64) -> Result<String, FileRefusal> {
     let bytes = read_bytes(path, largest).map_err(|reason| (reason, None))?;
     String::from_utf8(bytes).map_err(|error| {
         let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];

@@ -12,10 +12,9 @@ use std::collections::HashMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use super::key::Leaf;
-use super::leaf::Name;
 use super::overrides::InvalidValue;
 use super::source;
+use super::value::{PoolName, ValueKind};
 use crate::admin::Token;
 
 /// What the holder of a token without a name is called.
@@ -101,7 +100,7 @@ fn token(line: &str) -> Result<Token, String> {
         [name, text] => (name, text),
         _ => return Err(format!("must be TOKEN, or NAME TOKEN, not {} words", words.len())),
     };
-    let name = Name::read(&name.into()).ok_or_else(|| format!("the name must be {}", Name::wanted()))?;
+    let name = PoolName::read(&name.into()).ok_or_else(|| format!("the name must be {}", PoolName::wanted()))?;
     secret(text).map(|secret| Token { name, secret })
 }
 

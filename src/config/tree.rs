@@ -17,8 +17,9 @@ use serde::de::{DeserializeSeed, Deserializer, EnumAccess, Error, MapAccess, Seq
 use serde_yaml::value::{Tag, TaggedValue};
 use serde_yaml::{Mapping, Value};
 
-use super::key::describe;
-use super::problem::{KeyPath, Problem, Report};
+use super::problem::{KeyPath, Problem};
+use super::report::Report;
+use super::value::describe;
 
 /// How deep brackets may be nested. No configuration has a quarter of it.
 const DEEPEST: usize = 32;

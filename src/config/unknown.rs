@@ -2,8 +2,10 @@
 
 use serde_yaml::Value;
 
-use super::problem::{KeyPath, Report};
+use super::problem::KeyPath;
+use super::report::Report;
 use super::tree;
+use crate::spelling::closest;
 
 /// Takes every key out of `value` that `schema` does not allow, at every level, and reports it with those allowed.
 pub(super) fn remove(value: &mut Value, schema: &serde_json::Value, path: &KeyPath, report: &mut Report) {
@@ -36,12 +38,4 @@ fn complaint(name: &str, mut known: Vec<&str>) -> String {
     let meant =
         closest(name, known.iter().copied()).map_or_else(String::new, |close| format!(", did you mean {close}?"));
     format!("unknown key{meant} (allowed: {})", known.join(", "))
-}
-
-/// The one of `known` that `name` was most likely meant to be, if it is like any.
-pub(super) fn closest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    const ALIKE: f64 = 0.8;
-    let name = name.to_ascii_lowercase();
-    let alike = known.map(|known| (strsim::jaro_winkler(&name, known), known)).filter(|(alike, _)| *alike > ALIKE);
-    alike.max_by(|(a, _), (b, _)| a.total_cmp(b)).map(|(_, known)| known)
 }

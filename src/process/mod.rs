@@ -16,6 +16,7 @@ mod socket;
 mod this;
 
 pub(crate) use channel::Channel;
+pub(crate) use owner::collide;
 pub use pid_file::PidFileError;
 pub use privileges::{Group, PrivilegesError, User};
 pub(crate) use privileges::{NeededFiles, become_user};

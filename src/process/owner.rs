@@ -34,11 +34,12 @@ fn listening(table: &str, address: SocketAddr) -> Vec<&str> {
     let lines = table.lines().skip(1).filter(|line| line.contains(&port));
     let lines = lines.map(|line| line.split_ascii_whitespace().collect::<Vec<_>>());
     let taken = lines.filter_map(|words| Some((socket_address(words.get(1)?)?, *words.get(3)?, *words.get(9)?)));
-    taken.filter(|(taken, state, _)| *state == LISTEN && meets(*taken, address)).map(|(.., inode)| inode).collect()
+    taken.filter(|(taken, state, _)| *state == LISTEN && collide(*taken, address)).map(|(.., inode)| inode).collect()
 }
 
-/// Whether two sockets cannot listen on both. The wildcard of IPv6 may stand for IPv4, too.
-fn meets(taken: SocketAddr, wanted: SocketAddr) -> bool {
+/// Whether one process cannot listen on both: they are the same, or one of them stands for every address. That of IPv6
+/// stands for IPv4, too.
+pub(crate) fn collide(taken: SocketAddr, wanted: SocketAddr) -> bool {
     let (a, b) = (taken.ip().to_canonical(), wanted.ip().to_canonical());
     let covers = |wide: IpAddr, other: IpAddr| wide.is_unspecified() && (wide.is_ipv6() || other.is_ipv4());
     taken.port() == wanted.port() && (a == b || covers(a, b) || covers(b, a))

@@ -8,6 +8,7 @@ pub(crate) const ROOMS: &[(&str, &str)] = &[
     ("decimal", "0"),
     ("limit", "0"),
     ("route", "0"),
+    ("spelling", "0"),
     ("tls", "1"),
     ("upstream", "1"),
     ("store", "2"),

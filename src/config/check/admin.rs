@@ -1,21 +1,24 @@
 //! The admin API.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::Path;
 
 use crate::admin::Access;
-use crate::config::AdminSettings;
-use crate::config::address::{Listen, collide};
-use crate::config::key::{Key, Section};
 use crate::config::overrides::Overrides;
-use crate::config::problem::{KeyPath, Report};
-use crate::config::{raw, tokens};
+use crate::config::problem::KeyPath;
+use crate::config::report::{Level, Report};
+use crate::config::settings::AdminSettings;
+use crate::config::shape::AdminKeys;
+use crate::config::tokens;
+use crate::config::value::Listen;
+use crate::config::written::{Section, Written};
+use crate::process::collide;
 
 /// Where it listens when nobody says where.
 const DEFAULT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9901);
 
 /// What the file and the command line say of the admin API.
-pub(super) struct Admin {
+pub(super) struct AdminDraft {
     /// Where it listens, and where that is written; no address when it is off.
     address: Option<SocketAddr>,
     at: KeyPath,
@@ -27,29 +30,22 @@ pub(super) struct Admin {
 }
 
 /// The admin API of the file. With a token of the environment the file of tokens is not read, and may be missing.
-pub(super) fn of_file(
-    report: &mut Report,
-    at: &KeyPath,
-    key: Key<Section<raw::Admin>>,
-    overrides: &Overrides,
-) -> Admin {
-    let raw = report.take(at, key).unwrap_or_default();
-    let is_default = matches!(raw.address, Key::Absent);
-    let address_at = at.key("address");
-    let address = report.take(&address_at, raw.address).unwrap_or(Some(DEFAULT));
-    let file = report.take(&at.key("token_file"), raw.token_file).flatten();
-    let file = file.map(|path| overrides.locate(path));
+pub(super) fn of_file(top: &mut Level<'_>, key: Written<Section<AdminKeys>>, overrides: &Overrides) -> AdminDraft {
+    let (keys, mut at) = top.section("admin", key);
+    let is_default = matches!(keys.address, Written::Absent);
+    let address = at.or("address", keys.address, Some(DEFAULT));
+    let file = at.take("token_file", keys.token_file).flatten().map(|path| overrides.locate(path));
     let mut warnings = Vec::new();
     let access = match (&overrides.admin_token, file) {
         (Some(token), _) => Some(Access::Tokens(vec![token.clone()])),
-        (None, Some(file)) => of_token_file(report, &at.key("token_file"), file, &mut warnings),
+        (None, Some(file)) => of_token_file(&mut at.below("token_file"), &file, &mut warnings),
         (None, None) => Some(Access::Loopback),
     };
-    Admin { address, at: address_at, is_default, access, warnings }
+    AdminDraft { address, at: at.at.key("address"), is_default, access, warnings }
 }
 
-fn of_token_file(report: &mut Report, at: &KeyPath, file: PathBuf, warnings: &mut Vec<String>) -> Option<Access> {
-    match tokens::read(&file) {
+fn of_token_file(Level { report, at }: &mut Level<'_>, file: &Path, warnings: &mut Vec<String>) -> Option<Access> {
+    match tokens::read(file) {
         Ok((tokens, warning)) => {
             warnings.extend(warning.map(|warning| format!("{at}: {warning}")));
             Some(Access::Tokens(tokens))
@@ -61,12 +57,12 @@ fn of_token_file(report: &mut Report, at: &KeyPath, file: PathBuf, warnings: &mu
     }
 }
 
-impl Admin {
+impl AdminDraft {
     /// Makes it listen where `--admin` says.
     pub(super) fn move_to(&mut self, report: &mut Report, address: SocketAddr) {
         self.at = KeyPath::flag("--admin");
         self.is_default = false;
-        let key = Key::<Listen>::read(&address.to_string().into());
+        let key = Written::<Listen>::read(&address.to_string().into());
         self.address = report.take(&self.at, key);
     }
 
@@ -77,7 +73,7 @@ impl Admin {
         report: &mut Report,
         listeners: &[(KeyPath, SocketAddr)],
     ) -> (Option<AdminSettings>, Vec<String>) {
-        let Admin { address, at, is_default, access, warnings } = self;
+        let AdminDraft { address, at, is_default, access, warnings } = self;
         let Some(address) = address else { return (None, warnings) };
         if let Some((first, taken)) = listeners.iter().find(|(_, listener)| collide(*listener, address)) {
             let default = if is_default { ", its default," } else { "" };

@@ -4,13 +4,16 @@ use std::net::SocketAddr;
 
 use serde_yaml::Value;
 
-use super::sections;
+use super::lists::sections;
 use crate::clock::{Clock, SystemClock};
-use crate::config::address::{Listen, collide};
-use crate::config::key::{Key, List, Section};
 use crate::config::overrides::Overrides;
-use crate::config::problem::{KeyPath, Problem, Report};
-use crate::config::{ListenerSettings, raw};
+use crate::config::problem::{KeyPath, Problem};
+use crate::config::report::{Level, Report};
+use crate::config::settings::ListenerSettings;
+use crate::config::shape::{ListenerKeys, TlsKeys};
+use crate::config::value::Listen;
+use crate::config::written::{List, Section, Written};
+use crate::process::collide;
 use crate::tls::{Flaw, Pair, PairFiles};
 
 /// What the file or the command line says of the listeners.
@@ -43,50 +46,44 @@ impl Listeners {
 
 /// The listeners of the file, their certificates loaded.
 pub(super) fn of_file(
-    report: &mut Report,
-    at: &KeyPath,
-    key: Key<List<Section<raw::Listener>>>,
+    top: &mut Level<'_>,
+    key: Written<List<Section<ListenerKeys>>>,
     (needed, overrides): (bool, &Overrides),
 ) -> Listeners {
     let mut found = Listeners::default();
-    for (at, raw) in sections(report, at, key, needed).into_iter().flatten() {
-        let Some(raw) = raw else { continue };
-        let address_at = at.key("address");
-        let address = report.need(&address_at, raw.address);
-        let tls_at = at.key("tls");
-        let tls = report.take(&tls_at, raw.tls).and_then(|raw| pair(report, &tls_at, raw, (overrides, &mut found)));
-        found.list.extend(address.map(|address| (address_at, ListenerSettings { address, tls })));
+    for (at, keys) in sections(top, "listeners", key, needed).into_iter().flatten() {
+        let Some(keys) = keys else { continue };
+        let mut at = Level { report: top.report, at };
+        let address = at.need("address", keys.address);
+        let tls = at.take("tls", keys.tls);
+        let tls = tls.and_then(|keys| pair(&mut at.below("tls"), keys, (overrides, &mut found)));
+        found.list.extend(address.map(|address| (at.at.key("address"), ListenerSettings { address, tls })));
     }
-    found.apart(report)
+    found.apart(top.report)
 }
 
 /// The listeners of `--listen`, which are plain.
 pub(super) fn of_flags(report: &mut Report, flags: &[SocketAddr]) -> Listeners {
     let at = KeyPath::flag("--listen");
-    let keys = flags.iter().map(|address| Key::<Listen>::read(&Value::from(address.to_string())));
+    let keys = flags.iter().map(|address| Written::<Listen>::read(&Value::from(address.to_string())));
     let list = keys.filter_map(|key| Some((at.clone(), report.take(&at, key)?.into()))).collect();
     Listeners { list, ..Listeners::default() }.apart(report)
 }
 
-fn pair(
-    report: &mut Report,
-    at: &KeyPath,
-    raw: raw::Tls,
-    (overrides, found): (&Overrides, &mut Listeners),
-) -> Option<Pair> {
-    let cert = report.need(&at.key("cert"), raw.cert);
-    let key = report.need(&at.key("key"), raw.key);
+fn pair(at: &mut Level<'_>, keys: TlsKeys, (overrides, found): (&Overrides, &mut Listeners)) -> Option<Pair> {
+    let cert = at.need("cert", keys.cert);
+    let key = at.need("key", keys.key);
     let now = SystemClock.wall();
     match Pair::load(&PairFiles { cert: overrides.locate(cert?), key: overrides.locate(key?) }, now) {
         Ok((pair, unwise)) => {
-            let said = |flaw: Flaw| format!("{}: {}", at.key(flaw.part.name()), flaw.message);
+            let said = |flaw: Flaw| format!("{}: {}", at.at.key(flaw.part.name()), flaw.message);
             found.warnings.extend(unwise.into_iter().map(said));
-            let lapse = pair.lapse(now).map(|flaw| report.problem(&at.key(flaw.part.name()), flaw.message));
+            let lapse = pair.lapse(now).map(|flaw| at.report.problem(&at.at.key(flaw.part.name()), flaw.message));
             found.lapsed.extend(lapse);
             Some(pair)
         }
         Err(flaws) => {
-            flaws.into_iter().for_each(|flaw| report.add(&at.key(flaw.part.name()), flaw.message));
+            flaws.into_iter().for_each(|flaw| at.add(flaw.part.name(), flaw.message));
             None
         }
     }

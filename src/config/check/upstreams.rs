@@ -7,14 +7,13 @@ use std::ops::RangeInclusive;
 
 use serde_yaml::Value;
 
-use super::{sections, seen_at};
-use crate::config::address::Target;
-use crate::config::choice::CheckType;
-use crate::config::key::{Key, List, Section};
-use crate::config::leaf::Weight;
+use super::lists::{sections, seen_at};
 use crate::config::overrides::BackendOverride;
-use crate::config::problem::{KeyPath, Report};
-use crate::config::raw;
+use crate::config::problem::KeyPath;
+use crate::config::report::{Level, Report};
+use crate::config::shape::{HealthCheckKeys, UpstreamKeys};
+use crate::config::value::{BackendWeight, CheckType, Peer};
+use crate::config::written::{List, Section, Written};
 use crate::upstream::{BackendAddress, BackendSettings, Balance, Check, HealthSettings, PoolSettings, Timeouts};
 
 /// Further attempts after the first.
@@ -25,44 +24,51 @@ const CHECK_PATH: &str = "/";
 const CHECK_EXPECT: RangeInclusive<u16> = 200..=399;
 
 /// The pools of the file.
-pub(super) struct Upstreams {
+pub(super) struct FilePools {
     /// Those that can be built.
     pub(super) pools: Vec<PoolSettings>,
     /// The names of all; none when one of them cannot be known.
     pub(super) names: Option<Vec<String>>,
 }
 
-pub(super) fn of_file(
-    report: &mut Report,
-    at: &KeyPath,
-    key: Key<List<Section<raw::Upstream>>>,
-    needed: bool,
-) -> Upstreams {
-    let Some(items) = sections(report, at, key, needed) else { return Upstreams { pools: Vec::new(), names: None } };
+impl FilePools {
+    /// Has all of them balanced by `balance`, if there is one.
+    pub(super) fn balance_by(&mut self, balance: Option<Balance>) {
+        if let Some(balance) = balance {
+            self.pools.iter_mut().for_each(|pool| pool.balance = balance);
+        }
+    }
+}
+
+pub(super) fn of_file(top: &mut Level<'_>, key: Written<List<Section<UpstreamKeys>>>, needed: bool) -> FilePools {
+    let Some(items) = sections(top, "upstreams", key, needed) else {
+        return FilePools { pools: Vec::new(), names: None };
+    };
     let (mut pools, mut names, mut seen) = (Vec::new(), Vec::new(), HashMap::new());
-    for (at, raw) in items {
-        let Some(mut raw) = raw else {
+    for (at, keys) in items {
+        let mut at = Level { report: top.report, at };
+        let Some(mut keys) = keys else {
             names.push(None);
             continue;
         };
-        let name = report.need(&at.key("name"), std::mem::take(&mut raw.name));
+        let name = at.need("name", std::mem::take(&mut keys.name));
         if let Some(name) = &name
-            && let Some(first) = seen_at(&mut seen, name.clone(), &at)
+            && let Some(first) = seen_at(&mut seen, name.clone(), &at.at)
         {
-            report.add(&at.key("name"), format!("must be a name of its own, but {name:?} is the name of {first}"));
+            at.add("name", format!("must be a name of its own, but {name:?} is the name of {first}"));
         }
         names.push(name.clone());
-        pools.push(pool(report, &at, name.unwrap_or_default(), raw));
+        pools.push(pool(&mut at, name.unwrap_or_default(), keys));
     }
-    Upstreams { pools, names: names.into_iter().collect() }
+    FilePools { pools, names: names.into_iter().collect() }
 }
 
 /// The one pool of the command line.
 pub(super) fn of_flags(report: &mut Report, flags: &[BackendOverride]) -> PoolSettings {
     let at = KeyPath::flag("--backend");
-    let entries = flags.iter().map(|flag| Entry {
-        address: (at.clone(), Key::read(&Value::from(flag.address.to_string()))),
-        weight: (at.clone(), Key::read(&Value::from(flag.weight.get()))),
+    let entries = flags.iter().map(|flag| BackendEntry {
+        address: (at.clone(), Written::read(&Value::from(flag.address.to_string()))),
+        weight: (at.clone(), Written::read(&Value::from(flag.weight.get()))),
     });
     PoolSettings {
         name: "default".to_owned(),
@@ -74,38 +80,38 @@ pub(super) fn of_flags(report: &mut Report, flags: &[BackendOverride]) -> PoolSe
     }
 }
 
-fn pool(report: &mut Report, at: &KeyPath, name: String, raw: raw::Upstream) -> PoolSettings {
+fn pool(at: &mut Level<'_>, name: String, keys: UpstreamKeys) -> PoolSettings {
     let default = Timeouts::default();
-    let items = sections(report, &at.key("backends"), raw.backends, true).unwrap_or_default();
-    let entries = items.into_iter().filter_map(|(at, raw)| {
-        let raw = raw?;
-        Some(Entry { address: (at.key("address"), raw.address), weight: (at.key("weight"), raw.weight) })
+    let items = sections(at, "backends", keys.backends, true).into_iter().flatten();
+    let entries = items.filter_map(|(at, keys)| keys.map(|keys| (at, keys))).map(|(at, keys)| BackendEntry {
+        address: (at.key("address"), keys.address),
+        weight: (at.key("weight"), keys.weight),
     });
     PoolSettings {
         name,
-        balance: report.take(&at.key("balance"), raw.balance).unwrap_or_default(),
-        backends: backends(report, entries),
-        health: health(report, &at.key("health_check"), raw.health_check),
-        retries: report.take(&at.key("retries"), raw.retries).unwrap_or(RETRIES),
+        balance: at.or("balance", keys.balance, Balance::default()),
+        backends: backends(at.report, entries),
+        health: health(at, keys.health_check),
+        retries: at.or("retries", keys.retries, RETRIES),
         timeouts: Timeouts {
-            connect: report.take(&at.key("connect_timeout"), raw.connect_timeout).unwrap_or(default.connect),
-            read: report.take(&at.key("read_timeout"), raw.read_timeout).unwrap_or(default.read),
-            write: report.take(&at.key("write_timeout"), raw.write_timeout).unwrap_or(default.write),
-            idle: report.take(&at.key("idle_timeout"), raw.idle_timeout).unwrap_or(default.idle),
-            tunnel: report.take(&at.key("tunnel_timeout"), raw.tunnel_timeout).unwrap_or(default.tunnel),
+            connect: at.or("connect_timeout", keys.connect_timeout, default.connect),
+            read: at.or("read_timeout", keys.read_timeout, default.read),
+            write: at.or("write_timeout", keys.write_timeout, default.write),
+            idle: at.or("idle_timeout", keys.idle_timeout, default.idle),
+            tunnel: at.or("tunnel_timeout", keys.tunnel_timeout, default.tunnel),
         },
     }
 }
 
 /// One backend, each part with its path.
-struct Entry {
-    address: (KeyPath, Key<Target>),
-    weight: (KeyPath, Key<Weight>),
+struct BackendEntry {
+    address: (KeyPath, Written<Peer>),
+    weight: (KeyPath, Written<BackendWeight>),
 }
 
-fn backends(report: &mut Report, entries: impl Iterator<Item = Entry>) -> Vec<BackendSettings> {
+fn backends(report: &mut Report, entries: impl Iterator<Item = BackendEntry>) -> Vec<BackendSettings> {
     let (mut backends, mut seen) = (Vec::new(), HashMap::new());
-    for Entry { address: (at, address), weight: (weight_at, weight) } in entries {
+    for BackendEntry { address: (at, address), weight: (weight_at, weight) } in entries {
         let weight = report.take(&weight_at, weight).unwrap_or(NonZeroU32::MIN);
         let Some(address) = report.need(&at, address) else { continue };
         if let Some(first) = seen_at(&mut seen, same(&address), &at) {
@@ -129,34 +135,31 @@ fn same(address: &BackendAddress) -> BackendAddress {
     }
 }
 
-fn health(report: &mut Report, at: &KeyPath, key: Key<Section<raw::HealthCheck>>) -> HealthSettings {
-    let raw = report.take(at, key).unwrap_or_default();
+fn health(pool: &mut Level<'_>, key: Written<Section<HealthCheckKeys>>) -> HealthSettings {
+    let (keys, mut at) = pool.section("health_check", key);
     let default = HealthSettings::default();
-    let kind = match raw.r#type {
-        Key::Absent => Some(CheckType::Tcp),
-        key => report.take(&at.key("type"), key),
+    let kind = match keys.r#type {
+        Written::Absent => Some(CheckType::Tcp),
+        key => at.take("type", key),
     };
-    let http_only = [("path", matches!(raw.path, Key::Given(_))), ("expect", matches!(raw.expect, Key::Given(_)))];
+    let http_only =
+        [("path", matches!(keys.path, Written::Given(_))), ("expect", matches!(keys.expect, Written::Given(_)))];
     if matches!(kind, Some(CheckType::Tcp | CheckType::None)) {
         for (name, _) in http_only.into_iter().filter(|(_, given)| *given) {
-            report.add(&at.key(name), "must be left out unless the check has type: http");
+            at.add(name, "must be left out unless the check has type: http");
         }
     }
-    let path = report.take(&at.key("path"), raw.path).unwrap_or_else(|| CHECK_PATH.to_owned());
-    let expect = report.take(&at.key("expect"), raw.expect).unwrap_or(CHECK_EXPECT);
+    let path = at.or("path", keys.path, CHECK_PATH.to_owned());
+    let expect = at.or("expect", keys.expect, CHECK_EXPECT);
     HealthSettings {
         check: match kind {
             Some(CheckType::Http) => Check::Http { path, expect },
             Some(CheckType::None) => Check::None,
             Some(CheckType::Tcp) | None => Check::Tcp,
         },
-        interval: report.take(&at.key("interval"), raw.interval).unwrap_or(default.interval),
-        timeout: report.take(&at.key("timeout"), raw.timeout).unwrap_or(default.timeout),
-        healthy_threshold: report
-            .take(&at.key("healthy_threshold"), raw.healthy_threshold)
-            .unwrap_or(default.healthy_threshold),
-        unhealthy_threshold: report
-            .take(&at.key("unhealthy_threshold"), raw.unhealthy_threshold)
-            .unwrap_or(default.unhealthy_threshold),
+        interval: at.or("interval", keys.interval, default.interval),
+        timeout: at.or("timeout", keys.timeout, default.timeout),
+        healthy_threshold: at.or("healthy_threshold", keys.healthy_threshold, default.healthy_threshold),
+        unhealthy_threshold: at.or("unhealthy_threshold", keys.unhealthy_threshold, default.unhealthy_threshold),
     }
 }

@@ -1,23 +1,23 @@
-//! Where to listen, and where backends are.
+//! Where to listen, where backends are, and whole networks.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv6Addr, SocketAddr};
 
-use schemars::{Schema, SchemaGenerator, json_schema};
+use ipnet::IpNet;
+use rustls::pki_types::DnsName;
 use serde_yaml::Value;
 
-use super::key::Leaf;
+use super::kind::ValueKind;
+use crate::client::network;
 use crate::upstream::BackendAddress;
 
 /// An address to listen on: an IP address and a port, since a name could mean another address at each start.
 #[derive(Debug)]
-pub(super) struct Listen;
+pub(in crate::config) struct Listen;
 
-impl Leaf for Listen {
+impl ValueKind for Listen {
     type Checked = SocketAddr;
-
-    fn wanted() -> String {
-        "an IP address and a port, such as 0.0.0.0:8080 or \"[::]:8080\"".to_owned()
-    }
+    const WANTED: &str = "an IP address and a port, such as 0.0.0.0:8080 or \"[::]:8080\"";
+    const SCHEMA: &str = r#"{"type": "string", "pattern": ":[0-9]{1,5}$", "examples": ["0.0.0.0:8080", "[::]:8080"]}"#;
 
     fn read(value: &Value) -> Option<SocketAddr> {
         value.as_str()?.parse().ok().filter(|address: &SocketAddr| address.port() != 0)
@@ -26,22 +26,16 @@ impl Leaf for Listen {
     fn hint(refused: &Value) -> Option<String> {
         hint(refused, "to listen takes an IP address, not a host name; 0.0.0.0 stands for all of them")
     }
-
-    fn schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({"type": "string", "pattern": ":[0-9]{1,5}$", "examples": ["0.0.0.0:8080", "[::]:8080"]})
-    }
 }
 
 /// Where the admin API listens; null switches it off.
 #[derive(Debug)]
-pub(super) struct AdminAddress;
+pub(in crate::config) struct AdminAddress;
 
-impl Leaf for AdminAddress {
+impl ValueKind for AdminAddress {
     type Checked = Option<SocketAddr>;
-
-    fn wanted() -> String {
-        "an IP address and a port, such as 127.0.0.1:9901, or null for no admin API".to_owned()
-    }
+    const WANTED: &str = "an IP address and a port, such as 127.0.0.1:9901, or null for no admin API";
+    const SCHEMA: &str = r#"{"type": ["string", "null"], "pattern": ":[0-9]{1,5}$", "examples": ["127.0.0.1:9901"]}"#;
 
     fn read(value: &Value) -> Option<Option<SocketAddr>> {
         if value.is_null() { Some(None) } else { Listen::read(value).map(Some) }
@@ -50,22 +44,17 @@ impl Leaf for AdminAddress {
     fn hint(refused: &Value) -> Option<String> {
         Listen::hint(refused)
     }
-
-    fn schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({"type": ["string", "null"], "pattern": ":[0-9]{1,5}$", "examples": ["127.0.0.1:9901"]})
-    }
 }
 
 /// The address of a backend, or its name.
 #[derive(Debug)]
-pub(super) struct Target;
+pub(in crate::config) struct Peer;
 
-impl Leaf for Target {
+impl ValueKind for Peer {
     type Checked = BackendAddress;
-
-    fn wanted() -> String {
-        "an IP address or a host name, and a port, such as 127.0.0.1:9001 or app.internal:80".to_owned()
-    }
+    const WANTED: &str = "an IP address or a host name, and a port, such as 127.0.0.1:9001 or app.internal:80";
+    const SCHEMA: &str =
+        r#"{"type": "string", "pattern": ":[0-9]{1,5}$", "examples": ["127.0.0.1:9001", "app.internal:80"]}"#;
 
     fn read(value: &Value) -> Option<BackendAddress> {
         let text = value.as_str()?;
@@ -79,10 +68,6 @@ impl Leaf for Target {
 
     fn hint(refused: &Value) -> Option<String> {
         hint(refused, "the host is neither an IP address nor a host name")
-    }
-
-    fn schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({"type": "string", "pattern": ":[0-9]{1,5}$", "examples": ["127.0.0.1:9001", "app.internal:80"]})
     }
 }
 
@@ -107,27 +92,23 @@ fn read_port(text: &str) -> Option<u16> {
     text.parse().ok().filter(|&port| port != 0 && !text.starts_with('+'))
 }
 
-/// Whether `host` can be looked up: labels of letters, digits, `-` and `_`. A name that ends in a number is a mistyped
-/// IPv4 address, so it is none.
+/// Whether `host` can be looked up. A name that ends in a number is a mistyped IPv4 address, so it is none.
 fn is_host_name(host: &str) -> bool {
     let name = host.strip_suffix('.').unwrap_or(host);
-    let label = |label: &str| {
-        (1..=63).contains(&label.len())
-            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-    };
-    let last_is_number = || name.rsplit('.').next().is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit()));
-    name.len() <= 253 && name.split('.').all(label) && !last_is_number()
+    DnsName::try_from(name).is_ok() && !name.ends_with('.')
 }
 
-/// Whether one process cannot listen on both: they are the same, or one of them stands for every address.
-pub(super) fn collide(a: SocketAddr, b: SocketAddr) -> bool {
-    let covers = |a: IpAddr, b: IpAddr| match a {
-        IpAddr::V4(a) => a.is_unspecified() && b.is_ipv4(),
-        // On Linux `[::]` takes the IPv4 addresses too.
-        IpAddr::V6(a) => a.is_unspecified(),
-    };
-    let (a_ip, b_ip) = (a.ip().to_canonical(), b.ip().to_canonical());
-    a.port() == b.port() && (a_ip == b_ip || covers(a_ip, b_ip) || covers(b_ip, a_ip))
+/// An address or a network.
+#[derive(Debug)]
+pub(in crate::config) struct Network;
+
+impl ValueKind for Network {
+    type Checked = IpNet;
+    const WANTED: &str = "an IP address or a network, such as 10.0.0.1, 10.0.0.0/8 or \"2001:db8::/32\"";
+    const SCHEMA: &str =
+        r#"{"type": "string", "pattern": "^[0-9a-fA-F:.]+(/[0-9]{1,3})?$", "examples": ["10.0.0.0/8"]}"#;
+
+    fn read(value: &Value) -> Option<IpNet> {
+        network(value.as_str()?)
+    }
 }

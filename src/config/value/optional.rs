@@ -5,13 +5,13 @@ use std::marker::PhantomData;
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde_yaml::Value;
 
-use super::key::Leaf;
+use super::kind::ValueKind;
 
 /// A `T`, or null for no bound.
 #[derive(Debug)]
-pub(super) struct OrNull<T>(PhantomData<T>);
+pub(in crate::config) struct OrNull<T>(PhantomData<T>);
 
-impl<T: Leaf> Leaf for OrNull<T> {
+impl<T: ValueKind> ValueKind for OrNull<T> {
     type Checked = Option<T::Checked>;
 
     fn wanted() -> String {
@@ -33,9 +33,9 @@ impl<T: Leaf> Leaf for OrNull<T> {
 
 /// A `T`, or `auto` for what tollgate finds right.
 #[derive(Debug)]
-pub(super) struct OrAuto<T>(PhantomData<T>);
+pub(in crate::config) struct OrAuto<T>(PhantomData<T>);
 
-impl<T: Leaf> Leaf for OrAuto<T> {
+impl<T: ValueKind> ValueKind for OrAuto<T> {
     type Checked = Option<T::Checked>;
 
     fn wanted() -> String {

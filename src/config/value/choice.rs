@@ -5,14 +5,14 @@ use std::marker::PhantomData;
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde_yaml::Value;
 
-use super::key::Leaf;
-use super::unknown::closest;
+use super::kind::ValueKind;
 use crate::proxy::{Underscores, UnknownKey};
+use crate::spelling::closest;
 use crate::telemetry::AccessLogFormat;
 use crate::upstream::Balance;
 
 /// Something that has a few values, each with a name.
-pub(super) trait Named: Copy + 'static {
+pub(in crate::config) trait Named: Copy + 'static {
     /// All names, the default first.
     const NAMES: &'static [(&'static str, Self)];
 }
@@ -40,7 +40,7 @@ impl Named for Underscores {
 
 /// What a health check does, without what it takes to do it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum CheckType {
+pub(in crate::config) enum CheckType {
     Tcp,
     Http,
     None,
@@ -53,9 +53,9 @@ impl Named for CheckType {
 
 /// One of the names of `T`.
 #[derive(Debug)]
-pub(super) struct Choice<T>(PhantomData<T>);
+pub(in crate::config) struct Choice<T>(PhantomData<T>);
 
-impl<T: Named> Leaf for Choice<T> {
+impl<T: Named> ValueKind for Choice<T> {
     type Checked = T;
 
     fn wanted() -> String {

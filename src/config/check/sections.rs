@@ -1,0 +1,88 @@
+//! The sections whose keys have nothing to do with each other.
+
+use std::time::Duration;
+
+use crate::client::{PrefixMap, Quota};
+use crate::config::overrides::Overrides;
+use crate::config::report::Level;
+use crate::config::shape::{AccessLogKeys, HistoryKeys, IdentityKeys, LimitKeys, RateLimitKeys};
+use crate::config::written::{Section, Written};
+use crate::limit::RateLimit;
+use crate::proxy::{Identity, Limits};
+use crate::store::HistoryRules;
+use crate::telemetry::{AccessLogSettings, AccessLogTarget};
+
+pub(super) fn identity(top: &mut Level<'_>, key: Written<Section<IdentityKeys>>) -> Identity {
+    let (keys, mut at) = top.section("identity", key);
+    let default = Identity::default();
+    let proxies_at = at.at.key("trusted_proxies");
+    let proxies = at.take("trusted_proxies", keys.trusted_proxies).unwrap_or_default();
+    let proxies =
+        proxies.into_iter().enumerate().filter_map(|(index, proxy)| at.report.take(&proxies_at.item(index), proxy));
+    let trusted_proxies = proxies.map(|network| (network, ())).collect::<Vec<_>>();
+    Identity {
+        api_key_header: at.or("api_key_header", keys.api_key_header, default.api_key_header),
+        unknown_api_key: at.or("unknown_api_key", keys.unknown_api_key, default.unknown_api_key),
+        trusted_proxies: PrefixMap::new(trusted_proxies),
+        ipv6_prefix: at.or("ipv6_prefix", keys.ipv6_prefix, default.ipv6_prefix),
+        underscores: at.or("underscores", keys.underscores, default.underscores),
+    }
+}
+
+pub(super) fn history(top: &mut Level<'_>, key: Written<Section<HistoryKeys>>) -> HistoryRules {
+    let (keys, mut at) = top.section("history", key);
+    let default = HistoryRules::default();
+    HistoryRules {
+        keep: at.or("keep", keys.keep, default.keep),
+        age: at.take("days", keys.days).map_or(default.age, |days| Duration::from_secs(days * 24 * 60 * 60)),
+    }
+}
+
+pub(super) fn rate_limit(top: &mut Level<'_>, key: Written<Section<RateLimitKeys>>) -> RateLimit {
+    let (keys, mut at) = top.section("rate_limit", key);
+    let default = RateLimit::default();
+    let quota = at.take("default", keys.default).and_then(|keys| {
+        let mut at = at.below("default");
+        let capacity = at.need("capacity", keys.capacity);
+        let rate = at.need("rate_per_sec", keys.rate_per_sec);
+        Quota::from_parts(capacity?, rate?).ok()
+    });
+    RateLimit {
+        enabled: at.or("enabled", keys.enabled, default.enabled),
+        quota: quota.unwrap_or(default.quota),
+        max_buckets: at.or("max_buckets", keys.max_buckets, default.max_buckets),
+        refill_interval: at.or("refill_interval", keys.refill_interval, default.refill_interval),
+        persist_interval: at.or("persist_interval", keys.persist_interval, default.persist_interval),
+        headers: at.or("headers", keys.headers, default.headers),
+    }
+}
+
+pub(super) fn limits(top: &mut Level<'_>, key: Written<Section<LimitKeys>>) -> Limits {
+    let (keys, mut at) = top.section("limits", key);
+    let default = Limits::default();
+    let of_an_address = at.take("max_connections_per_address", keys.max_connections_per_address);
+    Limits {
+        max_body: at.or("max_body", keys.max_body, default.max_body),
+        header_timeout: at.or("header_timeout", keys.header_timeout, default.header_timeout),
+        keepalive_timeout: at.or("keepalive_timeout", keys.keepalive_timeout, default.keepalive_timeout),
+        abort_on_half_close: at.or("abort_on_half_close", keys.abort_on_half_close, default.abort_on_half_close),
+        max_connections: at.take("max_connections", keys.max_connections).flatten(),
+        max_connections_per_address: of_an_address.flatten(),
+        body_timeout: at.or("body_timeout", keys.body_timeout, default.body_timeout),
+        min_body_rate: at.or("min_body_rate", keys.min_body_rate, default.min_body_rate),
+    }
+}
+
+pub(super) fn access_log(
+    top: &mut Level<'_>,
+    key: Written<Section<AccessLogKeys>>,
+    overrides: &Overrides,
+) -> AccessLogSettings {
+    let (keys, mut at) = top.section("access_log", key);
+    let default = AccessLogSettings::default();
+    let mut target = at.or("path", keys.path, default.target);
+    if let Some(AccessLogTarget::File(path)) = &mut target {
+        *path = overrides.locate(std::mem::take(path));
+    }
+    AccessLogSettings { target, format: at.or("format", keys.format, default.format) }
+}

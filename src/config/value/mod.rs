@@ -1,0 +1,21 @@
+//! The kinds of values that a key can have: what is wanted, how it is read, and what an editor is told.
+
+mod account;
+mod address;
+mod choice;
+mod kind;
+mod number;
+mod optional;
+mod path;
+mod period;
+mod text;
+
+pub(super) use account::{GroupName, UserName};
+pub(super) use address::{AdminAddress, Listen, Network, Peer};
+pub(super) use choice::{CheckType, Choice};
+pub(super) use kind::{ValueKind, describe};
+pub(super) use number::{BackendWeight, Connections, Expect, Flag, PerSec, Size, Threshold, Whole};
+pub(super) use optional::{OrAuto, OrNull};
+pub(super) use path::{DatabasePath, Directory, EventsPath, LogPath, PemPath, StatePath, TokenPath};
+pub(super) use period::{Period, Tick};
+pub(super) use text::{CheckPath, Header, PoolName, RouteHost, RoutePath};

@@ -1,0 +1,46 @@
+//! How long, and how often.
+
+use std::time::Duration;
+
+use serde_yaml::Value;
+
+use super::kind::ValueKind;
+
+/// A duration with its unit. Never zero: nothing here can wait for no time at all.
+#[derive(Debug)]
+pub(in crate::config) struct Period;
+
+impl ValueKind for Period {
+    type Checked = Duration;
+    const WANTED: &str = "a duration from 1ms to 24h, such as 250ms, 5s or 1m";
+    const SCHEMA: &str =
+        r#"{"type": "string", "pattern": "^\\s*[0-9].*[a-zA-Z]\\s*$", "examples": ["250ms", "5s", "1m"]}"#;
+
+    fn read(value: &Value) -> Option<Duration> {
+        let bounds = Duration::from_millis(1)..=Duration::from_secs(24 * 60 * 60);
+        humantime::parse_duration(value.as_str()?).ok().filter(|period| bounds.contains(period))
+    }
+
+    fn hint(refused: &Value) -> Option<String> {
+        let bare = refused.is_number() || refused.as_str().is_some_and(|text| text.parse::<f64>().is_ok());
+        bare.then(|| "write a unit behind the number".to_owned())
+    }
+}
+
+/// How often something is done for which a day is no interval.
+#[derive(Debug)]
+pub(in crate::config) struct Tick;
+
+impl ValueKind for Tick {
+    type Checked = Duration;
+    const WANTED: &str = "a duration from 1ms to 1m, such as 250ms or 1s";
+    const SCHEMA: &str = Period::SCHEMA;
+
+    fn read(value: &Value) -> Option<Duration> {
+        Period::read(value).filter(|period| *period <= Duration::from_secs(60))
+    }
+
+    fn hint(refused: &Value) -> Option<String> {
+        Period::hint(refused)
+    }
+}
