@@ -5,7 +5,7 @@ export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 # Cargo spreads its own jobs; make's job server, which it cannot reach, would only make it warn.
 unexport MAKEFLAGS MFLAGS
 
-.PHONY: help setup run test check bench bench-quick bench-check pgo schema openapi man fuzz-api deb test-docker test-package clean
+.PHONY: help setup run test check bench bench-quick bench-check pgo schema openapi man fuzz-api deb test-docker test-package test-upgrade clean
 .DEFAULT_GOAL := help
 
 help: ## list these commands
@@ -77,6 +77,9 @@ test-docker: ## build the image, run docker-compose.yml and what docs/operations
 
 test-package: setup ## check unit, scripts and manual page; as root also install the package and run it under systemd
 	@sh packaging/test-package.sh
+
+test-upgrade: setup ## upgrade from the commit before the last rebuilding, and roll back to it, under load; builds both, some minutes
+	@sh packaging/test-upgrade.sh
 
 clean: ## remove what was built; data/ stays
 	cargo clean

@@ -131,6 +131,8 @@ mod two_servers;
 #[cfg(test)]
 mod upgrade;
 #[cfg(test)]
+mod upgrade_before;
+#[cfg(test)]
 mod upgrade_fails;
 #[cfg(test)]
 mod websocket;

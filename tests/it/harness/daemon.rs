@@ -12,7 +12,7 @@ use super::client::{Client, Request, Response};
 use super::instance::ask;
 use super::ports::free_address;
 use super::process::{self, Finished};
-use super::server::command;
+use super::server::{clean, command};
 use super::{PATIENCE, eventually};
 
 /// A configuration whose processes run in the background; dropping it kills them all.
@@ -82,7 +82,15 @@ impl Daemon {
 
     /// The command with its file.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = command();
+        self.with_file(command(), arguments)
+    }
+
+    /// The same of another binary.
+    pub(crate) fn command_of(&self, binary: &Path, arguments: &[&str]) -> Command {
+        self.with_file(clean(Command::new(binary)), arguments)
+    }
+
+    fn with_file(&self, mut command: Command, arguments: &[&str]) -> Command {
         command.current_dir(self.dir.path()).args(arguments).arg("-c").arg(self.file());
         command
     }
