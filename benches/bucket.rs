@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use tollgate::client::Quota;
-use tollgate::limit::{Bucket, Charge, Key, Limiter, Standing, Striped, StripedSettings, Tokens};
+use tollgate::limit::{Bucket, Charge, Key, KeyMaker, Limiter, Payer, Standing, Striped, StripedSettings, Tokens};
 
 fn quota(capacity: u64, rate: f64) -> Quota {
     Quota::new(capacity, rate).expect("within bounds")
@@ -48,6 +48,11 @@ fn striped(criterion: &mut Criterion) {
             now += 1_000;
             map.take(Charge::one(black_box(Key::client(7)), quota), now)
         });
+    });
+    let keys = KeyMaker::new(1);
+    criterion.bench_function("the key of an address", |bencher| {
+        let address = [192, 0, 2, 1].into();
+        bencher.iter(|| keys.key(Payer::address(black_box(address), 64)));
     });
     criterion.bench_function("striped: peek, one key", |bencher| {
         bencher.iter(|| map.peek(black_box(Key::client(7)), quota, 1_000));

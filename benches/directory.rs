@@ -42,7 +42,7 @@ fn client(number: u32) -> Client {
         _ => (None, network(v6(number), 64)),
     };
     Client {
-        number: number.into(),
+        uid: number.into(),
         id: ClientId::parse(&format!("client{number}")).expect("a valid name"),
         quota: Quota::new(100, 10.0).expect("within bounds"),
         mode: Mode::Limit,
@@ -104,7 +104,7 @@ fn lookup(criterion: &mut Criterion) {
     group.bench_function("by_unknown_ipv4", |bench| {
         bench.iter(|| black_box(built.by_address(v4(next()))).is_some());
     });
-    let every_length = directory(clients.iter().filter(|client| client.number > 2).cloned().chain(nested(CLIENTS)));
+    let every_length = directory(clients.iter().filter(|client| client.uid > 2).cloned().chain(nested(CLIENTS)));
     group.bench_function("by_unknown_ipv4, 33 lengths", |bench| {
         bench.iter(|| black_box(every_length.by_address(v4(next()))).is_some());
     });

@@ -11,11 +11,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tollgate::client::{ClientId, Mode, Quota};
 use tollgate::clock::{Clock, SystemClock};
-use tollgate::limit::Saved;
-use tollgate::limit::{Bucket, Key, Tokens};
+use tollgate::limit::{Bucket, Payer, Tokens};
 use tollgate::store::sqlite::Sqlite;
 use tollgate::store::{
-    Batch, BatchItem, BucketStore, Change, ClientRepository, Moment, PageQuery, Profile, Refusal, Snapshot,
+    Batch, BatchItem, BucketStore, Change, ClientRepository, Moment, PageQuery, Profile, Refusal, Saved, Snapshot,
 };
 
 const MILLION: u64 = 1_000_000;
@@ -112,14 +111,14 @@ fn buckets(path: &Path) {
     let quota = Quota::new(100, 10.0).expect("within bounds");
     // Addresses come in no order.
     let saved = |number: u64, at: u64| Saved {
-        key: Key::address(std::net::Ipv4Addr::from_bits((number as u32).wrapping_mul(0x9e37_79b1)).into(), 64),
+        payer: Payer::address(std::net::Ipv4Addr::from_bits((number as u32).wrapping_mul(0x9e37_79b1)).into(), 64),
         bucket: Bucket::resume(Tokens::from_parts(7, number), at),
         quota,
     };
     for (at, round) in [(1, "new, sorted"), (2, "changed, sorted"), (3, "changed, unsorted")] {
         let mut all: Vec<_> = (0..MILLION).map(|number| saved(number, at)).collect();
         if round.ends_with(", sorted") {
-            all.sort_by_key(|saved| saved.key);
+            all.sort_by_key(|saved| saved.payer);
         }
         let (mut slowest, mut beside) = (Duration::ZERO, Duration::ZERO);
         measure(&format!("saving 1 M buckets, {round}, {PIECE} at once"), || {

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroUsize;
 
 use tollgate::client::Quota;
-use tollgate::limit::{Bucket, Charge, Gauges, Key, Limiter, Nanos, Striped, StripedSettings, Upkeep};
+use tollgate::limit::{Bucket, Charge, Gauges, KeyMaker, Limiter, Nanos, Payer, Striped, StripedSettings, Upkeep};
 
 const SCALE: usize = if cfg!(debug_assertions) { 20 } else { 1 };
 const FLOOD: usize = 10_000_000 / SCALE;
@@ -31,13 +31,13 @@ fn address(number: usize) -> IpAddr {
 }
 
 /// The clients that were there first, each with a bucket beside the map that says what the answer must be.
-struct Known(Vec<Bucket>, Quota);
+struct Known(Vec<Bucket>, Quota, KeyMaker);
 
 impl Known {
     fn ask(&mut self, map: &Striped, turn: usize, now: Nanos) {
         let number = turn as u64 % KNOWN;
         let expected = self.0[number as usize].take(self.1, now);
-        let decision = map.take(Charge::one(Key::client(number), self.1), now);
+        let decision = map.take(Charge::one(self.2.client(number), self.1), now);
         assert_eq!(decision.is_allowed(), expected, "client {number} at {now}");
         assert!(!decision.standing().is_overflow());
     }
@@ -47,14 +47,15 @@ impl Known {
 fn ten_million_addresses_are_survived() {
     let slow = Quota::new(5, 1e-6).unwrap();
     let quick = Quota::new(5, 2.0).unwrap();
+    let maker = KeyMaker::new(1);
     let before = resident_bytes();
     let map = Striped::new(
         StripedSettings { max_buckets: NonZeroUsize::new(MAX_BUCKETS).unwrap(), stripes: None, default_quota: quick },
         0,
     );
     // So slow that no known client is ever full again: what it is owed can only be right if its bucket was kept.
-    let mut known =
-        Known(vec![Bucket::full(Quota::new(40, 0.01).unwrap(), 0); KNOWN as usize], Quota::new(40, 0.01).unwrap());
+    let quota = Quota::new(40, 0.01).unwrap();
+    let mut known = Known(vec![Bucket::full(quota, 0); KNOWN as usize], quota, maker.clone());
     (0..KNOWN as usize).for_each(|turn| known.ask(&map, turn, 0));
 
     // First half: each address asks once and is full again half a second later, so the sweep makes room every second.
@@ -65,7 +66,7 @@ fn ten_million_addresses_are_survived() {
         if number == FLOOD / 2 {
             map.set_default_quota(slow, now);
         }
-        map.take(Charge::one(Key::address(address(number), 64), slow), now);
+        map.take(Charge::one(maker.key(Payer::address(address(number), 64)), slow), now);
         if number.is_multiple_of(100) {
             turn += 1;
             known.ask(&map, turn, now);
@@ -80,7 +81,7 @@ fn ten_million_addresses_are_survived() {
     }
     assert_eq!(map.buckets(), MAX_BUCKETS + KNOWN as usize);
     // A client that comes back from a rest, and so has no bucket, finds its own all the same.
-    let rested = map.take(Charge::one(Key::client(KNOWN), Quota::new(40, 0.01).unwrap()), now);
+    let rested = map.take(Charge::one(maker.client(KNOWN), Quota::new(40, 0.01).unwrap()), now);
     assert!(rested.is_allowed() && !rested.standing().is_overflow());
     assert!(map.overflowed() as usize > FLOOD / 4, "{}", map.overflowed());
     most_resident = most_resident.max(resident_bytes());

@@ -15,7 +15,7 @@ use super::{Access, Admin, AdminParts, Readiness, Reload, Reloaded, Status};
 use crate::client::{Directory, KeyDigest, Quota};
 use crate::clock::{Clock, ManualClock, Timeline};
 use crate::limit::exact::Exact;
-use crate::limit::{Charge, Key, WholeLimiter};
+use crate::limit::{Charge, Key, KeyMaker, WholeLimiter};
 use crate::store::memory::Memory;
 use crate::store::{ClientRepository, Committed};
 use crate::telemetry::Decisions;
@@ -82,13 +82,14 @@ impl Fixture {
             repository: Arc::clone(&repository),
             fill: Box::new({
                 let (limiter, clock) = (Arc::clone(&limiter), Arc::clone(&clock));
-                move |key, quota| {
-                    limiter.reset(key, quota, timeline.nanos(clock.now()));
+                move |payer, quota| {
+                    limiter.reset(keys().key(payer), quota, timeline.nanos(clock.now()));
                     Box::pin(std::future::ready(Ok(())))
                 }
             }),
             directory: Arc::clone(&directory),
             limiter: Arc::clone(&limiter) as _,
+            keys: Arc::new(keys()),
             patience: Arc::new(|| PATIENCE),
             limited: Box::new(|| true),
             pools: Box::new(Arc::default),
@@ -134,9 +135,14 @@ impl Fixture {
         let directory = self.directory.load();
         let client = directory.by_key(&KeyDigest::of(key.as_bytes())).unwrap();
         let now = self.timeline.nanos(self.clock.now());
-        let takes = (0..wanted).map(|_| self.limiter.take(Charge::one(Key::client(client.number), client.quota), now));
+        let takes = (0..wanted).map(|_| self.limiter.take(Charge::one(Key::client(client.uid), client.quota), now));
         takes.map(|decision| u32::from(decision.is_allowed())).sum()
     }
+}
+
+/// What makes keys here.
+fn keys() -> KeyMaker {
+    KeyMaker::new(1)
 }
 
 /// Keeps the directory and the buckets as the store says.
@@ -152,10 +158,10 @@ fn follow(
         let now = timeline.nanos(clock.now());
         for change in changes {
             if let (Some(before), Some(after)) = (&change.before, &change.after) {
-                limiter.edit(Key::client(after.number), before.profile.quota, after.profile.quota, now);
+                limiter.edit(keys().client(after.number), before.profile.quota, after.profile.quota, now);
             }
         }
-        let client = |record: &Option<crate::store::Record>| record.as_ref().map(|record| record.client());
+        let client = |record: &Option<crate::store::Record>| record.as_ref().map(|record| record.client(&keys()));
         let changes = changes.iter().map(|change| (client(&change.before), client(&change.after)));
         directory.store(Arc::new(directory.load().with(changes)));
     }));

@@ -12,7 +12,7 @@ use http::HeaderMap;
 use super::Access;
 use crate::client::{Directory, Quota};
 use crate::clock::{Clock, Timeline};
-use crate::limit::{Key, Limiter};
+use crate::limit::{KeyMaker, Limiter, Payer};
 use crate::store::{ClientRepository, WriteError};
 use crate::telemetry::{Decisions, Explanation};
 use crate::upstream::Pool;
@@ -29,6 +29,8 @@ pub struct AdminParts {
     pub directory: Arc<ArcSwap<Directory>>,
     /// Their buckets.
     pub limiter: Arc<dyn Limiter>,
+    /// What makes the keys of buckets.
+    pub keys: Arc<KeyMaker>,
     /// Whether anybody is limited, which a reload may change.
     pub limited: Box<dyn Fn() -> bool + Send + Sync>,
     /// The pools there are now; a reload changes which.
@@ -56,8 +58,8 @@ pub struct AdminParts {
 /// Reads the configuration again and applies it, all or nothing. One that runs already is waited for.
 pub type Reload = Box<dyn Fn() -> BoxFuture<'static, Result<Reloaded, ReloadRefused>> + Send + Sync>;
 
-/// Fills the bucket of this key under this quota. Once that is answered, no crash brings the empty one back.
-pub type Fill = Box<dyn Fn(Key, Quota) -> BoxFuture<'static, Result<(), NotFilled>> + Send + Sync>;
+/// Fills the bucket of this payer under this quota. Once that is answered, no crash brings the empty one back.
+pub type Fill = Box<dyn Fn(Payer, Quota) -> BoxFuture<'static, Result<(), NotFilled>> + Send + Sync>;
 
 /// A bucket that was not filled, and is what it was.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -9,8 +9,8 @@
 //! when clients have all 33 lengths of IPv4, or all 129 of IPv6; `docs/benchmarks.md` has the figures. Only who may
 //! write clients can bring that about.
 //!
-//! Refused: the flat ranges of [`PrefixMap`](super::PrefixMap), where a lookup does not depend on the lengths, but one
-//! change moves a million entries; a trie that is copied along one path, which waits for memory once for each level.
+//! Refused: flat ranges in their order, where a lookup does not depend on the lengths, but one change moves a million
+//! entries; a trie that is copied along one path, which waits for memory once for each level.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -47,7 +47,7 @@ pub enum Conflict {
 }
 
 impl Directory {
-    /// A directory of `clients`, whose numbers differ. One without any credential could not be found, and is left out.
+    /// A directory of `clients`, whose bits differ. One without any credential could not be found, and is left out.
     ///
     /// # Errors
     /// When two of them have the same credential. One network inside another is fine: the longer prefix counts.
@@ -80,11 +80,11 @@ impl Directory {
         Some((IpNet::new(address, length).ok()?.trunc(), client))
     }
 
-    /// The client as it is known here: found by the credentials of `client`, and of the same number.
+    /// The client as it is known here: found by the credentials of `client`, and of the same bits.
     pub fn get(&self, client: &Client) -> Option<&Arc<Client>> {
         let by_key = client.api_key.iter().filter_map(|key| self.by_key.get(key));
         let by_network = client.addresses.iter().filter_map(|network| self.by_network.get(&canonical(*network).into()));
-        by_key.chain(by_network).find(|known| known.number == client.number)
+        by_key.chain(by_network).find(|known| known.uid == client.uid)
     }
 
     /// The directory after `changes`: of each client what it was and what it is, in the order in which that came about.
@@ -131,7 +131,7 @@ impl Directory {
         if let Some(key) = client.api_key
             && let Some(other) = self.by_key.insert(key, Arc::clone(client))
         {
-            counted |= other.number == client.number;
+            counted |= other.uid == client.uid;
             self.forget_if_lost(&other);
             conflict = Some(Conflict::Key(other.id.clone(), client.id.clone()));
         }
@@ -142,7 +142,7 @@ impl Directory {
                 // It names one network twice.
                 Some(other) if Arc::ptr_eq(&other, client) => {}
                 Some(other) => {
-                    counted |= other.number == client.number;
+                    counted |= other.uid == client.uid;
                     self.forget_if_lost(&other);
                     conflict = Some(Conflict::Address(other.id.clone(), client.id.clone(), network));
                 }
@@ -155,11 +155,11 @@ impl Directory {
     /// Removes a client that is there, as it is known here.
     fn remove(&mut self, known: &Client) {
         if let Some(key) = &known.api_key {
-            self.by_key.remove(key, known.number);
+            self.by_key.remove(key, known.uid);
         }
         for network in &known.addresses {
             let network = canonical(*network);
-            if self.by_network.remove(&network.into(), known.number) {
+            if self.by_network.remove(&network.into(), known.uid) {
                 self.lengths(network).remove(network.prefix_len());
             }
         }
@@ -214,10 +214,10 @@ type Change = (Option<Client>, Option<Client>);
 /// The changes, those of one client drawn together into one.
 fn fold(changes: impl IntoIterator<Item = Change>) -> Vec<Change> {
     let mut folded: Vec<Change> = Vec::new();
-    let mut places: HashMap<u64, usize> = HashMap::new();
+    let mut places: HashMap<u128, usize> = HashMap::new();
     for (before, after) in changes {
-        let Some(number) = before.as_ref().or(after.as_ref()).map(|client| client.number) else { continue };
-        match places.entry(number) {
+        let Some(uid) = before.as_ref().or(after.as_ref()).map(|client| client.uid) else { continue };
+        match places.entry(uid) {
             Entry::Occupied(place) => folded[*place.get()].1 = after,
             Entry::Vacant(free) => {
                 free.insert(folded.len());

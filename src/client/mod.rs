@@ -6,7 +6,7 @@
 mod digest;
 mod directory;
 mod lengths;
-mod prefix;
+mod networks;
 mod quota;
 mod table;
 mod usage;
@@ -19,7 +19,7 @@ use ipnet::IpNet;
 
 pub use digest::KeyDigest;
 pub use directory::{Conflict, Directory};
-pub use prefix::PrefixMap;
+pub use networks::Networks;
 pub(crate) use quota::MAX_CAPACITY;
 pub use quota::{Quota, QuotaError, Rate};
 pub use usage::Usage;
@@ -105,8 +105,9 @@ impl Mode {
 /// One client.
 #[derive(Clone, Debug)]
 pub struct Client {
-    /// Never changes and is never given away again; its bucket is found by it.
-    pub number: u64,
+    /// 128 bits that are its own from its creation on and never given away again, on whichever node: its bucket is found by
+    /// them.
+    pub uid: u128,
     /// Its name.
     pub id: ClientId,
     /// What it may spend.
@@ -185,7 +186,7 @@ mod tests {
     fn without_a_credential_the_name_is_one() {
         let client = |name: &str, addresses: Vec<IpNet>| {
             let (id, quota) = (ClientId::parse(name).unwrap(), Quota::new(1, 1.0).unwrap());
-            Client { number: 1, id, quota, mode: Mode::Limit, addresses, api_key: None, usage: Arc::default() }
+            Client { uid: 1, id, quota, mode: Mode::Limit, addresses, api_key: None, usage: Arc::default() }
                 .with_credential()
         };
         let known = |name: &str| (client(name, vec![]).addresses, client(name, vec![]).api_key);

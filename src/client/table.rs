@@ -75,9 +75,9 @@ impl<K: Copy + Eq + Hash> Table<K> {
         None
     }
 
-    /// Takes the key away, if it belongs to the client with this number; whether it did.
-    pub(super) fn remove(&mut self, key: &K, number: u64) -> bool {
-        if self.get(key).is_none_or(|client| client.number != number) {
+    /// Takes the key away, if it belongs to the client with these bits; whether it did.
+    pub(super) fn remove(&mut self, key: &K, uid: u128) -> bool {
+        if self.get(key).is_none_or(|client| client.uid != uid) {
             return false;
         }
         let leaf = self.leaf(key);
@@ -152,21 +152,21 @@ mod tests {
         }
     }
 
-    fn client(number: u64) -> Arc<Client> {
+    fn client(uid: u128) -> Arc<Client> {
         let (id, quota) = (ClientId::parse("a").unwrap(), Quota::new(1, 1.0).unwrap());
         let (mode, addresses, api_key) = (Mode::Limit, Vec::new(), None);
-        Arc::new(Client { number, id, quota, mode, addresses, api_key, usage: Arc::default() })
+        Arc::new(Client { uid, id, quota, mode, addresses, api_key, usage: Arc::default() })
     }
 
-    fn number(found: Option<&Arc<Client>>) -> Option<u64> {
-        found.map(|client| client.number)
+    fn number(found: Option<&Arc<Client>>) -> Option<u128> {
+        found.map(|client| client.uid)
     }
 
     proptest! {
         /// It agrees with a map, and clones of it stay as they were. `keep` says whether the present one is shared, so
         /// that both ways of changing a leaf are taken.
         #[test]
-        fn agrees_with_a_map(steps in prop::collection::vec((0_u8..12, 0_u64..3, any::<bool>(), any::<bool>()), 1..80)) {
+        fn agrees_with_a_map(steps in prop::collection::vec((0_u8..12, 0_u128..3, any::<bool>(), any::<bool>()), 1..80)) {
             let (mut table, mut map) = (Table::default(), HashMap::new());
             let mut kept = Vec::new();
             for (key, owner, insert, keep) in steps {
@@ -175,7 +175,7 @@ mod tests {
                 }
                 if insert {
                     let before = table.insert(Clash(key), client(owner));
-                    prop_assert_eq!(before.map(|client| client.number), map.insert(key, owner));
+                    prop_assert_eq!(before.map(|client| client.uid), map.insert(key, owner));
                 } else {
                     let owned = map.get(&key) == Some(&owner);
                     prop_assert_eq!(table.remove(&Clash(key), owner), owned);
@@ -207,8 +207,8 @@ mod tests {
     #[test]
     fn many_keys_spread() {
         let mut table = Table::default();
-        (0..20_000_u64).for_each(|key| drop(table.insert(key, client(key))));
-        assert!((0..20_000).all(|key| number(table.get(&key)) == Some(key)));
+        (0..20_000_u64).for_each(|key| drop(table.insert(key, client(key.into()))));
+        assert!((0..20_000).all(|key| number(table.get(&key)) == Some(key.into())));
         let branches = table.root.0.iter().flatten().flat_map(|branch| branch.0.iter().flatten());
         let longest = branches.flat_map(|branch| branch.0.iter().flatten()).map(|leaf| leaf.len()).max();
         assert!(longest.is_some_and(|longest| longest < 12), "{longest:?}");

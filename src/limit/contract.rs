@@ -5,6 +5,7 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use proptest::prelude::*;
 
 use super::exact::Exact;
+use super::samples::{client, number, stranger};
 use super::*;
 use crate::client::Quota;
 
@@ -71,7 +72,7 @@ fn sweep(map: &dyn WholeLimiter, now: Nanos) -> Vec<Key> {
     gone
 }
 
-fn export(map: &dyn WholeLimiter) -> Vec<Saved> {
+fn export(map: &dyn WholeLimiter) -> Vec<KeptBucket> {
     let mut saved = Vec::new();
     (0..map.parts()).for_each(|stripe| map.export(stripe, &mut |bucket| saved.push(bucket)));
     saved
@@ -79,19 +80,14 @@ fn export(map: &dyn WholeLimiter) -> Vec<Saved> {
 
 fn each_key_has_its_own_bucket_and_quota(make: Make) {
     let map = make(100);
-    assert_eq!(allowed(map.as_ref(), Key::client(1), quota(5, 1.0), 0), 5);
-    assert_eq!(allowed(map.as_ref(), Key::client(2), quota(7, 1.0), 0), 7);
-    assert_eq!(allowed(map.as_ref(), Key::client(1), quota(5, 1.0), 2 * SECOND), 2);
+    assert_eq!(allowed(map.as_ref(), client(1), quota(5, 1.0), 0), 5);
+    assert_eq!(allowed(map.as_ref(), client(2), quota(7, 1.0), 0), 7);
+    assert_eq!(allowed(map.as_ref(), client(1), quota(5, 1.0), 2 * SECOND), 2);
     assert_eq!((map.buckets(), map.buckets() == 0, map.overflowed()), (2, false, 0));
-    let standing = map.peek(Key::client(2), quota(7, 1.0), SECOND);
+    let standing = map.peek(client(2), quota(7, 1.0), SECOND);
     assert_eq!((standing.remaining(), standing.quota(), standing.is_overflow()), (1, quota(7, 1.0), false));
-    assert_eq!(map.peek(Key::client(3), quota(7, 1.0), SECOND).remaining(), 7);
+    assert_eq!(map.peek(client(3), quota(7, 1.0), SECOND).remaining(), 7);
     assert_eq!(map.buckets(), 2, "looking makes no bucket");
-}
-
-/// An anonymous caller.
-fn stranger(number: u64) -> Key {
-    Key::address(std::net::Ipv4Addr::from_bits(number as u32).into(), 64)
 }
 
 fn beyond_the_bound_new_callers_share_one_bucket(make: Make) {
@@ -104,7 +100,7 @@ fn beyond_the_bound_new_callers_share_one_bucket(make: Make) {
     let standing = map.peek(stranger(4), quota(3, 1.0), 0);
     assert!(standing.is_overflow() && standing.remaining() == 2, "looking tells what a take would find: {standing:?}");
     assert!(!map.peek(stranger(1), quota(3, 1.0), 0).is_overflow());
-    assert!(!map.peek(Key::client(1), quota(5, 1.0), 0).is_overflow());
+    assert!(!map.peek(client(1), quota(5, 1.0), 0).is_overflow());
     assert_eq!(
         (3..20).filter(|&number| map.take(Charge::one(stranger(number), quota(3, 1.0)), 0).is_allowed()).count(),
         2
@@ -124,9 +120,9 @@ fn a_client_has_its_bucket_however_many_strangers_there_are(make: Make) {
         map.take(Charge::one(stranger(number), quota(5, 1e-6)), 0);
     }
     for number in 0..5 {
-        let decision = map.take(Charge::one(Key::client(number), quota(7, 1e-6)), 0);
+        let decision = map.take(Charge::one(client(number), quota(7, 1e-6)), 0);
         assert!(decision.is_allowed() && !decision.standing().is_overflow());
-        assert_eq!(allowed(map.as_ref(), Key::client(number), quota(7, 1e-6), 0), 6, "with its own quota");
+        assert_eq!(allowed(map.as_ref(), client(number), quota(7, 1e-6), 0), 6, "with its own quota");
     }
     assert_eq!(map.buckets(), 2 + 5);
     // Clients take no room from strangers, and are forgotten one for one.
@@ -138,23 +134,22 @@ fn a_client_has_its_bucket_however_many_strangers_there_are(make: Make) {
 fn the_sweep_drops_full_buckets_and_no_debt(make: Make) {
     let map = make(10_000);
     for number in 0..1_000 {
-        (0..=number % 3)
-            .for_each(|_| assert!(map.take(Charge::one(Key::client(number), quota(3, 1.0)), 0).is_allowed()));
+        (0..=number % 3).for_each(|_| assert!(map.take(Charge::one(client(number), quota(3, 1.0)), 0).is_allowed()));
     }
     assert_eq!(sweep(map.as_ref(), SECOND - 1), []);
     let gone = sweep(map.as_ref(), SECOND);
     assert_eq!((gone.len(), map.buckets()), (334, 666));
-    assert!(gone.iter().all(|key| key.client_number().unwrap() % 3 == 0));
+    assert!(gone.iter().all(|key| number(*key) % 3 == 0));
     for number in 0..1_000 {
         let left = 3 - number as usize % 3;
-        assert_eq!(allowed(map.as_ref(), Key::client(number), quota(3, 1.0), SECOND), left, "{number}");
+        assert_eq!(allowed(map.as_ref(), client(number), quota(3, 1.0), SECOND), left, "{number}");
     }
     assert_eq!(sweep(map.as_ref(), 4 * SECOND).len(), 1_000);
     assert!(map.buckets() == 0);
 }
 
 fn a_late_thread_earns_no_time_twice(make: Make) {
-    let (map, key, quota) = (make(10), Key::client(1), quota(1, 1.0));
+    let (map, key, quota) = (make(10), client(1), quota(1, 1.0));
     assert!(map.take(Charge::one(key, quota), 0).is_allowed());
     assert_eq!(sweep(map.as_ref(), SECOND), [key]);
     // This one read the clock before the sweep.
@@ -164,7 +159,7 @@ fn a_late_thread_earns_no_time_twice(make: Make) {
 }
 
 fn an_edit_keeps_what_was_spent(make: Make) {
-    let (map, key) = (make(10), Key::client(1));
+    let (map, key) = (make(10), client(1));
     let (small, large) = (quota(5, 1.0), quota(50, 10.0));
     map.edit(key, small, large, 0);
     assert_eq!(map.peek(key, large, 0).remaining(), 5, "it was full with 5, there or not");
@@ -177,16 +172,16 @@ fn an_edit_keeps_what_was_spent(make: Make) {
     assert_eq!(allowed(map.as_ref(), key, large, 3 * SECOND), 2);
     assert_eq!(allowed(map.as_ref(), key, large, 3 * SECOND + SECOND / 2), 5);
     // A lower capacity needs no bucket: it is full before and after.
-    map.edit(Key::client(2), large, small, 0);
+    map.edit(client(2), large, small, 0);
     assert_eq!(map.buckets(), 1);
 }
 
 fn a_reset_bucket_is_full(make: Make) {
-    let (map, key) = (make(10), Key::client(1));
+    let (map, key) = (make(10), client(1));
     assert_eq!(allowed(map.as_ref(), key, quota(5, 1.0), 0), 5);
     export(map.as_ref());
     map.reset(key, quota(7, 1.0), 0);
-    map.reset(Key::client(2), quota(7, 1.0), 0);
+    map.reset(client(2), quota(7, 1.0), 0);
     assert_eq!(map.buckets(), 1, "a bucket that is not there is full");
     assert_eq!(export(map.as_ref()).iter().map(|saved| saved.bucket.tokens()).collect::<Vec<_>>(), [Tokens::whole(7)]);
     assert_eq!(allowed(map.as_ref(), key, quota(7, 1.0), 0), 7);
@@ -195,36 +190,36 @@ fn a_reset_bucket_is_full(make: Make) {
 fn what_changed_is_exported_once_and_reads_back(make: Make) {
     let map = make(1_000);
     for number in 0..100 {
-        map.take(Charge::one(Key::client(number), quota(5 + number, 0.7)), number);
+        map.take(Charge::one(client(number), quota(5 + number, 0.7)), number);
     }
     let mut saved = export(map.as_ref());
     assert_eq!(saved.len(), 100);
     assert_eq!(export(map.as_ref()), []);
-    map.take(Charge::one(Key::client(7), quota(12, 0.7)), 100);
+    map.take(Charge::one(client(7), quota(12, 0.7)), 100);
     let again = export(map.as_ref());
-    assert_eq!(again.iter().map(|saved| saved.key).collect::<Vec<_>>(), [Key::client(7)]);
+    assert_eq!(again.iter().map(|saved| saved.key).collect::<Vec<_>>(), [client(7)]);
     saved.extend(again);
 
     let other = make(1);
     assert!(saved.iter().all(|&saved| other.restore(saved, saved.quota, 200)));
     assert_eq!(other.buckets(), 100);
     for number in 0..100 {
-        let (key, quota) = (Key::client(number), quota(5 + number, 0.7));
+        let (key, quota) = (client(number), quota(5 + number, 0.7));
         assert_eq!(other.peek(key, quota, SECOND).tokens(), map.peek(key, quota, SECOND).tokens());
     }
     let empty = Bucket::resume(Tokens::default(), 200);
-    let strangers = [1, 2].map(|number| Saved { key: stranger(number), bucket: empty, ..saved[0] });
+    let strangers = [1, 2].map(|number| KeptBucket { key: stranger(number), bucket: empty, ..saved[0] });
     assert!(other.restore(strangers[0], strangers[0].quota, 200));
     assert!(!other.restore(strangers[1], strangers[1].quota, 200), "there is no room");
 }
 
 fn a_restored_bucket_earns_while_nobody_ran_and_trusts_no_future(make: Make) {
-    let (key, quota) = (Key::client(1), quota(5, 1.0));
-    let saved = |at| Saved { key, bucket: Bucket::resume(Tokens::default(), at), quota };
+    let (key, quota) = (client(1), quota(5, 1.0));
+    let saved = |at| KeptBucket { key, bucket: Bucket::resume(Tokens::default(), at), quota };
     let map = make(10);
     assert!(map.restore(saved(SECOND), quota, 3 * SECOND));
     assert_eq!(allowed(map.as_ref(), key, quota, 3 * SECOND), 2);
-    let ahead = Saved { bucket: Bucket::resume(Tokens::ONE, u64::MAX), ..saved(0) };
+    let ahead = KeptBucket { bucket: Bucket::resume(Tokens::ONE, u64::MAX), ..saved(0) };
     assert!(map.restore(ahead, quota, 3 * SECOND));
     assert_eq!(allowed(map.as_ref(), key, quota, 4 * SECOND), 2);
     // One without a token may owe; no debt is longer than the bucket takes to fill.
@@ -270,7 +265,7 @@ fn charges(of: &[Charge]) -> Charges {
 
 fn several_charges_are_made_all_or_none(make: Make) {
     let (map, own) = (make(10), quota(5, 1.0));
-    let keys = [1, 2, 3, 4].map(Key::client);
+    let keys = [1, 2, 3, 4].map(client);
     let all = |costs: [u32; 4]| charges(&std::array::from_fn::<_, 4, _>(|at| charge(keys[at], own, costs[at])));
     let left = |now| keys.map(|key| map.peek(key, own, now).remaining());
     let decisions = map.take_all(&all([1, 2, 3, 5]), 0);
@@ -287,14 +282,12 @@ fn several_charges_are_made_all_or_none(make: Make) {
     assert!(map.take_all(&Charges::new(), 0).is_empty());
     // Whom nobody knew has no bucket after a refusal.
     let known = map.buckets();
-    assert!(
-        !map.take_all(&charges(&[charge(Key::client(9), own, 1), charge(keys[3], own, 1)]), SECOND)[1].is_allowed()
-    );
+    assert!(!map.take_all(&charges(&[charge(client(9), own, 1), charge(keys[3], own, 1)]), SECOND)[1].is_allowed());
     assert_eq!(map.buckets(), known);
 }
 
 fn charges_that_share_a_bucket_add_up(make: Make) {
-    let (map, key, own) = (make(10), Key::client(1), quota(5, 1.0));
+    let (map, key, own) = (make(10), client(1), quota(5, 1.0));
     let twice = |cost| charges(&[charge(key, own, cost), charge(key, own, cost)]);
     let decisions = map.take_all(&twice(3), 0);
     assert_eq!(decisions.iter().map(Decision::is_allowed).collect::<Vec<_>>(), [true, false]);
@@ -306,16 +299,16 @@ fn charges_that_share_a_bucket_add_up(make: Make) {
 
 fn a_cost_over_the_capacity_is_never_there(make: Make) {
     let (map, own) = (make(10), quota(5, 1.0));
-    let decision = map.take(charge(Key::client(1), own, 6), 0);
+    let decision = map.take(charge(client(1), own, 6), 0);
     assert!(!decision.is_allowed());
     assert_eq!((decision.standing().remaining(), decision.standing().retry_at()), (5, Nanos::MAX));
-    assert!(map.take(charge(Key::client(1), own, 5), 0).is_allowed());
+    assert!(map.take(charge(client(1), own, 5), 0).is_allowed());
 }
 
 fn callers_who_share_are_charged_all_or_none(make: Make) {
     let map = make(1);
     assert!(map.take(Charge::one(stranger(1), quota(3, 1.0)), 0).is_allowed());
-    let both = |cost| charges(&[charge(stranger(2), quota(9, 1.0), cost), charge(Key::client(1), quota(2, 1.0), cost)]);
+    let both = |cost| charges(&[charge(stranger(2), quota(9, 1.0), cost), charge(client(1), quota(2, 1.0), cost)]);
     let decisions = map.take_all(&both(3), 0);
     assert!(decisions[0].is_allowed() && decisions[0].standing().is_overflow() && !decisions[1].is_allowed());
     assert_eq!((decisions[0].standing().remaining(), map.overflowed()), (3, 1));
@@ -364,11 +357,11 @@ proptest! {
     fn striped_is_exact(steps in steps()) {
         let quotas = [quota(3, 1.0), quota(7, 1.0 / 3.0), quota(1, 1e-6), quota(40, 9.0)];
         let quota_of = |which: u8| quotas[usize::from(which)];
-        let key = |who: u8| if who < 6 { Key::client(who.into()) } else { stranger(who.into()) };
+        let key = |who: u8| if who < 6 { client(who.into()) } else { stranger(who.into()) };
         let one = |&(who, which, cost): &(u8, u8, u32)| charge(key(who), quota_of(which), cost);
         // One stripe in which somebody lives: a sweep passes by where nobody does, and notes no time there.
         let (striped, exact) = (of_stripes(1, 4), exact(4));
-        let resident = Charge::one(Key::client(99), quotas[2]);
+        let resident = Charge::one(client(99), quotas[2]);
         assert!([&striped, &exact].iter().all(|map| map.take(resident, 0).is_allowed()));
         let mut now = SECOND;
         for step in steps {
@@ -390,7 +383,7 @@ proptest! {
                 Step::Restore(who, which, tokens) => {
                     let (key, own) = (key(*who), quota_of(*which));
                     let bucket = Bucket::resume(Tokens::whole((*tokens).min(own.capacity().get())), now);
-                    let saved = Saved { key, bucket, quota: own };
+                    let saved = KeptBucket { key, bucket, quota: own };
                     prop_assert_eq!(striped.restore(saved, own, now), exact.restore(saved, own, now));
                 }
                 Step::Default(which) => both(&|map| map.set_default_quota(quota_of(*which), now)),

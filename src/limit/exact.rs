@@ -8,7 +8,7 @@ use crate::client::Quota;
 use crate::limit::bucket::{Bucket, Nanos, Tokens};
 use crate::limit::decision::{Decision, Standing};
 use crate::limit::key::Key;
-use crate::limit::limiter::{Charge, Charges, Decisions, Gauges, Limiter, Saved, Upkeep};
+use crate::limit::limiter::{Charge, Charges, Decisions, Gauges, KeptBucket, Limiter, Upkeep};
 
 /// See the [module](self).
 pub(crate) struct Exact {
@@ -43,12 +43,12 @@ impl Kept {
 
 impl State {
     fn quota_of(&self, key: Key, given: Quota) -> Quota {
-        if key.client_number().is_some() { given } else { self.default }
+        if key.is_client() { given } else { self.default }
     }
 
     fn has_room(&self, key: Key, max_buckets: usize) -> bool {
-        let anonymous = || self.buckets.keys().filter(|key| key.client_number().is_none()).count();
-        key.client_number().is_some() || self.buckets.contains_key(&key) || anonymous() < max_buckets
+        let anonymous = || self.buckets.keys().filter(|key| !key.is_client()).count();
+        key.is_client() || self.buckets.contains_key(&key) || anonymous() < max_buckets
     }
 
     fn full(&self, quota: Quota, now: Nanos) -> Bucket {
@@ -134,10 +134,10 @@ impl Upkeep for Exact {
         full.map(|(key, _)| dropped(key)).count()
     }
 
-    fn export(&self, _: usize, saved: &mut dyn FnMut(Saved)) {
+    fn export(&self, _: usize, saved: &mut dyn FnMut(KeptBucket)) {
         for (key, kept) in &mut self.state.lock().buckets {
             if std::mem::take(&mut kept.changed) {
-                saved(Saved { key: *key, bucket: kept.bucket, quota: kept.quota });
+                saved(KeptBucket { key: *key, bucket: kept.bucket, quota: kept.quota });
             }
         }
     }
@@ -146,7 +146,7 @@ impl Upkeep for Exact {
         self.state.lock().buckets.values_mut().for_each(|kept| kept.changed = true);
     }
 
-    fn restore(&self, saved: Saved, quota: Quota, now: Nanos) -> bool {
+    fn restore(&self, saved: KeptBucket, quota: Quota, now: Nanos) -> bool {
         let mut state = self.state.lock();
         let quota = state.quota_of(saved.key, quota);
         let bucket = saved.bucket.resumed(saved.quota, now).edit(saved.quota, quota, now);
@@ -193,7 +193,7 @@ impl Upkeep for Exact {
         if state.default != quota {
             state.overflow = state.overflow.edit(state.default, quota, now);
             state.default = quota;
-            let anonymous = state.buckets.iter_mut().filter(|(key, _)| key.client_number().is_none());
+            let anonymous = state.buckets.iter_mut().filter(|(key, _)| !key.is_client());
             anonymous.for_each(|(_, kept)| kept.adapt(quota, now));
         }
     }

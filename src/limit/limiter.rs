@@ -68,9 +68,9 @@ pub trait Limiter: Send + Sync {
     fn peek(&self, key: Key, quota: Quota, now: Nanos) -> Standing;
 }
 
-/// A bucket as it is saved.
+/// A bucket as it is to be saved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Saved {
+pub struct KeptBucket {
     /// Whose it is.
     pub key: Key,
     /// Its tokens, and when it held them.
@@ -103,7 +103,7 @@ pub trait Upkeep: Send + Sync {
     ///
     /// # Panics
     /// When `part` is not below [`parts`](Upkeep::parts).
-    fn export(&self, part: usize, saved: &mut dyn FnMut(Saved));
+    fn export(&self, part: usize, saved: &mut dyn FnMut(KeptBucket));
 
     /// Lets every bucket count as changed, so that the next [`export`](Upkeep::export) of each part gives all of them.
     fn mark_all(&self);
@@ -113,7 +113,7 @@ pub trait Upkeep: Send + Sync {
     /// It is put under `quota`, what the key's owner has now; an anonymous caller's under the default one. A bucket
     /// from the future (the clock was set back meanwhile) counts as written at `now`, so that nobody waits for the
     /// clock to come back, unless it [owes](Bucket::debited).
-    fn restore(&self, saved: Saved, quota: Quota, now: Nanos) -> bool;
+    fn restore(&self, saved: KeptBucket, quota: Quota, now: Nanos) -> bool;
 
     /// Takes what `charge` costs whether it is there or not: another process has let that request in. What is missing
     /// is owed, and the bucket earns it before anything else. A bucket that is not there was full under the quota; one

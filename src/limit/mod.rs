@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`bucket`] | one token bucket: pure, exact, handed `now` |
 //! | [`decision`] | the answer to a request as data, and what it says in whole seconds |
-//! | [`key`] | whose bucket it is, in nine bytes |
+//! | [`key`] | whose bucket it is: the same 128 bits on every node and after a restart |
 //! | [`limiter`] | the seam: what a limiter is asked, by the proxy, by who keeps buckets, and by the metrics |
 //! | [`striped`] | the limiter of one process: a bounded map of buckets under many locks |
 //!
@@ -20,12 +20,14 @@ pub mod decision;
 pub(crate) mod exact;
 pub mod key;
 pub mod limiter;
+#[cfg(test)]
+pub(crate) mod samples;
 mod settings;
 pub mod striped;
 
 pub use bucket::{Bucket, Nanos, Tokens};
 pub use decision::{Decision, Standing};
-pub use key::Key;
-pub use limiter::{Charge, Charges, Decisions, Gauges, Limiter, MOST_CHARGES, Saved, Upkeep, WholeLimiter};
+pub use key::{Key, KeyMaker, Payer, Scope};
+pub use limiter::{Charge, Charges, Decisions, Gauges, KeptBucket, Limiter, MOST_CHARGES, Upkeep, WholeLimiter};
 pub use settings::RateLimit;
 pub use striped::{Striped, StripedSettings};

@@ -6,7 +6,8 @@
 //! The rules:
 //! - The map is cut into stripes, each with its own lock on its own cache line, so two requests rarely meet. Finding,
 //!   crediting and taking are one step under one lock: of n threads that want the last token, one gets it.
-//! - The hash is keyed at random when the process starts. Nobody outside can choose keys that fall on one stripe.
+//! - A key's bits are as good as random to whoever has not the secret. Nobody outside can choose keys that fall on one
+//!   stripe.
 //! - A bucket that is full equals one that is not there, so the sweep drops full ones and no others. Nothing else is ever
 //!   evicted: forgetting a bucket that is not full would forgive its debt, and whoever can make keys could have his own
 //!   forgotten.
@@ -24,13 +25,12 @@
 //! inserting, sweeping and bounding would need a lock anyway; an LRU, which hands an evicted debtor a full bucket;
 //! a reader-writer lock, as every lookup writes.
 //!
-//! Cost: 40 to 50 bytes for each bucket; one lock, and beside its line one or two cache lines. Where every bucket has a quota
+//! Cost: 50 to 62 bytes for each bucket; one lock, and beside its line one or two cache lines. Where every bucket has a quota
 //! of its own, about 30 bytes more. See `benches/limiters.rs`.
 
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use ahash::RandomState;
 use arrayvec::ArrayVec;
 use crossbeam_utils::CachePadded;
 use parking_lot::{Mutex, MutexGuard};
@@ -48,7 +48,7 @@ mod stripe;
 mod table;
 mod upkeep;
 
-use stripe::{Stripe, hash_of};
+use stripe::Stripe;
 
 /// The fewest stripes by default, and the most there can be.
 const STRIPES: (usize, usize) = (64, 1 << 16);
@@ -71,7 +71,6 @@ pub struct StripedSettings {
 #[derive(Debug)]
 pub struct Striped {
     stripes: Box<[CachePadded<Mutex<Stripe>>]>,
-    hasher: RandomState,
     max_buckets: usize,
     anonymous: CachePadded<AtomicUsize>,
     clients: CachePadded<AtomicUsize>,
@@ -90,7 +89,6 @@ impl Striped {
         let stripe = || CachePadded::new(Mutex::new(Stripe::new(settings.default_quota)));
         Striped {
             stripes: std::iter::repeat_with(stripe).take(stripes).collect(),
-            hasher: RandomState::new(),
             max_buckets,
             anonymous: CachePadded::default(),
             clients: CachePadded::default(),
@@ -100,22 +98,21 @@ impl Striped {
         }
     }
 
-    /// The hash of a key, and its stripe.
+    /// The stripe of a key.
     #[inline]
-    fn stripe(&self, key: Key) -> (u64, &Mutex<Stripe>) {
-        let hash = hash_of(key, &self.hasher);
-        (hash, &self.stripes[self.place(hash)])
+    fn stripe(&self, key: Key) -> &Mutex<Stripe> {
+        &self.stripes[self.place(key)]
     }
 
-    /// Which stripe it is.
+    /// Which stripe it is. Its table uses the bits below these.
     #[inline]
-    fn place(&self, hash: u64) -> usize {
-        (hash >> 24) as usize & (self.stripes.len() - 1)
+    fn place(&self, key: Key) -> usize {
+        (key.hash() >> 24) as usize & (self.stripes.len() - 1)
     }
 
     /// Counts one more bucket, for `key`, if there is room for it. For a client there always is.
     fn admit(&self, key: Key) -> bool {
-        if key.client_number().is_some() {
+        if key.is_client() {
             self.clients.fetch_add(1, Ordering::Relaxed);
             return true;
         }
@@ -132,19 +129,19 @@ impl Striped {
 
     /// Whether a new bucket of `key` would find room.
     fn has_room(&self, key: Key) -> bool {
-        key.client_number().is_some() || self.anonymous.load(Ordering::Relaxed) < self.max_buckets
+        key.is_client() || self.anonymous.load(Ordering::Relaxed) < self.max_buckets
     }
 
     /// Counts one bucket less.
     fn forget(&self, key: Key) {
-        let count = if key.client_number().is_some() { &self.clients } else { &self.anonymous };
+        let count = if key.is_client() { &self.clients } else { &self.anonymous };
         count.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// The first take of a key that has no bucket. Apart from [`take`](Limiter::take), to keep that one short.
     #[cold]
     #[inline(never)]
-    fn take_first(&self, mut stripe: MutexGuard<'_, Stripe>, hash: u64, charge: Charge, now: Nanos) -> Decision {
+    fn take_first(&self, mut stripe: MutexGuard<'_, Stripe>, charge: Charge, now: Nanos) -> Decision {
         if !self.admit(charge.key) {
             drop(stripe);
             self.overflowed.fetch_add(1, Ordering::Relaxed);
@@ -152,7 +149,7 @@ impl Striped {
         }
         let mut bucket = stripe.full(charge.quota, now);
         let allowed = bucket.spend(Tokens::whole(charge.cost.get()), charge.quota, now);
-        let outgrown = stripe.insert(hash, charge.key, bucket, charge.quota, &self.hasher);
+        let outgrown = stripe.insert(charge.key, bucket, charge.quota);
         drop(stripe);
         drop(outgrown);
         Decision::new(allowed, Standing::new(bucket, charge.quota, now).for_cost(charge.cost.get()))
@@ -182,20 +179,18 @@ fn default_stripes(max_buckets: usize) -> usize {
 impl Limiter for Striped {
     #[inline]
     fn take(&self, charge: Charge, now: Nanos) -> Decision {
-        let (hash, stripe) = self.stripe(charge.key);
+        let stripe = self.stripe(charge.key);
         let mut stripe = stripe.lock();
         let charge = stripe.under_its_quota(charge);
-        match stripe.take(hash, charge, now, &self.hasher) {
+        match stripe.take(charge, now) {
             Some(decision) => decision,
-            None => self.take_first(stripe, hash, charge, now),
+            None => self.take_first(stripe, charge, now),
         }
     }
 
     fn take_all(&self, charges: &Charges, now: Nanos) -> Decisions {
-        let hashes: ArrayVec<u64, MOST_CHARGES> =
-            charges.iter().map(|charge| hash_of(charge.key, &self.hasher)).collect();
         // Whoever locks several does so in their order, or two would wait for each other.
-        let mut places: ArrayVec<usize, MOST_CHARGES> = hashes.iter().map(|hash| self.place(*hash)).collect();
+        let mut places: ArrayVec<usize, MOST_CHARGES> = charges.iter().map(|charge| self.place(charge.key)).collect();
         places.sort_unstable();
         let mut locked: ArrayVec<Locked<'_>, MOST_CHARGES> = ArrayVec::new();
         for place in places {
@@ -205,34 +200,34 @@ impl Limiter for Striped {
         }
         let mut overflow = self.overflow.lock();
         let shared = *overflow;
-        let mut made: ArrayVec<(u64, Charge, Option<Bucket>), MOST_CHARGES> = ArrayVec::new();
+        let mut made: ArrayVec<(Charge, Option<Bucket>), MOST_CHARGES> = ArrayVec::new();
         let mut decisions = Decisions::new();
-        for (&charge, &hash) in charges.iter().zip(&hashes) {
-            let stripe = among(&mut locked, self.place(hash));
+        for &charge in charges {
+            let stripe = among(&mut locked, self.place(charge.key));
             let charge = stripe.under_its_quota(charge);
-            let before = stripe.peek(hash, charge.key, charge.quota, now);
+            let before = stripe.peek(charge.key, charge.quota, now);
             if before.is_none() && !self.admit(charge.key) {
                 decisions.push(take_from_overflow(&mut overflow, charge, now));
                 continue;
             }
             if before.is_none() {
                 let full = stripe.full(charge.quota, now);
-                drop(stripe.insert(hash, charge.key, full, charge.quota, &self.hasher));
+                drop(stripe.insert(charge.key, full, charge.quota));
             }
-            made.push((hash, charge, before));
-            decisions.extend(stripe.take(hash, charge, now, &self.hasher));
+            made.push((charge, before));
+            decisions.extend(stripe.take(charge, now));
         }
         let all = decisions.iter().all(Decision::is_allowed);
         let shares = decisions.iter().filter(|decision| decision.standing().is_overflow()).count();
         self.overflowed.fetch_add(shares as u64, Ordering::Relaxed);
         if !all {
             *overflow = shared;
-            for (hash, charge, before) in made.iter().rev() {
-                let stripe = among(&mut locked, self.place(*hash));
+            for (charge, before) in made.iter().rev() {
+                let stripe = among(&mut locked, self.place(charge.key));
                 match before {
-                    Some(before) => stripe.put(*hash, charge, *before, now, &self.hasher),
+                    Some(before) => stripe.put(charge, *before, now),
                     None => {
-                        stripe.remove(*hash, charge.key, &self.hasher);
+                        stripe.remove(charge.key);
                         self.forget(charge.key);
                     }
                 }
@@ -248,11 +243,11 @@ impl Limiter for Striped {
     }
 
     fn peek(&self, key: Key, quota: Quota, now: Nanos) -> Standing {
-        let (hash, stripe) = self.stripe(key);
+        let stripe = self.stripe(key);
         let (bucket, quota) = {
             let stripe = stripe.lock();
             let quota = stripe.quota_of(key, quota);
-            (stripe.peek(hash, key, quota, now), quota)
+            (stripe.peek(key, quota, now), quota)
         };
         if bucket.is_none() && !self.has_room(key) {
             let (bucket, quota) = *self.overflow.lock();

@@ -45,18 +45,20 @@ impl View {
     /// The parts of the admin API.
     pub(super) fn into_parts(self) -> AdminParts {
         let View { access, reloader, address, listeners, proxy, pools, store, limiter, buckets, .. } = self;
+        let keys = Arc::clone(buckets.keys());
         let (rules, seats) = (self.rules, self.seats);
         let (metrics, decisions, activity, lifecycle) = (self.metrics, self.decisions, self.activity, self.lifecycle);
         let (directory, clock, timeline) = (self.directory, self.clock, self.timeline);
         AdminParts {
             access,
             repository: Arc::clone(&store.clients),
-            fill: Box::new(move |key, quota| {
+            fill: Box::new(move |payer, quota| {
                 let buckets = Arc::clone(&buckets);
-                Box::pin(async move { buckets.reset(key, quota).await })
+                Box::pin(async move { buckets.reset(payer, quota).await })
             }),
             directory: Arc::clone(&directory),
             limiter: Arc::clone(&limiter) as _,
+            keys,
             limited: Box::new(move || rules.load().rate.is_some()),
             pools: Box::new(move || pools.all()),
             reload: Box::new(move || {

@@ -39,8 +39,8 @@ use super::ticker;
 use crate::admin::NotFilled;
 use crate::client::Quota;
 use crate::clock::{Clock, Timeline};
-use crate::limit::{Bucket, Key, Nanos, RateLimit, Saved, WholeLimiter};
-use crate::store::{BucketStore, Moment, Reply, Snapshot, StoreError, WriteError};
+use crate::limit::{Bucket, KeptBucket, Key, KeyMaker, Nanos, Payer, RateLimit, WholeLimiter};
+use crate::store::{BucketStore, Moment, Reply, Saved, Snapshot, StoreError, WriteError};
 use due::Due;
 
 mod due;
@@ -54,6 +54,8 @@ const DRIFT: Duration = Duration::from_secs(1);
 pub(super) struct Buckets {
     limiter: Arc<dyn WholeLimiter>,
     store: Arc<dyn BucketStore>,
+    /// What makes keys of payers, and reads them back.
+    keys: Arc<KeyMaker>,
     sweep_every: Duration,
     save_every: Duration,
     max_buckets: NonZeroUsize,
@@ -66,7 +68,7 @@ pub(super) struct Buckets {
     handed_over: AtomicBool,
 }
 
-/// Buckets for a successor, each key once.
+/// Buckets for a successor, each payer once.
 #[derive(Debug)]
 pub(super) struct HandedOver {
     /// When this was.
@@ -74,7 +76,7 @@ pub(super) struct HandedOver {
     /// Those that are not full.
     pub(super) changed: Vec<Saved>,
     /// Those that the store may still have, and that are full.
-    pub(super) dropped: Vec<Key>,
+    pub(super) dropped: Vec<Payer>,
 }
 
 impl Buckets {
@@ -89,7 +91,13 @@ impl Buckets {
         let RateLimit { refill_interval, persist_interval, max_buckets, .. } = *settings;
         let (sweep_every, save_every, due) = (refill_interval, persist_interval, Mutex::default());
         let (right, handed_over) = (Semaphore::new(1), AtomicBool::new(false));
-        Buckets { limiter, store, sweep_every, save_every, max_buckets, clock, timeline, due, right, handed_over }
+        let keys = Arc::new(KeyMaker::new(store.secret()));
+        Buckets { limiter, store, keys, sweep_every, save_every, max_buckets, clock, timeline, due, right, handed_over }
+    }
+
+    /// What makes the keys of its buckets.
+    pub(super) fn keys(&self) -> &Arc<KeyMaker> {
+        &self.keys
     }
 
     /// The same for a successor: it may not save before [`receive_right`](Buckets::receive_right).
@@ -98,22 +106,22 @@ impl Buckets {
         Buckets { right: Semaphore::new(0), ..self }
     }
 
-    /// Makes the bucket of `key` full under `quota`, once the store has forgotten it, so that no crash brings the empty one
+    /// Makes the bucket of `payer` full under `quota`, once the store has forgotten it, so that no crash brings the empty one
     /// back.
     ///
     /// # Errors
     /// While another process has the buckets, or takes them over; when the store does not take it. The bucket is what it
     /// was then.
-    pub(super) async fn reset(&self, key: Key, quota: Quota) -> Result<(), NotFilled> {
+    pub(super) async fn reset(&self, payer: Payer, quota: Quota) -> Result<(), NotFilled> {
         // Whoever saves, or hands over, ends first; none begins meanwhile.
         let right = async { if self.is_handed_over() { None } else { self.right.acquire().await.ok() } };
         let right = timeout(LONGEST_SAVE, right).await.ok().flatten();
         let Some(_right) = right.filter(|_| !self.is_handed_over()) else { return Err(NotFilled::HandedOver) };
-        let forgotten = Snapshot { changed: Vec::new(), dropped: vec![key], at: self.moment() };
+        let forgotten = Snapshot { changed: Vec::new(), dropped: vec![payer], at: self.moment() };
         self.store.save(forgotten).wait().await?;
         let mut due = self.due.lock();
-        due.forget(key);
-        self.limiter.reset(key, quota, self.now());
+        due.forget(payer);
+        self.limiter.reset(self.keys.key(payer), quota, self.now());
         Ok(())
     }
 
@@ -124,7 +132,7 @@ impl Buckets {
             return;
         }
         let mut due = self.due.lock();
-        buckets.iter().for_each(|saved| due.forget(saved.key));
+        buckets.iter().for_each(|saved| due.forget(saved.payer));
         drop(self.store.save(Snapshot { changed: buckets, dropped: Vec::new(), at: self.moment() }));
     }
 
@@ -157,7 +165,7 @@ impl Buckets {
         for part in 0..self.limiter.parts() {
             let mut dropped = Vec::new();
             self.limiter.sweep(part, self.now(), &mut |key| dropped.push(key));
-            due.dropped(dropped);
+            due.dropped(dropped.into_iter().filter_map(|key| self.keys.payer(key)));
         }
         due.bound(self.limiter.buckets());
     }
@@ -169,10 +177,15 @@ impl Buckets {
         for part in 0..self.limiter.parts() {
             // Into a small list first: the part is locked meanwhile, and making room in the long one takes its time.
             self.limiter.export(part, &mut |saved| changed.push(saved));
-            due.changed(changed.drain(..));
+            due.changed(changed.drain(..).filter_map(|kept| self.saved(kept)));
         }
         // While the store takes nothing, the same buckets change again and again.
         due.bound(self.limiter.buckets());
+    }
+
+    /// A bucket of the limiter as it is saved.
+    fn saved(&self, KeptBucket { key, bucket, quota }: KeptBucket) -> Option<Saved> {
+        Some(Saved { payer: self.keys.payer(key)?, bucket, quota })
     }
 
     /// Gives the store the next piece, if any is due; the moment that it is of. What is given later is newer.
@@ -269,25 +282,27 @@ impl Buckets {
         let now = self.moment();
         let mut due = self.due.lock();
         for saved in &from.changed {
-            let quota = quota(saved.key).unwrap_or(saved.quota);
+            let quota = quota(self.keys.key(saved.payer)).unwrap_or(saved.quota);
             self.put(saved, quota, from.at, now, &mut due);
         }
-        for key in &from.dropped {
+        for payer in &from.dropped {
             // Full, so that the next sweep drops what came of it earlier.
-            if let Some(quota) = quota(*key) {
-                self.limiter.reset(*key, quota, now.timeline);
+            let key = self.keys.key(*payer);
+            if let Some(quota) = quota(key) {
+                self.limiter.reset(key, quota, now.timeline);
             }
-            due.dropped([*key]);
+            due.dropped([*payer]);
         }
     }
 
     /// Reads back a bucket that another process had, whose time was `then` when it is `now` here.
     fn put(&self, saved: &Saved, quota: Quota, then: Moment, now: Moment, due: &mut Due) {
         // Forgotten by the store, unless it is due as changed at the next export.
-        due.dropped([saved.key]);
+        due.dropped([saved.payer]);
         let at = then.carry(saved.bucket.at(), now);
-        let saved = Saved { bucket: Bucket::resume(saved.bucket.tokens(), at), ..*saved };
-        self.limiter.restore(saved, quota, now.timeline);
+        let bucket = Bucket::resume(saved.bucket.tokens(), at);
+        let kept = KeptBucket { key: self.keys.key(saved.payer), bucket, quota: saved.quota };
+        self.limiter.restore(kept, quota, now.timeline);
     }
 
     /// Reads back what an earlier process saved: `quota` is what the bucket's owner has now, none when there is no such
@@ -301,9 +316,9 @@ impl Buckets {
         let now = self.moment();
         let mut due = self.due.lock();
         for saved in all {
-            match quota(saved.key) {
+            match quota(self.keys.key(saved.payer)) {
                 Some(quota) => self.put(&saved, quota, then, now, &mut due),
-                None => due.dropped([saved.key]),
+                None => due.dropped([saved.payer]),
             }
         }
         Ok(self.limiter.buckets())

@@ -41,7 +41,7 @@ impl Server {
         sockets: Vec<Bound>,
         admin: Option<Bound>,
         process: Option<(Arc<Process>, bool)>,
-    ) -> Result<(Self, HashMap<u64, Quota>), ServerError> {
+    ) -> Result<(Self, HashMap<Key, Quota>), ServerError> {
         let is_successor = process.as_ref().is_some_and(|(_, successor)| *successor);
         let pairs = sockets.iter().map(Bound::address).zip(&config.listeners);
         let pairs = pairs.filter_map(|(address, listener)| Some((address, listener.tls.clone()?)));
@@ -68,7 +68,7 @@ impl Server {
         };
         let quotas = followers.load(store.clients.as_ref())?;
         if !is_successor {
-            let owner = |key: Key| key.client_number().map_or(Some(quota), |number| quotas.get(&number).copied());
+            let owner = |key: Key| if key.is_client() { quotas.get(&key).copied() } else { Some(quota) };
             let restored = buckets.restore(owner).map_err(|error| ServerError::Failed(error.to_string()))?;
             info!("clients: {}; buckets that are not full: {restored}", quotas.len());
         }

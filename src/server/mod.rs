@@ -32,7 +32,7 @@ use arc_swap::ArcSwap;
 use crate::client::{Directory, Quota};
 use crate::clock::{Clock, Timeline};
 use crate::config::Config;
-use crate::limit::WholeLimiter;
+use crate::limit::{Key, WholeLimiter};
 use crate::process::{BindError, Bound, PidFileError, PrivilegesError, Process};
 use crate::store::sqlite::OpenError;
 use crate::telemetry::{AccessLog, AccessLogWriter, Tally};
@@ -95,7 +95,7 @@ pub struct Server {
     /// The process, when it is all of one.
     process: Option<Arc<Process>>,
     /// What it takes over from, and the quotas of clients by their numbers.
-    inheritance: Option<(Successor, HashMap<u64, Quota>)>,
+    inheritance: Option<(Successor, HashMap<Key, Quota>)>,
 }
 
 impl Server {

@@ -104,6 +104,7 @@ impl Server {
             rules: Arc::clone(&rules),
             directory: Arc::clone(&self.directory),
             limiter: Arc::clone(&told) as _,
+            keys: Arc::clone(buckets.keys()),
             access_log: self.access_log.clone(),
             tally: Arc::clone(&tally),
             decisions: Arc::clone(&decisions),
@@ -182,8 +183,7 @@ impl Server {
         let (backends, pools) = (pools.iter().map(|pool| pool.settings().backends.len()).sum::<usize>(), pools.len());
         let threads = (settings.threads.get(), &connections);
         let take_over = self.inheritance.map(|(successor, quotas)| {
-            let quota =
-                move |key: Key| key.client_number().map_or(Some(default_quota), |number| quotas.get(&number).copied());
+            let quota = move |key: Key| if key.is_client() { quotas.get(&key).copied() } else { Some(default_quota) };
             let (clock, timeline) = (Arc::clone(&self.clock), self.timeline);
             let take_over = TakeOver {
                 buckets: Arc::clone(&buckets),

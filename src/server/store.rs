@@ -16,10 +16,10 @@ use super::ServerError;
 use super::buckets::Buckets;
 use crate::client::{Client, Directory, Quota};
 use crate::clock::{Clock, Timeline};
-use crate::limit::{Bucket, Key, Saved, WholeLimiter};
+use crate::limit::{Bucket, Key, Payer, WholeLimiter};
 use crate::store::memory::Memory;
 use crate::store::sqlite::Sqlite;
-use crate::store::{BucketStore, ClientRepository, Committed, Follower, Record};
+use crate::store::{BucketStore, ClientRepository, Committed, Follower, Record, Saved};
 
 /// How many changes at once make it worth to wait until nobody looks into the directory before them.
 const MANY: usize = 1_000;
@@ -80,8 +80,8 @@ pub(super) struct Followers {
 }
 
 impl Followers {
-    /// Fills the directory with all clients and keeps it in step from then on. Returns their quotas by number.
-    pub(super) fn load(self, clients: &dyn ClientRepository) -> Result<HashMap<u64, Quota>, ServerError> {
+    /// Fills the directory with all clients and keeps it in step from then on. Returns what they have, by their keys.
+    pub(super) fn load(self, clients: &dyn ClientRepository) -> Result<HashMap<Key, Quota>, ServerError> {
         // Changes of another process wait until all is loaded; one that was loaded already does no harm when it comes
         // again.
         let gate = Arc::new(Mutex::new(()));
@@ -89,8 +89,8 @@ impl Followers {
         clients.follow(self.clone().follower(Arc::clone(&gate)));
         let (mut quotas, mut all) = (HashMap::new(), Vec::new());
         let load = clients.for_each(&mut |record| {
-            let client = record.client();
-            quotas.insert(client.number, client.quota);
+            let client = record.client(self.buckets.keys());
+            quotas.insert(Key::client(client.uid), client.quota);
             all.push(Arc::new(client));
             true
         });
@@ -111,24 +111,25 @@ impl Followers {
 
     fn follow(&self, changes: &[Committed]) {
         let now = self.timeline.nanos(self.clock.now());
-        let mut raised = Vec::new();
+        let (mut raised, keys) = (Vec::new(), self.buckets.keys());
         for change in changes {
             let limiter = &self.limiter;
             if let (Some(before), Some(after)) = (&change.before, &change.after)
                 && before.profile.quota != after.profile.quota
             {
-                let (key, from, to) = (Key::client(after.number), before.profile.quota, after.profile.quota);
+                let (payer, from, to) = (Payer::client(after.number), before.profile.quota, after.profile.quota);
+                let key = keys.key(payer);
                 limiter.edit(key, from, to, now);
                 if from.capacity() < to.capacity() {
                     let tokens = limiter.peek(key, to, now).tokens();
-                    raised.push(Saved { key, bucket: Bucket::resume(tokens, now), quota: to });
+                    raised.push(Saved { payer, bucket: Bucket::resume(tokens, now), quota: to });
                 }
             }
         }
         // A bucket that was full is saved nowhere. After a crash it would be full under the new capacity, so it does not wait
         // for its turn. If this fails, the next export has it.
         self.buckets.keep(raised);
-        let client = |record: &Option<Record>| -> Option<Client> { record.as_ref().map(Record::client) };
+        let client = |record: &Option<Record>| -> Option<Client> { record.as_ref().map(|record| record.client(keys)) };
         let changed = changes.iter().filter(|change| change.action.is_some());
         let directory =
             self.directory.load().with(changed.map(|change| (client(&change.before), client(&change.after))));
@@ -146,7 +147,7 @@ impl Followers {
         for change in changes {
             if let (Some(gone), None) = (&change.before, &change.after) {
                 // Full, so the next sweep drops it.
-                self.limiter.reset(Key::client(gone.number), gone.profile.quota, now);
+                self.limiter.reset(keys.client(gone.number), gone.profile.quota, now);
             }
         }
     }

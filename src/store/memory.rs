@@ -15,18 +15,18 @@ use parking_lot::Mutex;
 use super::plan::{self, Source, Stamp};
 use super::{
     Batch, BucketStore, Change, ClientRepository, Committed, Difference, Entry, Follower, HistoryRules, Moment, Page,
-    PageQuery, Profile, Record, Refusal, Reply, Snapshot, StoreError, WriteError, credentials,
+    PageQuery, Profile, Record, Refusal, Reply, Saved, Snapshot, StoreError, WriteError, credentials, new_secret,
 };
 use crate::client::{ClientId, KeyDigest};
 use crate::clock::{Clock, SystemClock};
-use crate::limit::{Key, Saved};
+use crate::limit::Payer;
 
 /// Clients and buckets in memory. See the [module](self).
-#[derive(Default)]
 pub struct Memory {
     clients: Mutex<Clients>,
     followers: Mutex<Vec<Follower>>,
-    buckets: Mutex<(HashMap<Key, Saved>, Option<Moment>)>,
+    buckets: Mutex<(HashMap<Payer, Saved>, Option<Moment>)>,
+    secret: u128,
 }
 
 impl fmt::Debug for Memory {
@@ -193,17 +193,18 @@ impl Clients {
 
 impl Memory {
     /// An empty store.
+    #[expect(clippy::new_without_default, reason = "no two are alike: each has a secret of its own")]
     pub fn new() -> Self {
-        Self::default()
+        Memory {
+            clients: Mutex::default(),
+            followers: Mutex::default(),
+            buckets: Mutex::default(),
+            secret: new_secret(),
+        }
     }
 
-    /// Drops the buckets of deleted clients and tells the followers; the clients are still locked, so that the order is
-    /// kept.
+    /// Tells the followers; the clients are still locked, so that the order is kept.
     fn tell(&self, changes: &[Committed]) {
-        for committed in changes.iter().filter(|committed| committed.after.is_none()) {
-            let number = committed.before.as_ref().map(|before| before.number);
-            number.map(|number| self.buckets.lock().0.remove(&Key::client(number)));
-        }
         if !changes.is_empty() {
             self.followers.lock().iter_mut().for_each(|follower| follower(changes));
         }
@@ -277,12 +278,16 @@ impl ClientRepository for Memory {
 }
 
 impl BucketStore for Memory {
+    fn secret(&self) -> u128 {
+        self.secret
+    }
+
     fn save(&self, snapshot: Snapshot) -> Reply<()> {
         let mut buckets = self.buckets.lock();
-        for key in &snapshot.dropped {
-            buckets.0.remove(key);
+        for payer in &snapshot.dropped {
+            buckets.0.remove(payer);
         }
-        buckets.0.extend(snapshot.changed.into_iter().map(|saved| (saved.key, saved)));
+        buckets.0.extend(snapshot.changed.into_iter().map(|saved| (saved.payer, saved)));
         buckets.1 = Some(snapshot.at);
         Reply::ready(Ok(()))
     }

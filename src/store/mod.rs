@@ -19,9 +19,9 @@ mod write;
 use std::num::NonZeroU64;
 use std::time::{Duration, SystemTime};
 
-use crate::client::ClientId;
+use crate::client::{ClientId, Quota};
 use crate::clock::{BootTime, Clock, Timeline};
-use crate::limit::{Key, Nanos, Saved};
+use crate::limit::{Bucket, Nanos, Payer};
 
 pub use record::{Action, Entry, Page, PageQuery, Profile, Record};
 pub(crate) use write::credentials;
@@ -87,12 +87,26 @@ pub trait ClientRepository: Send + Sync {
     fn follow(&self, follower: Follower);
 }
 
-/// The buckets that are not full, durably.
+/// A bucket as it is saved: whose it is says the number or the address itself, not a key of this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Saved {
+    /// Who pays.
+    pub payer: Payer,
+    /// Its tokens, and when it held them.
+    pub bucket: Bucket,
+    /// The quota it was last under.
+    pub quota: Quota,
+}
+
+/// The buckets that are not full, durably. Their keeper is the only one who writes them.
 pub trait BucketStore: Send + Sync {
+    /// The secret of the keys by which a limiter finds buckets. Made once, and kept as long as the clients are.
+    fn secret(&self) -> u128;
+
     /// Writes `snapshot`, all or nothing. Survives the end of the process, however it ends; not the loss of power.
     ///
     /// Changes of clients wait while it is written, some 5 µs for each bucket. So a large one is cut into pieces of a
-    /// few thousand, which are not all or nothing together. Sort the buckets by key before cutting: neighbours share a
+    /// few thousand, which are not all or nothing together. Sort the buckets by payer before cutting: neighbours share a
     /// page of the file, and pieces of neighbours are written twenty times as fast as pieces of strangers.
     fn save(&self, snapshot: Snapshot) -> Reply<()>;
 
@@ -129,8 +143,8 @@ impl Default for HistoryRules {
 pub struct Snapshot {
     /// Those that were written.
     pub changed: Vec<Saved>,
-    /// Those that are full and were dropped. A key may stand in both; then it is there if it is in `changed`.
-    pub dropped: Vec<Key>,
+    /// Those that are full and were dropped. A payer may stand in both; then it is there if it is in `changed`.
+    pub dropped: Vec<Payer>,
     /// When this was.
     pub at: Moment,
 }
@@ -165,6 +179,13 @@ impl Moment {
         let (age, ahead) = (self.timeline.saturating_sub(then), then.saturating_sub(self.timeline));
         now.timeline.saturating_sub(rest).saturating_sub(age).saturating_add(ahead)
     }
+}
+
+/// A secret that nobody can guess.
+fn new_secret() -> u128 {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).expect("the system gives random bytes");
+    u128::from_le_bytes(bytes)
 }
 
 /// The microseconds since the Unix epoch at `time`; 0 for what was before.

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use ipnet::IpNet;
 
 use crate::client::{Client, ClientId, KeyDigest, Mode, Quota, Usage};
+use crate::limit::KeyMaker;
 
 /// What an operator says of a client.
 #[derive(Clone, Debug, PartialEq)]
@@ -43,10 +44,11 @@ pub struct Record {
 
 impl Record {
     /// The client that the directory knows: with its name as its credential when it has no other.
-    pub fn client(&self) -> Client {
+    /// `keys` makes its bits of its number.
+    pub fn client(&self, keys: &KeyMaker) -> Client {
         let Profile { quota, mode, addresses, api_key, note: _ } = &self.profile;
         let client = Client {
-            number: self.number,
+            uid: keys.client(self.number).bits(),
             id: self.id.clone(),
             quota: *quota,
             mode: *mode,

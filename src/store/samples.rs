@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use super::*;
 use crate::client::{KeyDigest, Mode, Quota};
 use crate::clock::BootTime;
-use crate::limit::{Bucket, Tokens};
+use crate::limit::Tokens;
 
 pub(super) fn client_id(name: &str) -> ClientId {
     ClientId::parse(name).unwrap()
@@ -80,13 +80,13 @@ pub(super) fn id_of(change: &Committed) -> String {
     change.after.as_ref().or(change.before.as_ref()).unwrap().id.to_string()
 }
 
-/// The bucket of `key` with `tokens` and a half.
-pub(super) fn spent(key: Key, tokens: u32) -> Saved {
+/// The bucket of `payer` with `tokens` and a half.
+pub(super) fn spent(payer: Payer, tokens: u32) -> Saved {
     let bucket = Bucket::resume(Tokens::from_parts(tokens, 500_000_000_000_000_000), 1_700_000_000_000_000_007);
-    Saved { key, bucket, quota: Quota::new(100, 0.7).unwrap() }
+    Saved { payer, bucket, quota: Quota::new(100, 0.7).unwrap() }
 }
 
-pub(super) fn snapshot(changed: Vec<Saved>, dropped: Vec<Key>, at: u64) -> Snapshot {
+pub(super) fn snapshot(changed: Vec<Saved>, dropped: Vec<Payer>, at: u64) -> Snapshot {
     Snapshot {
         changed,
         dropped,

@@ -32,13 +32,14 @@ mod reads;
 mod recovery;
 mod rows;
 mod schema;
+mod shared;
 #[cfg(test)]
 mod tests;
 mod trim;
 mod writer;
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
@@ -48,18 +49,16 @@ use rusqlite::Connection;
 
 use super::{
     Batch, BucketStore, Change, ClientRepository, Committed, Difference, Entry, Follower, HistoryRules, Moment, Page,
-    PageQuery, Record, Reply, Snapshot, StoreError, WriteError,
+    PageQuery, Record, Reply, Saved, Snapshot, StoreError, WriteError,
 };
 use crate::client::ClientId;
-use crate::limit::Saved;
 use fault::{Fault, words};
 use feed::Feed;
-use identity::Identity;
 pub use open::OpenError;
 use patience::Patience;
 use queue::{Queue, Request, Write};
-use reads::Readers;
 use rows::{Failure, Reader};
+use shared::{Reading, Shared};
 use writer::Writer;
 
 /// Clients and buckets in a SQLite file. See the [module](self). Clones share it; with the last one it is closed.
@@ -79,48 +78,6 @@ impl fmt::Debug for Handle {
     }
 }
 
-/// What the writer and those who ask it share.
-struct Shared {
-    path: PathBuf,
-    fault: Fault,
-    followers: Mutex<Vec<Follower>>,
-    history: Mutex<HistoryRules>,
-    /// None once it is closed.
-    reading: RwLock<Option<Arc<Reading>>>,
-}
-
-/// The connections for reading, and the file that they read.
-struct Reading {
-    readers: Readers,
-    real: PathBuf,
-    identity: Identity,
-}
-
-impl Shared {
-    fn reading(&self) -> Result<Arc<Reading>, StoreError> {
-        self.reading.read().clone().ok_or_else(|| self.error("is closed"))
-    }
-
-    fn close_readers(&self) {
-        self.reading.write().take();
-    }
-
-    fn error(&self, reason: &str) -> StoreError {
-        StoreError(format!("{}: {reason}", self.path.display()))
-    }
-
-    fn failed(&self, failure: Failure) -> StoreError {
-        self.error(&failure.words())
-    }
-
-    /// What to answer when there is no writer: it was closed, or has failed.
-    fn ended(&self) -> StoreError {
-        let Some(reason) = self.fault.reason() else { return self.error("is closed") };
-        self.fault.count();
-        StoreError(reason)
-    }
-}
-
 impl Sqlite {
     /// Opens the database at `path`. Where nothing is, a new one is made, with its directory.
     ///
@@ -137,6 +94,7 @@ impl Sqlite {
         let reading = Reading::open(&database).map_err(|error| OpenError::new(&path, &words(&error)))?;
         let shared = Arc::new(Shared {
             path,
+            secret: database.secret,
             fault: Fault::default(),
             followers: Mutex::default(),
             history: Mutex::new(HistoryRules::ALL),
@@ -195,13 +153,6 @@ impl Sqlite {
     }
 }
 
-impl Reading {
-    fn open(database: &open::Database) -> rusqlite::Result<Self> {
-        let (real, identity) = (database.real.clone(), database.identity.clone());
-        Ok(Reading { readers: Readers::open(&real)?, real, identity })
-    }
-}
-
 impl Handle {
     fn close(&self) {
         let Some(thread) = self.thread.lock().take() else { return };
@@ -257,6 +208,10 @@ impl ClientRepository for Sqlite {
 }
 
 impl BucketStore for Sqlite {
+    fn secret(&self) -> u128 {
+        self.0.shared.secret
+    }
+
     fn save(&self, snapshot: Snapshot) -> Reply<()> {
         self.ask(|answer| Write::Save(snapshot, answer))
     }

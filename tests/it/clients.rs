@@ -11,11 +11,11 @@ use crate::harness::client::{Client, Request, Response};
 use crate::harness::in_process::InProcess;
 
 /// A client that is known by its name as its key, or by its addresses when it has any.
-fn known(number: u64, name: &str, capacity: u64, mode: Mode, addresses: &[&str]) -> Arc<Known> {
+fn known(uid: u128, name: &str, capacity: u64, mode: Mode, addresses: &[&str]) -> Arc<Known> {
     let (id, quota) = (ClientId::parse(name).unwrap(), Quota::new(capacity, 0.001).unwrap());
     let addresses: Vec<_> = addresses.iter().map(|address| address.parse().unwrap()).collect();
     let api_key = addresses.is_empty().then(|| KeyDigest::of(name.as_bytes()));
-    Arc::new(Known { number, id, quota, mode, addresses, api_key, usage: Arc::default() })
+    Arc::new(Known { uid, id, quota, mode, addresses, api_key, usage: Arc::default() })
 }
 
 fn server(backend: &Backend, clients: impl IntoIterator<Item = Arc<Known>>) -> InProcess {

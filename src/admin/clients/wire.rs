@@ -8,7 +8,6 @@ use super::describe::ModeName;
 use crate::admin::respond::{number, optional_number, thousandths};
 use crate::admin::router::Api;
 use crate::client::ClientId;
-use crate::limit::Key;
 use crate::store::{Entry, Profile, Record};
 use crate::telemetry::rfc3339;
 
@@ -167,10 +166,10 @@ impl ClientView {
     /// `record` as it stands now.
     pub(super) fn new(record: &Record, api: &Api) -> Self {
         let parts = &api.parts;
-        let usage = parts.directory.load().get(&record.client()).map(|client| client.usage.clone());
+        let usage = parts.directory.load().get(&record.client(&parts.keys)).map(|client| client.usage.clone());
         let tokens = (parts.limited)().then(|| {
             let now = parts.timeline.nanos(parts.clock.now());
-            thousandths(parts.limiter.peek(Key::client(record.number), record.profile.quota, now).tokens())
+            thousandths(parts.limiter.peek(parts.keys.client(record.number), record.profile.quota, now).tokens())
         });
         let seen = usage.as_ref().and_then(|usage| usage.last_seen());
         ClientView {

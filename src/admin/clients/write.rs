@@ -27,7 +27,7 @@ use crate::admin::query::Query;
 use crate::admin::router::Api;
 use crate::admin::{ApiError, body, percent, respond};
 use crate::client::ClientId;
-use crate::limit::Key;
+use crate::limit::Payer;
 use crate::store::{Action, Change, Committed, Edit, Entry, Profile, Record, Refusal, WriteError};
 
 /// How long a change may take. The store gives up long before.
@@ -199,7 +199,7 @@ pub(in crate::admin) async fn reset(api: &Arc<Api>, raw: &str, request: Request)
     Query::of(request.uri(), &[])?.finish()?;
     let record = read::find(api, &id).await?;
     let parts = &api.parts;
-    let filled = (parts.fill)(Key::client(record.number), record.profile.quota);
+    let filled = (parts.fill)(Payer::client(record.number), record.profile.quota);
     timeout(PATIENCE, filled).await.unwrap_or_else(|_| Err(late().into()))?;
     info!("client {id}: bucket filled by {}", Actor::of(&request));
     Ok(show(StatusCode::OK, &ClientView::new(&record, api), &record))

@@ -3,9 +3,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::client::{Mode, Quota};
 
-fn client(number: u64, name: &str, key: Option<&str>, addresses: &[&str]) -> Arc<Client> {
+fn client(number: u128, name: &str, key: Option<&str>, addresses: &[&str]) -> Arc<Client> {
     Arc::new(Client {
-        number,
+        uid: number,
         id: ClientId::parse(name).unwrap(),
         quota: Quota::new(10, 1.0).unwrap(),
         mode: Mode::Limit,
@@ -22,8 +22,8 @@ fn clients_are_found_by_key_and_by_longest_prefix() {
         client(2, "narrow", Some("secret"), &["10.1.0.0/16"]),
     ])
     .unwrap();
-    let by_address = |address: &str| directory.by_address(address.parse().unwrap()).map(|client| client.number);
-    assert_eq!(directory.by_key(&KeyDigest::of(b"secret")).unwrap().number, 2);
+    let by_address = |address: &str| directory.by_address(address.parse().unwrap()).map(|client| client.uid);
+    assert_eq!(directory.by_key(&KeyDigest::of(b"secret")).unwrap().uid, 2);
     assert!(directory.by_key(&KeyDigest::of(b"Secret")).is_none());
     assert_eq!((by_address("10.1.2.3"), by_address("10.2.2.3")), (Some(2), Some(1)));
     assert_eq!((by_address("2001:db8::1"), by_address("192.0.2.1")), (Some(1), None));
@@ -43,11 +43,11 @@ fn a_mapped_network_is_the_ipv4_network() {
     let directory = Directory::new([client(1, "a", None, &["::ffff:10.1.0.0/112"])]).unwrap();
     for address in ["10.1.2.3", "::ffff:10.1.2.3"] {
         let (network, found) = directory.longest_match(address.parse().unwrap()).unwrap();
-        assert_eq!((network.to_string().as_str(), found.number), ("10.1.0.0/16", 1), "{address}");
+        assert_eq!((network.to_string().as_str(), found.uid), ("10.1.0.0/16", 1), "{address}");
     }
     assert!(directory.by_address("10.2.0.0".parse().unwrap()).is_none());
     let all = Directory::new([client(1, "v6", None, &["::/0"]), client(2, "v4", None, &["0.0.0.0/0"])]).unwrap();
-    let number = |address: &str| all.by_address(address.parse().unwrap()).unwrap().number;
+    let number = |address: &str| all.by_address(address.parse().unwrap()).unwrap().uid;
     assert_eq!((number("192.0.2.1"), number("::ffff:192.0.2.1"), number("2001:db8::1")), (2, 2, 1));
 }
 
@@ -82,7 +82,7 @@ fn what_the_repository_never_does_leaves_the_count_right() {
     let directory = directory.with([(None, Some(thief.clone()))]);
     assert_eq!((directory.len(), directory.get(&a).is_none()), (1, true));
     let directory = directory.with([(Some(a), None), (Some(nobody), None)]);
-    assert_eq!((directory.len(), directory.by_address([10, 0, 0, 1].into()).unwrap().number), (1, 2));
+    assert_eq!((directory.len(), directory.by_address([10, 0, 0, 1].into()).unwrap().uid), (1, 2));
     assert!(directory.with([(Some(thief), None)]).is_empty());
 }
 
@@ -131,11 +131,11 @@ const ADDRESSES: [&str; 12] = [
 ];
 
 /// The clients by number, searched from end to end.
-type Model = HashMap<u64, Client>;
+type Model = HashMap<u128, Client>;
 
 /// Gives the credentials in `wanted` (bits, keys first) to the client `number`, from whomever has them; deletes it when
 /// there are none. Tells of the changes, of each client one.
-fn assign(model: &mut Model, number: u64, wanted: u16) -> Vec<Change> {
+fn assign(model: &mut Model, number: u128, wanted: u16) -> Vec<Change> {
     let has = |bit: usize| wanted >> bit & 1 == 1;
     let api_key = (0..KEYS.len()).find(|key| has(*key)).map(|key| KeyDigest::of(KEYS[key].as_bytes()));
     let networks = (0..NETWORKS.len()).filter(|index| has(KEYS.len() + index));
@@ -159,7 +159,7 @@ fn assign(model: &mut Model, number: u64, wanted: u16) -> Vec<Change> {
     changes
 }
 
-fn replace(model: &mut Model, number: u64, after: Client) -> Option<Client> {
+fn replace(model: &mut Model, number: u128, after: Client) -> Option<Client> {
     model.remove(&number);
     let stays = after.api_key.is_some() || !after.addresses.is_empty();
     stays.then(|| model.entry(number).or_insert(after).clone())
@@ -168,17 +168,17 @@ fn replace(model: &mut Model, number: u64, after: Client) -> Option<Client> {
 fn agree(directory: &Directory, model: &Model) {
     assert_eq!(directory.len(), model.len());
     for key in KEYS.map(|key| KeyDigest::of(key.as_bytes())) {
-        let slow = model.values().find(|client| client.api_key == Some(key)).map(|client| client.number);
-        assert_eq!(directory.by_key(&key).map(|client| client.number), slow);
+        let slow = model.values().find(|client| client.api_key == Some(key)).map(|client| client.uid);
+        assert_eq!(directory.by_key(&key).map(|client| client.uid), slow);
     }
     for address in ADDRESSES.map(|address| address.parse::<IpAddr>().unwrap().to_canonical()) {
-        let all = model.values().flat_map(|client| client.addresses.iter().map(|net| (canonical(*net), client.number)));
+        let all = model.values().flat_map(|client| client.addresses.iter().map(|net| (canonical(*net), client.uid)));
         let slow = all.filter(|(net, _)| net.contains(&address)).max_by_key(|(net, _)| net.prefix_len());
-        let fast = directory.longest_match(address).map(|(net, client)| (net, client.number));
+        let fast = directory.longest_match(address).map(|(net, client)| (net, client.uid));
         assert_eq!(fast, slow, "{address}");
     }
     for client in model.values() {
-        assert_eq!(directory.get(client).map(|known| known.number), Some(client.number));
+        assert_eq!(directory.get(client).map(|known| known.uid), Some(client.uid));
     }
 }
 
@@ -187,18 +187,18 @@ proptest! {
     /// the one before stays as it was. Clients keep their usage for as long as they are there.
     #[test]
     fn changes_agree_with_a_linear_search(
-        batches in prop::collection::vec(prop::collection::vec((0_u64..8, any::<u16>(), any::<u16>()), 1..4), 1..12),
+        batches in prop::collection::vec(prop::collection::vec((0_u128..8, any::<u16>(), any::<u16>()), 1..4), 1..12),
         order in any::<u64>(),
     ) {
         let (mut model, mut directory) = (Model::new(), Directory::default());
-        let mut usages: HashMap<u64, Arc<crate::client::Usage>> = HashMap::new();
+        let mut usages: HashMap<u128, Arc<crate::client::Usage>> = HashMap::new();
         for batch in batches {
             let (old_model, old) = (model.clone(), directory.clone());
             let assigned = batch.into_iter().flat_map(|(number, some, few)| assign(&mut model, number, some & few));
             let mut changes: Vec<Change> = assigned.collect();
             // In another order of the clients, those of each in its own.
             changes.sort_by_key(|(before, after)| {
-                before.as_ref().or(after.as_ref()).unwrap().number.wrapping_mul(order | 1) >> 32
+                before.as_ref().or(after.as_ref()).unwrap().uid.wrapping_mul(u128::from(order) | 1) >> 32
             });
             directory = directory.with(changes);
             agree(&directory, &model);
@@ -206,8 +206,8 @@ proptest! {
             usages.retain(|number, _| model.contains_key(number) && old_model.contains_key(number));
             for client in model.values() {
                 let usage = &directory.get(client).unwrap().usage;
-                let known = usages.entry(client.number).or_insert_with(|| Arc::clone(usage));
-                prop_assert!(Arc::ptr_eq(known, usage), "client {}", client.number);
+                let known = usages.entry(client.uid).or_insert_with(|| Arc::clone(usage));
+                prop_assert!(Arc::ptr_eq(known, usage), "client {}", client.uid);
             }
         }
         let rebuilt = Directory::new(model.values().map(|client| Arc::new(client.clone()))).unwrap();

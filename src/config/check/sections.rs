@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::client::{PrefixMap, Quota};
+use crate::client::Quota;
 use crate::config::overrides::Overrides;
 use crate::config::report::Level;
 use crate::config::shape::{AccessLogKeys, HistoryKeys, IdentityKeys, LimitKeys, RateLimitKeys};
@@ -19,11 +19,11 @@ pub(super) fn identity(top: &mut Level<'_>, key: Written<Section<IdentityKeys>>)
     let proxies = at.take("trusted_proxies", keys.trusted_proxies).unwrap_or_default();
     let proxies =
         proxies.into_iter().enumerate().filter_map(|(index, proxy)| at.report.take(&proxies_at.item(index), proxy));
-    let trusted_proxies = proxies.map(|network| (network, ())).collect::<Vec<_>>();
+    let trusted_proxies = proxies.collect();
     Identity {
         api_key_header: at.or("api_key_header", keys.api_key_header, default.api_key_header),
         unknown_api_key: at.or("unknown_api_key", keys.unknown_api_key, default.unknown_api_key),
-        trusted_proxies: PrefixMap::new(trusted_proxies),
+        trusted_proxies,
         ipv6_prefix: at.or("ipv6_prefix", keys.ipv6_prefix, default.ipv6_prefix),
         underscores: at.or("underscores", keys.underscores, default.underscores),
     }

@@ -28,7 +28,7 @@ impl Striped {
             return;
         }
         for stripe in &self.stripes {
-            stripe.lock().set_default(quota, now, &self.hasher);
+            stripe.lock().set_default(quota, now);
         }
         let mut overflow = self.overflow.lock();
         let (bucket, seen) = *overflow;

@@ -1,23 +1,23 @@
-//! A key and its bucket in 32 bytes, so that two share a cache line and none lies across two.
+//! A key and its bucket in 40 bytes.
 //!
 //! | bytes | holds |
 //! |---|---|
-//! | 8 | the key's 64 bits |
+//! | 16 | the key's 128 bits |
 //! | 8 | the instant of the last write |
 //! | 8 | tokens, lower 64 bits |
-//! | 4 | tokens, upper 26 bits; then the key's kind, and whether it was changed since it was last exported |
+//! | 4 | tokens, upper 26 bits; then the key's scope, and whether it was changed since it was last exported |
 //! | 4 | the quota it last saw, as a number in its stripe's book |
 //!
 //! 10⁹ tokens are 10²⁷ units, 90 bits; so six bits of the 96 are free for the rest.
 
 use crate::client::MAX_CAPACITY;
 use crate::limit::bucket::{Bucket, Nanos, Tokens};
-use crate::limit::key::Key;
+use crate::limit::key::{Key, Scope};
 use crate::limit::striped::quotas::QuotaId;
 
-/// Where the key's kind starts in the upper word.
-const KIND: u32 = 27;
-/// The kind of a slot without an entry.
+/// Where the key's scope starts in the upper word.
+const SCOPE: u32 = 27;
+/// The scope of a slot without an entry.
 const NOBODY: u32 = 31;
 /// Set when the bucket was changed since it was last exported.
 const CHANGED: u32 = 1 << 26;
@@ -25,13 +25,12 @@ const CHANGED: u32 = 1 << 26;
 const TOKENS: u32 = CHANGED - 1;
 
 const _: () = assert!(MAX_CAPACITY as u128 * Tokens::ONE.units() <= (TOKENS as u128) << 64);
-const _: () = assert!(size_of::<Entry>() == 32);
+const _: () = assert!(size_of::<Entry>() == 40);
 
 /// A key and its bucket.
 #[derive(Clone, Copy, Debug)]
-#[repr(align(32))]
 pub(super) struct Entry {
-    payload: u64,
+    bits: [u64; 2],
     at: Nanos,
     lower: u64,
     upper: u32,
@@ -41,37 +40,30 @@ pub(super) struct Entry {
 impl Entry {
     /// The entry of a bucket that was never exported.
     pub(super) fn new(key: Key, bucket: Bucket, quota: QuotaId) -> Self {
-        let (kind, payload) = key.parts();
-        let mut entry = Entry { payload, at: 0, lower: 0, upper: u32::from(kind) << KIND, quota };
+        let mut entry = Entry { bits: key.halves(), at: 0, lower: 0, upper: (key.scope() as u32) << SCOPE, quota };
         entry.set_bucket(bucket);
         entry
     }
 
     /// No entry.
-    pub(super) const VACANT: Entry = Entry { payload: 0, at: 0, lower: 0, upper: NOBODY << KIND, quota: 0 };
+    pub(super) const VACANT: Entry = Entry { bits: [0; 2], at: 0, lower: 0, upper: NOBODY << SCOPE, quota: 0 };
 
     /// Whether it is no entry.
     #[inline]
     pub(super) fn is_vacant(&self) -> bool {
-        self.upper >> KIND == NOBODY
+        self.upper >> SCOPE == NOBODY
     }
 
-    /// What [`is_of`](Entry::is_of) compares, computed once for many entries.
+    /// Whether it is the entry of `key`.
     #[inline]
-    pub(super) fn tag(key: Key) -> (u32, u64) {
-        let (kind, payload) = key.parts();
-        (u32::from(kind), payload)
-    }
-
-    /// Whether it is the entry of the key with this [`tag`](Entry::tag).
-    #[inline]
-    pub(super) fn is_of(&self, (kind, payload): (u32, u64)) -> bool {
-        self.payload == payload && self.upper >> KIND == kind
+    pub(super) fn is_of(&self, key: Key) -> bool {
+        self.bits == key.halves() && self.upper >> SCOPE == key.scope() as u32
     }
 
     /// Whose bucket it is.
     pub(super) fn key(&self) -> Key {
-        Key::from_parts((self.upper >> KIND) as u8, self.payload).expect("the parts came from a key")
+        let scope = if self.upper >> SCOPE == Scope::Client as u32 { Scope::Client } else { Scope::Address };
+        Key::new(scope, u128::from(self.bits[1]) << 64 | u128::from(self.bits[0]))
     }
 
     /// The bucket.
@@ -120,8 +112,7 @@ mod tests {
 
     #[test]
     fn everything_fits() {
-        let address = |text: &str| Key::address(text.parse().unwrap(), 64);
-        for key in [Key::client(0), Key::client(u64::MAX), address("255.1.2.3"), address("ffff:ffff::")] {
+        for key in [Key::client(0), Key::client(u128::MAX), Key::new(Scope::Address, 5), Key::new(Scope::Address, !5)] {
             for tokens in [Tokens::default(), Tokens::ONE, Tokens::from_parts(999_999_999, 999_999_999_999_999_999)] {
                 let mut entry = Entry::new(key, Bucket::resume(tokens, u64::MAX), 7);
                 assert!(entry.take_changed() && !entry.take_changed());
@@ -131,7 +122,7 @@ mod tests {
                 entry.set_quota(u32::MAX);
                 assert!(entry.take_changed());
                 assert_eq!((entry.key(), entry.quota()), (key, u32::MAX));
-                assert!(entry.is_of(Entry::tag(key)) && !entry.is_of(Entry::tag(Key::client(1))));
+                assert!(entry.is_of(key) && !entry.is_of(Key::client(1)) && !entry.is_vacant());
                 assert_eq!(entry.bucket(), Bucket::resume(tokens, 9));
             }
         }

@@ -1,7 +1,7 @@
 //! The quotas that the buckets of one stripe last saw, each kept once.
 //!
 //! A bucket must know the quota under which it has earned since its last write: the caller may come with a new one, and
-//! the sweep comes with none. Twelve bytes in every bucket would be a third more; but there are far fewer quotas than
+//! the sweep comes with none. Twelve bytes in every bucket would be a fifth more; but there are far fewer quotas than
 //! buckets, as a rule, so a bucket keeps a number of four bytes. If every bucket has a quota of its own after all, each
 //! costs about 30 bytes more.
 //!
@@ -38,6 +38,7 @@ pub(super) struct Quotas {
     held: Vec<Held>,
     by_value: HashTable<QuotaId>,
     vacant: Vec<QuotaId>,
+    hasher: RandomState,
 }
 
 impl Quotas {
@@ -48,9 +49,9 @@ impl Quotas {
     }
 
     /// One more holds `quota`: its number.
-    pub(super) fn hold(&mut self, quota: Quota, hasher: &RandomState) -> QuotaId {
-        let hash = hasher.hash_one(quota);
-        let held = &mut self.held;
+    pub(super) fn hold(&mut self, quota: Quota) -> QuotaId {
+        let hash = self.hasher.hash_one(quota);
+        let (hasher, held) = (&self.hasher, &mut self.held);
         if let Some(&id) = self.by_value.find(hash, |&id| held[id as usize].quota() == quota) {
             held[id as usize].holders += 1;
             return id;
@@ -71,11 +72,11 @@ impl Quotas {
     }
 
     /// One less holds the quota with this number.
-    pub(super) fn release(&mut self, id: QuotaId, hasher: &RandomState) {
+    pub(super) fn release(&mut self, id: QuotaId) {
         let held = &mut self.held[id as usize];
         held.holders -= 1;
         if held.holders == 0 {
-            if let Ok(found) = self.by_value.find_entry(hasher.hash_one(held.quota()), |&other| other == id) {
+            if let Ok(found) = self.by_value.find_entry(self.hasher.hash_one(held.quota()), |&other| other == id) {
                 found.remove();
             }
             self.vacant.push(id);
@@ -94,24 +95,23 @@ mod tests {
 
     #[test]
     fn a_quota_is_kept_once_and_makes_room() {
-        let hasher = RandomState::new();
         let quota = |capacity| Quota::new(capacity, 1.0).unwrap();
         let mut quotas = Quotas::default();
-        let first = quotas.hold(quota(1), &hasher);
-        let second = quotas.hold(quota(2), &hasher);
-        assert_eq!(quotas.hold(quota(1), &hasher), first);
+        let first = quotas.hold(quota(1));
+        let second = quotas.hold(quota(2));
+        assert_eq!(quotas.hold(quota(1)), first);
         assert_ne!(first, second);
-        quotas.release(first, &hasher);
+        quotas.release(first);
         assert_eq!(quotas.get(first), quota(1));
-        quotas.release(first, &hasher);
-        assert_eq!(quotas.hold(quota(3), &hasher), first, "the vacant place is used again");
+        quotas.release(first);
+        assert_eq!(quotas.hold(quota(3)), first, "the vacant place is used again");
         assert_eq!((quotas.get(first), quotas.get(second)), (quota(3), quota(2)));
-        assert_ne!(quotas.hold(quota(1), &hasher), first);
+        assert_ne!(quotas.hold(quota(1)), first);
         assert_eq!(quotas.held.len(), 3);
         quotas.shrink();
         assert_eq!(quotas.held.len(), 3, "somebody holds one");
         for id in 0..3 {
-            quotas.release(id, &hasher);
+            quotas.release(id);
         }
         quotas.shrink();
         assert_eq!(quotas.held.capacity(), 0);

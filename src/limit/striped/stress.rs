@@ -4,6 +4,7 @@ use std::sync::atomic::AtomicBool;
 
 use super::*;
 use crate::limit::Upkeep;
+use crate::limit::samples::{client, number, stranger};
 
 const THREADS: u64 = 8;
 const SECOND: Nanos = 1_000_000_000;
@@ -42,11 +43,10 @@ fn race(ask: impl Fn(u64) -> u64 + Sync, beside: impl Fn(u64) + Sync) -> u64 {
 fn one_key_gives_its_capacity_once() {
     let quota = Quota::new(100_000, 1.0).unwrap();
     let map = striped(10);
-    let ask =
-        |_| (0..50_000).filter(|_| map.take(Charge::one(Key::client(1), quota), SECOND).is_allowed()).count() as u64;
+    let ask = |_| (0..50_000).filter(|_| map.take(Charge::one(client(1), quota), SECOND).is_allowed()).count() as u64;
     assert_eq!(race(ask, |_| std::thread::yield_now()), 100_000);
-    assert!(!map.take(Charge::one(Key::client(1), quota), SECOND).is_allowed());
-    assert!(map.take(Charge::one(Key::client(1), quota), 2 * SECOND).is_allowed());
+    assert!(!map.take(Charge::one(client(1), quota), SECOND).is_allowed());
+    assert!(map.take(Charge::one(client(1), quota), 2 * SECOND).is_allowed());
 }
 
 /// 10,000 keys with a hundred quotas. Beside them, all the time: the sweep, exports, edits of these keys, and visitors who
@@ -61,7 +61,7 @@ fn ten_thousand_keys_give_theirs_whatever_runs_beside() {
     let export = || {
         for stripe in 0..map.parts() {
             map.export(stripe, &mut |saved| {
-                if let Some(last) = exported.get(saved.key.client_number().unwrap() as usize) {
+                if let Some(last) = exported.get(number(saved.key) as usize) {
                     last.store(u64::from(saved.bucket.tokens().floor()), Ordering::Relaxed);
                 }
             });
@@ -71,21 +71,21 @@ fn ten_thousand_keys_give_theirs_whatever_runs_beside() {
         for turn in 0..keys * 20 {
             // Each thread walks in its own order; all together ask each key 160 times.
             let number = (turn * 7919 + thread * 1231) % keys;
-            let decision = map.take(Charge::one(Key::client(number), quota_of(number)), SECOND);
+            let decision = map.take(Charge::one(client(number), quota_of(number)), SECOND);
             counts[number as usize].fetch_add(u64::from(decision.is_allowed()), Ordering::Relaxed);
         }
         0
     };
     let beside = |turn: u64| {
         for stripe in 0..map.parts() {
-            map.sweep(stripe, SECOND, &mut |key| assert!(key.client_number().unwrap() >= keys));
+            map.sweep(stripe, SECOND, &mut |key| assert!(number(key) >= keys));
         }
         export();
         for number in 0..500 {
-            let visitor = Key::client(keys + turn % 3 * 1_000 + number);
+            let visitor = client(keys + turn % 3 * 1_000 + number);
             map.take(Charge::one(visitor, quota_of(number)), SECOND);
             // An edit to the same capacity and another rate, and back, at a clock that stands still.
-            let (key, own) = (Key::client((turn * 500 + number) % keys), quota_of((turn * 500 + number) % keys));
+            let (key, own) = (client((turn * 500 + number) % keys), quota_of((turn * 500 + number) % keys));
             let other = Quota::new(u64::from(own.capacity().get()), 5.0).unwrap();
             map.edit(key, own, other, SECOND);
             map.edit(key, other, own, SECOND);
@@ -98,9 +98,7 @@ fn ten_thousand_keys_give_theirs_whatever_runs_beside() {
         assert_eq!(count.load(Ordering::Relaxed), u64::from(quota_of(number as u64).capacity().get()), "key {number}");
     }
     (0..map.parts()).for_each(|stripe| {
-        map.sweep(stripe, SECOND, &mut |key| {
-            assert!(key.client_number().unwrap() >= keys, "only visitors were filled up")
-        });
+        map.sweep(stripe, SECOND, &mut |key| assert!(number(key) >= keys, "only visitors were filled up"));
     });
     export();
     assert!(exported.iter().all(|last| last.load(Ordering::Relaxed) == 0), "the last state of each was exported");
@@ -120,7 +118,7 @@ fn eviction_forgives_nothing_while_time_passes() {
         loop {
             let now = clock.load(Ordering::SeqCst).min(end);
             for number in 0..2 {
-                allowed += u64::from(map.take(Charge::one(Key::client(number), quota), now).is_allowed());
+                allowed += u64::from(map.take(Charge::one(client(number), quota), now).is_allowed());
             }
             asked.fetch_add(1, Ordering::SeqCst);
             if now == end {
@@ -155,14 +153,50 @@ fn eviction_forgives_nothing_while_time_passes() {
     assert!((800..=1_005).contains(&expected));
 }
 
+/// Eight threads charge pairs of sixteen keys, in either order, beside the sweep: nobody waits for ever, and of each pair
+/// both are charged or none.
+#[test]
+fn pairs_are_charged_both_or_none() {
+    let quota = Quota::new(2_000, 1e-6).unwrap();
+    let map = striped(100);
+    let keys: Vec<Key> = (0..16).map(client).collect();
+    let made: Vec<AtomicU64> = keys.iter().map(|_| AtomicU64::new(0)).collect();
+    let ask = |thread: u64| {
+        for turn in 0..3_000 {
+            let (one, other) = ((turn * 7 + thread) % 16, (turn * 5 + thread * 3 + 1) % 16);
+            if one == other {
+                continue;
+            }
+            let pair = [one, other].map(|at| Charge::one(keys[at as usize], quota));
+            let decisions = map.take_all(&pair.into_iter().collect(), SECOND);
+            if decisions.iter().all(Decision::is_allowed) {
+                for at in [one, other] {
+                    made[at as usize].fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        }
+        0
+    };
+    let sweep = |_| {
+        for part in 0..map.parts() {
+            map.sweep(part, SECOND, &mut |_| ());
+        }
+    };
+    race(ask, sweep);
+    for (key, made) in keys.iter().zip(&made) {
+        let left = u64::from(map.peek(*key, quota, SECOND).remaining());
+        assert_eq!(made.load(Ordering::Relaxed), 2_000 - left);
+    }
+    assert!(made.iter().any(|made| made.load(Ordering::Relaxed) == 2_000), "some pairs were refused");
+}
+
 /// The bound holds to the last bucket while eight threads bring new keys, and whoever came too late was counted.
 #[test]
 fn the_bound_is_exact() {
     let map = striped(5_000);
     let quota = Quota::new(1, 1e-6).unwrap();
     let ask = |thread: u64| {
-        let address = |number: u64| std::net::Ipv4Addr::from_bits((thread * 2_000 + number) as u32);
-        let own = (0..2_000).map(|number| Key::address(address(number).into(), 64));
+        let own = (0..2_000).map(|number| stranger((thread * 2_000 + number) as u32));
         own.filter(|&key| !map.take(Charge::one(key, quota), SECOND).standing().is_overflow()).count() as u64
     };
     assert_eq!(race(ask, |_| std::thread::yield_now()), 5_000);

@@ -3,8 +3,6 @@
 //! Everything here runs with the stripe locked. What walks over all entries walks over some slots at a time, so that the
 //! lock can be let go in between. Entries may move meanwhile; then a walk misses some, which the next one finds.
 
-use ahash::RandomState;
-
 use crate::client::Quota;
 use crate::limit::bucket::{Bucket, Nanos, Tokens};
 use crate::limit::decision::{Decision, Standing};
@@ -14,15 +12,7 @@ use crate::limit::striped::entry::Entry;
 use crate::limit::striped::quotas::Quotas;
 use crate::limit::striped::table::Table;
 
-/// The hash of a key. The table uses the lower 24 bits, the stripe is chosen by those above.
-#[inline]
-pub(super) fn hash_of(key: Key, hasher: &RandomState) -> u64 {
-    let (kind, payload) = key.parts();
-    // The kind is folded in instead of hashed on its own: at most three keys share a hash, which costs nothing.
-    hasher.hash_one(payload ^ u64::from(kind).rotate_right(2))
-}
-
-/// The entries and quotas behind one lock. `hasher` and, for each key, `hash` are the same in all calls.
+/// The entries and quotas behind one lock.
 #[derive(Debug)]
 pub(super) struct Stripe {
     table: Table,
@@ -41,7 +31,7 @@ impl Stripe {
     /// The quota that counts for `key`: the one that is `given` for a client, the default one for anybody else.
     #[inline]
     pub(super) fn quota_of(&self, key: Key, given: Quota) -> Quota {
-        if key.client_number().is_some() { given } else { self.default }
+        if key.is_client() { given } else { self.default }
     }
 
     /// The charge, under the quota that counts for it.
@@ -51,21 +41,21 @@ impl Stripe {
     }
 
     /// Puts anonymous callers under `quota`, those who have a bucket and those who have none.
-    pub(super) fn set_default(&mut self, quota: Quota, now: Nanos, hasher: &RandomState) {
+    pub(super) fn set_default(&mut self, quota: Quota, now: Nanos) {
         let Stripe { table, quotas, default, .. } = self;
         *default = quota;
-        for entry in table.slice_mut((0, usize::MAX)).filter(|entry| entry.key().client_number().is_none()) {
-            adapt(entry, quotas, quota, now, hasher);
+        for entry in table.slice_mut((0, usize::MAX)).filter(|entry| !entry.key().is_client()) {
+            adapt(entry, quotas, quota, now);
         }
     }
 
     /// Takes from the bucket that pays `charge`; `None` when there is none.
     #[inline]
-    pub(super) fn take(&mut self, hash: u64, charge: Charge, now: Nanos, hasher: &RandomState) -> Option<Decision> {
+    pub(super) fn take(&mut self, charge: Charge, now: Nanos) -> Option<Decision> {
         let Charge { key, quota, cost } = charge;
-        let entry = self.table.find_mut(hash, key)?;
+        let entry = self.table.find_mut(key)?;
         if self.quotas.get(entry.quota()) != quota {
-            adapt(entry, &mut self.quotas, quota, now, hasher);
+            adapt(entry, &mut self.quotas, quota, now);
         }
         let mut bucket = entry.bucket();
         let allowed = bucket.spend(Tokens::whole(cost.get()), quota, now);
@@ -76,30 +66,30 @@ impl Stripe {
     }
 
     /// Writes the bucket that would pay `charge`, if there is one, as it was under the charge's quota.
-    pub(super) fn put(&mut self, hash: u64, charge: &Charge, bucket: Bucket, now: Nanos, hasher: &RandomState) {
-        if let Some(entry) = self.table.find_mut(hash, charge.key) {
-            adapt(entry, &mut self.quotas, charge.quota, now, hasher);
+    pub(super) fn put(&mut self, charge: &Charge, bucket: Bucket, now: Nanos) {
+        if let Some(entry) = self.table.find_mut(charge.key) {
+            adapt(entry, &mut self.quotas, charge.quota, now);
             entry.set_bucket(bucket);
         }
     }
 
     /// The bucket of `key` as it is under `quota`, left as it is; `None` when there is none.
-    pub(super) fn peek(&self, hash: u64, key: Key, quota: Quota, now: Nanos) -> Option<Bucket> {
-        let entry = self.table.find(hash, key)?;
+    pub(super) fn peek(&self, key: Key, quota: Quota, now: Nanos) -> Option<Bucket> {
+        let entry = self.table.find(key)?;
         let seen = self.quotas.get(entry.quota());
         Some(if seen == quota { entry.bucket() } else { entry.bucket().edit(seen, quota, now) })
     }
 
     /// Puts the bucket of `key` under `quota`; whether there is one.
-    pub(super) fn edit(&mut self, hash: u64, key: Key, quota: Quota, now: Nanos, hasher: &RandomState) -> bool {
-        let found = self.table.find_mut(hash, key);
-        found.map(|entry| adapt(entry, &mut self.quotas, quota, now, hasher)).is_some()
+    pub(super) fn edit(&mut self, key: Key, quota: Quota, now: Nanos) -> bool {
+        let found = self.table.find_mut(key);
+        found.map(|entry| adapt(entry, &mut self.quotas, quota, now)).is_some()
     }
 
     /// Takes tokens from the bucket of `key` whether they are there or not, under the quota it last saw; whether there
     /// is one.
-    pub(super) fn debit(&mut self, hash: u64, key: Key, tokens: u32, now: Nanos) -> bool {
-        let Some(entry) = self.table.find_mut(hash, key) else { return false };
+    pub(super) fn debit(&mut self, key: Key, tokens: u32, now: Nanos) -> bool {
+        let Some(entry) = self.table.find_mut(key) else { return false };
         entry.set_bucket(entry.bucket().debited(tokens, self.quotas.get(entry.quota()), now));
         true
     }
@@ -110,9 +100,9 @@ impl Stripe {
     }
 
     /// Fills the bucket of `key`, if there is one. It stays until the sweep, so that the change is exported.
-    pub(super) fn refill(&mut self, hash: u64, key: Key, quota: Quota, now: Nanos, hasher: &RandomState) {
-        if let Some(entry) = self.table.find_mut(hash, key) {
-            adapt(entry, &mut self.quotas, quota, now, hasher);
+    pub(super) fn refill(&mut self, key: Key, quota: Quota, now: Nanos) {
+        if let Some(entry) = self.table.find_mut(key) {
+            adapt(entry, &mut self.quotas, quota, now);
             entry.set_bucket(Bucket::full(quota, entry.bucket().at().max(now)));
         }
     }
@@ -126,22 +116,15 @@ impl Stripe {
     }
 
     /// Adds the bucket of a key that has none. What is returned is dropped with the lock let go.
-    pub(super) fn insert(
-        &mut self,
-        hash: u64,
-        key: Key,
-        bucket: Bucket,
-        quota: Quota,
-        hasher: &RandomState,
-    ) -> impl Sized + use<> {
-        let entry = Entry::new(key, bucket, self.quotas.hold(quota, hasher));
-        self.table.insert(hash, entry, |key| hash_of(key, hasher))
+    pub(super) fn insert(&mut self, key: Key, bucket: Bucket, quota: Quota) -> impl Sized + use<> {
+        let entry = Entry::new(key, bucket, self.quotas.hold(quota));
+        self.table.insert(entry)
     }
 
     /// Removes the bucket of `key`; whether there was one.
-    pub(super) fn remove(&mut self, hash: u64, key: Key, hasher: &RandomState) -> bool {
-        let removed = self.table.remove(hash, key, |key| hash_of(key, hasher));
-        removed.map(|entry| self.quotas.release(entry.quota(), hasher)).is_some()
+    pub(super) fn remove(&mut self, key: Key) -> bool {
+        let removed = self.table.remove(key);
+        removed.map(|entry| self.quotas.release(entry.quota())).is_some()
     }
 
     /// How many slots there are to walk over.
@@ -150,29 +133,23 @@ impl Stripe {
     }
 
     /// Drops the full buckets in some slots, and tells `dropped` whose they were.
-    pub(super) fn sweep(
-        &mut self,
-        slots: (usize, usize),
-        now: Nanos,
-        hasher: &RandomState,
-        mut dropped: impl FnMut(Key),
-    ) {
+    pub(super) fn sweep(&mut self, slots: (usize, usize), now: Nanos, mut dropped: impl FnMut(Key)) {
         let Stripe { table, quotas, swept, .. } = self;
         *swept = now.max(*swept);
         let keep = |entry: &Entry| {
             let full = entry.bucket().is_full(quotas.get(entry.quota()), now);
             if full {
                 dropped(entry.key());
-                quotas.release(entry.quota(), hasher);
+                quotas.release(entry.quota());
             }
             !full
         };
-        table.retain(slots, |key| hash_of(key, hasher), keep);
+        table.retain(slots, keep);
     }
 
     /// Gives memory back when there is much too much. What is returned is dropped with the lock let go.
-    pub(super) fn shrink(&mut self, hasher: &RandomState) -> impl Sized + use<> {
-        (self.quotas.shrink(), self.table.shrink(|key| hash_of(key, hasher)))
+    pub(super) fn shrink(&mut self) -> impl Sized + use<> {
+        (self.quotas.shrink(), self.table.shrink())
     }
 
     /// Gives `saved` the buckets in some slots that were changed since they were last given.
@@ -187,13 +164,13 @@ impl Stripe {
 
 /// Puts a bucket under a quota that may not be the one it last saw.
 #[cold]
-fn adapt(entry: &mut Entry, quotas: &mut Quotas, quota: Quota, now: Nanos, hasher: &RandomState) {
+fn adapt(entry: &mut Entry, quotas: &mut Quotas, quota: Quota, now: Nanos) {
     let seen = quotas.get(entry.quota());
     if seen != quota {
         entry.set_bucket(entry.bucket().edit(seen, quota, now));
         // Held before the other is released, so that the book does not move the quota it is about to need.
-        let id = quotas.hold(quota, hasher);
-        quotas.release(entry.quota(), hasher);
+        let id = quotas.hold(quota);
+        quotas.release(entry.quota());
         entry.set_quota(id);
     }
 }

@@ -9,7 +9,7 @@
 use crate::client::Quota;
 use crate::limit::bucket::Nanos;
 use crate::limit::key::Key;
-use crate::limit::limiter::{Charge, Saved, Upkeep};
+use crate::limit::limiter::{Charge, KeptBucket, Upkeep};
 use crate::limit::striped::Striped;
 use crate::limit::striped::stripe::Stripe;
 
@@ -39,21 +39,21 @@ impl Upkeep for Striped {
     fn sweep(&self, part: usize, now: Nanos, dropped: &mut dyn FnMut(Key)) -> usize {
         let mut count = 0;
         self.walk(part, |stripe, slots| {
-            stripe.sweep(slots, now, &self.hasher, |key| {
+            stripe.sweep(slots, now, |key| {
                 // Counted first, so that the count is right even if `dropped` panics.
                 self.forget(key);
                 count += 1;
                 dropped(key);
             });
         });
-        let unused = self.stripes[part].lock().shrink(&self.hasher);
+        let unused = self.stripes[part].lock().shrink();
         drop(unused);
         count
     }
 
-    fn export(&self, part: usize, saved: &mut dyn FnMut(Saved)) {
+    fn export(&self, part: usize, saved: &mut dyn FnMut(KeptBucket)) {
         self.walk(part, |stripe, slots| {
-            stripe.export(slots, |key, bucket, quota| saved(Saved { key, bucket, quota }));
+            stripe.export(slots, |key, bucket, quota| saved(KeptBucket { key, bucket, quota }));
         });
     }
 
@@ -63,13 +63,13 @@ impl Upkeep for Striped {
         }
     }
 
-    fn restore(&self, saved: Saved, quota: Quota, now: Nanos) -> bool {
+    fn restore(&self, saved: KeptBucket, quota: Quota, now: Nanos) -> bool {
         let written = saved.bucket.resumed(saved.quota, now);
-        let (hash, stripe) = self.stripe(saved.key);
+        let stripe = self.stripe(saved.key);
         let mut stripe = stripe.lock();
         let quota = stripe.quota_of(saved.key, quota);
         let bucket = written.edit(saved.quota, quota, now);
-        let replaced = stripe.remove(hash, saved.key, &self.hasher);
+        let replaced = stripe.remove(saved.key);
         if bucket.is_full(quota, now) {
             if replaced {
                 self.forget(saved.key);
@@ -77,41 +77,41 @@ impl Upkeep for Striped {
             return true;
         }
         let room = replaced || self.admit(saved.key);
-        let outgrown = room.then(|| stripe.insert(hash, saved.key, bucket, quota, &self.hasher));
+        let outgrown = room.then(|| stripe.insert(saved.key, bucket, quota));
         drop(stripe);
         drop(outgrown);
         room
     }
 
     fn debit(&self, Charge { key, quota, cost }: Charge, now: Nanos) {
-        let (hash, stripe) = self.stripe(key);
+        let stripe = self.stripe(key);
         let mut stripe = stripe.lock();
-        if !stripe.debit(hash, key, cost.get(), now) && self.admit(key) {
+        if !stripe.debit(key, cost.get(), now) && self.admit(key) {
             let bucket = stripe.full(quota, now).debited(cost.get(), quota, now);
-            let outgrown = stripe.insert(hash, key, bucket, quota, &self.hasher);
+            let outgrown = stripe.insert(key, bucket, quota);
             drop(stripe);
             drop(outgrown);
         }
     }
 
     fn edit(&self, key: Key, from: Quota, to: Quota, now: Nanos) {
-        let (hash, stripe) = self.stripe(key);
+        let stripe = self.stripe(key);
         let mut stripe = stripe.lock();
-        let absent = !stripe.edit(hash, key, to, now, &self.hasher);
+        let absent = !stripe.edit(key, to, now);
         // What is not there was full. If that is less than full from now on, it must be kept.
         if absent && from.capacity() < to.capacity() && self.admit(key) {
             let bucket = stripe.full(from, now);
-            let outgrown = stripe.insert(hash, key, bucket, to, &self.hasher);
+            let outgrown = stripe.insert(key, bucket, to);
             drop(stripe);
             drop(outgrown);
         }
     }
 
     fn reset(&self, key: Key, quota: Quota, now: Nanos) {
-        let (hash, stripe) = self.stripe(key);
+        let stripe = self.stripe(key);
         let mut stripe = stripe.lock();
         let quota = stripe.quota_of(key, quota);
-        stripe.refill(hash, key, quota, now, &self.hasher);
+        stripe.refill(key, quota, now);
     }
 
     /// Locks one stripe at a time.

@@ -33,7 +33,7 @@ use pingora_timeout::timeout;
 use tokio::sync::Notify;
 
 use crate::clock::Clock;
-use crate::limit::Key;
+use crate::limit::Payer;
 use crate::proxy::gate::rules::Rules;
 use crate::telemetry::{SeatLimit, Tally};
 
@@ -84,7 +84,7 @@ struct SeatPlan {
     leaving: usize,
     places: Vec<Arc<SeatPlace>>,
     /// Those of each address, while there is a bound for them.
-    addresses: HashMap<Key, Vec<Arc<SeatPlace>>>,
+    addresses: HashMap<Payer, Vec<Arc<SeatPlace>>>,
     /// Who was silent longest when it was last looked, and since when; that one is the last.
     oldest: Vec<(u64, Arc<SeatPlace>)>,
     /// When it may be looked again.
@@ -106,7 +106,7 @@ struct SeatPlace {
 pub(in crate::proxy) struct Seat {
     place: Arc<SeatPlace>,
     /// Under which address it is counted.
-    address: Option<Key>,
+    address: Option<Payer>,
     seats: Arc<Seats>,
 }
 
@@ -153,7 +153,7 @@ impl SeatPlan {
 
     /// Makes room for one more connection of `address`, which may have `bound`, at the cost of one of its own; `Later` when
     /// there is room without that.
-    fn make_room_at(&mut self, address: Key, bound: usize) -> SeatSearch {
+    fn make_room_at(&mut self, address: Payer, bound: usize) -> SeatSearch {
         let seated = self.addresses.get(&address).map(Vec::as_slice).unwrap_or_default();
         // Those who were told already are as good as gone.
         let states = seated.iter().map(|place| (place.state.load(Ordering::Relaxed), place));
@@ -286,8 +286,8 @@ impl Seats {
         let rules = self.rules.load();
         let bound = rules.limits.max_connections_per_address.map(|bound| bound.get());
         // A proxy of ours brings the connections of everybody.
-        let bound = bound.filter(|_| rules.identity.trusted_proxies.get(peer).is_none());
-        let address = bound.map(|_| Key::address(peer, rules.identity.ipv6_prefix));
+        let bound = bound.filter(|_| !rules.identity.trusted_proxies.contains(peer));
+        let address = bound.map(|_| Payer::address(peer, rules.identity.ipv6_prefix));
         let mut list = self.list.lock();
         list.coming = list.coming.saturating_sub(1);
         let room = bound.zip(address).map(|(bound, address)| list.make_room_at(address, bound));

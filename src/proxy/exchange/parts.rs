@@ -6,7 +6,7 @@ use arc_swap::ArcSwap;
 
 use crate::client::Directory;
 use crate::clock::{Clock, Timeline};
-use crate::limit::Limiter;
+use crate::limit::{KeyMaker, Limiter};
 use crate::proxy::gate::rules::Rules;
 use crate::telemetry::{AccessLog, Decisions, Tally};
 use crate::upstream::Transport;
@@ -20,6 +20,8 @@ pub struct ProxyParts {
     pub directory: Arc<ArcSwap<Directory>>,
     /// Their buckets.
     pub limiter: Arc<dyn Limiter>,
+    /// What makes the keys of buckets.
+    pub keys: Arc<KeyMaker>,
     /// Where each request gets its line.
     pub access_log: AccessLog,
     /// Where the latest refusals are kept.

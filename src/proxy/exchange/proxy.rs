@@ -83,6 +83,7 @@ impl Proxy {
             identity: &rules.identity,
             directory,
             limiter: rules.rate.map(|rate| (self.inner.limiter.as_ref(), rate.default)),
+            keys: &self.inner.keys,
             routes: &rules.routes,
             limits: &rules.limits,
         }

@@ -13,7 +13,7 @@ use http::header::{CONTENT_LENGTH, HOST};
 use pingora_http::RequestHeader;
 
 use crate::client::{Directory, Mode, Quota, Usage};
-use crate::limit::{Charge, Decision, Key, Limiter, Nanos, Standing};
+use crate::limit::{Charge, Decision, Key, KeyMaker, Limiter, Nanos, Payer, Standing};
 use crate::proxy::gate::identify::{Caller, Identity, identify};
 use crate::proxy::gate::rejection::Rejection;
 use crate::proxy::gate::settings::Limits;
@@ -30,6 +30,8 @@ pub struct Gate<'a> {
     pub directory: &'a Directory,
     /// Their buckets, and the quota of those whom nobody knows; `None` when nobody is limited.
     pub limiter: Option<(&'a dyn Limiter, Quota)>,
+    /// What makes the keys of their buckets.
+    pub keys: &'a KeyMaker,
     /// Where requests go.
     pub routes: &'a RouteTable<Destination>,
     /// How large they may be.
@@ -197,10 +199,15 @@ impl Gate<'_> {
         }
         let Some((limiter, default)) = self.limiter else { return Account::None };
         let (key, quota) = match client {
-            Some(client) => (Key::client(client.number), client.quota),
-            None => (Key::address(caller.address, self.identity.ipv6_prefix), default),
+            Some(client) => (Key::client(client.uid), client.quota),
+            None => (self.keys.key(self.payer(caller.address)), default),
         };
         Account::Bucket(limiter, key, quota)
+    }
+
+    /// Who pays for an anonymous caller.
+    pub(super) fn payer(&self, address: IpAddr) -> Payer {
+        Payer::address(address, self.identity.ipv6_prefix)
     }
 }
 

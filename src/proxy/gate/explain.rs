@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 
-use crate::limit::{Key, Nanos, Standing};
+use crate::limit::{Nanos, Payer, Standing};
 use crate::proxy::gate::admit::Account;
 use crate::proxy::gate::admit::Gate;
 use crate::proxy::gate::headers::X_FORWARDED_FOR;
@@ -123,7 +123,8 @@ impl Gate<'_> {
             Account::Bucket(limiter, key, quota) => {
                 let standing = limiter.peek(key, quota, now);
                 explained.standing = Some(standing);
-                explained.step(bucket(key, self.identity.ipv6_prefix, &standing));
+                let anonymous = caller.client.is_none().then(|| self.payer(caller.address)).and_then(Payer::anonymous);
+                explained.step(bucket(anonymous, self.identity.ipv6_prefix, &standing));
                 if standing.remaining() > 0 {
                     explained.step("the request would take a token");
                     "allowed"
@@ -181,9 +182,9 @@ fn end(list: &[u8]) -> String {
     format!("{ellipsis}{}", String::from_utf8_lossy(shown))
 }
 
-/// How a bucket stands, and whose it is.
-fn bucket(key: Key, ipv6_prefix: u8, standing: &Standing) -> String {
-    let whose = match key.anonymous() {
+/// How a bucket stands, and whose it is: that of the first of these addresses, or a client's.
+fn bucket(anonymous: Option<IpAddr>, ipv6_prefix: u8, standing: &Standing) -> String {
+    let whose = match anonymous {
         None => "mode limit".to_owned(),
         Some(IpAddr::V4(address)) => format!("the default limit, for {address}"),
         Some(IpAddr::V6(first)) => format!("the default limit, for {first}/{ipv6_prefix}"),

@@ -25,7 +25,7 @@ use http::HeaderName;
 use http::header::AUTHORIZATION;
 use ipnet::IpNet;
 
-use crate::client::{Client, Directory, KeyDigest, PrefixMap};
+use crate::client::{Client, Directory, KeyDigest, Networks};
 use crate::proxy::gate::headers::{Underscores, X_FORWARDED_FOR};
 use crate::proxy::gate::rejection::Rejection;
 use crate::proxy::wire::lines::Fields;
@@ -38,7 +38,7 @@ pub struct Identity {
     /// What becomes of a caller whose key no client has. Default: it goes by its address.
     pub unknown_api_key: UnknownKey,
     /// The proxies whose `X-Forwarded-For` is believed. Default none.
-    pub trusted_proxies: PrefixMap<()>,
+    pub trusted_proxies: Networks,
     /// Anonymous IPv6 callers share a bucket for each prefix of so many bits, at most 64. Default 64.
     pub ipv6_prefix: u8,
     /// What becomes of headers with `_` in their name. Default: they are dropped.
@@ -50,7 +50,7 @@ impl Default for Identity {
         Identity {
             api_key_header: HeaderName::from_static("x-api-key"),
             unknown_api_key: UnknownKey::ByAddress,
-            trusted_proxies: PrefixMap::default(),
+            trusted_proxies: Networks::default(),
             ipv6_prefix: 64,
             underscores: Underscores::Drop,
         }
@@ -152,7 +152,7 @@ pub fn identify(
 /// proxy.
 pub(in crate::proxy) fn origin(headers: &impl Fields, peer: IpAddr, identity: &Identity) -> (IpAddr, Option<Walk>) {
     let peer = peer.to_canonical();
-    let trusted = |address| identity.trusted_proxies.get(address).is_some();
+    let trusted = |address| identity.trusted_proxies.contains(address);
     if !trusted(peer) {
         return (peer, None);
     }

@@ -7,8 +7,8 @@
 
 use std::collections::VecDeque;
 
-use crate::limit::{Key, Saved};
-use crate::store::Moment;
+use crate::limit::Payer;
+use crate::store::{Moment, Saved};
 
 /// How many buckets go to the store at once; it writes them in about 10 ms.
 pub(super) const PIECE: usize = 4096;
@@ -23,7 +23,7 @@ pub(super) struct Due {
     /// The moment that the store has.
     saved: Option<Moment>,
     /// What was told to a successor and is to be forgotten by the store all the same if it fails.
-    handed_over: Vec<Key>,
+    handed_over: Vec<Payer>,
 }
 
 /// What happened to a bucket.
@@ -32,14 +32,14 @@ enum Event {
     /// It became this.
     Changed(Saved),
     /// It is full, or nobody's any more.
-    Dropped(Key),
+    Dropped(Payer),
 }
 
 impl Event {
-    fn key(&self) -> Key {
+    fn payer(&self) -> Payer {
         match self {
-            Event::Changed(saved) => saved.key,
-            Event::Dropped(key) => *key,
+            Event::Changed(saved) => saved.payer,
+            Event::Dropped(payer) => *payer,
         }
     }
 }
@@ -51,16 +51,16 @@ impl Due {
     }
 
     /// These buckets are full, or nobody's any more.
-    pub(super) fn dropped(&mut self, buckets: impl IntoIterator<Item = Key>) {
+    pub(super) fn dropped(&mut self, buckets: impl IntoIterator<Item = Payer>) {
         self.events.extend(buckets.into_iter().map(Event::Dropped));
     }
 
-    /// Keeps the last event of each bucket, in the order of keys. The store keeps buckets in that order, and writes
+    /// Keeps the last event of each bucket, in the order of payers. The store keeps buckets in that order, and writes
     /// them twenty times as fast as in any other.
     fn settle(&mut self) {
         self.events.reverse();
-        self.events.sort_by_key(Event::key);
-        self.events.dedup_by_key(|event| event.key());
+        self.events.sort_by_key(Event::payer);
+        self.events.dedup_by_key(|event| event.payer());
     }
 
     /// Keeps the events few while the store takes none, with `live` buckets in use. That an anonymous caller's bucket
@@ -69,7 +69,8 @@ impl Due {
         if self.events.len() > 2 * live + PIECE {
             self.settle();
             if self.events.len() > live + PIECE {
-                let kept = |event: &Event| matches!(event, Event::Changed(_)) || event.key().client_number().is_some();
+                let kept =
+                    |event: &Event| matches!(event, Event::Changed(_)) || event.payer().client_number().is_some();
                 self.events.retain(kept);
             }
         }
@@ -77,7 +78,7 @@ impl Due {
 
     /// The piece that goes to the store next, if any is due: what changed, and what is to be forgotten. It stays due until
     /// [`done`](Due::done).
-    pub(super) fn next(&mut self) -> Option<(Vec<Saved>, Vec<Key>)> {
+    pub(super) fn next(&mut self) -> Option<(Vec<Saved>, Vec<Payer>)> {
         if self.pieces.is_empty() {
             self.settle();
             self.pieces = std::mem::take(&mut self.events).chunks(PIECE).map(<[Event]>::to_vec).collect();
@@ -86,10 +87,10 @@ impl Due {
     }
 
     /// Nothing of this bucket is due any more: the store is told by somebody else what became of it.
-    pub(super) fn forget(&mut self, key: Key) {
-        self.events.retain(|event| event.key() != key);
+    pub(super) fn forget(&mut self, payer: Payer) {
+        self.events.retain(|event| event.payer() != payer);
         // Also of the piece that the store may be taking: it is sent again when that fails.
-        self.pieces.iter_mut().for_each(|piece| piece.retain(|event| event.key() != key));
+        self.pieces.iter_mut().for_each(|piece| piece.retain(|event| event.payer() != payer));
     }
 
     /// The store has the piece, as of `at`.
@@ -103,9 +104,9 @@ impl Due {
         self.saved
     }
 
-    /// Gives everything to a successor, each key once: what changed, and what is to be forgotten. None of it is due after
+    /// Gives everything to a successor, each payer once: what changed, and what is to be forgotten. None of it is due after
     /// that, unless it is [taken back](Due::take_back).
-    pub(super) fn hand_over(&mut self) -> (Vec<Saved>, Vec<Key>) {
+    pub(super) fn hand_over(&mut self) -> (Vec<Saved>, Vec<Payer>) {
         let newer = std::mem::take(&mut self.events);
         self.events = std::mem::take(&mut self.pieces).into_iter().flatten().chain(newer).collect();
         self.settle();
@@ -129,12 +130,12 @@ impl Due {
 }
 
 /// Buckets that changed, and those that are gone.
-fn sorted_out(events: impl IntoIterator<Item = Event>) -> (Vec<Saved>, Vec<Key>) {
+fn sorted_out(events: impl IntoIterator<Item = Event>) -> (Vec<Saved>, Vec<Payer>) {
     let (mut changed, mut dropped) = (Vec::new(), Vec::new());
     for event in events {
         match event {
             Event::Changed(saved) => changed.push(saved),
-            Event::Dropped(key) => dropped.push(key),
+            Event::Dropped(payer) => dropped.push(payer),
         }
     }
     (changed, dropped)

@@ -9,6 +9,7 @@ use super::*;
 use crate::clock::ManualClock;
 use crate::limit::{Charge, Striped, StripedSettings};
 use crate::store::Reply;
+use crate::store::Saved;
 use crate::store::memory::Memory;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -17,8 +18,8 @@ fn quota() -> Quota {
     Quota::new(10, 1.0).unwrap()
 }
 
-fn caller(last: u8) -> Key {
-    Key::address(IpAddr::from([192, 0, 2, last]), 64)
+fn caller(last: u8) -> Payer {
+    Payer::address(IpAddr::from([192, 0, 2, last]), 64)
 }
 
 /// Buckets as a process has them that starts now.
@@ -31,14 +32,14 @@ fn process(store: &Arc<dyn BucketStore>, clock: &Arc<ManualClock>) -> Buckets {
     Buckets::new(limiter, Arc::clone(store), &settings, Arc::clone(clock) as _, timeline)
 }
 
-fn take(buckets: &Buckets, key: Key, count: usize) {
+fn take(buckets: &Buckets, payer: Payer, count: usize) {
     for _ in 0..count {
-        assert!(buckets.limiter.take(Charge::one(key, quota()), buckets.now()).is_allowed());
+        assert!(buckets.limiter.take(Charge::one(buckets.keys.key(payer), quota()), buckets.now()).is_allowed());
     }
 }
 
-fn tokens(buckets: &Buckets, key: Key) -> f64 {
-    buckets.limiter.peek(key, quota(), buckets.now()).tokens().to_f64()
+fn tokens(buckets: &Buckets, payer: Payer) -> f64 {
+    buckets.limiter.peek(buckets.keys.key(payer), quota(), buckets.now()).tokens().to_f64()
 }
 
 fn everybody(_: Key) -> Option<Quota> {
@@ -54,16 +55,16 @@ fn time_at_rest_is_refill_and_full_buckets_are_forgotten() {
     let (store, clock) = in_memory();
     let first = process(&store, &clock);
     take(&first, caller(1), 10);
-    take(&first, Key::client(7), 3);
+    take(&first, Payer::client(7), 3);
     clock.advance(2 * SECOND);
     first.save_at_stop().unwrap();
     clock.advance(3 * SECOND);
     let second = process(&store, &clock);
     assert_eq!(second.restore(everybody).unwrap(), 1, "the client's is full by now");
-    assert_eq!((tokens(&second, caller(1)), tokens(&second, Key::client(7))), (5.0, 10.0));
+    assert_eq!((tokens(&second, caller(1)), tokens(&second, Payer::client(7))), (5.0, 10.0));
     second.save_at_stop().unwrap();
     let mut kept = Vec::new();
-    store.load(&mut |saved| kept.push(saved.key)).unwrap();
+    store.load(&mut |saved| kept.push(saved.payer)).unwrap();
     assert_eq!(kept, [caller(1)], "what is full is not kept");
 }
 
@@ -71,7 +72,7 @@ fn time_at_rest_is_refill_and_full_buckets_are_forgotten() {
 fn what_nobody_has_any_more_is_forgotten() {
     let (store, clock) = in_memory();
     let first = process(&store, &clock);
-    take(&first, Key::client(7), 10);
+    take(&first, Payer::client(7), 10);
     first.save_at_stop().unwrap();
     let second = process(&store, &clock);
     assert_eq!(second.restore(|_| None).unwrap(), 0);
@@ -91,7 +92,7 @@ fn the_later_of_two_events_counts() {
     take(&buckets, caller(2), 4);
     buckets.save_at_stop().unwrap();
     let mut kept = Vec::new();
-    store.load(&mut |saved| kept.push((saved.key, saved.bucket.tokens().floor()))).unwrap();
+    store.load(&mut |saved| kept.push((saved.payer, saved.bucket.tokens().floor()))).unwrap();
     assert_eq!(kept, [(caller(2), 6)]);
 }
 
@@ -102,6 +103,10 @@ struct Fickle {
 }
 
 impl BucketStore for Fickle {
+    fn secret(&self) -> u128 {
+        1
+    }
+
     fn save(&self, snapshot: Snapshot) -> Reply<()> {
         match self.broken.load(Ordering::SeqCst) {
             true => Reply::ready(Err(StoreError("the disk is full".to_owned()).into())),
@@ -122,16 +127,16 @@ fn what_the_store_could_not_take_stays_due() {
     let buckets = process(&store, &clock);
     // More than one piece, so that the first one fails and the others were never tried.
     for number in 0..u64::try_from(PIECE).unwrap() + 10 {
-        take(&buckets, Key::client(number), 4);
+        take(&buckets, Payer::client(number), 4);
     }
     assert!(buckets.save_at_stop().is_err());
-    take(&buckets, Key::client(3), 2);
+    take(&buckets, Payer::client(3), 2);
     assert!(buckets.save_at_stop().is_err());
     fickle.broken.store(false, Ordering::SeqCst);
     buckets.save_at_stop().unwrap();
     let second = process(&store, &clock);
     assert_eq!(second.restore(everybody).unwrap(), PIECE + 10);
-    assert_eq!((tokens(&second, Key::client(3)), tokens(&second, Key::client(4))), (4.0, 6.0));
+    assert_eq!((tokens(&second, Payer::client(3)), tokens(&second, Payer::client(4))), (4.0, 6.0));
 }
 
 #[test]
@@ -140,11 +145,11 @@ fn an_outage_does_not_collect_callers_without_end() {
     let fickle = Arc::new(Fickle { memory: Memory::new(), broken: AtomicBool::new(true) });
     let store: Arc<dyn BucketStore> = Arc::clone(&fickle) as _;
     let buckets = process(&store, &clock);
-    take(&buckets, Key::client(1), 10);
+    take(&buckets, Payer::client(1), 10);
     for round in 0..20_u32 {
         for number in 0..5_000 {
             let address = IpAddr::from((round * 5_000 + number).to_be_bytes());
-            take(&buckets, Key::address(address, 64), 1);
+            take(&buckets, Payer::address(address, 64), 1);
         }
         assert!(buckets.save_at_stop().is_err());
         clock.advance(SECOND);
@@ -156,7 +161,7 @@ fn an_outage_does_not_collect_callers_without_end() {
     buckets.save_at_stop().unwrap();
     let second = process(&store, &clock);
     second.restore(everybody).unwrap();
-    assert_eq!(tokens(&second, Key::client(1)), 10.0, "it has had 20 s to fill");
+    assert_eq!(tokens(&second, Payer::client(1)), 10.0, "it has had 20 s to fill");
 }
 
 #[test]
@@ -217,9 +222,9 @@ async fn a_clock_that_is_set_while_the_process_runs_is_noted_and_credits_nothing
 }
 
 /// What a store has.
-fn kept(store: &Arc<dyn BucketStore>) -> Vec<Key> {
+fn kept(store: &Arc<dyn BucketStore>) -> Vec<Payer> {
     let mut kept = Vec::new();
-    store.load(&mut |saved| kept.push(saved.key)).unwrap();
+    store.load(&mut |saved| kept.push(saved.payer)).unwrap();
     kept.sort_unstable();
     kept
 }
@@ -312,7 +317,9 @@ fn a_debt_is_carried_over_and_kept_through_a_restart() {
     let (first, second) = (process(&store, &clock), process(&store, &clock));
     take(&first, caller(1), 10);
     let now = first.now();
-    first.limiter.debit(Charge { cost: NonZeroU32::new(5).unwrap(), ..Charge::one(caller(1), quota()) }, now);
+    first
+        .limiter
+        .debit(Charge { cost: NonZeroU32::new(5).unwrap(), ..Charge::one(first.keys.key(caller(1)), quota()) }, now);
     second.take_over(&first.begin_hand_over().unwrap(), everybody);
     second.save_at_stop().unwrap();
     clock.advance(2 * SECOND);
@@ -333,36 +340,37 @@ async fn a_reset_is_not_undone_by_a_save_that_began_before_it() {
     let first = process(&store, &clock);
     // Three pieces, of which the first goes to the store before the reset and is never confirmed.
     for number in 0..2 * PIECE as u64 + 10 {
-        take(&first, Key::client(number), 10);
+        take(&first, Payer::client(number), 10);
     }
     first.export();
     drop(first.send().unwrap());
     let filled = [3, PIECE as u64 + 3];
     for number in filled {
-        first.reset(Key::client(number), quota()).await.unwrap();
+        first.reset(Payer::client(number), quota()).await.unwrap();
     }
     // And one of which the limiter has told nobody yet.
-    take(&first, Key::client(5), 0);
+    take(&first, Payer::client(5), 0);
     first.save().await;
     let second = process(&store, &clock);
     second.restore(everybody).unwrap();
-    assert_eq!(filled.map(|number| tokens(&second, Key::client(number))), [10.0, 10.0]);
-    assert_eq!(tokens(&second, Key::client(4)), 0.0);
+    assert_eq!(filled.map(|number| tokens(&second, Payer::client(number))), [10.0, 10.0]);
+    assert_eq!(tokens(&second, Payer::client(4)), 0.0);
 }
 
 #[tokio::test]
 async fn a_raised_bucket_is_not_undone_by_a_save_that_began_before_it() {
     let (store, clock) = in_memory();
     let first = process(&store, &clock);
-    let (key, raised) = (Key::client(7), Quota::new(100, 1.0).unwrap());
-    take(&first, key, 4);
+    let (payer, raised) = (Payer::client(7), Quota::new(100, 1.0).unwrap());
+    let key = first.keys.key(payer);
+    take(&first, payer, 4);
     first.export();
     clock.advance(4 * SECOND);
     first.sweep();
     // Due now: that it is full and nobody's.
     first.limiter.edit(key, quota(), raised, first.now());
     let bucket = Bucket::resume(first.limiter.peek(key, raised, first.now()).tokens(), first.now());
-    first.keep(vec![Saved { key, bucket, quota: raised }]);
+    first.keep(vec![Saved { payer, bucket, quota: raised }]);
     first.save().await;
     let second = process(&store, &clock);
     second.restore(|_| Some(raised)).unwrap();

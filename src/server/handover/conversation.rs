@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
-use super::wire::Message;
+use super::wire::{self, Message, VERSION};
 use crate::process::Channel;
 
 /// One end of what is said.
@@ -35,7 +35,7 @@ impl Conversation {
         sockets: &[BorrowedFd<'_>],
         limit: Duration,
     ) -> io::Result<()> {
-        self.0.send(&message.encode()[4..], sockets, limit)
+        self.0.send(&message.encode(), sockets, limit)
     }
 
     /// Waits for the next message, for `limit` at most.
@@ -45,6 +45,16 @@ impl Conversation {
     /// makes no sense.
     pub(super) fn receive(&mut self, limit: Duration) -> io::Result<Message> {
         Message::decode(&self.0.receive(limit)?)
+    }
+
+    /// Waits for the first message: as [`receive`](Conversation::receive), or the version that it names when that is not
+    /// ours.
+    pub(super) fn receive_hello(&mut self, limit: Duration) -> io::Result<Result<Message, u32>> {
+        let bytes = self.0.receive(limit)?;
+        match wire::version(&bytes) {
+            Some(version) if version != VERSION => Ok(Err(version)),
+            _ => Message::decode(&bytes).map(Ok),
+        }
     }
 
     /// Whether there is something to receive, the end of the connection included, within `limit`.

@@ -234,7 +234,9 @@ impl Predecessor {
             let sum = debits.entry((key, quota)).or_default();
             *sum = sum.saturating_add(cost.get());
         }
-        let debits: Vec<_> = debits.into_iter().map(|((key, quota), tokens)| Debit { key, tokens, quota }).collect();
+        let keys = self.estate.buckets.keys();
+        let debit = |((key, quota), tokens)| Some(Debit { payer: keys.payer(key)?, tokens, quota });
+        let debits: Vec<_> = debits.into_iter().filter_map(debit).collect();
         let mut pieces = debits.chunks(PIECE);
         pieces.try_for_each(|piece| channel.send(&Message::Debits(piece.to_vec()), TAKE)).map_err(gone)
     }

@@ -83,14 +83,17 @@ impl Successor {
     /// Hears who it is, and takes the sockets.
     fn meet(mut channel: Conversation) -> io::Result<Self> {
         let wrong = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
-        let Message::Hello { version, pid, sockets: count, database } = channel.receive(SAY)? else {
-            return Err(wrong("it did not say hello".to_owned()));
+        let (pid, count, database) = match channel.receive_hello(SAY)? {
+            Ok(Message::Hello { pid, sockets, database, .. }) if sockets <= MOST_SOCKETS => (pid, sockets, database),
+            Ok(Message::Hello { sockets, .. }) => return Err(wrong(format!("it has {sockets} sockets"))),
+            Ok(_) => return Err(wrong("it did not say hello".to_owned())),
+            Err(version) => {
+                let reason =
+                    format!("the two versions of tollgate hand over in different ways ({version} and {VERSION})");
+                drop(channel.send(&Message::Refused(reason.clone()), SAY));
+                return Err(wrong(reason));
+            }
         };
-        if version != VERSION || count > MOST_SOCKETS {
-            let reason = format!("the two versions of tollgate hand over in different ways ({version} and {VERSION})");
-            drop(channel.send(&Message::Refused(reason.clone()), SAY));
-            return Err(wrong(reason));
-        }
         let mut sockets = BTreeMap::new();
         while sockets.len() < count as usize {
             let Message::Sockets(addresses) = channel.receive(SAY)? else {
@@ -176,8 +179,8 @@ impl TakeOver {
                 Message::Buckets { at, mut changed, mut dropped } => {
                     if !same {
                         self.restore_once(&mut restored)?;
-                        changed.retain(|saved| saved.key.client_number().is_none());
-                        dropped.retain(|key| key.client_number().is_none());
+                        changed.retain(|saved| saved.payer.client_number().is_none());
+                        dropped.retain(|payer| payer.client_number().is_none());
                     }
                     self.buckets.take_over(&HandedOver { at, changed, dropped }, &self.quota);
                 }
@@ -235,9 +238,12 @@ impl TakeOver {
             }
             match channel.receive(SILENCE) {
                 Ok(Message::Debits(debits)) => {
-                    for debit in debits.iter().filter(|debit| same || debit.key.client_number().is_none()) {
+                    for debit in debits.iter().filter(|debit| same || debit.payer.client_number().is_none()) {
                         let Some(cost) = NonZeroU32::new(debit.tokens) else { continue };
-                        self.told.debit(Charge { key: debit.key, quota: debit.quota, cost }, (self.now)());
+                        self.told.debit(
+                            Charge { key: self.buckets.keys().key(debit.payer), quota: debit.quota, cost },
+                            (self.now)(),
+                        );
                     }
                 }
                 Ok(Message::Settled) => {

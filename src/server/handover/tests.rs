@@ -13,7 +13,7 @@ use super::wire::{Debit, Message, VERSION};
 use crate::client::Quota;
 use crate::clock::{Clock, ManualClock, SystemClock, Timeline};
 use crate::limit::exact::Exact;
-use crate::limit::{Charge, Key, Limiter, RateLimit, WholeLimiter};
+use crate::limit::{Charge, Limiter, Payer, RateLimit, WholeLimiter};
 use crate::process::{Channel, Process, ProcessSettings, Sockets};
 use crate::server::buckets::Buckets;
 use crate::server::lifecycle::{Lifecycle, State};
@@ -67,6 +67,11 @@ impl Bench {
         Bench { predecessor, told, lifecycle, clock, listener, address, _dir: dir }
     }
 
+    /// A token of the first client.
+    fn one(&self) -> Charge {
+        Charge::one(self.predecessor.estate.buckets.keys().client(1), quota())
+    }
+
     fn now(&self) -> u64 {
         Timeline::new(self.clock.as_ref()).nanos(self.clock.now())
     }
@@ -116,7 +121,7 @@ impl Bench {
         }
         assert_eq!(self.lifecycle.state(), State::Ready);
         // Nothing is told any more, and the next one may come.
-        assert!(self.told.take(Charge::one(Key::client(1), quota()), self.now()).is_allowed());
+        assert!(self.told.take(self.one(), self.now()).is_allowed());
         let (underway, channel, _) = self.go();
         drop(channel);
         drop(underway);
@@ -126,18 +131,18 @@ impl Bench {
 #[tokio::test]
 async fn it_leaves_when_the_successor_has_served_for_long_enough() {
     let bench = Bench::new();
-    assert!(bench.told.take(Charge::one(Key::client(1), quota()), bench.now()).is_allowed());
+    assert!(bench.told.take(bench.one(), bench.now()).is_allowed());
     let (mut underway, mut channel, given) = bench.go();
     assert_eq!(given, 1);
     channel.send(&Message::Serving, LONG).unwrap();
     // What is given from here on is told, before it leaves and after.
-    let expected = Message::Debits(vec![Debit { key: Key::client(1), tokens: 1, quota: quota() }]);
-    assert!(bench.told.take(Charge::one(Key::client(1), quota()), bench.now()).is_allowed());
+    let expected = Message::Debits(vec![Debit { payer: Payer::client(1), tokens: 1, quota: quota() }]);
+    assert!(bench.told.take(bench.one(), bench.now()).is_allowed());
     assert_eq!(channel.receive(LONG).unwrap(), expected);
     assert!(bench.wait(&channel) >= super::SETTLING - Duration::from_secs(1));
     assert_eq!(channel.receive(LONG).unwrap(), Message::Settled);
     assert_eq!(underway.outcome().await, Outcome::Leaves);
-    assert!(bench.told.take(Charge::one(Key::client(1), quota()), bench.now()).is_allowed());
+    assert!(bench.told.take(bench.one(), bench.now()).is_allowed());
     tokio::task::spawn_blocking(move || underway.finish(&SystemClock)).await.unwrap();
     assert_eq!(channel.receive(LONG).unwrap(), expected);
     assert!(channel.receive(LONG).is_err(), "and no more than that");

@@ -4,11 +4,11 @@ use std::collections::HashSet;
 
 use rusqlite::{Connection, TransactionBehavior};
 
-use super::super::{Moment, Snapshot};
+use super::super::{Moment, Saved, Snapshot};
 use super::meta;
 use super::rows::{self, Failure, Reader};
 use crate::clock::BootTime;
-use crate::limit::{Key, Saved};
+use crate::limit::Payer;
 
 const TIMELINE: &str = "saved_timeline";
 const WALL: &str = "saved_wall";
@@ -16,20 +16,20 @@ const WALL: &str = "saved_wall";
 /// same moment. A process of a version that does not know them leaves them as they were, and then the last one tells.
 const BOOT: [&str; 4] = ["saved_boot_high", "saved_boot_low", "saved_boot_nanos", "saved_boot_wall"];
 
-/// Writes a snapshot, within a transaction. In the order of the keys, as each is a place in a b-tree.
+/// Writes a snapshot, within a transaction. In the order of the payers, as each is a place in a b-tree.
 pub(super) fn save(connection: &Connection, snapshot: Snapshot) -> rusqlite::Result<()> {
     let Snapshot { mut changed, mut dropped, at } = snapshot;
     dropped.sort_unstable();
     let mut forget = connection.prepare_cached("DELETE FROM buckets WHERE (kind, payload) = (?1, ?2)")?;
-    for (kind, payload) in dropped.iter().map(|key| key.parts()) {
+    for (kind, payload) in dropped.iter().map(|payer| payer.parts()) {
         forget.execute((kind, payload.cast_signed()))?;
     }
-    // Stable, so that of two with the same key the last one counts.
-    changed.sort_by_key(|saved| saved.key);
+    // Stable, so that of two of the same payer the last one counts.
+    changed.sort_by_key(|saved| saved.payer);
     let sql = format!("INSERT OR REPLACE INTO buckets ({}) VALUES (?, ?, ?, ?, ?, ?, ?)", rows::BUCKET);
     let mut put = connection.prepare_cached(&sql)?;
-    for Saved { key, bucket, quota } in &changed {
-        let ((kind, payload), (tokens, fraction)) = (key.parts(), bucket.tokens().parts());
+    for Saved { payer, bucket, quota } in &changed {
+        let ((kind, payload), (tokens, fraction)) = (payer.parts(), bucket.tokens().parts());
         let [capacity, rate] = rows::quota(*quota);
         let (payload, fraction, at) = (payload.cast_signed(), fraction.cast_signed(), bucket.at().cast_signed());
         put.execute((kind, payload, tokens, fraction, at, capacity, rate))?;
@@ -62,7 +62,7 @@ fn moment(connection: &Connection) -> rusqlite::Result<Option<Moment>> {
 pub(super) fn carry_over(old: &Connection, new: &mut Connection) -> rusqlite::Result<()> {
     let transaction = new.transaction_with_behavior(TransactionBehavior::Immediate)?;
     transaction.execute("DELETE FROM buckets", [])?;
-    let (client, _) = Key::client(0).parts();
+    let (client, _) = Payer::client(0).parts();
     let mut same = HashSet::new();
     {
         let mut find = transaction.prepare("SELECT 1 FROM clients WHERE (client_id, number) = (?1, ?2)")?;

@@ -16,7 +16,6 @@ use super::credential::credentials_of;
 use super::meta;
 use super::rows::{self, Failure, Reader, signed};
 use crate::client::ClientId;
-use crate::limit::Key;
 
 /// Why a write within a transaction failed.
 #[derive(Debug)]
@@ -228,10 +227,6 @@ impl<'c> Clients<'c> {
             }
             None => {
                 self.connection.prepare_cached("DELETE FROM clients WHERE client_id = ?1")?.execute([id])?;
-                let (kind, number) = Key::client(shown.number).parts();
-                let mut forget =
-                    self.connection.prepare_cached("DELETE FROM buckets WHERE (kind, payload) = (?1, ?2)")?;
-                forget.execute((kind, number.cast_signed()))?;
                 self.counts[0] -= 1;
             }
         }

@@ -1,4 +1,4 @@
-//! Single numbers that are kept by name.
+//! Single numbers that are kept by name. A version that does not know a name leaves it alone.
 
 use rusqlite::{Connection, OptionalExtension};
 
@@ -17,4 +17,24 @@ pub(super) fn remove(connection: &Connection, name: &str) -> rusqlite::Result<()
 pub(super) fn set(connection: &Connection, name: &str, value: i64) -> rusqlite::Result<()> {
     connection.prepare_cached("INSERT OR REPLACE INTO meta (name, value) VALUES (?1, ?2)")?.execute((name, value))?;
     Ok(())
+}
+
+/// The secret of the keys of buckets, in two halves.
+const SECRET: [&str; 2] = ["secret_high", "secret_low"];
+
+/// The secret that is kept; `made` from now on where there is none. Of two processes that make one at once, both use the
+/// first.
+pub(super) fn secret(connection: &Connection, made: u128) -> rusqlite::Result<u128> {
+    let read = || -> rusqlite::Result<Option<u128>> {
+        let halves = get(connection, SECRET[0])?.zip(get(connection, SECRET[1])?);
+        Ok(halves.map(|(high, low)| u128::from(high.cast_unsigned()) << 64 | u128::from(low.cast_unsigned())))
+    };
+    if let Some(kept) = read()? {
+        return Ok(kept);
+    }
+    // One statement, so that nobody sees half of it.
+    let sql = "INSERT OR IGNORE INTO meta (name, value) VALUES (?1, ?2), (?3, ?4)";
+    let [high, low] = [(made >> 64) as u64, made as u64].map(u64::cast_signed);
+    connection.execute(sql, (SECRET[0], high, SECRET[1], low))?;
+    Ok(read()?.unwrap_or(made))
 }

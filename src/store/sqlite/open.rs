@@ -19,9 +19,11 @@ use log::{info, warn};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
+use super::super::new_secret;
 use super::create::{self, CreateError};
 use super::fault::words;
 use super::identity::{self, Identity};
+use super::meta;
 use super::patience::Patience;
 use super::schema::{self, APPLICATION_ID};
 
@@ -44,6 +46,8 @@ pub(super) struct Database {
     /// Where it is, with links followed.
     pub(super) real: PathBuf,
     pub(super) identity: Identity,
+    /// Of the keys of buckets.
+    pub(super) secret: u128,
 }
 
 /// What to do with a file that cannot be read.
@@ -114,7 +118,8 @@ pub(super) fn open(path: &Path, patience: &Patience) -> Result<Database, OpenErr
     connection
         .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)
         .map_err(|error| refused_by_sqlite(path, &error))?;
-    Ok(Database { connection, real, identity })
+    let secret = meta::secret(&connection, new_secret()).map_err(|error| refused_by_sqlite(path, &error))?;
+    Ok(Database { connection, real, identity, secret })
 }
 
 /// What can be seen without SQLite.

@@ -18,7 +18,6 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ffi};
 
 use super::super::{Action, Committed, Record};
-use super::Reading;
 use super::buckets;
 use super::create::{self, CreateError};
 use super::fault::words;
@@ -26,21 +25,13 @@ use super::feed::Feed;
 use super::identity::Moved;
 use super::open::{self, Database};
 use super::rows::{self, Failure, Reader};
-use super::writer::Writer;
+use super::shared::Reading;
+use super::writer::{Lost, Writer};
 
 /// How long a file may be missing before it is written anew while nobody changes a client: whoever puts another in its
 /// place may do it in two steps. After a change that had to be refused it is written anew at once, so that the next one
 /// is kept.
 const GRACE: Duration = Duration::from_secs(3);
-
-/// A file that is no longer what is open.
-#[derive(Debug)]
-pub(super) struct Lost {
-    moved: Moved,
-    since: Instant,
-    /// Why it could not be recovered so far, and what is the matter.
-    pub(super) reason: String,
-}
 
 impl Writer {
     /// Why nothing can be written while the file is `moved`.

@@ -5,10 +5,10 @@ use ipnet::IpNet;
 use rusqlite::Row;
 use rusqlite::types::{Value, ValueRef};
 
-use super::super::{Action, Committed, Entry, Profile, Record, StoreError, micros, plan};
+use super::super::{Action, Committed, Entry, Profile, Record, Saved, StoreError, micros, plan};
 use super::fault::words;
 use crate::client::{ClientId, KeyDigest, Mode, Quota, Rate};
-use crate::limit::{Bucket, Key, Saved, Tokens};
+use crate::limit::{Bucket, Payer, Tokens};
 
 /// Why something could not be read or written.
 #[derive(Debug)]
@@ -158,7 +158,7 @@ impl Reader {
             let fraction = whole(row, 3).ok_or("fraction")?;
             let at = integer(row, 4).ok_or("at")?.cast_unsigned();
             Ok(Saved {
-                key: Key::from_parts(kind, payload).ok_or("payload")?,
+                payer: Payer::from_parts(kind, payload).ok_or("payload")?,
                 bucket: Bucket::resume(Tokens::from_parts(tokens, fraction), at),
                 quota: self.quota(row, 5)?,
             })

@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 
 use super::super::{Committed, StoreError};
-use super::Shared;
 use super::announce;
 use super::changes::Clients;
 use super::fault::{TARGET, words};
@@ -21,8 +20,8 @@ use super::meta;
 use super::open::Database;
 use super::patience::Patience;
 use super::queue::{Done, Queue, Write};
-use super::recovery::Lost;
 use super::rows::Failure;
+use super::shared::Shared;
 use super::trim::Trim;
 use crate::clock::{Clock, SystemClock};
 
@@ -48,6 +47,15 @@ pub(super) struct Writer {
     pub(super) lost: Option<Lost>,
     /// Forgets old history.
     trim: Trim,
+}
+
+/// A file that is no longer what is open.
+#[derive(Debug)]
+pub(super) struct Lost {
+    pub(super) moved: Moved,
+    pub(super) since: Instant,
+    /// Why it could not be recovered so far, and what is the matter.
+    pub(super) reason: String,
 }
 
 /// A transaction that failed.

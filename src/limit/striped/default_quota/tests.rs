@@ -1,6 +1,5 @@
 //! The change of the default quota: against the edit of one bucket, and under many threads.
 
-use std::net::Ipv4Addr;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
@@ -8,8 +7,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::limit::bucket::{Bucket, Tokens};
+use crate::limit::samples::{client, number, stranger};
 use crate::limit::striped::StripedSettings;
-use crate::limit::{Charge, Gauges, Key, Limiter, Saved, Upkeep};
+use crate::limit::{Charge, Gauges, KeptBucket, Limiter, Upkeep};
 
 const SECOND: Nanos = 1_000_000_000;
 
@@ -25,19 +25,15 @@ fn striped(stripes: usize, default_quota: Quota) -> Striped {
 /// One stripe in which somebody lives, since a sweep passes by where nobody does.
 fn inhabited(default: Quota) -> Striped {
     let map = striped(1, default);
-    assert!(map.take(Charge::one(Key::client(1), quota(1, 1e-6)), 0).is_allowed());
+    assert!(map.take(Charge::one(client(1), quota(1, 1e-6)), 0).is_allowed());
     map
-}
-
-fn stranger(number: u32) -> Key {
-    Key::address(Ipv4Addr::from_bits(number).into(), 64)
 }
 
 fn sweep(map: &Striped, now: Nanos) -> usize {
     (0..map.parts()).map(|stripe| map.sweep(stripe, now, &mut |_| ())).sum()
 }
 
-fn export(map: &Striped) -> Vec<Saved> {
+fn export(map: &Striped) -> Vec<KeptBucket> {
     let mut saved = Vec::new();
     (0..map.parts()).for_each(|stripe| map.export(stripe, &mut |bucket| saved.push(bucket)));
     saved
@@ -159,7 +155,7 @@ fn what_changed_is_saved_and_what_is_full_goes() {
         for _ in 0..=number {
             map.take(Charge::one(stranger(number), large), 0);
         }
-        map.take(Charge::one(Key::client(number.into()), large), 0);
+        map.take(Charge::one(client(number.into()), large), 0);
     }
     assert_eq!(export(&map).len(), 40);
     map.set_default_quota(large, 0);
@@ -168,7 +164,7 @@ fn what_changed_is_saved_and_what_is_full_goes() {
     let changed = export(&map);
     assert_eq!(changed.len(), 20, "nothing of clients");
     for saved in changed {
-        let spent = u32::try_from(saved.key.parts().1).unwrap() + 1;
+        let spent = u32::try_from(number(saved.key)).unwrap() + 1;
         let left = 10_u32.saturating_sub(spent).min(4);
         assert_eq!((saved.quota, saved.bucket.tokens(), saved.bucket.at()), (small, Tokens::whole(left), 0));
     }

@@ -48,8 +48,8 @@ impl Bench {
 fn rules(max: Option<usize>, of_an_address: Option<usize>) -> Rules {
     let (max_connections, of_an_address) = (max.and_then(NonZeroUsize::new), of_an_address.and_then(NonZeroUsize::new));
     let limits = Limits { max_connections, max_connections_per_address: of_an_address, ..Limits::default() };
-    let trusted = ["10.0.0.0/8".parse().unwrap()].map(|network| (network, ()));
-    let identity = Identity { trusted_proxies: crate::client::PrefixMap::new(trusted), ..Identity::default() };
+    let trusted = ["10.0.0.0/8".parse().unwrap()].into_iter();
+    let identity = Identity { trusted_proxies: trusted.collect(), ..Identity::default() };
     Rules { identity, rate: None, routes: RouteTable::new([]), limits, direct: true }
 }
 

@@ -4,7 +4,7 @@ use http::header::CONTENT_TYPE;
 use super::*;
 use crate::client::{Client, ClientId, KeyDigest};
 use crate::limit::exact::Exact;
-use crate::limit::{Gauges, Upkeep};
+use crate::limit::{Gauges, KeyMaker, Upkeep};
 use crate::proxy::gate::identify::UnknownKey;
 use crate::route::{HostPattern, PathPrefix};
 use crate::upstream::{HealthSettings, PoolSettings, Timeouts};
@@ -15,6 +15,7 @@ struct World {
     identity: Identity,
     directory: Directory,
     limiter: Exact,
+    keys: KeyMaker,
     default: Quota,
     routes: RouteTable<Destination>,
     limits: Limits,
@@ -24,10 +25,10 @@ impl World {
     /// Anonymous callers have 2 tokens and get 1 a second; `limited` has 5, `free` is unlimited, `banned` is blocked.
     fn new() -> Self {
         let default = Quota::new(2, 1.0).unwrap();
-        let client = |number, name: &str, mode| {
+        let client = |uid, name: &str, mode| {
             let (id, quota) = (ClientId::parse(name).unwrap(), Quota::new(5, 1.0).unwrap());
             let api_key = Some(KeyDigest::of(name.as_bytes()));
-            Arc::new(Client { number, id, quota, mode, addresses: Vec::new(), api_key, usage: Arc::default() })
+            Arc::new(Client { uid, id, quota, mode, addresses: Vec::new(), api_key, usage: Arc::default() })
         };
         let clients =
             [client(1, "limited", Mode::Limit), client(2, "free", Mode::Unlimited), client(3, "banned", Mode::Blocked)];
@@ -44,6 +45,7 @@ impl World {
         World {
             identity: Identity::default(),
             directory: Directory::new(clients).unwrap(),
+            keys: KeyMaker::new(1),
             limiter: Exact::new(100, default, 0),
             default,
             routes: RouteTable::new([route]),
@@ -56,6 +58,7 @@ impl World {
             identity: &self.identity,
             directory: &self.directory,
             limiter: Some((&self.limiter, self.default)),
+            keys: &self.keys,
             routes: &self.routes,
             limits: &self.limits,
         }

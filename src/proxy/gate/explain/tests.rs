@@ -6,10 +6,10 @@ use http::HeaderName;
 use pingora_http::RequestHeader;
 
 use super::*;
-use crate::client::{Client, ClientId, Directory, KeyDigest, Mode, PrefixMap, Quota};
+use crate::client::{Client, ClientId, Directory, KeyDigest, Mode, Quota};
 use crate::clock::{Clock, ManualClock, Timeline};
 use crate::limit::exact::Exact;
-use crate::limit::{Charge, Gauges, Limiter, Upkeep};
+use crate::limit::{Charge, Gauges, Key, KeyMaker, Limiter, Payer, Upkeep};
 use crate::proxy::exchange::parts::ProxyParts;
 use crate::proxy::exchange::proxy::Proxy;
 use crate::proxy::gate::admit::{Admission, Asked, Destination};
@@ -25,6 +25,7 @@ struct World {
     identity: Identity,
     directory: Directory,
     limiter: Exact,
+    keys: KeyMaker,
     routes: RouteTable<Destination>,
     limits: Limits,
 }
@@ -32,14 +33,14 @@ struct World {
 impl World {
     /// Proxies are trusted in 10.0.0.0/8; anonymous callers have 2 tokens and get 1 a second.
     fn new(unknown_api_key: UnknownKey) -> Self {
-        let client = |number, name: &str, mode, networks: &[&str], key: Option<&str>| {
+        let client = |uid, name: &str, mode, networks: &[&str], key: Option<&str>| {
             let (id, quota) = (ClientId::parse(name).unwrap(), Quota::new(100, 10.0).unwrap());
             let addresses = networks.iter().map(|network| network.parse().unwrap()).collect();
             let api_key = key.map(|key| KeyDigest::of(key.as_bytes()));
-            Arc::new(Client { number, id, quota, mode, addresses, api_key, usage: Arc::default() })
+            Arc::new(Client { uid, id, quota, mode, addresses, api_key, usage: Arc::default() })
         };
         let default_quota = Quota::new(2, 1.0).unwrap();
-        let trusted_proxies = PrefixMap::new([("10.0.0.0/8".parse().unwrap(), ())]);
+        let trusted_proxies = ["10.0.0.0/8".parse().unwrap()].into_iter().collect();
         World {
             identity: Identity { trusted_proxies, unknown_api_key, ..Identity::default() },
             directory: Directory::new([
@@ -49,6 +50,7 @@ impl World {
                 client(4, "banned", Mode::Blocked, &["198.51.100.0/24"], None),
             ])
             .unwrap(),
+            keys: KeyMaker::new(1),
             limiter: Exact::new(100, default_quota, 0),
             routes: RouteTable::new([]),
             limits: Limits::default(),
@@ -60,6 +62,7 @@ impl World {
             identity: &self.identity,
             directory: &self.directory,
             limiter: Some((&self.limiter, Quota::new(2, 1.0).unwrap())),
+            keys: &self.keys,
             routes: &self.routes,
             limits: &self.limits,
         }
@@ -183,7 +186,7 @@ fn refusals_are_those_of_real_requests() {
     assert_eq!(unknown, (Some("allowed"), some("401 Unknown API key")));
     assert_eq!(refusal(&reject, "192.0.2.1", &[("x-api-key", "free-key")]), (Some("unlimited"), None));
     for _ in 0..2 {
-        let key = Key::address([192, 0, 2, 1].into(), 64);
+        let key = reject.keys.key(Payer::address([192, 0, 2, 1].into(), 64));
         assert!(reject.limiter.take(Charge::one(key, Quota::new(2, 1.0).unwrap()), 0).is_allowed());
     }
     let limited = refusal(&reject, "192.0.2.1", &[("x-api-key", "some-key")]);
@@ -211,6 +214,7 @@ fn a_proxy_explains_with_its_own_clients_buckets_and_time() {
         rules: Arc::new(ArcSwap::from_pointee(rules)),
         directory: Arc::new(ArcSwap::from_pointee(world.directory)),
         limiter: Arc::clone(&limiter) as _,
+        keys: Arc::new(KeyMaker::new(1)),
         access_log: AccessLog::new(&settings).unwrap().0,
         decisions: Arc::default(),
         tally: Arc::default(),

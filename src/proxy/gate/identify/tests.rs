@@ -6,7 +6,7 @@ use crate::client::{ClientId, Mode, Quota};
 
 fn client(number: u64, name: &str, key: Option<&str>, addresses: &[&str]) -> Arc<Client> {
     Arc::new(Client {
-        number,
+        uid: number.into(),
         id: ClientId::parse(name).unwrap(),
         quota: Quota::new(10, 1.0).unwrap(),
         mode: Mode::Limit,
@@ -30,7 +30,7 @@ fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
 }
 
 fn trusting(proxies: &[&str]) -> Identity {
-    let trusted_proxies = PrefixMap::new(proxies.iter().map(|proxy| (proxy.parse().unwrap(), ())));
+    let trusted_proxies = proxies.iter().map(|proxy| proxy.parse().unwrap()).collect();
     Identity { trusted_proxies, ..Identity::default() }
 }
 

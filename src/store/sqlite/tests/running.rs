@@ -3,7 +3,7 @@
 use std::fs;
 
 use super::*;
-use crate::limit::Key;
+use crate::limit::Payer;
 use crate::store::samples::{client_id, names, set, snapshot, spent};
 use crate::store::{Action, BucketStore};
 
@@ -155,12 +155,12 @@ fn a_sound_file_in_its_place_is_taken_up_and_its_log_stays() {
 fn buckets_come_along_to_a_file_in_its_place() {
     let (directory, path) = place();
     let backup = directory.path().join("backup.db");
-    let anonymous = |last: u8| Key::address(std::net::Ipv4Addr::new(203, 0, 113, last).into(), 64);
+    let anonymous = |last: u8| Payer::address(std::net::Ipv4Addr::new(203, 0, 113, last).into(), 64);
     let store = Sqlite::open(&backup).unwrap();
     for name in ["same", "other", "third"] {
         create(&store, name, profile(1, 1.0)).unwrap();
     }
-    let stale = [Key::client(1), Key::client(3), anonymous(9)].map(|key| spent(key, 9));
+    let stale = [Payer::client(1), Payer::client(3), anonymous(9)].map(|payer| spent(payer, 9));
     store.save(snapshot(stale.to_vec(), vec![], 9)).wait_blocking().unwrap();
     store.close();
     let store = Sqlite::open(&path).unwrap();
@@ -168,13 +168,13 @@ fn buckets_come_along_to_a_file_in_its_place() {
         create(&store, name, profile(1, 1.0)).unwrap();
     }
     let told = followed(&store);
-    let saved = [anonymous(1), anonymous(2), Key::client(1), Key::client(2)].map(|key| spent(key, 1));
+    let saved = [anonymous(1), anonymous(2), Payer::client(1), Payer::client(2)].map(|payer| spent(payer, 1));
     store.save(snapshot(saved.to_vec(), vec![], 5)).wait_blocking().unwrap();
     fs::rename(&backup, &path).unwrap();
     until("the file is taken up", || !told.lock().is_empty() && store.fault().is_none());
     let mut kept = Vec::new();
     let moment = store.load(&mut |bucket| kept.push(bucket)).unwrap();
-    kept.sort_by_key(|bucket| saved.iter().position(|saved| saved.key == bucket.key));
+    kept.sort_by_key(|bucket| saved.iter().position(|saved| saved.payer == bucket.payer));
     // Client 2 is another one there.
     assert_eq!((kept, moment), (saved[..3].to_vec(), Some(snapshot(vec![], vec![], 5).at)));
 }

@@ -83,7 +83,7 @@ fn random_bytes_in_any_page_are_found() {
     let (_directory, path) = place();
     filled(&path, 300);
     let store = Sqlite::open(&path).unwrap();
-    let saved = (0..500).map(|number| crate::store::samples::spent(crate::limit::Key::client(number), 1));
+    let saved = (0..500).map(|number| crate::store::samples::spent(crate::limit::Payer::client(number), 1));
     let snapshot = crate::store::samples::snapshot(saved.collect(), vec![], 1);
     crate::store::BucketStore::save(&store, snapshot).wait_blocking().unwrap();
     store.close();
