@@ -24,7 +24,9 @@
 //! | 3d | `proxy::pingora` | the hooks, for what Pingora's loop serves |
 //! | 3e | `proxy::service` | what listens, and which way each request goes |
 //! | 3f | [`proxy`] | nothing of its own: what other rooms see of these |
-//! | 4 | [`admin`] | the admin API: its server, its handlers, what goes over the wire |
+//! | 4 | `admin::api` | what every handler of the admin API needs: who gets in, reading, answers, errors |
+//! | 4a | `admin::handlers` | the calls of the admin API, and what goes over the wire |
+//! | 4b | [`admin`] | its server, which path is which handler, its description |
 //! | 4 | [`process`] | the process: daemon, pid file, privileges, sockets, the channel of a hand-over |
 //! | 5 | [`config`] | what the file says, checked into what the server is built from |
 //! | 5 | [`server`] | building everything, services and their order, signals, drain |

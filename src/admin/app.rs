@@ -35,10 +35,10 @@ use pingora_core::server::ShutdownWatch;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
+use tokio_io_timeout::TimeoutStream;
 
-use super::AdminParts;
+use super::api::{AdminParts, Stopping};
 use super::router;
-use super::stall::Stalling;
 use crate::clock::Clock;
 
 /// How many connections are served at once.
@@ -89,7 +89,9 @@ impl Admin {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let Ok(_permit) = self.served.try_acquire() else { return self.turn_away(stream).await };
-        let stream = TokioIo::new(Stalling::new(stream, WRITE_TIMEOUT));
+        let mut stream = TimeoutStream::new(stream);
+        stream.set_write_timeout(Some(WRITE_TIMEOUT));
+        let stream = TokioIo::new(Box::pin(stream));
         let heard = Arc::new(Mutex::new(self.clock.now()));
         let service = Boxed {
             router: TowerToHyperService::new(self.router.clone()),
@@ -171,7 +173,8 @@ impl Service<http::Request<Incoming>> for Boxed {
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
 
-    fn call(&self, request: http::Request<Incoming>) -> Self::Future {
+    fn call(&self, mut request: http::Request<Incoming>) -> Self::Future {
+        request.extensions_mut().insert(Stopping(self.closing.clone()));
         let answer = self.router.call(request);
         let (closing, heard, clock) = (self.closing.clone(), Arc::clone(&self.heard), Arc::clone(&self.clock));
         Box::pin(async move {

@@ -11,14 +11,14 @@ use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 use serde_json::Value;
 
-use super::{Access, Admin, AdminParts, Readiness, Reload, Reloaded, Status};
+use super::{Access, Admin, AdminParts, Readiness, Reload, Reloaded, ServerStatus};
 use crate::client::{Directory, KeyDigest, Quota};
 use crate::clock::{Clock, ManualClock, Timeline};
 use crate::limit::exact::Exact;
 use crate::limit::{Charge, Key, KeyMaker, WholeLimiter};
 use crate::store::memory::Memory;
 use crate::store::{ClientRepository, Committed};
-use crate::telemetry::Decisions;
+use crate::telemetry::LatestRefusals;
 
 /// How long silent connections stay once the API closes.
 pub(super) const PATIENCE: Duration = Duration::from_millis(400);
@@ -93,7 +93,7 @@ impl Fixture {
             patience: Arc::new(|| PATIENCE),
             limited: Box::new(|| true),
             pools: Box::new(Arc::default),
-            decisions: Arc::new(Decisions::default()),
+            decisions: Arc::new(LatestRefusals::default()),
             metrics: Box::new(String::new),
             explain: Box::new(|question| panic!("nobody asks {question:?} here")),
             status: Box::new(status),
@@ -167,8 +167,8 @@ fn follow(
     }));
 }
 
-fn status() -> Status {
-    Status {
+fn status() -> ServerStatus {
+    ServerStatus {
         state: "ready",
         uptime: Duration::ZERO,
         listeners: Vec::new(),

@@ -15,18 +15,18 @@ use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::openapi::{ContentBuilder, OpenApi as Description, Ref, RefOr, ResponseBuilder};
 use utoipa::{Modify, OpenApi};
 
-use super::error::ErrorBody;
-use super::router::Api;
-use super::{clients, decisions, explain, reload, respond, status, upstreams};
+use super::api::error::ErrorBody;
+use super::api::{Api, respond};
+use super::handlers::{clients, decisions, explain, reload, status, upstreams};
 
 /// The name of the security scheme.
 const BEARER: &str = "bearer";
 
 /// An answer of many calls: its status, which calls, and why.
-type Shared = (&'static str, fn(&Operation) -> bool, &'static str);
+type CommonAnswer = (&'static str, fn(&Operation) -> bool, &'static str);
 
 /// What calls can be answered whatever they are about.
-const EVERYWHERE: &[Shared] = &[
+const EVERYWHERE: &[CommonAnswer] = &[
     ("400", every, "The request cannot be read"),
     ("401", wants_token, "The token is missing or wrong"),
     ("403", every, "No token is set, and the Host is no loopback name or the request comes from another site's page"),

@@ -6,29 +6,14 @@ use axum::Router;
 use axum::extract::Request;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{get, patch, post};
-use bytes::Bytes;
-use http::StatusCode;
 
-use super::access::{Entrance, guard};
-use super::reads::Reads;
-use super::{AdminParts, ApiError, clients, decisions, explain, openapi, reload, status, upstreams};
-
-/// What every handler is given.
-pub(super) struct Api {
-    /// What the API is made of.
-    pub(super) parts: AdminParts,
-    /// Who gets in.
-    pub(super) entrance: Entrance,
-    /// Where blocking reads run.
-    pub(super) reads: Reads,
-    /// What describes the API.
-    pub(super) description: Bytes,
-}
+use super::api::{AdminParts, Api, ApiError, guard, wrong_method};
+use super::handlers::{clients, decisions, explain, reload, status, upstreams};
+use super::openapi;
 
 /// The API as a service.
 pub(super) fn router(parts: AdminParts) -> Router {
-    let entrance = Entrance::new(Arc::clone(&parts.access));
-    let api = Arc::new(Api { parts, entrance, reads: Reads::default(), description: openapi::document().into() });
+    let api = Arc::new(Api::new(parts, openapi::document().into()));
     Router::new()
         .merge(clients::routes())
         .route("/explain", post(explain::explain))
@@ -49,11 +34,4 @@ pub(super) fn router(parts: AdminParts) -> Router {
 
 async fn unknown_path(request: Request) -> ApiError {
     ApiError::not_found(format!("There is nothing at {}; /openapi.json lists what there is", request.uri().path()))
-}
-
-/// 405 for the method of `request`; whoever answers it adds `Allow`.
-pub(super) async fn wrong_method(request: Request) -> ApiError {
-    let message =
-        format!("{} is not allowed at {}; the Allow header says what is", request.method(), request.uri().path());
-    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, message)
 }

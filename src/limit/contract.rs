@@ -1,4 +1,6 @@
 //! What holds of every limiter, whatever it is made of; one thread.
+//!
+//! Long because each implementation has to keep all of it, and it is read as one.
 
 use std::num::{NonZeroU32, NonZeroUsize};
 

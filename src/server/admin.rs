@@ -10,12 +10,12 @@ use super::buckets::Buckets;
 use super::lifecycle::{Lifecycle, State};
 use super::reload::Reloader;
 use super::store::Store;
-use crate::admin::{Access, AdminParts, Readiness, Status};
+use crate::admin::{Access, AdminParts, Readiness, ServerStatus};
 use crate::client::Directory;
 use crate::clock::{Clock, Timeline};
 use crate::limit::WholeLimiter;
 use crate::proxy::{Activity, Proxy, Rules, Seats};
-use crate::telemetry::{Decisions, Metrics};
+use crate::telemetry::{LatestRefusals, Metrics};
 use crate::upstream::Pools;
 
 /// What the admin API looks at.
@@ -32,7 +32,7 @@ pub(super) struct View {
     pub(super) rules: Arc<ArcSwap<Rules>>,
     pub(super) seats: Arc<Seats>,
     pub(super) metrics: Arc<Metrics>,
-    pub(super) decisions: Arc<Decisions>,
+    pub(super) decisions: Arc<LatestRefusals>,
     pub(super) activity: Arc<Activity>,
     pub(super) lifecycle: Lifecycle,
     pub(super) directory: Arc<ArcSwap<Directory>>,
@@ -87,7 +87,7 @@ impl View {
                 let clock = Arc::clone(&clock);
                 move || {
                     let totals = metrics.totals();
-                    Status {
+                    ServerStatus {
                         state: lifecycle.state().name(),
                         uptime: clock.now().saturating_duration_since(self.started),
                         listeners: listeners.clone(),

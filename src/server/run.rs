@@ -34,7 +34,7 @@ use crate::config::PingoraSettings;
 use crate::limit::Key;
 use crate::process::{Process, Sockets, descriptors};
 use crate::proxy::{Activity, Downstream, Proxy, ProxyParts, SeatRoom, Seats};
-use crate::telemetry::{Decisions, EventLog, Metrics, MetricsParts};
+use crate::telemetry::{EventLog, LatestRefusals, Metrics, MetricsParts};
 use crate::upstream::Transport;
 
 /// More than any pool's retries, so that the pools' own limits decide; Pingora's counts attempts.
@@ -68,7 +68,7 @@ impl Server {
     ) -> (PingoraServer, Conductor, Ending) {
         let (activity, connections, admin_connections): (Arc<Activity>, Arc<Activity>, Arc<Activity>) =
             Default::default();
-        let decisions: Arc<Decisions> = Arc::default();
+        let decisions: Arc<LatestRefusals> = Arc::default();
         let settings = self.config.pingora.clone();
         let mut pingora = pingora_server(&settings);
         let addresses = self.addresses();

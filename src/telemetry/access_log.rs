@@ -7,14 +7,10 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
-use arc_swap::ArcSwap;
-use parking_lot::Mutex;
-
-use super::output::Target;
-use super::queue::Queue;
-use super::switch::{Destination, Switches};
+use super::ends::LogEnds;
+use super::output::LogTarget;
 use super::writer::AccessLogWriter;
 use super::{AccessLogSettings, AccessRecord};
 
@@ -24,30 +20,7 @@ use super::{AccessLogSettings, AccessRecord};
 #[derive(Clone, Debug)]
 pub struct AccessLog {
     /// `None` when the access log is off for good.
-    pub(super) shared: Option<Arc<Shared>>,
-}
-
-/// What both ends know.
-#[derive(Debug)]
-pub(super) struct Shared {
-    /// Whether lines are recorded at all. Looked at first, so that a log that is off costs no more than that.
-    pub(super) on: AtomicBool,
-    /// Where a line that is recorded now goes, and in which form.
-    pub(super) destination: ArcSwap<Destination>,
-    /// What waits to be written.
-    pub(super) queue: Arc<Queue>,
-    /// What the writer has yet to do about other destinations.
-    pub(super) switches: Mutex<Switches>,
-    /// There is something in `switches`, or an outlet to be closed.
-    pub(super) switching: AtomicBool,
-    /// What the writer writes to, for people.
-    pub(super) name: Mutex<String>,
-    /// Lines written in full.
-    pub(super) written: AtomicU64,
-    /// Why the latest write failed, if it did.
-    pub(super) failure: Mutex<Option<String>>,
-    /// The writer is to write what waits, and end.
-    pub(super) stop: AtomicBool,
+    pub(super) shared: Option<Arc<LogEnds>>,
 }
 
 impl AccessLog {
@@ -57,11 +30,11 @@ impl AccessLog {
     /// When the file cannot be opened; the message names it.
     pub fn new(settings: &AccessLogSettings) -> io::Result<(AccessLog, AccessLogWriter)> {
         let settings = settings.absolute();
-        Ok(Self::over(Target::open(settings.target.as_ref())?, settings))
+        Ok(Self::over(LogTarget::open(settings.target.as_ref())?, settings))
     }
 
-    pub(super) fn over(target: Target, settings: AccessLogSettings) -> (AccessLog, AccessLogWriter) {
-        let shared = Arc::new(Shared::new(settings));
+    pub(super) fn over(target: LogTarget, settings: AccessLogSettings) -> (AccessLog, AccessLogWriter) {
+        let shared = Arc::new(LogEnds::new(settings));
         (AccessLog { shared: Some(Arc::clone(&shared)) }, AccessLogWriter::new(target, shared))
     }
 
@@ -100,30 +73,6 @@ impl AccessLog {
     }
 }
 
-impl Shared {
-    pub(super) fn new(settings: AccessLogSettings) -> Self {
-        Shared {
-            on: AtomicBool::new(settings.target.is_some()),
-            destination: ArcSwap::from_pointee(Destination { generation: 0, settings }),
-            queue: Queue::new(),
-            switches: Mutex::default(),
-            switching: AtomicBool::default(),
-            name: Mutex::default(),
-            written: AtomicU64::default(),
-            failure: Mutex::default(),
-            stop: AtomicBool::default(),
-        }
-    }
-
-    /// Queues the line for a request that was recorded while `destination` was the present one.
-    pub(super) fn push_for(&self, destination: &Destination, record: &AccessRecord<'_>) {
-        let Destination { generation, settings: AccessLogSettings { target, format } } = destination;
-        if target.is_some() {
-            self.queue.push(*generation, record.end(), |seconds, out| record.write(*format, seconds, out));
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::queue::QUEUE_BYTES;
@@ -131,7 +80,7 @@ mod tests {
     use super::super::{AccessLogFormat, AccessLogTarget};
     use super::*;
 
-    fn over(target: Target, format: AccessLogFormat) -> (AccessLog, AccessLogWriter) {
+    fn over(target: LogTarget, format: AccessLogFormat) -> (AccessLog, AccessLogWriter) {
         AccessLog::over(target, AccessLogSettings { target: Some(AccessLogTarget::Stdout), format })
     }
 
@@ -152,7 +101,7 @@ mod tests {
 
     #[test]
     fn long_lines_are_bounded_in_memory() {
-        let (log, _writer) = over(Target::of(io::sink()), AccessLogFormat::Text);
+        let (log, _writer) = over(LogTarget::of(io::sink()), AccessLogFormat::Text);
         let path = [b'a'; 100_000];
         for _ in 0..1000 {
             log.record(&AccessRecord { path: &path, ..SAMPLE });
@@ -164,7 +113,7 @@ mod tests {
 
     #[test]
     fn without_a_writer_lines_are_dropped() {
-        let (log, writer) = over(Target::of(io::sink()), AccessLogFormat::Json);
+        let (log, writer) = over(LogTarget::of(io::sink()), AccessLogFormat::Json);
         drop(writer);
         log.record(&SAMPLE);
         assert_eq!(log.dropped(), 1);

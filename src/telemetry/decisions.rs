@@ -52,21 +52,21 @@ type Numbered = (u64, Arc<Refused>);
 
 /// The latest [`KEPT`] refusals.
 #[derive(Debug)]
-pub struct Decisions {
+pub struct LatestRefusals {
     /// The number of the next one.
     next: AtomicU64,
     /// Each at its number, counted round.
     places: Box<[Mutex<Option<Numbered>>]>,
 }
 
-impl Default for Decisions {
+impl Default for LatestRefusals {
     fn default() -> Self {
         let places = std::iter::repeat_with(Mutex::default).take(KEPT).collect();
-        Decisions { next: AtomicU64::new(0), places }
+        LatestRefusals { next: AtomicU64::new(0), places }
     }
 }
 
-impl Decisions {
+impl LatestRefusals {
     /// Keeps one, in place of the oldest when there is no room.
     pub fn record(&self, refused: Refused) {
         let refused = Arc::new(refused);
@@ -120,7 +120,7 @@ mod tests {
 
     #[test]
     fn the_latest_thousand_are_kept_newest_first() {
-        let decisions = Decisions::default();
+        let decisions = LatestRefusals::default();
         for number in 0..KEPT + 5 {
             decisions.record(refused(number, (number % 2 == 0).then_some("even")));
         }
@@ -134,7 +134,7 @@ mod tests {
 
     #[test]
     fn one_that_comes_a_round_late_takes_no_newer_ones_place() {
-        let decisions = Decisions::default();
+        let decisions = LatestRefusals::default();
         decisions.put((KEPT as u64 + 3, Arc::new(refused(2, None))));
         decisions.put((3, Arc::new(refused(1, None))));
         let ids: Vec<_> = decisions.latest(None, 9).iter().map(|refused| refused.request_id.clone()).collect();
@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn every_thread_can_record_at_once() {
-        let decisions = Decisions::default();
+        let decisions = LatestRefusals::default();
         std::thread::scope(|scope| {
             for thread in 0..4 {
                 let decisions = &decisions;

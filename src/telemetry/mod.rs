@@ -8,6 +8,7 @@
 mod access_log;
 pub mod decisions;
 mod drops;
+mod ends;
 pub mod events;
 mod explanation;
 pub mod metrics;
@@ -24,7 +25,7 @@ mod timestamp;
 mod writer;
 
 pub use access_log::AccessLog;
-pub use decisions::{Decisions, Refused};
+pub use decisions::{LatestRefusals, Refused};
 pub use events::{EventLog, EventLogGuard};
 pub use explanation::Explanation;
 pub use metrics::{Metrics, MetricsParts, SeatLimit, Tally, Verdict};

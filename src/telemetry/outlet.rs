@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
-use super::access_log::Shared;
+use super::ends::LogEnds;
 use super::output::Output;
 use super::sink::LineSink;
 
@@ -31,7 +31,7 @@ impl Outlet {
     }
 
     /// Gathers a line, and writes those before when they become too many.
-    pub(super) fn push(&mut self, line: &[u8], shared: &Shared) {
+    pub(super) fn push(&mut self, line: &[u8], shared: &LogEnds) {
         if self.sink.size() + line.len() > self.batch {
             self.flush(shared);
         }
@@ -39,7 +39,7 @@ impl Outlet {
     }
 
     /// Writes what is gathered.
-    pub(super) fn flush(&mut self, shared: &Shared) {
+    pub(super) fn flush(&mut self, shared: &LogEnds) {
         if self.sink.size() == 0 {
             return;
         }
@@ -71,7 +71,7 @@ impl Outlet {
     }
 
     /// Writes what is gathered, and gives up what could not be.
-    pub(super) fn close(mut self, shared: &Shared) {
+    pub(super) fn close(mut self, shared: &LogEnds) {
         self.flush(shared);
         shared.queue.lose(self.sink.give_up());
     }
@@ -85,8 +85,8 @@ mod tests {
     use super::super::{AccessLogFormat, AccessLogSettings};
     use super::*;
 
-    fn shared() -> Shared {
-        Shared::new(AccessLogSettings { target: None, format: AccessLogFormat::Json })
+    fn shared() -> LogEnds {
+        LogEnds::new(AccessLogSettings { target: None, format: AccessLogFormat::Json })
     }
 
     #[test]

@@ -103,23 +103,23 @@ fn ends_inside_a_line(path: &Path) -> bool {
 }
 
 /// An output that may still have to be opened.
-pub(super) enum Target {
+pub(super) enum LogTarget {
     /// Standard output, taken when the writer starts: becoming a daemon replaces it.
     Stdout,
     /// Something open.
     Open(Output),
 }
 
-impl Target {
+impl LogTarget {
     /// Opens what can be opened now.
     ///
     /// # Errors
     /// When the file cannot be opened; the message names it.
     pub(super) fn open(target: Option<&AccessLogTarget>) -> io::Result<Self> {
         match target {
-            None => Ok(Target::Open(Output::nowhere())),
-            Some(AccessLogTarget::Stdout) => Ok(Target::Stdout),
-            Some(AccessLogTarget::File(path)) => Output::file(path).map(Target::Open).map_err(|error| {
+            None => Ok(LogTarget::Open(Output::nowhere())),
+            Some(AccessLogTarget::Stdout) => Ok(LogTarget::Stdout),
+            Some(AccessLogTarget::File(path)) => Output::file(path).map(LogTarget::Open).map_err(|error| {
                 io::Error::new(error.kind(), format!("access log {} cannot be opened: {error}", path.display()))
             }),
         }
@@ -128,15 +128,15 @@ impl Target {
     /// Opens the rest.
     pub(super) fn start(self) -> io::Result<Output> {
         match self {
-            Target::Stdout => Output::stdout(),
-            Target::Open(output) => Ok(output),
+            LogTarget::Stdout => Output::stdout(),
+            LogTarget::Open(output) => Ok(output),
         }
     }
 
     /// Any writer.
     #[cfg(test)]
     pub(super) fn of(out: impl Write + Send + 'static) -> Self {
-        Target::Open(Output { out: Box::new(out), name: STDOUT.to_owned(), ..Output::nowhere() })
+        LogTarget::Open(Output { out: Box::new(out), name: STDOUT.to_owned(), ..Output::nowhere() })
     }
 }
 
@@ -148,12 +148,12 @@ mod tests {
     fn a_file_that_cannot_be_opened_is_named() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("missing/access.log");
-        let Err(error) = Target::open(Some(&AccessLogTarget::File(path.clone()))) else {
+        let Err(error) = LogTarget::open(Some(&AccessLogTarget::File(path.clone()))) else {
             panic!("opened");
         };
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
         assert!(error.to_string().starts_with(&format!("access log {} cannot be opened: ", path.display())), "{error}");
-        assert!(Target::open(Some(&AccessLogTarget::File(dir.path().to_owned()))).is_err());
+        assert!(LogTarget::open(Some(&AccessLogTarget::File(dir.path().to_owned()))).is_err());
     }
 
     #[test]

@@ -21,7 +21,7 @@ use std::time::SystemTime;
 
 use parking_lot::{Condvar, Mutex};
 
-use super::timestamp::Seconds;
+use super::timestamp::SecondText;
 use crate::upstream::Sharded;
 
 /// How much text may wait or be written, give or take [`GRANT`] and a line for each thread: a second of usual lines at
@@ -34,8 +34,8 @@ const KEPT_BYTES: usize = 128 << 10;
 
 /// Both ends.
 #[derive(Debug)]
-pub(super) struct Queue {
-    batches: Sharded<Mutex<Batch>>,
+pub(super) struct LineQueue {
+    batches: Sharded<Mutex<LineBatch>>,
     /// How much text may wait or be written, give or take [`GRANT`] and a line for each batch.
     most: usize,
     /// What batches were granted and the writer has not given back.
@@ -49,18 +49,18 @@ pub(super) struct Queue {
 
 /// Lines of one thread, or of a few.
 #[derive(Debug, Default)]
-pub(super) struct Batch {
+pub(super) struct LineBatch {
     /// One after the other.
     text: Vec<u8>,
     /// In the order in which they were put there.
-    lines: Vec<Line>,
+    lines: Vec<QueuedLine>,
     granted: usize,
-    seconds: Seconds,
+    seconds: SecondText,
 }
 
 /// A line of a batch.
 #[derive(Debug)]
-struct Line {
+struct QueuedLine {
     /// When its request ended.
     at: SystemTime,
     generation: u64,
@@ -68,14 +68,14 @@ struct Line {
     place: Range<usize>,
 }
 
-impl Queue {
+impl LineQueue {
     /// For lines of all threads, each of which has a batch.
     pub(super) fn new() -> Arc<Self> {
         Self::over(Sharded::new(), QUEUE_BYTES)
     }
 
-    pub(super) fn over(batches: Sharded<Mutex<Batch>>, most: usize) -> Arc<Self> {
-        Arc::new(Queue {
+    pub(super) fn over(batches: Sharded<Mutex<LineBatch>>, most: usize) -> Arc<Self> {
+        Arc::new(LineQueue {
             batches,
             most,
             granted: AtomicUsize::new(0),
@@ -88,33 +88,33 @@ impl Queue {
     /// Puts the line that `write` appends into the queue, for a request that ended at `at`. Where there is no room, nothing
     /// is written and the line counts as dropped. Waits for an exchange of pointers at most, and for a thread that has the
     /// same batch; never for what the writer does.
-    pub(super) fn push(&self, generation: u64, at: SystemTime, write: impl FnOnce(&mut Seconds, &mut Vec<u8>)) {
+    pub(super) fn push(&self, generation: u64, at: SystemTime, write: impl FnOnce(&mut SecondText, &mut Vec<u8>)) {
         self.put(self.batches.mine(), generation, at, write);
     }
 
     fn put(
         &self,
-        batch: &Mutex<Batch>,
+        batch: &Mutex<LineBatch>,
         generation: u64,
         at: SystemTime,
-        write: impl FnOnce(&mut Seconds, &mut Vec<u8>),
+        write: impl FnOnce(&mut SecondText, &mut Vec<u8>),
     ) {
         let mut batch = batch.lock();
         // Asked while the batch is locked: whoever closes looks at it afterwards.
         if self.closed.load(Ordering::Relaxed) || !self.has_room(&mut batch) {
             return self.lose(1);
         }
-        let Batch { text, lines, seconds, .. } = &mut *batch;
+        let LineBatch { text, lines, seconds, .. } = &mut *batch;
         let (start, first) = (text.len(), lines.is_empty());
         write(seconds, text);
-        lines.push(Line { at, generation, place: start..text.len() });
+        lines.push(QueuedLine { at, generation, place: start..text.len() });
         if first {
             // With the batch locked: whoever adds to a batch that is not empty finds that it was rung for.
             self.bell.ring();
         }
     }
 
-    fn has_room(&self, batch: &mut Batch) -> bool {
+    fn has_room(&self, batch: &mut LineBatch) -> bool {
         while batch.text.len() >= batch.granted {
             if self.granted.load(Ordering::Relaxed) >= self.most {
                 return false;
@@ -154,24 +154,24 @@ impl Queue {
 
 /// The end that takes lines out. Once it is dropped the queue takes none.
 #[derive(Debug)]
-pub(super) struct Lines {
-    queue: Arc<Queue>,
+pub(super) struct QueueReader {
+    queue: Arc<LineQueue>,
     /// For each batch the one that was taken last.
-    taken: Vec<Taken>,
+    taken: Vec<TakenBatch>,
 }
 
 /// A batch that was taken.
 #[derive(Debug, Default)]
-struct Taken {
-    batch: Batch,
+struct TakenBatch {
+    batch: LineBatch,
     /// How many of its lines were handed out.
     read: usize,
 }
 
-impl Lines {
-    pub(super) fn new(queue: &Arc<Queue>) -> Self {
-        let taken = queue.batches.iter().map(|_| Taken::default()).collect();
-        Lines { queue: Arc::clone(queue), taken }
+impl QueueReader {
+    pub(super) fn new(queue: &Arc<LineQueue>) -> Self {
+        let taken = queue.batches.iter().map(|_| TakenBatch::default()).collect();
+        QueueReader { queue: Arc::clone(queue), taken }
     }
 
     /// Waits until there may be a line, or somebody rang.
@@ -187,7 +187,7 @@ impl Lines {
             std::mem::swap(&mut *batch.lock(), &mut taken.batch);
         }
         // Usually few have any, and each line is looked for among those that are left.
-        let mut left: Vec<&mut Taken> = self.taken.iter_mut().filter(|taken| taken.next().is_some()).collect();
+        let mut left: Vec<&mut TakenBatch> = self.taken.iter_mut().filter(|taken| taken.next().is_some()).collect();
         while let Some(first) = (0..left.len()).min_by_key(|index| left[*index].next()) {
             left[first].read(&mut write);
             if left[first].next().is_none() {
@@ -208,7 +208,7 @@ impl Lines {
     }
 }
 
-impl Drop for Lines {
+impl Drop for QueueReader {
     fn drop(&mut self) {
         self.queue.closed.store(true, Ordering::Relaxed);
         // There are some when what they were handed to has panicked.
@@ -219,7 +219,7 @@ impl Drop for Lines {
     }
 }
 
-impl Taken {
+impl TakenBatch {
     /// When the request of the next line ended.
     fn next(&self) -> Option<SystemTime> {
         self.batch.lines.get(self.read).map(|line| line.at)
@@ -227,7 +227,7 @@ impl Taken {
 
     /// Hands out the next line.
     fn read(&mut self, write: &mut impl FnMut(u64, &[u8])) {
-        let Line { generation, place, .. } = &self.batch.lines[self.read];
+        let QueuedLine { generation, place, .. } = &self.batch.lines[self.read];
         self.read += 1;
         write(*generation, &self.batch.text[place.clone()]);
     }
@@ -236,7 +236,7 @@ impl Taken {
     fn clear(&mut self) -> usize {
         let granted = std::mem::take(&mut self.batch.granted);
         if self.batch.text.capacity() > KEPT_BYTES {
-            self.batch = Batch::default();
+            self.batch = LineBatch::default();
         }
         self.batch.text.clear();
         self.batch.lines.clear();

@@ -18,7 +18,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, SystemTime};
 
 use super::AccessLogFormat;
-use super::timestamp::{CommonLog, Seconds};
+use super::timestamp::{CommonLog, SecondText};
 use crate::decimal::{put_address, put_number, put_socket_address, put_thousandths};
 
 /// One request, as it is known when its last byte is sent or its client is gone.
@@ -91,7 +91,7 @@ impl AccessRecord<'static> {
 
 impl AccessRecord<'_> {
     /// Appends the record to `out` as one line with its line end.
-    pub(super) fn write(&self, format: AccessLogFormat, seconds: &mut Seconds, out: &mut Vec<u8>) {
+    pub(super) fn write(&self, format: AccessLogFormat, seconds: &mut SecondText, out: &mut Vec<u8>) {
         match format {
             AccessLogFormat::Json => self.write_json(seconds, out),
             AccessLogFormat::Text => self.write_text(out),
@@ -99,7 +99,7 @@ impl AccessRecord<'_> {
     }
 
     /// Keys and their order are a public contract.
-    fn write_json(&self, seconds: &mut Seconds, out: &mut Vec<u8>) {
+    fn write_json(&self, seconds: &mut SecondText, out: &mut Vec<u8>) {
         literal(r#"{"ts":""#, out);
         seconds.put(self.ts, out);
         literal(r#"","request_id":""#, out);

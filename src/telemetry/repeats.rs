@@ -44,7 +44,7 @@ pub(super) struct Summary {
 
 /// What to do with a record.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Verdict {
+pub(super) struct Repeated {
     /// Lines to write first.
     pub(super) due: Vec<Summary>,
     /// Whether the record itself is written.
@@ -56,14 +56,14 @@ pub(super) struct Verdict {
 pub(super) struct Repeats {
     /// Keyed at random, so that nobody can make two messages meet; by chance they do once in 2⁶⁴.
     hasher: RandomState,
-    messages: HashMap<u64, Message>,
+    messages: HashMap<u64, SeenMessage>,
     /// When each of `messages` was first written, and its key, oldest first; all windows are equally long.
     order: VecDeque<(Instant, u64)>,
     targets: BTreeMap<String, Allowance>,
 }
 
 #[derive(Debug)]
-struct Message {
+struct SeenMessage {
     first: Instant,
     repeats: u64,
     level: Level,
@@ -72,11 +72,12 @@ struct Message {
     text: String,
 }
 
-impl Message {
+impl SeenMessage {
     /// The line about the repeats up to `now`, if there were any.
     fn summary(self, now: Instant) -> Option<Summary> {
         let times = if self.repeats == 1 { "time" } else { "times" };
-        let message = format!("{} (repeated {} {times} in {})", self.text, self.repeats, Seconds(now - self.first));
+        let message =
+            format!("{} (repeated {} {times} in {})", self.text, self.repeats, WindowLength(now - self.first));
         (self.repeats > 0).then_some(Summary { level: self.level, target: self.target, message })
     }
 }
@@ -120,9 +121,9 @@ impl Allowance {
 
 impl Repeats {
     /// Decides about a record.
-    pub(super) fn admit(&mut self, now: Instant, level: Level, target: &str, message: &str) -> Verdict {
+    pub(super) fn admit(&mut self, now: Instant, level: Level, target: &str, message: &str) -> Repeated {
         if level > Level::Warn {
-            return Verdict { due: Vec::new(), write: true };
+            return Repeated { due: Vec::new(), write: true };
         }
         let due = self.due(now);
         let full = self.messages.len() >= MAX_MESSAGES;
@@ -130,7 +131,7 @@ impl Repeats {
         let vacant = match entry {
             Entry::Occupied(mut seen) => {
                 seen.get_mut().repeats += 1;
-                return Verdict { due, write: false };
+                return Repeated { due, write: false };
             }
             Entry::Vacant(vacant) => vacant,
         };
@@ -145,9 +146,9 @@ impl Repeats {
         if write && !full {
             self.order.push_back((now, *vacant.key()));
             let text = message.chars().take(MAX_CHARS).collect();
-            vacant.insert(Message { first: now, repeats: 0, level, target: target.to_owned(), text });
+            vacant.insert(SeenMessage { first: now, repeats: 0, level, target: target.to_owned(), text });
         }
-        Verdict { due, write }
+        Repeated { due, write }
     }
 
     /// The lines about windows that are over.
@@ -168,7 +169,7 @@ impl Repeats {
         }
         self.targets.retain(|target, allowance| {
             if let Some(left_out) = allowance.left_out.take_if(|left_out| over(left_out.first)) {
-                let (count, span) = (left_out.count, Seconds(now - left_out.first));
+                let (count, span) = (left_out.count, WindowLength(now - left_out.first));
                 let message = format!("{count} further warnings and errors were left out in {span}");
                 lines.push(Summary { level: left_out.level, target: target.clone(), message });
             }
@@ -180,9 +181,9 @@ impl Repeats {
 }
 
 /// A window's length. A window that was ended late was not longer for that, and one ended early is rounded up.
-struct Seconds(Duration);
+struct WindowLength(Duration);
 
-impl std::fmt::Display for Seconds {
+impl std::fmt::Display for WindowLength {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} s", self.0.min(WINDOW).as_millis().div_ceil(1000).max(1))
     }

@@ -21,7 +21,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::stdio::stderr;
 
 use super::drops::Counters;
-use super::queue::{Lines, Queue};
+use super::queue::{LineQueue, QueueReader};
 use super::sink::LineSink;
 use crate::upstream::Sharded;
 
@@ -34,15 +34,15 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The near end, for any thread.
 pub(super) struct Spool {
-    queue: Arc<Queue>,
-    progress: Arc<Progress>,
+    queue: Arc<LineQueue>,
+    progress: Arc<SpoolProgress>,
     /// Until it runs.
-    writer: Mutex<Option<Writer>>,
+    writer: Mutex<Option<SpoolWriter>>,
 }
 
 /// How far the thread is.
 #[derive(Default)]
-struct Progress {
+struct SpoolProgress {
     /// Lines written in full.
     written: AtomicU64,
     /// Why the latest write failed, if it did.
@@ -57,10 +57,10 @@ struct Progress {
 }
 
 /// The far end.
-struct Writer {
-    lines: Lines,
-    queue: Arc<Queue>,
-    progress: Arc<Progress>,
+struct SpoolWriter {
+    lines: QueueReader,
+    queue: Arc<LineQueue>,
+    progress: Arc<SpoolProgress>,
     sink: LineSink,
 }
 
@@ -68,10 +68,10 @@ impl Spool {
     /// Lines that `out` will get, which is not buffered.
     pub(super) fn new(out: Box<dyn Write + Send>) -> Self {
         // One batch, so that lines stay in their order whatever the clock does. There are few.
-        let queue = Queue::over(Sharded::of(1), SPOOL_BYTES);
-        let progress = Arc::new(Progress::default());
-        let writer = Writer {
-            lines: Lines::new(&queue),
+        let queue = LineQueue::over(Sharded::of(1), SPOOL_BYTES);
+        let progress = Arc::new(SpoolProgress::default());
+        let writer = SpoolWriter {
+            lines: QueueReader::new(&queue),
             queue: Arc::clone(&queue),
             progress: Arc::clone(&progress),
             sink: LineSink::new(out),
@@ -141,7 +141,7 @@ impl Drop for Spool {
     }
 }
 
-impl Writer {
+impl SpoolWriter {
     /// Writes until it is to stop, and then what waits.
     fn run(mut self) {
         let mut stop = false;
@@ -158,7 +158,7 @@ impl Writer {
     }
 
     fn write(&mut self) {
-        let Writer { lines, queue, progress, sink } = self;
+        let SpoolWriter { lines, queue, progress, sink } = self;
         lines.take(|_, line| {
             if sink.size() + line.len() > BATCH {
                 flush(sink, queue, progress);
@@ -169,7 +169,7 @@ impl Writer {
     }
 }
 
-fn flush(sink: &mut LineSink, queue: &Queue, progress: &Progress) {
+fn flush(sink: &mut LineSink, queue: &LineQueue, progress: &SpoolProgress) {
     if sink.size() == 0 {
         return;
     }

@@ -24,14 +24,14 @@ fn since_epoch(time: SystemTime) -> Duration {
 
 /// Writes as [`rfc3339`] does, and keeps the latest second as text: nearly all lines of a busy log are of the same one.
 #[derive(Debug, Default)]
-pub(super) struct Seconds {
+pub(super) struct SecondText {
     /// Seconds since 1970.
     latest: Option<u64>,
     /// `2026-11-21T19:41:28.`
     text: [u8; 20],
 }
 
-impl Seconds {
+impl SecondText {
     /// Appends `time`.
     pub(super) fn put(&mut self, time: SystemTime, out: &mut Vec<u8>) {
         let since_epoch = since_epoch(time);
@@ -73,7 +73,7 @@ mod tests {
             times in prop::collection::vec((-3_i64..3, 0_u32..1_000_000_000), 1..20),
             base in prop_oneof![Just(0), Just(LAST_SECOND), Just(1_795_290_088)],
         ) {
-            let mut seconds = Seconds::default();
+            let mut seconds = SecondText::default();
             for (offset, nanos) in times {
                 let time = UNIX_EPOCH + Duration::new(base, nanos);
                 let by = Duration::from_secs(offset.unsigned_abs());

@@ -16,12 +16,11 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::access_log::Shared;
 use super::drops::{Counters, Drops};
+use super::ends::{LogEnds, NextOutput};
 use super::outlet::Outlet;
-use super::output::Target;
-use super::queue::Lines;
-use super::switch::Next;
+use super::output::LogTarget;
+use super::queue::QueueReader;
 
 /// How long lines gather before they are written. A thread that is woken for each line costs a request more than the line
 /// does: two switches between threads. Far from filling the queue, and a delay that nobody who reads a log sees.
@@ -31,14 +30,14 @@ const STOP_WAIT: Duration = Duration::from_secs(1);
 
 /// The access log's writer, not yet running.
 pub struct AccessLogWriter {
-    target: Target,
-    lines: Lines,
-    shared: Arc<Shared>,
+    target: LogTarget,
+    lines: QueueReader,
+    shared: Arc<LogEnds>,
 }
 
 impl AccessLogWriter {
-    pub(super) fn new(target: Target, shared: Arc<Shared>) -> Self {
-        AccessLogWriter { target, lines: Lines::new(&shared.queue), shared }
+    pub(super) fn new(target: LogTarget, shared: Arc<LogEnds>) -> Self {
+        AccessLogWriter { target, lines: QueueReader::new(&shared.queue), shared }
     }
 
     /// Starts the thread. Call it when the process will not fork any more, since threads do not survive a fork.
@@ -67,7 +66,7 @@ pub struct AccessLogGuard {
 }
 
 struct Running {
-    shared: Arc<Shared>,
+    shared: Arc<LogEnds>,
     thread: JoinHandle<()>,
     /// Closed when the thread has ended.
     ended: Receiver<()>,
@@ -115,7 +114,7 @@ impl Drop for AccessLogGuard {
     }
 }
 
-fn counters(shared: &Shared) -> Counters {
+fn counters(shared: &LogEnds) -> Counters {
     Counters {
         written: shared.written.load(Ordering::Acquire),
         dropped: shared.queue.dropped(),
@@ -126,7 +125,7 @@ fn counters(shared: &Shared) -> Counters {
 
 /// What the thread writes to.
 struct Outlets {
-    shared: Arc<Shared>,
+    shared: Arc<LogEnds>,
     /// By generation; there is always one. All but the last get what is left for them.
     list: VecDeque<Outlet>,
     /// The latest generation whose outlet is known to be here.
@@ -135,7 +134,7 @@ struct Outlets {
 
 impl Outlets {
     /// Writes until it is to stop, and then what waits.
-    fn run(&mut self, lines: &mut Lines) {
+    fn run(&mut self, lines: &mut QueueReader) {
         while !self.shared.stop.load(Ordering::SeqCst) {
             lines.wait();
             if !self.shared.stop.load(Ordering::SeqCst) {
@@ -152,7 +151,7 @@ impl Outlets {
     }
 
     /// Writes what waits.
-    fn write(&mut self, lines: &mut Lines) {
+    fn write(&mut self, lines: &mut QueueReader) {
         lines.take(|generation, line| {
             if generation > self.known {
                 self.adopt();
@@ -172,8 +171,8 @@ impl Outlets {
             // Two outlets may be one file by two names: what was recorded earlier is there first.
             self.list.iter_mut().for_each(|outlet| outlet.flush(&self.shared));
             let outlet = match next {
-                Next::Output(output) => Some(Outlet::new(from, output)),
-                Next::Reopened => self.list.back().and_then(|outlet| outlet.reopened(from)),
+                NextOutput::Output(output) => Some(Outlet::new(from, output)),
+                NextOutput::Reopened => self.list.back().and_then(|outlet| outlet.reopened(from)),
             };
             if let Some(outlet) = outlet {
                 *self.shared.name.lock() = outlet.name.clone();
@@ -192,7 +191,7 @@ impl Outlets {
     }
 
     /// Closes the outlets that get no more lines.
-    fn settle(&mut self, lines: &mut Lines) {
+    fn settle(&mut self, lines: &mut QueueReader) {
         self.adopt();
         let oldest = self.shared.switches.lock().oldest();
         let ends = self.list.iter().skip(1).map(|next| next.from);

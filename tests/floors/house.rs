@@ -22,7 +22,9 @@ pub(crate) const ROOMS: &[(&str, &str)] = &[
     ("proxy::pingora", "3d"),
     ("proxy::service", "3e"),
     ("proxy", "3f"),
-    ("admin", "4"),
+    ("admin::api", "4"),
+    ("admin::handlers", "4a"),
+    ("admin", "4b"),
     ("process", "4"),
     ("config", "5"),
     ("server", "5"),
@@ -61,6 +63,9 @@ pub(crate) const LIBRARIES: &[(&str, &[&str])] = &[
     ("utoipa", &["admin"]),
     ("prometheus_client", &["telemetry"]),
 ];
+
+/// Types of `static` items that are the same in every server: what is written there once is the name of a header.
+pub(crate) const CONSTANTS: &[&str] = &["OwnName"];
 
 /// Names that say nothing about what is inside.
 pub(crate) const EMPTY_NAMES: &[&str] = &["utils", "util", "common", "helpers", "helper", "types", "manager", "misc"];

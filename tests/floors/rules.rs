@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use crate::graph::{Edge, circles};
-use crate::house::{self, EMPTY_NAMES, LIBRARIES, LONGEST_FILE, LONGEST_FUNCTION};
+use crate::house::{self, CONSTANTS, EMPTY_NAMES, LIBRARIES, LONGEST_FILE, LONGEST_FUNCTION};
 use crate::source::{SourceFile, Sources};
 
 /// Everything in the wrong room: which file, what, and the line.
@@ -21,9 +21,10 @@ pub(crate) fn rooms(sources: &Sources) -> BTreeMap<String, String> {
         if !file.module.is_empty() && house::room(&file.module).is_none() {
             report(0, "is in no room of the table".to_owned());
         }
-        for (line, name) in &file.statics {
+        for (line, name, of) in &file.statics {
             // The allocator cannot be anything else, and is the program's, not a server's.
-            if file.module != ["main"] || name != "ALLOCATOR" {
+            let allocator = file.module == ["main"] && name == "ALLOCATOR";
+            if !allocator && !CONSTANTS.contains(&of.as_str()) {
                 report(*line, "a `static` item: state that two servers in one process would share".to_owned());
             }
         }

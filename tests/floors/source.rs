@@ -27,8 +27,8 @@ pub(crate) struct SourceFile {
     /// The types it defines, without those of its tests.
     pub(crate) types: Vec<String>,
     pub(crate) mentions: Vec<Mention>,
-    /// `static` items by name.
-    pub(crate) statics: Vec<(usize, String)>,
+    /// `static` items: where, their names and their types, as far as they have one.
+    pub(crate) statics: Vec<(usize, String, String)>,
     /// The text of its doc.
     pub(crate) doc: String,
 }
@@ -290,7 +290,11 @@ impl<'ast> Visit<'ast> for Reader<'_> {
     }
 
     fn visit_item_static(&mut self, item: &'ast syn::ItemStatic) {
-        let found = (item.static_token.span.start().line, item.ident.to_string());
+        let of = match &*item.ty {
+            syn::Type::Path(of) => of.path.segments.last().map(|last| last.ident.to_string()),
+            _ => None,
+        };
+        let found = (item.static_token.span.start().line, item.ident.to_string(), of.unwrap_or_default());
         self.file().statics.push(found);
         visit::visit_item_static(self, item);
     }
@@ -321,7 +325,7 @@ impl<'ast> Visit<'ast> for Reader<'_> {
     fn visit_macro(&mut self, item: &'ast syn::Macro) {
         if item.path.is_ident("thread_local") {
             let line = item.path.segments[0].ident.span().start().line;
-            self.file().statics.push((line, "thread_local".to_owned()));
+            self.file().statics.push((line, "thread_local".to_owned(), String::new()));
         }
         self.scan(item.tokens.clone());
         visit::visit_macro(self, item);

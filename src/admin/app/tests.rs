@@ -1,12 +1,18 @@
 //! Connections, over pipes in memory and with a clock that jumps to whatever is waited for.
 
+use std::time::SystemTime;
+
 use tokio::io::{DuplexStream, duplex};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::*;
+use crate::admin::Access;
 use crate::admin::fixture::{Fixture, PATIENCE};
+use crate::client::{ClientId, Mode, Quota};
+use crate::store::memory::Memory;
+use crate::store::{Batch, BatchItem, ClientRepository, Profile};
 
 const GET: &str = "GET /clients HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
@@ -79,6 +85,42 @@ async fn a_running_request_is_answered_when_the_server_stops() {
     connection.write_all(b"}").await.unwrap();
     let answer = rest(&mut connection).await;
     assert!(answer.starts_with("HTTP/1.1 422") && answer.to_lowercase().contains("connection: close"), "{answer}");
+}
+
+/// An export is the answer that goes on for longest.
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_nobody_ends_does_not_hold_a_stop() {
+    let repository = Arc::new(Memory::new());
+    let note = "n".repeat(1_000);
+    let items = (0..4_000).map(|number| BatchItem {
+        id: ClientId::parse(&format!("client-{number}")).unwrap(),
+        profile: Profile {
+            quota: Quota::new(1, 1.0).unwrap(),
+            mode: Mode::Limit,
+            addresses: Vec::new(),
+            api_key: None,
+            note: note.clone(),
+        },
+        keep_api_key: false,
+    });
+    let (by, at) = ("test".to_owned(), SystemTime::UNIX_EPOCH);
+    let batch = Batch { items: items.collect(), prune: false, dry_run: false, by, at };
+    repository.apply(batch).wait().await.unwrap();
+    let server = Server { admin: Fixture::over(repository, Access::Loopback).admin, stop: watch::Sender::new(false) };
+    let (mut connection, task) = server.connect();
+    connection.write_all(b"GET /clients?format=ndjson HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+    let mut read = vec![0; 1 << 10];
+    connection.read_exact(&mut read).await.unwrap();
+    assert!(read.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&read));
+    server.stop.send_replace(true);
+    let stopped = Instant::now();
+    // The caller reads on, though slowly. The clock does not jump by itself while the export's thread waits.
+    while !task.is_finished() {
+        tokio::time::advance(Duration::from_secs(1)).await;
+        connection.read_exact(&mut read).await.unwrap();
+        assert!(stopped.elapsed() < Duration::from_secs(10), "the export goes on");
+    }
+    assert!(stopped.elapsed() >= Duration::from_secs(5), "{:?}", stopped.elapsed());
 }
 
 #[tokio::test(start_paused = true)]

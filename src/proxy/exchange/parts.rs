@@ -8,7 +8,7 @@ use crate::client::Directory;
 use crate::clock::{Clock, Timeline};
 use crate::limit::{KeyMaker, Limiter};
 use crate::proxy::gate::rules::Rules;
-use crate::telemetry::{AccessLog, Decisions, Tally};
+use crate::telemetry::{AccessLog, LatestRefusals, Tally};
 use crate::upstream::Transport;
 
 /// What a proxy is made of.
@@ -25,7 +25,7 @@ pub struct ProxyParts {
     /// Where each request gets its line.
     pub access_log: AccessLog,
     /// Where the latest refusals are kept.
-    pub decisions: Arc<Decisions>,
+    pub decisions: Arc<LatestRefusals>,
     /// Where requests and connections are counted that no pool counts.
     pub tally: Arc<Tally>,
     /// How backends are reached.

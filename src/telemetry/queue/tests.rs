@@ -10,18 +10,18 @@ fn at(millis: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_millis(millis)
 }
 
-fn push(queue: &Queue, millis: u64, text: &str) {
+fn push(queue: &LineQueue, millis: u64, text: &str) {
     queue.push(7, at(millis), |_, out| out.extend_from_slice(text.as_bytes()));
 }
 
 /// Puts a line into one batch of several.
-fn put(queue: &Queue, batch: usize, millis: u64) {
+fn put(queue: &LineQueue, batch: usize, millis: u64) {
     let text = format!("{batch} {millis}");
     let batch = queue.batches.iter().nth(batch).unwrap();
     queue.put(batch, 7, at(millis), |_, out| out.extend_from_slice(text.as_bytes()));
 }
 
-fn take(lines: &mut Lines) -> Vec<String> {
+fn take(lines: &mut QueueReader) -> Vec<String> {
     let mut taken = Vec::new();
     lines.take(|generation, line| {
         assert_eq!(generation, 7);
@@ -32,8 +32,8 @@ fn take(lines: &mut Lines) -> Vec<String> {
 
 #[test]
 fn lines_of_several_batches_come_in_the_order_in_which_their_requests_ended() {
-    let queue = Queue::over(Sharded::of(4), QUEUE_BYTES);
-    let mut lines = Lines::new(&queue);
+    let queue = LineQueue::over(Sharded::of(4), QUEUE_BYTES);
+    let mut lines = QueueReader::new(&queue);
     (0..4).for_each(|batch| (0..5).for_each(|step| put(&queue, batch, step * 4 + batch as u64)));
     let expected: Vec<_> = (0..20).map(|millis| format!("{} {millis}", millis % 4)).collect();
     assert_eq!(take(&mut lines), expected);
@@ -44,8 +44,8 @@ fn lines_of_several_batches_come_in_the_order_in_which_their_requests_ended() {
 
 #[test]
 fn those_of_one_batch_stay_in_the_order_in_which_they_were_put_there() {
-    let queue = Queue::over(Sharded::of(2), QUEUE_BYTES);
-    let mut lines = Lines::new(&queue);
+    let queue = LineQueue::over(Sharded::of(2), QUEUE_BYTES);
+    let mut lines = QueueReader::new(&queue);
     // The clock was set back.
     [30, 10, 20].into_iter().for_each(|millis| put(&queue, 0, millis));
     put(&queue, 1, 25);
@@ -54,8 +54,8 @@ fn those_of_one_batch_stay_in_the_order_in_which_they_were_put_there() {
 
 #[test]
 fn what_may_wait_is_bounded_and_there_is_room_again_afterwards() {
-    let queue = Queue::new();
-    let mut lines = Lines::new(&queue);
+    let queue = LineQueue::new();
+    let mut lines = QueueReader::new(&queue);
     let line = "a".repeat(1000);
     let pushes = 2 * QUEUE_BYTES / line.len();
     for _ in 0..3 {
@@ -70,8 +70,8 @@ fn what_may_wait_is_bounded_and_there_is_room_again_afterwards() {
 
 #[test]
 fn what_is_left_or_comes_later_is_counted_when_nobody_takes_it() {
-    let queue = Queue::new();
-    let lines = Lines::new(&queue);
+    let queue = LineQueue::new();
+    let lines = QueueReader::new(&queue);
     push(&queue, 0, "left");
     drop(lines);
     assert_eq!((queue.dropped(), queue.granted()), (1, 0));
@@ -81,8 +81,8 @@ fn what_is_left_or_comes_later_is_counted_when_nobody_takes_it() {
 
 #[test]
 fn what_was_taken_and_not_read_is_counted_when_the_reader_panics() {
-    let queue = Queue::over(Sharded::of(2), QUEUE_BYTES);
-    let mut lines = Lines::new(&queue);
+    let queue = LineQueue::over(Sharded::of(2), QUEUE_BYTES);
+    let mut lines = QueueReader::new(&queue);
     (0..10).for_each(|millis| put(&queue, millis as usize % 2, millis));
     let mut read = 0;
     let panicked = catch_unwind(AssertUnwindSafe(|| {
@@ -101,8 +101,8 @@ fn what_was_taken_and_not_read_is_counted_when_the_reader_panics() {
 #[test]
 fn each_line_of_many_threads_is_taken_once_or_counted() {
     const EACH: u64 = 20_000;
-    let queue = Queue::new();
-    let mut lines = Lines::new(&queue);
+    let queue = LineQueue::new();
+    let mut lines = QueueReader::new(&queue);
     let mut taken = Vec::new();
     std::thread::scope(|scope| {
         for thread in 0..4 {
@@ -123,8 +123,8 @@ fn each_line_of_many_threads_is_taken_once_or_counted() {
 
 #[test]
 fn the_first_line_of_a_batch_rings_and_no_other() {
-    let queue = Queue::over(Sharded::of(1), QUEUE_BYTES);
-    let mut lines = Lines::new(&queue);
+    let queue = LineQueue::over(Sharded::of(1), QUEUE_BYTES);
+    let mut lines = QueueReader::new(&queue);
     let rung = || std::mem::take(&mut *queue.bell.rung.lock());
     for _ in 0..2 {
         push(&queue, 0, "one");
@@ -137,8 +137,8 @@ fn the_first_line_of_a_batch_rings_and_no_other() {
 
 #[test]
 fn a_ring_wakes_who_waits_and_is_not_forgotten() {
-    let queue = Queue::new();
-    let mut lines = Lines::new(&queue);
+    let queue = LineQueue::new();
+    let mut lines = QueueReader::new(&queue);
     queue.ring();
     lines.wait();
     let waiting = std::thread::spawn(move || {

@@ -43,7 +43,7 @@ const BARE: AccessRecord<'static> = AccessRecord {
 
 fn line(record: &AccessRecord<'_>, format: AccessLogFormat) -> String {
     let mut out = Vec::new();
-    record.write(format, &mut Seconds::default(), &mut out);
+    record.write(format, &mut SecondText::default(), &mut out);
     String::from_utf8(out).unwrap()
 }
 

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::Read;
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::super::record::tests::SAMPLE;
 use super::super::writer::tests::{ids, over, record, to_file, wait_until};

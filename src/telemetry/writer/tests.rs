@@ -27,7 +27,7 @@ pub(in crate::telemetry) fn over(
     out: impl io::Write + Send + 'static,
     format: AccessLogFormat,
 ) -> (AccessLog, AccessLogWriter) {
-    AccessLog::over(Target::of(out), AccessLogSettings { target: Some(AccessLogTarget::Stdout), format })
+    AccessLog::over(LogTarget::of(out), AccessLogSettings { target: Some(AccessLogTarget::Stdout), format })
 }
 
 pub(in crate::telemetry) fn record(log: &AccessLog, numbers: std::ops::Range<usize>) {

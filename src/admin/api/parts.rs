@@ -1,0 +1,158 @@
+//! What the admin API is made of. What it must not know itself (the proxy, the server's life) it is handed as
+//! functions.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use futures_util::future::BoxFuture;
+use http::HeaderMap;
+
+use super::access::Access;
+use super::error::{ApiError, sentence};
+use crate::client::{Directory, Quota};
+use crate::clock::{Clock, Timeline};
+use crate::limit::{KeyMaker, Limiter, Payer};
+use crate::store::{ClientRepository, WriteError};
+use crate::telemetry::{Explanation, LatestRefusals};
+use crate::upstream::Pool;
+
+/// What the admin API is made of.
+pub struct AdminParts {
+    /// Who gets in. Whoever changes it stores another one; it counts from the next request on.
+    pub access: Arc<ArcSwap<Access>>,
+    /// The clients, durably.
+    pub repository: Arc<dyn ClientRepository>,
+    /// Fills a client's bucket, durably.
+    pub fill: Fill,
+    /// The clients as the proxy knows them; read for their usage, never written here.
+    pub directory: Arc<ArcSwap<Directory>>,
+    /// Their buckets.
+    pub limiter: Arc<dyn Limiter>,
+    /// What makes the keys of buckets.
+    pub keys: Arc<KeyMaker>,
+    /// Whether anybody is limited, which a reload may change.
+    pub limited: Box<dyn Fn() -> bool + Send + Sync>,
+    /// The pools there are now; a reload changes which.
+    pub pools: Box<dyn Fn() -> Arc<Vec<Arc<Pool>>> + Send + Sync>,
+    /// The latest refusals.
+    pub decisions: Arc<LatestRefusals>,
+    /// The metrics as Prometheus text, format 0.0.4.
+    pub metrics: Box<dyn Fn() -> String + Send + Sync>,
+    /// Who a caller would be and what it would get, step by step; takes nothing from any bucket.
+    pub explain: Explain,
+    /// What the server is doing.
+    pub status: Box<dyn Fn() -> ServerStatus + Send + Sync>,
+    /// Whether it serves.
+    pub readiness: Box<dyn Fn() -> Readiness + Send + Sync>,
+    /// How long a connection must have been silent to be closed once the API closes.
+    pub patience: Arc<dyn Fn() -> Duration + Send + Sync>,
+    /// Reads the configuration again and applies it, all or nothing.
+    pub reload: Reload,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// The limiter's time; the same one wherever the limiter is asked.
+    pub timeline: Timeline,
+}
+
+/// Reads the configuration again and applies it, all or nothing. One that runs already is waited for.
+pub type Reload = Box<dyn Fn() -> BoxFuture<'static, Result<Reloaded, ReloadRefused>> + Send + Sync>;
+
+/// Fills the bucket of this payer under this quota. Once that is answered, no crash brings the empty one back.
+pub type Fill = Box<dyn Fn(Payer, Quota) -> BoxFuture<'static, Result<(), NotFilled>> + Send + Sync>;
+
+/// A bucket that was not filled, and is what it was.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotFilled {
+    /// The buckets go over to another process, which has them from then on.
+    #[error("the buckets are being handed over to another process")]
+    HandedOver,
+    /// The store does not take it.
+    #[error(transparent)]
+    Store(#[from] WriteError),
+}
+
+impl From<NotFilled> for ApiError {
+    fn from(error: NotFilled) -> Self {
+        match error {
+            NotFilled::HandedOver => ApiError::unavailable(format!("{}; try again", sentence(&error))),
+            NotFilled::Store(error) => error.into(),
+        }
+    }
+}
+
+/// A reload that took place.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reloaded {
+    /// What changed, a sentence each, such as `upstreams changed: app`; empty when nothing did.
+    pub changed: Vec<String>,
+}
+
+/// A reload that did not take place: the configuration is what it was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReloadRefused {
+    /// The configuration is wrong, or changes what only a restart can change: the key's path, such as
+    /// `upstreams[0].backends`, the flag or the file, and what is wrong with it.
+    Wrong(Vec<(String, String)>),
+    /// It is not known to be wrong; this is why it was not put into force.
+    NotNow(String),
+}
+
+/// Answers a [`Question`].
+pub type Explain = Box<dyn Fn(&Question) -> Explanation + Send + Sync>;
+
+/// Who would this be?
+#[derive(Clone, Debug)]
+pub struct Question {
+    /// The address at the other end of the connection.
+    pub address: IpAddr,
+    /// The request's headers.
+    pub headers: HeaderMap,
+}
+
+/// What the server is doing.
+#[derive(Clone, Debug)]
+pub struct ServerStatus {
+    /// `starting`, `ready`, `draining`.
+    pub state: &'static str,
+    /// Since when it has been running.
+    pub uptime: Duration,
+    /// Where it listens for requests.
+    pub listeners: Vec<SocketAddr>,
+    /// Where this API listens.
+    pub admin: SocketAddr,
+    /// The clients there are.
+    pub clients: usize,
+    /// The buckets in use.
+    pub buckets: usize,
+    /// The requests since the start.
+    pub requests: u64,
+    /// Those that took a token.
+    pub allowed: u64,
+    /// Those that were refused for want of one.
+    pub limited: u64,
+    /// Those of blocked clients.
+    pub blocked: u64,
+    /// Those of unlimited clients.
+    pub unlimited: u64,
+    /// Requests in flight.
+    pub in_flight: usize,
+    /// The open connections from clients.
+    pub connections: usize,
+    /// How many there may be.
+    pub max_connections: usize,
+    /// What keeps the store from being written, when something does.
+    pub store_error: Option<String>,
+}
+
+/// Whether the server serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Readiness {
+    /// It does not listen yet.
+    Starting,
+    /// It does, or another process takes its place.
+    Ready,
+    /// It finishes what it has begun.
+    Draining,
+}

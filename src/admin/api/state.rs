@@ -1,0 +1,50 @@
+//! What every handler is given, and what comes before all of them.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http::StatusCode;
+
+use super::access::Entrance;
+use super::reads::Reads;
+use super::{AdminParts, ApiError};
+
+/// What every handler is given.
+pub(in crate::admin) struct Api {
+    /// What the API is made of.
+    pub(in crate::admin) parts: AdminParts,
+    entrance: Entrance,
+    /// Where blocking reads run.
+    pub(in crate::admin) reads: Reads,
+    /// What describes the API.
+    pub(in crate::admin) description: Bytes,
+}
+
+impl Api {
+    /// What handlers are given over `parts`.
+    pub(in crate::admin) fn new(parts: AdminParts, description: Bytes) -> Self {
+        let entrance = Entrance::new(Arc::clone(&parts.access));
+        Api { parts, entrance, reads: Reads::default(), description }
+    }
+}
+
+/// Lets a request through to `next`, or answers 401 or 403.
+pub(in crate::admin) async fn guard(State(api): State<Arc<Api>>, mut request: Request, next: Next) -> Response {
+    match api.entrance.admit(&request) {
+        Ok(actor) => {
+            request.extensions_mut().insert(actor);
+            next.run(request).await
+        }
+        Err(error) => error.into_response(),
+    }
+}
+
+/// 405 for the method of `request`; whoever answers it adds `Allow`.
+pub(in crate::admin) async fn wrong_method(request: Request) -> ApiError {
+    let message =
+        format!("{} is not allowed at {}; the Allow header says what is", request.method(), request.uri().path());
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, message)
+}

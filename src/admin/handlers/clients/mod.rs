@@ -1,0 +1,32 @@
+//! Everything about clients: making, changing, finding and deleting them, one at a time or all at once.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `routes` | which call is which |
+//! | `condition` | `If-Match` and `If-None-Match` |
+//! | `path` | which client a path is about |
+//! | `fields` | what a body says of a client |
+//! | `describe` | the same for the description of the API |
+//! | `wire` | what answers say of one |
+//! | `read` | one, a page of them, a history |
+//! | `write` | the changes of one |
+//! | `bulk` | the changes of many |
+//! | `export` | all of them, streamed |
+//! | `secret` | API keys that are made here |
+
+pub(in crate::admin) mod bulk;
+mod condition;
+mod describe;
+mod export;
+mod fields;
+mod path;
+pub(in crate::admin) mod read;
+mod routes;
+mod secret;
+mod wire;
+pub(in crate::admin) mod write;
+
+pub(in crate::admin) use routes::routes;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,180 @@
+//! One client, a page of them, a history.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::response::Response;
+use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
+use http::StatusCode;
+
+use super::describe::ClientName;
+use super::wire::{ClientView, EntryView, HistoryView, PageView, show};
+use super::{export, path};
+use crate::admin::api::Api;
+use crate::admin::api::error::ErrorBody;
+use crate::admin::api::query::Query;
+use crate::admin::api::{ApiError, Stopping, respond};
+use crate::client::ClientId;
+use crate::store::{PageQuery, Record, Refusal};
+
+/// The longest page.
+const MAX_PAGE: usize = 1_000;
+/// The page when nothing is said.
+const PAGE: usize = 100;
+/// The latest version that can be asked for: the largest number that JavaScript reads exactly.
+const MAX_VERSION: usize = (1 << 53) - 1;
+/// The longest text that is searched for, in characters.
+const MAX_SEARCH: usize = 1_024;
+
+/// Lists clients
+///
+/// In the order of their names. `format=ndjson` streams all of them instead, one a line, in the form that the bulk
+/// apply takes.
+#[utoipa::path(
+    get,
+    path = "/clients",
+    operation_id = "list_clients",
+    tag = "clients",
+    params(
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000,
+            description = "How many at most; 100 when it is left out"),
+        ("cursor" = Option<String>, Query, pattern = "^[A-Za-z0-9_-]*$",
+            description = "The `next_cursor` of the page before; empty, like none, for the first page"),
+        ("q" = Option<String>, Query, max_length = 1024, pattern = r"^[^\x00]*$",
+            description = "Only clients in whose name or note this occurs, ASCII letters in either case"),
+        ("format" = Option<String>, Query, pattern = "^(json|ndjson)$",
+            description = "`json`, or `ndjson` for all of them as a stream, without the other parameters"),
+    ),
+    responses(
+        (status = 200, description = "Some clients",
+            content((PageView = "application/json"), (String = "application/x-ndjson"))),
+        (status = 400, description = "The query cannot be decoded", body = ErrorBody),
+        (status = 422, description = "A parameter is wrong", body = ErrorBody),
+        (status = 503, description = "The store cannot be read", body = ErrorBody),
+    ),
+)]
+pub(in crate::admin) async fn list(State(api): State<Arc<Api>>, request: Request) -> Result<Response, ApiError> {
+    let mut query = Query::of(request.uri(), &["limit", "cursor", "q", "format"])?;
+    let limit = query.number("limit", 1..=MAX_PAGE, PAGE);
+    let stream = query.choice("format", &["json", "ndjson"]) == 1;
+    if stream {
+        for name in ["limit", "cursor", "q"] {
+            if query.has(name) {
+                query.wrong(name, "is not allowed with format=ndjson, which streams all clients");
+            }
+        }
+    }
+    let search = query.text("q").unwrap_or_default().to_owned();
+    if search.chars().count() > MAX_SEARCH {
+        query.wrong("q", format!("must be at most {MAX_SEARCH} characters long"));
+    }
+    let after = query.text("cursor").filter(|cursor| !cursor.is_empty()).map(from_cursor);
+    if after == Some(None) {
+        query.wrong("cursor", "must be the next_cursor of another page");
+    }
+    query.finish()?;
+    if stream {
+        return export::stream(&api, Stopping::of(&request)).await;
+    }
+    let query = PageQuery { after: after.flatten(), limit, search };
+    let (view, repository) = (Arc::clone(&api), Arc::clone(&api.parts.repository));
+    let page = api.reads.run(move || {
+        repository.page(&query).map(|page| PageView {
+            next_cursor: page.items.last().filter(|_| page.more).map(|last| to_cursor(&last.id)),
+            items: page.items.iter().map(|record| ClientView::new(record, &view)).collect(),
+            total: page.total,
+        })
+    });
+    Ok(respond::json(StatusCode::OK, &page.await?))
+}
+
+/// Shows a client
+///
+/// With its live tokens and what it did since the process started.
+#[utoipa::path(
+    get,
+    path = "/clients/{client_id}",
+    operation_id = "get_client",
+    tag = "clients",
+    params(ClientName),
+    responses(
+        (status = 200, description = "The client", body = ClientView,
+            headers(("ETag" = String, description = "Its version in quotes"))),
+        (status = 400, description = "The path cannot be decoded", body = ErrorBody),
+        (status = 404, description = "There is no such client", body = ErrorBody),
+        (status = 422, description = "The name is none, or a parameter is unknown", body = ErrorBody),
+        (status = 503, description = "The store cannot be read", body = ErrorBody),
+    ),
+)]
+pub(in crate::admin) async fn get(api: &Arc<Api>, raw: &str, request: Request) -> Result<Response, ApiError> {
+    let id = path::id(raw)?;
+    Query::of(request.uri(), &[])?.finish()?;
+    let record = find(api, &id).await?;
+    Ok(show(StatusCode::OK, &ClientView::new(&record, api), &record))
+}
+
+/// Shows a client's changes
+///
+/// All of them, the latest first, in pages; those of a deleted client too.
+#[utoipa::path(
+    get,
+    path = "/clients/{client_id}/history",
+    operation_id = "get_client_history",
+    tag = "clients",
+    params(
+        ClientName,
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000,
+            description = "How many at most; 1000 when it is left out"),
+        ("before" = Option<u64>, Query, minimum = 1, maximum = 9007199254740991_u64,
+            description = "Only changes to versions below this, such as the `next_before` of the page before"),
+    ),
+    responses(
+        (status = 200, description = "Some of its changes", body = HistoryView),
+        (status = 400, description = "The path or the query cannot be decoded", body = ErrorBody),
+        (status = 404, description = "There never was such a client", body = ErrorBody),
+        (status = 422, description = "The name is none, or a parameter is wrong", body = ErrorBody),
+        (status = 503, description = "The store cannot be read", body = ErrorBody),
+    ),
+)]
+pub(in crate::admin) async fn history(api: &Arc<Api>, raw: &str, request: Request) -> Result<Response, ApiError> {
+    let id = path::id(raw)?;
+    let mut query = Query::of(request.uri(), &["limit", "before"])?;
+    let limit = query.number("limit", 1..=MAX_PAGE, MAX_PAGE);
+    let version = query.number("before", 1..=MAX_VERSION, MAX_VERSION);
+    let before = query.has("before").then_some(version as u64);
+    query.finish()?;
+    let repository = Arc::clone(&api.parts.repository);
+    let view = api.reads.run(move || {
+        // One more, to know whether there are more.
+        let mut entries = repository.history(&id, before, limit + 1)?;
+        let more = entries.len() > limit;
+        entries.truncate(limit);
+        if entries.is_empty() && (before.is_none() || repository.history(&id, None, 1)?.is_empty()) {
+            return Err(ApiError::from(Refusal::Missing(id)));
+        }
+        Ok(HistoryView {
+            next_before: entries.last().filter(|_| more).map(|last| last.version),
+            items: entries.iter().map(|entry| EntryView::new(&id, entry)).collect(),
+        })
+    });
+    Ok(respond::json(StatusCode::OK, &view.await?))
+}
+
+/// The client `id`.
+///
+/// # Errors
+/// 404 when there is none, 503 when the store cannot be read.
+pub(super) async fn find(api: &Arc<Api>, id: &ClientId) -> Result<Record, ApiError> {
+    let (repository, wanted) = (Arc::clone(&api.parts.repository), id.clone());
+    let record = api.reads.run(move || repository.get(&wanted)).await?;
+    record.ok_or_else(|| Refusal::Missing(id.clone()).into())
+}
+
+/// A cursor is the last name of a page. It says so to nobody, so that another order stays possible.
+fn to_cursor(id: &ClientId) -> String {
+    BASE64_URL_SAFE_NO_PAD.encode(id.as_str())
+}
+
+fn from_cursor(cursor: &str) -> Option<ClientId> {
+    ClientId::parse(&String::from_utf8(BASE64_URL_SAFE_NO_PAD.decode(cursor).ok()?).ok()?).ok()
+}

@@ -1,0 +1,269 @@
+//! How clients go over the wire.
+
+use axum::response::Response;
+use http::StatusCode;
+use http::header::ETAG;
+use ipnet::IpNet;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::condition::etag;
+use super::describe::ModeName;
+use crate::admin::api::Api;
+use crate::admin::api::respond::{self, number, optional_number, thousandths};
+use crate::client::ClientId;
+use crate::store::{Entry, Profile, Record};
+use crate::telemetry::rfc3339;
+
+/// A client, with how it stands now.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Client)]
+pub(in crate::admin) struct ClientView {
+    #[serde(flatten)]
+    config: ConfigView,
+    /// When it was made: RFC 3339, UTC.
+    #[schema(format = DateTime, example = "2026-11-21T19:41:28.123Z")]
+    created_at: String,
+    /// When it was last changed: RFC 3339, UTC.
+    #[schema(format = DateTime, example = "2026-11-21T19:41:28.123Z")]
+    updated_at: String,
+    /// Counts its changes; in quotes it is the `ETag`.
+    #[schema(minimum = 1, example = 1)]
+    version: u64,
+    /// The tokens in its bucket now, to a thousandth, rounded down; null when nobody is limited.
+    #[serde(serialize_with = "optional_number")]
+    #[schema(required, example = 87.5)]
+    tokens: Option<f64>,
+    /// Its requests that its limit let through since the process started. With `rate_limit.enabled: false` there is
+    /// none, so only those of mode `unlimited` count.
+    #[schema(example = 1200)]
+    allowed: u64,
+    /// Its requests that its bucket refused since the process started.
+    #[schema(example = 13)]
+    limited: u64,
+    /// When its last request came since the process started: RFC 3339, UTC; null before the first one.
+    #[schema(required, format = DateTime, example = "2026-11-21T19:41:28.123Z")]
+    last_seen: Option<String>,
+    /// The key that was just made: shown in this answer and never again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "tg_w3mDRMd4ZxlcGfS1nQdB4X1b1gOnfvJ2wqJ0g4hcZ0o")]
+    pub(super) api_key: Option<String>,
+}
+
+/// What an operator says of a client.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ClientConfig)]
+pub(in crate::admin) struct ConfigView {
+    /// Its name.
+    #[schema(pattern = "^[A-Za-z0-9._:@/-]{1,128}$", example = "user1")]
+    client_id: String,
+    /// The most tokens that it can save up.
+    #[schema(minimum = 1, maximum = 1_000_000_000, example = 100)]
+    capacity: u32,
+    /// The tokens that come back each second.
+    #[serde(serialize_with = "number")]
+    #[schema(minimum = 0.000_001, maximum = 1_000_000_000, example = 10)]
+    rate_per_sec: f64,
+    /// What is done with its requests.
+    #[schema(value_type = ModeName)]
+    mode: &'static str,
+    /// The addresses and networks that it is known by, besides those that its name stands for.
+    #[schema(example = json!(["203.0.113.0/24"]))]
+    addresses: Vec<String>,
+    /// Whether it has an API key that is not its name.
+    has_api_key: bool,
+    /// Whatever the operator wants to remember.
+    note: String,
+}
+
+/// Some clients, in the order of their names.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ClientPage)]
+pub(in crate::admin) struct PageView {
+    /// Them.
+    pub(super) items: Vec<ClientView>,
+    /// Gets the next page as `cursor`; null on the last one.
+    #[schema(required, example = "dXNlcjE")]
+    pub(super) next_cursor: Option<String>,
+    /// How many the query matches, whatever the page.
+    #[schema(example = 1)]
+    pub(super) total: u64,
+}
+
+/// Some changes of a client, the latest first.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = History)]
+pub(in crate::admin) struct HistoryView {
+    /// Them.
+    pub(super) items: Vec<EntryView>,
+    /// Gets the earlier ones as `before`; null when there are none.
+    #[schema(required, minimum = 1, example = 17)]
+    pub(super) next_before: Option<u64>,
+}
+
+/// One change of a client.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = HistoryEntry)]
+pub(in crate::admin) struct EntryView {
+    /// The client's version after it.
+    #[schema(minimum = 1, example = 2)]
+    version: u64,
+    /// When: RFC 3339, UTC.
+    #[schema(format = DateTime, example = "2026-11-21T19:41:28.123Z")]
+    at: String,
+    /// By whom: the name of a token, or `loopback`.
+    #[schema(example = "loopback")]
+    by: String,
+    /// What was done: `create`, `update`, `delete` or `rollback`.
+    #[schema(example = "update")]
+    action: &'static str,
+    /// What it was; null when it was made.
+    #[schema(required)]
+    before: Option<ConfigView>,
+    /// What it is since; null when it was deleted.
+    #[schema(required)]
+    after: Option<ConfigView>,
+}
+
+/// What a bulk apply changes.
+#[derive(Debug, Default, Serialize, ToSchema)]
+#[schema(as = Difference)]
+pub(in crate::admin) struct DifferenceView {
+    /// Whether it was only found out, and nothing was changed.
+    pub(super) dry_run: bool,
+    /// The names of the clients that are made.
+    pub(super) created: Vec<String>,
+    /// Those that are changed.
+    pub(super) changed: Vec<ChangedView>,
+    /// The names of those that are deleted.
+    pub(super) deleted: Vec<String>,
+    /// How many stay as they are.
+    pub(super) unchanged: u64,
+}
+
+/// A client that a bulk apply changes. When only its API key changes, `before` equals `after`.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ChangedClient)]
+pub(in crate::admin) struct ChangedView {
+    /// Its name.
+    client_id: String,
+    /// What it was.
+    before: ConfigView,
+    /// What it becomes.
+    after: ConfigView,
+}
+
+/// A client in the form that a bulk apply takes: nothing of it is lost.
+#[derive(Debug, Serialize)]
+pub(super) struct ExportView {
+    client_id: String,
+    capacity: u32,
+    #[serde(serialize_with = "number")]
+    rate_per_sec: f64,
+    mode: &'static str,
+    addresses: Vec<String>,
+    api_key_sha256: Option<String>,
+    note: String,
+}
+
+impl ClientView {
+    /// `record` as it stands now.
+    pub(super) fn new(record: &Record, api: &Api) -> Self {
+        let parts = &api.parts;
+        let usage = parts.directory.load().get(&record.client(&parts.keys)).map(|client| client.usage.clone());
+        let tokens = (parts.limited)().then(|| {
+            let now = parts.timeline.nanos(parts.clock.now());
+            thousandths(parts.limiter.peek(parts.keys.client(record.number), record.profile.quota, now).tokens())
+        });
+        let seen = usage.as_ref().and_then(|usage| usage.last_seen());
+        ClientView {
+            config: ConfigView::new(&record.id, &record.profile),
+            created_at: rfc3339(record.created_at).to_string(),
+            updated_at: rfc3339(record.updated_at).to_string(),
+            version: record.version,
+            tokens,
+            allowed: usage.as_ref().map_or(0, |usage| usage.allowed()),
+            limited: usage.as_ref().map_or(0, |usage| usage.limited()),
+            last_seen: seen.map(|nanos| rfc3339(parts.timeline.wall(nanos, parts.clock.as_ref())).to_string()),
+            api_key: None,
+        }
+    }
+}
+
+impl ConfigView {
+    /// What `profile` says of the client `id`.
+    pub(super) fn new(id: &ClientId, profile: &Profile) -> Self {
+        ConfigView {
+            client_id: id.to_string(),
+            capacity: profile.quota.capacity().get(),
+            rate_per_sec: profile.quota.rate().to_f64(),
+            mode: profile.mode.name(),
+            addresses: profile.addresses.iter().map(address).collect(),
+            has_api_key: profile.api_key.is_some(),
+            note: profile.note.clone(),
+        }
+    }
+}
+
+impl EntryView {
+    /// `entry` of the history of the client `id`.
+    pub(super) fn new(id: &ClientId, entry: &Entry) -> Self {
+        let config = |profile: &Option<Profile>| profile.as_ref().map(|profile| ConfigView::new(id, profile));
+        EntryView {
+            version: entry.version,
+            at: rfc3339(entry.at).to_string(),
+            by: entry.by.clone(),
+            action: entry.action.name(),
+            before: config(&entry.before),
+            after: config(&entry.after),
+        }
+    }
+}
+
+impl ChangedView {
+    /// What was `before` and is `after`.
+    pub(super) fn new(before: &Record, after: &Record) -> Self {
+        ChangedView {
+            client_id: after.id.to_string(),
+            before: ConfigView::new(&before.id, &before.profile),
+            after: ConfigView::new(&after.id, &after.profile),
+        }
+    }
+}
+
+impl ExportView {
+    /// `record`, so that nothing is lost.
+    pub(super) fn new(record: &Record) -> Self {
+        let ConfigView { client_id, capacity, rate_per_sec, mode, addresses, has_api_key: _, note } =
+            ConfigView::new(&record.id, &record.profile);
+        let hex = |byte: &u8| format!("{byte:02x}");
+        let api_key_sha256 = record.profile.api_key.map(|key| key.as_bytes().iter().map(hex).collect());
+        ExportView { client_id, capacity, rate_per_sec, mode, addresses, api_key_sha256, note }
+    }
+}
+
+/// A network as people write it: a single address without its length.
+fn address(network: &IpNet) -> String {
+    if network.prefix_len() == network.max_prefix_len() { network.addr().to_string() } else { network.to_string() }
+}
+
+/// An answer that shows a client, with its entity tag.
+pub(super) fn show(status: StatusCode, view: &ClientView, record: &Record) -> Response {
+    let mut response = respond::json(status, view);
+    response.headers_mut().insert(ETAG, etag(record.version));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_written_as_people_do() {
+        for (text, written) in
+            [("203.0.113.7/32", "203.0.113.7"), ("10.0.0.0/8", "10.0.0.0/8"), ("2001:db8::1/128", "2001:db8::1")]
+        {
+            assert_eq!(address(&text.parse().unwrap()), written);
+        }
+    }
+}

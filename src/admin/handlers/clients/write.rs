@@ -1,0 +1,352 @@
+//! The changes of one client.
+//!
+//! A change is answered after it is on disk. What is checked against the present state (a condition, a name that must
+//! be free) is checked within the write, by the function that is handed to the repository.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::response::Response;
+use http::header::LOCATION;
+use http::{HeaderValue, StatusCode};
+use log::info;
+use tokio::time::timeout;
+
+use super::condition::Condition;
+use super::describe::{
+    ClientInput, ClientName, ClientPatch, ClientReplacement, ConditionHeaders, MatchHeaders, RollbackInput,
+};
+use super::fields::{Call, Draft, KeyEdit};
+use super::wire::{ClientView, show};
+use super::{path, read};
+use crate::admin::api::Api;
+use crate::admin::api::BodyFields;
+use crate::admin::api::access::Actor;
+use crate::admin::api::error::ErrorBody;
+use crate::admin::api::json::Value;
+use crate::admin::api::query::Query;
+use crate::admin::api::{ApiError, body, percent, respond};
+use crate::client::ClientId;
+use crate::limit::Payer;
+use crate::store::{Action, Change, Committed, Edit, Entry, Profile, Record, Refusal, WriteError};
+
+/// How long a change may take. The store gives up long before.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Makes a client
+///
+/// Answered after it is on disk; it counts from the next request on.
+#[utoipa::path(
+    post,
+    path = "/clients",
+    operation_id = "create_client",
+    tag = "clients",
+    request_body = ClientInput,
+    responses(
+        (status = 201, description = "It was made", body = ClientView, headers(
+            ("Location" = String, description = "Its path"),
+            ("ETag" = String, description = "Its version in quotes"),
+        )),
+        (status = 400, description = "The body is not JSON", body = ErrorBody),
+        (status = 409, description = "The name, API key or address is another client's", body = ErrorBody),
+        (status = 422, description = "A field is wrong; all wrong fields are named", body = ErrorBody),
+        (status = 503, description = "The store cannot be written", body = ErrorBody),
+    ),
+)]
+pub(in crate::admin) async fn create(State(api): State<Arc<Api>>, request: Request) -> Result<Response, ApiError> {
+    Query::of(request.uri(), &[])?.finish()?;
+    let actor = Actor::of(&request);
+    let draft = Draft::read(body::read_json(request).await?, Call::Create)?;
+    let id = draft.id.clone().ok_or_else(incomplete)?;
+    let key = draft.key.clone();
+    let profile = draft.replace(None).ok_or_else(incomplete)?;
+    let wanted = id.clone();
+    let edit = move |record: Option<&Record>| match record {
+        Some(_) => Err(Refusal::Exists(wanted)),
+        None => Ok(Some(profile)),
+    };
+    let committed = change(&api, actor, id, false, Box::new(edit)).await?;
+    changed(&api, committed, key, StatusCode::CREATED)
+}
+
+/// Makes or replaces a client
+///
+/// Fields that are left out are at their defaults, except the API key, which stays. Fields that only answers have are
+/// passed over.
+#[utoipa::path(
+    put,
+    path = "/clients/{client_id}",
+    operation_id = "replace_client",
+    tag = "clients",
+    params(ClientName, ConditionHeaders),
+    request_body = ClientReplacement,
+    responses(
+        (status = 200, description = "It was replaced", body = ClientView,
+            headers(("ETag" = String, description = "Its version in quotes"))),
+        (status = 201, description = "It was made", body = ClientView, headers(
+            ("Location" = String, description = "Its path"),
+            ("ETag" = String, description = "Its version in quotes"),
+        )),
+        (status = 400, description = "The body is not JSON, or a header or the path is malformed", body = ErrorBody),
+        (status = 409, description = "The API key or an address is another client's", body = ErrorBody),
+        (status = 412, description = "If-Match or If-None-Match does not hold", body = ErrorBody),
+        (status = 422, description = "A field is wrong; all wrong fields are named", body = ErrorBody),
+        (status = 503, description = "The store cannot be written", body = ErrorBody),
+    ),
+)]
+pub(in crate::admin) async fn replace(api: &Arc<Api>, raw: &str, request: Request) -> Result<Response, ApiError> {
+    let (id, condition, actor) = head(raw, &request)?;
+    let draft = Draft::read(body::read_json(request).await?, Call::Replace)?;
+    same_name(&id, draft.id.as_ref())?;
+    let key = draft.key.clone();
+    // A draft that was read has both; without them nothing would be known to write.
+    draft.clone().replace(None).ok_or_else(incomplete)?;
+    let wanted = id.clone();
+    let edit = move |record: Option<&Record>| {
+        condition.check(&wanted, record)?;
+        Ok(draft.replace(record.map(|record| &record.profile)))
+    };
+    let committed = change(api, actor, id, false, Box::new(edit)).await.map_err(unmet)?;
+    let status = if committed.before.is_none() { StatusCode::CREATED } else { StatusCode::OK };
+    changed(api, committed, key, status)
+}
+
+/// Changes a client
+///
+/// A JSON merge patch (RFC 7396): fields that are left out stay, `null` puts one back to its default.
+#[utoipa::path(
+    patch,
+    path = "/clients/{client_id}",
+    operation_id = "change_client",
+    tag = "clients",
+    params(ClientName, MatchHeaders),
+    request_body(content((ClientPatch = "application/merge-patch+json"), (ClientPatch = "application/json"))),
+    responses(
+        (status = 200, description = "It was changed", body = ClientView,
+            headers(("ETag" = String, description = "Its version in quotes"))),
+        (status = 400, description = "The body is not JSON, or a header or the path is malformed", body = ErrorBody),
+        (status = 404, description = "There is no such client", body = ErrorBody),
+        (status = 409, description = "The API key or an address is another client's", body = ErrorBody),
+        (status = 412, description = "If-Match does not hold", body = ErrorBody),
+        (status = 422, description = "A field is wrong; all wrong fields are named", body = ErrorBody),
+        (status = 503, description = "The store cannot be written", body = ErrorBody),
+    ),
+)]
+pub(in crate::admin) async fn merge(api: &Arc<Api>, raw: &str, request: Request) -> Result<Response, ApiError> {
+    let (id, condition, actor) = head(raw, &request)?;
+    let draft = Draft::read(body::read_json(request).await?, Call::Merge)?;
+    same_name(&id, draft.id.as_ref())?;
+    let key = draft.key.clone();
+    let wanted = id.clone();
+    let edit = move |record: Option<&Record>| {
+        let record = record.ok_or_else(|| Refusal::Missing(wanted.clone()))?;
+        condition.check(&wanted, Some(record))?;
+        Ok(Some(draft.merge(record)))
+    };
+    let committed = change(api, actor, id, false, Box::new(edit)).await.map_err(unmet_if_exists)?;
+    changed(api, committed, key, StatusCode::OK)
+}
+
+/// Deletes a client
+///
+/// Its history stays, and it can be rolled back to what it was.
+#[utoipa::path(
+    delete,
+    path = "/clients/{client_id}",
+    operation_id = "delete_client",
+    tag = "clients",
+    params(ClientName, MatchHeaders),
+    responses(
+        (status = 204, description = "It was deleted"),
+        (status = 400, description = "A header or the path is malformed", body = ErrorBody),
+        (status = 404, description = "There is no such client", body = ErrorBody),
+        (status = 412, description = "If-Match does not hold", body = ErrorBody),
+        (status = 422, description = "The name is none, or a parameter is unknown", body = ErrorBody),
+        (status = 503, description = "The store cannot be written", body = ErrorBody),
+    ),
+)]
+pub(in crate::admin) async fn delete(api: &Arc<Api>, raw: &str, request: Request) -> Result<Response, ApiError> {
+    let (id, condition, actor) = head(raw, &request)?;
+    let wanted = id.clone();
+    let edit = move |record: Option<&Record>| {
+        let record = record.ok_or_else(|| Refusal::Missing(wanted.clone()))?;
+        condition.check(&wanted, Some(record)).map(|()| None)
+    };
+    change(api, actor, id, false, Box::new(edit)).await.map_err(unmet_if_exists)?;
+    Ok(respond::no_content())
+}
+
+/// Fills a client's bucket
+///
+/// It has all its tokens again. This is no change of the client: its version stays.
+#[utoipa::path(
+    post,
+    path = "/clients/{client_id}/reset",
+    operation_id = "reset_client",
+    tag = "clients",
+    params(ClientName),
+    responses(
+        (status = 200, description = "The client", body = ClientView,
+            headers(("ETag" = String, description = "Its version in quotes"))),
+        (status = 400, description = "The path cannot be decoded", body = ErrorBody),
+        (status = 404, description = "There is no such client", body = ErrorBody),
+        (status = 422, description = "The name is none, or a parameter is unknown", body = ErrorBody),
+        (status = 503, description = "The store cannot be read or written, or the buckets are being handed over to another process", body = ErrorBody),
+    ),
+)]
+pub(in crate::admin) async fn reset(api: &Arc<Api>, raw: &str, request: Request) -> Result<Response, ApiError> {
+    let id = path::id(raw)?;
+    Query::of(request.uri(), &[])?.finish()?;
+    let record = read::find(api, &id).await?;
+    let parts = &api.parts;
+    let filled = (parts.fill)(Payer::client(record.number), record.profile.quota);
+    timeout(PATIENCE, filled).await.unwrap_or_else(|_| Err(late().into()))?;
+    info!("client {id}: bucket filled by {}", Actor::of(&request));
+    Ok(show(StatusCode::OK, &ClientView::new(&record, api), &record))
+}
+
+/// Puts a client back to an earlier version
+///
+/// It becomes what it was after that change, its API key included; a deleted client comes back. That is a change of its
+/// own.
+#[utoipa::path(
+    post,
+    path = "/clients/{client_id}/rollback",
+    operation_id = "roll_back_client",
+    tag = "clients",
+    params(ClientName, MatchHeaders),
+    request_body = RollbackInput,
+    responses(
+        (status = 200, description = "The client", body = ClientView,
+            headers(("ETag" = String, description = "Its version in quotes"))),
+        (status = 400, description = "The body is not JSON, or a header or the path is malformed", body = ErrorBody),
+        (status = 404, description = "There never was such a client", body = ErrorBody),
+        (status = 409, description = "The API key or an address is another client's by now", body = ErrorBody),
+        (status = 412, description = "If-Match does not hold", body = ErrorBody),
+        (status = 422, description = "There is no such version, or it is a deletion", body = ErrorBody),
+        (status = 503, description = "The store cannot be written", body = ErrorBody),
+    ),
+)]
+pub(in crate::admin) async fn rollback(api: &Arc<Api>, raw: &str, request: Request) -> Result<Response, ApiError> {
+    let (id, condition, actor) = head(raw, &request)?;
+    let mut fields = BodyFields::new(body::read_json(request).await?, "", &["version"]);
+    let version = fields.require("version", |value| {
+        match value {
+            Value::Number(number) => number.as_u64().filter(|version| *version > 0),
+            _ => None,
+        }
+        .ok_or_else(|| "must be a whole number from 1 on, the version of a change in the history".to_owned())
+    });
+    fields.finish()?;
+    let profile = profile_after(api, &id, version.ok_or_else(incomplete)?).await?;
+    let wanted = id.clone();
+    let edit = move |record: Option<&Record>| condition.check(&wanted, record).map(|()| Some(profile));
+    let committed = change(api, actor, id, true, Box::new(edit)).await.map_err(unmet)?;
+    changed(api, committed, KeyEdit::Keep, StatusCode::OK)
+}
+
+/// What the client `id` was after the change `version`. That never changes, so it may be looked up before the write.
+async fn profile_after(api: &Arc<Api>, id: &ClientId, version: u64) -> Result<Profile, ApiError> {
+    let (repository, wanted) = (Arc::clone(&api.parts.repository), id.clone());
+    let find = move || -> Result<Entry, ApiError> {
+        let found = repository.history(&wanted, Some(version.saturating_add(1)), 1)?;
+        match found.into_iter().find(|entry| entry.version == version) {
+            Some(entry) => Ok(entry),
+            None if repository.history(&wanted, None, 1)?.is_empty() => Err(Refusal::Missing(wanted).into()),
+            None => Err(Refusal::NoSuchVersion { id: wanted, version }.into()),
+        }
+    };
+    let entry = api.reads.run(find).await?;
+    let deleted = || ApiError::field("version", format!("version {version} is the deletion of client {id}"));
+    entry.after.ok_or_else(deleted)
+}
+
+/// What a change needs besides its body.
+fn head(raw: &str, request: &Request) -> Result<(ClientId, Condition, String), ApiError> {
+    let id = path::id(raw)?;
+    Query::of(request.uri(), &[])?.finish()?;
+    Ok((id, Condition::of(request.headers())?, Actor::of(request)))
+}
+
+fn same_name(id: &ClientId, other: Option<&ClientId>) -> Result<(), ApiError> {
+    match other {
+        Some(other) if other != id => {
+            Err(ApiError::field("client_id", format!("must be {id}, as in the path; a client keeps its name")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Carries out a change and logs it, even when whoever asked has gone meanwhile.
+async fn change(api: &Arc<Api>, by: String, id: ClientId, rollback: bool, edit: Edit) -> Result<Committed, WriteError> {
+    let change = Change { id: id.clone(), by: by.clone(), at: api.parts.clock.wall(), rollback, edit };
+    let reply = api.parts.repository.change(change);
+    let carried_out = tokio::spawn(async move {
+        let committed = timeout(PATIENCE, reply.wait()).await.unwrap_or_else(|_| Err(late()))?;
+        if let Some(action) = committed.action {
+            let version = committed.after.as_ref().map(|record| format!(", version {}", record.version));
+            info!("client {id}: {} by {by}{}", past(action), version.unwrap_or_default());
+        }
+        Ok(committed)
+    });
+    carried_out.await.unwrap_or_else(|_| Err(late()))
+}
+
+/// What a write is answered that takes longer than anybody waits.
+pub(super) fn late() -> WriteError {
+    WriteError::Unavailable(crate::store::StoreError(
+        "it did not answer in time; whether the change was kept is not known".to_owned(),
+    ))
+}
+
+/// What was done, for the log.
+fn past(action: Action) -> &'static str {
+    match action {
+        Action::Create => "created",
+        Action::Update => "updated",
+        Action::Delete => "deleted",
+        Action::Rollback => "rolled back",
+    }
+}
+
+/// The answer that shows what a client has become.
+fn changed(api: &Api, committed: Committed, key: KeyEdit, status: StatusCode) -> Result<Response, ApiError> {
+    // No edit above turns a client into none and gets here.
+    let record = committed.after.ok_or_else(incomplete)?;
+    let mut view = ClientView::new(&record, api);
+    if let KeyEdit::Generate(secret) = key {
+        view.api_key = Some(secret.reveal());
+    }
+    let mut response = show(status, &view, &record);
+    if status == StatusCode::CREATED {
+        let location = format!("/clients/{}", percent::encode_segment(record.id.as_str()));
+        if let Ok(location) = HeaderValue::from_str(&location) {
+            response.headers_mut().insert(LOCATION, location);
+        }
+    }
+    Ok(response)
+}
+
+/// A condition that does not hold is 412, whatever it is that does not hold.
+fn unmet(error: WriteError) -> ApiError {
+    match error {
+        WriteError::Refused(refusal @ (Refusal::Missing(_) | Refusal::Exists(_))) => {
+            ApiError::precondition(ApiError::from(refusal).message)
+        }
+        error => error.into(),
+    }
+}
+
+/// As [`unmet`], where a client that is missing is 404.
+fn unmet_if_exists(error: WriteError) -> ApiError {
+    match error {
+        WriteError::Refused(Refusal::Missing(_)) => error.into(),
+        error => unmet(error),
+    }
+}
+
+/// For what the checks before have ruled out.
+fn incomplete() -> ApiError {
+    ApiError::field("body", "must have a client_id, a capacity and a rate_per_sec")
+}

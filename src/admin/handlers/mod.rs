@@ -1,0 +1,8 @@
+//! One file for each kind of call, with what goes over the wire in it.
+
+pub(super) mod clients;
+pub(super) mod decisions;
+pub(super) mod explain;
+pub(super) mod reload;
+pub(super) mod status;
+pub(super) mod upstreams;
