@@ -72,8 +72,6 @@ impl Server {
         let settings = self.config.pingora.clone();
         let mut pingora = pingora_server(&settings);
         let addresses = self.addresses();
-        let listeners = addresses.iter().zip(&self.config.listeners);
-        let secure: Vec<_> = listeners.filter(|(_, settings)| settings.tls.is_some()).map(|(at, _)| *at).collect();
         let pools = self.pools.all();
         let metrics = Arc::new(self.metrics(events.clone()));
 
@@ -196,7 +194,7 @@ impl Server {
             };
             (take_over, successor)
         });
-        let listening = Listening::new("proxy", downstream, self.sockets, threads, sockets, lifecycle).buffered(secure);
+        let listening = Listening::new("proxy", downstream, self.sockets, threads, sockets, lifecycle);
         let listening = listening.seated(seats).after_a_hand_over(is_successor).announced({
             let (lifecycle, process) = (lifecycle.clone(), self.process.clone());
             move || {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -120,18 +120,6 @@ impl TlsListeners {
             Some(format!("listener {address}: {}; it is served all the same", flaw.message))
         };
         self.iter().filter_map(lapse).collect()
-    }
-
-    /// The TLS of the listener that took a connection whose own end is at `local`: the one at this very address, else
-    /// the one at all addresses. None when that one is plain.
-    ///
-    /// No two listeners of one process can overlap, so at most one of the addresses that are tried has a listener.
-    pub fn of_connection(&self, local: SocketAddr) -> Option<&Terminator> {
-        let (port, ip) = (local.port(), local.ip());
-        let any: [IpAddr; 2] = [Ipv6Addr::UNSPECIFIED.into(), Ipv4Addr::UNSPECIFIED.into()];
-        // An IPv4 client of `[::]` comes in at an address such as ::ffff:192.0.2.1.
-        let candidates = [ip, ip.to_canonical()].into_iter().chain(any);
-        candidates.filter_map(|ip| self.terminators.get(&SocketAddr::new(ip, port))).next()
     }
 }
 

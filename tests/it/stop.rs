@@ -254,7 +254,6 @@ fn a_listener_that_dies_ends_the_process() {
     for admin in [false, true] {
         let mut server = Instance::start(backend.address, "");
         let address = if admin { server.admin } else { server.address };
-        // Pingora lets it listen once more when it begins to accept, so that must have been.
         assert_eq!(
             Client::connect(address).call(&Request::new("GET", "/healthz").host("localhost")).unwrap().status,
             200

@@ -15,3 +15,4 @@ pub(in crate::proxy) mod pace;
 pub(in crate::proxy) mod parcel;
 pub(in crate::proxy) mod patience;
 pub(in crate::proxy) mod seats;
+pub(in crate::proxy) mod socket;

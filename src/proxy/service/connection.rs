@@ -24,7 +24,6 @@ use pingora_timeout::timeout;
 use tokio::io::AsyncReadExt;
 
 use crate::proxy::downstream::activity::Busy;
-use crate::proxy::downstream::address::peer;
 use crate::proxy::downstream::arrival::Arrival;
 use crate::proxy::downstream::arrival::stopped;
 use crate::proxy::downstream::arrived::{data_of, read_what_is_there};
@@ -32,6 +31,7 @@ use crate::proxy::downstream::closing::close;
 use crate::proxy::downstream::head::Head;
 use crate::proxy::downstream::head_reading::read_head;
 use crate::proxy::downstream::seats::Seat;
+use crate::proxy::downstream::socket::Socket;
 use crate::proxy::exchange::http1::Http1Request;
 use crate::proxy::exchange::scratch::{Origin, Scratch};
 use crate::proxy::exchange::takes::{Purpose, takes};
@@ -205,8 +205,10 @@ impl Downstream {
 #[async_trait]
 impl ServerApp for Downstream {
     /// What only some connections go through is boxed: the memory of an idle one is that of the largest state it can be in.
-    async fn process_new(self: &Arc<Self>, mut stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
-        let seat = self.seats.sit(peer(&stream))?;
+    async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
+        let socket = stream.into_any().downcast::<Socket>().ok()?;
+        let peer = socket.peer();
+        let seat = self.seats.sit(peer)?;
         let _open = self.app.tally().connection();
         let (mut stopping, mut shutdown) = (shutdown.clone(), shutdown.clone());
         // A stop that has begun already counts as a change, too.
@@ -216,14 +218,14 @@ impl ServerApp for Downstream {
         }
         let shutdown = Arc::new(shutdown);
         let mut buffer = BytesMut::new();
-        match self.open(stream, &seat, &mut stopping).await? {
-            Opened::Http1(opened) => stream = opened,
+        let mut stream = match self.open(socket, &seat, &mut stopping).await? {
+            Opened::Http1(opened) => opened,
             Opened::Http2(opened, busy) => {
                 Box::pin(self.serve_http2(opened, busy, &seat, shutdown)).await;
                 return None;
             }
-        }
-        let origin = Origin { peer: peer(&stream), secure: stream.get_ssl_digest().is_some() };
+        };
+        let origin = Origin { peer, secure: stream.get_ssl_digest().is_some() };
         let (mut lines, mut scratch) = (Lines::default(), Scratch::default());
         let mut fresh = true;
         loop {

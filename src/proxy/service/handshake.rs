@@ -14,16 +14,15 @@ use std::time::Duration;
 use bytes::BytesMut;
 use log::debug;
 use pingora_core::listeners::tls::Acceptor;
-use pingora_core::protocols::l4::stream::Stream as L4Stream;
-use pingora_core::protocols::{ALPN, Peek, Ssl, Stream};
+use pingora_core::protocols::{ALPN, Ssl, Stream};
 use pingora_core::server::ShutdownWatch;
 use pingora_timeout::timeout;
 
 use crate::proxy::downstream::activity::Busy;
-use crate::proxy::downstream::address::address_of;
 use crate::proxy::downstream::arrival::stopped;
 use crate::proxy::downstream::head_reading::read_head;
 use crate::proxy::downstream::seats::Seat;
+use crate::proxy::downstream::socket::Socket;
 use crate::proxy::gate::rejection::Rejection;
 use crate::proxy::service::downstream::{Downstream, HeadRefusal};
 use crate::proxy::wire::lines::Lines;
@@ -44,62 +43,53 @@ impl Downstream {
     /// Does the handshake if the listener has TLS; `None` when nothing came of it.
     pub(in crate::proxy) async fn open(
         &self,
-        stream: Stream,
+        socket: Box<Socket>,
         seat: &Seat,
         stopping: &mut ShutdownWatch,
     ) -> Option<Opened> {
-        if self.tls.is_empty() {
-            return Some(Opened::Http1(stream));
-        }
-        // One of which nobody knows whose it is might be that of a TLS listener, so it is not served in plain.
-        let local = stream.get_socket_digest().and_then(|digest| Some(*digest.local_addr()?.as_inet()?))?;
-        let Some(terminator) = self.tls.of_connection(local) else { return Some(Opened::Http1(stream)) };
-        let stream = *stream.into_any().downcast::<L4Stream>().ok()?;
+        let Some(terminator) = self.tls.at(socket.listener()) else { return Some(Opened::Http1(socket)) };
         tokio::select! {
             biased;
-            opened = Box::pin(self.secure(stream, terminator, stopping)) => opened,
+            opened = Box::pin(self.secure(socket.gathering(), terminator, stopping)) => opened,
             () = seat.told() => None,
         }
     }
 
     async fn secure(
         &self,
-        mut stream: L4Stream,
+        mut socket: Socket,
         terminator: &Terminator,
         stopping: &mut ShutdownWatch,
     ) -> Option<Opened> {
         let (opened, limit) = (self.app.clock().now(), self.app.limits().header_timeout);
-        let mut first = [0];
-        let peeked = tokio::select! {
+        let first = tokio::select! {
             biased;
-            peeked = timeout(limit, stream.try_peek(&mut first)) => peeked,
+            first = timeout(limit, socket.first()) => first,
             () = stopped(stopping) => {
                 let passed = self.app.clock().now().saturating_duration_since(opened);
-                timeout(self.patience.get().saturating_sub(passed), stream.try_peek(&mut first)).await
+                timeout(self.patience.get().saturating_sub(passed), socket.first()).await
             }
         };
-        if !matches!(peeked, Ok(Ok(true))) {
-            return None;
-        }
+        let Ok(Ok(Some(first))) = first else { return None };
         let busy = self.activity.begin();
         let left = limit.saturating_sub(self.app.clock().now().saturating_duration_since(opened));
-        if first != [HANDSHAKE] {
-            self.refuse_plain(Box::new(stream), left, busy).await;
+        let peer = socket.peer();
+        if first != HANDSHAKE {
+            self.refuse_plain(Box::new(socket), left, busy).await;
             return None;
         }
-        let address = address_of(&stream);
         let acceptor = Acceptor::from_server_config(terminator.config());
-        match timeout(left, acceptor.tls_handshake(stream)).await {
+        match timeout(left, acceptor.tls_handshake(socket)).await {
             Ok(Ok(stream)) if stream.selected_alpn_proto() == Some(ALPN::H2) => {
                 Some(Opened::Http2(Box::new(stream), busy))
             }
             Ok(Ok(stream)) => Some(Opened::Http1(Box::new(stream))),
             Ok(Err(error)) => {
-                debug!("TLS handshake with {address} failed: {error}");
+                debug!("TLS handshake with {peer} failed: {error}");
                 None
             }
             Err(_) => {
-                debug!("TLS handshake with {address} took longer than {limit:?}");
+                debug!("TLS handshake with {peer} took longer than {limit:?}");
                 None
             }
         }

@@ -1,5 +1,7 @@
-use std::io::Read;
+use std::io::{self, Read};
+use std::net::TcpStream;
 
+use pingora_core::protocols::Stream;
 use tokio::io::AsyncWriteExt;
 use tokio::time::{sleep, timeout};
 
@@ -77,4 +79,12 @@ async fn who_waits_while_a_server_takes_back_is_served_though_it_stops_then() {
     assert!(lifecycle.advance(State::Ready) && lifecycle.advance(State::Draining));
     timeout(PATIENCE, service).await.unwrap().unwrap();
     assert_eq!(tokio::task::spawn_blocking(move || read(waiting)).await.unwrap().unwrap(), "hello");
+}
+
+#[test]
+fn what_is_accepted_sends_at_once() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    rustix::net::sockopt::set_tcp_nodelay(&listener, true).unwrap();
+    let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    assert!(listener.accept().unwrap().0.nodelay().unwrap());
 }

@@ -105,18 +105,11 @@ fn another_pair_counts_from_the_next_handshake_on_and_sessions_are_still_resumed
 }
 
 #[test]
-fn a_connection_finds_its_listener() {
+fn listeners_are_found_by_their_very_address() {
     let dir = TempDir::new().unwrap();
     let pair = pair(dir.path());
-    let listeners = ["127.0.0.1:1", "0.0.0.0:2", "[::]:3", "[::1]:4"];
-    let listeners = listeners.map(|address| (address.parse().unwrap(), pair.clone()));
+    let listeners = ["127.0.0.1:1", "[::]:3"].map(|address| (address.parse().unwrap(), pair.clone()));
     let listeners = TlsListeners::new(listeners).unwrap();
-    let found = |local: &str| listeners.of_connection(local.parse().unwrap()).is_some();
-    for local in ["127.0.0.1:1", "192.0.2.7:2", "[2001:db8::1]:3", "[::ffff:192.0.2.7]:3", "[::1]:4"] {
-        assert!(found(local), "{local}");
-    }
-    for local in ["127.0.0.2:1", "127.0.0.1:5", "[::2]:4"] {
-        assert!(!found(local), "{local}");
-    }
-    assert!(listeners.at("0.0.0.0:2".parse().unwrap()).is_some() && !found("127.0.0.1:4"));
+    let found = |address: &str| listeners.at(address.parse().unwrap()).is_some();
+    assert!(found("127.0.0.1:1") && found("[::]:3") && !found("127.0.0.1:3") && !found("[::1]:3"));
 }
