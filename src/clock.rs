@@ -4,6 +4,10 @@
 //! [`ManualClock`] and move it, so no test sleeps to let time pass. `clippy.toml` forbids `Instant::now` and
 //! `SystemTime::now` everywhere else.
 
+mod alarm;
+
+pub use alarm::{Alarm, Late};
+
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use crate::clock::Alarm;
 use crate::proxy::wire::lines::Lines;
 
 /// What a connection may keep of a buffer while it is silent.
@@ -14,6 +15,8 @@ pub(in crate::proxy) struct BackendScratch {
     pub(in crate::proxy) request: Vec<u8>,
     /// The lines of the answer.
     pub(in crate::proxy) lines: Lines,
+    /// For what is waited for on the backend's side.
+    pub(in crate::proxy) alarm: Alarm,
 }
 
 /// What one connection needs for its requests, kept so that it is made once.
@@ -22,6 +25,8 @@ pub(in crate::proxy) struct Scratch {
     pub(in crate::proxy) backend: BackendScratch,
     /// What the client gets.
     pub(in crate::proxy) out: Vec<u8>,
+    /// For what is waited for on the client's side.
+    pub(in crate::proxy) alarm: Alarm,
 }
 
 impl Scratch {

@@ -1,4 +1,4 @@
-//! A client's connection: reads each request's header, lends the connection to Pingora for the rest, closes it well.
+//! A client's connection over HTTP/1: waits for its requests, holds little while it does, closes it well.
 //!
 //! This stands in for Pingora's own loop, which bounds each read of a header but not their sum (Pingora issue 447),
 //! answers malformed headers with an empty body, keeps idle connections for ever, and closes with a reset that can
@@ -7,11 +7,23 @@
 //! client that sends requests ahead gets its answers in order (RFC 9112 section 9.3.2). A request that is plain goes
 //! [directly](super::direct), every other one by Pingora.
 //!
+//! A connection is awake while it has requests ([`Downstream::serve_requests`]), and for [`DOZE`] after each of them. Then it
+//! gives up everything that only requests need: their future, their buffers, the lists of their lines. What is left is
+//! the socket, the seat, and a future that waits: 1 to 2 KiB in all, and no buffer. Asleep after every request, each would pay for
+//! waking up.
+//!
 //! When the server stops, each connection gets one more answer, with `Connection: close`. One on which no request is under
 //! way is closed after some silence ([`Patience`]), which may be over already. nginx closes idle connections at once, and
 //! with them the requests that cross the close on their way; HAProxy has `idle-close-on-response` against that.
+//!
+//! [`Patience`]: crate::proxy::downstream::patience::Patience
 
+use std::future::poll_fn;
+use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -20,9 +32,10 @@ use pingora_core::apps::{HttpServerApp, ServerApp};
 use pingora_core::protocols::Stream;
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::server::ShutdownWatch;
-use pingora_timeout::timeout;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::time::timeout;
 
+use crate::clock::{Alarm, Late};
 use crate::proxy::downstream::activity::Busy;
 use crate::proxy::downstream::arrival::Arrival;
 use crate::proxy::downstream::arrival::stopped;
@@ -44,13 +57,29 @@ use crate::proxy::wire::lines::Lines;
 use crate::proxy::wire::order;
 use crate::proxy::wire::request_body::Body;
 
-/// What is read at first, in bytes. Nearly all headers are shorter, and an idle connection holds as much.
-const FIRST: usize = 2 << 10;
+/// For how long a connection is ready for its next request before it falls asleep. Shorter than any [`Patience`] with which a stop
+/// waits for silence, so that nobody who dozes has to be told of one.
+///
+/// [`Patience`]: crate::proxy::downstream::patience::Patience
+const DOZE: Duration = Duration::from_millis(250);
+/// What is read at first, in bytes. Nearly all headers are shorter.
+const FIRST: usize = 4 << 10;
+
+/// A silence that a connection is in.
+#[derive(Clone, Copy, Debug)]
+struct Silence {
+    since: Instant,
+    /// Whether the connection has not said anything yet.
+    fresh: bool,
+}
+
 /// What waiting for a request came to.
 enum NextRequest {
     /// A request.
     Request(Incoming),
-    /// The client went or was silent for too long, or the server stops.
+    /// It is silent since then, and may fall asleep.
+    Silent(Instant),
+    /// The client went, or has to go.
     End,
 }
 
@@ -95,35 +124,39 @@ impl RequestWay {
 }
 
 impl Downstream {
-    /// Waits for the next header and reads it into `buffer`, which may hold its start already, and its lines into `lines`.
-    /// On a `fresh` connection the wait for its first byte is part of the time that a header may take.
+    /// Waits for the next header, unless one has `begun` to come that has so much time left, and reads it into `buffer`, which
+    /// may hold its start already, and its lines into `lines`.
     async fn next(
         &self,
         stream: &mut Stream,
         (buffer, lines): (&mut BytesMut, &mut Lines),
-        (fresh, seat): (bool, &Seat),
-        shutdown: &mut ShutdownWatch,
+        begun: Option<Duration>,
+        (seat, alarm): (&Seat, &mut Alarm),
     ) -> Result<NextRequest, HeadRefusal> {
         let limits = self.app.limits();
-        let mut limit = limits.header_timeout;
-        if buffer.is_empty() {
-            let opened = self.app.clock().now();
-            seat.silent(opened);
-            let patience = if fresh { limits.header_timeout } else { limits.keepalive_timeout };
-            if !self.first_bytes(stream, buffer, (patience, opened), seat, shutdown).await {
-                return Ok(NextRequest::End);
+        if begun.is_none() {
+            let silent = self.app.clock().now();
+            seat.silent(silent);
+            if buffer.is_empty() {
+                let doze = DOZE.min(limits.keepalive_timeout);
+                let read = tokio::select! {
+                    biased;
+                    read = alarm.within(doze, read_some(stream, buffer)) => read,
+                    () = seat.told() => return Ok(NextRequest::End),
+                };
+                match read {
+                    Ok(Ok(1..)) => {}
+                    Ok(_) => return Ok(NextRequest::End),
+                    Err(Late) => return Ok(NextRequest::Silent(silent)),
+                }
             }
-            if fresh {
-                limit = limit.saturating_sub(self.app.clock().now().saturating_duration_since(opened));
-            }
-        } else {
-            seat.silent(self.app.clock().now());
         }
+        let limit = begun.unwrap_or(limits.header_timeout);
         let busy = self.activity.begin();
         let since = self.arrival();
         let read = tokio::select! {
             biased;
-            read = timeout(limit, read_head(stream, buffer, lines)) => read,
+            read = alarm.within(limit, read_head(stream, buffer, lines)) => read,
             () = seat.told() => return Ok(NextRequest::End),
         };
         seat.busy();
@@ -153,26 +186,31 @@ impl Downstream {
         }
     }
 
-    /// Waits for the first bytes of a header, on a connection that is silent since `silent`; whether they came.
-    async fn first_bytes(
+    /// Waits for the first bytes of a request; none when the client goes, is silent for too long, or has to go.
+    async fn sleep(
         &self,
         stream: &mut Stream,
-        buffer: &mut BytesMut,
-        (patience, silent): (Duration, Instant),
+        silence: Silence,
         seat: &Seat,
-        shutdown: &mut ShutdownWatch,
-    ) -> bool {
-        buffer.reserve(FIRST);
+        stopping: &mut ShutdownWatch,
+    ) -> Option<BytesMut> {
+        let limits = self.app.limits();
+        let patience = if silence.fresh { limits.header_timeout } else { limits.keepalive_timeout };
+        let mut buffer = BytesMut::new();
         let read = tokio::select! {
             biased;
-            read = timeout(patience, stream.read_buf(buffer)) => read,
-            () = seat.told() => return false,
-            () = stopped(shutdown) => {
-                let passed = self.app.clock().now().saturating_duration_since(silent);
-                timeout(self.patience.get().saturating_sub(passed), stream.read_buf(buffer)).await
+            read = timeout(self.left(patience, silence.since), read_some(stream, &mut buffer)) => read,
+            () = seat.told() => return None,
+            () = stopped(stopping) => {
+                timeout(self.left(self.patience.get(), silence.since), read_some(stream, &mut buffer)).await
             }
         };
-        matches!(read, Ok(Ok(1..)))
+        matches!(read, Ok(Ok(1..))).then_some(buffer)
+    }
+
+    /// What is left by now of a `limit` that counts since then.
+    fn left(&self, limit: Duration, since: Instant) -> Duration {
+        limit.saturating_sub(self.app.clock().now().saturating_duration_since(since))
     }
 
     /// Hands one request to Pingora: its header, and what was read of its body, are in `buffer`. Gives the connection
@@ -200,6 +238,89 @@ impl Downstream {
         self.leave(seat, close(returned.stream, more)).await;
         None
     }
+
+    /// Serves the request that begins with `buffer`, after a `silence`, and those that follow it, until the connection falls
+    /// silent again. Gives it back then; none when it is closed.
+    async fn serve_requests(
+        &self,
+        (mut stream, mut buffer): (Stream, BytesMut),
+        silence: Silence,
+        origin: Origin,
+        seat: &Seat,
+        shutdown: &Arc<ShutdownWatch>,
+    ) -> Option<(Stream, Silence)> {
+        let (mut lines, mut scratch) = (Lines::default(), Scratch::default());
+        let limit = self.app.limits().header_timeout;
+        let mut begun = Some(if silence.fresh { self.left(limit, silence.since) } else { limit });
+        loop {
+            let heard = (seat, &mut scratch.alarm);
+            let next = self.next(&mut stream, (&mut buffer, &mut lines), begun.take(), heard).await;
+            let Incoming { head, body, mut ahead, since, way, _busy } = match next {
+                Ok(NextRequest::Request(request)) => request,
+                Ok(NextRequest::Silent(since)) => return Some((stream, Silence { since, fresh: false })),
+                Ok(NextRequest::End) => {
+                    Box::pin(self.leave(seat, close(stream, false))).await;
+                    return None;
+                }
+                Err(refusal) => {
+                    let refusing = Box::pin(self.refuse(stream, &buffer, refusal));
+                    self.leave(seat, refusing).await;
+                    return None;
+                }
+            };
+            let request = match &way {
+                RequestWay::Whole(asks) => Http1Request::new(&buffer, &head, &lines, *asks),
+                RequestWay::Chunks(data) => Http1Request::with_body(&buffer, &head, &lines, data),
+                RequestWay::Part(asks) => {
+                    let first = buffer.split_off(head.end);
+                    let request = Http1Request::part(&buffer, &head, &lines, *asks);
+                    let (client, body) = ((&mut stream, &mut ahead), (&request, &head, first));
+                    let serving = self.serve_streaming(client, body, (since, origin), &mut scratch, shutdown);
+                    let after = Box::pin(serving).await;
+                    if after != After::Next {
+                        self.leave(seat, close(stream, after == After::ReadAndClose)).await;
+                        return None;
+                    }
+                    scratch.tidy();
+                    buffer = ahead;
+                    continue;
+                }
+                RequestWay::Loop => {
+                    let came = order::text(lines.of(&buffer).iter());
+                    let request = (std::mem::take(&mut buffer), came);
+                    let serving = self.serve(stream, request, (body, ahead, since), seat, shutdown);
+                    let returned = Box::pin(serving).await?;
+                    (stream, buffer) = (returned.stream, returned.ahead);
+                    continue;
+                }
+            };
+            let client = (&mut stream, &mut ahead);
+            let keeps = self.serve_directly(client, &request, (since, origin), &mut scratch, shutdown).await;
+            if !keeps {
+                self.leave(seat, close(stream, !ahead.is_empty())).await;
+                return None;
+            }
+            scratch.tidy();
+            if !ahead.is_empty() || buffer.capacity() > FIRST {
+                buffer = ahead;
+            } else {
+                buffer.clear();
+            }
+        }
+    }
+}
+
+/// Reads what has come to the end of `buffer`, which has no more room than it needs; how many bytes that are, 0 at the end of the
+/// connection.
+pub(super) async fn read_some(stream: &mut Stream, buffer: &mut BytesMut) -> io::Result<usize> {
+    poll_fn(|cx| {
+        let mut bytes = [const { MaybeUninit::uninit() }; FIRST];
+        let mut read = ReadBuf::uninit(&mut bytes);
+        ready!(Pin::new(&mut *stream).poll_read(cx, &mut read))?;
+        buffer.extend_from_slice(read.filled());
+        Poll::Ready(Ok(read.filled().len()))
+    })
+    .await
 }
 
 #[async_trait]
@@ -212,12 +333,10 @@ impl ServerApp for Downstream {
         let _open = self.app.tally().connection();
         let (mut stopping, mut shutdown) = (shutdown.clone(), shutdown.clone());
         // A stop that has begun already counts as a change, too.
-        let stopped = *shutdown.borrow_and_update();
-        if stopped {
+        if *shutdown.borrow_and_update() {
             shutdown.mark_changed();
         }
         let shutdown = Arc::new(shutdown);
-        let mut buffer = BytesMut::new();
         let mut stream = match self.open(socket, &seat, &mut stopping).await? {
             Opened::Http1(opened) => opened,
             Opened::Http2(opened, busy) => {
@@ -226,61 +345,15 @@ impl ServerApp for Downstream {
             }
         };
         let origin = Origin { peer, secure: stream.get_ssl_digest().is_some() };
-        let (mut lines, mut scratch) = (Lines::default(), Scratch::default());
-        let mut fresh = true;
+        let mut silence = Silence { since: self.app.clock().now(), fresh: true };
+        seat.silent(silence.since);
         loop {
-            let next = self.next(&mut stream, (&mut buffer, &mut lines), (fresh, &seat), &mut stopping).await;
-            let Incoming { head, body, mut ahead, since, way, _busy } = match next {
-                Ok(NextRequest::Request(request)) => request,
-                Ok(NextRequest::End) => {
-                    self.leave(&seat, close(stream, false)).await;
-                    return None;
-                }
-                Err(refusal) => {
-                    let refusing = Box::pin(self.refuse(stream, &buffer, refusal));
-                    self.leave(&seat, refusing).await;
-                    return None;
-                }
-            };
-            fresh = false;
-            let request = match &way {
-                RequestWay::Whole(asks) => Http1Request::new(&buffer, &head, &lines, *asks),
-                RequestWay::Chunks(data) => Http1Request::with_body(&buffer, &head, &lines, data),
-                RequestWay::Part(asks) => {
-                    let first = buffer.split_off(head.end);
-                    let request = Http1Request::part(&buffer, &head, &lines, *asks);
-                    let (client, body) = ((&mut stream, &mut ahead), (&request, &head, first));
-                    let serving = self.serve_streaming(client, body, (since, origin), &mut scratch, &shutdown);
-                    let after = Box::pin(serving).await;
-                    if after != After::Next {
-                        self.leave(&seat, close(stream, after == After::ReadAndClose)).await;
-                        return None;
-                    }
-                    scratch.tidy();
-                    buffer = ahead;
-                    continue;
-                }
-                RequestWay::Loop => {
-                    let came = order::text(lines.of(&buffer).iter());
-                    let request = (std::mem::take(&mut buffer), came);
-                    let serving = self.serve(stream, request, (body, ahead, since), &seat, &shutdown);
-                    let returned = Box::pin(serving).await?;
-                    (stream, buffer) = (returned.stream, returned.ahead);
-                    continue;
-                }
-            };
-            let client = (&mut stream, &mut ahead);
-            let keeps = self.serve_directly(client, &request, (since, origin), &mut scratch, &shutdown).await;
-            if !keeps {
-                self.leave(&seat, close(stream, !ahead.is_empty())).await;
+            let Some(buffer) = self.sleep(&mut stream, silence, &seat, &mut stopping).await else {
+                Box::pin(self.leave(&seat, close(stream, false))).await;
                 return None;
-            }
-            scratch.tidy();
-            if !ahead.is_empty() || buffer.capacity() > FIRST {
-                buffer = ahead;
-            } else {
-                buffer.clear();
-            }
+            };
+            let serving = self.serve_requests((stream, buffer), silence, origin, &seat, &shutdown);
+            (stream, silence) = Box::pin(serving).await?;
         }
     }
 
