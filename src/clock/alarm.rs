@@ -69,11 +69,8 @@ impl Alarm {
             return Poll::Pending;
         }
         let left = Duration::from_millis(due - now);
-        let timer = self.0.get_or_insert_with(|| Timer {
-            sleep: Box::pin(sleep(left)),
-            rings: due,
-            waker: cx.waker().clone(),
-        });
+        let timer =
+            self.0.get_or_insert_with(|| Timer { sleep: Box::pin(sleep(left)), rings: due, waker: cx.waker().clone() });
         if timer.rings > due || timer.sleep.is_elapsed() {
             timer.sleep.as_mut().reset(Instant::now() + left);
             timer.rings = due;
@@ -115,7 +112,8 @@ mod tests {
     #[tokio::test]
     async fn limits_are_kept_whatever_was_waited_for_before() {
         let mut alarm = Alarm::default();
-        for (limit, before) in [(LONG, SHORT), (SHORT, Duration::from_millis(1)), (LONG, 3 * SHORT), (LONG, SHORT / 2)] {
+        for (limit, before) in [(LONG, SHORT), (SHORT, Duration::from_millis(1)), (LONG, 3 * SHORT), (LONG, SHORT / 2)]
+        {
             let _ = alarm.within(limit, sleep(before)).await;
             let start = SystemClock.now();
             assert_eq!(alarm.within(SHORT, pending::<()>()).await, Err(Late));

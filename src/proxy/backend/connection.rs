@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use pingora_core::{Error, ErrorType, Result};
-use pingora_timeout::timeout;
 use tokio::io::{AsyncReadExt, AsyncWrite};
 
+use crate::clock::Alarm;
 use crate::upstream::BackendStream;
 
 /// A connection, and what was read of the answer and not used yet.
@@ -34,7 +34,7 @@ impl Backend {
     /// # Errors
     /// When it neither takes a part nor speaks within `limit`, or it fails.
     pub(in crate::proxy) async fn send(&mut self, head: &[u8], body: &[u8], limit: Duration) -> Result<()> {
-        let (mut head, mut body) = (head, body);
+        let (mut head, mut body, mut alarm) = (head, body, Alarm::default());
         while !(head.is_empty() && body.is_empty()) {
             let sent = poll_fn(|cx| {
                 let connection = Pin::new(&mut self.connection);
@@ -48,7 +48,7 @@ impl Backend {
                     sent => sent.map_ok(Some),
                 }
             });
-            let sent = match timeout(limit, sent).await {
+            let sent = match alarm.within(limit, sent).await {
                 Ok(Ok(Some(0))) => Err(Error::explain(ErrorType::WriteError, "sending a request")),
                 Ok(Ok(Some(sent))) => Ok(sent),
                 Ok(Ok(None)) => {
@@ -89,10 +89,10 @@ impl Backend {
     /// polled while nothing comes.
     ///
     /// # Errors
-    /// When nothing comes within `limit`, when it fails, or when `meanwhile` does.
+    /// When nothing comes within `limit`, which `alarm` is for, when it fails, or when `meanwhile` does.
     pub(in crate::proxy) async fn read(
         &mut self,
-        limit: Duration,
+        (limit, alarm): (Duration, &mut Alarm),
         mut meanwhile: impl FnMut(&mut Context<'_>, &mut BackendStream) -> Poll<Box<Error>>,
     ) -> Result<usize> {
         let Backend { connection, buffer, unsent } = self;
@@ -110,7 +110,7 @@ impl Backend {
             }
             meanwhile(cx, connection).map(Err)
         });
-        match timeout(limit, read).await {
+        match alarm.within(limit, read).await {
             Ok(read) => read,
             Err(_) => Err(Error::explain(ErrorType::ReadTimedout, "reading an answer").into_up()),
         }
@@ -151,16 +151,17 @@ mod tests {
         let (near, mut far) = narrow().await;
         let (mut backend, body) = (Backend::new(near, 100), vec![b'x'; 1 << 20]);
         far.write_all(b"early").await.unwrap();
+        let mut alarm = Alarm::default();
         backend.send(b"POST", &body, LONG).await.unwrap();
         assert!(!backend.is_sent());
-        assert_eq!(backend.read(LONG, |_, _| Poll::Pending).await.unwrap(), 5);
+        assert_eq!(backend.read((LONG, &mut alarm), |_, _| Poll::Pending).await.unwrap(), 5);
         let rest = async {
             let mut taken = vec![0; 4 + body.len()];
             far.read_exact(&mut taken).await.unwrap();
             assert!(taken.starts_with(b"POSTx") && taken[4..] == body);
             far.write_all(b"late").await.unwrap();
         };
-        assert_eq!(tokio::join!(backend.read(LONG, |_, _| Poll::Pending), rest).0.unwrap(), 4);
+        assert_eq!(tokio::join!(backend.read((LONG, &mut alarm), |_, _| Poll::Pending), rest).0.unwrap(), 4);
         assert!(backend.is_sent());
         assert_eq!(&backend.buffer[..], b"earlylate");
     }

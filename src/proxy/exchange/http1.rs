@@ -13,6 +13,7 @@ use pingora_core::{Error, ErrorSource, ErrorType, Result};
 use pingora_timeout::timeout;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
+use crate::clock::Alarm;
 use crate::limit::Standing;
 use crate::proxy::backend::answer::{Added, Answer};
 use crate::proxy::backend::body::{AnswerBody, LAST_CHUNK};
@@ -207,13 +208,13 @@ async fn write(
     limit: Duration,
     mut meanwhile: impl FnMut(&mut std::task::Context<'_>, &mut Stream) -> Poll<Box<Error>>,
 ) -> Result<()> {
-    let mut left = bytes;
+    let (mut left, mut alarm) = (bytes, Alarm::default());
     while !left.is_empty() {
         let sent = poll_fn(|cx| match Pin::new(&mut *stream).poll_write(cx, left) {
             Poll::Pending => meanwhile(cx, stream).map(Err),
             sent => sent.map(Ok),
         });
-        let sent = match timeout(limit, sent).await {
+        let sent = match alarm.within(limit, sent).await {
             Ok(sent) => Ok(sent?),
             Err(late) => Err(late),
         };
@@ -223,7 +224,7 @@ async fn write(
             failed => return Err(not_sent(failed.map(|sent| sent.err()))),
         };
     }
-    match timeout(limit, stream.flush()).await {
+    match alarm.within(limit, stream.flush()).await {
         Ok(Ok(())) => Ok(()),
         failed => Err(not_sent(failed.map(|flushed| flushed.err()))),
     }

@@ -11,9 +11,9 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use pingora_core::protocols::http::date::get_cached_date;
 use pingora_core::{Error, ErrorType, Result};
-use pingora_timeout::timeout;
 use tokio::io::AsyncWrite;
 
+use crate::clock::Alarm;
 use crate::limit::Standing;
 use crate::proxy::backend::answer::Answer;
 use crate::proxy::backend::body::AnswerBody;
@@ -150,7 +150,7 @@ impl<R: RestOverHttp2> Http2Recipient<R> {
                 (Poll::Pending, Some(to)) => rest.poll(cx, to).map(Err),
                 (room, _) => room.map(Ok),
             });
-            let room = match timeout(CLIENT_TIMEOUT, room).await {
+            let room = match Alarm::default().within(CLIENT_TIMEOUT, room).await {
                 Ok(room) => Ok(room?),
                 Err(late) => Err(late),
             };

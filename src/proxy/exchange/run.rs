@@ -292,7 +292,8 @@ impl<'e, R: ReceivedRequest, C: Recipient> Exchange<'e, R, C> {
     async fn read(&mut self, backend: &mut Backend, limit: Duration) -> Result<usize> {
         let mut left = limit;
         loop {
-            let read = backend.read(left, |cx, to| self.client.poll_meanwhile(cx, to)).await;
+            let within = (left, &mut self.scratch.alarm);
+            let read = backend.read(within, |cx, to| self.client.poll_meanwhile(cx, to)).await;
             let late = |error: &Error| is_timeout(error) && *error.esource() == ErrorSource::Upstream;
             let relay = self.client.rest().relay().filter(|_| read.as_ref().is_err_and(|error| late(error)));
             match relay.and_then(|relay| relay.more_time(limit)) {
