@@ -46,7 +46,7 @@ fn striped(criterion: &mut Criterion) {
         let mut now = 0;
         bencher.iter(|| {
             now += 1_000;
-            map.take(Charge::one(black_box(Key::client(7)), quota), now)
+            map.take(&Charge::one(black_box(Key::client(7)), quota), now)
         });
     });
     let keys = KeyMaker::new(1);

@@ -50,7 +50,7 @@ struct Ours(Striped, Quota);
 impl Contender for Ours {
     #[inline]
     fn take(&self, client: u64, now: u64) -> bool {
-        self.0.take(Charge::one(key(client), self.1), now).is_allowed()
+        self.0.take(&Charge::one(key(client), self.1), now).is_allowed()
     }
 }
 
@@ -226,7 +226,7 @@ fn print_sweep() {
     };
     let map = Striped::new(settings, 0);
     for client in 0..CLIENTS {
-        map.take(Charge::one(key(client), quota), 0);
+        map.take(&Charge::one(key(client), quota), 0);
     }
     let mut gone = vec![Key::client(0); 2048];
     println!("| µs per stripe of ~490 buckets, 1,000,000 in all | median | 99.9 % | longest | all stripes |");

@@ -37,7 +37,7 @@ impl Known {
     fn ask(&mut self, map: &Striped, turn: usize, now: Nanos) {
         let number = turn as u64 % KNOWN;
         let expected = self.0[number as usize].take(self.1, now);
-        let decision = map.take(Charge::one(self.2.client(number), self.1), now);
+        let decision = map.take(&Charge::one(self.2.client(number), self.1), now);
         assert_eq!(decision.is_allowed(), expected, "client {number} at {now}");
         assert!(!decision.standing().is_overflow());
     }
@@ -66,7 +66,7 @@ fn ten_million_addresses_are_survived() {
         if number == FLOOD / 2 {
             map.set_default_quota(slow, now);
         }
-        map.take(Charge::one(maker.key(Payer::address(address(number), 64)), slow), now);
+        map.take(&Charge::one(maker.key(Payer::address(address(number), 64)), slow), now);
         if number.is_multiple_of(100) {
             turn += 1;
             known.ask(&map, turn, now);
@@ -81,7 +81,7 @@ fn ten_million_addresses_are_survived() {
     }
     assert_eq!(map.buckets(), MAX_BUCKETS + KNOWN as usize);
     // A client that comes back from a rest, and so has no bucket, finds its own all the same.
-    let rested = map.take(Charge::one(maker.client(KNOWN), Quota::new(40, 0.01).unwrap()), now);
+    let rested = map.take(&Charge::one(maker.client(KNOWN), Quota::new(40, 0.01).unwrap()), now);
     assert!(rested.is_allowed() && !rested.standing().is_overflow());
     assert!(map.overflowed() as usize > FLOOD / 4, "{}", map.overflowed());
     most_resident = most_resident.max(resident_bytes());

@@ -135,7 +135,7 @@ impl Fixture {
         let directory = self.directory.load();
         let client = directory.by_key(&KeyDigest::of(key.as_bytes())).unwrap();
         let now = self.timeline.nanos(self.clock.now());
-        let takes = (0..wanted).map(|_| self.limiter.take(Charge::one(Key::client(client.uid), client.quota), now));
+        let takes = (0..wanted).map(|_| self.limiter.take(&Charge::one(Key::client(client.uid), client.quota), now));
         takes.map(|decision| u32::from(decision.is_allowed())).sum()
     }
 }

@@ -64,7 +64,7 @@ fn quota(capacity: u64, rate: f64) -> Quota {
 
 /// How many of ten takes are allowed.
 fn allowed(map: &dyn WholeLimiter, key: Key, quota: Quota, now: Nanos) -> usize {
-    (0..10).filter(|_| map.take(Charge::one(key, quota), now).is_allowed()).count()
+    (0..10).filter(|_| map.take(&Charge::one(key, quota), now).is_allowed()).count()
 }
 
 fn sweep(map: &dyn WholeLimiter, now: Nanos) -> Vec<Key> {
@@ -94,9 +94,9 @@ fn each_key_has_its_own_bucket_and_quota(make: Make) {
 
 fn beyond_the_bound_new_callers_share_one_bucket(make: Make) {
     let map = make(2);
-    assert!(map.take(Charge::one(stranger(1), quota(3, 1.0)), 0).is_allowed());
-    assert!(map.take(Charge::one(stranger(2), quota(3, 1.0)), 0).is_allowed());
-    let decision = map.take(Charge::one(stranger(3), quota(3, 1.0)), 0);
+    assert!(map.take(&Charge::one(stranger(1), quota(3, 1.0)), 0).is_allowed());
+    assert!(map.take(&Charge::one(stranger(2), quota(3, 1.0)), 0).is_allowed());
+    let decision = map.take(&Charge::one(stranger(3), quota(3, 1.0)), 0);
     assert!(decision.is_allowed() && decision.standing().is_overflow());
     assert_eq!(decision.standing().quota(), quota(3, 1.0));
     let standing = map.peek(stranger(4), quota(3, 1.0), 0);
@@ -104,14 +104,14 @@ fn beyond_the_bound_new_callers_share_one_bucket(make: Make) {
     assert!(!map.peek(stranger(1), quota(3, 1.0), 0).is_overflow());
     assert!(!map.peek(client(1), quota(5, 1.0), 0).is_overflow());
     assert_eq!(
-        (3..20).filter(|&number| map.take(Charge::one(stranger(number), quota(3, 1.0)), 0).is_allowed()).count(),
+        (3..20).filter(|&number| map.take(&Charge::one(stranger(number), quota(3, 1.0)), 0).is_allowed()).count(),
         2
     );
     assert_eq!((map.buckets(), map.overflowed()), (2, 18));
     assert_eq!(allowed(map.as_ref(), stranger(1), quota(3, 1.0), 0), 2, "known callers keep theirs");
     // The second one is full again after a second; its place is free then.
     assert_eq!(sweep(map.as_ref(), SECOND), [stranger(2)]);
-    assert!(!map.take(Charge::one(stranger(3), quota(3, 1.0)), SECOND).standing().is_overflow());
+    assert!(!map.take(&Charge::one(stranger(3), quota(3, 1.0)), SECOND).standing().is_overflow());
     map.set_default_quota(quota(1, 1.0), 9 * SECOND);
     assert_eq!(allowed(map.as_ref(), stranger(4), quota(3, 1.0), 9 * SECOND), 1);
 }
@@ -119,10 +119,10 @@ fn beyond_the_bound_new_callers_share_one_bucket(make: Make) {
 fn a_client_has_its_bucket_however_many_strangers_there_are(make: Make) {
     let map = make(2);
     for number in 0..10 {
-        map.take(Charge::one(stranger(number), quota(5, 1e-6)), 0);
+        map.take(&Charge::one(stranger(number), quota(5, 1e-6)), 0);
     }
     for number in 0..5 {
-        let decision = map.take(Charge::one(client(number), quota(7, 1e-6)), 0);
+        let decision = map.take(&Charge::one(client(number), quota(7, 1e-6)), 0);
         assert!(decision.is_allowed() && !decision.standing().is_overflow());
         assert_eq!(allowed(map.as_ref(), client(number), quota(7, 1e-6), 0), 6, "with its own quota");
     }
@@ -130,13 +130,13 @@ fn a_client_has_its_bucket_however_many_strangers_there_are(make: Make) {
     // Clients take no room from strangers, and are forgotten one for one.
     sweep(map.as_ref(), u64::MAX / 2);
     assert_eq!(map.buckets(), 0);
-    assert!((0..2).all(|number| !map.take(Charge::one(stranger(number), quota(5, 1.0)), 0).standing().is_overflow()));
+    assert!((0..2).all(|number| !map.take(&Charge::one(stranger(number), quota(5, 1.0)), 0).standing().is_overflow()));
 }
 
 fn the_sweep_drops_full_buckets_and_no_debt(make: Make) {
     let map = make(10_000);
     for number in 0..1_000 {
-        (0..=number % 3).for_each(|_| assert!(map.take(Charge::one(client(number), quota(3, 1.0)), 0).is_allowed()));
+        (0..=number % 3).for_each(|_| assert!(map.take(&Charge::one(client(number), quota(3, 1.0)), 0).is_allowed()));
     }
     assert_eq!(sweep(map.as_ref(), SECOND - 1), []);
     let gone = sweep(map.as_ref(), SECOND);
@@ -152,12 +152,12 @@ fn the_sweep_drops_full_buckets_and_no_debt(make: Make) {
 
 fn a_late_thread_earns_no_time_twice(make: Make) {
     let (map, key, quota) = (make(10), client(1), quota(1, 1.0));
-    assert!(map.take(Charge::one(key, quota), 0).is_allowed());
+    assert!(map.take(&Charge::one(key, quota), 0).is_allowed());
     assert_eq!(sweep(map.as_ref(), SECOND), [key]);
     // This one read the clock before the sweep.
-    assert!(map.take(Charge::one(key, quota), SECOND / 2).is_allowed());
-    assert!(!map.take(Charge::one(key, quota), 2 * SECOND - 1).is_allowed());
-    assert!(map.take(Charge::one(key, quota), 2 * SECOND).is_allowed());
+    assert!(map.take(&Charge::one(key, quota), SECOND / 2).is_allowed());
+    assert!(!map.take(&Charge::one(key, quota), 2 * SECOND - 1).is_allowed());
+    assert!(map.take(&Charge::one(key, quota), 2 * SECOND).is_allowed());
 }
 
 fn an_edit_keeps_what_was_spent(make: Make) {
@@ -192,12 +192,12 @@ fn a_reset_bucket_is_full(make: Make) {
 fn what_changed_is_exported_once_and_reads_back(make: Make) {
     let map = make(1_000);
     for number in 0..100 {
-        map.take(Charge::one(client(number), quota(5 + number, 0.7)), number);
+        map.take(&Charge::one(client(number), quota(5 + number, 0.7)), number);
     }
     let mut saved = export(map.as_ref());
     assert_eq!(saved.len(), 100);
     assert_eq!(export(map.as_ref()), []);
-    map.take(Charge::one(client(7), quota(12, 0.7)), 100);
+    map.take(&Charge::one(client(7), quota(12, 0.7)), 100);
     let again = export(map.as_ref());
     assert_eq!(again.iter().map(|saved| saved.key).collect::<Vec<_>>(), [client(7)]);
     saved.extend(again);
@@ -301,15 +301,15 @@ fn charges_that_share_a_bucket_add_up(make: Make) {
 
 fn a_cost_over_the_capacity_is_never_there(make: Make) {
     let (map, own) = (make(10), quota(5, 1.0));
-    let decision = map.take(charge(client(1), own, 6), 0);
+    let decision = map.take(&charge(client(1), own, 6), 0);
     assert!(!decision.is_allowed());
     assert_eq!((decision.standing().remaining(), decision.standing().retry_at()), (5, Nanos::MAX));
-    assert!(map.take(charge(client(1), own, 5), 0).is_allowed());
+    assert!(map.take(&charge(client(1), own, 5), 0).is_allowed());
 }
 
 fn callers_who_share_are_charged_all_or_none(make: Make) {
     let map = make(1);
-    assert!(map.take(Charge::one(stranger(1), quota(3, 1.0)), 0).is_allowed());
+    assert!(map.take(&Charge::one(stranger(1), quota(3, 1.0)), 0).is_allowed());
     let both = |cost| charges(&[charge(stranger(2), quota(9, 1.0), cost), charge(client(1), quota(2, 1.0), cost)]);
     let decisions = map.take_all(&both(3), 0);
     assert!(decisions[0].is_allowed() && decisions[0].standing().is_overflow() && !decisions[1].is_allowed());
@@ -364,14 +364,14 @@ proptest! {
         // One stripe in which somebody lives: a sweep passes by where nobody does, and notes no time there.
         let (striped, exact) = (of_stripes(1, 4), exact(4));
         let resident = Charge::one(client(99), quotas[2]);
-        assert!([&striped, &exact].iter().all(|map| map.take(resident, 0).is_allowed()));
+        assert!([&striped, &exact].iter().all(|map| map.take(&resident, 0).is_allowed()));
         let mut now = SECOND;
         for step in steps {
             let both = |act: &dyn Fn(&dyn WholeLimiter)| [&striped, &exact].iter().for_each(|map| act(map.as_ref()));
             match &step {
                 Step::Take(who, which, cost) => {
                     let charge = one(&(*who, *which, *cost));
-                    prop_assert_eq!(striped.take(charge, now), exact.take(charge, now));
+                    prop_assert_eq!(striped.take(&charge, now), exact.take(&charge, now));
                 }
                 Step::TakeAll(of) => {
                     // Whoever is charged twice has one quota.

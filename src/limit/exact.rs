@@ -82,8 +82,8 @@ impl Exact {
 }
 
 impl Limiter for Exact {
-    fn take(&self, charge: Charge, now: Nanos) -> Decision {
-        self.state.lock().take(charge, now, self.max_buckets)
+    fn take(&self, charge: &Charge, now: Nanos) -> Decision {
+        self.state.lock().take(*charge, now, self.max_buckets)
     }
 
     fn take_all(&self, charges: &Charges, now: Nanos) -> Decisions {

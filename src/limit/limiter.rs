@@ -58,7 +58,7 @@ impl Charge {
 /// standing says which one did.
 pub trait Limiter: Send + Sync {
     /// Makes a charge, or refuses it.
-    fn take(&self, charge: Charge, now: Nanos) -> Decision;
+    fn take(&self, charge: &Charge, now: Nanos) -> Decision;
 
     /// Makes all charges in one step, or none: nothing is taken unless all are allowed, and nobody else takes in between.
     /// Charges of one bucket add up, in their order; they bring the same quota.

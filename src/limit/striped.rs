@@ -178,13 +178,12 @@ fn default_stripes(max_buckets: usize) -> usize {
 
 impl Limiter for Striped {
     #[inline]
-    fn take(&self, charge: Charge, now: Nanos) -> Decision {
-        let stripe = self.stripe(charge.key);
-        let mut stripe = stripe.lock();
-        let charge = stripe.under_its_quota(charge);
-        match stripe.take(charge, now) {
+    fn take(&self, charge: &Charge, now: Nanos) -> Decision {
+        let mut stripe = self.stripe(charge.key).lock();
+        let quota = stripe.quota_of(charge.key, charge.quota);
+        match stripe.take(charge, quota, now) {
             Some(decision) => decision,
-            None => self.take_first(stripe, charge, now),
+            None => self.take_first(stripe, Charge { quota, ..*charge }, now),
         }
     }
 
@@ -204,7 +203,7 @@ impl Limiter for Striped {
         let mut decisions = Decisions::new();
         for &charge in charges {
             let stripe = among(&mut locked, self.place(charge.key));
-            let charge = stripe.under_its_quota(charge);
+            let charge = Charge { quota: stripe.quota_of(charge.key, charge.quota), ..charge };
             let before = stripe.peek(charge.key, charge.quota, now);
             if before.is_none() && !self.admit(charge.key) {
                 decisions.push(take_from_overflow(&mut overflow, charge, now));
@@ -215,7 +214,7 @@ impl Limiter for Striped {
                 drop(stripe.insert(charge.key, full, charge.quota));
             }
             made.push((charge, before));
-            decisions.extend(stripe.take(charge, now));
+            decisions.extend(stripe.take(&charge, charge.quota, now));
         }
         let all = decisions.iter().all(Decision::is_allowed);
         let shares = decisions.iter().filter(|decision| decision.standing().is_overflow()).count();

@@ -43,10 +43,10 @@ fn race(ask: impl Fn(u64) -> u64 + Sync, beside: impl Fn(u64) + Sync) -> u64 {
 fn one_key_gives_its_capacity_once() {
     let quota = Quota::new(100_000, 1.0).unwrap();
     let map = striped(10);
-    let ask = |_| (0..50_000).filter(|_| map.take(Charge::one(client(1), quota), SECOND).is_allowed()).count() as u64;
+    let ask = |_| (0..50_000).filter(|_| map.take(&Charge::one(client(1), quota), SECOND).is_allowed()).count() as u64;
     assert_eq!(race(ask, |_| std::thread::yield_now()), 100_000);
-    assert!(!map.take(Charge::one(client(1), quota), SECOND).is_allowed());
-    assert!(map.take(Charge::one(client(1), quota), 2 * SECOND).is_allowed());
+    assert!(!map.take(&Charge::one(client(1), quota), SECOND).is_allowed());
+    assert!(map.take(&Charge::one(client(1), quota), 2 * SECOND).is_allowed());
 }
 
 /// 10,000 keys with a hundred quotas. Beside them, all the time: the sweep, exports, edits of these keys, and visitors who
@@ -71,7 +71,7 @@ fn ten_thousand_keys_give_theirs_whatever_runs_beside() {
         for turn in 0..keys * 20 {
             // Each thread walks in its own order; all together ask each key 160 times.
             let number = (turn * 7919 + thread * 1231) % keys;
-            let decision = map.take(Charge::one(client(number), quota_of(number)), SECOND);
+            let decision = map.take(&Charge::one(client(number), quota_of(number)), SECOND);
             counts[number as usize].fetch_add(u64::from(decision.is_allowed()), Ordering::Relaxed);
         }
         0
@@ -83,7 +83,7 @@ fn ten_thousand_keys_give_theirs_whatever_runs_beside() {
         export();
         for number in 0..500 {
             let visitor = client(keys + turn % 3 * 1_000 + number);
-            map.take(Charge::one(visitor, quota_of(number)), SECOND);
+            map.take(&Charge::one(visitor, quota_of(number)), SECOND);
             // An edit to the same capacity and another rate, and back, at a clock that stands still.
             let (key, own) = (client((turn * 500 + number) % keys), quota_of((turn * 500 + number) % keys));
             let other = Quota::new(u64::from(own.capacity().get()), 5.0).unwrap();
@@ -118,7 +118,7 @@ fn eviction_forgives_nothing_while_time_passes() {
         loop {
             let now = clock.load(Ordering::SeqCst).min(end);
             for number in 0..2 {
-                allowed += u64::from(map.take(Charge::one(client(number), quota), now).is_allowed());
+                allowed += u64::from(map.take(&Charge::one(client(number), quota), now).is_allowed());
             }
             asked.fetch_add(1, Ordering::SeqCst);
             if now == end {
@@ -197,7 +197,7 @@ fn the_bound_is_exact() {
     let quota = Quota::new(1, 1e-6).unwrap();
     let ask = |thread: u64| {
         let own = (0..2_000).map(|number| stranger((thread * 2_000 + number) as u32));
-        own.filter(|&key| !map.take(Charge::one(key, quota), SECOND).standing().is_overflow()).count() as u64
+        own.filter(|&key| !map.take(&Charge::one(key, quota), SECOND).standing().is_overflow()).count() as u64
     };
     assert_eq!(race(ask, |_| std::thread::yield_now()), 5_000);
     assert_eq!((map.buckets(), map.overflowed()), (5_000, 11_000));

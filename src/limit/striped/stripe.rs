@@ -34,12 +34,6 @@ impl Stripe {
         if key.is_client() { given } else { self.default }
     }
 
-    /// The charge, under the quota that counts for it.
-    #[inline]
-    pub(super) fn under_its_quota(&self, charge: Charge) -> Charge {
-        Charge { quota: self.quota_of(charge.key, charge.quota), ..charge }
-    }
-
     /// Puts anonymous callers under `quota`, those who have a bucket and those who have none.
     pub(super) fn set_default(&mut self, quota: Quota, now: Nanos) {
         let Stripe { table, quotas, default, .. } = self;
@@ -49,20 +43,19 @@ impl Stripe {
         }
     }
 
-    /// Takes from the bucket that pays `charge`; `None` when there is none.
-    #[inline]
-    pub(super) fn take(&mut self, charge: Charge, now: Nanos) -> Option<Decision> {
-        let Charge { key, quota, cost } = charge;
-        let entry = self.table.find_mut(key)?;
+    /// Takes from the bucket that pays `charge`, under `quota`; `None` when there is none.
+    #[inline(always)]
+    pub(super) fn take(&mut self, charge: &Charge, quota: Quota, now: Nanos) -> Option<Decision> {
+        let entry = self.table.find_mut(charge.key)?;
         if self.quotas.get(entry.quota()) != quota {
             adapt(entry, &mut self.quotas, quota, now);
         }
         let mut bucket = entry.bucket();
-        let allowed = bucket.spend(Tokens::whole(cost.get()), quota, now);
+        let allowed = bucket.spend(Tokens::whole(charge.cost.get()), quota, now);
         if allowed {
             entry.set_bucket(bucket);
         }
-        Some(Decision::new(allowed, Standing::new(bucket, quota, now).for_cost(cost.get())))
+        Some(Decision::new(allowed, Standing::new(bucket, quota, now).for_cost(charge.cost.get())))
     }
 
     /// Writes the bucket that would pay `charge`, if there is one, as it was under the charge's quota.

@@ -182,7 +182,7 @@ impl Gate<'_> {
             Account::None => return None,
             Account::Blocked => Limit::Blocked,
             Account::Unlimited => Limit::Unlimited,
-            Account::Bucket(limiter, key, quota) => match limiter.take(Charge::one(key, quota), now) {
+            Account::Bucket(limiter, key, quota) => match limiter.take(&Charge::one(key, quota), now) {
                 Decision::Allowed(standing) => Limit::Allowed(standing),
                 Decision::Refused(standing) => Limit::Limited(standing),
             },

@@ -34,7 +34,7 @@ fn process(store: &Arc<dyn BucketStore>, clock: &Arc<ManualClock>) -> Buckets {
 
 fn take(buckets: &Buckets, payer: Payer, count: usize) {
     for _ in 0..count {
-        assert!(buckets.limiter.take(Charge::one(buckets.keys.key(payer), quota()), buckets.now()).is_allowed());
+        assert!(buckets.limiter.take(&Charge::one(buckets.keys.key(payer), quota()), buckets.now()).is_allowed());
     }
 }
 

@@ -71,15 +71,15 @@ impl Told {
     }
 
     /// Tells of a charge that was made, unless callers share the bucket that paid: that one is each process' own.
-    fn tell_of(&self, charge: Charge, decision: &Decision) {
+    fn tell_of(&self, charge: &Charge, decision: &Decision) {
         if decision.is_allowed() && !decision.standing().is_overflow() {
-            self.tell(charge);
+            self.tell(*charge);
         }
     }
 }
 
 impl Limiter for Told {
-    fn take(&self, charge: Charge, now: Nanos) -> Decision {
+    fn take(&self, charge: &Charge, now: Nanos) -> Decision {
         take_and_tell(&self.on, || self.limiter.take(charge, now), |decision| self.tell_of(charge, decision))
     }
 
@@ -87,7 +87,7 @@ impl Limiter for Told {
         let take = || self.limiter.take_all(charges, now);
         take_and_tell(&self.on, take, |decisions| {
             if decisions.iter().all(Decision::is_allowed) {
-                charges.iter().zip(decisions).for_each(|(charge, decision)| self.tell_of(*charge, decision));
+                charges.iter().zip(decisions).for_each(|(charge, decision)| self.tell_of(charge, decision));
             }
         })
     }
@@ -110,7 +110,7 @@ mod tests {
         let quota = Quota::new(2, 1e-6).unwrap();
         let one = |key| Charge::one(key, quota);
         let (told, given) = Told::new(Arc::new(Exact::new(1, quota, 0)));
-        let take = |key| told.take(one(key), 0).is_allowed();
+        let take = |key| told.take(&one(key), 0).is_allowed();
         assert!(take(Key::client(1)));
         told.switch(true);
         assert!(take(Key::client(1)) && !take(Key::client(1)));

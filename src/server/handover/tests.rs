@@ -121,7 +121,7 @@ impl Bench {
         }
         assert_eq!(self.lifecycle.state(), State::Ready);
         // Nothing is told any more, and the next one may come.
-        assert!(self.told.take(self.one(), self.now()).is_allowed());
+        assert!(self.told.take(&self.one(), self.now()).is_allowed());
         let (underway, channel, _) = self.go();
         drop(channel);
         drop(underway);
@@ -131,18 +131,18 @@ impl Bench {
 #[tokio::test]
 async fn it_leaves_when_the_successor_has_served_for_long_enough() {
     let bench = Bench::new();
-    assert!(bench.told.take(bench.one(), bench.now()).is_allowed());
+    assert!(bench.told.take(&bench.one(), bench.now()).is_allowed());
     let (mut underway, mut channel, given) = bench.go();
     assert_eq!(given, 1);
     channel.send(&Message::Serving, LONG).unwrap();
     // What is given from here on is told, before it leaves and after.
     let expected = Message::Debits(vec![Debit { payer: Payer::client(1), tokens: 1, quota: quota() }]);
-    assert!(bench.told.take(bench.one(), bench.now()).is_allowed());
+    assert!(bench.told.take(&bench.one(), bench.now()).is_allowed());
     assert_eq!(channel.receive(LONG).unwrap(), expected);
     assert!(bench.wait(&channel) >= super::SETTLING - Duration::from_secs(1));
     assert_eq!(channel.receive(LONG).unwrap(), Message::Settled);
     assert_eq!(underway.outcome().await, Outcome::Leaves);
-    assert!(bench.told.take(bench.one(), bench.now()).is_allowed());
+    assert!(bench.told.take(&bench.one(), bench.now()).is_allowed());
     tokio::task::spawn_blocking(move || underway.finish(&SystemClock)).await.unwrap();
     assert_eq!(channel.receive(LONG).unwrap(), expected);
     assert!(channel.receive(LONG).is_err(), "and no more than that");

@@ -58,7 +58,7 @@ fn busy() -> Metrics {
     let quota = Quota::new(5, 1.0).unwrap();
     let limiter = limiter(2);
     for last in 1..=3 {
-        limiter.take(Charge::one(stranger(last), quota), 0);
+        limiter.take(&Charge::one(stranger(last), quota), 0);
     }
     let (metrics, pools, tally) = metrics(vec![pool("app", "127.0.0.1:1"), pool(ODD_NAME, "[::1]:2")], limiter);
     let pools = pools.all();

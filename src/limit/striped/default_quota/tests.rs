@@ -25,7 +25,7 @@ fn striped(stripes: usize, default_quota: Quota) -> Striped {
 /// One stripe in which somebody lives, since a sweep passes by where nobody does.
 fn inhabited(default: Quota) -> Striped {
     let map = striped(1, default);
-    assert!(map.take(Charge::one(client(1), quota(1, 1e-6)), 0).is_allowed());
+    assert!(map.take(&Charge::one(client(1), quota(1, 1e-6)), 0).is_allowed());
     map
 }
 
@@ -96,7 +96,7 @@ proptest! {
                     let bucket = model.get_or_insert_with(|| Bucket::full(current, now.max(swept)));
                     let allowed = bucket.take(current, now);
                     brought += 1;
-                    let decision = map.take(Charge::one(stranger(1), quota_at(brought)), now);
+                    let decision = map.take(&Charge::one(stranger(1), quota_at(brought)), now);
                     prop_assert_eq!((decision.is_allowed(), decision.standing().quota()), (allowed, current));
                     given += u128::from(allowed) * Tokens::ONE.units();
                 },
@@ -116,7 +116,7 @@ proptest! {
                 Step::Restart(to) => {
                     // From the time of the last write on, since the new process trusts no future.
                     now = latest;
-                    map.take(Charge::one(stranger(1), current), now);
+                    map.take(&Charge::one(stranger(1), current), now);
                     model.get_or_insert_with(|| Bucket::full(current, now.max(swept))).take(current, now);
                     let saved = export(&map).into_iter().find(|saved| saved.key == stranger(1)).unwrap();
                     prop_assert_eq!(saved.quota, current);
@@ -139,12 +139,12 @@ proptest! {
 fn whoever_is_not_heard_of_for_an_hour_earns_under_the_quota_of_the_time() {
     let (slow, fast) = (quota(1_000, 0.01), quota(1_000, 10.0));
     let map = striped(4, slow);
-    (0..1_000).for_each(|_| assert!(map.take(Charge::one(stranger(1), slow), 0).is_allowed()));
+    (0..1_000).for_each(|_| assert!(map.take(&Charge::one(stranger(1), slow), 0).is_allowed()));
     let hour = 3_600 * SECOND;
     map.set_default_quota(fast, hour);
     assert_eq!(map.peek(stranger(1), fast, hour).remaining(), 36);
     assert_eq!(map.peek(stranger(1), slow, hour + SECOND).remaining(), 46, "a request from before counts as any");
-    assert_eq!(map.take(Charge::one(stranger(1), slow), hour + SECOND).standing().quota(), fast);
+    assert_eq!(map.take(&Charge::one(stranger(1), slow), hour + SECOND).standing().quota(), fast);
 }
 
 #[test]
@@ -153,9 +153,9 @@ fn what_changed_is_saved_and_what_is_full_goes() {
     let map = striped(4, large);
     for number in 0..20 {
         for _ in 0..=number {
-            map.take(Charge::one(stranger(number), large), 0);
+            map.take(&Charge::one(stranger(number), large), 0);
         }
-        map.take(Charge::one(client(number.into()), large), 0);
+        map.take(&Charge::one(client(number.into()), large), 0);
     }
     assert_eq!(export(&map).len(), 40);
     map.set_default_quota(large, 0);
@@ -180,7 +180,7 @@ fn nobody_gains_or_loses_while_it_changes() {
     let (past, small, large) = (quota(50, 1.0), quota(80, 1e-6), quota(90, 3.0));
     let map = striped(4, small);
     let counts: Vec<AtomicU32> = (0..CALLERS).map(|_| AtomicU32::new(1)).collect();
-    (0..CALLERS).for_each(|number| assert!(map.take(Charge::one(stranger(number), small), SECOND).is_allowed()));
+    (0..CALLERS).for_each(|number| assert!(map.take(&Charge::one(stranger(number), small), SECOND).is_allowed()));
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let (map, counts, done) = (&map, &counts, &done);
@@ -191,7 +191,7 @@ fn nobody_gains_or_loses_while_it_changes() {
                     break;
                 }
                 for number in 0..20 {
-                    map.take(Charge::one(stranger(CALLERS + turn % 1_000 * 20 + number), small), SECOND);
+                    map.take(&Charge::one(stranger(CALLERS + turn % 1_000 * 20 + number), small), SECOND);
                 }
                 sweep(map, SECOND);
             }
@@ -200,7 +200,7 @@ fn nobody_gains_or_loses_while_it_changes() {
             for turn in 0..CALLERS * 15 {
                 let number = (turn * 79 + thread * 31) % CALLERS;
                 let brought = if (turn + thread).is_multiple_of(2) { small } else { past };
-                let allowed = map.take(Charge::one(stranger(number), brought), SECOND).is_allowed();
+                let allowed = map.take(&Charge::one(stranger(number), brought), SECOND).is_allowed();
                 counts[number as usize].fetch_add(u32::from(allowed), Ordering::Relaxed);
             }
         };

@@ -82,7 +82,7 @@ fn the_way_through_a_trusted_proxy_to_a_network() {
     let world = World::new(UnknownKey::ByAddress);
     world.limiter.reset(Key::client(2), Quota::new(100, 10.0).unwrap(), 0);
     for _ in 0..13 {
-        assert!(world.limiter.take(Charge::one(Key::client(2), Quota::new(100, 10.0).unwrap()), 0).is_allowed());
+        assert!(world.limiter.take(&Charge::one(Key::client(2), Quota::new(100, 10.0).unwrap()), 0).is_allowed());
     }
     let lines = [("x-forwarded-for", "1.1.1.1, 203.0.113.7"), ("x-forwarded-for", "10.0.0.2"), ("x-api-key", "secret")];
     let explained = world.gate().explain(&headers(&lines), "::ffff:10.0.0.1".parse().unwrap(), SECOND / 20);
@@ -187,7 +187,7 @@ fn refusals_are_those_of_real_requests() {
     assert_eq!(refusal(&reject, "192.0.2.1", &[("x-api-key", "free-key")]), (Some("unlimited"), None));
     for _ in 0..2 {
         let key = reject.keys.key(Payer::address([192, 0, 2, 1].into(), 64));
-        assert!(reject.limiter.take(Charge::one(key, Quota::new(2, 1.0).unwrap()), 0).is_allowed());
+        assert!(reject.limiter.take(&Charge::one(key, Quota::new(2, 1.0).unwrap()), 0).is_allowed());
     }
     let limited = refusal(&reject, "192.0.2.1", &[("x-api-key", "some-key")]);
     assert_eq!(limited, (Some("limited"), some("429 Rate limit exceeded")), "the bucket is asked first");
@@ -223,7 +223,7 @@ fn a_proxy_explains_with_its_own_clients_buckets_and_time() {
         timeline,
     });
     let quota = Quota::new(100, 10.0).unwrap();
-    while limiter.take(Charge::one(Key::client(1), quota), timeline.nanos(clock.now())).is_allowed() {}
+    while limiter.take(&Charge::one(Key::client(1), quota), timeline.nanos(clock.now())).is_allowed() {}
     let key = headers(&[("x-api-key", "alice-key")]);
     let decision = || proxy.explain([192, 0, 2, 1].into(), &key).decision;
     assert_eq!(decision(), Some("limited"));
