@@ -118,3 +118,16 @@ fn a_row_that_makes_no_sense_is_named() {
     assert!(store.get(&client_id("user2")).unwrap().is_some() && create(&store, "user4", profile(1, 1.0)).is_ok());
     assert_eq!((store.fault(), store.errors()), (None, 0));
 }
+
+/// The keys of buckets are the same after a restart, also where the file was made by a version that knew no secret.
+#[test]
+fn the_secret_is_made_once() {
+    let secret = |path: &Path| crate::store::BucketStore::secret(&Sqlite::open(path).unwrap());
+    let (_directory, path) = place();
+    let (_other, elsewhere) = place();
+    let made = secret(&path);
+    assert!(made != 0 && secret(&path) == made && secret(&elsewhere) != made);
+    Connection::open(&path).unwrap().execute("DELETE FROM meta WHERE name LIKE 'secret%'", []).unwrap();
+    let anew = secret(&path);
+    assert!(anew != made && secret(&path) == anew);
+}
