@@ -39,14 +39,10 @@ fn selection(criterion: &mut Criterion) {
         group.bench_function(BenchmarkId::new("pingora_round_robin", count), |bench| {
             bench.iter(|| black_box(pingora.select(b"", 256)));
         });
-        for (name, balance) in [
-            ("round_robin", Balance::RoundRobin),
-            ("random", Balance::Random),
-            ("least_connections", Balance::LeastConnections),
-        ] {
-            let pool = pool(balance, count);
-            group.bench_function(BenchmarkId::new(name, count), |bench| {
-                bench.iter(|| black_box(pool.lease(&[])));
+        for balance in Balance::ALL {
+            let pool = pool(*balance, count);
+            group.bench_function(BenchmarkId::new(balance.name(), count), |bench| {
+                bench.iter(|| black_box(pool.lease(&[], || b"")));
             });
         }
     }

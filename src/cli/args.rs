@@ -92,8 +92,7 @@ pub(super) struct RunArgs {
     /// A backend of a pool named `default`, in place of the file's upstreams; may be repeated [env: TOLLGATE_BACKENDS]
     #[arg(long, value_name = "ADDR[=WEIGHT]", value_delimiter = ',')]
     pub(super) backend: Vec<BackendOverride>,
-    /// The balancing rule of every pool: round_robin, random or least_connections [env: TOLLGATE_BALANCE]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", help = balance_help())]
     pub(super) balance: Option<Balance>,
     /// Where the admin API listens [default: 127.0.0.1:9901] [env: TOLLGATE_ADMIN]
     #[arg(long, value_name = "ADDR", value_parser = parse_listen)]
@@ -101,6 +100,12 @@ pub(super) struct RunArgs {
     /// The SQLite file of clients and buckets [default: data/tollgate.db] [env: TOLLGATE_DATABASE]
     #[arg(long, value_name = "PATH", value_parser = parse_database)]
     pub(super) database: Option<PathBuf>,
+}
+
+fn balance_help() -> String {
+    let names: Vec<_> = Balance::names().collect();
+    let (last, first) = names.split_last().unwrap_or((&"", &[]));
+    format!("The balancing rule of every pool: {} or {last} [env: TOLLGATE_BALANCE]", first.join(", "))
 }
 
 impl RunArgs {
@@ -155,7 +160,7 @@ mod tests {
         let named = Args::try_parse_from(["tollgate", "run"].into_iter().chain(flags)).unwrap();
         let Some(Command::Run(named)) = named.command else { panic!("not run") };
         assert_eq!((&bare.run.listen, &bare.run.backend), (&named.listen, &named.backend));
-        assert_eq!((bare.run.backend.len(), bare.run.balance), (2, Some(Balance::Random)));
+        assert_eq!((bare.run.backend.len(), bare.run.balance), (2, "random".parse().ok()));
     }
 
     #[test]
@@ -175,7 +180,7 @@ mod tests {
         let overrides = bare.overrides(variables).unwrap();
         assert_eq!(
             (overrides.listen.len(), overrides.backends.len(), overrides.balance),
-            (2, 0, Some(Balance::Random))
+            (2, 0, "random".parse().ok())
         );
         assert_eq!(
             (overrides.admin, overrides.database),
@@ -185,7 +190,7 @@ mod tests {
         let flags = ["--listen", "127.0.0.1:3", "--balance", "round_robin", "--admin", "[::1]:5", "--database", "1"];
         let flags = Args::try_parse_from(["tollgate"].into_iter().chain(flags)).unwrap();
         let overrides = flags.run.overrides(variables).unwrap();
-        assert_eq!((overrides.listen[0].port(), overrides.balance), (3, Some(Balance::RoundRobin)));
+        assert_eq!((overrides.listen[0].port(), overrides.balance), (3, "round_robin".parse().ok()));
         assert_eq!((overrides.admin.unwrap().port(), overrides.database), (5, Some("1".into())));
         let wrong = bare.overrides(|name| (name == "TOLLGATE_BALANCE").then(|| "fastest".into()));
         assert!(wrong.unwrap_err().to_string().starts_with("TOLLGATE_BALANCE: must be round_robin"));

@@ -144,8 +144,7 @@ pub(super) struct HistoryKeys {
 pub(super) struct UpstreamKeys {
     /// Its name, unique among the upstreams.
     pub(super) name: Written<PoolName>,
-    /// The rule that chooses a backend for each request.
-    #[schemars(extend("default" = "round_robin"))]
+    #[schemars(description = Balance::described(), extend("default" = Balance::default().name()))]
     pub(super) balance: Written<Choice<Balance>>,
     /// The backends.
     pub(super) backends: Written<List<Section<BackendKeys>>>,

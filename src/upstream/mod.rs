@@ -19,7 +19,8 @@ pub use overview::{AdminState, BackendOverview, BackendState, LastCheck, MAX_WEI
 pub use pool::Pool;
 pub use pools::Pools;
 pub use reason::{after_rest, is_backends_fault, reason, silent_midway, spoken};
-pub use settings::{BackendAddress, BackendSettings, Balance, Check, HealthSettings, PoolSettings, Timeouts};
+pub use selector::{Balance, Needs};
+pub use settings::{BackendAddress, BackendSettings, Check, HealthSettings, PoolSettings, Timeouts};
 pub use sharded::Sharded;
 pub use traffic::{DURATIONS, Traffic, TrafficTotals};
 pub use transport::{BackendStream, Reached, Site, Transport, Wanted};

@@ -4,7 +4,6 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
-use super::Balance;
 use super::health::{CheckOutcome, HealthStatus};
 
 /// The largest weight that a backend may have.
@@ -95,8 +94,8 @@ impl LastCheck {
 pub struct PoolOverview {
     /// Its name.
     pub name: String,
-    /// The rule that chooses a backend for each request.
-    pub balance: Balance,
+    /// The name of the rule that chooses a backend for each request.
+    pub balance: &'static str,
     /// Its backends, in the order in which it came to know them.
     pub backends: Vec<BackendOverview>,
     /// The configured names that have no address, as `name:port`.

@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
-use arc_swap::ArcSwap;
 use log::{Level, warn};
 use parking_lot::{Mutex, MutexGuard};
+use pingora_load_balancing::selection::{BackendIter, BackendSelection};
 
 use super::health::{CONNECT_FAILURES, CheckOutcome, ConnectFailure, HealthStatus, REST, Transition};
-use super::selector::{Registry, Selector};
+use super::selector::{Registry, Selector, SelectorConfig};
 use super::{Backend, BackendId, Check, Lease, PoolSettings, Traffic};
 pub(super) use news::News;
 use orders::Orders;
@@ -35,8 +35,8 @@ type Pending = BTreeMap<BackendId, ((u64, u64), CheckOutcome)>;
 pub struct Pool {
     settings: PoolSettings,
     registry: Arc<Registry>,
-    selector: ArcSwap<Selector>,
-    /// Who belongs to it. The selector is built from it, under its lock.
+    selector: Arc<Selector>,
+    /// Who belongs to it. What the selector chooses among is set from it, under its lock.
     roster: Mutex<Roster>,
     lineage: Arc<Lineage>,
     pending: Mutex<Pending>,
@@ -59,10 +59,14 @@ pub(in crate::upstream) struct Lineage {
 impl Pool {
     /// A pool in which host names have no addresses yet and no backend has been checked.
     pub fn new(settings: PoolSettings) -> Self {
-        let registry = Arc::new(Registry::default());
-        let lineage = Arc::new(Lineage::default());
         let roster = Roster::new(&settings, PoolStage::Serving);
-        let selector = ArcSwap::from_pointee(roster.selector(&settings, &registry, &lineage.orders()));
+        Pool::of(settings, roster, Arc::default(), Arc::default())
+    }
+
+    fn of(settings: PoolSettings, roster: Roster, registry: Arc<Registry>, lineage: Arc<Lineage>) -> Self {
+        let config = SelectorConfig { balance: settings.balance, registry: Arc::clone(&registry) };
+        let targets = roster.targets(&settings, &registry, &lineage.orders());
+        let selector = Arc::new(Selector::build_with_config(&targets, &config));
         Pool { settings, registry, selector, roster: Mutex::new(roster), lineage, pending: Mutex::default() }
     }
 
@@ -78,13 +82,20 @@ impl Pool {
 
     /// The backends that it has now, ready or not.
     pub fn backends(&self) -> Vec<Arc<Backend>> {
-        self.selector.load().backends().to_vec()
+        self.selector.now().backends().to_vec()
     }
 
     /// Chooses a ready backend that is not in `tried` for a request, and counts the request there while the lease
-    /// lives.
-    pub fn lease(&self, tried: &[BackendId]) -> Option<Lease> {
-        self.selector.load().pick(tried, Lease::new)
+    /// lives. Its `caller` says who sends it, in bytes that are the same whenever it is the same one; it is asked only by a
+    /// rule that needs it.
+    pub fn lease<K: AsRef<[u8]>>(&self, tried: &[BackendId], caller: impl FnOnce() -> K) -> Option<Lease> {
+        let candidates = match self.settings.balance.needs().caller {
+            true => self.selector.iter(caller().as_ref()),
+            false => self.selector.iter(&[]),
+        };
+        let mut candidates = candidates.without(tried);
+        candidates.next()?;
+        candidates.into_lease()
     }
 
     /// The requests that this pool, and those that it succeeded, were to serve and that ended. Whoever ends one records
@@ -136,8 +147,7 @@ impl Pool {
 
     /// Whether it has another backend that is ready.
     fn can_do_without(&self, backend: &Backend) -> bool {
-        let selector = self.selector.load();
-        selector.backends().iter().any(|other| other.id() != backend.id() && other.is_ready())
+        self.selector.now().backends().iter().any(|other| other.id() != backend.id() && other.is_ready())
     }
 
     /// Counts a change of health, which is `news`.
@@ -154,8 +164,8 @@ impl Pool {
 
     /// How many backends are left for requests, in words.
     fn left(&self) -> String {
-        let selector = self.selector.load();
-        format!("{} of {} left", selector.ready(), selector.backends().len())
+        let selection = self.selector.now();
+        format!("{} of {} left", selection.ready(), selection.backends().len())
     }
 }
 

@@ -6,6 +6,8 @@ use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use super::selector::Balance;
+
 /// One pool of backends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PoolSettings {
@@ -80,29 +82,6 @@ impl fmt::Display for BackendAddress {
         match self {
             BackendAddress::Socket(address) => address.fmt(f),
             BackendAddress::Name { host, port } => write!(f, "{host}:{port}"),
-        }
-    }
-}
-
-/// The rule that chooses a backend for each request.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Balance {
-    /// Smooth weighted round robin.
-    #[default]
-    RoundRobin,
-    /// Weighted random.
-    Random,
-    /// Fewest requests in flight per weight.
-    LeastConnections,
-}
-
-impl Balance {
-    /// As the configuration and the admin API name it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Balance::RoundRobin => "round_robin",
-            Balance::Random => "random",
-            Balance::LeastConnections => "least_connections",
         }
     }
 }

@@ -74,7 +74,7 @@ impl Transport {
         {
             return Ok(Reached { stream, idled: Some(idled) });
         }
-        connect(site.address(), wanted.limit).await.map(|stream| Reached { stream, idled: None })
+        connect(site, wanted.limit).await.map(|stream| Reached { stream, idled: None })
     }
 
     /// Keeps `stream` to `site`, over which an answer began at one moment and ended at another, for the next request: as

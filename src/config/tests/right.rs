@@ -52,7 +52,7 @@ fn the_smallest_file_gets_the_defaults() {
         database: Some("data/tollgate.db".into()),
         upstreams: vec![PoolSettings {
             name: "app".to_owned(),
-            balance: Balance::RoundRobin,
+            balance: Balance::default(),
             backends,
             health: HealthSettings::default(),
             retries: 2,
@@ -156,7 +156,7 @@ rate_limit: {refill_interval: 2s, persist_interval: 250ms}
     assert_eq!(pingora.process.error_log.as_deref(), Some(Path::new("error.log")));
     assert_eq!((config.listeners.len(), config.direct), (2, false));
     let [a, b] = &config.upstreams[..] else { panic!("{:?}", config.upstreams) };
-    assert_eq!((a.name.as_str(), a.balance, a.retries), ("a.b_c-1", Balance::LeastConnections, 0));
+    assert_eq!((a.name.as_str(), a.balance, a.retries), ("a.b_c-1", "least_connections".parse().unwrap(), 0));
     assert_eq!(a.backends[0].address, BackendAddress::Socket("[::1]:1".parse().unwrap()));
     assert_eq!(a.backends[0].weight.get(), 65_535);
     assert_eq!(a.backends[1].address, BackendAddress::Name { host: "app.internal".to_owned(), port: 2 });
@@ -167,7 +167,7 @@ rate_limit: {refill_interval: 2s, persist_interval: 250ms}
     let millis = [connect, read, write, idle, tunnel].map(|timeout| timeout.as_millis());
     assert_eq!(millis, [1, 86_400_000, 90_000, 1_500, 7_200_000]);
     assert_eq!(b.timeouts.tunnel, Duration::from_secs(3600));
-    assert_eq!((b.balance, &b.health.check), (Balance::Random, &Check::None));
+    assert_eq!((b.balance, &b.health.check), ("random".parse().unwrap(), &Check::None));
     assert_eq!(config.routes[0].host, HostPattern::Below("example.com".to_owned()));
     assert_eq!((config.routes[0].path.to_string().as_str(), config.routes[0].upstream.as_str()), ("/v1", "b"));
     let own: Vec<_> = config.routes.iter().map(|route| (route.max_body, route.read_timeout)).collect();
@@ -196,7 +196,7 @@ fn the_command_line_stands_above_the_file() {
     let overrides = Overrides {
         listen: vec!["127.0.0.1:1".parse().unwrap()],
         backends: vec!["localhost:9001=3".parse().unwrap(), "127.0.0.1:9002".parse().unwrap()],
-        balance: Some(Balance::Random),
+        balance: "random".parse().ok(),
         admin: Some("0.0.0.0:2".parse().unwrap()),
         admin_token: Some(parse_token("0123456789abcdef").unwrap()),
         database: Some("other.db".into()),
@@ -210,7 +210,10 @@ fn the_command_line_stands_above_the_file() {
         let admin = config.admin.as_ref().unwrap();
         assert_eq!((Some(admin.address), &admin.access), (overrides.admin, &one_token("admin", "0123456789abcdef")));
         let [pool] = &config.upstreams[..] else { panic!("{:?}", config.upstreams) };
-        assert_eq!((pool.name.as_str(), pool.balance, pool.backends[0].weight.get()), ("default", Balance::Random, 3));
+        assert_eq!(
+            (pool.name.as_str(), pool.balance, pool.backends[0].weight.get()),
+            ("default", "random".parse().unwrap(), 3)
+        );
         assert_eq!(config.routes, [Route::catch_all("default")]);
     }
     assert_eq!((alone.limits.max_body, over.limits.max_body), (10 << 20, 1 << 20), "the rest is the file's");
@@ -219,9 +222,9 @@ fn the_command_line_stands_above_the_file() {
     let on = load_text("f.yaml", &format!("{START}{off}"), &overrides).unwrap();
     assert_eq!((on.admin.map(|admin| admin.address), on.database), (overrides.admin, overrides.database));
 
-    let balance = Overrides { balance: Some(Balance::Random), ..Overrides::default() };
+    let balance = Overrides { balance: "random".parse().ok(), ..Overrides::default() };
     let pools = load(Some(&conf("routes.yaml")), &balance).unwrap().upstreams;
-    assert!(pools.len() == 4 && pools.iter().all(|pool| pool.balance == Balance::Random));
+    assert!(pools.len() == 4 && pools.iter().all(|pool| pool.balance == "random".parse().unwrap()));
 }
 
 fn one_token(name: &str, secret: &str) -> Access {

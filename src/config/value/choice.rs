@@ -14,28 +14,31 @@ use crate::upstream::Balance;
 /// Something that has a few values, each with a name.
 pub(in crate::config) trait Named: Copy + 'static {
     /// All names, the default first.
-    const NAMES: &'static [(&'static str, Self)];
+    fn names() -> impl Iterator<Item = (&'static str, Self)>;
 }
 
 impl Named for Balance {
-    const NAMES: &'static [(&'static str, Self)] = &[
-        ("round_robin", Balance::RoundRobin),
-        ("random", Balance::Random),
-        ("least_connections", Balance::LeastConnections),
-    ];
+    fn names() -> impl Iterator<Item = (&'static str, Self)> {
+        Balance::ALL.iter().map(|rule| (rule.name(), *rule))
+    }
 }
 
 impl Named for AccessLogFormat {
-    const NAMES: &'static [(&'static str, Self)] = &[("json", AccessLogFormat::Json), ("text", AccessLogFormat::Text)];
+    fn names() -> impl Iterator<Item = (&'static str, Self)> {
+        [("json", AccessLogFormat::Json), ("text", AccessLogFormat::Text)].into_iter()
+    }
 }
 
 impl Named for UnknownKey {
-    const NAMES: &'static [(&'static str, Self)] =
-        &[("by_address", UnknownKey::ByAddress), ("reject", UnknownKey::Reject)];
+    fn names() -> impl Iterator<Item = (&'static str, Self)> {
+        [("by_address", UnknownKey::ByAddress), ("reject", UnknownKey::Reject)].into_iter()
+    }
 }
 
 impl Named for Underscores {
-    const NAMES: &'static [(&'static str, Self)] = &[("drop", Underscores::Drop), ("pass", Underscores::Pass)];
+    fn names() -> impl Iterator<Item = (&'static str, Self)> {
+        [("drop", Underscores::Drop), ("pass", Underscores::Pass)].into_iter()
+    }
 }
 
 /// What a health check does, without what it takes to do it.
@@ -47,8 +50,9 @@ pub(in crate::config) enum CheckType {
 }
 
 impl Named for CheckType {
-    const NAMES: &'static [(&'static str, Self)] =
-        &[("tcp", CheckType::Tcp), ("http", CheckType::Http), ("none", CheckType::None)];
+    fn names() -> impl Iterator<Item = (&'static str, Self)> {
+        [("tcp", CheckType::Tcp), ("http", CheckType::Http), ("none", CheckType::None)].into_iter()
+    }
 }
 
 /// One of the names of `T`.
@@ -59,26 +63,22 @@ impl<T: Named> ValueKind for Choice<T> {
     type Checked = T;
 
     fn wanted() -> String {
-        match T::NAMES {
-            [first @ .., (last, _)] => {
-                let first: Vec<_> = first.iter().map(|(name, _)| *name).collect();
-                format!("{} or {last}", first.join(", "))
-            }
-            [] => String::new(),
-        }
+        let names: Vec<_> = T::names().map(|(name, _)| name).collect();
+        let (last, first) = names.split_last().unwrap_or((&"", &[]));
+        format!("{} or {last}", first.join(", "))
     }
 
     fn read(value: &Value) -> Option<T> {
         let text = value.as_str()?;
-        T::NAMES.iter().find(|(name, _)| *name == text).map(|(_, value)| *value)
+        T::names().find(|(name, _)| *name == text).map(|(_, value)| value)
     }
 
     fn hint(refused: &Value) -> Option<String> {
-        let close = closest(refused.as_str()?, T::NAMES.iter().map(|(name, _)| *name))?;
+        let close = closest(refused.as_str()?, T::names().map(|(name, _)| name))?;
         Some(format!("did you mean {close}?"))
     }
 
     fn schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({"enum": T::NAMES.iter().map(|(name, _)| *name).collect::<Vec<_>>()})
+        json_schema!({"enum": T::names().map(|(name, _)| name).collect::<Vec<_>>()})
     }
 }

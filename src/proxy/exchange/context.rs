@@ -145,12 +145,13 @@ impl Context {
         let alone = self.tried.iter().all(|tried| *tried == failed);
         self.tried.push(failed);
         let Some(pool) = self.admission.pool.as_ref().filter(|_| self.may_try_again()) else { return false };
-        self.next = pool.lease(&self.tried);
+        let caller = || self.admission.caller_key();
+        self.next = pool.lease(&self.tried, caller);
         if kept {
             self.tried.pop();
         }
         if self.next.is_none() && (kept || (alone && !self.repeated)) {
-            self.next = pool.lease(if kept { &self.tried } else { &[] });
+            self.next = pool.lease(if kept { &self.tried } else { &[] }, caller);
             self.repeated |= !kept;
         }
         self.next.is_some()
@@ -160,7 +161,7 @@ impl Context {
     pub(in crate::proxy) fn lease(&mut self) -> Option<&Lease> {
         let lease = match self.next.take() {
             Some(next) => next,
-            None => self.admission.pool.as_ref()?.lease(&self.tried)?,
+            None => self.admission.pool.as_ref()?.lease(&self.tried, || self.admission.caller_key())?,
         };
         self.backend = Some(lease.backend().address());
         self.attempts += 1;

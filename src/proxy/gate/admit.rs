@@ -107,6 +107,18 @@ pub struct Admission {
     pub read_timeout: Option<Duration>,
 }
 
+impl Admission {
+    /// Who sent it, for a balancing rule that goes by it: its client, or the address of a caller whom nobody knows.
+    pub fn caller_key(&self) -> Vec<u8> {
+        let Some(caller) = &self.caller else { return Vec::new() };
+        match (&caller.client, caller.address) {
+            (Some((client, _)), _) => client.id.as_str().into(),
+            (None, IpAddr::V4(address)) => address.octets().into(),
+            (None, IpAddr::V6(address)) => address.octets().into(),
+        }
+    }
+}
+
 /// What the limiter said of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limit {

@@ -24,7 +24,7 @@ fn pool(name: &str, address: &str) -> PoolSettings {
     let address = BackendAddress::Socket(address.parse().unwrap());
     PoolSettings {
         name: name.to_owned(),
-        balance: Balance::RoundRobin,
+        balance: Balance::default(),
         backends: vec![BackendSettings { address, weight: NonZeroU32::MIN }],
         health: HealthSettings { check: Check::None, ..HealthSettings::default() },
         retries: 2,
@@ -71,8 +71,8 @@ fn busy() -> Metrics {
     for (verdict, count) in Verdict::ALL.into_iter().zip(1..) {
         (0..count).for_each(|_| tally.decided(verdict));
     }
-    drop(pools[0].lease(&[]).unwrap());
-    let lease = pools[0].lease(&[]).unwrap();
+    drop(pools[0].lease(&[], || b"").unwrap());
+    let lease = pools[0].lease(&[], || b"").unwrap();
     lease.backend().failed();
     pools[0].retried();
     (0..2).for_each(|_| tally.malformed_target());
@@ -176,7 +176,7 @@ fn up_is_what_the_checks_say_also_while_it_drains() {
     let address: SocketAddr = "127.0.0.1:1".parse().unwrap();
     let now = crate::clock::Clock::now(&crate::clock::ManualClock::new());
     let other = pool.backends()[1].id();
-    let lease = || pool.lease(&[other]).unwrap();
+    let lease = || pool.lease(&[other], || b"").unwrap();
     (0..2).for_each(|_| pool.connect_failed(&lease(), now, "connection refused"));
     let last = lease();
     pool.set_backend(address, Some(crate::upstream::AdminState::Drain), None).unwrap();

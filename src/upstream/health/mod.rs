@@ -1,6 +1,6 @@
 //! The health of backends: the rule ([`HealthRecord`]), the check ([`Probe`]), and the loop that runs the checks ([`watch`]).
 //!
-//! Pingora's own checks are used through its `HealthCheck` trait, its loop is not: Pingora counts backends as healthy
+//! Checks are those of Pingora's `HealthCheck` trait, its loop is not used: it counts backends as healthy
 //! before the first check, checks all of them in one burst, has no limit on the whole check, and cannot be told of
 //! failures that requests met.
 

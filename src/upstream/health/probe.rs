@@ -1,25 +1,28 @@
-//! One check of one backend, over Pingora's health checks.
+//! One check of one backend: a `HealthCheck` of Pingora's, over a connection such as requests have.
+//!
+//! Pingora's own checks make theirs with a connector of their own, which meets other errors and loads the system's
+//! certificates for each pool. And they look at the first header there is, which may be that of an interim answer.
 
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use http::header::{CONNECTION, HOST, USER_AGENT};
-use pingora_core::connectors::http::Connector;
-use pingora_core::upstreams::peer::HttpPeer;
+use pingora_core::protocols::http::v1::client::HttpSession;
+use pingora_core::protocols::l4::stream::Stream;
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::RequestHeader;
-use pingora_load_balancing::Backend as Target;
-use pingora_load_balancing::health_check::{HealthCheck, TcpHealthCheck};
+use pingora_load_balancing::health_check::HealthCheck;
+use pingora_load_balancing::{Backend as Target, Extensions};
 use tokio::time::timeout;
 
 use super::CheckOutcome;
 use crate::upstream::reason::{is_backends_fault, reason};
-use crate::upstream::{Backend, Check, PoolSettings};
+use crate::upstream::transport::connect;
+use crate::upstream::{Backend, Check, PoolSettings, Site};
 
 /// Checks the backends of one pool. Dropping a running check closes its connection.
-///
-/// One for the whole pool, because making Pingora's connector takes milliseconds: it loads the system's certificates.
 pub struct Probe {
     check: Box<dyn HealthCheck + Send + Sync>,
     limit: Duration,
@@ -32,11 +35,7 @@ impl Probe {
         let limit = pool.health.timeout;
         let check: Box<dyn HealthCheck + Send + Sync> = match &pool.health.check {
             Check::None => return None,
-            Check::Tcp => {
-                let mut check = TcpHealthCheck::new();
-                check.peer_template.options.connection_timeout = Some(limit);
-                check
-            }
+            Check::Tcp => Box::new(TcpCheck { limit }),
             Check::Http { path, expect } => Box::new(HttpCheck::new(&pool.name, path, expect.clone(), limit)),
         };
         Some(Probe { check, limit })
@@ -55,35 +54,54 @@ impl Probe {
     }
 }
 
+/// The backend for a check, with where connections to it lead.
 fn target(backend: &Backend) -> Target {
-    Target { addr: backend.address().into(), weight: 1, ext: pingora_load_balancing::Extensions::new() }
+    let mut ext = Extensions::new();
+    ext.insert(Arc::clone(backend.site()));
+    Target { addr: backend.address().into(), weight: 1, ext }
+}
+
+/// Makes a connection to `target` as a request would.
+async fn reach(target: &Target, limit: Duration) -> Result<Stream> {
+    let site = target.ext.get::<Arc<Site>>().ok_or_else(|| Error::new_str("the backend of a check has no site"))?;
+    Ok(connect(site, limit).await?.into())
+}
+
+/// Connects.
+struct TcpCheck {
+    limit: Duration,
+}
+
+#[async_trait]
+impl HealthCheck for TcpCheck {
+    async fn check(&self, target: &Target) -> Result<()> {
+        reach(target, self.limit).await.map(drop)
+    }
+
+    fn health_threshold(&self, _success: bool) -> usize {
+        1
+    }
 }
 
 /// The most interim answers that may come before the one that counts.
 const MAX_INTERIM: usize = 64;
 
-/// Asks for a path and looks at the status of the final answer. Pingora's own check looks at the first header there is,
-/// which may be that of an interim answer.
+/// Asks for a path and looks at the status of the final answer.
 struct HttpCheck {
-    connector: Connector,
-    peer: HttpPeer,
     request: RequestHeader,
     expect: RangeInclusive<u16>,
+    limit: Duration,
 }
 
 impl HttpCheck {
     fn new(host: &str, path: &str, expect: RangeInclusive<u16>, limit: Duration) -> Self {
-        let mut peer = HttpPeer::new("0.0.0.0:1", false, String::new());
-        peer.options.connection_timeout = Some(limit);
-        peer.options.read_timeout = Some(limit);
-        peer.options.write_timeout = Some(limit);
         let path_taken = "the configuration takes only paths of visible ASCII";
         let mut request = RequestHeader::build("GET", path.as_bytes(), Some(3)).expect(path_taken);
         let agent = concat!("tollgate/", env!("CARGO_PKG_VERSION"), " (health check)");
         for (name, value) in [(HOST, host), (USER_AGENT, agent), (CONNECTION, "close")] {
             request.insert_header(name, value).expect("the configuration takes only names that can be a value");
         }
-        HttpCheck { connector: Connector::new(None), peer, request, expect }
+        HttpCheck { request, expect, limit }
     }
 
     /// What is wrong with the final `status`, if anything is.
@@ -100,21 +118,18 @@ impl HttpCheck {
 #[async_trait]
 impl HealthCheck for HttpCheck {
     async fn check(&self, target: &Target) -> Result<()> {
-        let mut peer = self.peer.clone();
-        peer._address = target.addr.clone();
-        let (mut session, _) = self.connector.get_http_session(&peer).await?;
-        session.set_write_timeout(peer.options.write_timeout);
-        session.set_read_timeout(peer.options.read_timeout);
+        let mut session = HttpSession::new(Box::new(reach(target, self.limit).await?));
+        (session.read_timeout, session.write_timeout) = (Some(self.limit), Some(self.limit));
         session.write_request_header(Box::new(self.request.clone())).await?;
-        session.finish_request_body().await?;
+        session.finish_body().await?;
         for _ in 0..=MAX_INTERIM {
-            session.read_response_header().await?;
-            let status = session.response_header().map_or(0, |answer| answer.status.as_u16());
+            session.read_response().await?;
+            let status = session.get_status().map_or(0, |status| status.as_u16());
             if matches!(status, 100 | 102..200) {
                 continue;
             }
             self.judge(status)?;
-            while session.read_response_body().await?.is_some() {}
+            while session.read_body_ref().await?.is_some() {}
             return Ok(());
         }
         let why = format!("answered with more than {MAX_INTERIM} interim answers");

@@ -53,7 +53,7 @@ impl Pool {
         if roster.stage != PoolStage::Serving {
             return;
         }
-        for backend in self.selector.load().backends() {
+        for backend in self.selector.now().backends() {
             if let Some(transition) = backend.end_rest(now) {
                 self.announce(backend, transition, &format!("tried again after {} s", REST.as_secs()), &mut news);
             }

@@ -6,7 +6,6 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
-use std::sync::Arc;
 
 use log::Level;
 
@@ -40,9 +39,8 @@ impl Pool {
             drop(roster);
             return self.lineage.current().ok_or_else(unknown)?.set_backend(address, state, weight);
         }
-        let selector = self.selector.load();
-        let backend = selector.backends().iter().find(|backend| backend.address() == address).ok_or_else(unknown)?;
-        let old_weight = selector.weight(address).ok_or_else(unknown)?;
+        let selection = self.selector.now();
+        let (backend, old_weight) = selection.at(address).ok_or_else(unknown)?;
         let owner = *roster.owners(&self.settings).get(&address).ok_or_else(unknown)?;
         let old_state = backend.state();
         let mut orders = self.lineage.orders();
@@ -52,7 +50,7 @@ impl Pool {
         }
         if let Some(weight) = weight.filter(|weight| *weight != old_weight) {
             // Another selector, as this one's credits are in proportion to the old weights.
-            self.selector.store(Arc::new(roster.selector(&self.settings, &self.registry, &orders)));
+            self.selector.set(&roster.targets(&self.settings, &self.registry, &orders));
             say(format!("weight {old_weight} -> {weight}: set by hand"));
         }
         let weight = weight.unwrap_or(old_weight).get();
@@ -62,7 +60,7 @@ impl Pool {
     /// What operators see of it.
     pub fn overview(&self) -> PoolOverview {
         let roster = self.roster.lock();
-        let selector = self.selector.load();
+        let selection = self.selector.now();
         let named = self.settings.backends.iter().zip(&roster.entries);
         let unresolved = named.filter(|(_, entry)| entry.addresses.is_empty());
         let owners = roster.owners(&self.settings);
@@ -73,9 +71,9 @@ impl Pool {
         };
         PoolOverview {
             name: self.name().to_owned(),
-            balance: self.settings.balance,
+            balance: self.settings.balance.name(),
             unresolved: unresolved.map(|(backend, _)| backend.address.to_string()).collect(),
-            backends: selector.weighted().map(|(backend, weight)| overview(backend, weight)).collect(),
+            backends: selection.weighted().map(|(backend, weight)| overview(backend, weight)).collect(),
             requests: self.traffic().requests(),
             retries: self.retries(),
         }

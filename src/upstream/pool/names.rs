@@ -58,8 +58,8 @@ impl Pool {
                     let list: Vec<_> = addresses.iter().map(SocketAddr::to_string).collect();
                     say(Level::Info, format!("resolves to {}", list.join(", ")));
                     entry.addresses = addresses;
-                    let selector = roster.selector(&self.settings, &self.registry, &self.lineage.orders());
-                    self.selector.store(Arc::new(selector));
+                    let targets = roster.targets(&self.settings, &self.registry, &self.lineage.orders());
+                    self.selector.set(&targets);
                 } else if was_failing {
                     say(Level::Info, "resolves again".to_owned());
                 }

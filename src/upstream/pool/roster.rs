@@ -3,13 +3,11 @@
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
-use std::sync::Arc;
 
-use pingora_load_balancing::selection::BackendSelection;
 use pingora_load_balancing::{Backend as Target, Extensions};
 
 use crate::upstream::health::{HealthStatus, Thresholds};
-use crate::upstream::selector::{Registry, Selector, SelectorConfig};
+use crate::upstream::selector::Registry;
 use crate::upstream::{BackendAddress, BackendSettings, Check, PoolSettings};
 
 use super::orders::Orders;
@@ -64,29 +62,26 @@ impl Roster {
         owners
     }
 
-    /// The selector over all known addresses, as the file and `orders` want them. Of an address that two names share, the
-    /// first one's weight counts.
-    pub(super) fn selector(&self, settings: &PoolSettings, registry: &Arc<Registry>, orders: &Orders) -> Selector {
+    /// What the selector is to choose among: all known addresses, as the file and `orders` want them. Of an address that
+    /// two names share, the first one's weight counts.
+    pub(super) fn targets(&self, settings: &PoolSettings, registry: &Registry, orders: &Orders) -> BTreeSet<Target> {
+        // Nothing will ever check them: they are up until requests fail to connect.
+        let unchecked = settings.health.check == Check::None && self.stage == PoolStage::Serving;
         let mut taken = BTreeSet::new();
         let mut targets = BTreeSet::new();
-        for (backend, entry) in settings.backends.iter().zip(&self.entries) {
+        for (configured, entry) in settings.backends.iter().zip(&self.entries) {
             for &address in entry.addresses.iter().filter(|address| taken.insert(**address)) {
                 // Registered here, so that the selector keeps them in the order of the file.
-                orders.enlist(registry, address);
-                let weight = orders.weight(address).unwrap_or(backend.weight).get();
+                let backend = orders.enlist(registry, address);
+                if unchecked && backend.status() == HealthStatus::Unknown {
+                    backend.checked(true, Thresholds { healthy: NonZeroU32::MIN, unhealthy: NonZeroU32::MIN });
+                }
+                let weight = orders.weight(address).unwrap_or(configured.weight).get();
                 targets.insert(Target { addr: address.into(), weight: weight as usize, ext: Extensions::new() });
             }
         }
         let coming: BTreeSet<_> = self.entries.iter().flat_map(|entry| &entry.coming).collect();
         registry.retain(|address| taken.contains(address) || coming.contains(address));
-        let config = SelectorConfig { balance: settings.balance, registry: Arc::clone(registry) };
-        let selector = Selector::build_with_config(&targets, &config);
-        if settings.health.check == Check::None && self.stage == PoolStage::Serving {
-            // Nothing will ever check them: they are up until requests fail to connect.
-            for backend in selector.backends().iter().filter(|backend| backend.status() == HealthStatus::Unknown) {
-                backend.checked(true, Thresholds { healthy: NonZeroU32::MIN, unhealthy: NonZeroU32::MIN });
-            }
-        }
-        selector
+        targets
     }
 }

@@ -13,9 +13,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Weak};
 
-use arc_swap::ArcSwap;
 use log::Level;
-use parking_lot::Mutex;
 
 use super::roster::{PoolStage, Roster};
 use super::{Lineage, News, Pool, TARGET};
@@ -37,16 +35,7 @@ impl Pool {
                 entry.failing = known.failing;
             }
         }
-        let selector = roster.selector(&settings, &registry, &self.lineage.orders());
-        drop(ours);
-        Pool {
-            settings,
-            registry,
-            selector: ArcSwap::from_pointee(selector),
-            roster: Mutex::new(roster),
-            lineage: Arc::clone(&self.lineage),
-            pending: Mutex::default(),
-        }
+        Pool::of(settings, roster, registry, Arc::clone(&self.lineage))
     }
 
     /// What it shares with its successors.
@@ -67,7 +56,7 @@ impl Pool {
         roster.stage = PoolStage::Serving;
         let mut orders = self.lineage.orders();
         orders.carry_over(&old.settings, &self.settings, &roster.owners(&self.settings));
-        self.selector.store(Arc::new(roster.selector(&self.settings, &self.registry, &orders)));
+        self.selector.set(&roster.targets(&self.settings, &self.registry, &orders));
         drop(orders);
         self.lineage.set_current(Arc::downgrade(self));
         old.registry.retain(|_| false);

@@ -1,8 +1,10 @@
 use std::num::NonZeroU32;
 
+use pingora_load_balancing::selection::Consistent;
+
 use super::*;
 use crate::clock::{Clock, ManualClock};
-use crate::upstream::{BackendAddress, BackendSettings, HealthSettings, Timeouts};
+use crate::upstream::{AdminState, BackendAddress, BackendSettings, Balance, HealthSettings, Needs, Timeouts};
 
 pub(super) fn pool(check: Check, addresses: &[&str]) -> Pool {
     let backends = addresses
@@ -37,9 +39,9 @@ fn addresses(pool: &Pool) -> Vec<String> {
 #[test]
 fn no_request_goes_to_a_backend_before_its_first_check() {
     let pool = pool(Check::Tcp, &["127.0.0.1:1", "127.0.0.1:2"]);
-    assert!(pool.lease(&[]).is_none());
+    assert!(pool.lease(&[], || b"").is_none());
     pool.checked(&pool.backends()[1], CheckOutcome::Passed);
-    assert_eq!(pool.lease(&[]).unwrap().backend().address().port(), 2);
+    assert_eq!(pool.lease(&[], || b"").unwrap().backend().address().port(), 2);
 }
 
 #[test]
@@ -59,16 +61,16 @@ fn without_checks_backends_are_up_at_once_rest_and_come_back() {
     let pool = pool(Check::None, &["127.0.0.1:1", "127.0.0.1:2"]);
     let (backend, other) = (Arc::clone(&pool.backends()[0]), pool.backends()[1].id());
     for _ in 0..CONNECT_FAILURES {
-        assert!(pool.lease(&[other]).is_some());
+        assert!(pool.lease(&[other], || b"").is_some());
         refused(&pool, &backend, clock.now());
     }
-    assert!(pool.lease(&[other]).is_none());
+    assert!(pool.lease(&[other], || b"").is_none());
     clock.advance(REST / 2);
     pool.end_rests(clock.now());
-    assert!(pool.lease(&[other]).is_none());
+    assert!(pool.lease(&[other], || b"").is_none());
     clock.advance(REST / 2);
     pool.end_rests(clock.now());
-    assert!(pool.lease(&[other]).is_some());
+    assert!(pool.lease(&[other], || b"").is_some());
 }
 
 #[test]
@@ -118,10 +120,39 @@ fn of_backends_that_fail_at_the_same_moment_one_stays() {
 }
 
 #[test]
+fn only_a_rule_that_needs_it_is_told_who_sends_a_request() {
+    let of = |balance| {
+        let pool = pool(Check::None, &["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"]);
+        Pool::new(PoolSettings { balance, ..pool.settings().clone() })
+    };
+    for rule in Balance::ALL.iter().filter(|rule| !rule.needs().caller) {
+        assert!(of(*rule).lease(&[], || -> [u8; 0] { panic!("{rule:?} does not need it") }).is_some());
+    }
+    let pool = of(Balance::of_pingora::<Consistent>("consistent", "Ketama", Needs::CALLER));
+    let (backends, mut firsts) = (pool.backends(), Vec::new());
+    for caller in (0..100).map(|number| format!("client-{number}")) {
+        let lease = |tried: &[BackendId]| pool.lease(tried, || &caller).map(|lease| lease.backend().id());
+        let first = lease(&[]).unwrap();
+        assert_eq!(lease(&[]), Some(first), "{caller}");
+        let second = lease(&[first]).unwrap();
+        let third = lease(&[first, second]).unwrap();
+        assert_eq!(lease(&[first, second, third]), None, "{caller}");
+        let backend = backends.iter().find(|backend| backend.id() == first).unwrap();
+        pool.set_backend(backend.address(), Some(AdminState::Drain), None).unwrap();
+        assert_eq!(lease(&[]), Some(second), "{caller}");
+        pool.set_backend(backend.address(), Some(AdminState::Up), None).unwrap();
+        firsts.push(first);
+    }
+    firsts.sort_unstable();
+    firsts.dedup();
+    assert_eq!(firsts.len(), 3, "not all have the same one");
+}
+
+#[test]
 fn requests_that_fail_to_connect_together_take_nobody_out() {
     let now = ManualClock::new().now();
     let pool = pool(Check::None, &["10.0.0.1:80", "10.0.0.2:80"]);
-    let leases: Vec<_> = (0..9_000).map(|_| pool.lease(&[]).unwrap()).collect();
+    let leases: Vec<_> = (0..9_000).map(|_| pool.lease(&[], || b"").unwrap()).collect();
     leases.iter().for_each(|lease| pool.connect_failed(lease, now, "connecting timed out"));
     assert!(pool.backends().iter().all(|backend| backend.is_ready() && backend.failures() == 4_500));
     (1..CONNECT_FAILURES).for_each(|_| refused(&pool, &pool.backends()[0], now));
@@ -137,7 +168,7 @@ fn a_request_of_an_earlier_pool_does_not_take_out_the_last_one_of_the_present() 
     let stays = Arc::clone(&old.backends()[0]);
     pools.replace(pools.prepare(vec![settings(&["10.0.0.1:80"])]));
     (0..9).for_each(|_| refused(&old, &stays, now));
-    assert!(stays.is_ready() && pools.all()[0].lease(&[]).is_some());
+    assert!(stays.is_ready() && pools.all()[0].lease(&[], || b"").is_some());
 }
 
 #[test]
@@ -155,7 +186,7 @@ fn a_success_between_failures_starts_the_count_anew() {
 #[test]
 fn a_lease_counts_for_as_long_as_it_lives() {
     let pool = pool(Check::None, &["127.0.0.1:1"]);
-    let leases: Vec<_> = (0..5).map(|_| pool.lease(&[]).unwrap()).collect();
+    let leases: Vec<_> = (0..5).map(|_| pool.lease(&[], || b"").unwrap()).collect();
     assert_eq!(pool.backends()[0].in_flight(), 5);
     drop(leases);
     assert_eq!(pool.backends()[0].in_flight(), 0);
@@ -176,7 +207,7 @@ fn backends_that_stay_keep_their_counts_and_those_that_go_are_retired() {
     let address = |text: &str| text.parse().unwrap();
     pool.resolved(0, Ok(vec![address("10.0.0.1:80"), address("10.0.0.2:80")]));
     let before = pool.backends();
-    let lease = pool.lease(&[before[1].id()]).unwrap();
+    let lease = pool.lease(&[before[1].id()], || b"").unwrap();
     pool.resolved(0, Ok(vec![address("10.0.0.1:80"), address("10.0.0.3:80")]));
     assert_eq!(addresses(&pool), ["10.0.0.1:80", "10.0.0.3:80"]);
     assert_eq!(pool.backends()[0].in_flight(), 1, "it stayed, and so did its request");
@@ -203,11 +234,11 @@ fn a_new_address_is_checked_before_it_takes_part() {
     pool.checked(&pool.backends()[0], CheckOutcome::Passed);
     let coming = pool.expect(0, &[new]);
     assert_eq!(coming.len(), 1);
-    assert_eq!(pool.lease(&[]).unwrap().backend().address(), old, "the old one serves until then");
+    assert_eq!(pool.lease(&[], || b"").unwrap().backend().address(), old, "the old one serves until then");
     pool.resolved(1, Ok(vec!["10.0.0.9:80".parse().unwrap()]));
     pool.checked(&coming[0], CheckOutcome::Passed);
     pool.resolved(0, Ok(vec![new]));
-    assert_eq!(pool.lease(&[]).unwrap().backend().address(), new, "and the new one from the first moment");
+    assert_eq!(pool.lease(&[], || b"").unwrap().backend().address(), new, "and the new one from the first moment");
 }
 
 #[test]
@@ -221,7 +252,7 @@ fn a_name_that_comes_to_an_address_in_use_disturbs_nobody() {
     pool.checked(&backend, CheckOutcome::Passed);
     assert!(pool.expect(1, &[address]).is_empty());
     pool.resolved(1, Ok(vec![address]));
-    assert!(pool.lease(&[]).is_some() && !backend.is_retired());
+    assert!(pool.lease(&[], || b"").is_some() && !backend.is_retired());
 }
 
 #[test]

@@ -23,7 +23,7 @@ fn settings(name: &str, check: Check, backends: &[(BackendAddress, u32)]) -> Poo
     });
     PoolSettings {
         name: name.into(),
-        balance: Balance::LeastConnections,
+        balance: Balance::named("least_connections").unwrap(),
         backends: backends.collect(),
         health: HealthSettings { check, ..HealthSettings::default() },
         retries: 2,
@@ -70,7 +70,7 @@ fn a_removed_pool_ends_its_requests_and_they_still_count() {
     let record = |pool: &Pool| pool.traffic().record(200, Duration::ZERO);
     let (a, b) = (pools.named("a").unwrap(), pools.named("b").unwrap());
     [&a, &b].into_iter().for_each(|pool| record(pool));
-    let lease = a.lease(&[]).unwrap();
+    let lease = a.lease(&[], || b"").unwrap();
     drop(pools.replace(pools.prepare(vec![plain("b", [2])])));
     assert_eq!(pools.requests(), 2);
     [&a, &b].into_iter().for_each(|pool| record(pool));
@@ -106,7 +106,7 @@ fn no_request_is_without_a_backend_while_pools_are_replaced() {
             scope.spawn(|| {
                 while !over.load(Ordering::Relaxed) {
                     let pool = pools.named("a").unwrap();
-                    let lease = pool.lease(&[]).expect("there is always one that is ready");
+                    let lease = pool.lease(&[], || b"").expect("there is always one that is ready");
                     pool.traffic().record(200, Duration::ZERO);
                     drop(lease);
                     served.fetch_add(1, Ordering::Relaxed);
@@ -213,7 +213,7 @@ impl World {
             }
             Step::Lease(n) => {
                 let Some(pool) = self.pool(n) else { return };
-                self.leases.extend(pool.lease(&[]));
+                self.leases.extend(pool.lease(&[], || b""));
                 pool.traffic().record(200, Duration::ZERO);
                 self.recorded += 1;
             }

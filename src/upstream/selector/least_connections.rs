@@ -11,14 +11,13 @@ use std::cmp::{Ordering, Reverse};
 
 use parking_lot::Mutex;
 
+use super::members::{Asked, Choice, Members, Rule};
 use super::tournament::Tournament;
-use super::{BackendId, Members};
 
 /// Fewest requests in flight per weight. A choice takes a lock and costs O(log backends) for itself and for each request
 /// that has ended since the one before.
 #[derive(Debug)]
-pub struct LeastConnections {
-    pub(super) members: Members,
+pub(super) struct LeastConnections {
     standing: Mutex<LoadOrder>,
 }
 
@@ -37,31 +36,33 @@ struct LoadPerWeight {
 }
 
 impl LeastConnections {
-    pub(super) fn new(members: Members) -> Self {
+    pub(super) fn new(members: &Members) -> Self {
         let by_load = Tournament::new(members.backends.len());
-        LeastConnections { members, standing: Mutex::new(LoadOrder { by_load, start: 0 }) }
+        LeastConnections { standing: Mutex::new(LoadOrder { by_load, start: 0 }) }
     }
+}
 
-    pub(super) fn pick<T>(&self, tried: &[BackendId], take: impl FnOnce(usize) -> T) -> Option<T> {
+impl Rule for LeastConnections {
+    fn choose(&self, members: &Members, asked: Asked<'_>) -> Option<Choice> {
         let mut standing = self.standing.lock();
         let LoadOrder { by_load, start } = &mut *standing;
-        self.members.changes.take(|index| by_load.set(index, self.rank(index)));
+        members.changes.take(|index| by_load.set(index, rank(members, index)));
         // One that was tried is none for this choice alone.
-        let tried = || tried.iter().filter_map(|id| self.members.place(*id));
+        let tried = || asked.tried.iter().filter_map(|id| members.place(*id));
         tried().for_each(|index| by_load.set(index, None));
         let best = by_load.best_from(*start);
-        tried().for_each(|index| by_load.set(index, self.rank(index)));
+        tried().for_each(|index| by_load.set(index, rank(members, index)));
         let (_, index) = best?;
-        *start = (index + 1) % self.members.backends.len();
+        *start = (index + 1) % members.backends.len();
         // The backend marks the change that this makes; the next choice sees it.
-        Some(take(index))
+        Some(members.take(index))
     }
+}
 
-    /// Where a ready backend stands as it is now.
-    fn rank(&self, index: usize) -> Option<Reverse<LoadPerWeight>> {
-        let (backend, weight) = (&self.members.backends[index], u64::from(self.members.weights[index].get()));
-        backend.is_ready().then(|| Reverse(LoadPerWeight { in_flight: backend.in_flight() as u64, weight }))
-    }
+/// Where a ready backend stands as it is now.
+fn rank(members: &Members, index: usize) -> Option<Reverse<LoadPerWeight>> {
+    let (backend, weight) = (&members.backends[index], u64::from(members.weights[index].get()));
+    backend.is_ready().then(|| Reverse(LoadPerWeight { in_flight: backend.in_flight() as u64, weight }))
 }
 
 impl Ord for LoadPerWeight {
@@ -89,9 +90,9 @@ impl Eq for LoadPerWeight {}
 mod tests {
     use proptest::prelude::*;
 
-    use crate::upstream::selector::Selector;
-    use crate::upstream::selector::tests::{selector, set_up};
-    use crate::upstream::{Balance, Lease};
+    use crate::upstream::Lease;
+    use crate::upstream::selector::tests::{lease, rule, selector, set_up};
+    use crate::upstream::selector::{Selector, SelectorConfig};
 
     proptest! {
         /// Every choice is that of a look at every backend, while requests end, backends come and go and some were tried.
@@ -104,8 +105,9 @@ mod tests {
                 prop::option::weighted(0.6, any::<prop::sample::Index>()),
             ), 1..150),
         ) {
-            let selector = selector(Balance::LeastConnections, &weights);
-            let backends = selector.backends();
+            let selector = selector("least_connections", &weights);
+            let now = selector.now();
+            let backends = now.backends();
             let count = backends.len();
             let (mut leases, mut start): (Vec<Lease>, _) = (Vec::new(), 0);
             for (change, tried, ends) in steps {
@@ -127,7 +129,7 @@ mod tests {
                         expected = Some(index);
                     }
                 }
-                let lease = selector.pick(&tried, Lease::new);
+                let lease = lease(&selector, &tried);
                 prop_assert_eq!(lease.as_ref().map(|lease| lease.backend().id()), expected.map(|index| backends[index].id()));
                 start = expected.map_or(start, |index| (index + 1) % count);
                 leases.extend(lease);
@@ -138,18 +140,19 @@ mod tests {
     #[test]
     fn a_request_that_another_selector_began_counts_here_too() {
         use pingora_load_balancing::selection::BackendSelection;
-        let config = super::super::SelectorConfig { balance: Balance::LeastConnections, registry: Default::default() };
-        let targets = [1, 2].map(|port| super::super::Target::new(&format!("127.0.0.1:{port}")).unwrap()).into();
-        let old = Selector::build_with_config(&targets, &config);
-        old.backends().iter().for_each(|backend| set_up(backend, true));
+        let config = SelectorConfig { balance: rule("least_connections"), ..SelectorConfig::default() };
+        let targets =
+            [1, 2].map(|port| pingora_load_balancing::Backend::new(&format!("127.0.0.1:{port}")).unwrap()).into();
+        let old = std::sync::Arc::new(Selector::build_with_config(&targets, &config));
+        old.now().backends().iter().for_each(|backend| set_up(backend, true));
         let port = |lease: &Lease| lease.backend().address().port();
-        let first = old.pick(&[], Lease::new).unwrap();
+        let first = lease(&old, &[]).unwrap();
         assert_eq!(port(&first), 1);
-        let new = Selector::build_with_config(&targets, &config);
-        let second = new.pick(&[], Lease::new).unwrap();
+        let new = std::sync::Arc::new(Selector::build_with_config(&targets, &config));
+        let second = lease(&new, &[]).unwrap();
         assert_eq!(port(&second), 2, "the first one has a request of the old selector");
         drop(old);
         drop(first);
-        assert_eq!(port(&new.pick(&[], Lease::new).unwrap()), 1, "which has ended");
+        assert_eq!(port(&lease(&new, &[]).unwrap()), 1, "which has ended");
     }
 }

@@ -1,12 +1,40 @@
-//! The backends that one selector chooses among.
+//! The backends that one selector chooses among, and what a rule over them is.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use pingora_load_balancing::Backend as Target;
 
-use super::{Backend, BackendId, Balance, Changes, SelectorConfig};
+use super::changes::Changes;
+use super::registry::Registry;
+use crate::upstream::{Backend, BackendId, Lease};
+
+/// A rule that chooses.
+pub(super) trait Rule: fmt::Debug + Send + Sync {
+    /// Chooses for the request of `asked` among those of `members` that are ready and that it has not tried.
+    ///
+    /// `members` are those that it was made over. What it [takes](Members::take) counts from then on, so one that goes by
+    /// counts does so before another caller's choice can depend on them.
+    fn choose(&self, members: &Members, asked: Asked<'_>) -> Option<Choice>;
+}
+
+/// What a choice is made for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked<'a> {
+    /// What is to be chosen by; empty unless the rule needs it.
+    pub(super) key: &'a [u8],
+    /// Those that the request has tried.
+    pub(super) tried: &'a [BackendId],
+}
+
+/// What was chosen.
+#[derive(Debug)]
+pub(super) struct Choice {
+    pub(super) place: usize,
+    pub(super) lease: Lease,
+}
 
 /// The backends of a selector, as Pingora knows them and as we do, in the order in which the pool came to know them.
 /// They tell it of their changes until it is dropped.
@@ -21,18 +49,18 @@ pub(super) struct Members {
 }
 
 impl Members {
-    pub(super) fn new(targets: &BTreeSet<Target>, config: &SelectorConfig) -> Self {
+    /// Those at `targets`, which `registry` holds; whether they are to tell of their `loads`.
+    pub(super) fn new(targets: &BTreeSet<Target>, registry: &Registry, loads: bool) -> Self {
         let mut members: Vec<_> = targets
             .iter()
             .filter_map(|target| {
                 let weight = NonZeroU32::new(u32::try_from(target.weight).ok()?)?;
-                let (backend, place) = config.registry.hold(*target.addr.as_inet()?);
+                let (backend, place) = registry.hold(*target.addr.as_inet()?);
                 Some((place, backend, weight, target.clone()))
             })
             .collect();
         members.sort_by_key(|(place, ..)| *place);
         let changes = Arc::new(Changes::new(members.len()));
-        let loads = config.balance == Balance::LeastConnections;
         members.iter().enumerate().for_each(|(place, (_, backend, ..))| backend.tell(&changes, place, loads));
         let targets = members.iter().map(|(.., target)| target.clone()).collect();
         let weights = members.iter().map(|(.., weight, _)| *weight).collect();
@@ -46,6 +74,11 @@ impl Members {
     pub(super) fn place(&self, id: BackendId) -> Option<usize> {
         let found = self.places.binary_search_by_key(&id, |(id, _)| *id).ok()?;
         Some(self.places[found].1)
+    }
+
+    /// Gives the request to the one at `place`.
+    pub(super) fn take(&self, place: usize) -> Choice {
+        Choice { place, lease: Lease::new(&self.backends[place]) }
     }
 }
 

@@ -8,13 +8,13 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use super::{BackendId, Members};
+use super::members::{Asked, Choice, Members, Rule};
+use crate::upstream::BackendId;
 
 /// Weighted random. A choice takes no lock and costs O(log backends); the first one after backends became ready or ceased
 /// to be costs O(backends).
 #[derive(Debug)]
-pub struct Random {
-    pub(super) members: Members,
+pub(super) struct Random {
     table: ArcSwap<WeightTable>,
 }
 
@@ -30,23 +30,22 @@ struct WeightTable {
 }
 
 impl Random {
-    pub(super) fn new(members: Members) -> Self {
-        let table = ArcSwap::from_pointee(WeightTable::new(&members));
-        Random { members, table }
+    pub(super) fn new(members: &Members) -> Self {
+        Random { table: ArcSwap::from_pointee(WeightTable::new(members)) }
     }
 
     /// `roll(n)` is a number below `n`, each as likely as the others.
-    pub(super) fn pick(&self, tried: &[BackendId], roll: impl FnOnce(u64) -> u64) -> Option<usize> {
+    pub(super) fn pick(&self, members: &Members, tried: &[BackendId], roll: impl FnOnce(u64) -> u64) -> Option<usize> {
         let mut table = self.table.load();
-        if table.version != self.members.changes.version() {
-            self.table.store(Arc::new(WeightTable::new(&self.members)));
+        if table.version != members.changes.version() {
+            self.table.store(Arc::new(WeightTable::new(members)));
             table = self.table.load();
         }
         let total = *table.ends.last()?;
         if tried.is_empty() {
             return Some(table.at(roll(total)));
         }
-        let mut tried: Vec<_> = tried.iter().filter_map(|id| table.place(self.members.place(*id)?)).collect();
+        let mut tried: Vec<_> = tried.iter().filter_map(|id| table.place(members.place(*id)?)).collect();
         tried.sort_unstable();
         tried.dedup();
         let left = total - tried.iter().map(|place| table.end(*place) - table.start(*place)).sum::<u64>();
@@ -58,6 +57,12 @@ impl Random {
             if number < table.start(*place) { number } else { number + table.end(*place) - table.start(*place) }
         });
         Some(table.at(number))
+    }
+}
+
+impl Rule for Random {
+    fn choose(&self, members: &Members, asked: Asked<'_>) -> Option<Choice> {
+        self.pick(members, asked.tried, |total| fastrand::u64(..total)).map(|place| members.take(place))
     }
 }
 

@@ -20,16 +20,16 @@ use std::collections::BTreeMap;
 
 use parking_lot::Mutex;
 
+use super::members::{Asked, Choice, Members, Rule};
 use super::tournament::Tournament;
-use super::{BackendId, Members};
+use crate::upstream::BackendId;
 
 /// Choices after which the rises are put into the credits, long before they could overflow.
 const TURNS: i64 = 1 << 29;
 
 /// Smooth weighted round robin. A choice takes a lock and costs O(different weights + log backends).
 #[derive(Debug)]
-pub struct RoundRobin {
-    pub(super) members: Members,
+pub(super) struct RoundRobin {
     credits: Mutex<Credits>,
 }
 
@@ -57,14 +57,12 @@ struct WeightClass {
 }
 
 impl RoundRobin {
-    pub(super) fn new(members: Members) -> Self {
-        let credits = Mutex::new(Credits::new(&members));
-        RoundRobin { members, credits }
+    pub(super) fn new(members: &Members) -> Self {
+        RoundRobin { credits: Mutex::new(Credits::new(members)) }
     }
 
-    pub(super) fn pick(&self, tried: &[BackendId]) -> Option<usize> {
+    fn pick(&self, members: &Members, tried: &[BackendId]) -> Option<usize> {
         let mut credits = self.credits.lock();
-        let members = &self.members;
         members.changes.take(|index| credits.set_candidate(index, members.backends[index].is_ready()));
         // One that was tried is none for this choice alone.
         let tried = || tried.iter().filter_map(|id| members.place(*id));
@@ -72,6 +70,12 @@ impl RoundRobin {
         let chosen = credits.choose();
         tried().for_each(|index| credits.set_candidate(index, members.backends[index].is_ready()));
         chosen
+    }
+}
+
+impl Rule for RoundRobin {
+    fn choose(&self, members: &Members, asked: Asked<'_>) -> Option<Choice> {
+        self.pick(members, asked.tried).map(|place| members.take(place))
     }
 }
 
@@ -142,9 +146,8 @@ impl Credits {
 mod tests {
     use proptest::prelude::*;
 
-    use crate::upstream::Balance;
-    use crate::upstream::selector::tests::{selector, set_up};
-    use crate::upstream::selector::{Selector, SelectorConfig};
+    use super::*;
+    use crate::upstream::selector::tests::{members, set_up};
 
     /// nginx's rule as it is written: raise all, take the most, lower that one.
     fn nginx(credits: &mut [i64], weights: &[u32], candidates: impl Fn(usize) -> bool) -> Option<usize> {
@@ -169,30 +172,23 @@ mod tests {
             steps in prop::collection::vec((prop::option::weighted(0.2, (0_usize..12, any::<bool>())), prop::collection::vec(0_usize..12, 0..3)), 1..120),
             settle_at in 0_usize..120,
         ) {
-            let selector = selector(Balance::RoundRobin, &weights);
-            let Selector::RoundRobin(rule) = selector.as_ref() else { panic!("another rule was built") };
+            let members = members(&weights);
+            let rule = RoundRobin::new(&members);
             let (mut credits, mut up) = (vec![0; weights.len()], vec![true; weights.len()]);
             for (step, (change, tried)) in steps.into_iter().enumerate() {
                 if let Some((index, is_up)) = change {
                     let index = index % weights.len();
                     up[index] = is_up;
-                    set_up(&selector.backends()[index], is_up);
+                    set_up(&members.backends[index], is_up);
                 }
                 if step == settle_at {
                     rule.credits.lock().settle();
                 }
                 let tried: Vec<_> = tried.into_iter().filter(|index| *index < weights.len()).collect();
-                let ids: Vec<_> = tried.iter().map(|index| selector.backends()[*index].id()).collect();
+                let ids: Vec<_> = tried.iter().map(|index| members.backends[*index].id()).collect();
                 let expected = nginx(&mut credits, &weights, |index| up[index] && !tried.contains(&index));
-                prop_assert_eq!(rule.pick(&ids), expected);
+                prop_assert_eq!(rule.pick(&members, &ids), expected);
             }
         }
-    }
-
-    #[test]
-    fn without_backends_there_is_no_choice() {
-        use pingora_load_balancing::selection::BackendSelection;
-        let selector = Selector::build_with_config(&Default::default(), &SelectorConfig::default());
-        assert!(selector.pick(&[], |_| ()).is_none());
     }
 }

@@ -1,36 +1,76 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::*;
-use crate::upstream::Lease;
-use crate::upstream::health::Thresholds;
+use std::collections::BTreeSet;
+use std::num::NonZeroU32;
+use std::sync::Arc;
 
-/// A selector over backends of these weights, all up, at 127.0.0.1 and ports 1, 2, 3, ...
-pub(super) fn selector(balance: Balance, weights: &[u32]) -> Arc<Selector> {
+use pingora_load_balancing::Backend as Target;
+use pingora_load_balancing::selection::{BackendIter, BackendSelection, Consistent};
+
+use super::members::Members;
+use super::random::Random;
+use super::*;
+use crate::upstream::health::Thresholds;
+use crate::upstream::{Backend, BackendId, Lease};
+
+pub(super) fn rule(name: &str) -> Balance {
+    Balance::named(name).unwrap()
+}
+
+/// Backends of these weights at 127.0.0.1 and ports 1, 2, 3, ...
+fn targets(weights: &[u32]) -> BTreeSet<Target> {
+    let target = |(port, weight): (u16, &u32)| Target::new_with_weight(&format!("127.0.0.1:{port}"), *weight as usize);
+    (1..).zip(weights).map(|one| target(one).unwrap()).collect()
+}
+
+/// A selector over backends of these weights, all up.
+pub(super) fn selector(name: &str, weights: &[u32]) -> Arc<Selector> {
+    selector_by(rule(name), weights)
+}
+
+fn selector_by(balance: Balance, weights: &[u32]) -> Arc<Selector> {
     let config = SelectorConfig { balance, registry: Arc::default() };
-    let targets = (1..)
-        .zip(weights)
-        .map(|(port, weight)| Target::new_with_weight(&format!("127.0.0.1:{port}"), *weight as usize).unwrap());
-    let selector = Selector::build_with_config(&targets.collect(), &config);
-    selector.backends().iter().for_each(|backend| set_up(backend, true));
+    let selector = Selector::build_with_config(&targets(weights), &config);
+    selector.now().backends().iter().for_each(|backend| set_up(backend, true));
     Arc::new(selector)
+}
+
+/// The same backends without a rule.
+pub(super) fn members(weights: &[u32]) -> Members {
+    let members = Members::new(&targets(weights), &Registry::default(), false);
+    members.backends.iter().for_each(|backend| set_up(backend, true));
+    members
 }
 
 pub(super) fn set_up(backend: &Backend, up: bool) {
     backend.checked(up, Thresholds { healthy: NonZeroU32::MIN, unhealthy: NonZeroU32::MIN });
 }
 
-/// The port of the next choice.
-fn pick(selector: &Selector, tried: &[BackendId]) -> Option<u16> {
-    selector.pick(tried, |backend| backend.address().port())
+/// The next choice, as a pool makes it.
+pub(super) fn lease(selector: &Arc<Selector>, tried: &[BackendId]) -> Option<Lease> {
+    let mut candidates = selector.iter(b"").without(tried);
+    candidates.next()?;
+    candidates.into_lease()
 }
 
-fn picks(selector: &Selector, count: usize) -> Vec<u16> {
+/// Its port.
+fn pick(selector: &Arc<Selector>, tried: &[BackendId]) -> Option<u16> {
+    lease(selector, tried).map(|lease| lease.backend().address().port())
+}
+
+fn picks(selector: &Arc<Selector>, count: usize) -> Vec<u16> {
     (0..count).map(|_| pick(selector, &[]).unwrap()).collect()
+}
+
+/// The ports that are offered to a request with this key, as Pingora would walk through them.
+fn offered(selector: &Arc<Selector>, key: &[u8]) -> Vec<u16> {
+    let mut candidates = selector.iter(key);
+    std::iter::from_fn(|| candidates.next().map(|target| target.addr.as_inet().unwrap().port())).collect()
 }
 
 #[test]
 fn round_robin_is_smooth() {
-    assert_eq!(picks(&selector(Balance::RoundRobin, &[5, 1, 1]), 14), [1, 1, 2, 1, 3, 1, 1, 1, 1, 2, 1, 3, 1, 1]);
+    assert_eq!(picks(&selector("round_robin", &[5, 1, 1]), 14), [1, 1, 2, 1, 3, 1, 1, 1, 1, 2, 1, 3, 1, 1]);
 }
 
 #[test]
@@ -41,14 +81,14 @@ fn round_robin_keeps_the_order_of_the_file() {
         config.registry.backend(address.parse().unwrap());
     }
     let targets = order.iter().map(|address| Target::new(address).unwrap()).collect();
-    let selector = Selector::build_with_config(&targets, &config);
-    selector.backends().iter().for_each(|backend| set_up(backend, true));
+    let selector = Arc::new(Selector::build_with_config(&targets, &config));
+    selector.now().backends().iter().for_each(|backend| set_up(backend, true));
     assert_eq!(picks(&selector, 3), [3, 1, 2]);
 }
 
 #[test]
 fn round_robin_is_exact_over_each_cycle_under_64_callers() {
-    let selector = selector(Balance::RoundRobin, &[5, 3, 1]);
+    let selector = selector("round_robin", &[5, 3, 1]);
     let counts: Vec<AtomicUsize> = (0..3).map(|_| AtomicUsize::new(0)).collect();
     std::thread::scope(|scope| {
         for _ in 0..64 {
@@ -66,7 +106,7 @@ fn round_robin_is_exact_over_each_cycle_under_64_callers() {
 
 #[test]
 fn round_robin_keeps_the_weights_among_those_left() {
-    let selector = selector(Balance::RoundRobin, &[5, 3, 1]);
+    let selector = selector("round_robin", &[5, 3, 1]);
     // The cycle that a change of the set cuts short may leave one choice over.
     let nearly = |chosen: &[u16], expected: [usize; 3]| {
         for (port, expected) in (1..).zip(expected) {
@@ -75,11 +115,11 @@ fn round_robin_keeps_the_weights_among_those_left() {
         }
     };
     picks(&selector, 4);
-    set_up(&selector.backends()[0], false);
+    set_up(&selector.now().backends()[0], false);
     nearly(&picks(&selector, 400), [0, 300, 100]);
-    set_up(&selector.backends()[0], true);
+    set_up(&selector.now().backends()[0], true);
     nearly(&picks(&selector, 900), [500, 300, 100]);
-    let tried = [selector.backends()[1].id()];
+    let tried = [selector.now().backends()[1].id()];
     let chosen: Vec<_> = (0..600).map(|_| pick(&selector, &tried).unwrap()).collect();
     nearly(&chosen, [500, 0, 100]);
 }
@@ -87,13 +127,13 @@ fn round_robin_keeps_the_weights_among_those_left() {
 #[test]
 fn random_is_weighted_and_uniform() {
     let weights = [1, 2, 3, 4];
-    let selector = selector(Balance::Random, &weights);
-    let Selector::Random(rule) = selector.as_ref() else { panic!("another rule was built") };
+    let members = members(&weights);
+    let rule = Random::new(&members);
     let mut random = fastrand::Rng::with_seed(20_261_121);
     let rolls = 100_000;
     let mut counts = [0_u32; 4];
     for _ in 0..rolls {
-        counts[rule.pick(&[], |total| random.u64(..total)).unwrap()] += 1;
+        counts[rule.pick(&members, &[], |total| random.u64(..total)).unwrap()] += 1;
     }
     let chi_square: f64 = counts
         .iter()
@@ -109,54 +149,55 @@ fn random_is_weighted_and_uniform() {
 
 #[test]
 fn random_gives_each_backend_exactly_its_part_of_the_range() {
-    let selector = selector(Balance::Random, &[1, 2, 3]);
-    let Selector::Random(rule) = selector.as_ref() else { panic!("another rule was built") };
-    set_up(&selector.backends()[0], false);
-    let chosen: Vec<_> = (0..5).map(|roll| rule.pick(&[], |_| roll).unwrap()).collect();
+    let members = members(&[1, 2, 3]);
+    let rule = Random::new(&members);
+    set_up(&members.backends[0], false);
+    let chosen: Vec<_> = (0..5).map(|roll| rule.pick(&members, &[], |_| roll).unwrap()).collect();
     assert_eq!(chosen, [1, 1, 2, 2, 2]);
 }
 
 #[test]
 fn least_connections_takes_the_emptiest_for_its_weight() {
-    let selector = selector(Balance::LeastConnections, &[3, 1]);
-    let leases: Vec<_> = (0..40).map(|_| selector.pick(&[], Lease::new).unwrap()).collect();
-    let held: Vec<_> = selector.backends().iter().map(|backend| backend.in_flight()).collect();
+    let selector = selector("least_connections", &[3, 1]);
+    let leases: Vec<_> = (0..40).map(|_| lease(&selector, &[]).unwrap()).collect();
+    let held: Vec<_> = selector.now().backends().iter().map(|backend| backend.in_flight()).collect();
     assert_eq!(held, [30, 10]);
     drop(leases);
-    assert!(selector.backends().iter().all(|backend| backend.in_flight() == 0));
+    assert!(selector.now().backends().iter().all(|backend| backend.in_flight() == 0));
 }
 
 #[test]
 fn least_connections_rotates_ties() {
-    assert_eq!(picks(&selector(Balance::LeastConnections, &[1, 1, 1]), 6), [1, 2, 3, 1, 2, 3]);
+    assert_eq!(picks(&selector("least_connections", &[1, 1, 1]), 6), [1, 2, 3, 1, 2, 3]);
 }
 
 #[test]
 fn least_connections_is_even_when_64_callers_come_at_once() {
-    let selector = selector(Balance::LeastConnections, &[1, 1, 1, 1]);
+    let selector = selector("least_connections", &[1, 1, 1, 1]);
     let leases: Vec<Vec<Lease>> = std::thread::scope(|scope| {
-        let callers: Vec<_> = (0..64)
-            .map(|_| scope.spawn(|| (0..50).map(|_| selector.pick(&[], Lease::new).unwrap()).collect()))
-            .collect();
+        let callers: Vec<_> =
+            (0..64).map(|_| scope.spawn(|| (0..50).map(|_| lease(&selector, &[]).unwrap()).collect())).collect();
         callers.into_iter().map(|caller| caller.join().unwrap()).collect()
     });
-    assert!(selector.backends().iter().all(|backend| backend.in_flight() == 64 * 50 / 4));
+    assert!(selector.now().backends().iter().all(|backend| backend.in_flight() == 64 * 50 / 4));
     drop(leases);
 }
 
 #[test]
 fn every_rule_offers_each_ready_backend_once_and_no_other() {
-    for balance in [Balance::RoundRobin, Balance::Random, Balance::LeastConnections] {
-        let selector = selector(balance, &[7, 1, 1, 3]);
-        set_up(&selector.backends()[2], false);
+    for balance in Balance::ALL.iter().copied().chain([CONSISTENT]) {
+        let selector = selector_by(balance, &[7, 1, 1, 3]);
+        set_up(&selector.now().backends()[2], false);
         for _ in 0..50 {
-            let mut candidates = selector.iter(b"");
-            let mut offered: Vec<_> =
-                std::iter::from_fn(|| candidates.next().map(|target| target.addr.as_inet().unwrap().port())).collect();
+            let mut offered = offered(&selector, b"");
             offered.sort_unstable();
             assert_eq!(offered, [1, 2, 4], "{balance:?}");
         }
-        selector.backends().iter().for_each(|backend| set_up(backend, false));
+        let backends = selector.now().backends().to_vec();
+        assert!(backends.iter().all(|backend| backend.in_flight() == 0), "an offer that is not taken holds nothing");
+        let tried: Vec<_> = [0, 3].map(|place: usize| backends[place].id()).into();
+        assert_eq!(pick(&selector, &tried), Some(2), "{balance:?}");
+        backends.iter().for_each(|backend| set_up(backend, false));
         assert_eq!(pick(&selector, &[]), None, "{balance:?}");
     }
 }
@@ -177,4 +218,42 @@ fn a_selector_serves_pingoras_own_load_balancer() {
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(update).unwrap();
     let chosen: Vec<_> = (0..3).map(|_| balancer.select(b"", 8).unwrap().addr.as_inet().unwrap().port()).collect();
     assert_eq!(chosen, [1, 2, 3]);
+}
+
+/// A line for the table as it would be for a rule that was written for Pingora.
+const CONSISTENT: Balance = Balance::of_pingora::<Consistent>("consistent", "Ketama", Needs::CALLER);
+
+#[test]
+fn a_rule_that_was_written_for_pingora_sees_the_key_and_only_those_that_are_left() {
+    let weights = [1, 1, 2, 1];
+    let selector = selector_by(CONSISTENT, &weights);
+    let pingoras = Arc::new(Consistent::build(&targets(&weights)));
+    let backends = selector.now().backends().to_vec();
+    let mut chosen = BTreeSet::new();
+    for key in (0..200).map(|number| format!("client-{number}")) {
+        let first = pingoras.iter(key.as_bytes()).next().unwrap().addr.as_inet().unwrap().port();
+        let order = offered(&selector, key.as_bytes());
+        assert_eq!((order[0], order.len()), (first, 4), "{key}: {order:?}");
+        set_up(&backends[usize::from(first) - 1], false);
+        assert_eq!(offered(&selector, key.as_bytes()), order[1..], "{key}: the others are as they were");
+        set_up(&backends[usize::from(first) - 1], true);
+        chosen.insert(first);
+    }
+    assert_eq!(chosen.len(), 4, "all keys go to {chosen:?}");
+}
+
+#[test]
+fn without_backends_there_is_no_choice() {
+    for balance in Balance::ALL.iter().copied().chain([CONSISTENT]) {
+        assert_eq!(pick(&selector_by(balance, &[]), &[]), None, "{balance:?}");
+    }
+}
+
+#[test]
+fn names_are_unique_and_lead_to_their_rules() {
+    for rule in Balance::ALL {
+        assert_eq!(Balance::named(rule.name()), Some(*rule));
+        assert_eq!(Balance::ALL.iter().filter(|other| *other == rule).count(), 1, "{rule:?}");
+    }
+    assert_eq!(Balance::named("fastest"), None);
 }

@@ -1,23 +1,24 @@
 //! Making a connection to a backend, and in which words that fails.
 
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use pingora_core::{Error, ErrorType, Result};
 use pingora_timeout::timeout;
 use tokio::net::TcpStream;
 
+use super::site::Site;
+
 /// A connection to a backend. All of them are plain TCP; one of another kind makes an enum of it.
 pub type BackendStream = TcpStream;
 
-/// Connects to the backend at `address`.
+/// Connects to `site`.
 ///
 /// # Errors
 /// When it takes longer than `limit` or fails; the type says how, as Pingora's connector does.
-pub(in crate::upstream) async fn connect(address: SocketAddr, limit: Duration) -> Result<BackendStream> {
+pub(in crate::upstream) async fn connect(site: &Site, limit: Duration) -> Result<BackendStream> {
     let failed = |error: io::Error| Error::because(connect_error(&error), "connecting", error).into_up();
-    let connection = match timeout(limit, TcpStream::connect(address)).await {
+    let connection = match timeout(limit, TcpStream::connect(site.address())).await {
         Ok(connected) => connected.map_err(failed)?,
         Err(_) => return Err(Error::explain(ErrorType::ConnectTimedout, "connecting").into_up()),
     };

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::*;
 use crate::admin::api::json::parse;
 use crate::upstream::health::{CheckOutcome, HealthStatus};
-use crate::upstream::{BackendOverview, BackendState, Balance, LastCheck};
+use crate::upstream::{BackendOverview, BackendState, LastCheck};
 
 fn backend(address: &str, configured: &str) -> BackendOverview {
     BackendOverview {
@@ -31,7 +31,7 @@ fn backend(address: &str, configured: &str) -> BackendOverview {
 fn pool() -> PoolOverview {
     PoolOverview {
         name: "app".to_owned(),
-        balance: Balance::LeastConnections,
+        balance: "least_connections",
         backends: vec![
             backend("127.0.0.1:9001", "127.0.0.1:9001"),
             backend("[::1]:80", "one.example:80"),

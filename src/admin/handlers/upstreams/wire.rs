@@ -2,10 +2,11 @@
 
 use serde::Serialize;
 use utoipa::ToSchema;
+use utoipa::openapi::schema::{Object, ObjectBuilder, Type};
 
 use crate::admin::api::respond;
 use crate::telemetry;
-use crate::upstream::{BackendOverview, LastCheck, PoolOverview};
+use crate::upstream::{BackendOverview, Balance, LastCheck, PoolOverview};
 
 /// The pools.
 #[derive(Debug, Serialize, ToSchema)]
@@ -22,8 +23,7 @@ pub(in crate::admin) struct PoolBody {
     /// Its name.
     #[schema(example = "app")]
     name: String,
-    /// The rule that chooses a backend: `round_robin`, `random` or `least_connections`.
-    #[schema(pattern = "^(round_robin|random|least_connections)$", example = "round_robin")]
+    #[schema(schema_with = balance_schema)]
     balance: &'static str,
     /// The requests that ended.
     requests: u64,
@@ -33,6 +33,12 @@ pub(in crate::admin) struct PoolBody {
     backends: Vec<BackendBody>,
     /// The configured names that have no address now, as `name:port`.
     unresolved: Vec<String>,
+}
+
+fn balance_schema() -> Object {
+    let names: Vec<_> = Balance::names().collect();
+    let text = ObjectBuilder::new().schema_type(Type::String).description(Some(Balance::described()));
+    text.pattern(Some(format!("^({})$", names.join("|")))).examples([names[0]]).build()
 }
 
 /// One backend. Counts are since its pool came to know it.
@@ -112,7 +118,7 @@ impl PoolBody {
     pub(super) fn new(pool: PoolOverview) -> Self {
         PoolBody {
             name: pool.name,
-            balance: pool.balance.name(),
+            balance: pool.balance,
             requests: pool.requests,
             retries: pool.retries,
             backends: pool.backends.into_iter().map(BackendBody::new).collect(),

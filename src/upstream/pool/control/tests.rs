@@ -7,16 +7,15 @@ use crate::upstream::health::{CheckOutcome, HealthStatus};
 use crate::upstream::pool::tests::pool as pool_of;
 use crate::upstream::{BackendState, Balance, Check, LastCheck, Lease};
 
-const RULES: [Balance; 3] = [Balance::RoundRobin, Balance::Random, Balance::LeastConnections];
 const DRAIN: Option<AdminState> = Some(AdminState::Drain);
 const UP: Option<AdminState> = Some(AdminState::Up);
 
 /// A pool of backends at 10.0.0.1:80, 10.0.0.2:80, ..., of these weights, all up.
-fn pool(balance: Balance, weights: &[u32]) -> Pool {
+fn pool(rule: &str, weights: &[u32]) -> Pool {
     let addresses: Vec<_> = (1..=weights.len()).map(|n| at(n).to_string()).collect();
     let addresses: Vec<_> = addresses.iter().map(String::as_str).collect();
     let mut settings = pool_of(Check::None, &addresses).settings().clone();
-    settings.balance = balance;
+    settings.balance = Balance::named(rule).unwrap();
     for (backend, weight) in settings.backends.iter_mut().zip(weights) {
         backend.weight = NonZeroU32::new(*weight).unwrap();
     }
@@ -33,15 +32,15 @@ fn weight(weight: u32) -> Option<NonZeroU32> {
 
 /// How many of so many leases each backend gets while all of them are held.
 fn shares(pool: &Pool, leases: usize, backends: usize) -> Vec<usize> {
-    let held: Vec<Lease> = (0..leases).map(|_| pool.lease(&[]).unwrap()).collect();
+    let held: Vec<Lease> = (0..leases).map(|_| pool.lease(&[], || b"").unwrap()).collect();
     (1..=backends).map(|n| held.iter().filter(|lease| lease.backend().address() == at(n)).count()).collect()
 }
 
 #[test]
 fn a_draining_backend_gets_no_request_and_keeps_those_it_has() {
-    for balance in RULES {
+    for balance in Balance::ALL.iter().map(|rule| rule.name()) {
         let pool = pool(balance, &[1, 1, 1]);
-        let held: Vec<_> = (0..30).map(|_| pool.lease(&[]).unwrap()).collect();
+        let held: Vec<_> = (0..30).map(|_| pool.lease(&[], || b"").unwrap()).collect();
         let seen = pool.set_backend(at(2), DRAIN, None).unwrap();
         assert_eq!((seen.state, seen.health), (BackendState::Drain, HealthStatus::Up));
         assert!(seen.in_flight > 0, "{balance:?}: it keeps what it has");
@@ -55,29 +54,29 @@ fn a_draining_backend_gets_no_request_and_keeps_those_it_has() {
 
 #[test]
 fn a_retry_does_not_go_to_a_draining_backend() {
-    for balance in RULES {
+    for balance in Balance::ALL.iter().map(|rule| rule.name()) {
         let pool = pool(balance, &[1, 1, 1]);
         pool.set_backend(at(2), DRAIN, None).unwrap();
-        let first = pool.lease(&[]).unwrap().backend().id();
-        let second = pool.lease(&[first]).unwrap().backend().id();
-        assert!(pool.lease(&[first, second]).is_none(), "{balance:?}: only the draining one is left");
+        let first = pool.lease(&[], || b"").unwrap().backend().id();
+        let second = pool.lease(&[first], || b"").unwrap().backend().id();
+        assert!(pool.lease(&[first, second], || b"").is_none(), "{balance:?}: only the draining one is left");
     }
 }
 
 #[test]
 fn when_all_drain_there_is_none() {
-    for balance in RULES {
+    for balance in Balance::ALL.iter().map(|rule| rule.name()) {
         let pool = pool(balance, &[1, 2]);
         for n in [1, 2] {
             pool.set_backend(at(n), DRAIN, None).unwrap();
         }
-        assert!(pool.lease(&[]).is_none(), "{balance:?}");
+        assert!(pool.lease(&[], || b"").is_none(), "{balance:?}");
     }
 }
 
 #[test]
 fn another_weight_counts_from_the_next_choice() {
-    for balance in [Balance::RoundRobin, Balance::LeastConnections] {
+    for balance in ["round_robin", "least_connections"] {
         // The old weights are far apart, so whatever is left of them would show.
         let pool = pool(balance, &[65_535, 1]);
         assert!(shares(&pool, 100, 2)[0] >= 99, "{balance:?}");
@@ -86,7 +85,7 @@ fn another_weight_counts_from_the_next_choice() {
         pool.set_backend(at(2), None, weight(7)).unwrap();
         assert_eq!(shares(&pool, 100, 2), [30, 70], "{balance:?}");
     }
-    let pool = pool(Balance::Random, &[65_535, 1]);
+    let pool = pool("random", &[65_535, 1]);
     pool.set_backend(at(1), None, weight(1)).unwrap();
     let share = shares(&pool, 1000, 2)[1];
     // 500 expected, deviation 16.
@@ -95,8 +94,8 @@ fn another_weight_counts_from_the_next_choice() {
 
 #[test]
 fn requests_in_flight_survive_another_weight() {
-    let pool = pool(Balance::LeastConnections, &[1, 1]);
-    let held: Vec<_> = (0..10).map(|_| pool.lease(&[]).unwrap()).collect();
+    let pool = pool("least_connections", &[1, 1]);
+    let held: Vec<_> = (0..10).map(|_| pool.lease(&[], || b"").unwrap()).collect();
     pool.set_backend(at(1), None, weight(4)).unwrap();
     let counts = |pool: &Pool| pool.overview().backends.iter().map(|b| (b.in_flight, b.requests)).collect::<Vec<_>>();
     assert_eq!(counts(&pool), [(5, 5), (5, 5)]);
@@ -107,7 +106,7 @@ fn requests_in_flight_survive_another_weight() {
 
 #[test]
 fn a_drain_and_a_weight_can_be_set_at_once_and_apart() {
-    let pool = pool(Balance::RoundRobin, &[1, 1]);
+    let pool = pool("round_robin", &[1, 1]);
     let seen = pool.set_backend(at(1), DRAIN, weight(9)).unwrap();
     assert_eq!((seen.state, seen.weight), (BackendState::Drain, 9));
     let seen = pool.set_backend(at(1), None, weight(5)).unwrap();
@@ -121,7 +120,7 @@ fn a_drain_and_a_weight_can_be_set_at_once_and_apart() {
 
 #[test]
 fn what_cannot_be_set_changes_nothing() {
-    let pool = pool(Balance::RoundRobin, &[1, 1]);
+    let pool = pool("round_robin", &[1, 1]);
     let before = pool.overview();
     let error = pool.set_backend(at(3), DRAIN, None).unwrap_err();
     assert_eq!(error.to_string(), "upstream app has no backend 10.0.0.3:80");
@@ -134,20 +133,20 @@ fn what_cannot_be_set_changes_nothing() {
 #[test]
 fn health_and_drain_do_not_overrule_each_other() {
     let pool = pool_of(Check::Tcp, &["10.0.0.1:80"]);
-    let backend = Arc::clone(&pool.backends()[0]);
+    let backend = std::sync::Arc::clone(&pool.backends()[0]);
     let failed = || CheckOutcome::Failed("connection refused".into());
     let set = |state| pool.set_backend(at(1), state, None).unwrap().state;
     assert_eq!((set(DRAIN), set(UP)), (BackendState::Drain, BackendState::Unknown));
     set(DRAIN);
     pool.checked(&backend, CheckOutcome::Passed);
-    assert!(pool.lease(&[]).is_none(), "a check that passes does not end the drain");
+    assert!(pool.lease(&[], || b"").is_none(), "a check that passes does not end the drain");
     pool.checked(&backend, failed());
     pool.checked(&backend, failed());
     assert_eq!(backend.status(), HealthStatus::Down, "it goes on being checked");
     assert_eq!(set(UP), BackendState::Down);
-    assert!(pool.lease(&[]).is_none(), "the end of the drain does not bring it up");
+    assert!(pool.lease(&[], || b"").is_none(), "the end of the drain does not bring it up");
     pool.checked(&backend, CheckOutcome::Passed);
-    assert!(pool.lease(&[]).is_some());
+    assert!(pool.lease(&[], || b"").is_some());
     (0..2).for_each(|_| pool.checked(&backend, failed()));
     assert_eq!(set(DRAIN), BackendState::Drain);
     assert_eq!(backend.transitions(), (2, 2), "by health, not by hand");
@@ -172,13 +171,13 @@ fn what_was_set_survives_a_name_that_is_resolved_again() {
         pool.set_backend(at(1), DRAIN, weight(7)).unwrap();
         resolve(&[1, 3]);
         assert_eq!((seen(1), seen(3)), ((BackendState::Drain, 7), (BackendState::Up, 1)));
-        assert_eq!(pool.lease(&[]).unwrap().backend().address(), at(3));
+        assert_eq!(pool.lease(&[], || b"").unwrap().backend().address(), at(3));
         // Also when it was away.
         resolve(&[2, 3]);
         assert_eq!(seen(2), (BackendState::Up, 1));
         resolve(&[1, 2, 3]);
         assert_eq!(seen(1), (BackendState::Drain, 7));
-        assert!((0..20).all(|_| pool.lease(&[]).unwrap().backend().address() != at(1)));
+        assert!((0..20).all(|_| pool.lease(&[], || b"").unwrap().backend().address() != at(1)));
     }
 }
 
@@ -195,12 +194,12 @@ fn the_overview_tells_all_there_is() {
     backends[0].set_last_check(check.clone());
     pool.checked(&backends[0], check.outcome.clone());
     pool.checked(&backends[1], CheckOutcome::Passed);
-    let lease = pool.lease(&[]).unwrap();
+    let lease = pool.lease(&[], || b"").unwrap();
     pool.connect_failed(&lease, ManualClock::new().now(), "connection refused");
     pool.traffic().record(200, Duration::ZERO);
     pool.retried();
     let seen = pool.overview();
-    assert_eq!((seen.name.as_str(), seen.balance.name(), seen.requests, seen.retries), ("app", "round_robin", 1, 1));
+    assert_eq!((seen.name.as_str(), seen.balance, seen.requests, seen.retries), ("app", "round_robin", 1, 1));
     assert_eq!(seen.unresolved, ["gone.internal:81"]);
     let [first, second] = seen.backends.as_slice() else { panic!("{seen:?}") };
     assert_eq!((first.configured.as_str(), second.configured.as_str()), ("10.0.0.1:80", "app.internal:80"));

@@ -1,0 +1,59 @@
+//! Rules that were written for Pingora: any [`BackendSelection`], among the backends that are ready and not yet tried.
+//!
+//! Such a rule knows nothing of health and of what a request has tried, and says instead whom it would have next, and
+//! next; some of them for ever, and some never come to everybody. So its order is followed as long as it may take to
+//! come to all, and then the first one counts that is left.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use pingora_load_balancing::selection::{BackendIter, BackendSelection};
+
+use super::members::{Asked, Choice, Members, Rule};
+
+/// The steps for each backend: as many as Ketama has points of it on its circle.
+const STEPS: usize = 160;
+
+/// Pingora's rule `S`.
+struct Foreign<S> {
+    selection: Arc<S>,
+    /// Where each backend is.
+    places: HashMap<SocketAddr, usize>,
+}
+
+/// Pingora's rule `S` over `members`.
+pub(super) fn built<S>(members: &Members) -> Box<dyn Rule>
+where
+    S: BackendSelection + Send + Sync + 'static,
+    S::Iter: BackendIter,
+{
+    let selection = Arc::new(S::build(&members.targets.iter().cloned().collect::<BTreeSet<_>>()));
+    let places = members.backends.iter().enumerate().map(|(place, backend)| (backend.address(), place)).collect();
+    Box::new(Foreign { selection, places })
+}
+
+impl<S> Rule for Foreign<S>
+where
+    S: BackendSelection + Send + Sync,
+    S::Iter: BackendIter,
+{
+    fn choose(&self, members: &Members, Asked { key, tried }: Asked<'_>) -> Option<Choice> {
+        let is_left = |place: usize| {
+            let backend = &members.backends[place];
+            backend.is_ready() && !tried.contains(&backend.id())
+        };
+        let mut order = self.selection.iter(key);
+        let steps = std::iter::from_fn(|| order.next().map(|target| target.addr.as_inet().copied()));
+        let places = steps.take(STEPS * members.backends.len()).flatten();
+        let chosen = places.filter_map(|address| self.places.get(&address).copied()).find(|place| is_left(*place));
+        chosen.or_else(|| (0..members.backends.len()).find(|place| is_left(*place))).map(|place| members.take(place))
+    }
+}
+
+impl<S> fmt::Debug for Foreign<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Foreign").field("places", &self.places).finish_non_exhaustive()
+    }
+}
