@@ -1,12 +1,13 @@
 //! The way of one request, and every answer of our own.
 //!
-//! A plain request, and one that asks for another protocol, goes directly (module `direct`); every other one through
-//! Pingora's hooks (module `hooks`). Both ways take the same steps and share what decides in them.
+//! Each is admitted once, before its way is chosen. A plain request, and one that asks for another protocol, goes directly
+//! (room `exchange`); every other one through Pingora's hooks (room `pingora`). Both ways take the same steps and share what
+//! decides in them.
 //!
 //! ```text
 //! connection: header read and checked ─ malformed, too large, too slow ─────► reject
 //!   │
-//!   ▼ request_filter: admit = who, bucket, route, announced length ── no ────► reject
+//!   ▼ Proxy::admit = who, bucket, route, announced length ── no ─────────────► reject
 //!   │
 //!   ▼ upstream_peer: lease a backend not yet tried ───── none left ──────────► reject 503
 //!   │      ▲

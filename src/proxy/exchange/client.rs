@@ -11,8 +11,10 @@ use crate::limit::Standing;
 use crate::proxy::backend::answer::Answer;
 use crate::proxy::backend::body::AnswerBody;
 use crate::proxy::downstream::activity::Tunnels;
+use crate::proxy::exchange::context::Context as ExchangeContext;
+use crate::proxy::exchange::proxy::Proxy;
 use crate::proxy::exchange::rest::Rest;
-use crate::proxy::gate::admit::RequestTarget;
+use crate::proxy::gate::admit::{Asked, RequestTarget};
 use crate::proxy::gate::headers::Sender;
 use crate::proxy::gate::rejection::Rejection;
 use crate::proxy::gate::request_id::RequestId;
@@ -32,6 +34,12 @@ pub(in crate::proxy) trait ReceivedRequest {
     /// The length of all of it, where that is known.
     fn length(&self) -> Option<u64> {
         Some(self.body().len() as u64)
+    }
+
+    /// Has it decided whether it is let in, before its way is chosen; see [`Proxy::admit`].
+    fn admit(&self, proxy: &Proxy, ctx: &mut ExchangeContext) {
+        let (fields, target, length) = (self.fields(), self.target(), self.length());
+        proxy.admit(Asked { fields: &fields, target, length }, ctx);
     }
 
     /// Whether it offers to go on in this protocol.
@@ -99,7 +107,7 @@ pub(in crate::proxy) trait Recipient: Send {
     fn reject(
         &mut self,
         rejection: Rejection,
-        ctx: &crate::proxy::exchange::context::Context,
+        ctx: &ExchangeContext,
         with_body: bool,
     ) -> impl Future<Output = Result<usize>> + Send;
 

@@ -1,4 +1,4 @@
-//! What is known of one request between the hooks. Dropped with the request, whatever ends it, and its guards with it.
+//! What is known of one request, from its admission to its log line. Dropped with the request, whatever ends it, and its guards with it.
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU64;
@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::limit::Standing;
+use crate::proxy::downstream::arrival::Arrival;
 use crate::proxy::exchange::course::Course;
 use crate::proxy::gate::admit::Admission;
 use crate::proxy::gate::headers::Sender;
@@ -37,6 +38,8 @@ pub struct Context {
     pub(in crate::proxy) rate_headers: bool,
     /// What becomes of its headers with `_` in their name.
     pub(in crate::proxy) underscores: Underscores,
+    /// Whether it may go without Pingora's loop, as far as the configuration has a say.
+    pub(in crate::proxy) direct: bool,
     /// The backend that holds the request now.
     pub(in crate::proxy) lease: Option<Lease>,
     /// The backend for the next attempt, once there is to be one.
@@ -62,18 +65,20 @@ pub struct Context {
 }
 
 impl Context {
-    pub(in crate::proxy) fn new(started: Instant, started_wall: SystemTime) -> Self {
+    /// One that came `since` then over a connection from `peer`.
+    pub(in crate::proxy) fn new(since: Arrival, peer: IpAddr) -> Self {
         Context {
             request_id: RequestId::random(),
-            started,
-            started_wall,
-            peer: IpAddr::from([0, 0, 0, 0]),
+            started: since.at,
+            started_wall: since.wall,
+            peer,
             admission: Admission::default(),
             body_timeout: None,
             min_body_rate: None,
             interim: 0,
             rate_headers: false,
             underscores: Underscores::Drop,
+            direct: true,
             lease: None,
             next: None,
             backend: None,
@@ -91,6 +96,11 @@ impl Context {
     /// The pool that serves it, once it is let in.
     pub(in crate::proxy) fn pool(&self) -> Option<&Arc<Pool>> {
         self.admission.pool.as_ref()
+    }
+
+    /// Whether it is decided already whether it is let in.
+    pub(in crate::proxy) fn is_decided(&self) -> bool {
+        self.admission.pool.is_some() || self.rejection.is_some()
     }
 
     /// The time limits of its exchange with a backend, once it is let in.

@@ -80,12 +80,8 @@ impl<'r> Http1Request<'r> {
     }
 
     /// The same with a body that came in chunks, and has been taken out of them.
-    pub(in crate::proxy) fn with_body(bytes: &'r [u8], head: &'r Head, lines: &'r Lines, body: &'r [u8]) -> Self {
-        Http1Request {
-            body,
-            framing: Framing::Length(body.len()),
-            ..Http1Request::new(bytes, head, lines, Purpose::Answer)
-        }
+    pub(in crate::proxy) fn with_body(self, body: &'r [u8]) -> Self {
+        Http1Request { body, framing: Framing::Length(body.len()), ..self }
     }
 
     /// Its lines with their bytes.
@@ -96,8 +92,9 @@ impl<'r> Http1Request<'r> {
     /// Whether the client says that this request is its last one.
     pub(in crate::proxy) fn is_last(&self) -> bool {
         match self.asks {
+            _ if self.head.version == 0 => !upgrade::has_option(self.lines(), b"keep-alive"),
             Purpose::Answer => request::is_last(self.lines()),
-            Purpose::Upgrade => upgrade::has_option(self.lines(), b"close"),
+            Purpose::Upgrade | Purpose::More => upgrade::has_option(self.lines(), b"close"),
         }
     }
 
@@ -137,7 +134,7 @@ impl ReceivedRequest for Http1Request<'_> {
         let asked = (self.target.method, self.head.target.of_bytes(self.bytes));
         let lines = self.lines();
         match self.asks {
-            Purpose::Answer => request::write(out, asked, || lines.iter(), self.framing, (sender, id)),
+            Purpose::Answer | Purpose::More => request::write(out, asked, || lines.iter(), self.framing, (sender, id)),
             Purpose::Upgrade => {
                 let going_on = || lines.iter().filter(|(name, _)| upgrade::goes_on(name, lines));
                 request::write(out, asked, going_on, self.framing, (sender, id));

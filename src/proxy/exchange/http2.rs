@@ -19,11 +19,12 @@ use crate::proxy::backend::answer::Answer;
 use crate::proxy::backend::body::AnswerBody;
 use crate::proxy::exchange::client::{ReceivedRequest, Recipient};
 use crate::proxy::exchange::context::Context;
-use crate::proxy::exchange::proxy::CLIENT_TIMEOUT;
+use crate::proxy::exchange::proxy::{CLIENT_TIMEOUT, Proxy};
 use crate::proxy::exchange::request;
 use crate::proxy::exchange::request::Framing;
 use crate::proxy::exchange::rest::RestOverHttp2;
-use crate::proxy::gate::admit::RequestTarget;
+use crate::proxy::exchange::takes::Purpose;
+use crate::proxy::gate::admit::{RequestTarget, is_grpc};
 use crate::proxy::gate::headers::Sender;
 use crate::proxy::gate::rate_headers;
 use crate::proxy::gate::rejection::Rejection;
@@ -35,10 +36,11 @@ use crate::proxy::wire::lines::{Fields, LinesOf};
 /// Where the rest of a body goes while nobody takes it.
 const NOWHERE: Option<&mut tokio::io::Empty> = None;
 
-/// Whether a request with this header goes directly. It has been rewritten as one of HTTP/1.1.
-pub(in crate::proxy) fn takes_stream(parts: &Parts) -> bool {
-    let lines = parts.headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
-    parts.uri.path().starts_with('/') && request::is_plain(lines)
+/// What a request with this header asks for. It has been rewritten as one of HTTP/1.1.
+pub(in crate::proxy) fn purpose_of(parts: &Parts) -> Purpose {
+    let mut lines = parts.headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
+    let plain = parts.uri.path().starts_with('/') && request::is_plain(&mut lines);
+    if plain { Purpose::Answer } else { Purpose::More }
 }
 
 /// What a request says of the length of its body; none when it says nothing.
@@ -73,6 +75,20 @@ impl Http2Request {
         let untold = !parts.headers.contains_key(CONTENT_LENGTH);
         let framing = if untold { Framing::NewChunks } else { Framing::AsSaid };
         Http2Request { parts, body: Bytes::new(), framing, is_part: true }
+    }
+}
+
+impl Http2Request {
+    /// Its header, once it is decided whether it is let in.
+    pub(in crate::proxy) fn admitted(self, proxy: &Proxy, ctx: &mut Context) -> Box<Parts> {
+        self.admit(proxy, ctx);
+        self.parts
+    }
+
+    /// Why it is not let in, when its body is there and turns out to be larger than so many bytes.
+    pub(in crate::proxy) fn too_large(&self, max_body: u64) -> Option<Rejection> {
+        let is_larger = self.body.len() as u64 > max_body && !is_grpc(&self.parts.headers);
+        is_larger.then_some(Rejection::BodyTooLarge(max_body))
     }
 }
 

@@ -10,10 +10,13 @@ use http::HeaderMap;
 use crate::client::Directory;
 use crate::clock::Clock;
 use crate::limit::Nanos;
+use crate::proxy::downstream::arrival::Arrival;
 use crate::proxy::exchange::context::Context;
 use crate::proxy::exchange::parts::ProxyParts;
+use crate::proxy::exchange::{counts, refused};
 use crate::proxy::gate::admit::{Asked, Gate};
-use crate::proxy::gate::rejection::Rejection;
+use crate::proxy::gate::headers::X_REQUEST_ID;
+use crate::proxy::gate::request_id::RequestId;
 use crate::proxy::gate::rules::Rules;
 use crate::proxy::gate::settings::Limits;
 use crate::proxy::wire::lines::Fields;
@@ -60,13 +63,36 @@ impl Proxy {
         self.inner.clock.as_ref()
     }
 
-    /// Decides on a request. The bucket is asked at the present moment, not at the one when the request began: a header
-    /// that comes slowly must not buy tokens of the past.
-    pub(in crate::proxy) fn admit(&self, asked: Asked<'_, impl Fields>, ctx: &mut Context) -> Result<(), Rejection> {
-        let rules = self.rules();
+    /// Now.
+    pub(in crate::proxy) fn arrival(&self) -> Arrival {
+        Arrival { at: self.clock().now(), wall: self.clock().wall() }
+    }
+
+    /// Decides on a request, before it is known which way it goes, and on each once: who sends it, whether it is let in, and
+    /// to which pool. What is found out goes into `ctx`, and so does why it is not let in. That is counted and kept for
+    /// whoever asks, and the name that a trusted proxy gave the request is taken over.
+    ///
+    /// The bucket is asked at the present moment, not at the one when the request began: a header that comes slowly must
+    /// not buy tokens of the past.
+    pub(in crate::proxy) fn admit(&self, asked: Asked<'_, impl Fields>, ctx: &mut Context) {
+        let (rules, fields, target) = (self.rules(), asked.fields, asked.target);
         ctx.rate_headers = rules.rate.is_some_and(|rate| rate.headers);
         ctx.underscores = rules.identity.underscores;
-        self.gate(&rules, &self.inner.directory.load()).admit(asked, ctx.peer, self.nanos(), &mut ctx.admission)
+        ctx.direct = rules.direct;
+        let directory = self.inner.directory.load();
+        let admitted = self.gate(&rules, &directory).admit(asked, ctx.peer, self.nanos(), &mut ctx.admission);
+        counts::decided(self.tally(), ctx);
+        if ctx.behind_proxy()
+            && let Some(given) = fields.all_of(&X_REQUEST_ID).next().and_then(RequestId::given)
+        {
+            ctx.request_id = given;
+        }
+        if let Err(rejection) = admitted {
+            ctx.rejection = Some(rejection);
+            if let Some(refused) = refused::of(target, ctx, rejection) {
+                self.inner.decisions.record(refused);
+            }
+        }
     }
 
     /// Who would send a request with these headers over a connection from `peer`, how that is found out, and what the

@@ -57,11 +57,13 @@ mod tests {
 
     use super::*;
     use crate::clock::{Clock, ManualClock};
+    use crate::proxy::downstream::arrival::Arrival;
     use crate::proxy::gate::identify::Caller;
     use crate::proxy::gate::request_id::RequestId;
 
     fn context() -> Context {
-        let mut ctx = Context::new(ManualClock::new().now(), SystemTime::UNIX_EPOCH);
+        let mut ctx =
+            Context::new(Arrival { at: ManualClock::new().now(), wall: SystemTime::UNIX_EPOCH }, [127, 0, 0, 1].into());
         let (walk, key, unknown_key, client) = (None, None, true, None);
         ctx.admission.caller = Some(Caller { address: [192, 0, 2, 1].into(), walk, key, unknown_key, client });
         ctx.request_id = RequestId::given(b"r1").unwrap();

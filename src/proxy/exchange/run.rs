@@ -1,4 +1,4 @@
-//! One request from its admission to the last byte of its answer, whatever its client speaks.
+//! One request from its admission to its log line, whatever its client speaks.
 
 use std::time::Duration;
 
@@ -12,22 +12,18 @@ use crate::proxy::backend::connection::Backend;
 use crate::proxy::downstream::activity::Busy;
 use crate::proxy::exchange::client::{ReceivedRequest, Recipient};
 use crate::proxy::exchange::context::Context;
+use crate::proxy::exchange::counts;
 use crate::proxy::exchange::failure::{STALLED, TOO_MANY_INTERIM, is_timeout, rejection_for};
 use crate::proxy::exchange::outcome::Break;
 use crate::proxy::exchange::outcome::RequestOutcome;
 use crate::proxy::exchange::proxy::Proxy;
 use crate::proxy::exchange::relay::Relay;
 use crate::proxy::exchange::rest::Rest;
-use crate::proxy::exchange::scratch::{BackendScratch, Origin};
+use crate::proxy::exchange::scratch::BackendScratch;
 use crate::proxy::exchange::tunnel;
 use crate::proxy::exchange::tunnel::TunnelEnd;
-use crate::proxy::exchange::{counts, refused};
 use crate::proxy::exchange::{request, upgrade};
-use crate::proxy::gate::admit::Asked;
-use crate::proxy::gate::headers::X_REQUEST_ID;
 use crate::proxy::gate::rejection::Rejection;
-use crate::proxy::gate::request_id::RequestId;
-use crate::proxy::wire::lines::Fields;
 use crate::upstream::{Reached, Timeouts, Wanted};
 
 /// What is read of an answer at first, in bytes.
@@ -80,13 +76,12 @@ impl<'e, R: ReceivedRequest, C: Recipient> Exchange<'e, R, C> {
         Exchange { proxy, request, client, scratch, progress: AnswerProgress::default() }
     }
 
-    /// Serves the request, counts it and logs it. Whatever goes wrong, the client has its answer, if it can have one.
-    /// Returns its client.
-    pub(in crate::proxy) async fn run(mut self, mut ctx: Context, origin: Origin) -> C {
-        ctx.peer = origin.peer;
-        let failure = match self.admit(&mut ctx) {
-            Ok(()) => self.serve(&mut ctx, origin).await,
-            Err(rejection) => self.reject(rejection, &mut ctx).await,
+    /// Serves the request, or answers it as its context says, counts it and logs it. Whatever goes wrong, the client has its
+    /// answer, if it can have one. Returns its client.
+    pub(in crate::proxy) async fn run(mut self, ctx: &mut Context, secure: bool) -> C {
+        let failure = match ctx.rejection {
+            None => self.serve(ctx, secure).await,
+            Some(rejection) => self.reject(rejection, ctx).await,
         };
         let outcome = RequestOutcome {
             status: self.progress.status,
@@ -94,27 +89,8 @@ impl<'e, R: ReceivedRequest, C: Recipient> Exchange<'e, R, C> {
             bytes_out: self.progress.bytes_out,
             error: failure.as_ref().err().map(|error| &**error),
         };
-        self.proxy.ended(self.request.target(), &ctx, outcome);
+        self.proxy.ended(self.request.target(), ctx, outcome);
         self.client
-    }
-
-    /// Whether it is let in.
-    fn admit(&self, ctx: &mut Context) -> Result<(), Rejection> {
-        let (fields, target) = (self.request.fields(), self.request.target());
-        let length = self.request.length();
-        let outcome = self.proxy.admit(Asked { fields: &fields, target, length }, ctx);
-        counts::decided(self.proxy.tally(), ctx);
-        if ctx.behind_proxy()
-            && let Some(given) = fields.all_of(&X_REQUEST_ID).next().and_then(RequestId::given)
-        {
-            ctx.request_id = given;
-        }
-        if let Err(rejection) = outcome
-            && let Some(refused) = refused::of(target, ctx, rejection)
-        {
-            self.proxy.inner.decisions.record(refused);
-        }
-        outcome
     }
 
     /// Bytes of its body that came after it had begun.
@@ -132,9 +108,9 @@ impl<'e, R: ReceivedRequest, C: Recipient> Exchange<'e, R, C> {
     }
 
     /// Has a backend answer it, or answers it where none does.
-    async fn serve(&mut self, ctx: &mut Context, origin: Origin) -> Result<()> {
+    async fn serve(&mut self, ctx: &mut Context, secure: bool) -> Result<()> {
         self.scratch.request.clear();
-        self.request.write(&mut self.scratch.request, ctx.sender(origin.secure), &ctx.request_id);
+        self.request.write(&mut self.scratch.request, ctx.sender(secure), &ctx.request_id);
         let error = loop {
             match self.attempt(ctx).await {
                 Ok(()) => return Ok(()),

@@ -1,4 +1,4 @@
-//! Pingora's hooks: the way of a request that does not go directly.
+//! Pingora's hooks: the way of a request that goes by its loop.
 //!
 //! A decision in a hook can be tested only through a socket, and the direct way would have to repeat it. So a hook takes
 //! from the session what it needs, asks what both ways share, and says the outcome in Pingora's words; only what is
@@ -23,16 +23,15 @@ use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use crate::proxy::downstream::pace::allowance;
 use crate::proxy::exchange::context::Context;
+use crate::proxy::exchange::counts;
 use crate::proxy::exchange::failure::{MALFORMED_BODY, STALLED, TOO_MANY_INTERIM, is_timeout, rejection_for};
 use crate::proxy::exchange::outcome::{Break, RequestOutcome};
 use crate::proxy::exchange::proxy::{CLIENT_TIMEOUT, Proxy};
-use crate::proxy::exchange::{counts, refused};
 use crate::proxy::gate::admit::is_grpc;
 use crate::proxy::gate::admit::{Asked, RequestTarget};
-use crate::proxy::gate::headers::X_REQUEST_ID;
 use crate::proxy::gate::rate_headers;
 use crate::proxy::gate::rejection::{LINGER, Rejection};
-use crate::proxy::gate::request_id::RequestId;
+use crate::proxy::pingora::admitted;
 use crate::proxy::pingora::backend_side::Dial;
 use crate::proxy::pingora::loan::Loan;
 use crate::proxy::pingora::peer;
@@ -48,7 +47,7 @@ impl ProxyHttp for Proxy {
     type CTX = Context;
 
     fn new_ctx(&self) -> Context {
-        Context::new(self.clock().now(), self.clock().wall())
+        Context::new(self.arrival(), IpAddr::from([0, 0, 0, 0]))
     }
 
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {
@@ -56,8 +55,8 @@ impl ProxyHttp for Proxy {
     }
 
     async fn early_request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<()> {
-        if let Some(loan) = Loan::of(session) {
-            (ctx.started, ctx.started_wall) = (loan.since().at, loan.since().wall);
+        if let Some(admitted) = admitted::of(session) {
+            *ctx = admitted;
         }
         if session.req_header().version == Version::HTTP_10 {
             // RFC 9110 section 15.2: HTTP/1.0 knows no interim answers.
@@ -81,22 +80,14 @@ impl ProxyHttp for Proxy {
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
-        ctx.peer = peer_ip(session);
-        let outcome = self.admit(Asked::by(session.req_header()), ctx);
-        counts::decided(self.tally(), ctx);
-        if ctx.behind_proxy()
-            && let Some(given) = session.get_header(X_REQUEST_ID).and_then(|id| RequestId::given(id.as_bytes()))
-        {
-            ctx.request_id = given;
+        if !ctx.is_decided() {
+            // Nobody decided before, as the session is not one of our own.
+            ctx.peer = peer_ip(session);
+            self.admit(Asked::by(session.req_header()), ctx);
         }
-        match outcome {
-            Ok(()) => Ok(false),
-            Err(rejection) => {
-                if let Some(refused) = refused::of(RequestTarget::of(session.req_header()), ctx, rejection) {
-                    self.inner.decisions.record(refused);
-                }
-                self.reject(session, rejection, ctx).await.map(|()| true)
-            }
+        match ctx.rejection {
+            None => Ok(false),
+            Some(rejection) => self.reject(session, rejection, ctx).await.map(|()| true),
         }
     }
 
@@ -330,3 +321,6 @@ fn peer_ip(session: &Session) -> IpAddr {
     let address = session.client_addr().and_then(|address| address.as_inet());
     address.map_or(IpAddr::from([0, 0, 0, 0]), |address| address.ip().to_canonical())
 }
+
+#[cfg(test)]
+mod tests;

@@ -26,10 +26,11 @@ use pingora_core::server::ShutdownWatch;
 use pingora_proxy::Session;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
-use crate::proxy::downstream::arrival::{Arrival, is_stopping};
+use crate::proxy::downstream::arrival::is_stopping;
 use crate::proxy::downstream::half_closed;
 use crate::proxy::downstream::half_closed::HalfClosed;
 use crate::proxy::downstream::pace::Waited;
+use crate::proxy::exchange::context::Context as ExchangeContext;
 use crate::proxy::wire::order::in_order;
 use crate::proxy::wire::request_body::Body;
 use crate::proxy::wire::rewrite::Rewriter;
@@ -46,9 +47,10 @@ pub(in crate::proxy) struct Loan {
     ahead: BytesMut,
     /// The lines of the request, as they came.
     lines: Vec<u8>,
+    /// Until its request is begun.
+    context: Mutex<Option<Box<ExchangeContext>>>,
     /// The header of an answer, on its way.
     head: Rewriter,
-    since: Arrival,
     /// For the body.
     waited: Waited,
     shutdown: Arc<ShutdownWatch>,
@@ -111,30 +113,31 @@ impl Loan {
         (stream, end): (Stream, HalfClose),
         body: Body,
         ahead: BytesMut,
-        (since, waited): (Arrival, Waited),
+        waited: Waited,
         shutdown: Arc<ShutdownWatch>,
     ) -> (Self, Lender) {
         let state = Arc::new(LoanState::default());
-        let (lines, head, of_loan) = (Vec::new(), Rewriter::default(), Arc::clone(&state));
+        let (lines, context, head, of_loan) = (Vec::new(), Mutex::default(), Rewriter::default(), Arc::clone(&state));
         let loan =
-            Loan { stream: Some(stream), body, ahead, lines, head, since, waited, shutdown, end, state: of_loan };
+            Loan { stream: Some(stream), body, ahead, lines, context, head, waited, shutdown, end, state: of_loan };
         (loan, Lender(state))
     }
 
-    /// The same, for a request whose lines came so.
-    pub(in crate::proxy) fn with_lines(mut self, lines: Vec<u8>) -> Self {
+    /// The same, for a request whose lines came so, and that was let in with this context.
+    pub(in crate::proxy) fn with_request(mut self, lines: Vec<u8>, ctx: Box<ExchangeContext>) -> Self {
         self.lines = lines;
+        *self.context.get_mut() = Some(ctx);
         self
+    }
+
+    /// The context of its request, if that was let in before. Asked once.
+    pub(in crate::proxy) fn take_context(&self) -> Option<Box<ExchangeContext>> {
+        self.context.lock().take()
     }
 
     /// The loan under `session`, when it is one.
     pub(in crate::proxy) fn of(session: &Session) -> Option<&Loan> {
         session.as_downstream().stream()?.as_any().downcast_ref()
-    }
-
-    /// When the request's first byte came.
-    pub(in crate::proxy) fn since(&self) -> Arrival {
-        self.since
     }
 
     /// How long the request's body was waited for.

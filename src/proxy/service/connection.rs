@@ -45,9 +45,11 @@ use crate::proxy::downstream::head::Head;
 use crate::proxy::downstream::head_reading::read_head;
 use crate::proxy::downstream::seats::Seat;
 use crate::proxy::downstream::socket::Socket;
+use crate::proxy::exchange::client::ReceivedRequest;
+use crate::proxy::exchange::context::Context;
 use crate::proxy::exchange::http1::Http1Request;
 use crate::proxy::exchange::scratch::{Origin, Scratch};
-use crate::proxy::exchange::takes::{Purpose, takes};
+use crate::proxy::exchange::takes::{Purpose, purpose};
 use crate::proxy::gate::rejection::Rejection;
 use crate::proxy::pingora::loan::{HalfClose, Loan, Returned};
 use crate::proxy::service::downstream::{After, Downstream, HeadRefusal};
@@ -91,34 +93,30 @@ struct Incoming {
     /// What was read behind it.
     ahead: BytesMut,
     since: Arrival,
-    way: RequestWay,
+    /// What it asks for.
+    asks: Purpose,
+    there: BodyThere,
     /// The promise to serve it.
     _busy: Busy,
 }
 
-/// Which way a request goes.
-enum RequestWay {
-    /// Directly, since all of it is there; this is what it asks for.
-    Whole(Purpose),
-    /// Directly, with this body, which came in chunks.
+/// What of a request's body is there.
+enum BodyThere {
+    /// All of it.
+    Whole,
+    /// All of it; it came in chunks, and this was in them.
     Chunks(Vec<u8>),
-    /// Directly, and its body follows as it comes.
-    Part(Purpose),
-    /// By Pingora's loop.
-    Loop,
+    /// What is behind the header; the rest follows.
+    Part,
 }
 
-impl RequestWay {
-    /// The way of a request with this `head`, for what it asks for when it goes directly: `came` has come of its body, behind
-    /// which `body` is to come.
-    fn of(asks: Option<Purpose>, head: &Head, (body, came): (&Body, &[u8])) -> Self {
-        match (asks, &head.body) {
-            (None, _) => RequestWay::Loop,
-            (Some(asks), Body::Length(_)) if body.is_done() => RequestWay::Whole(asks),
-            (Some(asks), Body::Length(_)) => RequestWay::Part(asks),
-            (Some(asks), Body::Chunked(chunked)) => {
-                data_of(chunked.clone(), came).map_or(RequestWay::Part(asks), RequestWay::Chunks)
-            }
+impl BodyThere {
+    /// What of the body behind this `head` is there: `came` has come of it, behind which `body` is to come.
+    fn of(head: &Head, body: &Body, came: &[u8]) -> Self {
+        match &head.body {
+            Body::Length(_) if body.is_done() => BodyThere::Whole,
+            Body::Length(_) => BodyThere::Part,
+            Body::Chunked(chunked) => data_of(chunked.clone(), came).map_or(BodyThere::Part, BodyThere::Chunks),
         }
     }
 }
@@ -153,7 +151,7 @@ impl Downstream {
         }
         let limit = begun.unwrap_or(limits.header_timeout);
         let busy = self.activity.begin();
-        let since = self.arrival();
+        let since = self.app.arrival();
         let read = tokio::select! {
             biased;
             read = alarm.within(limit, read_head(stream, buffer, lines)) => read,
@@ -166,21 +164,21 @@ impl Downstream {
             Ok(Err(rejection)) => Err(rejection),
             Err(_) => Err(Rejection::RequestTimeout),
         };
-        let asks = head.as_ref().ok().and_then(|head| takes(head, buffer, lines));
-        if let (Some(_), Ok(head)) = (asks, &head) {
+        let asks = head.as_ref().map_or(Purpose::More, |head| purpose(head, buffer, lines));
+        if let (Purpose::Answer | Purpose::Upgrade, Ok(head)) = (asks, &head) {
             read_what_is_there(stream, buffer, head).await;
         }
         let request = head.and_then(|head| {
             let mut body = head.body.clone();
             let malformed = |MalformedChunks| Rejection::BadRequest("malformed body");
             let end = head.end + body.follow(&buffer[head.end..]).map_err(malformed)?;
-            let way = RequestWay::of(asks, &head, (&body, &buffer[head.end..end]));
-            Ok((head, body, end, way))
+            let there = BodyThere::of(&head, &body, &buffer[head.end..end]);
+            Ok((head, body, end, there))
         });
         match request {
-            Ok((head, body, end, way)) => {
+            Ok((head, body, end, there)) => {
                 let ahead = if end < buffer.len() { buffer.split_off(end) } else { BytesMut::new() };
-                Ok(NextRequest::Request(Incoming { head, body, ahead, since, way, _busy: busy }))
+                Ok(NextRequest::Request(Incoming { head, body, ahead, since, asks, there, _busy: busy }))
             }
             Err(rejection) => Err(HeadRefusal { rejection, since, _busy: busy }),
         }
@@ -213,20 +211,19 @@ impl Downstream {
         limit.saturating_sub(self.app.clock().now().saturating_duration_since(since))
     }
 
-    /// Hands one request to Pingora: its header, and what was read of its body, are in `buffer`. Gives the connection
-    /// back when it can take another.
-    async fn serve(
+    /// Hands one request that was let in to Pingora: its header, and what was read of its body, are in `buffer`. Gives the
+    /// connection back when it can take another.
+    async fn serve_by_loop(
         &self,
         stream: Stream,
-        (buffer, lines): (BytesMut, Vec<u8>),
-        (body, ahead, since): (Body, BytesMut, Arrival),
+        (buffer, lines, ctx): (BytesMut, Vec<u8>, Context),
+        (body, ahead): (Body, BytesMut),
         seat: &Seat,
         shutdown: &Arc<ShutdownWatch>,
     ) -> Option<Returned> {
         let end = if self.app.limits().abort_on_half_close { HalfClose::Gone } else { HalfClose::Waits };
-        let since = (since, self.waited());
-        let (loan, lender) = Loan::new((stream, end), body, ahead, since, Arc::clone(shutdown));
-        let mut session = ServerSession::new_http1(Box::new(loan.with_lines(lines)));
+        let (loan, lender) = Loan::new((stream, end), body, ahead, self.waited(), Arc::clone(shutdown));
+        let mut session = ServerSession::new_http1(Box::new(loan.with_request(lines, Box::new(ctx))));
         session.set_pipelined_prefix(buffer);
         let kept = self.proxy.process_new_http(session, shutdown).await.is_some();
         let returned = lender.take_back()?;
@@ -255,7 +252,7 @@ impl Downstream {
         loop {
             let heard = (seat, &mut scratch.alarm);
             let next = self.next(&mut stream, (&mut buffer, &mut lines), begun.take(), heard).await;
-            let Incoming { head, body, mut ahead, since, way, _busy } = match next {
+            let Incoming { head, body, mut ahead, since, asks, there, _busy } = match next {
                 Ok(NextRequest::Request(request)) => request,
                 Ok(NextRequest::Silent(since)) => return Some((stream, Silence { since, fresh: false })),
                 Ok(NextRequest::End) => {
@@ -268,34 +265,37 @@ impl Downstream {
                     return None;
                 }
             };
-            let request = match &way {
-                RequestWay::Whole(asks) => Http1Request::new(&buffer, &head, &lines, *asks),
-                RequestWay::Chunks(data) => Http1Request::with_body(&buffer, &head, &lines, data),
-                RequestWay::Part(asks) => {
-                    let first = buffer.split_off(head.end);
-                    let request = Http1Request::part(&buffer, &head, &lines, *asks);
-                    let (client, body) = ((&mut stream, &mut ahead), (&request, &head, first));
-                    let serving = self.serve_streaming(client, body, (since, origin), &mut scratch, shutdown);
-                    let after = Box::pin(serving).await;
-                    if after != After::Next {
-                        self.leave(seat, close(stream, after == After::ReadAndClose)).await;
-                        return None;
-                    }
-                    scratch.tidy();
-                    buffer = ahead;
-                    continue;
-                }
-                RequestWay::Loop => {
-                    let came = order::text(lines.of(&buffer).iter());
-                    let request = (std::mem::take(&mut buffer), came);
-                    let serving = self.serve(stream, request, (body, ahead, since), seat, shutdown);
-                    let returned = Box::pin(serving).await?;
-                    (stream, buffer) = (returned.stream, returned.ahead);
-                    continue;
-                }
+            let request = match &there {
+                BodyThere::Whole => Http1Request::new(&buffer, &head, &lines, asks),
+                BodyThere::Chunks(data) => Http1Request::new(&buffer, &head, &lines, asks).with_body(data),
+                BodyThere::Part => Http1Request::part(&buffer, &head, &lines, asks),
             };
+            let mut ctx = Context::new(since, origin.peer);
+            request.admit(&self.app, &mut ctx);
+            if ctx.rejection.is_none() && asks.goes_by_loop(ctx.direct) {
+                let came = order::text(lines.of(&buffer).iter());
+                let request = (std::mem::take(&mut buffer), came, ctx);
+                let serving = self.serve_by_loop(stream, request, (body, ahead), seat, shutdown);
+                let returned = Box::pin(serving).await?;
+                (stream, buffer) = (returned.stream, returned.ahead);
+                continue;
+            }
+            if let BodyThere::Part = there {
+                let first = buffer.split_off(head.end);
+                let request = Http1Request::part(&buffer, &head, &lines, asks);
+                let (client, body) = ((&mut stream, &mut ahead), (&request, &head, first));
+                let serving = self.serve_streaming(client, body, (&mut ctx, origin), &mut scratch, shutdown);
+                let after = Box::pin(serving).await;
+                if after != After::Next {
+                    self.leave(seat, close(stream, after == After::ReadAndClose)).await;
+                    return None;
+                }
+                scratch.tidy();
+                buffer = ahead;
+                continue;
+            }
             let client = (&mut stream, &mut ahead);
-            let keeps = self.serve_directly(client, &request, (since, origin), &mut scratch, shutdown).await;
+            let keeps = self.serve_directly(client, &request, (&mut ctx, origin), &mut scratch, shutdown).await;
             if !keeps {
                 self.leave(seat, close(stream, !ahead.is_empty())).await;
                 return None;
@@ -337,10 +337,10 @@ impl ServerApp for Downstream {
             shutdown.mark_changed();
         }
         let shutdown = Arc::new(shutdown);
-        let mut stream = match self.open(socket, &seat, &mut stopping).await? {
+        let mut stream = match self.open(socket, seat, &mut stopping).await? {
             Opened::Http1(opened) => opened,
             Opened::Http2(opened, busy) => {
-                Box::pin(self.serve_http2(opened, busy, &seat, shutdown)).await;
+                Box::pin(self.serve_http2(opened, busy, seat, shutdown)).await;
                 return None;
             }
         };
@@ -348,11 +348,11 @@ impl ServerApp for Downstream {
         let mut silence = Silence { since: self.app.clock().now(), fresh: true };
         seat.silent(silence.since);
         loop {
-            let Some(buffer) = self.sleep(&mut stream, silence, &seat, &mut stopping).await else {
-                Box::pin(self.leave(&seat, close(stream, false))).await;
+            let Some(buffer) = self.sleep(&mut stream, silence, seat, &mut stopping).await else {
+                Box::pin(self.leave(seat, close(stream, false))).await;
                 return None;
             };
-            let serving = self.serve_requests((stream, buffer), silence, origin, &seat, &shutdown);
+            let serving = self.serve_requests((stream, buffer), silence, origin, seat, shutdown);
             (stream, silence) = Box::pin(serving).await?;
         }
     }

@@ -10,7 +10,6 @@ use http::request::Parts;
 use pingora_core::protocols::Stream;
 use pingora_core::server::ShutdownWatch;
 
-use crate::proxy::downstream::arrival::Arrival;
 use crate::proxy::downstream::coming::Coming;
 use crate::proxy::downstream::head::Head;
 use crate::proxy::downstream::http2::upload::Upload;
@@ -29,13 +28,13 @@ use crate::proxy::service::downstream::{After, Downstream};
 use crate::proxy::wire::lines::Fields;
 
 impl Downstream {
-    /// Serves a request that [`takes`] said can go directly, which came at `since`. What the client sends behind it goes
-    /// to `ahead`. False when the connection is to be closed afterwards.
+    /// Serves a request without Pingora's loop, or answers one that was not let in. What the client sends behind it goes to
+    /// `ahead`. False when the connection is to be closed afterwards.
     pub(in crate::proxy) async fn serve_directly(
         &self,
         (stream, ahead): (&mut Stream, &mut BytesMut),
         request: &Http1Request<'_>,
-        (since, origin): (Arrival, Origin),
+        (ctx, origin): (&mut Context, Origin),
         scratch: &mut Scratch,
         shutdown: &ShutdownWatch,
     ) -> bool {
@@ -43,7 +42,7 @@ impl Downstream {
         let (out, limits, half_closed) = (&mut scratch.out, &limits, None);
         let client = Http1Recipient { stream, ahead, out, shutdown, tunnels, keeps, limits, half_closed, rest: () };
         let exchange = Exchange::new(&self.app, request, client, &mut scratch.backend);
-        exchange.run(Context::new(since.at, since.wall), origin).await.keeps
+        exchange.run(ctx, origin.secure).await.keeps
     }
 
     /// The same for a request whose body is still coming: `first` has come of it.
@@ -51,7 +50,7 @@ impl Downstream {
         &self,
         (stream, ahead): (&mut Stream, &mut BytesMut),
         (request, head, first): (&Http1Request<'_>, &Head, BytesMut),
-        (since, origin): (Arrival, Origin),
+        (ctx, origin): (&mut Context, Origin),
         scratch: &mut Scratch,
         shutdown: &ShutdownWatch,
     ) -> After {
@@ -67,7 +66,7 @@ impl Downstream {
         let (out, limits, half_closed) = (&mut scratch.out, &limits, None);
         let client = Http1Recipient { stream, ahead, out, shutdown, tunnels, keeps, limits, half_closed, rest };
         let exchange = Exchange::new(&self.app, request, client, &mut scratch.backend);
-        let Http1Recipient { keeps, ahead, rest, .. } = exchange.run(Context::new(since.at, since.wall), origin).await;
+        let Http1Recipient { keeps, ahead, rest, .. } = exchange.run(ctx, origin.secure).await;
         match keeps {
             true => After::Next,
             false if rest.source.exhausted => After::Close,
@@ -76,17 +75,16 @@ impl Downstream {
         }
     }
 
-    /// Serves a request that [`takes_stream`] said can go directly, which came at `since`, and answers it by `respond`.
-    /// Its body is there.
+    /// Serves a request of a stream without Pingora's loop, or answers one that was not let in, by `respond`. Its body is there.
     pub(in crate::proxy) async fn serve_stream_directly(
         app: &Proxy,
         request: &Http2Request,
         respond: SendResponse<Bytes>,
-        (since, origin): (Arrival, Origin),
+        (ctx, origin): (&mut Context, Origin),
     ) {
         let mut scratch = BackendScratch::default();
         let exchange = Exchange::new(app, request, Http2Recipient::new(respond, ()), &mut scratch);
-        exchange.run(Context::new(since.at, since.wall), origin).await;
+        exchange.run(ctx, origin.secure).await;
     }
 
     /// The same for a request whose body is still coming.
@@ -94,7 +92,7 @@ impl Downstream {
         app: &Proxy,
         (parts, body): (Box<Parts>, Upload),
         respond: SendResponse<Bytes>,
-        (since, origin): (Arrival, Origin),
+        (ctx, origin): (&mut Context, Origin),
     ) {
         let bounds = bounds(app, is_grpc(&parts.headers));
         let request = Http2Request::part(parts);
@@ -103,7 +101,7 @@ impl Downstream {
         let rest = Box::new(Sending { relay, source: body });
         let mut scratch = BackendScratch::default();
         let exchange = Exchange::new(app, &request, Http2Recipient::new(respond, rest), &mut scratch);
-        let client = exchange.run(Context::new(since.at, since.wall), origin).await;
+        let client = exchange.run(ctx, origin.secure).await;
         let body = client.into_rest().source;
         if !body.is_over() {
             body.discard().await;

@@ -92,11 +92,6 @@ impl Downstream {
         Waited::new(Arc::clone(&self.app.inner.clock))
     }
 
-    /// Now.
-    pub(in crate::proxy) fn arrival(&self) -> Arrival {
-        Arrival { at: self.app.clock().now(), wall: self.app.clock().wall() }
-    }
-
     /// Closes a connection, which keeps its seat meanwhile unless somebody else needs it.
     pub(in crate::proxy) async fn leave(&self, seat: &Seat, closing: impl Future<Output = ()> + Send) {
         seat.silent(self.app.clock().now());

@@ -97,7 +97,7 @@ impl Downstream {
 
     /// Answers a client that does not speak TLS.
     async fn refuse_plain(&self, mut stream: Stream, left: Duration, busy: Busy) {
-        let (since, mut buffer) = (self.arrival(), BytesMut::new());
+        let (since, mut buffer) = (self.app.arrival(), BytesMut::new());
         // Read to its end, so that the answer is not overtaken by a reset; for the rest of it see `close`.
         match timeout(left, read_head(&mut stream, &mut buffer, &mut Lines::default())).await {
             Ok(Ok(None)) | Err(_) => {}

@@ -20,7 +20,7 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::Context;
+use std::task;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -48,16 +48,20 @@ use crate::proxy::downstream::http2::unseen::Unseen;
 use crate::proxy::downstream::http2::upload::Upload;
 use crate::proxy::downstream::http2::windows::Windows;
 use crate::proxy::downstream::seats::Seat;
-use crate::proxy::exchange::http2::{Http2Request, announced, takes_stream};
+use crate::proxy::exchange::context::Context;
+use crate::proxy::exchange::http2::{Http2Request, announced, purpose_of};
 use crate::proxy::exchange::proxy::CLIENT_TIMEOUT;
 use crate::proxy::exchange::scratch::Origin;
+use crate::proxy::exchange::takes::Purpose;
 use crate::proxy::gate::rejection::Rejection;
 use crate::proxy::gate::rejection::{LINGER, bytes_of};
 use crate::proxy::gate::request_id::RequestId;
+use crate::proxy::pingora::admitted::Admitted;
 use crate::proxy::pingora::http2_session::Http2Session;
 use crate::proxy::pingora::loan::{HalfClose, Lender, Loan};
 use crate::proxy::service::downstream::Downstream;
 use crate::proxy::wire::request_body::Body;
+use pingora_http::RequestHeader;
 
 /// The most requests of one connection at once; nginx's `http2_max_concurrent_streams`.
 const MAX_STREAMS: u32 = 128;
@@ -108,8 +112,8 @@ impl Downstream {
             socket_digest: stream.get_socket_digest(),
         });
         // On loan, so that it can be closed well after h2 has dropped it.
-        let (stream, since) = ((stream, HalfClose::Gone), (self.arrival(), self.waited()));
-        let (loan, lender) = Loan::new(stream, Body::Length(0), BytesMut::new(), since, Arc::clone(&shutdown));
+        let stream = (stream, HalfClose::Gone);
+        let (loan, lender) = Loan::new(stream, Body::Length(0), BytesMut::new(), self.waited(), Arc::clone(&shutdown));
         loan.set_upgraded();
         let mut stopping = ShutdownWatch::clone(&shutdown);
         let too_late = async {
@@ -143,8 +147,8 @@ struct ToServe {
     parts: Box<Parts>,
     body: Upload,
     respond: SendResponse<Bytes>,
-    /// Whether it goes without Pingora's request loop.
-    direct: bool,
+    /// What it asks for.
+    asks: Purpose,
 }
 
 /// A connection that is being served.
@@ -191,10 +195,10 @@ impl Serving<'_> {
                     self.seat.busy();
                     last = last.map(|_| false);
                     let busy = self.downstream.activity.begin();
-                    match self.admit(request, respond) {
-                        Ok(admitted) => {
+                    match self.check(request, respond) {
+                        Ok(request) => {
                             malformed = 0;
-                            self.serve(admitted, busy, &mut streams);
+                            self.serve(request, busy, &mut streams);
                         }
                         Err(body) => {
                             malformed += 1;
@@ -254,23 +258,23 @@ impl Serving<'_> {
         }
     }
 
-    /// Checks a request, and finds out by which way it goes.
+    /// Checks a request, and finds out what it asks for.
     ///
     /// # Errors
     /// The rest of the body of one that was refused.
-    fn admit(&self, request: Request<RecvStream>, respond: SendResponse<Bytes>) -> Result<ToServe, Box<Upload>> {
+    fn check(&self, request: Request<RecvStream>, respond: SendResponse<Bytes>) -> Result<ToServe, Box<Upload>> {
         let (mut parts, body) = request.into_parts();
         let body = Upload::new(body, &self.windows.0, announced(&parts.headers), self.downstream.waited());
         match request::rewrite(&mut parts) {
             Ok(()) => {
-                let direct = takes_stream(&parts);
-                Ok(ToServe { parts: Box::new(parts), body, respond, direct })
+                let asks = purpose_of(&parts);
+                Ok(ToServe { parts: Box::new(parts), body, respond, asks })
             }
             Err(rejection) => {
                 let request_id = RequestId::random();
                 let sent = refuse(respond, rejection, &request_id, &parts.method);
                 let line = (parts.method.as_str(), parts.uri.path().as_bytes());
-                let since = self.downstream.arrival();
+                let since = self.downstream.app.arrival();
                 self.downstream.record_refusal(rejection, line, &request_id, sent, since, self.origin.peer);
                 Err(Box::new(body))
             }
@@ -279,16 +283,18 @@ impl Serving<'_> {
 }
 
 impl Serving<'_> {
-    /// Serves a request among `streams`.
-    fn serve(&self, admitted: ToServe, busy: Busy, streams: &mut JoinSet<()>) {
-        let ToServe { parts, mut body, respond, direct } = admitted;
-        let app = self.downstream.app.clone();
-        let from = (self.downstream.arrival(), self.origin);
-        if direct && body.is_over() {
+    /// Serves a request among `streams`, or answers one that is not let in.
+    fn serve(&self, request: ToServe, busy: Busy, streams: &mut JoinSet<()>) {
+        let ToServe { parts, mut body, respond, asks } = request;
+        let (app, origin) = (self.downstream.app.clone(), self.origin);
+        let mut ctx = Context::new(self.downstream.app.arrival(), origin.peer);
+        let (over, parts) = (body.is_over(), Http2Request::part(parts).admitted(&app, &mut ctx));
+        let (refused, by_loop) = (ctx.rejection.is_some(), asks.goes_by_loop(ctx.direct));
+        if over && (refused || !by_loop) {
             let request = Http2Request::new(parts, None);
             // Boxed at once, since spawning moves it several times.
             streams.spawn(Box::pin(async move {
-                Downstream::serve_stream_directly(&app, &request, respond, from).await;
+                Downstream::serve_stream_directly(&app, &request, respond, (&mut ctx, origin)).await;
                 drop(busy);
             }));
             return;
@@ -297,17 +303,24 @@ impl Serving<'_> {
         let (digest, min_rate) = (Arc::clone(&self.digest), app.limits().min_body_rate);
         streams.spawn(Box::pin(async move {
             let _busy = busy;
-            let waits = !parts.headers.contains_key(CONTENT_LENGTH);
-            if direct && let Some(data) = body.take_what_is_there(waits).await {
+            if refused {
+                return Downstream::serve_streaming_stream(&app, (parts, body), respond, (&mut ctx, origin)).await;
+            }
+            if !by_loop {
+                let waits = !parts.headers.contains_key(CONTENT_LENGTH);
+                let Some(data) = body.take_what_is_there(waits).await else {
+                    return Downstream::serve_streaming_stream(&app, (parts, body), respond, (&mut ctx, origin)).await;
+                };
                 drop(body);
                 let request = Http2Request::new(parts, Some(data));
-                return Downstream::serve_stream_directly(&app, &request, respond, from).await;
-            }
-            if direct {
-                return Downstream::serve_streaming_stream(&app, (parts, body), respond, from).await;
+                // Its length is known only now, where it was not announced.
+                ctx.rejection = request.too_large(ctx.admission.max_body);
+                return Downstream::serve_stream_directly(&app, &request, respond, (&mut ctx, origin)).await;
             }
             let (leave, left) = oneshot::channel();
-            let session = Http2Session::new((*parts).into(), (body, min_rate), respond, digest, leave);
+            let mut head = RequestHeader::from(*parts);
+            head.extensions_mut().insert(Admitted::new(ctx));
+            let session = Http2Session::new(head, (body, min_rate), respond, digest, leave);
             proxy.process_new_http(ServerSession::new_custom(Box::new(session)), &shutdown).await;
             if let Ok(body) = left.await {
                 body.discard().await;
@@ -359,7 +372,7 @@ async fn next(
     full: bool,
     unseen: &Unseen,
 ) -> Option<Result<OpenedStream, h2::Error>> {
-    let mut poll = |cx: &mut Context<'_>| match full {
+    let mut poll = |cx: &mut task::Context<'_>| match full {
         true => connection.poll_closed(cx).map(|closed| closed.err().map(Err)),
         false => connection.poll_accept(cx),
     };

@@ -87,7 +87,7 @@ fn a_body_that_came_in_chunks_has_a_length() {
     let text = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: Chunked\r\nte: trailers\r\nTea: x\r\n\r\n";
     let head = head::check(text.as_bytes(), &mut lines).unwrap().unwrap();
     let sender = sender(false, Underscores::Drop);
-    Http1Request::with_body(text.as_bytes(), &head, &lines, b"hello").write(&mut out, sender, &id);
+    Http1Request::new(text.as_bytes(), &head, &lines, Purpose::Answer).with_body(b"hello").write(&mut out, sender, &id);
     let written = String::from_utf8(out).unwrap();
     let start = "POST / HTTP/1.1\r\nHost: a\r\nTea: x\r\nContent-Length: 5\r\nX-Forwarded-For: 192.0.2.7\r\n";
     assert!(written.starts_with(start), "{written}");

@@ -3,15 +3,14 @@
 use tokio::io::{AsyncReadExt, DuplexStream, duplex};
 
 use super::*;
-use crate::clock::{Clock, SystemClock};
+use crate::clock::SystemClock;
 use crate::proxy::wire::chunked::Chunked;
 
 fn lend(stream: DuplexStream, body: Body) -> (Loan, Lender) {
-    let since = Arrival { at: SystemClock.now(), wall: SystemClock.wall() };
     // Nobody stops these servers: the last value stays.
     let shutdown = tokio::sync::watch::channel(false).1;
-    let since = (since, Waited::new(Arc::new(SystemClock)));
-    Loan::new((Box::new(stream), HalfClose::Gone), body, BytesMut::new(), since, Arc::new(shutdown))
+    let waited = Waited::new(Arc::new(SystemClock));
+    Loan::new((Box::new(stream), HalfClose::Gone), body, BytesMut::new(), waited, Arc::new(shutdown))
 }
 
 #[tokio::test]
