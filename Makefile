@@ -5,7 +5,7 @@ export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 # Cargo spreads its own jobs; make's job server, which it cannot reach, would only make it warn.
 unexport MAKEFLAGS MFLAGS
 
-.PHONY: help setup run test check bench bench-quick bench-check pgo schema openapi man fuzz-api deb test-docker test-package test-upgrade clean
+.PHONY: help setup run test check bench bench-quick bench-check pgo schema openapi man fuzz-api deb test-docker test-package test-upgrade clean fuzz
 .DEFAULT_GOAL := help
 
 help: ## list these commands
@@ -63,6 +63,9 @@ openapi: setup ## write docs/openapi.json anew from the code
 
 man: setup ## write packaging/man/tollgate.1 anew from the code and packaging/man/tollgate.1.in
 	UPDATE=1 cargo test --quiet --locked --lib cli::manual
+
+fuzz: setup ## look for bytes that break a property of the parsers, a minute for each, by cargo-fuzz; the first build takes minutes
+	@sh packaging/fuzz.sh 60
 
 fuzz-api: setup ## send the admin API what its OpenAPI document allows and what it does not, for two minutes
 	cargo build --locked

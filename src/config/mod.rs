@@ -16,6 +16,9 @@
 //! ones; validation by the schema, whose messages speak of patterns instead of addresses and durations.
 
 mod check;
+#[cfg(any(fuzzing, test))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod load;
 mod overrides;
 mod problem;

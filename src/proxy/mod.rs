@@ -27,6 +27,9 @@
 mod backend;
 mod downstream;
 mod exchange;
+#[cfg(any(fuzzing, test))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod gate;
 mod pingora;
 mod service;

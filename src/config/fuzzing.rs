@@ -1,0 +1,57 @@
+//! What holds for any text of a configuration; see `proxy::fuzzing`, which is the same for what comes over connections.
+
+use serde_yaml::Value;
+
+use super::load::load_text;
+use super::{Config, Overrides, Problems};
+
+fn load(text: &str) -> Result<Config, Problems> {
+    load_text("fuzz.yaml", text, &Overrides::default())
+}
+
+/// A configuration: the same text means the same, a wrong one is told in whole lines, and a right one is right as JSON, too.
+pub fn configuration(bytes: &[u8]) {
+    let Ok(text) = str::from_utf8(bytes) else { return };
+    // Files that the text names are the machine's, and may be anything.
+    if ["cert", "key", "token_file"].iter().any(|key| text.contains(key)) {
+        return;
+    }
+    match load(text) {
+        Err(problems) => {
+            assert_eq!(Err(&problems), load(text).as_ref().map(drop));
+            assert!(problems.iter().count() > 0);
+            for problem in problems.iter() {
+                assert!(!problem.path.is_empty() && !problem.message.is_empty(), "{problem:?}");
+                assert!(!problem.to_string().contains(['\n', '\r', '\0', '\u{1b}']), "{problem:?}");
+                assert!(
+                    problem.line.is_none_or(|line| line >= 1 && line <= text.lines().count().max(1) + 1),
+                    "{problem:?}"
+                );
+            }
+        }
+        Ok(config) => {
+            let value: Value = serde_yaml::from_str(text.trim_start_matches('\u{feff}')).expect("it was read");
+            // Tags and numbers that are none have no place in JSON.
+            let Ok(json) = serde_json::to_string(&value) else { return };
+            let again = load(&json).unwrap_or_else(|problems| panic!("{problems}\n{json}"));
+            assert_eq!(format!("{again:?}"), format!("{config:?}"), "{json}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn what_fuzzing_has_kept_holds() {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/configuration");
+        let files: Vec<_> = std::fs::read_dir(dir).unwrap().collect();
+        assert!(files.len() >= 20, "{}", files.len());
+        for file in files {
+            configuration(&std::fs::read(file.unwrap().path()).unwrap());
+        }
+    }
+}
