@@ -15,7 +15,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use super::backend::answer::{self, Added, Answer};
 use super::backend::body::AnswerBody;
 use super::downstream::head::{self, Head};
-use super::exchange::request;
+use super::exchange::request::{self, Framing};
 use super::gate::headers::{Sender, Underscores};
 use super::gate::identify::{Identity, origin};
 use super::gate::request_id::RequestId;
@@ -95,17 +95,20 @@ fn is_the_same_for_a_backend(bytes: &[u8], head: &Head, lines: LinesOf<'_>, choi
     let underscores = if choice & 2 == 0 { Underscores::Drop } else { Underscores::Pass };
     let sender = Sender { peer, caller, trusted: choice & 1 == 1, secure: false, underscores };
     let id = RequestId::given(b"r1").expect("it is one");
-    let told = if length(head).is_none() { Some(5) } else { None };
+    let (framing, told) = match length(head) {
+        Some(length) => (Framing::AsSaid, Some(length)),
+        None if choice & 4 == 0 => (Framing::Length(5), Some(5)),
+        None => (Framing::Chunks, None),
+    };
     let method = str::from_utf8(head.method.of_bytes(bytes)).expect("it is a token");
     let mut out = Vec::new();
-    request::write(&mut out, (method, head.target.of_bytes(bytes)), || lines.iter(), told, (sender, &id));
+    request::write(&mut out, (method, head.target.of_bytes(bytes)), || lines.iter(), framing, (sender, &id));
     let mut sent = Lines::default();
     let anew = again(&out, &mut sent);
     assert_eq!(anew.end, out.len(), "another request follows");
     assert_eq!(anew.method.of_bytes(&out), method.as_bytes());
     assert_eq!(anew.target.of_bytes(&out), head.target.of_bytes(bytes));
-    // A line with a length is dropped by nothing.
-    assert_eq!(length(&anew), length(head).or(Some(5)));
+    assert_eq!(length(&anew), told);
     let sent = sent.of(&out);
     let all = |name: &'static str| sent.all_of(&HeaderName::from_static(name)).map(<[u8]>::to_vec).collect::<Vec<_>>();
     let forwarded = all("x-forwarded-for");
