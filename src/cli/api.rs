@@ -23,7 +23,7 @@ const CONNECT: Duration = Duration::from_secs(2);
 
 /// How long a call may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Patience {
+pub(super) enum AnswerPatience {
     /// 2 s in all, for whoever asks again soon.
     Probe,
     /// 30 s in all.
@@ -35,7 +35,7 @@ pub(super) enum Patience {
 }
 
 /// The admin API.
-pub(super) struct Api {
+pub(super) struct ApiClient {
     endpoint: Endpoint,
 }
 
@@ -52,9 +52,9 @@ pub(super) struct Content<B> {
 /// No body, as of a POST that needs none.
 pub(super) const EMPTY: Option<Content<&[u8]>> = None;
 
-impl Api {
+impl ApiClient {
     pub(super) fn new(endpoint: Endpoint) -> Self {
-        Api { endpoint }
+        ApiClient { endpoint }
     }
 
     /// Sends one request; the answer when it is a success.
@@ -63,7 +63,7 @@ impl Api {
     /// The API's own message with one line for each wrong field, or why there is no answer.
     pub(super) fn call<B: AsSendBody>(
         &self,
-        patience: Patience,
+        patience: AnswerPatience,
         method: Method,
         path: &str,
         content: Option<Content<B>>,
@@ -79,16 +79,16 @@ impl Api {
         if status == 401 {
             message += "\n  (its token comes from TOLLGATE_ADMIN_TOKEN, --token-file FILE or --conf FILE)";
         }
-        Err(Failure::Api(message))
+        Err(Failure::ApiClient(message))
     }
 
-    /// As [`call`](Api::call), and reads the answer as JSON: its text, and what it says.
+    /// As [`call`](ApiClient::call), and reads the answer as JSON: its text, and what it says.
     ///
     /// # Errors
     /// As there, or that the answer is not JSON.
     pub(super) fn json<B: AsSendBody>(
         &self,
-        patience: Patience,
+        patience: AnswerPatience,
         method: Method,
         path: &str,
         content: Option<Content<B>>,
@@ -105,7 +105,7 @@ impl Api {
     /// What to say of an answer that the admin API would not give.
     pub(super) fn no_such_api(&self, reason: impl Display) -> Failure {
         let address = &self.endpoint.address;
-        Failure::Api(format!("{address} does not answer as tollgate's admin API does: {reason} (--admin)"))
+        Failure::ApiClient(format!("{address} does not answer as tollgate's admin API does: {reason} (--admin)"))
     }
 
     /// Sends one request; the answer, whatever it is.
@@ -114,7 +114,7 @@ impl Api {
     /// Why there is none.
     pub(super) fn answer<B: AsSendBody>(
         &self,
-        patience: Patience,
+        patience: AnswerPatience,
         method: Method,
         path: &str,
         content: Option<Content<B>>,
@@ -150,7 +150,7 @@ impl Api {
         let nobody = |reason: &dyn Display| {
             format!("cannot connect to {address}: {reason}; is tollgate running with its admin API there? (--admin)")
         };
-        Failure::Api(match error {
+        Failure::ApiClient(match error {
             ureq::Error::Io(error) if !is_of_a_connection(&error) => nobody(&error),
             ureq::Error::Timeout(Timeout::Connect | Timeout::Resolve) => nobody(&"no answer within 2 s"),
             ureq::Error::HostNotFound => nobody(&"no such host"),
@@ -170,13 +170,13 @@ fn is_of_a_connection(error: &io::Error) -> bool {
 }
 
 /// One agent a call, since each has a patience of its own; connections are local and cheap.
-fn agent(patience: Patience) -> Agent {
+fn agent(patience: AnswerPatience) -> Agent {
     let all = |seconds| Some(Duration::from_secs(seconds));
     let (global, piece) = match patience {
-        Patience::Probe => (all(2), None),
-        Patience::Call => (all(30), None),
-        Patience::Bulk => (all(300), None),
-        Patience::Stream => (None, all(30)),
+        AnswerPatience::Probe => (all(2), None),
+        AnswerPatience::Call => (all(30), None),
+        AnswerPatience::Bulk => (all(300), None),
+        AnswerPatience::Stream => (None, all(30)),
     };
     Agent::config_builder()
         .http_status_as_error(false)

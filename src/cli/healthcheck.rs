@@ -3,7 +3,7 @@
 use http::Method;
 
 use super::Failure;
-use super::api::{Api, EMPTY, Patience};
+use super::api::{AnswerPatience, ApiClient, EMPTY};
 use super::endpoint::EndpointArgs;
 
 /// Asks `/readyz` of the admin API, for 2 s at most.
@@ -12,7 +12,7 @@ use super::endpoint::EndpointArgs;
 /// Why it is not ready, or that it does not answer. Always a failure of exit code 1: Docker reserves 2.
 pub(super) fn run(args: &EndpointArgs) -> Result<(), Failure> {
     let endpoint = args.resolve(|name| std::env::var_os(name));
-    let endpoint = endpoint.map_err(|failure| Failure::Api(failure.to_string()))?;
-    let asked = Api::new(endpoint).call(Patience::Probe, Method::GET, "/readyz", EMPTY);
-    asked.map(drop).map_err(|failure| Failure::Api(format!("not ready: {failure}")))
+    let endpoint = endpoint.map_err(|failure| Failure::ApiClient(failure.to_string()))?;
+    let asked = ApiClient::new(endpoint).call(AnswerPatience::Probe, Method::GET, "/readyz", EMPTY);
+    asked.map(drop).map_err(|failure| Failure::ApiClient(format!("not ready: {failure}")))
 }

@@ -43,7 +43,7 @@ enum Failure {
     Running(#[from] ServerError),
     /// What the admin API said, or that it did not answer.
     #[error("{0}")]
-    Api(String),
+    ApiClient(String),
     /// A process in the background, or an upgrade.
     #[error("{0}")]
     Background(String),
@@ -55,7 +55,9 @@ impl Failure {
     fn exit_code(&self) -> ExitCode {
         match self {
             Failure::Configuration(_) | Failure::Usage(_) => ExitCode::from(2),
-            Failure::Running(_) | Failure::Api(_) | Failure::Background(_) | Failure::Output(_) => ExitCode::from(1),
+            Failure::Running(_) | Failure::ApiClient(_) | Failure::Background(_) | Failure::Output(_) => {
+                ExitCode::from(1)
+            }
         }
     }
 }

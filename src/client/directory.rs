@@ -1,6 +1,6 @@
 //! Finding a client by its key or its address.
 //!
-//! Keys and networks stand in two [`Table`]s, which share with the next directory whatever does not change: a change
+//! Keys and networks stand in two [`CredentialTable`]s, which share with the next directory whatever does not change: a change
 //! costs microseconds, whatever the number of clients.
 //!
 //! The longest prefix is found by asking for each length that any client has, the longest first. So a lookup by address
@@ -20,15 +20,15 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::lengths::Lengths;
-use super::table::Table;
+use super::table::CredentialTable;
 use super::{Client, ClientId, KeyDigest, canonical};
 
 /// All clients, by key digest and by longest address prefix. Immutable: a change makes another directory, and whoever
 /// holds the old one goes on with it undisturbed. A clone costs little and shares everything.
 #[derive(Clone, Debug, Default)]
 pub struct Directory {
-    by_key: Table<KeyDigest>,
-    by_network: Table<Prefix>,
+    by_key: CredentialTable<KeyDigest>,
+    by_network: CredentialTable<Prefix>,
     /// The lengths of the networks, of each family.
     v4: Lengths,
     v6: Lengths,
@@ -209,11 +209,11 @@ impl From<IpNet> for Prefix {
 }
 
 /// What a client was at first, and what it is in the end.
-type Change = (Option<Client>, Option<Client>);
+type DirectoryChange = (Option<Client>, Option<Client>);
 
 /// The changes, those of one client drawn together into one.
-fn fold(changes: impl IntoIterator<Item = Change>) -> Vec<Change> {
-    let mut folded: Vec<Change> = Vec::new();
+fn fold(changes: impl IntoIterator<Item = DirectoryChange>) -> Vec<DirectoryChange> {
+    let mut folded: Vec<DirectoryChange> = Vec::new();
     let mut places: HashMap<u128, usize> = HashMap::new();
     for (before, after) in changes {
         let Some(uid) = before.as_ref().or(after.as_ref()).map(|client| client.uid) else { continue };

@@ -31,7 +31,7 @@ const WIDTH: usize = 1 << BITS;
 
 /// Clients by some credential of theirs. A clone costs one reference count, and changes without changing the original.
 #[derive(Clone, Debug)]
-pub(super) struct Table<K> {
+pub(super) struct CredentialTable<K> {
     hasher: RandomState,
     root: Arc<Branch<Branch<Branch<Leaf<K>>>>>,
 }
@@ -48,7 +48,7 @@ struct Slot<K> {
     client: Option<Arc<Client>>,
 }
 
-impl<K: Copy + Eq + Hash> Table<K> {
+impl<K: Copy + Eq + Hash> CredentialTable<K> {
     /// The client with this key.
     pub(super) fn get(&self, key: &K) -> Option<&Arc<Client>> {
         let [first, second, third] = self.path(key);
@@ -114,9 +114,9 @@ impl<K: Copy> Slot<K> {
     }
 }
 
-impl<K> Default for Table<K> {
+impl<K> Default for CredentialTable<K> {
     fn default() -> Self {
-        Table { hasher: RandomState::new(), root: Arc::default() }
+        CredentialTable { hasher: RandomState::new(), root: Arc::default() }
     }
 }
 
@@ -167,7 +167,7 @@ mod tests {
         /// that both ways of changing a leaf are taken.
         #[test]
         fn agrees_with_a_map(steps in prop::collection::vec((0_u8..12, 0_u128..3, any::<bool>(), any::<bool>()), 1..80)) {
-            let (mut table, mut map) = (Table::default(), HashMap::new());
+            let (mut table, mut map) = (CredentialTable::default(), HashMap::new());
             let mut kept = Vec::new();
             for (key, owner, insert, keep) in steps {
                 if keep {
@@ -195,7 +195,7 @@ mod tests {
 
     #[test]
     fn what_leaves_is_dropped() {
-        let (mut table, gone) = (Table::default(), client(1));
+        let (mut table, gone) = (CredentialTable::default(), client(1));
         for key in 0..8 {
             table.insert(Clash(key), Arc::clone(&gone));
         }
@@ -206,7 +206,7 @@ mod tests {
 
     #[test]
     fn many_keys_spread() {
-        let mut table = Table::default();
+        let mut table = CredentialTable::default();
         (0..20_000_u64).for_each(|key| drop(table.insert(key, client(key.into()))));
         assert!((0..20_000).all(|key| number(table.get(&key)) == Some(key.into())));
         let branches = table.root.0.iter().flatten().flat_map(|branch| branch.0.iter().flatten());

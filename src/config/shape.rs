@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::value::{
-    AdminAddress, BackendWeight, CheckPath, CheckType, Choice, Connections, DatabasePath, Directory, EventsPath,
+    AdminAddress, BackendWeight, CheckPath, CheckType, Choice, Connections, DatabasePath, DirectoryPath, EventsPath,
     Expect, Flag, GroupName, Header, Listen, LogPath, Network, OrAuto, OrNull, Peer, PemPath, PerSec, Period, PoolName,
     RouteHost, RoutePath, Size, StatePath, Threshold, Tick, TokenPath, UserName, Whole,
 };
@@ -85,7 +85,7 @@ pub(super) struct PingoraKeys {
     pub(super) group: Written<GroupName>,
     /// The directory to work in. Default: where it was started; as a daemon `/`. Relative paths count from where it was
     /// started in any case.
-    pub(super) working_directory: Written<Directory>,
+    pub(super) working_directory: Written<DirectoryPath>,
     /// Where a daemon's events and standard output go; null is nowhere.
     #[schemars(extend("default" = null))]
     pub(super) error_log: Written<EventsPath>,

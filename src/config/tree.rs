@@ -95,7 +95,7 @@ impl<'de> DeserializeSeed<'de> for Node<'_> {
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Found, D::Error> {
         self.room.take(1, self.path.len())?;
         let mut scalar = None;
-        match (deserializer.deserialize_any(Reader { node: self, scalar: &mut scalar }), scalar) {
+        match (deserializer.deserialize_any(TreeReader { node: self, scalar: &mut scalar }), scalar) {
             (Err(error), Some(value)) => Ok((value, Some(line_of(&error)))),
             (found, _) => found,
         }
@@ -109,12 +109,12 @@ fn line_of(error: &impl fmt::Display) -> usize {
     line.unwrap_or(1)
 }
 
-struct Reader<'a> {
+struct TreeReader<'a> {
     node: Node<'a>,
     scalar: &'a mut Option<Value>,
 }
 
-impl Reader<'_> {
+impl TreeReader<'_> {
     fn keep<E: Error>(self, value: impl Into<Value>) -> Result<Found, E> {
         let value = value.into();
         self.node.room.take(0, value.as_str().map_or(0, str::len))?;
@@ -123,7 +123,7 @@ impl Reader<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Reader<'_> {
+impl<'de> Visitor<'de> for TreeReader<'_> {
     type Value = Found;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

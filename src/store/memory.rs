@@ -12,10 +12,10 @@ use std::time::SystemTime;
 use ipnet::IpNet;
 use parking_lot::Mutex;
 
-use super::plan::{self, Source, Stamp};
+use super::plan::{self, ClientSource, Stamp};
 use super::{
-    Batch, BucketStore, Change, ClientRepository, Committed, Difference, Entry, Follower, HistoryRules, Moment, Page,
-    PageQuery, Profile, Record, Refusal, Reply, Saved, Snapshot, StoreError, WriteError, credentials, new_secret,
+    Batch, BucketStore, Change, ClientRepository, Committed, Difference, Follower, HistoryEntry, HistoryRules, Moment,
+    Page, PageQuery, Profile, Record, Refusal, Reply, Saved, Snapshot, StoreError, WriteError, credentials, new_secret,
 };
 use crate::client::{ClientId, KeyDigest};
 use crate::clock::{Clock, SystemClock};
@@ -23,7 +23,7 @@ use crate::limit::Payer;
 
 /// Clients and buckets in memory. See the [module](self).
 pub struct Memory {
-    clients: Mutex<Clients>,
+    clients: Mutex<ClientMap>,
     followers: Mutex<Vec<Follower>>,
     buckets: Mutex<(HashMap<Payer, Saved>, Option<Moment>)>,
     secret: u128,
@@ -36,18 +36,18 @@ impl fmt::Debug for Memory {
 }
 
 #[derive(Clone)]
-struct Clients {
+struct ClientMap {
     records: BTreeMap<ClientId, Record>,
     keys: HashMap<KeyDigest, ClientId>,
     networks: HashMap<IpNet, ClientId>,
-    history: HashMap<ClientId, VecDeque<Entry>>,
+    history: HashMap<ClientId, VecDeque<HistoryEntry>>,
     numbers: u64,
     rules: HistoryRules,
 }
 
-impl Default for Clients {
+impl Default for ClientMap {
     fn default() -> Self {
-        Clients {
+        ClientMap {
             records: BTreeMap::new(),
             keys: HashMap::new(),
             networks: HashMap::new(),
@@ -58,7 +58,7 @@ impl Default for Clients {
     }
 }
 
-impl Source for Clients {
+impl ClientSource for ClientMap {
     type Error = Infallible;
 
     fn number(&mut self) -> Result<u64, Infallible> {
@@ -71,7 +71,7 @@ impl Source for Clients {
     }
 }
 
-impl Clients {
+impl ClientMap {
     /// What the change comes to, without carrying it out.
     fn outcome(&mut self, id: &ClientId, after: Option<Profile>, stamp: &Stamp) -> Committed {
         let before = self.records.get(id).cloned();
@@ -120,7 +120,7 @@ impl Clients {
         }
         let profile = |record: &Option<Record>| record.as_ref().map(|record| record.profile.clone());
         let entries = self.history.entry(id.clone()).or_default();
-        entries.push_front(Entry {
+        entries.push_front(HistoryEntry {
             version: plan::version(committed),
             at: stamp.at,
             by: stamp.by.clone(),
@@ -136,7 +136,7 @@ impl Clients {
         let (HistoryRules { keep, age }, current) = (self.rules, self.records.get(id).map(|record| record.version));
         let Some(entries) = self.history.get_mut(id) else { return };
         entries.truncate(usize::try_from(keep.get()).unwrap_or(usize::MAX));
-        let old = |entry: &Entry| now.duration_since(entry.at).is_ok_and(|passed| passed > age);
+        let old = |entry: &HistoryEntry| now.duration_since(entry.at).is_ok_and(|passed| passed > age);
         entries.retain(|entry| Some(entry.version) == current || !old(entry));
     }
 
@@ -252,7 +252,7 @@ impl ClientRepository for Memory {
         Ok(Page { items, more, total: clients.records.values().filter(found).count() as u64 })
     }
 
-    fn history(&self, id: &ClientId, before: Option<u64>, limit: usize) -> Result<Vec<Entry>, StoreError> {
+    fn history(&self, id: &ClientId, before: Option<u64>, limit: usize) -> Result<Vec<HistoryEntry>, StoreError> {
         let clients = self.clients.lock();
         let entries = clients.history.get(id).into_iter().flatten();
         let earlier = entries.skip_while(|entry| before.is_some_and(|before| entry.version >= before));

@@ -23,7 +23,7 @@ use crate::client::{ClientId, Quota};
 use crate::clock::{BootTime, Clock, Timeline};
 use crate::limit::{Bucket, Nanos, Payer};
 
-pub use record::{Action, Entry, Page, PageQuery, Profile, Record};
+pub use record::{Action, HistoryEntry, Page, PageQuery, Profile, Record};
 pub(crate) use write::credentials;
 pub use write::{Batch, BatchItem, Change, Committed, Difference, Edit, Refusal, Reply, WriteError};
 
@@ -67,7 +67,7 @@ pub trait ClientRepository: Send + Sync {
     ///
     /// # Errors
     /// When the store cannot be read.
-    fn history(&self, id: &ClientId, before: Option<u64>, limit: usize) -> Result<Vec<Entry>, StoreError>;
+    fn history(&self, id: &ClientId, before: Option<u64>, limit: usize) -> Result<Vec<HistoryEntry>, StoreError>;
 
     /// Gives `each` every client of one moment, in the order of their names, until it returns false.
     ///

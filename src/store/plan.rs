@@ -25,7 +25,7 @@ impl Stamp {
 }
 
 /// Where a new client's number and version come from. Asked only when they are needed.
-pub(super) trait Source {
+pub(super) trait ClientSource {
     /// Why it could not say.
     type Error;
     /// A number that no client ever had.
@@ -61,7 +61,7 @@ pub(super) fn check_name(id: &ClientId, committed: &Committed) -> Result<(), Ref
 }
 
 /// What becomes of the client `id` that is `before`, when its profile becomes `after`.
-pub(super) fn outcome<S: Source>(
+pub(super) fn outcome<S: ClientSource>(
     id: &ClientId,
     before: Option<Record>,
     after: Option<Profile>,

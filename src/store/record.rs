@@ -109,7 +109,7 @@ impl Action {
 
 /// One change in a client's history.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Entry {
+pub struct HistoryEntry {
     /// The client's version after it. A deletion counts as one.
     pub version: u64,
     /// When, to the microsecond.

@@ -48,16 +48,16 @@ use parking_lot::{Mutex, RwLock};
 use rusqlite::Connection;
 
 use super::{
-    Batch, BucketStore, Change, ClientRepository, Committed, Difference, Entry, Follower, HistoryRules, Moment, Page,
-    PageQuery, Record, Reply, Saved, Snapshot, StoreError, WriteError,
+    Batch, BucketStore, Change, ClientRepository, Committed, Difference, Follower, HistoryEntry, HistoryRules, Moment,
+    Page, PageQuery, Record, Reply, Saved, Snapshot, StoreError, WriteError,
 };
 use crate::client::ClientId;
 use fault::{Fault, words};
 use feed::Feed;
 pub use open::OpenError;
-use patience::Patience;
+use patience::LockPatience;
 use queue::{Queue, Request, Write};
-use rows::{Failure, Reader};
+use rows::{ClientReader, ReadFailure};
 use shared::{Reading, Shared};
 use writer::Writer;
 
@@ -88,7 +88,7 @@ impl Sqlite {
     /// When the file is none of ours, damaged, cut off, read-only, locked or newer. Then it is left as it is.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
         let path = std::path::absolute(path).map_err(|error| OpenError::new(path, &error.to_string()))?;
-        let patience = Patience::new();
+        let patience = LockPatience::new();
         let database = open::open_or_create(&path, &patience)?;
         let feed = Feed::new(&database.connection).map_err(|error| OpenError::new(&path, &words(&error)))?;
         let reading = Reading::open(&database).map_err(|error| OpenError::new(&path, &words(&error)))?;
@@ -131,7 +131,7 @@ impl Sqlite {
     }
 
     /// A short read.
-    fn read<T>(&self, read: impl FnOnce(&Connection) -> Result<T, Failure>) -> Result<T, StoreError> {
+    fn read<T>(&self, read: impl FnOnce(&Connection) -> Result<T, ReadFailure>) -> Result<T, StoreError> {
         let shared = &self.0.shared;
         let reading = shared.reading()?;
         let connection = reading.readers.get();
@@ -139,13 +139,13 @@ impl Sqlite {
     }
 
     /// A long read, on a connection of its own and in one transaction.
-    fn read_long<T>(&self, read: impl FnOnce(&Connection) -> Result<T, Failure>) -> Result<T, StoreError> {
+    fn read_long<T>(&self, read: impl FnOnce(&Connection) -> Result<T, ReadFailure>) -> Result<T, StoreError> {
         let shared = &self.0.shared;
         let reading = shared.reading()?;
-        let connect = || -> Result<T, Failure> {
+        let connect = || -> Result<T, ReadFailure> {
             let connection = reads::connect(&reading.real)?;
             // It may have opened another file than the writer has.
-            reading.identity.check().map_err(|moved| Failure::Row(StoreError(moved.words())))?;
+            reading.identity.check().map_err(|moved| ReadFailure::Row(StoreError(moved.words())))?;
             let moment = connection.unchecked_transaction()?;
             read(&moment)
         };
@@ -183,14 +183,14 @@ impl ClientRepository for Sqlite {
     }
 
     fn get(&self, id: &ClientId) -> Result<Option<Record>, StoreError> {
-        self.read(|connection| changes::get(connection, &mut Reader::default(), id))
+        self.read(|connection| changes::get(connection, &mut ClientReader::default(), id))
     }
 
     fn page(&self, query: &PageQuery) -> Result<Page, StoreError> {
         self.read(|connection| reads::page(connection, query))
     }
 
-    fn history(&self, id: &ClientId, before: Option<u64>, limit: usize) -> Result<Vec<Entry>, StoreError> {
+    fn history(&self, id: &ClientId, before: Option<u64>, limit: usize) -> Result<Vec<HistoryEntry>, StoreError> {
         self.read(|connection| reads::history(connection, id, before, limit))
     }
 

@@ -25,22 +25,8 @@ pub(crate) const CIRCLES: &[(&str, &str)] = &[
 /// Names of several types.
 #[rustfmt::skip]
 pub(crate) const NAMES: &[&str] = &[
-    "Action",
-    "Answer",
-    "Api",
     "Backend",
-    "Change",
-    "Clients",
-    "Directory",
-    "Entry",
     "Failure",
-    "Fields",
-    "Identity",
-    "Patience",
-    "Reader",
-    "Source",
-    "Stop",
-    "Table",
 ];
 
 /// Functions that are too long, and give no reason.

@@ -15,11 +15,11 @@ pub(in crate::cli) struct ClientsArgs {
     #[arg(long, global = true)]
     pub(super) json: bool,
     #[command(subcommand)]
-    pub(super) action: Action,
+    pub(super) action: ClientsCommand,
 }
 
 #[derive(Debug, Subcommand)]
-pub(super) enum Action {
+pub(super) enum ClientsCommand {
     /// List all clients
     List {
         /// Only those whose name or note holds this text
@@ -42,7 +42,7 @@ pub(super) enum Action {
         #[arg(long, value_name = "R", value_parser = number)]
         rate: serde_json::Number,
         #[command(flatten)]
-        fields: Fields,
+        fields: ClientFlags,
     },
     /// Change a client: only what is given
     Set {
@@ -55,7 +55,7 @@ pub(super) enum Action {
         #[arg(long, value_name = "R", value_parser = number)]
         rate: Option<serde_json::Number>,
         #[command(flatten)]
-        fields: Fields,
+        fields: ClientFlags,
         /// Forget its addresses
         #[arg(long, conflicts_with = "address")]
         clear_addresses: bool,
@@ -98,7 +98,7 @@ pub(super) struct Name {
 
 /// What a client may have beside its quota.
 #[derive(Debug, Default, Args)]
-pub(super) struct Fields {
+pub(super) struct ClientFlags {
     /// What is done with its requests
     #[arg(long, value_parser = ["limit", "unlimited", "blocked"])]
     pub(super) mode: Option<String>,

@@ -2,11 +2,11 @@
 
 use serde_json::{Map, Number, Value};
 
-use super::args::Fields;
+use super::args::ClientFlags;
 use crate::client::ClientId;
 
 /// The body that adds a client.
-pub(super) fn of_new(id: &ClientId, capacity: u64, rate: &Number, fields: &Fields) -> Value {
+pub(super) fn of_new(id: &ClientId, capacity: u64, rate: &Number, fields: &ClientFlags) -> Value {
     let mut body = of_fields(fields);
     body.insert("client_id".to_owned(), id.as_str().into());
     body.insert("capacity".to_owned(), capacity.into());
@@ -18,7 +18,7 @@ pub(super) fn of_new(id: &ClientId, capacity: u64, rate: &Number, fields: &Field
 pub(super) fn of_change(
     capacity: Option<u64>,
     rate: Option<&Number>,
-    fields: &Fields,
+    fields: &ClientFlags,
     clear_addresses: bool,
     clear_key: bool,
 ) -> Option<Value> {
@@ -30,8 +30,8 @@ pub(super) fn of_change(
     (!body.is_empty()).then_some(Value::Object(body))
 }
 
-fn of_fields(fields: &Fields) -> Map<String, Value> {
-    let Fields { mode, address, api_key, generate_key, note } = fields;
+fn of_fields(fields: &ClientFlags) -> Map<String, Value> {
+    let ClientFlags { mode, address, api_key, generate_key, note } = fields;
     let mut body = Map::new();
     body.extend(mode.as_ref().map(|mode| ("mode".to_owned(), mode.as_str().into())));
     body.extend((!address.is_empty()).then(|| ("addresses".to_owned(), address.clone().into())));
@@ -51,9 +51,9 @@ mod tests {
     fn only_what_is_given_is_sent() {
         let id = ClientId::parse("user1").unwrap();
         let rate = Number::from_f64(0.5).unwrap();
-        let none = Fields::default();
+        let none = ClientFlags::default();
         assert_eq!(of_new(&id, 100, &rate, &none), json!({"client_id": "user1", "capacity": 100, "rate_per_sec": 0.5}));
-        let fields = Fields {
+        let fields = ClientFlags {
             mode: Some("blocked".to_owned()),
             address: vec!["10.0.0.0/8".to_owned(), "::1".to_owned()],
             api_key: Some("secret".to_owned()),
@@ -62,7 +62,7 @@ mod tests {
         };
         let rest = json!({"mode": "blocked", "addresses": ["10.0.0.0/8", "::1"], "api_key": "secret", "note": ""});
         assert_eq!(of_change(None, None, &fields, false, false), Some(rest));
-        let generated = Fields { generate_key: true, ..Fields::default() };
+        let generated = ClientFlags { generate_key: true, ..ClientFlags::default() };
         assert_eq!(
             of_change(Some(1), None, &generated, false, false).unwrap(),
             json!({"capacity": 1, "generate_api_key": true})

@@ -17,9 +17,9 @@ use serde_json::Value;
 use ureq::SendBody;
 
 use super::Failure;
-use super::api::{Api, Content, EMPTY, Patience, client_path, percent_encoded};
-use args::{Action, Fields};
-use table::Table;
+use super::api::{AnswerPatience, ApiClient, Content, EMPTY, client_path, percent_encoded};
+use args::{ClientFlags, ClientsCommand};
+use table::TextTable;
 
 pub(super) use args::ClientsArgs;
 
@@ -32,16 +32,18 @@ const MERGE_PATCH: &str = "application/merge-patch+json";
 
 /// Does what was typed.
 pub(super) fn run(args: ClientsArgs) -> Result<(), Failure> {
-    let api = Api::new(args.endpoint.resolve(|name| std::env::var_os(name))?);
+    let api = ApiClient::new(args.endpoint.resolve(|name| std::env::var_os(name))?);
     let json = args.json;
     match args.action {
-        Action::List { search } => list(&api, search.as_deref(), json),
-        Action::Get { name } => show(&api.json(Patience::Call, Method::GET, &client_path(&name.id), EMPTY)?, json),
-        Action::Add { name, capacity, rate, fields } => {
-            let body = body::of_new(&name.id, capacity, &rate, &with_key(fields)?);
-            show(&api.json(Patience::Call, Method::POST, "/clients", content(JSON, &body))?, json)
+        ClientsCommand::List { search } => list(&api, search.as_deref(), json),
+        ClientsCommand::Get { name } => {
+            show(&api.json(AnswerPatience::Call, Method::GET, &client_path(&name.id), EMPTY)?, json)
         }
-        Action::Set { name, capacity, rate, fields, clear_addresses, clear_key } => {
+        ClientsCommand::Add { name, capacity, rate, fields } => {
+            let body = body::of_new(&name.id, capacity, &rate, &with_key(fields)?);
+            show(&api.json(AnswerPatience::Call, Method::POST, "/clients", content(JSON, &body))?, json)
+        }
+        ClientsCommand::Set { name, capacity, rate, fields, clear_addresses, clear_key } => {
             let fields = with_key(fields)?;
             let Some(body) = body::of_change(capacity, rate.as_ref(), &fields, clear_addresses, clear_key) else {
                 return Err(Failure::Usage(
@@ -49,18 +51,18 @@ pub(super) fn run(args: ClientsArgs) -> Result<(), Failure> {
                 ));
             };
             let path = client_path(&name.id);
-            show(&api.json(Patience::Call, Method::PATCH, &path, content(MERGE_PATCH, &body))?, json)
+            show(&api.json(AnswerPatience::Call, Method::PATCH, &path, content(MERGE_PATCH, &body))?, json)
         }
-        Action::Remove { name } => {
-            api.call(Patience::Call, Method::DELETE, &client_path(&name.id), EMPTY)?;
+        ClientsCommand::Remove { name } => {
+            api.call(AnswerPatience::Call, Method::DELETE, &client_path(&name.id), EMPTY)?;
             if json { Ok(()) } else { print(|out| writeln!(out, "{} removed", name.id)) }
         }
-        Action::Reset { name } => {
+        ClientsCommand::Reset { name } => {
             let path = format!("{}/reset", client_path(&name.id));
-            show(&api.json(Patience::Call, Method::POST, &path, EMPTY)?, json)
+            show(&api.json(AnswerPatience::Call, Method::POST, &path, EMPTY)?, json)
         }
-        Action::Apply { file, dry_run, prune } => apply(&api, &file, dry_run, prune, json),
-        Action::Export => export(&api),
+        ClientsCommand::Apply { file, dry_run, prune } => apply(&api, &file, dry_run, prune, json),
+        ClientsCommand::Export => export(&api),
     }
 }
 
@@ -69,7 +71,7 @@ fn content(kind: &'static str, body: &Value) -> Option<Content<String>> {
 }
 
 /// The fields with the key itself in place of a `-` for standard input.
-fn with_key(fields: Fields) -> Result<Fields, Failure> {
+fn with_key(fields: ClientFlags) -> Result<ClientFlags, Failure> {
     if fields.api_key.as_deref() != Some("-") {
         return Ok(fields);
     }
@@ -79,20 +81,24 @@ fn with_key(fields: Fields) -> Result<Fields, Failure> {
     let refused = |reason: &dyn std::fmt::Display| Failure::Usage(format!("--api-key -: standard input {reason}"));
     read.map_err(|error| refused(&format_args!("cannot be read: {error}")))?;
     let key = line.trim_end_matches(['\r', '\n']);
-    if key.is_empty() { Err(refused(&"holds no key")) } else { Ok(Fields { api_key: Some(key.to_owned()), ..fields }) }
+    if key.is_empty() {
+        Err(refused(&"holds no key"))
+    } else {
+        Ok(ClientFlags { api_key: Some(key.to_owned()), ..fields })
+    }
 }
 
 /// Prints all clients, of all pages.
-fn list(api: &Api, search: Option<&str>, json: bool) -> Result<(), Failure> {
+fn list(api: &ApiClient, search: Option<&str>, json: bool) -> Result<(), Failure> {
     let search = search.map_or_else(String::new, |text| format!("&q={}", percent_encoded(text)));
-    let mut table = Table::default();
+    let mut table = TextTable::default();
     let mut out = BufWriter::new(io::stdout().lock());
     let mut cursor: Option<String> = None;
     let mut before = "[\n";
     loop {
         let from = cursor.as_deref().map_or_else(String::new, |at| format!("&cursor={}", percent_encoded(at)));
         let path = format!("/clients?limit={PAGE}{search}{from}");
-        let (_, page) = api.json(Patience::Call, Method::GET, &path, EMPTY)?;
+        let (_, page) = api.json(AnswerPatience::Call, Method::GET, &path, EMPTY)?;
         let items = page["items"].as_array().ok_or_else(|| api.no_such_api("a page without items"))?;
         for client in items {
             if json {
@@ -125,7 +131,7 @@ fn show((text, client): &(String, Value), json: bool) -> Result<(), Failure> {
 }
 
 /// Makes the clients what `file` says, and prints the difference.
-fn apply(api: &Api, file: &Path, dry_run: bool, prune: bool, json: bool) -> Result<(), Failure> {
+fn apply(api: &ApiClient, file: &Path, dry_run: bool, prune: bool, json: bool) -> Result<(), Failure> {
     let refused = |error: io::Error| Failure::Usage(format!("{}: {error}", file.display()));
     let body = if file == Path::new("-") {
         SendBody::from_owned_reader(io::stdin())
@@ -138,18 +144,18 @@ fn apply(api: &Api, file: &Path, dry_run: bool, prune: bool, json: bool) -> Resu
     };
     let path = format!("/clients?dry_run={}&prune={}", u8::from(dry_run), u8::from(prune));
     let content = Content { kind: JSON, body, waits: true };
-    let (text, difference) = api.json(Patience::Bulk, Method::PUT, &path, Some(content))?;
+    let (text, difference) = api.json(AnswerPatience::Bulk, Method::PUT, &path, Some(content))?;
     print(|out| if json { writeln!(out, "{}", text.trim_end()) } else { difference::write(&difference, out) })
 }
 
 /// Copies all clients to standard output as they come.
-fn export(api: &Api) -> Result<(), Failure> {
-    let answer = api.call(Patience::Stream, Method::GET, "/clients?format=ndjson", EMPTY)?;
+fn export(api: &ApiClient) -> Result<(), Failure> {
+    let answer = api.call(AnswerPatience::Stream, Method::GET, "/clients?format=ndjson", EMPTY)?;
     let mut reader = answer.into_body().into_reader();
     let mut out = io::stdout().lock();
     let mut piece = [0; 64 << 10];
     loop {
-        let broken = |error| Failure::Api(format!("the export broke off and is not complete: {error}"));
+        let broken = |error| Failure::ApiClient(format!("the export broke off and is not complete: {error}"));
         match reader.read(&mut piece) {
             Ok(0) => return out.flush().map_err(Failure::Output),
             Ok(read) => out.write_all(&piece[..read]).map_err(Failure::Output)?,

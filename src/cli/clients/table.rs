@@ -47,11 +47,11 @@ const ADDRESSES: usize = 2;
 
 /// A table of clients, filled before it is written, since every row decides how wide a column is.
 #[derive(Debug, Default)]
-pub(super) struct Table {
+pub(super) struct TextTable {
     rows: Vec<[String; COLUMNS.len()]>,
 }
 
-impl Table {
+impl TextTable {
     /// Adds a client.
     pub(super) fn add(&mut self, client: &Value) {
         self.rows.push(COLUMNS.map(|(_, field, _)| match (field, &client[field]) {
@@ -123,7 +123,7 @@ mod tests {
 
     #[test]
     fn columns_are_aligned_and_numbers_stand_to_the_right() {
-        let mut table = Table::default();
+        let mut table = TextTable::default();
         table.add(&json!({
             "client_id": "user1", "mode": "limit", "capacity": 100, "rate_per_sec": 10, "tokens": 87.5, "allowed": 1200,
             "limited": 13, "last_seen": "2026-01-02T03:04:05Z", "has_api_key": true, "addresses": [], "note": "",
@@ -140,8 +140,8 @@ büro    unlimited  1000000000    1e-6       -        0        0  -             
 ";
         assert_eq!(written(|out| table.write(out)), expected);
         let title = "CLIENT  MODE  CAPACITY  RATE/S  TOKENS  ALLOWED  LIMITED  LAST SEEN  KEY  ADDRESSES  NOTE\n";
-        assert_eq!(written(|out| Table::default().write(out)), title, "nobody has a table too");
-        let mut long = Table::default();
+        assert_eq!(written(|out| TextTable::default().write(out)), title, "nobody has a table too");
+        let mut long = TextTable::default();
         long.add(&json!({"note": "x".repeat(41)}));
         assert!(written(|out| long.write(out)).ends_with(&format!("  {}…\n", "x".repeat(39))));
     }

@@ -135,7 +135,7 @@ type Model = HashMap<u128, Client>;
 
 /// Gives the credentials in `wanted` (bits, keys first) to the client `number`, from whomever has them; deletes it when
 /// there are none. Tells of the changes, of each client one.
-fn assign(model: &mut Model, number: u128, wanted: u16) -> Vec<Change> {
+fn assign(model: &mut Model, number: u128, wanted: u16) -> Vec<DirectoryChange> {
     let has = |bit: usize| wanted >> bit & 1 == 1;
     let api_key = (0..KEYS.len()).find(|key| has(*key)).map(|key| KeyDigest::of(KEYS[key].as_bytes()));
     let networks = (0..NETWORKS.len()).filter(|index| has(KEYS.len() + index));
@@ -195,7 +195,7 @@ proptest! {
         for batch in batches {
             let (old_model, old) = (model.clone(), directory.clone());
             let assigned = batch.into_iter().flat_map(|(number, some, few)| assign(&mut model, number, some & few));
-            let mut changes: Vec<Change> = assigned.collect();
+            let mut changes: Vec<DirectoryChange> = assigned.collect();
             // In another order of the clients, those of each in its own.
             changes.sort_by_key(|(before, after)| {
                 before.as_ref().or(after.as_ref()).unwrap().uid.wrapping_mul(u128::from(order) | 1) >> 32

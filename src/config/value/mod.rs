@@ -16,6 +16,6 @@ pub(super) use choice::{CheckType, Choice};
 pub(super) use kind::{ValueKind, describe};
 pub(super) use number::{BackendWeight, Connections, Expect, Flag, PerSec, Size, Threshold, Whole};
 pub(super) use optional::{OrAuto, OrNull};
-pub(super) use path::{DatabasePath, Directory, EventsPath, LogPath, PemPath, StatePath, TokenPath};
+pub(super) use path::{DatabasePath, DirectoryPath, EventsPath, LogPath, PemPath, StatePath, TokenPath};
 pub(super) use period::{Period, Tick};
 pub(super) use text::{CheckPath, Header, PoolName, RouteHost, RoutePath};

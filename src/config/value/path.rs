@@ -95,9 +95,9 @@ impl ValueKind for EventsPath {
 
 /// A directory.
 #[derive(Debug)]
-pub(in crate::config) struct Directory;
+pub(in crate::config) struct DirectoryPath;
 
-impl ValueKind for Directory {
+impl ValueKind for DirectoryPath {
     type Checked = PathBuf;
     const WANTED: &str = "the path of a directory";
     const SCHEMA: &str = PATH;

@@ -25,11 +25,11 @@ const CHANGED: u32 = 1 << 26;
 const TOKENS: u32 = CHANGED - 1;
 
 const _: () = assert!(MAX_CAPACITY as u128 * Tokens::ONE.units() <= (TOKENS as u128) << 64);
-const _: () = assert!(size_of::<Entry>() == 40);
+const _: () = assert!(size_of::<BucketEntry>() == 40);
 
 /// A key and its bucket.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Entry {
+pub(super) struct BucketEntry {
     bits: [u64; 2],
     at: Nanos,
     lower: u64,
@@ -37,16 +37,18 @@ pub(super) struct Entry {
     quota: QuotaId,
 }
 
-impl Entry {
+impl BucketEntry {
     /// The entry of a bucket that was never exported.
     pub(super) fn new(key: Key, bucket: Bucket, quota: QuotaId) -> Self {
-        let mut entry = Entry { bits: key.halves(), at: 0, lower: 0, upper: (key.scope() as u32) << SCOPE, quota };
+        let mut entry =
+            BucketEntry { bits: key.halves(), at: 0, lower: 0, upper: (key.scope() as u32) << SCOPE, quota };
         entry.set_bucket(bucket);
         entry
     }
 
     /// No entry.
-    pub(super) const VACANT: Entry = Entry { bits: [0; 2], at: 0, lower: 0, upper: NOBODY << SCOPE, quota: 0 };
+    pub(super) const VACANT: BucketEntry =
+        BucketEntry { bits: [0; 2], at: 0, lower: 0, upper: NOBODY << SCOPE, quota: 0 };
 
     /// Whether it is no entry.
     #[inline]
@@ -114,7 +116,7 @@ mod tests {
     fn everything_fits() {
         for key in [Key::client(0), Key::client(u128::MAX), Key::new(Scope::Address, 5), Key::new(Scope::Address, !5)] {
             for tokens in [Tokens::default(), Tokens::ONE, Tokens::from_parts(999_999_999, 999_999_999_999_999_999)] {
-                let mut entry = Entry::new(key, Bucket::resume(tokens, u64::MAX), 7);
+                let mut entry = BucketEntry::new(key, Bucket::resume(tokens, u64::MAX), 7);
                 assert!(entry.take_changed() && !entry.take_changed());
                 entry.set_bucket(Bucket::resume(Tokens::whole(1_000_000_000), 3));
                 assert_eq!(entry.bucket(), Bucket::resume(Tokens::whole(1_000_000_000), 3));

@@ -8,14 +8,14 @@ use crate::limit::bucket::{Bucket, Nanos, Tokens};
 use crate::limit::decision::{Decision, Standing};
 use crate::limit::key::Key;
 use crate::limit::limiter::Charge;
-use crate::limit::striped::entry::Entry;
+use crate::limit::striped::entry::BucketEntry;
 use crate::limit::striped::quotas::Quotas;
-use crate::limit::striped::table::Table;
+use crate::limit::striped::table::BucketTable;
 
 /// The entries and quotas behind one lock.
 #[derive(Debug)]
 pub(super) struct Stripe {
-    table: Table,
+    table: BucketTable,
     quotas: Quotas,
     swept: Nanos,
     /// The quota of anonymous callers.
@@ -25,7 +25,7 @@ pub(super) struct Stripe {
 impl Stripe {
     /// One without entries, whose anonymous callers have the quota `default`.
     pub(super) fn new(default: Quota) -> Self {
-        Stripe { table: Table::default(), quotas: Quotas::default(), swept: 0, default }
+        Stripe { table: BucketTable::default(), quotas: Quotas::default(), swept: 0, default }
     }
 
     /// The quota that counts for `key`: the one that is `given` for a client, the default one for anybody else.
@@ -89,7 +89,7 @@ impl Stripe {
 
     /// Marks all buckets changed.
     pub(super) fn mark(&mut self, slots: (usize, usize)) {
-        self.table.slice_mut(slots).for_each(Entry::mark_changed);
+        self.table.slice_mut(slots).for_each(BucketEntry::mark_changed);
     }
 
     /// Fills the bucket of `key`, if there is one. It stays until the sweep, so that the change is exported.
@@ -110,7 +110,7 @@ impl Stripe {
 
     /// Adds the bucket of a key that has none. What is returned is dropped with the lock let go.
     pub(super) fn insert(&mut self, key: Key, bucket: Bucket, quota: Quota) -> impl Sized + use<> {
-        let entry = Entry::new(key, bucket, self.quotas.hold(quota));
+        let entry = BucketEntry::new(key, bucket, self.quotas.hold(quota));
         self.table.insert(entry)
     }
 
@@ -129,7 +129,7 @@ impl Stripe {
     pub(super) fn sweep(&mut self, slots: (usize, usize), now: Nanos, mut dropped: impl FnMut(Key)) {
         let Stripe { table, quotas, swept, .. } = self;
         *swept = now.max(*swept);
-        let keep = |entry: &Entry| {
+        let keep = |entry: &BucketEntry| {
             let full = entry.bucket().is_full(quotas.get(entry.quota()), now);
             if full {
                 dropped(entry.key());
@@ -157,7 +157,7 @@ impl Stripe {
 
 /// Puts a bucket under a quota that may not be the one it last saw.
 #[cold]
-fn adapt(entry: &mut Entry, quotas: &mut Quotas, quota: Quota, now: Nanos) {
+fn adapt(entry: &mut BucketEntry, quotas: &mut Quotas, quota: Quota, now: Nanos) {
     let seen = quotas.get(entry.quota());
     if seen != quota {
         entry.set_bucket(entry.bucket().edit(seen, quota, now));

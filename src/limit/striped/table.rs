@@ -19,19 +19,19 @@
 //! four entries compared without a branch, measured no faster.
 
 use crate::limit::key::Key;
-use crate::limit::striped::entry::Entry;
+use crate::limit::striped::entry::BucketEntry;
 
 /// The slots of the smallest table that is not empty.
 const LEAST: usize = 16;
 
 /// A table of entries.
 #[derive(Debug, Default)]
-pub(super) struct Table {
-    slots: Vec<Entry>,
+pub(super) struct BucketTable {
+    slots: Vec<BucketEntry>,
     len: usize,
 }
 
-impl Table {
+impl BucketTable {
     /// Where the entry of `key` is first looked for.
     #[inline]
     fn home(&self, key: Key) -> usize {
@@ -69,13 +69,13 @@ impl Table {
 
     /// The entry of `key`.
     #[inline]
-    pub(super) fn find(&self, key: Key) -> Option<&Entry> {
+    pub(super) fn find(&self, key: Key) -> Option<&BucketEntry> {
         self.slot(key).map(|slot| &self.slots[slot])
     }
 
     /// The entry of `key`, to be changed.
     #[inline]
-    pub(super) fn find_mut(&mut self, key: Key) -> Option<&mut Entry> {
+    pub(super) fn find_mut(&mut self, key: Key) -> Option<&mut BucketEntry> {
         self.slot(key).map(|slot| &mut self.slots[slot])
     }
 
@@ -85,14 +85,14 @@ impl Table {
     }
 
     /// The entries in some slots, from `from` on and before `to`, to be changed.
-    pub(super) fn slice_mut(&mut self, (from, to): (usize, usize)) -> impl Iterator<Item = &mut Entry> {
+    pub(super) fn slice_mut(&mut self, (from, to): (usize, usize)) -> impl Iterator<Item = &mut BucketEntry> {
         let to = to.min(self.slots.len());
         self.slots[from.min(to)..to].iter_mut().filter(|entry| !entry.is_vacant())
     }
 
     /// Adds an entry whose key is not there. Returns the table it has outgrown, so that its memory can be given back with
     /// no lock held.
-    pub(super) fn insert(&mut self, entry: Entry) -> Option<Table> {
+    pub(super) fn insert(&mut self, entry: BucketEntry) -> Option<BucketTable> {
         let slots = self.slots.len();
         let outgrown = ((self.len + 1) * 16 > slots * 13).then(|| self.resize((slots + slots / 4).max(LEAST)));
         self.put(entry);
@@ -101,7 +101,7 @@ impl Table {
     }
 
     /// Writes an entry to the first vacant slot from its home on. There is one: the table is never full.
-    fn put(&mut self, entry: Entry) {
+    fn put(&mut self, entry: BucketEntry) {
         let mut slot = self.home(entry.key());
         while !self.slots[slot].is_vacant() {
             slot = self.after(slot);
@@ -110,7 +110,7 @@ impl Table {
     }
 
     /// Removes the entry of `key`.
-    pub(super) fn remove(&mut self, key: Key) -> Option<Entry> {
+    pub(super) fn remove(&mut self, key: Key) -> Option<BucketEntry> {
         let slot = self.slot(key)?;
         let entry = self.slots[slot];
         self.vacate(slot);
@@ -118,7 +118,7 @@ impl Table {
     }
 
     /// Keeps of the entries in some slots, from `from` on and before `to`, those that `keep` says.
-    pub(super) fn retain(&mut self, (from, to): (usize, usize), mut keep: impl FnMut(&Entry) -> bool) {
+    pub(super) fn retain(&mut self, (from, to): (usize, usize), mut keep: impl FnMut(&BucketEntry) -> bool) {
         let mut slot = from;
         while slot < to.min(self.slots.len()) {
             let entry = &self.slots[slot];
@@ -145,13 +145,13 @@ impl Table {
             }
             next = self.after(next);
         }
-        self.slots[gap] = Entry::VACANT;
+        self.slots[gap] = BucketEntry::VACANT;
         self.len -= 1;
     }
 
     /// Moves to a smaller table when less than an eighth of this one is used. Returns the old one, so that its memory can be
     /// given back with no lock held.
-    pub(super) fn shrink(&mut self) -> Option<Table> {
+    pub(super) fn shrink(&mut self) -> Option<BucketTable> {
         match self.len * 8 < self.slots.len() {
             true if self.len == 0 => Some(std::mem::take(self)),
             true => Some(self.resize((self.len * 2).max(LEAST))),
@@ -160,8 +160,8 @@ impl Table {
     }
 
     /// Moves all entries to a table of so many slots; returns the old one.
-    fn resize(&mut self, slots: usize) -> Table {
-        let larger = Table { slots: vec![Entry::VACANT; slots], len: self.len };
+    fn resize(&mut self, slots: usize) -> BucketTable {
+        let larger = BucketTable { slots: vec![BucketEntry::VACANT; slots], len: self.len };
         let old = std::mem::replace(self, larger);
         for entry in old.slots.iter().filter(|entry| !entry.is_vacant()) {
             self.put(*entry);
@@ -185,13 +185,13 @@ mod tests {
         Key::client(u128::from(number) << 64 | u128::from((number % 7) * 0x2F_FFFF))
     }
 
-    fn entry(key: Key, value: u64) -> Entry {
-        Entry::new(key, Bucket::resume(Tokens::default(), value), 0)
+    fn entry(key: Key, value: u64) -> BucketEntry {
+        BucketEntry::new(key, Bucket::resume(Tokens::default(), value), 0)
     }
 
     /// The table against a `HashMap`.
     fn check(steps: &[(u8, u64)], key_of: fn(u64) -> Key) {
-        let (mut table, mut model) = (Table::default(), HashMap::new());
+        let (mut table, mut model) = (BucketTable::default(), HashMap::new());
         for (turn, &(step, number)) in steps.iter().enumerate() {
             let (key, turn) = (key_of(number), turn as u64);
             match step {
@@ -241,7 +241,7 @@ mod tests {
 
     #[test]
     fn an_empty_table_takes_no_memory_again() {
-        let mut table = Table::default();
+        let mut table = BucketTable::default();
         assert!(table.find(client(9)).is_none());
         for number in 0..10_000 {
             table.insert(entry(client(number), 0));

@@ -337,10 +337,10 @@ impl ServerApp for Downstream {
             shutdown.mark_changed();
         }
         let shutdown = Arc::new(shutdown);
-        let mut stream = match self.open(socket, seat, &mut stopping).await? {
+        let mut stream = match self.open(socket, &seat, &mut stopping).await? {
             Opened::Http1(opened) => opened,
             Opened::Http2(opened, busy) => {
-                Box::pin(self.serve_http2(opened, busy, seat, shutdown)).await;
+                Box::pin(self.serve_http2(opened, busy, &seat, shutdown)).await;
                 return None;
             }
         };
@@ -348,11 +348,11 @@ impl ServerApp for Downstream {
         let mut silence = Silence { since: self.app.clock().now(), fresh: true };
         seat.silent(silence.since);
         loop {
-            let Some(buffer) = self.sleep(&mut stream, silence, seat, &mut stopping).await else {
-                Box::pin(self.leave(seat, close(stream, false))).await;
+            let Some(buffer) = self.sleep(&mut stream, silence, &seat, &mut stopping).await else {
+                Box::pin(self.leave(&seat, close(stream, false))).await;
                 return None;
             };
-            let serving = self.serve_requests((stream, buffer), silence, origin, seat, shutdown);
+            let serving = self.serve_requests((stream, buffer), silence, origin, &seat, &shutdown);
             (stream, silence) = Box::pin(serving).await?;
         }
     }

@@ -6,7 +6,7 @@ use rusqlite::{Connection, TransactionBehavior};
 
 use super::super::{Moment, Saved, Snapshot};
 use super::meta;
-use super::rows::{self, Failure, Reader};
+use super::rows::{self, ClientReader, ReadFailure};
 use crate::clock::BootTime;
 use crate::limit::Payer;
 
@@ -98,8 +98,8 @@ pub(super) fn carry_over(old: &Connection, new: &mut Connection) -> rusqlite::Re
 }
 
 /// Gives `each` every bucket; the moment of the last save. Within a transaction, so that they belong together.
-pub(super) fn load(connection: &Connection, each: &mut dyn FnMut(Saved)) -> Result<Option<Moment>, Failure> {
-    let mut reader = Reader::default();
+pub(super) fn load(connection: &Connection, each: &mut dyn FnMut(Saved)) -> Result<Option<Moment>, ReadFailure> {
+    let mut reader = ClientReader::default();
     let mut all = connection.prepare(&format!("SELECT {} FROM buckets", rows::BUCKET))?;
     let mut saved = all.query([])?;
     while let Some(row) = saved.next()? {

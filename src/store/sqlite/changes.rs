@@ -10,41 +10,41 @@ use std::iter::Peekable;
 use rusqlite::types::Value;
 use rusqlite::{Connection, params_from_iter};
 
-use super::super::plan::{self, Source, Stamp};
+use super::super::plan::{self, ClientSource, Stamp};
 use super::super::{Batch, BatchItem, Change, Committed, Difference, Profile, Record, WriteError, micros};
 use super::credential::credentials_of;
 use super::meta;
-use super::rows::{self, Failure, Reader, signed};
+use super::rows::{self, ClientReader, ReadFailure, signed};
 use crate::client::ClientId;
 
 /// Why a write within a transaction failed.
 #[derive(Debug)]
-pub(super) enum Stop {
+pub(super) enum ChangeStop {
     /// The transaction can go on without it: it has written nothing.
     Alone(WriteError),
     /// The transaction must be given up.
     All(rusqlite::Error),
 }
 
-impl From<rusqlite::Error> for Stop {
+impl From<rusqlite::Error> for ChangeStop {
     fn from(error: rusqlite::Error) -> Self {
-        Stop::All(error)
+        ChangeStop::All(error)
     }
 }
 
-impl From<Failure> for Stop {
-    fn from(failure: Failure) -> Self {
+impl From<ReadFailure> for ChangeStop {
+    fn from(failure: ReadFailure) -> Self {
         match failure {
-            Failure::Sqlite(error) => Stop::All(error),
-            Failure::Row(error) => Stop::Alone(WriteError::Unavailable(error)),
+            ReadFailure::Sqlite(error) => ChangeStop::All(error),
+            ReadFailure::Row(error) => ChangeStop::Alone(WriteError::Unavailable(error)),
         }
     }
 }
 
 /// The clients, within one transaction of the writer.
-pub(super) struct Clients<'c> {
+pub(super) struct ClientRows<'c> {
     connection: &'c Connection,
-    reader: Reader,
+    reader: ClientReader,
     /// How many clients there are, and the last number that was given away.
     counts: [i64; 2],
     /// The same at the start of the transaction.
@@ -53,26 +53,26 @@ pub(super) struct Clients<'c> {
 
 const COUNTS: [&str; 2] = ["clients", "last_number"];
 
-impl Source for Clients<'_> {
-    type Error = Stop;
+impl ClientSource for ClientRows<'_> {
+    type Error = ChangeStop;
 
-    fn number(&mut self) -> Result<u64, Stop> {
+    fn number(&mut self) -> Result<u64, ChangeStop> {
         self.counts[1] += 1;
         Ok(self.counts[1].cast_unsigned())
     }
 
-    fn last_version(&mut self, id: &ClientId) -> Result<u64, Stop> {
+    fn last_version(&mut self, id: &ClientId) -> Result<u64, ChangeStop> {
         let mut last = self.connection.prepare_cached("SELECT max(version) FROM history WHERE client_id = ?1")?;
         let version: Option<i64> = last.query_row([id.as_str()], |row| row.get(0))?;
         Ok(version.and_then(|version| u64::try_from(version).ok()).unwrap_or(0))
     }
 }
 
-impl<'c> Clients<'c> {
+impl<'c> ClientRows<'c> {
     /// The clients in the transaction that has begun on `connection`.
     pub(super) fn new(connection: &'c Connection) -> rusqlite::Result<Self> {
         let counts = [meta::get(connection, COUNTS[0])?.unwrap_or(0), meta::get(connection, COUNTS[1])?.unwrap_or(0)];
-        Ok(Clients { connection, reader: Reader::default(), counts, written: counts })
+        Ok(ClientRows { connection, reader: ClientReader::default(), counts, written: counts })
     }
 
     /// The connection of the transaction.
@@ -91,10 +91,10 @@ impl<'c> Clients<'c> {
     }
 
     /// Carries out one change.
-    pub(super) fn change(&mut self, change: Change) -> Result<Committed, Stop> {
+    pub(super) fn change(&mut self, change: Change) -> Result<Committed, ChangeStop> {
         let (id, stamp, edit) = plan::parts(change);
         let before = self.get(&id)?;
-        let after = plan::run(&id, edit, before.as_ref()).map_err(Stop::Alone)?;
+        let after = plan::run(&id, edit, before.as_ref()).map_err(ChangeStop::Alone)?;
         let counts = self.counts;
         let committed = plan::outcome(&id, before, after, &stamp, self)?;
         if committed.action.is_none() {
@@ -102,13 +102,13 @@ impl<'c> Clients<'c> {
         }
         if let Err(refusal) = plan::check_name(&id, &committed) {
             self.counts = counts;
-            return Err(Stop::Alone(refusal.into()));
+            return Err(ChangeStop::Alone(refusal.into()));
         }
         let (release, claim) = credentials_of(&committed);
         for credential in &claim {
             if let Some(other) = credential.owner(self.connection)?.filter(|other| *other != id) {
                 self.counts = counts;
-                return Err(Stop::Alone(credential.taken(&id, other)));
+                return Err(ChangeStop::Alone(credential.taken(&id, other)));
             }
         }
         for credential in release.iter().filter(|old| !claim.contains(old)) {
@@ -122,7 +122,7 @@ impl<'c> Clients<'c> {
     }
 
     /// Carries out a batch. The transaction is to be rolled back when the batch is refused or was a dry run.
-    pub(super) fn apply(&mut self, batch: Batch) -> Result<Difference, Stop> {
+    pub(super) fn apply(&mut self, batch: Batch) -> Result<Difference, ChangeStop> {
         let stamp = Stamp::new(batch.by, batch.at, false);
         let mut items = batch.items;
         items.sort_unstable_by(|a, b| a.id.cmp(&b.id));
@@ -153,7 +153,7 @@ impl<'c> Clients<'c> {
             let Some(Record { id, .. }) = &difference.changes[*index].after else { continue };
             if !credential.claim(self.connection, id)? {
                 let other = credential.owner(self.connection)?.unwrap_or_else(|| id.clone());
-                return Err(Stop::Alone(credential.taken(id, other)));
+                return Err(ChangeStop::Alone(credential.taken(id, other)));
             }
         }
         for committed in &difference.changes {
@@ -164,7 +164,12 @@ impl<'c> Clients<'c> {
 
     /// Compares `items`, in the order of their names, with all clients; those that are not among them are to be
     /// deleted.
-    fn compare_all(&mut self, items: Vec<BatchItem>, stamp: &Stamp, difference: &mut Difference) -> Result<(), Stop> {
+    fn compare_all(
+        &mut self,
+        items: Vec<BatchItem>,
+        stamp: &Stamp,
+        difference: &mut Difference,
+    ) -> Result<(), ChangeStop> {
         let mut all =
             self.connection.prepare_cached(&format!("SELECT {} FROM clients ORDER BY client_id", rows::RECORD))?;
         let mut present = all.query([])?;
@@ -192,14 +197,14 @@ impl<'c> Clients<'c> {
         after: Option<(Profile, bool)>,
         stamp: &Stamp,
         difference: &mut Difference,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), ChangeStop> {
         let after = after.map(|(mut profile, keep_api_key)| {
             let present = before.as_ref().filter(|_| keep_api_key).and_then(|before| before.profile.api_key);
             profile.api_key = present.or(profile.api_key);
             profile
         });
         let committed = plan::outcome(id, before, after, stamp, self)?;
-        plan::check_name(id, &committed).map_err(|refusal| Stop::Alone(refusal.into()))?;
+        plan::check_name(id, &committed).map_err(|refusal| ChangeStop::Alone(refusal.into()))?;
         match committed.action {
             Some(_) => difference.changes.push(committed),
             None => difference.unchanged += 1,
@@ -207,12 +212,12 @@ impl<'c> Clients<'c> {
         Ok(())
     }
 
-    fn get(&mut self, id: &ClientId) -> Result<Option<Record>, Failure> {
+    fn get(&mut self, id: &ClientId) -> Result<Option<Record>, ReadFailure> {
         get(self.connection, &mut self.reader, id)
     }
 
     /// Writes the client and its history. The credentials are somebody else's matter.
-    fn write(&mut self, committed: &Committed, stamp: &Stamp) -> Result<(), Stop> {
+    fn write(&mut self, committed: &Committed, stamp: &Stamp) -> Result<(), ChangeStop> {
         let Some(action) = committed.action else { return Ok(()) };
         let Some(shown) = committed.after.as_ref().or(committed.before.as_ref()) else { return Ok(()) };
         let id = shown.id.as_str();
@@ -254,7 +259,11 @@ impl<'c> Clients<'c> {
 }
 
 /// The client with this name.
-pub(super) fn get(connection: &Connection, reader: &mut Reader, id: &ClientId) -> Result<Option<Record>, Failure> {
+pub(super) fn get(
+    connection: &Connection,
+    reader: &mut ClientReader,
+    id: &ClientId,
+) -> Result<Option<Record>, ReadFailure> {
     let mut get = connection.prepare_cached(&format!("SELECT {} FROM clients WHERE client_id = ?1", rows::RECORD))?;
     let mut found = get.query([id.as_str()])?;
     found.next()?.map(|row| reader.record(row)).transpose()

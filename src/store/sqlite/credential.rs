@@ -5,7 +5,7 @@ use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OptionalExtension};
 
 use super::super::{Committed, Record, WriteError, credentials, plan};
-use super::rows::{Failure, text};
+use super::rows::{ReadFailure, text};
 use crate::client::{ClientId, KeyDigest};
 use crate::store::StoreError;
 
@@ -29,7 +29,7 @@ impl ToSql for Credential {
 
 impl Credential {
     /// The name of the client that has it.
-    pub(super) fn owner(&self, connection: &Connection) -> Result<Option<ClientId>, Failure> {
+    pub(super) fn owner(&self, connection: &Connection) -> Result<Option<ClientId>, ReadFailure> {
         let sql = match self {
             Credential::Key(_) => "SELECT client_id FROM keys WHERE digest = ?1",
             Credential::Network(_) => "SELECT client_id FROM networks WHERE network = ?1",
@@ -37,7 +37,7 @@ impl Credential {
         let mut find = connection.prepare_cached(sql)?;
         let owner =
             find.query_row([self], |row| Ok(text(row, 0).and_then(|text| ClientId::parse(text).ok()))).optional()?;
-        let senseless = || Failure::Row(StoreError(format!("the owner of the {} makes no sense", self.kind())));
+        let senseless = || ReadFailure::Row(StoreError(format!("the owner of the {} makes no sense", self.kind())));
         owner.map(|owner| owner.ok_or_else(senseless)).transpose()
     }
 

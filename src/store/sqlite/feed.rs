@@ -12,7 +12,7 @@ use rusqlite::Connection;
 
 use super::super::{Committed, StoreError};
 use super::fault::TARGET;
-use super::rows::{self, Failure, Reader};
+use super::rows::{self, ClientReader, ReadFailure};
 
 /// How far this process has followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,16 +36,16 @@ impl Feed {
     ///
     /// # Errors
     /// When they cannot be read; when the sequence has fallen, now or ever.
-    pub(super) fn read(&mut self, connection: &Connection) -> Result<(Vec<Committed>, Self), Failure> {
+    pub(super) fn read(&mut self, connection: &Connection) -> Result<(Vec<Committed>, Self), ReadFailure> {
         let last = last(connection)?;
         self.fallen |= last < self.seen;
         if self.fallen {
             let reason = "its content was put back to an earlier state; restart tollgate";
-            return Err(Failure::Row(StoreError(reason.to_owned())));
+            return Err(ReadFailure::Row(StoreError(reason.to_owned())));
         }
         let mut changes = Vec::new();
         if last > self.seen {
-            let mut reader = Reader::default();
+            let mut reader = ClientReader::default();
             let sql = format!(
                 "SELECT {} FROM history WHERE sequence > ?1 AND sequence <= ?2 ORDER BY sequence",
                 rows::HISTORY
@@ -56,7 +56,7 @@ impl Feed {
                 match reader.committed(row) {
                     Ok(change) => changes.push(change),
                     // Nobody could write any more if this one had to be read first.
-                    Err(Failure::Row(error)) => log::error!(target: TARGET, "a change is passed over: {error}"),
+                    Err(ReadFailure::Row(error)) => log::error!(target: TARGET, "a change is passed over: {error}"),
                     Err(failure) => return Err(failure),
                 }
             }

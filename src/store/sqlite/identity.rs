@@ -13,7 +13,7 @@ type Inode = (u64, u64);
 
 /// The open files.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Identity {
+pub(super) struct FileIdentity {
     /// The path that was given; it may lead to the database by a symbolic link.
     path: PathBuf,
     database: Inode,
@@ -46,12 +46,16 @@ impl Moved {
     }
 }
 
-impl Identity {
+impl FileIdentity {
     /// Of the database at `path`, which is `real` when links are followed, and which is open.
     pub(super) fn of(path: &Path, real: &Path) -> io::Result<Self> {
         let [log, index] = beside(real);
         let (log_inode, index_inode) = (inode(&log)?, inode(&index)?);
-        Ok(Identity { path: path.to_owned(), database: inode(path)?, beside: [(log, log_inode), (index, index_inode)] })
+        Ok(FileIdentity {
+            path: path.to_owned(),
+            database: inode(path)?,
+            beside: [(log, log_inode), (index, index_inode)],
+        })
     }
 
     /// Whether all of them are where they were. Two or three calls of `stat`, some microseconds.

@@ -22,9 +22,9 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 use super::super::new_secret;
 use super::create::{self, CreateError};
 use super::fault::words;
-use super::identity::{self, Identity};
+use super::identity::{self, FileIdentity};
 use super::meta;
-use super::patience::Patience;
+use super::patience::LockPatience;
 use super::schema::{self, APPLICATION_ID};
 
 /// Why the database cannot be used. It says which file, what is wrong with it, and what to do.
@@ -45,7 +45,7 @@ pub(super) struct Database {
     pub(super) connection: Connection,
     /// Where it is, with links followed.
     pub(super) real: PathBuf,
-    pub(super) identity: Identity,
+    pub(super) identity: FileIdentity,
     /// Of the keys of buckets.
     pub(super) secret: u128,
 }
@@ -54,7 +54,7 @@ pub(super) struct Database {
 const RESTORE: &str = "restore it from a backup, or move it away to start without clients";
 
 /// Opens the database at `path`, which is absolute; makes it when nothing is there.
-pub(super) fn open_or_create(path: &Path, patience: &Patience) -> Result<Database, OpenError> {
+pub(super) fn open_or_create(path: &Path, patience: &LockPatience) -> Result<Database, OpenError> {
     let refuse = |reason: &str, remedy: &str| Err(refusal(path, reason, remedy));
     if let Err(error) = fs::metadata(path)
         && error.kind() == io::ErrorKind::NotFound
@@ -101,7 +101,7 @@ fn tell_new(path: &Path, made: Option<&Path>) {
 }
 
 /// Opens the database at `path`, which is absolute.
-pub(super) fn open(path: &Path, patience: &Patience) -> Result<Database, OpenError> {
+pub(super) fn open(path: &Path, patience: &LockPatience) -> Result<Database, OpenError> {
     look(path)?;
     let real = fs::canonicalize(path).map_err(|error| refusal(path, &format!("cannot be found: {error}"), ""))?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -113,7 +113,7 @@ pub(super) fn open(path: &Path, patience: &Patience) -> Result<Database, OpenErr
         let remedy = "put it on a file system that is not on the network";
         return Err(refusal(path, &format!("cannot have a write-ahead log there (its journal is {mode})"), remedy));
     }
-    let identity = create::sync_directory(&real).and_then(|()| Identity::of(path, &real));
+    let identity = create::sync_directory(&real).and_then(|()| FileIdentity::of(path, &real));
     let identity = identity.map_err(|error| refusal(path, &format!("cannot be looked at: {error}"), ""))?;
     connection
         .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)
@@ -178,7 +178,7 @@ fn size(header: &[u8]) -> u64 {
 }
 
 /// What SQLite can see without writing.
-fn check(path: &Path, connection: &mut Connection, patience: &Patience) -> Result<(), OpenError> {
+fn check(path: &Path, connection: &mut Connection, patience: &LockPatience) -> Result<(), OpenError> {
     let by_sqlite = |error: rusqlite::Error| refused_by_sqlite(path, &error);
     // Whatever fails from here on, closing the connection leaves the file and its log alone.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(by_sqlite)?;

@@ -20,12 +20,12 @@ const SHORT: i32 = 250;
 
 /// How long a connection waits for locks; can be changed while it is in use.
 #[derive(Clone, Debug)]
-pub(super) struct Patience(Arc<AtomicI32>);
+pub(super) struct LockPatience(Arc<AtomicI32>);
 
-impl Patience {
+impl LockPatience {
     /// Waits for 5 s.
     pub(super) fn new() -> Self {
-        Patience(Arc::new(AtomicI32::new(LONG)))
+        LockPatience(Arc::new(AtomicI32::new(LONG)))
     }
 
     /// From now on waits for 250 ms only, or for 5 s again.

@@ -13,13 +13,13 @@ use tokio::sync::oneshot;
 
 use super::super::{Batch, Change, Committed, Difference, Snapshot, StoreError, WriteError};
 use super::buckets;
-use super::changes::{Clients, Stop};
+use super::changes::{ChangeStop, ClientRows};
 
 /// At most so many changes of clients are in one transaction: some milliseconds' worth.
 const CHANGES: usize = 512;
 
 /// Where an answer goes.
-type Answer<T> = oneshot::Sender<Result<T, WriteError>>;
+type WriterAnswer<T> = oneshot::Sender<Result<T, WriteError>>;
 
 /// What the writer is asked for.
 #[derive(Debug)]
@@ -34,11 +34,11 @@ pub(super) enum Request {
 #[derive(Debug)]
 pub(super) enum Write {
     /// Of one client.
-    Change(Change, Answer<Committed>),
+    Change(Change, WriterAnswer<Committed>),
     /// Of many.
-    Apply(Batch, Answer<Difference>),
+    Apply(Batch, WriterAnswer<Difference>),
     /// Of buckets.
-    Save(Snapshot, Answer<()>),
+    Save(Snapshot, WriterAnswer<()>),
 }
 
 /// A write that was carried out, or refused, in a transaction that is not committed yet.
@@ -46,11 +46,11 @@ pub(super) enum Write {
 #[expect(clippy::large_enum_variant, reason = "nearly all are changes of one client")]
 pub(super) enum Done {
     /// Of one client.
-    Change(Result<Committed, WriteError>, Answer<Committed>),
+    Change(Result<Committed, WriteError>, WriterAnswer<Committed>),
     /// Of many.
-    Apply(Result<Difference, WriteError>, Answer<Difference>, DryRun),
+    Apply(Result<Difference, WriteError>, WriterAnswer<Difference>, DryRun),
     /// Of buckets.
-    Save(Answer<()>),
+    Save(WriterAnswer<()>),
 }
 
 /// Whether a batch only wanted to know.
@@ -67,7 +67,7 @@ impl Write {
     }
 
     /// Carries it out, within a transaction; with an error, the transaction must be given up.
-    pub(super) fn carry_out(self, clients: &mut Clients<'_>) -> (Done, Option<rusqlite::Error>) {
+    pub(super) fn carry_out(self, clients: &mut ClientRows<'_>) -> (Done, Option<rusqlite::Error>) {
         match self {
             Write::Change(change, answer) => {
                 let (result, error) = split(clients.change(change));
@@ -131,17 +131,17 @@ impl Done {
     }
 }
 
-fn fail<T>(answer: Answer<T>, error: &StoreError) {
+fn fail<T>(answer: WriterAnswer<T>, error: &StoreError) {
     let _ = answer.send(Err(error.clone().into()));
 }
 
 /// Parts what concerns one write from what concerns all.
-fn split<T>(result: Result<T, Stop>) -> (Result<T, WriteError>, Option<rusqlite::Error>) {
+fn split<T>(result: Result<T, ChangeStop>) -> (Result<T, WriteError>, Option<rusqlite::Error>) {
     match result {
         Ok(done) => (Ok(done), None),
-        Err(Stop::Alone(error)) => (Err(error), None),
+        Err(ChangeStop::Alone(error)) => (Err(error), None),
         // Never sent as it is: the transaction fails, and its reason is the answer.
-        Err(Stop::All(error)) => (Err(StoreError(error.to_string()).into()), Some(error)),
+        Err(ChangeStop::All(error)) => (Err(StoreError(error.to_string()).into()), Some(error)),
     }
 }
 

@@ -12,9 +12,9 @@ use parking_lot::{Mutex, MutexGuard};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
-use super::super::{Entry, Page, PageQuery, Record, plan};
+use super::super::{HistoryEntry, Page, PageQuery, Record, plan};
 use super::meta;
-use super::rows::{self, Failure, Reader};
+use super::rows::{self, ClientReader, ReadFailure};
 use crate::client::ClientId;
 
 /// How many short reads can run at once.
@@ -59,10 +59,10 @@ pub(super) fn connect(path: &Path) -> rusqlite::Result<Connection> {
 
 /// Some clients, in the order of their names. Without a search this takes as long as the page is long, wherever it is;
 /// a search reads all clients.
-pub(super) fn page(connection: &Connection, query: &PageQuery) -> Result<Page, Failure> {
+pub(super) fn page(connection: &Connection, query: &PageQuery) -> Result<Page, ReadFailure> {
     // The total is of the same moment as the items.
     let moment = connection.unchecked_transaction()?;
-    let mut reader = Reader::default();
+    let mut reader = ClientReader::default();
     let (mut items, mut matching) = (Vec::new(), 0);
     let searched = !query.search.is_empty();
     let after = query.after.as_ref().map_or("", ClientId::as_str);
@@ -102,8 +102,8 @@ pub(super) fn history(
     id: &ClientId,
     before: Option<u64>,
     limit: usize,
-) -> Result<Vec<Entry>, Failure> {
-    let mut reader = Reader::default();
+) -> Result<Vec<HistoryEntry>, ReadFailure> {
+    let mut reader = ClientReader::default();
     let sql = format!(
         "SELECT {} FROM history WHERE client_id = ?1 AND version < ?2 ORDER BY version DESC LIMIT ?3",
         rows::HISTORY
@@ -119,8 +119,8 @@ pub(super) fn history(
 }
 
 /// Gives `each` every client of one moment, in the order of their names, until it returns false.
-pub(super) fn for_each(connection: &Connection, each: &mut dyn FnMut(Record) -> bool) -> Result<(), Failure> {
-    let mut reader = Reader::default();
+pub(super) fn for_each(connection: &Connection, each: &mut dyn FnMut(Record) -> bool) -> Result<(), ReadFailure> {
+    let mut reader = ClientReader::default();
     let mut all = connection.prepare(&format!("SELECT {} FROM clients ORDER BY client_id", rows::RECORD))?;
     let mut found = all.query([])?;
     while let Some(row) = found.next()? {

@@ -24,7 +24,7 @@ use super::fault::words;
 use super::feed::Feed;
 use super::identity::Moved;
 use super::open::{self, Database};
-use super::rows::{self, Failure, Reader};
+use super::rows::{self, ClientReader, ReadFailure};
 use super::shared::Reading;
 use super::writer::{Lost, Writer};
 
@@ -103,7 +103,7 @@ impl Writer {
     /// Goes over to the file at the path, if it is sound.
     fn adopt(&mut self) -> Result<(), String> {
         let explain = |reason: String| format!("another file was put in its place, and cannot be used: {reason}");
-        let told = |failure: Failure| explain(failure.words());
+        let told = |failure: ReadFailure| explain(failure.words());
         // Our log beside the new file is not the new file's.
         empty_log(&self.database.connection).map_err(|error| explain(words(&error)))?;
         self.remove_left_beside().map_err(explain)?;
@@ -151,12 +151,12 @@ fn copy_all(from: &Connection, to: &mut Connection) -> rusqlite::Result<()> {
 
 /// What makes the clients in `old` those in `new`: first all deletions, as numbers and credentials may have passed from
 /// one to another.
-fn difference(old: &Connection, new: &Connection) -> Result<Vec<Committed>, Failure> {
+fn difference(old: &Connection, new: &Connection) -> Result<Vec<Committed>, ReadFailure> {
     let sql = format!("SELECT {} FROM clients ORDER BY client_id", rows::RECORD);
     let (mut old, mut new) = (old.prepare(&sql)?, new.prepare(&sql)?);
     let (mut old, mut new) = (old.query([])?, new.query([])?);
-    let mut reader = Reader::default();
-    let mut next = |rows: &mut rusqlite::Rows<'_>| -> Result<Option<Record>, Failure> {
+    let mut reader = ClientReader::default();
+    let mut next = |rows: &mut rusqlite::Rows<'_>| -> Result<Option<Record>, ReadFailure> {
         rows.next()?.map(|row| reader.record(row)).transpose()
     };
     let (mut before, mut after) = (next(&mut old)?, next(&mut new)?);

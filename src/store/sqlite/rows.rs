@@ -5,32 +5,32 @@ use ipnet::IpNet;
 use rusqlite::Row;
 use rusqlite::types::{Value, ValueRef};
 
-use super::super::{Action, Committed, Entry, Profile, Record, Saved, StoreError, micros, plan};
+use super::super::{Action, Committed, HistoryEntry, Profile, Record, Saved, StoreError, micros, plan};
 use super::fault::words;
 use crate::client::{ClientId, KeyDigest, Mode, Quota, Rate};
 use crate::limit::{Bucket, Payer, Tokens};
 
 /// Why something could not be read or written.
 #[derive(Debug)]
-pub(super) enum Failure {
+pub(super) enum ReadFailure {
     /// SQLite says no.
     Sqlite(rusqlite::Error),
     /// A row makes no sense.
     Row(StoreError),
 }
 
-impl From<rusqlite::Error> for Failure {
+impl From<rusqlite::Error> for ReadFailure {
     fn from(error: rusqlite::Error) -> Self {
-        Failure::Sqlite(error)
+        ReadFailure::Sqlite(error)
     }
 }
 
-impl Failure {
+impl ReadFailure {
     /// In words.
     pub(super) fn words(self) -> String {
         match self {
-            Failure::Sqlite(error) => words(&error),
-            Failure::Row(error) => error.0,
+            ReadFailure::Sqlite(error) => words(&error),
+            ReadFailure::Row(error) => error.0,
         }
     }
 }
@@ -45,16 +45,16 @@ pub(super) const RECORD: &str = "client_id, number, created_at, updated_at, vers
 /// Reads rows. Remembers the last quota, as most clients share a few, and checking one costs more than the rest of the
 /// row.
 #[derive(Debug, Default)]
-pub(super) struct Reader {
+pub(super) struct ClientReader {
     quota: Option<(i64, i64, Quota)>,
 }
 
 /// A part of a row that makes no sense: the column's name.
 type Senseless = &'static str;
 
-impl Reader {
+impl ClientReader {
     /// The record in a row of [`RECORD`].
-    pub(super) fn record(&mut self, row: &Row<'_>) -> Result<Record, Failure> {
+    pub(super) fn record(&mut self, row: &Row<'_>) -> Result<Record, ReadFailure> {
         let mut record = || -> Result<Record, Senseless> {
             Ok(Record {
                 id: id(row, 0)?,
@@ -103,9 +103,9 @@ impl Reader {
     }
 
     /// The entry in a row of [`HISTORY`].
-    pub(super) fn entry(&mut self, row: &Row<'_>) -> Result<Entry, Failure> {
-        let mut entry = || -> Result<Entry, Senseless> {
-            Ok(Entry {
+    pub(super) fn entry(&mut self, row: &Row<'_>) -> Result<HistoryEntry, ReadFailure> {
+        let mut entry = || -> Result<HistoryEntry, Senseless> {
+            Ok(HistoryEntry {
                 version: whole(row, 2).ok_or("version")?,
                 at: plan::from_micros(integer(row, 3).ok_or("changed_at")?),
                 by: text(row, 4).ok_or("actor")?.to_owned(),
@@ -118,8 +118,8 @@ impl Reader {
     }
 
     /// The change that a row of [`HISTORY`] records.
-    pub(super) fn committed(&mut self, row: &Row<'_>) -> Result<Committed, Failure> {
-        let Entry { version, at, action, before, after, .. } = self.entry(row)?;
+    pub(super) fn committed(&mut self, row: &Row<'_>) -> Result<Committed, ReadFailure> {
+        let HistoryEntry { version, at, action, before, after, .. } = self.entry(row)?;
         let records = || -> Result<Committed, Senseless> {
             let id = id(row, 1)?;
             let number = whole(row, 6).ok_or("number")?;
@@ -150,7 +150,7 @@ impl Reader {
     }
 
     /// The bucket in a row of [`BUCKET`].
-    pub(super) fn bucket(&mut self, row: &Row<'_>) -> Result<Saved, Failure> {
+    pub(super) fn bucket(&mut self, row: &Row<'_>) -> Result<Saved, ReadFailure> {
         let mut bucket = || -> Result<Saved, Senseless> {
             let kind = integer(row, 0).and_then(|kind| u8::try_from(kind).ok()).ok_or("kind")?;
             let payload = integer(row, 1).ok_or("payload")?.cast_unsigned();
@@ -257,14 +257,14 @@ fn id(row: &Row<'_>, column: usize) -> Result<ClientId, Senseless> {
 }
 
 /// The error for a row of `table` whose `column` makes no sense. The row is named by its first two columns.
-fn senseless(table: &str, row: &Row<'_>, column: &str) -> Failure {
+fn senseless(table: &str, row: &Row<'_>, column: &str) -> ReadFailure {
     let shown = |at: usize| match row.get_ref(at) {
         Ok(ValueRef::Integer(value)) => value.to_string(),
         Ok(ValueRef::Text(text)) => format!("{:?}", String::from_utf8_lossy(text)),
         _ => "?".to_owned(),
     };
     let (first, second) = (shown(0), shown(1));
-    Failure::Row(StoreError(format!(
+    ReadFailure::Row(StoreError(format!(
         "the row ({first}, {second}, …) of table {table} makes no sense in column {column}"
     )))
 }

@@ -7,10 +7,10 @@ use parking_lot::{Mutex, RwLock};
 
 use super::super::{Follower, HistoryRules, StoreError};
 use super::fault::Fault;
-use super::identity::Identity;
+use super::identity::FileIdentity;
 use super::open::Database;
 use super::reads::Readers;
-use super::rows::Failure;
+use super::rows::ReadFailure;
 
 /// What the writer and those who ask it share.
 pub(super) struct Shared {
@@ -28,7 +28,7 @@ pub(super) struct Shared {
 pub(super) struct Reading {
     pub(super) readers: Readers,
     pub(super) real: PathBuf,
-    pub(super) identity: Identity,
+    pub(super) identity: FileIdentity,
 }
 
 impl Shared {
@@ -44,7 +44,7 @@ impl Shared {
         StoreError(format!("{}: {reason}", self.path.display()))
     }
 
-    pub(super) fn failed(&self, failure: Failure) -> StoreError {
+    pub(super) fn failed(&self, failure: ReadFailure) -> StoreError {
         self.error(&failure.words())
     }
 

@@ -12,15 +12,15 @@ use rusqlite::Connection;
 
 use super::super::{Committed, StoreError};
 use super::announce;
-use super::changes::Clients;
+use super::changes::ClientRows;
 use super::fault::{TARGET, words};
 use super::feed::Feed;
 use super::identity::Moved;
 use super::meta;
 use super::open::Database;
-use super::patience::Patience;
+use super::patience::LockPatience;
 use super::queue::{Done, Queue, Write};
-use super::rows::Failure;
+use super::rows::ReadFailure;
 use super::shared::Shared;
 use super::trim::Trim;
 use crate::clock::{Clock, SystemClock};
@@ -39,7 +39,7 @@ pub(super) struct Writer {
     pub(super) shared: Arc<Shared>,
     pub(super) queue: Queue,
     pub(super) database: Database,
-    pub(super) patience: Patience,
+    pub(super) patience: LockPatience,
     pub(super) feed: Feed,
     /// Whether commits are synced to disk at present; not known at first.
     pub(super) durable: Option<bool>,
@@ -67,7 +67,13 @@ struct Failed {
 
 impl Writer {
     /// A writer to `database`.
-    pub(super) fn new(shared: Arc<Shared>, queue: Queue, database: Database, patience: Patience, feed: Feed) -> Self {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        queue: Queue,
+        database: Database,
+        patience: LockPatience,
+        feed: Feed,
+    ) -> Self {
         let trim = Trim::new(*shared.history.lock(), SystemClock.now());
         Writer { shared, queue, database, patience, feed, durable: None, lost: None, trim }
     }
@@ -204,7 +210,7 @@ impl Writer {
         &mut self,
         waiting: &mut std::vec::IntoIter<Write>,
         done: &mut Vec<Done>,
-    ) -> Result<(Vec<Committed>, Feed), Failure> {
+    ) -> Result<(Vec<Committed>, Feed), ReadFailure> {
         self.sync_commits(waiting.as_slice().iter().any(Write::is_durable))?;
         let long = waiting.as_slice().iter().filter_map(Write::batch).any(announce::is_long);
         let started = SystemClock.now();
@@ -214,7 +220,7 @@ impl Writer {
         self.patiently(started, |connection| connection.prepare_cached("BEGIN IMMEDIATE")?.execute([]).map(drop))?;
         let connection = &self.database.connection;
         let (foreign, seen) = self.feed.read(connection)?;
-        let mut clients = Clients::new(connection)?;
+        let mut clients = ClientRows::new(connection)?;
         for write in waiting.by_ref() {
             let (carried_out, error) = write.carry_out(&mut clients);
             done.push(carried_out);
@@ -291,7 +297,7 @@ impl Writer {
 
     /// Tells the followers what is in the feed, or says why it cannot be read.
     pub(super) fn catch_up(&mut self) -> Result<(), String> {
-        let (changes, feed) = self.feed.read(&self.database.connection).map_err(Failure::words)?;
+        let (changes, feed) = self.feed.read(&self.database.connection).map_err(ReadFailure::words)?;
         self.feed = feed;
         self.tell(&changes);
         Ok(())

@@ -12,7 +12,7 @@ use super::describe::ModeName;
 use crate::admin::api::Api;
 use crate::admin::api::respond::{self, number, optional_number, thousandths};
 use crate::client::ClientId;
-use crate::store::{Entry, Profile, Record};
+use crate::store::{HistoryEntry, Profile, Record};
 use crate::telemetry::rfc3339;
 
 /// A client, with how it stands now.
@@ -207,7 +207,7 @@ impl ConfigView {
 
 impl EntryView {
     /// `entry` of the history of the client `id`.
-    pub(super) fn new(id: &ClientId, entry: &Entry) -> Self {
+    pub(super) fn new(id: &ClientId, entry: &HistoryEntry) -> Self {
         let config = |profile: &Option<Profile>| profile.as_ref().map(|profile| ConfigView::new(id, profile));
         EntryView {
             version: entry.version,

@@ -29,7 +29,7 @@ use crate::admin::api::query::Query;
 use crate::admin::api::{ApiError, body, percent, respond};
 use crate::client::ClientId;
 use crate::limit::Payer;
-use crate::store::{Action, Change, Committed, Edit, Entry, Profile, Record, Refusal, WriteError};
+use crate::store::{Action, Change, Committed, Edit, HistoryEntry, Profile, Record, Refusal, WriteError};
 
 /// How long a change may take. The store gives up long before.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -249,7 +249,7 @@ pub(in crate::admin) async fn rollback(api: &Arc<Api>, raw: &str, request: Reque
 /// What the client `id` was after the change `version`. That never changes, so it may be looked up before the write.
 async fn profile_after(api: &Arc<Api>, id: &ClientId, version: u64) -> Result<Profile, ApiError> {
     let (repository, wanted) = (Arc::clone(&api.parts.repository), id.clone());
-    let find = move || -> Result<Entry, ApiError> {
+    let find = move || -> Result<HistoryEntry, ApiError> {
         let found = repository.history(&wanted, Some(version.saturating_add(1)), 1)?;
         match found.into_iter().find(|entry| entry.version == version) {
             Some(entry) => Ok(entry),

@@ -179,7 +179,7 @@ fn a_backup_by_other_means_is_taken_up() {
 fn nothing_is_put_into_temporary_files() {
     let (_directory, path) = place();
     filled(&path, 1);
-    let writer = super::super::open::open(&path, &super::super::patience::Patience::new()).unwrap().connection;
+    let writer = super::super::open::open(&path, &super::super::patience::LockPatience::new()).unwrap().connection;
     let reader = super::super::reads::connect(&path).unwrap();
     for connection in [writer, reader] {
         let store: i64 = connection.pragma_query_value(None, "temp_store", |row| row.get(0)).unwrap();

@@ -14,8 +14,8 @@ use crate::admin::Access;
 use crate::admin::fixture::Fixture;
 use crate::client::{ClientId, Mode, Quota};
 use crate::store::{
-    Batch, Change, ClientRepository, Committed, Difference, Entry, Follower, HistoryRules, Page, PageQuery, Profile,
-    Record, Reply, StoreError,
+    Batch, Change, ClientRepository, Committed, Difference, Follower, HistoryEntry, HistoryRules, Page, PageQuery,
+    Profile, Record, Reply, StoreError,
 };
 
 /// Gives so many clients and then fails; fails at once in everything else.
@@ -44,7 +44,7 @@ impl ClientRepository for Failing {
         Err(full())
     }
 
-    fn history(&self, _: &ClientId, _: Option<u64>, _: usize) -> Result<Vec<Entry>, StoreError> {
+    fn history(&self, _: &ClientId, _: Option<u64>, _: usize) -> Result<Vec<HistoryEntry>, StoreError> {
         Err(full())
     }
 
