@@ -15,11 +15,11 @@
 //!   have a bucket keep it, and clients always get one: there are only as many as the operator has made. A flood of new
 //!   addresses therefore slows other new addresses, and nobody else.
 //! - Several charges at once lock the stripes of all of them, in their order, and are decided before any is made.
-//! - Anonymous callers have one quota together, and the limiter holds it: [`set_default_quota`](Upkeep::set_default_quota)
+//! - Anonymous callers have one quota together, and the limiter holds it: [`set_default_quota`](crate::limit::Upkeep::set_default_quota)
 //!   changes it for all of them. What a request brings along for such a caller does not count, since requests that began
 //!   before a change still bring the old one, and a bucket put back and forth would be clamped each time.
 //! - A client's bucket knows the quota it last saw. When the caller comes with another one, the time until then is credited under
-//!   the old one; call [`edit`](Upkeep::edit) at the moment of the change to have it exact to the nanosecond.
+//!   the old one; call [`edit`](crate::limit::Upkeep::edit) at the moment of the change to have it exact to the nanosecond.
 //!
 //! Refused: one lock-free map of atomics (governor's way), as a bucket that is exact across edits needs more than 64 bits and
 //! inserting, sweeping and bounding would need a lock anyway; an LRU, which hands an evicted debtor a full bucket;

@@ -5,7 +5,8 @@
 //! that what is due to be saved (module `due`) is in the order of events. What the store could not take is tried again
 //! at the next tick. Nobody else writes buckets: a reset ([`Buckets::reset`]) and what a change of a client makes of its
 //! bucket ([`Buckets::keep`]) go by here, and take what is older and still due of that bucket out of the way, so that
-//! neither comes undone by a save that began before it.
+//! neither comes undone by a save that began before it. The bucket of a client that is deleted is
+//! filled, and so forgotten after the next sweep.
 //!
 //! Saved is every `persist_interval` and at a clean stop. A crash loses what was taken since the last save: a client
 //! gains at most what it took in that time. When a million buckets change each second, a save takes longer than the
