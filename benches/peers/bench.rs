@@ -16,7 +16,7 @@ use crate::parse::Measured;
 use crate::process::{Cores, Launch, Process};
 use crate::stop::{Fallible, Stop, now};
 use crate::template::fill;
-use crate::{address, clients, connect, idle};
+use crate::{address, clients, connect, idle, messages};
 
 /// How many connections each proxy is told to be ready for: the idle ones, and what goes on beside them.
 const MOST_CONNECTIONS: usize = 16_384;
@@ -62,10 +62,11 @@ impl Bench {
         let place = Place { cores: others, directory: directory.path().to_owned() };
         let backends = if case.work == Work::Dying { 3 } else { 1 };
         let mut backends: Vec<_> =
-            (0..backends).map(|number| self.backend(&place, number, backends)).collect::<Fallible<_>>()?;
+            (0..backends).map(|number| self.backend(case.work, &place, number, backends)).collect::<Fallible<_>>()?;
         let setting = Setting {
             cores,
             access_log: case.access_log,
+            streams: case.work.streams(),
             limit: case.limit,
             backends: backends.iter().map(|backend| backend.address).collect(),
             database: Database::None,
@@ -118,13 +119,14 @@ impl Bench {
 
     /// Rounds of idle connections: each on proxies just started, since memory that is free again is not given back.
     fn idle(&self, case: &Case, rounds: usize, setting: &Setting, place: &Place) -> Fallible<Vec<Vec<Round>>> {
-        let spoken = case.work == Work::Idle { spoken: true };
+        let Work::Idle { spoken, tls } = case.work else { return Err("not a case of idle connections".into()) };
+        let tls = tls.then(|| self.directory.join("cert.pem"));
         let mut measured = vec![Vec::new(); self.contenders.len()];
         for round in 0..rounds {
             let running = self.start_all(case, setting, place, &round.to_string())?;
             self.stop.pause(idle::SETTLE)?;
             for who in turns(running.len(), round) {
-                measured[who].push(idle::round(&self.stop, &running[who], case.connections, spoken)?);
+                measured[who].push(idle::round(&self.stop, &running[who], case.connections, (spoken, tls.as_deref()))?);
             }
         }
         Ok(measured)
@@ -147,7 +149,7 @@ impl Bench {
                 let proxy = contender.start(&self.stop, setting, &own)?;
                 self.load(case, &proxy, place, 1)?;
                 measured[who].push(self.dying(case, &proxy, setting, place, &mut victim.process)?);
-                victim.process = self.serve(place, 0, 1, victim.address)?;
+                victim.process = self.serve(case.work, place, (0, 1), victim.address)?;
             }
         }
         Ok(measured)
@@ -190,14 +192,19 @@ impl Bench {
         let (plain, tls) = (format!("http://{}", proxy.plain), format!("https://{}", proxy.tls));
         let connections = if matches!(case.work, Work::Idle { .. }) { 64 } else { case.connections };
         let wrk = Wrk { connections, seconds, script: String::new() };
-        let h2load = H2load { connections, streams: 1, http1: true, rate: Some(STEADY), seconds };
+        let h2load = H2load { connections, streams: 1, http1: true, rate: Some(STEADY), seconds, body: 0 };
         match case.work {
             Work::Get(path) => wrk.run(&self.stop, place, &format!("{plain}{path}")),
-            Work::Dying | Work::Idle { .. } => wrk.run(&self.stop, place, &plain),
+            Work::Dying | Work::Apart | Work::Idle { .. } => wrk.run(&self.stop, place, &plain),
             Work::Steady => h2load.run(&self.stop, place, &plain),
-            Work::Post => {
-                Wrk { script: include_str!("conf/post.lua").to_owned(), ..wrk }.run(&self.stop, place, &plain)
+            Work::Post { bytes, chunked } => {
+                let values = [("bytes", bytes.to_string()), ("chunked", chunked.to_string())];
+                Wrk { script: fill(include_str!("conf/post.lua"), &values)?, ..wrk }.run(&self.stop, place, &plain)
             }
+            Work::Http2Post(body) => {
+                H2load { http1: false, rate: None, body, ..h2load }.run(&self.stop, place, &format!("{tls}/post"))
+            }
+            Work::Messages => messages::run(&self.stop, place, proxy.plain, connections, seconds),
             Work::Reconnect => connect::run(&self.stop, place, proxy.plain, None, connections, seconds),
             Work::Tls => wrk.run(&self.stop, place, &tls),
             Work::Handshake => connect::run(&self.stop, place, proxy.tls, Some(&self.directory), connections, seconds),
@@ -210,13 +217,19 @@ impl Bench {
     }
 
     /// Starts backend `number` of `count`.
-    fn backend(&self, place: &Place, number: usize, count: usize) -> Fallible<Backend> {
+    fn backend(&self, work: Work, place: &Place, number: usize, count: usize) -> Fallible<Backend> {
         let [address] = address::free()?;
         let workers = if count == 1 { 2 } else { 1 };
-        Ok(Backend { process: self.serve(place, number, workers, address)?, address })
+        Ok(Backend { process: self.serve(work, place, (number, workers), address)?, address })
     }
 
-    fn serve(&self, place: &Place, number: usize, workers: usize, address: SocketAddr) -> Fallible<Process> {
+    fn serve(
+        &self,
+        work: Work,
+        place: &Place,
+        (number, workers): (usize, usize),
+        address: SocketAddr,
+    ) -> Fallible<Process> {
         let directory = place.directory.join(format!("backend{number}"));
         std::fs::create_dir_all(&directory)?;
         std::fs::write(directory.join("large"), "x".repeat(100_000))?;
@@ -229,8 +242,14 @@ impl Bench {
             ("address", address.to_string()),
         ];
         let file = write(&directory, "backend.conf", include_str!("conf/backend.conf"), &values)?;
-        let launch = Launch::new(&self.backend, &cores, directory.join("stderr"));
-        let mut process = launch.arg("-p").arg(&directory).arg("-c").arg(&file).start()?;
+        let stderr = directory.join("stderr");
+        let launch = match work.has_own_backend() {
+            true => {
+                Launch::new(std::env::current_exe()?, &cores, stderr).arg(messages::BACKEND).arg(address.to_string())
+            }
+            false => Launch::new(&self.backend, &cores, stderr).arg("-p").arg(&directory).arg("-c").arg(&file),
+        };
+        let mut process = launch.start()?;
         self.stop.until("the backend to serve", Duration::from_secs(10), || match process.ended()? {
             Some(_) => Err(process.said("ended")),
             None => Ok(address::answers(address).then_some(())),

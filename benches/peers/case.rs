@@ -25,8 +25,19 @@ pub(crate) enum Work {
     Get(&'static str),
     /// The same at [`STEADY`] requests a second.
     Steady,
-    /// `POST` of 16 KB over kept connections.
-    Post,
+    /// `POST` of so many bytes over kept connections, which the proxy is not to gather before it sends them on.
+    Post {
+        /// How long the body is.
+        bytes: usize,
+        /// Whether it comes in chunks of 16 KiB, and without a length.
+        chunked: bool,
+    },
+    /// The same over HTTP/2 and TLS, one stream at a time on each connection.
+    Http2Post(usize),
+    /// `GET` to a backend that writes the header and the body of its answer one after the other.
+    Apart,
+    /// Messages of 64 bytes over WebSockets, each sent back by the backend before the next one.
+    Messages,
     /// A new connection for each request.
     Reconnect,
     /// `GET` over kept TLS connections.
@@ -43,6 +54,8 @@ pub(crate) enum Work {
     Idle {
         /// Whether each makes a request first.
         spoken: bool,
+        /// Whether they are TLS.
+        tls: bool,
     },
 }
 
@@ -50,10 +63,20 @@ impl Work {
     /// The program that makes the load, where the benchmark does not do so itself.
     pub(crate) fn tool(self) -> Option<&'static str> {
         match self {
-            Work::Steady | Work::Http2 => Some("h2load"),
-            Work::Reconnect | Work::Handshake => None,
+            Work::Steady | Work::Http2 | Work::Http2Post(_) => Some("h2load"),
+            Work::Reconnect | Work::Handshake | Work::Messages => None,
             _ => Some("wrk"),
         }
+    }
+
+    /// Whether the backend is the benchmark's own, since nginx cannot be it.
+    pub(crate) fn has_own_backend(self) -> bool {
+        matches!(self, Work::Apart | Work::Messages)
+    }
+
+    /// Whether bodies of requests are sent on as they come.
+    pub(crate) fn streams(self) -> bool {
+        matches!(self, Work::Post { bytes: 32_768.., .. } | Work::Http2Post(_))
     }
 }
 
@@ -110,6 +133,11 @@ const PLAIN: Case = Case {
     access_log: false,
 };
 
+/// A body of 1 MiB, which nginx takes by its default, too.
+const LARGE: usize = 1 << 20;
+
+const UPLOAD: Case = Case { aim: Some(1.0), connections: 16, ..PLAIN };
+
 const TLS: Case = Case { name: "tls", title: "TLS, kept connections", aim: Some(1.1), work: Work::Tls, ..PLAIN };
 
 /// The cases that show what a second core is worth: with one, with two, and over which connections. Over plain ones load
@@ -130,7 +158,29 @@ pub(crate) const CASES: &[Case] = &[
     },
     Case { name: "access-log", title: "tiny GET, 64 connections, access log", aim: None, access_log: true, ..PLAIN },
     Case { name: "large", title: "answer of 100 KB", aim: Some(1.0), work: Work::Get("/large"), ..PLAIN },
-    Case { name: "post", title: "POST of 16 KB", work: Work::Post, ..PLAIN },
+    Case { name: "post", title: "POST of 16 KB", work: Work::Post { bytes: 16 << 10, chunked: false }, ..PLAIN },
+    Case {
+        name: "upload-32k",
+        title: "upload of 32 KiB",
+        work: Work::Post { bytes: 32 << 10, chunked: false },
+        ..UPLOAD
+    },
+    Case {
+        name: "upload",
+        title: "upload of 1 MiB",
+        aim: Some(0.9),
+        work: Work::Post { bytes: LARGE, chunked: false },
+        ..UPLOAD
+    },
+    Case {
+        name: "upload-chunked",
+        title: "upload of 1 MiB in chunks",
+        work: Work::Post { bytes: LARGE, chunked: true },
+        ..UPLOAD
+    },
+    Case { name: "upload-http2", title: "upload of 1 MiB over HTTP/2 and TLS", work: Work::Http2Post(LARGE), ..UPLOAD },
+    Case { name: "apart", title: "an answer in two writes", work: Work::Apart, ..PLAIN },
+    Case { name: "messages", title: "WebSocket messages of 64 bytes", work: Work::Messages, ..PLAIN },
     Case { name: "reconnect", title: "a new connection for each request", aim: None, work: Work::Reconnect, ..PLAIN },
     TLS,
     Case { name: "tls-two-cores", title: "TLS, 128 kept connections, two cores", cores: 2, connections: 128, ..TLS },
@@ -163,7 +213,7 @@ pub(crate) const CASES: &[Case] = &[
         title: "10,000 idle connections, after a request each",
         aim: None,
         connections: IDLE,
-        work: Work::Idle { spoken: true },
+        work: Work::Idle { spoken: true, tls: false },
         ..PLAIN
     },
     Case {
@@ -171,7 +221,15 @@ pub(crate) const CASES: &[Case] = &[
         title: "10,000 idle connections, without a request",
         aim: None,
         connections: IDLE,
-        work: Work::Idle { spoken: false },
+        work: Work::Idle { spoken: false, tls: false },
+        ..PLAIN
+    },
+    Case {
+        name: "idle-tls",
+        title: "10,000 idle TLS connections, without a request",
+        aim: None,
+        connections: IDLE,
+        work: Work::Idle { spoken: false, tls: true },
         ..PLAIN
     },
 ];

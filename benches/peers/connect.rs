@@ -125,7 +125,7 @@ pub(crate) fn load(arguments: &[String]) -> Fallible<()> {
 }
 
 /// A client that trusts this certificate alone, speaks TLS 1.3 and HTTP/1.1, and resumes nothing.
-fn config(certificate: &Path) -> Fallible<Arc<ClientConfig>> {
+pub(crate) fn config(certificate: &Path) -> Fallible<Arc<ClientConfig>> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(certificate)?)?;
     let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()));
@@ -133,6 +133,11 @@ fn config(certificate: &Path) -> Fallible<Arc<ClientConfig>> {
     config.resumption = Resumption::disabled();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))
+}
+
+/// A connection of such a client.
+pub(crate) fn client(config: &Arc<ClientConfig>) -> Fallible<ClientConnection> {
+    Ok(ClientConnection::new(Arc::clone(config), ServerName::try_from(NAME)?)?)
 }
 
 /// Asks in a loop: the times in µs, and how many failed.
@@ -161,10 +166,7 @@ fn ask(address: SocketAddr, config: Option<&Arc<ClientConfig>>) -> Fallible<()> 
     rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO))?;
     match config {
         None => exchange(stream),
-        Some(config) => {
-            let connection = ClientConnection::new(Arc::clone(config), ServerName::try_from(NAME)?)?;
-            exchange(StreamOwned::new(connection, stream))
-        }
+        Some(config) => exchange(StreamOwned::new(client(config)?, stream)),
     }
 }
 

@@ -60,6 +60,8 @@ pub(crate) struct Setting {
     pub(crate) cores: Cores,
     /// Whether each request is logged to a file.
     pub(crate) access_log: bool,
+    /// Whether bodies of requests are to be sent on as they come. HAProxy and tollgate always do.
+    pub(crate) streams: bool,
     /// How callers are limited.
     pub(crate) limit: Limit,
     /// Where the requests go.
@@ -199,6 +201,7 @@ fn nginx(setting: &Setting, directory: &Path) -> Vec<(&'static str, String)> {
         ("limit_rate", format!("{rate}r/s")),
         ("limit_burst", burst),
         ("access_log", log),
+        ("buffering", if setting.streams { "off" } else { "on" }.to_owned()),
     ]
 }
 

@@ -95,7 +95,7 @@ fn section(record: &Record) -> Fallible<String> {
             writeln!(text, "| {name} | {contender} | {} | {} |", cell(figures.cost, 1), cell(figures.resident, 0))?;
         }
     }
-    writeln!(text, "\nOur aim is at most 20 KiB for a connection.")?;
+    writeln!(text, "\nOur aim is at most 4 KiB for a connection, 12 over TLS.")?;
     Ok(text)
 }
 

@@ -2,8 +2,13 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::ClientConfig;
+
+use crate::connect;
 use crate::contender::Running;
 use crate::figures::Round;
 use crate::stop::{Fallible, Stop};
@@ -11,20 +16,31 @@ use crate::stop::{Fallible, Stop};
 /// How long a proxy has to take its last connections, and to give back what it needed for the moment only.
 pub(crate) const SETTLE: Duration = Duration::from_secs(1);
 
-/// Opens `count` connections, with a request each or without, and tells what the proxy's memory has grown by.
+/// Opens `count` connections, each `spoken` on by a request or not, and over TLS with a certificate or not; tells what the proxy's
+/// memory has grown by.
 ///
 /// # Errors
 ///
 /// When a connection is refused or closed, an answer is not the backend's, or a signal came.
-pub(crate) fn round(stop: &Stop, proxy: &Running, count: usize, spoken: bool) -> Fallible<Round> {
+pub(crate) fn round(
+    stop: &Stop,
+    proxy: &Running,
+    count: usize,
+    (spoken, certificate): (bool, Option<&Path>),
+) -> Fallible<Round> {
+    let config = certificate.map(connect::config).transpose()?;
     let before = proxy.process.resident()?;
     let mut open = Vec::with_capacity(count);
     for number in 0..count {
-        let mut stream = TcpStream::connect(proxy.plain)?;
+        let at = if config.is_some() { proxy.tls } else { proxy.plain };
+        let mut stream = TcpStream::connect(at)?;
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-        if spoken {
-            speak(&mut stream).map_err(|error| format!("connection {number} of {count}: {error}"))?;
-        }
+        let outcome = match &config {
+            Some(config) => agree(&mut stream, config),
+            None if spoken => speak(&mut stream),
+            None => Ok(()),
+        };
+        outcome.map_err(|error| format!("connection {number} of {count}: {error}"))?;
         open.push(stream);
         if number % 100 == 0 {
             stop.pause(Duration::ZERO)?;
@@ -34,11 +50,25 @@ pub(crate) fn round(stop: &Stop, proxy: &Running, count: usize, spoken: bool) ->
     let resident = proxy.process.resident()?;
     for (number, stream) in open.iter_mut().enumerate() {
         stream.set_nonblocking(true)?;
-        if !matches!(stream.read(&mut [0]), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock) {
+        // What comes over TLS unasked is for the next time.
+        let closed = match stream.read(&mut [0; 4096]) {
+            Ok(bytes) => bytes == 0 || config.is_none(),
+            Err(error) => error.kind() != std::io::ErrorKind::WouldBlock,
+        };
+        if closed {
             return Err(format!("connection {number} of {count} was closed").into());
         }
     }
     Ok(Round::Idle { bytes: resident.saturating_sub(before) as f64 / count as f64, resident })
+}
+
+/// A handshake. What is needed to say anything afterwards is let go of: nothing is to be said.
+fn agree(stream: &mut TcpStream, config: &Arc<ClientConfig>) -> Fallible<()> {
+    let mut connection = connect::client(config)?;
+    while connection.is_handshaking() {
+        connection.complete_io(stream)?;
+    }
+    Ok(())
 }
 
 fn speak(stream: &mut TcpStream) -> Fallible<()> {

@@ -72,6 +72,8 @@ pub(crate) struct H2load {
     pub(crate) rate: Option<usize>,
     /// How long.
     pub(crate) seconds: u64,
+    /// How many bytes are posted; a `GET` where there are none.
+    pub(crate) body: usize,
 }
 
 impl H2load {
@@ -92,6 +94,11 @@ impl H2load {
         }
         if let Some(rate) = self.rate {
             write!(arguments, " --rps={}", rate as f64 / self.connections as f64)?;
+        }
+        if self.body > 0 {
+            let body = place.directory.join("h2load.body");
+            std::fs::write(&body, vec![b'x'; self.body])?;
+            write!(arguments, " -d {}", body.display())?;
         }
         Launch::new("h2load", &place.cores, place.directory.join("h2load.err"))
             .args(arguments.split(' '))

@@ -17,6 +17,7 @@ mod figures;
 mod idle;
 mod load;
 mod machine;
+mod messages;
 mod options;
 mod parse;
 mod process;
@@ -50,6 +51,8 @@ fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
     let done = match arguments.split_first() {
         Some((first, rest)) if first == connect::ARGUMENT => connect::load(rest),
+        Some((first, rest)) if first == messages::ARGUMENT => messages::load(rest),
+        Some((first, rest)) if first == messages::BACKEND => messages::serve(rest),
         _ => run(arguments),
     };
     match done {
