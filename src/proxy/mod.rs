@@ -42,6 +42,7 @@ pub use downstream::socket::Socket;
 pub use exchange::context::Context;
 pub use exchange::parts::ProxyParts;
 pub use exchange::proxy::Proxy;
+pub use exchange::untaken::UntakenAnswers;
 pub use gate::admit::{Admission, Asked, Destination, Gate, Limit, RequestTarget};
 pub use gate::headers::Underscores;
 pub use gate::identify::{Caller, Identity, KeySource, Recognised, UnknownKey, Walk, identify};

@@ -33,7 +33,7 @@ use crate::clock::Clock;
 use crate::config::PingoraSettings;
 use crate::limit::Key;
 use crate::process::{Process, Sockets, descriptors};
-use crate::proxy::{Activity, Downstream, Proxy, ProxyParts, SeatRoom, Seats};
+use crate::proxy::{Activity, Downstream, Proxy, ProxyParts, SeatRoom, Seats, UntakenAnswers};
 use crate::telemetry::{EventLog, LatestRefusals, Metrics, MetricsParts};
 use crate::upstream::Transport;
 
@@ -107,6 +107,7 @@ impl Server {
             tally: Arc::clone(&tally),
             decisions: Arc::clone(&decisions),
             transport: Arc::clone(&transport),
+            untaken: UntakenAnswers::default(),
             clock: Arc::clone(&self.clock),
             timeline: self.timeline,
         });

@@ -69,6 +69,11 @@ pub(in crate::proxy) trait Recipient: Send {
     /// What of the request's body is to come.
     fn rest(&mut self) -> &mut Self::Rest;
 
+    /// The most that may be read of an answer before the client has taken what came before.
+    fn reads_ahead(&self) -> usize {
+        usize::MAX
+    }
+
     /// Does what is to be done while an answer is waited for: sends on what comes of the body to the backend, and waits until
     /// the client goes. It may be called again after anything else was.
     fn poll_meanwhile(&mut self, cx: &mut Context<'_>, to: &mut (impl AsyncWrite + Send + Unpin)) -> Poll<Box<Error>>;

@@ -24,6 +24,7 @@ use crate::proxy::exchange::request;
 use crate::proxy::exchange::request::Framing;
 use crate::proxy::exchange::rest::RestOverHttp2;
 use crate::proxy::exchange::takes::Purpose;
+use crate::proxy::exchange::untaken::UntakenAnswers;
 use crate::proxy::gate::admit::{RequestTarget, is_grpc};
 use crate::proxy::gate::headers::Sender;
 use crate::proxy::gate::rate_headers;
@@ -119,7 +120,7 @@ impl ReceivedRequest for Http2Request {
 }
 
 /// Who gets the answer on a stream, over which `R` of the request's body is to come.
-pub(in crate::proxy) struct Http2Recipient<R> {
+pub(in crate::proxy) struct Http2Recipient<'h, R> {
     respond: SendResponse<Bytes>,
     /// The header, until it is sent.
     head: Option<Response<()>>,
@@ -127,12 +128,15 @@ pub(in crate::proxy) struct Http2Recipient<R> {
     writer: Option<SendStream<Bytes>>,
     /// What of the request's body is to come.
     pub(in crate::proxy) rest: R,
+    /// Where that counts which the client does not take, and how much it has taken.
+    untaken: &'h UntakenAnswers,
+    taken: usize,
 }
 
-impl<R: RestOverHttp2> Http2Recipient<R> {
-    /// Answers by `respond`.
-    pub(in crate::proxy) fn new(respond: SendResponse<Bytes>, rest: R) -> Self {
-        Http2Recipient { respond, head: None, writer: None, rest }
+impl<'h, R: RestOverHttp2> Http2Recipient<'h, R> {
+    /// Answers by `respond`. What the client does not take counts in `untaken`.
+    pub(in crate::proxy) fn new(respond: SendResponse<Bytes>, rest: R, untaken: &'h UntakenAnswers) -> Self {
+        Http2Recipient { respond, head: None, writer: None, rest, untaken, taken: 0 }
     }
 
     /// What of the request's body is left.
@@ -160,11 +164,15 @@ impl<R: RestOverHttp2> Http2Recipient<R> {
             return if end { writer.send_data(data, true).map_err(gone) } else { Ok(()) };
         }
         writer.reserve_capacity(data.len());
-        let rest = &mut self.rest;
+        let (rest, untaken, length, mut held) = (&mut self.rest, self.untaken, data.len(), None);
         while !data.is_empty() {
-            let room = poll_fn(|cx| match (writer.poll_capacity(cx), &mut to) {
-                (Poll::Pending, Some(to)) => rest.poll(cx, to).map(Err),
-                (room, _) => room.map(Ok),
+            let room = poll_fn(|cx| {
+                let room = writer.poll_capacity(cx);
+                if room.is_pending() {
+                    held.get_or_insert_with(|| untaken.hold(length));
+                    return to.as_mut().map_or(Poll::Pending, |to| rest.poll(cx, to).map(Err));
+                }
+                room.map(Ok)
             });
             let room = match Alarm::default().within(CLIENT_TIMEOUT, room).await {
                 Ok(room) => Ok(room?),
@@ -176,6 +184,7 @@ impl<R: RestOverHttp2> Http2Recipient<R> {
                 Err(_) => return Err(Error::explain(ErrorType::WriteTimedout, "sending an answer").into_down()),
             };
             let part = data.split_to(room.min(data.len()));
+            self.taken += part.len();
             writer.send_data(part, end && data.is_empty()).map_err(gone)?;
         }
         Ok(())
@@ -191,8 +200,12 @@ fn status(status: u16) -> StatusCode {
     StatusCode::from_u16(status).expect("it was found to be one from 100 to 999")
 }
 
-impl<R: RestOverHttp2> Recipient for Http2Recipient<R> {
+impl<R: RestOverHttp2> Recipient for Http2Recipient<'_, R> {
     type Rest = R;
+
+    fn reads_ahead(&self) -> usize {
+        self.untaken.room(self.taken)
+    }
 
     fn rest(&mut self) -> &mut R {
         &mut self.rest

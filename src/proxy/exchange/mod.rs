@@ -45,4 +45,5 @@ pub(in crate::proxy) mod run;
 pub(in crate::proxy) mod scratch;
 pub(in crate::proxy) mod takes;
 pub(in crate::proxy) mod tunnel;
+pub(in crate::proxy) mod untaken;
 pub(in crate::proxy) mod upgrade;

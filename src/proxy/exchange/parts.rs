@@ -7,6 +7,7 @@ use arc_swap::ArcSwap;
 use crate::client::Directory;
 use crate::clock::{Clock, Timeline};
 use crate::limit::{KeyMaker, Limiter};
+use crate::proxy::exchange::untaken::UntakenAnswers;
 use crate::proxy::gate::rules::Rules;
 use crate::telemetry::{AccessLog, LatestRefusals, Tally};
 use crate::upstream::Transport;
@@ -30,6 +31,8 @@ pub struct ProxyParts {
     pub tally: Arc<Tally>,
     /// How backends are reached.
     pub transport: Arc<Transport>,
+    /// What of answers lies here because clients do not take it.
+    pub untaken: UntakenAnswers,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// The limiter's time; the same one wherever the limiter is asked.

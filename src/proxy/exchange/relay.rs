@@ -386,3 +386,6 @@ impl Relay {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

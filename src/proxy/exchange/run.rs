@@ -296,7 +296,9 @@ impl<'e, R: ReceivedRequest, C: Recipient> Exchange<'e, R, C> {
                 return Ok(at_once);
             }
             at_once = false;
-            backend.buffer.reserve(answer.body.left().map_or(UNKNOWN_READ, |left| left.min(LONG_READ)));
+            backend.buffer.reserve(
+                answer.body.left().map_or(UNKNOWN_READ, |left| left.min(LONG_READ)).min(self.client.reads_ahead()),
+            );
             if self.read(backend, timeouts.read).await? == 0 {
                 if answer.body.ends_with_its_connection() {
                     return self.client.end().await.map(|()| at_once);

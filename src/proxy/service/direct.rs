@@ -83,7 +83,7 @@ impl Downstream {
         (ctx, origin): (&mut Context, Origin),
     ) {
         let mut scratch = BackendScratch::default();
-        let exchange = Exchange::new(app, request, Http2Recipient::new(respond, ()), &mut scratch);
+        let exchange = Exchange::new(app, request, Http2Recipient::new(respond, (), &app.inner.untaken), &mut scratch);
         exchange.run(ctx, origin.secure).await;
     }
 
@@ -100,7 +100,8 @@ impl Downstream {
         let relay = Relay::new((Parcel::new(), false), in_chunks, bounds, Arc::clone(&app.inner.clock));
         let rest = Box::new(Sending { relay, source: body });
         let mut scratch = BackendScratch::default();
-        let exchange = Exchange::new(app, &request, Http2Recipient::new(respond, rest), &mut scratch);
+        let exchange =
+            Exchange::new(app, &request, Http2Recipient::new(respond, rest, &app.inner.untaken), &mut scratch);
         let client = exchange.run(ctx, origin.secure).await;
         let body = client.into_rest().source;
         if !body.is_over() {

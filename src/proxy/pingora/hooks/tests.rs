@@ -45,6 +45,7 @@ fn proxy() -> Proxy {
         tally: Arc::default(),
         transport: Arc::new(Transport::new(0, NonZeroUsize::MIN, false)),
         timeline: Timeline::new(clock.as_ref()),
+        untaken: crate::proxy::UntakenAnswers::default(),
         clock,
     })
 }
