@@ -89,11 +89,9 @@ impl Pool {
     /// lives. Its `caller` says who sends it, in bytes that are the same whenever it is the same one; it is asked only by a
     /// rule that needs it.
     pub fn lease<K: AsRef<[u8]>>(&self, tried: &[BackendId], caller: impl FnOnce() -> K) -> Option<Lease> {
-        let candidates = match self.settings.balance.needs().caller {
-            true => self.selector.iter(caller().as_ref()),
-            false => self.selector.iter(&[]),
-        };
-        let mut candidates = candidates.without(tried);
+        let caller = self.settings.balance.needs().caller.then(caller);
+        let mut candidates = self.selector.iter(caller.as_ref().map_or(&[], AsRef::as_ref));
+        candidates.leave_out(tried);
         candidates.next()?;
         candidates.into_lease()
     }

@@ -16,10 +16,6 @@ pub(crate) const CIRCLES: &[(&str, &str)] = &[
     ("server", "server::store"),
     ("server::conductor", "server::handover::conduct"),
     ("server::handover", "server::handover::predecessor"),
-    ("upstream::selector", "upstream::selector::least_connections"),
-    ("upstream::selector", "upstream::selector::members"),
-    ("upstream::selector", "upstream::selector::random"),
-    ("upstream::selector", "upstream::selector::round_robin"),
 ];
 
 /// Names of several types.

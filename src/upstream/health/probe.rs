@@ -140,3 +140,59 @@ impl HealthCheck for HttpCheck {
         1
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::upstream::{BackendAddress, BackendId, BackendSettings, Balance, HealthSettings, Timeouts};
+
+    /// What a check of a backend that gives this answer and closes comes to, and what it was asked.
+    async fn outcome(answer: &'static [u8]) -> (CheckOutcome, String) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let answering = tokio::spawn(async move {
+            let (mut connection, mut asked) = (listener.accept().await.unwrap().0, Vec::new());
+            while !asked.ends_with(b"\r\n\r\n") {
+                assert_ne!(connection.read_buf(&mut asked).await.unwrap(), 0);
+            }
+            connection.write_all(answer).await.unwrap();
+            String::from_utf8(asked).unwrap().to_lowercase()
+        });
+        let check = Check::Http { path: "/up".into(), expect: 200..=299 };
+        let probe = Probe::new(&PoolSettings {
+            name: "app".into(),
+            balance: Balance::default(),
+            backends: vec![BackendSettings { address: BackendAddress::Socket(address), weight: NonZeroU32::MIN }],
+            health: HealthSettings { check, timeout: Duration::from_secs(20), ..HealthSettings::default() },
+            retries: 0,
+            timeouts: Timeouts::default(),
+        });
+        let outcome = probe.unwrap().run(&Backend::new(BackendId(0), address)).await;
+        (outcome, answering.await.unwrap())
+    }
+
+    #[tokio::test]
+    async fn the_final_status_counts_and_what_is_wrong_is_said() {
+        let agent = concat!("tollgate/", env!("CARGO_PKG_VERSION"), " (health check)");
+        let request = format!("get /up http/1.1\r\nhost: app\r\nuser-agent: {agent}\r\nconnection: close\r\n\r\n");
+        let failed = |why: &str| CheckOutcome::Failed(why.to_owned());
+        for (answer, expected) in [
+            (
+                &b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"[..],
+                CheckOutcome::Passed,
+            ),
+            (b"HTTP/1.0 204 No Content\r\n\r\n", CheckOutcome::Passed),
+            (b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n", failed("answered status 503, expected 200-299")),
+            (b"SSH-2.0-OpenSSH_9.2\r\n", failed("it answered something that is not HTTP")),
+            (b"\x15\x03\x01\0\x02\x02\x46", failed("it answered in TLS to a plain request")),
+            (b"", failed("connection closed before the answer was complete")),
+        ] {
+            assert_eq!(outcome(answer).await, (expected, request.clone()), "{}", answer.escape_ascii());
+        }
+    }
+}

@@ -18,7 +18,7 @@ use arc_swap::{ArcSwap, Guard};
 use pingora_load_balancing::Backend as Target;
 use pingora_load_balancing::selection::{BackendIter, BackendSelection};
 
-use super::members::{Asked, Choice, Members, Rule};
+use super::members::{Chosen, LeaseRequest, Members, Rule};
 use super::registry::Registry;
 use super::rules::Balance;
 use crate::upstream::{Backend, BackendId, Lease};
@@ -99,8 +99,10 @@ impl BackendSelection for Selector {
         Self::build_with_config(backends, &SelectorConfig::default())
     }
 
+    #[inline]
     fn iter(self: &Arc<Self>, key: &[u8]) -> Candidates {
-        Candidates { selection: self.selection.load(), key: key.to_vec(), tried: Vec::new(), offered: None }
+        let given = if key.is_empty() { None } else { Some(Box::new(Given { key: key.to_vec(), tried: Vec::new() })) };
+        Candidates { selection: self.selection.load(), given, offered: None }
     }
 }
 
@@ -108,35 +110,47 @@ impl BackendSelection for Selector {
 #[derive(Debug)]
 pub struct Candidates {
     selection: Guard<Arc<Selection>>,
-    /// Empty, and so without memory of its own, unless the rule goes by it.
+    /// None for the first attempt of a request, unless the rule goes by a key.
+    given: Option<Box<Given>>,
+    offered: Option<Chosen>,
+}
+
+/// What a choice goes by.
+#[derive(Debug, Default)]
+struct Given {
     key: Vec<u8>,
-    /// Those that are not to be offered; empty for the first attempt of a request.
+    /// Those that are not to be offered.
     tried: Vec<BackendId>,
-    offered: Option<Choice>,
 }
 
 impl Candidates {
-    /// The same without those in `tried`.
-    #[must_use]
-    pub fn without(mut self, tried: &[BackendId]) -> Self {
-        self.tried.extend_from_slice(tried);
-        self
+    /// Leaves out those in `tried`.
+    #[inline]
+    pub fn leave_out(&mut self, tried: &[BackendId]) {
+        if !tried.is_empty() {
+            self.given.get_or_insert_default().tried.extend_from_slice(tried);
+        }
     }
 
     /// The lease of the one that was offered last.
+    #[inline]
     pub fn into_lease(self) -> Option<Lease> {
         self.offered.map(|choice| choice.lease)
     }
 }
 
 impl BackendIter for Candidates {
+    #[inline]
     fn next(&mut self) -> Option<&Target> {
         if let Some(before) = self.offered.take() {
-            self.tried.push(before.lease.backend().id());
+            self.given.get_or_insert_default().tried.push(before.lease.backend().id());
         }
         let Selection { members, rule } = &**self.selection;
-        let choice = rule.choose(members, Asked { key: &self.key, tried: &self.tried })?;
-        let place = self.offered.insert(choice).place;
-        Some(&members.targets[place])
+        let asked = self.given.as_ref().map_or(LeaseRequest { key: &[], tried: &[] }, |given| LeaseRequest {
+            key: &given.key,
+            tried: &given.tried,
+        });
+        self.offered = rule.choose(members, asked);
+        self.offered.as_ref().map(|choice| &members.targets[choice.place])
     }
 }

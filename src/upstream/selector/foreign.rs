@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use pingora_load_balancing::selection::{BackendIter, BackendSelection};
 
-use super::members::{Asked, Choice, Members, Rule};
+use super::members::{Chosen, LeaseRequest, Members, Rule};
 
 /// The steps for each backend: as many as Ketama has points of it on its circle.
 const STEPS: usize = 160;
@@ -39,7 +39,7 @@ where
     S: BackendSelection + Send + Sync,
     S::Iter: BackendIter,
 {
-    fn choose(&self, members: &Members, Asked { key, tried }: Asked<'_>) -> Option<Choice> {
+    fn choose(&self, members: &Members, LeaseRequest { key, tried }: LeaseRequest<'_>) -> Option<Chosen> {
         let is_left = |place: usize| {
             let backend = &members.backends[place];
             backend.is_ready() && !tried.contains(&backend.id())

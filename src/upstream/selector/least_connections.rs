@@ -1,6 +1,6 @@
 //! Least connections: the backend with the fewest requests in flight for its weight; ties rotate.
 //!
-//! The count is of requests, from selection to the last byte, not of connections, which HTTP/1.1 keeps open idle. Choice
+//! The count is of requests, from selection to the last byte, not of connections, which HTTP/1.1 keeps open idle. Chosen
 //! and count are one step under one lock, so that callers that come at once do not all see the same backend as the
 //! emptiest. The backends stand in a tournament by their load; each that took a request or ended one since the last choice
 //! is placed again, which is two for each request, however many there are.
@@ -11,7 +11,7 @@ use std::cmp::{Ordering, Reverse};
 
 use parking_lot::Mutex;
 
-use super::members::{Asked, Choice, Members, Rule};
+use super::members::{Chosen, LeaseRequest, Members, Rule};
 use super::tournament::Tournament;
 
 /// Fewest requests in flight per weight. A choice takes a lock and costs O(log backends) for itself and for each request
@@ -43,7 +43,7 @@ impl LeastConnections {
 }
 
 impl Rule for LeastConnections {
-    fn choose(&self, members: &Members, asked: Asked<'_>) -> Option<Choice> {
+    fn choose(&self, members: &Members, asked: LeaseRequest<'_>) -> Option<Chosen> {
         let mut standing = self.standing.lock();
         let LoadOrder { by_load, start } = &mut *standing;
         members.changes.take(|index| by_load.set(index, rank(members, index)));

@@ -17,12 +17,12 @@ pub(super) trait Rule: fmt::Debug + Send + Sync {
     ///
     /// `members` are those that it was made over. What it [takes](Members::take) counts from then on, so one that goes by
     /// counts does so before another caller's choice can depend on them.
-    fn choose(&self, members: &Members, asked: Asked<'_>) -> Option<Choice>;
+    fn choose(&self, members: &Members, asked: LeaseRequest<'_>) -> Option<Chosen>;
 }
 
 /// What a choice is made for.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Asked<'a> {
+pub(super) struct LeaseRequest<'a> {
     /// What is to be chosen by; empty unless the rule needs it.
     pub(super) key: &'a [u8],
     /// Those that the request has tried.
@@ -31,7 +31,7 @@ pub(super) struct Asked<'a> {
 
 /// What was chosen.
 #[derive(Debug)]
-pub(super) struct Choice {
+pub(super) struct Chosen {
     pub(super) place: usize,
     pub(super) lease: Lease,
 }
@@ -77,8 +77,8 @@ impl Members {
     }
 
     /// Gives the request to the one at `place`.
-    pub(super) fn take(&self, place: usize) -> Choice {
-        Choice { place, lease: Lease::new(&self.backends[place]) }
+    pub(super) fn take(&self, place: usize) -> Chosen {
+        Chosen { place, lease: Lease::new(&self.backends[place]) }
     }
 }
 

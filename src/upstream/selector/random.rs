@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use super::members::{Asked, Choice, Members, Rule};
+use super::members::{Chosen, LeaseRequest, Members, Rule};
 use crate::upstream::BackendId;
 
 /// Weighted random. A choice takes no lock and costs O(log backends); the first one after backends became ready or ceased
@@ -61,7 +61,7 @@ impl Random {
 }
 
 impl Rule for Random {
-    fn choose(&self, members: &Members, asked: Asked<'_>) -> Option<Choice> {
+    fn choose(&self, members: &Members, asked: LeaseRequest<'_>) -> Option<Chosen> {
         self.pick(members, asked.tried, |total| fastrand::u64(..total)).map(|place| members.take(place))
     }
 }

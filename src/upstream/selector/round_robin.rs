@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 
 use parking_lot::Mutex;
 
-use super::members::{Asked, Choice, Members, Rule};
+use super::members::{Chosen, LeaseRequest, Members, Rule};
 use super::tournament::Tournament;
 use crate::upstream::BackendId;
 
@@ -74,7 +74,7 @@ impl RoundRobin {
 }
 
 impl Rule for RoundRobin {
-    fn choose(&self, members: &Members, asked: Asked<'_>) -> Option<Choice> {
+    fn choose(&self, members: &Members, asked: LeaseRequest<'_>) -> Option<Chosen> {
         self.pick(members, asked.tried).map(|place| members.take(place))
     }
 }

@@ -48,7 +48,8 @@ pub(super) fn set_up(backend: &Backend, up: bool) {
 
 /// The next choice, as a pool makes it.
 pub(super) fn lease(selector: &Arc<Selector>, tried: &[BackendId]) -> Option<Lease> {
-    let mut candidates = selector.iter(b"").without(tried);
+    let mut candidates = selector.iter(b"");
+    candidates.leave_out(tried);
     candidates.next()?;
     candidates.into_lease()
 }
