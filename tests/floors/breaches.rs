@@ -21,14 +21,17 @@ pub(crate) const CIRCLES: &[(&str, &str)] = &[
 /// Names of several types.
 #[rustfmt::skip]
 pub(crate) const NAMES: &[&str] = &[
+    "Asked",
+    "Choice",
+    "Socket",
     "Backend",
     "Failure",
 ];
 
 /// Functions that are too long, and give no reason.
 pub(crate) const FUNCTIONS: &[&str] = &[
+    "proxy::service::connection::serve_requests",
     "proxy::exchange::request::write",
-    "proxy::service::connection::process_new",
     "proxy::service::http2::run",
     "server::admin::into_parts",
     "server::build::build",
