@@ -12,14 +12,14 @@ use parking_lot::Mutex;
 use pingora_core::server::{RunArgs, Server as PingoraServer, ShutdownSignal, ShutdownSignalWatch};
 use tokio::time::sleep;
 
-use super::OPERATOR;
-use super::asks::{Ask, Asks, INTERRUPT, Stop};
+use super::asks::{Ask, Asks, INTERRUPT, OPERATOR, Stop};
+use super::core::ServerActivity;
 use super::handover::{Next, Predecessor, Underway};
 use super::lifecycle::{Lifecycle, State};
+use super::logs::Logs;
 use super::reload::Reloader;
-use crate::process::{Process, notify};
-use crate::proxy::{Activity, Tunnels};
-use crate::telemetry::AccessLog;
+use crate::process::notify;
+use crate::proxy::Tunnels;
 
 /// How long connections that were accepted in the last moment get to show their request.
 const SETTLE: Duration = Duration::from_millis(100);
@@ -31,21 +31,15 @@ const LAST_WORK: Duration = Duration::from_secs(30);
 pub(super) struct Conductor {
     pub(super) lifecycle: Lifecycle,
     pub(super) stop: Stop,
-    /// The requests in flight.
-    pub(super) activity: Arc<Activity>,
-    /// The connections of the proxy, which end after the requests on them.
-    pub(super) connections: Arc<Activity>,
-    /// Those of them that are tunnels, which end when there is no more time.
+    /// What is under way.
+    pub(super) traffic: ServerActivity,
+    /// The connections that are tunnels, which end when there is no more time.
     pub(super) tunnels: Arc<Tunnels>,
-    /// The connections of the admin API.
-    pub(super) admin: Arc<Activity>,
     /// Reopened on SIGUSR1.
-    pub(super) access_log: AccessLog,
+    pub(super) logs: Logs,
     /// Asked on SIGHUP.
     pub(super) reloader: Option<Arc<Reloader>>,
     pub(super) grace_period: Duration,
-    /// The process, when the server is all of one.
-    pub(super) process: Option<Arc<Process>>,
     /// What it hands over on SIGQUIT.
     pub(super) predecessor: Option<Arc<Predecessor>>,
     /// The hand-over after which it leaves, to be finished with the last request.
@@ -64,10 +58,15 @@ impl ShutdownSignalWatch for Conductor {
                         self.tell_of_the_stop(name);
                         break false;
                     }
-                    Ask::Reopen => self.reopen(),
+                    Ask::Reopen => self.logs.reopen(),
                     Ask::HandOver => match self.hand_over(&mut asks).await {
                         Next::Stay => {}
-                        Next::Leave => break true,
+                        Next::Leave(underway) => {
+                            *self.underway.lock() = Some(underway);
+                            let busy = self.traffic.requests.busy();
+                            info!("handed over: draining for {:?} at most; requests in flight: {busy}", self.grace_period);
+                            break true;
+                        }
                         Next::Stop(name) => {
                             self.tell_of_the_stop(name);
                             break false;
@@ -86,7 +85,7 @@ impl ShutdownSignalWatch for Conductor {
             }
         };
         // To systemd the successor is the service by now, and that does not stop.
-        if !leaves && self.process.is_some() {
+        if !leaves && self.logs.process.is_some() {
             notify::stopping().or_log();
         }
         self.drain(&mut asks).await;
@@ -100,8 +99,19 @@ impl Conductor {
         pingora.run(RunArgs { shutdown_signal: Box::new(self) });
     }
 
+    /// Hands over to a successor, if there is one.
+    async fn hand_over(&self, asks: &mut Asks<'_>) -> Next {
+        match &self.predecessor {
+            Some(predecessor) => predecessor.conduct(asks, &self.logs).await,
+            None => {
+                warn!(target: OPERATOR, "SIGQUIT: there is nothing to hand over here");
+                Next::Stay
+            }
+        }
+    }
+
     fn tell_of_the_stop(&self, name: &str) {
-        let busy = self.activity.busy();
+        let busy = self.traffic.requests.busy();
         info!("{name}: draining for {:?} at most; requests in flight: {busy}", self.grace_period);
     }
 
@@ -114,11 +124,11 @@ impl Conductor {
         self.lifecycle.advance(State::Draining);
         let finished = async {
             sleep(SETTLE).await;
-            self.activity.idle().await;
-            self.connections.idle().await;
+            self.traffic.requests.idle().await;
+            self.traffic.connections.idle().await;
             info!("drained");
             self.lifecycle.advance(State::Stopped);
-            self.admin.idle().await;
+            self.traffic.admin.idle().await;
         };
         tokio::pin!(finished);
         let grace_period = sleep(self.grace_period);
@@ -127,17 +137,17 @@ impl Conductor {
             tokio::select! {
                 () = &mut finished => return,
                 () = &mut grace_period => {
-                    warn!("the grace period is over; requests cut: {}", self.activity.busy());
+                    warn!("the grace period is over; requests cut: {}", self.traffic.requests.busy());
                     break;
                 }
                 ask = asks.next() => match ask {
                     Ask::Stop(INTERRUPT) => {
-                        warn!("{INTERRUPT}: not waiting any longer; requests cut: {}", self.activity.busy());
+                        warn!("{INTERRUPT}: not waiting any longer; requests cut: {}", self.traffic.requests.busy());
                         break;
                     }
                     Ask::Stop(name) => info!("{name}: draining already"),
                     Ask::HandOver => info!("SIGQUIT: draining already"),
-                    Ask::Reopen => self.reopen(),
+                    Ask::Reopen => self.logs.reopen(),
                     Ask::Reload => info!("SIGHUP: not reloading, since the server stops"),
                 }
             }
@@ -152,7 +162,7 @@ impl Conductor {
         let Some(reloader) = self.reloader.clone() else {
             return error!(target: OPERATOR, "configuration not reloaded: there is none");
         };
-        let (is_process, lifecycle) = (self.process.is_some(), self.lifecycle.clone());
+        let (is_process, lifecycle) = (self.logs.process.is_some(), self.lifecycle.clone());
         drop(tokio::spawn(async move {
             if is_process && let Some(word) = lifecycle.if_ready(notify::reloading) {
                 word.or_log();
@@ -166,16 +176,6 @@ impl Conductor {
                 }
             }
         }));
-    }
-
-    /// Opens the logs again, since they were moved away.
-    pub(super) fn reopen(&self) {
-        info!("SIGUSR1: reopening the logs");
-        // The error log first: a daemon's standard output, where access lines may go, is that, too.
-        if let Some(process) = &self.process {
-            process.reopen_error_log();
-        }
-        self.access_log.reopen();
     }
 }
 

@@ -18,12 +18,14 @@ use pingora_core::server::ShutdownWatch;
 use pingora_http::ResponseHeader;
 use serde::Serialize;
 
-use super::ServerError;
 use super::asks::Stop;
 use super::conductor::Conductor;
+use super::core::ServerActivity;
+use super::error::ServerError;
 use super::lifecycle::Lifecycle;
 use super::listening::Listening;
-use super::run::pingora_server;
+use super::logs::Logs;
+use super::pingora::pingora_server;
 use crate::config::PingoraSettings;
 use crate::process::{BindError, Bound, Sockets};
 use crate::proxy::Activity;
@@ -62,20 +64,17 @@ impl Echo {
     /// When it stops although nobody asked it to.
     pub fn run(self, stop: Stop, settings: &PingoraSettings) -> Result<(), ServerError> {
         let lifecycle = Lifecycle::new();
-        let (activity, nobody): (Arc<Activity>, Arc<Activity>) = Default::default();
+        let traffic = ServerActivity::default();
         let mut pingora = pingora_server(settings);
-        pingora.add_service(self.into_service(&activity, &Sockets::default(), &lifecycle));
+        pingora.add_service(self.into_service(&traffic.requests, (&Sockets::default(), &lifecycle)));
         let conductor = Conductor {
             lifecycle: lifecycle.clone(),
             stop,
-            activity,
-            connections: Arc::clone(&nobody),
+            traffic,
             tunnels: Arc::default(),
-            admin: nobody,
-            access_log: AccessLog::off(),
+            logs: Logs { access_log: AccessLog::off(), process: None },
             reloader: None,
             grace_period: settings.grace_period,
-            process: None,
             predecessor: None,
             underway: Arc::default(),
         };
@@ -83,15 +82,10 @@ impl Echo {
         lifecycle.failure().map_or(Ok(()), |reason| Err(ServerError::Failed(reason)))
     }
 
-    pub(super) fn into_service(
-        self,
-        activity: &Arc<Activity>,
-        sockets: &Sockets,
-        lifecycle: &Lifecycle,
-    ) -> Listening<EchoApp> {
+    pub(super) fn into_service(self, activity: &Arc<Activity>, life: (&Sockets, &Lifecycle)) -> Listening<EchoApp> {
         let name = format!("echo {}", self.name);
         let app = EchoApp { name: self.name, activity: Arc::clone(activity) };
-        Listening::new(&name, app, vec![self.socket], (1, &Arc::default()), sockets, lifecycle)
+        Listening::new(&name, app, vec![self.socket], (1, &Arc::default()), life)
     }
 }
 

@@ -57,8 +57,7 @@ impl<A> Listening<A> {
         app: A,
         bound: Vec<Bound>,
         (threads, open): (usize, &Arc<Activity>),
-        sockets: &Sockets,
-        lifecycle: &Lifecycle,
+        (sockets, lifecycle): (&Sockets, &Lifecycle),
     ) -> Self {
         Listening {
             name: name.to_owned(),

@@ -15,19 +15,16 @@ use log::{error, info};
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::{JoinError, spawn_blocking};
 
-use super::OPERATOR;
-use super::lifecycle::{Lifecycle, State};
+use super::asks::OPERATOR;
+use super::core::Core;
+use super::lifecycle::State;
 use crate::admin::{Access, ReloadRefused, Reloaded};
 use crate::client::Quota;
-use crate::clock::{Clock, Timeline};
 use crate::config::{Config, Problems};
-use crate::limit::WholeLimiter;
 use crate::proxy::{Destination, RateRules, Rules, Seats};
 use crate::route::{Route, RouteTable};
-use crate::store::ClientRepository;
-use crate::telemetry::{AccessLog, Metrics};
-use crate::tls::TlsListeners;
-use crate::upstream::{Pool, Pools};
+use crate::telemetry::{AccessLogSettings, Metrics, Prepared};
+use crate::upstream::Pool;
 use difference::{changes, needs_a_restart};
 
 mod difference;
@@ -45,19 +42,12 @@ pub(super) enum Watch {
 
 /// What of a running server follows the configuration.
 pub(super) struct Live {
+    pub(super) core: Core,
     pub(super) rules: Arc<ArcSwap<Rules>>,
     pub(super) seats: Arc<Seats>,
-    pub(super) pools: Arc<Pools>,
-    pub(super) tls: Arc<TlsListeners>,
     pub(super) access: Arc<ArcSwap<Access>>,
-    pub(super) access_log: AccessLog,
-    pub(super) limiter: Arc<dyn WholeLimiter>,
-    pub(super) clients: Arc<dyn ClientRepository>,
     pub(super) watches: mpsc::UnboundedSender<Watch>,
     pub(super) metrics: Arc<Metrics>,
-    pub(super) lifecycle: Lifecycle,
-    pub(super) clock: Arc<dyn Clock>,
-    pub(super) timeline: Timeline,
 }
 
 /// Reloads one server.
@@ -106,7 +96,7 @@ impl Reloader {
     async fn attempt(&self, current: &mut Config) -> Result<Reloaded, ReloadRefused> {
         let live = &self.live;
         // The sender lives in `live`, so waiting cannot fail.
-        let _ = live.lifecycle.states().wait_for(|state| *state != State::Starting).await;
+        let _ = live.core.lifecycle.states().wait_for(|state| *state != State::Starting).await;
         self.is_the_time()?;
         let source = self.source.clone();
         let source = source.ok_or_else(|| refused("--conf", "tollgate was started without a configuration file"))?;
@@ -117,48 +107,22 @@ impl Reloader {
             return Err(ReloadRefused::Wrong(problems));
         }
         let changed = changes(current, &next);
-        let access_log = (current.access_log != next.access_log).then(|| {
-            let (log, settings) = (live.access_log.clone(), next.access_log.clone());
-            spawn_blocking(move || log.prepare(&settings))
-        });
-        let access_log = match access_log {
-            Some(opening) => {
-                let opened = opening.await.map_err(broken)?;
-                Some(opened.map_err(|error| refused("access_log.path", error.to_string()))?)
-            }
-            None => None,
+        let access_log = match current.access_log == next.access_log {
+            true => None,
+            false => Some(self.open_log(&next.access_log).await?),
         };
-        let pools = live.pools.prepare(next.upstreams.clone());
-        let fresh = live.pools.fresh(&pools);
-        if !fresh.is_empty() {
-            let (checked, all_checked) = oneshot::channel();
-            // When the service is gone so is the server.
-            let _ = live.watches.send(Watch::Begin(fresh.clone(), checked));
-            let _ = all_checked.await;
-        }
+        let pools = live.core.pools.prepare(next.upstreams.clone());
+        let fresh = live.core.pools.fresh(&pools);
+        self.check(&fresh).await;
         // Meanwhile a successor may have begun to get what is here, or a stop.
         if let Err(refused) = self.is_the_time() {
             let _ = live.watches.send(Watch::End(fresh));
             return Err(refused);
         }
         // Nothing fails from here on.
-        self.set_default_quota(next.rate_limit.quota).await;
-        let rules = rules(&next, &pools);
-        // The pools first: only then all of their backends may be up.
-        let gone = live.pools.replace(pools);
-        live.rules.store(Arc::new(rules));
-        let _ = live.watches.send(Watch::End(gone));
-        for listener in &next.listeners {
-            if let (Some(terminator), Some(pair)) = (live.tls.at(listener.address), &listener.tls) {
-                terminator.set(pair.clone());
-            }
-        }
-        if let Some(admin) = &next.admin {
-            live.access.store(Arc::new(admin.access.clone()));
-        }
-        live.clients.keep_history(next.history);
+        self.swap(&next, pools).await;
         if let Some(opened) = access_log {
-            live.access_log.apply(opened);
+            live.core.access_log.apply(opened);
         }
         next.warn();
         live.seats.warn();
@@ -166,9 +130,46 @@ impl Reloader {
         Ok(Reloaded { changed })
     }
 
+    /// Opens another access log beside the one that is written.
+    async fn open_log(&self, settings: &AccessLogSettings) -> Result<Prepared, ReloadRefused> {
+        let (log, settings) = (self.live.core.access_log.clone(), settings.clone());
+        let opened = spawn_blocking(move || log.prepare(&settings)).await.map_err(broken)?;
+        opened.map_err(|error| refused("access_log.path", error.to_string()))
+    }
+
+    /// Has the backends of pools that are new checked once.
+    async fn check(&self, fresh: &[Arc<Pool>]) {
+        if !fresh.is_empty() {
+            let (checked, all_checked) = oneshot::channel();
+            // When the service is gone so is the server.
+            let _ = self.live.watches.send(Watch::Begin(fresh.to_vec(), checked));
+            let _ = all_checked.await;
+        }
+    }
+
+    /// Puts `next` with its `pools` into force, but for its access log.
+    async fn swap(&self, next: &Config, pools: Vec<Arc<Pool>>) {
+        let live = &self.live;
+        self.set_default_quota(next.rate_limit.quota).await;
+        let rules = rules(next, &pools);
+        // The pools first: only then all of their backends may be up.
+        let gone = live.core.pools.replace(pools);
+        live.rules.store(Arc::new(rules));
+        let _ = live.watches.send(Watch::End(gone));
+        for listener in &next.listeners {
+            if let (Some(terminator), Some(pair)) = (live.core.tls.at(listener.address), &listener.tls) {
+                terminator.set(pair.clone());
+            }
+        }
+        if let Some(admin) = &next.admin {
+            live.access.store(Arc::new(admin.access.clone()));
+        }
+        live.core.store.clients.keep_history(next.history);
+    }
+
     /// An error unless the server serves and goes on to.
     fn is_the_time(&self) -> Result<(), ReloadRefused> {
-        match self.live.lifecycle.state() {
+        match self.live.core.lifecycle.state() {
             State::Ready => Ok(()),
             state => Err(ReloadRefused::NotNow(format!("the server is {}", state.name().replace('_', " ")))),
         }
@@ -177,7 +178,7 @@ impl Reloader {
     /// Puts anonymous callers under `quota`, which edits every bucket of theirs: with a million of them it keeps a thread
     /// busy for a while, so it has one of its own.
     async fn set_default_quota(&self, quota: Quota) {
-        let (limiter, now) = (Arc::clone(&self.live.limiter), self.live.timeline.nanos(self.live.clock.now()));
+        let (limiter, now) = (Arc::clone(&self.live.core.limiter), self.live.core.nanos());
         // It fails only where the runtime ends, and with it the server.
         let _ = spawn_blocking(move || limiter.set_default_quota(quota, now)).await;
     }

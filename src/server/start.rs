@@ -14,8 +14,9 @@ use log::info;
 use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::built::Server;
+use super::error::ServerError;
 use super::handover::{Successor, Waiting};
-use super::{Server, ServerError};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::process::daemon::{Detached, Milestone};
@@ -55,13 +56,13 @@ impl Server {
         process.log_to(&config.pingora.process).map_err(|error| ServerError::Failed(error.to_string()))?;
         if !successor {
             process.take_pid_file()?;
-            let (sockets, admin) = sockets(&config, bound, None)?;
-            return Server::build(config, sockets, admin, Some((process, false))).map(|(server, _)| server);
+            let sockets = sockets(&config, bound, None)?;
+            return Server::build(config, sockets, Some((process, false))).map(|(server, _)| server);
         }
         let mut successor = wait(&process)?;
         let build = || {
-            let (sockets, admin) = sockets(&config, std::mem::take(&mut bound), Some(&mut successor))?;
-            Server::build(config, sockets, admin, Some((process, true)))
+            let sockets = sockets(&config, std::mem::take(&mut bound), Some(&mut successor))?;
+            Server::build(config, sockets, Some((process, true)))
         };
         match build() {
             Ok((mut server, quotas)) => {

@@ -12,8 +12,8 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
-use super::ServerError;
 use super::buckets::Buckets;
+use super::error::ServerError;
 use crate::client::{Client, Directory, Quota};
 use crate::clock::{Clock, Timeline};
 use crate::limit::{Bucket, Key, Payer, WholeLimiter};

@@ -10,7 +10,7 @@
 //! decide only on requests of sessions that are not our own.
 //!
 //! What differs for those that have the choice: a body without a length whose end came with its header is told in chunks
-//! here, and with its length there. `tests/it/harness/differs.rs` lists the tests that see it.
+//! here, and with its length there. `tests/it/harness/way.rs` lists the tests that see it.
 //!
 //! [`Purpose::More`]: crate::proxy::exchange::takes::Purpose::More
 

@@ -280,24 +280,17 @@ impl Downstream {
                 (stream, buffer) = (returned.stream, returned.ahead);
                 continue;
             }
-            if let BodyThere::Part = there {
+            let client = (&mut stream, &mut ahead);
+            let after = if let BodyThere::Part = there {
                 let first = buffer.split_off(head.end);
                 let request = Http1Request::part(&buffer, &head, &lines, asks);
-                let (client, body) = ((&mut stream, &mut ahead), (&request, &head, first));
-                let serving = self.serve_streaming(client, body, (&mut ctx, origin), &mut scratch, shutdown);
-                let after = Box::pin(serving).await;
-                if after != After::Next {
-                    self.leave(seat, close(stream, after == After::ReadAndClose)).await;
-                    return None;
-                }
-                scratch.tidy();
-                buffer = ahead;
-                continue;
-            }
-            let client = (&mut stream, &mut ahead);
-            let keeps = self.serve_directly(client, &request, (&mut ctx, origin), &mut scratch, shutdown).await;
-            if !keeps {
-                self.leave(seat, close(stream, !ahead.is_empty())).await;
+                let body = (&request, &head, first);
+                Box::pin(self.serve_streaming(client, body, (&mut ctx, origin), &mut scratch, shutdown)).await
+            } else {
+                self.serve_directly(client, &request, (&mut ctx, origin), &mut scratch, shutdown).await
+            };
+            if after != After::Next {
+                self.leave(seat, close(stream, after == After::ReadAndClose)).await;
                 return None;
             }
             scratch.tidy();

@@ -29,7 +29,7 @@ use crate::proxy::wire::lines::Fields;
 
 impl Downstream {
     /// Serves a request without Pingora's loop, or answers one that was not let in. What the client sends behind it goes to
-    /// `ahead`. False when the connection is to be closed afterwards.
+    /// `ahead`.
     pub(in crate::proxy) async fn serve_directly(
         &self,
         (stream, ahead): (&mut Stream, &mut BytesMut),
@@ -37,12 +37,17 @@ impl Downstream {
         (ctx, origin): (&mut Context, Origin),
         scratch: &mut Scratch,
         shutdown: &ShutdownWatch,
-    ) -> bool {
+    ) -> After {
         let (keeps, tunnels, limits) = (!request.is_last(), &self.tunnels, || self.app.limits());
         let (out, limits, half_closed) = (&mut scratch.out, &limits, None);
         let client = Http1Recipient { stream, ahead, out, shutdown, tunnels, keeps, limits, half_closed, rest: () };
         let exchange = Exchange::new(&self.app, request, client, &mut scratch.backend);
-        exchange.run(ctx, origin.secure).await.keeps
+        let Http1Recipient { keeps, ahead, .. } = exchange.run(ctx, origin.secure).await;
+        match keeps {
+            true => After::Next,
+            false if ahead.is_empty() => After::Close,
+            false => After::ReadAndClose,
+        }
     }
 
     /// The same for a request whose body is still coming: `first` has come of it.

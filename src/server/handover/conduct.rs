@@ -1,38 +1,35 @@
 //! What SIGQUIT does.
 
+use std::sync::Arc;
+
 use log::{error, info, warn};
 
-use super::Outcome;
-use crate::server::OPERATOR;
-use crate::server::asks::{Ask, Asks};
-use crate::server::conductor::Conductor;
+use super::predecessor::{Outcome, Predecessor, Underway};
+use crate::server::asks::{Ask, Asks, OPERATOR};
 use crate::server::lifecycle::State;
+use crate::server::logs::Logs;
 
 /// How a hand-over ended.
 pub(in crate::server) enum Next {
     /// Everything is as it was.
     Stay,
-    /// The successor serves.
-    Leave,
+    /// The successor serves; this is to be finished with the last request.
+    Leave(Underway),
     /// Somebody wants the server to stop; who.
     Stop(&'static str),
     /// The server cannot go on.
     Fail,
 }
 
-impl Conductor {
-    /// Hands over to a successor, if there is one.
-    pub(in crate::server) async fn hand_over(&self, asks: &mut Asks<'_>) -> Next {
-        let Some(predecessor) = &self.predecessor else {
-            warn!(target: OPERATOR, "SIGQUIT: there is nothing to hand over here");
-            return Next::Stay;
-        };
+impl Predecessor {
+    /// Hands over to a successor, if one comes.
+    pub(in crate::server) async fn conduct(self: &Arc<Self>, asks: &mut Asks<'_>, logs: &Logs) -> Next {
         if self.lifecycle.state() != State::Ready {
             warn!(target: OPERATOR, "SIGQUIT: not ready yet, so there is nothing to hand over");
             return Next::Stay;
         }
-        info!("SIGQUIT: handing over at {}", predecessor.process.upgrade_sock().display());
-        let mut underway = match predecessor.begin() {
+        info!("SIGQUIT: handing over at {}", self.process.upgrade_sock().display());
+        let mut underway = match self.begin() {
             Ok(underway) => underway,
             Err(error) => {
                 error!(target: OPERATOR, "SIGQUIT: cannot hand over: {error}; still serving");
@@ -48,7 +45,7 @@ impl Conductor {
                         underway.hurry();
                         otherwise = Next::Stop(name);
                     }
-                    Ask::Reopen => self.reopen(),
+                    Ask::Reopen => logs.reopen(),
                     Ask::HandOver => info!("SIGQUIT: handing over already"),
                     Ask::Reload => warn!(target: OPERATOR, "SIGHUP: not reloading, since the server hands over; the successor can"),
                 },
@@ -59,15 +56,10 @@ impl Conductor {
             }
         };
         match outcome {
-            Outcome::Leaves => {
-                *self.underway.lock() = Some(underway);
-                let busy = self.activity.busy();
-                info!("handed over: draining for {:?} at most; requests in flight: {busy}", self.grace_period);
-                Next::Leave
-            }
+            Outcome::Leaves => Next::Leave(underway),
             Outcome::Stays(reason) => {
                 // Done already, unless the thread has ended by a fault.
-                predecessor.take_back();
+                self.take_back();
                 error!(target: OPERATOR, "SIGQUIT: {reason}; still serving");
                 otherwise
             }

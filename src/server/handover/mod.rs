@@ -61,22 +61,7 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
-use std::time::Duration;
-
 pub(super) use conduct::Next;
 pub(super) use debits::Told;
-use predecessor::Outcome;
 pub(super) use predecessor::{Estate, Predecessor, Underway};
 pub(super) use successor::{Successor, TakeOver, Waiting};
-
-/// How long a successor must live until its predecessor believes in it.
-const SETTLING: Duration = Duration::from_secs(5);
-
-/// Takes over on a thread of its own. What goes wrong fails the server.
-pub(super) fn take_over(take_over: TakeOver, successor: Successor) {
-    let lifecycle = take_over.lifecycle.clone();
-    let thread = std::thread::Builder::new().name("take-over".to_owned());
-    if let Err(error) = thread.spawn(move || take_over.run(successor)) {
-        lifecycle.fail(format!("the hand-over failed: {error}"));
-    }
-}

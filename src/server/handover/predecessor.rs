@@ -15,7 +15,6 @@ use log::{debug, info, warn};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use super::SETTLING;
 use super::conversation::Conversation;
 use super::debits::Told;
 use super::wire::{Debit, Message, PIECE, SOCKETS, VERSION};
@@ -36,6 +35,8 @@ const BEGIN: Duration = Duration::from_secs(10);
 const TAKE: Duration = Duration::from_secs(5);
 /// How often it is made sure that it is still there, and debits are sent.
 const LOOK: Duration = Duration::from_millis(20);
+/// How long a successor must live until its predecessor believes in it.
+pub(super) const SETTLING: Duration = Duration::from_secs(5);
 /// How long the last debits may need.
 const LAST: Duration = Duration::from_secs(1);
 

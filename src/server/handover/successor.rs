@@ -151,9 +151,18 @@ pub(in crate::server) struct TakeOver {
 }
 
 impl TakeOver {
+    /// Takes over on a thread of its own. What goes wrong fails the server.
+    pub(in crate::server) fn begin(self, successor: Successor) {
+        let lifecycle = self.lifecycle.clone();
+        let thread = std::thread::Builder::new().name("take-over".to_owned());
+        if let Err(error) = thread.spawn(move || self.run(successor)) {
+            lifecycle.fail(format!("the hand-over failed: {error}"));
+        }
+    }
+
     /// Takes over, and then listens to the predecessor until it is gone. Blocks the thread. What goes wrong fails the
     /// server.
-    pub(in crate::server) fn run(self, successor: Successor) {
+    pub(super) fn run(self, successor: Successor) {
         let Successor { mut channel, pid, database, .. } = successor;
         let same = self.database.as_ref() == Some(&database);
         if self.database.clone().unwrap_or_default() != database {

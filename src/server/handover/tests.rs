@@ -139,7 +139,7 @@ async fn it_leaves_when_the_successor_has_served_for_long_enough() {
     let expected = Message::Debits(vec![Debit { payer: Payer::client(1), tokens: 1, quota: quota() }]);
     assert!(bench.told.take(&bench.one(), bench.now()).is_allowed());
     assert_eq!(channel.receive(LONG).unwrap(), expected);
-    assert!(bench.wait(&channel) >= super::SETTLING - Duration::from_secs(1));
+    assert!(bench.wait(&channel) >= super::predecessor::SETTLING - Duration::from_secs(1));
     assert_eq!(channel.receive(LONG).unwrap(), Message::Settled);
     assert_eq!(underway.outcome().await, Outcome::Leaves);
     assert!(bench.told.take(&bench.one(), bench.now()).is_allowed());

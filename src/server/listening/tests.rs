@@ -32,7 +32,7 @@ async fn running() -> (Lifecycle, [SocketAddr; 2], tokio::task::JoinHandle<()>) 
     let (lifecycle, sockets, open) = (Lifecycle::new(), Sockets::default(), Arc::default());
     let bound = [(); 2].map(|()| Bound::new("127.0.0.1:0".parse().unwrap()).unwrap());
     let addresses = [bound[0].address(), bound[1].address()];
-    let mut listening = Listening::new("test", Greeter, bound.into(), (1, &open), &sockets, &lifecycle);
+    let mut listening = Listening::new("test", Greeter, bound.into(), (1, &open), (&sockets, &lifecycle));
     let (ready, mut is_ready) = watch::channel(false);
     let service = tokio::spawn(async move {
         let (_never, shutdown) = watch::channel(false);

@@ -12,19 +12,16 @@ use tokio::sync::watch;
 use super::*;
 use crate::clock::ManualClock;
 use crate::config::{Overrides, load};
-use crate::limit::WholeLimiter;
-use crate::limit::exact::Exact;
 use crate::limit::samples::stranger;
 use crate::proxy::SeatRoom;
+use crate::server::builders::TelemetryPlane;
+use crate::server::core::OpenedCore;
 use crate::server::services::Health;
-use crate::store::memory::Memory;
-use crate::telemetry::{AccessLogGuard, MetricsParts, Tally};
 
 /// A reloader over a file, and what it changes.
 struct World {
     dir: TempDir,
     reloader: Reloader,
-    _writer: AccessLogGuard,
     /// Stops what watches over the pools.
     _stop: watch::Sender<bool>,
 }
@@ -46,48 +43,24 @@ impl World {
         let dir = TempDir::new().unwrap();
         std::fs::write(file(&dir), yaml(&[("app", 1)], "")).unwrap();
         let config = read(&file(&dir)).unwrap();
-        let clock: Arc<dyn Clock> = Arc::new(ManualClock::new());
-        let timeline = Timeline::new(clock.as_ref());
-        let pools = Arc::new(Pools::new(config.upstreams.clone()));
-        let limiter: Arc<dyn WholeLimiter> = Arc::new(Exact::new(10, config.rate_limit.quota, 0));
-        let (access_log, writer) = AccessLog::new(&config.access_log).unwrap();
-        let metrics = Arc::new(Metrics::new(MetricsParts {
-            pools: Arc::clone(&pools),
-            tally: Arc::<Tally>::default(),
-            access_log: access_log.clone(),
-            events: None,
-            limiter: Arc::clone(&limiter) as _,
-            tls: Arc::default(),
-            persist_errors: Box::new(|| 0),
-        }));
+        let (core, OpenedCore { writer, .. }) = Core::open(&config, &[], false, Arc::new(ManualClock::new())).unwrap();
+        let TelemetryPlane { metrics, service, .. } = TelemetryPlane::new(&core, writer, None);
         let (watches, orders) = mpsc::unbounded_channel();
-        let health = Health::new(pools.all().to_vec(), orders, Arc::clone(&clock));
+        let health = Health::new(core.pools.all().to_vec(), orders, Arc::clone(&core.clock));
         let (stop, stopping) = watch::channel(false);
         let ready = ServiceReadyNotifier::new(watch::Sender::new(false));
+        let watched = stopping.clone();
+        tokio::spawn(async move { service.start(watched).await });
         tokio::spawn(async move { health.start_with_ready_notifier(stopping, ready).await });
-        let lifecycle = Lifecycle::new();
-        lifecycle.advance(State::Ready);
-        let rules = Arc::new(ArcSwap::from_pointee(rules(&config, &pools.all())));
+        core.lifecycle.advance(State::Ready);
+        let rules = Arc::new(ArcSwap::from_pointee(rules(&config, &core.pools.all())));
         let room = SeatRoom { auto: 10, most: 20 };
-        let seats = Seats::new(Arc::clone(&rules), room, Arc::default(), Arc::clone(&clock));
-        let live = Live {
-            rules,
-            seats: Arc::new(seats),
-            pools,
-            tls: Arc::new(TlsListeners::new([]).unwrap()),
-            access: Arc::new(ArcSwap::from_pointee(Access::Loopback)),
-            access_log,
-            limiter,
-            clients: Arc::new(Memory::new()),
-            watches,
-            metrics,
-            lifecycle,
-            clock,
-            timeline,
-        };
+        let seats = Arc::new(Seats::new(Arc::clone(&rules), room, Arc::default(), Arc::clone(&core.clock)));
+        let access = Arc::new(ArcSwap::from_pointee(Access::Loopback));
+        let live = Live { core, rules, seats, access, watches, metrics };
         let path = file(&dir);
         let reloader = Reloader::new(Some(Arc::new(move || read(&path))), config, live);
-        World { dir, reloader, _writer: writer.start().unwrap(), _stop: stop }
+        World { dir, reloader, _stop: stop }
     }
 
     async fn reload(&self, yaml: &str) -> Result<Vec<String>, ReloadRefused> {
@@ -130,19 +103,19 @@ fn fields(refused: ReloadRefused) -> Vec<String> {
 #[tokio::test]
 async fn what_changed_is_in_force_and_what_did_not_is_the_same() {
     let world = World::new();
-    let before = world.live().pools.all();
+    let before = world.live().core.pools.all();
     assert_eq!(world.reload(&yaml(&[("app", 1)], "")).await, Ok(Vec::new()));
-    assert!(Arc::ptr_eq(&before[0], &world.live().pools.all()[0]));
+    assert!(Arc::ptr_eq(&before[0], &world.live().core.pools.all()[0]));
     let more = "limits: {max_body: 5}\nrate_limit: {default: {capacity: 7, rate_per_sec: 1}, headers: false}";
     let changed = world.reload(&yaml(&[("app", 1), ("api", 2)], more)).await.unwrap();
     assert_eq!(changed, ["upstreams added: api", "routes changed", "rate_limit changed", "limits changed"]);
     assert_eq!((world.port("/app"), world.port("/api")), (Some(1), Some(2)));
-    assert!(Arc::ptr_eq(&before[0], &world.live().pools.all()[0]));
+    assert!(Arc::ptr_eq(&before[0], &world.live().core.pools.all()[0]));
     let rules = world.live().rules.load_full();
     assert_eq!((rules.limits.max_body, rules.rate.as_ref().unwrap().headers), (5, false));
     let anybody = stranger(1);
     let quota = rules.rate.as_ref().unwrap().default;
-    let standing = world.live().limiter.peek(anybody, Quota::new(100, 1.0).unwrap(), 0);
+    let standing = world.live().core.limiter.peek(anybody, Quota::new(100, 1.0).unwrap(), 0);
     assert_eq!(standing.quota(), quota, "the limiter has it from the file, whoever brings another one");
     let changed = world.reload(&yaml(&[("api", 3)], "rate_limit: {enabled: false}")).await.unwrap();
     assert_eq!(changed[..2], ["upstreams removed: app", "upstreams changed: api"]);
@@ -203,7 +176,7 @@ async fn without_a_file_and_while_it_stops_it_is_refused() {
     let world = World::new();
     let not_now = |state| Err(ReloadRefused::NotNow(format!("the server is {state}")));
     for (state, name) in [(State::HandingOver, "handing over"), (State::Draining, "draining")] {
-        world.live().lifecycle.advance(state);
+        world.live().core.lifecycle.advance(state);
         assert_eq!(world.reload(&yaml(&[("api", 2)], "")).await, not_now(name));
     }
     assert_eq!((world.port("/app"), world.port("/api")), (Some(1), None));
@@ -220,13 +193,13 @@ async fn one_that_a_hand_over_overtakes_changes_nothing_and_the_next_one_may() {
     let hand_over = async {
         // Once it is asked whether it is well, the reload is past its first look.
         let asked = spawn_blocking(move || silent.accept().unwrap()).await.unwrap();
-        world.live().lifecycle.advance(State::HandingOver);
+        world.live().core.lifecycle.advance(State::HandingOver);
         asked
     };
     let (outcome, _asked) = tokio::join!(world.reload(&slow), hand_over);
     assert_eq!(outcome, Err(ReloadRefused::NotNow("the server is handing over".to_owned())));
     assert_eq!((world.port("/app"), world.port("/api")), (Some(1), None));
-    world.live().lifecycle.advance(State::Ready);
+    world.live().core.lifecycle.advance(State::Ready);
     assert!(world.reload(&yaml(&[("api", 2)], "")).await.is_ok());
     assert_eq!((world.port("/app"), world.port("/api")), (None, Some(2)));
 }
@@ -244,7 +217,7 @@ async fn those_who_come_at_once_wait_for_each_other() {
 async fn a_pools_weights_are_those_of_the_file() {
     let world = World::new();
     world.reload(&yaml(&[("app", 1)], "").replace("127.0.0.1:1\"", "127.0.0.1:1\", weight: 9")).await.unwrap();
-    let pool = Arc::clone(&world.live().pools.all()[0]);
+    let pool = Arc::clone(&world.live().core.pools.all()[0]);
     assert_eq!(pool.settings().backends[0].weight, NonZeroU32::new(9).unwrap());
     assert_eq!(pool.overview().backends[0].weight, 9);
 }

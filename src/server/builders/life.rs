@@ -1,0 +1,154 @@
+//! The life: how the server takes over, hands over, stops, and what is done after the last request.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::client::Quota;
+use crate::config::Config;
+use crate::limit::{Charge, Key};
+use crate::process::Process;
+use crate::proxy::Tunnels;
+use crate::server::asks::Stop;
+use crate::server::buckets;
+use crate::server::conductor::{self, Conductor};
+use crate::server::core::{Core, database_name, owner};
+use crate::server::handover::{Estate, Predecessor, Successor, TakeOver, Told, Underway};
+use crate::server::lifecycle::State;
+use crate::server::logs::Logs;
+use crate::server::reload::Reloader;
+use crate::server::services::LogGuard;
+
+/// From where a server comes.
+pub(in crate::server) struct Descent {
+    /// The database, as another process would name it.
+    database: Option<String>,
+    /// The quota of callers whom nobody knows.
+    unknown: Quota,
+    /// The longest a stop waits for requests in flight.
+    grace_period: Duration,
+    /// The process, when the server is all of one.
+    process: Option<Arc<Process>>,
+    /// What it takes over from, and the quotas of clients by their keys.
+    inheritance: Option<(Successor, HashMap<Key, Quota>)>,
+}
+
+impl Descent {
+    pub(in crate::server) fn new(
+        config: &Config,
+        process: Option<Arc<Process>>,
+        inheritance: Option<(Successor, HashMap<Key, Quota>)>,
+    ) -> Self {
+        let database = database_name(config.database.as_deref());
+        let (unknown, grace_period) = (config.rate_limit.quota, config.pingora.grace_period);
+        Descent { database, unknown, grace_period, process, inheritance }
+    }
+
+    /// What is done once clients get in: it takes over, or serves at once.
+    fn begins(self, core: &Core, told: &Arc<Told>) -> Box<dyn FnOnce() + Send + Sync> {
+        let Descent { database, unknown, process, inheritance, .. } = self;
+        let Some((successor, quotas)) = inheritance else {
+            let lifecycle = core.lifecycle.clone();
+            return Box::new(move || {
+                lifecycle.advance(State::Ready);
+                if let Some(process) = process {
+                    process.serves("serving");
+                }
+            });
+        };
+        let of_now = core.clone();
+        let take_over = TakeOver {
+            buckets: Arc::clone(&core.buckets),
+            told: Arc::clone(told),
+            now: Box::new(move || of_now.nanos()),
+            quota: Box::new(move |key| owner(key, unknown, &quotas)),
+            database,
+            process: process.expect("only a whole process takes over from another one"),
+            lifecycle: core.lifecycle.clone(),
+        };
+        // Sync for want of anything that is not: it is called once.
+        let both = Mutex::new((take_over, successor));
+        Box::new(move || {
+            let (take_over, successor) = both.into_inner();
+            take_over.begin(successor);
+        })
+    }
+}
+
+/// How a server begins and ends.
+pub(in crate::server) struct Life {
+    /// What is done once clients get in.
+    pub(in crate::server) begins: Box<dyn FnOnce() + Send + Sync>,
+    pub(in crate::server) conductor: Conductor,
+    pub(in crate::server) ending: Ending,
+}
+
+impl Life {
+    pub(in crate::server) fn new(
+        core: &Core,
+        origin: Descent,
+        (told, given): (Arc<Told>, Receiver<Charge>),
+        (tunnels, reloader, guard): (Arc<Tunnels>, Arc<Reloader>, LogGuard),
+        stop: &Stop,
+    ) -> Self {
+        let process = origin.process.clone();
+        let predecessor = process.as_ref().map(|process| {
+            Arc::new(Predecessor {
+                process: Arc::clone(process),
+                sockets: core.sockets.clone(),
+                estate: Estate { buckets: Arc::clone(&core.buckets), told: Arc::clone(&told), given: given.into() },
+                database: origin.database.clone(),
+                lifecycle: core.lifecycle.clone(),
+                clock: Arc::clone(&core.clock),
+            })
+        });
+        let underway = Arc::default();
+        let conductor = Conductor {
+            lifecycle: core.lifecycle.clone(),
+            stop: stop.clone(),
+            traffic: core.traffic.clone(),
+            tunnels,
+            logs: Logs { access_log: core.access_log.clone(), process: process.clone() },
+            reloader: Some(reloader),
+            grace_period: origin.grace_period,
+            predecessor,
+            underway: Arc::clone(&underway),
+        };
+        let ending = Ending { underway, core: core.clone(), guard, process };
+        Life { begins: origin.begins(core, &told), conductor, ending }
+    }
+}
+
+/// What is to be done when all services have ended.
+pub(in crate::server) struct Ending {
+    /// The hand-over after which it leaves.
+    underway: Arc<Mutex<Option<Underway>>>,
+    core: Core,
+    /// Keeps the access log's writer running.
+    guard: LogGuard,
+    process: Option<Arc<Process>>,
+}
+
+impl Ending {
+    /// Does it. Blocks the thread. The event log ends later, since all of it writes to that.
+    pub(in crate::server) fn finish(self, stop: &Stop) {
+        let underway = self.underway.lock().take();
+        if let Some(underway) = underway {
+            underway.finish(self.core.clock.as_ref());
+        }
+        let Core { buckets, store, .. } = self.core;
+        conductor::finish(stop, move || {
+            buckets::save_at_stop(&buckets);
+            store.close();
+        });
+        // It may wait, and have something to say.
+        let guard = self.guard.lock().take();
+        drop(guard);
+        if let Some(process) = self.process {
+            process.release_pid_file();
+        }
+    }
+}

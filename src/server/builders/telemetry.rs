@@ -1,0 +1,34 @@
+//! Telemetry: what writes the logs, and what is counted.
+
+use std::sync::Arc;
+
+use crate::server::core::Core;
+use crate::server::services::{LogGuard, Telemetry};
+use crate::telemetry::{AccessLogWriter, EventLog, Metrics, MetricsParts};
+
+/// What tells of all the others.
+pub(in crate::server) struct TelemetryPlane {
+    /// The service that has the logs written.
+    pub(in crate::server) service: Telemetry,
+    /// To be dropped once the last line is recorded.
+    pub(in crate::server) guard: LogGuard,
+    pub(in crate::server) metrics: Arc<Metrics>,
+}
+
+impl TelemetryPlane {
+    pub(in crate::server) fn new(core: &Core, writer: AccessLogWriter, events: Option<EventLog>) -> Self {
+        let (tally, clock) = (Arc::clone(&core.tally), Arc::clone(&core.clock));
+        let service = Telemetry::new(writer, events.clone(), tally, clock, core.lifecycle.clone());
+        let store = core.store.clone();
+        let metrics = Metrics::new(MetricsParts {
+            pools: Arc::clone(&core.pools),
+            tally: Arc::clone(&core.tally),
+            access_log: core.access_log.clone(),
+            events,
+            limiter: Arc::clone(&core.limiter) as _,
+            tls: Arc::clone(&core.tls),
+            persist_errors: Box::new(move || store.errors()),
+        });
+        TelemetryPlane { guard: service.guard(), service, metrics: Arc::new(metrics) }
+    }
+}

@@ -1,0 +1,143 @@
+//! What the parts of one server share: its clients and their buckets, its pools, where it writes, how far its life is.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use log::info;
+
+use super::buckets::Buckets;
+use super::error::ServerError;
+use super::lifecycle::Lifecycle;
+use super::store::{Followers, Store};
+use crate::client::{Directory, Quota};
+use crate::clock::{Clock, Timeline};
+use crate::config::Config;
+use crate::limit::{Key, Nanos, RateLimit, Striped, StripedSettings, WholeLimiter};
+use crate::process::Sockets;
+use crate::proxy::Activity;
+use crate::telemetry::{AccessLog, AccessLogWriter, LatestRefusals, Tally};
+use crate::tls::TlsListeners;
+use crate::upstream::Pools;
+
+/// What the parts of one server share. A clone is the same.
+#[derive(Clone)]
+pub(super) struct Core {
+    pub(super) pools: Arc<Pools>,
+    pub(super) tls: Arc<TlsListeners>,
+    /// Where clients and buckets are kept.
+    pub(super) store: Store,
+    /// Where the proxy looks clients up.
+    pub(super) directory: Arc<ArcSwap<Directory>>,
+    pub(super) limiter: Arc<dyn WholeLimiter>,
+    /// Who keeps the buckets on disk.
+    pub(super) buckets: Arc<Buckets>,
+    pub(super) access_log: AccessLog,
+    pub(super) tally: Arc<Tally>,
+    pub(super) decisions: Arc<LatestRefusals>,
+    pub(super) lifecycle: Lifecycle,
+    /// The sockets that listen.
+    pub(super) sockets: Sockets,
+    pub(super) traffic: ServerActivity,
+    pub(super) clock: Arc<dyn Clock>,
+    /// The limiter's time. One for all who ask it: two would disagree for good when the wall clock steps in between.
+    pub(super) timeline: Timeline,
+}
+
+/// What is under way.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ServerActivity {
+    /// The requests in flight.
+    pub(super) requests: Arc<Activity>,
+    /// The connections of the proxy, which end after the requests on them.
+    pub(super) connections: Arc<Activity>,
+    /// The connections of the admin API.
+    pub(super) admin: Arc<Activity>,
+}
+
+/// What is made with a core, for one part of it alone.
+pub(super) struct OpenedCore {
+    /// The access log's writer.
+    pub(super) writer: AccessLogWriter,
+    /// The quotas of clients by their keys.
+    pub(super) quotas: HashMap<Key, Quota>,
+}
+
+impl Core {
+    /// Opens the database and the access log, and reads what is in the database: clients before saved buckets, since a
+    /// bucket is read back under the quota that its owner has now, and one whose owner is gone is forgotten. A
+    /// `successor` does not read the buckets; it gets them later.
+    ///
+    /// # Errors
+    /// When the database cannot be used, or the access log cannot be opened.
+    pub(super) fn open(
+        config: &Config,
+        addresses: &[SocketAddr],
+        successor: bool,
+        clock: Arc<dyn Clock>,
+    ) -> Result<(Self, OpenedCore), ServerError> {
+        let failed = |what: &str, error: &dyn std::fmt::Display| ServerError::Failed(format!("{what}{error}"));
+        let pairs = addresses.iter().zip(&config.listeners);
+        let pairs = pairs.filter_map(|(address, listener)| Some((*address, listener.tls.clone()?)));
+        let tls = TlsListeners::new(pairs).map_err(|error| failed("TLS: ", &error))?;
+        let (access_log, writer) = AccessLog::new(&config.access_log).map_err(ServerError::AccessLog)?;
+        let timeline = Timeline::new(clock.as_ref());
+        let RateLimit { quota, max_buckets, .. } = config.rate_limit;
+        let settings = StripedSettings { max_buckets, stripes: None, default_quota: quota };
+        let limiter: Arc<dyn WholeLimiter> = Arc::new(Striped::new(settings, timeline.nanos(clock.now())));
+        let store = Store::open(config.database.as_deref())?;
+        store.clients.keep_history(config.history);
+        let (limits, saved) = (Arc::clone(&limiter), Arc::clone(&store.buckets));
+        let buckets = Buckets::new(limits, saved, &config.rate_limit, Arc::clone(&clock), timeline);
+        let core = Core {
+            pools: Arc::new(Pools::new(config.upstreams.clone())),
+            tls: Arc::new(tls),
+            store,
+            directory: Arc::default(),
+            limiter,
+            buckets: Arc::new(if successor { buckets.of_successor() } else { buckets }),
+            access_log,
+            tally: Arc::default(),
+            decisions: Arc::default(),
+            lifecycle: Lifecycle::new(),
+            sockets: Sockets::default(),
+            traffic: ServerActivity::default(),
+            clock,
+            timeline,
+        };
+        let quotas = core.followers().load(core.store.clients.as_ref())?;
+        if !successor {
+            let restored = core.buckets.restore(|key| owner(key, quota, &quotas));
+            let restored = restored.map_err(|error| failed("", &error))?;
+            info!("clients: {}; buckets that are not full: {restored}", quotas.len());
+        }
+        Ok((core, OpenedCore { writer, quotas }))
+    }
+
+    fn followers(&self) -> Followers {
+        Followers {
+            directory: Arc::clone(&self.directory),
+            limiter: Arc::clone(&self.limiter),
+            buckets: Arc::clone(&self.buckets),
+            clock: Arc::clone(&self.clock),
+            timeline: self.timeline,
+        }
+    }
+
+    /// The limiter's time now.
+    pub(super) fn nanos(&self) -> Nanos {
+        self.timeline.nanos(self.clock.now())
+    }
+}
+
+/// The quota of the bucket of `key`: its client's, or that of callers whom nobody knows; none of a client who is gone.
+pub(super) fn owner(key: Key, unknown: Quota, clients: &HashMap<Key, Quota>) -> Option<Quota> {
+    if key.is_client() { clients.get(&key).copied() } else { Some(unknown) }
+}
+
+/// The database, as another process would name it: after it was opened, by whatever path, it is the same one.
+pub(super) fn database_name(path: Option<&Path>) -> Option<String> {
+    Some(path?.canonicalize().ok()?.display().to_string())
+}
