@@ -38,7 +38,7 @@ mod wire;
 pub use downstream::activity::{Activity, Busy, Tunnels};
 pub use downstream::patience::Patience;
 pub use downstream::seats::{SeatRoom, Seats};
-pub use downstream::socket::Socket;
+pub use downstream::socket::ClientSocket;
 pub use exchange::context::Context;
 pub use exchange::parts::ProxyParts;
 pub use exchange::proxy::Proxy;

@@ -4,7 +4,7 @@
 //! buffers and what it knows of the socket: 2.3 KiB for a connection that says nothing. This one keeps nothing that an idle
 //! connection does not need. What Pingora asks of a socket it gets when it asks.
 //!
-//! TLS reads records in small pieces. Where it does ([`Socket::gathering`]), one system call takes all that has come, and what
+//! TLS reads records in small pieces. Where it does ([`ClientSocket::gathering`]), one system call takes all that has come, and what
 //! TLS does not take at once is kept until it does.
 
 use std::io;
@@ -29,7 +29,7 @@ const GATHERED: usize = 16 << 10;
 
 /// A client's socket.
 #[derive(Debug)]
-pub struct Socket {
+pub struct ClientSocket {
     stream: TcpStream,
     peer: SocketAddr,
     listener: SocketAddr,
@@ -39,15 +39,15 @@ pub struct Socket {
     digest: OnceLock<Arc<SocketDigest>>,
 }
 
-impl Socket {
+impl ClientSocket {
     /// The socket of a client at `peer` that came in by `listener`.
     pub fn new(stream: TcpStream, peer: SocketAddr, listener: SocketAddr) -> Self {
-        Socket { stream, peer, listener, gathers: false, ahead: BytesMut::new(), digest: OnceLock::new() }
+        ClientSocket { stream, peer, listener, gathers: false, ahead: BytesMut::new(), digest: OnceLock::new() }
     }
 
     /// The same for one who reads in small pieces.
     pub(in crate::proxy) fn gathering(self) -> Self {
-        Socket { gathers: true, ..self }
+        ClientSocket { gathers: true, ..self }
     }
 
     /// The address at the other end.
@@ -84,7 +84,7 @@ impl Socket {
     }
 }
 
-impl AsyncRead for Socket {
+impl AsyncRead for ClientSocket {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let socket = self.get_mut();
         if !socket.ahead.is_empty() {
@@ -103,7 +103,7 @@ impl AsyncRead for Socket {
     }
 }
 
-impl AsyncWrite for Socket {
+impl AsyncWrite for ClientSocket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
@@ -130,20 +130,20 @@ impl AsyncWrite for Socket {
 }
 
 #[async_trait]
-impl Shutdown for Socket {
+impl Shutdown for ClientSocket {
     async fn shutdown(&mut self) {
         // Who is gone already needs none.
         let _ = AsyncWriteExt::shutdown(&mut self.stream).await;
     }
 }
 
-impl UniqueID for Socket {
+impl UniqueID for ClientSocket {
     fn id(&self) -> UniqueIDType {
         self.stream.as_raw_fd()
     }
 }
 
-impl GetSocketDigest for Socket {
+impl GetSocketDigest for ClientSocket {
     fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
         let digest = self.digest.get_or_init(|| {
             let digest = SocketDigest::from_raw_fd(self.stream.as_raw_fd());
@@ -155,21 +155,21 @@ impl GetSocketDigest for Socket {
     }
 }
 
-impl GetTimingDigest for Socket {
+impl GetTimingDigest for ClientSocket {
     fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
         Vec::new()
     }
 }
 
-impl Ssl for Socket {}
+impl Ssl for ClientSocket {}
 
-impl GetProxyDigest for Socket {
+impl GetProxyDigest for ClientSocket {
     fn get_proxy_digest(&self) -> Option<Arc<pingora_core::protocols::raw_connect::ProxyDigest>> {
         None
     }
 }
 
-impl Peek for Socket {}
+impl Peek for ClientSocket {}
 
 #[cfg(test)]
 mod tests {
@@ -178,12 +178,12 @@ mod tests {
 
     use super::*;
 
-    async fn pair() -> (Socket, TcpStream) {
+    async fn pair() -> (ClientSocket, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (near, far) = tokio::join!(listener.accept(), TcpStream::connect(address));
         let (near, peer) = near.unwrap();
-        (Socket::new(near, peer, address), far.unwrap())
+        (ClientSocket::new(near, peer, address), far.unwrap())
     }
 
     #[tokio::test]

@@ -44,7 +44,7 @@ use crate::proxy::downstream::closing::close;
 use crate::proxy::downstream::head::Head;
 use crate::proxy::downstream::head_reading::read_head;
 use crate::proxy::downstream::seats::Seat;
-use crate::proxy::downstream::socket::Socket;
+use crate::proxy::downstream::socket::ClientSocket;
 use crate::proxy::exchange::client::ReceivedRequest;
 use crate::proxy::exchange::context::Context;
 use crate::proxy::exchange::http1::Http1Request;
@@ -320,7 +320,7 @@ pub(super) async fn read_some(stream: &mut Stream, buffer: &mut BytesMut) -> io:
 impl ServerApp for Downstream {
     /// What only some connections go through is boxed: the memory of an idle one is that of the largest state it can be in.
     async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
-        let socket = stream.into_any().downcast::<Socket>().ok()?;
+        let socket = stream.into_any().downcast::<ClientSocket>().ok()?;
         let peer = socket.peer();
         let seat = self.seats.sit(peer)?;
         let _open = self.app.tally().connection();

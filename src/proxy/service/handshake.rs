@@ -22,7 +22,7 @@ use crate::proxy::downstream::activity::Busy;
 use crate::proxy::downstream::arrival::stopped;
 use crate::proxy::downstream::head_reading::read_head;
 use crate::proxy::downstream::seats::Seat;
-use crate::proxy::downstream::socket::Socket;
+use crate::proxy::downstream::socket::ClientSocket;
 use crate::proxy::gate::rejection::Rejection;
 use crate::proxy::service::downstream::{Downstream, HeadRefusal};
 use crate::proxy::wire::lines::Lines;
@@ -43,7 +43,7 @@ impl Downstream {
     /// Does the handshake if the listener has TLS; `None` when nothing came of it.
     pub(in crate::proxy) async fn open(
         &self,
-        socket: Box<Socket>,
+        socket: Box<ClientSocket>,
         seat: &Seat,
         stopping: &mut ShutdownWatch,
     ) -> Option<Opened> {
@@ -57,7 +57,7 @@ impl Downstream {
 
     async fn secure(
         &self,
-        mut socket: Socket,
+        mut socket: ClientSocket,
         terminator: &Terminator,
         stopping: &mut ShutdownWatch,
     ) -> Option<Opened> {

@@ -20,7 +20,7 @@ use tokio::runtime::Handle;
 use tokio::time::sleep;
 
 use super::Listening;
-use crate::proxy::Socket;
+use crate::proxy::ClientSocket;
 
 /// How long nobody is accepted once there are no descriptors left.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -56,7 +56,7 @@ impl<A: ServerApp + Send + Sync + 'static> Listening<A> {
                         None => true,
                     };
                     if seated {
-                        self.serve(Socket::new(stream, peer, address));
+                        self.serve(ClientSocket::new(stream, peer, address));
                     }
                 }
                 Err(error) if is_dead(&error) => return Err(format!("the listener on {address} died")),
@@ -88,13 +88,13 @@ impl<A: ServerApp + Send + Sync + 'static> Listening<A> {
                 if let Some(seats) = &self.seats {
                     seats.force();
                 }
-                self.serve(Socket::new(stream, peer, *address));
+                self.serve(ClientSocket::new(stream, peer, *address));
             }
         }
     }
 
     /// Has a connection served.
-    fn serve(&self, socket: Socket) {
+    fn serve(&self, socket: ClientSocket) {
         let (app, told, open) = (Arc::clone(&self.app), self.tell.subscribe(), self.open.begin());
         self.runtime().spawn(async move {
             let mut next: Option<Stream> = Some(Box::new(socket));
