@@ -2,6 +2,10 @@
 
 # Rust from rustup is found also where no login shell has put it on the path.
 export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
+# rust-toolchain.toml names a version. Where rustup neither has it nor can get it, the stable one does, if it is new enough.
+ifeq ($(shell PATH="$(PATH)" cargo --version 2>/dev/null),)
+export RUSTUP_TOOLCHAIN ?= stable
+endif
 # Cargo spreads its own jobs; make's job server, which it cannot reach, would only make it warn.
 unexport MAKEFLAGS MFLAGS
 
@@ -14,11 +18,14 @@ help: ## list these commands
 setup: ## check for Rust, cmake and a C compiler; install what is missing on Debian and Ubuntu
 	@sh packaging/setup.sh
 
+# As `make test` builds it, which then takes what is there. Link-time optimisation alone takes longer than all of this.
 run: setup ## build and run the demo: the proxy on 127.0.0.1:8080 over three sample backends
-	@cargo run --release --locked -- demo
+	@cargo run --locked -- demo
 
-test: setup ## run all tests
+# The second command sends every request by Pingora's loop (`direct: false`), which has to look the same from outside.
+test: setup ## run all tests, those on the whole binary both ways of a request
 	cargo test --locked --no-fail-fast
+	TOLLGATE_TEST_DIRECT=false cargo test --locked --no-fail-fast --test it
 
 check: setup ## formatting, lints, docs, floors, dependencies, every configuration
 	cargo fmt --check

@@ -1,8 +1,8 @@
 //! The striped limiter beside governor's keyed one and a `DashMap` of mutexes: time for a take, and resident bytes.
 //!
-//! `cargo bench --bench limiters` prints three Markdown tables. All contenders run in one process over the same keys and the
-//! same instants; rounds are interleaved and the median counts, so that a noisy neighbour hits all alike. The others get plain
-//! `u64` keys, and each runs twice: with its own hasher (SipHash) and with ours.
+//! `cargo bench --bench limiters` prints three Markdown tables. All contenders run in one process over the same keys
+//! and the same instants; rounds are interleaved and the median counts, so that a noisy neighbour hits all alike. The
+//! others get plain `u64` keys, and each runs twice: with its own hasher (SipHash) and with ours.
 //!
 //! `cargo bench --bench limiters -- --resident NAME` fills one contender with a million clients, prints how many bytes
 //! each made resident, and ends; the first form runs the second in a process of its own for each contender.
@@ -215,8 +215,9 @@ fn print_resident(name: &str) {
     drop(filled);
 }
 
-/// How long the ticker holds a lock with a million buckets, in microseconds. There are so many stripes here that one has at
-/// most some 700 slots; then a call holds its lock for at most 512 of them at a time, and takes longer than any one hold.
+/// How long the ticker holds a lock with a million buckets, in microseconds. There are so many stripes here that one
+/// has at most some 700 slots; then a call holds its lock for at most 512 of them at a time, and takes longer than any
+/// one hold.
 fn print_sweep() {
     let quota = Quota::new(100, 10.0).expect("within bounds");
     let settings = StripedSettings {

@@ -24,7 +24,8 @@ pub trait Clock: Send + Sync {
     fn boot(&self) -> Option<BootTime>;
 }
 
-/// A moment of the time since a machine was started, in which time goes on while no process runs, and which nobody sets.
+/// A moment of the time since a machine was started, in which time goes on while no process runs, and which nobody
+/// sets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BootTime {
     /// Which start of which machine; numbers of two of them say nothing about each other.
@@ -66,8 +67,8 @@ impl Clock for SystemClock {
 
 /// Turns monotonic instants into nanoseconds since the Unix epoch.
 ///
-/// The wall clock is asked once, at the start; from then on the monotonic clock counts. So the numbers never step back within a
-/// process, and still mean the same to the next process.
+/// The wall clock is asked once, at the start; from then on the monotonic clock counts. So the numbers never step back
+/// within a process, and still mean the same to the next process.
 #[derive(Clone, Copy, Debug)]
 pub struct Timeline {
     start: Instant,
@@ -87,8 +88,8 @@ impl Timeline {
         self.start_nanos.saturating_add(u64::try_from(elapsed).unwrap_or(u64::MAX))
     }
 
-    /// When `nanos` of this timeline were, by the wall clock as it is set now. That differs from the timeline by as much as
-    /// the clock was set since the start; by whole seconds, so that the same moment reads the same each time.
+    /// When `nanos` of this timeline were, by the wall clock as it is set now. That differs from the timeline by as
+    /// much as the clock was set since the start; by whole seconds, so that the same moment reads the same each time.
     pub fn wall(&self, nanos: u64, clock: &dyn Clock) -> SystemTime {
         let since_epoch = clock.wall().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let (now, then) = (self.nanos(clock.now()), SystemTime::UNIX_EPOCH + Duration::from_nanos(nanos));

@@ -1,8 +1,8 @@
 //! tollgate: an HTTP edge proxy on Pingora that balances load over health-checked backends.
 //!
 //! The rooms stand on floors; a room uses only what lies on floors below its own, and no two files use each other in a
-//! circle. `tests/floors.rs` reads the sources and fails when they do not keep that, so this table cannot drift from the
-//! code; `docs/architecture-map.md` shows what each room uses.
+//! circle. `tests/floors.rs` reads the sources and fails when they do not keep that, so this table cannot drift from
+//! the code; `docs/architecture-map.md` shows what each room uses.
 //!
 //! | floor | room | holds |
 //! |---|---|---|

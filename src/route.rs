@@ -1,12 +1,12 @@
 //! Host and path to pool name.
 //!
-//! A route names a host (exact, `*.example.com`, or none), a path prefix of whole segments, and a pool. Of all routes that
-//! match a request the one with the longest path wins; among equal paths an exact host wins over a wildcard, a longer
-//! wildcard over a shorter one, and any host over none. `/v1` matches `/v1`, `/v1/` and `/v1/users`, not `/v10`.
+//! A route names a host (exact, `*.example.com`, or none), a path prefix of whole segments, and a pool. Of all routes
+//! that match a request the one with the longest path wins; among equal paths an exact host wins over a wildcard, a
+//! longer wildcard over a shorter one, and any host over none. `/v1` matches `/v1`, `/v1/` and `/v1/users`, not `/v10`.
 //!
 //! Hosts compare without regard to case, port or a final dot. Paths compare byte for byte, as they were sent: percent
-//! escapes and dot segments are left to the backend, because a proxy that resolves them differently from its backend lets
-//! requests around its own rules.
+//! escapes and dot segments are left to the backend, because a proxy that resolves them differently from its backend
+//! lets requests around its own rules.
 //!
 //! Lookups cost one hash for each label of the host times one for each segment of the path, however many routes there
 //! are. Prefixes longer than the longest route are never hashed, so a path of ten thousand slashes costs nothing extra.

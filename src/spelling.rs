@@ -1,4 +1,5 @@
-//! What a word was meant to be that nobody knows: a key of the configuration, a value of a few, a field of the admin API.
+//! What a word was meant to be that nobody knows: a key of the configuration, a value of a few, a field of the admin
+//! API.
 
 /// The one of `known` that `name` was most likely meant to be, if it is like any.
 pub(crate) fn closest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {

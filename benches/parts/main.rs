@@ -1,12 +1,13 @@
 //! What the parts of tollgate cost a request: limits, the access log, metrics; each beside a tollgate without it.
 //!
-//! For each part two processes of the real binary run, pinned to the last core, before the same nginx; wrk loads one at a
-//! time from 64 connections, in rounds, and who goes first alternates. The cost is the processor time of the process as the
-//! kernel counts it. The ratio is taken within each round, so that what else the machine does falls on both sides of it.
+//! For each part two processes of the real binary run, pinned to the last core, before the same nginx; wrk loads one at
+//! a time from 64 connections, in rounds, and who goes first alternates. The cost is the processor time of the process
+//! as the kernel counts it. The ratio is taken within each round, so that what else the machine does falls on both
+//! sides of it.
 //!
 //! `cargo bench --bench parts [-- OPTIONS] [limits] [log] [metrics]`: some four minutes for all. `--rounds N` and
-//! `--seconds N` are those of one measurement (11 of 3 s), `--tollgate PATH` takes another binary than the one that is built
-//! beside this.
+//! `--seconds N` are those of one measurement (11 of 3 s), `--tollgate PATH` takes another binary than the one that is
+//! built beside this.
 
 #[path = "../peers/address.rs"]
 mod address;

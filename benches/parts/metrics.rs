@@ -1,4 +1,5 @@
-//! What metrics cost, by their pieces: the difference between two proxies is below what a machine can tell from nothing.
+//! What metrics cost, by their pieces: the difference between two proxies is below what a machine can tell from
+//! nothing.
 //!
 //! A request is counted whether anybody asks or not: that is measured by itself, in a loop, on counters that one core
 //! writes. Who asks costs a request nothing, but the process a little: that is measured on a proxy that does nothing

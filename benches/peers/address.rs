@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use crate::stop::Fallible;
 
-/// Addresses on 127.0.0.1 on which nobody listens, all different, below the range from which the kernel takes the ports of
-/// outgoing connections. At random, so that two runs hardly ever meet.
+/// Addresses on 127.0.0.1 on which nobody listens, all different, below the range from which the kernel takes the ports
+/// of outgoing connections. At random, so that two runs hardly ever meet.
 ///
 /// # Errors
 ///

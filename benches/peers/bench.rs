@@ -1,7 +1,7 @@
 //! One case: backends and proxies are started, and loaded in turns.
 //!
-//! Only one proxy is loaded at a time, on the last cores of the machine; backends and load have the others. Who goes first
-//! rotates from round to round, so that what else the machine does falls on all of them alike.
+//! Only one proxy is loaded at a time, on the last cores of the machine; backends and load have the others. Who goes
+//! first rotates from round to round, so that what else the machine does falls on all of them alike.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

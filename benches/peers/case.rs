@@ -109,8 +109,8 @@ impl Case {
             .then(|| format!("it needs {needed} cores, {} of them for the proxy, and here are {cores}", self.cores))
     }
 
-    /// Whether over 1 % of the requests went another way than they should: refused where none should be, or let through where
-    /// all should be refused. Those that fail as a backend dies are the result, and spoil nothing.
+    /// Whether over 1 % of the requests went another way than they should: refused where none should be, or let through
+    /// where all should be refused. Those that fail as a backend dies are the result, and spoil nothing.
     pub(crate) fn is_spoilt(&self, figures: &Figures) -> bool {
         let wrong = match (self.limit, self.work) {
             (Limit::Refuse, _) => figures.failed + (figures.requests - figures.refused.min(figures.requests)),
@@ -140,8 +140,8 @@ const UPLOAD: Case = Case { aim: Some(1.0), connections: 16, ..PLAIN };
 
 const TLS: Case = Case { name: "tls", title: "TLS, kept connections", aim: Some(1.1), work: Work::Tls, ..PLAIN };
 
-/// The cases that show what a second core is worth: with one, with two, and over which connections. Over plain ones load
-/// and backends need as much of the other cores as the proxy has, over TLS much less.
+/// The cases that show what a second core is worth: with one, with two, and over which connections. Over plain ones
+/// load and backends need as much of the other cores as the proxy has, over TLS much less.
 pub(crate) const SCALING: [(&str, &str, &str); 2] = [("get-64", "two-cores", "plain"), ("tls", "tls-two-cores", "TLS")];
 
 /// All cases, in the order in which they run.

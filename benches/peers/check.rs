@@ -1,7 +1,7 @@
 //! Whether a case has become worse than the committed figures.
 //!
-//! The ratio to nginx of the same run is compared, not the time itself, so that a slower or busier machine does not count. A case
-//! that looks worse runs again, with more rounds: only what is worse twice counts.
+//! The ratio to nginx of the same run is compared, not the time itself, so that a slower or busier machine does not
+//! count. A case that looks worse runs again, with more rounds: only what is worse twice counts.
 
 use crate::bench::Bench;
 use crate::case::Case;

@@ -9,8 +9,8 @@ use crate::bench::Bench;
 use crate::contender::{Contender, Database, Kind, Setting};
 use crate::stop::Fallible;
 
-/// Has tollgate make a database with the clients, by one bulk apply. Nothing for other proxies, whose tables hold whom they
-/// have seen.
+/// Has tollgate make a database with the clients, by one bulk apply. Nothing for other proxies, whose tables hold whom
+/// they have seen.
 ///
 /// # Errors
 ///

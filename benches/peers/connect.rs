@@ -1,11 +1,11 @@
 //! A load of new connections, plain or TLS, each for one request.
 //!
-//! No load generator does this well. wrk resumes a TLS session wherever the server lets it, which costs a fraction of a handshake
-//! and would make proxies that keep sessions look better; h2load opens no new connections. And both leave connections in
-//! TIME_WAIT, tens of thousands a second: the kernel's tables of connections, those of a firewall first, fill within seconds, and
-//! from then on packets are dropped. So the benchmark starts itself once more, as a process on the cores of the load. It
-//! speaks TLS 1.3 and keeps no session, makes at most [`MOST`] connections for each second of a round, and resets each one that the
-//! server has closed, which leaves nothing behind.
+//! No load generator does this well. wrk resumes a TLS session wherever the server lets it, which costs a fraction of a
+//! handshake and would make proxies that keep sessions look better; h2load opens no new connections. And both leave
+//! connections in TIME_WAIT, tens of thousands a second: the kernel's tables of connections, those of a firewall first,
+//! fill within seconds, and from then on packets are dropped. So the benchmark starts itself once more, as a process on
+//! the cores of the load. It speaks TLS 1.3 and keeps no session, makes at most [`MOST`] connections for each second of
+//! a round, and resets each one that the server has closed, which leaves nothing behind.
 
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Read, Write};

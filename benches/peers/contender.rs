@@ -1,8 +1,8 @@
 //! The proxies: which there are, how each is configured for a case, and how it is started.
 //!
-//! Equal for all: connections kept both ways, up to 1,024 idle ones to the backends, the same headers to the backend, a rate
-//! limit for each caller, TLS 1.3 with one certificate, as many threads or workers as cores. Everything else is as an expert
-//! would leave it; the configurations are in `conf/`.
+//! Equal for all: connections kept both ways, up to 1,024 idle ones to the backends, the same headers to the backend, a
+//! rate limit for each caller, TLS 1.3 with one certificate, as many threads or workers as cores. Everything else is as
+//! an expert would leave it; the configurations are in `conf/`.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

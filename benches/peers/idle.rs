@@ -16,8 +16,8 @@ use crate::stop::{Fallible, Stop};
 /// How long a proxy has to take its last connections, and to give back what it needed for the moment only.
 pub(crate) const SETTLE: Duration = Duration::from_secs(1);
 
-/// Opens `count` connections, each `spoken` on by a request or not, and over TLS with a certificate or not; tells what the proxy's
-/// memory has grown by.
+/// Opens `count` connections, each `spoken` on by a request or not, and over TLS with a certificate or not; tells what
+/// the proxy's memory has grown by.
 ///
 /// # Errors
 ///

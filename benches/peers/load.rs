@@ -1,8 +1,8 @@
 //! Loads: wrk and h2load, each on cores of its own, and what they measured.
 //!
-//! wrk and h2load without `--rps` are closed loops: a connection asks again as soon as it has its answer, so the proxy is
-//! saturated and the times are those of a queue as long as there are connections. With `--rps` requests go out at a fixed
-//! rate, below saturation.
+//! wrk and h2load without `--rps` are closed loops: a connection asks again as soon as it has its answer, so the proxy
+//! is saturated and the times are those of a queue as long as there are connections. With `--rps` requests go out at a
+//! fixed rate, below saturation.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;

@@ -1,9 +1,9 @@
 //! tollgate beside nginx and HAProxy: the same load on each in turns, and what a request costs.
 //!
-//! `cargo bench --bench peers -- --help` tells the options; `make bench`, `make bench-quick` and `make bench-check` are the
-//! common ones. The proxies are configured by the files in `conf/`, and what they cost is their own processor time as the
-//! kernel counts it, since that is what a proxy's owner pays, and since it hardly depends on the load generator. Requests a
-//! second are those of a proxy that has its cores for itself.
+//! `cargo bench --bench peers -- --help` tells the options; `make bench`, `make bench-quick` and `make bench-check` are
+//! the common ones. The proxies are configured by the files in `conf/`, and what they cost is their own processor time
+//! as the kernel counts it, since that is what a proxy's owner pays, and since it hardly depends on the load generator.
+//! Requests a second are those of a proxy that has its cores for itself.
 
 mod address;
 mod bench;

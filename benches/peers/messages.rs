@@ -1,8 +1,8 @@
-//! WebSocket messages, and the backend that sends them back. No load generator has them, and no nginx is their backend; so the
-//! benchmark starts itself once more for each of the two.
+//! WebSocket messages, and the backend that sends them back. No load generator has them, and no nginx is their backend;
+//! so the benchmark starts itself once more for each of the two.
 //!
-//! Each connection sends a message, waits until it has come back, and sends the next one. The backend has a thread for each
-//! connection. Asked for anything but a WebSocket, it answers as nginx does, but in two writes.
+//! Each connection sends a message, waits until it has come back, and sends the next one. The backend has a thread for
+//! each connection. Asked for anything but a WebSocket, it answers as nginx does, but in two writes.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

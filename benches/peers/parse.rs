@@ -41,7 +41,8 @@ pub(crate) fn cores(list: &str) -> Option<Vec<usize>> {
     (!cores.is_empty()).then_some(cores)
 }
 
-/// The version in what a program says of itself: `nginx/1.22.1`, `HAProxy version 2.6.12-1 2026/10/17`, `wrk debian/4.1.0-3 [epoll]`.
+/// The version in what a program says of itself: `nginx/1.22.1`, `HAProxy version 2.6.12-1 2026/10/17`, `wrk
+/// debian/4.1.0-3 [epoll]`.
 pub(crate) fn version(text: &str) -> Option<&str> {
     let words = text.split([' ', '/']).filter(|word| word.contains('.'));
     words.map(str::trim).find(|word| word.starts_with(|first: char| first.is_ascii_digit()))

@@ -1,8 +1,8 @@
 //! Processes that the benchmark starts: pinned to cores, measured through `/proc`, and never left behind.
 //!
-//! Each is the leader of a process group, so that nginx's workers belong to it, and Ctrl-C reaches the benchmark alone, which
-//! then ends them all. When the benchmark itself is killed, the kernel ends each leader (`setpriv --pdeathsig`): with
-//! SIGTERM, as nginx's master takes its workers along then, and would leave them behind if it were killed.
+//! Each is the leader of a process group, so that nginx's workers belong to it, and Ctrl-C reaches the benchmark alone,
+//! which then ends them all. When the benchmark itself is killed, the kernel ends each leader (`setpriv --pdeathsig`):
+//! with SIGTERM, as nginx's master takes its workers along then, and would leave them behind if it were killed.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;

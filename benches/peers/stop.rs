@@ -1,8 +1,8 @@
 //! The end by Ctrl-C or SIGTERM, and the clock.
 //!
-//! Every wait of the benchmark goes through [`Stop::pause`], which fails as soon as a signal has come. So an interrupted run
-//! unwinds as a failed one does, and ends each process and removes each file that it made. A second signal exits at once;
-//! the kernel then kills what is left (see [`Process`](crate::process::Process)).
+//! Every wait of the benchmark goes through [`Stop::pause`], which fails as soon as a signal has come. So an
+//! interrupted run unwinds as a failed one does, and ends each process and removes each file that it made. A second
+//! signal exits at once; the kernel then kills what is left (see [`Process`](crate::process::Process)).
 
 use std::error::Error;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};

@@ -2,13 +2,14 @@
 //! takes to start and to reload with them.
 //!
 //! The real binary runs, one process for each column of a table, pinned to the last core; an nginx that stands for all
-//! backends, and wrk, have the others. One process is loaded at a time, in rounds, and who goes first rotates. The cost is
-//! the processor time of the process as the kernel counts it, which depends little on the load. Prints the tables of
+//! backends, and wrk, have the others. One process is loaded at a time, in rounds, and who goes first rotates. The cost
+//! is the processor time of the process as the kernel counts it, which depends little on the load. Prints the tables of
 //! docs/benchmarks.md.
 //!
 //! `cargo bench --bench scale [-- OPTIONS] [backends] [clients] [routes] [connections] [start]`; without a table's name
-//! all of them, in some ten minutes. `--rounds N` and `--seconds N` are those of one measurement (5 of 2 s), `--tollgate PATH`
-//! takes another binary than the one that is built beside this, `--quick` leaves out the largest of clients and routes.
+//! all of them, in some ten minutes. `--rounds N` and `--seconds N` are those of one measurement (5 of 2 s),
+//! `--tollgate PATH` takes another binary than the one that is built beside this, `--quick` leaves out the largest of
+//! clients and routes.
 
 mod bench;
 mod options;

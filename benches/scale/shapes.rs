@@ -80,8 +80,8 @@ impl Shape {
         if self.dimension == Dimension::Connections { self.count } else { 64 }
     }
 
-    /// The pools and the routes of the configuration: backends at so many loopback addresses, all with this `port`, checked
-    /// by connections with `checks`. Another `edition` differs in the weight of one backend and in one route.
+    /// The pools and the routes of the configuration: backends at so many loopback addresses, all with this `port`,
+    /// checked by connections with `checks`. Another `edition` differs in the weight of one backend and in one route.
     pub(crate) fn configuration(&self, port: u16, checks: bool, edition: usize) -> String {
         let check = if checks { "tcp" } else { "none" };
         let mut text = format!("upstreams:\n  - name: app\n    balance: {}\n", self.rule);

@@ -27,7 +27,8 @@ impl fmt::Display for Start {
 }
 
 impl Bench {
-    /// Starts what a shape asks for, checks included, and reloads it with another weight of a backend and another route.
+    /// Starts what a shape asks for, checks included, and reloads it with another weight of a backend and another
+    /// route.
     ///
     /// # Errors
     ///

@@ -24,7 +24,8 @@ pub(crate) use quota::MAX_CAPACITY;
 pub use quota::{Quota, QuotaError, Rate};
 pub use usage::Usage;
 
-/// The name of a client: 1 to 128 characters of `A-Za-z0-9._:@/-`. A new one also [stands in a path](ClientId::check_new).
+/// The name of a client: 1 to 128 characters of `A-Za-z0-9._:@/-`. A new one also [stands in a
+/// path](ClientId::check_new).
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ClientId(Arc<str>);
 
@@ -105,8 +106,8 @@ impl Mode {
 /// One client.
 #[derive(Clone, Debug)]
 pub struct Client {
-    /// 128 bits that are its own from its creation on and never given away again, on whichever node: its bucket is found by
-    /// them.
+    /// 128 bits that are its own from its creation on and never given away again, on whichever node: its bucket is
+    /// found by them.
     pub uid: u128,
     /// Its name.
     pub id: ClientId,

@@ -1,7 +1,7 @@
 //! A set of networks that the operator names: trusted proxies, a handful or a few hundred.
 //!
-//! Merged and sorted, so that asking is one binary search, whatever lies within what. Finding a client by its address is
-//! another matter: the [`Directory`](super::Directory) tells whose network it is, for a million of them.
+//! Merged and sorted, so that asking is one binary search, whatever lies within what. Finding a client by its address
+//! is another matter: the [`Directory`](super::Directory) tells whose network it is, for a million of them.
 
 use std::net::IpAddr;
 

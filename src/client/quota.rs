@@ -3,7 +3,8 @@
 //! A rate is typed as a decimal number and kept as a whole number of nanotokens per second (10⁻⁹ tokens/s), so that
 //! nothing behind it rounds. The decimal is the shortest one that reads back as the given `f64`, that is, the one the
 //! user typed: `0.7` is 700,000,000 nanotokens per second and not 699,999,999.99999996. Digits beyond the ninth decimal
-//! are rounded to nearest; the error is at most 5·10⁻¹⁰ tokens per second, one part in 2,000 of the slowest rate there is.
+//! are rounded to nearest; the error is at most 5·10⁻¹⁰ tokens per second, one part in 2,000 of the slowest rate there
+//! is.
 //!
 //! Refused: `f64` seconds per token (3 tokens/s has no exact period), microtokens (1.5·10⁻⁶ would become 2·10⁻⁶), and
 //! multiplying the `f64` by 10⁹ (above 9·10⁶ tokens/s the product no longer holds every integer).
@@ -51,7 +52,8 @@ impl Rate {
         (1_000..=1_000_000_000_000_000_000).contains(&nanos).then_some(rate)
     }
 
-    /// Nanotokens per second, 1,000 to 10¹⁸. The same number is also the credit of one nanosecond in units of 10⁻¹⁸ tokens.
+    /// Nanotokens per second, 1,000 to 10¹⁸. The same number is also the credit of one nanosecond in units of 10⁻¹⁸
+    /// tokens.
     pub fn nanos_per_sec(self) -> u64 {
         self.0.get()
     }

@@ -1,13 +1,14 @@
 //! A timer for many waits, one after the other, nearly all of which end long before their limit.
 //!
-//! The problem: a timer that is set for each wait and taken back after it is most of what a short wait costs. A request has
-//! two waits and four moments at which it might have to wait; with a timer of their own each, and a reading of the clock, they were 2,000 of
-//! 21,000 instructions.
+//! The problem: a timer that is set for each wait and taken back after it is most of what a short wait costs. A request
+//! has two waits and four moments at which it might have to wait; with a timer of their own each, and a reading of the
+//! clock, they were 2,000 of 21,000 instructions.
 //!
-//! The rule: the timer is set for the earliest moment at which a wait could be over, and left alone while later ones go on beyond that. When
-//! it rings, what is being waited for by then says until when to set it anew. So it is set once for each limit that passes, and not
-//! once for each wait. How late it is, is read from the kernel's coarse clock, which costs a tenth of the exact one; a limit is never cut
-//! short, and overrun by at most two of its ticks, 8 to 20 ms.
+//! The rule: the timer is set for the earliest moment at which a wait could be over, and left alone while later ones go
+//! on beyond that. When it rings, what is being waited for by then says until when to set it anew. So it is set once
+//! for each limit that passes, and not once for each wait. How late it is, is read from the kernel's coarse clock,
+//! which costs a tenth of the exact one; a limit is never cut short, and overrun by at most two of its ticks, 8 to 20
+//! ms.
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};

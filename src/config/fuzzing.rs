@@ -9,7 +9,8 @@ fn load(text: &str) -> Result<Config, Problems> {
     load_text("fuzz.yaml", text, &Overrides::default())
 }
 
-/// A configuration: the same text means the same, a wrong one is told in whole lines, and a right one is right as JSON, too.
+/// A configuration: the same text means the same, a wrong one is told in whole lines, and a right one is right as JSON,
+/// too.
 pub fn configuration(bytes: &[u8]) {
     let Ok(text) = str::from_utf8(bytes) else { return };
     // Files that the text names are the machine's, and may be anything.

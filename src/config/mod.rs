@@ -7,8 +7,9 @@
 //!
 //! 1. `tree` reads the text into a tree and remembers the line of every key.
 //! 2. `unknown` takes out keys that the schema does not have, and reports them.
-//! 3. `shape` is the file's. Each of its keys holds what was written there: nothing, a value of its kind (`value`), or what
-//!    is wrong with it. The same types yield the JSON Schema, so that an editor and `tollgate check` allow the same.
+//! 3. `shape` is the file's. Each of its keys holds what was written there: nothing, a value of its kind (`value`), or
+//!    what is wrong with it. The same types yield the JSON Schema, so that an editor and `tollgate check` allow the
+//!    same.
 //! 4. `check` looks at what no key can know alone (names, addresses, routes), lets the command line override the
 //!    file, and builds the [`Config`]. It exists only when no problem was found.
 //!

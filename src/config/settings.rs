@@ -88,10 +88,10 @@ pub struct AdminSettings {
 pub struct PingoraSettings {
     /// Threads of the proxy service. Default: the number of cores.
     pub threads: NonZeroUsize,
-    /// Whether a thread may take over another's tasks. Default: no, each connection stays with one thread. That costs a tenth
-    /// less CPU a request and serves all of them more evenly; with it, few connections that have much to do are spread
-    /// better. A process in which another server has run needs it: Pingora keeps the runtimes of threads that do not steal
-    /// in a static, by the number of the thread, and a number is used again.
+    /// Whether a thread may take over another's tasks. Default: no, each connection stays with one thread. That costs a
+    /// tenth less CPU a request and serves all of them more evenly; with it, few connections that have much to do are
+    /// spread better. A process in which another server has run needs it: Pingora keeps the runtimes of threads that do
+    /// not steal in a static, by the number of the thread, and a number is used again.
     pub work_stealing: bool,
     /// Tasks that accept connections, for each listener. Default 1.
     pub listener_tasks_per_fd: NonZeroUsize,

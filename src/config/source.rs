@@ -23,7 +23,8 @@ const PIECE: usize = 64 << 10;
 /// Why a file as a whole was refused, and in which line.
 pub(super) type FileRefusal = (String, Option<usize>);
 
-/// The text of the file at `path`, which has at most `largest` bytes. Blocks for a second at most, but for what a disk takes.
+/// The text of the file at `path`, which has at most `largest` bytes. Blocks for a second at most, but for what a disk
+/// takes.
 pub(super) fn read(path: &Path, largest: u64) -> Result<String, FileRefusal> {
     let bytes = read_bytes(path, largest).map_err(|reason| (reason, None))?;
     String::from_utf8(bytes).map_err(|error| {

@@ -6,10 +6,11 @@
 //! reading goes on. One pass finds every line, however many problems ask for theirs.
 //!
 //! What may be read is bounded before anything is kept of it. The reader below takes time by the square of the depth of
-//! brackets, and aliases let a few lines stand for millions of values; so the brackets are counted first, and the tree has
-//! so much [`Room`].
+//! brackets, and aliases let a few lines stand for millions of values; so the brackets are counted first, and the tree
+//! has so much [`Room`].
 //!
-//! Refused: reading the text again for each problem, which takes minutes for ten thousand of them; a second YAML parser.
+//! Refused: reading the text again for each problem, which takes minutes for ten thousand of them; a second YAML
+//! parser.
 
 use std::fmt;
 

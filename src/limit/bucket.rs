@@ -1,32 +1,33 @@
 //! One token bucket, exact.
 //!
 //! The problem: a bucket holds at most C tokens, gains ρ a second, and gives one to each request. Over any time t it
-//! must give at most C + ρ·t, and to a caller who always asks not one less than that allows. It must not matter how often
-//! it is looked at: rounding at each look, the usual fault, either loses credit (3 tokens a second, credited each
+//! must give at most C + ρ·t, and to a caller who always asks not one less than that allows. It must not matter how
+//! often it is looked at: rounding at each look, the usual fault, either loses credit (3 tokens a second, credited each
 //! nanosecond in whole microtokens, never refills) or makes some.
 //!
-//! The rule: tokens are counted in units of 10⁻¹⁸ ([`Tokens`]), rates in nanotokens per second. Then one nanosecond earns
-//! exactly `rate` units, whatever the rate, and nothing is ever rounded. The state is "so many tokens at that instant",
-//! and every reading is `min(C, tokens + rate·(now − at))`, one multiplication. Crediting a bucket (writing that reading
-//! back) changes no later reading, as both `+` and `min` are exact. So nobody has to credit buckets in the background.
-//! A refusal writes nothing at all.
+//! The rule: tokens are counted in units of 10⁻¹⁸ ([`Tokens`]), rates in nanotokens per second. Then one nanosecond
+//! earns exactly `rate` units, whatever the rate, and nothing is ever rounded. The state is "so many tokens at that
+//! instant", and every reading is `min(C, tokens + rate·(now − at))`, one multiplication. Crediting a bucket (writing
+//! that reading back) changes no later reading, as both `+` and `min` are exact. So nobody has to credit buckets in the
+//! background. A refusal writes nothing at all.
 //!
 //! A clock that repeats or steps back (`now < at`) reads as `at`: nothing is credited, and nothing is lost once the
 //! clock has come back to `at`.
 //!
 //! Every take that the definition allows is allowed: a caller who always asks gets at least ⌊C + ρ·t⌋ − 1. One case is
-//! narrower, and must be: with C = 1 there is no room for the part of a token that has come by the next whole nanosecond, so
-//! such a caller gets one in every ⌈1/ρ⌉ nanoseconds. One more would be more than C + ρ·t in some window.
+//! narrower, and must be: with C = 1 there is no room for the part of a token that has come by the next whole
+//! nanosecond, so such a caller gets one in every ⌈1/ρ⌉ nanoseconds. One more would be more than C + ρ·t in some
+//! window.
 //!
 //! A debt ([`debited`](Bucket::debited)) needs no sign: a bucket that owes is one without a token whose instant lies
 //! in the future, at the end of the debt. Until then it reads as empty, which is the rule above.
 //!
 //! A quota edit first credits at the old rate, then keeps the tokens, clamped to the new capacity.
 //!
-//! Refused: GCRA's single instant ("theoretical arrival time") in nanoseconds, half the size, but it rounds the period of
-//! every rate that does not divide 10⁹ and cannot be exact across an edit; "full at `s`, `n` taken since", which is exact
-//! until the first edit, for the same reason; floating point, which drifts; units of 2⁻⁶⁴ tokens, which are exact for
-//! no decimal rate.
+//! Refused: GCRA's single instant ("theoretical arrival time") in nanoseconds, half the size, but it rounds the period
+//! of every rate that does not divide 10⁹ and cannot be exact across an edit; "full at `s`, `n` taken since", which is
+//! exact until the first edit, for the same reason; floating point, which drifts; units of 2⁻⁶⁴ tokens, which are exact
+//! for no decimal rate.
 //!
 //! Bounds: capacity ≤ 10⁹ tokens = 10²⁷ units, 90 bits; credit ≤ 10¹⁸ · 2⁶⁴ < 2¹²⁴. So `u128` never overflows.
 //! Cost of a take: two multiplications and a compare, no division; a few nanoseconds.
@@ -55,8 +56,8 @@ impl Tokens {
         Tokens(u128::from(tokens) * TOKEN)
     }
 
-    /// What [`parts`](Tokens::parts) gave; for reading a saved amount. Whatever the numbers, it is an amount: a fraction
-    /// of a token or more carries over.
+    /// What [`parts`](Tokens::parts) gave; for reading a saved amount. Whatever the numbers, it is an amount: a
+    /// fraction of a token or more carries over.
     pub fn from_parts(whole: u32, fraction: u64) -> Self {
         Tokens(u128::from(whole) * TOKEN + u128::from(fraction))
     }
@@ -188,8 +189,8 @@ impl Bucket {
         Bucket { tokens: kept.tokens.min(Tokens::whole(to.capacity().get())), at: kept.at }
     }
 
-    /// The first instant from `now` on at which a take is allowed, if nobody else takes: refused at every instant before,
-    /// allowed then. The end of time (`u64::MAX`) when it is later than that.
+    /// The first instant from `now` on at which a take is allowed, if nobody else takes: refused at every instant
+    /// before, allowed then. The end of time (`u64::MAX`) when it is later than that.
     pub fn next_token_at(self, quota: Quota, now: Nanos) -> Nanos {
         self.affords_at(Tokens::ONE, quota, now)
     }

@@ -13,8 +13,8 @@ use crate::limit::bucket::{Bucket, Nanos, Tokens};
 
 const NANOS_PER_SEC: u64 = 1_000_000_000;
 
-/// The largest integer of a structured field (RFC 8941 section 3.3.1: at most 15 digits); a reader drops a whole header for
-/// a larger one. As seconds, 31 million years.
+/// The largest integer of a structured field (RFC 8941 section 3.3.1: at most 15 digits); a reader drops a whole header
+/// for a larger one. As seconds, 31 million years.
 const MOST_SECONDS: u64 = 999_999_999_999_999;
 
 /// Whether a charge may be made, and how its bucket stands after that.
@@ -103,8 +103,8 @@ impl Standing {
         self.tokens().floor()
     }
 
-    /// The instant when there is enough: refused at every instant before, allowed then. Now, if there is; the end of time,
-    /// if there never is.
+    /// The instant when there is enough: refused at every instant before, allowed then. Now, if there is; the end of
+    /// time, if there never is.
     pub fn retry_at(&self) -> Nanos {
         self.bucket.affords_at(Tokens::whole(self.cost), self.quota, self.now)
     }
@@ -114,7 +114,8 @@ impl Standing {
         (self.retry_at() - self.now).div_ceil(NANOS_PER_SEC).max(1)
     }
 
-    /// For `RateLimit-Policy`'s `w`: the seconds in which the rate earns the capacity, max(1, ⌈C/ρ⌉), in 15 digits at most.
+    /// For `RateLimit-Policy`'s `w`: the seconds in which the rate earns the capacity, max(1, ⌈C/ρ⌉), in 15 digits at
+    /// most.
     pub fn window(&self) -> u64 {
         self.seconds_to_earn(self.quota.capacity().get())
     }

@@ -1,15 +1,15 @@
 //! Whose bucket it is.
 //!
-//! A bucket is paid by a client, known by a number that never changes and is never given away again (its name may be made
-//! anew; then it has a new number, and a new bucket). Or by a caller whom no client matches, known by its address, or
-//! for IPv6 by the prefix of its address: whoever has one address of a network has all of them, 2⁶⁴ as a rule. That is
-//! the [`Payer`], as it is saved, handed over and shown.
+//! A bucket is paid by a client, known by a number that never changes and is never given away again (its name may be
+//! made anew; then it has a new number, and a new bucket). Or by a caller whom no client matches, known by its address,
+//! or for IPv6 by the prefix of its address: whoever has one address of a network has all of them, 2⁶⁴ as a rule. That
+//! is the [`Payer`], as it is saved, handed over and shown.
 //!
-//! A limiter finds buckets by a [`Key`]: what kind of payer it is, and 128 bits, the same on every node that has the same
-//! secret, and after a restart. They are the payer under AES-128, one block, keyed by the secret: a keyed hash in which no
-//! two payers meet, and which whoever has the secret can read back. Nobody else can choose payers that fall on one place
-//! of a table, so the bits need no second hash. The [`KeyMaker`] holds the secret, which is made once and kept in
-//! the database.
+//! A limiter finds buckets by a [`Key`]: what kind of payer it is, and 128 bits, the same on every node that has the
+//! same secret, and after a restart. They are the payer under AES-128, one block, keyed by the secret: a keyed hash in
+//! which no two payers meet, and which whoever has the secret can read back. Nobody else can choose payers that fall on
+//! one place of a table, so the bits need no second hash. The [`KeyMaker`] holds the secret, which is made once and
+//! kept in the database.
 //!
 //! Refused: SipHash, which takes four times the instructions for 128 bits and cannot be read back, so that every bucket
 //! would have to keep its address beside its key, or could not be saved for the version before; random bits for each

@@ -49,10 +49,10 @@ impl Charge {
 
 /// Gives every key its own token bucket.
 ///
-/// Contract: for each key that has a bucket (a limiter may let anonymous callers share one when it is full) and any time
-/// t, at most C + ρ·t tokens are given, whatever the threads that ask. A quota is what the key's owner has now; a bucket
-/// that last saw another one adapts as in [`edit`](Upkeep::edit). `now` is the time since one epoch for all calls; it
-/// may repeat and step back, which credits nothing.
+/// Contract: for each key that has a bucket (a limiter may let anonymous callers share one when it is full) and any
+/// time t, at most C + ρ·t tokens are given, whatever the threads that ask. A quota is what the key's owner has now; a
+/// bucket that last saw another one adapts as in [`edit`](Upkeep::edit). `now` is the time since one epoch for all
+/// calls; it may repeat and step back, which credits nothing.
 ///
 /// A limiter may hold the quota of anonymous callers itself. Then that of the charge does not count for them, and the
 /// standing says which one did.
@@ -60,8 +60,8 @@ pub trait Limiter: Send + Sync {
     /// Makes a charge, or refuses it.
     fn take(&self, charge: &Charge, now: Nanos) -> Decision;
 
-    /// Makes all charges in one step, or none: nothing is taken unless all are allowed, and nobody else takes in between.
-    /// Charges of one bucket add up, in their order; they bring the same quota.
+    /// Makes all charges in one step, or none: nothing is taken unless all are allowed, and nobody else takes in
+    /// between. Charges of one bucket add up, in their order; they bring the same quota.
     fn take_all(&self, charges: &Charges, now: Nanos) -> Decisions;
 
     /// How the bucket of `key` stands. Takes nothing and makes no bucket.
@@ -79,11 +79,12 @@ pub struct KeptBucket {
     pub quota: Quota,
 }
 
-/// Looks after the buckets, beside requests. Nothing here credits a bucket or changes what it would answer, unless it says so.
+/// Looks after the buckets, beside requests. Nothing here credits a bucket or changes what it would answer, unless it
+/// says so.
 ///
-/// What was saved is a bucket as it was last written, with the quota it was written under. Its instant is in the limiter's
-/// time: save it as it is when the epoch is the same after a restart (the Unix epoch), else move it. The time between
-/// counts as refill.
+/// What was saved is a bucket as it was last written, with the quota it was written under. Its instant is in the
+/// limiter's time: save it as it is when the epoch is the same after a restart (the Unix epoch), else move it. The time
+/// between counts as refill.
 ///
 /// Whoever keeps what was saved follows both calls in their order: `export` says what to write, `sweep` what to forget.
 /// Both give what they have with a part of the limiter locked: collect, and call nothing of it.

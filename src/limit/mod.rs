@@ -9,8 +9,8 @@
 //! | [`striped`] | the limiter of one process: a bounded map of buckets under many locks |
 //!
 //! Time is a `u64` of nanoseconds since an epoch that the caller chooses once ([`bucket::Nanos`]). With the Unix epoch,
-//! taken from the wall clock at the start and moved by the monotonic clock from then on, buckets keep their meaning across
-//! a restart, and 64 bits last until the year 2554.
+//! taken from the wall clock at the start and moved by the monotonic clock from then on, buckets keep their meaning
+//! across a restart, and 64 bits last until the year 2554.
 
 pub mod bucket;
 #[cfg(test)]

@@ -8,25 +8,27 @@
 //!   crediting and taking are one step under one lock: of n threads that want the last token, one gets it.
 //! - A key's bits are as good as random to whoever has not the secret. Nobody outside can choose keys that fall on one
 //!   stripe.
-//! - A bucket that is full equals one that is not there, so the sweep drops full ones and no others. Nothing else is ever
-//!   evicted: forgetting a bucket that is not full would forgive its debt, and whoever can make keys could have his own
-//!   forgotten.
-//! - At `max_buckets` a new anonymous caller shares one overflow bucket, with the default quota, and is counted. Callers who
-//!   have a bucket keep it, and clients always get one: there are only as many as the operator has made. A flood of new
-//!   addresses therefore slows other new addresses, and nobody else.
+//! - A bucket that is full equals one that is not there, so the sweep drops full ones and no others. Nothing else is
+//!   ever evicted: forgetting a bucket that is not full would forgive its debt, and whoever can make keys could have
+//!   his own forgotten.
+//! - At `max_buckets` a new anonymous caller shares one overflow bucket, with the default quota, and is counted.
+//!   Callers who have a bucket keep it, and clients always get one: there are only as many as the operator has made. A
+//!   flood of new addresses therefore slows other new addresses, and nobody else.
 //! - Several charges at once lock the stripes of all of them, in their order, and are decided before any is made.
-//! - Anonymous callers have one quota together, and the limiter holds it: [`set_default_quota`](crate::limit::Upkeep::set_default_quota)
-//!   changes it for all of them. What a request brings along for such a caller does not count, since requests that began
-//!   before a change still bring the old one, and a bucket put back and forth would be clamped each time.
-//! - A client's bucket knows the quota it last saw. When the caller comes with another one, the time until then is credited under
-//!   the old one; call [`edit`](crate::limit::Upkeep::edit) at the moment of the change to have it exact to the nanosecond.
+//! - Anonymous callers have one quota together, and the limiter holds it:
+//!   [`set_default_quota`](crate::limit::Upkeep::set_default_quota) changes it for all of them. What a request brings
+//!   along for such a caller does not count, since requests that began before a change still bring the old one, and a
+//!   bucket put back and forth would be clamped each time.
+//! - A client's bucket knows the quota it last saw. When the caller comes with another one, the time until then is
+//!   credited under the old one; call [`edit`](crate::limit::Upkeep::edit) at the moment of the change to have it exact
+//!   to the nanosecond.
 //!
-//! Refused: one lock-free map of atomics (governor's way), as a bucket that is exact across edits needs more than 64 bits and
-//! inserting, sweeping and bounding would need a lock anyway; an LRU, which hands an evicted debtor a full bucket;
-//! a reader-writer lock, as every lookup writes.
+//! Refused: one lock-free map of atomics (governor's way), as a bucket that is exact across edits needs more than 64
+//! bits and inserting, sweeping and bounding would need a lock anyway; an LRU, which hands an evicted debtor a full
+//! bucket; a reader-writer lock, as every lookup writes.
 //!
-//! Cost: 50 to 62 bytes for each bucket; one lock, and beside its line one or two cache lines. Where every bucket has a quota
-//! of its own, about 30 bytes more. See `benches/limiters.rs`.
+//! Cost: 50 to 62 bytes for each bucket; one lock, and beside its line one or two cache lines. Where every bucket has a
+//! quota of its own, about 30 bytes more. See `benches/limiters.rs`.
 
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -60,8 +62,8 @@ const BUCKETS: usize = 1 << 13;
 pub struct StripedSettings {
     /// The most buckets of anonymous callers, over all stripes. Clients' buckets come on top.
     pub max_buckets: NonZeroUsize,
-    /// How many stripes, rounded up to a power of two and down to 65,536. By default four for each core, at least 64, and
-    /// at least one for each 8,192 of `max_buckets`.
+    /// How many stripes, rounded up to a power of two and down to 65,536. By default four for each core, at least 64,
+    /// and at least one for each 8,192 of `max_buckets`.
     pub stripes: Option<NonZeroUsize>,
     /// The quota of anonymous callers, and of the overflow bucket that they may share.
     pub default_quota: Quota,

@@ -1,7 +1,7 @@
 //! The connection between predecessor and successor: whole messages, sockets beside them, and a bound for every wait.
 //!
-//! A message is its length (four bytes, little endian, without these four) and that many bytes, which mean nothing here. No
-//! length makes anybody reserve more memory than has arrived.
+//! A message is its length (four bytes, little endian, without these four) and that many bytes, which mean nothing
+//! here. No length makes anybody reserve more memory than has arrived.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, IoSliceMut, Write};

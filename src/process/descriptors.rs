@@ -1,10 +1,10 @@
 //! How the descriptors that this process may have are shared out.
 //!
 //! Each request that is served takes two: its client's connection and its backend's. Some belong to the process itself:
-//! its listeners, its threads, the database, the logs, the admin API and its clients, health checks. So some are set aside
-//! for that, and of the others clients get a half when nobody says otherwise. Whoever says otherwise may give them all of
-//! the others, and no more: nginx takes more and warns that its "worker_connections exceed open file resource limit", and
-//! then cannot accept; HAProxy does not start.
+//! its listeners, its threads, the database, the logs, the admin API and its clients, health checks. So some are set
+//! aside for that, and of the others clients get a half when nobody says otherwise. Whoever says otherwise may give
+//! them all of the others, and no more: nginx takes more and warns that its "worker_connections exceed open file
+//! resource limit", and then cannot accept; HAProxy does not start.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 

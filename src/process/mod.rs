@@ -1,5 +1,6 @@
-//! What a server does with the process that it is all of: becoming a daemon and another user, its pid file, its descriptors,
-//! its listening sockets, what systemd is told, and the connection over which it hands over to a successor.
+//! What a server does with the process that it is all of: becoming a daemon and another user, its pid file, its
+//! descriptors, its listening sockets, what systemd is told, and the connection over which it hands over to a
+//! successor.
 //!
 //! It knows no HTTP, and nothing of what the server serves.
 

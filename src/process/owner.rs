@@ -1,7 +1,8 @@
 //! Who listens on an address that is taken, as far as the kernel lets us see.
 //!
-//! `/proc/net/tcp` and `tcp6` name the inode of each listening socket, `/proc/PID/fd` the inodes that a process has open.
-//! Only root sees other users' processes; whoever sees nothing gets the command to ask with. The format is in proc(5).
+//! `/proc/net/tcp` and `tcp6` name the inode of each listening socket, `/proc/PID/fd` the inodes that a process has
+//! open. Only root sees other users' processes; whoever sees nothing gets the command to ask with. The format is in
+//! proc(5).
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

@@ -8,8 +8,8 @@
 //! locks a new one and renames it over, so that at each moment the path leads to a file that is locked and whole. The
 //! predecessor still holds its old file, which has no name any more; it finds that out and removes nothing.
 //!
-//! Whatever else is at the path is left as it is: a link, a pipe, a directory, a file that holds something else. A pid, or
-//! nothing, is what a dead process has left there, and is written over.
+//! Whatever else is at the path is left as it is: a link, a pipe, a directory, a file that holds something else. A pid,
+//! or nothing, is what a dead process has left there, and is written over.
 //!
 //! Refused: asking whether the pid is alive (numbers are given away again); `lockf`, whose lock is lost when any
 //! descriptor of the file is closed.

@@ -73,8 +73,8 @@ pub(crate) struct NeededFiles<'a> {
     pub(crate) logs: Vec<&'a Path>,
 }
 
-/// Becomes `user` and `group`, if there is one of them, and leaves what is `needed` to them. Needs a process without other
-/// threads.
+/// Becomes `user` and `group`, if there is one of them, and leaves what is `needed` to them. Needs a process without
+/// other threads.
 ///
 /// # Errors
 /// When whoever started this may not become them, or something cannot be made for them.

@@ -2,8 +2,8 @@
 //!
 //! Pingora binds inside its services, tries thirty times a second apart when the address is taken, and then panics in a
 //! task while the process lives on without its listener. So every address is bound before any service starts, which
-//! reserves it and tells at once when it is taken. Listening, which is what lets clients in, waits for the service. Then
-//! the socket is kept in [`Sockets`]; Pingora gets duplicates.
+//! reserves it and tells at once when it is taken. Listening, which is what lets clients in, waits for the service.
+//! Then the socket is kept in [`Sockets`]; Pingora gets duplicates.
 
 use std::collections::BTreeMap;
 use std::io;

@@ -1,11 +1,11 @@
 //! What holds for any bytes that a client or a backend may send.
 //!
-//! The problem: parsers that read a message in pieces, and pass on what another parser reads, have to agree with themselves
-//! and with it; examples show that only for what somebody thought of.
+//! The problem: parsers that read a message in pieces, and pass on what another parser reads, have to agree with
+//! themselves and with it; examples show that only for what somebody thought of.
 //!
-//! The rule: each function here takes any bytes and panics when a property does not hold. cargo-fuzz looks for such bytes
-//! (`fuzz/`, `make fuzz`), and the tests try again what it has kept (`fuzz/corpus/`). The parsers stay private: this is
-//! their door, and it is there in builds for fuzzing, where `cfg(fuzzing)` is set, and in tests alone.
+//! The rule: each function here takes any bytes and panics when a property does not hold. cargo-fuzz looks for such
+//! bytes (`fuzz/`, `make fuzz`), and the tests try again what it has kept (`fuzz/corpus/`). The parsers stay private:
+//! this is their door, and it is there in builds for fuzzing, where `cfg(fuzzing)` is set, and in tests alone.
 
 use std::net::IpAddr;
 
@@ -118,7 +118,8 @@ fn is_the_same_for_a_backend(bytes: &[u8], head: &Head, lines: LinesOf<'_>, choi
     assert!(!(dropped && sent.iter().any(|(name, _)| name.contains(&b'_'))), "an underscore");
 }
 
-/// A chunked body: cut anywhere it ends at the same place and holds the same, and a parser that forgives reads it so, too.
+/// A chunked body: cut anywhere it ends at the same place and holds the same, and a parser that forgives reads it so,
+/// too.
 pub fn chunked(bytes: &[u8]) {
     let (choice, bytes) = choices(bytes);
     let new = if choice & 1 == 0 { Chunked::new } else { Chunked::of_answer };
@@ -166,7 +167,8 @@ fn forgiving(bytes: &[u8]) -> (Option<usize>, Vec<u8>) {
     }
 }
 
-/// A backend's answer: read in pieces it is the same, and the client reads the same status, one framing and the same body.
+/// A backend's answer: read in pieces it is the same, and the client reads the same status, one framing and the same
+/// body.
 pub fn answer(bytes: &[u8]) {
     let (choice, bytes) = choices(bytes);
     let to_head = choice & 1 == 1;
@@ -233,7 +235,8 @@ fn is_the_same_for_a_client(answer: &Answer, to_head: bool, out: &[u8], end: usi
     }
 }
 
-/// The lines of a header section: they are what httparse found, say the same as a map, and can be written and read again.
+/// The lines of a header section: they are what httparse found, say the same as a map, and can be written and read
+/// again.
 pub fn lines(bytes: &[u8]) {
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let Ok(httparse::Status::Complete((_, headers))) = httparse::parse_headers(bytes, &mut headers) else { return };

@@ -1,8 +1,8 @@
 //! The way of one request, and every answer of our own.
 //!
-//! Each is admitted once, before its way is chosen. A plain request, and one that asks for another protocol, goes directly
-//! (room `exchange`); every other one through Pingora's hooks (room `pingora`). Both ways take the same steps and share what
-//! decides in them.
+//! Each is admitted once, before its way is chosen. A plain request, and one that asks for another protocol, goes
+//! directly (room `exchange`); every other one through Pingora's hooks (room `pingora`). Both ways take the same steps
+//! and share what decides in them.
 //!
 //! ```text
 //! connection: header read and checked ─ malformed, too large, too slow ─────► reject
@@ -19,10 +19,10 @@
 //! ```
 //!
 //! Retries: a request that could not connect has not been sent and may go on to another backend, whatever its method.
-//! One that was sent may have been carried out. It is sent again only when it is idempotent (RFC 9110 section 9.2.2), its
-//! connection died before a byte of an answer had come, and its body is still at hand; never after a timeout, since what
-//! is slow would have more to do. Each attempt goes to a backend not tried yet; where there never was another, once more to
-//! the same. `retries` bounds the attempts.
+//! One that was sent may have been carried out. It is sent again only when it is idempotent (RFC 9110 section 9.2.2),
+//! its connection died before a byte of an answer had come, and its body is still at hand; never after a timeout, since
+//! what is slow would have more to do. Each attempt goes to a backend not tried yet; where there never was another,
+//! once more to the same. `retries` bounds the attempts.
 
 mod backend;
 mod downstream;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
-/// The log target of what came of what an operator asked for, which the event log writes one by one, also when it repeats.
+/// The log target of what came of what an operator asked for, which the event log writes one by one, also when it
+/// repeats.
 pub(super) const OPERATOR: &str = "tollgate::operator";
 
 /// The signal of an operator at a keyboard: the second one counts at once. A supervisor may send SIGTERM twice.

@@ -3,10 +3,10 @@
 //!
 //! The sweep says that a bucket is gone, the export what it became. Both run under one lock, which no request takes, so
 //! that what is due to be saved (module `due`) is in the order of events. What the store could not take is tried again
-//! at the next tick. Nobody else writes buckets: a reset ([`Buckets::reset`]) and what a change of a client makes of its
-//! bucket ([`Buckets::keep`]) go by here, and take what is older and still due of that bucket out of the way, so that
-//! neither comes undone by a save that began before it. The bucket of a client that is deleted is
-//! filled, and so forgotten after the next sweep.
+//! at the next tick. Nobody else writes buckets: a reset ([`Buckets::reset`]) and what a change of a client makes of
+//! its bucket ([`Buckets::keep`]) go by here, and take what is older and still due of that bucket out of the way, so
+//! that neither comes undone by a save that began before it. The bucket of a client that is deleted is filled, and so
+//! forgotten after the next sweep.
 //!
 //! Saved is every `persist_interval` and at a clean stop. A crash loses what was taken since the last save: a client
 //! gains at most what it took in that time. When a million buckets change each second, a save takes longer than the
@@ -20,7 +20,8 @@
 //!
 //! At start every saved bucket is read back with the time that passed as refill. While a process runs, the monotonic
 //! clock counts; between two, that of the machine since its start, which nobody sets. When the machine was started anew
-//! meanwhile, the wall clock does: one that stepped back credits nothing; one far ahead fills a bucket at most. What is read back counts as changed and is saved anew, since its instant is now in this process' time.
+//! meanwhile, the wall clock does: one that stepped back credits nothing; one far ahead fills a bucket at most. What is
+//! read back counts as changed and is saved anew, since its instant is now in this process' time.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -107,12 +108,12 @@ impl Buckets {
         Buckets { right: Semaphore::new(0), ..self }
     }
 
-    /// Makes the bucket of `payer` full under `quota`, once the store has forgotten it, so that no crash brings the empty one
-    /// back.
+    /// Makes the bucket of `payer` full under `quota`, once the store has forgotten it, so that no crash brings the
+    /// empty one back.
     ///
     /// # Errors
-    /// While another process has the buckets, or takes them over; when the store does not take it. The bucket is what it
-    /// was then.
+    /// While another process has the buckets, or takes them over; when the store does not take it. The bucket is what
+    /// it was then.
     pub(super) async fn reset(&self, payer: Payer, quota: Quota) -> Result<(), NotFilled> {
         // Whoever saves, or hands over, ends first; none begins meanwhile.
         let right = async { if self.is_handed_over() { None } else { self.right.acquire().await.ok() } };

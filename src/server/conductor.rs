@@ -179,8 +179,8 @@ impl Conductor {
     }
 }
 
-/// Does `work` after the last request, for as long as [`LAST_WORK`] at most: a disk that hangs does not keep the process, and
-/// neither does anything a user who asks again.
+/// Does `work` after the last request, for as long as [`LAST_WORK`] at most: a disk that hangs does not keep the
+/// process, and neither does anything a user who asks again.
 pub(super) fn finish(stop: &Stop, work: impl FnOnce() + Send + 'static) {
     let (done, finished) = tokio::sync::oneshot::channel();
     let worker = std::thread::Builder::new().name("finish".to_owned()).spawn(move || {

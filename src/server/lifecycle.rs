@@ -12,14 +12,15 @@
 //! ```
 //!
 //! *Starting*: addresses are bound, pools have their first round of checks, nobody gets in. *Ready*: listeners accept.
-//! *Handing over*: another process is about to accept on the same sockets; here nobody gets in any more, the sockets stay
-//! open, and what comes meanwhile waits in the kernel's queue. *Draining*, on SIGTERM, SIGINT, when a listener dies, or
-//! when the successor serves: the sockets close, requests in flight finish, up to `pingora.grace_period_seconds`.
+//! *Handing over*: another process is about to accept on the same sockets; here nobody gets in any more, the sockets
+//! stay open, and what comes meanwhile waits in the kernel's queue. *Draining*, on SIGTERM, SIGINT, when a listener
+//! dies, or when the successor serves: the sockets close, requests in flight finish, up to
+//! `pingora.grace_period_seconds`.
 //! *Stopped*: nothing is in flight any more; buckets are saved and the process exits. An idle server is gone at once. A
 //! second SIGINT while draining ends it at once.
 //!
-//! From handing over and draining on, each kept connection gets one more answer, which says `Connection: close`. One that
-//! stays silent is closed: [`Downstream`](crate::proxy::Downstream) says when.
+//! From handing over and draining on, each kept connection gets one more answer, which says `Connection: close`. One
+//! that stays silent is closed: [`Downstream`](crate::proxy::Downstream) says when.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,13 +1,15 @@
 //! A service that listens: accepting while the server is ready, and only then.
 //!
-//! The problem: Pingora's listening service accepts from its start to its end. A hand-over needs more: to stop accepting
-//! while the sockets stay open, and to accept again when nobody has taken over. The rule: the sockets are the server's
-//! ([`Sockets`]), and each time that it is ready it accepts from duplicates of them. A duplicate is the same socket to the
-//! kernel, whose queue of waiting connections outlives each of them. Runtimes, services and their order stay Pingora's.
+//! The problem: Pingora's listening service accepts from its start to its end. A hand-over needs more: to stop
+//! accepting while the sockets stay open, and to accept again when nobody has taken over. The rule: the sockets are the
+//! server's ([`Sockets`]), and each time that it is ready it accepts from duplicates of them. A duplicate is the same
+//! socket to the kernel, whose queue of waiting connections outlives each of them. Runtimes, services and their order
+//! stay Pingora's.
 //!
-//! Refused: running Pingora's listening service over the duplicates. The task that it starts for each connection has room for
-//! a TLS handshake, which ours do later, and a buffer for writing, which ours do not use: of the 18 KiB that an idle connection held
-//! 12 were those. And it goes on trying to accept on a socket that can no longer, without a word to anybody.
+//! Refused: running Pingora's listening service over the duplicates. The task that it starts for each connection has
+//! room for a TLS handshake, which ours do later, and a buffer for writing, which ours do not use: of the 18 KiB that
+//! an idle connection held 12 were those. And it goes on trying to accept on a socket that can no longer, without a
+//! word to anybody.
 //!
 //! A stop takes in what waits in the queue, since those clients believe to be connected. Then the sockets close.
 
@@ -40,8 +42,8 @@ pub(super) struct Listening<A> {
     lifecycle: Lifecycle,
     /// True while it is not to accept.
     closed: ShutdownWatch,
-    /// Tells connections that they are to end. Only once nobody is let in any more: a client that is told before connects
-    /// anew, and may do so in the very moment in which its connection has nobody left to accept it.
+    /// Tells connections that they are to end. Only once nobody is let in any more: a client that is told before
+    /// connects anew, and may do so in the very moment in which its connection has nobody left to accept it.
     tell: watch::Sender<bool>,
     announce: Option<Box<dyn FnOnce() + Send + Sync>>,
     waits: bool,

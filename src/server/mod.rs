@@ -1,9 +1,10 @@
 //! Building everything, services and their order, signals, drain.
 //!
 //! Each server stands alone: nothing of it is static, so two of them run in one process without knowing of each other.
-//! First everything is built that can fail, over addresses that are bound (module `built`; and `start`, when it is all of
-//! its process). Then it runs (module `run`): four builders make what serves of it (`builders`: telemetry, data plane,
-//! control plane, life), its services start in order, and it serves until it is asked to stop, or has handed over.
+//! First everything is built that can fail, over addresses that are bound (module `built`; and `start`, when it is all
+//! of its process). Then it runs (module `run`): four builders make what serves of it (`builders`: telemetry, data
+//! plane, control plane, life), its services start in order, and it serves until it is asked to stop, or has handed
+//! over.
 
 mod admin;
 mod asks;

@@ -1,9 +1,10 @@
 //! Reloading: the file is read again and takes effect, all of it or nothing.
 //!
-//! The order is what makes that hold. First everything that can fail, none of which shows: the file is read and checked,
-//! compared with what runs (some keys need a restart), and what it names is opened. Then the pools that are new are
-//! checked for as long as a start would check them, so that no request meets a pool whose backends nobody knows. Only
-//! then everything is swapped, which cannot fail. A request goes by one configuration from its start to its end.
+//! The order is what makes that hold. First everything that can fail, none of which shows: the file is read and
+//! checked, compared with what runs (some keys need a restart), and what it names is opened. Then the pools that are
+//! new are checked for as long as a start would check them, so that no request meets a pool whose backends nobody
+//! knows. Only then everything is swapped, which cannot fail. A request goes by one configuration from its start to its
+//! end.
 //!
 //! One reload at a time; who asks meanwhile waits for its turn and reads the file again.
 
@@ -175,8 +176,8 @@ impl Reloader {
         }
     }
 
-    /// Puts anonymous callers under `quota`, which edits every bucket of theirs: with a million of them it keeps a thread
-    /// busy for a while, so it has one of its own.
+    /// Puts anonymous callers under `quota`, which edits every bucket of theirs: with a million of them it keeps a
+    /// thread busy for a while, so it has one of its own.
     async fn set_default_quota(&self, quota: Quota) {
         let (limiter, now) = (Arc::clone(&self.live.core.limiter), self.live.core.nanos());
         // It fails only where the runtime ends, and with it the server.

@@ -23,8 +23,8 @@ use super::start::start_events;
 use crate::telemetry::EventLog;
 
 impl Server {
-    /// Runs until it is asked to stop, and then until its requests are answered. Blocks the thread. `events` is started,
-    /// unless it runs, and gets its summaries written once a second.
+    /// Runs until it is asked to stop, and then until its requests are answered. Blocks the thread. `events` is
+    /// started, unless it runs, and gets its summaries written once a second.
     ///
     /// # Errors
     /// When it stops although nobody asked it to, or there is no thread for the event log.
@@ -37,8 +37,8 @@ impl Server {
         lifecycle.failure().map_or(Ok(()), |reason| Err(ServerError::Failed(reason)))
     }
 
-    /// All services, in Pingora's hands and in their order; what conducts them; and what is to be done when they have ended.
-    /// Starts nothing.
+    /// All services, in Pingora's hands and in their order; what conducts them; and what is to be done when they have
+    /// ended. Starts nothing.
     fn assemble(self, stop: &Stop, events: Option<EventLog>) -> (PingoraServer, Conductor, Ending) {
         let addresses = self.addresses();
         let Server { config, source, core, listeners, admin, writer, echoes, process, inheritance } = self;

@@ -126,8 +126,8 @@ impl Followers {
                 }
             }
         }
-        // A bucket that was full is saved nowhere. After a crash it would be full under the new capacity, so it does not wait
-        // for its turn. If this fails, the next export has it.
+        // A bucket that was full is saved nowhere. After a crash it would be full under the new capacity, so it does
+        // not wait for its turn. If this fails, the next export has it.
         self.buckets.keep(raised);
         let client = |record: &Option<Record>| -> Option<Client> { record.as_ref().map(|record| record.client(keys)) };
         let changed = changes.iter().filter(|change| change.action.is_some());

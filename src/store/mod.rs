@@ -106,8 +106,8 @@ pub trait BucketStore: Send + Sync {
     /// Writes `snapshot`, all or nothing. Survives the end of the process, however it ends; not the loss of power.
     ///
     /// Changes of clients wait while it is written, some 5 µs for each bucket. So a large one is cut into pieces of a
-    /// few thousand, which are not all or nothing together. Sort the buckets by payer before cutting: neighbours share a
-    /// page of the file, and pieces of neighbours are written twenty times as fast as pieces of strangers.
+    /// few thousand, which are not all or nothing together. Sort the buckets by payer before cutting: neighbours share
+    /// a page of the file, and pieces of neighbours are written twenty times as fast as pieces of strangers.
     fn save(&self, snapshot: Snapshot) -> Reply<()>;
 
     /// Gives `each` every saved bucket; the moment of the last save, or none when there never was one.
@@ -170,9 +170,9 @@ impl Moment {
     }
 
     /// The limiter's time now for what happened at `then` before this moment's process ended, when the present is
-    /// `now`. The time at rest is what the machine's own clock says, which nobody sets; when the machine was started anew
-    /// meanwhile, what the wall clock says, and nothing when that stepped back. What was yet to come at this moment (the
-    /// end of a debt) is as far ahead, less that time.
+    /// `now`. The time at rest is what the machine's own clock says, which nobody sets; when the machine was started
+    /// anew meanwhile, what the wall clock says, and nothing when that stepped back. What was yet to come at this
+    /// moment (the end of a debt) is as far ahead, less that time.
     pub fn carry(self, then: Nanos, now: Moment) -> Nanos {
         let own = now.boot.zip(self.boot).and_then(|(now, then)| now.since(then));
         let rest = own.unwrap_or_else(|| now.wall.saturating_sub(self.wall));

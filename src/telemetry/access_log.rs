@@ -1,9 +1,9 @@
 //! The access log's near end: what request threads hold.
 //!
-//! A request hands over its record and goes on; it never waits for a disk, a pipe or a reader. The record is written out
-//! to one line on the request's thread, where its borrowed fields are, straight into the [queue](super::queue), which is
-//! bounded. When the queue is full the line is dropped and counted. An unbounded queue was refused because it turns a
-//! stuck pipe into a process without memory.
+//! A request hands over its record and goes on; it never waits for a disk, a pipe or a reader. The record is written
+//! out to one line on the request's thread, where its borrowed fields are, straight into the [queue](super::queue),
+//! which is bounded. When the queue is full the line is dropped and counted. An unbounded queue was refused because it
+//! turns a stuck pipe into a process without memory.
 
 use std::io;
 use std::sync::Arc;
@@ -53,7 +53,8 @@ impl AccessLog {
     /// Costs the formatting and a lock that is seldom held; nothing but one relaxed load when the access log is off.
     pub fn record(&self, record: &AccessRecord<'_>) {
         if let Some(shared) = self.shared.as_ref().filter(|_| self.is_on()) {
-            // Held until the line is in the queue: that nobody holds it tells the writer that no more lines come for it.
+            // Held until the line is in the queue: that nobody holds it tells the writer that no more lines come for
+            // it.
             shared.push_for(&shared.destination.load(), record);
         }
     }
@@ -64,8 +65,8 @@ impl AccessLog {
     }
 
     /// Asks for the file to be opened again, since it was moved away. Returns at once; what was recorded before goes to
-    /// the old file, what is recorded afterwards to the new one, or to the old one if the path cannot be opened. Standard
-    /// output is taken as it is then.
+    /// the old file, what is recorded afterwards to the new one, or to the old one if the path cannot be opened.
+    /// Standard output is taken as it is then.
     pub fn reopen(&self) {
         if let Some(shared) = &self.shared {
             shared.reopen();

@@ -2,8 +2,8 @@
 //!
 //! A refusal must stay cheap while somebody floods from every core at once. So each takes a number, and the number says
 //! which of the places it has: two threads meet at a place only when [`KEPT`] refusals come while one of them writes.
-//! The record is made before the place is locked, and the one that it pushes out is dropped after it is let go. A reader
-//! shares the records.
+//! The record is made before the place is locked, and the one that it pushes out is dropped after it is let go. A
+//! reader shares the records.
 
 use std::cmp::Reverse;
 use std::net::IpAddr;

@@ -1,9 +1,9 @@
 //! When to tell people that access lines are being lost.
 //!
 //! The counters change thousands of times a second when a disk is full; people want to read once that it began, once
-//! that it is over, and a reminder now and then. This is the pure core: it is shown the counters about once a second and
-//! says what to tell. The writer's thread cannot do it, because a stuck pipe holds it, and request threads must not,
-//! because the event log may be stuck as well.
+//! that it is over, and a reminder now and then. This is the pure core: it is shown the counters about once a second
+//! and says what to tell. The writer's thread cannot do it, because a stuck pipe holds it, and request threads must
+//! not, because the event log may be stuck as well.
 
 use std::time::{Duration, Instant};
 

@@ -1,8 +1,9 @@
 //! The event log: what happens seldom, in words, on standard error.
 //!
-//! Everything, Pingora's own records too, goes through `log` to this: a filter in env_logger's terms, then one that sums
-//! up repeated warnings and errors, then a [queue](super::spool), from which a thread writes. Whoever logs never waits for
-//! standard error. Messages quote what strangers send, so control characters in them are escaped: one record is one line.
+//! Everything, Pingora's own records too, goes through `log` to this: a filter in env_logger's terms, then one that
+//! sums up repeated warnings and errors, then a [queue](super::spool), from which a thread writes. Whoever logs never
+//! waits for standard error. Messages quote what strangers send, so control characters in them are escaped: one record
+//! is one line.
 //!
 //! The line is `2026-11-21T19:41:28.123Z WARN  tollgate::upstream::health: message`, in UTC.
 
@@ -27,9 +28,9 @@ use crate::clock::Clock;
 /// What is written when nothing else is asked for.
 const DEFAULT_FILTER: &str = "warn,rustls=error,tollgate=info";
 
-/// The targets whose records are written one by one. `upstream` and `server` name them too, as they stand apart from this
-/// module: the pools' changes of state, of which each matters and which their thresholds keep rare, and what came of
-/// what an operator asked for, who looks for just that line.
+/// The targets whose records are written one by one. `upstream` and `server` name them too, as they stand apart from
+/// this module: the pools' changes of state, of which each matters and which their thresholds keep rare, and what came
+/// of what an operator asked for, who looks for just that line.
 const EVERY_LINE: [&str; 2] = ["tollgate::health", "tollgate::operator"];
 
 /// What the event log says of itself.
@@ -57,8 +58,8 @@ struct Inner {
     clock: Arc<dyn Clock>,
 }
 
-/// Brings out what is left of the event log, and ends it, when it is dropped: a second at most. To be dropped before the
-/// process says why it ends.
+/// Brings out what is left of the event log, and ends it, when it is dropped: a second at most. To be dropped before
+/// the process says why it ends.
 #[must_use = "the event log ends when this is dropped"]
 pub struct EventLogGuard(EventLog);
 
@@ -92,12 +93,12 @@ pub enum EventsError {
 /// Sets up the event log of this process on standard error.
 ///
 /// What is written is said by `TOLLGATE_LOG`, else `RUST_LOG`, in env_logger's terms (`debug`,
-/// `warn,tollgate::upstream=debug`, `off`); an empty variable counts as none. The default is info and above for tollgate
-/// and warnings and errors for everything else.
+/// `warn,tollgate::upstream=debug`, `off`); an empty variable counts as none. The default is info and above for
+/// tollgate and warnings and errors for everything else.
 ///
 /// # Errors
-/// When `TOLLGATE_LOG` makes no sense, which would silence everything; or when the process already has a logger: that one
-/// stays in place, and nothing is changed. A second server in one process may ignore the latter.
+/// When `TOLLGATE_LOG` makes no sense, which would silence everything; or when the process already has a logger: that
+/// one stays in place, and nothing is changed. A second server in one process may ignore the latter.
 pub fn init(clock: Arc<dyn Clock>) -> Result<EventLogGuard, EventsError> {
     let filter = filter(|name| std::env::var_os(name))?;
     let events = EventLog::new(&filter, Box::new(Stderr), clock);
@@ -141,8 +142,8 @@ fn is_blank(value: &Result<String, OsString>) -> bool {
     value.as_ref().is_ok_and(|text| text.trim().is_empty())
 }
 
-/// Whether `part` of a filter is a level, or a module with a level. A module alone must be one that exists: a mistyped level
-/// looks like one, and would switch off everything else.
+/// Whether `part` of a filter is a level, or a module with a level. A module alone must be one that exists: a mistyped
+/// level looks like one, and would switch off everything else.
 fn makes_sense(part: &str) -> bool {
     let is_level = |text: &str| text.parse::<LevelFilter>().is_ok();
     match part.split_once('=') {
@@ -254,8 +255,8 @@ impl Log for EventLog {
     }
 }
 
-/// Whether a record may hold headers or bodies, and so keys: Pingora writes them below info. They are not written whatever
-/// the filter says.
+/// Whether a record may hold headers or bodies, and so keys: Pingora writes them below info. They are not written
+/// whatever the filter says.
 fn shows_secrets(metadata: &Metadata<'_>) -> bool {
     metadata.target().starts_with("pingora") && metadata.level() > log::Level::Info
 }

@@ -53,9 +53,9 @@ impl Outlet {
         shared.queue.lose(flushed.dropped);
     }
 
-    /// Opens the file again for lines from the generation `from` on, since it was moved away; standard output as it is now.
-    /// This one goes on to take earlier lines. `None` when there is nothing to open, it cannot be opened, or it is still
-    /// the same file: then this one takes the later lines, too.
+    /// Opens the file again for lines from the generation `from` on, since it was moved away; standard output as it is
+    /// now. This one goes on to take earlier lines. `None` when there is nothing to open, it cannot be opened, or it is
+    /// still the same file: then this one takes the later lines, too.
     pub(super) fn reopened(&self, from: u64) -> Option<Outlet> {
         match self.path.as_deref().map(Output::file).or_else(|| self.is_stdout.then(Output::stdout))? {
             Ok(output) => {

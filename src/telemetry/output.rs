@@ -3,7 +3,8 @@
 //! Pipes and terminals get at most 4 KiB at a time, which the kernel takes whole or not at all
 //! ([`PIPE_BUF`](https://man7.org/linux/man-pages/man7/pipe.7.html)), so that lines of another writer on the same pipe,
 //! such as our own standard error, never land inside ours. Files are appended to, which keeps the writes of two
-//! processes apart during an upgrade. [`std::io::stdout`] is not used, because its buffer keeps half lines across errors.
+//! processes apart during an upgrade. [`std::io::stdout`] is not used, because its buffer keeps half lines across
+//! errors.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};

@@ -3,16 +3,16 @@
 //! The problem: in one queue for all threads each line is an allocation that another thread frees, and the queue's ends
 //! travel from core to core with every request. Together that cost a request more than its line did.
 //!
-//! The rule: each thread puts its lines into a batch of its own, or one that few share. The writer takes whole batches and
-//! leaves empty ones, which is an exchange of pointers under the batch's lock, and merges what it took by when requests
-//! ended: lines are in that order as far as they were taken together. It is woken by the first line of a batch, not by
-//! every one.
+//! The rule: each thread puts its lines into a batch of its own, or one that few share. The writer takes whole batches
+//! and leaves empty ones, which is an exchange of pointers under the batch's lock, and merges what it took by when
+//! requests ended: lines are in that order as far as they were taken together. It is woken by the first line of a
+//! batch, not by every one.
 //!
-//! What waits or is being written is bounded, for all threads together: a batch is granted a piece of the bound whenever
-//! its last one is used up, so that the bound itself is seldom touched. A line that finds no room is refused.
+//! What waits or is being written is bounded, for all threads together: a batch is granted a piece of the bound
+//! whenever its last one is used up, so that the bound itself is seldom touched. A line that finds no room is refused.
 //!
-//! Refused: one buffer for all threads under a lock, which a thread that is put to sleep inside would hold for all others;
-//! the same bound for each thread, which one busy thread would reach with most of the memory unused.
+//! Refused: one buffer for all threads under a lock, which a thread that is put to sleep inside would hold for all
+//! others; the same bound for each thread, which one busy thread would reach with most of the memory unused.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -85,9 +85,9 @@ impl LineQueue {
         })
     }
 
-    /// Puts the line that `write` appends into the queue, for a request that ended at `at`. Where there is no room, nothing
-    /// is written and the line counts as dropped. Waits for an exchange of pointers at most, and for a thread that has the
-    /// same batch; never for what the writer does.
+    /// Puts the line that `write` appends into the queue, for a request that ended at `at`. Where there is no room,
+    /// nothing is written and the line counts as dropped. Waits for an exchange of pointers at most, and for a thread
+    /// that has the same batch; never for what the writer does.
     pub(super) fn push(&self, generation: u64, at: SystemTime, write: impl FnOnce(&mut SecondText, &mut Vec<u8>)) {
         self.put(self.batches.mine(), generation, at, write);
     }
@@ -179,9 +179,9 @@ impl QueueReader {
         self.queue.bell.wait();
     }
 
-    /// Takes the lines there are, and hands each with its generation to `write`, in the order in which their requests ended;
-    /// those of one batch in the order in which they were put there. A line that comes meanwhile may be left for the next
-    /// time, though one that is taken ended later.
+    /// Takes the lines there are, and hands each with its generation to `write`, in the order in which their requests
+    /// ended; those of one batch in the order in which they were put there. A line that comes meanwhile may be left for
+    /// the next time, though one that is taken ended later.
     pub(super) fn take(&mut self, mut write: impl FnMut(u64, &[u8])) {
         for (batch, taken) in self.queue.batches.iter().zip(&mut self.taken) {
             std::mem::swap(&mut *batch.lock(), &mut taken.batch);

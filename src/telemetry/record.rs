@@ -4,7 +4,8 @@
 //! parses, and no field can be mistaken for another one or for a second line.
 //!
 //! - JSON: control characters (those above 127 too) and Unicode's own line ends are written as `\u` escapes, bytes that
-//!   are not UTF-8 as U+FFFD. A field that has no value is `null`, never absent, so that a reader can count on the keys.
+//!   are not UTF-8 as U+FFFD. A field that has no value is `null`, never absent, so that a reader can count on the
+//!   keys.
 //! - Text: nginx's `combined` (without user, referer and agent, which are `-`), then `key=value` pairs. As nginx does,
 //!   quotes, backslashes and all bytes that are not printable ASCII are written as `\xHH`. No value is `-`.
 //!

@@ -6,15 +6,16 @@
 //! 1. Of records with the same level, target and message the first is written. Further ones are only counted, for
 //!    [`WINDOW`] from the first; then one line says how many there were, and the next one is a first again.
 //! 2. Messages that differ (each with another client's port, say) are not repeats, so each target has an allowance of
-//!    [`BURST`] lines, refilled by [`REFILL_PER_SEC`] a second. What goes beyond is left out, and one line says how much.
-//!    The allowance is large enough for a pool of two hundred backends to go down at once with a line for each.
+//!    [`BURST`] lines, refilled by [`REFILL_PER_SEC`] a second. What goes beyond is left out, and one line says how
+//!    much. The allowance is large enough for a pool of two hundred backends to go down at once with a line for each.
 //!
-//! Levels below warn are not touched: nobody gets them without asking. Memory: only written messages are remembered, for
-//! one window and at most [`MAX_MESSAGES`] of them, so a caller who makes messages differ fills neither disk nor memory.
-//! Targets are module names; their number is bounded by the program.
+//! Levels below warn are not touched: nobody gets them without asking. Memory: only written messages are remembered,
+//! for one window and at most [`MAX_MESSAGES`] of them, so a caller who makes messages differ fills neither disk nor
+//! memory. Targets are module names; their number is bounded by the program.
 //!
 //! An allowance for the whole log was refused: a flood from one module would hide a word from another. So was comparing
-//! messages with their numbers masked, because "backend 10.0.0.1 is down" and "backend 10.0.0.2 is down" are two events.
+//! messages with their numbers masked, because "backend 10.0.0.1 is down" and "backend 10.0.0.2 is down" are two
+//! events.
 
 use std::collections::hash_map::{Entry, RandomState};
 use std::collections::{BTreeMap, HashMap, VecDeque};

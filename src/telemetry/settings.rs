@@ -18,8 +18,8 @@ impl Default for AccessLogSettings {
 }
 
 impl AccessLogSettings {
-    /// The same, with a path that means the same in every working directory: becoming a daemon changes it, and the path is
-    /// opened again later.
+    /// The same, with a path that means the same in every working directory: becoming a daemon changes it, and the path
+    /// is opened again later.
     pub(super) fn absolute(&self) -> Self {
         let target = self.target.as_ref().map(|target| match target {
             AccessLogTarget::Stdout => AccessLogTarget::Stdout,

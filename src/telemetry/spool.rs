@@ -3,10 +3,10 @@
 //! The problem: standard error may be a pipe that nobody reads. Whoever writes there waits for ever, and with it
 //! everybody who waits for what it has locked.
 //!
-//! The rule: whoever has something to say puts the line into a bounded queue, in order, and goes on. A line that finds no
-//! room is dropped and counted. One thread writes, at once, as an event is looked for when it happens. Lines that come
-//! before there is the thread, while the process starts, wait in the queue. At the end the thread gets a second for the
-//! rest, and is left behind when it is stuck.
+//! The rule: whoever has something to say puts the line into a bounded queue, in order, and goes on. A line that finds
+//! no room is dropped and counted. One thread writes, at once, as an event is looked for when it happens. Lines that
+//! come before there is the thread, while the process starts, wait in the queue. At the end the thread gets a second
+//! for the rest, and is left behind when it is stuck.
 //!
 //! Refused: standard error that does not block, as that would change it for every process that shares it; the thread of
 //! the access log, which standard output may hold.
@@ -105,8 +105,8 @@ impl Spool {
         }
     }
 
-    /// Has everything written, and ends the thread. Waits a second at most; one that is stuck is left behind. Lines that
-    /// come later are dropped.
+    /// Has everything written, and ends the thread. Waits a second at most; one that is stuck is left behind. Lines
+    /// that come later are dropped.
     pub(super) fn stop(&self) {
         // Without the thread they would wait for ever; and without a thread there is nothing to be done.
         drop(self.start());

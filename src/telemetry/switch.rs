@@ -3,14 +3,14 @@
 //! The problem: a line is made on its request's thread and written by another one. While the destination changes, some
 //! threads hold lines in the old form that are not in the queue yet; those must not end up in the new file.
 //!
-//! The rule: each destination has a generation, and each line that of the destination it was made for. The writer keeps an
-//! outlet for every generation that may still have lines, and sorts by it. A request's thread holds the destination until
-//! its line is queued, so once nobody holds an old one, what is queued by then is all there is for it, and its outlet is
-//! closed.
+//! The rule: each destination has a generation, and each line that of the destination it was made for. The writer keeps
+//! an outlet for every generation that may still have lines, and sorts by it. A request's thread holds the destination
+//! until its line is queued, so once nobody holds an old one, what is queued by then is all there is for it, and its
+//! outlet is closed.
 //!
-//! Refused: a lock that keeps request threads out meanwhile, since one of them may be put to sleep inside; a marker in the
-//! queue, which late lines overtake and which finds no room when the queue is full; a new queue and a new thread, which
-//! would make two threads that write to one standard output.
+//! Refused: a lock that keeps request threads out meanwhile, since one of them may be put to sleep inside; a marker in
+//! the queue, which late lines overtake and which finds no room when the queue is full; a new queue and a new thread,
+//! which would make two threads that write to one standard output.
 
 use std::io;
 
@@ -28,8 +28,8 @@ pub struct Prepared {
 }
 
 impl AccessLog {
-    /// Opens the target of `settings`, to be [applied](AccessLog::apply). Call it once the writer was started. Blocks as
-    /// opening a file does.
+    /// Opens the target of `settings`, to be [applied](AccessLog::apply). Call it once the writer was started. Blocks
+    /// as opening a file does.
     ///
     /// # Errors
     /// When the file cannot be opened; the message names it. Nothing has changed then.
@@ -42,8 +42,8 @@ impl AccessLog {
         Ok(Prepared { settings, output })
     }
 
-    /// Switches to what was prepared, and returns at once: lines recorded before go to the old target in the old form, lines
-    /// recorded afterwards to the new one in the new form. None is lost over it, and none is written twice.
+    /// Switches to what was prepared, and returns at once: lines recorded before go to the old target in the old form,
+    /// lines recorded afterwards to the new one in the new form. None is lost over it, and none is written twice.
     ///
     /// What was prepared must be applied before something else is. An access log that is off for good stays so.
     pub fn apply(&self, prepared: Prepared) {

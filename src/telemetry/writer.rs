@@ -22,8 +22,8 @@ use super::outlet::Outlet;
 use super::output::LogTarget;
 use super::queue::QueueReader;
 
-/// How long lines gather before they are written. A thread that is woken for each line costs a request more than the line
-/// does: two switches between threads. Far from filling the queue, and a delay that nobody who reads a log sees.
+/// How long lines gather before they are written. A thread that is woken for each line costs a request more than the
+/// line does: two switches between threads. Far from filling the queue, and a delay that nobody who reads a log sees.
 const GATHER: Duration = Duration::from_millis(5);
 /// How long stopping waits for the last lines.
 const STOP_WAIT: Duration = Duration::from_secs(1);

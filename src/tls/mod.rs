@@ -1,7 +1,7 @@
 //! TLS: certificates with their keys, and what a listener does its handshakes with.
 //!
-//! The problem: a pair that is wrong must be found before the start, not by the first client; and a new certificate must
-//! come into use without a connection lost.
+//! The problem: a pair that is wrong must be found before the start, not by the first client; and a new certificate
+//! must come into use without a connection lost.
 //!
 //! The rules. A [`Pair`] exists only when everything in its two files is right: both are PEM, the key belongs to the
 //! certificate. One that has expired, or is not valid yet, is served with a warning: a restart must not take away what

@@ -50,8 +50,8 @@ struct LeafCertificate {
 }
 
 impl Pair {
-    /// Loads the pair in `files` and checks it as of `now`. With it comes what is allowed and yet not wise. Blocks on the
-    /// files, so it is for the start and for threads of its own.
+    /// Loads the pair in `files` and checks it as of `now`. With it comes what is allowed and yet not wise. Blocks on
+    /// the files, so it is for the start and for threads of its own.
     ///
     /// # Errors
     /// Everything that is wrong, at least one thing.

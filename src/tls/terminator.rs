@@ -14,8 +14,9 @@ use rustls::sign::CertifiedKey;
 
 use super::Pair;
 
-/// What is agreed on by ALPN, the dearest first. A client that names only others gets the alert `no_application_protocol`
-/// (RFC 7301 section 3.2), as nginx does it: whoever meant another service must not be served by this one.
+/// What is agreed on by ALPN, the dearest first. A client that names only others gets the alert
+/// `no_application_protocol` (RFC 7301 section 3.2), as nginx does it: whoever meant another service must not be served
+/// by this one.
 const PROTOCOLS: [&[u8]; 3] = [b"h2", b"http/1.1", b"http/1.0"];
 
 /// One listener's TLS. Shared by its connections; a new pair takes effect on the next handshake.

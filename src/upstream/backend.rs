@@ -18,8 +18,8 @@ use super::{BackendOverview, BackendState, LastCheck, Site};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BackendId(pub(super) u32);
 
-/// One backend of one pool, and of the pool that succeeds it if that has it too. Shared by the selectors, the checks and
-/// the leases of requests; every part of it may be used from any thread.
+/// One backend of one pool, and of the pool that succeeds it if that has it too. Shared by the selectors, the checks
+/// and the leases of requests; every part of it may be used from any thread.
 #[derive(Debug)]
 pub struct Backend {
     id: BackendId,

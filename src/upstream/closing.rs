@@ -1,18 +1,18 @@
 //! When a backend closes idle connections.
 //!
-//! The problem: a server closes a connection that is idle for too long. A request that is on its way at that moment dies,
-//! and one that may not be repeated is lost. How long too long is, few servers say, and an operator who has to say it
-//! for them gets it wrong, or does not know that there is something to say.
+//! The problem: a server closes a connection that is idle for too long. A request that is on its way at that moment
+//! dies, and one that may not be repeated is lost. How long too long is, few servers say, and an operator who has to
+//! say it for them gets it wrong, or does not know that there is something to say.
 //!
 //! The rule: what a backend says (`Keep-Alive: timeout=5`) is obeyed, for that connection. Beyond that its timer is
-//! learned from the ages at which its idle connections are found closed ([`ages`]). A connection that is nearly as old as
-//! that gets only requests that can be sent again. It stays open, and so closes one day, or does not, and tells whether
-//! what is known of the timer still holds: a timer that was raised is noticed without risking a request. What is known
-//! is the backend's own; another one at the same address starts with nothing.
+//! learned from the ages at which its idle connections are found closed ([`ages`]). A connection that is nearly as old
+//! as that gets only requests that can be sent again. It stays open, and so closes one day, or does not, and tells
+//! whether what is known of the timer still holds: a timer that was raised is noticed without risking a request. What
+//! is known is the backend's own; another one at the same address starts with nothing.
 //!
-//! Refused: closing connections before their time, as nothing would be learned any more; asking the backend, as few know
-//! how to answer; taking a new connection for each request that may not be repeated, which costs all of them what few
-//! would have lost.
+//! Refused: closing connections before their time, as nothing would be learned any more; asking the backend, as few
+//! know how to answer; taking a new connection for each request that may not be repeated, which costs all of them what
+//! few would have lost.
 
 mod ages;
 

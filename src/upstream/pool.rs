@@ -86,8 +86,8 @@ impl Pool {
     }
 
     /// Chooses a ready backend that is not in `tried` for a request, and counts the request there while the lease
-    /// lives. Its `caller` says who sends it, in bytes that are the same whenever it is the same one; it is asked only by a
-    /// rule that needs it.
+    /// lives. Its `caller` says who sends it, in bytes that are the same whenever it is the same one; it is asked only
+    /// by a rule that needs it.
     pub fn lease<K: AsRef<[u8]>>(&self, tried: &[BackendId], caller: impl FnOnce() -> K) -> Option<Lease> {
         let caller = self.settings.balance.needs().caller.then(caller);
         let mut candidates = self.selector.iter(caller.as_ref().map_or(&[], AsRef::as_ref));
@@ -107,8 +107,8 @@ impl Pool {
         self.lineage.retries.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How often requests went on to another backend, or to the same one over another connection; also those of the pools
-    /// that it succeeded.
+    /// How often requests went on to another backend, or to the same one over another connection; also those of the
+    /// pools that it succeeded.
     pub fn retries(&self) -> u64 {
         self.lineage.retries.load(Ordering::Relaxed)
     }
@@ -178,7 +178,8 @@ impl Lineage {
         self.current.lock().upgrade()
     }
 
-    /// Until it is dropped nobody else takes a backend out for failures to connect. To be locked before everything else.
+    /// Until it is dropped nobody else takes a backend out for failures to connect. To be locked before everything
+    /// else.
     fn take_out_alone(&self) -> MutexGuard<'_, ()> {
         self.taking_out.lock()
     }

@@ -76,8 +76,9 @@ impl Pools {
     /// What the pools would be with these settings, whose names are to be unique.
     ///
     /// A pool whose settings are equal is the same one. One of the same name with other settings is a new pool that is
-    /// to succeed the old one: it has that one's counters, the backends that stay with all that is known of them, and the
-    /// addresses that names resolved to. The rest is new. Nothing has changed yet, and nothing will if they are dropped.
+    /// to succeed the old one: it has that one's counters, the backends that stay with all that is known of them, and
+    /// the addresses that names resolved to. The rest is new. Nothing has changed yet, and nothing will if they are
+    /// dropped.
     ///
     /// [`watch`](super::health::watch) the pools that are new before they take the place of others, so that their
     /// backends are checked and their names resolved.
@@ -100,7 +101,8 @@ impl Pools {
     /// To be called before routes lead to the new pools: only from here on they send requests to backends that nothing
     /// checks.
     ///
-    /// Returns the pools that were there and are not any more. Their watches are to end; they tell nothing from here on.
+    /// Returns the pools that were there and are not any more. Their watches are to end; they tell nothing from here
+    /// on.
     pub fn replace(&self, pools: Vec<Arc<Pool>>) -> Vec<Arc<Pool>> {
         let mut news = News::default();
         let mut gone = self.gone.lock();

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use pingora_core::{Error, ErrorType};
 
-/// Why an exchange with a backend failed, in a few words that are the same for the same cause, so that repeats of it can
-/// be told to be repeats.
+/// Why an exchange with a backend failed, in a few words that are the same for the same cause, so that repeats of it
+/// can be told to be repeats.
 pub fn reason(error: &Error) -> String {
     let words = match error.etype() {
         ErrorType::ConnectRefused => "connection refused",
@@ -69,7 +69,8 @@ fn is_tls(bytes: &[u8]) -> bool {
     matches!(bytes, [0x15 | 0x16] | [0x15 | 0x16, 3, ..])
 }
 
-/// What the answer of `error` is, which was no HTTP/1. Pingora tells what it read, in escapes; our own way what it found.
+/// What the answer of `error` is, which was no HTTP/1. Pingora tells what it read, in escapes; our own way what it
+/// found.
 fn language(error: &Error) -> &'static str {
     let said = error.context.as_ref().map_or("", |context| context.as_str());
     match said.strip_prefix("buf: ") {

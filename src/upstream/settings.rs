@@ -19,8 +19,8 @@ pub struct PoolSettings {
     pub backends: Vec<BackendSettings>,
     /// How their health is found out.
     pub health: HealthSettings,
-    /// Further attempts after the first, each on a backend not yet tried; where there is no other, once more on the same.
-    /// Default 2.
+    /// Further attempts after the first, each on a backend not yet tried; where there is no other, once more on the
+    /// same. Default 2.
     pub retries: u32,
     /// How a connection to a backend is held.
     pub timeouts: Timeouts,
@@ -35,8 +35,8 @@ pub struct Timeouts {
     pub read: Duration,
     /// For each write. Default 30 s.
     pub write: Duration,
-    /// The longest an idle connection is kept for reuse. Default 50 s; less where the backend says or shows that it closes
-    /// sooner.
+    /// The longest an idle connection is kept for reuse. Default 50 s; less where the backend says or shows that it
+    /// closes sooner.
     pub idle: Duration,
     /// The longest silence in both directions of a connection that speaks another protocol by now. Default 1 h.
     pub tunnel: Duration,

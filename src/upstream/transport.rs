@@ -9,9 +9,9 @@
 //! address, and how it is spoken to there. A check makes its own connection in the same way, and keeps none: what a
 //! new connection meets is what it is to find out.
 //!
-//! A kind of connection that is more than bytes over TCP (TLS, HTTP/2) goes in at three marked places: [`BackendStream`]
-//! becomes an enum, [`connect`] does its handshake, and [`Site`] says which kind it is. A trait was refused: one with a
-//! single implementation says nothing, and a plain request would pay for a call through it.
+//! A kind of connection that is more than bytes over TCP (TLS, HTTP/2) goes in at three marked places:
+//! [`BackendStream`] becomes an enum, [`connect`] does its handshake, and [`Site`] says which kind it is. A trait was
+//! refused: one with a single implementation says nothing, and a plain request would pay for a call through it.
 
 mod connect;
 mod idle;
@@ -58,8 +58,9 @@ pub struct Reached {
 }
 
 impl Transport {
-    /// Keeps at most `in_all` idle connections, of which each of so many `threads` has its share. When they are `shared`,
-    /// a thread that has none takes those of the others; that is of use where all of them are driven by one runtime.
+    /// Keeps at most `in_all` idle connections, of which each of so many `threads` has its share. When they are
+    /// `shared`, a thread that has none takes those of the others; that is of use where all of them are driven by one
+    /// runtime.
     pub fn new(in_all: usize, threads: NonZeroUsize, shared: bool) -> Self {
         Transport { idle: IdleConnections::new(in_all, threads, shared) }
     }
@@ -77,9 +78,9 @@ impl Transport {
         connect(site, wanted.limit).await.map(|stream| Reached { stream, idled: None })
     }
 
-    /// Keeps `stream` to `site`, over which an answer began at one moment and ended at another, for the next request: as
-    /// long as the backend `said` that it does, and `longest` in any case. It is closed at once when that is not at all,
-    /// or when there are enough.
+    /// Keeps `stream` to `site`, over which an answer began at one moment and ended at another, for the next request:
+    /// as long as the backend `said` that it does, and `longest` in any case. It is closed at once when that is not at
+    /// all, or when there are enough.
     pub fn keep(
         &self,
         site: &Arc<Site>,

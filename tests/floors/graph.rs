@@ -1,4 +1,5 @@
-//! Which file uses which: every path that is named is followed, through `pub use`, to the file where the name is defined.
+//! Which file uses which: every path that is named is followed, through `pub use`, to the file where the name is
+//! defined.
 //!
 //! So that a `mod.rs` may declare and re-export its children without being in a circle with them. A name that a child
 //! takes out of its parent's private imports is the parent's: the child would break with it.

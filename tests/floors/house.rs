@@ -32,8 +32,8 @@ pub(crate) const ROOMS: &[(&str, &str)] = &[
     ("main", "7"),
 ];
 
-/// Uses within a floor that are allowed all the same: a bucket is under a client's quota, connections to backends do the
-/// handshakes of `tls`, the server builds from the configuration.
+/// Uses within a floor that are allowed all the same: a bucket is under a client's quota, connections to backends do
+/// the handshakes of `tls`, the server builds from the configuration.
 pub(crate) const SAME_FLOOR: &[(&str, &str)] =
     &[("limit", "client"), ("upstream", "tls"), ("server", "config"), ("proxy::pingora", "proxy::exchange")];
 

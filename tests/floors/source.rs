@@ -1,7 +1,7 @@
 //! The crate as the checks see it: its files, what each defines, and every path that each names.
 //!
-//! The sources are parsed, not matched: comments and strings are no imports, `use crate::{a, b::c}` is two, and what stands
-//! in a macro's brackets or in an attribute counts as far as it looks like a path.
+//! The sources are parsed, not matched: comments and strings are no imports, `use crate::{a, b::c}` is two, and what
+//! stands in a macro's brackets or in an attribute counts as far as it looks like a path.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

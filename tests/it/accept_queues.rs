@@ -1,4 +1,5 @@
-//! Backends that are slow to accept: the kernel drops what does not fit into a short queue, and repeats it a second later.
+//! Backends that are slow to accept: the kernel drops what does not fit into a short queue, and repeats it a second
+//! later.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! A backend that writes header and body apart, with Nagle's algorithm on: its body waits for the acknowledgement of its
-//! header, which a kernel puts off by 40 ms unless it is told not to.
+//! A backend that writes header and body apart, with Nagle's algorithm on: its body waits for the acknowledgement of
+//! its header, which a kernel puts off by 40 ms unless it is told not to.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

@@ -1,5 +1,5 @@
-//! A backend that answers before it has read the body: the answer is passed on at once, and nobody waits for a body that
-//! does not come.
+//! A backend that answers before it has read the body: the answer is passed on at once, and nobody waits for a body
+//! that does not come.
 
 use std::io::Write;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! A client that ends its side behind its request gets its answer, whatever way the request goes; one that is really gone is
-//! noticed all the same.
+//! A client that ends its side behind its request gets its answer, whatever way the request goes; one that is really
+//! gone is noticed all the same.
 
 use std::io::{Read, Write};
 use std::net::Shutdown;

@@ -67,8 +67,8 @@ fn an_upload_over_a_long_way_is_about_as_fast_as_over_http_1() {
     // The best of some, since a machine that is busy with other tests may take its time for any of them.
     let best = |took: &dyn Fn() -> Duration| (0..4).map(|_| took()).min().unwrap();
     let http1 = best(&|| by_http1(far, &body));
-    // A handshake, and the body with its answer: that is two round trips. The third is the one in which a client of HTTP/2
-    // learns what it may send, which no server can spare it; and this is no release build.
+    // A handshake, and the body with its answer: that is two round trips. The third is the one in which a client of
+    // HTTP/2 learns what it may send, which no server can spare it; and this is no release build.
     for announced in [true, false] {
         let http2 = best(&|| by_http2(far, None, &body, announced));
         println!("8 MiB over 100 ms: HTTP/1.1 {http1:?}, HTTP/2 {http2:?}, announced: {announced}");
@@ -195,7 +195,8 @@ fn resident(server: &Tollgate) -> usize {
     line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() >> 10
 }
 
-/// What the server comes to hold for clients that ask on all their streams and take nothing, in MiB for each connection.
+/// What the server comes to hold for clients that ask on all their streams and take nothing, in MiB for each
+/// connection.
 fn held(method: &str, lines: &[(&str, &str)], body: &[&[u8]]) -> usize {
     const CONNECTIONS: usize = 2;
     const INITIAL_WINDOW_SIZE: u16 = 4;

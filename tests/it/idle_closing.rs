@@ -20,8 +20,8 @@ const DEAF: Duration = Duration::from_millis(1200);
 const CLOSES: Duration = Duration::from_millis(1300);
 const REQUESTS: usize = 50;
 
-/// A backend that closes idle connections. `GET /together` is answered once all of them are there. What a POST came over
-/// is not kept, and its answer says whether it was the first request there.
+/// A backend that closes idle connections. `GET /together` is answered once all of them are there. What a POST came
+/// over is not kept, and its answer says whether it was the first request there.
 fn backend() -> SocketAddr {
     let listener = (0..3).find_map(|_| TcpListener::bind(free_address()).ok()).expect("a free port");
     let (address, together) = (listener.local_addr().unwrap(), Arc::new(Barrier::new(REQUESTS)));

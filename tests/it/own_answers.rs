@@ -1,5 +1,5 @@
-//! Answers of our own in all that HTTP asks of them: none to HEAD has a body, however early it is given, and a 405 names what
-//! is allowed.
+//! Answers of our own in all that HTTP asks of them: none to HEAD has a body, however early it is given, and a 405
+//! names what is allowed.
 
 use std::time::Duration;
 

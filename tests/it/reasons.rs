@@ -1,4 +1,5 @@
-//! Why an exchange failed, in the access log's words, the same by both ways; and the limits that a route has of its own.
+//! Why an exchange failed, in the access log's words, the same by both ways; and the limits that a route has of its
+//! own.
 
 use std::time::Duration;
 

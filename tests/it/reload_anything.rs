@@ -1,4 +1,5 @@
-//! A configuration, or a file that it names, that is no file, or takes too much to read: answered soon, with the reason.
+//! A configuration, or a file that it names, that is no file, or takes too much to read: answered soon, with the
+//! reason.
 
 use std::fs;
 use std::os::unix::fs::symlink;

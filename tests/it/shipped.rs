@@ -11,6 +11,8 @@ const UNIT: &str = include_str!("../../packaging/tollgate.service");
 const PACKAGED: &str = include_str!("../../packaging/tollgate.yaml");
 const COMPOSE: &str = include_str!("../../docker-compose.yml");
 const DOCKERFILE: &str = include_str!("../../Dockerfile");
+const MANIFEST: &str = include_str!("../../Cargo.toml");
+const TOOLCHAIN: &str = include_str!("../../rust-toolchain.toml");
 const SCHEMA: &str = include_str!("../../conf/tollgate.schema.json");
 
 /// The value of a key of the unit that is there once.
@@ -53,6 +55,16 @@ fn a_fresh_installation_is_closed_to_the_network() {
     let addresses: Vec<_> = PACKAGED.lines().filter_map(|line| line.trim().strip_prefix("- address: ")).collect();
     assert_eq!(addresses.len(), 2, "a listener and a backend: {addresses:?}");
     assert!(addresses.iter().all(|address| address.starts_with("127.0.0.1:")), "{addresses:?}");
+}
+
+#[test]
+fn the_pinned_rust_is_one_that_builds_it() {
+    let minor = |text: &str, before: &str| -> u32 {
+        let version = text.lines().find_map(|line| line.strip_prefix(before)).unwrap();
+        version.split(['.', '"']).next().unwrap().parse().unwrap()
+    };
+    let (oldest, pinned) = (minor(MANIFEST, "rust-version = \"1."), minor(TOOLCHAIN, "channel = \"1."));
+    assert!(oldest <= pinned, "rust-version 1.{oldest}, rust-toolchain.toml 1.{pinned}");
 }
 
 #[test]

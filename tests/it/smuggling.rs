@@ -1,5 +1,5 @@
-//! A request that hides in the body of another: where the two parsers on the way read a chunk's size differently, the rest
-//! of the body would be taken for a request of its own.
+//! A request that hides in the body of another: where the two parsers on the way read a chunk's size differently, the
+//! rest of the body would be taken for a request of its own.
 
 use std::time::Duration;
 

@@ -34,8 +34,8 @@ fn fails(daemon: &Daemon, upgrade: impl FnOnce() -> Finished, code: i32, reason:
     assert_eq!((daemon.pid(), daemon.processes()), (old, vec![old]));
 }
 
-/// Has the file ask for a health check that gets no answer, which keeps a successor from being prepared: a successor that
-/// is there asks what is returned.
+/// Has the file ask for a health check that gets no answer, which keeps a successor from being prepared: a successor
+/// that is there asks what is returned.
 fn stick(daemon: &Daemon, backend: &Backend) -> std::net::TcpListener {
     let stuck = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let file = daemon.text("tollgate.yaml");

@@ -1,5 +1,5 @@
-//! Upgraded connections: once the backend has agreed, bytes pass both ways and nothing is added to them; while it has not,
-//! the request is one like any other.
+//! Upgraded connections: once the backend has agreed, bytes pass both ways and nothing is added to them; while it has
+//! not, the request is one like any other.
 
 use std::io::Write;
 use std::time::Duration;

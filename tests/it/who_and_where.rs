@@ -1,5 +1,5 @@
-//! What a backend may believe: the host is the one that the target names, and of names and addresses nothing passes that a
-//! stranger could have made up, whatever way the request goes.
+//! What a backend may believe: the host is the one that the target names, and of names and addresses nothing passes
+//! that a stranger could have made up, whatever way the request goes.
 
 use serde_json::json;
 use tempfile::TempDir;

@@ -1,7 +1,7 @@
 //! When the API closes, for answers that go on for long.
 //!
-//! A stop waits for the answers that are under way, within its grace period. An answer that nobody ends, such as a stream
-//! of events, would hold it for all of that; so whoever streams watches this, and ends.
+//! A stop waits for the answers that are under way, within its grace period. An answer that nobody ends, such as a
+//! stream of events, would hold it for all of that; so whoever streams watches this, and ends.
 
 use axum::extract::Request;
 use tokio::sync::watch;

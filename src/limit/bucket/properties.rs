@@ -1,8 +1,8 @@
 //! The bucket against its definition.
 //!
-//! The reference keeps every allowed take and no level. From the definition (in no window of length t more than C + ρ·t), the
-//! next take is allowed exactly when no window that ends now would hold too many; the least slack over all windows is what
-//! the bucket holds. It shares neither formula nor state with the bucket, and rounds nothing.
+//! The reference keeps every allowed take and no level. From the definition (in no window of length t more than C +
+//! ρ·t), the next take is allowed exactly when no window that ends now would hold too many; the least slack over all
+//! windows is what the bucket holds. It shares neither formula nor state with the bucket, and rounds nothing.
 
 use proptest::prelude::*;
 
@@ -23,8 +23,8 @@ struct Reference {
 }
 
 impl Reference {
-    /// The least slack, in units: over the whole time since the edit, over each window that begins with a take, and over the
-    /// empty window.
+    /// The least slack, in units: over the whole time since the edit, over each window that begins with a take, and
+    /// over the empty window.
     fn slack(&self, now: Nanos) -> u128 {
         let now = now.max(self.clock);
         let earned = |from: Nanos| u128::from(self.quota.rate().nanos_per_sec()) * u128::from(now - from);
@@ -108,8 +108,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1_000))]
 
-    /// Random schedules over ten years, at every scale, with clocks that repeat and step back and edits in the middle: each
-    /// answer and each level is the reference's, to the last of 10¹⁸ parts.
+    /// Random schedules over ten years, at every scale, with clocks that repeat and step back and edits in the middle:
+    /// each answer and each level is the reference's, to the last of 10¹⁸ parts.
     #[test]
     fn agrees_with_the_definition(
         first in quotas(),
@@ -161,9 +161,9 @@ proptest! {
         }
     }
 
-    /// A caller who always asks gets all that there is: never more than C + ρ·t, and at most one less. With a capacity of 1
-    /// a token that comes between two nanoseconds is taken at the second, and the next one counts from there: each one in
-    /// ⌈1/ρ⌉ nanoseconds then, and more would break the upper bound.
+    /// A caller who always asks gets all that there is: never more than C + ρ·t, and at most one less. With a capacity
+    /// of 1 a token that comes between two nanoseconds is taken at the second, and the next one counts from there: each
+    /// one in ⌈1/ρ⌉ nanoseconds then, and more would break the upper bound.
     #[test]
     fn always_asking_gets_everything(
         capacity in prop_oneof![Just(1_u64), Just(2), 1..=1_000_u64],

@@ -5,8 +5,8 @@
 //! buckets, as a rule, so a bucket keeps a number of four bytes. If every bucket has a quota of its own after all, each
 //! costs about 30 bytes more.
 //!
-//! Holders are counted, and a quota that nobody holds makes room for another. Lookups by number, which every request makes,
-//! are one index; lookups by value are made only for a new bucket or after an edit.
+//! Holders are counted, and a quota that nobody holds makes room for another. Lookups by number, which every request
+//! makes, are one index; lookups by value are made only for a new bucket or after an edit.
 
 use std::num::NonZeroU32;
 

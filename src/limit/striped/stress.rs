@@ -49,8 +49,8 @@ fn one_key_gives_its_capacity_once() {
     assert!(map.take(&Charge::one(client(1), quota), 2 * SECOND).is_allowed());
 }
 
-/// 10,000 keys with a hundred quotas. Beside them, all the time: the sweep, exports, edits of these keys, and visitors who
-/// come, are filled up and are evicted, so that entries move under everybody's feet.
+/// 10,000 keys with a hundred quotas. Beside them, all the time: the sweep, exports, edits of these keys, and visitors
+/// who come, are filled up and are evicted, so that entries move under everybody's feet.
 #[test]
 fn ten_thousand_keys_give_theirs_whatever_runs_beside() {
     let keys = if cfg!(debug_assertions) { 2_000 } else { 10_000 };
@@ -153,8 +153,8 @@ fn eviction_forgives_nothing_while_time_passes() {
     assert!((800..=1_005).contains(&expected));
 }
 
-/// Eight threads charge pairs of sixteen keys, in either order, beside the sweep: nobody waits for ever, and of each pair
-/// both are charged or none.
+/// Eight threads charge pairs of sixteen keys, in either order, beside the sweep: nobody waits for ever, and of each
+/// pair both are charged or none.
 #[test]
 fn pairs_are_charged_both_or_none() {
     let quota = Quota::new(2_000, 1e-6).unwrap();

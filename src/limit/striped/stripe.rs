@@ -1,7 +1,7 @@
 //! What one lock guards: a table of entries, and the book of their quotas.
 //!
-//! Everything here runs with the stripe locked. What walks over all entries walks over some slots at a time, so that the
-//! lock can be let go in between. Entries may move meanwhile; then a walk misses some, which the next one finds.
+//! Everything here runs with the stripe locked. What walks over all entries walks over some slots at a time, so that
+//! the lock can be let go in between. Entries may move meanwhile; then a walk misses some, which the next one finds.
 
 use crate::client::Quota;
 use crate::limit::bucket::{Bucket, Nanos, Tokens};
@@ -102,8 +102,9 @@ impl Stripe {
 
     /// A full bucket for a key that has none.
     ///
-    /// It is full since the last sweep at the earliest. Threads read the clock before they get the lock, so one may come
-    /// here with an instant before the sweep that dropped this key's bucket; from then on it would earn that time twice.
+    /// It is full since the last sweep at the earliest. Threads read the clock before they get the lock, so one may
+    /// come here with an instant before the sweep that dropped this key's bucket; from then on it would earn that time
+    /// twice.
     pub(super) fn full(&self, quota: Quota, now: Nanos) -> Bucket {
         Bucket::full(quota, now.max(self.swept))
     }

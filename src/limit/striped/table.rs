@@ -1,22 +1,21 @@
 //! A small hash table of entries: open addressing, linear probing, nothing but entries.
 //!
-//! The problem: a general hash table keeps its control bytes apart from its entries, so a lookup waits for memory twice,
-//! one after the other; and it doubles, so a million buckets may take 2.3 times the memory of their entries.
+//! The problem: a general hash table keeps its control bytes apart from its entries, so a lookup waits for memory
+//! twice, one after the other; and it doubles, so a million buckets may take 2.3 times the memory of their entries.
 //!
-//! The rule: an entry lies at slot ⌊hash·slots/2²⁴⌋ (its home) or in one of the slots behind it, before the first vacant one;
-//! behind the last slot comes the first. The table is never more than 13/16 full, so most entries lie in the cache
-//! line that is looked at first. It grows by a quarter, so it is never less than 0.65 full while it grows. Removing closes the
-//! gap, so nothing is left behind that would slow down a table that has seen a flood.
+//! The rule: an entry lies at slot ⌊hash·slots/2²⁴⌋ (its home) or in one of the slots behind it, before the first
+//! vacant one; behind the last slot comes the first. The table is never more than 13/16 full, so most entries lie in
+//! the cache line that is looked at first. It grows by a quarter, so it is never less than 0.65 full while it grows.
+//! Removing closes the gap, so nothing is left behind that would slow down a table that has seen a flood.
 //!
 //! The hash is in the key, and keyed: whoever could choose hashes could make one long run of entries.
 //!
-//! A new caller waits while the table grows: some 100 µs for 8,000 entries, as many as a stripe has by default in a full
-//! map. The ticker never makes one grow.
+//! A new caller waits while the table grows: some 100 µs for 8,000 entries, as many as a stripe has by default in a
+//! full map. The ticker never makes one grow.
 //!
-//! Refused: `hashbrown::HashTable`, which took 1.27 times the memory for a million buckets and 1.2 times the time, measured
-//! with entries of 32 bytes;
-//! Robin Hood order, which finds sooner that a key is not there but has to hash every entry it passes; groups of two and
-//! four entries compared without a branch, measured no faster.
+//! Refused: `hashbrown::HashTable`, which took 1.27 times the memory for a million buckets and 1.2 times the time,
+//! measured with entries of 32 bytes; Robin Hood order, which finds sooner that a key is not there but has to hash
+//! every entry it passes; groups of two and four entries compared without a branch, measured no faster.
 
 use crate::limit::key::Key;
 use crate::limit::striped::entry::BucketEntry;
@@ -90,8 +89,8 @@ impl BucketTable {
         self.slots[from.min(to)..to].iter_mut().filter(|entry| !entry.is_vacant())
     }
 
-    /// Adds an entry whose key is not there. Returns the table it has outgrown, so that its memory can be given back with
-    /// no lock held.
+    /// Adds an entry whose key is not there. Returns the table it has outgrown, so that its memory can be given back
+    /// with no lock held.
     pub(super) fn insert(&mut self, entry: BucketEntry) -> Option<BucketTable> {
         let slots = self.slots.len();
         let outgrown = ((self.len + 1) * 16 > slots * 13).then(|| self.resize((slots + slots / 4).max(LEAST)));
@@ -149,8 +148,8 @@ impl BucketTable {
         self.len -= 1;
     }
 
-    /// Moves to a smaller table when less than an eighth of this one is used. Returns the old one, so that its memory can be
-    /// given back with no lock held.
+    /// Moves to a smaller table when less than an eighth of this one is used. Returns the old one, so that its memory
+    /// can be given back with no lock held.
     pub(super) fn shrink(&mut self) -> Option<BucketTable> {
         match self.len * 8 < self.slots.len() {
             true if self.len == 0 => Some(std::mem::take(self)),

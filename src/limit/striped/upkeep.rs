@@ -1,10 +1,10 @@
 //! What a background service does with the map: drop what is full, save what has changed, read back what was saved.
 //!
-//! One part is one stripe. A call lets its lock go after every 512 slots; `docs/benchmarks.md` says how long that takes.
-//! So it may run as often or as rarely as anybody likes.
+//! One part is one stripe. A call lets its lock go after every 512 slots; `docs/benchmarks.md` says how long that
+//! takes. So it may run as often or as rarely as anybody likes.
 //!
-//! A bucket that moves while its stripe is walked over (a new caller made the table grow) may be missed by that walk. The
-//! next one finds it, still to be dropped or saved. With nobody taking, a walk misses none.
+//! A bucket that moves while its stripe is walked over (a new caller made the table grow) may be missed by that walk.
+//! The next one finds it, still to be dropped or saved. With nobody taking, a walk misses none.
 
 use crate::client::Quota;
 use crate::limit::bucket::Nanos;

@@ -85,8 +85,8 @@ impl Detached {
         redirected
     }
 
-    /// Opens the error log again, since it was moved away. Waits a second at most until what was logged so far is in the
-    /// old one.
+    /// Opens the error log again, since it was moved away. Waits a second at most until what was logged so far is in
+    /// the old one.
     ///
     /// # Errors
     /// When it cannot be opened; the old one is kept.

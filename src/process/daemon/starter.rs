@@ -163,8 +163,8 @@ impl Starter {
     /// Ends it and waits until it is gone, which a process that does not serve yet is at once.
     pub fn end(&mut self) {
         if let Some(pid) = self.orphan.and_then(process_id) {
-            // It holds its end of the socket for as long as it lives and has not settled, so the number is its own. It is
-            // not asked to stop: a successor that is asked that in the moment in which it begins to serve stops the
+            // It holds its end of the socket for as long as it lives and has not settled, so the number is its own. It
+            // is not asked to stop: a successor that is asked that in the moment in which it begins to serve stops the
             // service, and one that dies gives it back.
             let _ = kill_process(pid, Signal::KILL);
             while let Ok(Some(_)) = self.runtime.block_on(self.news.next_line()) {}
@@ -184,7 +184,8 @@ fn process_id(pid: u32) -> Option<Pid> {
     i32::try_from(pid).ok().and_then(Pid::from_raw)
 }
 
-/// Starts this process' own command again, without the wish for an orphan, and leaves it alone; whether that was to be done.
+/// Starts this process' own command again, without the wish for an orphan, and leaves it alone; whether that was to be
+/// done.
 ///
 /// # Errors
 /// When it cannot be started.
@@ -201,8 +202,8 @@ pub fn pass_on() -> io::Result<bool> {
     Ok(true)
 }
 
-/// The file of this program. By its path, so that the process has its name, and what stands there now counts; where it was removed,
-/// by the running process itself.
+/// The file of this program. By its path, so that the process has its name, and what stands there now counts; where it
+/// was removed, by the running process itself.
 fn program() -> io::Result<PathBuf> {
     let path = std::env::current_exe()?;
     Ok(if path.is_file() { path } else { "/proc/self/exe".into() })

@@ -2,8 +2,8 @@
 //!
 //! An answer whose end is in doubt is no answer. What RFC 9112 section 6.3 lets a proxy repair is repaired: a length
 //! beside `Transfer-Encoding: chunked` does not count, and a length that is repeated is one. Everything else that two
-//! readers could understand differently is refused: lengths that differ, another transfer coding, a line that goes on in
-//! the next one. Both ways read answers by these rules.
+//! readers could understand differently is refused: lengths that differ, another transfer coding, a line that goes on
+//! in the next one. Both ways read answers by these rules.
 
 use std::mem::MaybeUninit;
 use std::time::Duration;
@@ -155,14 +155,14 @@ impl Answer {
         lines.iter().filter(move |(name, _)| !(is_own(name, limited) || names && is_named(name, lines)))
     }
 
-    /// The length that the client is told, where it is told one. Where no body follows it is what the body's would be, and
-    /// that is kept even beside a transfer coding, which is taken away.
+    /// The length that the client is told, where it is told one. Where no body follows it is what the body's would be,
+    /// and that is kept even beside a transfer coding, which is taken away.
     pub(in crate::proxy) fn told_length(&self) -> Option<u64> {
         self.length.filter(|_| !(self.body.is_in_chunks() || self.status == 204))
     }
 
-    /// Appends the start of the header section that the client gets to `out`: the status, the lines that are passed on to
-    /// one who is `limited`, and what frames the body.
+    /// Appends the start of the header section that the client gets to `out`: the status, the lines that are passed on
+    /// to one who is `limited`, and what frames the body.
     pub(in crate::proxy) fn begin(&self, out: &mut Vec<u8>, bytes: &[u8], lines: LinesOf<'_>, limited: bool) {
         out.extend_from_slice(b"HTTP/1.1 ");
         put_number(self.status.into(), out);

@@ -1,8 +1,8 @@
 //! The body of an answer, from the backend's framing into the client's.
 //!
 //! A body of known length is passed on as it is. One in chunks is decoded and put into chunks again, one for each read:
-//! what nobody asked for (extensions, trailers, odd spellings of a size) ends here. One that ends with its connection is
-//! put into chunks, so that the client's connection stays, and so that the client can tell an end from a break.
+//! what nobody asked for (extensions, trailers, odd spellings of a size) ends here. One that ends with its connection
+//! is put into chunks, so that the client's connection stays, and so that the client can tell an end from a break.
 
 use std::io::Write;
 

@@ -72,9 +72,9 @@ impl Backend {
 
     /// Has the kernel acknowledge at once what came, and what comes next.
     ///
-    /// A backend that writes header and body apart and leaves Nagle's algorithm on sends the body only once the header is
-    /// acknowledged, which a kernel puts off by 40 ms, in the hope of something to send along with it. It is a system call,
-    /// and the kernel forgets it soon, so it is for when a body is awaited.
+    /// A backend that writes header and body apart and leaves Nagle's algorithm on sends the body only once the header
+    /// is acknowledged, which a kernel puts off by 40 ms, in the hope of something to send along with it. It is a
+    /// system call, and the kernel forgets it soon, so it is for when a body is awaited.
     pub(in crate::proxy) fn acknowledge(&self) {
         // Where it fails the answer is late, and no worse.
         let _ = rustix::net::sockopt::set_tcp_quickack(&self.connection, true);
@@ -85,8 +85,8 @@ impl Backend {
         self.unsent.is_empty()
     }
 
-    /// Reads on, at least a byte and at most what the buffer has room for; 0 at the end of the connection. `meanwhile` is
-    /// polled while nothing comes.
+    /// Reads on, at least a byte and at most what the buffer has room for; 0 at the end of the connection. `meanwhile`
+    /// is polled while nothing comes.
     ///
     /// # Errors
     /// When nothing comes within `limit`, which `alarm` is for, when it fails, or when `meanwhile` does.

@@ -53,8 +53,8 @@ impl Drop for Busy {
     }
 }
 
-/// Counts the tunnels, which have no end of their own that a stop could wait for, and ends them. A tunnel is a request in
-/// flight, too.
+/// Counts the tunnels, which have no end of their own that a stop could wait for, and ends them. A tunnel is a request
+/// in flight, too.
 #[derive(Debug, Default)]
 pub struct Tunnels {
     open: Arc<Activity>,

@@ -4,9 +4,9 @@
 //! chunks, and many of those read it as empty: WSGI knows no body without `Content-Length`, so Django's own server and
 //! others answer 200 to a form that they never saw.
 //!
-//! The rule: one whose end is there with its header has a length, and is told with it. Nothing else is held back: what is
-//! looked at is what has come, up to [`MAX_BODY`]. Clients write the header and a short body one after the other, so for
-//! a body without a length the look lasts up to [`GRACE`], once. A body with a length is not waited for at all.
+//! The rule: one whose end is there with its header has a length, and is told with it. Nothing else is held back: what
+//! is looked at is what has come, up to [`MAX_BODY`]. Clients write the header and a short body one after the other, so
+//! for a body without a length the look lasts up to [`GRACE`], once. A body with a length is not waited for at all.
 
 use std::time::Duration;
 
@@ -20,12 +20,12 @@ use crate::proxy::downstream::head::Head;
 use crate::proxy::wire::chunked::Chunked;
 use crate::proxy::wire::request_body::Body;
 
-/// The largest body that is waited for, or read before its request begins, in bytes; and how much of one is kept until the
-/// answer begins, to be sent once more if need be.
+/// The largest body that is waited for, or read before its request begins, in bytes; and how much of one is kept until
+/// the answer begins, to be sent once more if need be.
 pub(in crate::proxy) const MAX_BODY: u64 = 64 << 10;
 
-/// How long the end of a body without a length may come after its header and still be there with it. Longer than it takes
-/// a busy client to write again, shorter than anybody notices.
+/// How long the end of a body without a length may come after its header and still be there with it. Longer than it
+/// takes a busy client to write again, shorter than anybody notices.
 pub(in crate::proxy) const GRACE: Duration = Duration::from_millis(25);
 /// What is read at once of chunks.
 const CHUNK: usize = 16 << 10;
@@ -66,7 +66,8 @@ async fn read_chunks(stream: &mut Stream, buffer: &mut BytesMut, start: usize, m
     }
 }
 
-/// What is in the chunks of a body that has come as a whole, when it can go directly: without trailers, and not too long.
+/// What is in the chunks of a body that has come as a whole, when it can go directly: without trailers, and not too
+/// long.
 pub(in crate::proxy) fn data_of(mut chunked: Chunked, bytes: &[u8]) -> Option<Vec<u8>> {
     let mut data = Vec::new();
     chunked.decode(bytes, |piece| data.extend_from_slice(piece)).ok()?;

@@ -41,7 +41,8 @@ pub(in crate::proxy) async fn close_and_read(mut stream: Stream, linger: Duratio
     let _ = timeout(linger, discard).await;
 }
 
-/// Whether bytes of the client lie in the kernel. One look, without waiting: tokio knows of them only after its next turn.
+/// Whether bytes of the client lie in the kernel. One look, without waiting: tokio knows of them only after its next
+/// turn.
 fn has_unread(stream: &Stream) -> bool {
     recv(stream.id(), &mut [0], MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT).is_ok_and(|unread| unread > 0)
 }

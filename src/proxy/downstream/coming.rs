@@ -28,8 +28,8 @@ pub(in crate::proxy) struct Coming {
 }
 
 impl Coming {
-    /// What comes of `body` behind the bytes that are in `first`, which were found to be of it; those go into `parcel`. How
-    /// long it is `waited` for is counted.
+    /// What comes of `body` behind the bytes that are in `first`, which were found to be of it; those go into `parcel`.
+    /// How long it is `waited` for is counted.
     pub(in crate::proxy) fn new(body: Body, first: BytesMut, waited: Waited, parcel: &mut Parcel) -> Self {
         let mut coming = Coming { body, buffer: first, most: FIRST, waited, is_malformed: false };
         if !coming.buffer.is_empty() {

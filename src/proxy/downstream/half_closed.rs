@@ -1,14 +1,15 @@
 //! A client that has ended its side of the connection behind a request, and waits for the answer.
 //!
-//! The problem: `nc -N`, a shell's `/dev/tcp`, and clients with a writer and a reader of their own say by their FIN that no further
-//! request comes. To the kernel that is what a client that has gone says first, too. nginx and HAProxy take all of them for gone.
+//! The problem: `nc -N`, a shell's `/dev/tcp`, and clients with a writer and a reader of their own say by their FIN
+//! that no further request comes. To the kernel that is what a client that has gone says first, too. nginx and HAProxy
+//! take all of them for gone.
 //!
-//! The rule: such a client gets its answer, and those to the requests that it sent ahead, and then the connection is closed;
-//! `limits.abort_on_half_close` takes it for gone as soon as its end is seen. One that has really gone answers the first
-//! bytes that it gets by a reset, and one that crashes or is killed often sends one by itself. A reset must end the exchange with
-//! the backend, or whoever opens requests and goes would keep backends busy for nothing. After the end of what comes in
-//! neither reading nor epoll tells anything more (tokio's readiness stays as it is), so the state of the connection is
-//! looked at from time to time. That costs nothing where no client ends its side.
+//! The rule: such a client gets its answer, and those to the requests that it sent ahead, and then the connection is
+//! closed; `limits.abort_on_half_close` takes it for gone as soon as its end is seen. One that has really gone answers
+//! the first bytes that it gets by a reset, and one that crashes or is killed often sends one by itself. A reset must
+//! end the exchange with the backend, or whoever opens requests and goes would keep backends busy for nothing. After
+//! the end of what comes in neither reading nor epoll tells anything more (tokio's readiness stays as it is), so the
+//! state of the connection is looked at from time to time. That costs nothing where no client ends its side.
 //!
 //! An end in the middle of a header or a body is no half close but an aborted request.
 

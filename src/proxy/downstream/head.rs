@@ -1,14 +1,14 @@
 //! What a request's header must look like before Pingora sees it.
 //!
 //! Two parsers that read one message differently are what request smuggling lives on. So a header that leaves any doubt
-//! about where the request ends or whom it is for is refused (RFC 9112 sections 2.2, 3.2 and 6.3, RFC 9110 section 7.2),
-//! instead of being repaired: a bare CR or LF, a repeated or listed `Content-Length`, `Content-Length` beside
-//! `Transfer-Encoding`, any transfer coding but one `chunked`, a missing, repeated or malformed `Host`, a target in none of
-//! the forms of RFC 9112 section 3.2. Pingora repairs some of these and answers others with an empty body.
+//! about where the request ends or whom it is for is refused (RFC 9112 sections 2.2, 3.2 and 6.3, RFC 9110 section
+//! 7.2), instead of being repaired: a bare CR or LF, a repeated or listed `Content-Length`, `Content-Length` beside
+//! `Transfer-Encoding`, any transfer coding but one `chunked`, a missing, repeated or malformed `Host`, a target in
+//! none of the forms of RFC 9112 section 3.2. Pingora repairs some of these and answers others with an empty body.
 //!
-//! An absolute target names a host of its own, and `Host` does not count beside it, whatever it says (RFC 9112 section 3.2.2). So
-//! that nobody behind can see two hosts, such a request is written anew at once, in origin form and with that host in
-//! `Host`.
+//! An absolute target names a host of its own, and `Host` does not count beside it, whatever it says (RFC 9112 section
+//! 3.2.2). So that nobody behind can see two hosts, such a request is written anew at once, in origin form and with
+//! that host in `Host`.
 //!
 //! The parser is httparse, the one that Pingora uses, so what passes here means the same there.
 
@@ -134,8 +134,8 @@ fn lines_end_in_crlf(head: &[u8]) -> bool {
     memchr::memchr_iter(b'\n', head).all(|at| at > 0 && head[at - 1] == b'\r')
 }
 
-/// The request at the start of `bytes`, which [`check`] took as `head` and `lines`, with its target in origin form; none when it
-/// is so already. What follows the header is as it was.
+/// The request at the start of `bytes`, which [`check`] took as `head` and `lines`, with its target in origin form;
+/// none when it is so already. What follows the header is as it was.
 pub(in crate::proxy) fn in_origin_form(bytes: &[u8], head: &Head, lines: &Lines) -> Option<BytesMut> {
     let target = head.target.of_bytes(bytes);
     if matches!(target.first(), Some(b'/' | b'*')) {
@@ -175,8 +175,8 @@ fn absolute(target: &str) -> Option<(&str, &str)> {
     Some(rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len())))
 }
 
-/// Origin form, absolute form, `*` for OPTIONS alone, and what CONNECT names (which is refused afterwards). Of the characters
-/// that RFC 3986 wants escaped those pass that Pingora takes.
+/// Origin form, absolute form, `*` for OPTIONS alone, and what CONNECT names (which is refused afterwards). Of the
+/// characters that RFC 3986 wants escaped those pass that Pingora takes.
 fn is_target_clear(method: &str, target: &str) -> bool {
     match target.as_bytes().first() {
         Some(b'/' | b'*') => is_origin_form_clear(method, target),
@@ -212,8 +212,8 @@ fn is_host_clear(headers: &[Header<'_>], version: Option<u8>) -> bool {
     }
 }
 
-/// A host and maybe a port, without user information. May be empty (RFC 9110 section 7.2). Of what RFC 3986 allows in a name,
-/// escapes and the characters with which nobody is named are left out.
+/// A host and maybe a port, without user information. May be empty (RFC 9110 section 7.2). Of what RFC 3986 allows in a
+/// name, escapes and the characters with which nobody is named are left out.
 pub(in crate::proxy) fn is_authority(host: &[u8]) -> bool {
     let Ok(host) = str::from_utf8(host) else { return false };
     let (name, port) = match host.rsplit_once(':') {

@@ -1,11 +1,11 @@
 //! How slowly a request's body may come.
 //!
-//! A client that sends a byte a second is never silent for long, and holds a connection, a backend and its thread for as
-//! long as it likes. So the whole body has to come at `limits.min_body_rate`, once ten seconds of it were waited for; who
-//! sent much at first may pause longer. Apache's `RequestReadTimeout body=10,MinRate=` is the same bound.
+//! A client that sends a byte a second is never silent for long, and holds a connection, a backend and its thread for
+//! as long as it likes. So the whole body has to come at `limits.min_body_rate`, once ten seconds of it were waited
+//! for; who sent much at first may pause longer. Apache's `RequestReadTimeout body=10,MinRate=` is the same bound.
 //!
-//! Only the time counts in which the body was waited for. While a slow backend takes it, nobody reads it, and that is not
-//! the client's doing.
+//! Only the time counts in which the body was waited for. While a slow backend takes it, nobody reads it, and that is
+//! not the client's doing.
 
 use std::num::NonZeroU64;
 use std::sync::Arc;

@@ -1,8 +1,8 @@
 //! What has come of a request's body and is on its way to the backend, without a copy where it is worth one.
 //!
-//! Pieces stay where they were read; small ones are put together, or a client that sends byte by byte would have each byte
-//! cost a piece. While all of the body that has come is little ([`MAX_BODY`]) it is kept after it was sent, so that it can be
-//! sent once more; what comes beyond that makes room by what was sent.
+//! Pieces stay where they were read; small ones are put together, or a client that sends byte by byte would have each
+//! byte cost a piece. While all of the body that has come is little ([`MAX_BODY`]) it is kept after it was sent, so
+//! that it can be sent once more; what comes beyond that makes room by what was sent.
 
 use std::io::IoSlice;
 use std::task::{Context, Poll};
@@ -20,7 +20,8 @@ const SMALL: usize = 4 << 10;
 
 /// Where a body comes from.
 pub(in crate::proxy) trait BodySource {
-    /// Reads on, and adds what comes to `parcel`, of which all has been sent. Ready when something came, or the end did.
+    /// Reads on, and adds what comes to `parcel`, of which all has been sent. Ready when something came, or the end
+    /// did.
     ///
     /// # Errors
     /// When the client is gone, or it is no body; all of them the client's doing.

@@ -1,7 +1,7 @@
 //! How long a connection must have been silent to be closed once no new requests are wanted.
 //!
-//! A request may be under way on one that has just been answered, or just been opened. Closed too soon, a client that sends
-//! one request after the other loses one. A process that is to stop has little time, and its listeners are closed
+//! A request may be under way on one that has just been answered, or just been opened. Closed too soon, a client that
+//! sends one request after the other loses one. A process that is to stop has little time, and its listeners are closed
 //! anyway. One that hands over has some seconds in which it watches its successor, so a slow client may have them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,8 +14,8 @@ pub struct Patience {
 }
 
 impl Patience {
-    /// At a stop: longer than the way there and back between most places, and short enough for an idle server to be gone
-    /// within a second.
+    /// At a stop: longer than the way there and back between most places, and short enough for an idle server to be
+    /// gone within a second.
     pub const STOP: Duration = Duration::from_millis(400);
     /// At a hand-over: within the five seconds that the process stays anyway.
     pub const HAND_OVER: Duration = Duration::from_secs(4);

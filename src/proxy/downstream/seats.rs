@@ -1,19 +1,20 @@
 //! How many connections clients may have, and whose goes when there are too many.
 //!
-//! The problem: each connection holds a descriptor, and clients that only connect and say nothing can take them all. Then
-//! nobody else gets in, no backend can be reached, and the admin API, whose descriptors are the same, does not answer.
+//! The problem: each connection holds a descriptor, and clients that only connect and say nothing can take them all.
+//! Then nobody else gets in, no backend can be reached, and the admin API, whose descriptors are the same, does not
+//! answer.
 //!
 //! The rule. A connection has a seat, of which there are `limits.max_connections`, and of which one address has at most
-//! `limits.max_connections_per_address`. It is silent while no whole request of it is there: before its first one, between
-//! two, in a TLS handshake, in half a header however it drips, in HTTP/2 without a stream, and while what it still sends
-//! after its last answer is thrown away. When there is no seat for a new one, the one that has been silent longest gives
-//! its own up: over HTTP/1 its connection is closed, over HTTP/2 after a GOAWAY that names the requests that were taken.
-//! When none is silent, the new one is closed at once. nginx does the first with what it calls reusable connections, and
-//! both it and HAProxy do the second, or let new ones wait in the kernel.
+//! `limits.max_connections_per_address`. It is silent while no whole request of it is there: before its first one,
+//! between two, in a TLS handshake, in half a header however it drips, in HTTP/2 without a stream, and while what it
+//! still sends after its last answer is thrown away. When there is no seat for a new one, the one that has been silent
+//! longest gives its own up: over HTTP/1 its connection is closed, over HTTP/2 after a GOAWAY that names the requests
+//! that were taken. When none is silent, the new one is closed at once. nginx does the first with what it calls
+//! reusable connections, and both it and HAProxy do the second, or let new ones wait in the kernel.
 //!
-//! A request costs two stores to memory that is its connection's own. Seats are looked through only when one is wanted, for
-//! many at once (those that were silent longest then, in their order, which nothing that happens later can change but by
-//! taking them out), and not more often than costs a small part of the time.
+//! A request costs two stores to memory that is its connection's own. Seats are looked through only when one is wanted,
+//! for many at once (those that were silent longest then, in their order, which nothing that happens later can change
+//! but by taking them out), and not more often than costs a small part of the time.
 //!
 //! Refused: a list in the order of silence, which is a lock that all threads meet at, twice for each request.
 
@@ -151,8 +152,8 @@ impl SeatPlan {
         told
     }
 
-    /// Makes room for one more connection of `address`, which may have `bound`, at the cost of one of its own; `Later` when
-    /// there is room without that.
+    /// Makes room for one more connection of `address`, which may have `bound`, at the cost of one of its own; `Later`
+    /// when there is room without that.
     fn make_room_at(&mut self, address: Payer, bound: usize) -> SeatSearch {
         let seated = self.addresses.get(&address).map(Vec::as_slice).unwrap_or_default();
         // Those who were told already are as good as gone.
@@ -280,8 +281,8 @@ impl Seats {
         self.list.lock().coming += 1;
     }
 
-    /// Gives a connection from `peer` that was let in its seat, silent from now on. `None` when its address has as many as
-    /// it may have, all of them with requests.
+    /// Gives a connection from `peer` that was let in its seat, silent from now on. `None` when its address has as many
+    /// as it may have, all of them with requests.
     pub(in crate::proxy) fn sit(self: &Arc<Self>, peer: IpAddr) -> Option<Seat> {
         let rules = self.rules.load();
         let bound = rules.limits.max_connections_per_address.map(|bound| bound.get());

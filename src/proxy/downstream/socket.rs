@@ -1,11 +1,11 @@
 //! A client's socket.
 //!
-//! Pingora's own stream counts by the clock how long each read waits, which is two readings of it a request, and keeps two
-//! buffers and what it knows of the socket: 2.3 KiB for a connection that says nothing. This one keeps nothing that an idle
-//! connection does not need. What Pingora asks of a socket it gets when it asks.
+//! Pingora's own stream counts by the clock how long each read waits, which is two readings of it a request, and keeps
+//! two buffers and what it knows of the socket: 2.3 KiB for a connection that says nothing. This one keeps nothing that
+//! an idle connection does not need. What Pingora asks of a socket it gets when it asks.
 //!
-//! TLS reads records in small pieces. Where it does ([`ClientSocket::gathering`]), one system call takes all that has come, and what
-//! TLS does not take at once is kept until it does.
+//! TLS reads records in small pieces. Where it does ([`ClientSocket::gathering`]), one system call takes all that has
+//! come, and what TLS does not take at once is kept until it does.
 
 use std::io;
 use std::mem::MaybeUninit;

@@ -74,11 +74,12 @@ pub(in crate::proxy) trait Recipient: Send {
         usize::MAX
     }
 
-    /// Does what is to be done while an answer is waited for: sends on what comes of the body to the backend, and waits until
-    /// the client goes. It may be called again after anything else was.
+    /// Does what is to be done while an answer is waited for: sends on what comes of the body to the backend, and waits
+    /// until the client goes. It may be called again after anything else was.
     fn poll_meanwhile(&mut self, cx: &mut Context<'_>, to: &mut (impl AsyncWrite + Send + Unpin)) -> Poll<Box<Error>>;
 
-    /// Takes the header of an answer, which is in `bytes`. An interim one is sent, a final one with the body's first part.
+    /// Takes the header of an answer, which is in `bytes`. An interim one is sent, a final one with the body's first
+    /// part.
     fn head(
         &mut self,
         answer: &Answer,
@@ -87,9 +88,9 @@ pub(in crate::proxy) trait Recipient: Send {
         standing: Option<&Standing>,
     ) -> impl Future<Output = Result<()>> + Send;
 
-    /// Sends what `buffer` has of the body, and the end of the body after its last part; how many bytes of the body that
-    /// were. Fails with an error of the backend's when its body is malformed; nothing of `buffer` is sent then. What comes of the
-    /// request's body meanwhile goes `to` the backend.
+    /// Sends what `buffer` has of the body, and the end of the body after its last part; how many bytes of the body
+    /// that were. Fails with an error of the backend's when its body is malformed; nothing of `buffer` is sent then.
+    /// What comes of the request's body meanwhile goes `to` the backend.
     fn pass(
         &mut self,
         body: &mut AnswerBody,

@@ -1,4 +1,5 @@
-//! What is known of one request, from its admission to its log line. Dropped with the request, whatever ends it, and its guards with it.
+//! What is known of one request, from its admission to its log line. Dropped with the request, whatever ends it, and
+//! its guards with it.
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU64;
@@ -147,9 +148,9 @@ impl Context {
         self.pool().is_some_and(|pool| self.attempts <= pool.settings().retries)
     }
 
-    /// Gives up the present backend and chooses the one for the next attempt; whether there is to be one. That is one not
-    /// tried yet, or, where there never was another, the same, but only once. When only a `kept` connection died, the
-    /// backend has not had its turn yet, and gets it unless another can have the request.
+    /// Gives up the present backend and chooses the one for the next attempt; whether there is to be one. That is one
+    /// not tried yet, or, where there never was another, the same, but only once. When only a `kept` connection died,
+    /// the backend has not had its turn yet, and gets it unless another can have the request.
     pub(in crate::proxy) fn goes_on(&mut self, kept: bool) -> bool {
         let Some(failed) = self.lease.take().map(|lease| lease.backend().id()) else { return false };
         let alone = self.tried.iter().all(|tried| *tried == failed);

@@ -176,8 +176,8 @@ impl<R: RestOverHttp1> Http1Recipient<'_, R> {
         is_stopping(self.shutdown) || (self.half_closed.is_some() && self.ahead.is_empty())
     }
 
-    /// Sends `bytes`, or else what is to be sent. What comes of the request's body meanwhile goes `to` the backend, if there is
-    /// one.
+    /// Sends `bytes`, or else what is to be sent. What comes of the request's body meanwhile goes `to` the backend, if
+    /// there is one.
     async fn write(
         &mut self,
         bytes: Option<&[u8]>,
@@ -240,7 +240,8 @@ impl<R: RestOverHttp1> Http1Recipient<'_, R> {
     /// Waits until the client goes.
     ///
     /// What it sends meanwhile is the start of its next request, and behind 4 KiB of that it cannot be seen
-    /// whether it has gone. One that has ended its side is still there, unless `limits.abort_on_half_close` says otherwise.
+    /// whether it has gone. One that has ended its side is still there, unless `limits.abort_on_half_close` says
+    /// otherwise.
     fn poll_gone(&mut self, cx: &mut std::task::Context<'_>) -> Poll<Box<Error>> {
         let gone = || Error::explain(ErrorType::ConnectionClosed, "the client went").into_down();
         while self.half_closed.is_none() && self.ahead.len() < AHEAD {

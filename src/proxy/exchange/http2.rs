@@ -144,8 +144,8 @@ impl<'h, R: RestOverHttp2> Http2Recipient<'h, R> {
         self.rest
     }
 
-    /// Sends `data`, before it the header if it was not sent yet, and after it the `end`. What comes of the request's body
-    /// meanwhile goes `to` the backend, if there is one.
+    /// Sends `data`, before it the header if it was not sent yet, and after it the `end`. What comes of the request's
+    /// body meanwhile goes `to` the backend, if there is one.
     async fn send(
         &mut self,
         mut data: Bytes,

@@ -1,24 +1,25 @@
 //! Requests that were let in, served without Pingora's request loop; and those that were not, answered.
 //!
-//! The problem: for each request Pingora's loop builds two header maps, a peer, a session, two queues and some ten boxed
-//! futures, and starts a task that watches the connection afterwards. That is most of what a small request costs, and
-//! nothing of it is needed for one that asks for nothing but an answer.
+//! The problem: for each request Pingora's loop builds two header maps, a peer, a session, two queues and some ten
+//! boxed futures, and starts a task that watches the connection afterwards. That is most of what a small request costs,
+//! and nothing of it is needed for one that asks for nothing but an answer.
 //!
-//! The rule: such a request goes directly. Its lines are looked at where they are, what the backend gets is written into
-//! one buffer, what the client gets into another. It is a request of HTTP/1.1 for a path, or one of HTTP/2, that asks for
-//! no interim answer ([`request::is_plain`]). Its body, if it has one, has arrived together with its header
-//! ([`arrived`]), or is sent on as it comes ([`relay`]). Every other one goes by Pingora's loop, and with `direct: false`
-//! these do, too: see [`pingora`](crate::proxy::pingora), which names them.
+//! The rule: such a request goes directly. Its lines are looked at where they are, what the backend gets is written
+//! into one buffer, what the client gets into another. It is a request of HTTP/1.1 for a path, or one of HTTP/2, that
+//! asks for no interim answer ([`request::is_plain`]). Its body, if it has one, has arrived together with its header
+//! ([`arrived`]), or is sent on as it comes ([`relay`]). Every other one goes by Pingora's loop, and with `direct:
+//! false` these do, too: see [`pingora`](crate::proxy::pingora), which names them.
 //!
 //! Who sends a request, whether it is let in and to which pool is found out before its way is chosen
 //! ([`Proxy::admit`](proxy::Proxy::admit)), once. One that is not let in is answered here and at once, whichever way it
 //! would have gone.
 //!
-//! Which of the two a body is, is known when an [`Exchange`](run::Exchange) is compiled ([`rest`]): a request without one
-//! pays nothing for those that have one.
+//! Which of the two a body is, is known when an [`Exchange`](run::Exchange) is compiled ([`rest`]): a request without
+//! one pays nothing for those that have one.
 //!
-//! Both ways ask the same functions which backend gets a request, what a failure means, and whether it may be sent once more, read an answer by the same rules, and end in the same line of the log and the same
-//! counters. They share the connections to backends.
+//! Both ways ask the same functions which backend gets a request, what a failure means, and whether it may be sent once
+//! more, read an answer by the same rules, and end in the same line of the log and the same counters. They share the
+//! connections to backends.
 //!
 //! An answer is passed on as it comes. Its header and what of its body came with it leave in one write.
 //!

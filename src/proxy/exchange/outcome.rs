@@ -1,5 +1,5 @@
-//! What an attempt at a backend comes to, and what a request comes to in the end: counted, told, logged. By whichever way
-//! it went.
+//! What an attempt at a backend comes to, and what a request comes to in the end: counted, told, logged. By whichever
+//! way it went.
 
 use pingora_core::{Error, ErrorSource, ErrorType};
 

@@ -68,12 +68,12 @@ impl Proxy {
         Arrival { at: self.clock().now(), wall: self.clock().wall() }
     }
 
-    /// Decides on a request, before it is known which way it goes, and on each once: who sends it, whether it is let in, and
-    /// to which pool. What is found out goes into `ctx`, and so does why it is not let in. That is counted and kept for
-    /// whoever asks, and the name that a trusted proxy gave the request is taken over.
+    /// Decides on a request, before it is known which way it goes, and on each once: who sends it, whether it is let
+    /// in, and to which pool. What is found out goes into `ctx`, and so does why it is not let in. That is counted and
+    /// kept for whoever asks, and the name that a trusted proxy gave the request is taken over.
     ///
-    /// The bucket is asked at the present moment, not at the one when the request began: a header that comes slowly must
-    /// not buy tokens of the past.
+    /// The bucket is asked at the present moment, not at the one when the request began: a header that comes slowly
+    /// must not buy tokens of the past.
     pub(in crate::proxy) fn admit(&self, asked: Asked<'_, impl Fields>, ctx: &mut Context) {
         let (rules, fields, target) = (self.rules(), asked.fields, asked.target);
         ctx.rate_headers = rules.rate.is_some_and(|rate| rate.headers);

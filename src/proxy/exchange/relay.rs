@@ -1,13 +1,13 @@
 //! A request's body on its way from the client to a backend, while the backend may answer already.
 //!
-//! The problem: a body can be endless and its client slow, the backend can be slow or say what it has to say before it has
-//! read anything, and either may leave. What is read and cannot be passed on is memory that a client decides on; who waits
-//! for the one side only does not hear the other.
+//! The problem: a body can be endless and its client slow, the backend can be slow or say what it has to say before it
+//! has read anything, and either may leave. What is read and cannot be passed on is memory that a client decides on;
+//! who waits for the one side only does not hear the other.
 //!
-//! The rule: a [`Relay`] is polled wherever an exchange waits, for the backend's answer or for the client to take it. It
-//! reads only when all that it has read was taken by the backend, so a slow one slows its client. It counts what comes
-//! against the limits, and how long each side keeps it waiting. What a backend refuses to take ends the relay, not the
-//! exchange: its answer may be there. As long as little has come it can begin anew, for another attempt.
+//! The rule: a [`Relay`] is polled wherever an exchange waits, for the backend's answer or for the client to take it.
+//! It reads only when all that it has read was taken by the backend, so a slow one slows its client. It counts what
+//! comes against the limits, and how long each side keeps it waiting. What a backend refuses to take ends the relay,
+//! not the exchange: its answer may be there. As long as little has come it can begin anew, for another attempt.
 //!
 //! Refused: a task or a pair of queues between both sides, which wake each other for each piece.
 
@@ -29,7 +29,8 @@ use crate::proxy::downstream::parcel::{BodySource, Parcel};
 use crate::proxy::exchange::failure::MALFORMED_BODY;
 use crate::proxy::gate::rejection::Rejection;
 
-/// The most parts that are written at once. More than a parcel has, but for the pieces of an HTTP/2 client that takes pains.
+/// The most parts that are written at once. More than a parcel has, but for the pieces of an HTTP/2 client that takes
+/// pains.
 const PARTS: usize = 40;
 /// The longest silence in a body that comes after its answer.
 const LATE: Duration = Duration::from_secs(1);
@@ -122,7 +123,8 @@ impl Relay {
         }
     }
 
-    /// Begins an attempt: a backend is to get the header section, which is taken from `head` for the first one, and the body.
+    /// Begins an attempt: a backend is to get the header section, which is taken from `head` for the first one, and the
+    /// body.
     pub(in crate::proxy) fn begin(&mut self, head: &mut Vec<u8>) {
         if self.head == 0 {
             self.head = head.len();
@@ -177,8 +179,8 @@ impl Relay {
         !self.is_read && self.bounds.silence.is_some()
     }
 
-    /// Sets what was found out as the request was let in: how long it may be, and for how long a backend may take nothing.
-    /// What has come may be too much already.
+    /// Sets what was found out as the request was let in: how long it may be, and for how long a backend may take
+    /// nothing. What has come may be too much already.
     ///
     /// # Errors
     /// Then.
@@ -199,8 +201,8 @@ impl Relay {
         self.waits.0 = None;
     }
 
-    /// How much longer an answer is to be waited for, when it may take so long from the moment at which the backend got more
-    /// of the request.
+    /// How much longer an answer is to be waited for, when it may take so long from the moment at which the backend got
+    /// more of the request.
     pub(in crate::proxy) fn more_time(&self, limit: Duration) -> Option<Duration> {
         let passed = self.clock.now().saturating_duration_since(self.waits.1);
         limit.checked_sub(passed).filter(|left| !left.is_zero())

@@ -1,8 +1,8 @@
 //! A request as its backend gets it, in bytes.
 //!
 //! The lines are passed on as they came, in their order, without those that count for one connection only (RFC 9110
-//! section 7.6.1) and with what tollgate says of the sender. For the requests that go by Pingora `headers::to_backend` does
-//! the same; what is said of the sender is one piece of code, and a property test holds the rest together.
+//! section 7.6.1) and with what tollgate says of the sender. For the requests that go by Pingora `headers::to_backend`
+//! does the same; what is said of the sender is one piece of code, and a property test holds the rest together.
 
 use crate::decimal::put_number;
 use crate::proxy::gate::headers::{Sender, Underscores, Vouched};
@@ -24,8 +24,8 @@ const OWN: [&[u8]; 10] = [
 ];
 
 /// Whether a request with these lines can go to its backend without Pingora: none of them asks for more than one plain
-/// exchange. `Transfer-Encoding` says how the body comes, and what trailers the client would take (`TE`) no answer of an
-/// HTTP/1.1 backend brings it.
+/// exchange. `Transfer-Encoding` says how the body comes, and what trailers the client would take (`TE`) no answer of
+/// an HTTP/1.1 backend brings it.
 pub(in crate::proxy) fn is_plain<'h>(mut lines: impl Iterator<Item = (&'h [u8], &'h [u8])>) -> bool {
     const NOT_PLAIN: [&[u8]; 7] = [
         b"upgrade",
@@ -65,7 +65,8 @@ pub(in crate::proxy) enum Framing {
     NewChunks,
 }
 
-/// Appends the header section of a request with this method, target and lines to `out`, and of its body what `framing` says.
+/// Appends the header section of a request with this method, target and lines to `out`, and of its body what `framing`
+/// says.
 pub(in crate::proxy) fn write<'h, I: Iterator<Item = (&'h [u8], &'h [u8])>>(
     out: &mut Vec<u8>,
     (method, target): (&str, &[u8]),

@@ -14,8 +14,8 @@ use crate::proxy::exchange::relay::Relay;
 /// The largest announced body that is read and thrown away to keep a connection usable.
 pub(in crate::proxy) const DISCARD: u64 = 1 << 20;
 
-/// What of a request's body is still to come when its exchange begins: nothing, or what a relay sends on. Which of them is
-/// known when this is compiled, so that a request that is there as a whole pays for nothing.
+/// What of a request's body is still to come when its exchange begins: nothing, or what a relay sends on. Which of them
+/// is known when this is compiled, so that a request that is there as a whole pays for nothing.
 pub(in crate::proxy) trait Rest: Send {
     /// What sends it on, if anything is to come.
     fn relay(&mut self) -> Option<&mut Relay>;

@@ -76,8 +76,8 @@ impl<'e, R: ReceivedRequest, C: Recipient> Exchange<'e, R, C> {
         Exchange { proxy, request, client, scratch, progress: AnswerProgress::default() }
     }
 
-    /// Serves the request, or answers it as its context says, counts it and logs it. Whatever goes wrong, the client has its
-    /// answer, if it can have one. Returns its client.
+    /// Serves the request, or answers it as its context says, counts it and logs it. Whatever goes wrong, the client
+    /// has its answer, if it can have one. Returns its client.
     pub(in crate::proxy) async fn run(mut self, ctx: &mut Context, secure: bool) -> C {
         let failure = match ctx.rejection {
             None => self.serve(ctx, secure).await,
@@ -263,8 +263,8 @@ impl<'e, R: ReceivedRequest, C: Recipient> Exchange<'e, R, C> {
         }
     }
 
-    /// Reads on from the backend, for as long as the client stays. Each part of the request that the backend gets gives it as
-    /// long again.
+    /// Reads on from the backend, for as long as the client stays. Each part of the request that the backend gets gives
+    /// it as long again.
     async fn read(&mut self, backend: &mut Backend, limit: Duration) -> Result<usize> {
         let mut left = limit;
         loop {

@@ -16,8 +16,8 @@ pub(in crate::proxy) enum Purpose {
 }
 
 impl Purpose {
-    /// Whether a request that asks for this goes by Pingora's loop: it must, or it need not go `direct`ly. No connection
-    /// changes its protocol there.
+    /// Whether a request that asks for this goes by Pingora's loop: it must, or it need not go `direct`ly. No
+    /// connection changes its protocol there.
     pub(in crate::proxy) fn goes_by_loop(self, direct: bool) -> bool {
         match self {
             Purpose::Answer => !direct,

@@ -9,8 +9,8 @@
 //! has moved in either direction for `tunnel_timeout`, both are closed, and so they are at the end of a drain.
 //!
 //! What is read lies on the stack until it is written. Only what its receiver does not take at once is kept, so that a
-//! silent tunnel has no buffers. `tokio::io::copy_bidirectional` keeps two, knows no silence, and forgets the counts when
-//! it fails.
+//! silent tunnel has no buffers. `tokio::io::copy_bidirectional` keeps two, knows no silence, and forgets the counts
+//! when it fails.
 
 use std::future::poll_fn;
 use std::io::ErrorKind;
@@ -60,8 +60,8 @@ pub(in crate::proxy) enum TunnelEnd {
 }
 
 impl TunnelEnd {
-    /// The end as that of a request, after a silence of `silence` if it was one; words for it that no error has are noted
-    /// in `ctx`.
+    /// The end as that of a request, after a silence of `silence` if it was one; words for it that no error has are
+    /// noted in `ctx`.
     pub(in crate::proxy) fn told(self, ctx: &mut Exchanged, silence: Duration) -> Result<()> {
         const WHERE: &str = "in a tunnel";
         let why = match self {

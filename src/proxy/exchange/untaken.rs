@@ -1,11 +1,11 @@
 //! What of answers lies here because clients do not take it.
 //!
-//! The problem: a client of HTTP/2 can ask for hundreds of long answers over one connection and take none. Each of them may
-//! have been read for 64 KiB, since a fast client is served best so.
+//! The problem: a client of HTTP/2 can ask for hundreds of long answers over one connection and take none. Each of them
+//! may have been read for 64 KiB, since a fast client is served best so.
 //!
-//! The rule: only little is read of an answer before its client has taken what came before, until it has taken so much that
-//! it can be seen to read ([`TAKES`]). What waits all the same counts, over all connections, and while that is much, little
-//! is read of any answer.
+//! The rule: only little is read of an answer before its client has taken what came before, until it has taken so much
+//! that it can be seen to read ([`TAKES`]). What waits all the same counts, over all connections, and while that is
+//! much, little is read of any answer.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 

@@ -1,14 +1,14 @@
 //! What a request offers to speak instead of HTTP, what its backend gets of the offer, and whether that may take it up.
 //!
-//! The problem: after a 101 the bytes of both sides pass unseen, so whatever a client can get switched, it can do behind
-//! the back of limits, routes and logs.
+//! The problem: after a 101 the bytes of both sides pass unseen, so whatever a client can get switched, it can do
+//! behind the back of limits, routes and logs.
 //!
 //! The rules (RFC 9110 section 7.8). An offer counts in a request without a body whose `Connection` names it. Every
 //! protocol may be offered, but none by which HTTP goes on where nobody reads it: `h2c` and `h2`, which servers take up
-//! on requests that only look like plain ones ("h2c smuggling"), `HTTP/…` and `TLS/…`. Such a one is taken from the offer,
-//! and `HTTP2-Settings` with it, as Envoy does; HAProxy drops the whole offer, nginx passes on what it is told to. Where
-//! nothing is left, the request is one like any other. So is one with a body: two readers would have to agree on its
-//! end before the protocol changes. A server may change to what was offered and to nothing else.
+//! on requests that only look like plain ones ("h2c smuggling"), `HTTP/…` and `TLS/…`. Such a one is taken from the
+//! offer, and `HTTP2-Settings` with it, as Envoy does; HAProxy drops the whole offer, nginx passes on what it is told
+//! to. Where nothing is left, the request is one like any other. So is one with a body: two readers would have to agree
+//! on its end before the protocol changes. A server may change to what was offered and to nothing else.
 
 use crate::proxy::wire::lines::{LinesOf, is, line};
 

@@ -153,9 +153,9 @@ impl Limit {
 }
 
 impl Gate<'_> {
-    /// Decides on a request by what it asks, which came at `now` (nanoseconds since the Unix epoch, as the limiter counts
-    /// them) over a connection from `peer`. What is found out on the way is written into `admission`, also when the
-    /// request is not let in, and the client's usage is counted.
+    /// Decides on a request by what it asks, which came at `now` (nanoseconds since the Unix epoch, as the limiter
+    /// counts them) over a connection from `peer`. What is found out on the way is written into `admission`, also when
+    /// the request is not let in, and the client's usage is counted.
     ///
     /// # Errors
     /// Why it is not let in.
@@ -254,8 +254,8 @@ fn announced_length(head: &RequestHeader) -> Option<u64> {
     head.headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-/// Whether a request with these lines is one of gRPC, whose body may be a conversation: it is as long and as silent as it
-/// likes.
+/// Whether a request with these lines is one of gRPC, whose body may be a conversation: it is as long and as silent as
+/// it likes.
 pub(in crate::proxy) fn is_grpc(fields: &impl Fields) -> bool {
     const GRPC: &[u8] = b"application/grpc";
     let kind = fields.all_of(&CONTENT_TYPE).next();

@@ -23,8 +23,8 @@ static CALLER: OwnName = OwnName::new("X-Real-IP: ", || X_REAL_IP);
 static PROTO: OwnName = OwnName::new("X-Forwarded-Proto: ", || X_FORWARDED_PROTO);
 static HOST: OwnName = OwnName::new("X-Forwarded-Host: ", || X_FORWARDED_HOST);
 
-/// What becomes of a client's headers with `_` in their name. CGI, WSGI and PHP write every name in capitals with `_` for `-`, so
-/// that behind them `X_Forwarded_For` cannot be told from the `X-Forwarded-For` that tollgate wrote.
+/// What becomes of a client's headers with `_` in their name. CGI, WSGI and PHP write every name in capitals with `_`
+/// for `-`, so that behind them `X_Forwarded_For` cannot be told from the `X-Forwarded-For` that tollgate wrote.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Underscores {
     /// No backend gets them.
@@ -59,8 +59,8 @@ pub(in crate::proxy) struct Vouched {
 }
 
 impl Sender {
-    /// Says into `lines` who sent the request called `id`: behind the `hops` that a trusted proxy names, and to `host`, unless
-    /// such a one has `said` that.
+    /// Says into `lines` who sent the request called `id`: behind the `hops` that a trusted proxy names, and to `host`,
+    /// unless such a one has `said` that.
     #[inline]
     pub(in crate::proxy) fn write<'h, I: Iterator<Item = &'h [u8]>>(
         self,

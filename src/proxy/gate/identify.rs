@@ -11,8 +11,8 @@
 //!
 //! The address is the connection's own. Only when that is a trusted proxy's is `X-Forwarded-For` looked at, from the
 //! right, which is the end that our proxies write: past trusted addresses to the first that is not. Something that is
-//! no address ends the walk at the last good one; an empty element is nothing. All other headers that name addresses (`Forwarded`, `X-Real-IP`,
-//! ...) are ignored here; what backends get of them says `headers`.
+//! no address ends the walk at the last good one; an empty element is nothing. All other headers that name addresses
+//! (`Forwarded`, `X-Real-IP`, ...) are ignored here; what backends get of them says `headers`.
 //!
 //! Keys are never written anywhere, names of clients are: into the access log, the latest refusals, the admin API. That
 //! is so too of a name that is its client's API key, as it is when the client has no other credential: a name is

@@ -3,8 +3,8 @@
 //! The problem: HTTP/1.1 wants bytes, HTTP/2 a map with names in lower case, Pingora a map that knows how names were
 //! spelt. Written apart for each, the same line says three things sooner or later.
 //!
-//! The rule: whoever has something to say says it once, line by line, into an [`OwnLines`]. For each kind of them that is
-//! compiled apart: into bytes goes what goes into bytes, and no more.
+//! The rule: whoever has something to say says it once, line by line, into an [`OwnLines`]. For each kind of them that
+//! is compiled apart: into bytes goes what goes into bytes, and no more.
 
 use std::net::IpAddr;
 
@@ -95,7 +95,8 @@ impl OwnValue for &RequestId {
     }
 }
 
-/// A header section that lines of ours are written into. In a map they take the place of what was there under their name.
+/// A header section that lines of ours are written into. In a map they take the place of what was there under their
+/// name.
 pub(in crate::proxy) trait OwnLines {
     /// Writes one line.
     fn line(&mut self, name: &'static OwnName, value: impl OwnValue);

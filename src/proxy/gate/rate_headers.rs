@@ -1,7 +1,8 @@
 //! What an answer says about its caller's bucket.
 //!
-//! `RateLimit-Policy` and `RateLimit` as draft-ietf-httpapi-ratelimit-headers-11 has them, and the older `X-RateLimit-*`
-//! that most clients read. What the backend says under these names is replaced: it does not know the bucket.
+//! `RateLimit-Policy` and `RateLimit` as draft-ietf-httpapi-ratelimit-headers-11 has them, and the older
+//! `X-RateLimit-*` that most clients read. What the backend says under these names is replaced: it does not know the
+//! bucket.
 
 use http::HeaderName;
 

@@ -1,11 +1,12 @@
 //! Every answer of our own leaves by this door.
 //!
-//! One form: `application/json`, `{"code":N,"message":"…"}`, `X-Request-Id`. What answers HEAD has no body, and the length that
-//! the answer to a GET would have, also where the request is refused before all of its header is there. The connection stays usable where the client's
-//! body lets it: a small body that is announced is read to its end and thrown away. A large or endless one makes the
-//! answer the last on its connection, and what still comes is read for a while before the connection is closed, because
-//! closing with unread data makes the kernel send a reset that can overtake the answer (RFC 9112 section 9.6). Over HTTP/2
-//! only the stream is at stake, and its session knows how much of the rest is worth reading.
+//! One form: `application/json`, `{"code":N,"message":"…"}`, `X-Request-Id`. What answers HEAD has no body, and the
+//! length that the answer to a GET would have, also where the request is refused before all of its header is there. The
+//! connection stays usable where the client's body lets it: a small body that is announced is read to its end and
+//! thrown away. A large or endless one makes the answer the last on its connection, and what still comes is read for a
+//! while before the connection is closed, because closing with unread data makes the kernel send a reset that can
+//! overtake the answer (RFC 9112 section 9.6). Over HTTP/2 only the stream is at stake, and its session knows how much
+//! of the rest is worth reading.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -32,8 +33,8 @@ pub(in crate::proxy) static RETRY_AFTER: OwnName = OwnName::new("Retry-After: ",
 /// The longest that bytes of no use are read for the sake of an answer.
 pub(in crate::proxy) const LINGER: Duration = Duration::from_secs(5);
 
-/// What a 405 names (RFC 9110 section 15.5.6), since it answers nothing but CONNECT: a backend may be asked by any other
-/// method, and these are the ones that some backend takes.
+/// What a 405 names (RFC 9110 section 15.5.6), since it answers nothing but CONNECT: a backend may be asked by any
+/// other method, and these are the ones that some backend takes.
 const ALLOWED: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
 /// Why a request gets an answer of our own.
@@ -133,8 +134,8 @@ impl Rejection {
         })
     }
 
-    /// Says the lines of the answer, but for the date and what becomes of the connection: what its `body` is, and how the
-    /// caller's bucket stands.
+    /// Says the lines of the answer, but for the date and what becomes of the connection: what its `body` is, and how
+    /// the caller's bucket stands.
     #[inline]
     pub(in crate::proxy) fn write(
         self,

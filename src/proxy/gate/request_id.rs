@@ -6,8 +6,8 @@ use std::sync::Arc;
 /// The longest id that is taken over from a proxy before us.
 const MAX_GIVEN: usize = 128;
 
-/// 128 random bits as 32 hexadecimal digits, like nginx's `$request_id`, or what a trusted proxy has called the request.
-/// Not a secret: the generator is fast, not cryptographic.
+/// 128 random bits as 32 hexadecimal digits, like nginx's `$request_id`, or what a trusted proxy has called the
+/// request. Not a secret: the generator is fast, not cryptographic.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RequestId(Repr);
 

@@ -20,8 +20,8 @@ pub struct Limits {
     pub max_connections_per_address: Option<NonZeroUsize>,
     /// The longest silence in a request's body. Default 60 s.
     pub body_timeout: Duration,
-    /// The fewest bytes a second that a request's body may come at, over all of it and from its tenth second on. Default 100;
-    /// `None` is no bound.
+    /// The fewest bytes a second that a request's body may come at, over all of it and from its tenth second on.
+    /// Default 100; `None` is no bound.
     pub min_body_rate: Option<NonZeroU64>,
 }
 

@@ -1,8 +1,8 @@
 //! A request that was let in before Pingora's loop got it, on its way to the loop's first hook.
 //!
-//! Pingora makes the context of a request without a look at it ([`new_ctx`](pingora_proxy::ProxyHttp::new_ctx)), so the one
-//! that was filled before travels with the session: in the [`Loan`] under one of HTTP/1, in the header's extensions of one
-//! of HTTP/2.
+//! Pingora makes the context of a request without a look at it ([`new_ctx`](pingora_proxy::ProxyHttp::new_ctx)), so the
+//! one that was filled before travels with the session: in the [`Loan`] under one of HTTP/1, in the header's extensions
+//! of one of HTTP/2.
 
 use std::sync::Arc;
 

@@ -4,13 +4,14 @@
 //! client of HTTP/1.1 what a backend of HTTP/1.0 said word for word, passes framing lines on where there is nothing to
 //! frame, forgives what two readers can understand differently, and keeps a header in a map, out of order.
 //!
-//! The rule: Pingora never sees what the backend said. A [`BackendSide`] reads the answer as the direct way does, by the
-//! same functions, and gives Pingora one of HTTP/1.1 in which nothing is in doubt: one length or chunks, no line that
-//! counts for the backend's connection only. What is no answer is a failed read. A body that turns out to be none together
-//! with its header is no answer either. Of the request that Pingora writes, the lines are put back where they were.
+//! The rule: Pingora never sees what the backend said. A [`BackendSide`] reads the answer as the direct way does, by
+//! the same functions, and gives Pingora one of HTTP/1.1 in which nothing is in doubt: one length or chunks, no line
+//! that counts for the backend's connection only. What is no answer is a failed read. A body that turns out to be none
+//! together with its header is no answer either. Of the request that Pingora writes, the lines are put back where they
+//! were.
 //!
-//! Both ways keep their idle connections in the same place: it is this side that knows whether an exchange is over on both
-//! sides, so Pingora's own pool holds none.
+//! Both ways keep their idle connections in the same place: it is this side that knows whether an exchange is over on
+//! both sides, so Pingora's own pool holds none.
 
 use std::io;
 use std::pin::{Pin, pin};

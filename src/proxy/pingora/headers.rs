@@ -1,12 +1,13 @@
 //! The headers that tollgate adds to what goes by Pingora's loop.
 //!
-//! Pingora takes the hop-by-hop headers from requests (RFC 9110 section 7.6.1), `backend_side` from answers. What a client
-//! says about itself in `X-Forwarded-*` and `X-Request-Id` is replaced, since anyone can say anything there, and what it
-//! says in `Forwarded` is dropped; what a trusted proxy says is kept. `X-Real-IP` is one address and not a list, so it is
-//! always the caller's as tollgate knows it, whoever claims another.
+//! Pingora takes the hop-by-hop headers from requests (RFC 9110 section 7.6.1), `backend_side` from answers. What a
+//! client says about itself in `X-Forwarded-*` and `X-Request-Id` is replaced, since anyone can say anything there, and
+//! what it says in `Forwarded` is dropped; what a trusted proxy says is kept. `X-Real-IP` is one address and not a
+//! list, so it is always the caller's as tollgate knows it, whoever claims another.
 //!
-//! A name with `_` is the same as one with `-` to CGI and WSGI, so a stranger's `X_Real_IP` would be ours there. Such names
-//! are dropped ([`Underscores`]), after all that tollgate reads has been read. Trailers of requests do not reach a backend.
+//! A name with `_` is the same as one with `-` to CGI and WSGI, so a stranger's `X_Real_IP` would be ours there. Such
+//! names are dropped ([`Underscores`]), after all that tollgate reads has been read. Trailers of requests do not reach
+//! a backend.
 
 use http::HeaderValue;
 use http::header::{FORWARDED, HOST};
@@ -15,8 +16,8 @@ use pingora_http::RequestHeader;
 use crate::proxy::gate::headers::{Sender, Underscores, Vouched, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO};
 use crate::proxy::gate::request_id::RequestId;
 
-/// Prepares a request for the backend: says who sent it, to which host, and under which id. What a trusted proxy says is
-/// kept and added to.
+/// Prepares a request for the backend: says who sent it, to which host, and under which id. What a trusted proxy says
+/// is kept and added to.
 pub(in crate::proxy) fn to_backend(request: &mut RequestHeader, sender: Sender, id: &RequestId) {
     if sender.underscores == Underscores::Drop {
         let doubtful: Vec<_> = request.headers.keys().filter(|name| name.as_str().contains('_')).cloned().collect();

@@ -1,8 +1,8 @@
 //! Pingora's hooks: the way of a request that goes by its loop.
 //!
-//! A decision in a hook can be tested only through a socket, and the direct way would have to repeat it. So a hook takes
-//! from the session what it needs, asks what both ways share, and says the outcome in Pingora's words; only what is
-//! particular to Pingora's session stays here. What is known of a request from one hook to the next is in its
+//! A decision in a hook can be tested only through a socket, and the direct way would have to repeat it. So a hook
+//! takes from the session what it needs, asks what both ways share, and says the outcome in Pingora's words; only what
+//! is particular to Pingora's session stays here. What is known of a request from one hook to the next is in its
 //! [`Context`]. No connection changes its protocol here: what may, goes directly.
 
 use std::net::IpAddr;

@@ -2,8 +2,8 @@
 //!
 //! Pingora has a session type of its own for this. It waits for a body without an end, drops interim answers (so that
 //! `expect: 100-continue` waits in vain), passes an empty last frame on as a second end of the body (Pingora issues 935
-//! and 936), and answers some malformed requests with an empty body. Its seam for sessions of other protocols takes this
-//! one instead.
+//! and 936), and answers some malformed requests with an empty body. Its seam for sessions of other protocols takes
+//! this one instead.
 
 mod seam;
 
@@ -106,7 +106,8 @@ impl Http2Session {
         }
     }
 
-    /// The next bytes of the body, never none; `None` at its end, or when the answer is whole: then nobody asks for more.
+    /// The next bytes of the body, never none; `None` at its end, or when the answer is whole: then nobody asks for
+    /// more.
     async fn next_data(&mut self) -> Result<Option<Bytes>> {
         let Some(body) = self.body.as_mut().filter(|_| !self.ended) else { return Ok(None) };
         let Some(data) = body.next().await else { return Ok(None) };

@@ -1,8 +1,9 @@
 //! A connection lent to Pingora for one request.
 //!
-//! Pingora closes a connection by dropping it, in places that none of its hooks sees. Three things need more than that: an
-//! answer that must not be overtaken by a reset (the rest of the request has to be read before closing), an answer of our
-//! own after which the connection is still good, and requests that a client sent ahead (pipelining). So Pingora gets a
+//! Pingora closes a connection by dropping it, in places that none of its hooks sees. Three things need more than that:
+//! an answer that must not be overtaken by a reset (the rest of the request has to be read before closing), an answer
+//! of our own after which the connection is still good, and requests that a client sent ahead (pipelining). So Pingora
+//! gets a
 //! [`Loan`]: it reads no further than the request's own body, and hands the connection back when it is dropped.
 
 use std::collections::VecDeque;
@@ -107,8 +108,9 @@ pub(in crate::proxy) struct Returned {
 }
 
 impl Loan {
-    /// Lends `stream` for a request of which `body` is still to come; `ahead` was read behind it. `end` says what it means when
-    /// the client ends its side. How long the body is `waited` for is counted. `shutdown` turns true when the server stops.
+    /// Lends `stream` for a request of which `body` is still to come; `ahead` was read behind it. `end` says what it
+    /// means when the client ends its side. How long the body is `waited` for is counted. `shutdown` turns true when
+    /// the server stops.
     pub(in crate::proxy) fn new(
         (stream, end): (Stream, HalfClose),
         body: Body,
@@ -231,8 +233,8 @@ impl Loan {
         Pin::new(self.stream_mut())
     }
 
-    /// The request is complete: what comes now belongs to the next one. Only the end of the connection is passed on, and not
-    /// before the client is gone where its own end does not say so.
+    /// The request is complete: what comes now belongs to the next one. Only the end of the connection is passed on,
+    /// and not before the client is gone where its own end does not say so.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !matches!(self.end, HalfClose::Waiting(_)) && self.ahead.len() < AHEAD {
             let mut bytes = [0; AHEAD];

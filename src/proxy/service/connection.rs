@@ -7,14 +7,15 @@
 //! client that sends requests ahead gets its answers in order (RFC 9112 section 9.3.2). A request that is plain goes
 //! [directly](super::direct), every other one by Pingora.
 //!
-//! A connection is awake while it has requests ([`Downstream::serve_requests`]), and for [`DOZE`] after each of them. Then it
-//! gives up everything that only requests need: their future, their buffers, the lists of their lines. What is left is
-//! the socket, the seat, and a future that waits: 1 to 2 KiB in all, and no buffer. Asleep after every request, each would pay for
-//! waking up.
+//! A connection is awake while it has requests ([`Downstream::serve_requests`]), and for [`DOZE`] after each of them.
+//! Then it gives up everything that only requests need: their future, their buffers, the lists of their lines. What is
+//! left is the socket, the seat, and a future that waits: 1 to 2 KiB in all, and no buffer. Asleep after every request,
+//! each would pay for waking up.
 //!
-//! When the server stops, each connection gets one more answer, with `Connection: close`. One on which no request is under
-//! way is closed after some silence ([`Patience`]), which may be over already. nginx closes idle connections at once, and
-//! with them the requests that cross the close on their way; HAProxy has `idle-close-on-response` against that.
+//! When the server stops, each connection gets one more answer, with `Connection: close`. One on which no request is
+//! under way is closed after some silence ([`Patience`]), which may be over already. nginx closes idle connections at
+//! once, and with them the requests that cross the close on their way; HAProxy has `idle-close-on-response` against
+//! that.
 //!
 //! [`Patience`]: crate::proxy::downstream::patience::Patience
 
@@ -59,8 +60,8 @@ use crate::proxy::wire::lines::Lines;
 use crate::proxy::wire::order;
 use crate::proxy::wire::request_body::Body;
 
-/// For how long a connection is ready for its next request before it falls asleep. Shorter than any [`Patience`] with which a stop
-/// waits for silence, so that nobody who dozes has to be told of one.
+/// For how long a connection is ready for its next request before it falls asleep. Shorter than any [`Patience`] with
+/// which a stop waits for silence, so that nobody who dozes has to be told of one.
 ///
 /// [`Patience`]: crate::proxy::downstream::patience::Patience
 const DOZE: Duration = Duration::from_millis(250);
@@ -122,8 +123,8 @@ impl BodyThere {
 }
 
 impl Downstream {
-    /// Waits for the next header, unless one has `begun` to come that has so much time left, and reads it into `buffer`, which
-    /// may hold its start already, and its lines into `lines`.
+    /// Waits for the next header, unless one has `begun` to come that has so much time left, and reads it into
+    /// `buffer`, which may hold its start already, and its lines into `lines`.
     async fn next(
         &self,
         stream: &mut Stream,
@@ -211,8 +212,8 @@ impl Downstream {
         limit.saturating_sub(self.app.clock().now().saturating_duration_since(since))
     }
 
-    /// Hands one request that was let in to Pingora: its header, and what was read of its body, are in `buffer`. Gives the
-    /// connection back when it can take another.
+    /// Hands one request that was let in to Pingora: its header, and what was read of its body, are in `buffer`. Gives
+    /// the connection back when it can take another.
     async fn serve_by_loop(
         &self,
         stream: Stream,
@@ -236,8 +237,8 @@ impl Downstream {
         None
     }
 
-    /// Serves the request that begins with `buffer`, after a `silence`, and those that follow it, until the connection falls
-    /// silent again. Gives it back then; none when it is closed.
+    /// Serves the request that begins with `buffer`, after a `silence`, and those that follow it, until the connection
+    /// falls silent again. Gives it back then; none when it is closed.
     async fn serve_requests(
         &self,
         (mut stream, mut buffer): (Stream, BytesMut),
@@ -303,8 +304,8 @@ impl Downstream {
     }
 }
 
-/// Reads what has come to the end of `buffer`, which has no more room than it needs; how many bytes that are, 0 at the end of the
-/// connection.
+/// Reads what has come to the end of `buffer`, which has no more room than it needs; how many bytes that are, 0 at the
+/// end of the connection.
 pub(super) async fn read_some(stream: &mut Stream, buffer: &mut BytesMut) -> io::Result<usize> {
     poll_fn(|cx| {
         let mut bytes = [const { MaybeUninit::uninit() }; FIRST];
@@ -318,7 +319,8 @@ pub(super) async fn read_some(stream: &mut Stream, buffer: &mut BytesMut) -> io:
 
 #[async_trait]
 impl ServerApp for Downstream {
-    /// What only some connections go through is boxed: the memory of an idle one is that of the largest state it can be in.
+    /// What only some connections go through is boxed: the memory of an idle one is that of the largest state it can be
+    /// in.
     async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
         let socket = stream.into_any().downcast::<ClientSocket>().ok()?;
         let peer = socket.peer();

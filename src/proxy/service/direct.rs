@@ -28,8 +28,8 @@ use crate::proxy::service::downstream::{After, Downstream};
 use crate::proxy::wire::lines::Fields;
 
 impl Downstream {
-    /// Serves a request without Pingora's loop, or answers one that was not let in. What the client sends behind it goes to
-    /// `ahead`.
+    /// Serves a request without Pingora's loop, or answers one that was not let in. What the client sends behind it
+    /// goes to `ahead`.
     pub(in crate::proxy) async fn serve_directly(
         &self,
         (stream, ahead): (&mut Stream, &mut BytesMut),
@@ -80,7 +80,8 @@ impl Downstream {
         }
     }
 
-    /// Serves a request of a stream without Pingora's loop, or answers one that was not let in, by `respond`. Its body is there.
+    /// Serves a request of a stream without Pingora's loop, or answers one that was not let in, by `respond`. Its body
+    /// is there.
     pub(in crate::proxy) async fn serve_stream_directly(
         app: &Proxy,
         request: &Http2Request,

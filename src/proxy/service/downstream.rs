@@ -121,8 +121,8 @@ impl Downstream {
         close(stream, true).await;
     }
 
-    /// Counts and logs what was refused before it was a request; `sent` are the bytes of the answer's body, none when the
-    /// client never got the answer.
+    /// Counts and logs what was refused before it was a request; `sent` are the bytes of the answer's body, none when
+    /// the client never got the answer.
     pub(in crate::proxy) fn record_refusal(
         &self,
         rejection: Rejection,

@@ -1,9 +1,9 @@
 //! From a connection that was just accepted to one that requests can be read from: on a TLS listener, by a handshake.
 //!
-//! Pingora's listeners do the handshake before anybody else sees the connection, for up to a minute, and a stop does not
-//! wait for it. Here the whole of it, from the moment the connection stands, may last `limits.header_timeout`, so a client
-//! that says nothing, or drips its hello, is cut as one that drips a header is. From its first byte on it is work that a
-//! stop waits for.
+//! Pingora's listeners do the handshake before anybody else sees the connection, for up to a minute, and a stop does
+//! not wait for it. Here the whole of it, from the moment the connection stands, may last `limits.header_timeout`, so a
+//! client that says nothing, or drips its hello, is cut as one that drips a header is. From its first byte on it is
+//! work that a stop waits for.
 //!
 //! A client that speaks plain HTTP to a TLS listener gets a 400 in plain HTTP, which it can read, and not an alert of a
 //! protocol that it does not speak. Handshakes that fail are told at debug level: the ports of the internet are scanned

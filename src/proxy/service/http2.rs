@@ -1,19 +1,20 @@
 //! A client's connection in HTTP/2: its streams, its bounds, its end.
 //!
-//! The problem: one connection carries many requests at once, so whatever a client can make the server keep or do, it can
-//! do a hundred times at no cost to itself.
+//! The problem: one connection carries many requests at once, so whatever a client can make the server keep or do, it
+//! can do a hundred times at no cost to itself.
 //!
-//! The rules. At most [`MAX_STREAMS`] requests run at once; a client that resets them to open more waits until the old ones
-//! have ended here, too, and one that goes on gets GOAWAY. What is received and not yet passed on is bounded for each
-//! stream, for the connection and for all of them ([`windows`]), what is sent and not yet taken for each stream. A connection without a stream is kept as
-//! long as one of HTTP/1: `limits.header_timeout` at first, then `limits.keepalive_timeout`, whatever PING or SETTINGS it
-//! sends; it is not idle while the client takes the last of its answers. A body that stalls, in either direction, ends its
-//! own stream after the time that HTTP/1 has for it. Everything else (floods of CONTINUATION, PING, SETTINGS, RST_STREAM,
-//! tiny or empty DATA) the h2 crate bounds.
+//! The rules. At most [`MAX_STREAMS`] requests run at once; a client that resets them to open more waits until the old
+//! ones have ended here, too, and one that goes on gets GOAWAY. What is received and not yet passed on is bounded for
+//! each stream, for the connection and for all of them ([`windows`]), what is sent and not yet taken for each stream. A
+//! connection without a stream is kept as long as one of HTTP/1: `limits.header_timeout` at first, then
+//! `limits.keepalive_timeout`, whatever PING or SETTINGS it sends; it is not idle while the client takes the last of
+//! its answers. A body that stalls, in either direction, ends its own stream after the time that HTTP/1 has for it.
+//! Everything else (floods of CONTINUATION, PING, SETTINGS, RST_STREAM, tiny or empty DATA) the h2 crate bounds.
 //!
-//! At a stop the client is told by GOAWAY, in two steps (RFC 9113 section 6.8): first that no new streams should come, and
-//! after a PING has come back, which of them were taken. What came before that is served; nothing is lost on the way. An
-//! answer may still lie in this process when its request is done, so the connection stays until the client has taken it.
+//! At a stop the client is told by GOAWAY, in two steps (RFC 9113 section 6.8): first that no new streams should come,
+//! and after a PING has come back, which of them were taken. What came before that is served; nothing is lost on the
+//! way. An answer may still lie in this process when its request is done, so the connection stays until the client has
+//! taken it.
 //!
 //! Pingora's own loop for this is private to it, keeps idle connections for ever, and lets its requests run in sessions
 //! with other gaps: see [`session`].
@@ -69,8 +70,8 @@ const MAX_STREAMS: u32 = 128;
 const SEND_BUFFER: usize = 32 << 10;
 /// Streams that break the protocol, in all, after which the connection has; what the h2 crate would do by itself.
 const MAX_BROKEN_STREAMS: usize = 1024;
-/// Requests that are refused as malformed, one after the other, after which the connection is. A proxy may bring those of
-/// many clients over one connection, and one of them must not cut off the others.
+/// Requests that are refused as malformed, one after the other, after which the connection is. A proxy may bring those
+/// of many clients over one connection, and one of them must not cut off the others.
 const MAX_MALFORMED: u32 = 32;
 /// How long a client without a request has to answer the PING that follows GOAWAY.
 const FAREWELL: Duration = Duration::from_millis(500);

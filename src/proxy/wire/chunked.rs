@@ -1,15 +1,15 @@
 //! Where a chunked body ends, and whether it is well formed (RFC 9112 section 7.1).
 //!
 //! Pingora decodes the body and encodes it anew for the backend, but it forgives much: a size without digits, bare line
-//! feeds, extensions of any shape. What one parser forgives another reads differently, so a body with any doubt in it is
-//! refused here. Knowing the end also keeps a request that was sent ahead from being taken for a part of the body.
+//! feeds, extensions of any shape. What one parser forgives another reads differently, so a body with any doubt in it
+//! is refused here. Knowing the end also keeps a request that was sent ahead from being taken for a part of the body.
 
-/// The longest extensions of one chunk, and the longest trailers, in bytes. What is longer is an attack (CVE-2024-24549 and
-/// more).
+/// The longest extensions of one chunk, and the longest trailers, in bytes. What is longer is an attack (CVE-2024-24549
+/// and more).
 const MAX_OVERHEAD: usize = 16 << 10;
-/// How long the extensions of a request's chunk may be, beside as much as it has data, without counting against the next
-/// one's. Each of them has to have some data, so `limits.max_body` bounds them all; a flood of long ones around single bytes
-/// (CVE-2023-39326) is over after some chunks. A signature of each chunk has some hundred bytes.
+/// How long the extensions of a request's chunk may be, beside as much as it has data, without counting against the
+/// next one's. Each of them has to have some data, so `limits.max_body` bounds them all; a flood of long ones around
+/// single bytes (CVE-2023-39326) is over after some chunks. A signature of each chunk has some hundred bytes.
 const FREE_OVERHEAD: usize = 256;
 
 /// The most digits of a size: 60 bits, safe in every integer that it is read into.
@@ -141,8 +141,8 @@ impl Chunked {
         Ok(match (self.state, byte) {
             (SizeStart | Size, digit) if digit.is_ascii_hexdigit() => {
                 let digit = char::from(digit).to_digit(16).map_or(0, u64::from);
-                // No more digits than Pingora's parser takes, leading zeros included: what one takes and the other does not
-                // is where a request hides.
+                // No more digits than Pingora's parser takes, leading zeros included: what one takes and the other does
+                // not is where a request hides.
                 self.digits = if self.state == Size { self.digits + 1 } else { 1 };
                 if self.digits > MAX_DIGITS {
                     return Err(MalformedChunks);

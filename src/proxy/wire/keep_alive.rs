@@ -1,10 +1,10 @@
-//! What a backend says of how long it keeps an idle connection, in a line that has no standard beyond RFC 2068: `Keep-Alive:
-//! timeout=5, max=100`.
+//! What a backend says of how long it keeps an idle connection, in a line that has no standard beyond RFC 2068:
+//! `Keep-Alive: timeout=5, max=100`.
 
 use std::time::Duration;
 
-/// The time in the value of such a line, if it has one. It comes in whole seconds; more than a connection can live are as
-/// good as any.
+/// The time in the value of such a line, if it has one. It comes in whole seconds; more than a connection can live are
+/// as good as any.
 pub(in crate::proxy) fn timeout(value: &[u8]) -> Option<Duration> {
     value.split(|byte| *byte == b',').find_map(|parameter| {
         let (name, seconds) = parameter.split_at(parameter.iter().position(|byte| *byte == b'=')?);

@@ -1,8 +1,8 @@
 //! The lines of a header section that Pingora wrote, in the order and the spelling in which they came.
 //!
-//! The problem: Pingora keeps a header in a map. What is repeated stands together in it, what is taken out moves the last
-//! line into the gap, and so the same message leaves differently by the two ways. What the lines say is right; here they
-//! are put where they were. Lines that did not come, which are ours, follow in Pingora's order.
+//! The problem: Pingora keeps a header in a map. What is repeated stands together in it, what is taken out moves the
+//! last line into the gap, and so the same message leaves differently by the two ways. What the lines say is right;
+//! here they are put where they were. Lines that did not come, which are ours, follow in Pingora's order.
 
 use crate::proxy::wire::lines::{is_same, line};
 
@@ -15,8 +15,8 @@ pub(in crate::proxy) fn text<'h>(lines: impl Iterator<Item = (&'h [u8], &'h [u8]
     text
 }
 
-/// The header section `written`, whose lines stand as in `came`. Those under a name in `ours` stand last, in that order and
-/// in that spelling; where they came, they stay there when `kept` has their name.
+/// The header section `written`, whose lines stand as in `came`. Those under a name in `ours` stand last, in that order
+/// and in that spelling; where they came, they stay there when `kept` has their name.
 pub(in crate::proxy) fn in_order(written: &[u8], came: &[u8], ours: &[&[u8]], kept: &[&[u8]]) -> Vec<u8> {
     let (start, rest) = split_line(written);
     let mut left: Vec<Option<(&[u8], &[u8])>> = lines(rest).map(Some).collect();

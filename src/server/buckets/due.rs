@@ -1,9 +1,9 @@
 //! What the store has not got yet of the buckets.
 //!
 //! It is kept in the order of events: the sweep says that a bucket is gone, the export what it became, and the last one
-//! counts. Events go to the store some thousand at a time, so that a client write comes in between. What the store could
-//! not take stays due and is tried again, before whatever came since. There are at most a few events due for each bucket
-//! that there is.
+//! counts. Events go to the store some thousand at a time, so that a client write comes in between. What the store
+//! could not take stays due and is tried again, before whatever came since. There are at most a few events due for each
+//! bucket that there is.
 
 use std::collections::VecDeque;
 
@@ -76,8 +76,8 @@ impl Due {
         }
     }
 
-    /// The piece that goes to the store next, if any is due: what changed, and what is to be forgotten. It stays due until
-    /// [`done`](Due::done).
+    /// The piece that goes to the store next, if any is due: what changed, and what is to be forgotten. It stays due
+    /// until [`done`](Due::done).
     pub(super) fn next(&mut self) -> Option<(Vec<Saved>, Vec<Payer>)> {
         if self.pieces.is_empty() {
             self.settle();
@@ -104,8 +104,8 @@ impl Due {
         self.saved
     }
 
-    /// Gives everything to a successor, each payer once: what changed, and what is to be forgotten. None of it is due after
-    /// that, unless it is [taken back](Due::take_back).
+    /// Gives everything to a successor, each payer once: what changed, and what is to be forgotten. None of it is due
+    /// after that, unless it is [taken back](Due::take_back).
     pub(super) fn hand_over(&mut self) -> (Vec<Saved>, Vec<Payer>) {
         let newer = std::mem::take(&mut self.events);
         self.events = std::mem::take(&mut self.pieces).into_iter().flatten().chain(newer).collect();

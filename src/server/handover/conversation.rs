@@ -47,8 +47,8 @@ impl Conversation {
         Message::decode(&self.0.receive(limit)?)
     }
 
-    /// Waits for the first message: as [`receive`](Conversation::receive), or the version that it names when that is not
-    /// ours.
+    /// Waits for the first message: as [`receive`](Conversation::receive), or the version that it names when that is
+    /// not ours.
     pub(super) fn receive_hello(&mut self, limit: Duration) -> io::Result<Result<Message, u32>> {
         let bytes = self.0.receive(limit)?;
         match wire::version(&bytes) {

@@ -141,8 +141,9 @@ mod tests {
         }
     }
 
-    /// Two requests take a token each while the bucket of five is handed over; `ask` says in which order a request takes
-    /// and looks. The hand-over is true to all clients when what was read and what is told afterwards are all takes.
+    /// Two requests take a token each while the bucket of five is handed over; `ask` says in which order a request
+    /// takes and looks. The hand-over is true to all clients when what was read and what is told afterwards are all
+    /// takes.
     fn hand_over(ask: fn(&loom::sync::atomic::AtomicBool, &loom::sync::Mutex<u32>, &loom::sync::Mutex<u32>)) {
         use loom::sync::atomic::AtomicBool;
         use loom::sync::{Arc, Mutex};

@@ -1,10 +1,10 @@
 //! The words that predecessor and successor say to each other, as bytes.
 //!
-//! A message is one byte that says which it is, and its parts one after the other, in [Borsh](https://borsh.io): numbers
-//! are little endian, texts and lists say their length in four bytes. That is what version 1 has spoken from the start,
-//! so every version that speaks it understands every other. Sockets travel beside the bytes of the message that names
-//! them. Nothing is trusted: a message of a wrong length, an unknown word, or a number out of bounds is an error, and
-//! no length makes anybody reserve more memory than has arrived.
+//! A message is one byte that says which it is, and its parts one after the other, in [Borsh](https://borsh.io):
+//! numbers are little endian, texts and lists say their length in four bytes. That is what version 1 has spoken from
+//! the start, so every version that speaks it understands every other. Sockets travel beside the bytes of the message
+//! that names them. Nothing is trusted: a message of a wrong length, an unknown word, or a number out of bounds is an
+//! error, and no length makes anybody reserve more memory than has arrived.
 //!
 //! The first message begins with the version, whatever else it may hold one day: [`version`] reads it without the
 //! rest, so that whoever speaks another one is told so in words.

@@ -1,7 +1,7 @@
 //! From a listening socket to the thread that serves the connection.
 //!
-//! Where each thread has a runtime of its own, a new connection goes to the one of two, chosen at random, that has less to
-//! do: nearly as even as if all were looked at, and without anything that all threads write to.
+//! Where each thread has a runtime of its own, a new connection goes to the one of two, chosen at random, that has less
+//! to do: nearly as even as if all were looked at, and without anything that all threads write to.
 
 use std::io;
 use std::net::SocketAddr;

@@ -55,8 +55,8 @@ fn moment(connection: &Connection) -> rusqlite::Result<Option<Moment>> {
     Ok(Some(Moment { timeline, wall, boot }))
 }
 
-/// Makes the buckets in `new` those in `old`, and the moment of the last save with them, in one transaction. Of those of
-/// clients only where a client has the same name and number in both.
+/// Makes the buckets in `new` those in `old`, and the moment of the last save with them, in one transaction. Of those
+/// of clients only where a client has the same name and number in both.
 ///
 /// What `new` had is given up: its instants are those of another time, and no process goes by them any more.
 pub(super) fn carry_over(old: &Connection, new: &mut Connection) -> rusqlite::Result<()> {

@@ -122,7 +122,8 @@ impl Drop for Built {
     }
 }
 
-/// Makes a directory and those above it, and syncs those that had to be changed for it. Gives the topmost that was made.
+/// Makes a directory and those above it, and syncs those that had to be changed for it. Gives the topmost that was
+/// made.
 pub(super) fn make_directories(directory: &Path) -> io::Result<Option<PathBuf>> {
     let made: Vec<_> = directory.ancestors().take_while(|above| !above.exists()).collect();
     fs::create_dir_all(directory)?;

@@ -4,9 +4,9 @@
 //! remembers the last number it has seen finds every later change, once and in order. The writer looks before its own
 //! changes in the same transaction, and moves on past them; so its own never come back to it.
 //!
-//! A sequence that has fallen means that the content was put back from outside, through SQLite (`.restore`), in the same
-//! file. What this process knows of was there and is not any more, and no entry says what became of it. So from then on
-//! nothing is written, and that is a fault that only a new start ends: it reads all clients anew.
+//! A sequence that has fallen means that the content was put back from outside, through SQLite (`.restore`), in the
+//! same file. What this process knows of was there and is not any more, and no entry says what became of it. So from
+//! then on nothing is written, and that is a fault that only a new start ends: it reads all clients anew.
 
 use rusqlite::Connection;
 

@@ -22,8 +22,8 @@ pub(super) fn set(connection: &Connection, name: &str, value: i64) -> rusqlite::
 /// The secret of the keys of buckets, in two halves.
 const SECRET: [&str; 2] = ["secret_high", "secret_low"];
 
-/// The secret that is kept; `made` from now on where there is none. Of two processes that make one at once, both use the
-/// first.
+/// The secret that is kept; `made` from now on where there is none. Of two processes that make one at once, both use
+/// the first.
 pub(super) fn secret(connection: &Connection, made: u128) -> rusqlite::Result<u128> {
     let read = || -> rusqlite::Result<Option<u128>> {
         let halves = get(connection, SECRET[0])?.zip(get(connection, SECRET[1])?);

@@ -86,8 +86,8 @@ pub(super) fn open_or_create(path: &Path, patience: &LockPatience) -> Result<Dat
     open(path, patience)
 }
 
-/// Says that the database at `path` is new. That its directory had to be made may mean that a disk is not mounted or that
-/// the path is mistyped, and then all clients are missing.
+/// Says that the database at `path` is new. That its directory had to be made may mean that a disk is not mounted or
+/// that the path is mistyped, and then all clients are missing.
 fn tell_new(path: &Path, made: Option<&Path>) {
     let path = path.display();
     match made {

@@ -2,17 +2,17 @@
 //!
 //! The problem: every change is kept, and whoever changes a client every second fills the disk.
 //!
-//! The rule: the writer walks over the history from its beginning to its end, some thousand entries a second, and begins
-//! anew an hour after it has come there, at once when the rules change. Clients that were changed more often than may be
-//! kept are looked at each second as well, so that nobody waits for the walk. What goes are entries beyond the newest
-//! `keep` of a client, and those older than `age`; never the one that says what a client is now, so a client that is
-//! there always has one. Of a deleted client all go in the end.
+//! The rule: the writer walks over the history from its beginning to its end, some thousand entries a second, and
+//! begins anew an hour after it has come there, at once when the rules change. Clients that were changed more often
+//! than may be kept are looked at each second as well, so that nobody waits for the walk. What goes are entries beyond
+//! the newest `keep` of a client, and those older than `age`; never the one that says what a client is now, so a client
+//! that is there always has one. Of a deleted client all go in the end.
 //!
 //! Two things stay for the [feed](super::feed): the newest entry of all, whose number is where others have come to, and
 //! whatever is younger than [`YOUNG`], which another process may not have read yet.
 //!
-//! Refused: a trigger, or a deletion with each change, which costs every writer and takes from another process what it has
-//! yet to follow; one large deletion, which others wait for.
+//! Refused: a trigger, or a deletion with each change, which costs every writer and takes from another process what it
+//! has yet to follow; one large deletion, which others wait for.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant, SystemTime};

@@ -133,7 +133,8 @@ proptest! {
         let line = line(&record, AccessLogFormat::Text);
         let body = line.strip_suffix('\n').unwrap();
         prop_assert!(body.bytes().all(|b| (b' '..=b'~').contains(&b)), "{}", body);
-        // Request, referer, agent, request id, client id and upstream have their quotes, and no quote comes from outside.
+        // Request, referer, agent, request id, client id and upstream have their quotes, and no quote comes from
+        // outside.
         let fields = 6 + usize::from(error.is_some()) + usize::from(!host.is_empty());
         prop_assert_eq!(body.matches('"').count(), 2 * fields);
     }

@@ -174,8 +174,8 @@ fn a_late_line_still_goes_where_it_belongs_and_then_the_old_target_is_closed() {
     assert_eq!(text_ids(&fs::read_to_string(&path).unwrap()), [1]);
 }
 
-/// Eight threads record while another one switches: each line is in one file once, in that file's form. All lines find room
-/// in the queue, so that none may be missing.
+/// Eight threads record while another one switches: each line is in one file once, in that file's form. All lines find
+/// room in the queue, so that none may be missing.
 #[test]
 fn many_threads_lose_and_mix_nothing() {
     let dir = tempfile::tempdir().unwrap();

@@ -2,8 +2,8 @@
 //! handed in.
 //!
 //! Not every closing is the timer's. Some come right after an answer, since the backend has answered enough over one
-//! connection; many at once, whatever their age, since it stops; any of them, since a network has had enough. And timers
-//! are coarse: some servers look once a second, so that one of two seconds closes between two and three.
+//! connection; many at once, whatever their age, since it stops; any of them, since a network has had enough. And
+//! timers are coarse: some servers look once a second, so that one of two seconds closes between two and three.
 //!
 //! So an age counts only
 //! - from a tenth of a second on: what is closed sooner was not closed for being idle;
@@ -13,8 +13,8 @@
 //!
 //! Of the latest eight, the least that has such a neighbour is the timer. What is kept from it is the larger of how far
 //! they are apart and a share that falls with their number: the least of n falls short of the true least by one part of
-//! n + 1, as far as anybody can know. It costs little to keep much, since what is lost is the use of a connection that is
-//! nearly closed, and not the connection.
+//! n + 1, as far as anybody can know. It costs little to keep much, since what is lost is the use of a connection that
+//! is nearly closed, and not the connection.
 //!
 //! A connection that is open well beyond the timer speaks against it. When four have, one after the other and none was
 //! closed in time meanwhile, the younger ages are forgotten.

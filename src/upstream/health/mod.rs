@@ -1,4 +1,5 @@
-//! The health of backends: the rule ([`HealthRecord`]), the check ([`Probe`]), and the loop that runs the checks ([`watch`]).
+//! The health of backends: the rule ([`HealthRecord`]), the check ([`Probe`]), and the loop that runs the checks
+//! ([`watch`]).
 //!
 //! Checks are those of Pingora's `HealthCheck` trait, its loop is not used: it counts backends as healthy
 //! before the first check, checks all of them in one burst, has no limit on the whole check, and cannot be told of

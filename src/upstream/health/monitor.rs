@@ -32,7 +32,8 @@ const REST_TICK: Duration = Duration::from_millis(250);
 /// timeout at the longest, and five seconds more when names do not resolve.
 ///
 /// For a while two may watch the same backends: that of a pool which is to be replaced, and that of its successor. What
-/// the successor's checks say of backends that are known counts once it is in service; what the other's say, until then.
+/// the successor's checks say of backends that are known counts once it is in service; what the other's say, until
+/// then.
 pub async fn watch(pool: Arc<Pool>, clock: Arc<dyn Clock>, ready: impl FnOnce()) {
     resolve(&pool, None).join_all().await;
     let checker = Probe::new(pool.settings()).map(|probe| {

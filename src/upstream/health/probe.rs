@@ -29,8 +29,8 @@ pub struct Probe {
 }
 
 impl Probe {
-    /// The check that the settings of `pool` ask for, or `None` when they ask for none. HTTP checks name the pool as their
-    /// `Host`, as Envoy's do.
+    /// The check that the settings of `pool` ask for, or `None` when they ask for none. HTTP checks name the pool as
+    /// their `Host`, as Envoy's do.
     pub fn new(pool: &PoolSettings) -> Option<Self> {
         let limit = pool.health.timeout;
         let check: Box<dyn HealthCheck + Send + Sync> = match &pool.health.check {

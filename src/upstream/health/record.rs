@@ -2,8 +2,8 @@
 //!
 //! Until its first check a backend is unknown and gets no requests. The first check decides at once; after that the
 //! thresholds count checks in a row, as HAProxy's `rise` and `fall` do. Three requests in a row that could not connect
-//! take a backend down without waiting for a check; then only checks bring it back, or, where there are none, a rest of ten
-//! seconds (nginx's `fail_timeout`).
+//! take a backend down without waiting for a check; then only checks bring it back, or, where there are none, a rest of
+//! ten seconds (nginx's `fail_timeout`).
 //!
 //! Failures to connect that were under way at the same time say one thing, however many they are: a thousand requests
 //! that meet a full accept queue are not a thousand in a row. So a failure counts only when its connection was begun
@@ -151,8 +151,8 @@ impl HealthRecord {
         self.connect_failures = 0;
     }
 
-    /// Brings a backend back that has rested long enough at `now`. One that a check took down, before a reload ended the
-    /// checks, begins its rest now.
+    /// Brings a backend back that has rested long enough at `now`. One that a check took down, before a reload ended
+    /// the checks, begins its rest now.
     pub fn end_rest(&mut self, now: Instant) -> Option<Transition> {
         if self.status != HealthStatus::Down {
             return None;

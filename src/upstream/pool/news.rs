@@ -1,8 +1,8 @@
 //! What is to be said in the event log of something that happens under a lock.
 //!
-//! Whoever says it under the lock has everybody wait who wants to look at the pool, for as long as the log takes. So lines
-//! are gathered, and said when what gathered them is dropped. Made before the lock is taken, it is dropped after the
-//! lock, whichever way leads out.
+//! Whoever says it under the lock has everybody wait who wants to look at the pool, for as long as the log takes. So
+//! lines are gathered, and said when what gathered them is dropped. Made before the lock is taken, it is dropped after
+//! the lock, whichever way leads out.
 
 use log::Level;
 

@@ -59,8 +59,8 @@ impl Orders {
 
     /// Keeps what still holds after `old` settings under `settings`, of whose backends `owners` has the addresses.
     ///
-    /// A weight that was changed in the file counts more than an older order. What the file has no more loses its orders:
-    /// who is put back there later is wanted as the file says.
+    /// A weight that was changed in the file counts more than an older order. What the file has no more loses its
+    /// orders: who is put back there later is wanted as the file says.
     pub(super) fn carry_over(
         &mut self,
         old: &PoolSettings,

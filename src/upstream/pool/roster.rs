@@ -62,8 +62,8 @@ impl Roster {
         owners
     }
 
-    /// What the selector is to choose among: all known addresses, as the file and `orders` want them. Of an address that
-    /// two names share, the first one's weight counts.
+    /// What the selector is to choose among: all known addresses, as the file and `orders` want them. Of an address
+    /// that two names share, the first one's weight counts.
     pub(super) fn targets(&self, settings: &PoolSettings, registry: &Registry, orders: &Orders) -> BTreeSet<Target> {
         // Nothing will ever check them: they are up until requests fail to connect.
         let unchecked = settings.health.check == Check::None && self.stage == PoolStage::Serving;

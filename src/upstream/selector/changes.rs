@@ -9,8 +9,8 @@
 //! have it, after it has changed. A selector takes the [marks](super::marks), under its own lock, and looks at those
 //! backends again.
 //!
-//! Refused: a queue, which can be full; a lock in the backend that every request would take; telling the selector of the
-//! new value, as two tellers could overtake each other.
+//! Refused: a queue, which can be full; a lock in the backend that every request would take; telling the selector of
+//! the new value, as two tellers could overtake each other.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 

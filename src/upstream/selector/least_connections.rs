@@ -1,9 +1,9 @@
 //! Least connections: the backend with the fewest requests in flight for its weight; ties rotate.
 //!
-//! The count is of requests, from selection to the last byte, not of connections, which HTTP/1.1 keeps open idle. Chosen
-//! and count are one step under one lock, so that callers that come at once do not all see the same backend as the
-//! emptiest. The backends stand in a tournament by their load; each that took a request or ended one since the last choice
-//! is placed again, which is two for each request, however many there are.
+//! The count is of requests, from selection to the last byte, not of connections, which HTTP/1.1 keeps open idle.
+//! Chosen and count are one step under one lock, so that callers that come at once do not all see the same backend as
+//! the emptiest. The backends stand in a tournament by their load; each that took a request or ended one since the last
+//! choice is placed again, which is two for each request, however many there are.
 //!
 //! "Power of two choices" needs no lock but is not exact, and with few backends exactness is cheap.
 
@@ -14,8 +14,8 @@ use parking_lot::Mutex;
 use super::members::{Chosen, LeaseRequest, Members, Rule};
 use super::tournament::Tournament;
 
-/// Fewest requests in flight per weight. A choice takes a lock and costs O(log backends) for itself and for each request
-/// that has ended since the one before.
+/// Fewest requests in flight per weight. A choice takes a lock and costs O(log backends) for itself and for each
+/// request that has ended since the one before.
 #[derive(Debug)]
 pub(super) struct LeastConnections {
     standing: Mutex<LoadOrder>,
@@ -95,7 +95,8 @@ mod tests {
     use crate::upstream::selector::{Selector, SelectorConfig};
 
     proptest! {
-        /// Every choice is that of a look at every backend, while requests end, backends come and go and some were tried.
+        /// Every choice is that of a look at every backend, while requests end, backends come and go and some were
+        /// tried.
         #[test]
         fn chooses_as_a_look_at_everyone_does(
             weights in prop::collection::vec(1_u32..4, 1..10),

@@ -64,7 +64,8 @@ impl<W: AtomicWord> Marks<W> {
         let (word, bit) = (place / BITS, 1 << (place % BITS));
         let (group, found) = (&self.words[word / BITS], 1 << (word % BITS));
         let first = self.marks[word].fetch_or(bit, Ordering::AcqRel) == 0;
-        // Where there are marks already, whoever set them mostly has said so: looking leaves the cache line where it is.
+        // Where there are marks already, whoever set them mostly has said so: looking leaves the cache line where it
+        // is.
         if first || group.load(Ordering::Relaxed) & found == 0 {
             group.fetch_or(found, Ordering::Release);
         }

@@ -15,8 +15,8 @@ use crate::upstream::{Backend, BackendId, Lease};
 pub(super) trait Rule: fmt::Debug + Send + Sync {
     /// Chooses for the request of `asked` among those of `members` that are ready and that it has not tried.
     ///
-    /// `members` are those that it was made over. What it [takes](Members::take) counts from then on, so one that goes by
-    /// counts does so before another caller's choice can depend on them.
+    /// `members` are those that it was made over. What it [takes](Members::take) counts from then on, so one that goes
+    /// by counts does so before another caller's choice can depend on them.
     fn choose(&self, members: &Members, asked: LeaseRequest<'_>) -> Option<Chosen>;
 }
 

@@ -1,8 +1,8 @@
 //! Weighted random: each choice is independent, each backend as likely as its weight says among those that are left.
 //!
-//! Unlike round robin it shares nothing between callers that they write, and many proxies in front of the same backends do
-//! not fall into step. What callers read is a table of the sums of the weights up to each ready backend, in which a number
-//! is looked up; whoever finds that backends have changed since it was made makes another one.
+//! Unlike round robin it shares nothing between callers that they write, and many proxies in front of the same backends
+//! do not fall into step. What callers read is a table of the sums of the weights up to each ready backend, in which a
+//! number is looked up; whoever finds that backends have changed since it was made makes another one.
 
 use std::sync::Arc;
 
@@ -11,8 +11,8 @@ use arc_swap::ArcSwap;
 use super::members::{Chosen, LeaseRequest, Members, Rule};
 use crate::upstream::BackendId;
 
-/// Weighted random. A choice takes no lock and costs O(log backends); the first one after backends became ready or ceased
-/// to be costs O(backends).
+/// Weighted random. A choice takes no lock and costs O(log backends); the first one after backends became ready or
+/// ceased to be costs O(backends).
 #[derive(Debug)]
 pub(super) struct Random {
     table: ArcSwap<WeightTable>,

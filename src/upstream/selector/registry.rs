@@ -3,8 +3,8 @@
 //! The problem: for a while a pool and its successor exist side by side. They share the backends that both have, and
 //! each may come to know new ones or let go of old ones, as names resolve to other addresses.
 //!
-//! The rule: both hold on to the same shelf of backends. A backend is forgotten and retired when the last one that holds
-//! it lets go. Ids are given once for the whole shelf, so no two of its backends ever share one.
+//! The rule: both hold on to the same shelf of backends. A backend is forgotten and retired when the last one that
+//! holds it lets go. Ids are given once for the whole shelf, so no two of its backends ever share one.
 //!
 //! Refused: a copy of the backends for the successor, as then either would retire what the other still uses.
 

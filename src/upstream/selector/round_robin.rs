@@ -1,10 +1,10 @@
 //! Smooth weighted round robin.
 //!
-//! Each choice raises every candidate's credit by its weight, takes the one with the most, and lowers that one by the sum
-//! of all weights. Weights 5, 1, 1 give a a b a c a a. Over each cycle of as many choices as the sum of the weights, every
-//! backend is chosen exactly as often as its weight says; when the set of candidates changes, the cycle that this cuts short
-//! may be one choice off. This is nginx's rule (commit 52327e0627f4, 2012). Pingora's
-//! instead repeats each backend as often as its weight says, in a burst.
+//! Each choice raises every candidate's credit by its weight, takes the one with the most, and lowers that one by the
+//! sum of all weights. Weights 5, 1, 1 give a a b a c a a. Over each cycle of as many choices as the sum of the
+//! weights, every backend is chosen exactly as often as its weight says; when the set of candidates changes, the cycle
+//! that this cuts short may be one choice off. This is nginx's rule (commit 52327e0627f4, 2012). Pingora's instead
+//! repeats each backend as often as its weight says, in a burst.
 //!
 //! Raising every credit for each choice would cost as much as there are backends. All candidates of one weight rise
 //! alike, so their order changes only with the one that is chosen: they are kept without the rises, in a tournament for
@@ -12,8 +12,8 @@
 //! credit that it had, as in nginx.
 //!
 //! One lock around the credits makes it exact under any number of callers. A cycle worked out beforehand would need no
-//! lock, but could not keep the weights among those that are left while some backends are down. A heap of deadlines, as in
-//! Envoy, has one part for all weights, but its order is another: 5, 1, 1 gives a a a a a b c.
+//! lock, but could not keep the weights among those that are left while some backends are down. A heap of deadlines, as
+//! in Envoy, has one part for all weights, but its order is another: 5, 1, 1 gives a a a a a b c.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;

@@ -53,8 +53,8 @@ impl Balance {
         Balance { name, doc, needs, build }
     }
 
-    /// The same of a rule that was written for Pingora. It is asked for its order with the caller as its key if it needs
-    /// the caller, and with none otherwise, and gets the backends with their weights.
+    /// The same of a rule that was written for Pingora. It is asked for its order with the caller as its key if it
+    /// needs the caller, and with none otherwise, and gets the backends with their weights.
     pub const fn of_pingora<S>(name: &'static str, doc: &'static str, needs: Needs) -> Self
     where
         S: BackendSelection + Send + Sync + 'static,

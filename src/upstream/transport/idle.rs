@@ -4,9 +4,10 @@
 //! used last is taken first, so that those beyond the need grow old and are closed. Whether a connection is still good
 //! is known without a system call: the runtime has been told of everything that came over it meanwhile.
 //!
-//! When a backend closes one, its age is to be known, so that what closes then can be foreseen ([`IdleClosing`](crate::upstream::IdleClosing)). For that
-//! all of them are looked through every now and then, and at once when one of those that were looked at then has
-//! something to say: the runtime wakes whoever looked last, and a request that takes the connection looks itself.
+//! When a backend closes one, its age is to be known, so that what closes then can be foreseen
+//! ([`IdleClosing`](crate::upstream::IdleClosing)). For that all of them are looked through every now and then, and at
+//! once when one of those that were looked at then has something to say: the runtime wakes whoever looked last, and a
+//! request that takes the connection looks itself.
 //!
 //! Pingora's own pool runs a task for each connection that waits, which is started and ended for every request.
 
@@ -76,8 +77,8 @@ impl IdleConnections {
     }
 
     /// A connection to `site` that is open at `now` and, as far as that can be foreseen, stays so until
-    /// a request has come over it; when the request can be `sent_again`, one that may be closed meanwhile. With it, how long
-    /// it waited.
+    /// a request has come over it; when the request can be `sent_again`, one that may be closed meanwhile. With it, how
+    /// long it waited.
     pub(super) fn take(&self, site: &Arc<Site>, now: Instant, sent_again: bool) -> Option<(BackendStream, Duration)> {
         let oldest = if sent_again { Duration::MAX } else { site.closing().safe_age() };
         let mine = self.shelves.mine().lock().take(site, now, oldest);

@@ -17,11 +17,11 @@ pub(super) struct Terms {
 }
 
 impl Terms {
-    /// The terms of a connection over which an answer began at one moment and ended at another. The backend may have `said`
-    /// how long it may be idle; it may be for `longest` in any case. `None` when it may not wait at all.
+    /// The terms of a connection over which an answer began at one moment and ended at another. The backend may have
+    /// `said` how long it may be idle; it may be for `longest` in any case. `None` when it may not wait at all.
     ///
-    /// From when on the backend takes it for idle is not known when the answer came in parts: it may have been written long
-    /// before all of it was passed on to a slow client. At the earliest that was when it began.
+    /// From when on the backend takes it for idle is not known when the answer came in parts: it may have been written
+    /// long before all of it was passed on to a slow client. At the earliest that was when it began.
     pub(super) fn of((began, ended): (Instant, Instant), said: Option<Duration>, longest: Duration) -> Option<Self> {
         let until = said.map_or(ended + longest, |said| (ended + longest).min(began + said));
         let is_exact = ended.saturating_duration_since(began) < AT_ONCE;

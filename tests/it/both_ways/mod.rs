@@ -72,7 +72,8 @@ fn exchange(
         taken.send(answer);
         id_of(&head);
         let mut got = message(head, &body);
-        // The one difference that is meant: a body in chunks that is there as a whole has a length when it goes directly.
+        // The one difference that is meant: a body in chunks that is there as a whole has a length when it goes
+        // directly.
         if sent.contains("transfer-encoding: chunked") {
             got.1.retain(|(name, _)| !["content-length", "transfer-encoding"].contains(&&*name.to_lowercase()));
         }

@@ -1,5 +1,5 @@
-//! What is said over a connection: requests sent ahead, bodies and answers in pieces, clients that leave, and what a broken
-//! answer comes to.
+//! What is said over a connection: requests sent ahead, bodies and answers in pieces, clients that leave, and what a
+//! broken answer comes to.
 
 use std::io::Write;
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! Plain requests that go past Pingora's request loop: connections to backends and their reuse, and what is said over one.
+//! Plain requests that go past Pingora's request loop: connections to backends and their reuse, and what is said over
+//! one.
 
 mod exchange;
 mod reuse;

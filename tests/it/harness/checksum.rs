@@ -1,7 +1,7 @@
 //! Bodies that can be told apart, and a checksum over them.
 //!
-//! FNV-1a over words of eight bytes: any lost, repeated, swapped or changed byte shows, and a debug build still sums 100 KB
-//! in a fraction of a millisecond, which bytewise it does not.
+//! FNV-1a over words of eight bytes: any lost, repeated, swapped or changed byte shows, and a debug build still sums
+//! 100 KB in a fraction of a millisecond, which bytewise it does not.
 
 use std::sync::OnceLock;
 

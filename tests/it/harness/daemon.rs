@@ -13,6 +13,7 @@ use super::instance::ask;
 use super::ports::free_address;
 use super::process::{self, Finished};
 use super::server::{clean, command};
+use super::way::with_way;
 use super::{PATIENCE, eventually};
 
 /// A configuration whose processes run in the background; dropping it kills them all.
@@ -57,7 +58,7 @@ impl Daemon {
             self.admin,
             self.backend
         );
-        std::fs::write(self.file(), yaml).unwrap();
+        std::fs::write(self.file(), with_way(&yaml)).unwrap();
     }
 
     /// The keys of `pingora` that a process in this directory needs, and `more`.

@@ -45,8 +45,8 @@ impl InProcess {
         );
         std::fs::write(&file, yaml).unwrap();
         let mut config = config::load(Some(&file), &Overrides::default()).unwrap();
-        // Pingora keeps the runtimes of threads that do not steal in a static, by thread, also when the thread has ended and
-        // another one has its number. So a server in a process that had one before needs threads that do.
+        // Pingora keeps the runtimes of threads that do not steal in a static, by thread, also when the thread has
+        // ended and another one has its number. So a server in a process that had one before needs threads that do.
         config.pingora.work_stealing = true;
         // The file cannot ask for any free port; the library can.
         config.listeners = vec!["127.0.0.1:0".parse::<SocketAddr>().unwrap().into()];

@@ -1,7 +1,7 @@
 //! Closed-loop load: so many clients, each sending its next request as soon as the last one is answered.
 //!
-//! Every request that is not answered whole is counted as failed, with the reason. A connection that ends after an answer
-//! that said so is no failure; one that ends in any other way is, and so is one that cannot be made.
+//! Every request that is not answered whole is counted as failed, with the reason. A connection that ends after an
+//! answer that said so is no failure; one that ends in any other way is, and so is one that cannot be made.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -60,7 +60,8 @@ pub(crate) struct Behaviour {
 }
 
 impl Load {
-    /// Starts `clients` clients that send `GET target` with these headers, over kept connections or a fresh one each time.
+    /// Starts `clients` clients that send `GET target` with these headers, over kept connections or a fresh one each
+    /// time.
     pub(crate) fn start(
         address: SocketAddr,
         (clients, kept): (usize, bool),

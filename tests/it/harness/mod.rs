@@ -20,6 +20,7 @@ pub(crate) mod scripted;
 pub(crate) mod server;
 pub(crate) mod setup;
 pub(crate) mod tls;
+pub(crate) mod way;
 pub(crate) mod wire;
 
 use std::time::{Duration, Instant};

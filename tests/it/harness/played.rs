@@ -1,7 +1,7 @@
 //! A backend that the test itself plays, byte for byte: it takes a connection, reads a request, sends what it likes.
 //!
-//! For what a script would need a word of its own for. Everything happens in the test's thread, so it is in the order in
-//! which it is written there.
+//! For what a script would need a word of its own for. Everything happens in the test's thread, so it is in the order
+//! in which it is written there.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};

@@ -1,8 +1,8 @@
 //! Free ports.
 //!
-//! They lie below the range from which the kernel takes the ports of outgoing connections. A port from that range may be
-//! taken again the moment it is let go, and a connection to a dead one may even meet itself; both would make the tests
-//! that kill a backend and bring it back on its port fail once in a while.
+//! They lie below the range from which the kernel takes the ports of outgoing connections. A port from that range may
+//! be taken again the moment it is let go, and a connection to a dead one may even meet itself; both would make the
+//! tests that kill a backend and bring it back on its port fail once in a while.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -1,7 +1,8 @@
 //! The words in which a test tells a scripted backend what to do: the query of the request's target.
 //!
-//! So one request through the proxy carries both the question and the fault, and `at=a` names the one backend that is to
-//! misbehave while the others answer. A shared switchboard was refused: tests would wait for it, and forget to reset it.
+//! So one request through the proxy carries both the question and the fault, and `at=a` names the one backend that is
+//! to misbehave while the others answer. A shared switchboard was refused: tests would wait for it, and forget to reset
+//! it.
 //!
 //! | word | does |
 //! |---|---|

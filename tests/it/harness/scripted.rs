@@ -1,7 +1,7 @@
 //! The scripted backend: an HTTP/1.1 server in a process of its own that does what [`script`](super::script) says.
 //!
-//! It is this test binary, started again. It ends with its standard input, so it never outlives the test that started it.
-//! What lies under `/-/` is for the test alone and not counted.
+//! It is this test binary, started again. It ends with its standard input, so it never outlives the test that started
+//! it. What lies under `/-/` is for the test alone and not counted.
 
 use std::collections::HashMap;
 use std::io::{self, Read};

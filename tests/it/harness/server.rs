@@ -12,6 +12,7 @@ use super::client::{Client, Response};
 use super::instance::{ask, is_ready};
 use super::ports::free_address;
 use super::process::{Finished, Process};
+use super::way::with_way;
 use super::{PATIENCE, eventually};
 
 /// Stands for the listener's address in arguments and files.
@@ -153,7 +154,7 @@ impl Tollgate {
             let text = text.replace(LISTEN, &address.to_string()).replace(ADMIN, &admin.to_string());
             text.replace("$FILE", file.to_str().unwrap()).replace("$DIR", dir)
         };
-        std::fs::write(&file, fill(yaml)).unwrap();
+        std::fs::write(&file, with_way(&fill(yaml))).unwrap();
         command.current_dir(dir.path());
         // No two servers on one port or one database, whatever the test does not care to say.
         let own = [("admin:", "TOLLGATE_ADMIN", ADMIN), ("database:", "TOLLGATE_DATABASE", "$DIR/tollgate.db")];
@@ -180,7 +181,7 @@ impl Tollgate {
     pub(crate) fn rewrite(&self, yaml: &str) {
         let dir = self.dir.path().to_str().unwrap();
         let text = yaml.replace(LISTEN, &self.address.to_string()).replace(ADMIN, &self.admin.to_string());
-        std::fs::write(self.path("tollgate.yaml"), text.replace("$DIR", dir)).unwrap();
+        std::fs::write(self.path("tollgate.yaml"), with_way(&text.replace("$DIR", dir))).unwrap();
     }
 
     /// Asks its admin API.

@@ -1,7 +1,7 @@
 //! Reading HTTP/1.1 messages off a socket, strictly: for the client and for the scripted backends alike.
 //!
-//! Strict on purpose. A bare LF, a chunk size that is not plain hex or a body that ends early is an error here, so whatever
-//! the proxy sends has to be right, not just close enough.
+//! Strict on purpose. A bare LF, a chunk size that is not plain hex or a body that ends early is an error here, so
+//! whatever the proxy sends has to be right, not just close enough.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;

@@ -1,5 +1,5 @@
-//! What is to be read, beside what it is about: its commands are typed as they stand there, its links lead somewhere, and
-//! nothing that it has to describe is missing.
+//! What is to be read, beside what it is about: its commands are typed as they stand there, its links lead somewhere,
+//! and nothing that it has to describe is missing.
 
 mod complete;
 mod links;

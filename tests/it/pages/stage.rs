@@ -1,4 +1,5 @@
-//! Where commands of the pages are typed: the addresses and directories that they name stand for ones of the test's own.
+//! Where commands of the pages are typed: the addresses and directories that they name stand for ones of the test's
+//! own.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

@@ -1,8 +1,8 @@
 //! Commands of the pages, typed line by line as they stand there.
 //!
-//! A block of `sh` whose lines start with `$ ` is typed, and prints what stands below each command, in which `…` is anything.
-//! A command that ends in `&` stays. A block of `yaml` below a line that ends in "Save this as `NAME`:" is saved. Blocks
-//! without a prompt set a machine up, and are not typed.
+//! A block of `sh` whose lines start with `$ ` is typed, and prints what stands below each command, in which `…` is
+//! anything. A command that ends in `&` stays. A block of `yaml` below a line that ends in "Save this as `NAME`:" is
+//! saved. Blocks without a prompt set a machine up, and are not typed.
 
 use super::markdown::{Block, Page, Section};
 use super::stage::Stage;

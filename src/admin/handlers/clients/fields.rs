@@ -38,7 +38,8 @@ pub(super) const MAX_NOTE: usize = 1_024;
 pub(super) enum Call {
     /// `POST`: makes a client.
     Create,
-    /// `PUT`: makes or replaces one. What only answers have is passed over, so that what was read can be edited and sent back.
+    /// `PUT`: makes or replaces one. What only answers have is passed over, so that what was read can be edited and
+    /// sent back.
     Replace,
     /// `PATCH`: changes the fields that are there; `null` puts one back to its default.
     Merge,

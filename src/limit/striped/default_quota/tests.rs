@@ -71,9 +71,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(500))]
 
-    /// Whatever the requests bring along: each answer and each level is that of one bucket that was edited at the moments
-    /// of the changes, to the last of 10¹⁸ parts. And no more is given than one capacity at the start, one for each change
-    /// and what the time earns; a restart begins anew.
+    /// Whatever the requests bring along: each answer and each level is that of one bucket that was edited at the
+    /// moments of the changes, to the last of 10¹⁸ parts. And no more is given than one capacity at the start, one for
+    /// each change and what the time earns; a restart begins anew.
     #[test]
     fn is_the_edit_of_each_bucket(quotas in quotas(), steps in steps()) {
         let quota_at = |at: usize| quotas[at % quotas.len()];
@@ -172,8 +172,9 @@ fn what_changed_is_saved_and_what_is_full_goes() {
     assert_eq!(map.buckets(), 34);
 }
 
-/// Eight threads with requests of now and of long ago, while the quota goes back and forth, newcomers make the tables grow and
-/// the sweep moves entries: at a clock that stands still each caller gets the smaller capacity, and not one more or less.
+/// Eight threads with requests of now and of long ago, while the quota goes back and forth, newcomers make the tables
+/// grow and the sweep moves entries: at a clock that stands still each caller gets the smaller capacity, and not one
+/// more or less.
 #[test]
 fn nobody_gains_or_loses_while_it_changes() {
     const CALLERS: u32 = 400;

@@ -1,13 +1,13 @@
 //! What an HTTP/2 request must look like, and how it reads as one that HTTP/1.1 can carry.
 //!
-//! A request goes on to its backend in HTTP/1.1, where pseudo-headers become a request line and `Host`. What is in doubt
-//! there must be refused here (RFC 9113 sections 8.2 and 8.3), by the rules that hold for HTTP/1.1 clients: see
+//! A request goes on to its backend in HTTP/1.1, where pseudo-headers become a request line and `Host`. What is in
+//! doubt there must be refused here (RFC 9113 sections 8.2 and 8.3), by the rules that hold for HTTP/1.1 clients: see
 //! [`head`].
 //!
 //! The h2 crate itself resets streams with an unknown, repeated, missing or late pseudo-header, a name that is not in
 //! lower case, a byte in a value that no value may have, a header that belongs to a connection (`connection`,
-//! `transfer-encoding`, `upgrade`, ...), a `te` other than `trailers`, an authority or path that does not parse, and a body
-//! of another length than announced. That it does is proved by tests and not done again.
+//! `transfer-encoding`, `upgrade`, ...), a `te` other than `trailers`, an authority or path that does not parse, and a
+//! body of another length than announced. That it does is proved by tests and not done again.
 
 use http::header::{CONTENT_LENGTH, COOKIE, HOST};
 use http::request::Parts;
@@ -17,8 +17,8 @@ use crate::proxy::downstream::head;
 use crate::proxy::gate::rejection::Rejection;
 use crate::proxy::wire::lines::{MAX_HEADERS, length_of};
 
-/// Checks a request's header and writes it as an HTTP/1.1 client would have sent it: a target in origin form, one `Host`,
-/// one `Cookie`. What is refused stays as it was.
+/// Checks a request's header and writes it as an HTTP/1.1 client would have sent it: a target in origin form, one
+/// `Host`, one `Cookie`. What is refused stays as it was.
 ///
 /// # Errors
 /// The answer that the client gets.
@@ -57,15 +57,15 @@ pub(in crate::proxy) fn rewrite(parts: &mut Parts) -> Result<(), Rejection> {
     Ok(())
 }
 
-/// Whether a value begins or ends with a blank, which HTTP/2 forbids (RFC 9113 section 8.2.1). In HTTP/1.1 a blank there is no
-/// part of the value, so the backend would take it for another one than was looked at here: a key, say.
+/// Whether a value begins or ends with a blank, which HTTP/2 forbids (RFC 9113 section 8.2.1). In HTTP/1.1 a blank
+/// there is no part of the value, so the backend would take it for another one than was looked at here: a key, say.
 fn has_blank_ends(value: &HeaderValue) -> bool {
     let is_blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
     is_blank(value.as_bytes().first()) || is_blank(value.as_bytes().last())
 }
 
-/// Whom the request is for: `:authority`, or `Host` when there is none. Where there are both they must name the same, compared
-/// without case and the scheme's own port (RFC 9113 section 8.3.1), and the backend gets the first.
+/// Whom the request is for: `:authority`, or `Host` when there is none. Where there are both they must name the same,
+/// compared without case and the scheme's own port (RFC 9113 section 8.3.1), and the backend gets the first.
 fn host(uri: &Uri, headers: &HeaderMap) -> Option<HeaderValue> {
     let mut hosts = headers.get_all(HOST).iter();
     let (given, repeated) = (hosts.next(), hosts.next().is_some());

@@ -1,13 +1,14 @@
 //! Requests that nobody sees: h2 resets their stream itself.
 //!
-//! The problem: a target such as `/?f={"a":1}`, with a character that a URI has to escape, is nothing that the `http` crate
-//! can hold. The h2 crate answers it with a reset before it hands out the request, so there is neither an answer nor an
-//! access line, and an operator whose client sends such targets finds no trace of them.
+//! The problem: a target such as `/?f={"a":1}`, with a character that a URI has to escape, is nothing that the `http`
+//! crate can hold. The h2 crate answers it with a reset before it hands out the request, so there is neither an answer
+//! nor an access line, and an operator whose client sends such targets finds no trace of them.
 //!
-//! The one sign is an event for `tracing`, at the level of debugging. [`Unseen`] listens to the events of that module, and
-//! counts those that begin as this one does. It listens only while a connection is polled, by what `tracing` has for one
-//! thread, so that two servers in a process count apart. Every other place that has something to say learns that nobody
-//! listens, once, and costs a comparison from then on. Of the target itself nothing is kept: there may be keys in it.
+//! The one sign is an event for `tracing`, at the level of debugging. [`Unseen`] listens to the events of that module,
+//! and counts those that begin as this one does. It listens only while a connection is polled, by what `tracing` has
+//! for one thread, so that two servers in a process count apart. Every other place that has something to say learns
+//! that nobody listens, once, and costs a comparison from then on. Of the target itself nothing is kept: there may be
+//! keys in it.
 
 use std::fmt::{self, Debug, Write};
 use std::sync::Arc;

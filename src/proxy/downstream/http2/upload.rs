@@ -73,7 +73,8 @@ impl Upload {
                     return other;
                 }
             };
-            // An empty frame says nothing, and at the end Pingora would take it for another end. h2 bounds their number.
+            // An empty frame says nothing, and at the end Pingora would take it for another end. h2 bounds their
+            // number.
             if !data.is_empty() {
                 self.release(data.len());
                 return Some(Ok(data));
@@ -88,8 +89,8 @@ impl Upload {
         let _ = self.stream.flow_control().release_capacity(bytes);
     }
 
-    /// Takes the body when its end is there with its header, without trailers, and it is not too long. `waits` says that
-    /// this may be [`GRACE`] later. Otherwise nothing of it is lost.
+    /// Takes the body when its end is there with its header, without trailers, and it is not too long. `waits` says
+    /// that this may be [`GRACE`] later. Otherwise nothing of it is lost.
     pub(in crate::proxy) async fn take_what_is_there(&mut self, waits: bool) -> Option<Bytes> {
         let mut taken = TakenBody::default();
         let taking = async {
@@ -113,8 +114,8 @@ impl Upload {
     }
 
     /// Reads what still comes of it when its request has been answered, for a while. Then, with the last handle on the
-    /// stream, it is reset without blame (RFC 9113 section 8.1). That reset is not sent at once, since it would reach the
-    /// client together with the answer, and some (curl 7.88) drop an answer for that; most stop by themselves.
+    /// stream, it is reset without blame (RFC 9113 section 8.1). That reset is not sent at once, since it would reach
+    /// the client together with the answer, and some (curl 7.88) drop an answer for that; most stop by themselves.
     pub(in crate::proxy) async fn discard(mut self) {
         self.share.end();
         let reading = async {

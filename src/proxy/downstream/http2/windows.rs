@@ -1,19 +1,21 @@
 //! How much of request bodies is taken before it is passed on.
 //!
-//! The problem: a client may send no more than a window in each round trip, so 64 KiB make an upload over 100 ms slow, and
-//! what the window allows is memory that a slow backend can make the server hold.
+//! The problem: a client may send no more than a window in each round trip, so 64 KiB make an upload over 100 ms slow,
+//! and what the window allows is memory that a slow backend can make the server hold.
 //!
-//! The rule. A stream may send [`STREAM`] bytes ahead, and all streams of a connection [`FIRST`] together. Once a backend
-//! has taken [`USED`] bytes of a body, the connection's window grows by what is left of it, in one step, since each further
-//! step costs a round trip. What windows have grown by is taken from a [`WindowBudget`] that all connections share, at most
-//! [`GROWN`] for each connection and never more than a part of what is there, so that nobody takes the last of it. It
-//! is given back as the body ends or, where nobody said how long the body is, as far as later bodies use it up: a window
-//! cannot be taken back. While more than half of the budget is there, a connection has room for a [`STREAM`] from its
-//! start, which saves the first body the round trip. Several large bodies on one connection have smaller windows each, so
-//! that one which nobody takes leaves room for the others. With the budget spent, a stream has [`SMALL`] bytes.
+//! The rule. A stream may send [`STREAM`] bytes ahead, and all streams of a connection [`FIRST`] together. Once a
+//! backend has taken [`USED`] bytes of a body, the connection's window grows by what is left of it, in one step, since
+//! each further step costs a round trip. What windows have grown by is taken from a [`WindowBudget`] that all
+//! connections share, at most [`GROWN`] for each connection and never more than a part of what is there, so that nobody
+//! takes the last of it. It is given back as the body ends or, where nobody said how long the body is, as far as later
+//! bodies use it up: a window cannot be taken back. While more than half of the budget is there, a connection has room
+//! for a [`STREAM`] from its start, which saves the first body the round trip. Several large bodies on one connection
+//! have smaller windows each, so that one which nobody takes leaves room for the others. With the budget spent, a
+//! stream has [`SMALL`] bytes.
 //!
-//! Refused: an estimate of bandwidth and delay by PING, as hyper has it. It takes a round trip for each doubling, seven for
-//! 8 MiB. So were windows that grow by SETTINGS alone: they count only when the client has answered the SETTINGS before.
+//! Refused: an estimate of bandwidth and delay by PING, as hyper has it. It takes a round trip for each doubling, seven
+//! for 8 MiB. So were windows that grow by SETTINGS alone: they count only when the client has answered the SETTINGS
+//! before.
 
 use std::sync::Arc;
 

@@ -117,8 +117,8 @@ fn block_on<F: Future>(future: F) -> F::Output {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
-    /// However a body is framed, cut and slowed down, and however often its backend is lost while little of it has come, the
-    /// backend gets the same bytes, once; and what comes behind it is not of it.
+    /// However a body is framed, cut and slowed down, and however often its backend is lost while little of it has
+    /// come, the backend gets the same bytes, once; and what comes behind it is not of it.
     #[test]
     fn a_body_arrives_as_it_was_sent(
         length in prop_oneof![0_usize..200, 60_000_usize..70_000, 0_usize..300_000],

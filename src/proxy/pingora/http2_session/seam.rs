@@ -145,8 +145,8 @@ impl Session for Http2Session {
         self.reset(Reason::INTERNAL_ERROR);
     }
 
-    /// A body that is still coming when the answer is whole is none of the exchange any more: it is neither waited for nor
-    /// is its end the client's fault.
+    /// A body that is still coming when the answer is whole is none of the exchange any more: it is neither waited for
+    /// nor is its end the client's fault.
     fn is_body_done(&mut self) -> bool {
         self.ended || self.is_body_empty() || self.is_body_taken()
     }

@@ -145,8 +145,8 @@ fn of_those_that_outlive_it_together_one_counts() {
 }
 
 proptest! {
-    /// Whatever a timer is, give or take a tenth: two closings teach it, none of its connections is used when it closes,
-    /// and none is given up long before.
+    /// Whatever a timer is, give or take a tenth: two closings teach it, none of its connections is used when it
+    /// closes, and none is given up long before.
     #[test]
     fn a_timer_is_learned(timer in 500_u64..600_000, late in prop::collection::vec(0_u64..=1000, 2..50)) {
         let ages: Vec<_> = late.iter().map(|late| timer + timer * late / 10_000).collect();

@@ -1,0 +1,41 @@
+//! Which way requests go in this run of the suite: the one that the configuration says, or, with
+//! `TOLLGATE_TEST_DIRECT=false` in the environment, all by Pingora's loop.
+//!
+//! What a client, a backend or an operator sees is the same, but for what is listed here.
+
+/// The tests that see a difference that is meant, and why there is one.
+const DIFFERS: &[(&str, &str)] = &[
+    ("told_lengths::chunks_that_are_there_have_a_length", "the loop passes chunks on as chunks"),
+    (
+        "told_lengths::streams_whose_body_is_there_tell_its_length",
+        "the loop passes a body without a length on in chunks",
+    ),
+];
+
+/// Whether all requests go by Pingora's loop.
+pub(crate) fn by_loop() -> bool {
+    std::env::var("TOLLGATE_TEST_DIRECT").is_ok_and(|direct| direct == "false")
+}
+
+/// The configuration with what this run says of the way, unless it says that itself.
+pub(crate) fn with_way(yaml: &str) -> String {
+    let says = yaml.lines().any(|line| line.starts_with("direct:"));
+    let lines = yaml.lines().any(|line| line.starts_with("listeners:") || line.starts_with("upstreams:"));
+    if !by_loop() || says || !lines {
+        return yaml.to_owned();
+    }
+    format!("{}\ndirect: false\n", yaml.trim_end_matches('\n'))
+}
+
+/// Whether the calling test sees a difference that is meant, so that it has nothing to say in this run.
+#[track_caller]
+pub(crate) fn differs() -> bool {
+    let thread = std::thread::current();
+    let name = thread.name().unwrap_or_default();
+    let listed = DIFFERS.iter().find(|(test, _)| *test == name);
+    let (test, why) = listed.unwrap_or_else(|| panic!("{name} is not in the list of what differs"));
+    if by_loop() {
+        println!("{test} is skipped: {why}");
+    }
+    by_loop()
+}
