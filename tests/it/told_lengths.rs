@@ -106,6 +106,9 @@ fn chunks_with_trailers_or_an_expectation_stay_chunks() {
 
 #[test]
 fn the_limit_of_bodies_holds() {
+    if differs() {
+        return;
+    }
     let (_backend, server) = plain("limits: {max_body: 10}");
     let mut client = Client::connect(server.address);
     client.send(&[format!("{HEAD}\r\n").as_bytes(), &chunks(b"0123456789", 3)].concat()).unwrap();

@@ -272,7 +272,7 @@ impl ProxyHttp for Proxy {
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Context) {
         let outcome = RequestOutcome {
-            status: session.response_written().map_or(0, |answer| answer.status.as_u16()),
+            status: session.response_written().map_or(0, final_status),
             bytes_in: session.body_bytes_read() as u64,
             bytes_out: session.body_bytes_sent() as u64,
             error,
@@ -320,6 +320,14 @@ fn body_patience(session: &Session, ctx: &Context) -> Option<Duration> {
 fn peer_ip(session: &Session) -> IpAddr {
     let address = session.client_addr().and_then(|address| address.as_inet());
     address.map_or(IpAddr::from([0, 0, 0, 0]), |address| address.ip().to_canonical())
+}
+
+/// The status of an answer that was begun; 0 while there were only interim ones.
+fn final_status(written: &ResponseHeader) -> u16 {
+    if written.status.is_informational() && written.status != StatusCode::SWITCHING_PROTOCOLS {
+        return 0;
+    }
+    written.status.as_u16()
 }
 
 #[cfg(test)]

@@ -3,13 +3,19 @@
 //!
 //! What a client, a backend or an operator sees is the same, but for what is listed here.
 
+const CHUNKS: &str = "the loop passes a body without a length on in chunks, however soon its end comes";
+const ACKNOWLEDGED: &str = "the loop reads on without acknowledging a header at once";
+const HELD: &str = "the loop holds half a MiB for each stream whose answer nobody takes";
+
 /// The tests that see a difference that is meant, and why there is one.
 const DIFFERS: &[(&str, &str)] = &[
-    ("told_lengths::chunks_that_are_there_have_a_length", "the loop passes chunks on as chunks"),
-    (
-        "told_lengths::streams_whose_body_is_there_tell_its_length",
-        "the loop passes a body without a length on in chunks",
-    ),
+    ("bodies::a_chunked_body_that_is_there_has_a_length", CHUNKS),
+    ("told_lengths::chunks_that_are_there_have_a_length", CHUNKS),
+    ("told_lengths::streams_whose_body_is_there_tell_its_length", CHUNKS),
+    ("told_lengths::the_limit_of_bodies_holds", CHUNKS),
+    ("delayed_acknowledgement::a_body_that_comes_apart_from_its_header_comes_at_once", ACKNOWLEDGED),
+    ("delayed_acknowledgement::one_in_chunks_does_so_too", ACKNOWLEDGED),
+    ("http2_uploads::answers_that_nobody_takes_are_bounded_for_each_connection", HELD),
 ];
 
 /// Whether all requests go by Pingora's loop.
