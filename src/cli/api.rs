@@ -11,8 +11,8 @@ use http::{Method, Request, Response};
 use serde_json::Value;
 use ureq::{Agent, AsSendBody, Body, Timeout};
 
-use super::Failure;
 use super::endpoint::Endpoint;
+use super::failure::Failure;
 use crate::client::ClientId;
 
 /// The longest answer that is read whole: the difference of a bulk apply of millions of clients.

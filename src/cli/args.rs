@@ -7,10 +7,10 @@ use std::path::PathBuf;
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use clap_complete::Shell;
 
-use super::Failure;
 use super::clients::ClientsArgs;
 use super::endpoint::EndpointArgs;
 use super::environment::{list, one, token_to_ask_for};
+use super::failure::Failure;
 use crate::config::{BackendOverride, Overrides, parse_database, parse_listen};
 use crate::upstream::Balance;
 

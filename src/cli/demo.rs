@@ -3,9 +3,11 @@
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 
-use super::{Failure, print, raise_open_files_limit, start_events};
+use super::failure::Failure;
+use super::output::{print, start_events};
 use crate::client::Quota;
 use crate::config::{self, BackendOverride, Overrides};
+use crate::process::descriptors::raise_open_files_limit;
 use crate::server::echo::Echo;
 use crate::server::{Server, ServerError, Stop};
 use crate::telemetry::AccessLogSettings;

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::Failure;
 use super::environment::{one, token_to_show};
+use super::failure::Failure;
 use crate::admin::{Access, Token};
 use crate::config::{self, AdminSettings, Overrides, parse_target};
 use crate::upstream::BackendAddress;

@@ -8,7 +8,7 @@
 
 use std::ffi::OsString;
 
-use super::Failure;
+use super::failure::Failure;
 use crate::admin::Token;
 use crate::config::{InvalidValue, parse_token};
 

@@ -2,9 +2,9 @@
 
 use http::Method;
 
-use super::Failure;
 use super::api::{AnswerPatience, ApiClient, EMPTY};
 use super::endpoint::EndpointArgs;
+use super::failure::Failure;
 
 /// Asks `/readyz` of the admin API, for 2 s at most.
 ///

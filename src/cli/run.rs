@@ -6,7 +6,8 @@ use std::process::{ExitCode, ExitStatus};
 use std::sync::Arc;
 
 use super::args::RunArgs;
-use super::{Failure, print_verdict, start_events};
+use super::failure::Failure;
+use super::output::{print_verdict, start_events};
 use crate::config::{self, Config, Overrides};
 use crate::process::daemon::{Detached, Ended, Milestone, Starter, is_journal, pass_on};
 use crate::process::descriptors::raise_open_files_limit;

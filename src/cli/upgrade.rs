@@ -13,8 +13,9 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 
 use super::args::RunArgs;
+use super::failure::Failure;
+use super::output::{print, print_verdict};
 use super::run::{exit_code, load, warn_of_lost_output};
-use super::{Failure, print};
 use crate::config::Config;
 use crate::process::daemon::{Ended, Milestone, Starter};
 use crate::process::{User, pid_file};
@@ -27,7 +28,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 pub(super) fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
     let (config, _) = load(args)?;
     if args.test {
-        return Ok(super::print_verdict(args.conf.as_deref(), &config));
+        return Ok(print_verdict(args.conf.as_deref(), &config));
     }
     let old = running(&config.pingora.process.pid_file)?;
     same_user(old, &config)?;

@@ -90,11 +90,11 @@ pub(super) struct Lifecycle {
     succeeded: Arc<AtomicBool>,
     /// True once somebody listens to what the server is asked for.
     attended: Arc<watch::Sender<bool>>,
-    failure: Arc<Failure>,
+    failure: Arc<ServerFailure>,
 }
 
 #[derive(Debug, Default)]
-struct Failure {
+struct ServerFailure {
     reason: Mutex<Option<String>>,
     happened: tokio::sync::Notify,
 }

@@ -16,8 +16,8 @@ use http::Method;
 use serde_json::Value;
 use ureq::SendBody;
 
-use super::Failure;
 use super::api::{AnswerPatience, ApiClient, Content, EMPTY, client_path, percent_encoded};
+use super::failure::Failure;
 use args::{ClientFlags, ClientsCommand};
 use table::TextTable;
 

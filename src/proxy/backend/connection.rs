@@ -15,17 +15,17 @@ use crate::upstream::BackendStream;
 
 /// A connection, and what was read of the answer and not used yet.
 #[derive(Debug)]
-pub(in crate::proxy) struct Backend {
+pub(in crate::proxy) struct BackendConnection {
     pub(in crate::proxy) connection: BackendStream,
     pub(in crate::proxy) buffer: BytesMut,
     /// The rest of a request that it began to answer before it took all of it.
     unsent: Vec<u8>,
 }
 
-impl Backend {
+impl BackendConnection {
     /// A connection that is to get a request, with room for so many bytes of the answer at first.
     pub(in crate::proxy) fn new(connection: BackendStream, room: usize) -> Self {
-        Backend { connection, buffer: BytesMut::with_capacity(room), unsent: Vec::new() }
+        BackendConnection { connection, buffer: BytesMut::with_capacity(room), unsent: Vec::new() }
     }
 
     /// Sends a request. A backend that speaks before it has taken all of it gets the rest while it is
@@ -95,7 +95,7 @@ impl Backend {
         (limit, alarm): (Duration, &mut Alarm),
         mut meanwhile: impl FnMut(&mut Context<'_>, &mut BackendStream) -> Poll<Box<Error>>,
     ) -> Result<usize> {
-        let Backend { connection, buffer, unsent } = self;
+        let BackendConnection { connection, buffer, unsent } = self;
         let read = poll_fn(|cx| {
             // It keeps nothing from one poll to the next.
             if let Poll::Ready(read) = pin!(connection.read_buf(buffer)).poll(cx) {
@@ -142,14 +142,14 @@ mod tests {
     #[tokio::test]
     async fn a_backend_that_takes_nothing_is_given_up_in_time() {
         let (near, _far) = narrow().await;
-        let sent = Backend::new(near, 100).send(b"POST", &[b'x'; 1 << 20], Duration::from_millis(50)).await;
+        let sent = BackendConnection::new(near, 100).send(b"POST", &[b'x'; 1 << 20], Duration::from_millis(50)).await;
         assert_eq!(sent.unwrap_err().etype(), &ErrorType::WriteTimedout);
     }
 
     #[tokio::test]
     async fn what_is_said_before_the_request_was_taken_is_heard_and_the_rest_is_sent() {
         let (near, mut far) = narrow().await;
-        let (mut backend, body) = (Backend::new(near, 100), vec![b'x'; 1 << 20]);
+        let (mut backend, body) = (BackendConnection::new(near, 100), vec![b'x'; 1 << 20]);
         far.write_all(b"early").await.unwrap();
         let mut alarm = Alarm::default();
         backend.send(b"POST", &body, LONG).await.unwrap();

@@ -8,7 +8,7 @@ use pingora_core::{Error, ErrorSource, ErrorType, Result};
 use crate::proxy::backend::answer;
 use crate::proxy::backend::answer::Answer;
 use crate::proxy::backend::body::AnswerBody;
-use crate::proxy::backend::connection::Backend;
+use crate::proxy::backend::connection::BackendConnection;
 use crate::proxy::downstream::activity::Busy;
 use crate::proxy::exchange::client::{ReceivedRequest, Recipient};
 use crate::proxy::exchange::context::Context;
@@ -161,7 +161,7 @@ impl<'e, R: ReceivedRequest, C: Recipient> Exchange<'e, R, C> {
                 return Err(AttemptFailure { again: self.proxy.not_connected(ctx, &error), error });
             }
         };
-        let outcome = self.exchange(Backend::new(stream, FIRST_READ), &timeouts, ctx).await;
+        let outcome = self.exchange(BackendConnection::new(stream, FIRST_READ), &timeouts, ctx).await;
         outcome.map_err(|error| {
             let relay = self.client.rest().relay();
             let is_kept = relay.as_ref().is_none_or(|relay| relay.is_kept());
@@ -177,7 +177,7 @@ impl<'e, R: ReceivedRequest, C: Recipient> Exchange<'e, R, C> {
     }
 
     /// Sends it to `backend` and passes the answer on.
-    async fn exchange(&mut self, mut backend: Backend, timeouts: &Timeouts, ctx: &mut Context) -> Result<()> {
+    async fn exchange(&mut self, mut backend: BackendConnection, timeouts: &Timeouts, ctx: &mut Context) -> Result<()> {
         let mut sent = match self.client.rest().relay() {
             // It sends the header section, too.
             Some(relay) => {
@@ -226,7 +226,12 @@ impl<'e, R: ReceivedRequest, C: Recipient> Exchange<'e, R, C> {
     }
 
     /// Reads the header of the final answer and hands it to the client, as it does with interim answers before it.
-    async fn answer(&mut self, backend: &mut Backend, timeouts: &Timeouts, ctx: &mut Context) -> Result<Answer> {
+    async fn answer(
+        &mut self,
+        backend: &mut BackendConnection,
+        timeouts: &Timeouts,
+        ctx: &mut Context,
+    ) -> Result<Answer> {
         let to_head = self.request.target().method == "HEAD";
         let no_answer = |why: &'static str| Error::explain(ErrorType::InvalidHTTPHeader, why).into_up();
         loop {
@@ -265,7 +270,7 @@ impl<'e, R: ReceivedRequest, C: Recipient> Exchange<'e, R, C> {
 
     /// Reads on from the backend, for as long as the client stays. Each part of the request that the backend gets gives
     /// it as long again.
-    async fn read(&mut self, backend: &mut Backend, limit: Duration) -> Result<usize> {
+    async fn read(&mut self, backend: &mut BackendConnection, limit: Duration) -> Result<usize> {
         let mut left = limit;
         loop {
             let within = (left, &mut self.scratch.alarm);
@@ -280,7 +285,12 @@ impl<'e, R: ReceivedRequest, C: Recipient> Exchange<'e, R, C> {
     }
 
     /// Passes the body on, and before it the header. Whether all of it was there at once.
-    async fn pass_on(&mut self, backend: &mut Backend, answer: &mut Answer, timeouts: &Timeouts) -> Result<bool> {
+    async fn pass_on(
+        &mut self,
+        backend: &mut BackendConnection,
+        answer: &mut Answer,
+        timeouts: &Timeouts,
+    ) -> Result<bool> {
         if answer.body.is_apart(&backend.buffer) {
             backend.acknowledge();
         }
@@ -309,7 +319,7 @@ impl<'e, R: ReceivedRequest, C: Recipient> Exchange<'e, R, C> {
     }
 
     /// Lets pass what the client and the backend say to each other after a 101, until both have ended.
-    async fn tunnel(&mut self, backend: Backend, timeouts: &Timeouts, ctx: &mut Context) -> Result<()> {
+    async fn tunnel(&mut self, backend: BackendConnection, timeouts: &Timeouts, ctx: &mut Context) -> Result<()> {
         self.progress.status = 101;
         let (mut connection, behind, unsent) = backend.into_parts();
         self.client.pass(&mut AnswerBody::Length(0), &mut BytesMut::new(), &mut connection).await?;
