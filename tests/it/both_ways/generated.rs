@@ -343,18 +343,24 @@ fn over_http2(client: &mut Http2, backend: &Played, asked: &Request, by_pingora:
     drop(taken);
     let got = message(head, &body);
     let mut response = response;
-    let mut interim = Vec::new();
-    let answer = client.runtime.block_on(async {
+    // On the one thread that drives the connection too: what comes between the two polls would be lost, since h2 drops
+    // interim answers once the final one is asked for.
+    let reading = client.runtime.spawn(async move {
+        let mut interim = Vec::new();
         let answer = poll_fn(|cx| {
             while let Poll::Ready(Some(Ok(told))) = response.poll_informational(cx) {
                 interim.push(message(headers(told.status().to_string(), told.headers()), b""));
             }
             std::pin::Pin::new(&mut response).poll(cx)
         });
-        let (parts, mut stream) = answer.await.ok()?.into_parts();
-        let body = read_body(&mut stream).await.ok()?;
-        Some(message(headers(parts.status.to_string(), &parts.headers), &body))
+        let answer = async {
+            let (parts, mut stream) = answer.await.ok()?.into_parts();
+            let body = read_body(&mut stream).await.ok()?;
+            Some(message(headers(parts.status.to_string(), &parts.headers), &body))
+        };
+        (answer.await, interim)
     });
+    let (answer, interim) = client.runtime.block_on(reading).unwrap();
     Outcome { got, interim, answer }
 }
 

@@ -39,7 +39,7 @@ impl Http2 {
     /// The same, with settings.
     #[track_caller]
     pub(crate) fn with(address: SocketAddr, settings: &Builder) -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let (send, end) = runtime.block_on(async {
             let tcp = tokio::net::TcpStream::connect(address).await.unwrap();
             tcp.set_nodelay(true).unwrap();
