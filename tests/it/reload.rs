@@ -204,6 +204,7 @@ fn a_hundred_reloads_under_load_fail_no_request_and_leave_no_memory_behind() {
         let keys = format!("{CHECKED}, balance: {}, retries: {}", balances[round % 3], round % 4);
         server.configure(&format!("upstreams:\n{}{QUIET}", upstream("app", &pair, &keys)));
         reload(&server);
+        loads.iter().for_each(|load| load.wait_for(1));
         let requests = server.admin("GET", "/status", "").json()["requests"].as_u64().unwrap();
         assert!(requests >= before, "a counter went back from {before} to {requests}");
         before = requests;
@@ -216,7 +217,6 @@ fn a_hundred_reloads_under_load_fail_no_request_and_leave_no_memory_behind() {
         let outcome = load.stop();
         assert_eq!(outcome.failures, [""; 0]);
         assert_eq!(outcome.with(200), outcome.answered(), "{:?}", outcome.statuses);
-        assert!(outcome.answered() > 100, "{} answers are no load", outcome.answered());
     }
     assert!(late < early + (16 << 10), "{early} KiB after 20 reloads, {late} KiB after 100");
     let idle = || {

@@ -95,7 +95,6 @@ fn pools_and_backends_come_and_go_and_nothing_is_lost_or_counted_twice() {
         assert!(outcome.failures.is_empty() && outcome.with(200) == outcome.answered(), "{outcome:?}");
     }
     let answered = total.iter().map(|outcome| outcome.answered()).sum::<u64>();
-    assert!(answered > 1000, "hardly a load: {answered}");
     let held = resident(&server);
     assert!(held < after_twenty + after_twenty / 2 + 16_384, "{after_twenty} KiB after 20 reloads, {held} after 60");
     // Those of pools that are gone count too; the last answers may be written before they are counted.
