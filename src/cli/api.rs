@@ -8,6 +8,7 @@ use std::io;
 use std::time::Duration;
 
 use http::{Method, Request, Response};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use ureq::{Agent, AsSendBody, Body, Timeout};
 
@@ -223,18 +224,13 @@ pub(super) fn client_path(id: &ClientId) -> String {
     format!("/clients/{}", percent_encoded(id.as_str()))
 }
 
-/// `text` as it can stand in a path or a query.
+/// `text` as it can stand in a path or a query. A dot is unreserved, too, but a segment of nothing but dots is not one
+/// that arrives.
 pub(super) fn percent_encoded(text: &str) -> String {
-    let encode = |byte: u8| {
-        let unreserved = byte.is_ascii_alphanumeric() || b"-_~".contains(&byte);
-        // A dot is unreserved too, but a segment of nothing but dots is not one that arrives.
-        if unreserved || (byte == b'.' && !text.bytes().all(|byte| byte == b'.')) {
-            String::from(char::from(byte))
-        } else {
-            format!("%{byte:02X}")
-        }
-    };
-    text.bytes().map(encode).collect()
+    const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'~').remove(b'.');
+    const NO_DOT: &AsciiSet = &UNRESERVED.add(b'.');
+    let escaped = if text.bytes().all(|byte| byte == b'.') { NO_DOT } else { UNRESERVED };
+    utf8_percent_encode(text, escaped).to_string()
 }
 
 #[cfg(test)]

@@ -42,7 +42,7 @@ pub(in crate::proxy) async fn close_and_read(mut stream: Stream, linger: Duratio
 }
 
 /// Whether bytes of the client lie in the kernel. One look, without waiting: tokio knows of them only after its next
-/// turn.
+/// turn. By nix: Pingora's stream tells its descriptor as a number, which rustix takes by unsafe code only.
 fn has_unread(stream: &Stream) -> bool {
     recv(stream.id(), &mut [0], MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT).is_ok_and(|unread| unread > 0)
 }
