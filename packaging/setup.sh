@@ -62,18 +62,21 @@ install_tools() {
     ! missing_tools || give_up "apt-get installed it, but not on this PATH"
 }
 
-# The lines of the README and of docs/, and the tests that type them, ask with curl. The build does without.
-want_curl() {
-    ! command -v curl >/dev/null || return 0
+# What only tests need, as program and package, with what it is for. The build does without.
+has() { command -v "$1" >/dev/null || [ -x "/usr/sbin/$1" ]; }
+
+want() {
+    ! has "$1" || return 0
     as_root=
     [ "$(id -u)" -eq 0 ] || as_root="sudo -n"
     if command -v apt-get >/dev/null; then
-        say "curl is missing: installing it with apt-get"
-        { $as_root apt-get update || true; $as_root apt-get install -y --no-install-recommends curl; } </dev/null >/dev/null 2>&1 || true
+        say "$1 is missing: installing $2 with apt-get"
+        { $as_root apt-get update || true; $as_root apt-get install -y --no-install-recommends "$2"; } </dev/null >/dev/null 2>&1 || true
     fi
-    command -v curl >/dev/null || say "curl is missing: install it to try the README's lines, which tests type, too"
+    has "$1" || say "$1 is missing: install it $3"
 }
 
 check_rust
 ! missing_tools || install_tools
-want_curl
+want curl curl "to try the README's lines, which tests type, too"
+want apache2 apache2-bin "for the tests of WebDAV"

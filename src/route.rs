@@ -12,12 +12,16 @@
 //! are. Prefixes longer than the longest route are never hashed, so a path of ten thousand slashes costs nothing extra.
 //! A linear list sorted by length was refused for its cost at 100,000 routes, a radix tree for its size in code.
 
+mod header_rules;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::time::Duration;
 
+pub use header_rules::{HeaderEdit, HeaderLine, HeaderRules, RuleError, RuleSide, RuleValues, RuleVerb, may};
+
 /// One rule: which requests go to which pool.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Route {
     /// Which hosts it is for.
     pub host: HostPattern,
@@ -29,6 +33,14 @@ pub struct Route {
     pub max_body: Option<u64>,
     /// For each read from their backend; `None` is what holds for its pool.
     pub read_timeout: Option<Duration>,
+    /// What backends do not get of their paths; `path` is this or below it.
+    pub strip_prefix: Option<PathPrefix>,
+    /// Whether they pay into a bucket.
+    pub limit: bool,
+    /// What is changed of their headers.
+    pub request_headers: HeaderRules,
+    /// What is changed of the headers of backends' answers.
+    pub response_headers: HeaderRules,
 }
 
 impl Route {
@@ -40,6 +52,10 @@ impl Route {
             upstream: upstream.into(),
             max_body: None,
             read_timeout: None,
+            strip_prefix: None,
+            limit: true,
+            request_headers: HeaderRules::default(),
+            response_headers: HeaderRules::default(),
         }
     }
 }
@@ -129,6 +145,17 @@ impl PathPrefix {
             return Err(RouteError::Path);
         }
         Ok(PathPrefix(text.trim_end_matches('/').to_owned()))
+    }
+
+    /// Whether every path of this prefix is also one of `other`.
+    pub fn is_within(&self, other: &PathPrefix) -> bool {
+        other.strip(self.0.as_bytes()).is_some()
+    }
+
+    /// What follows this prefix in `target`, which may go on behind its path; none when it is not one of this prefix.
+    pub fn strip<'t>(&self, target: &'t [u8]) -> Option<&'t [u8]> {
+        let rest = target.strip_prefix(self.0.as_bytes())?;
+        matches!(rest.first(), None | Some(b'/' | b'?' | b' ')).then_some(rest)
     }
 }
 

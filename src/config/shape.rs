@@ -7,10 +7,11 @@ use serde::Deserialize;
 
 use super::value::{
     AdminAddress, BackendWeight, CheckPath, CheckType, Choice, Connections, DatabasePath, DirectoryPath, EventsPath,
-    Expect, Flag, GroupName, Header, Listen, LogPath, Network, OrAuto, OrNull, Peer, PemPath, PerSec, Period, PoolName,
-    RouteHost, RoutePath, Size, StatePath, Threshold, Tick, TokenPath, UserName, Whole,
+    Expect, Flag, GroupName, Header, HeaderField, HeaderPiece, HeaderText, Listen, LogPath, Network, OrAuto, OrNull,
+    Pattern, Peer, PemPath, PerSec, Period, PoolName, RouteHost, RoutePath, Size, StatePath, Threshold, Tick,
+    TokenPath, UserName, Whole,
 };
-use super::written::{List, Section, Written};
+use super::written::{List, Map, Section, Written};
 use crate::proxy::{Underscores, UnknownKey};
 use crate::telemetry::AccessLogFormat;
 use crate::upstream::Balance;
@@ -223,6 +224,44 @@ pub(super) struct RouteKeys {
     pub(super) max_body: Written<Size>,
     /// For each read from a backend; the wait for the first byte of its answer is one. Default: the upstream's.
     pub(super) read_timeout: Written<Period>,
+    /// What backends do not get of the path: its first segments. `path` is this or below it.
+    pub(super) strip_prefix: Written<RoutePath>,
+    /// Whether requests pay into their caller's bucket. With false they do not, and their answers have no rate headers.
+    #[schemars(extend("default" = true))]
+    pub(super) limit: Written<Flag>,
+    /// What is changed of the headers of requests, after all that tollgate itself says in them.
+    pub(super) request_headers: Written<Section<HeaderRuleKeys>>,
+    /// What is changed of the headers of backends' answers.
+    pub(super) response_headers: Written<Section<HeaderRuleKeys>>,
+}
+
+/// What is changed of headers: lines are removed first, then edited, then set.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct HeaderRuleKeys {
+    /// Headers in place of all of their name. `{client_id}`, `{client_ip}` and `{request_id}` stand for what they say;
+    /// where a caller is no client, a header with `{client_id}` is not sent.
+    #[schemars(extend("default" = {}))]
+    pub(super) set: Written<Map<HeaderText>>,
+    /// Names of headers that are not sent.
+    #[schemars(extend("default" = []))]
+    pub(super) remove: Written<List<HeaderField, 0>>,
+    /// Changes of what headers say.
+    #[schemars(extend("default" = []))]
+    pub(super) edit: Written<List<Section<HeaderEditKeys>, 0>>,
+}
+
+/// A change of what a header says.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["name", "from", "to"]))]
+pub(super) struct HeaderEditKeys {
+    /// The name of the header.
+    pub(super) name: Written<HeaderField>,
+    /// A regular expression, as Rust's crate `regex` has them; every match is replaced.
+    pub(super) from: Written<Pattern>,
+    /// What stands in place of a match; `$1` is the first group.
+    pub(super) to: Written<HeaderPiece>,
 }
 
 /// How callers are told apart.
@@ -245,6 +284,10 @@ pub(super) struct IdentityKeys {
     /// them, or they are passed on. What this file names is read all the same.
     #[schemars(extend("default" = "drop"))]
     pub(super) underscores: Written<Choice<Underscores>>,
+    /// Whether backends get the API key that a client is known by. With false its header is taken away, and backends get
+    /// `X-Client-Id` instead, with the client's name.
+    #[schemars(extend("default" = true))]
+    pub(super) forward_api_key: Written<Flag>,
 }
 
 /// The token buckets.

@@ -88,6 +88,24 @@ impl<T: DeserializeOwned + JsonSchema> ValueKind for Section<T> {
     }
 }
 
+/// A mapping of names that are not known beforehand to `T`, in the order of the file.
+#[derive(Debug)]
+pub(super) struct Map<T>(PhantomData<T>);
+
+impl<T: ValueKind> ValueKind for Map<T> {
+    type Checked = Vec<(String, Written<T>)>;
+    const WANTED: &str = "a mapping of names to values";
+
+    fn read(value: &Value) -> Option<Self::Checked> {
+        let pairs = value.as_mapping()?.iter();
+        pairs.map(|(name, value)| Some((name.as_str()?.to_owned(), Written::read(value)))).collect()
+    }
+
+    fn schema(generator: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "object", "additionalProperties": T::schema(generator)})
+    }
+}
+
 /// A list of at least `MIN` (0 or 1) `T`.
 #[derive(Debug)]
 pub(super) struct List<T, const MIN: usize = 1>(PhantomData<T>);

@@ -44,6 +44,7 @@ pub use exchange::parts::ProxyParts;
 pub use exchange::proxy::Proxy;
 pub use exchange::untaken::UntakenAnswers;
 pub use gate::admit::{Admission, Asked, Destination, Gate, Limit, RequestTarget};
+pub use gate::changes::RouteChanges;
 pub use gate::headers::Underscores;
 pub use gate::identify::{Caller, Identity, KeySource, Recognised, UnknownKey, Walk, identify};
 pub use gate::rejection::Rejection;

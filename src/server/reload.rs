@@ -22,7 +22,7 @@ use super::lifecycle::State;
 use crate::admin::{Access, ReloadRefused, Reloaded};
 use crate::client::Quota;
 use crate::config::{Config, Problems};
-use crate::proxy::{Destination, RateRules, Rules, Seats};
+use crate::proxy::{Destination, RateRules, RouteChanges, Rules, Seats};
 use crate::route::{Route, RouteTable};
 use crate::telemetry::{AccessLogSettings, Metrics, Prepared};
 use crate::upstream::Pool;
@@ -191,18 +191,25 @@ pub(super) fn rules(config: &Config, pools: &[Arc<Pool>]) -> Rules {
     Rules {
         identity: config.identity.clone(),
         rate: config.rate_limit.enabled.then_some(rate),
-        routes: route_table(config.routes.clone(), pools),
+        routes: route_table(config, pools),
         limits: config.limits,
         direct: config.direct,
     }
 }
 
-fn route_table(routes: Vec<Route>, pools: &[Arc<Pool>]) -> RouteTable<Destination> {
+fn route_table(config: &Config, pools: &[Arc<Pool>]) -> RouteTable<Destination> {
     let pools: HashMap<&str, &Arc<Pool>> = pools.iter().map(|pool| (pool.name(), pool)).collect();
-    RouteTable::new(routes.into_iter().map(|route| {
+    let identity = &config.identity;
+    RouteTable::new(config.routes.iter().cloned().map(|route| {
         let pool = pools.get(route.upstream.as_str()).expect("the configuration takes only routes to known pools");
-        let Route { host, path, max_body, read_timeout, .. } = route;
-        (host, path, Destination { pool: Arc::clone(pool), max_body, read_timeout })
+        let Route { host, path, max_body, read_timeout, limit, .. } = route;
+        let changes = RouteChanges {
+            strip_prefix: route.strip_prefix,
+            hidden_key: (!identity.forward_api_key).then(|| identity.api_key_header.clone()),
+            request: route.request_headers,
+            answer: route.response_headers,
+        };
+        (host, path, Destination { pool: Arc::clone(pool), max_body, read_timeout, limit, changes: changes.if_any() })
     }))
 }
 

@@ -5,7 +5,7 @@
 //!
 //! - JSON: control characters (those above 127 too) and Unicode's own line ends are written as `\u` escapes, bytes that
 //!   are not UTF-8 as U+FFFD. A field that has no value is `null`, never absent, so that a reader can count on the
-//!   keys.
+//!   keys; but for `grpc_status`, which only answers of gRPC have.
 //! - Text: nginx's `combined` (without user, referer and agent, which are `-`), then `key=value` pairs. As nginx does,
 //!   quotes, backslashes and all bytes that are not printable ASCII are written as `\xHH`. No value is `-`.
 //!
@@ -44,6 +44,8 @@ pub struct AccessRecord<'a> {
     pub path: &'a [u8],
     /// The status of the answer, 0 when none was sent (written as `null` or `-`).
     pub status: u16,
+    /// The status of gRPC that stood in its place, where the caller was told one by tollgate; no key of other lines.
+    pub grpc_status: Option<u32>,
     /// From the request's first byte to the answer's last; written in milliseconds, cut off after three decimals.
     pub duration: Duration,
     /// Bytes of the request's body.
@@ -77,6 +79,7 @@ impl AccessRecord<'static> {
             host: b"",
             path: b"",
             status: 0,
+            grpc_status: None,
             duration: Duration::ZERO,
             bytes_in: 0,
             bytes_out: 0,
@@ -119,6 +122,10 @@ impl AccessRecord<'_> {
         escape_json(self.path(), out);
         literal(r#"","status":"#, out);
         or_null(self.status(), out, |status, out| put_number(status.into(), out));
+        if let Some(status) = self.grpc_status {
+            literal(r#","grpc_status":"#, out);
+            put_number(status.into(), out);
+        }
         literal(r#","duration_ms":"#, out);
         put_thousandths(micros(self.duration), out);
         literal(r#","bytes_in":"#, out);
@@ -154,6 +161,9 @@ impl AccessRecord<'_> {
         text_pair("request_id", Some(self.request_id.as_bytes()), out);
         text_pair("client_id", self.client_id.map(str::as_bytes), out);
         put(out, format_args!(" identity={}", OrDash(self.identity)));
+        if let Some(status) = self.grpc_status {
+            put(out, format_args!(" grpc_status={status}"));
+        }
         out.extend_from_slice(b" duration_ms=");
         put_thousandths(micros(self.duration), out);
         put(out, format_args!(" bytes_in={}", self.bytes_in));

@@ -59,6 +59,8 @@ mod foreign_files;
 #[cfg(test)]
 mod forwarding;
 #[cfg(test)]
+mod grpc_answers;
+#[cfg(test)]
 mod half_close;
 #[cfg(test)]
 mod harness;
@@ -109,6 +111,8 @@ mod reload_tls;
 #[cfg(test)]
 mod resilience;
 #[cfg(test)]
+mod route_rules;
+#[cfg(test)]
 mod routes;
 #[cfg(test)]
 mod shared_database;
@@ -134,6 +138,8 @@ mod upgrade;
 mod upgrade_before;
 #[cfg(test)]
 mod upgrade_fails;
+#[cfg(test)]
+mod webdav;
 #[cfg(test)]
 mod websocket;
 #[cfg(test)]

@@ -11,10 +11,10 @@ use crate::config::written::{List, Section, Written};
 
 /// The items of a list of sections, each with its path; one that is no section is reported, and none. No list at all
 /// when there is none, which is reported when it is `needed`.
-pub(super) fn sections<T>(
+pub(super) fn sections<T, const MIN: usize>(
     level: &mut Level<'_>,
     name: &str,
-    key: Written<List<Section<T>>>,
+    key: Written<List<Section<T>, MIN>>,
     needed: bool,
 ) -> Option<Vec<(KeyPath, Option<T>)>>
 where

@@ -5,6 +5,7 @@
 
 mod admin;
 mod file;
+mod header_rules;
 mod listeners;
 mod lists;
 mod process;

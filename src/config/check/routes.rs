@@ -2,11 +2,13 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::header_rules;
 use super::lists::{sections, seen_at};
 use crate::config::report::Level;
 use crate::config::shape::RouteKeys;
+use crate::config::value::RoutePath;
 use crate::config::written::{List, Section, Written};
-use crate::route::{HostPattern, PathPrefix, Route};
+use crate::route::{HostPattern, PathPrefix, Route, RuleSide};
 
 /// The routes of the file, to the upstreams of these `names`; without names, where they lead is not checked.
 pub(super) fn of_file(
@@ -40,14 +42,41 @@ pub(super) fn of_file(
         }
         let max_body = at.take("max_body", keys.max_body);
         let read_timeout = at.take("read_timeout", keys.read_timeout);
+        let strip_prefix = prefix(&mut at, keys.strip_prefix, comparable.then_some(&path));
+        let limit = at.or("limit", keys.limit, true);
+        let request_headers =
+            header_rules::of_route(&mut at, "request_headers", keys.request_headers, RuleSide::Request);
+        let response_headers =
+            header_rules::of_route(&mut at, "response_headers", keys.response_headers, RuleSide::Answer);
         let Some(upstream) = at.need("upstream", keys.upstream) else { continue };
         if known.as_ref().is_some_and(|known| !known.contains(&upstream)) {
             let names = listed(names.unwrap_or_default());
             at.add("upstream", format!("must be the name of an upstream ({names}), not {upstream:?}"));
         }
-        routes.push(Route { host, path, upstream, max_body, read_timeout });
+        routes.push(Route {
+            host,
+            path,
+            upstream,
+            max_body,
+            read_timeout,
+            strip_prefix,
+            limit,
+            request_headers,
+            response_headers,
+        });
     }
     routes
+}
+
+/// What backends do not get of the paths below `path`, if it is known.
+fn prefix(at: &mut Level<'_>, key: Written<RoutePath>, path: Option<&PathPrefix>) -> Option<PathPrefix> {
+    let prefix = at.take("strip_prefix", key)?;
+    if let Some(path) = path.filter(|path| !path.is_within(&prefix)) {
+        let message =
+            format!("must be the start of the route's path by whole segments, and {path} is not below {prefix}");
+        at.add("strip_prefix", message);
+    }
+    Some(prefix)
 }
 
 /// The names, but not thousands of them.

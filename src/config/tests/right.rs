@@ -13,7 +13,7 @@ use crate::config::{AdminSettings, Config, Overrides, PingoraSettings, load, par
 use crate::limit::RateLimit;
 use crate::process::{Group, User};
 use crate::proxy::{Identity, Limits, Underscores};
-use crate::route::{HostPattern, Route};
+use crate::route::{HeaderRules, HostPattern, Route};
 use crate::store::HistoryRules;
 use crate::telemetry::{AccessLogFormat, AccessLogSettings, AccessLogTarget};
 use crate::upstream::{BackendAddress, Balance, Check, HealthSettings, PoolSettings, Timeouts};
@@ -130,11 +130,13 @@ upstreams:
     idle_timeout: 1.5s
     tunnel_timeout: 2h
   - {name: b, balance: random, backends: [{address: "a:1"}], health_check: {type: none}}
-routes: [{host: "*.Example.com", path: /v1/, upstream: b, max_body: 1GiB, read_timeout: 10m}, {path: /, upstream: a.b_c-1}]
+routes: [{host: "*.Example.com", path: /v1/, upstream: b, max_body: 1GiB, read_timeout: 10m,
+  strip_prefix: /v1, limit: false, request_headers: {remove: [Cookie], edit: [{name: Destination, from: "^https:", to: "http:"}],
+  set: {X-Env: prod, Host: a.example}}, response_headers: {set: {X-Client: "{client_id}"}}}, {path: /, upstream: a.b_c-1}]
 limits:
   {max_body: 64KiB, header_timeout: 2s, keepalive_timeout: 3s, abort_on_half_close: true, max_connections: 5,
   max_connections_per_address: 6, body_timeout: 7s, min_body_rate: 8}
-identity: {underscores: pass}
+identity: {underscores: pass, forward_api_key: false}
 access_log: {path: /var/log/access.log, format: text}
 admin: {address: "[::1]:99", token_file: null}
 direct: false
@@ -172,10 +174,15 @@ rate_limit: {refill_interval: 2s, persist_interval: 250ms}
     assert_eq!((config.routes[0].path.to_string().as_str(), config.routes[0].upstream.as_str()), ("/v1", "b"));
     let own: Vec<_> = config.routes.iter().map(|route| (route.max_body, route.read_timeout)).collect();
     assert_eq!(own, [(Some(1 << 30), Some(Duration::from_secs(600))), (None, None)]);
+    let [v1, rest] = &config.routes[..] else { panic!("{:?}", config.routes) };
+    assert_eq!((v1.strip_prefix.as_ref().map(ToString::to_string).as_deref(), v1.limit), (Some("/v1"), false));
+    let HeaderRules { remove, edit, set } = &v1.request_headers;
+    assert_eq!((remove.len(), edit.len(), set.len(), v1.response_headers.set.len()), (1, 1, 2, 1));
+    assert!(rest.strip_prefix.is_none() && rest.limit && rest.request_headers.is_empty());
     assert_eq!(config.limits.max_body, 64 << 10);
     assert_eq!((config.limits.header_timeout.as_secs(), config.limits.keepalive_timeout.as_secs()), (2, 3));
     assert!(config.limits.abort_on_half_close);
-    assert_eq!(config.identity.underscores, Underscores::Pass);
+    assert_eq!((config.identity.underscores, config.identity.forward_api_key), (Underscores::Pass, false));
     let connections = [config.limits.max_connections, config.limits.max_connections_per_address];
     assert_eq!(connections.map(|bound| bound.map(NonZeroUsize::get)), [Some(5), Some(6)]);
     assert_eq!((config.limits.body_timeout.as_secs(), config.limits.min_body_rate.map(NonZeroU64::get)), (7, Some(8)));

@@ -3,6 +3,7 @@
 mod account;
 mod address;
 mod choice;
+mod header;
 mod kind;
 mod number;
 mod optional;
@@ -13,6 +14,7 @@ mod text;
 pub(super) use account::{GroupName, UserName};
 pub(super) use address::{AdminAddress, Listen, Network, Peer};
 pub(super) use choice::{CheckType, Choice};
+pub(super) use header::{HeaderField, HeaderPiece, HeaderText, Pattern};
 pub(super) use kind::{ValueKind, describe};
 pub(super) use number::{BackendWeight, Connections, Expect, Flag, PerSec, Size, Threshold, Whole};
 pub(super) use optional::{OrAuto, OrNull};

@@ -13,6 +13,7 @@ use httparse::{ParserConfig, Response, Status};
 use crate::decimal::put_number;
 use crate::limit::Standing;
 use crate::proxy::backend::body::AnswerBody;
+use crate::proxy::gate::changes::Rewriting;
 use crate::proxy::gate::rate_headers;
 use crate::proxy::wire::chunked::Chunked;
 use crate::proxy::wire::keep_alive;
@@ -122,6 +123,22 @@ impl Said {
     }
 }
 
+/// An answer with the lines that rules have made of its own.
+pub(in crate::proxy) struct ChangedAnswer {
+    /// The answer, of `bytes`.
+    pub(in crate::proxy) answer: Answer,
+    /// What it says.
+    pub(in crate::proxy) bytes: Vec<u8>,
+    lines: Lines,
+}
+
+impl ChangedAnswer {
+    /// Its lines.
+    pub(in crate::proxy) fn lines(&self) -> LinesOf<'_> {
+        self.lines.of(&self.bytes)
+    }
+}
+
 /// What the client is told beside what the backend says.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::proxy) struct Added<'a> {
@@ -153,6 +170,21 @@ impl Answer {
         // Asked once: nearly no answer names any.
         let names = lines.iter().any(|(name, value)| names_others(name, value));
         lines.iter().filter(move |(name, _)| !(is_own(name, limited) || names && is_named(name, lines)))
+    }
+
+    /// The same with what `rewriting` makes of its `lines`; none where nothing is changed, as in interim answers and in
+    /// a 101. What frames it is known by now, and is no line any more.
+    pub(in crate::proxy) fn changed(
+        &self,
+        lines: LinesOf<'_>,
+        bytes: &[u8],
+        rewriting: Option<&Rewriting>,
+    ) -> Option<ChangedAnswer> {
+        let rewriting = rewriting.filter(|rewriting| rewriting.changes_answers() && self.status >= 200)?;
+        let (mut out, mut all) = (self.reason.of_bytes(bytes).to_vec(), Lines::default());
+        let reason = ByteSpan::of(&out, &out);
+        rewriting.answer(self.lines(lines, false), |name, value| all.append(&mut out, name, value));
+        Some(ChangedAnswer { answer: Answer { reason, ..self.clone() }, bytes: out, lines: all })
     }
 
     /// The length that the client is told, where it is told one. Where no body follows it is what the body's would be,

@@ -10,6 +10,8 @@ use crate::limit::Standing;
 use crate::proxy::downstream::arrival::Arrival;
 use crate::proxy::exchange::course::Course;
 use crate::proxy::gate::admit::Admission;
+use crate::proxy::gate::changes::Rewriting;
+use crate::proxy::gate::grpc::AnswerForm;
 use crate::proxy::gate::headers::Sender;
 use crate::proxy::gate::headers::Underscores;
 use crate::proxy::gate::identify::Caller;
@@ -61,6 +63,8 @@ pub struct Context {
     pub(in crate::proxy) course: Arc<Course>,
     /// Why tollgate answers itself.
     pub(in crate::proxy) rejection: Option<Rejection>,
+    /// In which form it does; known when it does.
+    pub(in crate::proxy) form: AnswerForm,
     /// What went wrong, in words.
     pub(in crate::proxy) error: Option<String>,
 }
@@ -90,6 +94,7 @@ impl Context {
             repeated: false,
             course: Arc::default(),
             rejection: None,
+            form: AnswerForm::Json,
             error: None,
         }
     }
@@ -131,6 +136,12 @@ impl Context {
             secure,
             underscores: self.underscores,
         }
+    }
+
+    /// What is changed of its messages beyond what every request needs, once it is let in.
+    pub(in crate::proxy) fn rewriting(&self) -> Option<Rewriting> {
+        let changes = self.admission.changes.as_ref()?;
+        Some(Rewriting::new(changes, self.admission.caller.as_ref()?, &self.request_id))
     }
 
     /// How its caller's bucket stands, when it has one.

@@ -25,7 +25,8 @@ use crate::proxy::exchange::request::Framing;
 use crate::proxy::exchange::rest::RestOverHttp2;
 use crate::proxy::exchange::takes::Purpose;
 use crate::proxy::exchange::untaken::UntakenAnswers;
-use crate::proxy::gate::admit::{RequestTarget, is_grpc};
+use crate::proxy::gate::admit::RequestTarget;
+use crate::proxy::gate::grpc::is_grpc;
 use crate::proxy::gate::headers::Sender;
 use crate::proxy::gate::rate_headers;
 use crate::proxy::gate::rejection::Rejection;
@@ -286,8 +287,8 @@ impl<R: RestOverHttp2> Recipient for Http2Recipient<'_, R> {
     }
 
     async fn reject(&mut self, rejection: Rejection, ctx: &Context, with_body: bool) -> Result<usize> {
-        self.head = Some(rejection.header(&ctx.request_id, ctx.told_standing()));
-        let body = if with_body { bytes_of(rejection.body()) } else { Bytes::new() };
+        self.head = Some(rejection.header(ctx.form, &ctx.request_id, ctx.told_standing()));
+        let body = if with_body { bytes_of(rejection.body(ctx.form)) } else { Bytes::new() };
         let bytes = body.len();
         self.send(body, true, NOWHERE).await?;
         Ok(bytes)

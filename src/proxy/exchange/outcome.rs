@@ -8,6 +8,7 @@ use crate::proxy::exchange::counts;
 use crate::proxy::exchange::failure::{client_reason, is_timeout, report};
 use crate::proxy::exchange::proxy::Proxy;
 use crate::proxy::gate::admit::{Limit, RequestTarget};
+use crate::proxy::gate::grpc::{AnswerForm, status_for};
 use crate::proxy::gate::identify::Caller;
 use crate::proxy::gate::rejection::Rejection;
 use crate::telemetry::AccessRecord;
@@ -84,6 +85,7 @@ impl Proxy {
         let rejected = ctx.rejection.filter(|_| ctx.error.is_none()).map(Rejection::reason);
         let because = ctx.error.as_deref().or(rejected.as_deref());
         let because = because.or(outcome.error.map(client_reason)).filter(|_| failed);
+        let grpc = (ctx.form == AnswerForm::Grpc).then(|| u32::from(status_for(outcome.status)));
         let duration = self.clock().now().saturating_duration_since(ctx.started);
         counts::ended(self.tally(), ctx, outcome.status, duration);
         if !self.access_log().is_on() {
@@ -99,6 +101,7 @@ impl Proxy {
             host: target.host.as_bytes(),
             path: target.path.as_bytes(),
             status: outcome.status,
+            grpc_status: grpc.filter(|_| outcome.status != 0),
             duration,
             bytes_in: outcome.bytes_in,
             bytes_out: outcome.bytes_out,

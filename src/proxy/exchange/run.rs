@@ -23,6 +23,8 @@ use crate::proxy::exchange::scratch::BackendScratch;
 use crate::proxy::exchange::tunnel;
 use crate::proxy::exchange::tunnel::TunnelEnd;
 use crate::proxy::exchange::{request, upgrade};
+use crate::proxy::gate::changes::Rewriting;
+use crate::proxy::gate::grpc::AnswerForm;
 use crate::proxy::gate::rejection::Rejection;
 use crate::upstream::{Reached, Timeouts, Wanted};
 
@@ -40,6 +42,8 @@ pub(in crate::proxy) struct Exchange<'e, R, C> {
     client: C,
     scratch: &'e mut BackendScratch,
     progress: AnswerProgress,
+    /// What is changed of the request and of its answer; most often nothing.
+    rewriting: Option<Box<Rewriting>>,
 }
 
 /// How far the answer has come.
@@ -73,7 +77,7 @@ impl From<Box<Error>> for AttemptFailure {
 impl<'e, R: ReceivedRequest, C: Recipient> Exchange<'e, R, C> {
     /// An exchange that has not begun.
     pub(in crate::proxy) fn new(proxy: &'e Proxy, request: &'e R, client: C, scratch: &'e mut BackendScratch) -> Self {
-        Exchange { proxy, request, client, scratch, progress: AnswerProgress::default() }
+        Exchange { proxy, request, client, scratch, progress: AnswerProgress::default(), rewriting: None }
     }
 
     /// Serves the request, or answers it as its context says, counts it and logs it. Whatever goes wrong, the client
@@ -100,7 +104,7 @@ impl<'e, R: ReceivedRequest, C: Recipient> Exchange<'e, R, C> {
 
     /// Answers it with `rejection`.
     async fn reject(&mut self, rejection: Rejection, ctx: &mut Context) -> Result<()> {
-        ctx.rejection = Some(rejection);
+        (ctx.rejection, ctx.form) = (Some(rejection), AnswerForm::of(&self.request.fields()));
         self.progress.status = rejection.status().as_u16();
         let with_body = self.request.target().method != "HEAD";
         self.progress.bytes_out = self.client.reject(rejection, ctx, with_body).await? as u64;
@@ -111,6 +115,10 @@ impl<'e, R: ReceivedRequest, C: Recipient> Exchange<'e, R, C> {
     async fn serve(&mut self, ctx: &mut Context, secure: bool) -> Result<()> {
         self.scratch.request.clear();
         self.request.write(&mut self.scratch.request, ctx.sender(secure), &ctx.request_id);
+        if let Some(rewriting) = ctx.rewriting() {
+            rewriting.request(&mut self.scratch.request);
+            self.rewriting = Some(Box::new(rewriting));
+        }
         let error = loop {
             match self.attempt(ctx).await {
                 Ok(()) => return Ok(()),
@@ -256,7 +264,13 @@ impl<'e, R: ReceivedRequest, C: Recipient> Exchange<'e, R, C> {
                 if answer.is_interim() && ctx.has_too_many_interim() {
                     return Err(no_answer(TOO_MANY_INTERIM));
                 }
-                self.client.head(&answer, &backend.buffer, lines.of(&backend.buffer), ctx.told_standing()).await?;
+                let (came, standing) = (lines.of(&backend.buffer), ctx.told_standing());
+                match answer.changed(came, &backend.buffer, self.rewriting.as_deref()) {
+                    None => self.client.head(&answer, &backend.buffer, came, standing).await?,
+                    Some(changed) => {
+                        self.client.head(&changed.answer, &changed.bytes, changed.lines(), standing).await?
+                    }
+                }
                 backend.buffer.advance(answer.end);
                 if !answer.is_interim() {
                     if let Some(relay) = self.client.rest().relay() {

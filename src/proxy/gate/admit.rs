@@ -1,8 +1,9 @@
 //! Whether a request is let in, and to which pool: plain values in, plain values out, so that it is tested without a
 //! socket.
 //!
-//! Identity comes first, then the bucket, then the route: a request that leads nowhere costs a token too, or whoever is
-//! out of tokens could go on asking for what is not there.
+//! Identity comes first, then the bucket, then where the route leads: a request that leads nowhere costs a token too, or
+//! whoever is out of tokens could go on asking for what is not there. On a route with `limit: false` nobody pays but
+//! those who are refused for their key; who is blocked stays so.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -14,13 +15,14 @@ use pingora_http::RequestHeader;
 
 use crate::client::{Directory, Mode, Quota, Usage};
 use crate::limit::{Charge, Decision, Key, KeyMaker, Limiter, Nanos, Payer, Standing};
+use crate::proxy::gate::changes::RouteChanges;
+use crate::proxy::gate::grpc::is_grpc;
 use crate::proxy::gate::identify::{Caller, Identity, identify};
 use crate::proxy::gate::rejection::Rejection;
 use crate::proxy::gate::settings::Limits;
 use crate::proxy::wire::lines::Fields;
 use crate::route::RouteTable;
 use crate::upstream::Pool;
-use http::header::CONTENT_TYPE;
 
 /// What decides on requests.
 pub struct Gate<'a> {
@@ -47,12 +49,16 @@ pub struct Destination {
     pub max_body: Option<u64>,
     /// For each read from their backend; `None` is the one of the pool.
     pub read_timeout: Option<Duration>,
+    /// Whether they pay into a bucket.
+    pub limit: bool,
+    /// What is changed of them and of their answers; most often nothing.
+    pub changes: Option<Arc<RouteChanges>>,
 }
 
 impl From<Arc<Pool>> for Destination {
     /// With nothing of its own.
     fn from(pool: Arc<Pool>) -> Self {
-        Destination { pool, max_body: None, read_timeout: None }
+        Destination { pool, max_body: None, read_timeout: None, limit: true, changes: None }
     }
 }
 
@@ -105,6 +111,8 @@ pub struct Admission {
     pub max_body: u64,
     /// For each read from its backend, where the pool's does not count.
     pub read_timeout: Option<Duration>,
+    /// What is changed of it and of its answer.
+    pub changes: Option<Arc<RouteChanges>>,
 }
 
 impl Admission {
@@ -167,7 +175,10 @@ impl Gate<'_> {
         admission: &mut Admission,
     ) -> Result<(), Rejection> {
         let caller = admission.caller.insert(identify(asked.fields, peer, self.identity, self.directory)?);
-        admission.limit = self.limit(caller, now);
+        let to = self.routes.find(asked.target.host, asked.target.path);
+        // Keys could be guessed without end where that costs nothing.
+        let pays = caller.unknown_key || to.is_none_or(|to| to.limit);
+        admission.limit = self.limit(caller, pays, now);
         if let Some((client, _)) = &caller.client {
             count(&client.usage, admission.limit, now);
         }
@@ -179,19 +190,22 @@ impl Gate<'_> {
         if caller.unknown_key {
             return Err(Rejection::UnknownApiKey);
         }
-        let to = self.routes.find(asked.target.host, asked.target.path).ok_or(Rejection::NoRoute)?;
+        let to = to.ok_or(Rejection::NoRoute)?;
         let max_body = to.max_body.unwrap_or(self.limits.max_body);
         admission.pool = Some(Arc::clone(&to.pool));
         (admission.max_body, admission.read_timeout) = (max_body, to.read_timeout);
+        admission.changes.clone_from(&to.changes);
         match asked.length {
             Some(length) if length > max_body && !is_grpc(asked.fields) => Err(Rejection::BodyTooLarge(max_body)),
             _ => Ok(()),
         }
     }
 
-    fn limit(&self, caller: &Caller, now: Nanos) -> Option<Limit> {
+    /// What the limiter says of a request of `caller`, who `pays` for it or not.
+    fn limit(&self, caller: &Caller, pays: bool, now: Nanos) -> Option<Limit> {
         Some(match self.account(caller) {
             Account::None => return None,
+            Account::Bucket(..) if !pays => return None,
             Account::Blocked => Limit::Blocked,
             Account::Unlimited => Limit::Unlimited,
             Account::Bucket(limiter, key, quota) => match limiter.take(&Charge::one(key, quota), now) {
@@ -252,14 +266,6 @@ fn host(head: &RequestHeader) -> &str {
 
 fn announced_length(head: &RequestHeader) -> Option<u64> {
     head.headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
-}
-
-/// Whether a request with these lines is one of gRPC, whose body may be a conversation: it is as long and as silent as
-/// it likes.
-pub(in crate::proxy) fn is_grpc(fields: &impl Fields) -> bool {
-    const GRPC: &[u8] = b"application/grpc";
-    let kind = fields.all_of(&CONTENT_TYPE).next();
-    kind.and_then(|kind| kind.get(..GRPC.len())).is_some_and(|kind| kind.eq_ignore_ascii_case(GRPC))
 }
 
 #[cfg(test)]

@@ -43,6 +43,8 @@ pub struct Identity {
     pub ipv6_prefix: u8,
     /// What becomes of headers with `_` in their name. Default: they are dropped.
     pub underscores: Underscores,
+    /// Whether backends get the API key that a client is known by. Default: yes.
+    pub forward_api_key: bool,
 }
 
 impl Default for Identity {
@@ -53,6 +55,7 @@ impl Default for Identity {
             trusted_proxies: Networks::default(),
             ipv6_prefix: 64,
             underscores: Underscores::Drop,
+            forward_api_key: true,
         }
     }
 }
@@ -174,7 +177,7 @@ fn api_key<'h>(headers: &'h impl Fields, name: &'h HeaderName) -> Result<Option<
 }
 
 /// The token of `Bearer TOKEN` (RFC 6750 section 2.1); the scheme's case does not matter (RFC 9110 section 11.1).
-fn bearer(value: &[u8]) -> Option<&[u8]> {
+pub(super) fn bearer(value: &[u8]) -> Option<&[u8]> {
     let (scheme, token) = value.split_at_checked(7)?;
     scheme.eq_ignore_ascii_case(b"bearer ").then_some(token)
 }

@@ -1,7 +1,9 @@
 //! Who asks, and whether it may: plain values in and out. Every answer of our own is made here.
 
 pub(in crate::proxy) mod admit;
+pub(in crate::proxy) mod changes;
 pub(in crate::proxy) mod explain;
+pub(in crate::proxy) mod grpc;
 pub(in crate::proxy) mod headers;
 pub(in crate::proxy) mod identify;
 pub(in crate::proxy) mod own_lines;

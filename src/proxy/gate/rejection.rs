@@ -1,6 +1,7 @@
 //! Every answer of our own leaves by this door.
 //!
-//! One form: `application/json`, `{"code":N,"message":"…"}`, `X-Request-Id`. What answers HEAD has no body, and the
+//! One form: `application/json`, `{"code":N,"message":"…"}`, `X-Request-Id`; whoever speaks gRPC is answered in its words
+//! ([`grpc`]). What answers HEAD has no body, and the
 //! length that the answer to a GET would have, also where the request is refused before all of its header is there. The
 //! connection stays usable where the client's body lets it: a small body that is announced is read to its end and
 //! thrown away. A large or endless one makes the answer the last on its connection, and what still comes is read for a
@@ -17,6 +18,8 @@ use http::{Response, StatusCode, header};
 use pingora_core::protocols::http::date::get_cached_date;
 
 use crate::limit::Standing;
+use crate::proxy::gate::grpc;
+use crate::proxy::gate::grpc::AnswerForm;
 use crate::proxy::gate::headers::REQUEST_ID;
 use crate::proxy::gate::own_lines::{OwnLines, OwnName};
 use crate::proxy::gate::rate_headers;
@@ -88,6 +91,11 @@ impl Rejection {
         }
     }
 
+    /// The status as the answer has it: gRPC has one of its own beside it.
+    pub(in crate::proxy) fn told_status(self, form: AnswerForm) -> StatusCode {
+        if form == AnswerForm::Grpc { StatusCode::OK } else { self.status() }
+    }
+
     /// What it says.
     pub fn message(self) -> Cow<'static, str> {
         Cow::Borrowed(match self {
@@ -116,8 +124,9 @@ impl Rejection {
     }
 
     /// The body of the answer. Written out, because a flood of refusals should cost nothing that can be known before.
-    pub(in crate::proxy) fn body(self) -> Cow<'static, str> {
+    pub(in crate::proxy) fn body(self, form: AnswerForm) -> Cow<'static, str> {
         Cow::Borrowed(match self {
+            _ if form == AnswerForm::Grpc => "",
             Rejection::BodyTooLarge(_) => return format!(r#"{{"code":413,"message":"{}"}}"#, self.message()).into(),
             Rejection::BadRequest(_) => r#"{"code":400,"message":"Bad request"}"#,
             Rejection::UnknownApiKey => r#"{"code":401,"message":"Unknown API key"}"#,
@@ -135,24 +144,33 @@ impl Rejection {
     }
 
     /// Says the lines of the answer, but for the date and what becomes of the connection: what its `body` is, and how
-    /// the caller's bucket stands.
+    /// the caller's bucket stands. One of gRPC does not say that it has no body, which HTTP/1.1 wants to know.
     #[inline]
     pub(in crate::proxy) fn write(
         self,
+        form: AnswerForm,
         lines: &mut impl OwnLines,
         body: &str,
         request_id: &RequestId,
         standing: Option<&Standing>,
     ) {
-        lines.line(&CONTENT_TYPE, "application/json");
-        lines.line(&CONTENT_LENGTH, body.len() as u64);
-        lines.line(&CACHE_CONTROL, "no-store");
-        lines.line(&REQUEST_ID, request_id);
-        match self {
-            Rejection::RateLimited(seconds) | Rejection::NoHealthyBackend(seconds) => lines.line(&RETRY_AFTER, seconds),
-            Rejection::UnknownApiKey => lines.line(&WWW_AUTHENTICATE, "Bearer"),
-            Rejection::MethodNotAllowed => lines.line(&ALLOW, ALLOWED),
-            _ => {}
+        let retry_after = match self {
+            Rejection::RateLimited(seconds) | Rejection::NoHealthyBackend(seconds) => Some(seconds),
+            _ => None,
+        };
+        if form == AnswerForm::Grpc {
+            grpc::write(lines, self.status().as_u16(), &self.message(), retry_after);
+            lines.line(&REQUEST_ID, request_id);
+        } else {
+            lines.line(&CONTENT_TYPE, "application/json");
+            lines.line(&CONTENT_LENGTH, body.len() as u64);
+            lines.line(&CACHE_CONTROL, "no-store");
+            lines.line(&REQUEST_ID, request_id);
+            match self {
+                Rejection::UnknownApiKey => lines.line(&WWW_AUTHENTICATE, "Bearer"),
+                Rejection::MethodNotAllowed => lines.line(&ALLOW, ALLOWED),
+                _ => retry_after.into_iter().for_each(|seconds| lines.line(&RETRY_AFTER, seconds)),
+            }
         }
         if let Some(standing) = standing {
             rate_headers::write(lines, standing);
@@ -160,10 +178,15 @@ impl Rejection {
     }
 
     /// The header section of the answer over HTTP/2, with how the caller's bucket stands.
-    pub(in crate::proxy) fn header(self, request_id: &RequestId, standing: Option<&Standing>) -> Response<()> {
+    pub(in crate::proxy) fn header(
+        self,
+        form: AnswerForm,
+        request_id: &RequestId,
+        standing: Option<&Standing>,
+    ) -> Response<()> {
         let mut answer = Response::new(());
-        *answer.status_mut() = self.status();
-        self.write(answer.headers_mut(), &self.body(), request_id, standing);
+        *answer.status_mut() = self.told_status(form);
+        self.write(form, answer.headers_mut(), &self.body(form), request_id, standing);
         answer.headers_mut().insert(DATE, get_cached_date());
         answer
     }
@@ -172,17 +195,20 @@ impl Rejection {
     /// connection stays, and `with_body` is false in answer to HEAD. How many bytes of a body there are.
     pub(in crate::proxy) fn append(
         self,
+        form: AnswerForm,
         out: &mut Vec<u8>,
         request_id: &RequestId,
         standing: Option<&Standing>,
-        keeps: bool,
-        with_body: bool,
+        (keeps, with_body): (bool, bool),
     ) -> usize {
-        let (status, body) = (self.status(), self.body());
+        let (status, body) = (self.told_status(form), self.body(form));
         for part in ["HTTP/1.1 ", status.as_str(), " ", status.canonical_reason().unwrap_or_default(), "\r\n"] {
             out.extend_from_slice(part.as_bytes());
         }
-        self.write(out, &body, request_id, standing);
+        self.write(form, out, &body, request_id, standing);
+        if form == AnswerForm::Grpc {
+            out.line(&CONTENT_LENGTH, 0);
+        }
         out.extend_from_slice(b"Date: ");
         out.extend_from_slice(get_cached_date().as_bytes());
         out.extend_from_slice(if keeps {
@@ -231,7 +257,7 @@ mod tests {
             Rejection::GatewayTimeout,
         ];
         for rejection in all {
-            let body: serde_json::Value = serde_json::from_str(&rejection.body()).unwrap();
+            let body: serde_json::Value = serde_json::from_str(&rejection.body(AnswerForm::Json)).unwrap();
             assert_eq!(body["code"], rejection.status().as_u16());
             assert_eq!(body["message"], *rejection.message());
         }
@@ -250,9 +276,9 @@ mod tests {
         for rejection in say {
             let (mut bytes, mut map) = (Vec::new(), HeaderMap::new());
             let mut of_pingora = ResponseHeader::build(rejection.status(), None).unwrap();
-            rejection.write(&mut bytes, &rejection.body(), &id, None);
-            rejection.write(&mut map, &rejection.body(), &id, None);
-            rejection.write(&mut of_pingora, &rejection.body(), &id, None);
+            rejection.write(AnswerForm::Json, &mut bytes, &rejection.body(AnswerForm::Json), &id, None);
+            rejection.write(AnswerForm::Json, &mut map, &rejection.body(AnswerForm::Json), &id, None);
+            rejection.write(AnswerForm::Json, &mut of_pingora, &rejection.body(AnswerForm::Json), &id, None);
             let lines = |map: &HeaderMap| -> Vec<String> {
                 map.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect()
             };
@@ -271,7 +297,7 @@ mod tests {
     fn an_answer_on_the_wire_is_whole() {
         let id = RequestId::random();
         let mut answer = Vec::new();
-        let length = Rejection::BadRequest("how").append(&mut answer, &id, None, false, true);
+        let length = Rejection::BadRequest("how").append(AnswerForm::Json, &mut answer, &id, None, (false, true));
         let answer = String::from_utf8(answer).unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         assert!(head.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{head}");
@@ -280,14 +306,34 @@ mod tests {
         assert_eq!((body, length), (r#"{"code":400,"message":"Bad request"}"#, body.len()));
         assert!(head.ends_with("\r\nConnection: close"), "{head}");
         let mut bodiless = Vec::new();
-        assert_eq!(Rejection::RateLimited(7).append(&mut bodiless, &id, None, true, false), 0);
+        assert_eq!(Rejection::RateLimited(7).append(AnswerForm::Json, &mut bodiless, &id, None, (true, false)), 0);
         let bodiless = String::from_utf8(bodiless).unwrap();
         assert!(bodiless.contains("\r\nRetry-After: 7\r\n"), "{bodiless}");
         assert!(bodiless.ends_with("\r\nConnection: keep-alive\r\n\r\n"), "{bodiless}");
         let mut told = Vec::new();
-        Rejection::MethodNotAllowed.append(&mut told, &id, None, false, true);
+        Rejection::MethodNotAllowed.append(AnswerForm::Json, &mut told, &id, None, (false, true));
         assert!(String::from_utf8(told).unwrap().contains("\r\nAllow: GET, HEAD, POST, "));
-        assert_eq!(Rejection::MethodNotAllowed.header(&id, None).headers()["allow"], ALLOWED);
-        assert_eq!(Rejection::UnknownApiKey.header(&id, None).headers()["www-authenticate"], "Bearer");
+        assert_eq!(Rejection::MethodNotAllowed.header(AnswerForm::Json, &id, None).headers()["allow"], ALLOWED);
+        assert_eq!(
+            Rejection::UnknownApiKey.header(AnswerForm::Json, &id, None).headers()["www-authenticate"],
+            "Bearer"
+        );
+    }
+
+    #[test]
+    fn grpc_is_answered_in_its_own_words() {
+        let id = RequestId::given(b"r1").unwrap();
+        let answer = Rejection::RateLimited(7).header(AnswerForm::Grpc, &id, None);
+        assert_eq!(answer.status(), StatusCode::OK);
+        let said = |name: &str| answer.headers().get(name).map(|value| value.to_str().unwrap());
+        assert_eq!((said("grpc-status"), said("grpc-message")), (Some("8"), Some("Rate limit exceeded")));
+        assert_eq!((said("content-type"), said("grpc-retry-pushback-ms")), (Some("application/grpc"), Some("7000")));
+        assert_eq!((said("content-length"), said("x-request-id")), (None, Some("r1")));
+        let mut out = Vec::new();
+        assert_eq!(Rejection::Blocked.append(AnswerForm::Grpc, &mut out, &id, None, (true, true)), 0);
+        let out = String::from_utf8(out).unwrap();
+        let start = "HTTP/1.1 200 OK\r\nContent-Type: application/grpc\r\ngrpc-status: 7\r\n\
+                     grpc-message: Client is blocked\r\nX-Request-Id: r1\r\nContent-Length: 0\r\nDate: ";
+        assert!(out.starts_with(start) && out.ends_with("\r\n\r\n"), "{out}");
     }
 }

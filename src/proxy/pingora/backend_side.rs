@@ -33,6 +33,7 @@ use crate::proxy::backend::body::{AnswerBody, LAST_CHUNK};
 use crate::proxy::exchange::course::Course;
 use crate::proxy::exchange::proxy::Proxy;
 use crate::proxy::exchange::run::FIRST_READ;
+use crate::proxy::gate::changes::Rewriting;
 use crate::proxy::wire::chunked::Chunked;
 use crate::proxy::wire::lines::length_of;
 use crate::proxy::wire::lines::{Lines, is};
@@ -76,6 +77,8 @@ pub(in crate::proxy) struct Dial {
     pub(in crate::proxy) limited: bool,
     /// How the exchange goes.
     pub(in crate::proxy) course: Arc<Course>,
+    /// What is changed of the request and of its answer.
+    pub(in crate::proxy) rewriting: Option<Rewriting>,
 }
 
 impl std::fmt::Debug for Dial {
@@ -98,6 +101,7 @@ impl L4Connect for Dial {
             timeouts: self.timeouts,
             answers: Answers::new(self.to_head, self.limited),
             requests: Requests { head: Rewriter::default(), body: None, trusted: self.trusted },
+            rewriting: self.rewriting.clone(),
             course: Arc::clone(&self.course),
             connection: Some(stream),
         };
@@ -112,6 +116,7 @@ struct BackendSide {
     timeouts: Timeouts,
     answers: Answers,
     requests: Requests,
+    rewriting: Option<Rewriting>,
     course: Arc<Course>,
     /// `None` only while being dropped.
     connection: Option<BackendStream>,
@@ -176,7 +181,7 @@ impl Answers {
     }
 
     /// Makes of what was read until `now` what Pingora gets; an error says why it is no answer.
-    fn digest(&mut self, course: &Course, now: Instant) -> Result<(), &'static str> {
+    fn digest(&mut self, course: &Course, now: Instant, rewriting: Option<&Rewriting>) -> Result<(), &'static str> {
         // The final header leaves together with what of its body came with it, or not at all.
         let mut head = Vec::new();
         while let AnswerStage::Head = self.stage {
@@ -186,7 +191,7 @@ impl Answers {
                 // Who asks for another protocol does not go this way.
                 return Err("a 101 that nobody asked for");
             }
-            self.begin(&answer, &mut head, course);
+            self.begin(&answer, &mut head, course, rewriting);
             self.read.advance(answer.end);
             if answer.is_interim() {
                 self.ready.append(&mut head);
@@ -205,9 +210,12 @@ impl Answers {
         Ok(())
     }
 
-    fn begin(&self, answer: &Answer, head: &mut Vec<u8>, course: &Course) {
-        let from = head.len();
-        answer.begin(head, &self.read, self.lines.of(&self.read), self.limited);
+    fn begin(&self, answer: &Answer, head: &mut Vec<u8>, course: &Course, rewriting: Option<&Rewriting>) {
+        let (from, lines) = (head.len(), self.lines.of(&self.read));
+        match answer.changed(lines, &self.read, rewriting) {
+            None => answer.begin(head, &self.read, lines, self.limited),
+            Some(changed) => changed.answer.begin(head, &changed.bytes, changed.lines(), self.limited),
+        }
         head.extend_from_slice(b"\r\n");
         course.add_answer(behind_first_line(&head[from..]).to_vec());
     }
@@ -238,14 +246,18 @@ impl Answers {
 
 impl Requests {
     /// Takes what Pingora writes of the header section; how much of `bytes` that is.
-    fn head(&mut self, bytes: &[u8], course: &Course) -> Option<usize> {
+    fn head(&mut self, bytes: &[u8], course: &Course, rewriting: Option<&Rewriting>) -> Option<usize> {
         if self.body.is_some() {
             return None;
         }
         let kept = if self.trusted { &FROM_TRUSTED[..] } else { &FROM_CLIENT[..] };
         let (part, _) = self.head.take(bytes, |head| {
             self.body = Some(body(head));
-            in_order(head, &course.take_request(), &OURS, kept)
+            let mut head = in_order(head, &course.take_request(), &OURS, kept);
+            if let Some(rewriting) = rewriting {
+                rewriting.request(&mut head);
+            }
+            head
         });
         Some(part)
     }
@@ -318,8 +330,9 @@ impl AsyncRead for BackendSide {
                 return Poll::Ready(Ok(()));
             }
             side.course.set_heard();
+            let now = side.proxy.clock().now();
             // What came before it is passed on first.
-            side.answers.no_answer = side.answers.digest(&side.course, side.proxy.clock().now()).err();
+            side.answers.no_answer = side.answers.digest(&side.course, now, side.rewriting.as_ref()).err();
         }
     }
 }
@@ -327,7 +340,7 @@ impl AsyncRead for BackendSide {
 impl AsyncWrite for BackendSide {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let side = self.get_mut();
-        if let Some(part) = side.requests.head(bytes, &side.course) {
+        if let Some(part) = side.requests.head(bytes, &side.course, side.rewriting.as_ref()) {
             return Poll::Ready(Ok(part));
         }
         ready!(side.poll_unsent(cx))?;

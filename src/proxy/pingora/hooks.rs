@@ -27,8 +27,8 @@ use crate::proxy::exchange::counts;
 use crate::proxy::exchange::failure::{MALFORMED_BODY, STALLED, TOO_MANY_INTERIM, is_timeout, rejection_for};
 use crate::proxy::exchange::outcome::{Break, RequestOutcome};
 use crate::proxy::exchange::proxy::{CLIENT_TIMEOUT, Proxy};
-use crate::proxy::gate::admit::is_grpc;
 use crate::proxy::gate::admit::{Asked, RequestTarget};
+use crate::proxy::gate::grpc::{AnswerForm, is_grpc};
 use crate::proxy::gate::rate_headers;
 use crate::proxy::gate::rejection::{LINGER, Rejection};
 use crate::proxy::pingora::admitted;
@@ -102,8 +102,8 @@ impl ProxyHttp for Proxy {
                 ctx.course = Arc::default();
                 let to_head = session.req_header().method == Method::HEAD;
                 let (proxy, course, trusted) = (self.clone(), Arc::clone(&ctx.course), ctx.behind_proxy());
-                let limited = ctx.told_standing().is_some();
-                let dial = Dial { proxy, site, wanted, timeouts, to_head, trusted, limited, course };
+                let (limited, rewriting) = (ctx.told_standing().is_some(), ctx.rewriting());
+                let dial = Dial { proxy, site, wanted, timeouts, to_head, trusted, limited, course, rewriting };
                 Ok(Box::new(peer::reached_by(dial)))
             }
             None => {
@@ -271,8 +271,13 @@ impl ProxyHttp for Proxy {
     }
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Context) {
+        let status = session.response_written().map_or(0, final_status);
         let outcome = RequestOutcome {
-            status: session.response_written().map_or(0, final_status),
+            // One of gRPC hides the one that everybody else would have got.
+            status: match (ctx.form, ctx.rejection) {
+                (AnswerForm::Grpc, Some(rejection)) if status != 0 => rejection.status().as_u16(),
+                _ => status,
+            },
             bytes_in: session.body_bytes_read() as u64,
             bytes_out: session.body_bytes_sent() as u64,
             error,
@@ -298,7 +303,10 @@ impl ProxyHttp for Proxy {
 impl Proxy {
     async fn reject(&self, session: &mut Session, rejection: Rejection, ctx: &mut Context) -> Result<()> {
         ctx.rejection = Some(rejection);
-        send(session, rejection, &ctx.request_id, ctx.told_standing()).await
+        if session.response_written().is_none_or(|written| written.status.is_informational()) {
+            ctx.form = AnswerForm::of(&session.req_header().headers);
+        }
+        send(session, (rejection, ctx.form), &ctx.request_id, ctx.told_standing()).await
     }
 }
 

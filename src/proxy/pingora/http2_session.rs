@@ -26,7 +26,7 @@ use tokio::sync::oneshot;
 
 use crate::proxy::downstream::http2::upload::Upload;
 use crate::proxy::downstream::pace::allowance;
-use crate::proxy::gate::admit::is_grpc;
+use crate::proxy::gate::grpc::is_grpc;
 use crate::proxy::wire::lines::length_of;
 
 /// The largest body that is kept to send the request once more; the same as for HTTP/1.

@@ -3,11 +3,13 @@
 use http::Method;
 use http::header::{CONTENT_LENGTH, EXPECT};
 use pingora_core::Result;
+use pingora_core::protocols::http::HttpTask;
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
 use crate::limit::Standing;
 use crate::proxy::exchange::rest::DISCARD;
+use crate::proxy::gate::grpc::AnswerForm;
 use crate::proxy::gate::rejection::{LINGER, Rejection, bytes_of};
 use crate::proxy::gate::request_id::RequestId;
 use crate::proxy::pingora::loan::Loan;
@@ -19,7 +21,7 @@ use crate::proxy::pingora::loan::Loan;
 /// When the client is gone.
 pub(in crate::proxy) async fn send(
     session: &mut Session,
-    rejection: Rejection,
+    (rejection, form): (Rejection, AnswerForm),
     request_id: &RequestId,
     standing: Option<&Standing>,
 ) -> Result<()> {
@@ -27,9 +29,9 @@ pub(in crate::proxy) async fn send(
     if begun || session.was_upgraded() {
         return Ok(());
     }
-    let body = rejection.body();
-    let mut header = ResponseHeader::build(rejection.status(), Some(6))?;
-    rejection.write(&mut header, &body, request_id, standing);
+    let body = rejection.body(form);
+    let mut header = ResponseHeader::build(rejection.told_status(form), Some(6))?;
+    rejection.write(form, &mut header, &body, request_id, standing);
     // A 408 is sent because the client's bytes stopped coming: there is nothing to read to the end.
     let over_http2 = session.as_downstream().is_custom();
     let keep = over_http2 || (rejection != Rejection::RequestTimeout && is_worth_reading(session));
@@ -37,9 +39,17 @@ pub(in crate::proxy) async fn send(
     if !keep || Loan::of(session).is_some_and(Loan::is_last) {
         session.set_keepalive(None);
     }
-    session.write_response_header(Box::new(header), false).await?;
-    let body = Some(bytes_of(body)).filter(|_| session.req_header().method != Method::HEAD);
-    session.write_response_body(body, true).await?;
+    if over_http2 && form == AnswerForm::Grpc {
+        // Its status stands in the frame that ends the stream.
+        session.as_downstream_mut().response_duplex_vec(vec![HttpTask::Header(Box::new(header), true)]).await?;
+    } else {
+        if form == AnswerForm::Grpc {
+            header.insert_header(CONTENT_LENGTH, 0)?;
+        }
+        session.write_response_header(Box::new(header), false).await?;
+        let body = Some(bytes_of(body)).filter(|_| session.req_header().method != Method::HEAD);
+        session.write_response_body(body, true).await?;
+    }
     if keep {
         session.set_total_drain_timeout(Some(LINGER));
         if let Err(error) = session.drain_request_body().await {

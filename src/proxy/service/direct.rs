@@ -23,7 +23,7 @@ use crate::proxy::exchange::relay::{BodyBounds, Relay};
 use crate::proxy::exchange::rest::{Announced, Sending};
 use crate::proxy::exchange::run::Exchange;
 use crate::proxy::exchange::scratch::{BackendScratch, Origin, Scratch};
-use crate::proxy::gate::admit::is_grpc;
+use crate::proxy::gate::grpc::is_grpc;
 use crate::proxy::service::downstream::{After, Downstream};
 use crate::proxy::wire::lines::Fields;
 

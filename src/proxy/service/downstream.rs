@@ -19,6 +19,7 @@ use crate::proxy::downstream::pace::Waited;
 use crate::proxy::downstream::patience::Patience;
 use crate::proxy::downstream::seats::{Seat, Seats};
 use crate::proxy::exchange::proxy::Proxy;
+use crate::proxy::gate::grpc::{AnswerForm, status_for};
 use crate::proxy::gate::rejection::{LINGER, Rejection};
 use crate::proxy::gate::request_id::RequestId;
 use crate::telemetry::AccessRecord;
@@ -109,15 +110,16 @@ impl Downstream {
         HeadRefusal { rejection, since, _busy }: HeadRefusal,
     ) {
         let request_id = RequestId::random();
-        let mut answer = Vec::new();
-        let body = rejection.append(&mut answer, &request_id, None, false, !head::is_for_head(head));
+        // Of its lines nothing is certain.
+        let (mut answer, form) = (Vec::new(), AnswerForm::Json);
+        let body = rejection.append(form, &mut answer, &request_id, None, (false, !head::is_for_head(head)));
         let sent = timeout(LINGER, async {
             stream.write_all(&answer).await?;
             stream.flush().await
         });
         let sent = matches!(sent.await, Ok(Ok(())));
         let sent = sent.then_some(body);
-        self.record_refusal(rejection, head::request_line(head), &request_id, sent, since, peer(&stream));
+        self.record_refusal((rejection, form), head::request_line(head), &request_id, sent, since, peer(&stream));
         close(stream, true).await;
     }
 
@@ -125,7 +127,7 @@ impl Downstream {
     /// the client never got the answer.
     pub(in crate::proxy) fn record_refusal(
         &self,
-        rejection: Rejection,
+        (rejection, form): (Rejection, AnswerForm),
         (method, path): (&str, &[u8]),
         request_id: &RequestId,
         sent: Option<usize>,
@@ -141,6 +143,7 @@ impl Downstream {
             path,
             bytes_out: sent.unwrap_or_default() as u64,
             status,
+            grpc_status: (form == AnswerForm::Grpc).then(|| u32::from(status_for(status))).filter(|_| status != 0),
             duration,
             error: Some(&rejection.reason()),
             ..AccessRecord::bare(since.wall, peer)

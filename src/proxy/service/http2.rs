@@ -54,6 +54,7 @@ use crate::proxy::exchange::http2::{Http2Request, announced, purpose_of};
 use crate::proxy::exchange::proxy::CLIENT_TIMEOUT;
 use crate::proxy::exchange::scratch::Origin;
 use crate::proxy::exchange::takes::Purpose;
+use crate::proxy::gate::grpc::AnswerForm;
 use crate::proxy::gate::rejection::Rejection;
 use crate::proxy::gate::rejection::{LINGER, bytes_of};
 use crate::proxy::gate::request_id::RequestId;
@@ -273,10 +274,11 @@ impl Serving<'_> {
             }
             Err(rejection) => {
                 let request_id = RequestId::random();
-                let sent = refuse(respond, rejection, &request_id, &parts.method);
+                let answer = (rejection, AnswerForm::of(&parts.headers));
+                let sent = refuse(respond, answer, &request_id, &parts.method);
                 let line = (parts.method.as_str(), parts.uri.path().as_bytes());
                 let since = self.downstream.app.arrival();
-                self.downstream.record_refusal(rejection, line, &request_id, sent, since, self.origin.peer);
+                self.downstream.record_refusal(answer, line, &request_id, sent, since, self.origin.peer);
                 Err(Box::new(body))
             }
         }
@@ -381,9 +383,15 @@ async fn next(
 }
 
 /// Answers what is not a request, and returns how many bytes of a body that took; none when it could not be sent.
-fn refuse(mut respond: SendResponse<Bytes>, rejection: Rejection, id: &RequestId, method: &Method) -> Option<usize> {
-    let bodiless = *method == Method::HEAD;
-    let (answer, body) = (rejection.header(id, None), if bodiless { Bytes::new() } else { bytes_of(rejection.body()) });
+fn refuse(
+    mut respond: SendResponse<Bytes>,
+    (rejection, form): (Rejection, AnswerForm),
+    id: &RequestId,
+    method: &Method,
+) -> Option<usize> {
+    let bodiless = *method == Method::HEAD || form == AnswerForm::Grpc;
+    let body = if bodiless { Bytes::new() } else { bytes_of(rejection.body(form)) };
+    let answer = rejection.header(form, id, None);
     let length = body.len();
     // When the client has reset the stream meanwhile, nobody waits for the answer.
     let sent = respond

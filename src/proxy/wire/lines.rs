@@ -56,6 +56,14 @@ impl Lines {
         }));
     }
 
+    /// Appends one line to `out`, which holds the lines before it.
+    pub(in crate::proxy) fn append(&mut self, out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+        let span = |start: usize, part: &[u8]| ByteSpan { start: start as u32, end: (start + part.len()) as u32 };
+        let start = out.len();
+        line(out, name, value);
+        self.0.push(Line { name: span(start, name), value: span(start + name.len() + 2, value) });
+    }
+
     /// The lines with the bytes that they were found in.
     pub(in crate::proxy) fn of<'h>(&'h self, bytes: &'h [u8]) -> LinesOf<'h> {
         LinesOf { lines: &self.0, bytes }

@@ -15,6 +15,7 @@ pub(in crate::telemetry) const SAMPLE: AccessRecord<'static> = AccessRecord {
     host: b"api.example.com",
     path: b"/v1/users",
     status: 200,
+    grpc_status: None,
     duration: Duration::from_nanos(12_345_999),
     bytes_in: 7,
     bytes_out: 1234,
@@ -65,6 +66,8 @@ fn the_json_form_is_the_contract() {
     );
     assert_eq!(bare["host"], "");
     assert_eq!(bare["error"], "client gone");
+    let grpc = line(&AccessRecord { status: 429, grpc_status: Some(8), ..SAMPLE }, AccessLogFormat::Json);
+    assert!(grpc.contains(r#""status":429,"grpc_status":8,"#), "{grpc}");
 }
 
 #[test]

@@ -1,6 +1,3 @@
-use http::HeaderValue;
-use http::header::CONTENT_TYPE;
-
 use super::*;
 use crate::client::{Client, ClientId, KeyDigest};
 use crate::limit::exact::Exact;
@@ -198,11 +195,4 @@ fn what_the_limiter_said_is_counted_for_each_client() {
     assert_eq!(usage("banned"), (0, 0, Some(now + SECOND)));
     let (outcome, _) = admit(&world.gate(), "/nowhere", &[host, ("x-api-key", "free")], now);
     assert_eq!((outcome, usage("free").0), (Err(Rejection::NoRoute), 9), "its limit let it through");
-}
-
-#[test]
-fn grpc_is_known_by_its_content_type() {
-    let is = |kind: &'static str| is_grpc(&HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(kind))]));
-    assert!(is("application/grpc") && is("application/grpc+proto") && is("Application/gRPC; x=y"));
-    assert!(!is("application/json") && !is("application/grp") && !is("") && !is_grpc(&HeaderMap::new()));
 }
