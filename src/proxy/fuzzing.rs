@@ -13,7 +13,7 @@ use bytes::BytesMut;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::backend::answer::{self, Added, Answer};
-use super::backend::body::AnswerBody;
+use super::backend::body::{AnswerBody, Unmeasured};
 use super::downstream::head::{self, Head};
 use super::exchange::request::{self, Framing};
 use super::gate::headers::{Sender, Underscores};
@@ -189,10 +189,10 @@ pub fn answer(bytes: &[u8]) {
     }
     let Some((data, done)) = body else { return };
     let mut out = Vec::new();
-    let added = Added { standing: None, date: b"Sat, 28 Nov 2026 10:00:00 GMT", keeps: true };
+    let added = Added { standing: None, date: b"Sat, 28 Nov 2026 10:00:00 GMT", keeps: true, bare: false };
     answer.write(&mut out, bytes, lines.of(bytes), added);
     let (end, mut passed) = (out.len(), answer.body.clone());
-    passed.take(&mut BytesMut::from(rest), &mut out).expect("it was well formed");
+    passed.take(&mut BytesMut::from(rest), &mut out, Unmeasured::WithTrailers).expect("it was well formed");
     is_the_same_for_a_client(&answer, to_head, &out, end, (&data, done));
 }
 
@@ -231,7 +231,7 @@ fn is_the_same_for_a_client(answer: &Answer, to_head: bool, out: &[u8], end: usi
             let taken = chunked.decode(&out[end..], |piece| read.extend_from_slice(piece));
             assert_eq!((taken, &*read, chunked.is_done()), (Ok(out.len() - end), data, done));
         }
-        AnswerBody::UntilClose => panic!("a client cannot tell an end from a break"),
+        AnswerBody::UntilEnd(_) => panic!("a client cannot tell an end from a break"),
     }
 }
 

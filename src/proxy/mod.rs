@@ -1,7 +1,7 @@
 //! The way of one request, and every answer of our own.
 //!
 //! Each is admitted once, before its way is chosen. A plain request, and one that asks for another protocol, goes
-//! directly (room `exchange`); every other one through Pingora's hooks (room `pingora`). Both ways take the same steps
+//! directly (room `exchange`), or, where the configuration says so, through Pingora's hooks (room `pingora`). Both ways take the same steps
 //! and share what decides in them.
 //!
 //! ```text

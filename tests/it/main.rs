@@ -129,6 +129,8 @@ mod tls;
 #[cfg(test)]
 mod told_lengths;
 #[cfg(test)]
+mod trailers;
+#[cfg(test)]
 mod tunnel;
 #[cfg(test)]
 mod two_servers;

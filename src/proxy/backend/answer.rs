@@ -73,10 +73,10 @@ pub(in crate::proxy) fn parse(bytes: &[u8], lines: &mut Lines, to_head: bool) ->
         (true, ..) => AnswerBody::Length(0),
         (_, true, _) => AnswerBody::Chunked(Chunked::of_answer()),
         (_, _, Some(length)) => AnswerBody::Length(length),
-        (_, _, None) => AnswerBody::UntilClose,
+        (_, _, None) => AnswerBody::until_end(false, false),
     };
     let persistent = !said.close && (response.version == Some(1) || (said.keep_alive && !said.chunked));
-    let keeps = persistent && !matches!(body, AnswerBody::UntilClose) && !(said.chunked && said.length.is_some());
+    let keeps = persistent && !matches!(body, AnswerBody::UntilEnd(_)) && !(said.chunked && said.length.is_some());
     Ok(Some(Answer { end, status, reason, body, length: said.length, keeps, keep_alive: said.timeout }))
 }
 
@@ -148,6 +148,8 @@ pub(in crate::proxy) struct Added<'a> {
     pub(in crate::proxy) date: &'a [u8],
     /// Whether its connection stays.
     pub(in crate::proxy) keeps: bool,
+    /// Whether it speaks HTTP/1.0, which knows no chunks.
+    pub(in crate::proxy) bare: bool,
 }
 
 impl Answer {
@@ -190,12 +192,18 @@ impl Answer {
     /// The length that the client is told, where it is told one. Where no body follows it is what the body's would be,
     /// and that is kept even beside a transfer coding, which is taken away.
     pub(in crate::proxy) fn told_length(&self) -> Option<u64> {
-        self.length.filter(|_| !(self.body.is_in_chunks() || self.status == 204))
+        self.length.filter(|_| !(self.body.is_unmeasured() || self.status == 204))
     }
 
     /// Appends the start of the header section that the client gets to `out`: the status, the lines that are passed on
-    /// to one who is `limited`, and what frames the body.
-    pub(in crate::proxy) fn begin(&self, out: &mut Vec<u8>, bytes: &[u8], lines: LinesOf<'_>, limited: bool) {
+    /// to one who is `limited`, and what frames the body, unless that goes to a client as `bare` bytes.
+    pub(in crate::proxy) fn begin(
+        &self,
+        out: &mut Vec<u8>,
+        bytes: &[u8],
+        lines: LinesOf<'_>,
+        (limited, bare): (bool, bool),
+    ) {
         out.extend_from_slice(b"HTTP/1.1 ");
         put_number(self.status.into(), out);
         out.push(b' ');
@@ -216,14 +224,14 @@ impl Answer {
             out.extend_from_slice(b"Content-Length: ");
             put_number(length, out);
             out.extend_from_slice(b"\r\n");
-        } else if self.body.is_in_chunks() {
+        } else if self.body.is_unmeasured() && !bare {
             line(out, b"Transfer-Encoding", b"chunked");
         }
     }
 
     /// Appends the header section that the client gets to `out`. An interim answer is told nothing more.
     pub(in crate::proxy) fn write(&self, out: &mut Vec<u8>, bytes: &[u8], lines: LinesOf<'_>, added: Added<'_>) {
-        self.begin(out, bytes, lines, added.standing.is_some());
+        self.begin(out, bytes, lines, (added.standing.is_some(), added.bare));
         if self.is_interim() {
             return out.extend_from_slice(b"\r\n");
         }
@@ -246,7 +254,7 @@ fn is_own(name: &[u8], limited: bool) -> bool {
     let own: &[&[u8]] = match name.len() {
         2 => &[b"te"],
         4 => &[b"date"],
-        7 => &[b"trailer", b"upgrade"],
+        7 => &[b"upgrade"],
         10 => &[b"connection", b"keep-alive"],
         14 => &[b"content-length"],
         16 => &[b"proxy-connection"],

@@ -1,14 +1,17 @@
 //! The body of an answer, from the backend's framing into the client's.
 //!
 //! A body of known length is passed on as it is. One in chunks is decoded and put into chunks again, one for each read:
-//! what nobody asked for (extensions, trailers, odd spellings of a size) ends here. One that ends with its connection
-//! is put into chunks, so that the client's connection stays, and so that the client can tell an end from a break.
+//! what nobody asked for (extensions, odd spellings of a size) ends here. One that ends when its backend says so, by
+//! the end of its connection or of its stream, is put into chunks, so that the client's connection stays, and so that
+//! the client can tell an end from a break. A client of HTTP/1.0 knows no chunks, and gets the bytes as they are.
+//! Trailers go where there is room for them.
 
 use std::io::Write;
 
 use bytes::{Buf, Bytes, BytesMut};
 
 use crate::proxy::wire::chunked::{Chunked, MalformedChunks};
+use crate::proxy::wire::trailers::Trailers;
 
 /// What of an answer's body is still to come.
 #[derive(Clone, Debug)]
@@ -17,20 +20,46 @@ pub(in crate::proxy) enum AnswerBody {
     Length(u64),
     /// Chunks.
     Chunked(Chunked),
-    /// What comes until the backend closes.
-    UntilClose,
+    /// What comes until the backend ends it.
+    UntilEnd(BodyEnd),
+}
+
+/// The end of a body that its backend ends.
+#[derive(Clone, Debug, Default)]
+pub(in crate::proxy) struct BodyEnd {
+    /// Whether the client was told how long it is, so that it gets the bytes as they are.
+    told: bool,
+    is_over: bool,
+    trailers: Trailers,
+}
+
+/// How a client gets a body of which nobody says how long it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::proxy) enum Unmeasured {
+    /// In chunks, with what trailers there are.
+    WithTrailers,
+    /// In chunks alone.
+    InChunks,
+    /// As it is, to the end of the connection.
+    Bare,
 }
 
 /// The chunk that ends a body.
 pub(in crate::proxy) const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
 impl AnswerBody {
-    /// Whether it is complete. One that ends with its connection never is before that.
+    /// One that ends when its backend says so; which that may have done already. The client may have been `told` its
+    /// length.
+    pub(in crate::proxy) fn until_end(told: bool, is_over: bool) -> Self {
+        AnswerBody::UntilEnd(BodyEnd { told, is_over, trailers: Trailers::default() })
+    }
+
+    /// Whether it is complete.
     pub(in crate::proxy) fn is_done(&self) -> bool {
         match self {
             AnswerBody::Length(left) => *left == 0,
             AnswerBody::Chunked(chunked) => chunked.is_done(),
-            AnswerBody::UntilClose => false,
+            AnswerBody::UntilEnd(end) => end.is_over,
         }
     }
 
@@ -39,16 +68,20 @@ impl AnswerBody {
         buffer.is_empty() && !self.is_done()
     }
 
-    /// Whether the client gets it in chunks.
-    pub(in crate::proxy) fn is_in_chunks(&self) -> bool {
-        !matches!(self, AnswerBody::Length(_))
+    /// Whether only its end tells how long it is.
+    pub(in crate::proxy) fn is_unmeasured(&self) -> bool {
+        match self {
+            AnswerBody::Length(_) => false,
+            AnswerBody::Chunked(_) => true,
+            AnswerBody::UntilEnd(end) => !end.told,
+        }
     }
 
     /// How many bytes of it, at most, are still to come; `None` when only its end will tell.
     pub(in crate::proxy) fn left(&self) -> Option<usize> {
         match self {
             AnswerBody::Length(left) => Some(usize::try_from(*left).unwrap_or(usize::MAX)),
-            AnswerBody::Chunked(_) | AnswerBody::UntilClose => None,
+            AnswerBody::Chunked(_) | AnswerBody::UntilEnd(_) => None,
         }
     }
 
@@ -60,16 +93,18 @@ impl AnswerBody {
         &mut self,
         buffer: &mut BytesMut,
         out: &mut Vec<u8>,
+        how: Unmeasured,
     ) -> Result<usize, MalformedChunks> {
+        let in_chunks = how != Unmeasured::Bare && self.is_unmeasured();
         match self {
             AnswerBody::Length(left) => {
                 let part = buffer.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
                 *left -= part as u64;
                 out.extend_from_slice(&buffer[..part]);
                 buffer.advance(part);
-                Ok(part)
+                return Ok(part);
             }
-            AnswerBody::Chunked(chunked) => {
+            AnswerBody::Chunked(chunked) if in_chunks => {
                 let mut data = 0;
                 chunked.clone().decode(buffer, |piece| data += piece.len())?;
                 begin_chunk(out, data);
@@ -77,19 +112,24 @@ impl AnswerBody {
                 end_chunk(out, data);
                 buffer.advance(part);
                 if chunked.is_done() {
-                    out.extend_from_slice(LAST_CHUNK);
+                    end_chunks(out, how, || Trailers::of_lines(chunked.trailers()));
                 }
-                Ok(data)
+                return Ok(data);
             }
-            AnswerBody::UntilClose => {
-                let data = buffer.len();
-                begin_chunk(out, data);
-                out.extend_from_slice(buffer);
-                end_chunk(out, data);
-                buffer.clear();
-                Ok(data)
+            AnswerBody::Chunked(_) | AnswerBody::UntilEnd(_) => {}
+        }
+        let data = self.take_data(buffer)?;
+        if in_chunks {
+            begin_chunk(out, data.len());
+        }
+        out.extend_from_slice(&data);
+        if in_chunks {
+            end_chunk(out, data.len());
+            if self.is_done() {
+                end_chunks(out, how, || self.trailers());
             }
         }
+        Ok(data.len())
     }
 
     /// Drops `part` bytes of `buffer`, which are of it and were passed on.
@@ -117,14 +157,33 @@ impl AnswerBody {
                 buffer.advance(part);
                 Ok(data.freeze())
             }
-            AnswerBody::UntilClose => Ok(buffer.split().freeze()),
+            AnswerBody::UntilEnd(_) => Ok(buffer.split().freeze()),
         }
     }
 
-    /// Whether the end of the connection is its end.
-    pub(in crate::proxy) fn ends_with_its_connection(&self) -> bool {
-        matches!(self, AnswerBody::UntilClose)
+    /// Takes note that its backend has ended it, with these trailers; whether that is its end.
+    pub(in crate::proxy) fn end(&mut self, trailers: Trailers) -> bool {
+        let AnswerBody::UntilEnd(end) = self else { return false };
+        (end.is_over, end.trailers) = (true, trailers);
+        true
     }
+
+    /// The trailers behind it, once it is complete.
+    pub(in crate::proxy) fn trailers(&self) -> Trailers {
+        match self {
+            AnswerBody::Length(_) => Trailers::default(),
+            AnswerBody::Chunked(chunked) => Trailers::of_lines(chunked.trailers()),
+            AnswerBody::UntilEnd(end) => end.trailers.clone(),
+        }
+    }
+}
+
+/// Ends chunks, with the `trailers` behind them where those are wanted.
+fn end_chunks(out: &mut Vec<u8>, how: Unmeasured, trailers: impl FnOnce() -> Trailers) {
+    let trailers = if how == Unmeasured::WithTrailers { trailers() } else { Trailers::default() };
+    out.extend_from_slice(b"0\r\n");
+    out.extend_from_slice(trailers.as_bytes());
+    out.extend_from_slice(b"\r\n");
 }
 
 /// A chunk of no bytes would be the last one, so it is none.
@@ -152,12 +211,12 @@ mod tests {
         for part in parts {
             buffer.extend_from_slice(part);
             if !body.is_done() {
-                body.take(&mut buffer, &mut out)?;
+                body.take(&mut buffer, &mut out, Unmeasured::WithTrailers)?;
             }
         }
         if !body.is_done() {
-            assert!(body.ends_with_its_connection(), "it is complete");
-            out.extend_from_slice(LAST_CHUNK);
+            assert!(body.end(Trailers::default()), "it is complete");
+            body.take(&mut buffer, &mut out, Unmeasured::WithTrailers)?;
         }
         Ok((out, buffer))
     }
@@ -169,9 +228,12 @@ mod tests {
             (String::from_utf8(out).unwrap(), String::from_utf8(left.to_vec()).unwrap())
         };
         assert_eq!(pass(AnswerBody::Length(5), &[b"he", b"lloX"]), ("hello".into(), "X".into()));
-        assert_eq!(pass(AnswerBody::UntilClose, &[b"he", b"", b"llo"]).0, "2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n");
-        let chunks: &[&[u8]] = &[b"2;x=y\r\nhe\r\n00", b"3\r", b"\nllo\r\n0\r\nTrailer: x\r\n", b"\r\nX"];
-        let expected = "2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n";
+        assert_eq!(
+            pass(AnswerBody::until_end(false, false), &[b"he", b"", b"llo"]).0,
+            "2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n"
+        );
+        let chunks: &[&[u8]] = &[b"2;x=y\r\nhe\r\n00", b"3\r", b"\nllo\r\n0\r\nTrailer: x\r\nX-Sum:1\r\n", b"\r\nX"];
+        let expected = "2\r\nhe\r\n3\r\nllo\r\n0\r\nX-Sum: 1\r\n\r\n";
         assert_eq!(pass(AnswerBody::Chunked(Chunked::new()), chunks), (expected.into(), "X".into()));
         let mut buffer = BytesMut::from(&b"2;x=y\r\nhe\r\n3\r\nllo\r\n0\r\n\r\nX"[..]);
         assert_eq!(AnswerBody::Chunked(Chunked::new()).take_data(&mut buffer), Ok(Bytes::from("hello")));
@@ -188,8 +250,8 @@ mod tests {
             (AnswerBody::Length(0), "", false),
             (AnswerBody::Chunked(Chunked::new()), "", true),
             (AnswerBody::Chunked(Chunked::new()), "5", false),
-            (AnswerBody::UntilClose, "", true),
-            (AnswerBody::UntilClose, "h", false),
+            (AnswerBody::until_end(false, false), "", true),
+            (AnswerBody::until_end(false, false), "h", false),
         ] {
             assert_eq!(body.is_apart(there.as_bytes()), apart, "{body:?} {there:?}");
         }

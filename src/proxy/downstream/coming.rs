@@ -11,6 +11,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use crate::proxy::downstream::pace::Waited;
 use crate::proxy::downstream::parcel::{BodySource, Parcel};
 use crate::proxy::wire::request_body::Body;
+use crate::proxy::wire::trailers::Trailers;
 
 /// What is read at once at first; of what comes faster, as much as a parcel holds.
 const FIRST: usize = 16 << 10;
@@ -42,6 +43,14 @@ impl Coming {
     /// Whether all of it has come.
     pub(in crate::proxy) fn is_done(&self) -> bool {
         self.body.is_done()
+    }
+
+    /// The trailers behind it, once all of it has come.
+    pub(in crate::proxy) fn trailers(&self) -> Trailers {
+        match &self.body {
+            Body::Length(_) => Trailers::default(),
+            Body::Chunked(chunked) => Trailers::of_lines(chunked.trailers()),
+        }
     }
 
     /// Whether what came is no body.
@@ -121,6 +130,10 @@ impl<S: AsyncRead + Unpin> BodySource for ComingOver<'_, S> {
 
     fn is_over(&self) -> bool {
         self.coming.body.is_done()
+    }
+
+    fn trailers(&mut self) -> Trailers {
+        self.coming.trailers()
     }
 
     fn sent(&mut self, _bytes: usize) {}

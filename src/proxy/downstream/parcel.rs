@@ -12,6 +12,7 @@ use bytes::{Bytes, BytesMut};
 use pingora_core::Result;
 
 use crate::proxy::downstream::arrived::MAX_BODY;
+use crate::proxy::wire::trailers::Trailers;
 
 /// The most that is kept of a body, in bytes, and what is read of one before it is passed on.
 pub(in crate::proxy) const MOST: usize = MAX_BODY as usize;
@@ -29,6 +30,9 @@ pub(in crate::proxy) trait BodySource {
 
     /// Whether all of it has come.
     fn is_over(&self) -> bool;
+
+    /// The trailers behind it, once all of it has come.
+    fn trailers(&mut self) -> Trailers;
 
     /// Takes note that so many bytes of it were sent.
     fn sent(&mut self, bytes: usize);

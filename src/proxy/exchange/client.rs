@@ -88,7 +88,8 @@ pub(in crate::proxy) trait Recipient: Send {
         standing: Option<&Standing>,
     ) -> impl Future<Output = Result<()>> + Send;
 
-    /// Sends what `buffer` has of the body, and the end of the body after its last part; how many bytes of the body
+    /// Sends what `buffer` has of the body, and the end of the body after its last part, with the trailers behind it;
+    /// how many bytes of the body
     /// that were. Fails with an error of the backend's when its body is malformed; nothing of `buffer` is sent then.
     /// What comes of the request's body meanwhile goes `to` the backend.
     fn pass(
@@ -105,9 +106,6 @@ pub(in crate::proxy) trait Recipient: Send {
     fn ends(&mut self) -> Option<TunnelEnds<'_>> {
         None
     }
-
-    /// TunnelEnds a body whose end nobody knew.
-    fn end(&mut self) -> impl Future<Output = Result<()>> + Send;
 
     /// Sends an answer of our own, when none has begun; how many bytes of a body it has.
     fn reject(

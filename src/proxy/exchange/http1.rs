@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use crate::clock::Alarm;
 use crate::limit::Standing;
 use crate::proxy::backend::answer::{Added, Answer};
-use crate::proxy::backend::body::{AnswerBody, LAST_CHUNK};
+use crate::proxy::backend::body::{AnswerBody, Unmeasured};
 use crate::proxy::downstream::activity::Tunnels;
 use crate::proxy::downstream::arrival::is_stopping;
 use crate::proxy::downstream::half_closed;
@@ -89,12 +89,17 @@ impl<'r> Http1Request<'r> {
         self.lines.of(self.bytes)
     }
 
+    /// Whether it is one of HTTP/1.0.
+    pub(in crate::proxy) fn is_bare(&self) -> bool {
+        self.head.version == 0
+    }
+
     /// Whether the client says that this request is its last one.
     pub(in crate::proxy) fn is_last(&self) -> bool {
         match self.asks {
             _ if self.head.version == 0 => !upgrade::has_option(self.lines(), b"keep-alive"),
             Purpose::Answer => request::is_last(self.lines()),
-            Purpose::Upgrade | Purpose::More => upgrade::has_option(self.lines(), b"close"),
+            Purpose::Special | Purpose::Expectation | Purpose::Upgrade => upgrade::has_option(self.lines(), b"close"),
         }
     }
 
@@ -134,8 +139,8 @@ impl ReceivedRequest for Http1Request<'_> {
         let asked = (self.target.method, self.head.target.of_bytes(self.bytes));
         let lines = self.lines();
         match self.asks {
-            Purpose::Answer | Purpose::More => request::write(out, asked, || lines.iter(), self.framing, (sender, id)),
-            Purpose::Upgrade => {
+            Purpose::Answer => request::write(out, asked, || lines.iter(), self.framing, (sender, id)),
+            Purpose::Special | Purpose::Expectation | Purpose::Upgrade => {
                 let going_on = || lines.iter().filter(|(name, _)| upgrade::goes_on(name, lines));
                 request::write(out, asked, going_on, self.framing, (sender, id));
                 upgrade::append(out, self.offered());
@@ -162,6 +167,8 @@ pub(in crate::proxy) struct Http1Recipient<'c, R> {
     pub(in crate::proxy) tunnels: &'c Tunnels,
     /// Whether it stays after the answer.
     pub(in crate::proxy) keeps: bool,
+    /// Whether it speaks HTTP/1.0: it knows neither chunks nor interim answers.
+    pub(in crate::proxy) bare: bool,
     /// The limits of the moment, asked when the client ends its side.
     pub(in crate::proxy) limits: &'c (dyn Fn() -> Limits + Sync),
     /// Watches over a client that has ended its side.
@@ -305,11 +312,16 @@ impl<R: RestOverHttp1> Recipient for Http1Recipient<'_, R> {
         lines: LinesOf<'_>,
         standing: Option<&Standing>,
     ) -> Result<()> {
+        let bare = self.bare;
+        if bare && answer.is_interim() {
+            return Ok(());
+        }
         // An answer that comes before the body is there is the last on its connection.
         let is_read = answer.is_interim() || self.rest.relay().is_none_or(|relay| relay.is_read());
-        self.keeps &= is_read && !self.is_last();
+        self.keeps &= is_read && !self.is_last() && !(bare && answer.body.is_unmeasured());
         let date = get_cached_date();
-        answer.write(self.out, bytes, lines, Added { standing, date: date.as_bytes(), keeps: self.keeps });
+        let added = Added { standing, date: date.as_bytes(), keeps: self.keeps, bare };
+        answer.write(self.out, bytes, lines, added);
         if answer.is_interim() { self.write(None, NOWHERE).await } else { Ok(()) }
     }
 
@@ -322,7 +334,8 @@ impl<R: RestOverHttp1> Recipient for Http1Recipient<'_, R> {
         let ready = body.left().unwrap_or_default().min(buffer.len());
         if ready <= COPIED {
             let malformed = |_| Error::explain(ErrorType::InvalidHTTPHeader, "a malformed body").into_up();
-            let bytes = body.take(buffer, self.out).map_err(malformed)?;
+            let how = if self.bare { Unmeasured::Bare } else { Unmeasured::WithTrailers };
+            let bytes = body.take(buffer, self.out, how).map_err(malformed)?;
             self.write(None, Some(to)).await?;
             return Ok(bytes);
         }
@@ -336,10 +349,6 @@ impl<R: RestOverHttp1> Recipient for Http1Recipient<'_, R> {
 
     fn ends(&mut self) -> Option<TunnelEnds<'_>> {
         Some(TunnelEnds { stream: self.stream, ahead: self.ahead, tunnels: self.tunnels })
-    }
-
-    async fn end(&mut self) -> Result<()> {
-        self.write(Some(LAST_CHUNK), NOWHERE).await
     }
 
     async fn finish(&mut self, to: &mut (impl AsyncWrite + Send + Unpin)) -> Result<()> {

@@ -6,7 +6,7 @@ use std::task::Poll;
 use bytes::{Bytes, BytesMut};
 use h2::server::SendResponse;
 use h2::{Reason, SendStream};
-use http::header::{CONTENT_LENGTH, DATE, HOST};
+use http::header::{CONTENT_LENGTH, DATE, EXPECT, HOST};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use pingora_core::protocols::http::date::get_cached_date;
@@ -25,6 +25,7 @@ use crate::proxy::exchange::request::Framing;
 use crate::proxy::exchange::rest::RestOverHttp2;
 use crate::proxy::exchange::takes::Purpose;
 use crate::proxy::exchange::untaken::UntakenAnswers;
+use crate::proxy::exchange::upgrade;
 use crate::proxy::gate::admit::RequestTarget;
 use crate::proxy::gate::grpc::is_grpc;
 use crate::proxy::gate::headers::Sender;
@@ -34,15 +35,23 @@ use crate::proxy::gate::rejection::bytes_of;
 use crate::proxy::gate::request_id::RequestId;
 use crate::proxy::wire::lines::length_of;
 use crate::proxy::wire::lines::{Fields, LinesOf};
+use crate::proxy::wire::trailers::Trailers;
 
 /// Where the rest of a body goes while nobody takes it.
 const NOWHERE: Option<&mut tokio::io::Empty> = None;
 
 /// What a request with this header asks for. It has been rewritten as one of HTTP/1.1.
 pub(in crate::proxy) fn purpose_of(parts: &Parts) -> Purpose {
-    let mut lines = parts.headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
-    let plain = parts.uri.path().starts_with('/') && request::is_plain(&mut lines);
-    if plain { Purpose::Answer } else { Purpose::More }
+    match request::is_plain(lines(parts)) {
+        true => Purpose::Answer,
+        false if parts.headers.contains_key(EXPECT) => Purpose::Expectation,
+        false => Purpose::Special,
+    }
+}
+
+/// The lines of a request.
+fn lines(parts: &Parts) -> impl Iterator<Item = (&[u8], &[u8])> {
+    parts.headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()))
 }
 
 /// What a request says of the length of its body; none when it says nothing.
@@ -54,6 +63,7 @@ pub(in crate::proxy) fn announced(headers: &HeaderMap) -> Option<u64> {
 #[derive(Debug)]
 pub(in crate::proxy) struct Http2Request {
     parts: Box<Parts>,
+    asks: Purpose,
     body: Bytes,
     framing: Framing,
     /// Whether some of its body is to come.
@@ -62,21 +72,21 @@ pub(in crate::proxy) struct Http2Request {
 
 impl Http2Request {
     /// A request with this header, and with the body that followed it, if one did.
-    pub(in crate::proxy) fn new(parts: Box<Parts>, body: Option<Bytes>) -> Self {
+    pub(in crate::proxy) fn new(parts: Box<Parts>, asks: Purpose, body: Option<Bytes>) -> Self {
         let untold = !parts.headers.contains_key(CONTENT_LENGTH);
         // An empty body is one where the method has a use for it (RFC 9110 section 8.6).
         let meant =
             |body: &Bytes| !body.is_empty() || [Method::POST, Method::PUT, Method::PATCH].contains(&parts.method);
         let told = body.as_ref().filter(|body| untold && meant(body));
         let framing = told.map_or(Framing::AsSaid, |body| Framing::Length(body.len()));
-        Http2Request { parts, body: body.unwrap_or_default(), framing, is_part: false }
+        Http2Request { parts, asks, body: body.unwrap_or_default(), framing, is_part: false }
     }
 
     /// A request with this header, the body of which is sent on.
-    pub(in crate::proxy) fn part(parts: Box<Parts>) -> Self {
+    pub(in crate::proxy) fn part(parts: Box<Parts>, asks: Purpose) -> Self {
         let untold = !parts.headers.contains_key(CONTENT_LENGTH);
         let framing = if untold { Framing::NewChunks } else { Framing::AsSaid };
-        Http2Request { parts, body: Bytes::new(), framing, is_part: true }
+        Http2Request { parts, asks, body: Bytes::new(), framing, is_part: true }
     }
 }
 
@@ -114,9 +124,12 @@ impl ReceivedRequest for Http2Request {
 
     fn write(&self, out: &mut Vec<u8>, sender: Sender, id: &RequestId) {
         let target = self.parts.uri.path_and_query().map_or("/", |target| target.as_str());
-        let lines = || self.parts.headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
-        let method = self.parts.method.as_str();
-        request::write(out, (method, target.as_bytes()), lines, self.framing, (sender, id));
+        let (asked, by) = ((self.parts.method.as_str(), target.as_bytes()), (sender, id));
+        if self.asks == Purpose::Answer {
+            return request::write(out, asked, || lines(&self.parts), self.framing, by);
+        }
+        let going_on = || lines(&self.parts).filter(|(name, _)| !upgrade::is_of_the_hop(name));
+        request::write(out, asked, going_on, self.framing, by);
     }
 }
 
@@ -273,12 +286,12 @@ impl<R: RestOverHttp2> Recipient for Http2Recipient<'_, R> {
         let malformed = |_| Error::explain(ErrorType::InvalidHTTPHeader, "a malformed body").into_up();
         let data = body.take_data(buffer).map_err(malformed)?;
         let bytes = data.len();
-        self.send(data, body.is_done(), Some(to)).await?;
+        let trailers = if body.is_done() { body.trailers() } else { Trailers::default() };
+        self.send(data, body.is_done() && trailers.is_empty(), Some(to)).await?;
+        if let (false, Some(writer)) = (trailers.is_empty(), &mut self.writer) {
+            writer.send_trailers(trailers.to_map()).map_err(gone)?;
+        }
         Ok(bytes)
-    }
-
-    async fn end(&mut self) -> Result<()> {
-        self.send(Bytes::new(), true, NOWHERE).await
     }
 
     /// Nothing: only a stream ends with the answer, and it is read on without holding up anybody.

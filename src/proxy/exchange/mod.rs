@@ -4,11 +4,12 @@
 //! boxed futures, and starts a task that watches the connection afterwards. That is most of what a small request costs,
 //! and nothing of it is needed for one that asks for nothing but an answer.
 //!
-//! The rule: such a request goes directly. Its lines are looked at where they are, what the backend gets is written
-//! into one buffer, what the client gets into another. It is a request of HTTP/1.1 for a path, or one of HTTP/2, that
-//! asks for no interim answer ([`request::is_plain`]). Its body, if it has one, has arrived together with its header
-//! ([`arrived`]), or is sent on as it comes ([`relay`]). Every other one goes by Pingora's loop, and with `direct:
-//! false` these do, too: see [`pingora`](crate::proxy::pingora), which names them.
+//! The rule: every request goes directly. Its lines are looked at where they are, what the backend gets is written into
+//! one buffer, what the client gets into another. Its body, if it has one, has arrived together with its header
+//! ([`arrived`]), or is sent on as it comes ([`relay`]). What it asks for beyond an answer (a word before its body,
+//! another protocol), and lines that are not for its backend, cost only those requests that have them ([`takes`]).
+//! With `direct: false` all but those that may change their protocol go by Pingora's loop: see
+//! [`pingora`](crate::proxy::pingora).
 //!
 //! Who sends a request, whether it is let in and to which pool is found out before its way is chosen
 //! ([`Proxy::admit`](proxy::Proxy::admit)), once. One that is not let in is answered here and at once, whichever way it
@@ -48,3 +49,4 @@ pub(in crate::proxy) mod takes;
 pub(in crate::proxy) mod tunnel;
 pub(in crate::proxy) mod untaken;
 pub(in crate::proxy) mod upgrade;
+pub(in crate::proxy) mod waits;

@@ -11,23 +11,25 @@
 //!
 //! Refused: a task or a pair of queues between both sides, which wake each other for each piece.
 
+use std::borrow::Cow;
 use std::io::{IoSlice, Write};
-use std::num::NonZeroU64;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pingora_core::{Error, ErrorType, Result};
 use tokio::io::AsyncWrite;
-use tokio::time::{Sleep, sleep};
 
 use crate::clock::Clock;
 use crate::proxy::backend::body::LAST_CHUNK;
 use crate::proxy::downstream::pace::allowance;
 use crate::proxy::downstream::parcel::{BodySource, Parcel};
 use crate::proxy::exchange::failure::MALFORMED_BODY;
+use crate::proxy::exchange::waits::{BodyBounds, Side, Waits};
+use crate::proxy::gate::headers::Underscores;
 use crate::proxy::gate::rejection::Rejection;
+use crate::proxy::wire::trailers::Trailers;
 
 /// The most parts that are written at once. More than a parcel has, but for the pieces of an HTTP/2 client that takes
 /// pains.
@@ -35,26 +37,15 @@ const PARTS: usize = 40;
 /// The longest silence in a body that comes after its answer.
 const LATE: Duration = Duration::from_secs(1);
 
-/// What bounds a body and its way.
-#[derive(Clone, Copy, Debug)]
-pub(in crate::proxy) struct BodyBounds {
-    /// The longest silence in it; `None` is no bound.
-    pub(in crate::proxy) silence: Option<Duration>,
-    /// The fewest bytes a second that it may come at, until the answer begins.
-    pub(in crate::proxy) rate: Option<NonZeroU64>,
-    /// Its length, in bytes; known once the request is let in.
-    pub(in crate::proxy) length: Option<u64>,
-    /// The longest that a backend may take nothing of it.
-    pub(in crate::proxy) write: Duration,
-}
-
 /// A body on its way.
 pub(in crate::proxy) struct Relay {
     parcel: Parcel,
     /// What goes before what is in the parcel, and how much of it is sent.
     lead: (Vec<u8>, usize),
     /// What goes behind it, and how much of that is sent.
-    trail: (&'static [u8], usize),
+    trail: (Cow<'static, [u8]>, usize),
+    /// The trailers, once all of it has come.
+    trailers: Trailers,
     /// How much of the lead is the header section.
     head: usize,
     /// Whether the backend gets it in chunks.
@@ -65,22 +56,13 @@ pub(in crate::proxy) struct Relay {
     bounds: BodyBounds,
     /// Bytes of the body that have come.
     received: u64,
-    /// Who is waited for, and since when; the last of them when it is over.
-    waits: (Option<Side>, Instant),
-    timer: Option<(Pin<Box<Sleep>>, Instant)>,
-    clock: Arc<dyn Clock>,
+    waits: Waits,
     /// Why tollgate answers itself.
     rejection: Option<Rejection>,
     /// Why the backend takes no more.
     refusal: Option<Box<Error>>,
     /// Whether it does not.
     is_refused: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Side {
-    Client,
-    Backend,
 }
 
 /// How far it is.
@@ -95,19 +77,22 @@ enum RelayStage {
 }
 
 impl Relay {
-    /// One of which what is in `parcel` has come, or all of it, and which goes to the backend `in_chunks` or as it is.
+    /// One of which what is in `parcel` has come, or all of it with these trailers, and which goes to the backend
+    /// `in_chunks` or as it is.
     pub(in crate::proxy) fn new(
-        (parcel, is_read): (Parcel, bool),
+        (parcel, end): (Parcel, Option<Trailers>),
         in_chunks: bool,
         bounds: BodyBounds,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        let (received, waits) = (parcel.unsent() as u64, (None, clock.now()));
-        let (lead, trail) = ((Vec::new(), 0), (&b""[..], 0));
-        Relay {
+        let (received, waits) = (parcel.unsent() as u64, Waits::new(clock));
+        let (lead, trail) = ((Vec::new(), 0), (Cow::default(), 0));
+        let (is_read, trailers) = (end.is_some(), end.unwrap_or_default());
+        let mut relay = Relay {
             parcel,
             lead,
             trail,
+            trailers: Trailers::default(),
             head: 0,
             in_chunks,
             stage: RelayStage::Sends,
@@ -115,12 +100,20 @@ impl Relay {
             bounds,
             received,
             waits,
-            timer: None,
-            clock,
             rejection: None,
             refusal: None,
             is_refused: false,
-        }
+        };
+        relay.take_trailers(trailers);
+        relay
+    }
+
+    /// Takes note of the trailers.
+    fn take_trailers(&mut self, trailers: Trailers) {
+        self.trailers = match self.bounds.underscores {
+            Underscores::Drop => trailers.without_underscores(),
+            Underscores::Pass => trailers,
+        };
     }
 
     /// Begins an attempt: a backend is to get the header section, which is taken from `head` for the first one, and the
@@ -134,7 +127,8 @@ impl Relay {
             self.parcel.rewind();
         }
         self.lead.0.truncate(self.head);
-        (self.lead.1, self.waits) = (0, (None, self.clock.now()));
+        self.lead.1 = 0;
+        self.waits.begin();
         (self.refusal, self.is_refused) = (None, false);
         self.seal();
     }
@@ -176,7 +170,18 @@ impl Relay {
 
     /// Whether a client that should have sent more of it is at fault when the backend does not answer.
     pub(in crate::proxy) fn is_owed(&self) -> bool {
-        !self.is_read && self.bounds.silence.is_some()
+        !self.is_read && self.bounds.silence.is_some() && !self.is_awaited()
+    }
+
+    /// Whether the client waits for a word, and has sent nothing so far.
+    fn is_awaited(&self) -> bool {
+        self.bounds.expects && self.received == 0
+    }
+
+    /// The client has got its word.
+    pub(in crate::proxy) fn go_on(&mut self) {
+        self.bounds.expects = false;
+        self.waits.end();
     }
 
     /// Sets what was found out as the request was let in: how long it may be, and for how long a backend may take
@@ -198,14 +203,13 @@ impl Relay {
     /// The answer is whole: nobody waits for a body that does not come.
     pub(in crate::proxy) fn answer_ends(&mut self) {
         (self.bounds.silence, self.bounds.write) = (Some(LATE), LATE);
-        self.waits.0 = None;
+        self.waits.end();
     }
 
     /// How much longer an answer is to be waited for, when it may take so long from the moment at which the backend got
     /// more of the request.
     pub(in crate::proxy) fn more_time(&self, limit: Duration) -> Option<Duration> {
-        let passed = self.clock.now().saturating_duration_since(self.waits.1);
-        limit.checked_sub(passed).filter(|left| !left.is_zero())
+        limit.checked_sub(self.waits.since_then()).filter(|left| !left.is_zero())
     }
 
     /// Moves on as far as that is possible now, from the client to the backend. Ready only when there can be no answer.
@@ -224,12 +228,15 @@ impl Relay {
                 },
                 RelayStage::Reads => match from.poll_more(cx, &mut self.parcel) {
                     Poll::Ready(read) => {
-                        self.waits.0 = None;
+                        self.waits.end();
                         self.received += self.parcel.unsent() as u64;
                         if let Err(error) = read.and_then(|()| self.check()) {
                             return Poll::Ready(self.broken(error));
                         }
                         self.is_read = from.is_over();
+                        if self.is_read {
+                            self.take_trailers(from.trailers());
+                        }
                         self.seal();
                     }
                     Poll::Pending => {
@@ -292,7 +299,7 @@ impl Relay {
 
     /// Takes note that so many bytes were sent; how many of them are of the body.
     fn advance(&mut self, sent: usize) -> usize {
-        self.waits.0 = None;
+        self.waits.end();
         let of_lead = sent.min(self.lead.0.len() - self.lead.1);
         let of_body = (sent - of_lead).min(self.parcel.unsent());
         self.lead.1 += of_lead;
@@ -303,7 +310,7 @@ impl Relay {
             self.lead.1 = self.head;
             self.stage = if self.is_read { RelayStage::Over } else { RelayStage::Reads };
             if self.stage == RelayStage::Over {
-                self.waits.1 = self.clock.now();
+                self.waits.note();
             }
         }
         of_body
@@ -312,12 +319,17 @@ impl Relay {
     /// Prepares to send what is in the parcel, which ends the body or not.
     fn seal(&mut self) {
         let data = self.parcel.unsent();
-        self.trail = match (self.in_chunks, data, self.is_read) {
-            (true, 0, true) => (LAST_CHUNK, 0),
-            (true, 1.., true) => (b"\r\n0\r\n\r\n", 0),
-            (true, 1.., false) => (b"\r\n", 0),
-            _ => (b"", 0),
+        let trail = match (self.in_chunks, data, self.is_read) {
+            (true, 0, true) => LAST_CHUNK,
+            (true, 1.., true) => b"\r\n0\r\n\r\n",
+            (true, 1.., false) => b"\r\n",
+            _ => b"",
         };
+        self.trail = (Cow::Borrowed(trail), 0);
+        if self.in_chunks && self.is_read && !self.trailers.is_empty() {
+            let last = trail.len() - b"\r\n".len();
+            self.trail.0 = [&trail[..last], self.trailers.as_bytes(), b"\r\n"].concat().into();
+        }
         if self.in_chunks && data > 0 {
             write!(self.lead.0, "{data:x}\r\n").expect("a Vec takes every write");
         }
@@ -355,30 +367,16 @@ impl Relay {
 
     /// How long to wait for more of it, of which so much was waited for already.
     fn patience(&self, waited: Duration) -> Option<Duration> {
+        if self.is_awaited() {
+            return None;
+        }
         let left = self.bounds.rate.map(|rate| allowance(rate, self.received).saturating_sub(waited));
         self.bounds.silence.into_iter().chain(left).min()
     }
 
     /// Waits for one side, as long as it may take.
     fn poll_patience(&mut self, cx: &mut Context<'_>, side: Side, limit: Option<Duration>) -> Poll<Box<Error>> {
-        if self.waits.0 != Some(side) {
-            self.waits = (Some(side), self.clock.now());
-        }
-        let Some(limit) = limit else { return Poll::Pending };
-        let due = self.waits.1 + limit;
-        loop {
-            // One that is due too early is set anew when it is over: most are never.
-            if self.timer.as_ref().is_none_or(|(_, at)| *at > due) {
-                let left = due.saturating_duration_since(self.clock.now());
-                self.timer = Some((Box::pin(sleep(left)), due));
-            }
-            let Some((timer, _)) = &mut self.timer else { return Poll::Pending };
-            ready!(timer.as_mut().poll(cx));
-            self.timer = None;
-            if self.clock.now() >= due {
-                break;
-            }
-        }
+        ready!(self.waits.poll_too_long(cx, side, limit));
         Poll::Ready(match side {
             Side::Backend => Error::explain(ErrorType::WriteTimedout, "sending a request").into_up(),
             Side::Client => {

@@ -23,19 +23,11 @@ const OWN: [&[u8]; 10] = [
     b"transfer-encoding",
 ];
 
-/// Whether a request with these lines can go to its backend without Pingora: none of them asks for more than one plain
-/// exchange. `Transfer-Encoding` says how the body comes, and what trailers the client would take (`TE`) no answer of
-/// an HTTP/1.1 backend brings it.
+/// Whether a request with these lines is one of nearly all: none of them asks for more than one plain exchange, and
+/// those that are not for its backend are of the few that [`write`] knows.
 pub(in crate::proxy) fn is_plain<'h>(mut lines: impl Iterator<Item = (&'h [u8], &'h [u8])>) -> bool {
-    const NOT_PLAIN: [&[u8]; 7] = [
-        b"upgrade",
-        b"expect",
-        b"trailer",
-        b"http2-settings",
-        b"proxy-connection",
-        b"proxy-authorization",
-        b"proxy-authenticate",
-    ];
+    const NOT_PLAIN: [&[u8]; 6] =
+        [b"upgrade", b"expect", b"http2-settings", b"proxy-connection", b"proxy-authorization", b"proxy-authenticate"];
     let mut connections = 0;
     lines.all(|(name, value)| match name.len() {
         6 | 7 | 14 | 16 | 18 | 19 => !NOT_PLAIN.iter().any(|known| is(name, known)),
@@ -80,6 +72,7 @@ pub(in crate::proxy) fn write<'h, I: Iterator<Item = (&'h [u8], &'h [u8])>>(
     out.extend_from_slice(b" HTTP/1.1\r\n");
     let drops = sender.underscores == Underscores::Drop;
     let (mut host, mut hops, mut said) = (None, false, Vouched::default());
+    let mut takes_trailers = TakesTrailers::default();
     for (name, value) in lines() {
         if drops && name.contains(&b'_') {
             continue;
@@ -101,6 +94,7 @@ pub(in crate::proxy) fn write<'h, I: Iterator<Item = (&'h [u8], &'h [u8])>>(
                     said.host |= sender.trusted;
                     said.host
                 }
+                0 | 8 => takes_trailers.note(which == 8, value),
                 7 => sender.trusted,
                 9 => framing == Framing::Chunks,
                 _ => false,
@@ -127,7 +121,37 @@ pub(in crate::proxy) fn write<'h, I: Iterator<Item = (&'h [u8], &'h [u8])>>(
         all.filter(|(name, _)| is(name, b"x-forwarded-for")).map(|(_, value)| value)
     };
     sender.write(out, hops, (said, host), id);
+    if takes_trailers == TakesTrailers::ASKED {
+        line(out, b"Connection", b"TE");
+        line(out, b"TE", b"trailers");
+    }
     out.extend_from_slice(b"\r\n");
+}
+
+/// Whether the client takes trailers, which its backend is told in its own words: by `TE`, where `Connection` names it
+/// (RFC 9110 section 10.1.4).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct TakesTrailers {
+    named: bool,
+    said: bool,
+}
+
+impl TakesTrailers {
+    const ASKED: Self = TakesTrailers { named: true, said: true };
+
+    /// Takes note of a line of `Connection`, or of `TE`; neither is passed on as it is.
+    fn note(&mut self, te: bool, value: &[u8]) -> bool {
+        // What nearly all of them say is longer.
+        if te || value.len() == 2 || memchr::memchr(b',', value).is_some() {
+            let mut members = value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+            if te {
+                self.said |= members.any(|one| is(one, b"trailers"))
+            } else {
+                self.named |= members.any(|one| is(one, b"te"))
+            }
+        }
+        false
+    }
 }
 
 /// Whether carrying the request out twice is the same as once (RFC 9110 section 9.2.2).

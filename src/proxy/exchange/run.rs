@@ -26,6 +26,7 @@ use crate::proxy::exchange::{request, upgrade};
 use crate::proxy::gate::changes::Rewriting;
 use crate::proxy::gate::grpc::AnswerForm;
 use crate::proxy::gate::rejection::Rejection;
+use crate::proxy::wire::trailers::Trailers;
 use crate::upstream::{Reached, Timeouts, Wanted};
 
 /// What is read of an answer at first, in bytes.
@@ -272,6 +273,11 @@ impl<'e, R: ReceivedRequest, C: Recipient> Exchange<'e, R, C> {
                     }
                 }
                 backend.buffer.advance(answer.end);
+                if answer.status == 100
+                    && let Some(relay) = self.client.rest().relay()
+                {
+                    relay.go_on();
+                }
                 if !answer.is_interim() {
                     if let Some(relay) = self.client.rest().relay() {
                         relay.answer_begins();
@@ -324,8 +330,8 @@ impl<'e, R: ReceivedRequest, C: Recipient> Exchange<'e, R, C> {
                 answer.body.left().map_or(UNKNOWN_READ, |left| left.min(LONG_READ)).min(self.client.reads_ahead()),
             );
             if self.read(backend, timeouts.read).await? == 0 {
-                if answer.body.ends_with_its_connection() {
-                    return self.client.end().await.map(|()| at_once);
+                if answer.body.end(Trailers::default()) {
+                    continue;
                 }
                 return Err(Error::explain(ErrorType::ConnectionClosed, "reading an answer").into_up());
             }

@@ -16,25 +16,30 @@ use crate::proxy::wire::lines::{LinesOf, is, line};
 const HTTP_AGAIN: [&[u8]; 4] = [b"h2c", b"h2", b"http", b"tls"];
 
 /// Lines that count for the client's own connection (RFC 9110 section 7.6.1), beside those that plain requests have.
-const OF_THE_HOP: [&[u8]; 7] = [
-    b"upgrade",
-    b"http2-settings",
+const OF_THE_HOP: [&[u8]; 5] =
+    [b"upgrade", b"http2-settings", b"proxy-connection", b"proxy-authorization", b"proxy-authenticate"];
+
+/// Lines that `Connection` does not take away, whatever it names: they say where the request ends, whom it is for and
+/// who sent it. So a client cannot have a trusted proxy's word about it dropped. What `TE` says counts only where it is
+/// named there.
+const PROTECTED: [&[u8]; 9] = [
+    b"host",
+    b"content-length",
+    b"transfer-encoding",
+    b"connection",
     b"te",
-    b"trailer",
-    b"proxy-connection",
-    b"proxy-authorization",
-    b"proxy-authenticate",
+    b"forwarded",
+    b"x-forwarded-for",
+    b"x-forwarded-host",
+    b"x-forwarded-proto",
 ];
+/// The most options of `Connection` that are looked at for each line; nobody has as many.
+const MOST_OPTIONS: usize = 64;
 
-/// Lines that `Connection` may not take away: they say where the request ends, whom it is for and who sent it.
-const PROTECTED: [&[u8]; 6] =
-    [b"host", b"content-length", b"transfer-encoding", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto"];
-
-/// Whether a request with these lines has an `Upgrade`, and is a plain one but for that.
+/// Whether a request with these lines, which has an `Upgrade`, may change its protocol.
 pub(in crate::proxy) fn takes(lines: LinesOf<'_>) -> bool {
-    lines.iter().any(|(name, _)| is(name, b"upgrade"))
-        && !lines.iter().any(|(name, _)| is(name, b"expect") || is(name, b"transfer-encoding"))
-        && listed(lines, b"connection").all(|option| !PROTECTED.iter().any(|name| is(option, name)))
+    !lines.iter().any(|(name, _)| is(name, b"transfer-encoding"))
+        && listed(lines, b"connection").all(|option| !PROTECTED[..3].iter().any(|name| is(option, name)))
 }
 
 /// Whether `Connection` has this option.
@@ -54,10 +59,15 @@ pub(in crate::proxy) fn takes_up(lines: LinesOf<'_>, is_offered: impl Fn(&[u8]) 
     protocols.peek().is_some() && protocols.all(is_offered)
 }
 
+/// Whether lines of this name count for the client's own connection only.
+pub(in crate::proxy) fn is_of_the_hop(name: &[u8]) -> bool {
+    OF_THE_HOP.iter().any(|known| is(name, known))
+}
+
 /// Whether a line of a request with these `lines` is for its backend, too.
 pub(in crate::proxy) fn goes_on(name: &[u8], lines: LinesOf<'_>) -> bool {
-    !OF_THE_HOP.iter().any(|known| is(name, known))
-        && !listed(lines, b"connection").any(|option| option.eq_ignore_ascii_case(name))
+    let named = || listed(lines, b"connection").take(MOST_OPTIONS).any(|option| option.eq_ignore_ascii_case(name));
+    !is_of_the_hop(name) && (PROTECTED.iter().any(|known| is(name, known)) || !named())
 }
 
 /// Adds the offer to the header section at the end of `out`.
@@ -150,10 +160,13 @@ mod tests {
     fn what_counts_for_the_hop_ends_there() {
         let text = "Connection: Upgrade, X-Private\r\nUpgrade: h2c\r\n";
         let goes = |name: &str| with_lines(text, |lines| goes_on(name.as_bytes(), lines));
-        for name in ["Upgrade", "HTTP2-Settings", "TE", "x-private", "Proxy-Connection"] {
+        for name in ["Upgrade", "HTTP2-Settings", "x-private", "Proxy-Connection"] {
             assert!(!goes(name), "{name}");
         }
-        assert!(goes("Sec-WebSocket-Key") && goes("Host"));
+        assert!(goes("Sec-WebSocket-Key") && goes("Host") && goes("TE"));
+        let text = "Connection: X-Forwarded-For, Host, a\r\n";
+        let goes = |name: &str| with_lines(text, |lines| goes_on(name.as_bytes(), lines));
+        assert!(goes("x-forwarded-for") && goes("host") && !goes("A"), "what is protected stays");
     }
 
     #[test]
@@ -161,11 +174,9 @@ mod tests {
         let taken = |text: &str| with_lines(text, takes);
         assert!(taken("Connection: Upgrade\r\nUpgrade: websocket\r\n") && taken("Upgrade: x\r\nContent-Length: 1\r\n"));
         for text in [
-            "Connection: Upgrade\r\n",
             "Upgrade: x\r\nTransfer-Encoding: chunked\r\n",
-            "Upgrade: x\r\nExpect: 100-continue\r\n",
             "Connection: upgrade, content-length\r\nUpgrade: x\r\nContent-Length: 1\r\n",
-            "Connection: upgrade\r\nConnection: X-Forwarded-For\r\nUpgrade: x\r\n",
+            "Connection: upgrade\r\nConnection: Host\r\nUpgrade: x\r\n",
         ] {
             assert!(!taken(text), "{text}");
         }

@@ -29,7 +29,7 @@ use pingora_core::protocols::l4::virt::{VirtualSockOpt, VirtualSocket, VirtualSo
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
 use crate::proxy::backend::answer::{Answer, parse};
-use crate::proxy::backend::body::{AnswerBody, LAST_CHUNK};
+use crate::proxy::backend::body::{AnswerBody, LAST_CHUNK, Unmeasured};
 use crate::proxy::exchange::course::Course;
 use crate::proxy::exchange::proxy::Proxy;
 use crate::proxy::exchange::run::FIRST_READ;
@@ -201,7 +201,7 @@ impl Answers {
             }
         }
         if let AnswerStage::Body(body) = &mut self.stage {
-            body.take(&mut self.read, &mut head).map_err(|_| "a malformed body")?;
+            body.take(&mut self.read, &mut head, Unmeasured::InChunks).map_err(|_| "a malformed body")?;
             if body.is_done() {
                 (self.stage, self.ended) = (AnswerStage::Over, Some(now));
             }
@@ -211,10 +211,10 @@ impl Answers {
     }
 
     fn begin(&self, answer: &Answer, head: &mut Vec<u8>, course: &Course, rewriting: Option<&Rewriting>) {
-        let (from, lines) = (head.len(), self.lines.of(&self.read));
+        let (from, lines, how) = (head.len(), self.lines.of(&self.read), (self.limited, false));
         match answer.changed(lines, &self.read, rewriting) {
-            None => answer.begin(head, &self.read, lines, self.limited),
-            Some(changed) => changed.answer.begin(head, &changed.bytes, changed.lines(), self.limited),
+            None => answer.begin(head, &self.read, lines, how),
+            Some(changed) => changed.answer.begin(head, &changed.bytes, changed.lines(), how),
         }
         head.extend_from_slice(b"\r\n");
         course.add_answer(behind_first_line(&head[from..]).to_vec());
@@ -235,7 +235,7 @@ impl Answers {
 
     /// Takes note of the end of the connection; whether it is the end of the answer.
     fn end(&mut self) -> bool {
-        let over = matches!(&self.stage, AnswerStage::Body(body) if body.ends_with_its_connection());
+        let over = matches!(&self.stage, AnswerStage::Body(AnswerBody::UntilEnd(_)));
         if over {
             self.ready.extend_from_slice(LAST_CHUNK);
             self.stage = AnswerStage::Over;

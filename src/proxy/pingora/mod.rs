@@ -1,18 +1,14 @@
 //! The hooks of Pingora's request loop, and what it sees of both connections.
 //!
-//! The loop serves what asks for more than one plain exchange: `Expect`, a request that announces trailers, HTTP/1.0, a
-//! target that is no path (`OPTIONS *`), several `Connection` lines or options, and hop-by-hop lines that a plain
-//! request has not ([`Purpose::More`]). With `direct: false` it serves all but what offers another protocol: that keeps
-//! to [`exchange`](crate::proxy::exchange), for the loop may cut what a backend sends right behind its 101 (Pingora
-//! issue 946), has one timeout for a read and for a silence, and ends both directions with the first.
+//! The loop serves requests where `direct` is `false`, and then all but what offers another protocol: that keeps to
+//! [`exchange`](crate::proxy::exchange), for the loop may cut what a backend sends right behind its 101 (Pingora issue
+//! 946), has one timeout for a read and for a silence, and ends both directions with the first.
 //!
 //! Whether a request is let in was decided before its way was ([`admitted`]); one that is not never comes here. The
 //! hooks decide only on requests of sessions that are not our own.
 //!
-//! What differs for those that have the choice: a body without a length whose end came with its header is told in
-//! chunks here, and with its length there. `tests/it/harness/way.rs` lists the tests that see it.
-//!
-//! [`Purpose::More`]: crate::proxy::exchange::takes::Purpose::More
+//! What differs: a body without a length whose end came with its header is told in chunks here, and with its length
+//! there; and trailers end where they come from. `tests/it/harness/way.rs` lists the tests that see it.
 
 pub(in crate::proxy) mod admitted;
 pub(in crate::proxy) mod backend_side;

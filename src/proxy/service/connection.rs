@@ -4,8 +4,8 @@
 //! answers malformed headers with an empty body, keeps idle connections for ever, and closes with a reset that can
 //! overtake the answer. What is decided here: `limits.header_timeout` counts from the first byte of a header to its
 //! last (on a new connection from its start), `limits.keepalive_timeout` bounds the silence between requests, and a
-//! client that sends requests ahead gets its answers in order (RFC 9112 section 9.3.2). A request that is plain goes
-//! [directly](super::direct), every other one by Pingora.
+//! client that sends requests ahead gets its answers in order (RFC 9112 section 9.3.2). Requests go
+//! [directly](super::direct), or by Pingora's loop where the configuration says so.
 //!
 //! A connection is awake while it has requests ([`Downstream::serve_requests`]), and for [`DOZE`] after each of them.
 //! Then it gives up everything that only requests need: their future, their buffers, the lists of their lines. What is
@@ -113,10 +113,11 @@ enum BodyThere {
 
 impl BodyThere {
     /// What of the body behind this `head` is there: `came` has come of it, behind which `body` is to come.
-    fn of(head: &Head, body: &Body, came: &[u8]) -> Self {
+    fn of((head, asks): (&Head, Purpose), body: &Body, came: &[u8]) -> Self {
         match &head.body {
             Body::Length(_) if body.is_done() => BodyThere::Whole,
             Body::Length(_) => BodyThere::Part,
+            Body::Chunked(_) if !asks.sends_at_once() => BodyThere::Part,
             Body::Chunked(chunked) => data_of(chunked.clone(), came).map_or(BodyThere::Part, BodyThere::Chunks),
         }
     }
@@ -165,15 +166,15 @@ impl Downstream {
             Ok(Err(rejection)) => Err(rejection),
             Err(_) => Err(Rejection::RequestTimeout),
         };
-        let asks = head.as_ref().map_or(Purpose::More, |head| purpose(head, buffer, lines));
-        if let (Purpose::Answer | Purpose::Upgrade, Ok(head)) = (asks, &head) {
+        let asks = head.as_ref().map_or(Purpose::Special, |head| purpose(head, buffer, lines));
+        if let (true, Ok(head)) = (asks.sends_at_once(), &head) {
             read_what_is_there(stream, buffer, head).await;
         }
         let request = head.and_then(|head| {
             let mut body = head.body.clone();
             let malformed = |MalformedChunks| Rejection::BadRequest("malformed body");
             let end = head.end + body.follow(&buffer[head.end..]).map_err(malformed)?;
-            let there = BodyThere::of(&head, &body, &buffer[head.end..end]);
+            let there = BodyThere::of((&head, asks), &body, &buffer[head.end..end]);
             Ok((head, body, end, there))
         });
         match request {

@@ -6,7 +6,6 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use h2::server::SendResponse;
 use http::header::EXPECT;
-use http::request::Parts;
 use pingora_core::protocols::Stream;
 use pingora_core::server::ShutdownWatch;
 
@@ -19,10 +18,11 @@ use crate::proxy::exchange::context::Context;
 use crate::proxy::exchange::http1::{Http1Recipient, Http1Request};
 use crate::proxy::exchange::http2::{Http2Recipient, Http2Request};
 use crate::proxy::exchange::proxy::Proxy;
-use crate::proxy::exchange::relay::{BodyBounds, Relay};
+use crate::proxy::exchange::relay::Relay;
 use crate::proxy::exchange::rest::{Announced, Sending};
 use crate::proxy::exchange::run::Exchange;
 use crate::proxy::exchange::scratch::{BackendScratch, Origin, Scratch};
+use crate::proxy::exchange::waits::BodyBounds;
 use crate::proxy::gate::grpc::is_grpc;
 use crate::proxy::service::downstream::{After, Downstream};
 use crate::proxy::wire::lines::Fields;
@@ -40,7 +40,8 @@ impl Downstream {
     ) -> After {
         let (keeps, tunnels, limits) = (!request.is_last(), &self.tunnels, || self.app.limits());
         let (out, limits, half_closed) = (&mut scratch.out, &limits, None);
-        let client = Http1Recipient { stream, ahead, out, shutdown, tunnels, keeps, limits, half_closed, rest: () };
+        let (bare, rest) = (request.is_bare(), ());
+        let client = Http1Recipient { stream, ahead, out, shutdown, tunnels, keeps, bare, limits, half_closed, rest };
         let exchange = Exchange::new(&self.app, request, client, &mut scratch.backend);
         let Http1Recipient { keeps, ahead, .. } = exchange.run(ctx, origin.secure).await;
         match keeps {
@@ -63,13 +64,15 @@ impl Downstream {
         let mut parcel = Parcel::new();
         let coming = Coming::new(head.body.clone(), first, self.waited(), &mut parcel);
         let length = request.length();
-        let waits = request.fields().all_of(&EXPECT).next().is_some();
         let is_read = coming.is_done();
-        let bounds = bounds(&self.app, is_grpc(&request.fields()));
-        let relay = Relay::new((parcel, is_read), length.is_none(), bounds, Arc::clone(&self.app.inner.clock));
+        let bounds = bounds(&self.app, &request.fields());
+        let waits = bounds.expects;
+        let come = (parcel, is_read.then(|| coming.trailers()));
+        let relay = Relay::new(come, length.is_none(), bounds, Arc::clone(&self.app.inner.clock));
         let rest = Box::new(Sending { relay, source: Announced { coming, length, waits, exhausted: false } });
         let (out, limits, half_closed) = (&mut scratch.out, &limits, None);
-        let client = Http1Recipient { stream, ahead, out, shutdown, tunnels, keeps, limits, half_closed, rest };
+        let bare = request.is_bare();
+        let client = Http1Recipient { stream, ahead, out, shutdown, tunnels, keeps, bare, limits, half_closed, rest };
         let exchange = Exchange::new(&self.app, request, client, &mut scratch.backend);
         let Http1Recipient { keeps, ahead, rest, .. } = exchange.run(ctx, origin.secure).await;
         match keeps {
@@ -96,18 +99,17 @@ impl Downstream {
     /// The same for a request whose body is still coming.
     pub(in crate::proxy) async fn serve_streaming_stream(
         app: &Proxy,
-        (parts, body): (Box<Parts>, Upload),
+        (request, body): (&Http2Request, Upload),
         respond: SendResponse<Bytes>,
         (ctx, origin): (&mut Context, Origin),
     ) {
-        let bounds = bounds(app, is_grpc(&parts.headers));
-        let request = Http2Request::part(parts);
+        let bounds = bounds(app, &request.fields());
         let in_chunks = request.length().is_none();
-        let relay = Relay::new((Parcel::new(), false), in_chunks, bounds, Arc::clone(&app.inner.clock));
+        let relay = Relay::new((Parcel::new(), None), in_chunks, bounds, Arc::clone(&app.inner.clock));
         let rest = Box::new(Sending { relay, source: body });
         let mut scratch = BackendScratch::default();
         let exchange =
-            Exchange::new(app, &request, Http2Recipient::new(respond, rest, &app.inner.untaken), &mut scratch);
+            Exchange::new(app, request, Http2Recipient::new(respond, rest, &app.inner.untaken), &mut scratch);
         let client = exchange.run(ctx, origin.secure).await;
         let body = client.into_rest().source;
         if !body.is_over() {
@@ -116,11 +118,12 @@ impl Downstream {
     }
 }
 
-/// What bounds a body that is coming; that of gRPC is as long and as silent as it likes.
-fn bounds(app: &Proxy, is_grpc: bool) -> BodyBounds {
-    let limits = app.limits();
-    let counts = !is_grpc;
+/// What bounds a body that comes behind these `fields`; that of gRPC is as long and as silent as it likes.
+fn bounds(app: &Proxy, fields: &impl Fields) -> BodyBounds {
+    let (limits, counts) = (app.limits(), !is_grpc(fields));
     BodyBounds {
+        expects: fields.all_of(&EXPECT).next().is_some(),
+        underscores: app.rules().identity.underscores,
         silence: counts.then_some(limits.body_timeout),
         rate: limits.min_body_rate.filter(|_| counts),
         length: counts.then_some(u64::MAX),

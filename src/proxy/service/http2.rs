@@ -291,10 +291,10 @@ impl Serving<'_> {
         let ToServe { parts, mut body, respond, asks } = request;
         let (app, origin) = (self.downstream.app.clone(), self.origin);
         let mut ctx = Context::new(self.downstream.app.arrival(), origin.peer);
-        let (over, parts) = (body.is_over(), Http2Request::part(parts).admitted(&app, &mut ctx));
+        let (over, parts) = (body.is_over(), Http2Request::part(parts, asks).admitted(&app, &mut ctx));
         let (refused, by_loop) = (ctx.rejection.is_some(), asks.goes_by_loop(ctx.direct));
         if over && (refused || !by_loop) {
-            let request = Http2Request::new(parts, None);
+            let request = Http2Request::new(parts, asks, None);
             // Boxed at once, since spawning moves it several times.
             streams.spawn(Box::pin(async move {
                 Downstream::serve_stream_directly(&app, &request, respond, (&mut ctx, origin)).await;
@@ -306,16 +306,19 @@ impl Serving<'_> {
         let (digest, min_rate) = (Arc::clone(&self.digest), app.limits().min_body_rate);
         streams.spawn(Box::pin(async move {
             let _busy = busy;
-            if refused {
-                return Downstream::serve_streaming_stream(&app, (parts, body), respond, (&mut ctx, origin)).await;
-            }
-            if !by_loop {
+            if refused || !by_loop {
                 let waits = !parts.headers.contains_key(CONTENT_LENGTH);
-                let Some(data) = body.take_what_is_there(waits).await else {
-                    return Downstream::serve_streaming_stream(&app, (parts, body), respond, (&mut ctx, origin)).await;
+                let there = match !refused && asks.sends_at_once() {
+                    true => body.take_what_is_there(waits).await,
+                    false => None,
+                };
+                let Some(data) = there else {
+                    let request = Http2Request::part(parts, asks);
+                    let (body, ctx) = ((&request, body), (&mut ctx, origin));
+                    return Downstream::serve_streaming_stream(&app, body, respond, ctx).await;
                 };
                 drop(body);
-                let request = Http2Request::new(parts, Some(data));
+                let request = Http2Request::new(parts, asks, Some(data));
                 // Its length is known only now, where it was not announced.
                 ctx.rejection = request.too_large(ctx.admission.max_body);
                 return Downstream::serve_stream_directly(&app, &request, respond, (&mut ctx, origin)).await;

@@ -26,8 +26,8 @@ pub(in crate::proxy) struct Chunked {
     overhead: usize,
     /// Whether it is an answer's.
     of_answer: bool,
-    /// Whether a trailer was seen.
-    trailers: bool,
+    /// The lines behind the last chunk, as far as they have come.
+    trailers: Vec<u8>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +69,14 @@ pub(in crate::proxy) struct MalformedChunks;
 impl Chunked {
     /// At the start of a body.
     pub(in crate::proxy) fn new() -> Self {
-        Chunked { state: ChunkState::SizeStart, size: 0, digits: 0, overhead: 0, of_answer: false, trailers: false }
+        Chunked {
+            state: ChunkState::SizeStart,
+            size: 0,
+            digits: 0,
+            overhead: 0,
+            of_answer: false,
+            trailers: Vec::new(),
+        }
     }
 
     /// The same for the body of an answer. Some old servers pad a size with spaces, which every proxy forgives; it is
@@ -85,7 +92,12 @@ impl Chunked {
 
     /// Whether trailers were among what came.
     pub(in crate::proxy) fn has_trailers(&self) -> bool {
-        self.trailers
+        !self.trailers.is_empty()
+    }
+
+    /// The trailers that came, each a line that ends in CR LF.
+    pub(in crate::proxy) fn trailers(&self) -> &[u8] {
+        &self.trailers
     }
 
     /// Follows `bytes`, and tells how many of them belong to the body.
@@ -138,7 +150,7 @@ impl Chunked {
                 return Err(MalformedChunks);
             }
         }
-        Ok(match (self.state, byte) {
+        let state = match (self.state, byte) {
             (SizeStart | Size, digit) if digit.is_ascii_hexdigit() => {
                 let digit = char::from(digit).to_digit(16).map_or(0, u64::from);
                 // No more digits than Pingora's parser takes, leading zeros included: what one takes and the other does
@@ -176,17 +188,18 @@ impl Chunked {
             (DataCr, b'\r') => DataLf,
             (DataLf, b'\n') => SizeStart,
             (TrailerStart, b'\r') => BodyEnd,
-            (TrailerStart | TrailerName, byte) if is_token(byte) => {
-                self.trailers = true;
-                TrailerName
-            }
+            (TrailerStart | TrailerName, byte) if is_token(byte) => TrailerName,
             (TrailerName, b':') => TrailerValue,
             (TrailerValue, b'\r') => TrailerEnd,
             (TrailerValue, byte) if is_text(byte) => TrailerValue,
             (TrailerEnd, b'\n') => TrailerStart,
             (BodyEnd, b'\n') => Done,
             _ => return Err(MalformedChunks),
-        })
+        };
+        if matches!(self.state, TrailerStart | TrailerName | TrailerValue | TrailerEnd) && state != BodyEnd {
+            self.trailers.push(byte);
+        }
+        Ok(state)
     }
 }
 

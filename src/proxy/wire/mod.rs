@@ -6,3 +6,4 @@ pub(in crate::proxy) mod lines;
 pub(in crate::proxy) mod order;
 pub(in crate::proxy) mod request_body;
 pub(in crate::proxy) mod rewrite;
+pub(in crate::proxy) mod trailers;

@@ -7,6 +7,8 @@ const CHUNKS: &str = "the loop passes a body without a length on in chunks, howe
 const ACKNOWLEDGED: &str = "the loop reads on without acknowledging a header at once";
 const HELD: &str = "the loop holds half a MiB for each stream whose answer nobody takes";
 
+const TRAILERS: &str = "the loop lets trailers end where they come from";
+
 /// The tests that see a difference that is meant, and why there is one.
 const DIFFERS: &[(&str, &str)] = &[
     ("bodies::a_chunked_body_that_is_there_has_a_length", CHUNKS),
@@ -16,6 +18,10 @@ const DIFFERS: &[(&str, &str)] = &[
     ("delayed_acknowledgement::a_body_that_comes_apart_from_its_header_comes_at_once", ACKNOWLEDGED),
     ("delayed_acknowledgement::one_in_chunks_does_so_too", ACKNOWLEDGED),
     ("http2_uploads::answers_that_nobody_takes_are_bounded_for_each_connection", HELD),
+    ("trailers::those_of_a_request_in_chunks_reach_the_backend", TRAILERS),
+    ("trailers::those_of_a_stream_reach_the_backend", TRAILERS),
+    ("trailers::those_of_an_answer_in_chunks_reach_every_client_that_has_them", TRAILERS),
+    ("trailers::who_takes_trailers_says_so_to_the_backend", TRAILERS),
 ];
 
 /// Whether all requests go by Pingora's loop.

@@ -15,7 +15,7 @@ fn passed_on(text: &str, to_head: bool) -> String {
     let mut lines = Lines::default();
     let answer = parse(text.as_bytes(), &mut lines, to_head).unwrap().unwrap();
     let mut out = Vec::new();
-    let added = Added { standing: None, date: b"now", keeps: true };
+    let added = Added { standing: None, date: b"now", keeps: true, bare: false };
     answer.write(&mut out, text.as_bytes(), lines.of(text.as_bytes()), added);
     String::from_utf8(out).unwrap()
 }
@@ -31,7 +31,7 @@ fn the_header_says_where_the_body_ends() {
     let both = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n";
     assert!(matches!(body(both), AnswerBody::Chunked(_)));
     assert!(!read(both).unwrap().unwrap().keeps, "nobody knows what follows");
-    assert!(matches!(body("HTTP/1.1 200 OK\r\n\r\n"), AnswerBody::UntilClose));
+    assert!(matches!(body("HTTP/1.1 200 OK\r\n\r\n"), AnswerBody::UntilEnd(_)));
     for bodiless in
         ["HTTP/1.1 204 No\r\n\r\n", "HTTP/1.1 304 Not\r\nContent-Length: 5\r\n\r\n", "HTTP/1.1 103 E\r\n\r\n"]
     {

@@ -15,6 +15,7 @@ use crate::proxy::downstream::arrived::{GRACE, MAX_BODY};
 use crate::proxy::downstream::http2::windows::{Share, Windows};
 use crate::proxy::downstream::pace::Waited;
 use crate::proxy::downstream::parcel::{BodySource, MOST, Parcel};
+use crate::proxy::wire::trailers::Trailers;
 
 /// How much of a body is read for nothing, in bytes.
 const DISCARD: usize = 16 << 20;
@@ -36,6 +37,8 @@ pub(in crate::proxy) struct Upload {
     paid: usize,
     /// Whether the end was seen.
     ended: bool,
+    /// What came behind it.
+    trailers: Trailers,
 }
 
 impl Upload {
@@ -47,7 +50,7 @@ impl Upload {
         waited: Waited,
     ) -> Self {
         let (ahead, share) = (Bytes::new(), Share::new(windows, length));
-        Upload { ahead, stream, share, waited, owed: 0, paid: 0, ended: false }
+        Upload { ahead, stream, share, waited, owed: 0, paid: 0, ended: false, trailers: Trailers::default() }
     }
 
     /// How long it was waited for.
@@ -148,10 +151,21 @@ impl BodySource for Upload {
                     let gone = Error::because(ErrorType::ConnectionClosed, "reading the body", error);
                     return Poll::Ready(Err(gone.into_down()));
                 }
-                // Trailers may follow, of which no backend hears.
                 Poll::Ready(None) => {
                     self.share.end();
-                    self.ended = true;
+                    // They are what ended the data, or there are none.
+                    match self.stream.poll_trailers(cx) {
+                        Poll::Ready(Ok(trailers)) => {
+                            self.trailers = trailers.as_ref().map(Trailers::of_map).unwrap_or_default();
+                            self.ended = true;
+                        }
+                        Poll::Ready(Err(error)) => {
+                            let gone = Error::because(ErrorType::ConnectionClosed, "reading the body", error);
+                            return Poll::Ready(Err(gone.into_down()));
+                        }
+                        Poll::Pending if parcel.unsent() > 0 => break,
+                        Poll::Pending => return Poll::Pending,
+                    }
                 }
                 Poll::Pending if parcel.unsent() > 0 => break,
                 Poll::Pending => return Poll::Pending,
@@ -162,6 +176,10 @@ impl BodySource for Upload {
 
     fn is_over(&self) -> bool {
         Upload::is_over(self)
+    }
+
+    fn trailers(&mut self) -> Trailers {
+        std::mem::take(&mut self.trailers)
     }
 
     fn sent(&mut self, bytes: usize) {

@@ -58,6 +58,7 @@ fn only_plain_requests_go_directly() {
         "connection: Close\r\n",
         "Keep-Alive: timeout=5\r\n",
         "X-Te: 1\r\n",
+        "Trailer: x\r\n",
         "TE: trailers\r\nConnection: te\r\n",
         "Transfer-Encoding: chunked\r\n",
     ] {
@@ -66,7 +67,6 @@ fn only_plain_requests_go_directly() {
     for lines in [
         "Upgrade: websocket\r\n",
         "Expect: 100-continue\r\n",
-        "trailer: x\r\n",
         "HTTP2-Settings: x\r\n",
         "Proxy-Connection: close\r\n",
         "Proxy-Authorization: x\r\n",
@@ -91,6 +91,21 @@ fn a_body_that_came_in_chunks_has_a_length() {
     let written = String::from_utf8(out).unwrap();
     let start = "POST / HTTP/1.1\r\nHost: a\r\nTea: x\r\nContent-Length: 5\r\nX-Forwarded-For: 192.0.2.7\r\n";
     assert!(written.starts_with(start), "{written}");
+}
+
+#[test]
+fn who_takes_trailers_says_so_to_the_backend() {
+    let id = RequestId::given(b"r1").unwrap();
+    let told = |lines: &str| {
+        let text = format!("GET / HTTP/1.1\r\nHost: a\r\n{lines}\r\n");
+        written(&text, false, Underscores::Drop, &id).contains("\r\nConnection: TE\r\nTE: trailers\r\n\r\n")
+    };
+    assert!(
+        told("TE: trailers\r\nConnection: te\r\n") && told("Connection: close, TE\r\nte: gzip;q=0.5, trailers\r\n")
+    );
+    for lines in ["", "TE: trailers\r\n", "Connection: TE\r\n", "TE: gzip\r\nConnection: TE\r\n"] {
+        assert!(!told(lines), "{lines}");
+    }
 }
 
 /// All that is said under each name.
