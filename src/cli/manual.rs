@@ -1,12 +1,12 @@
 //! The manual page, `packaging/man/tollgate.1`.
 //!
-//! The problem: a page that is written by hand forgets the flag of last week. The rule: what the arguments know is made from
-//! them, command by command; what they do not know (files, signals, examples) is prose in `packaging/man/tollgate.1.in`,
-//! which has the two meet at one line. A test keeps the committed page equal, `make man` writes it anew, and a package is
-//! built without running anything.
+//! The problem: a page that is written by hand forgets the flag of last week. The rule: what the arguments know is made
+//! from them, command by command; what they do not know (files, signals, examples) is prose in
+//! `packaging/man/tollgate.1.in`, which has the two meet at one line. A test keeps the committed page equal, `make man`
+//! writes it anew, and a package is built without running anything.
 //!
-//! Refused: a page for each command, as `clap_mangen` writes them by itself. That is seventeen pages with a line or two each,
-//! and nobody finds the flag of `clients add` by searching `man tollgate`.
+//! Refused: a page for each command, as `clap_mangen` writes them by itself. That is seventeen pages with a line or two
+//! each, and nobody finds the flag of `clients add` by searching `man tollgate`.
 
 use clap::{Arg, Command, CommandFactory};
 use clap_mangen::Man;
@@ -82,7 +82,8 @@ fn line_of_option(line: &str) -> String {
     }
 }
 
-/// `text` in lines of no more than 80 characters. A word that would be a request at the start of a line stays on the one before.
+/// `text` in lines of no more than 80 characters. A word that would be a request at the start of a line stays on the
+/// one before.
 fn folded(text: &str) -> String {
     let mut lines = String::new();
     let mut width = 0;

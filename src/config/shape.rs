@@ -27,8 +27,8 @@ pub(super) struct FileShape {
     pub(super) listeners: Written<List<Section<ListenerKeys>>>,
     /// The admin API.
     pub(super) admin: Written<Section<AdminKeys>>,
-    /// Whether requests that need nothing of Pingora's request loop go past it, which costs less. With false every request
-    /// goes by the loop.
+    /// Whether requests that need nothing of Pingora's request loop go past it, which costs less. With false every
+    /// request goes by the loop.
     #[schemars(extend("default" = true))]
     pub(super) direct: Written<Flag>,
     /// The SQLite file that keeps clients and buckets, made when it is missing; null keeps them in memory only.
@@ -151,10 +151,12 @@ pub(super) struct UpstreamKeys {
     pub(super) backends: Written<List<Section<BackendKeys>>>,
     /// How their health is found out.
     pub(super) health_check: Written<Section<HealthCheckKeys>>,
-    /// Further attempts after the first, each on a backend not yet tried; where there is no other, once more on the same.
+    /// Further attempts after the first, each on a backend not yet tried; where there is no other, once more on the
+    /// same.
     #[schemars(extend("default" = 2))]
     pub(super) retries: Written<Whole<u32, 0, 16>>,
-    /// To establish a connection. Below a second, one that meets a full accept queue is given up before it is tried again.
+    /// To establish a connection. Below a second, one that meets a full accept queue is given up before it is tried
+    /// again.
     #[schemars(extend("default" = "3s"))]
     pub(super) connect_timeout: Written<Period>,
     /// For each read from a backend; the wait for the first byte of its answer is one.
@@ -280,8 +282,8 @@ pub(super) struct IdentityKeys {
     /// Anonymous IPv6 callers share a bucket for each prefix of so many bits.
     #[schemars(extend("default" = 64))]
     pub(super) ipv6_prefix: Written<Whole<u8, 1, 64>>,
-    /// What becomes of headers with `_` in their name, which CGI and WSGI cannot tell from those with `-`: no backend gets
-    /// them, or they are passed on. What this file names is read all the same.
+    /// What becomes of headers with `_` in their name, which CGI and WSGI cannot tell from those with `-`: no backend
+    /// gets them, or they are passed on. What this file names is read all the same.
     #[schemars(extend("default" = "drop"))]
     pub(super) underscores: Written<Choice<Underscores>>,
     /// Whether backends get the API key that a client is known by. With false its header is taken away, and backends get
@@ -350,8 +352,8 @@ pub(super) struct LimitKeys {
     /// The longest silence in a request's body.
     #[schemars(extend("default" = "60s"))]
     pub(super) body_timeout: Written<Period>,
-    /// The fewest bytes a second that a request's body may come at, over all of it and from its tenth second on, until the
-    /// answer begins; not for gRPC and upgraded connections. Null is no bound.
+    /// The fewest bytes a second that a request's body may come at, over all of it and from its tenth second on, until
+    /// the answer begins; not for gRPC and upgraded connections. Null is no bound.
     #[schemars(extend("default" = 100))]
     pub(super) min_body_rate: Written<OrNull<Whole<NonZeroU64, 1, 1_000_000_000>>>,
 }

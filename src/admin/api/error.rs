@@ -64,8 +64,8 @@ impl ApiError {
         ApiError::new(StatusCode::PRECONDITION_FAILED, message)
     }
 
-    /// 422: what came can be read, and these fields of it are wrong. The message tells of the first one; of very many, only some
-    /// are told.
+    /// 422: what came can be read, and these fields of it are wrong. The message tells of the first one; of very many,
+    /// only some are told.
     pub(in crate::admin) fn fields(errors: Vec<FieldError>) -> Self {
         ApiError::some_fields(errors, 0)
     }

@@ -30,8 +30,8 @@ pub(in crate::admin) struct ReloadBody {
 
 /// Reads the configuration file again
 ///
-/// All or nothing, and without losing a request: what is answered with 200 is in force, and with 422 nothing of the file
-/// is. A reload that has begun goes on when whoever asked for it has gone.
+/// All or nothing, and without losing a request: what is answered with 200 is in force, and with 422 nothing of the
+/// file is. A reload that has begun goes on when whoever asked for it has gone.
 #[utoipa::path(
     post,
     path = "/config/reload",

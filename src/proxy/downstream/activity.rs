@@ -1,55 +1,51 @@
 //! How much work there is, so that a stop can wait until it is done.
+//!
+//! Counted by tokio-util's `TaskTracker`: a count that loses no end of work between the look at it and the wait for it
+//! is easily written wrong, and that one is used and tested by many.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use pingora_timeout::timeout;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 /// How long tunnels that are cut may take to write their access line.
 const CUT: Duration = Duration::from_millis(500);
 
 /// Counts the requests that are being read, served or refused.
-#[derive(Debug, Default)]
-pub struct Activity {
-    busy: AtomicUsize,
-    idle: Notify,
-}
+#[derive(Debug)]
+pub struct Activity(TaskTracker);
 
 /// One request's part in the count.
 #[derive(Debug)]
-pub struct Busy(Arc<Activity>);
+pub struct Busy {
+    _token: TaskTrackerToken,
+}
+
+impl Default for Activity {
+    fn default() -> Self {
+        let tracker = TaskTracker::new();
+        // To the tracker, only one that is closed can be idle; it counts on all the same.
+        tracker.close();
+        Activity(tracker)
+    }
+}
 
 impl Activity {
     /// How many there are.
     pub fn busy(&self) -> usize {
-        self.busy.load(Ordering::SeqCst)
+        self.0.len()
     }
 
     /// Waits until there are none.
     pub async fn idle(&self) {
-        loop {
-            let idle = self.idle.notified();
-            if self.busy() == 0 {
-                return;
-            }
-            idle.await;
-        }
+        self.0.wait().await;
     }
 
     /// Counts one until the guard is dropped.
-    pub fn begin(self: &Arc<Self>) -> Busy {
-        self.busy.fetch_add(1, Ordering::SeqCst);
-        Busy(Arc::clone(self))
-    }
-}
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        if self.0.busy.fetch_sub(1, Ordering::SeqCst) == 1 {
-            self.0.idle.notify_waiters();
-        }
+    pub fn begin(&self) -> Busy {
+        Busy { _token: self.0.token() }
     }
 }
 
@@ -57,7 +53,7 @@ impl Drop for Busy {
 /// in flight, too.
 #[derive(Debug, Default)]
 pub struct Tunnels {
-    open: Arc<Activity>,
+    open: Activity,
     cut: watch::Sender<bool>,
 }
 
@@ -82,6 +78,8 @@ impl Tunnels {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     #[tokio::test]

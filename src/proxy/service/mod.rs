@@ -5,3 +5,5 @@ pub(in crate::proxy) mod direct;
 pub(in crate::proxy) mod downstream;
 pub(in crate::proxy) mod handshake;
 pub(in crate::proxy) mod http2;
+#[cfg(test)]
+mod simulation;

@@ -75,7 +75,8 @@ pub(in crate::admin) struct BackendBody {
     /// Its latest check; null before the first, and in pools without checks.
     #[schema(required)]
     last_check: Option<CheckBody>,
-    /// After how many milliseconds it closes an idle connection, as far as was learned; null as long as it is not known.
+    /// After how many milliseconds it closes an idle connection, as far as was learned; null as long as it is not
+    /// known.
     #[schema(required, example = 5000)]
     idle_closes_after_ms: Option<u64>,
 }
