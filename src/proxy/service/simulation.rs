@@ -4,6 +4,8 @@
 //! cost nothing. What is asserted holds whatever the timing: no byte of a body is lost or doubled, a body that breaks
 //! off is never taken for a whole one, a request that may not be repeated is not, nobody gets two answers or another's,
 //! a connection to a backend that has unread rest in it is not used again, and each request is counted once.
+//!
+//! Long because a client, a backend and the server between them are one play.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -17,7 +19,6 @@ use fastrand::Rng;
 use futures_util::FutureExt;
 use parking_lot::Mutex;
 use pingora_core::apps::ServerApp;
-use pingora_core::protocols::l4::stream::Stream as L4Stream;
 use pingora_proxy::HttpProxy;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::OwnedReadHalf;
@@ -31,6 +32,7 @@ use crate::limit::exact::Exact;
 use crate::proxy::downstream::activity::Activity;
 use crate::proxy::downstream::patience::Patience;
 use crate::proxy::downstream::seats::{SeatRoom, Seats};
+use crate::proxy::downstream::socket::ClientSocket;
 use crate::proxy::exchange::parts::ProxyParts;
 use crate::proxy::exchange::proxy::Proxy;
 use crate::proxy::exchange::untaken::UntakenAnswers;
@@ -362,21 +364,22 @@ async fn server(rng: &mut Rng) -> (Arc<Downstream>, Arc<Pool>, Arc<Tally>, Seen)
 }
 
 /// Both ends of a connection.
-async fn connected() -> (TcpStream, TcpStream) {
+async fn connected() -> (TcpStream, ClientSocket) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address: SocketAddr = listener.local_addr().unwrap();
     let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
-    (near.unwrap(), far.unwrap().0)
+    let (far, peer) = far.unwrap();
+    (near.unwrap(), ClientSocket::new(far, peer, address))
 }
 
-async fn run(seed: u64) {
+/// Plays one seed; how many answers there were.
+async fn run(seed: u64) -> usize {
     let mut rng = Rng::with_seed(seed);
     let (downstream, pool, tally, seen) = server(&mut rng).await;
     let requests: Vec<_> = (0..rng.usize(1..5)).map(|number| ask(&mut rng, number)).collect();
     let (client, stream) = connected().await;
     let (_stop, shutdown) = watch::channel(false);
-    let serving =
-        tokio::spawn(async move { downstream.process_new(Box::new(L4Stream::from(stream)), &shutdown).await });
+    let serving = tokio::spawn(async move { downstream.process_new(Box::new(stream), &shutdown).await });
     let (begun, answers) = play_client(client, &requests, rng.fork()).await;
     serving.await.unwrap();
     let seen = seen.lock();
@@ -388,15 +391,19 @@ async fn run(seed: u64) {
     let counted = count(pool.traffic().totals().statuses) + count(tally.unrouted().totals().statuses);
     let known = answers.max(seen.whole.len());
     assert!((known..=begun).contains(&counted), "{counted} counted, {known} known of {begun}");
+    answers
 }
 
 #[test]
 fn whatever_clients_and_backends_do_no_byte_is_lost_and_no_answer_is_anothers() {
     // For one seed: SEED=123 cargo test simulation. A thousand take a minute.
     let one = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
-    for seed in one.map_or(0..150, |seed: u64| seed..seed + 1) {
+    let seeds = one.map_or(0..150, |seed: u64| seed..seed + 1);
+    let mut answers = 0;
+    for seed in seeds.clone() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
         let outcome = catch_unwind(AssertUnwindSafe(|| runtime.block_on(run(seed))));
-        assert!(outcome.is_ok(), "SEED={seed}");
+        answers += outcome.unwrap_or_else(|_| panic!("SEED={seed}"));
     }
+    assert!(one.is_some() || answers > seeds.count(), "{answers} answers in all");
 }
