@@ -274,8 +274,8 @@ mod tests {
 
     #[test]
     fn what_fuzzing_has_kept_holds() {
-        let targets: [(&str, fn(&[u8])); 4] =
-            [("head", head), ("chunked", chunked), ("answer", answer), ("lines", lines)];
+        type Target = (&'static str, fn(&[u8]));
+        let targets: [Target; 4] = [("head", head), ("chunked", chunked), ("answer", answer), ("lines", lines)];
         for (name, target) in targets {
             let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(name);
             let mut count = 0;

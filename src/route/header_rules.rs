@@ -181,8 +181,8 @@ impl HeaderRules {
             if self.remove.iter().any(is) || self.set.iter().any(|line| is(&line.name)) {
                 continue;
             }
-            let edits = self.edit.iter().filter(|edit| is(&edit.name));
-            let edited = edits.fold(Some(Cow::Borrowed(value)), |value, edit| edit.apply(value?, &mut room));
+            let mut edits = self.edit.iter().filter(|edit| is(&edit.name));
+            let edited = edits.try_fold(Cow::Borrowed(value), |value, edit| edit.apply(value, &mut room));
             if let Some(value) = edited {
                 put(name, value.trim_ascii());
             }

@@ -58,7 +58,7 @@ impl Server {
         health.add_dependency(&telemetry);
         for echo in echoes {
             let echo = echo.into_service(&core.traffic.requests, (&core.sockets, &core.lifecycle));
-            health.add_dependency(&pingora.add_service(echo));
+            health.add_dependency(pingora.add_service(echo));
         }
         pingora.add_service(GenBackgroundService::new("BG buckets".to_owned(), Arc::clone(&core.buckets)));
         if let Some(admin) = control.admin {

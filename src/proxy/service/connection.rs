@@ -77,6 +77,7 @@ struct Silence {
 }
 
 /// What waiting for a request came to.
+#[expect(clippy::large_enum_variant, reason = "nearly all are requests, and a box for each costs an allocation")]
 enum NextRequest {
     /// A request.
     Request(Incoming),

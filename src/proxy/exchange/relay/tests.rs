@@ -134,7 +134,7 @@ proptest! {
         takes in prop_oneof![1_usize..100, 1_usize..100_000],
         lost_after in prop::collection::vec(0_usize..80_000, 0..3),
     ) {
-        let data: Vec<u8> = (0..length).map(|n| (n * 31 >> 3) as u8).collect();
+        let data: Vec<u8> = (0..length).map(|n| ((n * 31) >> 3) as u8).collect();
         let bytes = if in_chunks { chunked(&data, &sizes, dressed) } else { data.clone() };
         let body = if in_chunks { Body::Chunked(Chunked::new()) } else { Body::Length(length as u64) };
         let first = first.min(bytes.len());

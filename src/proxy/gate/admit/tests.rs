@@ -90,6 +90,25 @@ fn the_route_decides_where_to() {
 }
 
 #[test]
+fn a_rule_that_goes_by_the_caller_is_told_its_client_or_else_its_address() {
+    let world = World::new();
+    let key = |api_key: &str, address: IpAddr| {
+        let mut head = RequestHeader::build("GET", b"/v1", None).unwrap();
+        head.insert_header("host", "api.example.com").unwrap();
+        head.insert_header("x-api-key", api_key).unwrap();
+        let mut admission = Admission::default();
+        world.gate().admit(Asked::by(&head), address, 0, &mut admission).unwrap();
+        admission.caller_key()
+    };
+    let (v4, v6): (IpAddr, IpAddr) = ([192, 0, 2, 1].into(), "2001:db8::1".parse().unwrap());
+    assert_eq!(Admission::default().caller_key(), b"");
+    assert_eq!((key("limited", v4), key("limited", v6)), (b"limited".to_vec(), b"limited".to_vec()));
+    assert_eq!(key("nobody's", v4), [192, 0, 2, 1]);
+    assert_eq!(key("nobody's", v6).len(), 16);
+    assert_ne!(key("nobody's", v6), key("nobody's", "2001:db8:1::1".parse().unwrap()));
+}
+
+#[test]
 fn a_body_that_is_announced_too_large_is_refused_before_it_comes() {
     let world = World::new();
     let outcome = |length, kind| {
