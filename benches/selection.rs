@@ -29,6 +29,7 @@ fn pool(balance: Balance, count: u16) -> Pool {
         health: HealthSettings { check: Check::None, ..HealthSettings::default() },
         retries: 2,
         timeouts: Timeouts::default(),
+        manner: Default::default(),
     })
 }
 

@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use super::value::{BackendWeight, Choice, DatabasePath, Listen, Peer, ValueKind};
+use super::value::{BackendPeer, BackendWeight, Choice, DatabasePath, Listen, Peer, ValueKind};
 use super::written::Written;
 use crate::admin::Token;
 use crate::upstream::{BackendAddress, Balance};
@@ -91,7 +91,7 @@ impl FromStr for BackendOverride {
             }
             None => (text, NonZeroU32::MIN),
         };
-        Ok(BackendOverride { address: parse::<Peer>(address)?, weight })
+        Ok(BackendOverride { address: parse::<BackendPeer>(address)?, weight })
     }
 }
 

@@ -6,15 +6,15 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::value::{
-    AdminAddress, BackendWeight, CheckPath, CheckType, Choice, Connections, DatabasePath, DirectoryPath, EventsPath,
-    Expect, Flag, GroupName, Header, HeaderField, HeaderPiece, HeaderText, Listen, LogPath, Network, OrAuto, OrNull,
-    Pattern, Peer, PemPath, PerSec, Period, PoolName, RouteHost, RoutePath, Size, StatePath, Threshold, Tick,
-    TokenPath, UserName, Whole,
+    AdminAddress, BackendPeer, BackendWeight, CertificateName, CheckPath, CheckType, Choice, Connections, DatabasePath,
+    DirectoryPath, EventsPath, Expect, Flag, GroupName, Header, HeaderField, HeaderPiece, HeaderText, Listen, LogPath,
+    Network, OrAuto, OrNone, OrNull, Pattern, PemPath, PerSec, Period, PoolName, RouteHost, RoutePath, Size, StatePath,
+    Threshold, Tick, TokenPath, UserName, Whole,
 };
 use super::written::{List, Map, Section, Written};
 use crate::proxy::{Underscores, UnknownKey};
 use crate::telemetry::AccessLogFormat;
-use crate::upstream::Balance;
+use crate::upstream::{Balance, Protocol};
 
 /// The configuration file of tollgate.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -147,6 +147,12 @@ pub(super) struct UpstreamKeys {
     pub(super) name: Written<PoolName>,
     #[schemars(description = Balance::described(), extend("default" = Balance::default().name()))]
     pub(super) balance: Written<Choice<Balance>>,
+    /// What is spoken to its backends.
+    #[schemars(extend("default" = "http/1.1"))]
+    pub(super) protocol: Written<Choice<Protocol>>,
+    /// TLS to its backends; null is none.
+    #[schemars(extend("default" = null))]
+    pub(super) tls: Written<OrNone<Section<BackendTlsKeys>>>,
     /// The backends.
     pub(super) backends: Written<List<Section<BackendKeys>>>,
     /// How their health is found out.
@@ -173,13 +179,37 @@ pub(super) struct UpstreamKeys {
     pub(super) tunnel_timeout: Written<Period>,
 }
 
+/// TLS to backends.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct BackendTlsKeys {
+    /// The name that backends are asked for and that their certificates must have. Default: the host name of each, or
+    /// its IP address.
+    #[schemars(extend("default" = null))]
+    pub(super) server_name: Written<OrNone<CertificateName>>,
+    /// Whether their certificates are checked. Without that, anybody in between can read and change everything.
+    #[schemars(extend("default" = true))]
+    pub(super) verify: Written<Flag>,
+    /// A PEM file with the authorities that their certificates are to be signed by, or with the certificates themselves.
+    /// Default: the authorities of the system.
+    #[schemars(extend("default" = null))]
+    pub(super) ca: Written<OrNone<PemPath>>,
+    /// A PEM file: the certificate for backends that ask for one, followed by those that lead to a root.
+    #[schemars(extend("default" = null))]
+    pub(super) cert: Written<OrNone<PemPath>>,
+    /// A PEM file: the certificate's private key, not encrypted.
+    #[schemars(extend("default" = null))]
+    pub(super) key: Written<OrNone<PemPath>>,
+}
+
 /// One backend.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(extend("required" = ["address"]))]
 pub(super) struct BackendKeys {
-    /// An IP address or a host name, and a port. Each address that a name resolves to is a backend of its own.
-    pub(super) address: Written<Peer>,
+    /// An IP address or a host name, and a port, or `unix:` and the path of a socket. Each address that a name resolves to
+    /// is a backend of its own.
+    pub(super) address: Written<BackendPeer>,
     /// Its share of the requests relative to the others.
     #[schemars(extend("default" = 1))]
     pub(super) weight: Written<BackendWeight>,

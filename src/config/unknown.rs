@@ -9,6 +9,9 @@ use crate::spelling::closest;
 
 /// Takes every key out of `value` that `schema` does not allow, at every level, and reports it with those allowed.
 pub(super) fn remove(value: &mut Value, schema: &serde_json::Value, path: &KeyPath, report: &mut Report) {
+    // Of a section that may be null, the section.
+    let kinds = schema.get("anyOf").and_then(|kinds| kinds.as_array()).into_iter().flatten();
+    let schema = kinds.into_iter().find(|kind| kind.get("properties").is_some()).unwrap_or(schema);
     match value {
         Value::Mapping(mapping) => {
             let Some(known) = schema.get("properties").and_then(|known| known.as_object()) else { return };

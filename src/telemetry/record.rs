@@ -15,12 +15,13 @@
 
 use std::fmt;
 use std::io::Write;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
 use super::AccessLogFormat;
 use super::timestamp::{CommonLog, SecondText};
 use crate::decimal::{put_address, put_number, put_socket_address, put_thousandths};
+use crate::upstream::ConnectAddress;
 
 /// One request, as it is known when its last byte is sent or its client is gone.
 #[derive(Clone, Copy, Debug)]
@@ -55,7 +56,7 @@ pub struct AccessRecord<'a> {
     /// The pool that the request was routed to, if it got that far.
     pub upstream: Option<&'a str>,
     /// The backend of the last attempt, if there was one.
-    pub backend: Option<SocketAddr>,
+    pub backend: Option<&'a ConnectAddress>,
     /// How many backends were tried.
     pub attempts: u32,
     /// What the limiter said: `allowed`, `limited`, `blocked` or `unlimited`; none when it was not asked.
@@ -137,7 +138,10 @@ impl AccessRecord<'_> {
         literal(r#","backend":"#, out);
         or_null(self.backend, out, |backend, out| {
             literal("\"", out);
-            put_socket_address(backend, out);
+            match backend {
+                ConnectAddress::Tcp(address) => put_socket_address(*address, out),
+                ConnectAddress::Unix(path) => put(out, format_args!("{path}")),
+            }
             literal("\"", out);
         });
         literal(r#","attempts":"#, out);

@@ -9,6 +9,8 @@ pub enum Part {
     Cert,
     /// The one with the private key.
     Key,
+    /// The one with the authorities.
+    Ca,
 }
 
 impl Part {
@@ -17,6 +19,7 @@ impl Part {
         match self {
             Part::Cert => "cert",
             Part::Key => "key",
+            Part::Ca => "ca",
         }
     }
 }

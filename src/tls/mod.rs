@@ -1,4 +1,4 @@
-//! TLS: certificates with their keys, and what a listener does its handshakes with.
+//! TLS: certificates with their keys, and what listeners and transports do their handshakes with.
 //!
 //! The problem: a pair that is wrong must be found before the start, not by the first client; and a new certificate
 //! must come into use without a connection lost.
@@ -9,15 +9,23 @@
 //! connections that stand keep theirs. What clients resume sessions with (the keys of tickets) belongs to the listener,
 //! not to the pair, so a new certificate does not cost every client a full handshake.
 //!
+//! To backends it is the other way round: an [`Originator`] says whom to believe, and shows a pair where it is asked
+//! for one. Its files are read at the start and at a reload, too. [`refusal`] says why a handshake came to nothing.
+//!
 //! Offered are TLS 1.2 and 1.3 with the suites of rustls, HTTP/2 before HTTP/1.1 by ALPN, and no early data, which an
 //! attacker could send again. Refused: certificates chosen by server name (one pair for each listener is what the
 //! configuration has; a certificate may hold many names), and Pingora's own loading, which panics on a bad file.
 
 mod files;
 mod flaw;
+mod originator;
 mod pair;
+mod refusal;
 mod terminator;
+mod verifier;
 
 pub use flaw::{Flaw, Part};
+pub use originator::{Origination, Originator, SystemRoots};
 pub use pair::{Pair, PairFiles};
+pub use refusal::{NO_TLS, refusal};
 pub use terminator::{Terminator, TlsListeners};

@@ -114,7 +114,7 @@ impl fmt::Debug for Pair {
 fn flaw(files: &PairFiles, part: Part, why: &str) -> Flaw {
     let path = match part {
         Part::Cert => &files.cert,
-        Part::Key => &files.key,
+        Part::Key | Part::Ca => &files.key,
     };
     Flaw { part, message: format!("{}: {why}", path.display()) }
 }
@@ -170,7 +170,7 @@ fn instant(time: ASN1Time) -> SystemTime {
     instant.unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
-fn date(time: ASN1Time) -> String {
+pub(super) fn date(time: ASN1Time) -> String {
     let time = time.to_datetime();
     let (month, day) = (u8::from(time.month()), time.day());
     format!("{:04}-{month:02}-{day:02} {:02}:{:02} UTC", time.year(), time.hour(), time.minute())

@@ -1,6 +1,5 @@
 //! One backend: where it is, how it is, and how many requests it holds.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
@@ -11,7 +10,7 @@ use parking_lot::Mutex;
 
 use super::health::{ConnectFailure, HealthRecord, HealthStatus, Thresholds, Transition};
 use super::selector::Changes;
-use super::{BackendOverview, BackendState, LastCheck, Site};
+use super::{BackendOverview, BackendState, ConnectAddress, LastCheck, Site};
 
 /// Tells the backends of one pool and of all that succeed it apart, also when one goes and another comes at the same
 /// address.
@@ -65,7 +64,7 @@ struct RequestCounts {
 
 impl Backend {
     /// A backend whose health is not known yet, so that no request goes there before its first check.
-    pub fn new(id: BackendId, address: SocketAddr) -> Self {
+    pub fn new(id: BackendId, site: Site) -> Self {
         Backend {
             id,
             load: CachePadded::default(),
@@ -81,7 +80,7 @@ impl Backend {
             went_up: AtomicU64::new(0),
             went_down: AtomicU64::new(0),
             last_check: Mutex::new(None),
-            site: Arc::new(Site::new(address)),
+            site: Arc::new(site),
         }
     }
 
@@ -91,7 +90,7 @@ impl Backend {
     }
 
     /// Where it is.
-    pub fn address(&self) -> SocketAddr {
+    pub fn address(&self) -> &ConnectAddress {
         self.site.address()
     }
 
@@ -160,7 +159,7 @@ impl Backend {
         let (health, (went_up, went_down)) = (self.status(), self.transitions());
         BackendOverview {
             configured,
-            address: self.address(),
+            address: self.address().clone(),
             weight,
             state: BackendState::of(health, self.is_draining()),
             health,

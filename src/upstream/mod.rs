@@ -1,5 +1,6 @@
 //! Pools of backends, their health, the selectors that choose among them, and what is counted of them.
 
+mod address;
 mod backend;
 mod closing;
 pub mod health;
@@ -13,6 +14,7 @@ mod sharded;
 mod traffic;
 mod transport;
 
+pub use address::{ConnectAddress, LONGEST_UNIX_PATH, UnixPath};
 pub use backend::{Backend, BackendId, Lease};
 pub use closing::IdleClosing;
 pub use overview::{AdminState, BackendOverview, BackendState, LastCheck, MAX_WEIGHT, PoolOverview, SetBackendError};
@@ -23,4 +25,4 @@ pub use selector::{Balance, Needs};
 pub use settings::{BackendAddress, BackendSettings, Check, HealthSettings, PoolSettings, Timeouts};
 pub use sharded::Sharded;
 pub use traffic::{DURATIONS, Traffic, TrafficTotals};
-pub use transport::{BackendStream, Reached, Site, Transport, Wanted};
+pub use transport::{BackendStream, Manner, Protocol, Reached, Site, TlsWire, Transport, Wanted, Wire};

@@ -1,10 +1,10 @@
 //! What operators see of a pool, and what they may change until the next start, as plain data.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
 use super::health::{CheckOutcome, HealthStatus};
+use super::{ConnectAddress, Protocol};
 
 /// The largest weight that a backend may have.
 pub const MAX_WEIGHT: u32 = 65_535;
@@ -96,6 +96,10 @@ pub struct PoolOverview {
     pub name: String,
     /// The name of the rule that chooses a backend for each request.
     pub balance: &'static str,
+    /// What is spoken to its backends.
+    pub protocol: Protocol,
+    /// Whether they are spoken to over TLS.
+    pub tls: bool,
     /// Its backends, in the order in which it came to know them.
     pub backends: Vec<BackendOverview>,
     /// The configured names that have no address, as `name:port`.
@@ -109,10 +113,10 @@ pub struct PoolOverview {
 /// A backend at one moment. Totals count from when its pool came to know it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackendOverview {
-    /// What the configuration calls it: `address:port`, or `name:port`, which several backends may share.
+    /// What the configuration calls it: `address:port`, `unix:/path`, or `name:port`, which several backends may share.
     pub configured: String,
     /// Where it is.
-    pub address: SocketAddr,
+    pub address: ConnectAddress,
     /// Its weight now.
     pub weight: u32,
     /// How it stands.
@@ -145,7 +149,7 @@ pub enum SetBackendError {
         /// The pool's name.
         pool: String,
         /// The address that was asked for.
-        address: SocketAddr,
+        address: ConnectAddress,
     },
     /// The weight is out of range.
     #[error("the weight must be a whole number from 1 to {MAX_WEIGHT}, not {0}")]

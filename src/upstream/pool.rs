@@ -60,7 +60,8 @@ impl Pool {
     /// A pool in which host names have no addresses yet and no backend has been checked.
     pub fn new(settings: PoolSettings) -> Self {
         let roster = Roster::new(&settings, PoolStage::Serving);
-        Pool::of(settings, roster, Arc::default(), Arc::default())
+        let registry = Arc::new(Registry::new(Arc::clone(&settings.manner)));
+        Pool::of(settings, roster, registry, Arc::default())
     }
 
     fn of(settings: PoolSettings, roster: Roster, registry: Arc<Registry>, lineage: Arc<Lineage>) -> Self {

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use pingora_core::{Error, ErrorType};
 
+use crate::tls::refusal;
+
 /// Why an exchange with a backend failed, in a few words that are the same for the same cause, so that repeats of it
 /// can be told to be repeats.
 pub fn reason(error: &Error) -> String {
@@ -14,10 +16,17 @@ pub fn reason(error: &Error) -> String {
         ErrorType::ConnectionClosed => "connection closed before the answer was complete",
         ErrorType::ReadTimedout => "no answer in time",
         ErrorType::WriteTimedout => "it did not take the request in time",
+        ErrorType::TLSHandshakeTimedout => "the TLS handshake timed out",
+        ErrorType::ReadError | ErrorType::WriteError if tls_error(error).is_some() => {
+            // A server of TLS 1.3 says what it has against a client certificate when the handshake is long over.
+            return tls_error(error).map_or_else(String::new, refusal);
+        }
         ErrorType::ReadError => "connection broken while reading",
         ErrorType::WriteError => "connection broken while writing",
         ErrorType::InvalidHTTPHeader => language(error),
-        ErrorType::HTTPStatus(_) => return error.context.as_ref().map_or_else(String::new, |c| c.as_str().to_owned()),
+        ErrorType::HTTPStatus(_) | ErrorType::InvalidCert | ErrorType::TLSHandshakeFailure => {
+            return error.context.as_ref().map_or_else(String::new, |c| c.as_str().to_owned());
+        }
         ErrorType::ConnectError | ErrorType::SocketError | ErrorType::BindError | ErrorType::InternalError => {
             return system_reason(error);
         }
@@ -121,6 +130,11 @@ fn system_reason(error: &Error) -> String {
         Some(cause) => format!("connecting failed: {cause}"),
         None => "connecting failed".to_owned(),
     }
+}
+
+/// What TLS says that a connection ended by.
+fn tls_error(error: &Error) -> Option<&rustls::Error> {
+    system_error(error)?.get_ref()?.downcast_ref()
 }
 
 fn system_error(error: &Error) -> Option<&std::io::Error> {

@@ -4,9 +4,11 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::selector::Balance;
+use super::{Manner, UnixPath};
 
 /// One pool of backends.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +26,8 @@ pub struct PoolSettings {
     pub retries: u32,
     /// How a connection to a backend is held.
     pub timeouts: Timeouts,
+    /// How its backends are spoken to. Default: in HTTP/1.1, without TLS.
+    pub manner: Arc<Manner>,
 }
 
 /// The time limits of an exchange with a backend.
@@ -75,6 +79,18 @@ pub enum BackendAddress {
         /// The port.
         port: u16,
     },
+    /// A Unix socket.
+    Unix(UnixPath),
+}
+
+impl BackendAddress {
+    /// The name that is looked up, if it is one.
+    pub fn host(&self) -> Option<&str> {
+        match self {
+            BackendAddress::Name { host, .. } => Some(host),
+            BackendAddress::Socket(_) | BackendAddress::Unix(_) => None,
+        }
+    }
 }
 
 impl fmt::Display for BackendAddress {
@@ -82,6 +98,7 @@ impl fmt::Display for BackendAddress {
         match self {
             BackendAddress::Socket(address) => address.fmt(f),
             BackendAddress::Name { host, port } => write!(f, "{host}:{port}"),
+            BackendAddress::Unix(path) => path.fmt(f),
         }
     }
 }

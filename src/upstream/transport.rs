@@ -9,13 +9,16 @@
 //! address, and how it is spoken to there. A check makes its own connection in the same way, and keeps none: what a
 //! new connection meets is what it is to find out.
 //!
-//! A kind of connection that is more than bytes over TCP (TLS, HTTP/2) goes in at three marked places:
-//! [`BackendStream`] becomes an enum, [`connect`] does its handshake, and [`Site`] says which kind it is. A trait was
-//! refused: one with a single implementation says nothing, and a plain request would pay for a call through it.
+//! Of which kind a connection is, says its [`Manner`], which belongs to a pool's settings and to each [`Site`] of it: a
+//! reload that changes it makes other sites, so nothing that was made before is used after. [`BackendStream`] is an
+//! enum of the kinds, and [`connect`] makes them. A trait was refused: a plain request would pay for a call through it.
 
 mod connect;
+mod handshake;
 mod idle;
+mod manner;
 mod site;
+mod stream;
 mod terms;
 
 use std::num::NonZeroUsize;
@@ -25,10 +28,11 @@ use std::time::{Duration, Instant};
 use pingora_core::Result;
 
 use super::IdleClosing;
-pub use connect::BackendStream;
 pub(super) use connect::connect;
 use idle::IdleConnections;
+pub use manner::{Manner, Protocol};
 pub use site::Site;
+pub use stream::{BackendStream, TlsWire, Wire};
 use terms::Terms;
 
 /// Connections to backends, new ones and those that wait. Any thread may use it at any time.
@@ -89,7 +93,8 @@ impl Transport {
         said: Option<Duration>,
         longest: Duration,
     ) {
-        if let Some(terms) = Terms::of(times, said.map(IdleClosing::said), longest) {
+        // What has not left yet is of a request that was answered before it was read.
+        if let Some(terms) = Terms::of(times, said.map(IdleClosing::said), longest).filter(|_| stream.is_flushed()) {
             self.idle.put(site, stream, terms);
         }
     }

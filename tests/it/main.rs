@@ -13,6 +13,10 @@ mod admin_access;
 #[cfg(test)]
 mod admin_info;
 #[cfg(test)]
+mod backend_tls;
+#[cfg(test)]
+mod backend_unix;
+#[cfg(test)]
 mod bad_input;
 #[cfg(test)]
 mod balance;

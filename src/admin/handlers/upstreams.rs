@@ -2,7 +2,6 @@
 
 mod wire;
 
-use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
@@ -19,7 +18,7 @@ use crate::admin::api::error::ErrorBody;
 use crate::admin::api::json::Value;
 use crate::admin::api::query::Query;
 use crate::admin::api::{ApiError, body, percent, respond};
-use crate::upstream::{AdminState, MAX_WEIGHT, Pool, PoolOverview, SetBackendError};
+use crate::upstream::{AdminState, ConnectAddress, MAX_WEIGHT, Pool, PoolOverview, SetBackendError};
 
 /// How many names a message lists.
 const LISTED: usize = 20;
@@ -53,7 +52,8 @@ pub(in crate::admin) async fn list(State(api): State<Arc<Api>>, request: Request
     tag = "upstreams",
     params(
         ("name" = String, Path, description = "The pool's name", example = "app", min_length = 1),
-        ("address" = String, Path, description = "The backend's `address:port`, or the `name:port` of the configuration",
+        ("address" = String, Path,
+            description = "The backend's `address:port` or `unix:/path`, or the `name:port` of the configuration",
             example = "127.0.0.1:9001", min_length = 1),
     ),
     request_body(content = ChangeBody),
@@ -75,7 +75,7 @@ pub(in crate::admin) async fn change(State(api): State<Arc<Api>>, request: Reque
     let overview = pool.overview();
     let address = find_backend(&overview, &address)?;
     let (state, weight) = read_change(body::read_json(request).await?)?;
-    let backend = pool.set_backend(address, state, weight).map_err(|error| match error {
+    let backend = pool.set_backend(&address, state, weight).map_err(|error| match error {
         SetBackendError::NoSuchBackend { .. } => no_backend(&overview, &address.to_string()),
         SetBackendError::Weight(_) => ApiError::field("weight", weight_rule()),
     })?;
@@ -103,17 +103,17 @@ fn find_pool<'a>(pools: &'a [Arc<Pool>], name: &str) -> Result<&'a Arc<Pool>, Ap
 }
 
 /// Which backend is meant: by its own address, or by a configured name that has just one address.
-fn find_backend(pool: &PoolOverview, given: &str) -> Result<SocketAddr, ApiError> {
-    let exact = given.parse::<SocketAddr>().ok();
-    let addresses = pool.backends.iter().map(|backend| backend.address);
-    if let Some(address) = addresses.into_iter().find(|address| Some(*address) == exact) {
-        return Ok(address);
+fn find_backend(pool: &PoolOverview, given: &str) -> Result<ConnectAddress, ApiError> {
+    let exact = given.parse::<ConnectAddress>().ok();
+    let mut addresses = pool.backends.iter().map(|backend| &backend.address);
+    if let Some(address) = addresses.find(|address| Some(*address) == exact.as_ref()) {
+        return Ok(address.clone());
     }
     let named = pool.backends.iter().filter(|backend| backend.configured.eq_ignore_ascii_case(given));
-    let named: Vec<_> = named.map(|backend| backend.address).collect();
+    let named: Vec<_> = named.map(|backend| &backend.address).collect();
     match named.as_slice() {
         [] => Err(no_backend(pool, given)),
-        [one] => Ok(*one),
+        [one] => Ok((*one).clone()),
         several => {
             let addresses = listed(several.iter().map(ToString::to_string));
             let message = format!("{given} stands for several backends now; name one by its address: {addresses}");

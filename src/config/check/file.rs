@@ -29,7 +29,7 @@ pub(in crate::config) fn check(file: Option<FileShape>, overrides: &Overrides, r
     let direct = top.or("direct", file.direct, true);
     let database = top.or("database", file.database, Some(DATABASE.into()));
     let history = sections::history(&mut top, file.history);
-    let mut upstreams = upstreams::of_file(&mut top, file.upstreams, needs_upstreams);
+    let mut upstreams = upstreams::of_file(&mut top, file.upstreams, (needs_upstreams, overrides));
     let mut routes = routes::of_file(&mut top, file.routes, upstreams.names.as_deref());
     let identity = sections::identity(&mut top, file.identity);
     let rate_limit = sections::rate_limit(&mut top, file.rate_limit);
@@ -51,6 +51,8 @@ pub(in crate::config) fn check(file: Option<FileShape>, overrides: &Overrides, r
     upstreams.balance_by(overrides.balance);
     let (admin, mut warnings) = admin.finish(report, &listeners.addresses());
     warnings.extend(listeners.warnings);
+    warnings.extend(upstreams.doubts.warnings);
+    listeners.lapsed.extend(upstreams.doubts.lapsed);
     let config = Config {
         pingora,
         listeners: listeners.list.into_iter().map(|(_, listener)| listener).collect(),

@@ -8,6 +8,7 @@ mod file;
 mod header_rules;
 mod listeners;
 mod lists;
+mod manner;
 mod process;
 mod routes;
 mod sections;

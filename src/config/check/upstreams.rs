@@ -4,16 +4,19 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use serde_yaml::Value;
 
 use super::lists::{sections, seen_at};
-use crate::config::overrides::BackendOverride;
+use super::manner::{Doubts, Files, manner};
+use crate::config::overrides::{BackendOverride, Overrides};
 use crate::config::problem::KeyPath;
 use crate::config::report::{Level, Report};
 use crate::config::shape::{HealthCheckKeys, UpstreamKeys};
-use crate::config::value::{BackendWeight, CheckType, Peer};
+use crate::config::value::{BackendPeer, BackendWeight, CheckType};
 use crate::config::written::{List, Section, Written};
+use crate::tls::SystemRoots;
 use crate::upstream::{BackendAddress, BackendSettings, Balance, Check, HealthSettings, PoolSettings, Timeouts};
 
 /// Further attempts after the first.
@@ -29,6 +32,8 @@ pub(super) struct FilePools {
     pub(super) pools: Vec<PoolSettings>,
     /// The names of all; none when one of them cannot be known.
     pub(super) names: Option<Vec<String>>,
+    /// What is not wise about them, and certificates that are not valid now.
+    pub(super) doubts: Doubts,
 }
 
 impl FilePools {
@@ -40,9 +45,14 @@ impl FilePools {
     }
 }
 
-pub(super) fn of_file(top: &mut Level<'_>, key: Written<List<Section<UpstreamKeys>>>, needed: bool) -> FilePools {
+pub(super) fn of_file(
+    top: &mut Level<'_>,
+    key: Written<List<Section<UpstreamKeys>>>,
+    (needed, overrides): (bool, &Overrides),
+) -> FilePools {
+    let (system, mut doubts) = (SystemRoots::default(), Doubts::default());
     let Some(items) = sections(top, "upstreams", key, needed) else {
-        return FilePools { pools: Vec::new(), names: None };
+        return FilePools { pools: Vec::new(), names: None, doubts };
     };
     let (mut pools, mut names, mut seen) = (Vec::new(), Vec::new(), HashMap::new());
     for (at, keys) in items {
@@ -58,9 +68,9 @@ pub(super) fn of_file(top: &mut Level<'_>, key: Written<List<Section<UpstreamKey
             at.add("name", format!("must be a name of its own, but {name:?} is the name of {first}"));
         }
         names.push(name.clone());
-        pools.push(pool(&mut at, name.unwrap_or_default(), keys));
+        pools.push(pool(&mut at, name.unwrap_or_default(), keys, (&system, overrides, &mut doubts)));
     }
-    FilePools { pools, names: names.into_iter().collect() }
+    FilePools { pools, names: names.into_iter().collect(), doubts }
 }
 
 /// The one pool of the command line.
@@ -77,20 +87,23 @@ pub(super) fn of_flags(report: &mut Report, flags: &[BackendOverride]) -> PoolSe
         health: HealthSettings::default(),
         retries: RETRIES,
         timeouts: Timeouts::default(),
+        manner: Arc::default(),
     }
 }
 
-fn pool(at: &mut Level<'_>, name: String, keys: UpstreamKeys) -> PoolSettings {
+fn pool(at: &mut Level<'_>, name: String, keys: UpstreamKeys, files: Files<'_>) -> PoolSettings {
     let default = Timeouts::default();
     let items = sections(at, "backends", keys.backends, true).into_iter().flatten();
     let entries = items.filter_map(|(at, keys)| keys.map(|keys| (at, keys))).map(|(at, keys)| BackendEntry {
         address: (at.key("address"), keys.address),
         weight: (at.key("weight"), keys.weight),
     });
+    let backends = backends(at.report, entries);
+    let manner = manner(at, (keys.protocol, keys.tls), &backends, files);
     PoolSettings {
         name,
         balance: at.or("balance", keys.balance, Balance::default()),
-        backends: backends(at.report, entries),
+        backends,
         health: health(at, keys.health_check),
         retries: at.or("retries", keys.retries, RETRIES),
         timeouts: Timeouts {
@@ -100,12 +113,13 @@ fn pool(at: &mut Level<'_>, name: String, keys: UpstreamKeys) -> PoolSettings {
             idle: at.or("idle_timeout", keys.idle_timeout, default.idle),
             tunnel: at.or("tunnel_timeout", keys.tunnel_timeout, default.tunnel),
         },
+        manner: Arc::new(manner),
     }
 }
 
 /// One backend, each part with its path.
 struct BackendEntry {
-    address: (KeyPath, Written<Peer>),
+    address: (KeyPath, Written<BackendPeer>),
     weight: (KeyPath, Written<BackendWeight>),
 }
 
@@ -129,6 +143,7 @@ fn same(address: &BackendAddress) -> BackendAddress {
         BackendAddress::Socket(address) => {
             BackendAddress::Socket(SocketAddr::new(address.ip().to_canonical(), address.port()))
         }
+        BackendAddress::Unix(path) => BackendAddress::Unix(path.clone()),
         BackendAddress::Name { host, port } => {
             BackendAddress::Name { host: host.strip_suffix('.').unwrap_or(host).to_owned(), port: *port }
         }

@@ -57,6 +57,7 @@ fn the_smallest_file_gets_the_defaults() {
             health: HealthSettings::default(),
             retries: 2,
             timeouts: Timeouts::default(),
+            manner: Default::default(),
         }],
         routes: vec![Route::catch_all("app")],
         identity: Identity::default(),

@@ -121,7 +121,7 @@ fn arguments_are_refused_in_the_words_of_the_file() {
     assert_eq!(
         said("127.0.0.1"),
         "must be an IP address or a host name, and a port, such as 127.0.0.1:9001 or app.internal:80, \
-         not \"127.0.0.1\": the port is missing"
+         or the path of a socket, such as unix:/run/app.sock, not \"127.0.0.1\": the port is missing"
     );
     assert_eq!(said("127.0.0.1:80=0"), "the weight must be a whole number from 1 to 65535, not 0");
     assert_eq!(said("127.0.0.1:80="), "the weight must be a whole number from 1 to 65535, not \"\"");

@@ -1,14 +1,14 @@
 //! Where to listen, where backends are, and whole networks.
 
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use ipnet::IpNet;
-use rustls::pki_types::DnsName;
+use rustls::pki_types::{DnsName, ServerName};
 use serde_yaml::Value;
 
 use super::kind::ValueKind;
 use crate::client::network;
-use crate::upstream::BackendAddress;
+use crate::upstream::{BackendAddress, LONGEST_UNIX_PATH, UnixPath};
 
 /// An address to listen on: an IP address and a port, since a name could mean another address at each start.
 #[derive(Debug)]
@@ -46,7 +46,7 @@ impl ValueKind for AdminAddress {
     }
 }
 
-/// The address of a backend, or its name.
+/// An address to connect to over TCP, or a name.
 #[derive(Debug)]
 pub(in crate::config) struct Peer;
 
@@ -68,6 +68,51 @@ impl ValueKind for Peer {
 
     fn hint(refused: &Value) -> Option<String> {
         hint(refused, "the host is neither an IP address nor a host name")
+    }
+}
+
+/// Where a backend is.
+#[derive(Debug)]
+pub(in crate::config) struct BackendPeer;
+
+impl ValueKind for BackendPeer {
+    type Checked = BackendAddress;
+    const WANTED: &str = "an IP address or a host name, and a port, such as 127.0.0.1:9001 or app.internal:80, or the \
+                          path of a socket, such as unix:/run/app.sock";
+    const SCHEMA: &str = r#"{"type": "string", "pattern": "(:[0-9]{1,5}|^unix:/.+)$",
+        "examples": ["127.0.0.1:9001", "app.internal:80", "unix:/run/app.sock"]}"#;
+
+    fn read(value: &Value) -> Option<BackendAddress> {
+        let path = || UnixPath::of(value.as_str()?).map(BackendAddress::Unix);
+        Peer::read(value).or_else(path)
+    }
+
+    fn hint(refused: &Value) -> Option<String> {
+        let Some(path) = refused.as_str().and_then(|text| text.strip_prefix("unix:")) else {
+            return Peer::hint(refused);
+        };
+        Some(match path {
+            _ if !path.starts_with('/') => "the path of a socket begins with /".to_owned(),
+            _ if path.len() > LONGEST_UNIX_PATH => format!("a path has at most {LONGEST_UNIX_PATH} bytes"),
+            _ => "a path is of visible ASCII without \" and \\, and does not end with /".to_owned(),
+        })
+    }
+}
+
+/// The name that a certificate must have.
+#[derive(Debug)]
+pub(in crate::config) struct CertificateName;
+
+impl ValueKind for CertificateName {
+    type Checked = ServerName<'static>;
+    const WANTED: &str = "a host name or an IP address, such as app.internal";
+    const SCHEMA: &str = r#"{"type": "string", "minLength": 1, "examples": ["app.internal"]}"#;
+
+    fn read(value: &Value) -> Option<ServerName<'static>> {
+        let text = value.as_str()?;
+        let is_one = text.parse::<IpAddr>().is_ok() || is_host_name(text);
+        let name = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
+        is_one.then(|| ServerName::try_from(name).ok()).flatten()
     }
 }
 

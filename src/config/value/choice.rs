@@ -9,7 +9,7 @@ use super::kind::ValueKind;
 use crate::proxy::{Underscores, UnknownKey};
 use crate::spelling::closest;
 use crate::telemetry::AccessLogFormat;
-use crate::upstream::Balance;
+use crate::upstream::{Balance, Protocol};
 
 /// Something that has a few values, each with a name.
 pub(in crate::config) trait Named: Copy + 'static {
@@ -41,6 +41,12 @@ impl Named for Underscores {
     }
 }
 
+impl Named for Protocol {
+    fn names() -> impl Iterator<Item = (&'static str, Self)> {
+        [Protocol::Http1].into_iter().map(|protocol| (protocol.name(), protocol))
+    }
+}
+
 /// What a health check does, without what it takes to do it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::config) enum CheckType {
@@ -64,8 +70,11 @@ impl<T: Named> ValueKind for Choice<T> {
 
     fn wanted() -> String {
         let names: Vec<_> = T::names().map(|(name, _)| name).collect();
-        let (last, first) = names.split_last().unwrap_or((&"", &[]));
-        format!("{} or {last}", first.join(", "))
+        match names.split_last() {
+            Some((last, [])) => (*last).to_owned(),
+            Some((last, first)) => format!("{} or {last}", first.join(", ")),
+            None => String::new(),
+        }
     }
 
     fn read(value: &Value) -> Option<T> {

@@ -12,12 +12,12 @@ mod period;
 mod text;
 
 pub(super) use account::{GroupName, UserName};
-pub(super) use address::{AdminAddress, Listen, Network, Peer};
+pub(super) use address::{AdminAddress, BackendPeer, CertificateName, Listen, Network, Peer};
 pub(super) use choice::{CheckType, Choice};
 pub(super) use header::{HeaderField, HeaderPiece, HeaderText, Pattern};
 pub(super) use kind::{ValueKind, describe};
 pub(super) use number::{BackendWeight, Connections, Expect, Flag, PerSec, Size, Threshold, Whole};
-pub(super) use optional::{OrAuto, OrNull};
+pub(super) use optional::{OrAuto, OrNone, OrNull};
 pub(super) use path::{DatabasePath, DirectoryPath, EventsPath, LogPath, PemPath, StatePath, TokenPath};
 pub(super) use period::{Period, Tick};
 pub(super) use text::{CheckPath, Header, PoolName, RouteHost, RoutePath};

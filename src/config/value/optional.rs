@@ -31,6 +31,30 @@ impl<T: ValueKind> ValueKind for OrNull<T> {
     }
 }
 
+/// A `T`, or null for none.
+#[derive(Debug)]
+pub(in crate::config) struct OrNone<T>(PhantomData<T>);
+
+impl<T: ValueKind> ValueKind for OrNone<T> {
+    type Checked = Option<T::Checked>;
+
+    fn wanted() -> String {
+        format!("{}, or null", T::wanted())
+    }
+
+    fn read(value: &Value) -> Option<Self::Checked> {
+        OrNull::<T>::read(value)
+    }
+
+    fn hint(refused: &Value) -> Option<String> {
+        T::hint(refused)
+    }
+
+    fn schema(generator: &mut SchemaGenerator) -> Schema {
+        OrNull::<T>::schema(generator)
+    }
+}
+
 /// A `T`, or `auto` for what tollgate finds right.
 #[derive(Debug)]
 pub(in crate::config) struct OrAuto<T>(PhantomData<T>);

@@ -76,8 +76,10 @@ impl BackendConnection {
     /// is acknowledged, which a kernel puts off by 40 ms, in the hope of something to send along with it. It is a
     /// system call, and the kernel forgets it soon, so it is for when a body is awaited.
     pub(in crate::proxy) fn acknowledge(&self) {
-        // Where it fails the answer is late, and no worse.
-        let _ = rustix::net::sockopt::set_tcp_quickack(&self.connection, true);
+        if let Some(tcp) = self.connection.tcp() {
+            // Where it fails the answer is late, and no worse.
+            let _ = rustix::net::sockopt::set_tcp_quickack(tcp, true);
+        }
     }
 
     /// Whether it has got all of its request.
@@ -128,7 +130,7 @@ mod tests {
     const LONG: Duration = Duration::from_secs(20);
 
     /// Both ends of a connection that takes little at a time.
-    async fn narrow() -> (TcpStream, TcpStream) {
+    async fn narrow() -> (BackendStream, TcpStream) {
         let listener = TcpSocket::new_v4().unwrap();
         listener.set_recv_buffer_size(4 << 10).unwrap();
         listener.bind("127.0.0.1:0".parse().unwrap()).unwrap();
@@ -136,7 +138,7 @@ mod tests {
         let near = TcpSocket::new_v4().unwrap();
         near.set_send_buffer_size(4 << 10).unwrap();
         let (near, far) = tokio::join!(near.connect(listener.local_addr().unwrap()), listener.accept());
-        (near.unwrap(), far.unwrap().0)
+        (near.unwrap().into(), far.unwrap().0)
     }
 
     #[tokio::test]

@@ -1,7 +1,7 @@
 //! What is known of one request, from its admission to its log line. Dropped with the request, whatever ends it, and
 //! its guards with it.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -17,7 +17,7 @@ use crate::proxy::gate::headers::Underscores;
 use crate::proxy::gate::identify::Caller;
 use crate::proxy::gate::rejection::Rejection;
 use crate::proxy::gate::request_id::RequestId;
-use crate::upstream::{BackendId, Lease, Pool, Timeouts};
+use crate::upstream::{BackendId, ConnectAddress, Lease, Pool, Timeouts};
 
 /// The most interim answers to one request: each is a sign of life that a backend could give without end.
 const MAX_INTERIM: u32 = 64;
@@ -48,7 +48,7 @@ pub struct Context {
     /// The backend for the next attempt, once there is to be one.
     next: Option<Lease>,
     /// The last backend that had it.
-    pub(in crate::proxy) backend: Option<SocketAddr>,
+    pub(in crate::proxy) backend: Option<ConnectAddress>,
     /// The backends that failed this request. Allocates only then.
     pub(in crate::proxy) tried: Vec<BackendId>,
     /// Backends that the request was given to, the present one included.
@@ -185,7 +185,7 @@ impl Context {
             Some(next) => next,
             None => self.admission.pool.as_ref()?.lease(&self.tried, || self.admission.caller_key())?,
         };
-        self.backend = Some(lease.backend().address());
+        self.backend = Some(lease.backend().address().clone());
         self.attempts += 1;
         Some(self.lease.insert(lease))
     }

@@ -8,7 +8,7 @@ use crate::proxy::gate::rejection::Rejection;
 
 /// Says what a backend did to a request, in the log and for the access line.
 pub(in crate::proxy) fn report(ctx: &mut Context, why: &str, again: bool) {
-    if let (Some(pool), Some(backend)) = (ctx.pool(), ctx.backend) {
+    if let (Some(pool), Some(backend)) = (ctx.pool(), &ctx.backend) {
         let then = if again { "; trying again" } else { "" };
         warn!("upstream {}: backend {backend}: {why}{then}", pool.name());
     }
@@ -26,9 +26,13 @@ pub(in crate::proxy) fn is_timeout(error: &Error) -> bool {
 
 /// The answer to a request that failed, unless its client is gone.
 pub(in crate::proxy) fn rejection_for(error: &Error) -> Option<Rejection> {
-    use ErrorType::{ConnectTimedout, ConnectionClosed, ReadError, ReadTimedout, WriteError, WriteTimedout};
+    use ErrorType::{
+        ConnectTimedout, ConnectionClosed, ReadError, ReadTimedout, TLSHandshakeTimedout, WriteError, WriteTimedout,
+    };
     match (error.esource(), error.etype()) {
-        (ErrorSource::Upstream, ConnectTimedout | ReadTimedout | WriteTimedout) => Some(Rejection::GatewayTimeout),
+        (ErrorSource::Upstream, ConnectTimedout | TLSHandshakeTimedout | ReadTimedout | WriteTimedout) => {
+            Some(Rejection::GatewayTimeout)
+        }
         (ErrorSource::Upstream, _) => Some(Rejection::BadGateway),
         (ErrorSource::Downstream, ReadTimedout) => Some(Rejection::RequestTimeout),
         (ErrorSource::Downstream, ReadError | WriteError | WriteTimedout | ConnectionClosed) => None,

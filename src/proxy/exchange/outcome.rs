@@ -106,7 +106,7 @@ impl Proxy {
             bytes_in: outcome.bytes_in,
             bytes_out: outcome.bytes_out,
             upstream: ctx.pool().map(|pool| pool.name()),
-            backend: ctx.backend,
+            backend: ctx.backend.as_ref(),
             attempts: ctx.attempts,
             limit: ctx.admission.limit.as_ref().map(Limit::name),
             tokens: ctx.standing().map(|standing| standing.tokens().to_f64()),

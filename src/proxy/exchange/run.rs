@@ -357,7 +357,7 @@ impl<'e, R: ReceivedRequest, C: Recipient> Exchange<'e, R, C> {
         self.client.break_off();
         if passed.end == TunnelEnd::Client {
             // It is gone, and the backend learns it in the same way.
-            let _ = connection.set_zero_linger();
+            connection.reset_at_end();
         }
         passed.end.told(ctx, timeouts.tunnel)
     }

@@ -1,5 +1,6 @@
 //! How Pingora is to connect to a backend.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,9 +10,9 @@ use crate::proxy::pingora::backend_side::Dial;
 
 /// The peer that is reached by `dial`.
 pub(in crate::proxy) fn reached_by(dial: Dial) -> HttpPeer {
-    let (mut peer, timeouts) = (HttpPeer::new(dial.site.address(), false, String::new()), dial.timeouts);
-    peer.options.connection_timeout = Some(timeouts.connect);
-    peer.options.total_connection_timeout = Some(timeouts.connect);
+    // Where it is and how long connecting may take is known to the dial; Pingora's own timer would hide what took long.
+    let address = dial.site.address().tcp().unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0)));
+    let (mut peer, timeouts) = (HttpPeer::new(address, false, String::new()), dial.timeouts);
     peer.options.read_timeout = Some(timeouts.read);
     peer.options.write_timeout = Some(timeouts.write);
     // What Pingora lets go of is kept elsewhere, or not at all.

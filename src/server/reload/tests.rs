@@ -75,7 +75,7 @@ impl World {
     /// Where a request for `path` goes: the port of its backend.
     fn port(&self, path: &str) -> Option<u16> {
         let rules = self.live().rules.load();
-        Some(rules.routes.find("", path)?.pool.lease(&[], || b"")?.backend().address().port())
+        Some(rules.routes.find("", path)?.pool.lease(&[], || b"")?.backend().address().tcp()?.port())
     }
 
     fn counted(&self, result: &str) -> u32 {

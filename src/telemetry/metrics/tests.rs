@@ -29,6 +29,7 @@ fn pool(name: &str, address: &str) -> PoolSettings {
         health: HealthSettings { check: Check::None, ..HealthSettings::default() },
         retries: 2,
         timeouts: Timeouts::default(),
+        manner: Default::default(),
     }
 }
 

@@ -20,7 +20,7 @@ pub(in crate::telemetry) const SAMPLE: AccessRecord<'static> = AccessRecord {
     bytes_in: 7,
     bytes_out: 1234,
     upstream: Some("app"),
-    backend: Some(SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9001)),
+    backend: Some(&ConnectAddress::Tcp(std::net::SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9001))),
     attempts: 1,
     limit: Some("allowed"),
     tokens: Some(87.4999),

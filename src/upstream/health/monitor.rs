@@ -200,6 +200,7 @@ mod tests {
                 health: HealthSettings { check, ..HealthSettings::default() },
                 retries: 0,
                 timeouts: Timeouts::default(),
+                manner: Default::default(),
             }));
             let (ready, is_ready) = tokio::sync::oneshot::channel();
             let watching = watch(Arc::clone(&pool), Arc::new(SystemClock), move || ready.send(()).unwrap());
@@ -233,6 +234,7 @@ mod tests {
             health: HealthSettings { interval: Duration::from_secs(3600), ..HealthSettings::default() },
             retries: 0,
             timeouts: Timeouts::default(),
+            manner: Default::default(),
         }));
         assert!(pool.overview().backends.iter().all(|backend| backend.last_check.is_none()));
         let clock = Arc::new(ManualClock::new());
@@ -265,6 +267,7 @@ mod tests {
             health: HealthSettings { interval: Duration::from_millis(20), ..HealthSettings::default() },
             retries: 0,
             timeouts: Timeouts::default(),
+            manner: Default::default(),
         };
         let pools = Pools::new(vec![settings(&[first, closed])]);
         let mut watches = Vec::new();
@@ -281,7 +284,8 @@ mod tests {
         // From its first moment it has a backend for every request, and whom it had already it has not counted again.
         pools.replace(prepared);
         let after = pools.all()[0].overview();
-        let counts: Vec<_> = after.backends.iter().map(|b| (b.address, b.went_up, b.went_down)).collect();
+        let counts: Vec<_> =
+            after.backends.iter().map(|b| (b.address.tcp().unwrap(), b.went_up, b.went_down)).collect();
         assert_eq!(counts, [(second, 1, 0), (first, 1, 0), (closed, 0, 1)]);
         assert!(pools.all()[0].backends().iter().all(|backend| backend.status() != HealthStatus::Unknown));
         watches.iter().for_each(tokio::task::JoinHandle::abort);

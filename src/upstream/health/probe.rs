@@ -3,6 +3,7 @@
 //! Pingora's own checks make theirs with a connector of their own, which meets other errors and loads the system's
 //! certificates for each pool. And they look at the first header there is, which may be that of an interim answer.
 
+use std::io::ErrorKind;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,16 +12,18 @@ use async_trait::async_trait;
 use http::header::{CONNECTION, HOST, USER_AGENT};
 use pingora_core::protocols::http::v1::client::HttpSession;
 use pingora_core::protocols::l4::stream::Stream;
+use pingora_core::protocols::l4::virt::VirtualSocketStream;
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::RequestHeader;
 use pingora_load_balancing::health_check::HealthCheck;
 use pingora_load_balancing::{Backend as Target, Extensions};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
 use super::CheckOutcome;
 use crate::upstream::reason::{is_backends_fault, reason};
 use crate::upstream::transport::connect;
-use crate::upstream::{Backend, Check, PoolSettings, Site};
+use crate::upstream::{Backend, BackendStream, Check, PoolSettings, Site};
 
 /// Checks the backends of one pool. Dropping a running check closes its connection.
 pub struct Probe {
@@ -58,16 +61,28 @@ impl Probe {
 fn target(backend: &Backend) -> Target {
     let mut ext = Extensions::new();
     ext.insert(Arc::clone(backend.site()));
-    Target { addr: backend.address().into(), weight: 1, ext }
+    Target { addr: backend.address().to_pingora(), weight: 1, ext }
 }
 
 /// Makes a connection to `target` as a request would.
-async fn reach(target: &Target, limit: Duration) -> Result<Stream> {
+async fn reach(target: &Target, limit: Duration) -> Result<BackendStream> {
     let site = target.ext.get::<Arc<Site>>().ok_or_else(|| Error::new_str("the backend of a check has no site"))?;
-    Ok(connect(site, limit).await?.into())
+    connect(site, limit).await
 }
 
-/// Connects.
+/// Says goodbye over TLS, and hears what there is to say. A server of TLS 1.3 says what it has against a client
+/// certificate when the handshake is over for us; one that has nothing to say is well.
+async fn part(connection: &mut BackendStream, limit: Duration) -> Result<()> {
+    let failed = |error| Err(Error::because(ErrorType::ReadError, "saying goodbye", error).into_up());
+    // Where it fails, reading says why.
+    let _ = connection.shutdown().await;
+    match timeout(limit, connection.read(&mut [0])).await {
+        Ok(Err(error)) if error.kind() == ErrorKind::InvalidData => failed(error),
+        _ => Ok(()),
+    }
+}
+
+/// Connects; over TLS, that is a handshake.
 struct TcpCheck {
     limit: Duration,
 }
@@ -75,7 +90,10 @@ struct TcpCheck {
 #[async_trait]
 impl HealthCheck for TcpCheck {
     async fn check(&self, target: &Target) -> Result<()> {
-        reach(target, self.limit).await.map(drop)
+        match reach(target, self.limit).await? {
+            BackendStream::Plain(_) => Ok(()),
+            mut connection => part(&mut connection, self.limit / 4).await,
+        }
     }
 
     fn health_threshold(&self, _success: bool) -> usize {
@@ -118,7 +136,8 @@ impl HttpCheck {
 #[async_trait]
 impl HealthCheck for HttpCheck {
     async fn check(&self, target: &Target) -> Result<()> {
-        let mut session = HttpSession::new(Box::new(reach(target, self.limit).await?));
+        let connection = VirtualSocketStream::new(Box::new(reach(target, self.limit).await?));
+        let mut session = HttpSession::new(Box::new(Stream::from(connection)));
         (session.read_timeout, session.write_timeout) = (Some(self.limit), Some(self.limit));
         session.write_request_header(Box::new(self.request.clone())).await?;
         session.finish_body().await?;
@@ -145,7 +164,6 @@ impl HealthCheck for HttpCheck {
 mod tests {
     use std::num::NonZeroU32;
 
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
     use super::*;
@@ -171,8 +189,10 @@ mod tests {
             health: HealthSettings { check, timeout: Duration::from_secs(20), ..HealthSettings::default() },
             retries: 0,
             timeouts: Timeouts::default(),
+            manner: Default::default(),
         });
-        let outcome = probe.unwrap().run(&Backend::new(BackendId(0), address)).await;
+        let outcome =
+            probe.unwrap().run(&Backend::new(BackendId(0), Site::new(address.into(), Arc::default(), None))).await;
         (outcome, answering.await.unwrap())
     }
 

@@ -4,14 +4,15 @@
 //! when it is up and not draining. Changes hold until the next start, since the file says what a pool is; what is to
 //! stay belongs there. A reload leaves them as they are.
 
-use std::net::SocketAddr;
 use std::num::NonZeroU32;
 
 use log::Level;
 
 use super::roster::PoolStage;
 use super::{News, Pool, TARGET};
-use crate::upstream::{AdminState, Backend, BackendOverview, MAX_WEIGHT, PoolOverview, SetBackendError};
+use crate::upstream::{
+    AdminState, Backend, BackendOverview, ConnectAddress, MAX_WEIGHT, PoolOverview, SetBackendError,
+};
 
 impl Pool {
     /// Drains the backend at `address` or ends its drain, gives it another weight, or both; what is `None` stays as it
@@ -23,14 +24,15 @@ impl Pool {
     /// another one has succeeded hands the order on to that one; one that was removed has no backends any more.
     pub fn set_backend(
         &self,
-        address: SocketAddr,
+        address: impl Into<ConnectAddress>,
         state: Option<AdminState>,
         weight: Option<NonZeroU32>,
     ) -> Result<BackendOverview, SetBackendError> {
+        let address = &address.into();
         if let Some(weight) = weight.filter(|weight| weight.get() > MAX_WEIGHT) {
             return Err(SetBackendError::Weight(weight.get()));
         }
-        let unknown = || SetBackendError::NoSuchBackend { pool: self.name().to_owned(), address };
+        let unknown = || SetBackendError::NoSuchBackend { pool: self.name().to_owned(), address: address.clone() };
         let mut news = News::default();
         let mut say =
             |what: String| news.add(TARGET, Level::Info, format!("upstream {}: backend {address} {what}", self.name()));
@@ -41,7 +43,7 @@ impl Pool {
         }
         let selection = self.selector.now();
         let (backend, old_weight) = selection.at(address).ok_or_else(unknown)?;
-        let owner = *roster.owners(&self.settings).get(&address).ok_or_else(unknown)?;
+        let owner = *roster.owners(&self.settings).get(address).ok_or_else(unknown)?;
         let old_state = backend.state();
         let mut orders = self.lineage.orders();
         let draining = orders.order(address, &owner.address, state, weight);
@@ -66,12 +68,14 @@ impl Pool {
         let owners = roster.owners(&self.settings);
         let overview = |backend: &Backend, weight: NonZeroU32| {
             let address = backend.address();
-            let configured = owners.get(&address).map(|owner| owner.address.to_string());
+            let configured = owners.get(address).map(|owner| owner.address.to_string());
             backend.overview(configured.unwrap_or_else(|| address.to_string()), weight.get())
         };
         PoolOverview {
             name: self.name().to_owned(),
             balance: self.settings.balance.name(),
+            protocol: self.settings.manner.protocol,
+            tls: self.settings.manner.tls.is_some(),
             unresolved: unresolved.map(|(backend, _)| backend.address.to_string()).collect(),
             backends: selection.weighted().map(|(backend, weight)| overview(backend, weight)).collect(),
             requests: self.traffic().requests(),

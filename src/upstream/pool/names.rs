@@ -7,7 +7,7 @@ use log::Level;
 
 use super::roster::PoolStage;
 use super::{News, Pool};
-use crate::upstream::Backend;
+use crate::upstream::{Backend, ConnectAddress};
 
 impl Pool {
     /// Makes the backends that are new among `addresses`, to which the name of the configured backend number `index`
@@ -19,12 +19,13 @@ impl Pool {
         }
         // Nor are those new that another entry has: they are in service already, with that one's weight.
         let owners = roster.owners(&self.settings);
-        let is_new = |address: &&SocketAddr| !owners.contains_key(*address);
-        let coming: Vec<_> = addresses.iter().filter(is_new).copied().collect();
+        let addresses = addresses.iter().copied().map(ConnectAddress::Tcp);
+        let coming: Vec<_> = addresses.filter(|address| !owners.contains_key(address)).collect();
         drop(owners);
         roster.entries[index].coming.clone_from(&coming);
         let orders = self.lineage.orders();
-        coming.iter().map(|address| orders.enlist(&self.registry, *address)).collect()
+        let host = self.settings.backends[index].address.host();
+        coming.iter().map(|address| orders.enlist(&self.registry, address, host)).collect()
     }
 
     /// Takes note of what the name of the configured backend number `index` resolves to. A name that stops resolving
@@ -51,11 +52,12 @@ impl Pool {
                 say(Level::Warn, format!("does not resolve: {reason}; {kept}"));
             }
             Err(_) => {}
-            Ok(mut addresses) => {
+            Ok(addresses) => {
+                let mut addresses: Vec<_> = addresses.into_iter().map(ConnectAddress::Tcp).collect();
                 addresses.sort_unstable();
                 addresses.dedup();
                 if addresses != entry.addresses {
-                    let list: Vec<_> = addresses.iter().map(SocketAddr::to_string).collect();
+                    let list: Vec<_> = addresses.iter().map(ConnectAddress::to_string).collect();
                     say(Level::Info, format!("resolves to {}", list.join(", ")));
                     entry.addresses = addresses;
                     let targets = roster.targets(&self.settings, &self.registry, &self.lineage.orders());

@@ -4,17 +4,16 @@
 //! pool shares them with the one that succeeds it, so an order that is given while a reload is under way is not lost.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use crate::upstream::selector::Registry;
-use crate::upstream::{AdminState, Backend, BackendAddress, BackendSettings, PoolSettings};
+use crate::upstream::{AdminState, Backend, BackendAddress, BackendSettings, ConnectAddress, PoolSettings};
 
 /// All orders of a pool and of those that it succeeded.
 #[derive(Debug, Default)]
 pub(super) struct Orders {
-    by_address: BTreeMap<SocketAddr, Order>,
+    by_address: BTreeMap<ConnectAddress, Order>,
 }
 
 /// What an operator has said of one address.
@@ -28,29 +27,30 @@ struct Order {
 }
 
 impl Orders {
-    /// The backend at `address`, held by `registry`, draining or not as operators want it.
-    pub(super) fn enlist(&self, registry: &Registry, address: SocketAddr) -> Arc<Backend> {
-        let backend = registry.backend(address);
-        backend.set_draining(self.by_address.get(&address).is_some_and(|order| order.drain));
+    /// The backend at `address`, to which `host` led if it is a name, held by `registry`, draining or not as operators
+    /// want it.
+    pub(super) fn enlist(&self, registry: &Registry, address: &ConnectAddress, host: Option<&str>) -> Arc<Backend> {
+        let backend = registry.backend(address, host);
+        backend.set_draining(self.by_address.get(address).is_some_and(|order| order.drain));
         backend
     }
 
     /// The weight that an operator wants for `address` in place of the configured one.
-    pub(super) fn weight(&self, address: SocketAddr) -> Option<NonZeroU32> {
-        self.by_address.get(&address)?.weight
+    pub(super) fn weight(&self, address: &ConnectAddress) -> Option<NonZeroU32> {
+        self.by_address.get(address)?.weight
     }
 
     /// Takes an order for `address`, which the file's backend `configured` has; `None` leaves what was ordered. Whether
     /// it is to be drained now.
     pub(super) fn order(
         &mut self,
-        address: SocketAddr,
+        address: &ConnectAddress,
         configured: &BackendAddress,
         state: Option<AdminState>,
         weight: Option<NonZeroU32>,
     ) -> bool {
         let new = || Order { configured: configured.clone(), drain: false, weight: None };
-        let order = self.by_address.entry(address).or_insert_with(new);
+        let order = self.by_address.entry(address.clone()).or_insert_with(new);
         order.configured.clone_from(configured);
         order.drain = state.map_or(order.drain, |state| state == AdminState::Drain);
         order.weight = weight.or(order.weight);
@@ -65,7 +65,7 @@ impl Orders {
         &mut self,
         old: &PoolSettings,
         settings: &PoolSettings,
-        owners: &HashMap<SocketAddr, &BackendSettings>,
+        owners: &HashMap<ConnectAddress, &BackendSettings>,
     ) {
         fn named(settings: &PoolSettings) -> HashMap<&BackendAddress, &BackendSettings> {
             settings.backends.iter().map(|backend| (&backend.address, backend)).collect()

@@ -22,9 +22,13 @@ use crate::upstream::{Backend, PoolSettings};
 impl Pool {
     /// A pool with other settings that is to take the place of this one. It has the backends that stay, their names'
     /// addresses, and this one's counters. Until it does take its place, this one serves unchanged.
-    pub(in crate::upstream) fn successor(&self, settings: PoolSettings) -> Self {
+    /// Backends that are to be spoken to in another manner do not stay: what is known of them says nothing of that.
+    pub(in crate::upstream) fn successor(&self, mut settings: PoolSettings) -> Self {
         let mut roster = Roster::new(&settings, PoolStage::Prepared);
-        let registry = Arc::new(self.registry.succeed());
+        if settings.manner == self.settings.manner {
+            settings.manner = Arc::clone(&self.settings.manner);
+        }
+        let registry = Arc::new(self.registry.succeed(Arc::clone(&settings.manner)));
         // Under the lock, so that no name of this one lets go of an address that the other is about to hold.
         let ours = self.roster.lock();
         let known: HashMap<_, _> =
@@ -90,13 +94,13 @@ impl Pool {
 /// Which backends of the pool `name` went and which came, a line each.
 fn membership(name: &str, old: &[Arc<Backend>], new: &[Arc<Backend>]) -> Vec<String> {
     let addresses =
-        |backends: &[Arc<Backend>]| backends.iter().map(|backend| backend.address()).collect::<HashSet<_>>();
+        |backends: &[Arc<Backend>]| backends.iter().map(|backend| backend.address().clone()).collect::<HashSet<_>>();
     let (before, now) = (addresses(old), addresses(new));
-    let went = old.iter().filter(|backend| !now.contains(&backend.address())).map(|backend| {
+    let went = old.iter().filter(|backend| !now.contains(backend.address())).map(|backend| {
         let (address, in_flight) = (backend.address(), backend.in_flight());
         format!("upstream {name}: backend {address} removed; requests in flight: {in_flight}")
     });
-    let came = new.iter().filter(|backend| !before.contains(&backend.address()));
+    let came = new.iter().filter(|backend| !before.contains(backend.address()));
     let came = came.map(|backend| format!("upstream {name}: backend {} added", backend.address()));
     went.chain(came).collect()
 }

@@ -24,6 +24,7 @@ pub(super) fn pool(check: Check, addresses: &[&str]) -> Pool {
         health: HealthSettings { check, ..HealthSettings::default() },
         retries: 2,
         timeouts: Timeouts::default(),
+        manner: Default::default(),
     })
 }
 
@@ -41,7 +42,7 @@ fn no_request_goes_to_a_backend_before_its_first_check() {
     let pool = pool(Check::Tcp, &["127.0.0.1:1", "127.0.0.1:2"]);
     assert!(pool.lease(&[], || b"").is_none());
     pool.checked(&pool.backends()[1], CheckOutcome::Passed);
-    assert_eq!(pool.lease(&[], || b"").unwrap().backend().address().port(), 2);
+    assert_eq!(pool.lease(&[], || b"").unwrap().backend().address().tcp().unwrap().port(), 2);
 }
 
 #[test]
@@ -234,11 +235,15 @@ fn a_new_address_is_checked_before_it_takes_part() {
     pool.checked(&pool.backends()[0], CheckOutcome::Passed);
     let coming = pool.expect(0, &[new]);
     assert_eq!(coming.len(), 1);
-    assert_eq!(pool.lease(&[], || b"").unwrap().backend().address(), old, "the old one serves until then");
+    assert_eq!(pool.lease(&[], || b"").unwrap().backend().address().tcp(), Some(old), "the old one serves until then");
     pool.resolved(1, Ok(vec!["10.0.0.9:80".parse().unwrap()]));
     pool.checked(&coming[0], CheckOutcome::Passed);
     pool.resolved(0, Ok(vec![new]));
-    assert_eq!(pool.lease(&[], || b"").unwrap().backend().address(), new, "and the new one from the first moment");
+    assert_eq!(
+        pool.lease(&[], || b"").unwrap().backend().address().tcp(),
+        Some(new),
+        "and the new one from the first moment"
+    );
 }
 
 #[test]

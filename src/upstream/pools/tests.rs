@@ -28,6 +28,7 @@ fn settings(name: &str, check: Check, backends: &[(BackendAddress, u32)]) -> Poo
         health: HealthSettings { check, ..HealthSettings::default() },
         retries: 2,
         timeouts: Timeouts::default(),
+        manner: Default::default(),
     }
 }
 
@@ -247,7 +248,8 @@ impl World {
         for pool in present.iter().chain(prepared) {
             let backends = pool.backends();
             let ids: BTreeSet<BackendId> = backends.iter().map(|backend| backend.id()).collect();
-            let addresses: BTreeSet<SocketAddr> = backends.iter().map(|backend| backend.address()).collect();
+            let addresses: BTreeSet<SocketAddr> =
+                backends.iter().map(|backend| backend.address().tcp().unwrap()).collect();
             assert_eq!((ids.len(), addresses.len()), (backends.len(), backends.len()), "one of each");
             for backend in backends {
                 assert!(!backend.is_retired(), "{} of {}", backend.address(), pool.name());

@@ -10,7 +10,6 @@
 //! Refused: choosing past the trait, since what nothing runs is only believed to be right.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
@@ -21,7 +20,7 @@ use pingora_load_balancing::selection::{BackendIter, BackendSelection};
 use super::members::{Chosen, LeaseRequest, Members, Rule};
 use super::registry::Registry;
 use super::rules::Balance;
-use crate::upstream::{Backend, BackendId, Lease};
+use crate::upstream::{Backend, BackendId, ConnectAddress, Lease};
 
 /// What a selector is built with, besides the set of backends.
 #[derive(Clone, Debug, Default)]
@@ -76,7 +75,7 @@ impl Selection {
     }
 
     /// The backend at `address` with its weight, if it has that.
-    pub(in crate::upstream) fn at(&self, address: SocketAddr) -> Option<(&Arc<Backend>, NonZeroU32)> {
+    pub(in crate::upstream) fn at(&self, address: &ConnectAddress) -> Option<(&Arc<Backend>, NonZeroU32)> {
         self.weighted().find(|(backend, _)| backend.address() == address)
     }
 

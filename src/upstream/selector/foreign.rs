@@ -6,9 +6,9 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
+use pingora_core::protocols::l4::socket::SocketAddr as PingoraAddress;
 use pingora_load_balancing::selection::{BackendIter, BackendSelection};
 
 use super::members::{Chosen, LeaseRequest, Members, Rule};
@@ -20,7 +20,7 @@ const STEPS: usize = 160;
 struct Foreign<S> {
     selection: Arc<S>,
     /// Where each backend is.
-    places: HashMap<SocketAddr, usize>,
+    places: HashMap<PingoraAddress, usize>,
 }
 
 /// Pingora's rule `S` over `members`.
@@ -30,7 +30,8 @@ where
     S::Iter: BackendIter,
 {
     let selection = Arc::new(S::build(&members.targets.iter().cloned().collect::<BTreeSet<_>>()));
-    let places = members.backends.iter().enumerate().map(|(place, backend)| (backend.address(), place)).collect();
+    let places =
+        members.backends.iter().enumerate().map(|(place, backend)| (backend.address().to_pingora(), place)).collect();
     Box::new(Foreign { selection, places })
 }
 
@@ -45,9 +46,9 @@ where
             backend.is_ready() && !tried.contains(&backend.id())
         };
         let mut order = self.selection.iter(key);
-        let steps = std::iter::from_fn(|| order.next().map(|target| target.addr.as_inet().copied()));
+        let steps = std::iter::from_fn(|| order.next().map(|target| self.places.get(&target.addr).copied()));
         let places = steps.take(STEPS * members.backends.len()).flatten();
-        let chosen = places.filter_map(|address| self.places.get(&address).copied()).find(|place| is_left(*place));
+        let chosen = places.into_iter().find(|place| is_left(*place));
         chosen.or_else(|| (0..members.backends.len()).find(|place| is_left(*place))).map(|place| members.take(place))
     }
 }

@@ -146,7 +146,7 @@ mod tests {
             [1, 2].map(|port| pingora_load_balancing::Backend::new(&format!("127.0.0.1:{port}")).unwrap()).into();
         let old = std::sync::Arc::new(Selector::build_with_config(&targets, &config));
         old.now().backends().iter().for_each(|backend| set_up(backend, true));
-        let port = |lease: &Lease| lease.backend().address().port();
+        let port = |lease: &Lease| lease.backend().address().tcp().unwrap().port();
         let first = lease(&old, &[]).unwrap();
         assert_eq!(port(&first), 1);
         let new = std::sync::Arc::new(Selector::build_with_config(&targets, &config));

@@ -9,7 +9,7 @@ use pingora_load_balancing::Backend as Target;
 
 use super::changes::Changes;
 use super::registry::Registry;
-use crate::upstream::{Backend, BackendId, Lease};
+use crate::upstream::{Backend, BackendId, ConnectAddress, Lease};
 
 /// A rule that chooses.
 pub(super) trait Rule: fmt::Debug + Send + Sync {
@@ -55,7 +55,7 @@ impl Members {
             .iter()
             .filter_map(|target| {
                 let weight = NonZeroU32::new(u32::try_from(target.weight).ok()?)?;
-                let (backend, place) = registry.hold(*target.addr.as_inet()?);
+                let (backend, place) = registry.hold(&ConnectAddress::of_pingora(&target.addr)?);
                 Some((place, backend, weight, target.clone()))
             })
             .collect();

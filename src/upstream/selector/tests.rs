@@ -56,7 +56,7 @@ pub(super) fn lease(selector: &Arc<Selector>, tried: &[BackendId]) -> Option<Lea
 
 /// Its port.
 fn pick(selector: &Arc<Selector>, tried: &[BackendId]) -> Option<u16> {
-    lease(selector, tried).map(|lease| lease.backend().address().port())
+    lease(selector, tried).map(|lease| lease.backend().address().tcp().unwrap().port())
 }
 
 fn picks(selector: &Arc<Selector>, count: usize) -> Vec<u16> {
@@ -79,7 +79,7 @@ fn round_robin_keeps_the_order_of_the_file() {
     let config = SelectorConfig::default();
     let order = ["127.0.0.1:3", "127.0.0.1:1", "127.0.0.1:2"];
     for address in order {
-        config.registry.backend(address.parse().unwrap());
+        config.registry.backend(&address.parse().unwrap(), None);
     }
     let targets = order.iter().map(|address| Target::new(address).unwrap()).collect();
     let selector = Arc::new(Selector::build_with_config(&targets, &config));
@@ -212,7 +212,7 @@ fn a_selector_serves_pingoras_own_load_balancer() {
     let balancer = LoadBalancer::<Selector>::from_backends_with_config(backends, Some(config.clone()));
     for port in 1..=3 {
         let address = format!("127.0.0.1:{port}").parse().unwrap();
-        set_up(&config.registry.backend(address), true);
+        set_up(&config.registry.backend(&address, None), true);
     }
     // Static discovery is ready at once.
     let update = balancer.update();

@@ -1,29 +1,86 @@
 //! Making a connection to a backend, and in which words that fails.
+//!
+//! A plain one over TCP is made here and costs no allocation. What takes more than that (a Unix socket, a handshake) is
+//! boxed: a request's memory is that of the largest state that it can be in.
 
 use std::io::{self, ErrorKind};
 use std::time::Duration;
 
 use pingora_core::{Error, ErrorType, Result};
 use pingora_timeout::timeout;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::{Instant, sleep};
 
+use super::handshake::handshake;
 use super::site::Site;
+use super::stream::{BackendStream, Wire};
+use crate::upstream::{ConnectAddress, UnixPath};
 
-/// A connection to a backend. All of them are plain TCP; one of another kind makes an enum of it.
-pub type BackendStream = TcpStream;
+/// How soon a Unix socket is tried again that takes no more connections for now. Over TCP the kernel waits by itself.
+const AGAIN: Duration = Duration::from_millis(5);
 
 /// Connects to `site`.
 ///
 /// # Errors
 /// When it takes longer than `limit` or fails; the type says how, as Pingora's connector does.
 pub(in crate::upstream) async fn connect(site: &Site, limit: Duration) -> Result<BackendStream> {
-    let failed = |error: io::Error| Error::because(connect_error(&error), "connecting", error).into_up();
-    let connection = match timeout(limit, TcpStream::connect(site.address())).await {
-        Ok(connected) => connected.map_err(failed)?,
-        Err(_) => return Err(Error::explain(ErrorType::ConnectTimedout, "connecting").into_up()),
+    match (site.address(), site.tls()) {
+        (ConnectAddress::Tcp(address), None) => {
+            within(limit, tcp(*address), connect_error).await.map(BackendStream::from)
+        }
+        _ => Box::pin(furnished(site, limit)).await,
+    }
+}
+
+/// The same for one that takes more than TCP.
+async fn furnished(site: &Site, limit: Duration) -> Result<BackendStream> {
+    let began = Instant::now();
+    let wire = match site.address() {
+        ConnectAddress::Tcp(address) => Wire::Tcp(within(limit, tcp(*address), connect_error).await?),
+        ConnectAddress::Unix(path) => Wire::Unix(within(limit, unix(path), unix_error).await?),
     };
-    connection.set_nodelay(true).map_err(failed)?;
+    let Some(tls) = site.tls() else { return Ok(BackendStream::Plain(wire)) };
+    match timeout(limit.saturating_sub(began.elapsed()), handshake(wire, tls, site)).await {
+        Ok(done) => done,
+        Err(_) => Err(Error::explain(ErrorType::TLSHandshakeTimedout, "a TLS handshake").into_up()),
+    }
+}
+
+async fn within<T>(
+    limit: Duration,
+    connecting: impl Future<Output = io::Result<T>>,
+    kind: fn(&io::Error) -> ErrorType,
+) -> Result<T> {
+    match timeout(limit, connecting).await {
+        Ok(connected) => connected.map_err(|error| Error::because(kind(&error), "connecting", error).into_up()),
+        Err(_) => Err(Error::explain(ErrorType::ConnectTimedout, "connecting").into_up()),
+    }
+}
+
+async fn tcp(address: std::net::SocketAddr) -> io::Result<TcpStream> {
+    let connection = TcpStream::connect(address).await?;
+    connection.set_nodelay(true)?;
     Ok(connection)
+}
+
+async fn unix(path: &UnixPath) -> io::Result<UnixStream> {
+    loop {
+        match UnixStream::connect(path.path()).await {
+            // Its queue is full.
+            Err(error) if error.kind() == ErrorKind::WouldBlock => sleep(AGAIN).await,
+            connected => return connected,
+        }
+    }
+}
+
+/// What a Unix socket adds: a file that may be missing, or not for us. Both are the backend's doing; over TCP, what is
+/// not permitted is so by a firewall of this machine.
+fn unix_error(error: &io::Error) -> ErrorType {
+    match error.kind() {
+        ErrorKind::NotFound => ErrorType::Custom("there is no such socket"),
+        ErrorKind::PermissionDenied => ErrorType::Custom("the socket may not be used: permission denied"),
+        _ => connect_error(error),
+    }
 }
 
 fn connect_error(error: &io::Error) -> ErrorType {

@@ -21,8 +21,8 @@ use ahash::RandomState;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::connect::BackendStream;
 use super::site::Site;
+use super::stream::BackendStream;
 use super::terms::Terms;
 use crate::upstream::Sharded;
 
@@ -130,7 +130,7 @@ fn key(site: &Arc<Site>) -> usize {
 impl IdleShelf {
     fn take(&mut self, site: &Arc<Site>, now: Instant, oldest: Duration) -> Option<(BackendStream, Duration)> {
         let row = self.rows.get_mut(&key(site))?;
-        while let Some(last) = row.waiting.pop_if(|last| last.age(now) < oldest) {
+        while let Some(mut last) = row.waiting.pop_if(|last| last.age(now) < oldest) {
             self.count -= 1;
             if last.is_good(now) {
                 let idle = last.age(now);
@@ -163,13 +163,8 @@ impl IdleConnection {
 
     /// Whether it may be used: its time is not over, and its backend has neither closed it nor said anything, which
     /// nobody asked for.
-    fn is_good(&self, now: Instant) -> bool {
-        now < self.terms.until && self.is_silent()
-    }
-
-    fn is_silent(&self) -> bool {
-        let silent = |error: std::io::Error| error.kind() == std::io::ErrorKind::WouldBlock;
-        self.connection.try_read(&mut [0]).is_err_and(silent)
+    fn is_good(&mut self, now: Instant) -> bool {
+        now < self.terms.until && self.connection.is_silent()
     }
 
     /// Whether it may be used. If so, it rings when that changes.
@@ -179,7 +174,7 @@ impl IdleConnection {
         }
         self.watched = self.connection.poll_read_ready(cx).is_pending();
         // Something may have come between the two.
-        self.watched || self.is_silent()
+        self.watched || self.connection.is_silent()
     }
 
     /// Tells `site` at which age it was closed, unless nobody knows: it was not closed by its backend, or nobody
@@ -209,17 +204,25 @@ mod tests {
 
     struct Backend(TcpListener, Arc<Site>);
 
+    fn plain(address: std::net::SocketAddr) -> Site {
+        Site::new(address.into(), Arc::default(), None)
+    }
+
+    fn port(connection: &BackendStream) -> u16 {
+        connection.tcp().unwrap().local_addr().unwrap().port()
+    }
+
     impl Backend {
         async fn new() -> Self {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let site = Arc::new(Site::new(listener.local_addr().unwrap()));
+            let site = Arc::new(plain(listener.local_addr().unwrap()));
             Backend(listener, site)
         }
 
         /// Both ends of a connection.
-        async fn connection(&self) -> (TcpStream, TcpStream) {
+        async fn connection(&self) -> (BackendStream, TcpStream) {
             let (near, far) = tokio::join!(TcpStream::connect(self.0.local_addr().unwrap()), self.0.accept());
-            (near.unwrap(), far.unwrap().0)
+            (near.unwrap().into(), far.unwrap().0)
         }
     }
 
@@ -231,15 +234,18 @@ mod tests {
         let mut ports = Vec::new();
         for _ in 0..3 {
             let (connection, other) = backend.connection().await;
-            ports.push(connection.local_addr().unwrap().port());
+            ports.push(port(&connection));
             far.push(other);
             idle.put(&backend.1, connection, terms(now, now + SECOND));
         }
         assert_eq!(idle.len(), 2);
-        let taken = || idle.take(&backend.1, now, false).map(|(one, _)| one.local_addr().unwrap().port());
+        let taken = || idle.take(&backend.1, now, false).map(|(one, _)| port(&one));
         assert_eq!([taken(), taken(), taken()], [Some(ports[1]), Some(ports[0]), None]);
         assert_eq!(idle.len(), 0);
-        assert!(idle.take(&Arc::new(Site::new(backend.1.address())), now, true).is_none(), "of another backend");
+        assert!(
+            idle.take(&Arc::new(plain(backend.1.address().tcp().unwrap())), now, true).is_none(),
+            "of another backend"
+        );
     }
 
     #[test]
@@ -267,7 +273,7 @@ mod tests {
                 } else {
                     drop(far);
                 }
-                near.readable().await.unwrap();
+                near.tcp().unwrap().readable().await.unwrap();
                 idle.put(&backend.1, near, terms(now, now + SECOND));
                 if swept {
                     idle.sweep(now);

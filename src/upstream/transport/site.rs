@@ -1,30 +1,86 @@
 //! Where connections of one kind lead to.
 
-use std::net::SocketAddr;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
-use crate::upstream::IdleClosing;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 
-/// A backend of one pool as connections know it: where it is, and what is known of when it closes them. Two connections
-/// can stand for each other when they lead to the same one; how a backend is spoken to belongs here.
+use super::manner::{Manner, Protocol};
+use crate::upstream::{ConnectAddress, IdleClosing};
+
+/// A backend of one pool as connections know it: where it is, how it is spoken to, and what is known of when it closes
+/// them. Two connections can stand for each other when they lead to the same one.
 #[derive(Debug)]
 pub struct Site {
-    address: SocketAddr,
+    address: ConnectAddress,
     closing: IdleClosing,
+    manner: Arc<Manner>,
+    tls: Option<SiteTls>,
+}
+
+/// What handshakes with one backend are done with.
+pub(super) struct SiteTls {
+    pub(super) config: Arc<ClientConfig>,
+    /// The name that its certificate must have.
+    pub(super) name: ServerName<'static>,
 }
 
 impl Site {
-    /// That of a backend at `address` of which nothing is known yet.
-    pub fn new(address: SocketAddr) -> Self {
-        Site { address, closing: IdleClosing::default() }
+    /// That of a backend at `address` of which nothing is known yet, and which is spoken to in this `manner`. `host` is
+    /// the name that led there, if one did.
+    pub fn new(address: ConnectAddress, manner: Arc<Manner>, host: Option<&str>) -> Self {
+        let name = server_name(&address, &manner, host);
+        let tls = manner
+            .tls
+            .as_ref()
+            .zip(name)
+            .map(|(originator, name)| SiteTls { config: originator.for_server(manner.protocol.asked()), name });
+        Site { address, closing: IdleClosing::default(), manner, tls }
     }
 
     /// Where it is.
-    pub fn address(&self) -> SocketAddr {
-        self.address
+    pub fn address(&self) -> &ConnectAddress {
+        &self.address
     }
 
     /// What is known of when it closes idle connections.
     pub fn closing(&self) -> &IdleClosing {
         &self.closing
     }
+
+    /// What is to be spoken there. What was agreed on, a connection [knows](super::BackendStream::negotiated).
+    pub fn protocol(&self) -> Protocol {
+        self.manner.protocol
+    }
+
+    /// Whether a backend that is led to by `host` and spoken to in this `manner` is spoken to as this one is.
+    pub(in crate::upstream) fn is_spoken_to(&self, manner: &Arc<Manner>, host: Option<&str>) -> bool {
+        let name = || server_name(&self.address, manner, host);
+        Arc::ptr_eq(&self.manner, manner) && self.tls.as_ref().is_none_or(|tls| Some(&tls.name) == name().as_ref())
+    }
+
+    /// What handshakes are done with.
+    pub(super) fn tls(&self) -> Option<&SiteTls> {
+        self.tls.as_ref()
+    }
+}
+
+impl fmt::Debug for SiteTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SiteTls").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// The name that the certificate of a backend must have; none where there is no TLS.
+fn server_name(address: &ConnectAddress, manner: &Manner, host: Option<&str>) -> Option<ServerName<'static>> {
+    let said = &manner.tls.as_ref()?.said().server_name;
+    let of_host = || ServerName::try_from(host?.trim_end_matches('.').to_owned()).ok();
+    let of_address = || match address {
+        ConnectAddress::Tcp(address) => address.ip().to_canonical(),
+        // Asked for only where nobody looks at the certificate: an IP address is never told to the backend.
+        ConnectAddress::Unix(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+    };
+    said.clone().or_else(of_host).or_else(|| Some(ServerName::IpAddress(of_address().into())))
 }

@@ -3,10 +3,12 @@
 //! Nothing here shares code with tollgate but its clock, so a mistake in the proxy cannot hide behind the same mistake
 //! in its tests. Nothing sleeps for time to pass: [`eventually`] polls, everything else waits for what it waits for.
 
+pub(crate) mod authority;
 pub(crate) mod backend;
 pub(crate) mod checksum;
 pub(crate) mod client;
 pub(crate) mod daemon;
+pub(crate) mod front;
 pub(crate) mod http2;
 pub(crate) mod in_process;
 pub(crate) mod instance;

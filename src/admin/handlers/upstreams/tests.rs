@@ -5,7 +5,7 @@ use serde_json::json;
 use super::*;
 use crate::admin::api::json::parse;
 use crate::upstream::health::{CheckOutcome, HealthStatus};
-use crate::upstream::{BackendOverview, BackendState, LastCheck};
+use crate::upstream::{BackendOverview, BackendState, LastCheck, Protocol};
 
 fn backend(address: &str, configured: &str) -> BackendOverview {
     BackendOverview {
@@ -32,6 +32,8 @@ fn pool() -> PoolOverview {
     PoolOverview {
         name: "app".to_owned(),
         balance: "least_connections",
+        protocol: Protocol::Http1,
+        tls: true,
         backends: vec![
             backend("127.0.0.1:9001", "127.0.0.1:9001"),
             backend("[::1]:80", "one.example:80"),
@@ -49,7 +51,7 @@ fn a_pool_is_told_in_full() {
     let pool = PoolOverview { backends: vec![backend("[::1]:80", "one.example:80")], ..pool() };
     let told = serde_json::to_value(PoolBody::new(pool)).unwrap();
     let expected = json!({
-        "name": "app", "balance": "least_connections", "requests": 40, "retries": 4,
+        "name": "app", "balance": "least_connections", "protocol": "http/1.1", "tls": true, "requests": 40, "retries": 4,
         "unresolved": ["gone.example:80"],
         "backends": [{
             "address": "[::1]:80", "configured": "one.example:80", "weight": 3, "state": "drain", "health": "down",

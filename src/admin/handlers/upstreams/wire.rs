@@ -25,6 +25,12 @@ pub(in crate::admin) struct PoolBody {
     name: String,
     #[schema(schema_with = balance_schema)]
     balance: &'static str,
+    /// What is spoken to its backends: `http/1.1`, `h2`, or `auto` for what each of them prefers.
+    #[schema(pattern = "^(http/1.1|h2|auto)$", example = "http/1.1")]
+    protocol: &'static str,
+    /// Whether they are spoken to over TLS.
+    #[schema(example = false)]
+    tls: bool,
     /// The requests that ended.
     requests: u64,
     /// The further attempts of requests whose first one failed.
@@ -45,7 +51,7 @@ fn balance_schema() -> Object {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Backend)]
 pub(in crate::admin) struct BackendBody {
-    /// Its address and port.
+    /// Its address and port, or `unix:` and the path of its socket.
     #[schema(example = "127.0.0.1:9001")]
     address: String,
     /// What the configuration calls it: its address, or `name:port`, which several may share.
@@ -120,6 +126,8 @@ impl PoolBody {
         PoolBody {
             name: pool.name,
             balance: pool.balance,
+            protocol: pool.protocol.name(),
+            tls: pool.tls,
             requests: pool.requests,
             retries: pool.retries,
             backends: pool.backends.into_iter().map(BackendBody::new).collect(),

@@ -36,6 +36,7 @@ impl World {
             health: HealthSettings::default(),
             retries: 0,
             timeouts: Timeouts::default(),
+            manner: Default::default(),
         });
         let route =
             (HostPattern::parse("api.example.com").unwrap(), PathPrefix::parse("/v1").unwrap(), Arc::new(pool).into());

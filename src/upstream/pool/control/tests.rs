@@ -1,3 +1,4 @@
+use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::time::{Duration, SystemTime};
 
@@ -33,7 +34,7 @@ fn weight(weight: u32) -> Option<NonZeroU32> {
 /// How many of so many leases each backend gets while all of them are held.
 fn shares(pool: &Pool, leases: usize, backends: usize) -> Vec<usize> {
     let held: Vec<Lease> = (0..leases).map(|_| pool.lease(&[], || b"").unwrap()).collect();
-    (1..=backends).map(|n| held.iter().filter(|lease| lease.backend().address() == at(n)).count()).collect()
+    (1..=backends).map(|n| held.iter().filter(|lease| lease.backend().address().tcp() == Some(at(n))).count()).collect()
 }
 
 #[test]
@@ -164,20 +165,20 @@ fn what_was_set_survives_a_name_that_is_resolved_again() {
         };
         let seen = |n: usize| {
             let backends = pool.overview().backends;
-            let backend = backends.into_iter().find(|backend| backend.address == at(n)).unwrap();
+            let backend = backends.into_iter().find(|backend| backend.address == at(n).into()).unwrap();
             (backend.state, backend.weight)
         };
         resolve(&[1, 2]);
         pool.set_backend(at(1), DRAIN, weight(7)).unwrap();
         resolve(&[1, 3]);
         assert_eq!((seen(1), seen(3)), ((BackendState::Drain, 7), (BackendState::Up, 1)));
-        assert_eq!(pool.lease(&[], || b"").unwrap().backend().address(), at(3));
+        assert_eq!(pool.lease(&[], || b"").unwrap().backend().address().tcp(), Some(at(3)));
         // Also when it was away.
         resolve(&[2, 3]);
         assert_eq!(seen(2), (BackendState::Up, 1));
         resolve(&[1, 2, 3]);
         assert_eq!(seen(1), (BackendState::Drain, 7));
-        assert!((0..20).all(|_| pool.lease(&[], || b"").unwrap().backend().address() != at(1)));
+        assert!((0..20).all(|_| pool.lease(&[], || b"").unwrap().backend().address().tcp() != Some(at(1))));
     }
 }
 
@@ -203,7 +204,7 @@ fn the_overview_tells_all_there_is() {
     assert_eq!(seen.unresolved, ["gone.internal:81"]);
     let [first, second] = seen.backends.as_slice() else { panic!("{seen:?}") };
     assert_eq!((first.configured.as_str(), second.configured.as_str()), ("10.0.0.1:80", "app.internal:80"));
-    assert_eq!((first.address, second.address), (at(1), at(2)));
+    assert_eq!((first.address.tcp(), second.address.tcp()), (Some(at(1)), Some(at(2))));
     assert_eq!((first.state.name(), second.state.name()), ("down", "up"));
     assert_eq!((first.last_check.as_ref(), second.last_check.as_ref()), (Some(&check), None));
     assert_eq!((check.passed(), check.error()), (Some(false), Some("connection refused")));

@@ -25,7 +25,7 @@ fn at(n: u8) -> SocketAddr {
 }
 
 fn backend(pool: &Pool, n: u8) -> Arc<Backend> {
-    pool.backends().into_iter().find(|backend| backend.address() == at(n)).unwrap()
+    pool.backends().into_iter().find(|backend| backend.address().tcp() == Some(at(n))).unwrap()
 }
 
 /// The one pool there is.
@@ -44,7 +44,7 @@ fn reload(pools: &Pools, settings: PoolSettings) -> Arc<Pool> {
 }
 
 fn weight(pool: &Pool, n: u8) -> u32 {
-    pool.overview().backends.iter().find(|backend| backend.address == at(n)).unwrap().weight
+    pool.overview().backends.iter().find(|backend| backend.address == at(n).into()).unwrap().weight
 }
 
 fn order(pool: &Pool, n: u8, state: Option<AdminState>, weight: Option<u32>) {
@@ -53,7 +53,7 @@ fn order(pool: &Pool, n: u8, state: Option<AdminState>, weight: Option<u32>) {
 
 /// How many of so many choices go to the first backend.
 fn share(pool: &Pool, of: usize) -> usize {
-    (0..of).filter(|_| pool.lease(&[], || b"").unwrap().backend().address() == at(1)).count()
+    (0..of).filter(|_| pool.lease(&[], || b"").unwrap().backend().address().tcp() == Some(at(1))).count()
 }
 
 fn failed() -> CheckOutcome {
@@ -71,11 +71,11 @@ fn what_is_known_of_a_backend_that_stays_goes_on() {
     old.retried();
     let new = reload(&pools, settings(Check::Tcp, &[("10.0.0.3:80", 1), ("10.0.0.2:80", 1), ("10.0.0.1:80", 1)]));
     assert!(!Arc::ptr_eq(&old, &new));
-    let order: Vec<_> = new.backends().iter().map(|backend| backend.address()).collect();
+    let order: Vec<_> = new.backends().iter().map(|backend| backend.address().tcp().unwrap()).collect();
     assert_eq!(order, [at(3), at(2), at(1)], "as the file has them");
     assert_eq!((backend(&new, 1).status(), backend(&new, 3).status()), (HealthStatus::Down, HealthStatus::Unknown));
     assert_eq!(backend(&new, 2).in_flight(), 1);
-    assert_eq!(new.lease(&[], || b"").unwrap().backend().address(), at(2), "it needs no new check");
+    assert_eq!(new.lease(&[], || b"").unwrap().backend().address().tcp(), Some(at(2)), "it needs no new check");
     drop(lease);
     assert_eq!((backend(&new, 2).in_flight(), backend(&new, 2).requests()), (0, 2));
     // A request that is still with the old pool counts for both.
@@ -97,7 +97,7 @@ fn a_backend_that_goes_ends_its_requests_and_comes_back_as_unknown() {
     let new = reload(&pools, settings(Check::Tcp, &[("10.0.0.2:80", 1)]));
     assert!(gone.is_retired() && !backend(&new, 2).is_retired());
     assert_eq!(gone.in_flight(), 1);
-    assert_eq!(new.lease(&[], || b"").unwrap().backend().address(), at(2));
+    assert_eq!(new.lease(&[], || b"").unwrap().backend().address().tcp(), Some(at(2)));
     let back = reload(&pools, both);
     let returned = backend(&back, 1);
     assert_eq!((returned.status(), returned.requests(), weight(&back, 1)), (HealthStatus::Unknown, 0, 1));
@@ -115,7 +115,7 @@ fn each_pool_keeps_to_its_own_weights() {
         };
         let held = |pool: &Pool| {
             let leases: Vec<_> = (0..400).map(|_| pool.lease(&[], || b"").unwrap()).collect();
-            leases.iter().filter(|lease| lease.backend().address() == at(1)).count()
+            leases.iter().filter(|lease| lease.backend().address().tcp() == Some(at(1))).count()
         };
         let pools = Pools::new(vec![with([3, 1])]);
         let (old, new) = (only(&pools), prepare(&pools, with([1, 3])));
@@ -164,7 +164,7 @@ fn an_order_during_a_reload_is_not_lost() {
     assert_eq!((weight(&newest, 2), backend(&newest, 2).state()), (9, BackendState::Up));
     pools.replace(Vec::new());
     let error = old.set_backend(at(1), DRAIN, None).unwrap_err();
-    assert_eq!(error, SetBackendError::NoSuchBackend { pool: "app".into(), address: at(1) });
+    assert_eq!(error, SetBackendError::NoSuchBackend { pool: "app".into(), address: at(1).into() });
 }
 
 #[test]
