@@ -6,15 +6,16 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::value::{
-    AdminAddress, BackendPeer, BackendWeight, CertificateName, CheckPath, CheckType, Choice, Connections, DatabasePath,
-    DirectoryPath, EventsPath, Expect, Flag, GroupName, Header, HeaderField, HeaderPiece, HeaderText, Listen, LogPath,
-    Network, OrAuto, OrNone, OrNull, Pattern, PemPath, PerSec, Period, PoolName, RouteHost, RoutePath, Size, StatePath,
-    Threshold, Tick, TokenPath, UserName, Whole,
+    AdminAddress, Choice, Connections, DatabasePath, DirectoryPath, EventsPath, Flag, GroupName, Header, HeaderField,
+    HeaderPiece, HeaderText, Listen, LogPath, Network, OrAuto, OrNull, Pattern, PemPath, PerSec, Period, PoolName,
+    RouteHost, RoutePath, Size, StatePath, Tick, TokenPath, UserName, Whole,
 };
 use super::written::{List, Map, Section, Written};
 use crate::proxy::{Underscores, UnknownKey};
 use crate::telemetry::AccessLogFormat;
-use crate::upstream::{Balance, Protocol};
+pub(super) use upstreams::{BackendTlsKeys, HealthCheckKeys, UpstreamKeys};
+
+mod upstreams;
 
 /// The configuration file of tollgate.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -136,109 +137,6 @@ pub(super) struct HistoryKeys {
     /// For how many days.
     #[schemars(extend("default" = 400))]
     pub(super) days: Written<Whole<u64, 1, 36_500>>,
-}
-
-/// One pool of backends.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-#[schemars(extend("required" = ["name", "backends"]))]
-pub(super) struct UpstreamKeys {
-    /// Its name, unique among the upstreams.
-    pub(super) name: Written<PoolName>,
-    #[schemars(description = Balance::described(), extend("default" = Balance::default().name()))]
-    pub(super) balance: Written<Choice<Balance>>,
-    /// What is spoken to its backends.
-    #[schemars(extend("default" = "http/1.1"))]
-    pub(super) protocol: Written<Choice<Protocol>>,
-    /// TLS to its backends; null is none.
-    #[schemars(extend("default" = null))]
-    pub(super) tls: Written<OrNone<Section<BackendTlsKeys>>>,
-    /// The backends.
-    pub(super) backends: Written<List<Section<BackendKeys>>>,
-    /// How their health is found out.
-    pub(super) health_check: Written<Section<HealthCheckKeys>>,
-    /// Further attempts after the first, each on a backend not yet tried; where there is no other, once more on the
-    /// same.
-    #[schemars(extend("default" = 2))]
-    pub(super) retries: Written<Whole<u32, 0, 16>>,
-    /// To establish a connection. Below a second, one that meets a full accept queue is given up before it is tried
-    /// again.
-    #[schemars(extend("default" = "3s"))]
-    pub(super) connect_timeout: Written<Period>,
-    /// For each read from a backend; the wait for the first byte of its answer is one.
-    #[schemars(extend("default" = "30s"))]
-    pub(super) read_timeout: Written<Period>,
-    /// For each write to a backend.
-    #[schemars(extend("default" = "30s"))]
-    pub(super) write_timeout: Written<Period>,
-    /// The longest an idle connection is kept for reuse. Less where the backend says or shows that it closes sooner.
-    #[schemars(extend("default" = "50s"))]
-    pub(super) idle_timeout: Written<Period>,
-    /// The longest silence, in both directions, of a WebSocket or another upgraded connection.
-    #[schemars(extend("default" = "1h"))]
-    pub(super) tunnel_timeout: Written<Period>,
-}
-
-/// TLS to backends.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct BackendTlsKeys {
-    /// The name that backends are asked for and that their certificates must have. Default: the host name of each, or
-    /// its IP address.
-    #[schemars(extend("default" = null))]
-    pub(super) server_name: Written<OrNone<CertificateName>>,
-    /// Whether their certificates are checked. Without that, anybody in between can read and change everything.
-    #[schemars(extend("default" = true))]
-    pub(super) verify: Written<Flag>,
-    /// A PEM file with the authorities that their certificates are to be signed by, or with the certificates themselves.
-    /// Default: the authorities of the system.
-    #[schemars(extend("default" = null))]
-    pub(super) ca: Written<OrNone<PemPath>>,
-    /// A PEM file: the certificate for backends that ask for one, followed by those that lead to a root.
-    #[schemars(extend("default" = null))]
-    pub(super) cert: Written<OrNone<PemPath>>,
-    /// A PEM file: the certificate's private key, not encrypted.
-    #[schemars(extend("default" = null))]
-    pub(super) key: Written<OrNone<PemPath>>,
-}
-
-/// One backend.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-#[schemars(extend("required" = ["address"]))]
-pub(super) struct BackendKeys {
-    /// An IP address or a host name, and a port, or `unix:` and the path of a socket. Each address that a name resolves to
-    /// is a backend of its own.
-    pub(super) address: Written<BackendPeer>,
-    /// Its share of the requests relative to the others.
-    #[schemars(extend("default" = 1))]
-    pub(super) weight: Written<BackendWeight>,
-}
-
-/// How the health of backends is found out.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct HealthCheckKeys {
-    /// What a check does: opens a connection, asks for a path, or nothing.
-    #[schemars(extend("default" = "tcp"))]
-    pub(super) r#type: Written<Choice<CheckType>>,
-    /// The time from one check of a backend to its next, give or take a tenth.
-    #[schemars(extend("default" = "5s"))]
-    pub(super) interval: Written<Period>,
-    /// The longest a check may take in all: connecting, asking, and reading the whole answer.
-    #[schemars(extend("default" = "1s"))]
-    pub(super) timeout: Written<Period>,
-    /// Checks in a row that must pass before a backend that is down is up again.
-    #[schemars(extend("default" = 1))]
-    pub(super) healthy_threshold: Written<Threshold>,
-    /// Checks in a row that must fail before a backend that is up is down.
-    #[schemars(extend("default" = 2))]
-    pub(super) unhealthy_threshold: Written<Threshold>,
-    /// The path (and query) to ask for. Only with `type: http`, where the default is `/`.
-    pub(super) path: Written<CheckPath>,
-    /// The status, or range of statuses, that counts as healthy. Only with `type: http`, where the default is
-    /// `200-399`.
-    pub(super) expect: Written<Expect>,
 }
 
 /// Which requests go to which upstream; needs a host or a path.
