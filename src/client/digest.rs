@@ -1,4 +1,8 @@
-//! API keys, known only by their digests.
+//! API keys, known only by their digests, and the names of certificates that stand where a key does.
+//!
+//! A client may be known by a certificate in place of a key: `cert:` and its SHA-256 fingerprint in hexadecimal digits,
+//! with or without colons, or `cert-san:` and one of its alternative names, both in either case. That is no secret, so
+//! no caller is known by it who merely says it: it is never taken for a key ([`KeyDigest::of_possible`]).
 
 use std::fmt;
 
@@ -13,14 +17,16 @@ impl KeyDigest {
     /// The most bytes of an API key. Whoever asks with a longer one has none, and costs no hash of it.
     pub const LONGEST_KEY: usize = 4096;
 
-    /// The digest of `key`.
+    /// The digest of `key`, or of the certificate that it names, however that is spelt.
     pub fn of(key: &[u8]) -> Self {
-        KeyDigest(Sha256::digest(key).into())
+        let name = certificate(key);
+        KeyDigest(Sha256::digest(name.as_deref().unwrap_or(key)).into())
     }
 
-    /// The same of what may be a key; none of what is too long to be one.
+    /// The digest of what a caller sends as a key; none of what is too long to be one, or names a certificate.
     pub fn of_possible(key: &[u8]) -> Option<Self> {
-        (key.len() <= KeyDigest::LONGEST_KEY).then(|| KeyDigest::of(key))
+        let may_be_one = key.len() <= KeyDigest::LONGEST_KEY && certificate(key).is_none();
+        may_be_one.then(|| KeyDigest(Sha256::digest(key).into()))
     }
 
     /// The digest that [`as_bytes`](KeyDigest::as_bytes) gave.
@@ -40,6 +46,24 @@ impl fmt::Debug for KeyDigest {
     }
 }
 
+/// The one spelling of the certificate that `key` names; none when it names none.
+fn certificate(key: &[u8]) -> Option<Vec<u8>> {
+    let (start, name) = key.split_at(key.iter().position(|byte| *byte == b':')? + 1);
+    let mut spelt = start.to_vec();
+    match start {
+        b"cert-san:" if !name.is_empty() => spelt.extend(name.iter().map(u8::to_ascii_lowercase)),
+        b"cert:" => {
+            spelt.extend(name.iter().filter(|byte| **byte != b':').map(u8::to_ascii_lowercase));
+            let digits = &spelt[start.len()..];
+            if digits.len() != 64 || !digits.iter().all(u8::is_ascii_hexdigit) {
+                return None;
+            }
+        }
+        _ => return None,
+    }
+    Some(spelt)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -49,5 +73,21 @@ mod tests {
         let digest = KeyDigest::of(b"abc");
         assert_eq!(digest.as_bytes()[..4], [0xba, 0x78, 0x16, 0xbf]);
         assert_eq!(format!("{digest:?}"), "KeyDigest(..)");
+    }
+
+    #[test]
+    fn a_certificate_is_spelt_in_one_way_and_is_nobodys_key() {
+        let digest = |text: &str| KeyDigest::of(text.as_bytes());
+        let fingerprint = "ab".repeat(32);
+        let colons = ["AB"; 32].join(":");
+        assert_eq!(digest(&format!("cert:{fingerprint}")), digest(&format!("cert:{colons}")));
+        assert_eq!(digest("cert-san:Alice@Example.com"), digest("cert-san:alice@example.com"));
+        for name in [&format!("cert:{fingerprint}"), &format!("cert:{colons}"), "cert-san:a"] {
+            assert_eq!(KeyDigest::of_possible(name.as_bytes()), None, "{name}");
+        }
+        for key in ["cert:", "cert:ab", "cert-san:", "CERT:", "certificate:a", ":", "", "Cert-San:A"] {
+            assert_eq!(KeyDigest::of_possible(key.as_bytes()), Some(digest(key)), "{key}");
+        }
+        assert_ne!(digest("Certs:A"), digest("certs:a"));
     }
 }

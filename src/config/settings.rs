@@ -9,11 +9,11 @@ use super::problem::Problem;
 use crate::admin::Access;
 use crate::limit::RateLimit;
 use crate::process::ProcessSettings;
-use crate::proxy::{Identity, Limits};
+use crate::proxy::{Identity, Limits, ListenerRules};
 use crate::route::Route;
 use crate::store::HistoryRules;
 use crate::telemetry::AccessLogSettings;
-use crate::tls::Pair;
+use crate::tls::ListenerTls;
 use crate::upstream::PoolSettings;
 
 /// A configuration in which nothing is wrong: every address parses, every name is unique, every route leads somewhere.
@@ -63,14 +63,16 @@ impl Config {
 pub struct ListenerSettings {
     /// Where it listens.
     pub address: SocketAddr,
-    /// The certificate and key of HTTPS, as they were when the configuration was loaded; none is plain HTTP.
-    pub tls: Option<Pair>,
+    /// The certificates and keys of HTTPS, as they were when the configuration was loaded; none is plain HTTP.
+    pub tls: Option<ListenerTls>,
+    /// What holds for its connections.
+    pub rules: ListenerRules,
 }
 
 impl From<SocketAddr> for ListenerSettings {
     /// A plain one.
     fn from(address: SocketAddr) -> Self {
-        ListenerSettings { address, tls: None }
+        ListenerSettings { address, tls: None, rules: ListenerRules::default() }
     }
 }
 

@@ -7,8 +7,8 @@ use serde::Deserialize;
 
 use super::value::{
     AdminAddress, Choice, Connections, DatabasePath, DirectoryPath, EventsPath, Flag, GroupName, Header, HeaderField,
-    HeaderPiece, HeaderText, Listen, LogPath, Network, OrAuto, OrNull, Pattern, PemPath, PerSec, Period, PoolName,
-    RouteHost, RoutePath, Size, StatePath, Tick, TokenPath, UserName, Whole,
+    HeaderPiece, HeaderText, LogPath, Network, OrAuto, OrNull, Pattern, PerSec, Period, PoolName, RouteHost, RoutePath,
+    Size, StatePath, Tick, TokenPath, UserName, Whole,
 };
 use super::written::{List, Map, Section, Written};
 use crate::proxy::{Underscores, UnknownKey};
@@ -16,6 +16,10 @@ use crate::telemetry::AccessLogFormat;
 pub(super) use upstreams::{BackendTlsKeys, HealthCheckKeys, UpstreamKeys};
 
 mod upstreams;
+
+mod listeners;
+
+pub(super) use listeners::{ListenerKeys, PairKeys, TlsKeys};
 
 /// The configuration file of tollgate.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -91,28 +95,6 @@ pub(super) struct PingoraKeys {
     /// Where a daemon's events and standard output go; null is nowhere.
     #[schemars(extend("default" = null))]
     pub(super) error_log: Written<EventsPath>,
-}
-
-/// One address to listen on.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-#[schemars(extend("required" = ["address"]))]
-pub(super) struct ListenerKeys {
-    /// An IP address and a port.
-    pub(super) address: Written<Listen>,
-    /// The certificate and its key, for HTTPS with HTTP/2 and HTTP/1.1. Default: plain HTTP/1.1.
-    pub(super) tls: Written<Section<TlsKeys>>,
-}
-
-/// A certificate and its key.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-#[schemars(extend("required" = ["cert", "key"]))]
-pub(super) struct TlsKeys {
-    /// A PEM file: the certificate, followed by those that lead to a root.
-    pub(super) cert: Written<PemPath>,
-    /// A PEM file: the certificate's private key, not encrypted.
-    pub(super) key: Written<PemPath>,
 }
 
 /// The admin API.
@@ -218,6 +200,10 @@ pub(super) struct IdentityKeys {
     /// `X-Client-Id` instead, with the client's name.
     #[schemars(extend("default" = true))]
     pub(super) forward_api_key: Written<Flag>,
+    /// Whether clients are known by the certificates that they show to a listener with `client_ca`, as
+    /// `cert:SHA256-FINGERPRINT` or `cert-san:NAME`, where an API key stands.
+    #[schemars(extend("default" = false))]
+    pub(super) client_certificates: Written<Flag>,
 }
 
 /// The token buckets.

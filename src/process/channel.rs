@@ -117,6 +117,11 @@ impl Channel {
         self.sockets.pop_front().map(TcpListener::from).ok_or_else(none)
     }
 
+    /// The next descriptor that came with what was received, whatever it is; none when there is none.
+    pub(crate) fn next_descriptor(&mut self) -> Option<OwnedFd> {
+        self.sockets.pop_front()
+    }
+
     /// The time until `end`; an error when it is over.
     fn left(&self, end: Instant) -> io::Result<Duration> {
         let left = end.saturating_duration_since(self.clock.now());

@@ -15,10 +15,12 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use super::backend::answer::{self, Added, Answer};
 use super::backend::body::{AnswerBody, Unmeasured};
 use super::downstream::head::{self, Head};
+use super::downstream::introduction;
 use super::exchange::request::{self, Framing};
 use super::gate::headers::{Sender, Underscores};
 use super::gate::identify::{Identity, origin};
 use super::gate::request_id::RequestId;
+use super::gate::settings::HeaderVersions;
 use super::wire::chunked::{Chunked, MalformedChunks};
 use super::wire::lines::{Fields, Lines, LinesOf, MAX_HEADERS, is, length_of, line};
 use super::wire::request_body::Body;
@@ -116,6 +118,27 @@ fn is_the_same_for_a_backend(bytes: &[u8], head: &Head, lines: LinesOf<'_>, choi
     assert!(["connection", "keep-alive", "te"].iter().all(|name| all(name).is_empty()), "hop by hop");
     let dropped = underscores == Underscores::Drop;
     assert!(!(dropped && sent.iter().any(|(name, _)| name.contains(&b'_'))), "an underscore");
+}
+
+/// A header of the PROXY protocol: read in pieces it is the same, what follows it does not count, and only the version
+/// that is expected is read.
+pub fn introduction(bytes: &[u8]) {
+    let whole = introduction::read(bytes, HeaderVersions::Any);
+    for cut in cuts(bytes) {
+        match (introduction::read(&bytes[..cut], HeaderVersions::Any), whole) {
+            (Ok(None), _) => {}
+            (first, whole) => assert_eq!(first, whole, "of the first {cut} bytes, and of all"),
+        }
+    }
+    let [first, second] = [HeaderVersions::V1, HeaderVersions::V2].map(|version| introduction::read(bytes, version));
+    if let Ok(Some(read)) = whole {
+        assert!(read.length <= bytes.len());
+        assert_eq!(introduction::read(&bytes[..read.length], HeaderVersions::Any), whole, "what follows counts");
+        assert_eq!(introduction::read(&bytes[..read.length - 1], HeaderVersions::Any), Ok(None), "it is whole earlier");
+        assert!([first, second].contains(&whole) && first != second);
+    } else {
+        assert!(!matches!(first, Ok(Some(_))) && !matches!(second, Ok(Some(_))));
+    }
 }
 
 /// A chunked body: cut anywhere it ends at the same place and holds the same, and a parser that forgives reads it so,
@@ -275,7 +298,13 @@ mod tests {
     #[test]
     fn what_fuzzing_has_kept_holds() {
         type Target = (&'static str, fn(&[u8]));
-        let targets: [Target; 4] = [("head", head), ("chunked", chunked), ("answer", answer), ("lines", lines)];
+        let targets: [Target; 5] = [
+            ("head", head),
+            ("introduction", introduction),
+            ("chunked", chunked),
+            ("answer", answer),
+            ("lines", lines),
+        ];
         for (name, target) in targets {
             let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(name);
             let mut count = 0;

@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::limit::Key;
 use crate::process::{Bound, Process};
 use crate::telemetry::{AccessLogWriter, Tally};
+use crate::tls::TicketSecret;
 use crate::upstream::Pools;
 
 /// A proxy whose addresses are bound, whose clients are loaded, and that is ready to run.
@@ -48,16 +49,16 @@ impl Server {
     }
 
     /// Builds a server over sockets that are bound, and gives the quotas of its clients beside it. With `process` it is
-    /// all of one; a `successor` does not read what was saved of the buckets, since it gets them later.
+    /// all of one; a successor, which has the keys of tickets of another, does not read what was saved of the buckets,
+    /// since it gets them later.
     pub(super) fn build(
         config: Config,
         (listeners, admin): (Vec<Bound>, Option<Bound>),
-        process: Option<(Arc<Process>, bool)>,
+        process: Option<(Arc<Process>, Option<Vec<TicketSecret>>)>,
     ) -> Result<(Self, HashMap<Key, Quota>), ServerError> {
-        let is_successor = process.as_ref().is_some_and(|(_, successor)| *successor);
+        let inherited = process.as_ref().and_then(|(_, inherited)| inherited.as_deref());
         let addresses: Vec<_> = listeners.iter().map(Bound::address).collect();
-        let (core, OpenedCore { writer, quotas }) =
-            Core::open(&config, &addresses, is_successor, Arc::new(SystemClock))?;
+        let (core, OpenedCore { writer, quotas }) = Core::open(&config, &addresses, inherited, Arc::new(SystemClock))?;
         let server = Server {
             config,
             source: None,

@@ -19,7 +19,7 @@ use crate::limit::{Key, Nanos, RateLimit, Striped, StripedSettings, WholeLimiter
 use crate::process::Sockets;
 use crate::proxy::Activity;
 use crate::telemetry::{AccessLog, AccessLogWriter, LatestRefusals, Tally};
-use crate::tls::TlsListeners;
+use crate::tls::{TicketSecret, TlsListeners};
 use crate::upstream::Pools;
 
 /// What the parts of one server share. A clone is the same.
@@ -68,20 +68,22 @@ pub(super) struct OpenedCore {
 impl Core {
     /// Opens the database and the access log, and reads what is in the database: clients before saved buckets, since a
     /// bucket is read back under the quota that its owner has now, and one whose owner is gone is forgotten. A
-    /// `successor` does not read the buckets; it gets them later.
+    /// successor, which has `inherited` the keys of tickets, does not read the buckets; it gets them later.
     ///
     /// # Errors
     /// When the database cannot be used, or the access log cannot be opened.
     pub(super) fn open(
         config: &Config,
         addresses: &[SocketAddr],
-        successor: bool,
+        inherited: Option<&[TicketSecret]>,
         clock: Arc<dyn Clock>,
     ) -> Result<(Self, OpenedCore), ServerError> {
+        let successor = inherited.is_some();
         let failed = |what: &str, error: &dyn std::fmt::Display| ServerError::Failed(format!("{what}{error}"));
         let pairs = addresses.iter().zip(&config.listeners);
         let pairs = pairs.filter_map(|(address, listener)| Some((*address, listener.tls.clone()?)));
-        let tls = TlsListeners::new(pairs).map_err(|error| failed("TLS: ", &error))?;
+        let tls = TlsListeners::new(pairs, inherited.unwrap_or_default(), clock.now());
+        let tls = tls.map_err(|error| failed("TLS: ", &error))?;
         let (access_log, writer) = AccessLog::new(&config.access_log).map_err(ServerError::AccessLog)?;
         let timeline = Timeline::new(clock.as_ref());
         let RateLimit { quota, max_buckets, .. } = config.rate_limit;

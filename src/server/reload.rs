@@ -9,6 +9,7 @@
 //! One reload at a time; who asks meanwhile waits for its turn and reads the file again.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -21,8 +22,8 @@ use super::core::Core;
 use super::lifecycle::State;
 use crate::admin::{Access, ReloadRefused, Reloaded};
 use crate::client::Quota;
-use crate::config::{Config, Problems};
-use crate::proxy::{Destination, RateRules, RouteChanges, Rules, Seats};
+use crate::config::{Config, ListenerSettings, Problems};
+use crate::proxy::{Destination, ListenerRules, RateRules, RouteChanges, Rules, Seats};
 use crate::route::{Route, RouteTable};
 use crate::telemetry::{AccessLogSettings, Metrics, Prepared};
 use crate::upstream::Pool;
@@ -49,6 +50,17 @@ pub(super) struct Live {
     pub(super) access: Arc<ArcSwap<Access>>,
     pub(super) watches: mpsc::UnboundedSender<Watch>,
     pub(super) metrics: Arc<Metrics>,
+}
+
+impl Live {
+    /// Takes note in `current` of the certificates that were taken up since it was loaded.
+    fn take_note_of_renewed(&self, current: &mut Config) {
+        for listener in &mut current.listeners {
+            if let (Some(tls), Some(terminator)) = (&mut listener.tls, self.core.tls.at(listener.address)) {
+                *tls = terminator.tls();
+            }
+        }
+    }
 }
 
 /// Reloads one server.
@@ -107,6 +119,7 @@ impl Reloader {
         if !problems.is_empty() {
             return Err(ReloadRefused::Wrong(problems));
         }
+        live.take_note_of_renewed(current);
         let changed = changes(current, &next);
         let access_log = match current.access_log == next.access_log {
             true => None,
@@ -158,8 +171,8 @@ impl Reloader {
         live.rules.store(Arc::new(rules));
         let _ = live.watches.send(Watch::End(gone));
         for listener in &next.listeners {
-            if let (Some(terminator), Some(pair)) = (live.core.tls.at(listener.address), &listener.tls) {
-                terminator.set(pair.clone());
+            if let (Some(terminator), Some(tls)) = (live.core.tls.at(listener.address), &listener.tls) {
+                terminator.set(tls.clone());
             }
         }
         if let Some(admin) = &next.admin {
@@ -193,8 +206,15 @@ pub(super) fn rules(config: &Config, pools: &[Arc<Pool>]) -> Rules {
         rate: config.rate_limit.enabled.then_some(rate),
         routes: route_table(config, pools),
         limits: config.limits,
+        listeners: listener_rules(&config.listeners),
         direct: config.direct,
     }
+}
+
+/// What holds for some of these, by where they listen; where there are none of them, nobody is looked for.
+fn listener_rules(listeners: &[ListenerSettings]) -> HashMap<SocketAddr, ListenerRules> {
+    let special = listeners.iter().filter(|listener| listener.rules != ListenerRules::default());
+    special.map(|listener| (listener.address, listener.rules)).collect()
 }
 
 fn route_table(config: &Config, pools: &[Arc<Pool>]) -> RouteTable<Destination> {

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use log::warn;
+use log::{info, warn};
 use parking_lot::Mutex;
 use pingora_core::server::ShutdownWatch;
 use pingora_core::services::ServiceReadyNotifier;
 use pingora_core::services::background::BackgroundService;
 use tokio::sync::mpsc;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::{AbortHandle, JoinSet, spawn_blocking};
 use tokio::time::{interval, sleep};
 
 use super::lifecycle::Lifecycle;
@@ -20,15 +20,17 @@ use super::sparingly::Sparingly;
 use super::ticker;
 use crate::clock::Clock;
 use crate::telemetry::{AccessLogGuard, AccessLogWriter, EventLog, Tally};
-use crate::tls::TlsListeners;
+use crate::tls::{PairNews, PairWatch, TlsListeners};
 use crate::upstream::{Pool, Transport, health};
 
 /// How often idle connections to backends are looked through when none of them is closed.
 const SWEEP_TICK: Duration = Duration::from_millis(500);
 /// How often they are at most: how exactly is known when they were closed, and what it costs to have many that are.
 const SWEEP_PAUSE: Duration = Duration::from_millis(10);
+/// How often the files of certificates are looked at.
+const CERTIFICATES_TICK: Duration = Duration::from_secs(2);
 /// How often it is said that a certificate is not valid.
-const CERTIFICATES_TICK: Duration = Duration::from_secs(60 * 60);
+const LAPSES_TICK: Duration = Duration::from_secs(60 * 60);
 /// How often the logs' summaries are written.
 const TELEMETRY_TICK: Duration = Duration::from_secs(1);
 
@@ -119,7 +121,8 @@ impl BackgroundService for Sweep {
     }
 }
 
-/// Warns of certificates that are not valid, for as long as they are served.
+/// Takes up renewed certificates, renews the keys of tickets, and warns of certificates that are not valid for as long
+/// as they are served.
 pub(super) struct Certificates {
     pub(super) tls: Arc<TlsListeners>,
     pub(super) clock: Arc<dyn Clock>,
@@ -129,12 +132,27 @@ pub(super) struct Certificates {
 impl BackgroundService for Certificates {
     async fn start(&self, shutdown: ShutdownWatch) {
         // The start and each reload have told of them already.
-        let mut told = true;
+        let (mut told, watch) = (self.clock.now(), Arc::new(Mutex::new(PairWatch::default())));
         ticker::run("certificates", CERTIFICATES_TICK, shutdown, || {
-            if !std::mem::take(&mut told) {
-                self.tls.lapsed(self.clock.wall()).iter().for_each(|lapse| warn!("{lapse}"));
+            let (now, wall) = (self.clock.now(), self.clock.wall());
+            if now.saturating_duration_since(told) >= LAPSES_TICK {
+                told = now;
+                self.tls.lapsed(wall).iter().for_each(|lapse| warn!("{lapse}"));
             }
-            std::future::ready(())
+            if let Err(error) = self.tls.tickets().rotate(now) {
+                warn!("the keys of TLS tickets cannot be renewed: {error}");
+            }
+            let (tls, watch) = (Arc::clone(&self.tls), Arc::clone(&watch));
+            async move {
+                // It fails only where the runtime ends, and with it the server.
+                let news = spawn_blocking(move || watch.lock().look(&tls, now, wall)).await;
+                for news in news.unwrap_or_default() {
+                    match news {
+                        PairNews::Renewed(told) => info!("{told}"),
+                        PairNews::Stuck(told) => warn!("{told}"),
+                    }
+                }
+            }
         })
         .await;
     }

@@ -57,12 +57,12 @@ impl Server {
         if !successor {
             process.take_pid_file()?;
             let sockets = sockets(&config, bound, None)?;
-            return Server::build(config, sockets, Some((process, false))).map(|(server, _)| server);
+            return Server::build(config, sockets, Some((process, None))).map(|(server, _)| server);
         }
         let mut successor = wait(&process)?;
         let build = || {
             let sockets = sockets(&config, std::mem::take(&mut bound), Some(&mut successor))?;
-            Server::build(config, sockets, Some((process, true)))
+            Server::build(config, sockets, Some((process, Some(successor.take_tickets()))))
         };
         match build() {
             Ok((mut server, quotas)) => {

@@ -24,7 +24,7 @@ use crate::limit::Gauges;
 use crate::tls::TlsListeners;
 use crate::upstream::Pools;
 
-pub use tally::{OpenConnection, SeatLimit, Tally, Verdict};
+pub use tally::{IntroductionFault, OpenConnection, SeatLimit, Tally, Verdict};
 
 /// The content type of [`Metrics::text`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";

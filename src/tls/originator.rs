@@ -146,7 +146,7 @@ impl Believed {
             return Ok(Believed { roots, known: Vec::new() });
         };
         let wrong = |why: &str| format!("{}: {why}", path.display());
-        let known = files::certificates(path).map_err(|why| wrong(&why))?;
+        let known = files::read(path).and_then(|text| files::certificates(&text)).map_err(|why| wrong(&why))?;
         let mut roots = RootCertStore::empty();
         for (number, certificate) in (1..).zip(&known) {
             let why = format!("certificate {number} is damaged, or none of X.509");

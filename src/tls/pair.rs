@@ -1,5 +1,6 @@
 //! A certificate with its private key, loaded and checked.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
@@ -11,6 +12,7 @@ use rustls::InconsistentKeys;
 use rustls::crypto::ring::sign::any_supported_type;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
+use sha2::{Digest, Sha256};
 use x509_parser::prelude::{ASN1Time, FromDer, GeneralName, X509Certificate};
 
 use super::files;
@@ -20,7 +22,7 @@ use super::{Flaw, Part};
 const SOON: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 
 /// Where a pair is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PairFiles {
     /// The certificate, followed by those that lead to a root, in PEM.
     pub cert: PathBuf,
@@ -39,6 +41,27 @@ pub struct Pair {
     files: PairFiles,
     certified: Arc<CertifiedKey>,
     leaf: LeafCertificate,
+    /// Of both files.
+    digest: Option<[u8; 32]>,
+}
+
+/// What two files held when they were read, or why they could not be.
+pub(super) struct PairTexts {
+    cert: Result<Vec<u8>, String>,
+    key: Result<Vec<u8>, String>,
+}
+
+impl PairTexts {
+    /// Reads both. Blocks.
+    pub(super) fn read(files: &PairFiles) -> Self {
+        PairTexts { cert: files::read(&files.cert), key: files::read(&files.key) }
+    }
+
+    /// What tells them from others; none when one could not be read.
+    pub(super) fn digest(&self) -> Option<[u8; 32]> {
+        let [cert, key] = [&self.cert, &self.key].map(|text| text.as_ref().ok().map(Sha256::digest));
+        Some(Sha256::new().chain_update(cert?).chain_update(key?).finalize().into())
+    }
 }
 
 /// What a certificate says of itself.
@@ -47,6 +70,8 @@ struct LeafCertificate {
     begins: ASN1Time,
     ends: ASN1Time,
     subject: Arc<str>,
+    /// The names that it is for, in lower case.
+    names: Arc<[String]>,
 }
 
 impl Pair {
@@ -56,9 +81,16 @@ impl Pair {
     /// # Errors
     /// Everything that is wrong, at least one thing.
     pub fn load(files: &PairFiles, now: SystemTime) -> Result<(Pair, Vec<Flaw>), Vec<Flaw>> {
+        Pair::of(files, &PairTexts::read(files), now)
+    }
+
+    /// The same of what was read of the files.
+    pub(super) fn of(files: &PairFiles, texts: &PairTexts, now: SystemTime) -> Result<(Pair, Vec<Flaw>), Vec<Flaw>> {
         let mut flaws = Vec::new();
-        let chain = files::certificates(&files.cert).map_err(|why| flaw(files, Part::Cert, &why));
-        let key = files::private_key(&files.key).map_err(|why| flaw(files, Part::Key, &why));
+        let cert = texts.cert.as_deref().map_err(String::clone);
+        let chain = cert.and_then(files::certificates).map_err(|why| flaw(files, Part::Cert, &why));
+        let key = texts.key.as_deref().map_err(String::clone);
+        let key = key.and_then(files::private_key).map_err(|why| flaw(files, Part::Key, &why));
         let (chain, key) = (keep(chain, &mut flaws), keep(key, &mut flaws));
         let leaf = chain.as_ref().and_then(|chain| {
             let leaf = LeafCertificate::of(&chain[0]).map_err(|why| flaw(files, Part::Cert, &why));
@@ -69,7 +101,8 @@ impl Pair {
             return Err(flaws);
         };
         let warnings = warnings(files, &certified.cert, &leaf, now);
-        Ok((Pair { files: files.clone(), certified: Arc::new(certified), leaf }, warnings))
+        let digest = texts.digest();
+        Ok((Pair { files: files.clone(), certified: Arc::new(certified), leaf, digest }, warnings))
     }
 
     /// Why its certificate is not valid at `now`; none when it is.
@@ -87,9 +120,24 @@ impl Pair {
         instant(self.leaf.ends)
     }
 
+    /// The same, for people.
+    pub(super) fn end(&self) -> String {
+        date(self.leaf.ends)
+    }
+
     /// Whom it is for: the subject's name (RFC 4514), else the first of the alternative names.
     pub fn subject(&self) -> &str {
         &self.leaf.subject
+    }
+
+    /// The names of hosts that it is for, in lower case; some of them for all names of one label below theirs (`*.`).
+    pub fn names(&self) -> &[String] {
+        &self.leaf.names
+    }
+
+    /// What tells the contents of its files from others.
+    pub(super) fn digest(&self) -> Option<[u8; 32]> {
+        self.digest
     }
 
     pub(super) fn certified(&self) -> Arc<CertifiedKey> {
@@ -129,12 +177,16 @@ impl LeafCertificate {
             .map_err(|_| "the certificate is damaged, or none of X.509".to_owned())?;
         let (begins, ends) = (parsed.validity().not_before, parsed.validity().not_after);
         let mut subject = parsed.subject().to_string();
-        if subject.is_empty()
-            && let Ok(Some(names)) = parsed.subject_alternative_name()
-        {
-            subject = names.value.general_names.first().map(alternative).unwrap_or_default();
+        let alternatives = parsed.subject_alternative_name().ok().flatten().map(|names| &names.value.general_names);
+        let alternatives = alternatives.map(Vec::as_slice).unwrap_or_default();
+        if subject.is_empty() {
+            subject = alternatives.first().map(alternative).unwrap_or_default();
         }
-        Ok(LeafCertificate { begins, ends, subject: subject.into() })
+        let names = alternatives.iter().filter_map(|name| match name {
+            GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
+            _ => None,
+        });
+        Ok(LeafCertificate { begins, ends, subject: subject.into(), names: names.collect() })
     }
 
     /// Why it is not valid at `now`; none when it is.
@@ -147,7 +199,7 @@ impl LeafCertificate {
 }
 
 /// An alternative name as people write it.
-fn alternative(name: &GeneralName<'_>) -> String {
+pub(super) fn alternative(name: &GeneralName<'_>) -> String {
     match name {
         GeneralName::DNSName(name) | GeneralName::URI(name) | GeneralName::RFC822Name(name) => (*name).to_owned(),
         GeneralName::IPAddress(bytes) => {
@@ -191,7 +243,8 @@ fn join(
     match certified.keys_match() {
         Ok(()) => Ok(certified),
         Err(rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => {
-            let why = format!("the private key is not that of the certificate in {}", files.cert.display());
+            let newer = newer(files).map(|part| format!("; {} is the newer file", part.name())).unwrap_or_default();
+            let why = format!("the private key is not that of the certificate in {}{newer}", files.cert.display());
             Err(flaw(files, Part::Key, &why))
         }
         Err(_) => Err(flaw(files, Part::Cert, "the certificate cannot be served; it must be of X.509 version 3")),
@@ -222,6 +275,16 @@ fn warnings(files: &PairFiles, chain: &[CertificateDer<'_>], leaf: &LeafCertific
         });
     }
     found
+}
+
+/// Which of the two files was written later.
+fn newer(files: &PairFiles) -> Option<Part> {
+    let [cert, key] = [&files.cert, &files.key].map(|path| std::fs::metadata(path).and_then(|it| it.modified()).ok());
+    match cert?.cmp(&key?) {
+        Ordering::Greater => Some(Part::Cert),
+        Ordering::Less => Some(Part::Key),
+        Ordering::Equal => None,
+    }
 }
 
 fn mode(path: &Path) -> u32 {

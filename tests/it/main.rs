@@ -25,7 +25,11 @@ mod bodies;
 #[cfg(test)]
 mod both_ways;
 #[cfg(test)]
+mod certificates;
+#[cfg(test)]
 mod check;
+#[cfg(test)]
+mod client_certificates;
 #[cfg(test)]
 mod clients;
 #[cfg(test)]
@@ -65,6 +69,8 @@ mod forwarding;
 #[cfg(test)]
 mod grpc_answers;
 #[cfg(test)]
+mod h2c;
+#[cfg(test)]
 mod half_close;
 #[cfg(test)]
 mod harness;
@@ -99,7 +105,11 @@ mod peers;
 #[cfg(test)]
 mod pools;
 #[cfg(test)]
+mod proxy_protocol;
+#[cfg(test)]
 mod reasons;
+#[cfg(test)]
+mod redirect_to_https;
 #[cfg(test)]
 mod reload;
 #[cfg(test)]
@@ -128,6 +138,8 @@ mod smuggling;
 mod statuses;
 #[cfg(test)]
 mod stop;
+#[cfg(test)]
+mod tickets;
 #[cfg(test)]
 mod tls;
 #[cfg(test)]

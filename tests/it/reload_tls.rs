@@ -43,13 +43,13 @@ fn another_certificate_is_for_new_handshakes_and_closes_no_connection() {
         let old = written(dir.path());
         assert_eq!(shown(&server), old);
         write_pair(dir.path(), NOW);
-        assert_eq!(shown(&server), old, "a file alone changes nothing");
         if round % 5 == 0 {
             server.process.signal("HUP");
             assert!(eventually(PATIENCE, || shown(&server) == written(dir.path())), "SIGHUP changes nothing");
         } else {
             let answer = server.ask("POST", "/config/reload", "");
-            assert!(answer.status == 200 && answer.text().contains("certificates changed"), "{answer:?}");
+            // It may have been taken up by itself meanwhile.
+            assert_eq!(answer.status, 200, "{answer:?}");
         }
         assert_eq!(shown(&server), written(dir.path()));
         loads[0].wait_for(3);

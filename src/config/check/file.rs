@@ -49,6 +49,7 @@ pub(in crate::config) fn check(file: Option<FileShape>, overrides: &Overrides, r
         upstreams.pools = vec![pool];
     }
     upstreams.balance_by(overrides.balance);
+    listeners.warn_of_strangers(&identity);
     let (admin, mut warnings) = admin.finish(report, &listeners.addresses());
     warnings.extend(listeners.warnings);
     warnings.extend(upstreams.doubts.warnings);

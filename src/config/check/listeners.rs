@@ -5,16 +5,18 @@ use std::net::SocketAddr;
 use serde_yaml::Value;
 
 use super::lists::sections;
+use crate::client::Networks;
 use crate::clock::{Clock, SystemClock};
 use crate::config::overrides::Overrides;
 use crate::config::problem::{KeyPath, Problem};
 use crate::config::report::{Level, Report};
 use crate::config::settings::ListenerSettings;
-use crate::config::shape::{ListenerKeys, TlsKeys};
-use crate::config::value::Listen;
+use crate::config::shape::{ListenerKeys, PairKeys, TlsKeys};
+use crate::config::value::{ClientCerts, Listen};
 use crate::config::written::{List, Section, Written};
 use crate::process::collide;
-use crate::tls::{Flaw, Pair, PairFiles};
+use crate::proxy::{Identity, ListenerRules};
+use crate::tls::{ClientCertificates, Flaw, ListenerTls, Pair, PairFiles, TicketKeys};
 
 /// What the file or the command line says of the listeners.
 #[derive(Debug, Default)]
@@ -30,6 +32,24 @@ impl Listeners {
     /// The addresses, and where they are written.
     pub(super) fn addresses(&self) -> Vec<(KeyPath, SocketAddr)> {
         self.list.iter().map(|(at, listener)| (at.clone(), listener.address)).collect()
+    }
+
+    /// Warns of those that let nobody in, since no proxy is trusted, and of certificates that nobody is asked for.
+    pub(super) fn warn_of_strangers(&mut self, identity: &Identity) {
+        let closed = self.list.iter().filter(|(_, listener)| {
+            listener.rules.proxy_protocol.is_some() && identity.trusted_proxies == Networks::default()
+        });
+        let told = closed.map(|(at, listener)| {
+            let key = at.parent().unwrap_or_default().key("proxy_protocol");
+            format!("{key}: nobody may connect to {}, since identity.trusted_proxies is empty", listener.address)
+        });
+        self.warnings.extend(told);
+        let asks =
+            |(_, listener): &(_, ListenerSettings)| listener.tls.as_ref().is_some_and(|tls| tls.clients.is_some());
+        if identity.client_certificates && !self.list.iter().any(asks) {
+            let why = "is of no use, since no listener has `tls.client_ca`";
+            self.warnings.push(format!("identity.client_certificates: {why}"));
+        }
     }
 
     /// The same, after reporting those that cannot be listened on beside an earlier one.
@@ -55,9 +75,21 @@ pub(super) fn of_file(
         let Some(keys) = keys else { continue };
         let mut at = Level { report: top.report, at };
         let address = at.need("address", keys.address);
+        let has_tls = !matches!(keys.tls, Written::Absent);
         let tls = at.take("tls", keys.tls);
-        let tls = tls.and_then(|keys| pair(&mut at.below("tls"), keys, (overrides, &mut found)));
-        found.list.extend(address.map(|address| (at.at.key("address"), ListenerSettings { address, tls })));
+        let tls = tls.and_then(|keys| self::tls(&mut at.below("tls"), keys, (overrides, &mut found)));
+        let rules = ListenerRules {
+            proxy_protocol: at.or("proxy_protocol", keys.proxy_protocol, None),
+            h2c: at.or("h2c", keys.h2c, false),
+            redirect_to_https: at.or("redirect_to_https", keys.redirect_to_https, None),
+        };
+        if has_tls && rules.h2c {
+            at.add("h2c", "must be false on a listener with `tls`, where clients ask for HTTP/2 by ALPN");
+        }
+        if has_tls && rules.redirect_to_https.is_some() {
+            at.add("redirect_to_https", "must be null on a listener with `tls`, which is HTTPS already");
+        }
+        found.list.extend(address.map(|address| (at.at.key("address"), ListenerSettings { address, tls, rules })));
     }
     found.apart(top.report)
 }
@@ -70,7 +102,42 @@ pub(super) fn of_flags(report: &mut Report, flags: &[SocketAddr]) -> Listeners {
     Listeners { list, ..Listeners::default() }.apart(report)
 }
 
-fn pair(at: &mut Level<'_>, keys: TlsKeys, (overrides, found): (&Overrides, &mut Listeners)) -> Option<Pair> {
+/// What a listener presents, loaded.
+fn tls(at: &mut Level<'_>, keys: TlsKeys, (overrides, found): (&Overrides, &mut Listeners)) -> Option<ListenerTls> {
+    let TlsKeys { cert, key, pairs, ticket_keys, client_ca, client_certs } = keys;
+    let pairs = match pairs {
+        Written::Absent => vec![pair(at, PairKeys { cert, key }, (overrides, found))],
+        pairs => {
+            for (name, key) in [("cert", cert), ("key", key)] {
+                if !matches!(key, Written::Absent) {
+                    at.add(name, "must not stand beside `pairs`, of which it is the short form");
+                }
+            }
+            let list = sections(at, "pairs", pairs, true).into_iter().flatten();
+            let load = |(path, keys): (KeyPath, Option<PairKeys>)| {
+                pair(&mut Level { report: at.report, at: path }, keys?, (overrides, found))
+            };
+            list.map(load).collect()
+        }
+    };
+    let ticket_keys = at.or("ticket_keys", ticket_keys, None).map(|path| overrides.locate(path));
+    let ticket_keys = ticket_keys.map(|path| TicketKeys::load(&path).map_err(|why| at.add("ticket_keys", why)));
+    let required = at.or("client_certs", client_certs, ClientCerts::Optional) == ClientCerts::Required;
+    let client_ca = at.or("client_ca", client_ca, None).map(|path| overrides.locate(path));
+    if client_ca.is_none() && required {
+        at.add("client_certs", "must be optional without `client_ca`, which says whose certificates get in");
+    }
+    if client_ca.is_some() && ticket_keys.is_some() {
+        let key = at.at.key("ticket_keys");
+        found.warnings.push(format!("{key}: is of no use with `client_ca`, where there are no tickets"));
+    }
+    let clients =
+        client_ca.map(|path| ClientCertificates::load(&path, required).map_err(|why| at.add("client_ca", why)));
+    let pairs = pairs.into_iter().collect::<Option<Vec<_>>>().filter(|pairs| !pairs.is_empty())?;
+    Some(ListenerTls { pairs, ticket_keys: ticket_keys.transpose().ok()?, clients: clients.transpose().ok()? })
+}
+
+fn pair(at: &mut Level<'_>, keys: PairKeys, (overrides, found): (&Overrides, &mut Listeners)) -> Option<Pair> {
     let cert = at.need("cert", keys.cert);
     let key = at.need("key", keys.key);
     let now = SystemClock.wall();

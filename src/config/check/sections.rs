@@ -27,6 +27,7 @@ pub(super) fn identity(top: &mut Level<'_>, key: Written<Section<IdentityKeys>>)
         ipv6_prefix: at.or("ipv6_prefix", keys.ipv6_prefix, default.ipv6_prefix),
         underscores: at.or("underscores", keys.underscores, default.underscores),
         forward_api_key: at.or("forward_api_key", keys.forward_api_key, default.forward_api_key),
+        client_certificates: at.or("client_certificates", keys.client_certificates, default.client_certificates),
     }
 }
 

@@ -313,7 +313,7 @@ fn defaults(schema: &serde_json::Value) -> serde_yaml::Value {
             (Some(default), _) => serde_yaml::to_value(default).unwrap(),
             (_, Some(items)) => vec![defaults(items)].into(),
             // A section that needs something has no default: it is not there.
-            _ if schema.get("required").is_some() => return None,
+            _ if schema.get("required").or(schema.get("anyOf")).is_some() => return None,
             _ => schema.get("properties").map(|_| defaults(schema))?,
         };
         Some((key.as_str().into(), value))

@@ -6,7 +6,7 @@ use schemars::{Schema, SchemaGenerator, json_schema};
 use serde_yaml::Value;
 
 use super::kind::ValueKind;
-use crate::proxy::{Underscores, UnknownKey};
+use crate::proxy::{HeaderVersions, Underscores, UnknownKey};
 use crate::spelling::closest;
 use crate::telemetry::AccessLogFormat;
 use crate::upstream::{Balance, Protocol};
@@ -47,6 +47,12 @@ impl Named for Protocol {
     }
 }
 
+impl Named for HeaderVersions {
+    fn names() -> impl Iterator<Item = (&'static str, Self)> {
+        [("v1", HeaderVersions::V1), ("v2", HeaderVersions::V2), ("any", HeaderVersions::Any)].into_iter()
+    }
+}
+
 /// What a health check does, without what it takes to do it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::config) enum CheckType {
@@ -58,6 +64,19 @@ pub(in crate::config) enum CheckType {
 impl Named for CheckType {
     fn names() -> impl Iterator<Item = (&'static str, Self)> {
         [("tcp", CheckType::Tcp), ("http", CheckType::Http), ("none", CheckType::None)].into_iter()
+    }
+}
+
+/// Whether clients have to show a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::config) enum ClientCerts {
+    Optional,
+    Required,
+}
+
+impl Named for ClientCerts {
+    fn names() -> impl Iterator<Item = (&'static str, Self)> {
+        [("optional", ClientCerts::Optional), ("required", ClientCerts::Required)].into_iter()
     }
 }
 

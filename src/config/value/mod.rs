@@ -13,7 +13,7 @@ mod text;
 
 pub(super) use account::{GroupName, UserName};
 pub(super) use address::{AdminAddress, BackendPeer, CertificateName, Listen, Network, Peer};
-pub(super) use choice::{CheckType, Choice};
+pub(super) use choice::{CheckType, Choice, ClientCerts};
 pub(super) use header::{HeaderField, HeaderPiece, HeaderText, Pattern};
 pub(super) use kind::{ValueKind, describe};
 pub(super) use number::{BackendWeight, Connections, Expect, Flag, PerSec, Size, Threshold, Whole};

@@ -11,6 +11,7 @@ pub(in crate::proxy) mod half_closed;
 pub(in crate::proxy) mod head;
 pub(in crate::proxy) mod head_reading;
 pub(in crate::proxy) mod http2;
+pub(in crate::proxy) mod introduction;
 pub(in crate::proxy) mod pace;
 pub(in crate::proxy) mod parcel;
 pub(in crate::proxy) mod patience;

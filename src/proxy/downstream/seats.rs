@@ -311,6 +311,13 @@ impl Seats {
         Some(Seat { place, address, seats: Arc::clone(self) })
     }
 
+    /// The seat of the same connection, from now on counted for `peer`; `None` as in [`sit`](Self::sit).
+    pub(in crate::proxy) fn sit_as(self: &Arc<Self>, seat: Seat, peer: IpAddr) -> Option<Seat> {
+        self.force();
+        drop(seat);
+        self.sit(peer)
+    }
+
     fn stamp(&self, at: Instant) -> u64 {
         let nanos = at.saturating_duration_since(self.origin).as_nanos();
         u64::try_from(nanos).unwrap_or(u64::MAX).clamp(1, TOLD - 1)

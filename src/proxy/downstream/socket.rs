@@ -60,16 +60,37 @@ impl ClientSocket {
         self.listener
     }
 
-    /// Waits for the first byte, which stays to be read; none at the end of the connection.
+    /// Waits for more to come, which stays to be read; false at the end of the connection.
     ///
     /// # Errors
     /// When the socket fails.
-    pub(in crate::proxy) async fn first(&mut self) -> io::Result<Option<u8>> {
-        if self.ahead.is_empty() {
-            let nothing = &mut ReadBuf::new(&mut []);
-            std::future::poll_fn(|cx| self.poll_gather(cx, nothing)).await?;
+    pub(in crate::proxy) async fn more(&mut self) -> io::Result<bool> {
+        let (before, nothing) = (self.ahead.len(), &mut ReadBuf::new(&mut []));
+        std::future::poll_fn(|cx| self.poll_gather(cx, nothing)).await?;
+        Ok(self.ahead.len() > before)
+    }
+
+    /// What has come and stays to be read.
+    pub(in crate::proxy) fn ahead(&self) -> &[u8] {
+        &self.ahead
+    }
+
+    /// Takes note that the first `length` bytes of what has come said that it is from `source`, if that is told.
+    pub(in crate::proxy) fn introduced(&mut self, length: usize, source: Option<SocketAddr>) {
+        self.ahead.advance(length);
+        self.let_go();
+        if let Some(source) = source {
+            self.peer = source;
+            // Made of the other address, if anybody has asked already.
+            self.digest = OnceLock::new();
         }
-        Ok(self.ahead.first().copied())
+    }
+
+    /// Keeps no memory for what was taken.
+    fn let_go(&mut self) {
+        if self.ahead.is_empty() {
+            self.ahead = BytesMut::new();
+        }
     }
 
     /// Reads what has come: into `buf` what it has room for, and the rest ahead.
@@ -91,9 +112,7 @@ impl AsyncRead for ClientSocket {
             let part = socket.ahead.len().min(buf.remaining());
             buf.put_slice(&socket.ahead[..part]);
             socket.ahead.advance(part);
-            if socket.ahead.is_empty() {
-                socket.ahead = BytesMut::new();
-            }
+            socket.let_go();
             return Poll::Ready(Ok(()));
         }
         match socket.gathers && buf.remaining() < GATHERED {
@@ -192,8 +211,8 @@ mod tests {
         let mut socket = socket.gathering();
         let sent: Vec<u8> = (0..40_000_u32).map(|byte| byte as u8).collect();
         far.write_all(&sent).await.unwrap();
-        assert_eq!(socket.first().await.unwrap(), Some(0));
-        assert_eq!(socket.first().await.unwrap(), Some(0), "it stays");
+        assert!(socket.more().await.unwrap());
+        assert_eq!(socket.ahead()[..3], [0, 1, 2], "it stays");
         let mut came = Vec::new();
         let mut piece = [0; 700];
         while came.len() < sent.len() {
@@ -202,17 +221,33 @@ mod tests {
         }
         assert!(came == sent && socket.ahead.capacity() == 0);
         drop(far);
-        assert_eq!((socket.first().await.unwrap(), socket.read(&mut piece).await.unwrap()), (None, 0));
+        assert_eq!((socket.more().await.unwrap(), socket.read(&mut piece).await.unwrap()), (false, 0));
     }
 
     #[tokio::test]
     async fn who_does_not_gather_reads_what_was_seen_first() {
         let (mut socket, mut far) = pair().await;
         far.write_all(b"GET").await.unwrap();
-        assert_eq!(socket.first().await.unwrap(), Some(b'G'));
+        assert!(socket.more().await.unwrap() && socket.ahead().starts_with(b"G"));
         let mut came = [0; 3];
         socket.read_exact(&mut came).await.unwrap();
         assert_eq!(&came, b"GET");
+    }
+
+    #[tokio::test]
+    async fn one_that_is_introduced_has_another_address_and_what_came_behind() {
+        let (mut socket, mut far) = pair().await;
+        far.write_all(b"headGET").await.unwrap();
+        while socket.ahead().len() < 7 {
+            assert!(socket.more().await.unwrap());
+        }
+        socket.introduced(4, Some("[::ffff:192.0.2.7]:1".parse().unwrap()));
+        assert_eq!(socket.peer(), "192.0.2.7".parse::<IpAddr>().unwrap());
+        let digest = socket.get_socket_digest().unwrap();
+        assert_eq!(digest.peer_addr().and_then(|peer| peer.as_inet()).map(SocketAddr::port), Some(1));
+        let mut came = [0; 3];
+        socket.read_exact(&mut came).await.unwrap();
+        assert_eq!((&came, socket.ahead.capacity()), (b"GET", 0));
     }
 
     #[tokio::test]

@@ -14,11 +14,15 @@ use crate::proxy::downstream::activity::Tunnels;
 use crate::proxy::exchange::context::Context as ExchangeContext;
 use crate::proxy::exchange::proxy::Proxy;
 use crate::proxy::exchange::rest::Rest;
+use crate::proxy::exchange::scratch::Origin;
 use crate::proxy::gate::admit::{Asked, RequestTarget};
 use crate::proxy::gate::headers::Sender;
 use crate::proxy::gate::rejection::Rejection;
 use crate::proxy::gate::request_id::RequestId;
 use crate::proxy::wire::lines::{Fields, LinesOf};
+
+/// Below this path a certificate authority looks whose a name is.
+const CHALLENGES: &str = "/.well-known/acme-challenge/";
 
 /// A request, of whose body at least what its client does not [send on](Recipient::rest) is there.
 pub(in crate::proxy) trait ReceivedRequest {
@@ -28,6 +32,9 @@ pub(in crate::proxy) trait ReceivedRequest {
     /// What it asks for.
     fn target(&self) -> RequestTarget<'_>;
 
+    /// Its target as it was asked for, with its query.
+    fn asked(&self) -> &[u8];
+
     /// Its body, as far as it is there.
     fn body(&self) -> &[u8];
 
@@ -36,10 +43,15 @@ pub(in crate::proxy) trait ReceivedRequest {
         Some(self.body().len() as u64)
     }
 
-    /// Has it decided whether it is let in, before its way is chosen; see [`Proxy::admit`].
-    fn admit(&self, proxy: &Proxy, ctx: &mut ExchangeContext) {
+    /// Has it decided whether it is let in, before its way is chosen; see [`Proxy::admit`]. On a listener that sends
+    /// everybody to HTTPS it is not, but for what proves to a certificate authority whose name it
+    /// is (RFC 8555 section 8.3), which has to work without a certificate.
+    fn admit(&self, proxy: &Proxy, origin: Origin<'_>, ctx: &mut ExchangeContext) {
         let (fields, target, length) = (self.fields(), self.target(), self.length());
-        proxy.admit(Asked { fields: &fields, target, length }, ctx);
+        match origin.redirect.filter(|_| !target.path.starts_with(CHALLENGES)) {
+            Some(port) => proxy.redirect(&fields, (target.host, self.asked()), port, ctx),
+            None => proxy.admit(Asked { fields: &fields, target, length, certificate: origin.certificate }, ctx),
+        }
     }
 
     /// Whether it offers to go on in this protocol.

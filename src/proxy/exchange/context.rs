@@ -15,7 +15,7 @@ use crate::proxy::gate::grpc::AnswerForm;
 use crate::proxy::gate::headers::Sender;
 use crate::proxy::gate::headers::Underscores;
 use crate::proxy::gate::identify::Caller;
-use crate::proxy::gate::rejection::Rejection;
+use crate::proxy::gate::rejection::{Rejection, ToldOfRequest};
 use crate::proxy::gate::request_id::RequestId;
 use crate::upstream::{BackendId, ConnectAddress, Lease, Pool, Timeouts};
 
@@ -65,6 +65,8 @@ pub struct Context {
     pub(in crate::proxy) rejection: Option<Rejection>,
     /// In which form it does; known when it does.
     pub(in crate::proxy) form: AnswerForm,
+    /// Where its client is to ask instead.
+    pub(in crate::proxy) location: Option<Box<[u8]>>,
     /// What went wrong, in words.
     pub(in crate::proxy) error: Option<String>,
 }
@@ -95,6 +97,7 @@ impl Context {
             course: Arc::default(),
             rejection: None,
             form: AnswerForm::Json,
+            location: None,
             error: None,
         }
     }
@@ -152,6 +155,11 @@ impl Context {
     /// The same, when the answer is to say it.
     pub(in crate::proxy) fn told_standing(&self) -> Option<&Standing> {
         self.standing().filter(|_| self.rate_headers)
+    }
+
+    /// What an answer of our own tells of it.
+    pub(in crate::proxy) fn told(&self) -> ToldOfRequest<'_> {
+        (self.told_standing(), self.location.as_deref())
     }
 
     /// Whether the pool allows another attempt.

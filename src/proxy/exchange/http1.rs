@@ -119,6 +119,10 @@ impl ReceivedRequest for Http1Request<'_> {
         self.target
     }
 
+    fn asked(&self) -> &[u8] {
+        self.head.target.of_bytes(self.bytes)
+    }
+
     fn body(&self) -> &[u8] {
         self.body
     }
@@ -374,7 +378,7 @@ impl<R: RestOverHttp1> Recipient for Http1Recipient<'_, R> {
         let reads_on = rejection != Rejection::RequestTimeout && self.rest.is_worth_reading();
         self.keeps &= reads_on && !self.is_last();
         self.out.clear();
-        let body = rejection.append(ctx.form, self.out, &ctx.request_id, ctx.told_standing(), (self.keeps, with_body));
+        let body = rejection.append(ctx.form, self.out, &ctx.request_id, ctx.told(), (self.keeps, with_body));
         self.write(None, NOWHERE).await?;
         if reads_on && self.rest.relay().is_some_and(|relay| !relay.is_read()) {
             self.keeps &= self.discard().await;

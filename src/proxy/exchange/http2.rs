@@ -23,6 +23,7 @@ use crate::proxy::exchange::proxy::{CLIENT_TIMEOUT, Proxy};
 use crate::proxy::exchange::request;
 use crate::proxy::exchange::request::Framing;
 use crate::proxy::exchange::rest::RestOverHttp2;
+use crate::proxy::exchange::scratch::Origin;
 use crate::proxy::exchange::takes::Purpose;
 use crate::proxy::exchange::untaken::UntakenAnswers;
 use crate::proxy::exchange::upgrade;
@@ -92,8 +93,8 @@ impl Http2Request {
 
 impl Http2Request {
     /// Its header, once it is decided whether it is let in.
-    pub(in crate::proxy) fn admitted(self, proxy: &Proxy, ctx: &mut Context) -> Box<Parts> {
-        self.admit(proxy, ctx);
+    pub(in crate::proxy) fn admitted(self, proxy: &Proxy, origin: Origin<'_>, ctx: &mut Context) -> Box<Parts> {
+        self.admit(proxy, origin, ctx);
         self.parts
     }
 
@@ -112,6 +113,10 @@ impl ReceivedRequest for Http2Request {
     fn target(&self) -> RequestTarget<'_> {
         let host = self.parts.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
         RequestTarget { method: self.parts.method.as_str(), host, path: self.parts.uri.path() }
+    }
+
+    fn asked(&self) -> &[u8] {
+        self.parts.uri.path_and_query().map_or("/", |target| target.as_str()).as_bytes()
     }
 
     fn body(&self) -> &[u8] {
@@ -300,7 +305,7 @@ impl<R: RestOverHttp2> Recipient for Http2Recipient<'_, R> {
     }
 
     async fn reject(&mut self, rejection: Rejection, ctx: &Context, with_body: bool) -> Result<usize> {
-        self.head = Some(rejection.header(ctx.form, &ctx.request_id, ctx.told_standing()));
+        self.head = Some(rejection.header(ctx.form, &ctx.request_id, ctx.told()));
         let body = if with_body { bytes_of(rejection.body(ctx.form)) } else { Bytes::new() };
         let bytes = body.len();
         self.send(body, true, NOWHERE).await?;

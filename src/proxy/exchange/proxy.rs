@@ -1,6 +1,7 @@
 //! What decides on requests, whichever way they go.
 
 use std::net::IpAddr;
+use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,8 @@ use crate::proxy::exchange::parts::ProxyParts;
 use crate::proxy::exchange::{counts, refused};
 use crate::proxy::gate::admit::{Asked, Gate};
 use crate::proxy::gate::headers::X_REQUEST_ID;
+use crate::proxy::gate::identify::identify;
+use crate::proxy::gate::rejection::Rejection;
 use crate::proxy::gate::request_id::RequestId;
 use crate::proxy::gate::rules::Rules;
 use crate::proxy::gate::settings::Limits;
@@ -82,17 +85,36 @@ impl Proxy {
         let directory = self.inner.directory.load();
         let admitted = self.gate(&rules, &directory).admit(asked, ctx.peer, self.nanos(), &mut ctx.admission);
         counts::decided(self.tally(), ctx);
-        if ctx.behind_proxy()
-            && let Some(given) = fields.all_of(&X_REQUEST_ID).next().and_then(RequestId::given)
-        {
-            ctx.request_id = given;
-        }
+        take_over_name(fields, ctx);
         if let Err(rejection) = admitted {
             ctx.rejection = Some(rejection);
             if let Some(refused) = refused::of(target, ctx, rejection) {
                 self.inner.decisions.record(refused);
             }
         }
+    }
+
+    /// Has a request for `asked` of `host` answered with a redirection to HTTPS at `port`. Whoever asks costs nothing,
+    /// so no bucket pays; who it is, is found out for the log.
+    pub(in crate::proxy) fn redirect(
+        &self,
+        fields: &impl Fields,
+        (host, asked): (&str, &[u8]),
+        port: NonZeroU16,
+        ctx: &mut Context,
+    ) {
+        let identity = &self.rules().identity;
+        let caller = identify(fields, (ctx.peer, None), identity, &self.inner.directory.load());
+        ctx.rejection = Some(match caller {
+            Ok(caller) => {
+                ctx.admission.caller = Some(caller);
+                ctx.location = https(host, asked, port);
+                let nowhere = Rejection::BadRequest("no host that could be sent to HTTPS");
+                ctx.location.as_ref().map_or(nowhere, |_| Rejection::UseHttps)
+            }
+            Err(rejection) => rejection,
+        });
+        take_over_name(fields, ctx);
     }
 
     /// Who would send a request with these headers over a connection from `peer`, how that is found out, and what the
@@ -118,5 +140,44 @@ impl Proxy {
     /// The limiter's time.
     pub(in crate::proxy) fn nanos(&self) -> Nanos {
         self.inner.timeline.nanos(self.clock().now())
+    }
+}
+
+/// Calls a request as a trusted proxy does.
+fn take_over_name(fields: &impl Fields, ctx: &mut Context) {
+    if ctx.behind_proxy()
+        && let Some(given) = fields.all_of(&X_REQUEST_ID).next().and_then(RequestId::given)
+    {
+        ctx.request_id = given;
+    }
+}
+
+/// The address in HTTPS of what was `asked` of `host`, which may name another port; none when it names no host.
+fn https(host: &str, asked: &[u8], port: NonZeroU16) -> Option<Box<[u8]>> {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if !port.contains(']') => name,
+        _ => host,
+    };
+    let port = if port.get() == 443 { String::new() } else { format!(":{port}") };
+    // `*` is no path.
+    let target = if asked.starts_with(b"/") { asked } else { b"/" };
+    (!name.is_empty()).then(|| [b"https://", name.as_bytes(), port.as_bytes(), target].concat().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_redirection_keeps_host_and_target_and_names_the_port_if_it_must() {
+        let to = |host: &str, asked: &str, port: u16| {
+            let to = https(host, asked.as_bytes(), NonZeroU16::new(port).unwrap())?;
+            Some(String::from_utf8(to.into()).unwrap())
+        };
+        assert_eq!(to("a.example", "/x?y=%20&z", 443).as_deref(), Some("https://a.example/x?y=%20&z"));
+        assert_eq!(to("a.example:8080", "/", 8443).as_deref(), Some("https://a.example:8443/"));
+        assert_eq!(to("[::1]:80", "//b.example/", 443).as_deref(), Some("https://[::1]//b.example/"));
+        assert_eq!(to("[::1]", "*", 443).as_deref(), Some("https://[::1]/"));
+        assert_eq!((to("", "/", 443), to(":80", "/", 443)), (None, None));
     }
 }

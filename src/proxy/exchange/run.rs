@@ -105,7 +105,11 @@ impl<'e, R: ReceivedRequest, C: Recipient> Exchange<'e, R, C> {
 
     /// Answers it with `rejection`.
     async fn reject(&mut self, rejection: Rejection, ctx: &mut Context) -> Result<()> {
-        (ctx.rejection, ctx.form) = (Some(rejection), AnswerForm::of(&self.request.fields()));
+        ctx.rejection = Some(rejection);
+        // Where to go instead says HTTP alone.
+        if rejection != Rejection::UseHttps {
+            ctx.form = AnswerForm::of(&self.request.fields());
+        }
         self.progress.status = rejection.status().as_u16();
         let with_body = self.request.target().method != "HEAD";
         self.progress.bytes_out = self.client.reject(rejection, ctx, with_body).await? as u64;

@@ -1,8 +1,10 @@
 //! What an exchange needs beside the request.
 
 use std::net::IpAddr;
+use std::num::NonZeroU16;
 
 use crate::clock::Alarm;
+use crate::proxy::gate::certificate::ShownCertificate;
 use crate::proxy::wire::lines::Lines;
 
 /// What a connection may keep of a buffer while it is silent.
@@ -42,9 +44,13 @@ impl Scratch {
 
 /// Where a request comes from.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::proxy) struct Origin {
+pub(in crate::proxy) struct Origin<'c> {
     /// The address at the other end of the connection.
     pub(in crate::proxy) peer: IpAddr,
     /// Whether it is TLS.
     pub(in crate::proxy) secure: bool,
+    /// The port of HTTPS to which every request of it is sent.
+    pub(in crate::proxy) redirect: Option<NonZeroU16>,
+    /// The certificate that the client has shown.
+    pub(in crate::proxy) certificate: Option<&'c ShownCertificate>,
 }

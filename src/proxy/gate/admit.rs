@@ -15,6 +15,7 @@ use pingora_http::RequestHeader;
 
 use crate::client::{Directory, Mode, Quota, Usage};
 use crate::limit::{Charge, Decision, Key, KeyMaker, Limiter, Nanos, Payer, Standing};
+use crate::proxy::gate::certificate::ShownCertificate;
 use crate::proxy::gate::changes::RouteChanges;
 use crate::proxy::gate::grpc::is_grpc;
 use crate::proxy::gate::identify::{Caller, Identity, identify};
@@ -71,12 +72,15 @@ pub struct Asked<'a, F> {
     pub target: RequestTarget<'a>,
     /// The length of its body, when the header tells it.
     pub length: Option<u64>,
+    /// The certificate that was shown in the handshake of its connection.
+    pub certificate: Option<&'a ShownCertificate>,
 }
 
 impl<'a> Asked<'a, HeaderMap> {
     /// What `head` asks.
     pub fn by(head: &'a RequestHeader) -> Self {
-        Asked { fields: &head.headers, target: RequestTarget::of(head), length: announced_length(head) }
+        let (target, length) = (RequestTarget::of(head), announced_length(head));
+        Asked { fields: &head.headers, target, length, certificate: None }
     }
 }
 
@@ -174,7 +178,8 @@ impl Gate<'_> {
         now: Nanos,
         admission: &mut Admission,
     ) -> Result<(), Rejection> {
-        let caller = admission.caller.insert(identify(asked.fields, peer, self.identity, self.directory)?);
+        let caller =
+            admission.caller.insert(identify(asked.fields, (peer, asked.certificate), self.identity, self.directory)?);
         let to = self.routes.find(asked.target.host, asked.target.path);
         // Keys could be guessed without end where that costs nothing.
         let pays = caller.unknown_key || to.is_none_or(|to| to.limit);

@@ -59,7 +59,7 @@ impl Gate<'_> {
             refusal: None,
             headers: Vec::new(),
         };
-        match identify(headers, peer, self.identity, self.directory) {
+        match identify(headers, (peer, None), self.identity, self.directory) {
             Ok(caller) => self.explain_caller(&caller, now, &mut explained),
             Err(rejection) => {
                 explained.step("two different API keys were sent");
@@ -90,6 +90,7 @@ impl Gate<'_> {
                 explained.mode = Some(client.mode);
                 match how {
                     Recognised::ApiKey => explained.step(format!("client {} has this key", client.id)),
+                    Recognised::Certificate => explained.step(format!("client {} has this certificate", client.id)),
                     Recognised::Address(network) => {
                         explained.network = Some(network.to_string());
                         explained.step(format!("client {} matches by its network {network}", client.id));

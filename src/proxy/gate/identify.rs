@@ -1,8 +1,10 @@
 //! Who calls: plain values in, plain values out.
 //!
 //! 1. An API key, in the configured header or as `Authorization: Bearer`, that a client has: that client.
-//! 2. Else the caller's address, by the longest prefix among the clients' addresses: that client.
-//! 3. Else anonymous.
+//! 2. Else, where certificates count, the one that was shown in the handshake, by its fingerprint or else by a name in
+//!    it: that client.
+//! 3. Else the caller's address, by the longest prefix among the clients' addresses: that client.
+//! 4. Else anonymous.
 //!
 //! A key that no client has opens no bucket of its own, or every new key would be a new bucket: its caller goes by
 //! address, and may be refused, as configured. That costs a token too, or keys could be guessed without end. Two
@@ -26,6 +28,7 @@ use http::header::AUTHORIZATION;
 use ipnet::IpNet;
 
 use crate::client::{Client, Directory, KeyDigest, Networks};
+use crate::proxy::gate::certificate::ShownCertificate;
 use crate::proxy::gate::headers::{Underscores, X_FORWARDED_FOR};
 use crate::proxy::gate::rejection::Rejection;
 use crate::proxy::wire::lines::Fields;
@@ -45,6 +48,8 @@ pub struct Identity {
     pub underscores: Underscores,
     /// Whether backends get the API key that a client is known by. Default: yes.
     pub forward_api_key: bool,
+    /// Whether clients are known by the certificates that they show. Default: no.
+    pub client_certificates: bool,
 }
 
 impl Default for Identity {
@@ -56,6 +61,7 @@ impl Default for Identity {
             ipv6_prefix: 64,
             underscores: Underscores::Drop,
             forward_api_key: true,
+            client_certificates: false,
         }
     }
 }
@@ -95,6 +101,7 @@ impl Caller {
     pub fn identity(&self) -> &'static str {
         match &self.client {
             Some((_, Recognised::ApiKey)) => "api_key",
+            Some((_, Recognised::Certificate)) => "certificate",
             Some((_, Recognised::Address(_))) => "address",
             None => "anonymous",
         }
@@ -106,6 +113,8 @@ impl Caller {
 pub enum Recognised {
     /// By its API key.
     ApiKey,
+    /// By its certificate.
+    Certificate,
     /// By its address, which is in this network of the client's.
     Address(IpNet),
 }
@@ -131,13 +140,14 @@ pub enum KeySource {
     Bearer,
 }
 
-/// Finds out who sent a request with these headers over a connection from `peer`.
+/// Finds out who sent a request with these headers over a connection from `peer`, in whose handshake `certificate` was
+/// shown.
 ///
 /// # Errors
 /// When it has two different keys.
 pub fn identify(
     headers: &impl Fields,
-    peer: IpAddr,
+    (peer, certificate): (IpAddr, Option<&ShownCertificate>),
     identity: &Identity,
     directory: &Directory,
 ) -> Result<Caller, Rejection> {
@@ -147,7 +157,11 @@ pub fn identify(
     let unknown_key = matches!(by_key, Some(None)) && identity.unknown_api_key == UnknownKey::Reject;
     let by_key = by_key.flatten().map(|client| (client, Recognised::ApiKey));
     let by_address = || directory.longest_match(address).map(|(net, client)| (client, Recognised::Address(net)));
-    let client = by_key.or_else(by_address).map(|(client, how)| (Arc::clone(client), how));
+    let by_certificate = || {
+        let client = certificate.filter(|_| identity.client_certificates)?.client(directory)?;
+        Some((client, Recognised::Certificate))
+    };
+    let client = by_key.or_else(by_certificate).or_else(by_address).map(|(client, how)| (Arc::clone(client), how));
     Ok(Caller { address, walk, key: key.map(|(source, _)| source), unknown_key, client })
 }
 

@@ -29,6 +29,7 @@ static CONTENT_TYPE: OwnName = OwnName::new("Content-Type: ", || header::CONTENT
 static CONTENT_LENGTH: OwnName = OwnName::new("Content-Length: ", || header::CONTENT_LENGTH);
 static CACHE_CONTROL: OwnName = OwnName::new("Cache-Control: ", || header::CACHE_CONTROL);
 static WWW_AUTHENTICATE: OwnName = OwnName::new("WWW-Authenticate: ", || header::WWW_AUTHENTICATE);
+static LOCATION: OwnName = OwnName::new("Location: ", || header::LOCATION);
 static ALLOW: OwnName = OwnName::new("Allow: ", || header::ALLOW);
 /// The whole seconds after which another try is worth it.
 pub(in crate::proxy) static RETRY_AFTER: OwnName = OwnName::new("Retry-After: ", || header::RETRY_AFTER);
@@ -40,9 +41,17 @@ pub(in crate::proxy) const LINGER: Duration = Duration::from_secs(5);
 /// other method, and these are the ones that some backend takes.
 const ALLOWED: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
+/// What an answer of our own tells of its request: how the caller's bucket stands, and where else to ask.
+pub(in crate::proxy) type ToldOfRequest<'a> = (Option<&'a Standing>, Option<&'a [u8]>);
+
+/// What is told of what was refused before anything was known of it.
+pub(in crate::proxy) const NOTHING: ToldOfRequest<'static> = (None, None);
+
 /// Why a request gets an answer of our own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rejection {
+    /// It came to a listener that sends everybody to HTTPS.
+    UseHttps,
     /// The request is malformed, or asks for two things at once; this says how, for the log.
     BadRequest(&'static str),
     /// No client has the API key.
@@ -75,6 +84,7 @@ impl Rejection {
     /// The status of the answer.
     pub fn status(self) -> StatusCode {
         match self {
+            Rejection::UseHttps => StatusCode::PERMANENT_REDIRECT,
             Rejection::BadRequest(_) => StatusCode::BAD_REQUEST,
             Rejection::UnknownApiKey => StatusCode::UNAUTHORIZED,
             Rejection::Blocked => StatusCode::FORBIDDEN,
@@ -100,6 +110,7 @@ impl Rejection {
     pub fn message(self) -> Cow<'static, str> {
         Cow::Borrowed(match self {
             Rejection::BodyTooLarge(limit) => return format!("Request body too large: at most {limit} bytes").into(),
+            Rejection::UseHttps => "Use HTTPS",
             Rejection::BadRequest(_) => "Bad request",
             Rejection::UnknownApiKey => "Unknown API key",
             Rejection::Blocked => "Client is blocked",
@@ -128,6 +139,7 @@ impl Rejection {
         Cow::Borrowed(match self {
             _ if form == AnswerForm::Grpc => "",
             Rejection::BodyTooLarge(_) => return format!(r#"{{"code":413,"message":"{}"}}"#, self.message()).into(),
+            Rejection::UseHttps => r#"{"code":308,"message":"Use HTTPS"}"#,
             Rejection::BadRequest(_) => r#"{"code":400,"message":"Bad request"}"#,
             Rejection::UnknownApiKey => r#"{"code":401,"message":"Unknown API key"}"#,
             Rejection::Blocked => r#"{"code":403,"message":"Client is blocked"}"#,
@@ -152,7 +164,7 @@ impl Rejection {
         lines: &mut impl OwnLines,
         body: &str,
         request_id: &RequestId,
-        standing: Option<&Standing>,
+        (standing, location): ToldOfRequest<'_>,
     ) {
         let retry_after = match self {
             Rejection::RateLimited(seconds) | Rejection::NoHealthyBackend(seconds) => Some(seconds),
@@ -172,6 +184,9 @@ impl Rejection {
                 _ => retry_after.into_iter().for_each(|seconds| lines.line(&RETRY_AFTER, seconds)),
             }
         }
+        if let Some(location) = location {
+            lines.line(&LOCATION, location);
+        }
         if let Some(standing) = standing {
             rate_headers::write(lines, standing);
         }
@@ -182,30 +197,30 @@ impl Rejection {
         self,
         form: AnswerForm,
         request_id: &RequestId,
-        standing: Option<&Standing>,
+        told: ToldOfRequest<'_>,
     ) -> Response<()> {
         let mut answer = Response::new(());
         *answer.status_mut() = self.told_status(form);
-        self.write(form, answer.headers_mut(), &self.body(form), request_id, standing);
+        self.write(form, answer.headers_mut(), &self.body(form), request_id, told);
         answer.headers_mut().insert(DATE, get_cached_date());
         answer
     }
 
-    /// Appends the whole answer over HTTP/1.1 to `out`, with how the caller's bucket stands. `keeps` says whether the
+    /// Appends the whole answer over HTTP/1.1 to `out`, with what is told of the request. `keeps` says whether the
     /// connection stays, and `with_body` is false in answer to HEAD. How many bytes of a body there are.
     pub(in crate::proxy) fn append(
         self,
         form: AnswerForm,
         out: &mut Vec<u8>,
         request_id: &RequestId,
-        standing: Option<&Standing>,
+        told: ToldOfRequest<'_>,
         (keeps, with_body): (bool, bool),
     ) -> usize {
         let (status, body) = (self.told_status(form), self.body(form));
         for part in ["HTTP/1.1 ", status.as_str(), " ", status.canonical_reason().unwrap_or_default(), "\r\n"] {
             out.extend_from_slice(part.as_bytes());
         }
-        self.write(form, out, &body, request_id, standing);
+        self.write(form, out, &body, request_id, told);
         if form == AnswerForm::Grpc {
             out.line(&CONTENT_LENGTH, 0);
         }
@@ -255,6 +270,7 @@ mod tests {
             Rejection::BadGateway,
             Rejection::NoHealthyBackend(5),
             Rejection::GatewayTimeout,
+            Rejection::UseHttps,
         ];
         for rejection in all {
             let body: serde_json::Value = serde_json::from_str(&rejection.body(AnswerForm::Json)).unwrap();
@@ -272,13 +288,15 @@ mod tests {
             Rejection::UnknownApiKey,
             Rejection::MethodNotAllowed,
             Rejection::NoRoute,
+            Rejection::UseHttps,
         ];
+        let told = |rejection| (None, (rejection == Rejection::UseHttps).then_some(&b"https://a/b"[..]));
         for rejection in say {
             let (mut bytes, mut map) = (Vec::new(), HeaderMap::new());
             let mut of_pingora = ResponseHeader::build(rejection.status(), None).unwrap();
-            rejection.write(AnswerForm::Json, &mut bytes, &rejection.body(AnswerForm::Json), &id, None);
-            rejection.write(AnswerForm::Json, &mut map, &rejection.body(AnswerForm::Json), &id, None);
-            rejection.write(AnswerForm::Json, &mut of_pingora, &rejection.body(AnswerForm::Json), &id, None);
+            rejection.write(AnswerForm::Json, &mut bytes, &rejection.body(AnswerForm::Json), &id, told(rejection));
+            rejection.write(AnswerForm::Json, &mut map, &rejection.body(AnswerForm::Json), &id, told(rejection));
+            rejection.write(AnswerForm::Json, &mut of_pingora, &rejection.body(AnswerForm::Json), &id, told(rejection));
             let lines = |map: &HeaderMap| -> Vec<String> {
                 map.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect()
             };
@@ -297,7 +315,7 @@ mod tests {
     fn an_answer_on_the_wire_is_whole() {
         let id = RequestId::random();
         let mut answer = Vec::new();
-        let length = Rejection::BadRequest("how").append(AnswerForm::Json, &mut answer, &id, None, (false, true));
+        let length = Rejection::BadRequest("how").append(AnswerForm::Json, &mut answer, &id, NOTHING, (false, true));
         let answer = String::from_utf8(answer).unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         assert!(head.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{head}");
@@ -306,16 +324,16 @@ mod tests {
         assert_eq!((body, length), (r#"{"code":400,"message":"Bad request"}"#, body.len()));
         assert!(head.ends_with("\r\nConnection: close"), "{head}");
         let mut bodiless = Vec::new();
-        assert_eq!(Rejection::RateLimited(7).append(AnswerForm::Json, &mut bodiless, &id, None, (true, false)), 0);
+        assert_eq!(Rejection::RateLimited(7).append(AnswerForm::Json, &mut bodiless, &id, NOTHING, (true, false)), 0);
         let bodiless = String::from_utf8(bodiless).unwrap();
         assert!(bodiless.contains("\r\nRetry-After: 7\r\n"), "{bodiless}");
         assert!(bodiless.ends_with("\r\nConnection: keep-alive\r\n\r\n"), "{bodiless}");
         let mut told = Vec::new();
-        Rejection::MethodNotAllowed.append(AnswerForm::Json, &mut told, &id, None, (false, true));
+        Rejection::MethodNotAllowed.append(AnswerForm::Json, &mut told, &id, NOTHING, (false, true));
         assert!(String::from_utf8(told).unwrap().contains("\r\nAllow: GET, HEAD, POST, "));
-        assert_eq!(Rejection::MethodNotAllowed.header(AnswerForm::Json, &id, None).headers()["allow"], ALLOWED);
+        assert_eq!(Rejection::MethodNotAllowed.header(AnswerForm::Json, &id, NOTHING).headers()["allow"], ALLOWED);
         assert_eq!(
-            Rejection::UnknownApiKey.header(AnswerForm::Json, &id, None).headers()["www-authenticate"],
+            Rejection::UnknownApiKey.header(AnswerForm::Json, &id, NOTHING).headers()["www-authenticate"],
             "Bearer"
         );
     }
@@ -323,14 +341,14 @@ mod tests {
     #[test]
     fn grpc_is_answered_in_its_own_words() {
         let id = RequestId::given(b"r1").unwrap();
-        let answer = Rejection::RateLimited(7).header(AnswerForm::Grpc, &id, None);
+        let answer = Rejection::RateLimited(7).header(AnswerForm::Grpc, &id, NOTHING);
         assert_eq!(answer.status(), StatusCode::OK);
         let said = |name: &str| answer.headers().get(name).map(|value| value.to_str().unwrap());
         assert_eq!((said("grpc-status"), said("grpc-message")), (Some("8"), Some("Rate limit exceeded")));
         assert_eq!((said("content-type"), said("grpc-retry-pushback-ms")), (Some("application/grpc"), Some("7000")));
         assert_eq!((said("content-length"), said("x-request-id")), (None, Some("r1")));
         let mut out = Vec::new();
-        assert_eq!(Rejection::Blocked.append(AnswerForm::Grpc, &mut out, &id, None, (true, true)), 0);
+        assert_eq!(Rejection::Blocked.append(AnswerForm::Grpc, &mut out, &id, NOTHING, (true, true)), 0);
         let out = String::from_utf8(out).unwrap();
         let start = "HTTP/1.1 200 OK\r\nContent-Type: application/grpc\r\ngrpc-status: 7\r\n\
                      grpc-message: Client is blocked\r\nX-Request-Id: r1\r\nContent-Length: 0\r\nDate: ";

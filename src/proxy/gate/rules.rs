@@ -1,9 +1,12 @@
 //! What the configuration says of requests.
 
+use std::collections::HashMap;
+use std::net::SocketAddr;
+
 use crate::client::Quota;
 use crate::proxy::gate::admit::Destination;
 use crate::proxy::gate::identify::Identity;
-use crate::proxy::gate::settings::Limits;
+use crate::proxy::gate::settings::{Limits, ListenerRules};
 use crate::route::RouteTable;
 
 /// What the configuration says of requests.
@@ -17,6 +20,8 @@ pub struct Rules {
     pub routes: RouteTable<Destination>,
     /// What clients may send, and how long they may take.
     pub limits: Limits,
+    /// What holds for the connections of some listeners, by the address that they listen on.
+    pub listeners: HashMap<SocketAddr, ListenerRules>,
     /// Whether requests that need nothing of Pingora's request loop go past it.
     pub direct: bool,
 }

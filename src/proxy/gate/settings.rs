@@ -1,6 +1,6 @@
-//! The limits that guard the proxy against its clients.
+//! The limits that guard the proxy against its clients, and what holds for the connections of one listener.
 
-use std::num::{NonZeroU64, NonZeroUsize};
+use std::num::{NonZeroU16, NonZeroU64, NonZeroUsize};
 use std::time::Duration;
 
 /// Limits on what one client may send and how long it may take.
@@ -38,4 +38,26 @@ impl Default for Limits {
             min_body_rate: NonZeroU64::new(100),
         }
     }
+}
+
+/// What holds for the connections of one listener. A reload counts for those that come after it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ListenerRules {
+    /// Which header of the PROXY protocol each connection begins with. Default `None`: with none.
+    pub proxy_protocol: Option<HeaderVersions>,
+    /// Whether clients may speak HTTP/2 without TLS. Default: no.
+    pub h2c: bool,
+    /// The port of HTTPS to which every request is sent. Default `None`: requests are served.
+    pub redirect_to_https: Option<NonZeroU16>,
+}
+
+/// Which versions of the header a listener expects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeaderVersions {
+    /// The line of text.
+    V1,
+    /// The binary one.
+    V2,
+    /// Either.
+    Any,
 }

@@ -31,7 +31,7 @@ pub(in crate::proxy) async fn send(
     }
     let body = rejection.body(form);
     let mut header = ResponseHeader::build(rejection.told_status(form), Some(6))?;
-    rejection.write(form, &mut header, &body, request_id, standing);
+    rejection.write(form, &mut header, &body, request_id, (standing, None));
     // A 408 is sent because the client's bytes stopped coming: there is nothing to read to the end.
     let over_http2 = session.as_downstream().is_custom();
     let keep = over_http2 || (rejection != Rejection::RequestTimeout && is_worth_reading(session));

@@ -22,6 +22,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::mem::MaybeUninit;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Poll, ready};
@@ -32,6 +33,7 @@ use bytes::BytesMut;
 use pingora_core::apps::{HttpServerApp, ServerApp};
 use pingora_core::protocols::Stream;
 use pingora_core::protocols::http::ServerSession;
+use pingora_core::protocols::tls::TlsRef;
 use pingora_core::server::ShutdownWatch;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::timeout;
@@ -51,7 +53,9 @@ use crate::proxy::exchange::context::Context;
 use crate::proxy::exchange::http1::Http1Request;
 use crate::proxy::exchange::scratch::{Origin, Scratch};
 use crate::proxy::exchange::takes::{Purpose, purpose};
+use crate::proxy::gate::certificate::ShownCertificate;
 use crate::proxy::gate::rejection::Rejection;
+use crate::proxy::gate::settings::ListenerRules;
 use crate::proxy::pingora::loan::{HalfClose, Loan, Returned};
 use crate::proxy::service::downstream::{After, Downstream, HeadRefusal};
 use crate::proxy::service::handshake::Opened;
@@ -209,8 +213,13 @@ impl Downstream {
         matches!(read, Ok(Ok(1..))).then_some(buffer)
     }
 
+    /// What holds for the connections of this listener that come now.
+    fn rules_of(&self, listener: SocketAddr) -> ListenerRules {
+        self.app.rules().listeners.get(&listener).copied().unwrap_or_default()
+    }
+
     /// What is left by now of a `limit` that counts since then.
-    fn left(&self, limit: Duration, since: Instant) -> Duration {
+    pub(in crate::proxy) fn left(&self, limit: Duration, since: Instant) -> Duration {
         limit.saturating_sub(self.app.clock().now().saturating_duration_since(since))
     }
 
@@ -245,7 +254,7 @@ impl Downstream {
         &self,
         (mut stream, mut buffer): (Stream, BytesMut),
         silence: Silence,
-        origin: Origin,
+        origin: Origin<'_>,
         seat: &Seat,
         shutdown: &Arc<ShutdownWatch>,
     ) -> Option<(Stream, Silence)> {
@@ -274,7 +283,7 @@ impl Downstream {
                 BodyThere::Part => Http1Request::part(&buffer, &head, &lines, asks),
             };
             let mut ctx = Context::new(since, origin.peer);
-            request.admit(&self.app, &mut ctx);
+            request.admit(&self.app, origin, &mut ctx);
             if ctx.rejection.is_none() && asks.goes_by_loop(ctx.direct) {
                 let came = order::text(lines.of(&buffer).iter());
                 let request = (std::mem::take(&mut buffer), came, ctx);
@@ -288,9 +297,9 @@ impl Downstream {
                 let first = buffer.split_off(head.end);
                 let request = Http1Request::part(&buffer, &head, &lines, asks);
                 let body = (&request, &head, first);
-                Box::pin(self.serve_streaming(client, body, (&mut ctx, origin), &mut scratch, shutdown)).await
+                Box::pin(self.serve_streaming(client, body, (&mut ctx, origin.secure), &mut scratch, shutdown)).await
             } else {
-                self.serve_directly(client, &request, (&mut ctx, origin), &mut scratch, shutdown).await
+                self.serve_directly(client, &request, (&mut ctx, origin.secure), &mut scratch, shutdown).await
             };
             if after != After::Next {
                 self.leave(seat, close(stream, after == After::ReadAndClose)).await;
@@ -324,9 +333,9 @@ impl ServerApp for Downstream {
     /// What only some connections go through is boxed: the memory of an idle one is that of the largest state it can be
     /// in.
     async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
-        let socket = stream.into_any().downcast::<ClientSocket>().ok()?;
-        let peer = socket.peer();
-        let seat = self.seats.sit(peer)?;
+        let mut socket = stream.into_any().downcast::<ClientSocket>().ok()?;
+        let mut seat = self.seats.sit(socket.peer())?;
+        let since = self.app.clock().now();
         let _open = self.app.tally().connection();
         let (mut stopping, mut shutdown) = (shutdown.clone(), shutdown.clone());
         // A stop that has begun already counts as a change, too.
@@ -334,15 +343,24 @@ impl ServerApp for Downstream {
             shutdown.mark_changed();
         }
         let shutdown = Arc::new(shutdown);
-        let mut stream = match self.open(socket, &seat, &mut stopping).await? {
-            Opened::Http1(opened) => opened,
-            Opened::Http2(opened, busy) => {
-                Box::pin(self.serve_http2(opened, busy, &seat, shutdown)).await;
-                return None;
-            }
+        let rules = self.rules_of(socket.listener());
+        if let Some(expected) = rules.proxy_protocol {
+            seat = Box::pin(self.introduce(&mut socket, expected, (seat, since), &mut stopping)).await?;
+        }
+        let peer = socket.peer();
+        let (mut stream, http2) = match self.open(socket, (&seat, since), rules.h2c, &mut stopping).await? {
+            Opened::Http1(stream) => (stream, None),
+            Opened::Http2(stream, busy) => (stream, Some(busy)),
         };
-        let origin = Origin { peer, secure: stream.get_ssl_digest().is_some() };
-        let mut silence = Silence { since: self.app.clock().now(), fresh: true };
+        let shown = stream.get_ssl().and_then(TlsRef::peer_certificate_der);
+        let shown = shown.map(|certificate| Box::new(ShownCertificate::of(certificate)));
+        let (secure, redirect) = (stream.get_ssl_digest().is_some(), rules.redirect_to_https);
+        let origin = Origin { peer, secure, redirect, certificate: shown.as_deref() };
+        if let Some(busy) = http2 {
+            Box::pin(self.serve_http2((stream, origin), busy, &seat, shutdown)).await;
+            return None;
+        }
+        let mut silence = Silence { since, fresh: true };
         seat.silent(silence.since);
         loop {
             let Some(buffer) = self.sleep(&mut stream, silence, &seat, &mut stopping).await else {

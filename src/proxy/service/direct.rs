@@ -21,7 +21,7 @@ use crate::proxy::exchange::proxy::Proxy;
 use crate::proxy::exchange::relay::Relay;
 use crate::proxy::exchange::rest::{Announced, Sending};
 use crate::proxy::exchange::run::Exchange;
-use crate::proxy::exchange::scratch::{BackendScratch, Origin, Scratch};
+use crate::proxy::exchange::scratch::{BackendScratch, Scratch};
 use crate::proxy::exchange::waits::BodyBounds;
 use crate::proxy::gate::grpc::is_grpc;
 use crate::proxy::service::downstream::{After, Downstream};
@@ -34,7 +34,7 @@ impl Downstream {
         &self,
         (stream, ahead): (&mut Stream, &mut BytesMut),
         request: &Http1Request<'_>,
-        (ctx, origin): (&mut Context, Origin),
+        (ctx, secure): (&mut Context, bool),
         scratch: &mut Scratch,
         shutdown: &ShutdownWatch,
     ) -> After {
@@ -43,7 +43,7 @@ impl Downstream {
         let (bare, rest) = (request.is_bare(), ());
         let client = Http1Recipient { stream, ahead, out, shutdown, tunnels, keeps, bare, limits, half_closed, rest };
         let exchange = Exchange::new(&self.app, request, client, &mut scratch.backend);
-        let Http1Recipient { keeps, ahead, .. } = exchange.run(ctx, origin.secure).await;
+        let Http1Recipient { keeps, ahead, .. } = exchange.run(ctx, secure).await;
         match keeps {
             true => After::Next,
             false if ahead.is_empty() => After::Close,
@@ -56,7 +56,7 @@ impl Downstream {
         &self,
         (stream, ahead): (&mut Stream, &mut BytesMut),
         (request, head, first): (&Http1Request<'_>, &Head, BytesMut),
-        (ctx, origin): (&mut Context, Origin),
+        (ctx, secure): (&mut Context, bool),
         scratch: &mut Scratch,
         shutdown: &ShutdownWatch,
     ) -> After {
@@ -74,7 +74,7 @@ impl Downstream {
         let bare = request.is_bare();
         let client = Http1Recipient { stream, ahead, out, shutdown, tunnels, keeps, bare, limits, half_closed, rest };
         let exchange = Exchange::new(&self.app, request, client, &mut scratch.backend);
-        let Http1Recipient { keeps, ahead, rest, .. } = exchange.run(ctx, origin.secure).await;
+        let Http1Recipient { keeps, ahead, rest, .. } = exchange.run(ctx, secure).await;
         match keeps {
             true => After::Next,
             false if rest.source.exhausted => After::Close,
@@ -89,11 +89,11 @@ impl Downstream {
         app: &Proxy,
         request: &Http2Request,
         respond: SendResponse<Bytes>,
-        (ctx, origin): (&mut Context, Origin),
+        (ctx, secure): (&mut Context, bool),
     ) {
         let mut scratch = BackendScratch::default();
         let exchange = Exchange::new(app, request, Http2Recipient::new(respond, (), &app.inner.untaken), &mut scratch);
-        exchange.run(ctx, origin.secure).await;
+        exchange.run(ctx, secure).await;
     }
 
     /// The same for a request whose body is still coming.
@@ -101,7 +101,7 @@ impl Downstream {
         app: &Proxy,
         (request, body): (&Http2Request, Upload),
         respond: SendResponse<Bytes>,
-        (ctx, origin): (&mut Context, Origin),
+        (ctx, secure): (&mut Context, bool),
     ) {
         let bounds = bounds(app, &request.fields());
         let in_chunks = request.length().is_none();
@@ -110,7 +110,7 @@ impl Downstream {
         let mut scratch = BackendScratch::default();
         let exchange =
             Exchange::new(app, request, Http2Recipient::new(respond, rest, &app.inner.untaken), &mut scratch);
-        let client = exchange.run(ctx, origin.secure).await;
+        let client = exchange.run(ctx, secure).await;
         let body = client.into_rest().source;
         if !body.is_over() {
             body.discard().await;

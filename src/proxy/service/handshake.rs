@@ -5,11 +5,14 @@
 //! client that says nothing, or drips its hello, is cut as one that drips a header is. From its first byte on it is
 //! work that a stop waits for.
 //!
+//! Where there is no TLS, and `h2c` allows for it, a client may speak HTTP/2 by prior knowledge (RFC 9113 section 3.3): it
+//! says so by its first bytes, which no request of HTTP/1 has. An offer to go on in it (`Upgrade: h2c`) is not taken.
+//!
 //! A client that speaks plain HTTP to a TLS listener gets a 400 in plain HTTP, which it can read, and not an alert of a
 //! protocol that it does not speak. Handshakes that fail are told at debug level: the ports of the internet are scanned
 //! all day.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use log::debug;
@@ -19,17 +22,20 @@ use pingora_core::server::ShutdownWatch;
 use pingora_timeout::timeout;
 
 use crate::proxy::downstream::activity::Busy;
-use crate::proxy::downstream::arrival::stopped;
 use crate::proxy::downstream::head_reading::read_head;
 use crate::proxy::downstream::seats::Seat;
 use crate::proxy::downstream::socket::ClientSocket;
 use crate::proxy::gate::rejection::Rejection;
 use crate::proxy::service::downstream::{Downstream, HeadRefusal};
+use crate::proxy::service::introduce::Listened;
 use crate::proxy::wire::lines::Lines;
 use crate::tls::Terminator;
 
 /// The first byte of every TLS handshake (RFC 8446 section 5.1).
 const HANDSHAKE: u8 = 0x16;
+
+/// How a client begins that speaks HTTP/2 (RFC 9113 section 3.4).
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// A connection that requests can be read from.
 pub(in crate::proxy) enum Opened {
@@ -40,18 +46,52 @@ pub(in crate::proxy) enum Opened {
 }
 
 impl Downstream {
-    /// Does the handshake if the listener has TLS; `None` when nothing came of it.
+    /// Does the handshake if the listener has TLS, and finds out which protocol is spoken where there may be two without
+    /// it; `None` when nothing came of it.
     pub(in crate::proxy) async fn open(
         &self,
         socket: Box<ClientSocket>,
-        seat: &Seat,
+        (seat, since): (&Seat, Instant),
+        h2c: bool,
         stopping: &mut ShutdownWatch,
     ) -> Option<Opened> {
-        let Some(terminator) = self.tls.at(socket.listener()) else { return Some(Opened::Http1(socket)) };
+        let Some(terminator) = self.tls.at(socket.listener()) else {
+            if !h2c {
+                return Some(Opened::Http1(socket));
+            }
+            return tokio::select! {
+                biased;
+                opened = Box::pin(self.by_preface(socket, since, stopping)) => opened,
+                () = seat.told() => None,
+            };
+        };
         tokio::select! {
             biased;
-            opened = Box::pin(self.secure(socket.gathering(), terminator, stopping)) => opened,
+            opened = Box::pin(self.secure(socket.gathering(), terminator, since, stopping)) => opened,
             () = seat.told() => None,
+        }
+    }
+
+    /// Tells by its first bytes in which protocol a client speaks. What HTTP/1 has said is passed on as soon as it cannot
+    /// be the preface of HTTP/2 any more, which is by its third byte for any method that there is.
+    async fn by_preface(
+        &self,
+        mut socket: Box<ClientSocket>,
+        since: Instant,
+        stopping: &mut ShutdownWatch,
+    ) -> Option<Opened> {
+        loop {
+            let ahead = socket.ahead();
+            let same = ahead.iter().zip(PREFACE).take_while(|(byte, other)| byte == other).count();
+            if same == PREFACE.len() {
+                return Some(Opened::Http2(socket, self.activity.begin()));
+            }
+            if same < ahead.len() {
+                return Some(Opened::Http1(socket));
+            }
+            if self.more(&mut socket, since, stopping).await != Listened::More {
+                return None;
+            }
         }
     }
 
@@ -59,22 +99,16 @@ impl Downstream {
         &self,
         mut socket: ClientSocket,
         terminator: &Terminator,
+        since: Instant,
         stopping: &mut ShutdownWatch,
     ) -> Option<Opened> {
-        let (opened, limit) = (self.app.clock().now(), self.app.limits().header_timeout);
-        let first = tokio::select! {
-            biased;
-            first = timeout(limit, socket.first()) => first,
-            () = stopped(stopping) => {
-                let passed = self.app.clock().now().saturating_duration_since(opened);
-                timeout(self.patience.get().saturating_sub(passed), socket.first()).await
-            }
-        };
-        let Ok(Ok(Some(first))) = first else { return None };
+        if socket.ahead().is_empty() && self.more(&mut socket, since, stopping).await != Listened::More {
+            return None;
+        }
         let busy = self.activity.begin();
-        let left = limit.saturating_sub(self.app.clock().now().saturating_duration_since(opened));
-        let peer = socket.peer();
-        if first != HANDSHAKE {
+        let limit = self.app.limits().header_timeout;
+        let (left, peer) = (self.left(limit, since), socket.peer());
+        if socket.ahead().first() != Some(&HANDSHAKE) {
             self.refuse_plain(Box::new(socket), left, busy).await;
             return None;
         }

@@ -40,7 +40,6 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use crate::proxy::downstream::activity::Busy;
-use crate::proxy::downstream::address::peer;
 use crate::proxy::downstream::arrival::stopped;
 use crate::proxy::downstream::closing::close_and_read;
 use crate::proxy::downstream::head::MAX_HEAD;
@@ -56,7 +55,7 @@ use crate::proxy::exchange::scratch::Origin;
 use crate::proxy::exchange::takes::Purpose;
 use crate::proxy::gate::grpc::AnswerForm;
 use crate::proxy::gate::rejection::Rejection;
-use crate::proxy::gate::rejection::{LINGER, bytes_of};
+use crate::proxy::gate::rejection::{LINGER, NOTHING, bytes_of};
 use crate::proxy::gate::request_id::RequestId;
 use crate::proxy::pingora::admitted::Admitted;
 use crate::proxy::pingora::http2_session::Http2Session;
@@ -101,12 +100,12 @@ impl Downstream {
     /// Serves a connection on which HTTP/2 was agreed, to its end. It is `opening` until its first request is there.
     pub(in crate::proxy) async fn serve_http2(
         &self,
-        stream: Stream,
+        (stream, origin): (Stream, Origin<'_>),
         opening: Busy,
         seat: &Seat,
         shutdown: Arc<ShutdownWatch>,
     ) {
-        let (address, limit) = (peer(&stream), self.app.limits().header_timeout);
+        let limit = self.app.limits().header_timeout;
         let digest = Arc::new(Digest {
             ssl_digest: stream.get_ssl_digest(),
             timing_digest: stream.get_timing_digest(),
@@ -131,8 +130,6 @@ impl Downstream {
             () = seat.told() => return,
         };
         if let Ok(Ok(connection)) = opened {
-            let secure = digest.ssl_digest.is_some();
-            let origin = Origin { peer: address, secure };
             let windows = (windows, window);
             let serving =
                 Serving { downstream: self, connection, windows, lender: &lender, seat, digest, origin, shutdown };
@@ -162,7 +159,7 @@ struct Serving<'a> {
     lender: &'a Lender,
     seat: &'a Seat,
     digest: Arc<Digest>,
-    origin: Origin,
+    origin: Origin<'a>,
     shutdown: Arc<ShutdownWatch>,
 }
 
@@ -290,14 +287,15 @@ impl Serving<'_> {
     fn serve(&self, request: ToServe, busy: Busy, streams: &mut JoinSet<()>) {
         let ToServe { parts, mut body, respond, asks } = request;
         let (app, origin) = (self.downstream.app.clone(), self.origin);
+        let secure = origin.secure;
         let mut ctx = Context::new(self.downstream.app.arrival(), origin.peer);
-        let (over, parts) = (body.is_over(), Http2Request::part(parts, asks).admitted(&app, &mut ctx));
+        let (over, parts) = (body.is_over(), Http2Request::part(parts, asks).admitted(&app, origin, &mut ctx));
         let (refused, by_loop) = (ctx.rejection.is_some(), asks.goes_by_loop(ctx.direct));
         if over && (refused || !by_loop) {
             let request = Http2Request::new(parts, asks, None);
             // Boxed at once, since spawning moves it several times.
             streams.spawn(Box::pin(async move {
-                Downstream::serve_stream_directly(&app, &request, respond, (&mut ctx, origin)).await;
+                Downstream::serve_stream_directly(&app, &request, respond, (&mut ctx, secure)).await;
                 drop(busy);
             }));
             return;
@@ -314,14 +312,14 @@ impl Serving<'_> {
                 };
                 let Some(data) = there else {
                     let request = Http2Request::part(parts, asks);
-                    let (body, ctx) = ((&request, body), (&mut ctx, origin));
+                    let (body, ctx) = ((&request, body), (&mut ctx, secure));
                     return Downstream::serve_streaming_stream(&app, body, respond, ctx).await;
                 };
                 drop(body);
                 let request = Http2Request::new(parts, asks, Some(data));
                 // Its length is known only now, where it was not announced.
                 ctx.rejection = request.too_large(ctx.admission.max_body);
-                return Downstream::serve_stream_directly(&app, &request, respond, (&mut ctx, origin)).await;
+                return Downstream::serve_stream_directly(&app, &request, respond, (&mut ctx, secure)).await;
             }
             let (leave, left) = oneshot::channel();
             let mut head = RequestHeader::from(*parts);
@@ -394,7 +392,7 @@ fn refuse(
 ) -> Option<usize> {
     let bodiless = *method == Method::HEAD || form == AnswerForm::Grpc;
     let body = if bodiless { Bytes::new() } else { bytes_of(rejection.body(form)) };
-    let answer = rejection.header(form, id, None);
+    let answer = rejection.header(form, id, NOTHING);
     let length = body.len();
     // When the client has reset the stream meanwhile, nobody waits for the answer.
     let sent = respond

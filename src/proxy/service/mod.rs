@@ -5,5 +5,6 @@ pub(in crate::proxy) mod direct;
 pub(in crate::proxy) mod downstream;
 pub(in crate::proxy) mod handshake;
 pub(in crate::proxy) mod http2;
+pub(in crate::proxy) mod introduce;
 #[cfg(test)]
 mod simulation;

@@ -341,6 +341,7 @@ async fn server(rng: &mut Rng) -> (Arc<Downstream>, Arc<Pool>, Arc<Tally>, Seen)
             Destination::from(Arc::clone(&pool)),
         )]),
         limits: Limits::default(),
+        listeners: [].into(),
         direct: true,
     };
     let (rules, tally) = (Arc::new(ArcSwap::from_pointee(rules)), Arc::<Tally>::default());

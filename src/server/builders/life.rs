@@ -99,6 +99,7 @@ impl Life {
             Arc::new(Predecessor {
                 process: Arc::clone(process),
                 sockets: core.sockets.clone(),
+                tls: Arc::clone(&core.tls),
                 estate: Estate { buckets: Arc::clone(&core.buckets), told: Arc::clone(&told), given: given.into() },
                 database: origin.database.clone(),
                 lifecycle: core.lifecycle.clone(),

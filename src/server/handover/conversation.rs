@@ -1,12 +1,16 @@
 //! What predecessor and successor say to each other, over their channel.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::net::TcpListener;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use super::wire::{self, Message, VERSION};
 use crate::process::Channel;
+
+/// The most that is read of a pipe.
+const MOST_BESIDE: u64 = 16 << 10;
 
 /// One end of what is said.
 pub(super) struct Conversation(Channel);
@@ -60,6 +64,17 @@ impl Conversation {
     /// Whether there is something to receive, the end of the connection included, within `limit`.
     pub(super) fn has_news(&self, limit: Duration) -> bool {
         self.0.has_news(limit)
+    }
+
+    /// What came through a pipe beside the sockets, which has to be there as a whole; nothing when there is none. To be
+    /// asked for once all of them were taken.
+    pub(super) fn beside(&mut self) -> Vec<u8> {
+        let Some(pipe) = self.0.next_descriptor() else { return Vec::new() };
+        let mut bytes = Vec::new();
+        // Whoever gave it has written and closed it before. Nobody is waited for.
+        let read = rustix::io::ioctl_fionbio(&pipe, true).map_err(io::Error::from);
+        let read = read.and_then(|()| File::from(pipe).take(MOST_BESIDE).read_to_end(&mut bytes));
+        if read.is_ok() { bytes } else { Vec::new() }
     }
 
     /// The next socket that came with what was received.

@@ -28,6 +28,7 @@
 //!   the kernel closes; one that fails and has requests to finish says so before. Only a successor that was asked to
 //!   stop is not followed by its predecessor: then the service is to stop.
 //! - A listening socket is never closed in between, so no connection is refused and none that waits is lost.
+//! - The keys of TLS tickets go along with the sockets, so clients resume their sessions with the successor.
 //! - Only one of the two saves buckets; the right to is handed over with them.
 //! - No token is given twice in the long run. The successor starts with the buckets of the moment when the predecessor
 //!   stopped accepting. What the predecessor gives after that, to requests on connections that it kept, it tells within
@@ -51,6 +52,7 @@
 //! Refused: handing buckets over through the database, which takes seconds for a million of them; letting both accept
 //! for a while, which would give each bucket twice.
 
+mod beside;
 mod conduct;
 mod conversation;
 mod debits;

@@ -1,7 +1,7 @@
 //! The process that serves and is asked to make room.
 
 use std::collections::HashMap;
-use std::io;
+use std::io::{self, PipeReader, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -15,6 +15,7 @@ use log::{debug, info, warn};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+use super::beside;
 use super::conversation::Conversation;
 use super::debits::Told;
 use super::wire::{Debit, Message, PIECE, SOCKETS, VERSION};
@@ -24,6 +25,7 @@ use crate::limit::{Charge, Key};
 use crate::process::{Channel, Process, Sockets, trusted};
 use crate::server::buckets::{Buckets, HandedOver};
 use crate::server::lifecycle::{Lifecycle, State};
+use crate::tls::TlsListeners;
 
 /// How long somebody may need to be there.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -44,6 +46,7 @@ const LAST: Duration = Duration::from_secs(1);
 pub(in crate::server) struct Predecessor {
     pub(in crate::server) process: Arc<Process>,
     pub(in crate::server) sockets: Sockets,
+    pub(in crate::server) tls: Arc<TlsListeners>,
     pub(in crate::server) estate: Estate,
     /// The database, as its successor must have it to know the same clients by the same numbers.
     pub(in crate::server) database: Option<String>,
@@ -146,8 +149,11 @@ impl Predecessor {
             database: self.database.clone().unwrap_or_default(),
         };
         channel.send(&hello, TAKE).map_err(gone)?;
-        for some in sockets.chunks(SOCKETS) {
-            let descriptors: Vec<_> = some.iter().map(|(_, socket)| socket.as_fd()).collect();
+        let beside = self.beside().map_err(|error| format!("a pipe for the keys of tickets cannot be had: {error}"))?;
+        let mut pieces = sockets.chunks(SOCKETS - 1).peekable();
+        while let Some(some) = pieces.next() {
+            let last = pieces.peek().is_none().then_some(beside.as_fd());
+            let descriptors: Vec<_> = some.iter().map(|(_, socket)| socket.as_fd()).chain(last).collect();
             let addresses = some.iter().map(|(address, _)| *address).collect();
             channel.send_with(&Message::Sockets(addresses), &descriptors, TAKE).map_err(gone)?;
         }
@@ -156,6 +162,15 @@ impl Predecessor {
             Message::Prepared => Ok(()),
             other => Err(unexpected(&other)),
         }
+    }
+
+    /// A pipe out of which come the keys of tickets.
+    fn beside(&self) -> io::Result<PipeReader> {
+        let (reader, mut writer) = io::pipe()?;
+        let secrets = self.tls.tickets().secrets(self.clock.now());
+        // Shorter than what a pipe takes before anybody reads.
+        writer.write_all(&beside::encode(&secrets))?;
+        Ok(reader)
     }
 
     /// Gives the buckets, stops accepting, and waits until the successor accepts.

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use log::{info, warn};
 
+use super::beside;
 use super::conversation::Conversation;
 use super::debits::Told;
 use super::wire::{Message, VERSION};
@@ -20,6 +21,7 @@ use crate::process::daemon::Milestone;
 use crate::process::{Channel, MeetingPlace, Process, trusted};
 use crate::server::buckets::{Buckets, HandedOver};
 use crate::server::lifecycle::{Lifecycle, State};
+use crate::tls::TicketSecret;
 
 /// How long a predecessor may need to come.
 const COME: Duration = Duration::from_secs(30);
@@ -77,6 +79,7 @@ pub(in crate::server) struct Successor {
     pid: u32,
     database: String,
     sockets: BTreeMap<SocketAddr, TcpListener>,
+    tickets: Vec<TicketSecret>,
 }
 
 impl Successor {
@@ -109,7 +112,8 @@ impl Successor {
                 }
             }
         }
-        Ok(Successor { channel, pid, database, sockets })
+        let tickets = beside::decode(&channel.beside());
+        Ok(Successor { channel, pid, database, sockets, tickets })
     }
 
     /// The predecessor's process id.
@@ -120,6 +124,11 @@ impl Successor {
     /// Its socket for `address`, once.
     pub(in crate::server) fn take_socket(&mut self, address: SocketAddr) -> Option<TcpListener> {
         self.sockets.remove(&address)
+    }
+
+    /// The keys that its TLS tickets are sealed with; none of a predecessor that hands on none.
+    pub(in crate::server) fn take_tickets(&mut self) -> Vec<TicketSecret> {
+        std::mem::take(&mut self.tickets)
     }
 
     /// Lets go of the sockets that nobody has taken.

@@ -5,6 +5,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::beside;
 use super::conversation::Conversation;
 use super::debits::Told;
 use super::predecessor::{Estate, Outcome, Predecessor, Underway};
@@ -18,6 +19,7 @@ use crate::process::{Channel, Process, ProcessSettings, Sockets};
 use crate::server::buckets::Buckets;
 use crate::server::lifecycle::{Lifecycle, State};
 use crate::store::memory::Memory;
+use crate::tls::{TicketSecret, TlsListeners};
 
 const LONG: Duration = Duration::from_secs(20);
 
@@ -59,6 +61,7 @@ impl Bench {
         let predecessor = Arc::new(Predecessor {
             process: Arc::new(Process::new(&settings, None)),
             sockets,
+            tls: Arc::new(TlsListeners::new([], &[], clock.now()).unwrap()),
             estate: Estate { buckets: Arc::new(buckets), told: Arc::clone(&told), given: given.into() },
             database: Some("a.db".to_owned()),
             lifecycle: lifecycle.clone(),
@@ -85,6 +88,10 @@ impl Bench {
         assert_eq!(channel.receive(LONG).unwrap(), hello);
         assert_eq!(channel.receive(LONG).unwrap(), Message::Sockets(vec![self.address]));
         assert_eq!(channel.next_socket().unwrap().local_addr().unwrap(), self.address);
+        let secrets = |keys: &[TicketSecret]| keys.iter().map(|key| key.secret).collect::<Vec<_>>();
+        let tickets = beside::decode(&channel.beside());
+        let expected = self.predecessor.tls.tickets().secrets(self.predecessor.clock.now());
+        assert_eq!((secrets(&tickets), channel.beside()), (secrets(&expected), vec![]));
         (underway, channel)
     }
 

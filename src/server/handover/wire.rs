@@ -6,6 +6,8 @@
 //! that names them. Nothing is trusted: a message of a wrong length, an unknown word, or a number out of bounds is an
 //! error, and no length makes anybody reserve more memory than has arrived.
 //!
+//! What goes beside the sockets and is none says [`beside`](super::beside).
+//!
 //! The first message begins with the version, whatever else it may hold one day: [`version`] reads it without the
 //! rest, so that whoever speaks another one is told so in words.
 //!

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use crate::config::{AdminSettings, Config, ListenerSettings, PingoraSettings};
 use crate::limit::RateLimit;
 use crate::process::ProcessSettings;
+use crate::tls::Pair;
 
 /// Why a key that differs stands against a reload.
 const RESTART: &str = "cannot change while tollgate runs; restart it, or run `tollgate upgrade`";
@@ -82,12 +83,17 @@ fn listeners(old: &Config, new: &Config) -> Vec<String> {
 /// What a reload changes, one sentence each.
 pub(super) fn changes(old: &Config, new: &Config) -> Vec<String> {
     let mut told = upstreams(old, new);
-    let is_as_it_was = |listener: &&ListenerSettings| old.listeners.contains(listener);
-    let renewed = new.listeners.iter().filter(|listener| !is_as_it_was(listener));
-    let renewed: Vec<_> = renewed.map(|listener| listener.address.to_string()).collect();
-    if !renewed.is_empty() {
-        told.push(format!("certificates changed: {}", renewed.join(", ")));
-    }
+    let before = |new: &ListenerSettings| old.listeners.iter().find(|listener| listener.address == new.address);
+    let differing = |differs: fn(&ListenerSettings, &ListenerSettings) -> bool| -> Vec<_> {
+        let listeners = new.listeners.iter().filter(|new| before(new).is_some_and(|old| differs(old, new)));
+        listeners.map(|listener| listener.address.to_string()).collect()
+    };
+    let lists = [
+        ("certificates", differing(|old, new| pairs(old) != pairs(new))),
+        ("listeners", differing(|old, new| old.rules != new.rules || pairs(old) == pairs(new) && old.tls != new.tls)),
+    ];
+    let lists = lists.into_iter().filter(|(_, addresses)| !addresses.is_empty());
+    told.extend(lists.map(|(what, addresses)| format!("{what} changed: {}", addresses.join(", "))));
     let access = |admin: &Option<AdminSettings>| admin.as_ref().map(|admin| admin.access.clone());
     let sections = [
         ("routes", old.routes != new.routes),
@@ -101,6 +107,10 @@ pub(super) fn changes(old: &Config, new: &Config) -> Vec<String> {
     ];
     told.extend(sections.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| format!("{name} changed")));
     told
+}
+
+fn pairs(listener: &ListenerSettings) -> &[Pair] {
+    listener.tls.as_ref().map(|tls| &tls.pairs[..]).unwrap_or_default()
 }
 
 fn upstreams(old: &Config, new: &Config) -> Vec<String> {
@@ -203,6 +213,7 @@ routes: [{path: /, upstream: a}, {path: /b, upstream: b}]
             changes(&old, &config(&BASE.replace("name: b", "name: c").replace("upstream: b", "upstream: c"))),
             renamed
         );
+        assert_eq!(told("", ":2}", ":2, proxy_protocol: any}"), ["listeners changed: 127.0.0.1:2"]);
         let more = "direct: false\nidentity: {ipv6_prefix: 56}\nrate_limit: {headers: false}\nlimits: {max_body: 1}\naccess_log: {path: null}";
         let expected =
             ["identity changed", "rate_limit changed", "direct changed", "limits changed", "access_log changed"];

@@ -5,6 +5,7 @@
 //! name, and their values are written as a gauge's are: name, labels, number, and nothing put on. A test reads the
 //! whole text by the rules of that format.
 
+use std::collections::BTreeMap;
 use std::fmt::{Error, Result};
 use std::sync::atomic::Ordering;
 use std::time::SystemTime;
@@ -13,7 +14,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, EncodeLabelSet, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 
-use super::{EventLog, SeatLimit, Sources, Verdict};
+use super::{EventLog, IntroductionFault, SeatLimit, Sources, Verdict};
 use crate::upstream::health::HealthStatus;
 use crate::upstream::{Backend, DURATIONS, TrafficTotals};
 
@@ -22,7 +23,8 @@ impl Collector for Sources {
         self.traffic(&mut encoder)?;
         self.limits(&mut encoder)?;
         self.backends(&mut encoder)?;
-        self.server(&mut encoder)
+        self.server(&mut encoder)?;
+        self.certificates(&mut encoder)
     }
 }
 
@@ -160,6 +162,14 @@ impl Sources {
         for limit in SeatLimit::ALL {
             family.value(&[("reason", limit.name())], self.parts.tally.closed(limit))?;
         }
+        let mut family = Family::counter(
+            encoder,
+            "tollgate_proxy_protocol_errors_total",
+            "Connections that were closed, as the header of the PROXY protocol that is expected was not there; by why.",
+        )?;
+        for fault in IntroductionFault::ALL {
+            family.value(&[("reason", fault.name())], self.parts.tally.strangers(fault))?;
+        }
         Family::counter(
             encoder,
             "tollgate_http2_malformed_targets_total",
@@ -185,15 +195,27 @@ impl Sources {
         for (result, count) in [("success", &self.reloads), ("failure", &self.failed_reloads)] {
             family.value(&[("result", result)], count.load(Ordering::Relaxed))?;
         }
+        Ok(())
+    }
+
+    /// The certificates of listeners.
+    fn certificates(&self, encoder: &mut DescriptorEncoder<'_>) -> Result {
         let mut family = Family::gauge(
             encoder,
             "tollgate_certificate_expiry_timestamp_seconds",
-            "When the certificate that a listener presents expires, in seconds since the Unix epoch.",
+            "When a certificate that a listener presents expires, in seconds since the Unix epoch.",
         )?;
         for (listener, terminator) in self.parts.tls.iter() {
-            let pair = terminator.pair();
-            let ends = pair.ends().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-            family.value(&[("listener", listener.to_string().as_str()), ("subject", pair.subject())], ends)?;
+            // Several may be of one subject: of two kinds of keys, say. What counts is the one that ends first.
+            let (listener, mut ends) = (listener.to_string(), BTreeMap::<String, SystemTime>::new());
+            for pair in terminator.tls().pairs {
+                let end = ends.entry(pair.subject().to_owned()).or_insert_with(|| pair.ends());
+                *end = pair.ends().min(*end);
+            }
+            for (subject, end) in &ends {
+                let end = end.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+                family.value(&[("listener", listener.as_str()), ("subject", subject)], end)?;
+            }
         }
         Ok(())
     }

@@ -62,6 +62,54 @@ impl SeatLimit {
     }
 }
 
+/// Why a connection was closed on whose listener a header of the PROXY protocol is expected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IntroductionFault {
+    /// It comes from nobody who may send one.
+    Untrusted,
+    /// It began with something else.
+    Missing,
+    /// It sent another version than the one that is expected.
+    Version,
+    /// It sent one that makes no sense, or ended within it.
+    Malformed,
+    /// It did not send a whole one in time.
+    Timeout,
+}
+
+impl IntroductionFault {
+    /// All of them.
+    pub const ALL: [IntroductionFault; 5] = [
+        IntroductionFault::Untrusted,
+        IntroductionFault::Missing,
+        IntroductionFault::Version,
+        IntroductionFault::Malformed,
+        IntroductionFault::Timeout,
+    ];
+
+    /// As the metrics name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            IntroductionFault::Untrusted => "untrusted",
+            IntroductionFault::Missing => "missing",
+            IntroductionFault::Version => "version",
+            IntroductionFault::Malformed => "malformed",
+            IntroductionFault::Timeout => "timeout",
+        }
+    }
+
+    /// What it is, in words.
+    pub fn reason(self) -> &'static str {
+        match self {
+            IntroductionFault::Untrusted => "they come from none of identity.trusted_proxies",
+            IntroductionFault::Missing => "they do not begin with a header of the PROXY protocol",
+            IntroductionFault::Version => "their header is of the version that is not expected",
+            IntroductionFault::Malformed => "their header is malformed",
+            IntroductionFault::Timeout => "their header does not come within limits.header_timeout",
+        }
+    }
+}
+
 /// What the proxy counts that belongs to no pool. One for all listeners of a server.
 #[derive(Debug, Default)]
 pub struct Tally {
@@ -74,6 +122,8 @@ pub struct Tally {
     refused: [AtomicU64; 2],
     made_room: [AtomicU64; 2],
     malformed_targets: AtomicU64,
+    /// In the order of [`IntroductionFault::ALL`].
+    strangers: [AtomicU64; 5],
 }
 
 impl Tally {
@@ -127,6 +177,16 @@ impl Tally {
     /// How many these are.
     pub fn closed(&self, limit: SeatLimit) -> u64 {
         self.made_room[limit as usize].load(Ordering::Relaxed)
+    }
+
+    /// Counts a connection that was closed for want of a header of the PROXY protocol.
+    pub fn not_introduced(&self, fault: IntroductionFault) {
+        self.strangers[fault as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many these are.
+    pub fn strangers(&self, fault: IntroductionFault) -> u64 {
+        self.strangers[fault as usize].load(Ordering::Relaxed)
     }
 
     /// The open connections from clients.

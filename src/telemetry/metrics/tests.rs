@@ -101,6 +101,7 @@ fn every_name_of_the_contract_is_there_with_its_kind_from_the_start() {
         ("tollgate_upstream_retries_total", Kind::Counter),
         ("tollgate_health_transitions_total", Kind::Counter),
         ("tollgate_persist_errors_total", Kind::Counter),
+        ("tollgate_proxy_protocol_errors_total", Kind::Counter),
         ("tollgate_config_reloads_total", Kind::Counter),
         ("tollgate_connections", Kind::Gauge),
         ("tollgate_connections_refused_total", Kind::Counter),

@@ -92,11 +92,11 @@ fn another_pair_counts_from_the_next_handshake_on_and_sessions_are_still_resumed
     let (one, two) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     let (first, second) = (pair(one.path()), pair(two.path()));
     for version in rustls::ALL_VERSIONS {
-        let terminator = Terminator::new(first.clone()).unwrap();
+        let terminator = Terminator::new(first.clone().into(), &ring()).unwrap();
         let known = client(version);
         assert_eq!(handshake(&terminator, &known), (first.certified().cert[0].clone(), HandshakeKind::Full));
-        terminator.set(second.clone());
-        assert_eq!(*terminator.pair(), second);
+        terminator.set(second.clone().into());
+        assert_eq!(terminator.tls().pairs, [second.clone()]);
         let (_, kind) = handshake(&terminator, &known);
         assert_eq!(kind, HandshakeKind::Resumed, "{version:?}");
         let (presented, kind) = handshake(&terminator, &client(version));
@@ -104,12 +104,48 @@ fn another_pair_counts_from_the_next_handshake_on_and_sessions_are_still_resumed
     }
 }
 
+fn ring() -> Arc<TicketRing> {
+    Arc::new(TicketRing::new(&[], SystemClock.now()).unwrap())
+}
+
+#[test]
+fn sessions_are_resumed_by_whoever_has_the_keys() {
+    let dir = TempDir::new().unwrap();
+    let pair = pair(dir.path());
+    for version in rustls::ALL_VERSIONS {
+        let kind_at = |terminator: &Terminator, client| handshake(terminator, client).1;
+        let old = ring();
+        let known = client(version);
+        assert_eq!(kind_at(&Terminator::new(pair.clone().into(), &old).unwrap(), &known), HandshakeKind::Full);
+        let now = SystemClock.now();
+        let successor = Arc::new(TicketRing::new(&old.secrets(now), now).unwrap());
+        let successor = Terminator::new(pair.clone().into(), &successor).unwrap();
+        assert_eq!(kind_at(&successor, &known), HandshakeKind::Resumed, "{version:?}");
+        let stranger = Terminator::new(pair.clone().into(), &ring()).unwrap();
+        assert_eq!(kind_at(&stranger, &known), HandshakeKind::Full, "{version:?}");
+        // Of a file: two nodes, and one of them after its keys were renewed.
+        let path = dir.path().join("keys");
+        let keys = |bytes: &[[u8; 32]]| {
+            let lines = bytes.iter().map(|key| base64::Engine::encode(&base64::engine::general_purpose::STANDARD, key));
+            std::fs::write(&path, lines.collect::<Vec<_>>().join("\n")).unwrap();
+            ListenerTls { ticket_keys: Some(TicketKeys::load(&path).unwrap()), ..pair.clone().into() }
+        };
+        let [one, other] = [(); 2].map(|()| Terminator::new(keys(&[[1; 32]]), &ring()).unwrap());
+        let known = client(version);
+        assert_eq!((kind_at(&one, &known), kind_at(&other, &known)), (HandshakeKind::Full, HandshakeKind::Resumed));
+        other.set(keys(&[[2; 32], [1; 32]]));
+        assert_eq!(kind_at(&other, &known), HandshakeKind::Resumed, "{version:?}");
+        other.set(keys(&[[3; 32]]));
+        assert_eq!(kind_at(&other, &known), HandshakeKind::Full, "{version:?}");
+    }
+}
+
 #[test]
 fn listeners_are_found_by_their_very_address() {
     let dir = TempDir::new().unwrap();
     let pair = pair(dir.path());
-    let listeners = ["127.0.0.1:1", "[::]:3"].map(|address| (address.parse().unwrap(), pair.clone()));
-    let listeners = TlsListeners::new(listeners).unwrap();
+    let listeners = ["127.0.0.1:1", "[::]:3"].map(|address| (address.parse().unwrap(), pair.clone().into()));
+    let listeners = TlsListeners::new(listeners, &[], SystemClock.now()).unwrap();
     let found = |address: &str| listeners.at(address.parse().unwrap()).is_some();
     assert!(found("127.0.0.1:1") && found("[::]:3") && !found("127.0.0.1:3") && !found("[::1]:3"));
 }

@@ -47,6 +47,12 @@ impl Daemon {
     #[track_caller]
     pub(crate) fn configure(&self, listeners: &[SocketAddr], more: &str) {
         let listeners: Vec<_> = listeners.iter().map(|address| format!("{{address: \"{address}\"}}")).collect();
+        self.configure_listeners(&listeners, more);
+    }
+
+    /// The same, with these listeners as they stand in the file.
+    #[track_caller]
+    pub(crate) fn configure_listeners(&self, listeners: &[String], more: &str) {
         let pingora =
             if more.contains("pingora:") { String::new() } else { format!("pingora: {}\n", Self::pingora("")) };
         let log = if more.contains("access_log:") { "" } else { "access_log: {path: access.log}\n" };

@@ -52,6 +52,19 @@ impl Http2 {
         Http2 { runtime, send, end }
     }
 
+    /// Connects to the plain listener at `address`, by prior knowledge.
+    #[track_caller]
+    pub(crate) fn plain(address: SocketAddr) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let (send, end) = runtime.block_on(async {
+            let tcp = tokio::net::TcpStream::connect(address).await.unwrap();
+            tcp.set_nodelay(true).unwrap();
+            let (send, connection) = Builder::new().initial_max_send_streams(100).handshake(tcp).await.unwrap();
+            (send, tokio::spawn(connection))
+        });
+        Http2 { runtime, send, end }
+    }
+
     /// Opens a stream; without `end`, a body follows.
     pub(crate) fn open(
         &mut self,

@@ -9,6 +9,7 @@ pub(crate) mod checksum;
 pub(crate) mod client;
 pub(crate) mod daemon;
 pub(crate) mod front;
+pub(crate) mod haproxy;
 pub(crate) mod http2;
 pub(crate) mod in_process;
 pub(crate) mod instance;

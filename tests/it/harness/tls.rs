@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -24,11 +25,25 @@ pub(crate) const NAME: &str = "test.example";
 
 /// Writes a fresh certificate and its key as `cert.pem` and `key.pem` into `dir`; valid for these years.
 pub(crate) fn write_pair(dir: &Path, (from, to): (i32, i32)) -> (PathBuf, PathBuf) {
-    use std::os::unix::fs::PermissionsExt;
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::new(vec![NAME.to_owned()]).unwrap();
     (params.not_before, params.not_after) = (date_time_ymd(from, 1, 1), date_time_ymd(to, 1, 1));
     let (cert_path, key_path) = (dir.join("cert.pem"), dir.join("key.pem"));
+    std::fs::write(&cert_path, params.self_signed(&key).unwrap().pem()).unwrap();
+    std::fs::write(&key_path, key.serialize_pem()).unwrap();
+    std::fs::set_permissions(&key_path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    (cert_path, key_path)
+}
+
+/// Writes a fresh certificate for these names, whose subject is the first, and its key, as `STEM.pem` and `STEM.key`
+/// into `dir`.
+pub(crate) fn write_pair_for(dir: &Path, stem: &str, names: &[&str]) -> (PathBuf, PathBuf) {
+    let key = KeyPair::generate().unwrap();
+    let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+    let mut params = CertificateParams::new(names.clone()).unwrap();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(rcgen::DnType::CommonName, names[0].clone());
+    let (cert_path, key_path) = (dir.join(format!("{stem}.pem")), dir.join(format!("{stem}.key")));
     std::fs::write(&cert_path, params.self_signed(&key).unwrap().pem()).unwrap();
     std::fs::write(&key_path, key.serialize_pem()).unwrap();
     std::fs::set_permissions(&key_path, std::fs::Permissions::from_mode(0o600)).unwrap();
@@ -60,11 +75,20 @@ pub(crate) type Blocking = StreamOwned<ClientConnection, TcpStream>;
 
 /// Does a handshake with the listener at `address`.
 pub(crate) fn handshake(address: SocketAddr, config: &Arc<ClientConfig>) -> io::Result<(Agreed, Blocking)> {
+    handshake_as(address, config, NAME)
+}
+
+/// The same, asking for this name.
+pub(crate) fn handshake_as(
+    address: SocketAddr,
+    config: &Arc<ClientConfig>,
+    name: &'static str,
+) -> io::Result<(Agreed, Blocking)> {
     let mut tcp = TcpStream::connect_timeout(&address, CLIENT_TIMEOUT)?;
     tcp.set_nodelay(true)?;
     tcp.set_read_timeout(Some(CLIENT_TIMEOUT))?;
     tcp.set_write_timeout(Some(CLIENT_TIMEOUT))?;
-    let name = ServerName::try_from(NAME).unwrap();
+    let name = ServerName::try_from(name).unwrap();
     let mut tls = ClientConnection::new(Arc::clone(config), name).unwrap();
     while tls.is_handshaking() {
         tls.complete_io(&mut tcp)?;

@@ -208,6 +208,7 @@ fn a_proxy_explains_with_its_own_clients_buckets_and_time() {
         rate: Some(RateRules { default: Quota::new(2, 1.0).unwrap(), headers: true }),
         routes: world.routes,
         limits: world.limits,
+        listeners: [].into(),
         direct: true,
     };
     let proxy = Proxy::new(ProxyParts {

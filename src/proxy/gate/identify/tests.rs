@@ -1,5 +1,6 @@
 use http::HeaderMap;
 use proptest::prelude::*;
+use sha2::Digest;
 
 use super::*;
 use crate::client::{ClientId, Mode, Quota};
@@ -36,7 +37,7 @@ fn trusting(proxies: &[&str]) -> Identity {
 
 /// The name of the client, or the address of the caller, or the status of the refusal.
 fn who(identity: &Identity, peer: &str, lines: &[(&'static str, &str)]) -> String {
-    match identify(&headers(lines), peer.parse().unwrap(), identity, &directory()) {
+    match identify(&headers(lines), (peer.parse().unwrap(), None), identity, &directory()) {
         Ok(Caller { unknown_key: true, .. }) => "401".to_owned(),
         Ok(Caller { client: Some((client, _)), .. }) => client.id.to_string(),
         Ok(caller) => caller.address.to_string(),
@@ -91,7 +92,7 @@ fn a_key_longer_than_any_can_be_is_that_of_nobody() {
         (Directory::new(clients).unwrap(), Identity { unknown_api_key: UnknownKey::Reject, ..Identity::default() });
     let found = |key: &str| {
         let lines = headers(&[("x-api-key", key)]);
-        let caller = identify(&lines, [192, 0, 2, 1].into(), &reject, &directory).unwrap();
+        let caller = identify(&lines, ([192, 0, 2, 1].into(), None), &reject, &directory).unwrap();
         (caller.client.map(|(client, _)| client.id.to_string()), caller.unknown_key)
     };
     assert_eq!(found(&longest), (Some("longest".to_owned()), false));
@@ -190,4 +191,32 @@ proptest! {
         let line = format!("{left}, 192.0.2.9:{port}, 10.0.0.2");
         prop_assert_eq!(who(&identity, "10.0.0.1", &[("x-forwarded-for", &line)]), "192.0.2.9");
     }
+}
+
+#[test]
+fn a_certificate_decides_behind_a_key_and_before_an_address_where_it_counts() {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let names = vec!["Device.example".to_owned(), "192.0.2.9".to_owned()];
+    let shown = rcgen::CertificateParams::new(names).unwrap().self_signed(&key).unwrap();
+    let fingerprint = sha2::Sha256::digest(shown.der()).iter().map(|byte| format!("{byte:02X}")).collect::<Vec<_>>();
+    let shown = ShownCertificate::of(shown.der());
+    let who = |clients: &[&str], lines: &[(&'static str, &str)], counts: bool| {
+        let (key, office) = (client(1, "alice", Some("alice-key"), &[]), client(3, "office", None, &["192.0.2.0/24"]));
+        let clients = clients.iter().zip(5..).map(|(name, uid)| client(uid, name, Some(name), &[]));
+        let directory = Directory::new([key, office].into_iter().chain(clients)).unwrap();
+        let identity = Identity { client_certificates: counts, ..Identity::default() };
+        let caller = identify(&headers(lines), ([192, 0, 2, 1].into(), Some(&shown)), &identity, &directory).unwrap();
+        (caller.client.as_ref().unwrap().0.id.to_string(), caller.identity())
+    };
+    let by_fingerprint = format!("cert:{}", fingerprint.join(":"));
+    let by_name = "cert-san:device.example";
+    let pair = |name: &str, how: &'static str| (name.to_owned(), how);
+    assert_eq!(who(&[by_name, &by_fingerprint], &[], true), pair(&by_fingerprint, "certificate"));
+    assert_eq!(who(&[by_name], &[], true), pair(by_name, "certificate"));
+    assert_eq!(who(&["cert-san:192.0.2.9"], &[], true), pair("cert-san:192.0.2.9", "certificate"));
+    assert_eq!(who(&[by_name], &[("x-api-key", "alice-key")], true), pair("alice", "api_key"));
+    assert_eq!(who(&["cert-san:other.example"], &[], true), pair("office", "address"));
+    assert_eq!(who(&[by_name], &[], false), pair("office", "address"));
+    // Saying it is not showing it.
+    assert_eq!(who(&[by_name], &[("x-api-key", by_name)], false), pair("office", "address"));
 }

@@ -32,6 +32,7 @@ fn proxy() -> Proxy {
         rate: Some(RateRules { default: quota, headers: false }),
         routes: RouteTable::new([]),
         limits: Limits::default(),
+        listeners: [].into(),
         direct: true,
     };
     let settings = AccessLogSettings { target: None, ..AccessLogSettings::default() };
