@@ -25,4 +25,6 @@ pub use selector::{Balance, Needs};
 pub use settings::{BackendAddress, BackendSettings, Check, HealthSettings, PoolSettings, Timeouts};
 pub use sharded::Sharded;
 pub use traffic::{DURATIONS, Traffic, TrafficTotals};
-pub use transport::{BackendStream, Manner, Protocol, Reached, Site, TlsWire, Transport, Wanted, Wire};
+pub use transport::{
+    BackendStream, Link, Manner, Protocol, Reached, Site, StreamSeat, TlsWire, Transport, Wanted, Wire,
+};

@@ -24,7 +24,11 @@ pub fn reason(error: &Error) -> String {
         ErrorType::ReadError => "connection broken while reading",
         ErrorType::WriteError => "connection broken while writing",
         ErrorType::InvalidHTTPHeader => language(error),
-        ErrorType::HTTPStatus(_) | ErrorType::InvalidCert | ErrorType::TLSHandshakeFailure => {
+        ErrorType::HTTPStatus(_)
+        | ErrorType::H2Error
+        | ErrorType::InvalidH2
+        | ErrorType::InvalidCert
+        | ErrorType::TLSHandshakeFailure => {
             return error.context.as_ref().map_or_else(String::new, |c| c.as_str().to_owned());
         }
         ErrorType::ConnectError | ErrorType::SocketError | ErrorType::BindError | ErrorType::InternalError => {

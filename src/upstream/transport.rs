@@ -16,7 +16,9 @@
 mod connect;
 mod handshake;
 mod idle;
+mod link;
 mod manner;
+mod shared;
 mod site;
 mod stream;
 mod terms;
@@ -30,7 +32,9 @@ use pingora_core::Result;
 use super::IdleClosing;
 pub(super) use connect::connect;
 use idle::IdleConnections;
+pub use link::{Link, Reached, StreamSeat};
 pub use manner::{Manner, Protocol};
+use shared::SharedConnections;
 pub use site::Site;
 pub use stream::{BackendStream, TlsWire, Wire};
 use terms::Terms;
@@ -39,6 +43,7 @@ use terms::Terms;
 #[derive(Debug)]
 pub struct Transport {
     idle: IdleConnections,
+    shared: SharedConnections,
 }
 
 /// What a request wants of the connection that it gets.
@@ -50,15 +55,8 @@ pub struct Wanted {
     pub sent_again: bool,
     /// How long making a new one may take.
     pub limit: Duration,
-}
-
-/// A connection that a request gets.
-#[derive(Debug)]
-pub struct Reached {
-    /// It.
-    pub stream: BackendStream,
-    /// How long it had waited, when it had served another request before.
-    pub idled: Option<Duration>,
+    /// How long one that many requests share may have none.
+    pub idle: Duration,
 }
 
 impl Transport {
@@ -66,7 +64,10 @@ impl Transport {
     /// `shared`, a thread that has none takes those of the others; that is of use where all of them are driven by one
     /// runtime.
     pub fn new(in_all: usize, threads: NonZeroUsize, shared: bool) -> Self {
-        Transport { idle: IdleConnections::new(in_all, threads, shared) }
+        Transport {
+            idle: IdleConnections::new(in_all, threads, shared),
+            shared: SharedConnections::new(threads, shared),
+        }
     }
 
     /// A connection to `site` as it is `wanted`: one that waits at `now`, or a new one.
@@ -74,12 +75,22 @@ impl Transport {
     /// # Errors
     /// When a new one cannot be made, as [`connect`] says.
     pub async fn reach(&self, site: &Arc<Site>, now: Instant, wanted: Wanted) -> Result<Reached> {
+        if site.protocol() != Protocol::Http1
+            && let Some(reached) = Box::pin(self.shared.reach(site, now, (wanted.limit, wanted.idle))).await?
+        {
+            return Ok(reached);
+        }
         if !wanted.fresh
             && let Some((stream, idled)) = self.idle.take(site, now, wanted.sent_again)
         {
-            return Ok(Reached { stream, idled: Some(idled) });
+            return Ok(Reached { link: Link::Alone(stream), idled: Some(idled) });
         }
-        connect(site, wanted.limit).await.map(|stream| Reached { stream, idled: None })
+        let stream = connect(site, wanted.limit).await?;
+        if stream.negotiated() == Some(Protocol::Http2) {
+            // It has learned it since it was last asked.
+            return Box::pin(self.shared.take_up(site, stream, wanted.idle)).await;
+        }
+        Ok(Reached { link: Link::Alone(stream), idled: None })
     }
 
     /// Keeps `stream` to `site`, over which an answer began at one moment and ended at another, for the next request:
@@ -102,6 +113,7 @@ impl Transport {
     /// Closes those that wait and whose time is over at `now`, and those that their backend has closed.
     pub fn sweep(&self, now: Instant) {
         self.idle.sweep(now);
+        self.shared.sweep(now);
     }
 
     /// Waits until one of those that were there at the last [sweep](Self::sweep) has been closed by its backend, or may

@@ -67,6 +67,8 @@ mod foreign_files;
 #[cfg(test)]
 mod forwarding;
 #[cfg(test)]
+mod grpc;
+#[cfg(test)]
 mod grpc_answers;
 #[cfg(test)]
 mod h2c;
@@ -80,6 +82,8 @@ mod harness_itself;
 mod health;
 #[cfg(test)]
 mod http2;
+#[cfg(test)]
+mod http2_backends;
 #[cfg(test)]
 mod http2_rules;
 #[cfg(test)]

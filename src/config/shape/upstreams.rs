@@ -19,7 +19,9 @@ pub(in crate::config) struct UpstreamKeys {
     pub(in crate::config) name: Written<PoolName>,
     #[schemars(description = Balance::described(), extend("default" = Balance::default().name()))]
     pub(in crate::config) balance: Written<Choice<Balance>>,
-    /// What is spoken to its backends.
+    /// What is spoken to its backends. `h2` is agreed on over TLS and known beforehand without; `auto` is what a
+    /// backend prefers over TLS, HTTP/2 before HTTP/1.1. Requests to pools of both go past Pingora's loop, whatever
+    /// `direct` says.
     #[schemars(extend("default" = "http/1.1"))]
     pub(in crate::config) protocol: Written<Choice<Protocol>>,
     /// TLS to its backends; null is none.

@@ -43,7 +43,7 @@ impl Named for Underscores {
 
 impl Named for Protocol {
     fn names() -> impl Iterator<Item = (&'static str, Self)> {
-        [Protocol::Http1].into_iter().map(|protocol| (protocol.name(), protocol))
+        [Protocol::Http1, Protocol::Http2, Protocol::Auto].into_iter().map(|protocol| (protocol.name(), protocol))
     }
 }
 

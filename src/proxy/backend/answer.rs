@@ -158,6 +158,15 @@ impl Answer {
         self.status < 200 && !self.switches()
     }
 
+    /// Takes note that frames say where its body ends, which that may have done already.
+    pub(in crate::proxy) fn comes_in_frames(&mut self, is_over: bool) {
+        self.keeps = false;
+        // One to a HEAD, or of a status that has none, has no body in any protocol.
+        if !matches!(self.body, AnswerBody::Length(0)) {
+            self.body = AnswerBody::until_end(self.length.is_some(), is_over);
+        }
+    }
+
     /// Whether what follows is no HTTP any more.
     pub(in crate::proxy) fn switches(&self) -> bool {
         self.status == 101

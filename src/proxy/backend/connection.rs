@@ -1,31 +1,93 @@
-//! One connection to a backend while it has a request.
+//! What a request has of a connection to a backend: all of it, or a stream.
 
 use std::future::poll_fn;
-use std::io::IoSlice;
+use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::BytesMut;
+use h2::Reason;
 use pingora_core::{Error, ErrorType, Result};
 use tokio::io::{AsyncReadExt, AsyncWrite};
 
 use crate::clock::Alarm;
-use crate::upstream::BackendStream;
+use crate::proxy::backend::sink::RequestSink;
+use crate::proxy::backend::stream::BackendStreamed;
+use crate::proxy::wire::trailers::Trailers;
+use crate::upstream::{BackendStream, Link};
 
-/// A connection, and what was read of the answer and not used yet.
+/// What a request has of a connection.
+#[derive(Debug)]
+pub(in crate::proxy) enum BackendLink {
+    /// All of it, over which HTTP/1.1 is spoken.
+    Alone(BackendStream),
+    /// A stream of one in HTTP/2.
+    Streamed(Box<BackendStreamed>),
+}
+
+impl BackendLink {
+    /// Reads on, at least a byte and, of a connection, at most what `buffer` has room for; 0 at the end.
+    fn poll_fill(&mut self, cx: &mut Context<'_>, buffer: &mut BytesMut) -> Poll<Result<usize>> {
+        match self {
+            // It keeps nothing from one poll to the next.
+            BackendLink::Alone(connection) => pin!(connection.read_buf(buffer))
+                .poll(cx)
+                .map_err(|error| Error::because(ErrorType::ReadError, "reading an answer", error).into_up()),
+            BackendLink::Streamed(stream) => stream.poll_fill(cx, buffer),
+        }
+    }
+}
+
+impl RequestSink for BackendLink {
+    fn poll_parts(&mut self, cx: &mut Context<'_>, parts: &[IoSlice<'_>], last: bool) -> Poll<io::Result<usize>> {
+        match self {
+            BackendLink::Alone(connection) => connection.poll_parts(cx, parts, last),
+            BackendLink::Streamed(stream) => stream.poll_parts(cx, parts, last),
+        }
+    }
+
+    fn finish(&mut self, trailers: &Trailers) -> io::Result<()> {
+        match self {
+            BackendLink::Alone(connection) => connection.finish(trailers),
+            BackendLink::Streamed(stream) => stream.finish(trailers),
+        }
+    }
+}
+
+/// A connection or a stream, and what was read of the answer and not used yet.
 #[derive(Debug)]
 pub(in crate::proxy) struct BackendConnection {
-    pub(in crate::proxy) connection: BackendStream,
+    pub(in crate::proxy) connection: BackendLink,
     pub(in crate::proxy) buffer: BytesMut,
     /// The rest of a request that it began to answer before it took all of it.
     unsent: Vec<u8>,
 }
 
 impl BackendConnection {
-    /// A connection that is to get a request, with room for so many bytes of the answer at first.
-    pub(in crate::proxy) fn new(connection: BackendStream, room: usize) -> Self {
+    /// One that is to get a request, with room for so many bytes of the answer at first.
+    pub(in crate::proxy) fn new(link: Link, room: usize) -> Self {
+        let connection = match link {
+            Link::Alone(connection) => BackendLink::Alone(connection),
+            Link::Shared(seat) => BackendLink::Streamed(Box::new(BackendStreamed::new(seat))),
+        };
         BackendConnection { connection, buffer: BytesMut::with_capacity(room), unsent: Vec::new() }
+    }
+
+    /// Whether it is one of many on its connection.
+    pub(in crate::proxy) fn is_streamed(&self) -> bool {
+        matches!(self.connection, BackendLink::Streamed(_))
+    }
+
+    /// Sends the header section of a request whose body is given to the connection, where that is not bytes, too.
+    ///
+    /// # Errors
+    /// When the connection takes no more, or the request is none of its protocol.
+    pub(in crate::proxy) fn open(&mut self, head: &[u8]) -> Result<()> {
+        match &mut self.connection {
+            BackendLink::Alone(_) => Ok(()),
+            BackendLink::Streamed(stream) => stream.open(head, None),
+        }
     }
 
     /// Sends a request. A backend that speaks before it has taken all of it gets the rest while it is
@@ -34,17 +96,21 @@ impl BackendConnection {
     /// # Errors
     /// When it neither takes a part nor speaks within `limit`, or it fails.
     pub(in crate::proxy) async fn send(&mut self, head: &[u8], body: &[u8], limit: Duration) -> Result<()> {
+        let connection = match &mut self.connection {
+            BackendLink::Alone(connection) => connection,
+            BackendLink::Streamed(stream) => return stream.open(head, Some(body)),
+        };
         let (mut head, mut body, mut alarm) = (head, body, Alarm::default());
         while !(head.is_empty() && body.is_empty()) {
             let sent = poll_fn(|cx| {
-                let connection = Pin::new(&mut self.connection);
+                let to = Pin::new(&mut *connection);
                 let sent = match body.is_empty() {
                     // Cheaper than a vector with an empty part.
-                    true => connection.poll_write(cx, head),
-                    false => connection.poll_write_vectored(cx, &[IoSlice::new(head), IoSlice::new(body)]),
+                    true => to.poll_write(cx, head),
+                    false => to.poll_write_vectored(cx, &[IoSlice::new(head), IoSlice::new(body)]),
                 };
                 match sent {
-                    Poll::Pending => self.connection.poll_read_ready(cx).map_ok(|()| None),
+                    Poll::Pending => connection.poll_read_ready(cx).map_ok(|()| None),
                     sent => sent.map_ok(Some),
                 }
             });
@@ -65,9 +131,33 @@ impl BackendConnection {
         Ok(())
     }
 
-    /// The connection, what was read of it and not used, and what it is still to get of its request.
-    pub(in crate::proxy) fn into_parts(self) -> (BackendStream, BytesMut, Vec<u8>) {
-        (self.connection, self.buffer, self.unsent)
+    /// The connection, what was read of it and not used, and what it is still to get of its request; `None` for one
+    /// that is shared.
+    pub(in crate::proxy) fn into_parts(self) -> Option<(BackendStream, BytesMut, Vec<u8>)> {
+        match self.connection {
+            BackendLink::Alone(connection) => Some((connection, self.buffer, self.unsent)),
+            BackendLink::Streamed(_) => None,
+        }
+    }
+
+    /// Whether nothing follows of the answer behind what was read, as far as frames say so.
+    pub(in crate::proxy) fn is_over(&self) -> bool {
+        matches!(&self.connection, BackendLink::Streamed(stream) if stream.is_over())
+    }
+
+    /// The trailers that came in a frame, once the end was read.
+    pub(in crate::proxy) fn take_trailers(&mut self) -> Trailers {
+        match &mut self.connection {
+            BackendLink::Alone(_) => Trailers::default(),
+            BackendLink::Streamed(stream) => stream.take_trailers(),
+        }
+    }
+
+    /// Gives the request up, for a reason that the backend is told if it can be.
+    pub(in crate::proxy) fn give_up(&mut self, reason: Reason) {
+        if let BackendLink::Streamed(stream) = &mut self.connection {
+            stream.reset(reason);
+        }
     }
 
     /// Has the kernel acknowledge at once what came, and what comes next.
@@ -76,7 +166,9 @@ impl BackendConnection {
     /// is acknowledged, which a kernel puts off by 40 ms, in the hope of something to send along with it. It is a
     /// system call, and the kernel forgets it soon, so it is for when a body is awaited.
     pub(in crate::proxy) fn acknowledge(&self) {
-        if let Some(tcp) = self.connection.tcp() {
+        if let BackendLink::Alone(connection) = &self.connection
+            && let Some(tcp) = connection.tcp()
+        {
             // Where it fails the answer is late, and no worse.
             let _ = rustix::net::sockopt::set_tcp_quickack(tcp, true);
         }
@@ -95,18 +187,17 @@ impl BackendConnection {
     pub(in crate::proxy) async fn read(
         &mut self,
         (limit, alarm): (Duration, &mut Alarm),
-        mut meanwhile: impl FnMut(&mut Context<'_>, &mut BackendStream) -> Poll<Box<Error>>,
+        mut meanwhile: impl FnMut(&mut Context<'_>, &mut BackendLink) -> Poll<Box<Error>>,
     ) -> Result<usize> {
         let BackendConnection { connection, buffer, unsent } = self;
         let read = poll_fn(|cx| {
-            // It keeps nothing from one poll to the next.
-            if let Poll::Ready(read) = pin!(connection.read_buf(buffer)).poll(cx) {
-                let failed = |error| Error::because(ErrorType::ReadError, "reading an answer", error).into_up();
-                return Poll::Ready(read.map_err(failed));
+            let read = connection.poll_fill(cx, buffer);
+            if read.is_ready() {
+                return read;
             }
             // Where it fails, what the backend says all the same is still to be read.
             while !unsent.is_empty()
-                && let Poll::Ready(Ok(sent @ 1..)) = Pin::new(&mut *connection).poll_write(cx, unsent)
+                && let Poll::Ready(Ok(sent @ 1..)) = connection.poll_parts(cx, &[IoSlice::new(unsent)], false)
             {
                 unsent.drain(..sent);
             }
@@ -144,14 +235,16 @@ mod tests {
     #[tokio::test]
     async fn a_backend_that_takes_nothing_is_given_up_in_time() {
         let (near, _far) = narrow().await;
-        let sent = BackendConnection::new(near, 100).send(b"POST", &[b'x'; 1 << 20], Duration::from_millis(50)).await;
+        let sent = BackendConnection::new(Link::Alone(near.into()), 100)
+            .send(b"POST", &[b'x'; 1 << 20], Duration::from_millis(50))
+            .await;
         assert_eq!(sent.unwrap_err().etype(), &ErrorType::WriteTimedout);
     }
 
     #[tokio::test]
     async fn what_is_said_before_the_request_was_taken_is_heard_and_the_rest_is_sent() {
         let (near, mut far) = narrow().await;
-        let (mut backend, body) = (BackendConnection::new(near, 100), vec![b'x'; 1 << 20]);
+        let (mut backend, body) = (BackendConnection::new(Link::Alone(near.into()), 100), vec![b'x'; 1 << 20]);
         far.write_all(b"early").await.unwrap();
         let mut alarm = Alarm::default();
         backend.send(b"POST", &body, LONG).await.unwrap();

@@ -3,3 +3,5 @@
 pub(in crate::proxy) mod answer;
 pub(in crate::proxy) mod body;
 pub(in crate::proxy) mod connection;
+pub(in crate::proxy) mod sink;
+pub(in crate::proxy) mod stream;

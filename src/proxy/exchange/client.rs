@@ -3,13 +3,14 @@
 use std::task::{Context, Poll};
 
 use bytes::BytesMut;
+use h2::Reason;
 use pingora_core::protocols::Stream;
 use pingora_core::{Error, Result};
-use tokio::io::AsyncWrite;
 
 use crate::limit::Standing;
 use crate::proxy::backend::answer::Answer;
 use crate::proxy::backend::body::AnswerBody;
+use crate::proxy::backend::sink::RequestSink;
 use crate::proxy::downstream::activity::Tunnels;
 use crate::proxy::exchange::context::Context as ExchangeContext;
 use crate::proxy::exchange::proxy::Proxy;
@@ -20,6 +21,7 @@ use crate::proxy::gate::headers::Sender;
 use crate::proxy::gate::rejection::Rejection;
 use crate::proxy::gate::request_id::RequestId;
 use crate::proxy::wire::lines::{Fields, LinesOf};
+use crate::upstream::Protocol;
 
 /// Below this path a certificate authority looks whose a name is.
 const CHALLENGES: &str = "/.well-known/acme-challenge/";
@@ -59,8 +61,8 @@ pub(in crate::proxy) trait ReceivedRequest {
         false
     }
 
-    /// Appends the header section that its backend gets.
-    fn write(&self, out: &mut Vec<u8>, sender: Sender, id: &RequestId);
+    /// Appends the header section that its backend gets, which speaks such a protocol.
+    fn write(&self, out: &mut Vec<u8>, to: Protocol, sender: Sender, id: &RequestId);
 }
 
 /// A client's connection, as a tunnel has it.
@@ -88,7 +90,7 @@ pub(in crate::proxy) trait Recipient: Send {
 
     /// Does what is to be done while an answer is waited for: sends on what comes of the body to the backend, and waits
     /// until the client goes. It may be called again after anything else was.
-    fn poll_meanwhile(&mut self, cx: &mut Context<'_>, to: &mut (impl AsyncWrite + Send + Unpin)) -> Poll<Box<Error>>;
+    fn poll_meanwhile(&mut self, cx: &mut Context<'_>, to: &mut impl RequestSink) -> Poll<Box<Error>>;
 
     /// Takes the header of an answer, which is in `bytes`. An interim one is sent, a final one with the body's first
     /// part.
@@ -108,11 +110,11 @@ pub(in crate::proxy) trait Recipient: Send {
         &mut self,
         body: &mut AnswerBody,
         buffer: &mut BytesMut,
-        to: &mut (impl AsyncWrite + Send + Unpin),
+        to: &mut impl RequestSink,
     ) -> impl Future<Output = Result<usize>> + Send;
 
     /// Sends on what still comes of a body whose answer is whole, for as long as it comes.
-    fn finish(&mut self, to: &mut (impl AsyncWrite + Send + Unpin)) -> impl Future<Output = Result<()>> + Send;
+    fn finish(&mut self, to: &mut impl RequestSink) -> impl Future<Output = Result<()>> + Send;
 
     /// Its connection, when it has one of its own that can become a tunnel.
     fn ends(&mut self) -> Option<TunnelEnds<'_>> {
@@ -127,6 +129,16 @@ pub(in crate::proxy) trait Recipient: Send {
         with_body: bool,
     ) -> impl Future<Output = Result<usize>> + Send;
 
-    /// Lets the client know that the answer, if it has begun, goes no further.
-    fn break_off(&mut self);
+    /// Lets the client know that the answer, if it has begun, goes no further; and why, where there is room for it.
+    fn break_off(&mut self, reason: Reason);
+
+    /// Whether it can be told by [`break_off`](Self::break_off) alone, before an answer has begun.
+    fn knows_resets(&self) -> bool {
+        false
+    }
+
+    /// Why it gave its request up, if it said so.
+    fn gave_up(&self) -> Option<Reason> {
+        None
+    }
 }

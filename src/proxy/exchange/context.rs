@@ -17,7 +17,7 @@ use crate::proxy::gate::headers::Underscores;
 use crate::proxy::gate::identify::Caller;
 use crate::proxy::gate::rejection::{Rejection, ToldOfRequest};
 use crate::proxy::gate::request_id::RequestId;
-use crate::upstream::{BackendId, ConnectAddress, Lease, Pool, Timeouts};
+use crate::upstream::{BackendId, ConnectAddress, Lease, Pool, Protocol, Timeouts};
 
 /// The most interim answers to one request: each is a sign of life that a backend could give without end.
 const MAX_INTERIM: u32 = 64;
@@ -116,6 +116,11 @@ impl Context {
     pub(in crate::proxy) fn timeouts(&self) -> Option<Timeouts> {
         let pool = self.pool()?.settings().timeouts;
         Some(Timeouts { read: self.admission.read_timeout.unwrap_or(pool.read), ..pool })
+    }
+
+    /// What its backends speak, once it is let in.
+    pub(in crate::proxy) fn protocol(&self) -> Protocol {
+        self.pool().map_or(Protocol::Http1, |pool| pool.settings().manner.protocol)
     }
 
     /// Counts an interim answer; whether it is one too many.

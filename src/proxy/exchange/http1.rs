@@ -6,6 +6,7 @@ use std::task::{Poll, ready};
 use std::time::Duration;
 
 use bytes::BytesMut;
+use h2::Reason;
 use pingora_core::protocols::Stream;
 use pingora_core::protocols::http::date::get_cached_date;
 use pingora_core::server::ShutdownWatch;
@@ -17,6 +18,7 @@ use crate::clock::Alarm;
 use crate::limit::Standing;
 use crate::proxy::backend::answer::{Added, Answer};
 use crate::proxy::backend::body::{AnswerBody, Unmeasured};
+use crate::proxy::backend::sink::RequestSink;
 use crate::proxy::downstream::activity::Tunnels;
 use crate::proxy::downstream::arrival::is_stopping;
 use crate::proxy::downstream::half_closed;
@@ -37,6 +39,7 @@ use crate::proxy::gate::request_id::RequestId;
 use crate::proxy::gate::settings::Limits;
 use crate::proxy::wire::lines::{Fields, Lines, LinesOf, is};
 use crate::proxy::wire::request_body::Body;
+use crate::upstream::Protocol;
 
 /// The most of a body that is copied to leave together with its header.
 const COPIED: usize = 16 << 10;
@@ -135,7 +138,7 @@ impl ReceivedRequest for Http1Request<'_> {
         }
     }
 
-    fn write(&self, out: &mut Vec<u8>, mut sender: Sender, id: &RequestId) {
+    fn write(&self, out: &mut Vec<u8>, _to: Protocol, mut sender: Sender, id: &RequestId) {
         // Where no byte is one, no name is looked through for it.
         if memchr::memchr(b'_', &self.bytes[..self.head.end]).is_none() {
             sender.underscores = Underscores::Pass;
@@ -189,14 +192,10 @@ impl<R: RestOverHttp1> Http1Recipient<'_, R> {
 
     /// Sends `bytes`, or else what is to be sent. What comes of the request's body meanwhile goes `to` the backend, if
     /// there is one.
-    async fn write(
-        &mut self,
-        bytes: Option<&[u8]>,
-        mut to: Option<&mut (impl AsyncWrite + Send + Unpin)>,
-    ) -> Result<()> {
+    async fn write(&mut self, bytes: Option<&[u8]>, mut to: Option<&mut impl RequestSink>) -> Result<()> {
         let (rest, ahead) = (&mut self.rest, &mut *self.ahead);
         let sent = write(self.stream, bytes.unwrap_or(self.out), CLIENT_TIMEOUT, |cx, stream| match &mut to {
-            Some(to) => rest.poll(cx, (stream, ahead), to),
+            Some(to) => rest.poll(cx, (stream, ahead), &mut **to),
             None => Poll::Pending,
         });
         let sent = sent.await;
@@ -294,11 +293,7 @@ impl<R: RestOverHttp1> Recipient for Http1Recipient<'_, R> {
         &mut self.rest
     }
 
-    fn poll_meanwhile(
-        &mut self,
-        cx: &mut std::task::Context<'_>,
-        to: &mut (impl AsyncWrite + Send + Unpin),
-    ) -> Poll<Box<Error>> {
+    fn poll_meanwhile(&mut self, cx: &mut std::task::Context<'_>, to: &mut impl RequestSink) -> Poll<Box<Error>> {
         if let Poll::Ready(error) = self.rest.poll(cx, (self.stream, self.ahead), to) {
             return Poll::Ready(error);
         }
@@ -329,12 +324,7 @@ impl<R: RestOverHttp1> Recipient for Http1Recipient<'_, R> {
         if answer.is_interim() { self.write(None, NOWHERE).await } else { Ok(()) }
     }
 
-    async fn pass(
-        &mut self,
-        body: &mut AnswerBody,
-        buffer: &mut BytesMut,
-        to: &mut (impl AsyncWrite + Send + Unpin),
-    ) -> Result<usize> {
+    async fn pass(&mut self, body: &mut AnswerBody, buffer: &mut BytesMut, to: &mut impl RequestSink) -> Result<usize> {
         let ready = body.left().unwrap_or_default().min(buffer.len());
         if ready <= COPIED {
             let malformed = |_| Error::explain(ErrorType::InvalidHTTPHeader, "a malformed body").into_up();
@@ -355,7 +345,7 @@ impl<R: RestOverHttp1> Recipient for Http1Recipient<'_, R> {
         Some(TunnelEnds { stream: self.stream, ahead: self.ahead, tunnels: self.tunnels })
     }
 
-    async fn finish(&mut self, to: &mut (impl AsyncWrite + Send + Unpin)) -> Result<()> {
+    async fn finish(&mut self, to: &mut impl RequestSink) -> Result<()> {
         if let Some(relay) = self.rest.relay() {
             relay.answer_ends();
         }
@@ -386,7 +376,7 @@ impl<R: RestOverHttp1> Recipient for Http1Recipient<'_, R> {
         Ok(body)
     }
 
-    fn break_off(&mut self) {
+    fn break_off(&mut self, _reason: Reason) {
         self.keeps = false;
     }
 }

@@ -11,12 +11,12 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use pingora_core::protocols::http::date::get_cached_date;
 use pingora_core::{Error, ErrorType, Result};
-use tokio::io::AsyncWrite;
 
 use crate::clock::Alarm;
 use crate::limit::Standing;
 use crate::proxy::backend::answer::Answer;
 use crate::proxy::backend::body::AnswerBody;
+use crate::proxy::backend::sink::RequestSink;
 use crate::proxy::exchange::client::{ReceivedRequest, Recipient};
 use crate::proxy::exchange::context::Context;
 use crate::proxy::exchange::proxy::{CLIENT_TIMEOUT, Proxy};
@@ -37,6 +37,7 @@ use crate::proxy::gate::request_id::RequestId;
 use crate::proxy::wire::lines::length_of;
 use crate::proxy::wire::lines::{Fields, LinesOf};
 use crate::proxy::wire::trailers::Trailers;
+use crate::upstream::Protocol;
 
 /// Where the rest of a body goes while nobody takes it.
 const NOWHERE: Option<&mut tokio::io::Empty> = None;
@@ -127,13 +128,18 @@ impl ReceivedRequest for Http2Request {
         if self.is_part { announced(&self.parts.headers) } else { Some(self.body.len() as u64) }
     }
 
-    fn write(&self, out: &mut Vec<u8>, sender: Sender, id: &RequestId) {
+    fn write(&self, out: &mut Vec<u8>, to: Protocol, sender: Sender, id: &RequestId) {
         let target = self.parts.uri.path_and_query().map_or("/", |target| target.as_str());
         let (asked, by) = ((self.parts.method.as_str(), target.as_bytes()), (sender, id));
-        if self.asks == Purpose::Answer {
+        if to == Protocol::Http1 && self.asks == Purpose::Answer {
             return request::write(out, asked, || lines(&self.parts), self.framing, by);
         }
-        let going_on = || lines(&self.parts).filter(|(name, _)| !upgrade::is_of_the_hop(name));
+        // What it says in `TE` is for another one that speaks HTTP/2, where no `Connection` has to name it.
+        let named: Option<(&[u8], &[u8])> = (to != Protocol::Http1).then_some((b"connection", b"te"));
+        let going_on = || {
+            let lines = named.into_iter().chain(lines(&self.parts));
+            lines.filter(|(name, _)| !upgrade::is_of_the_hop(name))
+        };
         request::write(out, asked, going_on, self.framing, by);
     }
 }
@@ -150,12 +156,13 @@ pub(in crate::proxy) struct Http2Recipient<'h, R> {
     /// Where that counts which the client does not take, and how much it has taken.
     untaken: &'h UntakenAnswers,
     taken: usize,
+    gave_up: Option<Reason>,
 }
 
 impl<'h, R: RestOverHttp2> Http2Recipient<'h, R> {
     /// Answers by `respond`. What the client does not take counts in `untaken`.
     pub(in crate::proxy) fn new(respond: SendResponse<Bytes>, rest: R, untaken: &'h UntakenAnswers) -> Self {
-        Http2Recipient { respond, head: None, writer: None, rest, untaken, taken: 0 }
+        Http2Recipient { respond, head: None, writer: None, rest, untaken, taken: 0, gave_up: None }
     }
 
     /// What of the request's body is left.
@@ -165,12 +172,7 @@ impl<'h, R: RestOverHttp2> Http2Recipient<'h, R> {
 
     /// Sends `data`, before it the header if it was not sent yet, and after it the `end`. What comes of the request's
     /// body meanwhile goes `to` the backend, if there is one.
-    async fn send(
-        &mut self,
-        mut data: Bytes,
-        end: bool,
-        mut to: Option<&mut (impl AsyncWrite + Send + Unpin)>,
-    ) -> Result<()> {
+    async fn send(&mut self, mut data: Bytes, end: bool, mut to: Option<&mut impl RequestSink>) -> Result<()> {
         if let Some(head) = self.head.take() {
             let at_once = end && data.is_empty();
             self.writer = Some(self.respond.send_response(head, at_once).map_err(gone)?);
@@ -189,7 +191,7 @@ impl<'h, R: RestOverHttp2> Http2Recipient<'h, R> {
                 let room = writer.poll_capacity(cx);
                 if room.is_pending() {
                     held.get_or_insert_with(|| untaken.hold(length));
-                    return to.as_mut().map_or(Poll::Pending, |to| rest.poll(cx, to).map(Err));
+                    return to.as_mut().map_or(Poll::Pending, |to| rest.poll(cx, &mut **to).map(Err));
                 }
                 room.map(Ok)
             });
@@ -230,11 +232,7 @@ impl<R: RestOverHttp2> Recipient for Http2Recipient<'_, R> {
         &mut self.rest
     }
 
-    fn poll_meanwhile(
-        &mut self,
-        cx: &mut std::task::Context<'_>,
-        to: &mut (impl AsyncWrite + Send + Unpin),
-    ) -> Poll<Box<Error>> {
+    fn poll_meanwhile(&mut self, cx: &mut std::task::Context<'_>, to: &mut impl RequestSink) -> Poll<Box<Error>> {
         if let Poll::Ready(error) = self.rest.poll(cx, to) {
             return Poll::Ready(error);
         }
@@ -244,6 +242,7 @@ impl<R: RestOverHttp2> Recipient for Http2Recipient<'_, R> {
         };
         reset.map(|reset| match reset {
             Ok(reason) => {
+                self.gave_up = Some(reason);
                 Error::explain(ErrorType::ConnectionClosed, format!("the client gave the stream up: {reason}"))
                     .into_down()
             }
@@ -282,12 +281,7 @@ impl<R: RestOverHttp2> Recipient for Http2Recipient<'_, R> {
         Ok(())
     }
 
-    async fn pass(
-        &mut self,
-        body: &mut AnswerBody,
-        buffer: &mut BytesMut,
-        to: &mut (impl AsyncWrite + Send + Unpin),
-    ) -> Result<usize> {
+    async fn pass(&mut self, body: &mut AnswerBody, buffer: &mut BytesMut, to: &mut impl RequestSink) -> Result<usize> {
         let malformed = |_| Error::explain(ErrorType::InvalidHTTPHeader, "a malformed body").into_up();
         let data = body.take_data(buffer).map_err(malformed)?;
         let bytes = data.len();
@@ -300,7 +294,7 @@ impl<R: RestOverHttp2> Recipient for Http2Recipient<'_, R> {
     }
 
     /// Nothing: only a stream ends with the answer, and it is read on without holding up anybody.
-    async fn finish(&mut self, _to: &mut (impl AsyncWrite + Send + Unpin)) -> Result<()> {
+    async fn finish(&mut self, _to: &mut impl RequestSink) -> Result<()> {
         Ok(())
     }
 
@@ -312,11 +306,19 @@ impl<R: RestOverHttp2> Recipient for Http2Recipient<'_, R> {
         Ok(bytes)
     }
 
-    fn break_off(&mut self) {
+    fn break_off(&mut self, reason: Reason) {
         match &mut self.writer {
-            Some(writer) => writer.send_reset(Reason::INTERNAL_ERROR),
-            None => self.respond.send_reset(Reason::INTERNAL_ERROR),
+            Some(writer) => writer.send_reset(reason),
+            None => self.respond.send_reset(reason),
         }
+    }
+
+    fn knows_resets(&self) -> bool {
+        true
+    }
+
+    fn gave_up(&self) -> Option<Reason> {
+        self.gave_up
     }
 }
 

@@ -3,10 +3,12 @@
 
 use pingora_core::{Error, ErrorSource, ErrorType};
 
+use crate::proxy::backend::stream::is_unprocessed;
 use crate::proxy::exchange::context::Context;
 use crate::proxy::exchange::counts;
-use crate::proxy::exchange::failure::{client_reason, is_timeout, report};
+use crate::proxy::exchange::failure::{STALLED, client_reason, is_timeout, report};
 use crate::proxy::exchange::proxy::Proxy;
+use crate::proxy::exchange::relay::Relay;
 use crate::proxy::gate::admit::{Limit, RequestTarget};
 use crate::proxy::gate::grpc::{AnswerForm, status_for};
 use crate::proxy::gate::identify::Caller;
@@ -31,6 +33,8 @@ pub(in crate::proxy) struct RequestOutcome<'a> {
     pub(in crate::proxy) bytes_in: u64,
     /// Bytes of the answer's body.
     pub(in crate::proxy) bytes_out: u64,
+    /// What a gRPC call came to.
+    pub(in crate::proxy) grpc_status: Option<u32>,
     /// What went wrong, unless the context knows it better.
     pub(in crate::proxy) error: Option<&'a Error>,
 }
@@ -60,18 +64,20 @@ impl Proxy {
         error: &Error,
         Break { repeatable, midway }: Break,
     ) -> bool {
-        let broken =
-            matches!(error.etype(), ErrorType::ReadError | ErrorType::WriteError | ErrorType::ConnectionClosed);
+        use ErrorType::{ConnectionClosed, H2Error, ReadError, WriteError};
+        let broken = matches!(error.etype(), ReadError | WriteError | ConnectionClosed | H2Error);
+        // What a backend has not begun with, it has not failed at.
+        let unprocessed = is_unprocessed(error);
         if *error.esource() != ErrorSource::Upstream {
             return false;
         }
         counts::failed(ctx, error);
         let why = match (ctx.timeouts(), ctx.idled) {
             (Some(limits), _) if midway && is_timeout(error) => silent_midway(limits.read),
-            (_, Some(idle)) if !(midway || is_timeout(error)) => after_rest(&reason(error), idle),
+            (_, Some(idle)) if !(midway || is_timeout(error) || idle.is_zero()) => after_rest(&reason(error), idle),
             _ => reason(error),
         };
-        let again = repeatable && broken && ctx.goes_on(ctx.idled.is_some());
+        let again = repeatable && broken && ctx.goes_on(ctx.idled.is_some() || unprocessed);
         ctx.fresh = again;
         report(ctx, &why, again);
         again
@@ -101,7 +107,7 @@ impl Proxy {
             host: target.host.as_bytes(),
             path: target.path.as_bytes(),
             status: outcome.status,
-            grpc_status: grpc.filter(|_| outcome.status != 0),
+            grpc_status: grpc.filter(|_| outcome.status != 0).or(outcome.grpc_status),
             duration,
             bytes_in: outcome.bytes_in,
             bytes_out: outcome.bytes_out,
@@ -113,4 +119,15 @@ impl Proxy {
             error: because,
         });
     }
+}
+
+/// Whether an exchange failed with `error` because of the body that `relay` sends on; says so in `ctx`.
+pub(in crate::proxy) fn fails_by_its_body(relay: &Relay, error: &Error, ctx: &mut Context) -> bool {
+    let rejection = relay.rejection().or((is_timeout(error) && relay.is_owed()).then_some(Rejection::RequestTimeout));
+    if rejection == Some(Rejection::RequestTimeout) {
+        // Maybe the backend waits for what the client does not send.
+        ctx.error = Some(STALLED.to_owned());
+    }
+    ctx.rejection = rejection.or(ctx.rejection);
+    rejection.is_some()
 }

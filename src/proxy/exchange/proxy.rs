@@ -24,7 +24,7 @@ use crate::proxy::gate::rules::Rules;
 use crate::proxy::gate::settings::Limits;
 use crate::proxy::wire::lines::Fields;
 use crate::telemetry::{AccessLog, Explanation, Tally};
-use crate::upstream::Transport;
+use crate::upstream::{Protocol, Transport};
 
 /// The longest that a client may take no byte of its answer; nginx's `send_timeout`.
 pub(in crate::proxy) const CLIENT_TIMEOUT: Duration = Duration::from_secs(60);
@@ -84,6 +84,8 @@ impl Proxy {
         ctx.direct = rules.direct;
         let directory = self.inner.directory.load();
         let admitted = self.gate(&rules, &directory).admit(asked, ctx.peer, self.nanos(), &mut ctx.admission);
+        // The loop knows backends of HTTP/1.1 alone.
+        ctx.direct |= ctx.protocol() != Protocol::Http1;
         counts::decided(self.tally(), ctx);
         take_over_name(fields, ctx);
         if let Err(rejection) = admitted {

@@ -13,16 +13,15 @@
 
 use std::borrow::Cow;
 use std::io::{IoSlice, Write};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use pingora_core::{Error, ErrorType, Result};
-use tokio::io::AsyncWrite;
 
 use crate::clock::Clock;
 use crate::proxy::backend::body::LAST_CHUNK;
+use crate::proxy::backend::sink::RequestSink;
 use crate::proxy::downstream::pace::allowance;
 use crate::proxy::downstream::parcel::{BodySource, Parcel};
 use crate::proxy::exchange::failure::MALFORMED_BODY;
@@ -48,8 +47,9 @@ pub(in crate::proxy) struct Relay {
     trailers: Trailers,
     /// How much of the lead is the header section.
     head: usize,
-    /// Whether the backend gets it in chunks.
+    /// Whether a backend gets it in chunks, and whether the present one knows by itself where it ends.
     in_chunks: bool,
+    in_frames: bool,
     stage: RelayStage,
     /// Whether all of it has come.
     is_read: bool,
@@ -95,6 +95,7 @@ impl Relay {
             trailers: Trailers::default(),
             head: 0,
             in_chunks,
+            in_frames: false,
             stage: RelayStage::Sends,
             is_read,
             bounds,
@@ -117,8 +118,8 @@ impl Relay {
     }
 
     /// Begins an attempt: a backend is to get the header section, which is taken from `head` for the first one, and the
-    /// body.
-    pub(in crate::proxy) fn begin(&mut self, head: &mut Vec<u8>) {
+    /// body. One to which they go `in_frames` gets the header section apart.
+    pub(in crate::proxy) fn begin(&mut self, head: &mut Vec<u8>, in_frames: bool) {
         if self.head == 0 {
             self.head = head.len();
             self.lead.0 = std::mem::take(head);
@@ -127,10 +128,16 @@ impl Relay {
             self.parcel.rewind();
         }
         self.lead.0.truncate(self.head);
-        self.lead.1 = 0;
+        self.in_frames = in_frames;
+        self.lead.1 = if in_frames { self.head } else { 0 };
         self.waits.begin();
         (self.refusal, self.is_refused) = (None, false);
         self.seal();
+    }
+
+    /// The header section of the request.
+    pub(in crate::proxy) fn head(&self) -> &[u8] {
+        &self.lead.0[..self.head]
     }
 
     /// Whether all of it has come.
@@ -217,7 +224,7 @@ impl Relay {
         &mut self,
         cx: &mut Context<'_>,
         from: &mut impl BodySource,
-        to: &mut (impl AsyncWrite + Unpin),
+        to: &mut impl RequestSink,
     ) -> Poll<Box<Error>> {
         loop {
             match self.stage {
@@ -264,12 +271,7 @@ impl Relay {
     }
 
     /// Sends what there is, or takes note that the backend takes no more.
-    fn poll_send(
-        &mut self,
-        cx: &mut Context<'_>,
-        from: &mut impl BodySource,
-        to: &mut (impl AsyncWrite + Unpin),
-    ) -> Poll<()> {
+    fn poll_send(&mut self, cx: &mut Context<'_>, from: &mut impl BodySource, to: &mut impl RequestSink) -> Poll<()> {
         while self.stage == RelayStage::Sends {
             let mut parts = [IoSlice::new(&[]); PARTS];
             let mut count = 0;
@@ -283,15 +285,19 @@ impl Relay {
                 parts[count] = IoSlice::new(trail);
                 count += 1;
             }
-            let sent = match &parts[..count] {
-                // Cheaper than a vector.
-                [one] => Pin::new(&mut *to).poll_write(cx, one),
-                parts => Pin::new(&mut *to).poll_write_vectored(cx, parts),
-            };
-            match ready!(sent) {
-                Ok(sent @ 1..) => from.sent(self.advance(sent)),
-                Ok(_) => self.refuse(Error::explain(ErrorType::WriteError, "sending a request")),
+            let length: usize = parts[..count].iter().map(|part| part.len()).sum();
+            let last = self.in_frames && self.is_read && self.trailers.is_empty() && length == self.parcel.unsent();
+            match ready!(to.poll_parts(cx, &parts[..count], last)) {
+                Ok(0) if count > 0 => self.refuse(Error::explain(ErrorType::WriteError, "sending a request")),
+                Ok(sent) => from.sent(self.advance(sent)),
                 Err(error) => self.refuse(Error::because(ErrorType::WriteError, "sending a request", error)),
+            }
+            if self.in_frames
+                && self.is_sent()
+                && !self.trailers.is_empty()
+                && let Err(error) = to.finish(&self.trailers)
+            {
+                self.refuse(Error::because(ErrorType::WriteError, "sending a request", error));
             }
         }
         Poll::Ready(())
@@ -319,21 +325,24 @@ impl Relay {
     /// Prepares to send what is in the parcel, which ends the body or not.
     fn seal(&mut self) {
         let data = self.parcel.unsent();
-        let trail = match (self.in_chunks, data, self.is_read) {
+        let in_chunks = self.in_chunks && !self.in_frames;
+        let trail = match (in_chunks, data, self.is_read) {
             (true, 0, true) => LAST_CHUNK,
             (true, 1.., true) => b"\r\n0\r\n\r\n",
             (true, 1.., false) => b"\r\n",
             _ => b"",
         };
         self.trail = (Cow::Borrowed(trail), 0);
-        if self.in_chunks && self.is_read && !self.trailers.is_empty() {
+        if in_chunks && self.is_read && !self.trailers.is_empty() {
             let last = trail.len() - b"\r\n".len();
             self.trail.0 = [&trail[..last], self.trailers.as_bytes(), b"\r\n"].concat().into();
         }
-        if self.in_chunks && data > 0 {
+        if in_chunks && data > 0 {
             write!(self.lead.0, "{data:x}\r\n").expect("a Vec takes every write");
         }
-        let nothing = self.lead.1 == self.lead.0.len() && data == 0 && self.trail.0.is_empty();
+        // Where frames say where it ends, that is still to be said.
+        let ends = self.in_frames && self.is_read;
+        let nothing = self.lead.1 == self.lead.0.len() && data == 0 && self.trail.0.is_empty() && !ends;
         self.stage = match (nothing, self.is_read) {
             (false, _) => RelayStage::Sends,
             (true, false) => RelayStage::Reads,

@@ -5,8 +5,8 @@ use std::task::{Context, Poll};
 use bytes::BytesMut;
 use pingora_core::protocols::Stream;
 use pingora_core::{Error, Result};
-use tokio::io::AsyncWrite;
 
+use crate::proxy::backend::sink::RequestSink;
 use crate::proxy::downstream::coming::{Coming, ComingOver};
 use crate::proxy::downstream::http2::upload::Upload;
 use crate::proxy::exchange::relay::Relay;
@@ -46,7 +46,7 @@ pub(in crate::proxy) trait RestOverHttp1: Rest {
         &mut self,
         _cx: &mut Context<'_>,
         _from: (&mut Stream, &mut BytesMut),
-        _to: &mut (impl AsyncWrite + Unpin),
+        _to: &mut impl RequestSink,
     ) -> Poll<Box<Error>> {
         Poll::Pending
     }
@@ -83,7 +83,7 @@ impl RestOverHttp1 for Box<Sending<Announced>> {
         &mut self,
         cx: &mut Context<'_>,
         (stream, ahead): (&mut Stream, &mut BytesMut),
-        to: &mut (impl AsyncWrite + Unpin),
+        to: &mut impl RequestSink,
     ) -> Poll<Box<Error>> {
         let Sending { relay, source } = &mut **self;
         relay.poll(cx, &mut ComingOver { coming: &mut source.coming, stream, ahead }, to)
@@ -111,7 +111,7 @@ impl RestOverHttp1 for Box<Sending<Announced>> {
 /// What of a request's body is to come over a stream.
 pub(in crate::proxy) trait RestOverHttp2: Rest {
     /// Sends on what comes.
-    fn poll(&mut self, _cx: &mut Context<'_>, _to: &mut (impl AsyncWrite + Unpin)) -> Poll<Box<Error>> {
+    fn poll(&mut self, _cx: &mut Context<'_>, _to: &mut impl RequestSink) -> Poll<Box<Error>> {
         Poll::Pending
     }
 }
@@ -119,7 +119,7 @@ pub(in crate::proxy) trait RestOverHttp2: Rest {
 impl RestOverHttp2 for () {}
 
 impl RestOverHttp2 for Box<Sending<Upload>> {
-    fn poll(&mut self, cx: &mut Context<'_>, to: &mut (impl AsyncWrite + Unpin)) -> Poll<Box<Error>> {
+    fn poll(&mut self, cx: &mut Context<'_>, to: &mut impl RequestSink) -> Poll<Box<Error>> {
         let Sending { relay, source } = &mut **self;
         relay.poll(cx, source, to)
     }

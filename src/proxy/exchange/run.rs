@@ -3,30 +3,30 @@
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
+use h2::Reason;
 use pingora_core::{Error, ErrorSource, ErrorType, Result};
 
 use crate::proxy::backend::answer;
 use crate::proxy::backend::answer::Answer;
 use crate::proxy::backend::body::AnswerBody;
-use crate::proxy::backend::connection::BackendConnection;
-use crate::proxy::downstream::activity::Busy;
+use crate::proxy::backend::connection::{BackendConnection, BackendLink};
+use crate::proxy::backend::stream::{is_unprocessed, reset_by};
 use crate::proxy::exchange::client::{ReceivedRequest, Recipient};
 use crate::proxy::exchange::context::Context;
 use crate::proxy::exchange::counts;
-use crate::proxy::exchange::failure::{STALLED, TOO_MANY_INTERIM, is_timeout, rejection_for};
-use crate::proxy::exchange::outcome::Break;
-use crate::proxy::exchange::outcome::RequestOutcome;
+use crate::proxy::exchange::failure::{TOO_MANY_INTERIM, is_timeout, rejection_for};
+use crate::proxy::exchange::outcome::{Break, RequestOutcome, fails_by_its_body};
+use crate::proxy::exchange::progress::{AfterExchange, AnswerProgress, AttemptFailure};
 use crate::proxy::exchange::proxy::Proxy;
 use crate::proxy::exchange::relay::Relay;
 use crate::proxy::exchange::rest::Rest;
 use crate::proxy::exchange::scratch::BackendScratch;
 use crate::proxy::exchange::tunnel;
 use crate::proxy::exchange::tunnel::TunnelEnd;
-use crate::proxy::exchange::{request, upgrade};
+use crate::proxy::exchange::{grpc, request, upgrade};
 use crate::proxy::gate::changes::Rewriting;
-use crate::proxy::gate::grpc::AnswerForm;
+use crate::proxy::gate::grpc::{AnswerForm, is_grpc};
 use crate::proxy::gate::rejection::Rejection;
-use crate::proxy::wire::trailers::Trailers;
 use crate::upstream::{Reached, Timeouts, Wanted};
 
 /// What is read of an answer at first, in bytes.
@@ -35,6 +35,9 @@ pub(in crate::proxy) const FIRST_READ: usize = 8 << 10;
 const LONG_READ: usize = 64 << 10;
 /// The same while nobody knows how long it is; it is copied, so it should stay in the cache.
 const UNKNOWN_READ: usize = 16 << 10;
+
+/// Longer than anybody waits for anything.
+const FOREVER: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
 /// One request on its way.
 pub(in crate::proxy) struct Exchange<'e, R, C> {
@@ -45,34 +48,6 @@ pub(in crate::proxy) struct Exchange<'e, R, C> {
     progress: AnswerProgress,
     /// What is changed of the request and of its answer; most often nothing.
     rewriting: Option<Box<Rewriting>>,
-}
-
-/// How far the answer has come.
-#[derive(Default)]
-struct AnswerProgress {
-    /// The status of the final answer, once some of it was sent; 0 before.
-    status: u16,
-    /// Bytes that the client sent behind its request.
-    bytes_in: u64,
-    /// Bytes of its body that the client was sent.
-    bytes_out: u64,
-    /// Whether a backend has said anything.
-    heard: bool,
-    /// The promise to be there until the tunnel has its line.
-    tunnel: Option<Busy>,
-}
-
-/// An attempt came to nothing.
-struct AttemptFailure {
-    error: Box<Error>,
-    /// Whether there is to be another one.
-    again: bool,
-}
-
-impl From<Box<Error>> for AttemptFailure {
-    fn from(error: Box<Error>) -> Self {
-        AttemptFailure { error, again: false }
-    }
 }
 
 impl<'e, R: ReceivedRequest, C: Recipient> Exchange<'e, R, C> {
@@ -92,6 +67,7 @@ impl<'e, R: ReceivedRequest, C: Recipient> Exchange<'e, R, C> {
             status: self.progress.status,
             bytes_in: self.request.body().len() as u64 + self.received() + self.progress.bytes_in,
             bytes_out: self.progress.bytes_out,
+            grpc_status: self.progress.grpc_status,
             error: failure.as_ref().err().map(|error| &**error),
         };
         self.proxy.ended(self.request.target(), ctx, outcome);
@@ -119,7 +95,7 @@ impl<'e, R: ReceivedRequest, C: Recipient> Exchange<'e, R, C> {
     /// Has a backend answer it, or answers it where none does.
     async fn serve(&mut self, ctx: &mut Context, secure: bool) -> Result<()> {
         self.scratch.request.clear();
-        self.request.write(&mut self.scratch.request, ctx.sender(secure), &ctx.request_id);
+        self.request.write(&mut self.scratch.request, ctx.protocol(), ctx.sender(secure), &ctx.request_id);
         if let Some(rewriting) = ctx.rewriting() {
             rewriting.request(&mut self.scratch.request);
             self.rewriting = Some(Box::new(rewriting));
@@ -131,11 +107,13 @@ impl<'e, R: ReceivedRequest, C: Recipient> Exchange<'e, R, C> {
                 Err(AttemptFailure { again: true, .. }) => {}
             }
         };
+        let reset = reset_by(&error).filter(|_| *error.esource() == ErrorSource::Upstream);
+        let passes = reset.is_some() && self.client.knows_resets() && is_grpc(&self.request.fields());
         match ctx.rejection.or_else(|| rejection_for(&error)) {
             // When this fails the client is gone, which the access log says.
-            Some(rejection) if self.progress.status == 0 => drop(self.reject(rejection, ctx).await),
-            // The client gets no answer, or not all of it, which only the end of the connection can tell it.
-            _ => self.client.break_off(),
+            Some(rejection) if self.progress.status == 0 && !passes => drop(self.reject(rejection, ctx).await),
+            // The client gets no answer, or not all of it, which only the end of its connection or stream can tell it.
+            _ => self.client.break_off(reset.unwrap_or(Reason::INTERNAL_ERROR)),
         }
         Err(error)
     }
@@ -151,6 +129,7 @@ impl<'e, R: ReceivedRequest, C: Recipient> Exchange<'e, R, C> {
             ctx.rejection = relay.rejection();
             return Err(error.into());
         }
+        self.progress.unsent = false;
         ctx.lease();
         let Some(lease) = &ctx.lease else {
             ctx.rejection = Some(Rejection::NoHealthyBackend(retry_after));
@@ -158,23 +137,27 @@ impl<'e, R: ReceivedRequest, C: Recipient> Exchange<'e, R, C> {
         };
         counts::attempted(ctx);
         let idempotent = request::is_idempotent(self.request.target().method);
-        let wanted =
-            Wanted { fresh: ctx.fresh, sent_again: idempotent && ctx.may_try_again(), limit: timeouts.connect };
+        let wanted = Wanted {
+            fresh: ctx.fresh,
+            sent_again: idempotent && ctx.may_try_again(),
+            limit: timeouts.connect,
+            idle: timeouts.idle,
+        };
         let reached = self.proxy.transport().reach(lease.backend().site(), self.proxy.clock().now(), wanted).await;
-        let stream = match reached {
-            Ok(Reached { stream, idled }) => {
+        let link = match reached {
+            Ok(Reached { link, idled }) => {
                 if idled.is_none() {
                     lease.backend().connected();
                 }
                 ctx.idled = idled;
-                stream
+                link
             }
             Err(error) => {
                 ctx.idled = None;
                 return Err(AttemptFailure { again: self.proxy.not_connected(ctx, &error), error });
             }
         };
-        let outcome = self.exchange(BackendConnection::new(stream, FIRST_READ), &timeouts, ctx).await;
+        let outcome = self.exchange(BackendConnection::new(link, FIRST_READ), &timeouts, ctx).await;
         outcome.map_err(|error| {
             let relay = self.client.rest().relay();
             let is_kept = relay.as_ref().is_none_or(|relay| relay.is_kept());
@@ -183,32 +166,65 @@ impl<'e, R: ReceivedRequest, C: Recipient> Exchange<'e, R, C> {
             {
                 return error.into();
             }
-            let repeatable = !self.progress.heard && is_kept && idempotent;
+            let repeatable =
+                !self.progress.heard && is_kept && (idempotent || self.progress.unsent || is_unprocessed(&error));
             let broken = Break { repeatable, midway: self.progress.status != 0 };
             AttemptFailure { again: self.proxy.broke_off(ctx, &error, broken), error }
         })
     }
 
-    /// Sends it to `backend` and passes the answer on.
+    /// Has `backend` answer it, and lets it know when it need not any more.
     async fn exchange(&mut self, mut backend: BackendConnection, timeouts: &Timeouts, ctx: &mut Context) -> Result<()> {
-        let mut sent = match self.client.rest().relay() {
-            // It sends the header section, too.
-            Some(relay) => {
-                relay.begin(&mut self.scratch.request);
+        let kept = self.exchange_over(&mut backend, timeouts, ctx).await;
+        if let (Err(error), true) = (&kept, backend.is_streamed()) {
+            // Where nobody says why, because it is of no use to anybody.
+            let by_client = self.client.gave_up().or_else(|| reset_by(error));
+            backend
+                .give_up(by_client.filter(|_| *error.esource() == ErrorSource::Downstream).unwrap_or(Reason::CANCEL));
+        }
+        match kept? {
+            AfterExchange::Tunnel => self.tunnel(backend, timeouts, ctx).await,
+            AfterExchange::Keep(times, said) => {
+                if let (BackendLink::Alone(connection), Some(lease)) = (backend.connection, &ctx.lease) {
+                    let site = lease.backend().site();
+                    self.proxy.transport().keep(site, connection, times, said, timeouts.idle);
+                }
                 Ok(())
+            }
+            AfterExchange::Over => Ok(()),
+        }
+    }
+
+    /// Sends it to `backend` and passes the answer on.
+    async fn exchange_over(
+        &mut self,
+        backend: &mut BackendConnection,
+        timeouts: &Timeouts,
+        ctx: &mut Context,
+    ) -> Result<AfterExchange> {
+        let mut sent = match self.client.rest().relay() {
+            // It sends the header section, too, where that is bytes.
+            Some(relay) => {
+                relay.begin(&mut self.scratch.request, backend.is_streamed());
+                backend.open(relay.head())
             }
             None => backend.send(&self.scratch.request, self.request.body(), timeouts.write).await,
         };
-        if sent.as_ref().is_err_and(|error| *error.etype() == ErrorType::WriteTimedout) {
-            return sent;
+        if let Err(error) = sent.as_ref()
+            && (backend.is_streamed() || *error.etype() == ErrorType::WriteTimedout)
+        {
+            self.progress.unsent = backend.is_streamed();
+            return sent.map(|()| AfterExchange::Over);
         }
         // A backend that closes before it has read everything may have answered all the same.
-        let answer = self.answer(&mut backend, timeouts, ctx).await;
+        let answer = self.answer(backend, timeouts, ctx).await;
         if let Some(refusal) = self.client.rest().relay().and_then(Relay::take_refusal) {
             sent = Err(refusal);
         }
         let mut answer = match (answer, sent) {
-            (Err(error), Err(first)) if *error.esource() == ErrorSource::Upstream => return Err(first),
+            (Err(error), Err(first)) if *error.esource() == ErrorSource::Upstream && !backend.is_streamed() => {
+                return Err(first);
+            }
             (answer, sent) => {
                 let mut answer = answer?;
                 answer.keeps &= sent.is_ok();
@@ -216,26 +232,21 @@ impl<'e, R: ReceivedRequest, C: Recipient> Exchange<'e, R, C> {
             }
         };
         if answer.switches() {
-            return self.tunnel(backend, timeouts, ctx).await;
+            return Ok(AfterExchange::Tunnel);
         }
         let answered = self.proxy.clock().now();
-        let mut at_once = self.pass_on(&mut backend, &mut answer, timeouts).await?;
+        let mut at_once = self.pass_on(backend, &mut answer, timeouts).await?;
         if self.client.rest().relay().is_some_and(|relay| !relay.is_sent()) {
             at_once = false;
             self.client.finish(&mut backend.connection).await?;
             answer.keeps &= self.client.rest().relay().is_some_and(|relay| relay.is_sent());
         }
         // What is left was not asked for, and who knows what follows it.
-        if answer.keeps
-            && backend.is_sent()
-            && backend.buffer.is_empty()
-            && let Some(lease) = &ctx.lease
-        {
+        if answer.keeps && backend.is_sent() && backend.buffer.is_empty() {
             let ended = if at_once { answered } else { self.proxy.clock().now() };
-            let (site, times) = (lease.backend().site(), (answered, ended));
-            self.proxy.transport().keep(site, backend.connection, times, answer.keep_alive, timeouts.idle);
+            return Ok(AfterExchange::Keep((answered, ended), answer.keep_alive));
         }
-        Ok(())
+        Ok(AfterExchange::Over)
     }
 
     /// Reads the header of the final answer and hands it to the client, as it does with interim answers before it.
@@ -262,7 +273,11 @@ impl<'e, R: ReceivedRequest, C: Recipient> Exchange<'e, R, C> {
                 continue;
             }
             let lines = &mut self.scratch.lines;
-            while let Some(answer) = answer::parse(&backend.buffer, lines, to_head).map_err(no_answer)? {
+            while let Some(mut answer) = answer::parse(&backend.buffer, lines, to_head).map_err(no_answer)? {
+                if backend.is_streamed() {
+                    answer.comes_in_frames(backend.is_over());
+                    self.progress.grpc_status = grpc::status(lines.of(&backend.buffer).iter());
+                }
                 if answer.switches() && !upgrade::takes_up(lines.of(&backend.buffer), |one| self.request.offers(one)) {
                     return Err(no_answer("a 101 that nobody asked for"));
                 }
@@ -318,6 +333,9 @@ impl<'e, R: ReceivedRequest, C: Recipient> Exchange<'e, R, C> {
         if answer.body.is_apart(&backend.buffer) {
             backend.acknowledge();
         }
+        // A call may be silent for as long as both sides like.
+        let quiet = backend.is_streamed() && is_grpc(&self.request.fields());
+        let limit = if quiet { FOREVER } else { timeouts.read };
         let mut at_once = true;
         loop {
             let passed = self.client.pass(&mut answer.body, &mut backend.buffer, &mut backend.connection).await;
@@ -333,10 +351,13 @@ impl<'e, R: ReceivedRequest, C: Recipient> Exchange<'e, R, C> {
             backend.buffer.reserve(
                 answer.body.left().map_or(UNKNOWN_READ, |left| left.min(LONG_READ)).min(self.client.reads_ahead()),
             );
-            if self.read(backend, timeouts.read).await? == 0 {
-                if answer.body.end(Trailers::default()) {
-                    continue;
-                }
+            let read = self.read(backend, limit).await?;
+            if read > 0 && !backend.is_over() {
+                continue;
+            }
+            let trailers = backend.take_trailers();
+            self.progress.grpc_status = grpc::status(trailers.iter()).or(self.progress.grpc_status);
+            if !answer.body.end(trailers) && read == 0 {
                 return Err(Error::explain(ErrorType::ConnectionClosed, "reading an answer").into_up());
             }
         }
@@ -345,7 +366,9 @@ impl<'e, R: ReceivedRequest, C: Recipient> Exchange<'e, R, C> {
     /// Lets pass what the client and the backend say to each other after a 101, until both have ended.
     async fn tunnel(&mut self, backend: BackendConnection, timeouts: &Timeouts, ctx: &mut Context) -> Result<()> {
         self.progress.status = 101;
-        let (mut connection, behind, unsent) = backend.into_parts();
+        let Some((mut connection, behind, unsent)) = backend.into_parts() else {
+            return Err(Error::new_str("a 101 on one of many streams").into_in());
+        };
         self.client.pass(&mut AnswerBody::Length(0), &mut BytesMut::new(), &mut connection).await?;
         let Some(ends) = self.client.ends() else {
             return Err(Error::new_str("a 101 for one of many streams").into_in());
@@ -358,22 +381,11 @@ impl<'e, R: ReceivedRequest, C: Recipient> Exchange<'e, R, C> {
         let passed = Box::pin(passing).await;
         (self.progress.bytes_in, self.progress.bytes_out) = (passed.from_client, passed.to_client);
         // Whatever it was, there is no HTTP on it any more.
-        self.client.break_off();
+        self.client.break_off(Reason::NO_ERROR);
         if passed.end == TunnelEnd::Client {
             // It is gone, and the backend learns it in the same way.
             connection.reset_at_end();
         }
         passed.end.told(ctx, timeouts.tunnel)
     }
-}
-
-/// Whether an exchange failed with `error` because of the body that `relay` sends on; says so in `ctx`.
-fn fails_by_its_body(relay: &Relay, error: &Error, ctx: &mut Context) -> bool {
-    let rejection = relay.rejection().or((is_timeout(error) && relay.is_owed()).then_some(Rejection::RequestTimeout));
-    if rejection == Some(Rejection::RequestTimeout) {
-        // Maybe the backend waits for what the client does not send.
-        ctx.error = Some(STALLED.to_owned());
-    }
-    ctx.rejection = rejection.or(ctx.rejection);
-    rejection.is_some()
 }

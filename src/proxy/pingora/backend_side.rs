@@ -21,11 +21,11 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::{Buf, BytesMut};
-use pingora_core::Result;
 use pingora_core::connectors::L4Connect;
 use pingora_core::protocols::l4::socket::SocketAddr as PeerAddress;
 use pingora_core::protocols::l4::stream::Stream;
 use pingora_core::protocols::l4::virt::{VirtualSockOpt, VirtualSocket, VirtualSocketStream};
+use pingora_core::{Error, Result};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
 use crate::proxy::backend::answer::{Answer, parse};
@@ -40,7 +40,7 @@ use crate::proxy::wire::lines::{Lines, is};
 use crate::proxy::wire::order::{behind_first_line, in_order, lines};
 use crate::proxy::wire::request_body::Body;
 use crate::proxy::wire::rewrite::Rewriter;
-use crate::upstream::{BackendStream, Reached, Site, Timeouts, Wanted};
+use crate::upstream::{BackendStream, Link, Reached, Site, Timeouts, Wanted};
 
 /// What is read of a long body at once, in bytes.
 const LONG_READ: usize = 64 << 10;
@@ -91,7 +91,10 @@ impl std::fmt::Debug for Dial {
 impl L4Connect for Dial {
     async fn connect(&self, _: &PeerAddress) -> Result<Stream> {
         let now = self.proxy.clock().now();
-        let Reached { stream, idled } = self.proxy.transport().reach(&self.site, now, self.wanted).await?;
+        let Reached { link, idled } = self.proxy.transport().reach(&self.site, now, self.wanted).await?;
+        let Link::Alone(stream) = link else {
+            return Err(Error::new_str("a stream where a connection is needed").into_in());
+        };
         if let Some(idled) = idled {
             self.course.set_idled(idled);
         }

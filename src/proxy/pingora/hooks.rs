@@ -98,7 +98,7 @@ impl ProxyHttp for Proxy {
             Some(site) => {
                 counts::attempted(ctx);
                 let sent_again = session.req_header().method.is_idempotent() && ctx.may_try_again();
-                let wanted = Wanted { fresh: ctx.fresh, sent_again, limit: timeouts.connect };
+                let wanted = Wanted { fresh: ctx.fresh, sent_again, limit: timeouts.connect, idle: timeouts.idle };
                 ctx.course = Arc::default();
                 let to_head = session.req_header().method == Method::HEAD;
                 let (proxy, course, trusted) = (self.clone(), Arc::clone(&ctx.course), ctx.behind_proxy());
@@ -273,6 +273,7 @@ impl ProxyHttp for Proxy {
     async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Context) {
         let status = session.response_written().map_or(0, final_status);
         let outcome = RequestOutcome {
+            grpc_status: None,
             // One of gRPC hides the one that everybody else would have got.
             status: match (ctx.form, ctx.rejection) {
                 (AnswerForm::Grpc, Some(rejection)) if status != 0 => rejection.status().as_u16(),

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
@@ -18,6 +19,8 @@ pub struct Site {
     closing: IdleClosing,
     manner: Arc<Manner>,
     tls: Option<SiteTls>,
+    /// Whether HTTP/1.1 was agreed on when it was last asked, where it may choose.
+    chose_http1: AtomicBool,
 }
 
 /// What handshakes with one backend are done with.
@@ -37,7 +40,7 @@ impl Site {
             .as_ref()
             .zip(name)
             .map(|(originator, name)| SiteTls { config: originator.for_server(manner.protocol.asked()), name });
-        Site { address, closing: IdleClosing::default(), manner, tls }
+        Site { address, closing: IdleClosing::default(), manner, tls, chose_http1: AtomicBool::new(false) }
     }
 
     /// Where it is.
@@ -53,6 +56,16 @@ impl Site {
     /// What is to be spoken there. What was agreed on, a connection [knows](super::BackendStream::negotiated).
     pub fn protocol(&self) -> Protocol {
         self.manner.protocol
+    }
+
+    /// Whether it has chosen HTTP/1.1, where it may choose.
+    pub(super) fn chose_http1(&self) -> bool {
+        self.chose_http1.load(Ordering::Relaxed)
+    }
+
+    /// Takes note of what it has chosen.
+    pub(super) fn set_chose_http1(&self, chose: bool) {
+        self.chose_http1.store(chose, Ordering::Relaxed);
     }
 
     /// Whether a backend that is led to by `host` and spoken to in this `manner` is spoken to as this one is.

@@ -11,6 +11,7 @@ pub(crate) mod daemon;
 pub(crate) mod front;
 pub(crate) mod haproxy;
 pub(crate) mod http2;
+pub(crate) mod http2_backend;
 pub(crate) mod in_process;
 pub(crate) mod instance;
 pub(crate) mod load;

@@ -1,7 +1,8 @@
 //! Which way requests go in this run of the suite: the one that the configuration says, or, with
 //! `TOLLGATE_TEST_DIRECT=false` in the environment, all by Pingora's loop.
 //!
-//! What a client, a backend or an operator sees is the same, but for what is listed here.
+//! What a client, a backend or an operator sees is the same, but for what is listed here. Pools whose `protocol` is not
+//! `http/1.1` never go by the loop, so their tests say the same in every run.
 
 const CHUNKS: &str = "the loop passes a body without a length on in chunks, however soon its end comes";
 const ACKNOWLEDGED: &str = "the loop reads on without acknowledging a header at once";

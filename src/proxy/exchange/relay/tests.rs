@@ -65,16 +65,16 @@ impl Way {
     }
 
     fn begin(&mut self) {
-        self.relay.begin(&mut HEAD.into());
+        self.relay.begin(&mut HEAD.into(), false);
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>, to: &mut (impl AsyncWrite + Unpin)) -> Poll<Box<Error>> {
+    fn poll(&mut self, cx: &mut Context<'_>, to: &mut impl RequestSink) -> Poll<Box<Error>> {
         let Way { relay, coming, ahead, client: stream } = self;
         relay.poll(cx, &mut ComingOver { coming, stream, ahead }, to)
     }
 
     /// Goes on until it is over; an error when it is for the client's sake, or in time.
-    async fn run(&mut self, to: &mut (impl AsyncWrite + Unpin)) -> Result<()> {
+    async fn run(&mut self, to: &mut impl RequestSink) -> Result<()> {
         poll_fn(|cx| match self.poll(cx, to) {
             Poll::Ready(error) => Poll::Ready(Err(error)),
             Poll::Pending if self.relay.is_over() => Poll::Ready(Ok(())),

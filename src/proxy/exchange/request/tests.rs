@@ -10,6 +10,7 @@ use crate::proxy::exchange::http1::Http1Request;
 use crate::proxy::exchange::takes::Purpose;
 use crate::proxy::pingora::headers;
 use crate::proxy::wire::lines::Lines;
+use crate::upstream::Protocol;
 
 /// What `with` makes of the request in `text`.
 fn request<T>(text: &str, with: impl FnOnce(&Http1Request<'_>) -> T) -> T {
@@ -26,7 +27,7 @@ fn sender(trusted: bool, underscores: Underscores) -> Sender {
 fn written(text: &str, trusted: bool, underscores: Underscores, id: &RequestId) -> String {
     let sender = sender(trusted, underscores);
     let mut out = Vec::new();
-    request(text, |request| request.write(&mut out, sender, id));
+    request(text, |request| request.write(&mut out, Protocol::Http1, sender, id));
     String::from_utf8(out).unwrap()
 }
 
@@ -87,7 +88,12 @@ fn a_body_that_came_in_chunks_has_a_length() {
     let text = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: Chunked\r\nte: trailers\r\nTea: x\r\n\r\n";
     let head = head::check(text.as_bytes(), &mut lines).unwrap().unwrap();
     let sender = sender(false, Underscores::Drop);
-    Http1Request::new(text.as_bytes(), &head, &lines, Purpose::Answer).with_body(b"hello").write(&mut out, sender, &id);
+    Http1Request::new(text.as_bytes(), &head, &lines, Purpose::Answer).with_body(b"hello").write(
+        &mut out,
+        Protocol::Http1,
+        sender,
+        &id,
+    );
     let written = String::from_utf8(out).unwrap();
     let start = "POST / HTTP/1.1\r\nHost: a\r\nTea: x\r\nContent-Length: 5\r\nX-Forwarded-For: 192.0.2.7\r\n";
     assert!(written.starts_with(start), "{written}");
