@@ -17,17 +17,17 @@ pub fn configuration(bytes: &[u8]) {
     if ["cert", "key", "token_file"].iter().any(|key| text.contains(key)) {
         return;
     }
+    // What YAML 1.1 takes for the end of a line; a number of lines is one more, and the end of the text may be one more.
+    const BREAKS: [char; 5] = ['\n', '\r', '\u{85}', '\u{2028}', '\u{2029}'];
     match load(text) {
         Err(problems) => {
+            let lines = text.replace("\r\n", "\n").matches(BREAKS).count() + 2;
             assert_eq!(Err(&problems), load(text).as_ref().map(drop));
             assert!(problems.iter().count() > 0);
             for problem in problems.iter() {
                 assert!(!problem.path.is_empty() && !problem.message.is_empty(), "{problem:?}");
                 assert!(!problem.to_string().contains(['\n', '\r', '\0', '\u{1b}']), "{problem:?}");
-                assert!(
-                    problem.line.is_none_or(|line| line >= 1 && line <= text.lines().count().max(1) + 1),
-                    "{problem:?}"
-                );
+                assert!(problem.line.is_none_or(|line| (1..=lines).contains(&line)), "{problem:?}");
             }
         }
         Ok(config) => {
