@@ -1,7 +1,7 @@
 //! The event log: what happens seldom, in words, on standard error.
 //!
 //! Everything, Pingora's own records too, goes through `log` to this: a filter in env_logger's terms, then one that
-//! sums up repeated warnings and errors, then a [queue](super::spool), from which a thread writes. Whoever logs never
+//! sums up repeated warnings and errors, then a queue, from which a thread writes. Whoever logs never
 //! waits for standard error. Messages quote what strangers send, so control characters in them are escaped: one record
 //! is one line.
 //!

@@ -7,11 +7,11 @@
 //! certificate. One that has expired, or is not valid yet, is served with a warning: a restart must not take away what
 //! ran, plain listeners least of all. A [`Terminator`] hands each new handshake the pair for the name that the client
 //! asks for, as it is in that moment; connections that stand keep theirs. Renewed files are taken up by themselves
-//! ([`PairWatch`]). What clients resume sessions with (the keys of [`tickets`]) does not belong to a pair, so a new
+//! ([`PairWatch`]). What clients resume sessions with (the keys of `tickets`) does not belong to a pair, so a new
 //! certificate does not cost every client a full handshake, and neither does a new process.
 //!
 //! To backends it is the other way round: an [`Originator`] says whom to believe, and shows a pair where it is asked
-//! for one. Its files are read at the start and at a reload, too. [`refusal`] says why a handshake came to nothing.
+//! for one. Its files are read at the start and at a reload, too. `refusal` says why a handshake came to nothing.
 //!
 //! Offered are TLS 1.2 and 1.3 with the suites of rustls, HTTP/2 before HTTP/1.1 by ALPN, and no early data, which an
 //! attacker could send again. Refused: Pingora's own loading, which panics on a bad file.

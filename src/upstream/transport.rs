@@ -4,14 +4,14 @@
 //! is kept and for how long was said in several places, and checks had connections of another kind than the requests
 //! whose fate they foretell.
 //!
-//! The rule: there is one [connection](BackendStream), one way to [make](connect) it, and one place that keeps those
+//! The rule: there is one [connection](BackendStream), one way to make it, and one place that keeps those
 //! that wait for their next request, with one cap on them. They are kept by [`Site`]: a backend of one pool at one
 //! address, and how it is spoken to there. A check makes its own connection in the same way, and keeps none: what a
 //! new connection meets is what it is to find out.
 //!
 //! Of which kind a connection is, says its [`Manner`], which belongs to a pool's settings and to each [`Site`] of it: a
 //! reload that changes it makes other sites, so nothing that was made before is used after. [`BackendStream`] is an
-//! enum of the kinds, and [`connect`] makes them. A trait was refused: a plain request would pay for a call through it.
+//! enum of the kinds, and `connect` makes them. A trait was refused: a plain request would pay for a call through it.
 
 mod connect;
 mod handshake;
@@ -73,7 +73,7 @@ impl Transport {
     /// A connection to `site` as it is `wanted`: one that waits at `now`, or a new one.
     ///
     /// # Errors
-    /// When a new one cannot be made, as [`connect`] says.
+    /// When a new one cannot be made, as `connect` says.
     pub async fn reach(&self, site: &Arc<Site>, now: Instant, wanted: Wanted) -> Result<Reached> {
         if site.protocol() != Protocol::Http1
             && let Some(reached) = Box::pin(self.shared.reach(site, now, (wanted.limit, wanted.idle))).await?

@@ -220,7 +220,7 @@ impl Seats {
     }
 
     /// Lets a new connection in, if there is a seat or one can be had; whether there is. It then has to
-    /// [sit down](Self::sit).
+    /// sit down.
     pub async fn enter(&self) -> bool {
         if self.take_one() {
             return true;

@@ -50,7 +50,7 @@ const AHEAD_CHUNK: usize = 512;
 /// Where the rest of a body goes while nobody takes it.
 const NOWHERE: Option<&mut tokio::io::Empty> = None;
 
-/// A request, of whose body all is there, or what is not [sent on](Sending).
+/// A request, of whose body all is there, or what is not sent on.
 pub(in crate::proxy) struct Http1Request<'r> {
     bytes: &'r [u8],
     head: &'r Head,

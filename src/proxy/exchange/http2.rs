@@ -61,7 +61,7 @@ pub(in crate::proxy) fn announced(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH).and_then(|length| length_of(length.as_bytes()))
 }
 
-/// A request, of whose body all is there, or what is not [sent on](Sending).
+/// A request, of whose body all is there, or what is not sent on.
 #[derive(Debug)]
 pub(in crate::proxy) struct Http2Request {
     parts: Box<Parts>,

@@ -6,7 +6,7 @@
 //!
 //! The rule: every request goes directly. Its lines are looked at where they are, what the backend gets is written into
 //! one buffer, what the client gets into another. Its body, if it has one, has arrived together with its header
-//! ([`arrived`]), or is sent on as it comes ([`relay`]). What it asks for beyond an answer (a word before its body,
+//! (`arrived`), or is sent on as it comes ([`relay`]). What it asks for beyond an answer (a word before its body,
 //! another protocol), and lines that are not for its backend, cost only those requests that have them ([`takes`]).
 //! With `direct: false` all but those that may change their protocol go by Pingora's loop: see
 //! [`pingora`](crate::proxy::pingora).

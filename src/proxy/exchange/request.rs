@@ -24,7 +24,7 @@ const OWN: [&[u8]; 10] = [
 ];
 
 /// Whether a request with these lines is one of nearly all: none of them asks for more than one plain exchange, and
-/// those that are not for its backend are of the few that [`write`] knows.
+/// those that are not for its backend are of the few that `write` knows.
 pub(in crate::proxy) fn is_plain<'h>(mut lines: impl Iterator<Item = (&'h [u8], &'h [u8])>) -> bool {
     const NOT_PLAIN: [&[u8]; 6] =
         [b"upgrade", b"expect", b"http2-settings", b"proxy-connection", b"proxy-authorization", b"proxy-authenticate"];

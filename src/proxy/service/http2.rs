@@ -5,7 +5,7 @@
 //!
 //! The rules. At most [`MAX_STREAMS`] requests run at once; a client that resets them to open more waits until the old
 //! ones have ended here, too, and one that goes on gets GOAWAY. What is received and not yet passed on is bounded for
-//! each stream, for the connection and for all of them ([`windows`]), what is sent and not yet taken for each stream. A
+//! each stream, for the connection and for all of them (`windows`), what is sent and not yet taken for each stream. A
 //! connection without a stream is kept as long as one of HTTP/1: `limits.header_timeout` at first, then
 //! `limits.keepalive_timeout`, whatever PING or SETTINGS it sends; it is not idle while the client takes the last of
 //! its answers. A body that stalls, in either direction, ends its own stream after the time that HTTP/1 has for it.
@@ -17,7 +17,7 @@
 //! taken it.
 //!
 //! Pingora's own loop for this is private to it, keeps idle connections for ever, and lets its requests run in sessions
-//! with other gaps: see [`session`].
+//! with other gaps: see `session`.
 
 use std::future::poll_fn;
 use std::sync::Arc;

@@ -1,9 +1,9 @@
-//! Choosing a backend for a request: one type per rule, behind Pingora's [`BackendSelection`].
+//! Choosing a backend for a request: one type per rule, behind Pingora's `BackendSelection`.
 //!
-//! To add a rule: a file here with its type, and its line in the table of [`rules`]; `make schema` and
+//! To add a rule: a file here with its type, and its line in the table of `rules`; `make schema` and
 //! `UPDATE=1 cargo test --lib admin::openapi` write its name into what is generated.
 //!
-//! A [`Selector`] is asked for every attempt of every request, by [`BackendSelection::iter`]. Its rule chooses among
+//! A [`Selector`] is asked for every attempt of every request, by `BackendSelection::iter`. Its rule chooses among
 //! the backends that are ready and not yet tried by this request, so the weights hold among those that are left.
 //! Pingora's own `RoundRobin` and `Random` cannot: they choose first and look at health afterwards, and then go on
 //! without weights.
