@@ -120,6 +120,8 @@ fn binary(bytes: &[u8]) -> Result<Option<Introduction>, IntroductionFault> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn source(bytes: &[u8]) -> Option<SocketAddr> {
@@ -232,5 +234,31 @@ mod tests {
         assert_eq!(fault(line, HeaderVersions::V2), IntroductionFault::Version);
         assert_eq!(fault(&binary, HeaderVersions::V1), IntroductionFault::Version);
         assert_eq!(read(b"PROX", HeaderVersions::V2), Ok(None), "it may become a POST");
+    }
+
+    proptest! {
+        /// Whatever comes gets an answer, and the same one however it is cut.
+        #[test]
+        fn any_bytes_are_read_the_same_in_pieces(
+            start in prop::sample::select(vec![
+                b"".to_vec(),
+                b"PROXY ".to_vec(),
+                b"PROXY TCP4 1.2.3.4 ".to_vec(),
+                SIGNATURE.to_vec(),
+                v2(0x21, 0x11, &[7; 12]),
+                v2(0x21, 0x21, &[7; 40]),
+            ]),
+            rest in prop::collection::vec(any::<u8>(), 0..200),
+            flipped in any::<prop::sample::Index>(),
+            bit in 0..16_u32,
+        ) {
+            let mut bytes = [start, rest].concat();
+            // Half of them as they are.
+            if let Some(mask) = 1_u8.checked_shl(bit).filter(|_| !bytes.is_empty()) {
+                let place = flipped.index(bytes.len());
+                bytes[place] ^= mask;
+            }
+            crate::proxy::fuzzing::introduction(&bytes);
+        }
     }
 }
