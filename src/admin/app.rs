@@ -28,16 +28,20 @@ use hyper::server::conn::http1;
 use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use log::debug;
 use parking_lot::Mutex;
 use pingora_core::apps::ServerApp;
 use pingora_core::protocols::Stream;
 use pingora_core::server::ShutdownWatch;
+use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tokio_io_timeout::TimeoutStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
-use super::api::{AdminParts, Stopping};
+use super::api::{AdminParts, OverTls, Stopping};
 use super::router;
 use crate::clock::Clock;
 
@@ -62,9 +66,14 @@ const MAX_HEADERS: usize = 256;
 const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: 45\r\n\
     Retry-After: 1\r\nConnection: close\r\n\r\n{\"code\":503,\"message\":\"Too many connections\"}";
 
+/// Tells what the next handshake is done with.
+pub type HandshakeConfig = Box<dyn Fn() -> Arc<ServerConfig> + Send + Sync>;
+
 /// The admin API, to be listened with.
 pub struct Admin {
     pub(super) router: Router,
+    /// What handshakes are done with; none is plain HTTP.
+    secure: Option<HandshakeConfig>,
     served: Semaphore,
     turned_away: Semaphore,
     clock: Arc<dyn Clock>,
@@ -73,9 +82,10 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// The API over `parts`.
-    pub fn new(parts: AdminParts) -> Self {
+    /// The API over `parts`; over TLS where `secure` says how.
+    pub fn new(parts: AdminParts, secure: Option<HandshakeConfig>) -> Self {
         Admin {
+            secure,
             clock: Arc::clone(&parts.clock),
             patience: Arc::clone(&parts.patience),
             router: router::router(parts),
@@ -84,11 +94,46 @@ impl Admin {
         }
     }
 
+    /// Does the handshake, for as long as a head may take; nothing when nothing came of it, or the API closes.
+    async fn handshake(
+        &self,
+        config: &ServerConfig,
+        stream: Stream,
+        shutdown: &ShutdownWatch,
+    ) -> Option<TlsStream<Stream>> {
+        // HTTP/2 is not spoken here, whatever else is.
+        let mut config = ServerConfig::clone(config);
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let mut stopping = shutdown.clone();
+        let opened = tokio::select! {
+            opened = timeout(HEADER_TIMEOUT, acceptor.accept(stream)) => opened,
+            _ = stopping.wait_for(|stopping| *stopping) => return None,
+        };
+        match opened {
+            Ok(Ok(stream)) => Some(stream),
+            Ok(Err(error)) => {
+                debug!("admin API: a TLS handshake failed: {error}");
+                None
+            }
+            Err(_) => None,
+        }
+    }
+
     async fn serve<S>(&self, stream: S, shutdown: &ShutdownWatch)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let Ok(_permit) = self.served.try_acquire() else { return self.turn_away(stream).await };
+        match self.served.try_acquire() {
+            Ok(_permit) => self.serve_admitted(stream, shutdown).await,
+            Err(_) => self.turn_away(stream).await,
+        }
+    }
+
+    async fn serve_admitted<S>(&self, stream: S, shutdown: &ShutdownWatch)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(WRITE_TIMEOUT));
         let stream = TokioIo::new(Box::pin(stream));
@@ -96,6 +141,7 @@ impl Admin {
         let service = Boxed {
             router: TowerToHyperService::new(self.router.clone()),
             closing: shutdown.clone(),
+            secure: self.secure.is_some(),
             heard: Arc::clone(&heard),
             clock: Arc::clone(&self.clock),
         };
@@ -140,7 +186,15 @@ impl Admin {
 #[async_trait]
 impl ServerApp for Admin {
     async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
-        self.serve(stream, shutdown).await;
+        match &self.secure {
+            None => self.serve(stream, shutdown).await,
+            Some(config) => {
+                // Nobody can be told before the handshake that there are too many.
+                let _permit = self.served.try_acquire().ok()?;
+                let stream = self.handshake(&config(), stream, shutdown).await?;
+                self.serve_admitted(stream, shutdown).await;
+            }
+        }
         None
     }
 }
@@ -163,6 +217,8 @@ async fn linger(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
 struct Boxed {
     router: TowerToHyperService<Router>,
     closing: ShutdownWatch,
+    /// Whether its connection is TLS.
+    secure: bool,
     /// When a request was last answered.
     heard: Arc<Mutex<Instant>>,
     clock: Arc<dyn Clock>,
@@ -175,6 +231,9 @@ impl Service<http::Request<Incoming>> for Boxed {
 
     fn call(&self, mut request: http::Request<Incoming>) -> Self::Future {
         request.extensions_mut().insert(Stopping(self.closing.clone()));
+        if self.secure {
+            request.extensions_mut().insert(OverTls);
+        }
         let answer = self.router.call(request);
         let (closing, heard, clock) = (self.closing.clone(), Arc::clone(&self.heard), Arc::clone(&self.clock));
         Box::pin(async move {

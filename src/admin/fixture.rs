@@ -102,7 +102,7 @@ impl Fixture {
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
             timeline,
         };
-        Fixture { directory, limiter, clock, timeline, admin: Arc::new(Admin::new(parts)) }
+        Fixture { directory, limiter, clock, timeline, admin: Arc::new(Admin::new(parts, None)) }
     }
 
     /// The answer to a request with these headers, beside `Host`, and this body.
@@ -172,7 +172,7 @@ fn status() -> ServerStatus {
         state: "ready",
         uptime: Duration::ZERO,
         listeners: Vec::new(),
-        admin: ([127, 0, 0, 1], 9901).into(),
+        admin: "127.0.0.1:9901".to_owned(),
         clients: 0,
         buckets: 0,
         requests: 0,

@@ -27,4 +27,4 @@ pub use api::error::{ApiError, FieldError};
 pub use api::parts::{
     AdminParts, Explain, Fill, NotFilled, Question, Readiness, Reload, ReloadRefused, Reloaded, ServerStatus,
 };
-pub use app::Admin;
+pub use app::{Admin, HandshakeConfig};

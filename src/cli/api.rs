@@ -5,15 +5,20 @@
 
 use std::fmt::Display;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Method, Request, Response};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
+use ureq::unversioned::resolver::DefaultResolver;
+use ureq::unversioned::transport::{Connector, TcpConnector};
 use ureq::{Agent, AsSendBody, Body, Timeout};
 
-use super::endpoint::Endpoint;
+use super::connect::{PathConnector, SecureConnector};
+use super::endpoint::{AdminPlace, Endpoint};
 use super::failure::Failure;
+use super::trust::AdminTrust;
 use crate::client::ClientId;
 
 /// The longest answer that is read whole: the difference of a bulk apply of millions of clients.
@@ -120,7 +125,15 @@ impl ApiClient {
         path: &str,
         content: Option<Content<B>>,
     ) -> Result<Response<Body>, Failure> {
-        let mut request = Request::builder().method(&method).uri(format!("http://{}{path}", self.endpoint.address));
+        let Endpoint { address, secure, .. } = &self.endpoint;
+        let (socket, base) = match (address, secure) {
+            // Whoever listens there does not ask for whom it is.
+            (AdminPlace::Path(path), _) => (Some(path.clone()), "http://localhost".to_owned()),
+            (address, None) => (None, format!("http://{address}")),
+            (address, Some(_)) => (None, format!("https://{address}")),
+        };
+        let secure = secure.as_ref().map(AdminTrust::config).transpose().map_err(Failure::Usage)?.map(Arc::new);
+        let mut request = Request::builder().method(&method).uri(format!("{base}{path}"));
         if let Some(token) = &self.endpoint.token {
             request = request.header("authorization", format!("Bearer {}", token.secret));
         }
@@ -130,7 +143,7 @@ impl ApiClient {
                 request = request.header("expect", "100-continue");
             }
         }
-        let agent = agent(patience);
+        let agent = agent(patience, PathConnector(socket), SecureConnector(secure));
         let answer = match content {
             Some(content) => {
                 let request = request.body(content.body);
@@ -152,6 +165,9 @@ impl ApiClient {
             format!("cannot connect to {address}: {reason}; is tollgate running with its admin API there? (--admin)")
         };
         Failure::ApiClient(match error {
+            ureq::Error::Io(error) if error.kind() == io::ErrorKind::InvalidData => {
+                format!("TLS with {address} came to nothing: {error} (--ca)")
+            }
             ureq::Error::Io(error) if !is_of_a_connection(&error) => nobody(&error),
             ureq::Error::Timeout(Timeout::Connect | Timeout::Resolve) => nobody(&"no answer within 2 s"),
             ureq::Error::HostNotFound => nobody(&"no such host"),
@@ -171,7 +187,7 @@ fn is_of_a_connection(error: &io::Error) -> bool {
 }
 
 /// One agent a call, since each has a patience of its own; connections are local and cheap.
-fn agent(patience: AnswerPatience) -> Agent {
+fn agent(patience: AnswerPatience, socket: PathConnector, secure: SecureConnector) -> Agent {
     let all = |seconds| Some(Duration::from_secs(seconds));
     let (global, piece) = match patience {
         AnswerPatience::Probe => (all(2), None),
@@ -179,7 +195,7 @@ fn agent(patience: AnswerPatience) -> Agent {
         AnswerPatience::Bulk => (all(300), None),
         AnswerPatience::Stream => (None, all(30)),
     };
-    Agent::config_builder()
+    let config = Agent::config_builder()
         .http_status_as_error(false)
         .proxy(None)
         .max_redirects(0)
@@ -189,8 +205,8 @@ fn agent(patience: AnswerPatience) -> Agent {
         .timeout_global(global)
         .timeout_per_read(piece)
         .timeout_per_write(piece)
-        .build()
-        .into()
+        .build();
+    Agent::with_parts(config, socket.chain(TcpConnector::default()).chain(secure), DefaultResolver::default())
 }
 
 /// What the API said, with one line for each wrong field; what there is of it, when somebody else answered.

@@ -11,7 +11,8 @@ use super::clients::ClientsArgs;
 use super::endpoint::EndpointArgs;
 use super::environment::{list, one, token_to_ask_for};
 use super::failure::Failure;
-use crate::config::{BackendOverride, Overrides, parse_database, parse_listen};
+use crate::config::{BackendOverride, Overrides, parse_admin, parse_database, parse_listen};
+use crate::process::ListenAddress;
 use crate::upstream::Balance;
 
 /// An HTTP edge proxy that balances load over health-checked backends.
@@ -95,8 +96,8 @@ pub(super) struct RunArgs {
     #[arg(long, value_name = "NAME", help = balance_help())]
     pub(super) balance: Option<Balance>,
     /// Where the admin API listens [default: 127.0.0.1:9901] [env: TOLLGATE_ADMIN]
-    #[arg(long, value_name = "ADDR", value_parser = parse_listen)]
-    pub(super) admin: Option<SocketAddr>,
+    #[arg(long, value_name = "ADDR", value_parser = parse_admin)]
+    pub(super) admin: Option<ListenAddress>,
     /// The SQLite file of clients and buckets [default: data/tollgate.db] [env: TOLLGATE_DATABASE]
     #[arg(long, value_name = "PATH", value_parser = parse_database)]
     pub(super) database: Option<PathBuf>,
@@ -118,7 +119,7 @@ impl RunArgs {
             listen: self.listen.clone(),
             backends: self.backend.clone(),
             balance: self.balance,
-            admin: self.admin,
+            admin: self.admin.clone(),
             admin_token: token_to_ask_for(&variable)?,
             database: self.database.clone(),
             directory: None,
@@ -133,7 +134,7 @@ impl RunArgs {
             overrides.balance = list("TOLLGATE_BALANCE", &variable, str::parse)?.pop();
         }
         if overrides.admin.is_none() {
-            overrides.admin = one("TOLLGATE_ADMIN", &variable, parse_listen)?;
+            overrides.admin = one("TOLLGATE_ADMIN", &variable, parse_admin)?;
         }
         if overrides.database.is_none() {
             overrides.database = one("TOLLGATE_DATABASE", &variable, parse_database)?;
@@ -184,14 +185,14 @@ mod tests {
         );
         assert_eq!(
             (overrides.admin, overrides.database),
-            (Some(([127, 0, 0, 1], 4).into()), Some("variable.db".into()))
+            (Some("127.0.0.1:4".parse().unwrap()), Some("variable.db".into()))
         );
         assert_eq!(overrides.admin_token.map(|token| token.secret).as_deref(), Some("0123456789abcdef"));
         let flags = ["--listen", "127.0.0.1:3", "--balance", "round_robin", "--admin", "[::1]:5", "--database", "1"];
         let flags = Args::try_parse_from(["tollgate"].into_iter().chain(flags)).unwrap();
         let overrides = flags.run.overrides(variables).unwrap();
         assert_eq!((overrides.listen[0].port(), overrides.balance), (3, "round_robin".parse().ok()));
-        assert_eq!((overrides.admin.unwrap().port(), overrides.database), (5, Some("1".into())));
+        assert_eq!((overrides.admin.unwrap().to_string().as_str(), overrides.database), ("[::1]:5", Some("1".into())));
         let wrong = bare.overrides(|name| (name == "TOLLGATE_BALANCE").then(|| "fastest".into()));
         assert!(wrong.unwrap_err().to_string().starts_with("TOLLGATE_BALANCE: must be round_robin"));
         let wrong = bare.overrides(|name| (name == "TOLLGATE_ADMIN_TOKEN").then(|| "hunter2".into()));

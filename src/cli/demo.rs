@@ -33,7 +33,7 @@ pub(super) fn run() -> Result<(), Failure> {
     config.rate_limit.quota = Quota::new(100_000, 10_000.0).expect("both are within bounds");
     // The screen is for the commands to try.
     config.access_log = AccessLogSettings { target: None, ..config.access_log };
-    let admin = config.admin.as_ref().map(|admin| admin.address);
+    let admin = config.admin.as_ref().and_then(|admin| admin.address.tcp());
     let welcome = welcome(&echoes, admin.expect("the admin API is on by default"));
     let mut server = Server::bind(config)?;
     print(&format!("{welcome}\n"));

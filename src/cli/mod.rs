@@ -6,6 +6,7 @@
 mod api;
 mod args;
 mod clients;
+mod connect;
 mod demo;
 mod endpoint;
 mod environment;
@@ -15,6 +16,7 @@ mod healthcheck;
 mod manual;
 mod output;
 mod run;
+mod trust;
 mod upgrade;
 
 use std::io;

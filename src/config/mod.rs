@@ -38,7 +38,9 @@ mod written;
 mod tests;
 
 pub use load::load;
-pub use overrides::{BackendOverride, InvalidValue, Overrides, parse_database, parse_listen, parse_target};
+pub use overrides::{
+    BackendOverride, InvalidValue, Overrides, parse_admin, parse_database, parse_listen, parse_target,
+};
 pub use problem::{Problem, Problems};
 pub use schema::schema;
 pub use settings::{AdminSettings, Config, ListenerSettings, PingoraSettings};

@@ -5,9 +5,10 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use super::value::{BackendPeer, BackendWeight, Choice, DatabasePath, Listen, Peer, ValueKind};
+use super::value::{AdminAddress, BackendPeer, BackendWeight, Choice, DatabasePath, Listen, Peer, ValueKind};
 use super::written::Written;
 use crate::admin::Token;
+use crate::process::ListenAddress;
 use crate::upstream::{BackendAddress, Balance};
 
 /// Arguments (or their environment twins) that take the place of keys of the file. Empty, they change nothing.
@@ -20,7 +21,7 @@ pub struct Overrides {
     /// `--balance`: the rule of every pool.
     pub balance: Option<Balance>,
     /// `--admin`: where the admin API listens. Switches it on, too.
-    pub admin: Option<SocketAddr>,
+    pub admin: Option<ListenAddress>,
     /// `TOLLGATE_ADMIN_TOKEN`: the one token of the admin API, in place of those in a file.
     pub admin_token: Option<Token>,
     /// `--database`: the SQLite file.
@@ -61,6 +62,15 @@ pub struct InvalidValue(String);
 /// When it is not an IP address and a port from 1.
 pub fn parse_listen(text: &str) -> Result<SocketAddr, InvalidValue> {
     parse::<Listen>(text)
+}
+
+/// Reads where the admin API is to listen.
+///
+/// # Errors
+/// When it is neither an IP address and a port from 1, nor `unix:` and a path.
+pub fn parse_admin(text: &str) -> Result<ListenAddress, InvalidValue> {
+    let wrong = || InvalidValue(format!("must be {}, not {text:?}", AdminAddress::WANTED));
+    parse::<AdminAddress>(text)?.ok_or_else(wrong)
 }
 
 /// Reads an address to connect to.

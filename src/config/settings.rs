@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::problem::Problem;
 use crate::admin::Access;
 use crate::limit::RateLimit;
-use crate::process::ProcessSettings;
+use crate::process::{ListenAddress, ProcessSettings};
 use crate::proxy::{Identity, Limits, ListenerRules};
 use crate::route::Route;
 use crate::store::HistoryRules;
@@ -80,9 +80,11 @@ impl From<SocketAddr> for ListenerSettings {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AdminSettings {
     /// Where it listens; none of the listeners' addresses. Default 127.0.0.1:9901.
-    pub address: SocketAddr,
-    /// Who gets in. [`Access::Loopback`] only with a loopback address.
+    pub address: ListenAddress,
+    /// Who gets in. [`Access::Loopback`] only with a loopback address, [`Access::Anyone`] only with a path.
     pub access: Access,
+    /// The certificate and key of HTTPS, never with a path; none is plain HTTP.
+    pub tls: Option<ListenerTls>,
 }
 
 /// The keys of Pingora's `ServerConf` that this version takes.

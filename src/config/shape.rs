@@ -7,8 +7,8 @@ use serde::Deserialize;
 
 use super::value::{
     AdminAddress, Choice, Connections, DatabasePath, DirectoryPath, EventsPath, Flag, GroupName, Header, HeaderField,
-    HeaderPiece, HeaderText, LogPath, Network, OrAuto, OrNull, Pattern, PerSec, Period, PoolName, RouteHost, RoutePath,
-    Size, StatePath, Tick, TokenPath, UserName, Whole,
+    HeaderPiece, HeaderText, LogPath, Network, OrAuto, OrNone, OrNull, Pattern, PerSec, Period, PoolName, RouteHost,
+    RoutePath, Size, StatePath, Tick, TokenPath, UserName, Whole,
 };
 use super::written::{List, Map, Section, Written};
 use crate::proxy::{Underscores, UnknownKey};
@@ -101,9 +101,13 @@ pub(super) struct PingoraKeys {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct AdminKeys {
-    /// An IP address and a port; null is off. Whoever can reach an address that is not loopback needs a token.
+    /// An IP address and a port, or `unix:` and the path of a socket, which owner and group may use without a token; null
+    /// is off. Whoever can reach an address that is not loopback needs a token.
     #[schemars(extend("default" = "127.0.0.1:9901"))]
     pub(super) address: Written<AdminAddress>,
+    /// The certificate and its key, for HTTPS; null is plain HTTP.
+    #[schemars(extend("default" = null))]
+    pub(super) tls: Written<OrNone<Section<PairKeys>>>,
     /// A file with one token a line, `TOKEN` or `NAME TOKEN`. The variable `TOLLGATE_ADMIN_TOKEN` counts before it.
     #[schemars(extend("default" = null))]
     pub(super) token_file: Written<TokenPath>,

@@ -6,7 +6,6 @@
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, IoSliceMut, Write};
 use std::mem::MaybeUninit;
-use std::net::TcpListener;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -111,10 +110,10 @@ impl Channel {
     ///
     /// # Errors
     /// When there is none.
-    pub(crate) fn next_socket(&mut self) -> io::Result<TcpListener> {
+    pub(crate) fn next_socket(&mut self) -> io::Result<OwnedFd> {
         let none =
             || io::Error::new(io::ErrorKind::InvalidData, "the other process named a socket that it did not send");
-        self.sockets.pop_front().map(TcpListener::from).ok_or_else(none)
+        self.sockets.pop_front().ok_or_else(none)
     }
 
     /// The next descriptor that came with what was received, whatever it is; none when there is none.
@@ -177,6 +176,7 @@ fn timely(error: io::Error) -> io::Error {
 #[cfg(test)]
 mod tests {
     use std::io::Read;
+    use std::net::TcpListener;
 
     use super::*;
     use crate::clock::SystemClock;
@@ -204,7 +204,7 @@ mod tests {
             assert_eq!(right.receive(LONG).unwrap(), message);
         }
         for address in addresses.iter().chain([&addresses[3]]) {
-            assert_eq!(right.next_socket().unwrap().local_addr().unwrap(), *address);
+            assert_eq!(TcpListener::from(right.next_socket().unwrap()).local_addr().unwrap(), *address);
         }
         assert!(right.next_socket().is_err());
     }

@@ -4,6 +4,7 @@
 //!
 //! It knows no HTTP, and nothing of what the server serves.
 
+mod address;
 mod channel;
 pub mod daemon;
 pub(crate) mod descriptors;
@@ -15,7 +16,9 @@ mod rendezvous;
 mod settings;
 mod socket;
 mod this;
+mod unix;
 
+pub use address::ListenAddress;
 pub(crate) use channel::Channel;
 pub(crate) use owner::collide;
 pub use pid_file::PidFileError;
@@ -24,5 +27,5 @@ pub(crate) use privileges::{NeededFiles, become_user};
 pub(crate) use rendezvous::{MeetingPlace, trusted};
 pub use settings::ProcessSettings;
 pub use socket::BindError;
-pub(crate) use socket::{Bound, Sockets};
+pub(crate) use socket::{Bound, ListeningSocket, Sockets, clear_away};
 pub(crate) use this::Process;

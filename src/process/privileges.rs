@@ -8,7 +8,7 @@
 use std::ffi::CString;
 use std::fs::{DirBuilder, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, fchown, lchown};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt, fchown, lchown};
 use std::path::Path;
 
 use nix::unistd::{self, Gid, Uid, getegid, geteuid, initgroups, setgid, setgroups, setuid};
@@ -71,6 +71,8 @@ pub(crate) struct NeededFiles<'a> {
     pub(crate) files: Vec<&'a Path>,
     /// Logs, which the user goes on writing.
     pub(crate) logs: Vec<&'a Path>,
+    /// Sockets that were bound for the user, who takes them away in the end.
+    pub(crate) sockets: Vec<&'a Path>,
 }
 
 /// Becomes `user` and `group`, if there is one of them, and leaves what is `needed` to them. Needs a process without
@@ -113,7 +115,14 @@ fn prepare(needed: &NeededFiles<'_>, uid: Uid, gid: Gid) -> io::Result<()> {
             make(directory, uid, gid)?;
         }
     }
-    needed.logs.iter().try_for_each(|path| make_log(path, uid, gid))
+    needed.logs.iter().try_for_each(|path| make_log(path, uid, gid))?;
+    // A successor's may be its predecessor's still, and then it is the user's already.
+    let give = |path: &&Path| lchown(path, Some(uid.as_raw()), Some(gid.as_raw()));
+    needed
+        .sockets
+        .iter()
+        .filter(|path| path.symlink_metadata().is_ok_and(|found| found.file_type().is_socket()))
+        .try_for_each(give)
 }
 
 /// Makes a log that is missing, and gives it away. A link that leads nowhere is not followed: whoever owns the

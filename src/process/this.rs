@@ -96,6 +96,11 @@ impl Process {
         }
     }
 
+    /// Whether another process has the pid file, and with it all else that has a path.
+    pub(crate) fn is_replaced(&self) -> bool {
+        matches!(pid_file::holder(&self.pid_path), Ok(Some(pid)) if pid != std::process::id())
+    }
+
     /// Removes the pid file, unless it is a successor's.
     pub(crate) fn release_pid_file(&self) {
         drop(self.pid_file.lock().take());

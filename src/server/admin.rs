@@ -17,7 +17,7 @@ pub(super) struct View {
     pub(super) core: Core,
     pub(super) access: Arc<ArcSwap<Access>>,
     pub(super) reloader: Arc<Reloader>,
-    pub(super) address: SocketAddr,
+    pub(super) address: String,
     pub(super) listeners: Vec<SocketAddr>,
     pub(super) proxy: Proxy,
     pub(super) rules: Arc<ArcSwap<Rules>>,
@@ -67,14 +67,14 @@ impl View {
     fn status(&self) -> Box<dyn Fn() -> ServerStatus + Send + Sync> {
         let Core { store, directory, limiter, lifecycle, traffic, clock, .. } = self.core.clone();
         let (metrics, seats) = (Arc::clone(&self.metrics), Arc::clone(&self.seats));
-        let (listeners, admin, started) = (self.listeners.clone(), self.address, clock.now());
+        let (listeners, admin, started) = (self.listeners.clone(), self.address.clone(), clock.now());
         Box::new(move || {
             let totals = metrics.totals();
             ServerStatus {
                 state: lifecycle.state().name(),
                 uptime: clock.now().saturating_duration_since(started),
                 listeners: listeners.clone(),
-                admin,
+                admin: admin.clone(),
                 clients: directory.load().len(),
                 buckets: limiter.buckets(),
                 requests: totals.requests,

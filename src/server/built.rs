@@ -15,7 +15,7 @@ use crate::client::{Directory, Quota};
 use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::limit::Key;
-use crate::process::{Bound, Process};
+use crate::process::{Bound, ListenAddress, Process};
 use crate::telemetry::{AccessLogWriter, Tally};
 use crate::tls::TicketSecret;
 use crate::upstream::Pools;
@@ -44,7 +44,7 @@ impl Server {
     pub fn bind(config: Config) -> Result<Self, ServerError> {
         let listeners = config.listeners.iter().map(|listener| Bound::new(listener.address));
         let listeners = listeners.collect::<Result<_, _>>()?;
-        let admin = config.admin.as_ref().map(|admin| Bound::new(admin.address)).transpose()?;
+        let admin = config.admin.as_ref().map(|admin| Bound::new(admin.address.clone())).transpose()?;
         Server::build(config, (listeners, admin), None).map(|(server, _)| server)
     }
 
@@ -57,7 +57,7 @@ impl Server {
         process: Option<(Arc<Process>, Option<Vec<TicketSecret>>)>,
     ) -> Result<(Self, HashMap<Key, Quota>), ServerError> {
         let inherited = process.as_ref().and_then(|(_, inherited)| inherited.as_deref());
-        let addresses: Vec<_> = listeners.iter().map(Bound::address).collect();
+        let addresses: Vec<_> = listeners.iter().filter_map(|bound| bound.address().tcp()).collect();
         let (core, OpenedCore { writer, quotas }) = Core::open(&config, &addresses, inherited, Arc::new(SystemClock))?;
         let server = Server {
             config,
@@ -85,11 +85,11 @@ impl Server {
 
     /// The addresses that it will listen on, with real ports where port 0 was asked for.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.listeners.iter().map(Bound::address).collect()
+        self.listeners.iter().filter_map(|bound| bound.address().tcp()).collect()
     }
 
     /// Where the admin API will listen, if it does.
-    pub fn admin_address(&self) -> Option<SocketAddr> {
+    pub fn admin_address(&self) -> Option<&ListenAddress> {
         self.admin.as_ref().map(Bound::address)
     }
 

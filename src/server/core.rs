@@ -82,7 +82,8 @@ impl Core {
         let failed = |what: &str, error: &dyn std::fmt::Display| ServerError::Failed(format!("{what}{error}"));
         let pairs = addresses.iter().zip(&config.listeners);
         let pairs = pairs.filter_map(|(address, listener)| Some((*address, listener.tls.clone()?)));
-        let tls = TlsListeners::new(pairs, inherited.unwrap_or_default(), clock.now());
+        let admin = config.admin.as_ref().and_then(|admin| admin.address.tcp().zip(admin.tls.clone()));
+        let tls = TlsListeners::new(pairs.chain(admin), inherited.unwrap_or_default(), clock.now());
         let tls = tls.map_err(|error| failed("TLS: ", &error))?;
         let (access_log, writer) = AccessLog::new(&config.access_log).map_err(ServerError::AccessLog)?;
         let timeline = Timeline::new(clock.as_ref());

@@ -55,7 +55,7 @@ impl Echo {
 
     /// Where it is.
     pub fn address(&self) -> SocketAddr {
-        self.socket.address()
+        self.socket.address().tcp().expect("it was bound to one")
     }
 
     /// Runs it alone until `stop`. Blocks the thread.

@@ -15,7 +15,6 @@
 
 mod accept;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,7 +25,7 @@ use pingora_core::services::{ServiceReadyNotifier, ServiceWithDependents};
 use tokio::sync::watch;
 
 use super::lifecycle::{Lifecycle, State};
-use crate::process::{Bound, Sockets};
+use crate::process::{Bound, ListenAddress, Sockets};
 use crate::proxy::{Activity, Seats};
 
 /// Listens on sockets that are bound already. The server fails when it cannot, or when it ends before it should.
@@ -37,7 +36,7 @@ pub(super) struct Listening<A> {
     open: Arc<Activity>,
     threads: usize,
     bound: Vec<Bound>,
-    addresses: Vec<SocketAddr>,
+    addresses: Vec<ListenAddress>,
     sockets: Sockets,
     lifecycle: Lifecycle,
     /// True while it is not to accept.
@@ -66,7 +65,7 @@ impl<A> Listening<A> {
             app: Arc::new(app),
             open: Arc::clone(open),
             threads,
-            addresses: bound.iter().map(Bound::address).collect(),
+            addresses: bound.iter().map(|bound| bound.address().clone()).collect(),
             bound,
             sockets: sockets.clone(),
             lifecycle: lifecycle.clone(),
@@ -101,7 +100,7 @@ impl<A> Listening<A> {
     /// Lets clients in.
     fn open(&mut self) -> Result<(), String> {
         for bound in self.bound.drain(..) {
-            let address = bound.address();
+            let address = bound.address().clone();
             self.sockets.keep(address, bound.listen().map_err(|error| error.to_string())?);
         }
         Ok(())
@@ -184,7 +183,7 @@ impl<A: ServerApp + Send + Sync + 'static> ServiceWithDependents for Listening<A
     fn on_startup_delay(&self, _time_waited: Duration) {}
 
     fn listen_addresses(&self) -> Option<Vec<String>> {
-        Some(self.addresses.iter().map(SocketAddr::to_string).collect())
+        Some(self.addresses.iter().map(ListenAddress::to_string).collect())
     }
 }
 

@@ -55,8 +55,10 @@ pub(super) struct Live {
 impl Live {
     /// Takes note in `current` of the certificates that were taken up since it was loaded.
     fn take_note_of_renewed(&self, current: &mut Config) {
-        for listener in &mut current.listeners {
-            if let (Some(tls), Some(terminator)) = (&mut listener.tls, self.core.tls.at(listener.address)) {
+        let listeners = current.listeners.iter_mut().map(|listener| (Some(listener.address), &mut listener.tls));
+        let admin = current.admin.iter_mut().map(|admin| (admin.address.tcp(), &mut admin.tls));
+        for (address, tls) in listeners.chain(admin) {
+            if let (Some(tls), Some(terminator)) = (tls, address.and_then(|address| self.core.tls.at(address))) {
                 *tls = terminator.tls();
             }
         }
@@ -176,6 +178,10 @@ impl Reloader {
             }
         }
         if let Some(admin) = &next.admin {
+            let terminator = admin.address.tcp().and_then(|address| live.core.tls.at(address));
+            if let (Some(terminator), Some(tls)) = (terminator, &admin.tls) {
+                terminator.set(tls.clone());
+            }
             live.access.store(Arc::new(admin.access.clone()));
         }
         live.core.store.clients.keep_history(next.history);

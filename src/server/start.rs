@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -20,7 +19,7 @@ use super::handover::{Successor, Waiting};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::process::daemon::{Detached, Milestone};
-use crate::process::{BindError, Bound, NeededFiles, Process, become_user, notify};
+use crate::process::{BindError, Bound, ListenAddress, NeededFiles, Process, become_user, notify};
 use crate::telemetry::{AccessLogTarget, EventLog};
 
 impl Server {
@@ -86,7 +85,12 @@ fn become_the_user(config: &Config) -> Result<(), ServerError> {
         Some(AccessLogTarget::Stdout) | None => None,
     };
     let files = [&settings.pid_file, &settings.upgrade_sock].into_iter().chain(&config.database);
+    let socket = match config.admin.as_ref().map(|admin| &admin.address) {
+        Some(ListenAddress::Unix(path)) => Some(path.as_path()),
+        Some(ListenAddress::Tcp(_)) | None => None,
+    };
     let needed = NeededFiles {
+        sockets: socket.into_iter().collect(),
         files: files.map(PathBuf::as_path).collect(),
         logs: settings.error_log.as_deref().into_iter().chain(access_log).collect(),
     };
@@ -113,11 +117,14 @@ fn wait(process: &Process) -> Result<Successor, ServerError> {
 
 /// The addresses of `config` on which nobody listens. That somebody does is an error, unless that is what a successor
 /// takes over.
-fn bind_free(config: &Config, successor: bool) -> Result<BTreeMap<SocketAddr, Bound>, BindError> {
-    let listeners = config.listeners.iter().map(|listener| listener.address);
+fn bind_free(config: &Config, successor: bool) -> Result<BTreeMap<ListenAddress, Bound>, BindError> {
+    let listeners = config.listeners.iter().map(|listener| listener.address.into());
     let mut bound = BTreeMap::new();
-    for address in listeners.chain(config.admin.as_ref().map(|admin| admin.address)) {
-        let socket = if successor { Bound::if_free(address)? } else { Some(Bound::new(address)?) };
+    for address in listeners.chain(config.admin.as_ref().map(|admin| admin.address.clone())) {
+        let socket = match successor {
+            true => Bound::if_free(address.clone())?,
+            false => Some(Bound::new(address.clone())?),
+        };
         bound.extend(socket.map(|socket| (address, socket)));
     }
     Ok(bound)
@@ -126,16 +133,17 @@ fn bind_free(config: &Config, successor: bool) -> Result<BTreeMap<SocketAddr, Bo
 /// The sockets of the listeners and of the admin API: those of the predecessor, those that are bound, and new ones.
 fn sockets(
     config: &Config,
-    mut bound: BTreeMap<SocketAddr, Bound>,
+    mut bound: BTreeMap<ListenAddress, Bound>,
     mut successor: Option<&mut Successor>,
 ) -> Result<(Vec<Bound>, Option<Bound>), BindError> {
-    let mut socket = |address: SocketAddr| {
-        let inherited = successor.as_mut().and_then(|successor| successor.take_socket(address));
-        let inherited = inherited.map(|socket| Bound::inherited(address, socket));
+    let mut socket = |address: ListenAddress| {
+        let inherited = successor.as_mut().and_then(|successor| successor.take_socket(&address));
+        let inherited = inherited.map(|socket| Bound::inherited(address.clone(), socket));
         inherited.or_else(|| bound.remove(&address)).map_or_else(|| Bound::new(address), Ok)
     };
-    let listeners = config.listeners.iter().map(|listener| socket(listener.address)).collect::<Result<_, _>>()?;
-    let admin = config.admin.as_ref().map(|admin| socket(admin.address)).transpose()?;
+    let listeners =
+        config.listeners.iter().map(|listener| socket(listener.address.into())).collect::<Result<_, _>>()?;
+    let admin = config.admin.as_ref().map(|admin| socket(admin.address.clone())).transpose()?;
     Ok((listeners, admin))
 }
 

@@ -13,6 +13,8 @@ mod admin_access;
 #[cfg(test)]
 mod admin_info;
 #[cfg(test)]
+mod admin_place;
+#[cfg(test)]
 mod backend_tls;
 #[cfg(test)]
 mod backend_unix;

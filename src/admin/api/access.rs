@@ -4,7 +4,9 @@
 //! has no secret. Tokens are compared by their SHA-256 digests, in constant time, and always all of them, so that the
 //! time of an answer tells neither a prefix nor a length.
 //!
-//! Without a token the API listens on loopback only, and everything on this machine may use it. That includes the
+//! Over a Unix socket: whoever may connect, which its owner, group and mode say.
+//!
+//! Without a token the API else listens on loopback only, and everything on this machine may use it. That includes the
 //! browser, which runs other people's pages. Two ways lead from such a page to here, and both are shut for every path:
 //! - A name of theirs is made to mean 127.0.0.1 (DNS rebinding); then `Host` is that name. So `Host` must be a loopback
 //!   name.
@@ -30,6 +32,12 @@ const WRONG_TOKEN: &str = "The token is wrong; the right ones are those of admin
 const WRONG_HOST: &str = "Exactly one Host header is required";
 /// What the history calls whoever came over loopback without a token.
 const LOOPBACK: &str = "loopback";
+/// What it calls whoever came over a Unix socket.
+const SOCKET: &str = "socket";
+
+/// That a request came over TLS. An extension of it.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::admin) struct OverTls;
 
 /// A token and what its holder is called in the history.
 #[derive(Clone, PartialEq, Eq)]
@@ -53,6 +61,8 @@ pub enum Access {
     Loopback,
     /// Whoever has one of these, at least one.
     Tokens(Vec<Token>),
+    /// Whoever can connect: only for a Unix socket, whose mode says who can.
+    Anyone,
 }
 
 /// Who sent a request that was let in, by the name that the history gets. An extension of the request.
@@ -102,6 +112,8 @@ pub(in crate::admin) enum Doorkeeper {
     Loopback,
     /// Names and the digests of their tokens.
     Tokens(Vec<(String, [u8; 32])>),
+    /// Whoever can connect.
+    Anyone,
 }
 
 impl Doorkeeper {
@@ -109,6 +121,7 @@ impl Doorkeeper {
     pub(in crate::admin) fn new(access: Access) -> Self {
         match access {
             Access::Loopback => Doorkeeper::Loopback,
+            Access::Anyone => Doorkeeper::Anyone,
             Access::Tokens(tokens) => {
                 let digest = |token: Token| (token.name, Sha256::digest(token.secret.as_bytes()).into());
                 Doorkeeper::Tokens(tokens.into_iter().map(digest).collect())
@@ -120,6 +133,8 @@ impl Doorkeeper {
     fn admit(&self, request: &Request) -> Result<Actor, ApiError> {
         let host = host(request)?;
         match self {
+            // No page of a browser gets to a socket of the file system.
+            Doorkeeper::Anyone => Ok(Actor(SOCKET.to_owned())),
             Doorkeeper::Loopback => {
                 check_same_site(request, host.as_deref())?;
                 Ok(Actor(LOOPBACK.to_owned()))
@@ -181,9 +196,13 @@ fn check_same_site(request: &Request, host: Option<&str>) -> Result<(), ApiError
              token: set admin.token_file or TOLLGATE_ADMIN_TOKEN",
         );
     }
+    let (scheme, port) = match request.extensions().get::<OverTls>() {
+        Some(OverTls) => ("https://", ":443"),
+        None => ("http://", ":80"),
+    };
     for origin in request.headers().get_all(ORIGIN) {
-        let same = origin.to_str().ok().and_then(|origin| origin.strip_prefix("http://"));
-        let plain = |authority: &str| authority.strip_suffix(":80").unwrap_or(authority).to_ascii_lowercase();
+        let same = origin.to_str().ok().and_then(|origin| origin.strip_prefix(scheme));
+        let plain = |authority: &str| authority.strip_suffix(port).unwrap_or(authority).to_ascii_lowercase();
         if same.is_none() || same.map(plain) != host.map(plain) {
             return forbidden("The Origin is another one than this API; without a token pages of others are refused");
         }
@@ -292,6 +311,19 @@ mod tests {
         let two = request("/clients", &[("host", "127.0.0.1"), ("host", "127.0.0.1")]);
         assert_eq!(Doorkeeper::Loopback.admit(&two).unwrap_err().status, 400);
         assert_eq!(Doorkeeper::Loopback.admit(&request("/clients", &[])).unwrap_err().status, 400);
+    }
+
+    #[test]
+    fn over_a_socket_nobody_is_asked_and_over_tls_an_origin_is_another_one() {
+        let anyone = Doorkeeper::new(Access::Anyone);
+        let actor = anyone.admit(&request("/clients", &[("host", "whatever")])).unwrap();
+        assert_eq!(actor.0, "socket");
+        let admit = |origin: &str| {
+            let mut request = request("/clients", &[("host", "127.0.0.1:9901"), ("origin", origin)]);
+            request.extensions_mut().insert(OverTls);
+            Doorkeeper::Loopback.admit(&request).is_ok()
+        };
+        assert!(admit("https://127.0.0.1:9901") && !admit("http://127.0.0.1:9901"));
     }
 
     #[test]

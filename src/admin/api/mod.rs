@@ -24,6 +24,7 @@ pub(super) mod respond;
 mod state;
 mod stopping;
 
+pub(super) use access::OverTls;
 pub(super) use error::{ApiError, FieldError};
 pub(super) use fields::BodyFields;
 pub(super) use parts::AdminParts;

@@ -121,7 +121,7 @@ pub struct ServerStatus {
     /// Where it listens for requests.
     pub listeners: Vec<SocketAddr>,
     /// Where this API listens.
-    pub admin: SocketAddr,
+    pub admin: String,
     /// The clients there are.
     pub clients: usize,
     /// The buckets in use.

@@ -39,8 +39,8 @@ pub(in crate::config) fn check(file: Option<FileShape>, overrides: &Overrides, r
     if !overrides.listen.is_empty() {
         listeners = listeners::of_flags(report, &overrides.listen);
     }
-    if let Some(address) = overrides.admin {
-        admin.move_to(report, address);
+    if let Some(address) = &overrides.admin {
+        admin.move_to(report, address, overrides);
     }
     let database = overrides.database.clone().or(database).map(|path| overrides.locate(path));
     if !overrides.backends.is_empty() {
@@ -50,10 +50,9 @@ pub(in crate::config) fn check(file: Option<FileShape>, overrides: &Overrides, r
     }
     upstreams.balance_by(overrides.balance);
     listeners.warn_of_strangers(&identity);
-    let (admin, mut warnings) = admin.finish(report, &listeners.addresses());
-    warnings.extend(listeners.warnings);
-    warnings.extend(upstreams.doubts.warnings);
-    listeners.lapsed.extend(upstreams.doubts.lapsed);
+    let (admin, mut warnings, mut lapsed) = admin.finish(report, &listeners.addresses());
+    warnings.extend(listeners.warnings.into_iter().chain(upstreams.doubts.warnings));
+    lapsed.extend(listeners.lapsed.into_iter().chain(upstreams.doubts.lapsed));
     let config = Config {
         pingora,
         listeners: listeners.list.into_iter().map(|(_, listener)| listener).collect(),
@@ -68,7 +67,7 @@ pub(in crate::config) fn check(file: Option<FileShape>, overrides: &Overrides, r
         limits,
         access_log,
         warnings,
-        lapsed: listeners.lapsed,
+        lapsed,
     };
     report.problems.is_empty().then_some(config)
 }

@@ -106,7 +106,7 @@ pub(super) fn of_flags(report: &mut Report, flags: &[SocketAddr]) -> Listeners {
 fn tls(at: &mut Level<'_>, keys: TlsKeys, (overrides, found): (&Overrides, &mut Listeners)) -> Option<ListenerTls> {
     let TlsKeys { cert, key, pairs, ticket_keys, client_ca, client_certs } = keys;
     let pairs = match pairs {
-        Written::Absent => vec![pair(at, PairKeys { cert, key }, (overrides, found))],
+        Written::Absent => vec![pair(at, PairKeys { cert, key }, (overrides, &mut found.warnings, &mut found.lapsed))],
         pairs => {
             for (name, key) in [("cert", cert), ("key", key)] {
                 if !matches!(key, Written::Absent) {
@@ -115,7 +115,11 @@ fn tls(at: &mut Level<'_>, keys: TlsKeys, (overrides, found): (&Overrides, &mut 
             }
             let list = sections(at, "pairs", pairs, true).into_iter().flatten();
             let load = |(path, keys): (KeyPath, Option<PairKeys>)| {
-                pair(&mut Level { report: at.report, at: path }, keys?, (overrides, found))
+                pair(
+                    &mut Level { report: at.report, at: path },
+                    keys?,
+                    (overrides, &mut found.warnings, &mut found.lapsed),
+                )
             };
             list.map(load).collect()
         }
@@ -137,16 +141,21 @@ fn tls(at: &mut Level<'_>, keys: TlsKeys, (overrides, found): (&Overrides, &mut 
     Some(ListenerTls { pairs, ticket_keys: ticket_keys.transpose().ok()?, clients: clients.transpose().ok()? })
 }
 
-fn pair(at: &mut Level<'_>, keys: PairKeys, (overrides, found): (&Overrides, &mut Listeners)) -> Option<Pair> {
+/// A pair, loaded; with what is not wise about it, and whether it is valid now.
+pub(super) fn pair(
+    at: &mut Level<'_>,
+    keys: PairKeys,
+    (overrides, warnings, lapsed): (&Overrides, &mut Vec<String>, &mut Vec<Problem>),
+) -> Option<Pair> {
     let cert = at.need("cert", keys.cert);
     let key = at.need("key", keys.key);
     let now = SystemClock.wall();
     match Pair::load(&PairFiles { cert: overrides.locate(cert?), key: overrides.locate(key?) }, now) {
         Ok((pair, unwise)) => {
             let said = |flaw: Flaw| format!("{}: {}", at.at.key(flaw.part.name()), flaw.message);
-            found.warnings.extend(unwise.into_iter().map(said));
+            warnings.extend(unwise.into_iter().map(said));
             let lapse = pair.lapse(now).map(|flaw| at.report.problem(&at.at.key(flaw.part.name()), flaw.message));
-            found.lapsed.extend(lapse);
+            lapsed.extend(lapse);
             Some(pair)
         }
         Err(flaws) => {

@@ -47,7 +47,7 @@ fn the_smallest_file_gets_the_defaults() {
     let expected = Config {
         pingora: PingoraSettings::default(),
         listeners: vec!["0.0.0.0:8080".parse::<std::net::SocketAddr>().unwrap().into()],
-        admin: Some(AdminSettings { address: "127.0.0.1:9901".parse().unwrap(), access: Access::Loopback }),
+        admin: Some(AdminSettings { address: "127.0.0.1:9901".parse().unwrap(), access: Access::Loopback, tls: None }),
         direct: true,
         database: Some("data/tollgate.db".into()),
         upstreams: vec![PoolSettings {
@@ -189,7 +189,7 @@ rate_limit: {refill_interval: 2s, persist_interval: 250ms}
     assert_eq!((config.limits.body_timeout.as_secs(), config.limits.min_body_rate.map(NonZeroU64::get)), (7, Some(8)));
     let target = Some(AccessLogTarget::File("/var/log/access.log".into()));
     assert_eq!(config.access_log, AccessLogSettings { target, format: AccessLogFormat::Text });
-    let admin = AdminSettings { address: "[::1]:99".parse().unwrap(), access: Access::Loopback };
+    let admin = AdminSettings { address: "[::1]:99".parse().unwrap(), access: Access::Loopback, tls: None };
     assert_eq!(config.admin, Some(admin));
     assert_eq!(config.database, Some("/var/lib/clients.db".into()));
     assert_eq!(config.rate_limit.refill_interval, Duration::from_secs(2));
@@ -216,7 +216,10 @@ fn the_command_line_stands_above_the_file() {
         assert_eq!(config.listeners.iter().map(|listener| listener.address).collect::<Vec<_>>(), overrides.listen);
         assert_eq!(config.database, overrides.database);
         let admin = config.admin.as_ref().unwrap();
-        assert_eq!((Some(admin.address), &admin.access), (overrides.admin, &one_token("admin", "0123456789abcdef")));
+        assert_eq!(
+            (Some(admin.address.clone()), &admin.access),
+            (overrides.admin.clone(), &one_token("admin", "0123456789abcdef"))
+        );
         let [pool] = &config.upstreams[..] else { panic!("{:?}", config.upstreams) };
         assert_eq!(
             (pool.name.as_str(), pool.balance, pool.backends[0].weight.get()),

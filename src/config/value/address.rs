@@ -8,7 +8,11 @@ use serde_yaml::Value;
 
 use super::kind::ValueKind;
 use crate::client::network;
+use crate::process::ListenAddress;
 use crate::upstream::{BackendAddress, LONGEST_UNIX_PATH, UnixPath};
+
+/// What stands before the path of a socket.
+const UNIX: &str = "unix:";
 
 /// An address to listen on: an IP address and a port, since a name could mean another address at each start.
 #[derive(Debug)]
@@ -33,16 +37,27 @@ impl ValueKind for Listen {
 pub(in crate::config) struct AdminAddress;
 
 impl ValueKind for AdminAddress {
-    type Checked = Option<SocketAddr>;
-    const WANTED: &str = "an IP address and a port, such as 127.0.0.1:9901, or null for no admin API";
-    const SCHEMA: &str = r#"{"type": ["string", "null"], "pattern": ":[0-9]{1,5}$", "examples": ["127.0.0.1:9901"]}"#;
+    type Checked = Option<ListenAddress>;
+    const WANTED: &str = "an IP address and a port, such as 127.0.0.1:9901, or unix: and the path of a socket of at most \
+                          107 bytes, or null for no admin API";
+    const SCHEMA: &str = r#"{"type": ["string", "null"], "pattern": "^unix:.|:[0-9]{1,5}$",
+        "examples": ["127.0.0.1:9901", "unix:/run/tollgate/admin.sock"]}"#;
 
-    fn read(value: &Value) -> Option<Option<SocketAddr>> {
-        if value.is_null() { Some(None) } else { Listen::read(value).map(Some) }
+    fn read(value: &Value) -> Option<Option<ListenAddress>> {
+        let path = |path: &str| {
+            let fits = (1..=LONGEST_UNIX_PATH).contains(&path.len()) && !path.ends_with('/') && !path.contains('\0');
+            fits.then(|| ListenAddress::Unix(path.into()))
+        };
+        match value {
+            Value::Null => Some(None),
+            Value::String(text) if text.starts_with(UNIX) => path(&text[UNIX.len()..]).map(Some),
+            _ => Listen::read(value).map(|address| Some(address.into())),
+        }
     }
 
     fn hint(refused: &Value) -> Option<String> {
-        Listen::hint(refused)
+        let path = refused.as_str().is_some_and(|text| text.starts_with(UNIX));
+        if path { None } else { Listen::hint(refused) }
     }
 }
 

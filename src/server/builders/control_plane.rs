@@ -8,7 +8,7 @@ use log::info;
 use tokio::sync::mpsc;
 
 use super::data_plane::DataPlane;
-use crate::admin::{Access, Admin};
+use crate::admin::{Access, Admin, HandshakeConfig};
 use crate::config::Config;
 use crate::process::Bound;
 use crate::server::admin::View;
@@ -17,6 +17,7 @@ use crate::server::listening::Listening;
 use crate::server::reload::{Live, Reloader, Source};
 use crate::server::services::Health;
 use crate::telemetry::Metrics;
+use crate::tls::{Terminator, TlsListeners};
 
 /// Threads of the admin API. Work that blocks has threads of its own.
 const ADMIN_THREADS: usize = 1;
@@ -52,12 +53,13 @@ impl ControlPlane {
         };
         let reloader = Arc::new(Reloader::new(source, config, live));
         let admin = admin.map(|socket| {
-            let address = socket.address();
+            let address = socket.address().clone();
+            let secure = address.tcp().and_then(|address| handshakes(&core.tls, address));
             let view = View {
                 core: core.clone(),
                 access,
                 reloader: Arc::clone(&reloader),
-                address,
+                address: address.to_string(),
                 listeners,
                 proxy: data.proxy.clone(),
                 rules: Arc::clone(&data.rules),
@@ -65,11 +67,17 @@ impl ControlPlane {
                 metrics,
             };
             let threads = (ADMIN_THREADS, &core.traffic.admin);
-            let admin = Admin::new(view.into_parts());
+            let admin = Admin::new(view.into_parts(), secure);
             let admin = Listening::new("admin", admin, vec![socket], threads, (&core.sockets, &core.lifecycle));
             admin.until_drained().announced(move || info!("admin API on {address}"))
         });
         let health = Health::new(core.pools.all().to_vec(), orders, Arc::clone(&core.clock));
         ControlPlane { reloader, health, admin }
     }
+}
+
+/// What tells the admin API at `address` how to do handshakes, if it does any.
+fn handshakes(tls: &Arc<TlsListeners>, address: SocketAddr) -> Option<HandshakeConfig> {
+    let (tls, first) = (Arc::clone(tls), tls.at(address)?.config());
+    Some(Box::new(move || tls.at(address).map_or_else(|| Arc::clone(&first), Terminator::config)))
 }

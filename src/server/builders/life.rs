@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use crate::client::Quota;
 use crate::config::Config;
 use crate::limit::{Charge, Key};
-use crate::process::Process;
+use crate::process::{ListenAddress, Process, clear_away};
 use crate::proxy::Tunnels;
 use crate::server::asks::Stop;
 use crate::server::buckets;
@@ -30,6 +30,8 @@ pub(in crate::server) struct Descent {
     unknown: Quota,
     /// The longest a stop waits for requests in flight.
     grace_period: Duration,
+    /// Where the admin API listens, if it does.
+    admin: Option<ListenAddress>,
     /// The process, when the server is all of one.
     process: Option<Arc<Process>>,
     /// What it takes over from, and the quotas of clients by their keys.
@@ -44,7 +46,8 @@ impl Descent {
     ) -> Self {
         let database = database_name(config.database.as_deref());
         let (unknown, grace_period) = (config.rate_limit.quota, config.pingora.grace_period);
-        Descent { database, unknown, grace_period, process, inheritance }
+        let admin = config.admin.as_ref().map(|admin| admin.address.clone());
+        Descent { database, unknown, grace_period, admin, process, inheritance }
     }
 
     /// What is done once clients get in: it takes over, or serves at once.
@@ -118,7 +121,7 @@ impl Life {
             predecessor,
             underway: Arc::clone(&underway),
         };
-        let ending = Ending { underway, core: core.clone(), guard, process };
+        let ending = Ending { underway, core: core.clone(), guard, admin: origin.admin.clone(), process };
         Life { begins: origin.begins(core, &told), conductor, ending }
     }
 }
@@ -130,6 +133,8 @@ pub(in crate::server) struct Ending {
     core: Core,
     /// Keeps the access log's writer running.
     guard: LogGuard,
+    /// Where the admin API listened, if it did.
+    admin: Option<ListenAddress>,
     process: Option<Arc<Process>>,
 }
 
@@ -148,6 +153,10 @@ impl Ending {
         // It may wait, and have something to say.
         let guard = self.guard.lock().take();
         drop(guard);
+        // Whoever serves has the pid file: a successor, or the predecessor of one that came to nothing.
+        if !self.process.as_ref().is_some_and(|process| process.is_replaced()) {
+            self.admin.iter().for_each(clear_away);
+        }
         if let Some(process) = self.process {
             process.release_pid_file();
         }

@@ -2,8 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::net::TcpListener;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use super::wire::{self, Message, VERSION};
@@ -81,7 +80,7 @@ impl Conversation {
     ///
     /// # Errors
     /// When there is none.
-    pub(super) fn next_socket(&mut self) -> io::Result<TcpListener> {
+    pub(super) fn next_socket(&mut self) -> io::Result<OwnedFd> {
         self.0.next_socket()
     }
 }

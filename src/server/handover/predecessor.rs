@@ -154,7 +154,7 @@ impl Predecessor {
         while let Some(some) = pieces.next() {
             let last = pieces.peek().is_none().then_some(beside.as_fd());
             let descriptors: Vec<_> = some.iter().map(|(_, socket)| socket.as_fd()).chain(last).collect();
-            let addresses = some.iter().map(|(address, _)| *address).collect();
+            let addresses = some.iter().map(|(address, _)| address.clone()).collect();
             channel.send_with(&Message::Sockets(addresses), &descriptors, TAKE).map_err(gone)?;
         }
         drop(sockets);

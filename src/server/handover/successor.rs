@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
 use std::num::NonZeroU32;
 use std::path::Path;
 use std::sync::Arc;
@@ -18,7 +17,7 @@ use crate::client::Quota;
 use crate::clock::Clock;
 use crate::limit::{Charge, Key, Nanos};
 use crate::process::daemon::Milestone;
-use crate::process::{Channel, MeetingPlace, Process, trusted};
+use crate::process::{Channel, ListenAddress, ListeningSocket, MeetingPlace, Process, trusted};
 use crate::server::buckets::{Buckets, HandedOver};
 use crate::server::lifecycle::{Lifecycle, State};
 use crate::tls::TicketSecret;
@@ -78,7 +77,7 @@ pub(in crate::server) struct Successor {
     channel: Conversation,
     pid: u32,
     database: String,
-    sockets: BTreeMap<SocketAddr, TcpListener>,
+    sockets: BTreeMap<ListenAddress, ListeningSocket>,
     tickets: Vec<TicketSecret>,
 }
 
@@ -106,9 +105,10 @@ impl Successor {
                 return Err(wrong("it gave no sockets".to_owned()));
             }
             for address in addresses {
-                let socket = channel.next_socket()?;
-                if socket.local_addr()? != address || sockets.insert(address, socket).is_some() {
-                    return Err(wrong(format!("it gave a wrong socket for {address}")));
+                let socket = ListeningSocket::given(channel.next_socket()?, &address);
+                match socket {
+                    Ok(socket) if !sockets.contains_key(&address) => drop(sockets.insert(address, socket)),
+                    _ => return Err(wrong(format!("it gave a wrong socket for {address}"))),
                 }
             }
         }
@@ -122,8 +122,8 @@ impl Successor {
     }
 
     /// Its socket for `address`, once.
-    pub(in crate::server) fn take_socket(&mut self, address: SocketAddr) -> Option<TcpListener> {
-        self.sockets.remove(&address)
+    pub(in crate::server) fn take_socket(&mut self, address: &ListenAddress) -> Option<ListeningSocket> {
+        self.sockets.remove(address)
     }
 
     /// The keys that its TLS tickets are sealed with; none of a predecessor that hands on none.

@@ -15,7 +15,7 @@ use crate::client::Quota;
 use crate::clock::{Clock, ManualClock, SystemClock, Timeline};
 use crate::limit::exact::Exact;
 use crate::limit::{Charge, Limiter, Payer, RateLimit, WholeLimiter};
-use crate::process::{Channel, Process, ProcessSettings, Sockets};
+use crate::process::{Channel, ListeningSocket, Process, ProcessSettings, Sockets};
 use crate::server::buckets::Buckets;
 use crate::server::lifecycle::{Lifecycle, State};
 use crate::store::memory::Memory;
@@ -55,7 +55,7 @@ impl Bench {
         let (sockets, lifecycle) = (Sockets::default(), Lifecycle::new());
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = socket.local_addr().unwrap();
-        sockets.keep(address, socket);
+        sockets.keep(address.into(), ListeningSocket::Tcp(socket));
         lifecycle.advance(State::Ready);
         let listener = UnixListener::bind(&settings.upgrade_sock).unwrap();
         let predecessor = Arc::new(Predecessor {
@@ -86,8 +86,8 @@ impl Bench {
         let hello =
             Message::Hello { version: VERSION, pid: std::process::id(), sockets: 1, database: "a.db".to_owned() };
         assert_eq!(channel.receive(LONG).unwrap(), hello);
-        assert_eq!(channel.receive(LONG).unwrap(), Message::Sockets(vec![self.address]));
-        assert_eq!(channel.next_socket().unwrap().local_addr().unwrap(), self.address);
+        assert_eq!(channel.receive(LONG).unwrap(), Message::Sockets(vec![self.address.into()]));
+        ListeningSocket::given(channel.next_socket().unwrap(), &self.address.into()).unwrap();
         let secrets = |keys: &[TicketSecret]| keys.iter().map(|key| key.secret).collect::<Vec<_>>();
         let tickets = beside::decode(&channel.beside());
         let expected = self.predecessor.tls.tickets().secrets(self.predecessor.clock.now());

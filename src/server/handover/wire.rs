@@ -17,12 +17,12 @@
 //! from it would stop the service once.
 
 use std::io;
-use std::net::SocketAddr;
 
 use borsh::{BorshDeserialize, BorshSerialize};
 
 use crate::client::{Quota, Rate};
 use crate::limit::{Bucket, Payer, Tokens};
+use crate::process::ListenAddress;
 use crate::store::{Moment, Saved};
 
 /// Counts up when the words change. Two processes that do not speak the same part as friends: the old one goes on.
@@ -47,7 +47,7 @@ pub(super) enum Message {
         database: String,
     },
     /// Predecessor: as many sockets, by the addresses they listen on, at most [`SOCKETS`].
-    Sockets(Vec<SocketAddr>),
+    Sockets(Vec<ListenAddress>),
     /// Successor: everything is built; from here on it takes a moment.
     Prepared,
     /// Predecessor: buckets, as they are; those named later count. At most [`PIECE`].
@@ -170,7 +170,7 @@ fn list<T: Wired>(rest: &mut &[u8], most: usize) -> io::Result<Vec<T>> {
     items.filter(|items| items.len() <= most).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
-impl Wired for SocketAddr {
+impl Wired for ListenAddress {
     type Parts = String;
 
     fn to_wire(&self) -> String {
@@ -235,6 +235,8 @@ impl Wired for Debit {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -274,7 +276,7 @@ mod tests {
                         address.set_flowinfo(0);
                     }
                 });
-                Message::Sockets(addresses)
+                Message::Sockets(addresses.into_iter().map(ListenAddress::from).collect())
             }),
             (moments, lists).prop_map(|(at, (changed, dropped))| Message::Buckets { at, changed, dropped }),
             prop::collection::vec(debits, 0..20).prop_map(Message::Debits),
@@ -365,6 +367,7 @@ mod tests {
             Message::Buckets { at, changed: vec![saved; PIECE], dropped: vec![saved.payer; PIECE] },
             Message::Debits(vec![debit; PIECE]),
             Message::Sockets(vec!["[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:65535".parse().unwrap(); SOCKETS]),
+            Message::Sockets(vec![format!("unix:/{}", "x".repeat(107)).parse().unwrap(); SOCKETS]),
         ] {
             let bytes = message.encode();
             assert!(bytes.len() < 1 << 20);

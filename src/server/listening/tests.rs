@@ -1,5 +1,5 @@
 use std::io::{self, Read};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 
 use pingora_core::protocols::Stream;
 use tokio::io::AsyncWriteExt;
@@ -30,8 +30,8 @@ fn read(mut stream: TcpStream) -> io::Result<String> {
 /// A service that greets on two addresses, as it runs, with the server's life.
 async fn running() -> (Lifecycle, [SocketAddr; 2], tokio::task::JoinHandle<()>) {
     let (lifecycle, sockets, open) = (Lifecycle::new(), Sockets::default(), Arc::default());
-    let bound = [(); 2].map(|()| Bound::new("127.0.0.1:0".parse().unwrap()).unwrap());
-    let addresses = [bound[0].address(), bound[1].address()];
+    let bound = [(); 2].map(|()| Bound::new("127.0.0.1:0".parse::<SocketAddr>().unwrap()).unwrap());
+    let addresses = [0, 1].map(|index: usize| bound[index].address().tcp().unwrap());
     let mut listening = Listening::new("test", Greeter, bound.into(), (1, &open), (&sockets, &lifecycle));
     let (ready, mut is_ready) = watch::channel(false);
     let service = tokio::spawn(async move {

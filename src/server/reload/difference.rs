@@ -16,10 +16,12 @@ const STOP: &str = "cannot change while tollgate runs, not even by `tollgate upg
 pub(super) fn needs_a_restart(old: &Config, new: &Config) -> Vec<(String, String)> {
     let mut keys = pingora(&old.pingora, &new.pingora);
     keys.extend(listeners(old, new));
-    let address = |admin: &Option<AdminSettings>| admin.as_ref().map(|admin| admin.address);
+    let address = |admin: &Option<AdminSettings>| admin.as_ref().map(|admin| admin.address.clone());
+    let secure = |admin: &Option<AdminSettings>| admin.as_ref().map(|admin| admin.tls.is_some());
     let RateLimit { max_buckets, refill_interval, persist_interval, .. } = &old.rate_limit;
     let rest = [
         ("admin.address", address(&old.admin) != address(&new.admin)),
+        ("admin.tls", secure(&old.admin) != secure(&new.admin) && address(&old.admin) == address(&new.admin)),
         ("database", old.database != new.database),
         ("rate_limit.max_buckets", *max_buckets != new.rate_limit.max_buckets),
         ("rate_limit.refill_interval", *refill_interval != new.rate_limit.refill_interval),
@@ -95,6 +97,7 @@ pub(super) fn changes(old: &Config, new: &Config) -> Vec<String> {
     let lists = lists.into_iter().filter(|(_, addresses)| !addresses.is_empty());
     told.extend(lists.map(|(what, addresses)| format!("{what} changed: {}", addresses.join(", "))));
     let access = |admin: &Option<AdminSettings>| admin.as_ref().map(|admin| admin.access.clone());
+    let admin_pair = |admin: &Option<AdminSettings>| admin.as_ref().and_then(|admin| admin.tls.clone());
     let sections = [
         ("routes", old.routes != new.routes),
         ("identity", old.identity != new.identity),
@@ -104,6 +107,7 @@ pub(super) fn changes(old: &Config, new: &Config) -> Vec<String> {
         ("limits", old.limits != new.limits),
         ("access_log", old.access_log != new.access_log),
         ("admin tokens", access(&old.admin) != access(&new.admin)),
+        ("admin certificate", admin_pair(&old.admin) != admin_pair(&new.admin)),
     ];
     told.extend(sections.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| format!("{name} changed")));
     told
