@@ -96,7 +96,7 @@ fn another_pair_counts_from_the_next_handshake_on_and_sessions_are_still_resumed
         let known = client(version);
         assert_eq!(handshake(&terminator, &known), (first.certified().cert[0].clone(), HandshakeKind::Full));
         terminator.set(second.clone().into());
-        assert_eq!(terminator.tls().pairs, [second.clone()]);
+        assert_eq!(terminator.tls().pairs, std::slice::from_ref(&second));
         let (_, kind) = handshake(&terminator, &known);
         assert_eq!(kind, HandshakeKind::Resumed, "{version:?}");
         let (presented, kind) = handshake(&terminator, &client(version));
