@@ -138,11 +138,16 @@ pub enum Check {
     /// Opens a TCP connection.
     #[default]
     Tcp,
-    /// Sends `GET path` over HTTP/1.1 and looks at the status.
+    /// Sends `GET path` and looks at the status.
     Http {
         /// The path (and query) to ask for.
         path: String,
         /// The statuses that count as healthy.
         expect: RangeInclusive<u16>,
+    },
+    /// Asks by `grpc.health.v1` whether a service serves.
+    Grpc {
+        /// Its name; empty is the whole server.
+        service: String,
     },
 }

@@ -35,6 +35,7 @@ use idle::IdleConnections;
 pub use link::{Link, Reached, StreamSeat};
 pub use manner::{Manner, Protocol};
 use shared::SharedConnections;
+pub(super) use shared::begin;
 pub use site::Site;
 pub use stream::{BackendStream, TlsWire, Wire};
 use terms::Terms;

@@ -393,3 +393,35 @@ fn an_answer_of_trailers_alone_stays_one() {
     );
     assert_eq!(server.access_lines(1)[0]["grpc_status"], 7);
 }
+
+#[test]
+fn checks_ask_by_grpcs_own_protocol() {
+    let serving = Arc::new(AtomicUsize::new(1));
+    let status = Arc::clone(&serving);
+    let backend = Http2Backend::new(h2::server::Builder::new(), move |call| {
+        let status = status.load(Ordering::SeqCst) as u8;
+        async move {
+            let Call { request, mut respond, .. } = call;
+            let (parts, mut body) = request.into_parts();
+            let asked = crate::harness::http2::read_body(&mut body).await.unwrap();
+            assert_eq!((parts.uri.path(), &asked[5..]), ("/grpc.health.v1.Health/Check", &b"\x0a\x03a.B"[..]));
+            let mut stream = respond.send_response(HttpResponse::new(()), false).unwrap();
+            stream.send_data(Bytes::from(vec![0, 0, 0, 0, 2, 8, status]), false).unwrap();
+            let trailers = [("grpc-status".parse().unwrap(), HeaderValue::from_static("0"))];
+            stream.send_trailers(HeaderMap::from_iter(trailers)).unwrap();
+        }
+    });
+    let keys = "protocol: h2, health_check: {type: grpc, service: a.B, interval: 100ms, timeout: 5s}";
+    let server = Setup::default().pool("app", &[backend.address], keys).start();
+    let state = || {
+        let pools = server.ask("GET", "/upstreams", "").json();
+        let found = &pools["items"][0]["backends"][0];
+        (found["state"].as_str().unwrap_or_default().to_owned(), found["last_check"].clone())
+    };
+    assert!(eventually(PATIENCE, || state().0 == "up"), "{:?}", state());
+    serving.store(2, Ordering::SeqCst);
+    assert!(eventually(PATIENCE, || state().0 == "down"), "{:?}", state());
+    assert!(state().1.to_string().contains("answered NOT_SERVING"), "{:?}", state());
+    serving.store(1, Ordering::SeqCst);
+    assert!(eventually(PATIENCE, || state().0 == "up"), "{:?}", state());
+}

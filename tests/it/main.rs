@@ -167,6 +167,8 @@ mod webdav;
 #[cfg(test)]
 mod websocket;
 #[cfg(test)]
+mod websocket_http2;
+#[cfg(test)]
 mod who_and_where;
 
 /// Not a test: the process of a scripted backend, started by [`harness::backend`] with a variable that says so.

@@ -17,7 +17,9 @@ use crate::config::shape::{HealthCheckKeys, UpstreamKeys};
 use crate::config::value::{BackendPeer, BackendWeight, CheckType};
 use crate::config::written::{List, Section, Written};
 use crate::tls::SystemRoots;
-use crate::upstream::{BackendAddress, BackendSettings, Balance, Check, HealthSettings, PoolSettings, Timeouts};
+use crate::upstream::{
+    BackendAddress, BackendSettings, Balance, Check, HealthSettings, PoolSettings, Protocol, Timeouts,
+};
 
 /// Further attempts after the first.
 const RETRIES: u32 = 2;
@@ -104,7 +106,7 @@ fn pool(at: &mut Level<'_>, name: String, keys: UpstreamKeys, files: Files<'_>) 
         name,
         balance: at.or("balance", keys.balance, Balance::default()),
         backends,
-        health: health(at, keys.health_check),
+        health: health(at, keys.health_check, manner.protocol),
         retries: at.or("retries", keys.retries, RETRIES),
         timeouts: Timeouts {
             connect: at.or("connect_timeout", keys.connect_timeout, default.connect),
@@ -150,7 +152,7 @@ fn same(address: &BackendAddress) -> BackendAddress {
     }
 }
 
-fn health(pool: &mut Level<'_>, key: Written<Section<HealthCheckKeys>>) -> HealthSettings {
+fn health(pool: &mut Level<'_>, key: Written<Section<HealthCheckKeys>>, protocol: Protocol) -> HealthSettings {
     let (keys, mut at) = pool.section("health_check", key);
     let default = HealthSettings::default();
     let kind = match keys.r#type {
@@ -159,16 +161,24 @@ fn health(pool: &mut Level<'_>, key: Written<Section<HealthCheckKeys>>) -> Healt
     };
     let http_only =
         [("path", matches!(keys.path, Written::Given(_))), ("expect", matches!(keys.expect, Written::Given(_)))];
-    if matches!(kind, Some(CheckType::Tcp | CheckType::None)) {
+    if kind.is_some_and(|kind| kind != CheckType::Http) {
         for (name, _) in http_only.into_iter().filter(|(_, given)| *given) {
             at.add(name, "must be left out unless the check has type: http");
         }
     }
+    if kind.is_some_and(|kind| kind != CheckType::Grpc) && matches!(keys.service, Written::Given(_)) {
+        at.add("service", "must be left out unless the check has type: grpc");
+    }
+    if kind == Some(CheckType::Grpc) && protocol == Protocol::Http1 {
+        at.add("type", "must be tcp, http or none where the protocol is http/1.1: gRPC is spoken over HTTP/2");
+    }
+    let service = at.or("service", keys.service, String::new());
     let path = at.or("path", keys.path, CHECK_PATH.to_owned());
     let expect = at.or("expect", keys.expect, CHECK_EXPECT);
     HealthSettings {
         check: match kind {
             Some(CheckType::Http) => Check::Http { path, expect },
+            Some(CheckType::Grpc) => Check::Grpc { service },
             Some(CheckType::None) => Check::None,
             Some(CheckType::Tcp) | None => Check::Tcp,
         },

@@ -4,8 +4,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::config::value::{
-    BackendPeer, BackendWeight, CertificateName, CheckPath, CheckType, Choice, Expect, Flag, OrNone, PemPath, Period,
-    PoolName, Threshold, Whole,
+    BackendPeer, BackendWeight, CertificateName, CheckPath, CheckType, Choice, Expect, Flag, GrpcService, OrNone,
+    PemPath, Period, PoolName, Threshold, Whole,
 };
 use crate::config::written::{List, Section, Written};
 use crate::upstream::{Balance, Protocol};
@@ -93,7 +93,7 @@ pub(in crate::config) struct BackendKeys {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(in crate::config) struct HealthCheckKeys {
-    /// What a check does: opens a connection, asks for a path, or nothing.
+    /// What a check does: opens a connection, asks for a path, asks by `grpc.health.v1`, or nothing.
     #[schemars(extend("default" = "tcp"))]
     pub(in crate::config) r#type: Written<Choice<CheckType>>,
     /// The time from one check of a backend to its next, give or take a tenth.
@@ -113,4 +113,6 @@ pub(in crate::config) struct HealthCheckKeys {
     /// The status, or range of statuses, that counts as healthy. Only with `type: http`, where the default is
     /// `200-399`.
     pub(in crate::config) expect: Written<Expect>,
+    /// The service that is asked for. Only with `type: grpc`, where the default is empty, the whole server.
+    pub(in crate::config) service: Written<GrpcService>,
 }

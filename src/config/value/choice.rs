@@ -58,12 +58,14 @@ impl Named for HeaderVersions {
 pub(in crate::config) enum CheckType {
     Tcp,
     Http,
+    Grpc,
     None,
 }
 
 impl Named for CheckType {
     fn names() -> impl Iterator<Item = (&'static str, Self)> {
-        [("tcp", CheckType::Tcp), ("http", CheckType::Http), ("none", CheckType::None)].into_iter()
+        use CheckType::{Grpc, Http, None, Tcp};
+        [("tcp", Tcp), ("http", Http), ("grpc", Grpc), ("none", None)].into_iter()
     }
 }
 

@@ -20,4 +20,4 @@ pub(super) use number::{BackendWeight, Connections, Expect, Flag, PerSec, Size, 
 pub(super) use optional::{OrAuto, OrNone, OrNull};
 pub(super) use path::{DatabasePath, DirectoryPath, EventsPath, LogPath, PemPath, StatePath, TokenPath};
 pub(super) use period::{Period, Tick};
-pub(super) use text::{CheckPath, Header, PoolName, RouteHost, RoutePath};
+pub(super) use text::{CheckPath, GrpcService, Header, PoolName, RouteHost, RoutePath};

@@ -39,6 +39,21 @@ impl ValueKind for CheckPath {
     }
 }
 
+/// The name of a gRPC service.
+#[derive(Debug)]
+pub(in crate::config) struct GrpcService;
+
+impl ValueKind for GrpcService {
+    type Checked = String;
+    const WANTED: &str = "the name of a gRPC service, such as app.v1.Users, of at most 200 characters";
+    const SCHEMA: &str = r#"{"type": "string", "pattern": "^[!-~]{0,200}$"}"#;
+
+    fn read(value: &Value) -> Option<String> {
+        let text = value.as_str().filter(|text| text.len() <= 200)?;
+        text.bytes().all(|byte| byte.is_ascii_graphic()).then(|| text.to_owned())
+    }
+}
+
 /// The host of a route.
 #[derive(Debug)]
 pub(in crate::config) struct RouteHost;

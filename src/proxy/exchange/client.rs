@@ -4,8 +4,8 @@ use std::task::{Context, Poll};
 
 use bytes::BytesMut;
 use h2::Reason;
-use pingora_core::protocols::Stream;
 use pingora_core::{Error, Result};
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::limit::Standing;
 use crate::proxy::backend::answer::Answer;
@@ -65,10 +65,15 @@ pub(in crate::proxy) trait ReceivedRequest {
     fn write(&self, out: &mut Vec<u8>, to: Protocol, sender: Sender, id: &RequestId);
 }
 
+/// What a tunnel has of a client: its connection, or a stream of it.
+pub(in crate::proxy) trait TunnelStream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> TunnelStream for S {}
+
 /// A client's connection, as a tunnel has it.
 pub(in crate::proxy) struct TunnelEnds<'c> {
     /// The connection.
-    pub(in crate::proxy) stream: &'c mut Stream,
+    pub(in crate::proxy) stream: &'c mut dyn TunnelStream,
     /// What came over it behind the request.
     pub(in crate::proxy) ahead: &'c mut BytesMut,
     /// Where it counts.

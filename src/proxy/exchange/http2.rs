@@ -17,7 +17,10 @@ use crate::limit::Standing;
 use crate::proxy::backend::answer::Answer;
 use crate::proxy::backend::body::AnswerBody;
 use crate::proxy::backend::sink::RequestSink;
-use crate::proxy::exchange::client::{ReceivedRequest, Recipient};
+use crate::proxy::downstream::activity::Tunnels;
+use crate::proxy::downstream::http2::ends::StreamEnds;
+use crate::proxy::downstream::http2::upload::Upload;
+use crate::proxy::exchange::client::{ReceivedRequest, Recipient, TunnelEnds};
 use crate::proxy::exchange::context::Context;
 use crate::proxy::exchange::proxy::{CLIENT_TIMEOUT, Proxy};
 use crate::proxy::exchange::request;
@@ -35,7 +38,7 @@ use crate::proxy::gate::rejection::Rejection;
 use crate::proxy::gate::rejection::bytes_of;
 use crate::proxy::gate::request_id::RequestId;
 use crate::proxy::wire::lines::length_of;
-use crate::proxy::wire::lines::{Fields, LinesOf};
+use crate::proxy::wire::lines::{Fields, LinesOf, is};
 use crate::proxy::wire::trailers::Trailers;
 use crate::upstream::Protocol;
 
@@ -45,6 +48,7 @@ const NOWHERE: Option<&mut tokio::io::Empty> = None;
 /// What a request with this header asks for. It has been rewritten as one of HTTP/1.1.
 pub(in crate::proxy) fn purpose_of(parts: &Parts) -> Purpose {
     match request::is_plain(lines(parts)) {
+        _ if parts.extensions.get::<h2::ext::Protocol>().is_some() => Purpose::Upgrade,
         true => Purpose::Answer,
         false if parts.headers.contains_key(EXPECT) => Purpose::Expectation,
         false => Purpose::Special,
@@ -93,6 +97,11 @@ impl Http2Request {
 }
 
 impl Http2Request {
+    /// The protocol that it offers.
+    fn offered(&self) -> Option<&'static [u8]> {
+        (self.asks == Purpose::Upgrade).then_some(b"websocket")
+    }
+
     /// Its header, once it is decided whether it is let in.
     pub(in crate::proxy) fn admitted(self, proxy: &Proxy, origin: Origin<'_>, ctx: &mut Context) -> Box<Parts> {
         self.admit(proxy, origin, ctx);
@@ -141,6 +150,11 @@ impl ReceivedRequest for Http2Request {
             lines.filter(|(name, _)| !upgrade::is_of_the_hop(name))
         };
         request::write(out, asked, going_on, self.framing, by);
+        upgrade::append(out, self.offered().into_iter());
+    }
+
+    fn offers(&self, protocol: &[u8]) -> bool {
+        self.offered().is_some_and(|offered| is(protocol, offered))
     }
 }
 
@@ -157,12 +171,38 @@ pub(in crate::proxy) struct Http2Recipient<'h, R> {
     untaken: &'h UntakenAnswers,
     taken: usize,
     gave_up: Option<Reason>,
+    /// What comes when it becomes a tunnel, and where that counts.
+    tunnel: Option<(Upload, &'h Tunnels)>,
+    /// The tunnel, and what came before it.
+    ends: Option<Box<StreamEnds>>,
+    ahead: BytesMut,
 }
 
 impl<'h, R: RestOverHttp2> Http2Recipient<'h, R> {
     /// Answers by `respond`. What the client does not take counts in `untaken`.
     pub(in crate::proxy) fn new(respond: SendResponse<Bytes>, rest: R, untaken: &'h UntakenAnswers) -> Self {
-        Http2Recipient { respond, head: None, writer: None, rest, untaken, taken: 0, gave_up: None }
+        Http2Recipient {
+            respond,
+            head: None,
+            writer: None,
+            rest,
+            untaken,
+            taken: 0,
+            gave_up: None,
+            tunnel: None,
+            ends: None,
+            ahead: BytesMut::new(),
+        }
+    }
+
+    /// The same, which can become a tunnel by which `upload` comes, and count among `tunnels`.
+    pub(in crate::proxy) fn with_tunnel(self, upload: Upload, tunnels: &'h Tunnels) -> Self {
+        Http2Recipient { tunnel: Some((upload, tunnels)), ..self }
+    }
+
+    /// What would have come by a tunnel, if it has become none.
+    pub(in crate::proxy) fn untunnelled(self) -> Option<Upload> {
+        self.tunnel.map(|(upload, _)| upload)
     }
 
     /// What of the request's body is left.
@@ -258,9 +298,11 @@ impl<R: RestOverHttp2> Recipient for Http2Recipient<'_, R> {
         standing: Option<&Standing>,
     ) -> Result<()> {
         let mut head = Response::new(());
-        *head.status_mut() = status(answer.status);
+        // What is a change of protocol over HTTP/1.1 is a success here (RFC 8441 section 5).
+        *head.status_mut() = if answer.switches() { StatusCode::OK } else { status(answer.status) };
         let headers = head.headers_mut();
-        for (name, value) in answer.lines(lines, standing.is_some()) {
+        let accepted = |name: &[u8]| answer.switches() && is(name, b"sec-websocket-accept");
+        for (name, value) in answer.lines(lines, standing.is_some()).filter(|(name, _)| !accepted(name)) {
             // The parser took them, so they are a name and a value.
             let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) else {
                 return Err(Error::explain(ErrorType::InvalidHTTPHeader, "a malformed header").into_up());
@@ -306,7 +348,16 @@ impl<R: RestOverHttp2> Recipient for Http2Recipient<'_, R> {
         Ok(bytes)
     }
 
+    fn ends(&mut self) -> Option<TunnelEnds<'_>> {
+        let ((upload, tunnels), writer) = self.tunnel.take().zip(self.writer.take())?;
+        let stream = &mut **self.ends.insert(Box::new(StreamEnds::new(upload, writer)));
+        Some(TunnelEnds { stream, ahead: &mut self.ahead, tunnels })
+    }
+
     fn break_off(&mut self, reason: Reason) {
+        if reason == Reason::NO_ERROR {
+            return;
+        }
         match &mut self.writer {
             Some(writer) => writer.send_reset(reason),
             None => self.respond.send_reset(reason),

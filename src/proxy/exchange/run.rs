@@ -369,19 +369,20 @@ impl<'e, R: ReceivedRequest, C: Recipient> Exchange<'e, R, C> {
         let Some((mut connection, behind, unsent)) = backend.into_parts() else {
             return Err(Error::new_str("a 101 on one of many streams").into_in());
         };
-        self.client.pass(&mut AnswerBody::Length(0), &mut BytesMut::new(), &mut connection).await?;
+        self.client.pass(&mut AnswerBody::until_end(true, false), &mut BytesMut::new(), &mut connection).await?;
         let Some(ends) = self.client.ends() else {
             return Err(Error::new_str("a 101 for one of many streams").into_in());
         };
         self.progress.tunnel = Some(ends.tunnels.begin());
         let silence = (timeouts.tunnel, self.proxy.clock());
-        let client = (ends.stream, std::mem::take(ends.ahead));
+        let mut stream = ends.stream;
+        let client = (&mut stream, std::mem::take(ends.ahead));
         // Boxed, since the memory of any connection is that of the largest state it can be in.
         let passing = tunnel::pass(client, (&mut connection, behind), &unsent, silence, ends.tunnels.cut());
         let passed = Box::pin(passing).await;
         (self.progress.bytes_in, self.progress.bytes_out) = (passed.from_client, passed.to_client);
         // Whatever it was, there is no HTTP on it any more.
-        self.client.break_off(Reason::NO_ERROR);
+        self.client.break_off(if passed.end == TunnelEnd::Both { Reason::NO_ERROR } else { Reason::CANCEL });
         if passed.end == TunnelEnd::Client {
             // It is gone, and the backend learns it in the same way.
             connection.reset_at_end();

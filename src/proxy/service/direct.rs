@@ -9,6 +9,7 @@ use http::header::EXPECT;
 use pingora_core::protocols::Stream;
 use pingora_core::server::ShutdownWatch;
 
+use crate::proxy::downstream::activity::Tunnels;
 use crate::proxy::downstream::coming::Coming;
 use crate::proxy::downstream::head::Head;
 use crate::proxy::downstream::http2::upload::Upload;
@@ -114,6 +115,23 @@ impl Downstream {
         let body = client.into_rest().source;
         if !body.is_over() {
             body.discard().await;
+        }
+    }
+}
+
+impl Downstream {
+    /// Serves a request of a stream that asks for a WebSocket, with what comes by it when it has one.
+    pub(in crate::proxy) async fn serve_tunnel_stream(
+        (app, tunnels): (&Proxy, &Tunnels),
+        (request, upload): (&Http2Request, Upload),
+        respond: SendResponse<Bytes>,
+        (ctx, secure): (&mut Context, bool),
+    ) {
+        let mut scratch = BackendScratch::default();
+        let client = Http2Recipient::new(respond, (), &app.inner.untaken).with_tunnel(upload, tunnels);
+        let client = Exchange::new(app, request, client, &mut scratch).run(ctx, secure).await;
+        if let Some(upload) = client.untunnelled() {
+            upload.discard().await;
         }
     }
 }

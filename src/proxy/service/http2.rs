@@ -89,6 +89,7 @@ fn options(stream: u32, connection: u32) -> Builder {
         .initial_connection_window_size(connection)
         .max_header_list_size(u32::try_from(MAX_HEAD).expect("64 KiB"))
         .max_send_buffer_size(SEND_BUFFER)
+        .enable_connect_protocol()
         .max_local_error_reset_streams(Some(MAX_BROKEN_STREAMS));
     options
 }
@@ -291,6 +292,16 @@ impl Serving<'_> {
         let mut ctx = Context::new(self.downstream.app.arrival(), origin.peer);
         let (over, parts) = (body.is_over(), Http2Request::part(parts, asks).admitted(&app, origin, &mut ctx));
         let (refused, by_loop) = (ctx.rejection.is_some(), asks.goes_by_loop(ctx.direct));
+        if asks == Purpose::Upgrade && !refused {
+            let tunnels = Arc::clone(&self.downstream.tunnels);
+            streams.spawn(Box::pin(async move {
+                let request = Http2Request::new(parts, asks, None);
+                let (from, ctx) = ((&request, body), (&mut ctx, secure));
+                Downstream::serve_tunnel_stream((&app, &tunnels), from, respond, ctx).await;
+                drop(busy);
+            }));
+            return;
+        }
         if over && (refused || !by_loop) {
             let request = Http2Request::new(parts, asks, None);
             // Boxed at once, since spawning moves it several times.

@@ -5,6 +5,7 @@
 //! before the first check, checks all of them in one burst, has no limit on the whole check, and cannot be told of
 //! failures that requests met.
 
+mod ask;
 mod monitor;
 mod probe;
 mod record;

@@ -20,10 +20,10 @@ use pingora_load_balancing::{Backend as Target, Extensions};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-use super::CheckOutcome;
+use super::{CheckOutcome, ask};
 use crate::upstream::reason::{is_backends_fault, reason};
 use crate::upstream::transport::connect;
-use crate::upstream::{Backend, BackendStream, Check, PoolSettings, Site};
+use crate::upstream::{Backend, BackendStream, Check, PoolSettings, Protocol, Site};
 
 /// Checks the backends of one pool. Dropping a running check closes its connection.
 pub struct Probe {
@@ -40,6 +40,7 @@ impl Probe {
             Check::None => return None,
             Check::Tcp => Box::new(TcpCheck { limit }),
             Check::Http { path, expect } => Box::new(HttpCheck::new(&pool.name, path, expect.clone(), limit)),
+            Check::Grpc { service } => Box::new(GrpcCheck { host: pool.name.clone(), service: service.clone(), limit }),
         };
         Some(Probe { check, limit })
     }
@@ -101,11 +102,37 @@ impl HealthCheck for TcpCheck {
     }
 }
 
+/// Whether HTTP/2 is spoken over `stream`, which leads to `target`.
+fn speaks_http2(target: &Target, stream: &BackendStream) -> bool {
+    let known = target.ext.get::<Arc<Site>>().is_some_and(|site| site.protocol() == Protocol::Http2);
+    known || stream.negotiated() == Some(Protocol::Http2)
+}
+
+/// Asks by gRPC's own protocol for checks.
+struct GrpcCheck {
+    host: String,
+    service: String,
+    limit: Duration,
+}
+
+#[async_trait]
+impl HealthCheck for GrpcCheck {
+    async fn check(&self, target: &Target) -> Result<()> {
+        ask::serves(reach(target, self.limit).await?, (&self.host, &self.service)).await
+    }
+
+    fn health_threshold(&self, _success: bool) -> usize {
+        1
+    }
+}
+
 /// The most interim answers that may come before the one that counts.
 const MAX_INTERIM: usize = 64;
 
 /// Asks for a path and looks at the status of the final answer.
 struct HttpCheck {
+    host: String,
+    path: String,
     request: RequestHeader,
     expect: RangeInclusive<u16>,
     limit: Duration,
@@ -115,11 +142,10 @@ impl HttpCheck {
     fn new(host: &str, path: &str, expect: RangeInclusive<u16>, limit: Duration) -> Self {
         let path_taken = "the configuration takes only paths of visible ASCII";
         let mut request = RequestHeader::build("GET", path.as_bytes(), Some(3)).expect(path_taken);
-        let agent = concat!("tollgate/", env!("CARGO_PKG_VERSION"), " (health check)");
-        for (name, value) in [(HOST, host), (USER_AGENT, agent), (CONNECTION, "close")] {
+        for (name, value) in [(HOST, host), (USER_AGENT, ask::AGENT), (CONNECTION, "close")] {
             request.insert_header(name, value).expect("the configuration takes only names that can be a value");
         }
-        HttpCheck { request, expect, limit }
+        HttpCheck { host: host.to_owned(), path: path.to_owned(), request, expect, limit }
     }
 
     /// What is wrong with the final `status`, if anything is.
@@ -136,7 +162,11 @@ impl HttpCheck {
 #[async_trait]
 impl HealthCheck for HttpCheck {
     async fn check(&self, target: &Target) -> Result<()> {
-        let connection = VirtualSocketStream::new(Box::new(reach(target, self.limit).await?));
+        let stream = reach(target, self.limit).await?;
+        if speaks_http2(target, &stream) {
+            return self.judge(ask::status(stream, (&self.host, &self.path)).await?);
+        }
+        let connection = VirtualSocketStream::new(Box::new(stream));
         let mut session = HttpSession::new(Box::new(Stream::from(connection)));
         (session.read_timeout, session.write_timeout) = (Some(self.limit), Some(self.limit));
         session.write_request_header(Box::new(self.request.clone())).await?;

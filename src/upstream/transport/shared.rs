@@ -265,7 +265,9 @@ impl SharedConnection {
 }
 
 /// Begins to speak HTTP/2 over `stream`; ready once the backend has said what it allows.
-pub(super) async fn begin(stream: BackendStream) -> Result<(SendRequest<Bytes>, Connection<BackendStream, Bytes>)> {
+pub(in crate::upstream) async fn begin(
+    stream: BackendStream,
+) -> Result<(SendRequest<Bytes>, Connection<BackendStream, Bytes>)> {
     look_after(&stream);
     let mut options = Builder::new();
     options

@@ -1,5 +1,6 @@
 //! What only HTTP/2 has of a client.
 
+pub(in crate::proxy) mod ends;
 pub(in crate::proxy) mod request;
 pub(in crate::proxy) mod unseen;
 pub(in crate::proxy) mod upload;

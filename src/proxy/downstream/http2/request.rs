@@ -1,5 +1,7 @@
 //! What an HTTP/2 request must look like, and how it reads as one that HTTP/1.1 can carry.
 //!
+//! A CONNECT that asks for a WebSocket (RFC 8441) becomes the GET that asks for one in HTTP/1.1. Any other is refused.
+//!
 //! A request goes on to its backend in HTTP/1.1, where pseudo-headers become a request line and `Host`. What is in
 //! doubt there must be refused here (RFC 9113 sections 8.2 and 8.3), by the rules that hold for HTTP/1.1 clients: see
 //! [`head`].
@@ -9,7 +11,9 @@
 //! `transfer-encoding`, `upgrade`, ...), a `te` other than `trailers`, an authority or path that does not parse, and a
 //! body of another length than announced. That it does is proved by tests and not done again.
 
-use http::header::{CONTENT_LENGTH, COOKIE, HOST};
+use base64::prelude::{BASE64_STANDARD, Engine};
+use h2::ext::Protocol;
+use http::header::{CONTENT_LENGTH, COOKIE, HOST, SEC_WEBSOCKET_KEY};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Uri};
 
@@ -27,8 +31,8 @@ pub(in crate::proxy) fn rewrite(parts: &mut Parts) -> Result<(), Rejection> {
     if parts.headers.len() > MAX_HEADERS {
         return Err(Rejection::HeaderTooLarge);
     }
-    // With `:protocol` (RFC 8441) too, which is not offered.
-    if parts.method == Method::CONNECT {
+    let tunnel = parts.method == Method::CONNECT;
+    if tunnel && !asks_for_websocket(parts) {
         return Err(Rejection::MethodNotAllowed);
     }
     if parts.headers.values().any(has_blank_ends) {
@@ -54,7 +58,23 @@ pub(in crate::proxy) fn rewrite(parts: &mut Parts) -> Result<(), Rejection> {
         parts.headers.insert(COOKIE, cookie);
     }
     parts.uri = Uri::from(target);
+    if tunnel {
+        parts.method = Method::GET;
+        // HTTP/1.1 has one, and RFC 8441 none: nobody but the backend looks at it.
+        parts.headers.entry(SEC_WEBSOCKET_KEY).or_insert_with(websocket_key);
+    }
     Ok(())
+}
+
+/// Whether a CONNECT is the one of RFC 8441, which offers a WebSocket. No other protocol is known to come so.
+fn asks_for_websocket(parts: &Parts) -> bool {
+    parts.extensions.get::<Protocol>().is_some_and(|protocol| protocol.as_str().eq_ignore_ascii_case("websocket"))
+}
+
+/// Sixteen random bytes, in Base64 (RFC 6455 section 4.1).
+fn websocket_key() -> HeaderValue {
+    let bytes: [u8; 16] = std::array::from_fn(|_| fastrand::u8(..));
+    HeaderValue::try_from(BASE64_STANDARD.encode(bytes)).expect("Base64 is visible ASCII")
 }
 
 /// Whether a value begins or ends with a blank, which HTTP/2 forbids (RFC 9113 section 8.2.1). In HTTP/1.1 a blank

@@ -2,7 +2,7 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -65,22 +65,27 @@ impl Upload {
 
     /// The next bytes, never none; `None` at the end.
     pub(in crate::proxy) async fn next(&mut self) -> Option<Result<Bytes, h2::Error>> {
+        poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    /// The same, as far as it is there.
+    pub(in crate::proxy) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, h2::Error>>> {
         if !self.ahead.is_empty() {
-            return Some(Ok(std::mem::take(&mut self.ahead)));
+            return Poll::Ready(Some(Ok(std::mem::take(&mut self.ahead))));
         }
         loop {
-            let data = match poll_fn(|cx| self.waited.note(self.stream.poll_data(cx))).await {
+            let data = match ready!(self.waited.note(self.stream.poll_data(cx))) {
                 Some(Ok(data)) => data,
                 other => {
                     self.share.end();
-                    return other;
+                    return Poll::Ready(other);
                 }
             };
             // An empty frame says nothing, and at the end Pingora would take it for another end. h2 bounds their
             // number.
             if !data.is_empty() {
                 self.release(data.len());
-                return Some(Ok(data));
+                return Poll::Ready(Some(Ok(data)));
             }
         }
     }
