@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use crate::proxy::wire::lines::{is, line};
 
 /// What no trailer may say: how the message is framed or coded, where it goes, who sends it, how it is to be kept.
-const FORBIDDEN: [&[u8]; 42] = [
+const FORBIDDEN: [&[u8]; 43] = [
     b"accept-encoding",
     b"age",
     b"authorization",
@@ -50,6 +50,7 @@ const FORBIDDEN: [&[u8]; 42] = [
     b"upgrade",
     b"vary",
     b"www-authenticate",
+    b"x-client-id",
     b"x-forwarded-for",
     b"x-forwarded-host",
     b"x-forwarded-proto",
@@ -129,7 +130,7 @@ mod tests {
 
     #[test]
     fn what_may_not_be_said_in_a_trailer_is_dropped() {
-        let section = b"X-Sum: 1\r\ncontent-length: 5\r\nHost:b\r\nx_Real: 2\r\nGrpc-Status:0 \r\nAuthorization: x\r\n";
+        let section = b"X-Sum: 1\r\ncontent-length: 5\r\nHost:b\r\nx_Real: 2\r\nGrpc-Status:0 \r\nAuthorization: x\r\nX-Client-ID: root\r\n";
         let trailers = Trailers::of_lines(section);
         assert_eq!(trailers.as_bytes(), b"X-Sum: 1\r\nx_Real: 2\r\nGrpc-Status: 0\r\n");
         let map = trailers.to_map();
