@@ -365,3 +365,31 @@ fn expectations_are_passed_on() {
     client.stream().read_exact(&mut [0; 13]).ok();
     assert_eq!(client.read("POST").unwrap().text(), "hello");
 }
+
+#[test]
+fn over_tls_it_is_agreed_on() {
+    use rustls::pki_types::pem::PemObject;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+    let dir = TempDir::new().unwrap();
+    let (cert, key) = write_pair(dir.path(), NOW);
+    let certs = vec![CertificateDer::from_pem_file(&cert).unwrap()];
+    let key = PrivateKeyDer::from_pem_file(&key).unwrap();
+    let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()));
+    let config = config.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
+    let mut config = config.with_single_cert(certs, key).unwrap();
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let backend = Http2Backend::with(Builder::new(), Some(acceptor), echo);
+    for protocol in ["h2", "auto"] {
+        let tls = format!("tls: {{server_name: test.example, ca: {}}}", cert.display());
+        let keys = format!("protocol: {protocol}, {NO_CHECK}, {tls}");
+        let server = Setup::default().pool("app", &[backend.address], &keys).line(ONE_THREAD).start();
+        let before = backend.connections();
+        for _ in 0..3 {
+            let told = server.client().call(&Request::new("POST", "/").body(Body::Length(b"hello"))).unwrap();
+            assert_eq!(told.status, 200, "{told:?}");
+            assert_eq!((&told.json()["uri"], &told.json()["length"]), (&"https://test.example/".into(), &5.into()));
+        }
+        assert_eq!(backend.connections() - before, 1, "{protocol}");
+    }
+}

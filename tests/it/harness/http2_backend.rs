@@ -8,9 +8,11 @@ use bytes::Bytes;
 use h2::RecvStream;
 use h2::server::{Builder, SendResponse};
 use http::{Request, Response};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio_rustls::TlsAcceptor;
 
 /// A listener that lives as long as this.
 pub(crate) struct Http2Backend {
@@ -57,6 +59,15 @@ impl Http2Backend {
         settings: Builder,
         serve: impl Fn(Call) -> F + Clone + Send + Sync + 'static,
     ) -> Self {
+        Http2Backend::with(settings, None, serve)
+    }
+
+    /// The same over TLS, where there is an `acceptor`.
+    pub(crate) fn with<F: Future<Output = ()> + Send + 'static>(
+        settings: Builder,
+        acceptor: Option<TlsAcceptor>,
+        serve: impl Fn(Call) -> F + Clone + Send + Sync + 'static,
+    ) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();
@@ -65,23 +76,15 @@ impl Http2Backend {
         runtime.spawn(async move {
             while let Ok((tcp, _)) = listener.accept().await {
                 let (serve, settings, now) = (serve.clone(), settings.clone(), Arc::clone(&now));
-                let number = all.fetch_add(1, Ordering::SeqCst);
+                let (number, acceptor) = (all.fetch_add(1, Ordering::SeqCst), acceptor.clone());
                 tokio::spawn(async move {
                     now.fetch_add(1, Ordering::SeqCst);
                     tcp.set_nodelay(true).unwrap();
-                    let (order, mut orders) = unbounded_channel();
-                    if let Ok(mut connection) = settings.handshake(tcp).await {
-                        loop {
-                            tokio::select! {
-                                next = connection.accept() => {
-                                    let Some(Ok((request, respond))) = next else { break };
-                                    let order = order.clone();
-                                    tokio::spawn(serve(Call { request, respond, connection: number, order }));
-                                }
-                                Some(order) = orders.recv() => match order {
-                                    Order::Leave => connection.graceful_shutdown(),
-                                    Order::Break => break,
-                                }
+                    match acceptor {
+                        None => serve_connection(tcp, settings, number, serve).await,
+                        Some(acceptor) => {
+                            if let Ok(tls) = acceptor.accept(tcp).await {
+                                serve_connection(tls, settings, number, serve).await;
                             }
                         }
                     }
@@ -105,5 +108,28 @@ impl Http2Backend {
     /// How many connections it has.
     pub(crate) fn open(&self) -> usize {
         self.open.load(Ordering::SeqCst)
+    }
+}
+
+async fn serve_connection<F: Future<Output = ()> + Send + 'static>(
+    io: impl AsyncRead + AsyncWrite + Unpin,
+    settings: Builder,
+    number: usize,
+    serve: impl Fn(Call) -> F,
+) {
+    let (order, mut orders) = unbounded_channel();
+    let Ok(mut connection) = settings.handshake(io).await else { return };
+    loop {
+        tokio::select! {
+            next = connection.accept() => {
+                let Some(Ok((request, respond))) = next else { return };
+                let order = order.clone();
+                tokio::spawn(serve(Call { request, respond, connection: number, order }));
+            }
+            Some(order) = orders.recv() => match order {
+                Order::Leave => connection.graceful_shutdown(),
+                Order::Break => return,
+            }
+        }
     }
 }
