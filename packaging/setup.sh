@@ -80,5 +80,6 @@ check_rust
 ! missing_tools || install_tools
 want curl curl "to try the README's lines, which tests type, too"
 want openssl openssl "to run the tests, which ask with it"
-want haproxy haproxy "for the tests behind a load balancer"
+want haproxy haproxy "for the tests behind a load balancer, and before one"
 want apache2 apache2-bin "for the tests of WebDAV"
+want nginx nginx-light "for the tests of TLS to backends"

@@ -26,5 +26,6 @@ pub use settings::{BackendAddress, BackendSettings, Check, HealthSettings, PoolS
 pub use sharded::Sharded;
 pub use traffic::{DURATIONS, Traffic, TrafficTotals};
 pub use transport::{
-    BackendStream, Link, Manner, Protocol, Reached, Site, StreamSeat, TlsWire, Transport, Wanted, Wire,
+    BackendStream, ClientEnds, Link, Manner, Protocol, ProxyProtocol, Reached, Site, StreamSeat, TlsWire, Transport,
+    Wanted, Wire,
 };

@@ -18,6 +18,7 @@ mod handshake;
 mod idle;
 mod link;
 mod manner;
+mod proxy_header;
 mod shared;
 mod site;
 mod stream;
@@ -34,6 +35,7 @@ pub(super) use connect::connect;
 use idle::IdleConnections;
 pub use link::{Link, Reached, StreamSeat};
 pub use manner::{Manner, Protocol};
+pub use proxy_header::{ClientEnds, ProxyProtocol};
 use shared::SharedConnections;
 pub(super) use shared::begin;
 pub use site::Site;
@@ -48,7 +50,7 @@ pub struct Transport {
 }
 
 /// What a request wants of the connection that it gets.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Wanted {
     /// Whether it must be a new one.
     pub fresh: bool,
@@ -58,6 +60,8 @@ pub struct Wanted {
     pub limit: Duration,
     /// How long one that many requests share may have none.
     pub idle: Duration,
+    /// Whose connection the backend is told that it is, where it is told.
+    pub whose: Option<Box<ClientEnds>>,
 }
 
 impl Transport {
@@ -82,11 +86,11 @@ impl Transport {
             return Ok(reached);
         }
         if !wanted.fresh
-            && let Some((stream, idled)) = self.idle.take(site, now, wanted.sent_again)
+            && let Some((stream, idled)) = self.idle.take(site, now, wanted.sent_again, wanted.whose.as_deref())
         {
             return Ok(Reached { link: Link::Alone(stream), idled: Some(idled) });
         }
-        let stream = connect(site, wanted.limit).await?;
+        let stream = connect(site, wanted.whose.as_deref(), wanted.limit).await?;
         if stream.negotiated() == Some(Protocol::Http2) {
             // It has learned it since it was last asked.
             return Box::pin(self.shared.take_up(site, stream, wanted.idle)).await;
@@ -94,12 +98,12 @@ impl Transport {
         Ok(Reached { link: Link::Alone(stream), idled: None })
     }
 
-    /// Keeps `stream` to `site`, over which an answer began at one moment and ended at another, for the next request:
-    /// as long as the backend `said` that it does, and `longest` in any case. It is closed at once when that is not at
+    /// Keeps `stream` to `site`, which is told to be `whose`, and over which an answer began at one moment and ended at
+    /// another, for the next request: as long as the backend `said` that it does, and `longest` in any case. It is closed at once when that is not at
     /// all, or when there are enough.
     pub fn keep(
         &self,
-        site: &Arc<Site>,
+        (site, whose): (&Arc<Site>, Option<Box<ClientEnds>>),
         stream: BackendStream,
         times: (Instant, Instant),
         said: Option<Duration>,
@@ -107,7 +111,7 @@ impl Transport {
     ) {
         // What has not left yet is of a request that was answered before it was read.
         if let Some(terms) = Terms::of(times, said.map(IdleClosing::said), longest).filter(|_| stream.is_flushed()) {
-            self.idle.put(site, stream, terms);
+            self.idle.put((site, whose), stream, terms);
         }
     }
 

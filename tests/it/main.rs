@@ -15,6 +15,8 @@ mod admin_info;
 #[cfg(test)]
 mod admin_place;
 #[cfg(test)]
+mod backend_proxy_protocol;
+#[cfg(test)]
 mod backend_tls;
 #[cfg(test)]
 mod backend_unix;

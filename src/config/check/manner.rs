@@ -8,7 +8,7 @@ use crate::config::shape::BackendTlsKeys;
 use crate::config::value::{Choice, OrNone};
 use crate::config::written::{Section, Written};
 use crate::tls::{Flaw, Origination, Originator, PairFiles, SystemRoots};
-use crate::upstream::{BackendAddress, BackendSettings, Manner, Protocol};
+use crate::upstream::{BackendAddress, BackendSettings, Manner, Protocol, ProxyProtocol};
 
 /// What is allowed and worth a word.
 #[derive(Debug, Default)]
@@ -24,7 +24,11 @@ pub(super) type Files<'f> = (&'f SystemRoots, &'f Overrides, &'f mut Doubts);
 /// What the keys of a pool with these `backends` say of it.
 pub(super) fn manner(
     at: &mut Level<'_>,
-    (protocol, tls): (Written<Choice<Protocol>>, Written<OrNone<Section<BackendTlsKeys>>>),
+    (protocol, tls, proxy_protocol): (
+        Written<Choice<Protocol>>,
+        Written<OrNone<Section<BackendTlsKeys>>>,
+        Written<OrNone<Choice<ProxyProtocol>>>,
+    ),
     backends: &[BackendSettings],
     files: Files<'_>,
 ) -> Manner {
@@ -33,8 +37,13 @@ pub(super) fn manner(
     if protocol == Protocol::Auto && !has_tls {
         at.add("protocol", "must be http/1.1 or h2 where there is no tls: auto is agreed on in a TLS handshake");
     }
+    let proxy_protocol = at.take("proxy_protocol", proxy_protocol).flatten();
+    if protocol != Protocol::Http1 && proxy_protocol.is_some() {
+        let name = protocol.name();
+        at.add("proxy_protocol", format!("must be null with protocol: {name}, whose connections serve many clients"));
+    }
     let tls = at.take("tls", tls).flatten().and_then(|keys| originator(&mut at.below("tls"), keys, backends, files));
-    Manner { protocol, tls }
+    Manner { protocol, tls, proxy_protocol }
 }
 
 fn originator(

@@ -101,7 +101,7 @@ fn pool(at: &mut Level<'_>, name: String, keys: UpstreamKeys, files: Files<'_>) 
         weight: (at.key("weight"), keys.weight),
     });
     let backends = backends(at.report, entries);
-    let manner = manner(at, (keys.protocol, keys.tls), &backends, files);
+    let manner = manner(at, (keys.protocol, keys.tls, keys.proxy_protocol), &backends, files);
     PoolSettings {
         name,
         balance: at.or("balance", keys.balance, Balance::default()),

@@ -8,7 +8,7 @@ use crate::config::value::{
     PemPath, Period, PoolName, Threshold, Whole,
 };
 use crate::config::written::{List, Section, Written};
-use crate::upstream::{Balance, Protocol};
+use crate::upstream::{Balance, Protocol, ProxyProtocol};
 
 /// One pool of backends.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -27,6 +27,10 @@ pub(in crate::config) struct UpstreamKeys {
     /// TLS to its backends; null is none.
     #[schemars(extend("default" = null))]
     pub(in crate::config) tls: Written<OrNone<Section<BackendTlsKeys>>>,
+    /// In which version of the PROXY protocol its backends are told, before all else, whose connections are. A connection
+    /// serves one client then. Null does not tell them.
+    #[schemars(extend("default" = null))]
+    pub(in crate::config) proxy_protocol: Written<OrNone<Choice<ProxyProtocol>>>,
     /// The backends.
     pub(in crate::config) backends: Written<List<Section<BackendKeys>>>,
     /// How their health is found out.

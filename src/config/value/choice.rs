@@ -9,7 +9,7 @@ use super::kind::ValueKind;
 use crate::proxy::{HeaderVersions, Underscores, UnknownKey};
 use crate::spelling::closest;
 use crate::telemetry::AccessLogFormat;
-use crate::upstream::{Balance, Protocol};
+use crate::upstream::{Balance, Protocol, ProxyProtocol};
 
 /// Something that has a few values, each with a name.
 pub(in crate::config) trait Named: Copy + 'static {
@@ -38,6 +38,12 @@ impl Named for UnknownKey {
 impl Named for Underscores {
     fn names() -> impl Iterator<Item = (&'static str, Self)> {
         [("drop", Underscores::Drop), ("pass", Underscores::Pass)].into_iter()
+    }
+}
+
+impl Named for ProxyProtocol {
+    fn names() -> impl Iterator<Item = (&'static str, Self)> {
+        [("v1", ProxyProtocol::V1), ("v2", ProxyProtocol::V2)].into_iter()
     }
 }
 

@@ -2,11 +2,18 @@
 
 use std::net::IpAddr;
 
-use pingora_core::protocols::{GetSocketDigest, Stream};
+use pingora_core::protocols::{GetSocketDigest, SocketDigest, Stream};
+
+use crate::upstream::ClientEnds;
 
 /// The address at the other end.
 pub(in crate::proxy) fn peer(stream: &Stream) -> IpAddr {
     address_of(stream.as_ref())
+}
+
+/// Both ends of the connection over a socket, where they are known.
+pub(in crate::proxy) fn ends(socket: &SocketDigest) -> Option<ClientEnds> {
+    Some(ClientEnds { client: *socket.peer_addr()?.as_inet()?, here: *socket.local_addr()?.as_inet()? })
 }
 
 /// The address at the other end of what has a socket; unspecified when it is not known.

@@ -1,7 +1,7 @@
 //! What is known of one request, from its admission to its log line. Dropped with the request, whatever ends it, and
 //! its guards with it.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -17,7 +17,7 @@ use crate::proxy::gate::headers::Underscores;
 use crate::proxy::gate::identify::Caller;
 use crate::proxy::gate::rejection::{Rejection, ToldOfRequest};
 use crate::proxy::gate::request_id::RequestId;
-use crate::upstream::{BackendId, ConnectAddress, Lease, Pool, Protocol, Timeouts};
+use crate::upstream::{BackendId, ClientEnds, ConnectAddress, Lease, Pool, Protocol, Site, Timeouts};
 
 /// The most interim answers to one request: each is a sign of life that a backend could give without end.
 const MAX_INTERIM: u32 = 64;
@@ -30,6 +30,8 @@ pub struct Context {
     pub(in crate::proxy) started_wall: SystemTime,
     /// The address at the other end of the connection.
     pub(in crate::proxy) peer: IpAddr,
+    /// Both ends of the connection, where its backend is told of them.
+    ends: Option<Box<ClientEnds>>,
     pub(in crate::proxy) admission: Admission,
     /// The longest silence in its body; `None` is no bound.
     pub(in crate::proxy) body_timeout: Option<Duration>,
@@ -79,6 +81,7 @@ impl Context {
             started: since.at,
             started_wall: since.wall,
             peer,
+            ends: None,
             admission: Admission::default(),
             body_timeout: None,
             min_body_rate: None,
@@ -150,6 +153,25 @@ impl Context {
     pub(in crate::proxy) fn rewriting(&self) -> Option<Rewriting> {
         let changes = self.admission.changes.as_ref()?;
         Some(Rewriting::new(changes, self.admission.caller.as_ref()?, &self.request_id))
+    }
+
+    /// Takes note of both ends of its connection, where its backend is told of them.
+    pub(in crate::proxy) fn meet(&mut self, ends: impl FnOnce() -> Option<ClientEnds>) {
+        if self.pool().is_some_and(|pool| pool.settings().manner.proxy_protocol.is_some()) {
+            self.ends = ends().map(Box::new);
+        }
+    }
+
+    /// Whose connection the backend at `site` is told that it is, where it is told: the caller's, whose port is known
+    /// where it is the other end of the connection.
+    pub(in crate::proxy) fn whose(&self, site: &Site) -> Option<Box<ClientEnds>> {
+        site.proxy_protocol()?;
+        let caller = self.admission.caller.as_ref().map_or(self.peer, |caller| caller.address);
+        let nowhere = SocketAddr::new(self.peer, 0);
+        let ends = self.ends.as_deref().copied().unwrap_or(ClientEnds { client: nowhere, here: nowhere });
+        let is_peer = ends.client.ip().to_canonical() == caller;
+        let port = if is_peer { ends.client.port() } else { 0 };
+        Some(Box::new(ClientEnds { client: SocketAddr::new(caller, port), here: ends.here }))
     }
 
     /// How its caller's bucket stands, when it has one.

@@ -137,13 +137,15 @@ impl<'e, R: ReceivedRequest, C: Recipient> Exchange<'e, R, C> {
         };
         counts::attempted(ctx);
         let idempotent = request::is_idempotent(self.request.target().method);
+        let site = lease.backend().site();
         let wanted = Wanted {
             fresh: ctx.fresh,
             sent_again: idempotent && ctx.may_try_again(),
             limit: timeouts.connect,
             idle: timeouts.idle,
+            whose: ctx.whose(site),
         };
-        let reached = self.proxy.transport().reach(lease.backend().site(), self.proxy.clock().now(), wanted).await;
+        let reached = self.proxy.transport().reach(site, self.proxy.clock().now(), wanted).await;
         let link = match reached {
             Ok(Reached { link, idled }) => {
                 if idled.is_none() {
@@ -187,7 +189,8 @@ impl<'e, R: ReceivedRequest, C: Recipient> Exchange<'e, R, C> {
             AfterExchange::Keep(times, said) => {
                 if let (BackendLink::Alone(connection), Some(lease)) = (backend.connection, &ctx.lease) {
                     let site = lease.backend().site();
-                    self.proxy.transport().keep(site, connection, times, said, timeouts.idle);
+                    let (whose, longest) = (ctx.whose(site), timeouts.idle);
+                    self.proxy.transport().keep((site, whose), connection, times, said, longest);
                 }
                 Ok(())
             }

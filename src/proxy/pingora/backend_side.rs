@@ -40,7 +40,7 @@ use crate::proxy::wire::lines::{Lines, is};
 use crate::proxy::wire::order::{behind_first_line, in_order, lines};
 use crate::proxy::wire::request_body::Body;
 use crate::proxy::wire::rewrite::Rewriter;
-use crate::upstream::{BackendStream, Link, Reached, Site, Timeouts, Wanted};
+use crate::upstream::{BackendStream, ClientEnds, Link, Reached, Site, Timeouts, Wanted};
 
 /// What is read of a long body at once, in bytes.
 const LONG_READ: usize = 64 << 10;
@@ -91,16 +91,15 @@ impl std::fmt::Debug for Dial {
 impl L4Connect for Dial {
     async fn connect(&self, _: &PeerAddress) -> Result<Stream> {
         let now = self.proxy.clock().now();
-        let Reached { link, idled } = self.proxy.transport().reach(&self.site, now, self.wanted).await?;
+        let Reached { link, idled } = self.proxy.transport().reach(&self.site, now, self.wanted.clone()).await?;
         let Link::Alone(stream) = link else {
-            return Err(Error::new_str("a stream where a connection is needed").into_in());
+            return Err(Error::new_str("a stream in place of a connection").into_in());
         };
-        if let Some(idled) = idled {
-            self.course.set_idled(idled);
-        }
+        idled.into_iter().for_each(|idled| self.course.set_idled(idled));
         let side = BackendSide {
             proxy: self.proxy.clone(),
             site: Arc::clone(&self.site),
+            whose: self.wanted.whose.clone(),
             timeouts: self.timeouts,
             answers: Answers::new(self.to_head, self.limited),
             requests: Requests { head: Rewriter::default(), body: None, trusted: self.trusted },
@@ -116,6 +115,7 @@ impl L4Connect for Dial {
 struct BackendSide {
     proxy: Proxy,
     site: Arc<Site>,
+    whose: Option<Box<ClientEnds>>,
     timeouts: Timeouts,
     answers: Answers,
     requests: Requests,
@@ -393,8 +393,8 @@ impl Drop for BackendSide {
             && self.requests.is_over()
             && let Some(times) = self.answers.began.zip(self.answers.ended)
         {
-            let (said, longest) = (self.answers.keep_alive, self.timeouts.idle);
-            self.proxy.transport().keep(&self.site, connection, times, said, longest);
+            let (site, said, longest) = ((&self.site, self.whose.take()), self.answers.keep_alive, self.timeouts.idle);
+            self.proxy.transport().keep(site, connection, times, said, longest);
         }
     }
 }

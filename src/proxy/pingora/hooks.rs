@@ -98,7 +98,9 @@ impl ProxyHttp for Proxy {
             Some(site) => {
                 counts::attempted(ctx);
                 let sent_again = session.req_header().method.is_idempotent() && ctx.may_try_again();
-                let wanted = Wanted { fresh: ctx.fresh, sent_again, limit: timeouts.connect, idle: timeouts.idle };
+                let whose = ctx.whose(&site);
+                let (fresh, limit, idle) = (ctx.fresh, timeouts.connect, timeouts.idle);
+                let wanted = Wanted { fresh, sent_again, limit, idle, whose };
                 ctx.course = Arc::default();
                 let to_head = session.req_header().method == Method::HEAD;
                 let (proxy, course, trusted) = (self.clone(), Arc::clone(&ctx.course), ctx.behind_proxy());

@@ -40,6 +40,7 @@ use tokio::time::timeout;
 
 use crate::clock::{Alarm, Late};
 use crate::proxy::downstream::activity::Busy;
+use crate::proxy::downstream::address::ends;
 use crate::proxy::downstream::arrival::Arrival;
 use crate::proxy::downstream::arrival::stopped;
 use crate::proxy::downstream::arrived::{data_of, read_what_is_there};
@@ -284,6 +285,7 @@ impl Downstream {
             };
             let mut ctx = Context::new(since, origin.peer);
             request.admit(&self.app, origin, &mut ctx);
+            ctx.meet(|| ends(stream.get_socket_digest()?.as_ref()));
             if ctx.rejection.is_none() && asks.goes_by_loop(ctx.direct) {
                 let came = order::text(lines.of(&buffer).iter());
                 let request = (std::mem::take(&mut buffer), came, ctx);

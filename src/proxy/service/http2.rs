@@ -40,6 +40,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use crate::proxy::downstream::activity::Busy;
+use crate::proxy::downstream::address::ends;
 use crate::proxy::downstream::arrival::stopped;
 use crate::proxy::downstream::closing::close_and_read;
 use crate::proxy::downstream::head::MAX_HEAD;
@@ -291,6 +292,7 @@ impl Serving<'_> {
         let secure = origin.secure;
         let mut ctx = Context::new(self.downstream.app.arrival(), origin.peer);
         let (over, parts) = (body.is_over(), Http2Request::part(parts, asks).admitted(&app, origin, &mut ctx));
+        ctx.meet(|| ends(self.digest.socket_digest.as_deref()?));
         let (refused, by_loop) = (ctx.rejection.is_some(), asks.goes_by_loop(ctx.direct));
         if asks == Purpose::Upgrade && !refused {
             let tunnels = Arc::clone(&self.downstream.tunnels);

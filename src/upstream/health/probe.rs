@@ -68,7 +68,7 @@ fn target(backend: &Backend) -> Target {
 /// Makes a connection to `target` as a request would.
 async fn reach(target: &Target, limit: Duration) -> Result<BackendStream> {
     let site = target.ext.get::<Arc<Site>>().ok_or_else(|| Error::new_str("the backend of a check has no site"))?;
-    connect(site, limit).await
+    connect(site, None, limit).await
 }
 
 /// Says goodbye over TLS, and hears what there is to say. A server of TLS 1.3 says what it has against a client

@@ -1,6 +1,6 @@
 //! Making a connection to a backend, and in which words that fails.
 //!
-//! A plain one over TCP is made here and costs no allocation. What takes more than that (a Unix socket, a handshake) is
+//! A plain one over TCP is made here and costs no allocation. What takes more than that (a Unix socket, a header, a handshake) is
 //! boxed: a request's memory is that of the largest state that it can be in.
 
 use std::io::{self, ErrorKind};
@@ -8,10 +8,12 @@ use std::time::Duration;
 
 use pingora_core::{Error, ErrorType, Result};
 use pingora_timeout::timeout;
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, sleep};
 
 use super::handshake::handshake;
+use super::proxy_header::ClientEnds;
 use super::site::Site;
 use super::stream::{BackendStream, Wire};
 use crate::upstream::{ConnectAddress, UnixPath};
@@ -19,26 +21,43 @@ use crate::upstream::{ConnectAddress, UnixPath};
 /// How soon a Unix socket is tried again that takes no more connections for now. Over TCP the kernel waits by itself.
 const AGAIN: Duration = Duration::from_millis(5);
 
-/// Connects to `site`.
+/// Connects to `site`. A backend that is to be told learns `whose` connection it is, or that it is nobody's.
 ///
 /// # Errors
 /// When it takes longer than `limit` or fails; the type says how, as Pingora's connector does.
-pub(in crate::upstream) async fn connect(site: &Site, limit: Duration) -> Result<BackendStream> {
-    match (site.address(), site.tls()) {
-        (ConnectAddress::Tcp(address), None) => {
+pub(in crate::upstream) async fn connect(
+    site: &Site,
+    whose: Option<&ClientEnds>,
+    limit: Duration,
+) -> Result<BackendStream> {
+    match site.address() {
+        ConnectAddress::Tcp(address) if site.is_bare() => {
             within(limit, tcp(*address), connect_error).await.map(BackendStream::from)
         }
-        _ => Box::pin(furnished(site, limit)).await,
+        _ => Box::pin(furnished(site, whose, limit)).await,
     }
 }
 
 /// The same for one that takes more than TCP.
-async fn furnished(site: &Site, limit: Duration) -> Result<BackendStream> {
+async fn furnished(site: &Site, whose: Option<&ClientEnds>, limit: Duration) -> Result<BackendStream> {
     let began = Instant::now();
-    let wire = match site.address() {
+    let mut wire = match site.address() {
         ConnectAddress::Tcp(address) => Wire::Tcp(within(limit, tcp(*address), connect_error).await?),
         ConnectAddress::Unix(path) => Wire::Unix(within(limit, unix(path), unix_error).await?),
     };
+    if let Some(version) = site.proxy_protocol() {
+        let header = version.header(whose);
+        match timeout(limit.saturating_sub(began.elapsed()), wire.write_all(&header)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                let kind = ErrorType::Custom("it closed the connection before it was told whose it is");
+                return Err(Error::because(kind, "telling whose connection it is", error).into_up());
+            }
+            Err(_) => {
+                return Err(Error::explain(ErrorType::ConnectTimedout, "telling whose connection it is").into_up());
+            }
+        }
+    }
     let Some(tls) = site.tls() else { return Ok(BackendStream::Plain(wire)) };
     match timeout(limit.saturating_sub(began.elapsed()), handshake(wire, tls, site)).await {
         Ok(done) => done,

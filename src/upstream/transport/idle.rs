@@ -21,6 +21,7 @@ use ahash::RandomState;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use super::proxy_header::ClientEnds;
 use super::site::Site;
 use super::stream::BackendStream;
 use super::terms::Terms;
@@ -53,6 +54,8 @@ struct IdleRow {
 struct IdleConnection {
     connection: BackendStream,
     terms: Terms,
+    /// Whose it is told to be, if it is: it serves nobody else.
+    whose: Option<Box<ClientEnds>>,
     /// Whether its end would ring.
     watched: bool,
 }
@@ -76,27 +79,38 @@ impl IdleConnections {
         IdleConnections { shelves, most: in_all.div_ceil(threads.get()), shared, bell: Arc::default() }
     }
 
-    /// A connection to `site` that is open at `now` and, as far as that can be foreseen, stays so until
+    /// A connection to `site`, of those that were told to be `whose`, that is open at `now` and, as far as that can be foreseen, stays so until
     /// a request has come over it; when the request can be `sent_again`, one that may be closed meanwhile. With it, how
     /// long it waited.
-    pub(super) fn take(&self, site: &Arc<Site>, now: Instant, sent_again: bool) -> Option<(BackendStream, Duration)> {
+    pub(super) fn take(
+        &self,
+        site: &Arc<Site>,
+        now: Instant,
+        sent_again: bool,
+        whose: Option<&ClientEnds>,
+    ) -> Option<(BackendStream, Duration)> {
         let oldest = if sent_again { Duration::MAX } else { site.closing().safe_age() };
-        let mine = self.shelves.mine().lock().take(site, now, oldest);
+        let mine = self.shelves.mine().lock().take(site, (now, oldest), whose);
         mine.or_else(|| {
             let mut others = self.shelves.iter().filter(|_| self.shared);
-            others.find_map(|shelf| shelf.lock().take(site, now, oldest))
+            others.find_map(|shelf| shelf.lock().take(site, (now, oldest), whose))
         })
     }
 
-    /// Keeps `connection` to `site` until it is taken or closed, or for as long as `terms` say. It is
+    /// Keeps `connection` to `site`, which was told to be `whose`, until it is taken or closed, or for as long as `terms` say. It is
     /// closed at once when there are enough.
-    pub(super) fn put(&self, site: &Arc<Site>, connection: BackendStream, terms: Terms) {
+    pub(super) fn put(
+        &self,
+        (site, whose): (&Arc<Site>, Option<Box<ClientEnds>>),
+        connection: BackendStream,
+        terms: Terms,
+    ) {
         let mut shelf = self.shelves.mine().lock();
         if shelf.count < self.most {
             shelf.count += 1;
             let new = || IdleRow { site: Arc::clone(site), waiting: Vec::new() };
             let row = shelf.rows.entry(key(site)).or_insert_with(new);
-            row.waiting.push(IdleConnection { connection, terms, watched: false });
+            row.waiting.push(IdleConnection { connection, terms, whose, watched: false });
         }
     }
 
@@ -128,9 +142,14 @@ fn key(site: &Arc<Site>) -> usize {
 }
 
 impl IdleShelf {
-    fn take(&mut self, site: &Arc<Site>, now: Instant, oldest: Duration) -> Option<(BackendStream, Duration)> {
+    fn take(
+        &mut self,
+        site: &Arc<Site>,
+        (now, oldest): (Instant, Duration),
+        whose: Option<&ClientEnds>,
+    ) -> Option<(BackendStream, Duration)> {
         let row = self.rows.get_mut(&key(site))?;
-        while let Some(mut last) = row.waiting.pop_if(|last| last.age(now) < oldest) {
+        while let Some(mut last) = row.pop(now, oldest, whose) {
             self.count -= 1;
             if last.is_good(now) {
                 let idle = last.age(now);
@@ -152,6 +171,15 @@ impl IdleShelf {
         });
         self.count -= over.len();
         over
+    }
+}
+
+impl IdleRow {
+    /// The one that was used last, if it is younger than `oldest`, of those that were told to be `whose`.
+    fn pop(&mut self, now: Instant, oldest: Duration, whose: Option<&ClientEnds>) -> Option<IdleConnection> {
+        let Some(whose) = whose else { return self.waiting.pop_if(|last| last.age(now) < oldest) };
+        let is_theirs = |one: &IdleConnection| one.whose.as_deref() == Some(whose) && one.age(now) < oldest;
+        self.waiting.iter().rposition(is_theirs).map(|at| self.waiting.remove(at))
     }
 }
 
@@ -236,14 +264,14 @@ mod tests {
             let (connection, other) = backend.connection().await;
             ports.push(port(&connection));
             far.push(other);
-            idle.put(&backend.1, connection, terms(now, now + SECOND));
+            idle.put((&backend.1, None), connection, terms(now, now + SECOND));
         }
         assert_eq!(idle.len(), 2);
-        let taken = || idle.take(&backend.1, now, false).map(|(one, _)| port(&one));
+        let taken = || idle.take(&backend.1, now, false, None).map(|(one, _)| port(&one));
         assert_eq!([taken(), taken(), taken()], [Some(ports[1]), Some(ports[0]), None]);
         assert_eq!(idle.len(), 0);
         assert!(
-            idle.take(&Arc::new(plain(backend.1.address().tcp().unwrap())), now, true).is_none(),
+            idle.take(&Arc::new(plain(backend.1.address().tcp().unwrap())), now, true, None).is_none(),
             "of another backend"
         );
     }
@@ -263,8 +291,8 @@ mod tests {
         let (backend, now) = (Backend::new().await, ManualClock::new().now());
         let idle = IdleConnections::new(10, NonZeroUsize::MIN, true);
         let (old, _far) = backend.connection().await;
-        idle.put(&backend.1, old, terms(now, now + SECOND));
-        assert!(idle.take(&backend.1, now + SECOND, false).is_none());
+        idle.put((&backend.1, None), old, terms(now, now + SECOND));
+        assert!(idle.take(&backend.1, now + SECOND, false, None).is_none());
         for speaks in [false, true] {
             for swept in [false, true] {
                 let (near, mut far) = backend.connection().await;
@@ -274,18 +302,18 @@ mod tests {
                     drop(far);
                 }
                 near.tcp().unwrap().readable().await.unwrap();
-                idle.put(&backend.1, near, terms(now, now + SECOND));
+                idle.put((&backend.1, None), near, terms(now, now + SECOND));
                 if swept {
                     idle.sweep(now);
                     assert_eq!(idle.len(), 0);
                 }
-                assert!(idle.take(&backend.1, now, false).is_none(), "speaks: {speaks}");
+                assert!(idle.take(&backend.1, now, false, None).is_none(), "speaks: {speaks}");
             }
         }
         let (good, _far) = backend.connection().await;
-        idle.put(&backend.1, good, terms(now, now + SECOND));
+        idle.put((&backend.1, None), good, terms(now, now + SECOND));
         idle.sweep(now);
-        assert!(idle.take(&backend.1, now, false).is_some());
+        assert!(idle.take(&backend.1, now, false, None).is_some());
     }
 
     /// A backend's connections: those that nobody had looked at when they closed, those whose age is not exact, and the
@@ -300,7 +328,7 @@ mod tests {
                 for _ in 0..2 {
                     let (near, far) = backend.connection().await;
                     let since = clock.now();
-                    idle.put(&backend.1, near, Terms { is_exact, ..terms(since, since + 50 * SECOND) });
+                    idle.put((&backend.1, None), near, Terms { is_exact, ..terms(since, since + 50 * SECOND) });
                     if looked {
                         idle.sweep(clock.now());
                         assert_eq!(idle.len(), 1);
@@ -316,7 +344,7 @@ mod tests {
                             idle.sweep(clock.now());
                         }
                     } else {
-                        assert!(idle.take(&backend.1, clock.now(), true).is_none());
+                        assert!(idle.take(&backend.1, clock.now(), true, None).is_none());
                     }
                 }
                 let learned = (looked && is_exact).then_some(5 * SECOND);
@@ -336,15 +364,15 @@ mod tests {
         assert_eq!(backend.1.closing().safe_age(), 2 * SECOND);
         let (old, _old_far) = backend.connection().await;
         let (young, _young_far) = backend.connection().await;
-        let put = |connection| idle.put(&backend.1, connection, terms(clock.now(), clock.now() + 50 * SECOND));
+        let put = |connection| idle.put((&backend.1, None), connection, terms(clock.now(), clock.now() + 50 * SECOND));
         put(old);
         clock.advance(SECOND);
         put(young);
         clock.advance(SECOND);
-        assert!(idle.take(&backend.1, clock.now(), false).is_some());
-        assert!(idle.take(&backend.1, clock.now(), false).is_none());
+        assert!(idle.take(&backend.1, clock.now(), false, None).is_some());
+        assert!(idle.take(&backend.1, clock.now(), false, None).is_none());
         assert_eq!(idle.len(), 1, "the other one is kept, to see when it is closed");
-        assert!(idle.take(&backend.1, clock.now(), true).is_some());
+        assert!(idle.take(&backend.1, clock.now(), true, None).is_some());
     }
 
     #[tokio::test]
@@ -360,7 +388,7 @@ mod tests {
             assert_eq!(backend.1.closing().closes_after(), Some(3 * SECOND));
             let (near, other) = backend.connection().await;
             far.push(other);
-            idle.put(&backend.1, near, terms(clock.now(), clock.now() + 50 * SECOND));
+            idle.put((&backend.1, None), near, terms(clock.now(), clock.now() + 50 * SECOND));
             for _ in 0..6 {
                 clock.advance(SECOND);
                 idle.sweep(clock.now());

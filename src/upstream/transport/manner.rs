@@ -1,5 +1,6 @@
 //! How the backends of a pool are spoken to.
 
+use super::proxy_header::ProxyProtocol;
 use crate::tls::Originator;
 
 /// What is spoken to a backend.
@@ -41,4 +42,6 @@ pub struct Manner {
     pub protocol: Protocol,
     /// What handshakes with them are done with; none where they are spoken to without TLS.
     pub tls: Option<Originator>,
+    /// In which version they are told, before all else, whose connections are; none where they are not.
+    pub proxy_protocol: Option<ProxyProtocol>,
 }

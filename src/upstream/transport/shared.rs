@@ -151,7 +151,7 @@ impl SharedConnections {
                     FoundStream::Made(made) => drop(made.acquire().await),
                     FoundStream::Nothing(made) => {
                         let _making = Making { shelf: self.shelf(), key: key(site), made };
-                        let stream = connect(site, limit).await?;
+                        let stream = connect(site, None, limit).await?;
                         if site.protocol() == Protocol::Auto && stream.negotiated() != Some(Protocol::Http2) {
                             site.set_chose_http1(true);
                             return Ok(Some(Reached { link: Link::Alone(stream), idled: None }));

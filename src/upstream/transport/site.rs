@@ -9,6 +9,7 @@ use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 
 use super::manner::{Manner, Protocol};
+use super::proxy_header::ProxyProtocol;
 use crate::upstream::{ConnectAddress, IdleClosing};
 
 /// A backend of one pool as connections know it: where it is, how it is spoken to, and what is known of when it closes
@@ -72,6 +73,16 @@ impl Site {
     pub(in crate::upstream) fn is_spoken_to(&self, manner: &Arc<Manner>, host: Option<&str>) -> bool {
         let name = || server_name(&self.address, manner, host);
         Arc::ptr_eq(&self.manner, manner) && self.tls.as_ref().is_none_or(|tls| Some(&tls.name) == name().as_ref())
+    }
+
+    /// In which version it is told whose connections are, if it is told.
+    pub fn proxy_protocol(&self) -> Option<ProxyProtocol> {
+        self.manner.proxy_protocol
+    }
+
+    /// Whether nothing is done with a new connection before it has its first request.
+    pub(super) fn is_bare(&self) -> bool {
+        self.tls.is_none() && self.manner.proxy_protocol.is_none()
     }
 
     /// What handshakes are done with.
