@@ -1,5 +1,6 @@
 #!/bin/sh
-# Makes a fresh machine ready to build tollgate, or says what to install. Says nothing when there is nothing to do.
+# Makes a fresh machine ready to build tollgate, and with `tests` to test it, or says what to install. Says nothing when
+# there is nothing to do.
 #
 # The build needs Rust, cmake and a C compiler: a compression library that comes with Pingora is C. On Debian and
 # Ubuntu what is missing is installed, as root or through a sudo that asks for no password. Rust itself is left to you.
@@ -62,24 +63,48 @@ install_tools() {
     ! missing_tools || give_up "apt-get installed it, but not on this PATH"
 }
 
-# What only tests need, as program and package, with what it is for. The build does without.
+# What is asked for beside the build, as program, package, and what for. The build does without.
+wanted=
 has() { command -v "$1" >/dev/null || [ -x "/usr/sbin/$1" ]; }
 
 want() {
-    ! has "$1" || return 0
+    has "$1" || wanted="$wanted$1 $2 $3
+"
+}
+
+install_wanted() {
+    [ -n "$wanted" ] && command -v apt-get >/dev/null || return 0
     as_root=
     [ "$(id -u)" -eq 0 ] || as_root="sudo -n"
-    if command -v apt-get >/dev/null; then
-        say "$1 is missing: installing $2 with apt-get"
-        { $as_root apt-get update || true; $as_root apt-get install -y --no-install-recommends "$2"; } </dev/null >/dev/null 2>&1 || true
+    packages=$(echo "$wanted" | awk '{ print $2 }')
+    # shellcheck disable=SC2086
+    say "installing" $packages "with apt-get"
+    # Servers are wanted as programs: none of them is to start by itself, now or when the machine does.
+    policy=/usr/sbin/policy-rc.d
+    ours=
+    if [ ! -e $policy ] && printf '#!/bin/sh\nexit 101\n' | $as_root tee $policy >/dev/null 2>&1; then
+        ours=yes
+        $as_root chmod +x $policy
     fi
-    has "$1" || say "$1 is missing: install it $3"
+    # shellcheck disable=SC2086
+    { $as_root apt-get update || true
+      $as_root env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=120 install -y --no-install-recommends $packages
+      for server in haproxy nginx; do
+          case $packages in *$server*) $as_root systemctl disable $server ;; esac
+      done; } </dev/null >/dev/null 2>&1 || true
+    [ -z "$ours" ] || $as_root rm -f $policy
 }
 
 check_rust
 ! missing_tools || install_tools
 want curl curl "to try the README's lines, which tests type, too"
-want openssl openssl "to run the tests, which ask with it"
-want haproxy haproxy "for the tests behind a load balancer, and before one"
-want apache2 apache2-bin "for the tests of WebDAV"
-want nginx nginx-light "for the tests of TLS to backends"
+if [ "${1-}" = tests ]; then
+    want openssl openssl "to run the tests, which ask with it"
+    want haproxy haproxy "for the tests behind a load balancer, and before one"
+    want apache2 apache2-bin "for the tests of WebDAV"
+    want nginx nginx-light "for the tests of TLS to backends"
+fi
+install_wanted
+echo "$wanted" | while read -r program _ why; do
+    [ -z "$program" ] || has "$program" || say "$program is missing: install it $why"
+done

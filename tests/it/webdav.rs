@@ -15,7 +15,7 @@ use crate::harness::setup::{NO_CHECK, Setup};
 use crate::harness::tls::{NOW, Tunnel, config, write_pair};
 use crate::harness::{PATIENCE, eventually};
 
-/// Where Debian's package `apache2-bin`, which `make setup` installs, has them.
+/// Where Debian's package `apache2-bin`, which `make setup-tests` installs, has them.
 const APACHE: &str = "/usr/sbin/apache2";
 const MODULES: &str = "/usr/lib/apache2/modules";
 
@@ -46,7 +46,7 @@ impl Dav {
             std::fs::create_dir(dir.path().join(name)).unwrap();
             std::fs::set_permissions(dir.path().join(name), std::fs::Permissions::from_mode(0o777)).unwrap();
         }
-        assert!(std::path::Path::new(APACHE).exists(), "{APACHE} is missing; `make setup` installs it");
+        assert!(std::path::Path::new(APACHE).exists(), "{APACHE} is missing; `make setup-tests` installs it");
         let mut command = Command::new(APACHE);
         command.arg("-DFOREGROUND").arg("-f").arg(dir.path().join("httpd.conf"));
         let process = Process::start(&mut command);

@@ -43,5 +43,5 @@ fn binary() -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let places = std::env::split_paths(&path).chain(PLACES.map(PathBuf::from));
     let found = places.map(|place| place.join("haproxy")).find(|file| file.is_file());
-    found.expect("haproxy is missing: `make setup` installs it on Debian and Ubuntu")
+    found.expect("haproxy is missing: `make setup-tests` installs it on Debian and Ubuntu")
 }
