@@ -161,11 +161,11 @@ fn bodies_of_another_length_than_announced_end_their_stream() {
 }
 
 #[test]
-fn connect_is_not_served_in_any_form() {
+fn connect_is_served_for_nothing_but_websockets() {
     let (backend, server) = server();
     for lines in [
         vec![(":method", "CONNECT"), (":authority", "a:443")],
-        [&[(":method", "CONNECT"), (":protocol", "websocket")], &GOOD[1..]].concat(),
+        [&[(":method", "CONNECT"), (":protocol", "connect-udp")], &GOOD[1..]].concat(),
     ] {
         let mut client = Frames::connect(server.address);
         client.headers(1, 0, &lines).unwrap();

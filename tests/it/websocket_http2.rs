@@ -100,6 +100,11 @@ fn what_is_refused_is_an_answer_and_silence_has_its_bound() {
     taken.send(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno");
     let refused = client.runtime.block_on(read(coming)).unwrap();
     assert_eq!((refused.status, refused.text().as_str()), (403, "no"));
+    // A success would tell the client that it may begin to speak.
+    let (coming, _stream) = client.open(asked("websocket"), false).unwrap();
+    let mut taken = backend.take_request().0;
+    taken.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno");
+    assert_eq!(client.runtime.block_on(read(coming)).unwrap().status, 502);
     let (coming, _stream) = client.open(asked("h2c"), false).unwrap();
     assert_eq!(client.runtime.block_on(read(coming)).unwrap().status, 405);
     let (coming, _stream) = client.open(asked("websocket"), false).unwrap();

@@ -61,6 +61,11 @@ pub(in crate::proxy) trait ReceivedRequest {
         false
     }
 
+    /// Whether an answer of success tells its client that the protocol has changed (RFC 8441 section 5).
+    fn tunnels_by_success(&self) -> bool {
+        false
+    }
+
     /// Appends the header section that its backend gets, which speaks such a protocol.
     fn write(&self, out: &mut Vec<u8>, to: Protocol, sender: Sender, id: &RequestId);
 }

@@ -153,6 +153,10 @@ impl ReceivedRequest for Http2Request {
         upgrade::append(out, self.offered().into_iter());
     }
 
+    fn tunnels_by_success(&self) -> bool {
+        self.offered().is_some()
+    }
+
     fn offers(&self, protocol: &[u8]) -> bool {
         self.offered().is_some_and(|offered| is(protocol, offered))
     }

@@ -284,6 +284,9 @@ impl<'e, R: ReceivedRequest, C: Recipient> Exchange<'e, R, C> {
                 if answer.switches() && !upgrade::takes_up(lines.of(&backend.buffer), |one| self.request.offers(one)) {
                     return Err(no_answer("a 101 that nobody asked for"));
                 }
+                if self.request.tunnels_by_success() && (200..300).contains(&answer.status) {
+                    return Err(no_answer("a success without the WebSocket that was asked for"));
+                }
                 if answer.is_interim() && ctx.has_too_many_interim() {
                     return Err(no_answer(TOO_MANY_INTERIM));
                 }
