@@ -25,6 +25,9 @@ pub use selector::{Balance, Needs};
 pub use settings::{BackendAddress, BackendSettings, Check, HealthSettings, PoolSettings, Timeouts};
 pub use sharded::Sharded;
 pub use traffic::{DURATIONS, Traffic, TrafficTotals};
+#[cfg(any(fuzzing, test))]
+#[doc(hidden)]
+pub use transport::streamed;
 pub use transport::{
     BackendStream, ClientEnds, Link, Manner, Protocol, ProxyProtocol, Reached, Site, StreamSeat, TlsWire, Transport,
     Wanted, Wire,

@@ -20,6 +20,7 @@ mod link;
 mod manner;
 mod proxy_header;
 mod shared;
+mod sips;
 mod site;
 mod stream;
 mod terms;
@@ -38,6 +39,8 @@ pub use manner::{Manner, Protocol};
 pub use proxy_header::{ClientEnds, ProxyProtocol};
 use shared::SharedConnections;
 pub(super) use shared::begin;
+#[cfg(any(fuzzing, test))]
+pub use shared::streamed;
 pub use site::Site;
 pub use stream::{BackendStream, TlsWire, Wire};
 use terms::Terms;

@@ -89,6 +89,8 @@ mod http2;
 #[cfg(test)]
 mod http2_backends;
 #[cfg(test)]
+mod http2_hostile_backend;
+#[cfg(test)]
 mod http2_rules;
 #[cfg(test)]
 mod http2_slow;

@@ -153,10 +153,11 @@ impl BackendConnection {
         }
     }
 
-    /// Gives the request up, for a reason that the backend is told if it can be.
-    pub(in crate::proxy) fn give_up(&mut self, reason: Reason) {
+    /// Gives the request up, for a reason that the backend is told if it can be. A connection that it shares gets no
+    /// more requests when it was waited for in vain.
+    pub(in crate::proxy) fn give_up(&mut self, reason: Reason, in_vain: bool) {
         if let BackendLink::Streamed(stream) = &mut self.connection {
-            stream.reset(reason);
+            stream.reset(reason, in_vain);
         }
     }
 

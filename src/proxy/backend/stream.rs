@@ -158,8 +158,12 @@ impl BackendStreamed {
         std::mem::take(&mut self.trailers)
     }
 
-    /// Gives the request up, for a reason that the backend is told.
-    pub(in crate::proxy) fn reset(&mut self, reason: Reason) {
+    /// Gives the request up, for a reason that the backend is told. When it was waited for in vain, others are not to
+    /// be.
+    pub(in crate::proxy) fn reset(&mut self, reason: Reason, in_vain: bool) {
+        if in_vain {
+            self.seat.retire();
+        }
         if let Some(sending) = &mut self.sending {
             sending.send_reset(reason);
         }

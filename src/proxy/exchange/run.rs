@@ -179,10 +179,10 @@ impl<'e, R: ReceivedRequest, C: Recipient> Exchange<'e, R, C> {
     async fn exchange(&mut self, mut backend: BackendConnection, timeouts: &Timeouts, ctx: &mut Context) -> Result<()> {
         let kept = self.exchange_over(&mut backend, timeouts, ctx).await;
         if let (Err(error), true) = (&kept, backend.is_streamed()) {
+            let by_client = *error.esource() == ErrorSource::Downstream;
             // Where nobody says why, because it is of no use to anybody.
-            let by_client = self.client.gave_up().or_else(|| reset_by(error));
-            backend
-                .give_up(by_client.filter(|_| *error.esource() == ErrorSource::Downstream).unwrap_or(Reason::CANCEL));
+            let why = self.client.gave_up().or_else(|| reset_by(error)).filter(|_| by_client);
+            backend.give_up(why.unwrap_or(Reason::CANCEL), is_timeout(error) && !by_client);
         }
         match kept? {
             AfterExchange::Tunnel => self.tunnel(backend, timeouts, ctx).await,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::SendRequest;
+use tokio::sync::oneshot;
 
 use super::stream::BackendStream;
 
@@ -28,19 +29,27 @@ pub struct Reached {
 }
 
 /// What a connection that requests share is about.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct StreamLoad {
     streams: AtomicUsize,
     over: AtomicBool,
+    /// Dropped with the last of those that use it.
+    _used: oneshot::Sender<()>,
 }
 
 impl StreamLoad {
+    /// One of a connection without requests, and what ends once nobody uses it any more.
+    pub(super) fn new() -> (Self, oneshot::Receiver<()>) {
+        let (_used, unused) = oneshot::channel();
+        (StreamLoad { streams: AtomicUsize::new(0), over: AtomicBool::new(false), _used }, unused)
+    }
+
     /// How many requests it has.
     pub(super) fn streams(&self) -> usize {
         self.streams.load(Ordering::Acquire)
     }
 
-    /// Whether it has ended.
+    /// Whether it has ended, or takes no more requests.
     pub(super) fn is_over(&self) -> bool {
         self.over.load(Ordering::Acquire)
     }
@@ -66,6 +75,11 @@ impl StreamSeat {
     pub(super) fn new(sender: SendRequest<Bytes>, secure: bool, load: &Arc<StreamLoad>) -> Self {
         load.streams.fetch_add(1, Ordering::AcqRel);
         StreamSeat { sender, secure, load: Arc::clone(load) }
+    }
+
+    /// Has the connection get no more requests than it has.
+    pub fn retire(&self) {
+        self.load.end();
     }
 }
 

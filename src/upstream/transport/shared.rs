@@ -8,13 +8,14 @@
 //! as the backend's SETTINGS allow, and [`MOST_STREAMS`] at most. Where none has, one request makes another connection,
 //! and those that come meanwhile wait for it. A connection counts once the backend has answered a PING, before which it
 //! has said what it allows: so nothing is sent to one that does not speak HTTP/2, and what it does not allow is not
-//! tried. One that has been told to go gets no more requests, and is gone with its last one. One without requests is
+//! tried. One that has been told to go gets no more requests, and is gone with its last one; so does one over which a
+//! request has waited in vain: what has hung up without a word, or no longer reads, takes no others with it. One without requests is
 //! closed after the pool's `idle_timeout`.
 //!
 //! What a backend can make this process hold is bounded: [`STREAM_WINDOW`] for each stream that its client does not
 //! take, and [`CONNECTION_WINDOW`] for a connection, which is enough for all of its streams, so that no slow client
-//! holds up the others; a header section of 64 KiB; and what h2 bounds itself (resets, floods of control frames, small
-//! or empty frames). Pushed streams are refused.
+//! holds up the others; [`SMALL_FRAMES`] for what frames cost beside that; a header section of 64 KiB; and what h2 bounds
+//! itself (resets, floods of control frames, empty frames). Pushed streams are refused.
 //!
 //! Refused: a bound on connections to a backend (it is the backend that says how many streams it takes on one); PING on
 //! connections that are silent, which gRPC servers take for an attack when it comes more often than every five minutes.
@@ -23,7 +24,7 @@
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::num::NonZeroUsize;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -40,6 +41,7 @@ use tokio::time::timeout;
 use super::connect::connect;
 use super::link::{Link, Reached, StreamLoad, StreamSeat};
 use super::manner::Protocol;
+use super::sips::Sips;
 use super::site::Site;
 use super::stream::BackendStream;
 use crate::upstream::Sharded;
@@ -54,8 +56,10 @@ const CONNECTION_WINDOW: u32 = STREAM_WINDOW * MOST_STREAMS as u32;
 const SEND_BUFFER: usize = 64 << 10;
 /// The largest header section of an answer.
 const MAX_HEAD: u32 = 64 << 10;
-/// What small frames may cost that are not taken, in bytes; all streams of a connection can be full of them.
-const SMALL_FRAMES: usize = 16 << 20;
+/// What small frames may cost that are not taken, in bytes: enough for a stream that is full of messages of a byte.
+const SMALL_FRAMES: usize = 3 << 20;
+/// How long a connection that nobody uses any more may take to say goodbye.
+const GOODBYE: Duration = Duration::from_secs(5);
 
 /// The silence after which the kernel asks whether the other machine is there, and how often it does.
 const SILENCE: Duration = Duration::from_secs(60);
@@ -193,17 +197,26 @@ impl SharedConnections {
     fn put(
         &self,
         site: &Arc<Site>,
-        (sender, connection): (SendRequest<Bytes>, Connection<BackendStream, Bytes>),
+        (sender, connection): (SendRequest<Bytes>, Connection<Sips, Bytes>),
         longest: Duration,
     ) -> StreamSeat {
-        let load: Arc<StreamLoad> = Arc::default();
+        let (load, unused) = StreamLoad::new();
+        let load = Arc::new(load);
         let mut made =
             SharedConnection { sender, secure: site.tls().is_some(), load: Arc::clone(&load), idle: None, longest };
         let seat = made.sit();
+        let load = Arc::downgrade(&load);
         tokio::spawn(async move {
+            let mut connection = pin!(connection);
             // How it ended, each of its streams is told.
-            let _ = connection.await;
-            load.end();
+            tokio::select! {
+                _ = &mut connection => {}
+                // A backend that takes nothing does not hear it.
+                _ = unused => drop(timeout(GOODBYE, connection).await),
+            }
+            if let Some(load) = load.upgrade() {
+                load.end();
+            }
         });
         self.shelf().lock().row(site).connections.push(made);
         seat
@@ -235,10 +248,12 @@ fn key(site: &Arc<Site>) -> usize {
 }
 
 impl SharedConnection {
-    /// Whether it takes requests: it is there, and its backend has not said that it goes.
+    /// Whether it takes requests: it is there, no request has waited for it in vain, and its backend has said neither
+    /// that it goes nor that it allows none, in which case there would be ever more that wait to be of use.
     fn is_open(&mut self) -> bool {
         let mut cx = Context::from_waker(Waker::noop());
-        !self.load.is_over() && !matches!(self.sender.poll_ready(&mut cx), Poll::Ready(Err(_)))
+        let allows = self.load.streams() > 0 || self.sender.current_max_send_streams() > 0;
+        allows && !self.load.is_over() && !matches!(self.sender.poll_ready(&mut cx), Poll::Ready(Err(_)))
     }
 
     fn has_room(&self) -> bool {
@@ -265,9 +280,7 @@ impl SharedConnection {
 }
 
 /// Begins to speak HTTP/2 over `stream`; ready once the backend has said what it allows.
-pub(in crate::upstream) async fn begin(
-    stream: BackendStream,
-) -> Result<(SendRequest<Bytes>, Connection<BackendStream, Bytes>)> {
+pub(in crate::upstream) async fn begin(stream: BackendStream) -> Result<(SendRequest<Bytes>, Connection<Sips, Bytes>)> {
     look_after(&stream);
     let mut options = Builder::new();
     options
@@ -277,7 +290,7 @@ pub(in crate::upstream) async fn begin(
         .max_header_list_size(MAX_HEAD)
         .max_send_buffer_size(SEND_BUFFER)
         .data_frame_budget(SMALL_FRAMES);
-    let (sender, mut connection) = options.handshake(stream).await.map_err(not_begun)?;
+    let (sender, mut connection) = options.handshake(Sips::of(stream)).await.map_err(not_begun)?;
     let mut pings = connection.ping_pong().ok_or_else(|| Error::new_str("a connection without PING"))?;
     pings.send_ping(Ping::opaque()).map_err(not_begun)?;
     poll_fn(|cx| poll_pong(cx, &mut connection, &mut pings)).await?;
@@ -298,11 +311,7 @@ fn look_after(stream: &BackendStream) {
 }
 
 /// Waits until the PING is answered.
-fn poll_pong(
-    cx: &mut Context<'_>,
-    connection: &mut Connection<BackendStream, Bytes>,
-    pings: &mut PingPong,
-) -> Poll<Result<()>> {
+fn poll_pong(cx: &mut Context<'_>, connection: &mut Connection<Sips, Bytes>, pings: &mut PingPong) -> Poll<Result<()>> {
     if let Poll::Ready(end) = Pin::new(connection).poll(cx) {
         return Poll::Ready(Err(match end {
             Ok(()) => Error::explain(ErrorType::H2Error, CLOSED).into_up(),
@@ -321,4 +330,15 @@ fn not_begun(error: h2::Error) -> Box<Error> {
         None if error.is_library() => Error::because(ErrorType::H2Error, "it does not speak HTTP/2", error).into_up(),
         None => Error::because(ErrorType::H2Error, format!("it refused the connection: {error}"), error).into_up(),
     }
+}
+
+/// A stream over `stream`, beside everything that keeps connections.
+///
+/// # Errors
+/// When the other side does not speak HTTP/2.
+#[cfg(any(fuzzing, test))]
+pub async fn streamed(stream: BackendStream) -> Result<Link> {
+    let (sender, connection) = begin(stream).await?;
+    tokio::spawn(connection);
+    Ok(Link::Shared(StreamSeat::new(sender, false, &Arc::new(StreamLoad::new().0))))
 }
