@@ -14,7 +14,7 @@ say() { echo "fuzz: $*" >&2; }
 
 what=${1:-60}
 [ $# -eq 0 ] || shift
-[ $# -gt 0 ] || set -- head introduction chunked answer lines configuration
+[ $# -gt 0 ] || set -- head introduction chunked answer http2_backend lines configuration
 
 command -v cargo-fuzz >/dev/null || {
     say "installing cargo-fuzz"

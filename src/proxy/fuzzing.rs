@@ -8,12 +8,18 @@
 //! this is their door, and it is there in builds for fuzzing, where `cfg(fuzzing)` is set, and in tests alone.
 
 use std::net::IpAddr;
+use std::task::Poll;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use http::{HeaderMap, HeaderName, HeaderValue};
+use pingora_core::Result;
+use tokio::io::AsyncWriteExt;
+use tokio::net::UnixStream;
 
 use super::backend::answer::{self, Added, Answer};
 use super::backend::body::{AnswerBody, Unmeasured};
+use super::backend::connection::BackendConnection;
 use super::downstream::head::{self, Head};
 use super::downstream::introduction;
 use super::exchange::request::{self, Framing};
@@ -24,6 +30,8 @@ use super::gate::settings::HeaderVersions;
 use super::wire::chunked::{Chunked, MalformedChunks};
 use super::wire::lines::{Fields, Lines, LinesOf, MAX_HEADERS, is, length_of, line};
 use super::wire::request_body::Body;
+use crate::clock::Alarm;
+use crate::upstream::{BackendStream, Wire, streamed};
 
 /// Where `bytes` may be cut in two: everywhere when they are few, else at some places.
 fn cuts(bytes: &[u8]) -> impl Iterator<Item = usize> {
@@ -258,6 +266,55 @@ fn is_the_same_for_a_client(answer: &Answer, to_head: bool, out: &[u8], end: usi
     }
 }
 
+/// What a backend says first over HTTP/2: its settings, and the answers to ours and to our PING.
+const WELCOME: &[u8] = b"\0\0\0\x04\0\0\0\0\0\0\0\0\x04\x01\0\0\0\0\
+                         \0\0\x08\x06\x01\0\0\0\0\x3b\x7c\xdb\x7a\x0b\x87\x16\xb4";
+
+/// What a backend sends over a connection in HTTP/2, from its beginning or once it has a request: it comes to an end.
+pub fn http2_backend(bytes: &[u8]) {
+    let (choice, bytes) = choices(bytes);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let ended = runtime.block_on(async { tokio::time::timeout(LONG, hear(choice, bytes)).await });
+    assert!(ended.is_ok(), "it does not end");
+}
+
+/// Longer than anything takes that ends.
+const LONG: Duration = Duration::from_secs(5);
+
+/// Has a backend send `bytes` and then close, and reads its answer as an exchange does; how many bytes of body came.
+async fn hear(choice: u8, bytes: &[u8]) -> Result<usize> {
+    let (near, mut far) = UnixStream::pair().expect("two sockets");
+    let at_once = choice & 1 == 1;
+    far.write_all(if at_once { bytes } else { WELCOME }).await.expect("it fits");
+    if at_once {
+        far.shutdown().await.expect("it is open");
+    }
+    let mut backend = BackendConnection::new(streamed(BackendStream::Plain(Wire::Unix(near))).await?, 4 << 10);
+    let body: &[u8] = if choice & 2 == 0 { b"" } else { &[b'x'; 1_000] };
+    backend.send(b"POST / HTTP/1.1\r\nHost: a\r\n\r\n", body, LONG).await?;
+    if !at_once {
+        far.write_all(bytes).await.expect("it fits");
+        far.shutdown().await.expect("it is open");
+    }
+    let (mut alarm, mut lines, mut body) = (Alarm::default(), Lines::default(), None);
+    let mut length = 0;
+    loop {
+        let read = backend.read((LONG, &mut alarm), |_, _| Poll::Pending).await?;
+        while body.is_none() {
+            let Ok(Some(mut answer)) = answer::parse(&backend.buffer, &mut lines, choice & 4 != 0) else { break };
+            answer.comes_in_frames(backend.is_over());
+            bytes::Buf::advance(&mut backend.buffer, answer.end);
+            body = Some(answer.body.clone()).filter(|_| !answer.is_interim());
+        }
+        length += backend.buffer.len();
+        assert!(body.is_none() || length <= bytes.len(), "more came than was sent");
+        backend.buffer.clear();
+        if read == 0 {
+            return Ok(length);
+        }
+    }
+}
+
 /// The lines of a header section: they are what httparse found, say the same as a map, and can be written and read
 /// again.
 pub fn lines(bytes: &[u8]) {
@@ -298,11 +355,12 @@ mod tests {
     #[test]
     fn what_fuzzing_has_kept_holds() {
         type Target = (&'static str, fn(&[u8]));
-        let targets: [Target; 5] = [
+        let targets: [Target; 6] = [
             ("head", head),
             ("introduction", introduction),
             ("chunked", chunked),
             ("answer", answer),
+            ("http2_backend", http2_backend),
             ("lines", lines),
         ];
         for (name, target) in targets {
