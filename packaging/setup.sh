@@ -103,6 +103,7 @@ if [ "${1-}" = tests ]; then
     want haproxy haproxy "for the tests behind a load balancer, and before one"
     want apache2 apache2-bin "for the tests of WebDAV"
     want nginx nginx-light "for the tests of TLS to backends"
+    want pebble pebble "for the tests of certificates from an authority"
 fi
 install_wanted
 echo "$wanted" | while read -r program _ why; do

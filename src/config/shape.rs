@@ -19,7 +19,7 @@ mod upstreams;
 
 mod listeners;
 
-pub(super) use listeners::{ListenerKeys, PairKeys, TlsKeys};
+pub(super) use listeners::{AcmeKeys, ListenerKeys, PairKeys, TlsKeys};
 
 /// The configuration file of tollgate.
 #[derive(Debug, Default, Deserialize, JsonSchema)]

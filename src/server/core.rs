@@ -19,7 +19,7 @@ use crate::limit::{Key, Nanos, RateLimit, Striped, StripedSettings, WholeLimiter
 use crate::process::Sockets;
 use crate::proxy::Activity;
 use crate::telemetry::{AccessLog, AccessLogWriter, LatestRefusals, Tally};
-use crate::tls::{TicketSecret, TlsListeners};
+use crate::tls::{AcmeKeeper, TicketSecret, TlsListeners};
 use crate::upstream::Pools;
 
 /// What the parts of one server share. A clone is the same.
@@ -27,6 +27,8 @@ use crate::upstream::Pools;
 pub(super) struct Core {
     pub(super) pools: Arc<Pools>,
     pub(super) tls: Arc<TlsListeners>,
+    /// Gets certificates for listeners.
+    pub(super) acme: Arc<AcmeKeeper>,
     /// Where clients and buckets are kept.
     pub(super) store: Store,
     /// Where the proxy looks clients up.
@@ -80,23 +82,28 @@ impl Core {
     ) -> Result<(Self, OpenedCore), ServerError> {
         let successor = inherited.is_some();
         let failed = |what: &str, error: &dyn std::fmt::Display| ServerError::Failed(format!("{what}{error}"));
+        // The directory of the database first: pairs are kept beside it.
+        let store = Store::open(config.database.as_deref())?;
         let pairs = addresses.iter().zip(&config.listeners);
         let pairs = pairs.filter_map(|(address, listener)| Some((*address, listener.tls.clone()?)));
+        let acme = AcmeKeeper::new(config.database.as_deref());
+        let filled = |(address, tls)| acme.fill(tls, clock.wall()).map(|tls| (address, tls));
+        let pairs = pairs.map(filled).collect::<Result<Vec<_>, _>>().map_err(|error| failed("ACME: ", &error))?;
         let admin = config.admin.as_ref().and_then(|admin| admin.address.tcp().zip(admin.tls.clone()));
-        let tls = TlsListeners::new(pairs.chain(admin), inherited.unwrap_or_default(), clock.now());
+        let tls = TlsListeners::new(pairs.into_iter().chain(admin), inherited.unwrap_or_default(), clock.now());
         let tls = tls.map_err(|error| failed("TLS: ", &error))?;
         let (access_log, writer) = AccessLog::new(&config.access_log).map_err(ServerError::AccessLog)?;
         let timeline = Timeline::new(clock.as_ref());
         let RateLimit { quota, max_buckets, .. } = config.rate_limit;
         let settings = StripedSettings { max_buckets, stripes: None, default_quota: quota };
         let limiter: Arc<dyn WholeLimiter> = Arc::new(Striped::new(settings, timeline.nanos(clock.now())));
-        let store = Store::open(config.database.as_deref())?;
         store.clients.keep_history(config.history);
         let (limits, saved) = (Arc::clone(&limiter), Arc::clone(&store.buckets));
         let buckets = Buckets::new(limits, saved, &config.rate_limit, Arc::clone(&clock), timeline);
         let core = Core {
             pools: Arc::new(Pools::new(config.upstreams.clone())),
             tls: Arc::new(tls),
+            acme: Arc::new(acme),
             store,
             directory: Arc::default(),
             limiter,

@@ -58,6 +58,8 @@ impl Live {
         let listeners = current.listeners.iter_mut().map(|listener| (Some(listener.address), &mut listener.tls));
         let admin = current.admin.iter_mut().map(|admin| (admin.address.tcp(), &mut admin.tls));
         for (address, tls) in listeners.chain(admin) {
+            // A pair of an authority's is none of the file's.
+            let tls = tls.as_mut().filter(|tls| tls.acme.is_none());
             if let (Some(tls), Some(terminator)) = (tls, address.and_then(|address| self.core.tls.at(address))) {
                 *tls = terminator.tls();
             }
@@ -174,7 +176,11 @@ impl Reloader {
         let _ = live.watches.send(Watch::End(gone));
         for listener in &next.listeners {
             if let (Some(terminator), Some(tls)) = (live.core.tls.at(listener.address), &listener.tls) {
-                terminator.set(tls.clone());
+                // What is kept for it was kept before; where it cannot be, the old one stays.
+                match live.core.acme.fill(tls.clone(), live.core.clock.wall()) {
+                    Ok(tls) => terminator.set(tls),
+                    Err(error) => error!("listener {}: ACME: {error}", listener.address),
+                }
             }
         }
         if let Some(admin) = &next.admin {

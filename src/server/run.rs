@@ -18,7 +18,7 @@ use super::conductor::Conductor;
 use super::error::ServerError;
 use super::listening::Listening;
 use super::pingora::pingora_server;
-use super::services::{Certificates, Sweep};
+use super::services::{AcmeOrders, Certificates, Sweep};
 use super::start::start_events;
 use crate::telemetry::EventLog;
 
@@ -45,6 +45,7 @@ impl Server {
         let mut pingora = pingora_server(&config.pingora);
         let (threads, is_successor) = (config.pingora.threads.get(), inheritance.is_some());
 
+        let plain = config.listeners.iter().any(|listener| listener.tls.is_none());
         let origin = Descent::new(&config, process, inheritance);
         let telemetry = TelemetryPlane::new(&core, writer, events);
         let data = DataPlane::new(&core, &config, &pingora.configuration);
@@ -72,6 +73,7 @@ impl Server {
         if !core.tls.is_empty() {
             let certificates = Certificates { tls: Arc::clone(&core.tls), clock: Arc::clone(&core.clock) };
             pingora.add_service(background_service("certificates", certificates));
+            pingora.add_service(background_service("acme", AcmeOrders::new(&core, plain)));
         }
         let pools = core.pools.all();
         let (backends, pools) = (pools.iter().map(|pool| pool.settings().backends.len()).sum::<usize>(), pools.len());

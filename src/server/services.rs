@@ -14,13 +14,14 @@ use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet, spawn_blocking};
 use tokio::time::{interval, sleep};
 
-use super::lifecycle::Lifecycle;
+use super::core::Core;
+use super::lifecycle::{Lifecycle, State};
 use super::reload::Watch;
 use super::sparingly::Sparingly;
 use super::ticker;
 use crate::clock::Clock;
 use crate::telemetry::{AccessLogGuard, AccessLogWriter, EventLog, Tally};
-use crate::tls::{PairNews, PairWatch, TlsListeners};
+use crate::tls::{AcmeKeeper, AcmeNews, AcmeSettings, PairNews, PairWatch, TlsListeners};
 use crate::upstream::{Pool, Transport, health};
 
 /// How often idle connections to backends are looked through when none of them is closed.
@@ -31,6 +32,8 @@ const SWEEP_PAUSE: Duration = Duration::from_millis(10);
 const CERTIFICATES_TICK: Duration = Duration::from_secs(2);
 /// How often it is said that a certificate is not valid.
 const LAPSES_TICK: Duration = Duration::from_secs(60 * 60);
+/// How often it is looked whether a certificate is to be asked for.
+const ACME_TICK: Duration = Duration::from_secs(2);
 /// How often the logs' summaries are written.
 const TELEMETRY_TICK: Duration = Duration::from_secs(1);
 
@@ -155,6 +158,71 @@ impl BackgroundService for Certificates {
             }
         })
         .await;
+    }
+}
+
+/// Gets certificates from authorities, and others before they end, once clients get in.
+pub(super) struct AcmeOrders {
+    tls: Arc<TlsListeners>,
+    acme: Arc<AcmeKeeper>,
+    clock: Arc<dyn Clock>,
+    lifecycle: Lifecycle,
+    /// Whether there is a listener without TLS.
+    plain: bool,
+}
+
+#[async_trait]
+impl BackgroundService for AcmeOrders {
+    async fn start(&self, shutdown: ShutdownWatch) {
+        let mut told = false;
+        let mut ready = self.lifecycle.states();
+        let mut stopping = shutdown.clone();
+        tokio::select! {
+            // The sender lives in `lifecycle`.
+            _ = ready.wait_for(|state| *state == State::Ready) => {}
+            _ = stopping.wait_for(|stopping| *stopping) => return,
+        }
+        ticker::run("ACME", ACME_TICK, shutdown, || {
+            let all = self.tls.iter().filter_map(|(_, terminator)| Some(terminator.tls().acme?.settings));
+            let all: HashSet<_> = all.collect();
+            if !all.is_empty() && self.acme.is_in_memory() && !std::mem::replace(&mut told, true) {
+                warn!("ACME: without a database, certificates are kept in memory: the next process asks for others");
+            }
+            let mut stopping = stopping.clone();
+            async move {
+                // What is half done is left, and another process asks anew.
+                tokio::select! {
+                    () = self.ask(all) => {}
+                    _ = stopping.wait_for(|stopping| *stopping) => {}
+                }
+            }
+        })
+        .await;
+    }
+}
+
+impl AcmeOrders {
+    /// Of this server, which has a `plain` listener or none.
+    pub(super) fn new(core: &Core, plain: bool) -> Self {
+        let (tls, acme, clock) = (Arc::clone(&core.tls), Arc::clone(&core.acme), Arc::clone(&core.clock));
+        AcmeOrders { tls, acme, clock, lifecycle: core.lifecycle.clone(), plain }
+    }
+
+    /// Asks for what is due of these, and has it served.
+    async fn ask(&self, all: HashSet<AcmeSettings>) {
+        for settings in all {
+            let (now, wall) = (self.clock.now(), self.clock.wall());
+            match self.acme.look(&settings, self.plain, (now, wall)).await {
+                Some(AcmeNews::Obtained(told)) => info!("{told}"),
+                Some(AcmeNews::Failed(told)) => warn!("{told}"),
+                None => continue,
+            }
+            if let Some(pair) = self.acme.pair(&settings, self.clock.wall()) {
+                for (_, terminator) in self.tls.iter() {
+                    terminator.renew(&pair);
+                }
+            }
+        }
     }
 }
 

@@ -16,6 +16,7 @@
 //! Offered are TLS 1.2 and 1.3 with the suites of rustls, HTTP/2 before HTTP/1.1 by ALPN, and no early data, which an
 //! attacker could send again. Refused: Pingora's own loading, which panics on a bad file.
 
+mod acme;
 mod clients;
 mod files;
 mod flaw;
@@ -28,6 +29,7 @@ mod tickets;
 mod verifier;
 mod watch;
 
+pub use acme::{AcmeKeeper, AcmeListener, AcmeNews, AcmeSettings, CHALLENGE_PATH, Challenges};
 pub use clients::{ClientCertificates, ShownNames};
 pub use flaw::{Flaw, Part};
 pub use originator::{Origination, Originator, SystemRoots};

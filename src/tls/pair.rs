@@ -72,6 +72,8 @@ struct LeafCertificate {
     subject: Arc<str>,
     /// The names that it is for, in lower case.
     names: Arc<[String]>,
+    /// Whether nobody else has signed it.
+    is_self_made: bool,
 }
 
 impl Pair {
@@ -118,6 +120,21 @@ impl Pair {
     /// When its certificate ends.
     pub fn ends(&self) -> SystemTime {
         instant(self.leaf.ends)
+    }
+
+    /// Whether nobody but its holder has signed it.
+    pub(super) fn is_self_made(&self) -> bool {
+        self.leaf.is_self_made
+    }
+
+    /// When to ask for another one: once two thirds of its life are over, and at once when it was made by its own
+    /// holder.
+    pub(super) fn renewal(&self) -> SystemTime {
+        let (begins, ends) = (instant(self.leaf.begins), self.ends());
+        if self.leaf.is_self_made {
+            return begins;
+        }
+        begins + ends.duration_since(begins).unwrap_or_default() * 2 / 3
     }
 
     /// The same, for people.
@@ -186,7 +203,8 @@ impl LeafCertificate {
             GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
             _ => None,
         });
-        Ok(LeafCertificate { begins, ends, subject: subject.into(), names: names.collect() })
+        let is_self_made = parsed.issuer() == parsed.subject();
+        Ok(LeafCertificate { begins, ends, subject: subject.into(), names: names.collect(), is_self_made })
     }
 
     /// Why it is not valid at `now`; none when it is.

@@ -12,7 +12,8 @@ use std::sync::Arc;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
-use super::Pair;
+use super::acme::ACME_PROTOCOL;
+use super::{Challenges, Pair};
 
 /// Pairs, found by name.
 pub(super) struct Presented {
@@ -21,6 +22,8 @@ pub(super) struct Presented {
     by_name: HashMap<String, Vec<usize>>,
     /// Where all of them are.
     all: Vec<usize>,
+    /// What proves to an authority who is here.
+    challenges: Option<Arc<Challenges>>,
 }
 
 impl Presented {
@@ -32,7 +35,12 @@ impl Presented {
                 by_name.entry(name.trim_end_matches('.').to_owned()).or_default().push(index);
             }
         }
-        Presented { all: (0..pairs.len()).collect(), pairs, by_name }
+        Presented { all: (0..pairs.len()).collect(), pairs, by_name, challenges: None }
+    }
+
+    /// The same, that proves to authorities who is here.
+    pub(super) fn proving(self, challenges: Option<Arc<Challenges>>) -> Self {
+        Presented { challenges, ..self }
     }
 
     /// Where the pairs for `name` are.
@@ -52,6 +60,13 @@ impl Presented {
 
 impl ResolvesServerCert for Presented {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let asks = |challenges: &Arc<Challenges>| {
+            // Nothing else beside it (RFC 8737 section 3).
+            hello.alpn()?.eq([ACME_PROTOCOL]).then(|| Arc::clone(challenges))
+        };
+        if let Some(challenges) = self.challenges.as_ref().and_then(asks) {
+            return challenges.certificate(hello.server_name()?);
+        }
         let fits = |certified: &CertifiedKey| certified.key.choose_scheme(hello.signature_schemes()).is_some();
         self.choose(hello.server_name(), fits).map(Pair::certified)
     }

@@ -11,8 +11,9 @@ use rustls::ServerConfig;
 use rustls::crypto::ring;
 use rustls::server::{NoServerSessionStorage, ServerSessionMemoryCache, StoresServerSessions};
 
+use super::acme::ACME_PROTOCOL;
 use super::presented::Presented;
-use super::{ClientCertificates, Pair, TicketKeys, TicketRing, TicketSecret};
+use super::{AcmeListener, ClientCertificates, Pair, TicketKeys, TicketRing, TicketSecret};
 
 /// What is agreed on by ALPN, the dearest first. A client that names only others gets the alert
 /// `no_application_protocol` (RFC 7301 section 3.2), as nginx does it: whoever meant another service must not be served
@@ -26,6 +27,8 @@ const SESSIONS: usize = 256;
 pub struct ListenerTls {
     /// The pairs, at least one, chosen by the name that a client asks for; the first is for everybody else.
     pub pairs: Vec<Pair>,
+    /// What is asked of a certificate authority for its pair; none is of one's own making.
+    pub acme: Option<AcmeListener>,
     /// The keys of tickets, where they are not those of the process.
     pub ticket_keys: Option<TicketKeys>,
     /// Whom it asks for certificates; none asks nobody.
@@ -35,7 +38,7 @@ pub struct ListenerTls {
 impl From<Pair> for ListenerTls {
     /// That pair for everybody.
     fn from(pair: Pair) -> Self {
-        ListenerTls { pairs: vec![pair], ticket_keys: None, clients: None }
+        ListenerTls { pairs: vec![pair], acme: None, ticket_keys: None, clients: None }
     }
 }
 
@@ -109,8 +112,12 @@ fn config(
         Some(clients) => builder.with_client_cert_verifier(clients.verifier()),
         None => builder.with_no_client_auth(),
     };
-    let mut config = builder.with_cert_resolver(Arc::new(Presented::new(tls.pairs.clone())));
-    config.alpn_protocols = PROTOCOLS.iter().map(|name| name.to_vec()).collect();
+    let challenges = tls.acme.as_ref().and_then(|acme| acme.challenges.clone());
+    let protocols = PROTOCOLS.iter().copied().chain(challenges.is_some().then_some(ACME_PROTOCOL));
+    let protocols = protocols.map(|name| name.to_vec()).collect();
+    let presented = Presented::new(tls.pairs.clone()).proving(challenges);
+    let mut config = builder.with_cert_resolver(Arc::new(presented));
+    config.alpn_protocols = protocols;
     match (&tls.clients, &tls.ticket_keys) {
         // Who resumes a session is not verified again.
         (Some(_), _) => {

@@ -9,6 +9,8 @@ mod access_log;
 #[cfg(test)]
 mod access_times;
 #[cfg(test)]
+mod acme;
+#[cfg(test)]
 mod admin_access;
 #[cfg(test)]
 mod admin_info;

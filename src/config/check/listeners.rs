@@ -11,12 +11,15 @@ use crate::config::overrides::Overrides;
 use crate::config::problem::{KeyPath, Problem};
 use crate::config::report::{Level, Report};
 use crate::config::settings::ListenerSettings;
-use crate::config::shape::{ListenerKeys, PairKeys, TlsKeys};
-use crate::config::value::{ClientCerts, Listen};
+use crate::config::shape::{AcmeKeys, ListenerKeys, PairKeys, TlsKeys};
+use crate::config::value::{AcmeDomain, ClientCerts, Listen};
 use crate::config::written::{List, Section, Written};
 use crate::process::collide;
 use crate::proxy::{Identity, ListenerRules};
-use crate::tls::{ClientCertificates, Flaw, ListenerTls, Pair, PairFiles, TicketKeys};
+use crate::tls::{AcmeListener, AcmeSettings, ClientCertificates, Flaw, ListenerTls, Pair, PairFiles, TicketKeys};
+
+/// Where certificates come from when nobody says where.
+const LETS_ENCRYPT: &str = "https://acme-v02.api.letsencrypt.org/directory";
 
 /// What the file or the command line says of the listeners.
 #[derive(Debug, Default)]
@@ -104,8 +107,19 @@ pub(super) fn of_flags(report: &mut Report, flags: &[SocketAddr]) -> Listeners {
 
 /// What a listener presents, loaded.
 fn tls(at: &mut Level<'_>, keys: TlsKeys, (overrides, found): (&Overrides, &mut Listeners)) -> Option<ListenerTls> {
-    let TlsKeys { cert, key, pairs, ticket_keys, client_ca, client_certs } = keys;
+    let TlsKeys { cert, key, pairs, acme, ticket_keys, client_ca, client_certs } = keys;
+    let (named, acme) = (!matches!(acme, Written::Absent), at.take("acme", acme));
+    let has_acme = named && !matches!(acme, Some(None));
+    let acme = acme.flatten().and_then(|keys| self::acme(&mut at.below("acme"), keys)).map(AcmeListener::from);
+    let others = [("cert", matches!(cert, Written::Absent)), ("key", matches!(key, Written::Absent))];
+    let others = others.into_iter().chain([("pairs", matches!(pairs, Written::Absent))]);
     let pairs = match pairs {
+        _ if has_acme => {
+            others.filter(|(_, absent)| !absent).for_each(|(name, _)| {
+                at.add(name, "must not stand beside `acme`, which brings a certificate of its own");
+            });
+            Vec::new()
+        }
         Written::Absent => vec![pair(at, PairKeys { cert, key }, (overrides, &mut found.warnings, &mut found.lapsed))],
         pairs => {
             for (name, key) in [("cert", cert), ("key", key)] {
@@ -137,8 +151,24 @@ fn tls(at: &mut Level<'_>, keys: TlsKeys, (overrides, found): (&Overrides, &mut 
     }
     let clients =
         client_ca.map(|path| ClientCertificates::load(&path, required).map_err(|why| at.add("client_ca", why)));
-    let pairs = pairs.into_iter().collect::<Option<Vec<_>>>().filter(|pairs| !pairs.is_empty())?;
-    Some(ListenerTls { pairs, ticket_keys: ticket_keys.transpose().ok()?, clients: clients.transpose().ok()? })
+    let enough = |pairs: &Vec<Pair>| acme.is_some() || !pairs.is_empty();
+    let pairs = pairs.into_iter().collect::<Option<Vec<_>>>().filter(enough)?;
+    Some(ListenerTls { pairs, acme, ticket_keys: ticket_keys.transpose().ok()?, clients: clients.transpose().ok()? })
+}
+
+/// What is asked of a certificate authority.
+fn acme(at: &mut Level<'_>, keys: AcmeKeys) -> Option<AcmeSettings> {
+    let all = |at: &mut Level<'_>, name: &str, list: Vec<Written<AcmeDomain>>| {
+        let path = at.at.key(name);
+        let items = list.into_iter().enumerate();
+        items.filter_map(|(index, item)| at.report.take(&path.item(index), item)).collect::<Vec<_>>()
+    };
+    let domains = at.need("domains", keys.domains).map(|list| all(at, "domains", list));
+    let path = at.at.key("contact");
+    let contact = at.take("contact", keys.contact).unwrap_or_default().into_iter().enumerate();
+    let contact = contact.filter_map(|(index, item)| at.report.take(&path.item(index), item)).collect();
+    let directory = at.or("directory", keys.directory, LETS_ENCRYPT.to_owned());
+    Some(AcmeSettings { domains: domains?, contact, directory })
 }
 
 /// A pair, loaded; with what is not wise about it, and whether it is valid now.

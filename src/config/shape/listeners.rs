@@ -5,7 +5,9 @@ use std::num::NonZeroU16;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::config::value::{Choice, ClientCerts, Flag, Listen, OrNone, PemPath, Whole};
+use crate::config::value::{
+    AcmeContact, AcmeDirectory, AcmeDomain, Choice, ClientCerts, Flag, Listen, OrNone, PemPath, Whole,
+};
 use crate::config::written::{List, Section, Written};
 use crate::proxy::HeaderVersions;
 
@@ -34,7 +36,7 @@ pub(in crate::config) struct ListenerKeys {
 /// Certificates with their keys.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-#[schemars(extend("anyOf" = [{"required": ["cert", "key"]}, {"required": ["pairs"]}]))]
+#[schemars(extend("anyOf" = [{"required": ["cert", "key"]}, {"required": ["pairs"]}, {"required": ["acme"]}]))]
 pub(in crate::config) struct TlsKeys {
     /// A PEM file: the certificate, followed by those that lead to a root. With `key`, the same as one of `pairs`.
     pub(in crate::config) cert: Written<PemPath>,
@@ -42,6 +44,9 @@ pub(in crate::config) struct TlsKeys {
     pub(in crate::config) key: Written<PemPath>,
     /// Certificates with their keys, chosen by the name that a client asks for; the first is for everybody else.
     pub(in crate::config) pairs: Written<List<Section<PairKeys>>>,
+    /// A certificate from an authority that speaks ACME, asked for and renewed by the listener itself; null is none.
+    #[schemars(extend("default" = null))]
+    pub(in crate::config) acme: Written<OrNone<Section<AcmeKeys>>>,
     /// A file with the keys of tickets, one a line in Base64, for several nodes behind one name; the first seals. Null
     /// leaves them to the process, which keeps them in memory, renews them and hands them on at an upgrade.
     #[schemars(extend("default" = null))]
@@ -53,6 +58,21 @@ pub(in crate::config) struct TlsKeys {
     /// Whether clients without a certificate get in. Only with `client_ca`.
     #[schemars(extend("default" = "optional"))]
     pub(in crate::config) client_certs: Written<Choice<ClientCerts>>,
+}
+
+/// A certificate from an authority. To use it is to agree to its terms of service.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["domains"]))]
+pub(in crate::config) struct AcmeKeys {
+    /// The names of the certificate, without wildcards.
+    pub(in crate::config) domains: Written<List<AcmeDomain>>,
+    /// Whom the authority may tell of troubles.
+    #[schemars(extend("default" = []))]
+    pub(in crate::config) contact: Written<List<AcmeContact, 0>>,
+    /// Where the authority is.
+    #[schemars(extend("default" = "https://acme-v02.api.letsencrypt.org/directory"))]
+    pub(in crate::config) directory: Written<AcmeDirectory>,
 }
 
 /// A certificate and its key.

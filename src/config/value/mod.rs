@@ -1,6 +1,7 @@
 //! The kinds of values that a key can have: what is wanted, how it is read, and what an editor is told.
 
 mod account;
+mod acme;
 mod address;
 mod choice;
 mod header;
@@ -12,6 +13,7 @@ mod period;
 mod text;
 
 pub(super) use account::{GroupName, UserName};
+pub(super) use acme::{AcmeContact, AcmeDirectory, AcmeDomain};
 pub(super) use address::{AdminAddress, BackendPeer, CertificateName, Listen, Network, Peer};
 pub(super) use choice::{CheckType, Choice, ClientCerts};
 pub(super) use header::{HeaderField, HeaderPiece, HeaderText, Pattern};

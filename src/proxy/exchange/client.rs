@@ -21,10 +21,8 @@ use crate::proxy::gate::headers::Sender;
 use crate::proxy::gate::rejection::Rejection;
 use crate::proxy::gate::request_id::RequestId;
 use crate::proxy::wire::lines::{Fields, LinesOf};
+use crate::tls::CHALLENGE_PATH;
 use crate::upstream::Protocol;
-
-/// Below this path a certificate authority looks whose a name is.
-const CHALLENGES: &str = "/.well-known/acme-challenge/";
 
 /// A request, of whose body at least what its client does not [send on](Recipient::rest) is there.
 pub(in crate::proxy) trait ReceivedRequest {
@@ -47,10 +45,16 @@ pub(in crate::proxy) trait ReceivedRequest {
 
     /// Has it decided whether it is let in, before its way is chosen; see [`Proxy::admit`]. On a listener that sends
     /// everybody to HTTPS it is not, but for what proves to a certificate authority whose name it
-    /// is (RFC 8555 section 8.3), which has to work without a certificate.
+    /// is (RFC 8555 section 8.3), which has to work without a certificate. What an authority asks of tollgate itself
+    /// is answered on every listener.
     fn admit(&self, proxy: &Proxy, origin: Origin<'_>, ctx: &mut ExchangeContext) {
         let (fields, target, length) = (self.fields(), self.target(), self.length());
-        match origin.redirect.filter(|_| !target.path.starts_with(CHALLENGES)) {
+        if let Some(answer) = proxy.inner.challenges.answer(target.path) {
+            ctx.rejection = Some(Rejection::AcmeChallenge);
+            ctx.location = Some(answer.as_bytes().into());
+            return;
+        }
+        match origin.redirect.filter(|_| !target.path.starts_with(CHALLENGE_PATH)) {
             Some(port) => proxy.redirect(&fields, (target.host, self.asked()), port, ctx),
             None => proxy.admit(Asked { fields: &fields, target, length, certificate: origin.certificate }, ctx),
         }

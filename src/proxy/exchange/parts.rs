@@ -10,6 +10,7 @@ use crate::limit::{KeyMaker, Limiter};
 use crate::proxy::exchange::untaken::UntakenAnswers;
 use crate::proxy::gate::rules::Rules;
 use crate::telemetry::{AccessLog, LatestRefusals, Tally};
+use crate::tls::Challenges;
 use crate::upstream::Transport;
 
 /// What a proxy is made of.
@@ -33,6 +34,8 @@ pub struct ProxyParts {
     pub transport: Arc<Transport>,
     /// What of answers lies here because clients do not take it.
     pub untaken: UntakenAnswers,
+    /// What certificate authorities ask.
+    pub challenges: Arc<Challenges>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// The limiter's time; the same one wherever the limiter is asked.

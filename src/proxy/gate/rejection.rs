@@ -52,6 +52,8 @@ pub(in crate::proxy) const NOTHING: ToldOfRequest<'static> = (None, None);
 pub enum Rejection {
     /// It came to a listener that sends everybody to HTTPS.
     UseHttps,
+    /// No refusal: what a certificate authority asked, answered.
+    AcmeChallenge,
     /// The request is malformed, or asks for two things at once; this says how, for the log.
     BadRequest(&'static str),
     /// No client has the API key.
@@ -85,6 +87,7 @@ impl Rejection {
     pub fn status(self) -> StatusCode {
         match self {
             Rejection::UseHttps => StatusCode::PERMANENT_REDIRECT,
+            Rejection::AcmeChallenge => StatusCode::OK,
             Rejection::BadRequest(_) => StatusCode::BAD_REQUEST,
             Rejection::UnknownApiKey => StatusCode::UNAUTHORIZED,
             Rejection::Blocked => StatusCode::FORBIDDEN,
@@ -111,6 +114,7 @@ impl Rejection {
         Cow::Borrowed(match self {
             Rejection::BodyTooLarge(limit) => return format!("Request body too large: at most {limit} bytes").into(),
             Rejection::UseHttps => "Use HTTPS",
+            Rejection::AcmeChallenge => "an ACME challenge",
             Rejection::BadRequest(_) => "Bad request",
             Rejection::UnknownApiKey => "Unknown API key",
             Rejection::Blocked => "Client is blocked",
@@ -139,6 +143,7 @@ impl Rejection {
         Cow::Borrowed(match self {
             _ if form == AnswerForm::Grpc => "",
             Rejection::BodyTooLarge(_) => return format!(r#"{{"code":413,"message":"{}"}}"#, self.message()).into(),
+            Rejection::AcmeChallenge => "",
             Rejection::UseHttps => r#"{"code":308,"message":"Use HTTPS"}"#,
             Rejection::BadRequest(_) => r#"{"code":400,"message":"Bad request"}"#,
             Rejection::UnknownApiKey => r#"{"code":401,"message":"Unknown API key"}"#,
@@ -153,6 +158,14 @@ impl Rejection {
             Rejection::NoHealthyBackend(_) => r#"{"code":503,"message":"No healthy backend"}"#,
             Rejection::GatewayTimeout => r#"{"code":504,"message":"Gateway timeout"}"#,
         })
+    }
+
+    /// The body of the answer to a request of which this is told.
+    pub(in crate::proxy) fn body_of(self, form: AnswerForm, (_, said): ToldOfRequest<'_>) -> Cow<'static, str> {
+        match (self, said) {
+            (Rejection::AcmeChallenge, Some(answer)) => String::from_utf8_lossy(answer).into_owned().into(),
+            _ => self.body(form),
+        }
     }
 
     /// Says the lines of the answer, but for the date and what becomes of the connection: what its `body` is, and how
@@ -174,7 +187,8 @@ impl Rejection {
             grpc::write(lines, self.status().as_u16(), &self.message(), retry_after);
             lines.line(&REQUEST_ID, request_id);
         } else {
-            lines.line(&CONTENT_TYPE, "application/json");
+            let is_challenge = self == Rejection::AcmeChallenge;
+            lines.line(&CONTENT_TYPE, if is_challenge { "application/octet-stream" } else { "application/json" });
             lines.line(&CONTENT_LENGTH, body.len() as u64);
             lines.line(&CACHE_CONTROL, "no-store");
             lines.line(&REQUEST_ID, request_id);
@@ -184,7 +198,7 @@ impl Rejection {
                 _ => retry_after.into_iter().for_each(|seconds| lines.line(&RETRY_AFTER, seconds)),
             }
         }
-        if let Some(location) = location {
+        if let Some(location) = location.filter(|_| self != Rejection::AcmeChallenge) {
             lines.line(&LOCATION, location);
         }
         if let Some(standing) = standing {
@@ -201,7 +215,7 @@ impl Rejection {
     ) -> Response<()> {
         let mut answer = Response::new(());
         *answer.status_mut() = self.told_status(form);
-        self.write(form, answer.headers_mut(), &self.body(form), request_id, told);
+        self.write(form, answer.headers_mut(), &self.body_of(form, told), request_id, told);
         answer.headers_mut().insert(DATE, get_cached_date());
         answer
     }
@@ -216,7 +230,7 @@ impl Rejection {
         told: ToldOfRequest<'_>,
         (keeps, with_body): (bool, bool),
     ) -> usize {
-        let (status, body) = (self.told_status(form), self.body(form));
+        let (status, body) = (self.told_status(form), self.body_of(form, told));
         for part in ["HTTP/1.1 ", status.as_str(), " ", status.canonical_reason().unwrap_or_default(), "\r\n"] {
             out.extend_from_slice(part.as_bytes());
         }

@@ -355,6 +355,7 @@ async fn server(rng: &mut Rng) -> (Arc<Downstream>, Arc<Pool>, Arc<Tally>, Seen)
         tally: Arc::clone(&tally),
         transport: Arc::new(Transport::new(8, NonZeroUsize::MIN, false)),
         untaken: UntakenAnswers::default(),
+        challenges: Arc::default(),
         clock: Arc::clone(&clock),
         timeline: Timeline::new(clock.as_ref()),
     });

@@ -50,6 +50,7 @@ impl DataPlane {
             decisions: Arc::clone(&core.decisions),
             transport: Arc::clone(&transport),
             untaken: UntakenAnswers::default(),
+            challenges: Arc::clone(core.acme.challenges()),
             clock: Arc::clone(&core.clock),
             timeline: core.timeline,
         });

@@ -15,6 +15,7 @@ pub(crate) mod http2_backend;
 pub(crate) mod in_process;
 pub(crate) mod instance;
 pub(crate) mod load;
+pub(crate) mod pebble;
 pub(crate) mod played;
 pub(crate) mod ports;
 pub(crate) mod process;

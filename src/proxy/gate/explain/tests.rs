@@ -221,6 +221,7 @@ fn a_proxy_explains_with_its_own_clients_buckets_and_time() {
         tally: Arc::default(),
         transport: Arc::new(crate::upstream::Transport::new(0, std::num::NonZeroUsize::MIN, false)),
         untaken: crate::proxy::UntakenAnswers::default(),
+        challenges: Arc::default(),
         clock: Arc::clone(&clock) as Arc<dyn Clock>,
         timeline,
     });

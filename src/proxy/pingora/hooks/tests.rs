@@ -47,6 +47,7 @@ fn proxy() -> Proxy {
         transport: Arc::new(Transport::new(0, NonZeroUsize::MIN, false)),
         timeline: Timeline::new(clock.as_ref()),
         untaken: crate::proxy::UntakenAnswers::default(),
+        challenges: Arc::default(),
         clock,
     })
 }
