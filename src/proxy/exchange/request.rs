@@ -59,6 +59,8 @@ pub(in crate::proxy) enum Framing {
 
 /// Appends the header section of a request with this method, target and lines to `out`, and of its body what `framing`
 /// says.
+///
+/// Long because each line is looked at once, in one pass that every request goes through.
 pub(in crate::proxy) fn write<'h, I: Iterator<Item = (&'h [u8], &'h [u8])>>(
     out: &mut Vec<u8>,
     (method, target): (&str, &[u8]),

@@ -5,6 +5,8 @@
 //! of our own after which the connection is still good, and requests that a client sent ahead (pipelining). So Pingora
 //! gets a
 //! [`Loan`]: it reads no further than the request's own body, and hands the connection back when it is dropped.
+//!
+//! Long because Pingora asks a dozen traits of what it reads from.
 
 use std::collections::VecDeque;
 use std::io;

@@ -251,6 +251,8 @@ impl Downstream {
 
     /// Serves the request that begins with `buffer`, after a `silence`, and those that follow it, until the connection
     /// falls silent again. Gives it back then; none when it is closed.
+    ///
+    /// Long because what a request borrows stands here from one request to the next, and nothing of it moves.
     async fn serve_requests(
         &self,
         (mut stream, mut buffer): (Stream, BytesMut),

@@ -18,6 +18,8 @@
 //!
 //! Pingora's own loop for this is private to it, keeps idle connections for ever, and lets its requests run in sessions
 //! with other gaps: see `session`.
+//!
+//! Long because the bounds of one connection depend on each other, and are read as one.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -167,6 +169,8 @@ struct Serving<'a> {
 
 impl Serving<'_> {
     /// Serves its streams until it ends; for how long to read on while it is closed.
+    ///
+    /// Long because all that can happen to a connection is one choice, of which each branch borrows it.
     async fn run(mut self, opening: Busy) -> Duration {
         let app = &self.downstream.app;
         let (mut opening, mut stopping) = (Some(opening), ShutdownWatch::clone(&self.shutdown));
@@ -415,24 +419,4 @@ fn refuse(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn answers_are_kept_for_a_client_as_long_as_it_takes_some() {
-        let mut untaken = Untaken::default();
-        let looks = u32::try_from(CLIENT_TIMEOUT.as_secs()).expect("a minute");
-        assert!((1..=200).all(|second| untaken.goes_on(second, true)));
-        assert!((0..looks).all(|_| untaken.goes_on(200, true)));
-        assert!(!untaken.goes_on(200, true));
-        assert!(untaken.goes_on(201, true));
-        assert!(untaken.ends() && !untaken.ends() && untaken.over);
-        assert!(!Untaken::default().ends(), "nothing was waited for");
-    }
-
-    #[test]
-    fn what_is_no_answer_is_waited_for_only_so_long() {
-        let mut untaken = Untaken::default();
-        assert_eq!((1..).find(|second| !untaken.goes_on(*second, false)), Some(CLIENT_TIMEOUT.as_secs() + 1));
-    }
-}
+mod tests;

@@ -1,4 +1,6 @@
 //! Over a store in memory and a manual clock.
+//!
+//! Long because each test is a life of a few processes that share one database.
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
