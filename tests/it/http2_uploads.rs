@@ -73,11 +73,17 @@ fn an_upload_over_a_long_way_is_about_as_fast_as_over_http_1() {
     for announced in [true, false] {
         let http2 = best(&|| by_http2(far, None, &body, announced));
         println!("8 MiB over 100 ms: HTTP/1.1 {http1:?}, HTTP/2 {http2:?}, announced: {announced}");
-        assert!(http2 <= http1.mul_f64(1.5) + Duration::from_millis(50), "{announced}: {http2:?}, HTTP/1.1: {http1:?}");
+        assert!(
+            http2 <= http1.mul_f64(1.5) + Duration::from_millis(100),
+            "{announced}: {http2:?}, HTTP/1.1: {http1:?}"
+        );
         let mut known = Http2::connect(far);
         let http2 = (0..4).map(|_| by_http2(far, Some(&mut known), &body, announced)).min().unwrap();
         println!("on a known connection {http2:?}");
-        assert!(http2 <= http1.mul_f64(1.5), "{announced}: {http2:?} on a known connection, HTTP/1.1: {http1:?}");
+        assert!(
+            http2 <= http1.mul_f64(1.5) + Duration::from_millis(50),
+            "{announced}: {http2:?} on a known connection, HTTP/1.1: {http1:?}"
+        );
     }
 }
 

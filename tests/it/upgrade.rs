@@ -76,7 +76,12 @@ fn twenty_upgrades_under_load_lose_no_request_and_give_no_token_twice() {
     // At most what one process would give, and one for each request that the last predecessor still had.
     let most = CAPACITY as f64 + RATE as f64 * seconds + 4.0;
     let allowed = greedy.with(200) as f64;
-    assert!(allowed <= most && allowed >= most * 0.7, "{allowed} of {most} in {seconds} s; {greedy:?}");
+    // On a busy machine it may not come to ask for all that it could have.
+    let asked_for_all = greedy.with(429) > 0;
+    assert!(
+        allowed <= most && (allowed >= most * 0.7 || !asked_for_all),
+        "{allowed} of {most} in {seconds} s; {greedy:?}"
+    );
 
     let (last, old) = pids.split_last().unwrap();
     assert!(old.iter().all(|pid| pid != last));

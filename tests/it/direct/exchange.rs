@@ -66,7 +66,11 @@ fn a_client_that_leaves_ends_its_request() {
         client.send(&Request::new("GET", "/").encode()).unwrap();
         let (mut taken, _) = backend.take_request();
         taken.send(said.as_bytes());
-        assert!(said.is_empty() || client.has_answer(PATIENCE));
+        // As much as is to be counted, which may come in pieces.
+        let mut came = Vec::new();
+        while !came.ends_with(&said.as_bytes()[said.len().saturating_sub(5)..]) {
+            came.extend(client.read_bytes(1).unwrap());
+        }
         client.reset();
         assert!(taken.is_closed(PATIENCE), "{said:?}");
         let line = server.access_lines(n + 1).remove(n);
