@@ -86,9 +86,11 @@ install_wanted() {
         ours=yes
         $as_root chmod +x $policy
     fi
+    apt="$as_root env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=120 install -y --no-install-recommends"
+    # One by one where not all can be had.
     # shellcheck disable=SC2086
     { $as_root apt-get update || true
-      $as_root env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=120 install -y --no-install-recommends $packages
+      $apt $packages || for package in $packages; do $apt $package || true; done
       for server in haproxy nginx; do
           case $packages in *$server*) $as_root systemctl disable $server ;; esac
       done; } </dev/null >/dev/null 2>&1 || true
