@@ -1,7 +1,7 @@
 //! Whom the command line believes over TLS.
 //!
-//! An admin API is asked by its address, and most have a certificate that they made themselves. So a certificate that is
-//! in the file is believed for whatever name it has: who named it meant this very one.
+//! An admin API is asked by its address, and most have a certificate that they made themselves. So a certificate that
+//! is in the file is believed for whatever name it has: who named it meant this very one.
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -17,7 +17,8 @@ pub fn configuration(bytes: &[u8]) {
     if ["cert", "key", "token_file"].iter().any(|key| text.contains(key)) {
         return;
     }
-    // What YAML 1.1 takes for the end of a line; a number of lines is one more, and the end of the text may be one more.
+    // What YAML 1.1 takes for the end of a line; a number of lines is one more, and the end of the text may be one
+    // more.
     const BREAKS: [char; 5] = ['\n', '\r', '\u{85}', '\u{2028}', '\u{2029}'];
     match load(text) {
         Err(problems) => {

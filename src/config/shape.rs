@@ -101,8 +101,8 @@ pub(super) struct PingoraKeys {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct AdminKeys {
-    /// An IP address and a port, or `unix:` and the path of a socket, which owner and group may use without a token; null
-    /// is off. Whoever can reach an address that is not loopback needs a token.
+    /// An IP address and a port, or `unix:` and the path of a socket, which owner and group may use without a token;
+    /// null is off. Whoever can reach an address that is not loopback needs a token.
     #[schemars(extend("default" = "127.0.0.1:9901"))]
     pub(super) address: Written<AdminAddress>,
     /// The certificate and its key, for HTTPS; null is plain HTTP.
@@ -200,8 +200,8 @@ pub(super) struct IdentityKeys {
     /// gets them, or they are passed on. What this file names is read all the same.
     #[schemars(extend("default" = "drop"))]
     pub(super) underscores: Written<Choice<Underscores>>,
-    /// Whether backends get the API key that a client is known by. With false its header is taken away, and backends get
-    /// `X-Client-Id` instead, with the client's name.
+    /// Whether backends get the API key that a client is known by. With false its header is taken away, and backends
+    /// get `X-Client-Id` instead, with the client's name.
     #[schemars(extend("default" = true))]
     pub(super) forward_api_key: Written<Flag>,
     /// Whether clients are known by the certificates that they show to a listener with `client_ca`, as

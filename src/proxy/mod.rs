@@ -1,8 +1,8 @@
 //! The way of one request, and every answer of our own.
 //!
 //! Each is admitted once, before its way is chosen. A plain request, and one that asks for another protocol, goes
-//! directly (room `exchange`), or, where the configuration says so, through Pingora's hooks (room `pingora`). Both ways take the same steps
-//! and share what decides in them.
+//! directly (room `exchange`), or, where the configuration says so, through Pingora's hooks (room `pingora`). Both ways
+//! take the same steps and share what decides in them.
 //!
 //! ```text
 //! connection: header read and checked ─ malformed, too large, too slow ─────► reject

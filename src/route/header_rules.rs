@@ -7,8 +7,8 @@
 //! The rules. Lines are taken away first, then edited, then set, whatever the order in the file, as Envoy and Apache
 //! keep an order of their own. What is set takes the place of every line of its name, also where it turns out to say
 //! nothing: a caller whom nobody knows must not be able to send the `X-Client` that others get. Every match of an edit
-//! is replaced. Edits may make [`LONGEST`] bytes of one message; a line for which there is no room is not sent. Names are
-//! compared without regard to case; trailers are no headers.
+//! is replaced. Edits may make [`LONGEST`] bytes of one message; a line for which there is no room is not sent. Names
+//! are compared without regard to case; trailers are no headers.
 //!
 //! The framing and hop-by-hop names are refused as nginx ignores them, HAProxy warns of them and Envoy leaves them to
 //! its codecs. `Host` may be set, which is how a backend gets the name that it knows, but not to what a stranger says,

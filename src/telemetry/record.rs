@@ -35,7 +35,8 @@ pub struct AccessRecord<'a> {
     pub client_id: Option<&'a str>,
     /// The caller's address; an IPv4-mapped one is written as IPv4.
     pub client_ip: IpAddr,
-    /// How the caller was recognised: `api_key`, `certificate`, `address` or `anonymous`; none when it did not get that far.
+    /// How the caller was recognised: `api_key`, `certificate`, `address` or `anonymous`; none when it did not get that
+    /// far.
     pub identity: Option<&'a str>,
     /// The method.
     pub method: &'a str,

@@ -2,8 +2,8 @@
 //!
 //! A name in a certificate goes before a wildcard, which stands for one label (RFC 9525 section 6.3). Who asks for no
 //! name, or for one that no certificate has, gets the first pair, as with nginx and HAProxy: the client that cares
-//! refuses it by itself. Of several pairs for one name the first counts whose key the client can do with, so that one of
-//! ECDSA and one of RSA stand side by side.
+//! refuses it by itself. Of several pairs for one name the first counts whose key the client can do with, so that one
+//! of ECDSA and one of RSA stand side by side.
 
 use std::collections::HashMap;
 use std::fmt;

@@ -3,17 +3,18 @@
 //! The problem: rustls' own ticketer makes its keys in each process and gives them to nobody. So after an upgrade, and
 //! on the next node behind the same name, every client makes a full handshake, all of them at once on a busy node.
 //!
-//! The rules. A process makes keys in memory ([`TicketRing`]) and hands them on at an upgrade; they are never written to
-//! a disk. A new one is made every [`SEALS`], and each opens tickets for twice as long, so that a ticket lasts at least
-//! [`SEALS`] and its key is gone soon after. Or the keys are those of a file ([`TicketKeys`]), which several nodes share
-//! and somebody else renews; the first seals, all of them open.
+//! The rules. A process makes keys in memory ([`TicketRing`]) and hands them on at an upgrade; they are never written
+//! to a disk. A new one is made every [`SEALS`], and each opens tickets for twice as long, so that a ticket lasts at
+//! least [`SEALS`] and its key is gone soon after. Or the keys are those of a file ([`TicketKeys`]), which several
+//! nodes share and somebody else renews; the first seals, all of them open.
 //!
 //! A ticket is the key's name, a salt, and the session sealed with AES-256-GCM under a key of its own, made of the
-//! secret and the salt by HMAC-SHA-256. So there is no nonce that could come twice, however many tickets a key of a file
-//! seals. A ticket that does not open is none: the client makes a full handshake.
+//! secret and the salt by HMAC-SHA-256. So there is no nonce that could come twice, however many tickets a key of a
+//! file seals. A ticket that does not open is none: the client makes a full handshake.
 //!
-//! Refused: one key for each listener. What a session may be resumed for is its name (rustls compares it), and listeners
-//! that ask for certificates of clients have no tickets at all, since a client is not verified again when it resumes.
+//! Refused: one key for each listener. What a session may be resumed for is its name (rustls compares it), and
+//! listeners that ask for certificates of clients have no tickets at all, since a client is not verified again when it
+//! resumes.
 
 use std::fmt;
 use std::path::{Path, PathBuf};

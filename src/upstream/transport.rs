@@ -102,8 +102,8 @@ impl Transport {
     }
 
     /// Keeps `stream` to `site`, which is told to be `whose`, and over which an answer began at one moment and ended at
-    /// another, for the next request: as long as the backend `said` that it does, and `longest` in any case. It is closed at once when that is not at
-    /// all, or when there are enough.
+    /// another, for the next request: as long as the backend `said` that it does, and `longest` in any case. It is
+    /// closed at once when that is not at all, or when there are enough.
     pub fn keep(
         &self,
         (site, whose): (&Arc<Site>, Option<Box<ClientEnds>>),

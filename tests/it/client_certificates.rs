@@ -35,7 +35,8 @@ impl Authority {
         Authority { issuer: Issuer::new(params, key), pem }
     }
 
-    /// Writes a certificate with these names and its key as `STEM.pem` and `STEM.key`; its fingerprint as openssl says it.
+    /// Writes a certificate with these names and its key as `STEM.pem` and `STEM.key`; its fingerprint as openssl says
+    /// it.
     fn sign(&self, dir: &Path, stem: &str, serial: u64, names: &[&str]) -> String {
         let key = KeyPair::generate().unwrap();
         let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();

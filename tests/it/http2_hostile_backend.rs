@@ -1,5 +1,5 @@
-//! Backends that send over HTTP/2 what no backend should: the client has an answer in time, others are served beside it,
-//! little is held, and the pool serves again once the backend behaves.
+//! Backends that send over HTTP/2 what no backend should: the client has an answer in time, others are served beside
+//! it, little is held, and the pool serves again once the backend behaves.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

@@ -1,4 +1,5 @@
-//! WebDAV through a TLS listener to Apache's mod_dav, which speaks plain HTTP: with the one rule that docs/tls.md names.
+//! WebDAV through a TLS listener to Apache's mod_dav, which speaks plain HTTP: with the one rule that docs/tls.md
+//! names.
 
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;

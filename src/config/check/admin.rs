@@ -84,8 +84,8 @@ impl AdminDraft {
         self.address = report.take(&self.at, key).flatten().map(|address| located(address, overrides));
     }
 
-    /// The settings, none when it is off, with warnings and certificates that are not valid. Reports an address that one
-    /// of `listeners` has, one that other machines can reach without a token, and TLS at a path.
+    /// The settings, none when it is off, with warnings and certificates that are not valid. Reports an address that
+    /// one of `listeners` has, one that other machines can reach without a token, and TLS at a path.
     pub(super) fn finish(
         self,
         report: &mut Report,

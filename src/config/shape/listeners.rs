@@ -20,8 +20,8 @@ pub(in crate::config) struct ListenerKeys {
     pub(in crate::config) address: Written<Listen>,
     /// The certificate and its key, for HTTPS with HTTP/2 and HTTP/1.1. Default: plain HTTP/1.1.
     pub(in crate::config) tls: Written<Section<TlsKeys>>,
-    /// Which version of the PROXY protocol's header every connection begins with, before TLS; it says whom the connection
-    /// is from. Only `identity.trusted_proxies` may connect then. Null is none.
+    /// Which version of the PROXY protocol's header every connection begins with, before TLS; it says whom the
+    /// connection is from. Only `identity.trusted_proxies` may connect then. Null is none.
     #[schemars(extend("default" = null))]
     pub(in crate::config) proxy_protocol: Written<OrNone<Choice<HeaderVersions>>>,
     /// Whether clients may speak HTTP/2 without TLS, by prior knowledge, beside HTTP/1.1. Only without `tls`.

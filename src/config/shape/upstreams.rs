@@ -27,8 +27,8 @@ pub(in crate::config) struct UpstreamKeys {
     /// TLS to its backends; null is none.
     #[schemars(extend("default" = null))]
     pub(in crate::config) tls: Written<OrNone<Section<BackendTlsKeys>>>,
-    /// In which version of the PROXY protocol its backends are told, before all else, whose connections are. A connection
-    /// serves one client then. Null does not tell them.
+    /// In which version of the PROXY protocol its backends are told, before all else, whose connections are. A
+    /// connection serves one client then. Null does not tell them.
     #[schemars(extend("default" = null))]
     pub(in crate::config) proxy_protocol: Written<OrNone<Choice<ProxyProtocol>>>,
     /// The backends.
@@ -68,8 +68,8 @@ pub(in crate::config) struct BackendTlsKeys {
     /// Whether their certificates are checked. Without that, anybody in between can read and change everything.
     #[schemars(extend("default" = true))]
     pub(in crate::config) verify: Written<Flag>,
-    /// A PEM file with the authorities that their certificates are to be signed by, or with the certificates themselves.
-    /// Default: the authorities of the system.
+    /// A PEM file with the authorities that their certificates are to be signed by, or with the certificates
+    /// themselves. Default: the authorities of the system.
     #[schemars(extend("default" = null))]
     pub(in crate::config) ca: Written<OrNone<PemPath>>,
     /// A PEM file: the certificate for backends that ask for one, followed by those that lead to a root.
@@ -85,8 +85,8 @@ pub(in crate::config) struct BackendTlsKeys {
 #[serde(default, deny_unknown_fields)]
 #[schemars(extend("required" = ["address"]))]
 pub(in crate::config) struct BackendKeys {
-    /// An IP address or a host name, and a port, or `unix:` and the path of a socket. Each address that a name resolves to
-    /// is a backend of its own.
+    /// An IP address or a host name, and a port, or `unix:` and the path of a socket. Each address that a name resolves
+    /// to is a backend of its own.
     pub(in crate::config) address: Written<BackendPeer>,
     /// Its share of the requests relative to the others.
     #[schemars(extend("default" = 1))]

@@ -3,8 +3,8 @@
 //! A call says how it ended in trailers, or in the header where there is nothing else. The access line tells it. While
 //! an answer comes, a call may be as silent as both sides like: `read_timeout` counts up to the header of the answer
 //! and not behind it. nginx's `grpc_read_timeout` counts for each read and Envoy's `stream_idle_timeout` for each
-//! silence; both are what users of long streams turn off first. Who wants an end says so by a deadline (`grpc-timeout`),
-//! which passes like any other line.
+//! silence; both are what users of long streams turn off first. Who wants an end says so by a deadline
+//! (`grpc-timeout`), which passes like any other line.
 
 use crate::proxy::wire::lines::is;
 

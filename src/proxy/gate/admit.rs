@@ -1,8 +1,8 @@
 //! Whether a request is let in, and to which pool: plain values in, plain values out, so that it is tested without a
 //! socket.
 //!
-//! Identity comes first, then the bucket, then where the route leads: a request that leads nowhere costs a token too, or
-//! whoever is out of tokens could go on asking for what is not there. On a route with `limit: false` nobody pays but
+//! Identity comes first, then the bucket, then where the route leads: a request that leads nowhere costs a token too,
+//! or whoever is out of tokens could go on asking for what is not there. On a route with `limit: false` nobody pays but
 //! those who are refused for their key; who is blocked stays so.
 
 use std::net::IpAddr;

@@ -4,10 +4,10 @@
 //! The problem: most routes change nothing, and should pay for nothing; those that do must do it the same way whichever
 //! way a request goes and whatever its two ends speak.
 //!
-//! The rule: a route that changes nothing has no [`RouteChanges`], and a request asks for them once. Where there are some, a
-//! header section that is written already is written anew: after everything that tollgate itself says or takes away, so
-//! that rules have the last word on all but the framing, which they cannot name. Neither interim answers nor a 101 are
-//! changed, and no answer of our own: a rule that hides what backends say must not hide why there is none.
+//! The rule: a route that changes nothing has no [`RouteChanges`], and a request asks for them once. Where there are
+//! some, a header section that is written already is written anew: after everything that tollgate itself says or takes
+//! away, so that rules have the last word on all but the framing, which they cannot name. Neither interim answers nor a
+//! 101 are changed, and no answer of our own: a rule that hides what backends say must not hide why there is none.
 //!
 //! An API key that is not to be forwarded is the whole header that is configured for keys, whatever it says, and
 //! `Authorization: Bearer` where it holds the key by which the client was known: any other token there is the

@@ -8,9 +8,9 @@
 //! `RESOURCE_EXHAUSTED`: when to try again, or -1, not to, where another try would end the same. Logs and metrics keep
 //! the status that everybody else gets. What tells of the caller's bucket stays; it is metadata there.
 //!
-//! So it is over HTTP/1.1, too, as Envoy has it: whoever sends that type there is a bridge or a test, and reads the same
-//! words. `application/grpc-web` is another protocol, whose readers understand a status of HTTP; it is no gRPC here, and
-//! its bodies are bounded as all are.
+//! So it is over HTTP/1.1, too, as Envoy has it: whoever sends that type there is a bridge or a test, and reads the
+//! same words. `application/grpc-web` is another protocol, whose readers understand a status of HTTP; it is no gRPC
+//! here, and its bodies are bounded as all are.
 
 use http::header;
 use http::header::CONTENT_TYPE;

@@ -1,13 +1,12 @@
 //! Every answer of our own leaves by this door.
 //!
-//! One form: `application/json`, `{"code":N,"message":"…"}`, `X-Request-Id`; whoever speaks gRPC is answered in its words
-//! ([`grpc`]). What answers HEAD has no body, and the
-//! length that the answer to a GET would have, also where the request is refused before all of its header is there. The
-//! connection stays usable where the client's body lets it: a small body that is announced is read to its end and
-//! thrown away. A large or endless one makes the answer the last on its connection, and what still comes is read for a
-//! while before the connection is closed, because closing with unread data makes the kernel send a reset that can
-//! overtake the answer (RFC 9112 section 9.6). Over HTTP/2 only the stream is at stake, and its session knows how much
-//! of the rest is worth reading.
+//! One form: `application/json`, `{"code":N,"message":"…"}`, `X-Request-Id`; whoever speaks gRPC is answered in its
+//! words ([`grpc`]). What answers HEAD has no body, and the length that the answer to a GET would have, also where the
+//! request is refused before all of its header is there. The connection stays usable where the client's body lets it: a
+//! small body that is announced is read to its end and thrown away. A large or endless one makes the answer the last on
+//! its connection, and what still comes is read for a while before the connection is closed, because closing with
+//! unread data makes the kernel send a reset that can overtake the answer (RFC 9112 section 9.6). Over HTTP/2 only the
+//! stream is at stake, and its session knows how much of the rest is worth reading.
 
 use std::borrow::Cow;
 use std::time::Duration;

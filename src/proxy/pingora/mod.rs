@@ -8,7 +8,8 @@
 //! hooks decide only on requests of sessions that are not our own.
 //!
 //! What differs: a body without a length whose end came with its header is told in chunks here, and with its length
-//! there; and trailers end where they come from. Backends of HTTP/2 it does not know: pools with such ones never go by it. `tests/it/harness/way.rs` lists the tests that see it.
+//! there; and trailers end where they come from. Backends of HTTP/2 it does not know: pools with such ones never go by
+//! it. `tests/it/harness/way.rs` lists the tests that see it.
 
 pub(in crate::proxy) mod admitted;
 pub(in crate::proxy) mod backend_side;

@@ -5,8 +5,9 @@
 //! client that says nothing, or drips its hello, is cut as one that drips a header is. From its first byte on it is
 //! work that a stop waits for.
 //!
-//! Where there is no TLS, and `h2c` allows for it, a client may speak HTTP/2 by prior knowledge (RFC 9113 section 3.3): it
-//! says so by its first bytes, which no request of HTTP/1 has. An offer to go on in it (`Upgrade: h2c`) is not taken.
+//! Where there is no TLS, and `h2c` allows for it, a client may speak HTTP/2 by prior knowledge (RFC 9113 section 3.3):
+//! it says so by its first bytes, which no request of HTTP/1 has. An offer to go on in it (`Upgrade: h2c`) is not
+//! taken.
 //!
 //! A client that speaks plain HTTP to a TLS listener gets a 400 in plain HTTP, which it can read, and not an alert of a
 //! protocol that it does not speak. Handshakes that fail are told at debug level: the ports of the internet are scanned
@@ -46,8 +47,8 @@ pub(in crate::proxy) enum Opened {
 }
 
 impl Downstream {
-    /// Does the handshake if the listener has TLS, and finds out which protocol is spoken where there may be two without
-    /// it; `None` when nothing came of it.
+    /// Does the handshake if the listener has TLS, and finds out which protocol is spoken where there may be two
+    /// without it; `None` when nothing came of it.
     pub(in crate::proxy) async fn open(
         &self,
         socket: Box<ClientSocket>,
@@ -72,8 +73,8 @@ impl Downstream {
         }
     }
 
-    /// Tells by its first bytes in which protocol a client speaks. What HTTP/1 has said is passed on as soon as it cannot
-    /// be the preface of HTTP/2 any more, which is by its third byte for any method that there is.
+    /// Tells by its first bytes in which protocol a client speaks. What HTTP/1 has said is passed on as soon as it
+    /// cannot be the preface of HTTP/2 any more, which is by its third byte for any method that there is.
     async fn by_preface(
         &self,
         mut socket: Box<ClientSocket>,

@@ -1,7 +1,7 @@
 //! The lines behind a body, in whatever protocol it comes.
 //!
-//! The problem: trailers come when everything has been decided by the header, so one that says what a header says (where
-//! the message ends, whom it is for, who sends it) is read by some and not by others.
+//! The problem: trailers come when everything has been decided by the header, so one that says what a header says
+//! (where the message ends, whom it is for, who sends it) is read by some and not by others.
 //!
 //! The rule: trailers pass over every pair of protocols that has them, between both sides as lines of HTTP/1.1. Those
 //! that RFC 9110 section 6.5.1 forbids there are dropped, and so is what tollgate itself says to backends and clients.

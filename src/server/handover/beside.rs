@@ -1,8 +1,8 @@
 //! What goes beside the sockets and is none: a pipe, out of which come the keys of TLS tickets.
 //!
-//! It is the last descriptor of all, behind the last socket, and no address names it. A version that does not know it takes
-//! the sockets that it was told of and closes the rest; one that gets none makes keys of its own. So it needs no other
-//! version of the hand-over. A pipe, and no file, however short-lived: the keys are never on a disk.
+//! It is the last descriptor of all, behind the last socket, and no address names it. A version that does not know it
+//! takes the sockets that it was told of and closes the rest; one that gets none makes keys of its own. So it needs no
+//! other version of the hand-over. A pipe, and no file, however short-lived: the keys are never on a disk.
 
 use std::time::Duration;
 

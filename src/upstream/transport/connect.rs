@@ -1,7 +1,7 @@
 //! Making a connection to a backend, and in which words that fails.
 //!
-//! A plain one over TCP is made here and costs no allocation. What takes more than that (a Unix socket, a header, a handshake) is
-//! boxed: a request's memory is that of the largest state that it can be in.
+//! A plain one over TCP is made here and costs no allocation. What takes more than that (a Unix socket, a header, a
+//! handshake) is boxed: a request's memory is that of the largest state that it can be in.
 
 use std::io::{self, ErrorKind};
 use std::time::Duration;
@@ -11,11 +11,12 @@ use pingora_timeout::timeout;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, sleep};
+use tokio_util::either::Either;
 
 use super::handshake::handshake;
 use super::proxy_header::ClientEnds;
 use super::site::Site;
-use super::stream::{BackendStream, Wire};
+use super::stream::BackendStream;
 use crate::upstream::{ConnectAddress, UnixPath};
 
 /// How soon a Unix socket is tried again that takes no more connections for now. Over TCP the kernel waits by itself.
@@ -42,8 +43,8 @@ pub(in crate::upstream) async fn connect(
 async fn furnished(site: &Site, whose: Option<&ClientEnds>, limit: Duration) -> Result<BackendStream> {
     let began = Instant::now();
     let mut wire = match site.address() {
-        ConnectAddress::Tcp(address) => Wire::Tcp(within(limit, tcp(*address), connect_error).await?),
-        ConnectAddress::Unix(path) => Wire::Unix(within(limit, unix(path), unix_error).await?),
+        ConnectAddress::Tcp(address) => Either::Left(within(limit, tcp(*address), connect_error).await?),
+        ConnectAddress::Unix(path) => Either::Right(within(limit, unix(path), unix_error).await?),
     };
     if let Some(version) = site.proxy_protocol() {
         let header = version.header(whose);

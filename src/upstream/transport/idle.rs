@@ -79,9 +79,9 @@ impl IdleConnections {
         IdleConnections { shelves, most: in_all.div_ceil(threads.get()), shared, bell: Arc::default() }
     }
 
-    /// A connection to `site`, of those that were told to be `whose`, that is open at `now` and, as far as that can be foreseen, stays so until
-    /// a request has come over it; when the request can be `sent_again`, one that may be closed meanwhile. With it, how
-    /// long it waited.
+    /// A connection to `site`, of those that were told to be `whose`, that is open at `now` and, as far as that can be
+    /// foreseen, stays so until a request has come over it; when the request can be `sent_again`, one that may be
+    /// closed meanwhile. With it, how long it waited.
     pub(super) fn take(
         &self,
         site: &Arc<Site>,
@@ -97,8 +97,8 @@ impl IdleConnections {
         })
     }
 
-    /// Keeps `connection` to `site`, which was told to be `whose`, until it is taken or closed, or for as long as `terms` say. It is
-    /// closed at once when there are enough.
+    /// Keeps `connection` to `site`, which was told to be `whose`, until it is taken or closed, or for as long as
+    /// `terms` say. It is closed at once when there are enough.
     pub(super) fn put(
         &self,
         (site, whose): (&Arc<Site>, Option<Box<ClientEnds>>),

@@ -9,13 +9,13 @@
 //! and those that come meanwhile wait for it. A connection counts once the backend has answered a PING, before which it
 //! has said what it allows: so nothing is sent to one that does not speak HTTP/2, and what it does not allow is not
 //! tried. One that has been told to go gets no more requests, and is gone with its last one; so does one over which a
-//! request has waited in vain: what has hung up without a word, or no longer reads, takes no others with it. One without requests is
-//! closed after the pool's `idle_timeout`.
+//! request has waited in vain: what has hung up without a word, or no longer reads, takes no others with it. One
+//! without requests is closed after the pool's `idle_timeout`.
 //!
 //! What a backend can make this process hold is bounded: [`STREAM_WINDOW`] for each stream that its client does not
 //! take, and [`CONNECTION_WINDOW`] for a connection, which is enough for all of its streams, so that no slow client
-//! holds up the others; [`SMALL_FRAMES`] for what frames cost beside that; a header section of 64 KiB; and what h2 bounds
-//! itself (resets, floods of control frames, empty frames). Pushed streams are refused.
+//! holds up the others; [`SMALL_FRAMES`] for what frames cost beside that; a header section of 64 KiB; and what h2
+//! bounds itself (resets, floods of control frames, empty frames). Pushed streams are refused.
 //!
 //! Refused: a bound on connections to a backend (it is the backend that says how many streams it takes on one); PING on
 //! connections that are silent, which gRPC servers take for an attack when it comes more often than every five minutes.

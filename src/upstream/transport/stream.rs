@@ -14,6 +14,7 @@ use pingora_core::protocols::l4::virt::{VirtualSockOpt, VirtualSocket};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::client::TlsStream;
+use tokio_util::either::Either;
 
 use super::manner::Protocol;
 
@@ -29,14 +30,8 @@ pub enum BackendStream {
     Tls(Box<TlsStream<TlsWire>>),
 }
 
-/// What carries bytes.
-#[derive(Debug)]
-pub enum Wire {
-    /// TCP.
-    Tcp(TcpStream),
-    /// A Unix socket.
-    Unix(UnixStream),
-}
+/// What carries bytes: TCP, or a Unix socket.
+pub type Wire = Either<TcpStream, UnixStream>;
 
 /// What carries TLS, and what came over it first: only that tells what it is that is no TLS.
 #[derive(Debug)]
@@ -63,8 +58,8 @@ impl BackendStream {
     /// told of nothing.
     pub(super) fn is_silent(&mut self) -> bool {
         match self {
-            BackendStream::Plain(Wire::Tcp(tcp)) => is_blocked(tcp.try_read(&mut [0])),
-            BackendStream::Plain(Wire::Unix(unix)) => is_blocked(unix.try_read(&mut [0])),
+            BackendStream::Plain(Either::Left(tcp)) => is_blocked(tcp.try_read(&mut [0])),
+            BackendStream::Plain(Either::Right(unix)) => is_blocked(unix.try_read(&mut [0])),
             BackendStream::Tls(tls) => {
                 let (mut byte, cx) = ([0], &mut Context::from_waker(Waker::noop()));
                 Pin::new(tls).poll_read(cx, &mut ReadBuf::new(&mut byte)).is_pending()
@@ -83,16 +78,16 @@ impl BackendStream {
     /// Waits until there is something to read, or may be.
     pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.wire() {
-            Wire::Tcp(tcp) => tcp.poll_read_ready(cx),
-            Wire::Unix(unix) => unix.poll_read_ready(cx),
+            Either::Left(tcp) => tcp.poll_read_ready(cx),
+            Either::Right(unix) => unix.poll_read_ready(cx),
         }
     }
 
     /// The TCP connection that carries it, if one does.
     pub fn tcp(&self) -> Option<&TcpStream> {
         match self.wire() {
-            Wire::Tcp(tcp) => Some(tcp),
-            Wire::Unix(_) => None,
+            Either::Left(tcp) => Some(tcp),
+            Either::Right(_) => None,
         }
     }
 
@@ -126,7 +121,7 @@ impl TlsWire {
 
 impl From<TcpStream> for BackendStream {
     fn from(tcp: TcpStream) -> Self {
-        BackendStream::Plain(Wire::Tcp(tcp))
+        BackendStream::Plain(Either::Left(tcp))
     }
 }
 
@@ -137,8 +132,8 @@ fn is_blocked(read: io::Result<usize>) -> bool {
 impl AsFd for BackendStream {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self.wire() {
-            Wire::Tcp(tcp) => tcp.as_fd(),
-            Wire::Unix(unix) => unix.as_fd(),
+            Either::Left(tcp) => tcp.as_fd(),
+            Either::Right(unix) => unix.as_fd(),
         }
     }
 }
@@ -203,50 +198,6 @@ impl VirtualSocket for BackendStream {
     fn set_socket_option(&self, _: VirtualSockOpt) -> io::Result<()> {
         // It has what it needs.
         Ok(())
-    }
-}
-
-impl AsyncRead for Wire {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Wire::Tcp(tcp) => Pin::new(tcp).poll_read(cx, buf),
-            Wire::Unix(unix) => Pin::new(unix).poll_read(cx, buf),
-        }
-    }
-}
-
-impl AsyncWrite for Wire {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Wire::Tcp(tcp) => Pin::new(tcp).poll_write(cx, buf),
-            Wire::Unix(unix) => Pin::new(unix).poll_write(cx, buf),
-        }
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Wire::Tcp(tcp) => Pin::new(tcp).poll_write_vectored(cx, bufs),
-            Wire::Unix(unix) => Pin::new(unix).poll_write_vectored(cx, bufs),
-        }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Wire::Tcp(tcp) => Pin::new(tcp).poll_shutdown(cx),
-            Wire::Unix(unix) => Pin::new(unix).poll_shutdown(cx),
-        }
     }
 }
 
