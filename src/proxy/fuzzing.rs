@@ -289,7 +289,7 @@ async fn hear(choice: u8, bytes: &[u8]) -> Result<usize> {
     if at_once {
         far.shutdown().await.expect("it is open");
     }
-    let mut backend = BackendConnection::new(streamed(BackendStream::Plain(Wire::Unix(near))).await?, 4 << 10);
+    let mut backend = BackendConnection::new(streamed(BackendStream::Plain(Wire::Right(near))).await?, 4 << 10);
     let body: &[u8] = if choice & 2 == 0 { b"" } else { &[b'x'; 1_000] };
     backend.send(b"POST / HTTP/1.1\r\nHost: a\r\n\r\n", body, LONG).await?;
     if !at_once {
