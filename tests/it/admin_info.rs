@@ -287,7 +287,8 @@ fn the_server_tells_how_it_is() {
         assert_eq!(Client::connect(server.address).get("/").unwrap().status, status);
     }
     let status = || server.admin("GET", "/status", "").json();
-    assert!(eventually(PATIENCE, || status()["requests"] == 3), "{}", status());
+    let settled = |told: Value| told["requests"] == 3 && told["connections"] == 0;
+    assert!(eventually(PATIENCE, || settled(status())), "{}", status());
     let told = status();
     for (field, value) in [
         ("version", json!(env!("CARGO_PKG_VERSION"))),
