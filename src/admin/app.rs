@@ -55,6 +55,8 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 const RECENT: Duration = Duration::from_millis(400);
 /// How long an answer may find no room in the socket.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long an answer goes on once the API closes: whoever reads on gets a million lines in it, and no stop waits longer.
+const LAST: Duration = Duration::from_secs(5);
 /// How long a closed connection is read on, so that the last answer is not lost by a reset.
 const LINGER: Duration = Duration::from_secs(1);
 /// The longest head, in bytes.
@@ -137,7 +139,7 @@ impl Admin {
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(WRITE_TIMEOUT));
         let stream = TokioIo::new(Box::pin(stream));
-        let heard = Arc::new(Mutex::new(self.clock.now()));
+        let heard = Arc::new(Mutex::new(Heard { at: self.clock.now(), asked: false }));
         let service = Boxed {
             router: TowerToHyperService::new(self.router.clone()),
             closing: shutdown.clone(),
@@ -155,23 +157,44 @@ impl Admin {
         let mut stopping = shutdown.clone();
         let stopped = async {
             let _ = stopping.wait_for(|stopping| *stopping).await;
-            let silent = self.clock.now().saturating_duration_since(*heard.lock());
-            sleep((self.patience)().saturating_sub(silent)).await;
+            let since = self.clock.now();
+            sleep((self.patience)().saturating_sub(self.silent(&heard))).await;
+            since
         };
         let finished = tokio::select! {
             finished = poll_fn(|context| connection.poll_without_shutdown(context)) => finished,
-            () = stopped => {
+            since = stopped => {
                 // An idle connection ends at once, a busy one after its answer.
                 Pin::new(&mut connection).graceful_shutdown();
-                poll_fn(|context| connection.poll_without_shutdown(context)).await
+                tokio::select! {
+                    finished = poll_fn(|context| connection.poll_without_shutdown(context)) => finished,
+                    () = self.untaken(&heard, since) => return,
+                }
             }
         };
         // After an error of the connection itself there is nobody to wait for; a head that took too long is one.
         let stream = connection.into_parts().io.into_inner();
         // Nor is there anything to wait for on one that was silent: no answer is under way.
-        let silent = self.clock.now().saturating_duration_since(*heard.lock());
-        if finished.is_ok() && silent < RECENT {
+        if finished.is_ok() && self.silent(&heard) < RECENT {
             linger(stream).await;
+        }
+    }
+
+    /// How long ago a request was last answered.
+    fn silent(&self, heard: &Mutex<Heard>) -> Duration {
+        self.clock.now().saturating_duration_since(heard.lock().at)
+    }
+
+    /// Until an answer has gone on for [`LAST`] since the API closes. A handler that works is waited for. A body cannot
+    /// tell itself: it is asked for its next piece only once the caller has taken the one before.
+    async fn untaken(&self, heard: &Mutex<Heard>, closed: Instant) {
+        loop {
+            let Heard { at, asked } = *heard.lock();
+            let gone_on = self.clock.now().saturating_duration_since(at.max(closed));
+            match LAST.saturating_sub(gone_on) {
+                Duration::ZERO if !asked => return,
+                left => sleep(left.max(Duration::from_millis(100))).await,
+            }
         }
     }
 
@@ -212,6 +235,15 @@ async fn linger(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
     let _ = timeout(LINGER, close).await;
 }
 
+/// What a connection's requests have come to.
+#[derive(Clone, Copy)]
+struct Heard {
+    /// When one was last answered.
+    at: Instant,
+    /// Whether one waits for its answer.
+    asked: bool,
+}
+
 /// A service whose futures are boxed, as hyper wants them to give the connection back. Once the API closes, each answer
 /// is the last one of its connection.
 struct Boxed {
@@ -219,8 +251,7 @@ struct Boxed {
     closing: ShutdownWatch,
     /// Whether its connection is TLS.
     secure: bool,
-    /// When a request was last answered.
-    heard: Arc<Mutex<Instant>>,
+    heard: Arc<Mutex<Heard>>,
     clock: Arc<dyn Clock>,
 }
 
@@ -234,11 +265,12 @@ impl Service<http::Request<Incoming>> for Boxed {
         if self.secure {
             request.extensions_mut().insert(OverTls);
         }
+        self.heard.lock().asked = true;
         let answer = self.router.call(request);
         let (closing, heard, clock) = (self.closing.clone(), Arc::clone(&self.heard), Arc::clone(&self.clock));
         Box::pin(async move {
             let mut answer = answer.await?;
-            *heard.lock() = clock.now();
+            *heard.lock() = Heard { at: clock.now(), asked: false };
             if *closing.borrow() {
                 answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }

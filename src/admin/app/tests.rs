@@ -106,7 +106,8 @@ async fn a_stream_that_nobody_ends_does_not_hold_a_stop() {
     let (by, at) = ("test".to_owned(), SystemTime::UNIX_EPOCH);
     let batch = Batch { items: items.collect(), prune: false, dry_run: false, by, at };
     repository.apply(batch).wait().await.unwrap();
-    let server = Server { admin: Fixture::over(repository, Access::Loopback).admin, stop: watch::Sender::new(false) };
+    let fixture = Fixture::over(repository, Access::Loopback);
+    let server = Server { admin: Arc::clone(&fixture.admin), stop: watch::Sender::new(false) };
     let (mut connection, task) = server.connect();
     connection.write_all(b"GET /clients?format=ndjson HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
     let mut read = vec![0; 1 << 10];
@@ -116,6 +117,7 @@ async fn a_stream_that_nobody_ends_does_not_hold_a_stop() {
     let stopped = Instant::now();
     // The caller reads on, though slowly. The clock does not jump by itself while the export's thread waits.
     while !task.is_finished() {
+        fixture.clock.advance(Duration::from_secs(1));
         tokio::time::advance(Duration::from_secs(1)).await;
         connection.read_exact(&mut read).await.unwrap();
         // Each task has its turn before the next second, also where the read had nothing to wait for.
