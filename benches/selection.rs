@@ -5,12 +5,15 @@
 use std::hint::black_box;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
+use std::time::Instant;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use pingora_load_balancing::LoadBalancer;
 use pingora_load_balancing::selection::RoundRobin;
+use tollgate::clock::{Clock, SystemClock};
 use tollgate::upstream::{
-    BackendAddress, BackendSettings, Balance, Check, HealthSettings, Pool, PoolSettings, Timeouts,
+    BackendAddress, BackendSettings, Balance, Check, HealthSettings, Pool, PoolSettings, Requester, StickyToken,
+    Timeouts,
 };
 
 fn addresses(count: u16) -> impl Iterator<Item = SocketAddr> {
@@ -29,8 +32,25 @@ fn pool(balance: Balance, count: u16) -> Pool {
         health: HealthSettings { check: Check::None, ..HealthSettings::default() },
         retries: 2,
         timeouts: Timeouts::default(),
-        manner: Default::default(),
+        ..PoolSettings::default()
     })
+}
+
+/// A request by which nothing is chosen but in time.
+struct Anybody;
+
+impl Requester for Anybody {
+    fn now(&self) -> Instant {
+        SystemClock.now()
+    }
+
+    fn key(&self) -> impl AsRef<[u8]> {
+        b"somebody"
+    }
+
+    fn stuck(&self) -> Option<StickyToken> {
+        None
+    }
 }
 
 fn selection(criterion: &mut Criterion) {
@@ -43,7 +63,7 @@ fn selection(criterion: &mut Criterion) {
         for balance in Balance::ALL {
             let pool = pool(*balance, count);
             group.bench_function(BenchmarkId::new(balance.name(), count), |bench| {
-                bench.iter(|| black_box(pool.lease(&[], || b"")));
+                bench.iter(|| black_box(pool.lease(&[], &Anybody)));
             });
         }
     }

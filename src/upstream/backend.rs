@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use crossbeam_utils::CachePadded;
 use parking_lot::Mutex;
 
 use super::health::{ConnectFailure, HealthRecord, HealthStatus, Thresholds, Transition};
+use super::response_time::ResponseTime;
 use super::selector::Changes;
+use super::warmth::Warmth;
 use super::{BackendOverview, BackendState, ConnectAddress, LastCheck, Site};
 
 /// Tells the backends of one pool and of all that succeed it apart, also when one goes and another comes at the same
@@ -38,6 +40,10 @@ pub struct Backend {
     listeners: ArcSwap<Vec<SelectorLink>>,
     /// Whether one of them wants to know of its load, too.
     loads: AtomicBool,
+    /// Since when requests may go there, for pools in which that counts.
+    warmth: Mutex<Warmth>,
+    /// How soon it answers, for pools in which that counts.
+    response_time: ResponseTime,
     failures: AtomicU64,
     went_up: AtomicU64,
     went_down: AtomicU64,
@@ -76,6 +82,8 @@ impl Backend {
             record: Mutex::new(HealthRecord::default()),
             listeners: ArcSwap::default(),
             loads: AtomicBool::new(false),
+            warmth: Mutex::default(),
+            response_time: ResponseTime::default(),
             failures: AtomicU64::new(0),
             went_up: AtomicU64::new(0),
             went_down: AtomicU64::new(0),
@@ -114,6 +122,22 @@ impl Backend {
     /// [`Pool::connect_failed`]: super::Pool::connect_failed
     pub fn failed(&self) {
         self.failures.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The nanoseconds after which it is to be expected to answer, as far as is known; see
+    /// [`response_time`](super::response_time).
+    pub(super) fn expected_nanos(&self, now: Option<Instant>) -> Option<f64> {
+        self.response_time.nanos(now)
+    }
+
+    /// The percents of its weight that it has; see [`Warmth::percent`].
+    pub(super) fn percent(&self, now: Instant, over: Duration, serving: bool) -> u8 {
+        self.warmth.lock().percent(now, over, serving)
+    }
+
+    /// Whether requests could have gone there before.
+    pub(super) fn is_known(&self) -> bool {
+        *self.warmth.lock() != Warmth::Novel
     }
 
     /// Where connections to it lead.
@@ -231,6 +255,9 @@ impl Backend {
     fn follow(&self, record: &HealthRecord) {
         let ready = record.status() == HealthStatus::Up && !self.is_draining();
         if self.ready.swap(ready, Ordering::Relaxed) != ready {
+            if !ready {
+                self.warmth.lock().leave();
+            }
             self.listeners.load().iter().for_each(|listener| listener.changes.turned(listener.place, ready));
         }
     }
@@ -282,6 +309,8 @@ pub struct Lease {
     backend: Arc<Backend>,
     /// How many failures to connect had been counted when it was given.
     connect_failures: u64,
+    /// When it was given, where that counts.
+    since: Option<Instant>,
 }
 
 impl Lease {
@@ -290,7 +319,28 @@ impl Lease {
         backend.load.requests.fetch_add(1, Ordering::Relaxed);
         backend.load_changed();
         let connect_failures = backend.connect_failures.load(Ordering::Relaxed);
-        Lease { backend: Arc::clone(backend), connect_failures }
+        Lease { backend: Arc::clone(backend), connect_failures, since: None }
+    }
+
+    /// The same, given at `now`, from when on the time to its answer is measured.
+    pub(super) fn timed(mut self, now: Instant) -> Self {
+        self.since = Some(now);
+        self
+    }
+
+    /// Takes note that the header of the answer was there at `now`. Costs nothing where no rule goes by it.
+    pub fn answered(&self, now: Instant) {
+        if let Some(since) = self.since {
+            self.backend.response_time.answered(now.saturating_duration_since(since), now);
+        }
+    }
+
+    /// Takes note that the backend let the request down, as is known at `now`: that counts as an answer which took that
+    /// long, or `at_least` this. Costs nothing where no rule goes by it.
+    pub fn let_down(&self, now: Instant, at_least: Duration) {
+        if let Some(since) = self.since {
+            self.backend.response_time.failed(now.saturating_duration_since(since).max(at_least), now);
+        }
     }
 
     /// How many failures to connect had been counted when it was given.

@@ -8,11 +8,15 @@ mod overview;
 mod pool;
 mod pools;
 mod reason;
+mod requester;
+mod response_time;
 pub mod selector;
 mod settings;
 mod sharded;
+mod sticky;
 mod traffic;
 mod transport;
+mod warmth;
 
 pub use address::{ConnectAddress, LONGEST_UNIX_PATH, UnixPath};
 pub use backend::{Backend, BackendId, Lease};
@@ -21,9 +25,13 @@ pub use overview::{AdminState, BackendOverview, BackendState, LastCheck, MAX_WEI
 pub use pool::Pool;
 pub use pools::Pools;
 pub use reason::{after_rest, is_backends_fault, reason, silent_midway, spoken};
-pub use selector::{Balance, Needs};
-pub use settings::{BackendAddress, BackendSettings, Check, HealthSettings, PoolSettings, Timeouts};
+#[cfg(test)]
+pub(crate) use requester::Anybody;
+pub use requester::Requester;
+pub use selector::{Balance, HashKey, Needs};
+pub use settings::{BackendAddress, BackendSettings, Check, HashBy, HealthSettings, PoolSettings, Timeouts};
 pub use sharded::Sharded;
+pub use sticky::{StickyKey, StickyToken};
 pub use traffic::{DURATIONS, Traffic, TrafficTotals};
 #[cfg(any(fuzzing, test))]
 #[doc(hidden)]

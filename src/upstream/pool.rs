@@ -11,7 +11,8 @@ use pingora_load_balancing::selection::{BackendIter, BackendSelection};
 
 use super::health::{CONNECT_FAILURES, CheckOutcome, ConnectFailure, HealthStatus, REST, Transition};
 use super::selector::{Registry, Selector, SelectorConfig};
-use super::{Backend, BackendId, Check, Lease, PoolSettings, Traffic};
+use super::sticky::TokenMaker;
+use super::{Backend, BackendId, Check, Lease, PoolSettings, Requester, StickyKey, StickyToken, Traffic};
 pub(super) use news::News;
 use orders::Orders;
 use roster::{PoolStage, Roster};
@@ -50,6 +51,8 @@ pub(in crate::upstream) struct Lineage {
     /// Further attempts; seldom written.
     retries: AtomicU64,
     orders: Mutex<Orders>,
+    /// What the tokens of backends are made with.
+    sticky: StickyKey,
     /// Held while failures to connect may take a backend out, so that two of them never take out the last two.
     taking_out: Mutex<()>,
     /// The one that serves since the last succession.
@@ -59,13 +62,25 @@ pub(in crate::upstream) struct Lineage {
 impl Pool {
     /// A pool in which host names have no addresses yet and no backend has been checked.
     pub fn new(settings: PoolSettings) -> Self {
+        Pool::keyed(settings, &StickyKey::default())
+    }
+
+    /// The same, whose clients stay with their backends by tokens that are made with `key`.
+    pub fn keyed(settings: PoolSettings, key: &StickyKey) -> Self {
         let roster = Roster::new(&settings, PoolStage::Serving);
         let registry = Arc::new(Registry::new(Arc::clone(&settings.manner)));
-        Pool::of(settings, roster, registry, Arc::default())
+        let lineage = Lineage { sticky: key.clone(), ..Lineage::default() };
+        Pool::of(settings, roster, registry, Arc::new(lineage))
     }
 
     fn of(settings: PoolSettings, roster: Roster, registry: Arc<Registry>, lineage: Arc<Lineage>) -> Self {
-        let config = SelectorConfig { balance: settings.balance, registry: Arc::clone(&registry) };
+        let maker = || TokenMaker::new(&lineage.sticky, &settings.name);
+        let config = SelectorConfig {
+            balance: settings.balance,
+            registry: Arc::clone(&registry),
+            slow_start: settings.slow_start,
+            sticky: settings.sticky.is_some().then(maker),
+        };
         let targets = roster.targets(&settings, &registry, &lineage.orders());
         let selector = Arc::new(Selector::build_with_config(&targets, &config));
         Pool { settings, registry, selector, roster: Mutex::new(roster), lineage, pending: Mutex::default() }
@@ -86,15 +101,31 @@ impl Pool {
         self.selector.now().backends().to_vec()
     }
 
-    /// Chooses a ready backend that is not in `tried` for a request, and counts the request there while the lease
-    /// lives. Its `caller` says who sends it, in bytes that are the same whenever it is the same one; it is asked only
-    /// by a rule that needs it.
-    pub fn lease<K: AsRef<[u8]>>(&self, tried: &[BackendId], caller: impl FnOnce() -> K) -> Option<Lease> {
-        let caller = self.settings.balance.needs().caller.then(caller);
-        let mut candidates = self.selector.iter(caller.as_ref().map_or(&[], AsRef::as_ref));
+    /// Chooses a ready backend that is not in `tried` for the request `by`, and counts the request there while the
+    /// lease lives. What the request is asked is what the pool goes by.
+    pub fn lease(&self, tried: &[BackendId], by: &impl Requester) -> Option<Lease> {
+        let (settings, needs) = (&self.settings, self.settings.balance.needs());
+        let key = needs.caller.then(|| by.key());
+        let mut candidates = self.selector.iter(key.as_ref().map_or(&[], AsRef::as_ref));
         candidates.leave_out(tried);
+        if needs.time || !settings.slow_start.is_zero() {
+            candidates.at(by.now());
+        }
+        if let Some(token) = settings.sticky.as_ref().and_then(|_| by.stuck()) {
+            candidates.stay_with(token);
+        }
         candidates.next()?;
         candidates.into_lease()
+    }
+
+    /// The token by which a client stays with the backend of its `lease`, where it may.
+    pub fn token(&self, lease: &Lease) -> Option<StickyToken> {
+        self.selector.now().token(lease.backend())
+    }
+
+    /// Whether a client with this token can stay with its backend.
+    pub fn keeps(&self, token: StickyToken) -> bool {
+        self.selector.now().keeps(token)
     }
 
     /// The requests that this pool, and those that it succeeded, were to serve and that ended. Whoever ends one records
@@ -127,6 +158,7 @@ impl Pool {
     pub fn connect_failed(&self, lease: &Lease, now: Instant, reason: &str) {
         let backend = lease.backend();
         backend.failed();
+        lease.let_down(now, self.settings.timeouts.read);
         // Not let go of before the locks are: it may be the last to hold that pool.
         let serving = self.lineage.current();
         let serving = serving.as_deref().unwrap_or(self);

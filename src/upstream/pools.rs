@@ -15,12 +15,13 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
 use super::pool::{Lineage, News};
-use super::{Pool, PoolSettings};
+use super::{Pool, PoolSettings, StickyKey};
 
 /// The pools of a server, swapped whole by a reload.
 #[derive(Debug)]
 pub struct Pools {
     all: ArcSwap<Vec<Arc<Pool>>>,
+    sticky: StickyKey,
     gone: Mutex<RemovedPools>,
 }
 
@@ -37,8 +38,13 @@ struct RemovedPools {
 impl Pools {
     /// The pools of these settings, in this order, in service at once. Their names are to be unique.
     pub fn new(settings: Vec<PoolSettings>) -> Self {
-        let pools = settings.into_iter().map(|settings| Arc::new(Pool::new(settings))).collect();
-        Pools { all: ArcSwap::from_pointee(pools), gone: Mutex::default() }
+        Pools::keyed(settings, StickyKey::default())
+    }
+
+    /// The same, whose clients stay with their backends by tokens that are made with `key`.
+    pub fn keyed(settings: Vec<PoolSettings>, key: StickyKey) -> Self {
+        let pools = settings.into_iter().map(|settings| Arc::new(Pool::keyed(settings, &key))).collect();
+        Pools { all: ArcSwap::from_pointee(pools), sticky: key, gone: Mutex::default() }
     }
 
     /// The pools at this moment, in the order of the configuration.
@@ -88,7 +94,7 @@ impl Pools {
         let prepared = settings.into_iter().map(|settings| match present.get(settings.name.as_str()) {
             Some(pool) if *pool.settings() == settings => Arc::clone(pool),
             Some(pool) => Arc::new(pool.successor(settings)),
-            None => Arc::new(Pool::new(settings)),
+            None => Arc::new(Pool::keyed(settings, &self.sticky)),
         });
         prepared.collect()
     }

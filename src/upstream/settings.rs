@@ -7,6 +7,8 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderName;
+
 use super::selector::Balance;
 use super::{Manner, UnixPath};
 
@@ -17,6 +19,12 @@ pub struct PoolSettings {
     pub name: String,
     /// The rule that chooses a backend for each request.
     pub balance: Balance,
+    /// What requests are told apart by, for a rule that goes by it. Default `None`: by their client.
+    pub hash: Option<HashBy>,
+    /// The cookie by which clients stay with their backend. Default `None`: they do not.
+    pub sticky: Option<Arc<str>>,
+    /// Over which time the weight of a backend that comes back grows from a tenth to the whole. Default 0: at once.
+    pub slow_start: Duration,
     /// The backends, in the order of the file; at least one.
     pub backends: Vec<BackendSettings>,
     /// How their health is found out.
@@ -28,6 +36,39 @@ pub struct PoolSettings {
     pub timeouts: Timeouts,
     /// How its backends are spoken to. Default: in HTTP/1.1, without TLS.
     pub manner: Arc<Manner>,
+}
+
+impl Default for PoolSettings {
+    /// A pool without a name and without backends, which is to be given both.
+    fn default() -> Self {
+        PoolSettings {
+            name: String::new(),
+            balance: Balance::default(),
+            hash: None,
+            sticky: None,
+            slow_start: Duration::ZERO,
+            backends: Vec::new(),
+            health: HealthSettings::default(),
+            retries: 2,
+            timeouts: Timeouts::default(),
+            manner: Arc::default(),
+        }
+    }
+}
+
+/// What requests are told apart by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HashBy {
+    /// Their client, or the address of a caller whom nobody knows.
+    Client,
+    /// The address that counts as their caller's.
+    Address,
+    /// Their path, without its query.
+    Path,
+    /// What the first header of this name says.
+    Header(HeaderName),
+    /// What the first cookie of this name says.
+    Cookie(String),
 }
 
 /// The time limits of an exchange with a backend.

@@ -83,7 +83,7 @@ fn flags_beat_variables_which_beat_the_file() {
 fn balance_is_chosen_by_flag() {
     let [a, b] = ["a", "b"].map(Backend::echo);
     let (a, b) = (a.address.to_string(), b.address.to_string());
-    for balance in ["round_robin", "random", "least_connections"] {
+    for balance in ["round_robin", "random", "least_connections", "least_time", "hash"] {
         let args = ["run", "--listen", "$LISTEN", "--backend", &a, "--backend", &b, "--balance", balance];
         // The backends are gone, which makes no difference to what is accepted.
         let server = Tollgate::from_args(&args, &[]);

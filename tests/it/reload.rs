@@ -190,7 +190,7 @@ fn a_hundred_reloads_under_load_fail_no_request_and_leave_no_memory_behind() {
     let [a, b, c, d] = &backends;
     let server = start(&upstream("app", &[a, b], CHECKED), QUIET);
     let loads = [true, false].map(|kept| Load::start(server.address, (8, kept), "/?bytes=500", &[]));
-    let balances = ["round_robin", "random", "least_connections"];
+    let balances = ["round_robin", "random", "least_connections", "least_time", "hash, hash: {by: path}"];
     let (mut before, mut early) = (0, 0);
     for round in 0..100 {
         // Every round another pair, so that two of three backends come or go, and once in a while all of them.
@@ -201,7 +201,7 @@ fn a_hundred_reloads_under_load_fail_no_request_and_leave_no_memory_behind() {
             3 => [a, b],
             _ => [d, a],
         };
-        let keys = format!("{CHECKED}, balance: {}, retries: {}", balances[round % 3], round % 4);
+        let keys = format!("{CHECKED}, balance: {}, retries: {}", balances[round % 5], round % 4);
         server.configure(&format!("upstreams:\n{}{QUIET}", upstream("app", &pair, &keys)));
         reload(&server);
         loads.iter().for_each(|load| load.wait_for(1));

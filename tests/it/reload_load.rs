@@ -47,8 +47,8 @@ fn pools_and_backends_come_and_go_and_nothing_is_lost_or_counted_twice() {
     let backends = three_echoes();
     // One backend is always there; the others come and go, and with them a pool, weights and the rule.
     let setup = |number: usize| {
-        let rules = ["round_robin", "random", "least_connections"];
-        let (rule, weight) = (rules[number % 3], 1 + number as u32 % 4);
+        let rules = ["round_robin", "random", "least_connections", "least_time", "hash, hash: {by: path}"];
+        let (rule, weight) = (rules[number % 5], 1 + number as u32 % 4);
         let mut members = vec![(backends[0].address, weight)];
         members.extend(number.is_multiple_of(2).then_some((backends[1].address, 1)));
         members.extend((number % 5 < 2).then_some((backends[2].address, 2)));

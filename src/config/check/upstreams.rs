@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_yaml::Value;
 
@@ -13,12 +14,12 @@ use super::manner::{Doubts, Files, manner};
 use crate::config::overrides::{BackendOverride, Overrides};
 use crate::config::problem::KeyPath;
 use crate::config::report::{Level, Report};
-use crate::config::shape::{HealthCheckKeys, UpstreamKeys};
-use crate::config::value::{BackendPeer, BackendWeight, CheckType};
+use crate::config::shape::{HashKeys, HealthCheckKeys, UpstreamKeys};
+use crate::config::value::{BackendPeer, BackendWeight, CheckType, OrNone};
 use crate::config::written::{List, Section, Written};
 use crate::tls::SystemRoots;
 use crate::upstream::{
-    BackendAddress, BackendSettings, Balance, Check, HealthSettings, PoolSettings, Protocol, Timeouts,
+    BackendAddress, BackendSettings, Balance, Check, HashBy, HealthSettings, PoolSettings, Protocol, Timeouts,
 };
 
 /// Further attempts after the first.
@@ -82,15 +83,7 @@ pub(super) fn of_flags(report: &mut Report, flags: &[BackendOverride]) -> PoolSe
         address: (at.clone(), Written::read(&Value::from(flag.address.to_string()))),
         weight: (at.clone(), Written::read(&Value::from(flag.weight.get()))),
     });
-    PoolSettings {
-        name: "default".to_owned(),
-        balance: Balance::default(),
-        backends: backends(report, entries),
-        health: HealthSettings::default(),
-        retries: RETRIES,
-        timeouts: Timeouts::default(),
-        manner: Arc::default(),
-    }
+    PoolSettings { name: "default".to_owned(), backends: backends(report, entries), ..PoolSettings::default() }
 }
 
 fn pool(at: &mut Level<'_>, name: String, keys: UpstreamKeys, files: Files<'_>) -> PoolSettings {
@@ -102,9 +95,16 @@ fn pool(at: &mut Level<'_>, name: String, keys: UpstreamKeys, files: Files<'_>) 
     });
     let backends = backends(at.report, entries);
     let manner = manner(at, (keys.protocol, keys.tls, keys.proxy_protocol), &backends, files);
+    let balance = match keys.balance {
+        Written::Absent => Some(Balance::default()),
+        key => at.take("balance", key),
+    };
     PoolSettings {
         name,
-        balance: at.or("balance", keys.balance, Balance::default()),
+        hash: hash(at, keys.hash, balance),
+        slow_start: at.or("slow_start", keys.slow_start, Duration::ZERO),
+        sticky: None,
+        balance: balance.unwrap_or_default(),
         backends,
         health: health(at, keys.health_check, manner.protocol),
         retries: at.or("retries", keys.retries, RETRIES),
@@ -117,6 +117,22 @@ fn pool(at: &mut Level<'_>, name: String, keys: UpstreamKeys, files: Files<'_>) 
         },
         manner: Arc::new(manner),
     }
+}
+
+/// What a pool's requests are told apart by, which has to be said where its rule, if that is known, goes by it.
+fn hash(at: &mut Level<'_>, key: Written<OrNone<Section<HashKeys>>>, balance: Option<Balance>) -> Option<HashBy> {
+    let goes_by_it = balance.map(|balance| balance.needs().caller);
+    let wrong = matches!(key, Written::Wrong(_));
+    match (at.take("hash", key).flatten(), goes_by_it) {
+        (Some(_), Some(false)) => at.add("hash", "must be left out unless balance is hash"),
+        (Some(keys), _) => return at.below("hash").need("by", keys.by),
+        (None, Some(true)) if !wrong => at.add(
+            "hash",
+            "is missing, must say what requests are told apart by where balance is hash, such as {by: client}",
+        ),
+        (None, _) => {}
+    }
+    None
 }
 
 /// One backend, each part with its path.

@@ -4,8 +4,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::config::value::{
-    BackendPeer, BackendWeight, CertificateName, CheckPath, CheckType, Choice, Expect, Flag, GrpcService, OrNone,
-    PemPath, Period, PoolName, Threshold, Whole,
+    BackendPeer, BackendWeight, CertificateName, CheckPath, CheckType, Choice, Expect, Flag, GrpcService, HashedBy,
+    OrNone, Pause, PemPath, Period, PoolName, Threshold, Whole,
 };
 use crate::config::written::{List, Section, Written};
 use crate::upstream::{Balance, Protocol, ProxyProtocol};
@@ -19,6 +19,12 @@ pub(in crate::config) struct UpstreamKeys {
     pub(in crate::config) name: Written<PoolName>,
     #[schemars(description = Balance::described(), extend("default" = Balance::default().name()))]
     pub(in crate::config) balance: Written<Choice<Balance>>,
+    /// What requests are told apart by; only with `balance: hash`, which needs it.
+    #[schemars(extend("default" = null))]
+    pub(in crate::config) hash: Written<OrNone<Section<HashKeys>>>,
+    /// Over which time the weight of a backend that comes back, or is new, grows from a tenth to the whole.
+    #[schemars(extend("default" = "0s"))]
+    pub(in crate::config) slow_start: Written<Pause>,
     /// What is spoken to its backends. `h2` is agreed on over TLS and known beforehand without; `auto` is what a
     /// backend prefers over TLS, HTTP/2 before HTTP/1.1. Requests to pools of both go past Pingora's loop, whatever
     /// `direct` says.
@@ -55,6 +61,16 @@ pub(in crate::config) struct UpstreamKeys {
     /// The longest silence, in both directions, of a WebSocket or another upgraded connection.
     #[schemars(extend("default" = "1h"))]
     pub(in crate::config) tunnel_timeout: Written<Period>,
+}
+
+/// What requests are told apart by.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["by"]))]
+pub(in crate::config) struct HashKeys {
+    /// The client (the caller's address where nobody knows it), the caller's address, the path without its query, or
+    /// what a header or a cookie says. A request that has none of it gets a backend by chance.
+    pub(in crate::config) by: Written<HashedBy>,
 }
 
 /// TLS to backends.

@@ -57,7 +57,7 @@ fn the_smallest_file_gets_the_defaults() {
             health: HealthSettings::default(),
             retries: 2,
             timeouts: Timeouts::default(),
-            manner: Default::default(),
+            ..PoolSettings::default()
         }],
         routes: vec![Route::catch_all("app")],
         identity: Identity::default(),

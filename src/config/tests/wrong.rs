@@ -145,7 +145,7 @@ fn arguments_are_refused_in_the_words_of_the_file() {
     );
     assert_eq!(
         "fair".parse::<Balance>().unwrap_err().to_string(),
-        "must be round_robin, random or least_connections, not \"fair\""
+        "must be round_robin, random, least_connections, least_time or hash, not \"fair\""
     );
 }
 

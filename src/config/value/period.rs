@@ -27,6 +27,25 @@ impl ValueKind for Period {
     }
 }
 
+/// A duration with its unit, which may be none at all.
+#[derive(Debug)]
+pub(in crate::config) struct Pause;
+
+impl ValueKind for Pause {
+    type Checked = Duration;
+    const WANTED: &str = "a duration from 0s to 24h, such as 250ms, 5s or 1m";
+    const SCHEMA: &str = Period::SCHEMA;
+
+    fn read(value: &Value) -> Option<Duration> {
+        let none = value.as_str().and_then(|text| humantime::parse_duration(text).ok()).filter(Duration::is_zero);
+        none.or_else(|| Period::read(value))
+    }
+
+    fn hint(refused: &Value) -> Option<String> {
+        Period::hint(refused)
+    }
+}
+
 /// How often something is done for which a day is no interval.
 #[derive(Debug)]
 pub(in crate::config) struct Tick;

@@ -6,10 +6,12 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::clock::Clock;
 use crate::limit::Standing;
 use crate::proxy::downstream::arrival::Arrival;
 use crate::proxy::exchange::course::Course;
 use crate::proxy::gate::admit::Admission;
+use crate::proxy::gate::affinity::Affinity;
 use crate::proxy::gate::changes::Rewriting;
 use crate::proxy::gate::grpc::AnswerForm;
 use crate::proxy::gate::headers::Sender;
@@ -17,7 +19,9 @@ use crate::proxy::gate::headers::Underscores;
 use crate::proxy::gate::identify::Caller;
 use crate::proxy::gate::rejection::{Rejection, ToldOfRequest};
 use crate::proxy::gate::request_id::RequestId;
-use crate::upstream::{BackendId, ClientEnds, ConnectAddress, Lease, Pool, Protocol, Site, Timeouts};
+use crate::upstream::{
+    BackendId, ClientEnds, ConnectAddress, Lease, Pool, Protocol, Requester, Site, StickyToken, Timeouts,
+};
 
 /// The most interim answers to one request: each is a sign of life that a backend could give without end.
 const MAX_INTERIM: u32 = 64;
@@ -197,31 +201,52 @@ impl Context {
     /// Gives up the present backend and chooses the one for the next attempt; whether there is to be one. That is one
     /// not tried yet, or, where there never was another, the same, but only once. When only a `kept` connection died,
     /// the backend has not had its turn yet, and gets it unless another can have the request.
-    pub(in crate::proxy) fn goes_on(&mut self, kept: bool) -> bool {
+    pub(in crate::proxy) fn goes_on(&mut self, kept: bool, clock: &dyn Clock) -> bool {
         let Some(failed) = self.lease.take().map(|lease| lease.backend().id()) else { return false };
         let alone = self.tried.iter().all(|tried| *tried == failed);
         self.tried.push(failed);
         let Some(pool) = self.admission.pool.as_ref().filter(|_| self.may_try_again()) else { return false };
-        let caller = || self.admission.caller_key();
-        self.next = pool.lease(&self.tried, caller);
+        let by = Asking { affinity: self.admission.affinity.as_deref(), clock };
+        self.next = pool.lease(&self.tried, &by);
         if kept {
             self.tried.pop();
         }
         if self.next.is_none() && (kept || (alone && !self.repeated)) {
-            self.next = pool.lease(if kept { &self.tried } else { &[] }, caller);
+            self.next = pool.lease(if kept { &self.tried } else { &[] }, &by);
             self.repeated |= !kept;
         }
         self.next.is_some()
     }
 
     /// Takes up the backend for the next attempt: the one that was chosen when the last attempt failed, or any.
-    pub(in crate::proxy) fn lease(&mut self) -> Option<&Lease> {
+    pub(in crate::proxy) fn lease(&mut self, clock: &dyn Clock) -> Option<&Lease> {
+        let by = Asking { affinity: self.admission.affinity.as_deref(), clock };
         let lease = match self.next.take() {
             Some(next) => next,
-            None => self.admission.pool.as_ref()?.lease(&self.tried, || self.admission.caller_key())?,
+            None => self.admission.pool.as_ref()?.lease(&self.tried, &by)?,
         };
         self.backend = Some(lease.backend().address().clone());
         self.attempts += 1;
         Some(self.lease.insert(lease))
+    }
+}
+
+/// A request, as its pool asks it what to choose by.
+struct Asking<'c> {
+    affinity: Option<&'c Affinity>,
+    clock: &'c dyn Clock,
+}
+
+impl Requester for Asking<'_> {
+    fn now(&self) -> Instant {
+        self.clock.now()
+    }
+
+    fn key(&self) -> impl AsRef<[u8]> {
+        self.affinity.and_then(|affinity| affinity.key.as_ref()).map_or(&[][..], AsRef::as_ref)
+    }
+
+    fn stuck(&self) -> Option<StickyToken> {
+        self.affinity?.token
     }
 }

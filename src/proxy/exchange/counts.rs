@@ -1,6 +1,6 @@
 //! What is counted of a request for the metrics.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pingora_core::Error;
 
@@ -27,10 +27,22 @@ pub(in crate::proxy) fn attempted(ctx: &Context) {
     }
 }
 
-/// Counts an attempt that its backend failed after it was connected.
-pub(in crate::proxy) fn failed(ctx: &Context, error: &Error) {
+/// Counts an answer of this status, the header of which was there at `now`, for rules that go by how soon a backend
+/// answers. One that says that the backend failed is none. That of a request whose body is `sent_on` as it comes says
+/// how fast its client is.
+pub(in crate::proxy) fn answered(ctx: &Context, status: u16, now: Instant, sent_on: bool) {
+    match &ctx.lease {
+        Some(lease) if status >= 500 => lease.let_down(now, ctx.timeouts().unwrap_or_default().read),
+        Some(lease) if !sent_on => lease.answered(now),
+        _ => {}
+    }
+}
+
+/// Counts an attempt that its backend failed after it was connected, as was known at `now`.
+pub(in crate::proxy) fn failed(ctx: &Context, error: &Error, now: Instant) {
     if let (Some(lease), true) = (&ctx.lease, is_backends_fault(error)) {
         lease.backend().failed();
+        lease.let_down(now, ctx.timeouts().unwrap_or_default().read);
     }
 }
 

@@ -48,7 +48,7 @@ impl Proxy {
             pool.connect_failed(lease, self.clock().now(), &why);
         }
         let allowed = ctx.may_try_again();
-        let again = ctx.goes_on(false);
+        let again = ctx.goes_on(false, self.clock());
         if let (true, false, Some(pool)) = (allowed, again, ctx.pool()) {
             // All have been tried.
             ctx.rejection = Some(Rejection::NoHealthyBackend(pool.retry_after()));
@@ -71,13 +71,13 @@ impl Proxy {
         if *error.esource() != ErrorSource::Upstream {
             return false;
         }
-        counts::failed(ctx, error);
+        counts::failed(ctx, error, self.clock().now());
         let why = match (ctx.timeouts(), ctx.idled) {
             (Some(limits), _) if midway && is_timeout(error) => silent_midway(limits.read),
             (_, Some(idle)) if !(midway || is_timeout(error) || idle.is_zero()) => after_rest(&reason(error), idle),
             _ => reason(error),
         };
-        let again = repeatable && broken && ctx.goes_on(ctx.idled.is_some() || unprocessed);
+        let again = repeatable && broken && ctx.goes_on(ctx.idled.is_some() || unprocessed, self.clock());
         ctx.fresh = again;
         report(ctx, &why, again);
         again

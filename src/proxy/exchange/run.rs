@@ -130,7 +130,7 @@ impl<'e, R: ReceivedRequest, C: Recipient> Exchange<'e, R, C> {
             return Err(error.into());
         }
         self.progress.unsent = false;
-        ctx.lease();
+        ctx.lease(self.proxy.clock());
         let Some(lease) = &ctx.lease else {
             ctx.rejection = Some(Rejection::NoHealthyBackend(retry_after));
             return Err(Error::explain(ErrorType::HTTPStatus(503), "no healthy backend is left").into());
@@ -238,6 +238,7 @@ impl<'e, R: ReceivedRequest, C: Recipient> Exchange<'e, R, C> {
             return Ok(AfterExchange::Tunnel);
         }
         let answered = self.proxy.clock().now();
+        counts::answered(ctx, answer.status, answered, self.client.rest().relay().is_some());
         let mut at_once = self.pass_on(backend, &mut answer, timeouts).await?;
         if self.client.rest().relay().is_some_and(|relay| !relay.is_sent()) {
             at_once = false;

@@ -15,6 +15,7 @@ use pingora_http::RequestHeader;
 
 use crate::client::{Directory, Mode, Quota, Usage};
 use crate::limit::{Charge, Decision, Key, KeyMaker, Limiter, Nanos, Payer, Standing};
+use crate::proxy::gate::affinity::Affinity;
 use crate::proxy::gate::certificate::ShownCertificate;
 use crate::proxy::gate::changes::RouteChanges;
 use crate::proxy::gate::grpc::is_grpc;
@@ -117,18 +118,8 @@ pub struct Admission {
     pub read_timeout: Option<Duration>,
     /// What is changed of it and of its answer.
     pub changes: Option<Arc<RouteChanges>>,
-}
-
-impl Admission {
-    /// Who sent it, for a balancing rule that goes by it: its client, or the address of a caller whom nobody knows.
-    pub fn caller_key(&self) -> Vec<u8> {
-        let Some(caller) = &self.caller else { return Vec::new() };
-        match (&caller.client, caller.address) {
-            (Some((client, _)), _) => client.id.as_str().into(),
-            (None, IpAddr::V4(address)) => address.octets().into(),
-            (None, IpAddr::V6(address)) => address.octets().into(),
-        }
-    }
+    /// What it has by which its backend is chosen, where the pool asks for it.
+    pub affinity: Option<Box<Affinity>>,
 }
 
 /// What the limiter said of a request.
@@ -200,6 +191,7 @@ impl Gate<'_> {
         admission.pool = Some(Arc::clone(&to.pool));
         (admission.max_body, admission.read_timeout) = (max_body, to.read_timeout);
         admission.changes.clone_from(&to.changes);
+        admission.affinity = Affinity::of(&to.pool, caller, (asked.fields, asked.target.path));
         match asked.length {
             Some(length) if length > max_body && !is_grpc(asked.fields) => Err(Rejection::BodyTooLarge(max_body)),
             _ => Ok(()),

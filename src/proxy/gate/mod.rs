@@ -1,6 +1,7 @@
 //! Who asks, and whether it may: plain values in and out. Every answer of our own is made here.
 
 pub(in crate::proxy) mod admit;
+pub(in crate::proxy) mod affinity;
 pub(in crate::proxy) mod certificate;
 pub(in crate::proxy) mod changes;
 pub(in crate::proxy) mod explain;

@@ -94,7 +94,7 @@ impl ProxyHttp for Proxy {
     async fn upstream_peer(&self, session: &mut Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
         let pool = Arc::clone(ctx.pool().ok_or_else(|| Error::new_str("a request that was not let in has no pool"))?);
         let timeouts = ctx.timeouts().unwrap_or(pool.settings().timeouts);
-        match ctx.lease().map(|lease| Arc::clone(lease.backend().site())) {
+        match ctx.lease(self.clock()).map(|lease| Arc::clone(lease.backend().site())) {
             Some(site) => {
                 counts::attempted(ctx);
                 let sent_again = session.req_header().method.is_idempotent() && ctx.may_try_again();
@@ -197,6 +197,8 @@ impl ProxyHttp for Proxy {
         } else if answer.status.is_informational() {
             return Ok(());
         } else {
+            let has_body = !session.is_body_empty();
+            counts::answered(ctx, answer.status.as_u16(), self.clock().now(), has_body);
             // From now on the backend may take its time with the body, and the client with it.
             ctx.min_body_rate = None;
             session.set_read_timeout(ctx.body_timeout);

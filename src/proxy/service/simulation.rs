@@ -330,7 +330,7 @@ async fn server(rng: &mut Rng) -> (Arc<Downstream>, Arc<Pool>, Arc<Tally>, Seen)
         health: HealthSettings { check: Check::None, ..HealthSettings::default() },
         retries: 2,
         timeouts: Timeouts::default(),
-        manner: Default::default(),
+        ..PoolSettings::default()
     }));
     let rules = Rules {
         identity: Identity::default(),

@@ -17,6 +17,7 @@ use crate::proxy::SeatRoom;
 use crate::server::builders::TelemetryPlane;
 use crate::server::core::OpenedCore;
 use crate::server::services::Health;
+use crate::upstream::Anybody;
 
 /// A reloader over a file, and what it changes.
 struct World {
@@ -75,7 +76,7 @@ impl World {
     /// Where a request for `path` goes: the port of its backend.
     fn port(&self, path: &str) -> Option<u16> {
         let rules = self.live().rules.load();
-        Some(rules.routes.find("", path)?.pool.lease(&[], || b"")?.backend().address().tcp()?.port())
+        Some(rules.routes.find("", path)?.pool.lease(&[], &Anybody)?.backend().address().tcp()?.port())
     }
 
     fn counted(&self, result: &str) -> u32 {

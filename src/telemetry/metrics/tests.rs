@@ -13,7 +13,7 @@ use crate::limit::samples::stranger;
 use crate::limit::{Charge, Limiter};
 use crate::telemetry::{AccessLogFormat, AccessLogSettings};
 use crate::upstream::{
-    BackendAddress, BackendSettings, Balance, Check, DURATIONS, HealthSettings, PoolSettings, Timeouts,
+    Anybody, BackendAddress, BackendSettings, Balance, Check, DURATIONS, HealthSettings, PoolSettings, Timeouts,
 };
 use format::{Kind, Text};
 
@@ -29,7 +29,7 @@ fn pool(name: &str, address: &str) -> PoolSettings {
         health: HealthSettings { check: Check::None, ..HealthSettings::default() },
         retries: 2,
         timeouts: Timeouts::default(),
-        manner: Default::default(),
+        ..PoolSettings::default()
     }
 }
 
@@ -72,8 +72,8 @@ fn busy() -> Metrics {
     for (verdict, count) in Verdict::ALL.into_iter().zip(1..) {
         (0..count).for_each(|_| tally.decided(verdict));
     }
-    drop(pools[0].lease(&[], || b"").unwrap());
-    let lease = pools[0].lease(&[], || b"").unwrap();
+    drop(pools[0].lease(&[], &Anybody).unwrap());
+    let lease = pools[0].lease(&[], &Anybody).unwrap();
     lease.backend().failed();
     pools[0].retried();
     (0..2).for_each(|_| tally.malformed_target());
@@ -178,7 +178,7 @@ fn up_is_what_the_checks_say_also_while_it_drains() {
     let address: SocketAddr = "127.0.0.1:1".parse().unwrap();
     let now = crate::clock::Clock::now(&crate::clock::ManualClock::new());
     let other = pool.backends()[1].id();
-    let lease = || pool.lease(&[other], || b"").unwrap();
+    let lease = || pool.lease(&[other], &Anybody).unwrap();
     (0..2).for_each(|_| pool.connect_failed(&lease(), now, "connection refused"));
     let last = lease();
     pool.set_backend(address, Some(crate::upstream::AdminState::Drain), None).unwrap();

@@ -200,7 +200,7 @@ mod tests {
                 health: HealthSettings { check, ..HealthSettings::default() },
                 retries: 0,
                 timeouts: Timeouts::default(),
-                manner: Default::default(),
+                ..PoolSettings::default()
             }));
             let (ready, is_ready) = tokio::sync::oneshot::channel();
             let watching = watch(Arc::clone(&pool), Arc::new(SystemClock), move || ready.send(()).unwrap());
@@ -234,7 +234,7 @@ mod tests {
             health: HealthSettings { interval: Duration::from_secs(3600), ..HealthSettings::default() },
             retries: 0,
             timeouts: Timeouts::default(),
-            manner: Default::default(),
+            ..PoolSettings::default()
         }));
         assert!(pool.overview().backends.iter().all(|backend| backend.last_check.is_none()));
         let clock = Arc::new(ManualClock::new());
@@ -267,7 +267,7 @@ mod tests {
             health: HealthSettings { interval: Duration::from_millis(20), ..HealthSettings::default() },
             retries: 0,
             timeouts: Timeouts::default(),
-            manner: Default::default(),
+            ..PoolSettings::default()
         };
         let pools = Pools::new(vec![settings(&[first, closed])]);
         let mut watches = Vec::new();

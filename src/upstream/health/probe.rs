@@ -219,7 +219,7 @@ mod tests {
             health: HealthSettings { check, timeout: Duration::from_secs(20), ..HealthSettings::default() },
             retries: 0,
             timeouts: Timeouts::default(),
-            manner: Default::default(),
+            ..PoolSettings::default()
         });
         let outcome =
             probe.unwrap().run(&Backend::new(BackendId(0), Site::new(address.into(), Arc::default(), None))).await;

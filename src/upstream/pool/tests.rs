@@ -4,7 +4,7 @@ use pingora_load_balancing::selection::Consistent;
 
 use super::*;
 use crate::clock::{Clock, ManualClock};
-use crate::upstream::{AdminState, BackendAddress, BackendSettings, Balance, HealthSettings, Needs, Timeouts};
+use crate::upstream::{AdminState, Anybody, BackendAddress, BackendSettings, Balance, HealthSettings, Needs};
 
 pub(super) fn pool(check: Check, addresses: &[&str]) -> Pool {
     let backends = addresses
@@ -19,12 +19,9 @@ pub(super) fn pool(check: Check, addresses: &[&str]) -> Pool {
         .collect();
     Pool::new(PoolSettings {
         name: "app".into(),
-        balance: Default::default(),
         backends,
         health: HealthSettings { check, ..HealthSettings::default() },
-        retries: 2,
-        timeouts: Timeouts::default(),
-        manner: Default::default(),
+        ..PoolSettings::default()
     })
 }
 
@@ -40,9 +37,9 @@ fn addresses(pool: &Pool) -> Vec<String> {
 #[test]
 fn no_request_goes_to_a_backend_before_its_first_check() {
     let pool = pool(Check::Tcp, &["127.0.0.1:1", "127.0.0.1:2"]);
-    assert!(pool.lease(&[], || b"").is_none());
+    assert!(pool.lease(&[], &Anybody).is_none());
     pool.checked(&pool.backends()[1], CheckOutcome::Passed);
-    assert_eq!(pool.lease(&[], || b"").unwrap().backend().address().tcp().unwrap().port(), 2);
+    assert_eq!(pool.lease(&[], &Anybody).unwrap().backend().address().tcp().unwrap().port(), 2);
 }
 
 #[test]
@@ -62,16 +59,16 @@ fn without_checks_backends_are_up_at_once_rest_and_come_back() {
     let pool = pool(Check::None, &["127.0.0.1:1", "127.0.0.1:2"]);
     let (backend, other) = (Arc::clone(&pool.backends()[0]), pool.backends()[1].id());
     for _ in 0..CONNECT_FAILURES {
-        assert!(pool.lease(&[other], || b"").is_some());
+        assert!(pool.lease(&[other], &Anybody).is_some());
         refused(&pool, &backend, clock.now());
     }
-    assert!(pool.lease(&[other], || b"").is_none());
+    assert!(pool.lease(&[other], &Anybody).is_none());
     clock.advance(REST / 2);
     pool.end_rests(clock.now());
-    assert!(pool.lease(&[other], || b"").is_none());
+    assert!(pool.lease(&[other], &Anybody).is_none());
     clock.advance(REST / 2);
     pool.end_rests(clock.now());
-    assert!(pool.lease(&[other], || b"").is_some());
+    assert!(pool.lease(&[other], &Anybody).is_some());
 }
 
 #[test]
@@ -120,19 +117,59 @@ fn of_backends_that_fail_at_the_same_moment_one_stays() {
     }
 }
 
+/// A request that counts what it is asked: the time, its key, its token.
+#[derive(Default)]
+struct Asked<'k> {
+    key: &'k str,
+    counts: [AtomicU64; 3],
+}
+
+impl Asked<'_> {
+    fn count(&self) -> [u64; 3] {
+        self.counts.each_ref().map(|count| count.load(Ordering::Relaxed))
+    }
+}
+
+impl Requester for Asked<'_> {
+    fn now(&self) -> Instant {
+        self.counts[0].fetch_add(1, Ordering::Relaxed);
+        ManualClock::new().now()
+    }
+
+    fn key(&self) -> impl AsRef<[u8]> {
+        self.counts[1].fetch_add(1, Ordering::Relaxed);
+        self.key
+    }
+
+    fn stuck(&self) -> Option<StickyToken> {
+        self.counts[2].fetch_add(1, Ordering::Relaxed);
+        None
+    }
+}
+
 #[test]
 fn only_a_rule_that_needs_it_is_told_who_sends_a_request() {
     let of = |balance| {
         let pool = pool(Check::None, &["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"]);
         Pool::new(PoolSettings { balance, ..pool.settings().clone() })
     };
-    for rule in Balance::ALL.iter().filter(|rule| !rule.needs().caller) {
-        assert!(of(*rule).lease(&[], || -> [u8; 0] { panic!("{rule:?} does not need it") }).is_some());
+    for rule in Balance::ALL {
+        let asked = Asked { key: "a", ..Asked::default() };
+        assert!(of(*rule).lease(&[], &asked).is_some());
+        let needs = rule.needs();
+        assert_eq!(asked.count(), [u64::from(needs.time), u64::from(needs.caller), 0], "{rule:?}");
     }
+    let asked = Asked::default();
+    let settings = of(Balance::default()).settings().clone();
+    let sticky = Pool::new(PoolSettings { sticky: Some("c".into()), slow_start: REST, ..settings });
+    assert!(sticky.lease(&[], &asked).is_some());
+    assert_eq!(asked.count(), [1, 0, 1]);
     let pool = of(Balance::of_pingora::<Consistent>("consistent", "Ketama", Needs::CALLER));
     let (backends, mut firsts) = (pool.backends(), Vec::new());
     for caller in (0..100).map(|number| format!("client-{number}")) {
-        let lease = |tried: &[BackendId]| pool.lease(tried, || &caller).map(|lease| lease.backend().id());
+        let lease = |tried: &[BackendId]| {
+            pool.lease(tried, &Asked { key: &caller, ..Asked::default() }).map(|lease| lease.backend().id())
+        };
         let first = lease(&[]).unwrap();
         assert_eq!(lease(&[]), Some(first), "{caller}");
         let second = lease(&[first]).unwrap();
@@ -153,7 +190,7 @@ fn only_a_rule_that_needs_it_is_told_who_sends_a_request() {
 fn requests_that_fail_to_connect_together_take_nobody_out() {
     let now = ManualClock::new().now();
     let pool = pool(Check::None, &["10.0.0.1:80", "10.0.0.2:80"]);
-    let leases: Vec<_> = (0..9_000).map(|_| pool.lease(&[], || b"").unwrap()).collect();
+    let leases: Vec<_> = (0..9_000).map(|_| pool.lease(&[], &Anybody).unwrap()).collect();
     leases.iter().for_each(|lease| pool.connect_failed(lease, now, "connecting timed out"));
     assert!(pool.backends().iter().all(|backend| backend.is_ready() && backend.failures() == 4_500));
     (1..CONNECT_FAILURES).for_each(|_| refused(&pool, &pool.backends()[0], now));
@@ -169,7 +206,7 @@ fn a_request_of_an_earlier_pool_does_not_take_out_the_last_one_of_the_present() 
     let stays = Arc::clone(&old.backends()[0]);
     pools.replace(pools.prepare(vec![settings(&["10.0.0.1:80"])]));
     (0..9).for_each(|_| refused(&old, &stays, now));
-    assert!(stays.is_ready() && pools.all()[0].lease(&[], || b"").is_some());
+    assert!(stays.is_ready() && pools.all()[0].lease(&[], &Anybody).is_some());
 }
 
 #[test]
@@ -187,7 +224,7 @@ fn a_success_between_failures_starts_the_count_anew() {
 #[test]
 fn a_lease_counts_for_as_long_as_it_lives() {
     let pool = pool(Check::None, &["127.0.0.1:1"]);
-    let leases: Vec<_> = (0..5).map(|_| pool.lease(&[], || b"").unwrap()).collect();
+    let leases: Vec<_> = (0..5).map(|_| pool.lease(&[], &Anybody).unwrap()).collect();
     assert_eq!(pool.backends()[0].in_flight(), 5);
     drop(leases);
     assert_eq!(pool.backends()[0].in_flight(), 0);
@@ -208,7 +245,7 @@ fn backends_that_stay_keep_their_counts_and_those_that_go_are_retired() {
     let address = |text: &str| text.parse().unwrap();
     pool.resolved(0, Ok(vec![address("10.0.0.1:80"), address("10.0.0.2:80")]));
     let before = pool.backends();
-    let lease = pool.lease(&[before[1].id()], || b"").unwrap();
+    let lease = pool.lease(&[before[1].id()], &Anybody).unwrap();
     pool.resolved(0, Ok(vec![address("10.0.0.1:80"), address("10.0.0.3:80")]));
     assert_eq!(addresses(&pool), ["10.0.0.1:80", "10.0.0.3:80"]);
     assert_eq!(pool.backends()[0].in_flight(), 1, "it stayed, and so did its request");
@@ -235,12 +272,16 @@ fn a_new_address_is_checked_before_it_takes_part() {
     pool.checked(&pool.backends()[0], CheckOutcome::Passed);
     let coming = pool.expect(0, &[new]);
     assert_eq!(coming.len(), 1);
-    assert_eq!(pool.lease(&[], || b"").unwrap().backend().address().tcp(), Some(old), "the old one serves until then");
+    assert_eq!(
+        pool.lease(&[], &Anybody).unwrap().backend().address().tcp(),
+        Some(old),
+        "the old one serves until then"
+    );
     pool.resolved(1, Ok(vec!["10.0.0.9:80".parse().unwrap()]));
     pool.checked(&coming[0], CheckOutcome::Passed);
     pool.resolved(0, Ok(vec![new]));
     assert_eq!(
-        pool.lease(&[], || b"").unwrap().backend().address().tcp(),
+        pool.lease(&[], &Anybody).unwrap().backend().address().tcp(),
         Some(new),
         "and the new one from the first moment"
     );
@@ -257,7 +298,7 @@ fn a_name_that_comes_to_an_address_in_use_disturbs_nobody() {
     pool.checked(&backend, CheckOutcome::Passed);
     assert!(pool.expect(1, &[address]).is_empty());
     pool.resolved(1, Ok(vec![address]));
-    assert!(pool.lease(&[], || b"").is_some() && !backend.is_retired());
+    assert!(pool.lease(&[], &Anybody).is_some() && !backend.is_retired());
 }
 
 #[test]

@@ -9,7 +9,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::upstream::health::CheckOutcome;
 use crate::upstream::{
-    AdminState, Backend, BackendAddress, BackendId, BackendSettings, Balance, Check, HealthSettings, Lease, Timeouts,
+    AdminState, Anybody, Backend, BackendAddress, BackendId, BackendSettings, Balance, Check, HealthSettings, Lease,
+    Timeouts,
 };
 
 fn at(n: u8) -> SocketAddr {
@@ -28,7 +29,7 @@ fn settings(name: &str, check: Check, backends: &[(BackendAddress, u32)]) -> Poo
         health: HealthSettings { check, ..HealthSettings::default() },
         retries: 2,
         timeouts: Timeouts::default(),
-        manner: Default::default(),
+        ..PoolSettings::default()
     }
 }
 
@@ -71,7 +72,7 @@ fn a_removed_pool_ends_its_requests_and_they_still_count() {
     let record = |pool: &Pool| pool.traffic().record(200, Duration::ZERO);
     let (a, b) = (pools.named("a").unwrap(), pools.named("b").unwrap());
     [&a, &b].into_iter().for_each(|pool| record(pool));
-    let lease = a.lease(&[], || b"").unwrap();
+    let lease = a.lease(&[], &Anybody).unwrap();
     drop(pools.replace(pools.prepare(vec![plain("b", [2])])));
     assert_eq!(pools.requests(), 2);
     [&a, &b].into_iter().for_each(|pool| record(pool));
@@ -107,7 +108,7 @@ fn no_request_is_without_a_backend_while_pools_are_replaced() {
             scope.spawn(|| {
                 while !over.load(Ordering::Relaxed) {
                     let pool = pools.named("a").unwrap();
-                    let lease = pool.lease(&[], || b"").expect("there is always one that is ready");
+                    let lease = pool.lease(&[], &Anybody).expect("there is always one that is ready");
                     pool.traffic().record(200, Duration::ZERO);
                     drop(lease);
                     served.fetch_add(1, Ordering::Relaxed);
@@ -214,7 +215,7 @@ impl World {
             }
             Step::Lease(n) => {
                 let Some(pool) = self.pool(n) else { return };
-                self.leases.extend(pool.lease(&[], || b""));
+                self.leases.extend(pool.lease(&[], &Anybody));
                 pool.traffic().record(200, Duration::ZERO);
                 self.recorded += 1;
             }

@@ -12,6 +12,7 @@
 use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Guard};
 use pingora_load_balancing::Backend as Target;
@@ -20,7 +21,8 @@ use pingora_load_balancing::selection::{BackendIter, BackendSelection};
 use super::members::{Chosen, LeaseRequest, Members, Rule};
 use super::registry::Registry;
 use super::rules::Balance;
-use crate::upstream::{Backend, BackendId, ConnectAddress, Lease};
+use crate::upstream::sticky::{StickyTokens, TokenMaker};
+use crate::upstream::{Backend, BackendId, ConnectAddress, Lease, StickyToken};
 
 /// What a selector is built with, besides the set of backends.
 #[derive(Clone, Debug, Default)]
@@ -29,6 +31,10 @@ pub struct SelectorConfig {
     pub balance: Balance,
     /// Where counters and health live.
     pub registry: Arc<Registry>,
+    /// Over which time the weight of one that comes back grows to the whole. Zero is at once.
+    pub slow_start: Duration,
+    /// What makes the tokens by which requests stay with a backend, where they may.
+    pub sticky: Option<TokenMaker>,
 }
 
 /// The rule that configuration chose, over the backends of a pool, which may change.
@@ -43,6 +49,7 @@ pub struct Selector {
 pub(in crate::upstream) struct Selection {
     members: Members,
     rule: Box<dyn Rule>,
+    tokens: Option<StickyTokens>,
 }
 
 impl Selector {
@@ -59,9 +66,28 @@ impl Selector {
 
 impl Selection {
     fn new(targets: &BTreeSet<Target>, config: &SelectorConfig) -> Self {
-        let members = Members::new(targets, &config.registry, config.balance.needs().loads);
+        let members = Members::new(targets, &config.registry, config.balance.needs().loads, config.slow_start);
         let rule = config.balance.over(&members);
-        Selection { members, rule }
+        let addresses = members.backends.iter().map(|backend| backend.address());
+        let tokens = config.sticky.as_ref().map(|maker| StickyTokens::new(maker, addresses));
+        Selection { members, rule, tokens }
+    }
+
+    /// The token by which requests stay with `backend`, where they may.
+    pub(in crate::upstream) fn token(&self, backend: &Backend) -> Option<StickyToken> {
+        Some(self.tokens.as_ref()?.of(self.members.place(backend.id())?))
+    }
+
+    /// Whether a request with this token can stay with its backend.
+    pub(in crate::upstream) fn keeps(&self, token: StickyToken) -> bool {
+        self.stuck(token, &[]).is_some()
+    }
+
+    /// Where the backend of this token is, if that is ready and not one of the `tried`.
+    fn stuck(&self, token: StickyToken, tried: &[BackendId]) -> Option<usize> {
+        let place = self.tokens.as_ref()?.place(token)?;
+        let backend = &self.members.backends[place];
+        (backend.is_ready() && !tried.contains(&backend.id())).then_some(place)
     }
 
     /// The backends, ready or not.
@@ -100,8 +126,8 @@ impl BackendSelection for Selector {
 
     #[inline]
     fn iter(self: &Arc<Self>, key: &[u8]) -> Candidates {
-        let given = if key.is_empty() { None } else { Some(Box::new(Given { key: key.to_vec(), tried: Vec::new() })) };
-        Candidates { selection: self.selection.load(), given, offered: None }
+        let given = if key.is_empty() { None } else { Some(Box::new(Given { key: key.into(), ..Given::default() })) };
+        Candidates { selection: self.selection.load(), given, now: None, offered: None }
     }
 }
 
@@ -111,6 +137,8 @@ pub struct Candidates {
     selection: Guard<Arc<Selection>>,
     /// None for the first attempt of a request, unless the rule goes by a key.
     given: Option<Box<Given>>,
+    /// The time, where it counts.
+    now: Option<Instant>,
     offered: Option<Chosen>,
 }
 
@@ -120,6 +148,8 @@ struct Given {
     key: Vec<u8>,
     /// Those that are not to be offered.
     tried: Vec<BackendId>,
+    /// The one that is to be offered first.
+    stuck: Option<StickyToken>,
 }
 
 impl Candidates {
@@ -131,10 +161,25 @@ impl Candidates {
         }
     }
 
+    /// Chooses as of `now`, from when on leases are timed.
+    #[inline]
+    pub fn at(&mut self, now: Instant) {
+        self.now = Some(now);
+    }
+
+    /// Begins with the backend of this token, if that can be had.
+    pub fn stay_with(&mut self, token: StickyToken) {
+        self.given.get_or_insert_default().stuck = Some(token);
+    }
+
     /// The lease of the one that was offered last.
     #[inline]
     pub fn into_lease(self) -> Option<Lease> {
-        self.offered.map(|choice| choice.lease)
+        let lease = self.offered?.lease;
+        Some(match self.now {
+            Some(now) => lease.timed(now),
+            None => lease,
+        })
     }
 }
 
@@ -144,12 +189,21 @@ impl BackendIter for Candidates {
         if let Some(before) = self.offered.take() {
             self.given.get_or_insert_default().tried.push(before.lease.backend().id());
         }
-        let Selection { members, rule } = &**self.selection;
-        let asked = self.given.as_ref().map_or(LeaseRequest { key: &[], tried: &[] }, |given| LeaseRequest {
-            key: &given.key,
-            tried: &given.tried,
-        });
-        self.offered = rule.choose(members, asked);
+        let selection = &**self.selection;
+        let Selection { members, rule, .. } = selection;
+        if let (Some(warm_up), Some(now)) = (&members.warm_up, self.now) {
+            warm_up.look(&members.backends, &members.changes, now);
+        }
+        let mut asked = LeaseRequest { key: &[], tried: &[], now: self.now };
+        let mut stuck = None;
+        if let Some(given) = &mut self.given {
+            stuck = given.stuck.take().and_then(|token| selection.stuck(token, &given.tried));
+            (asked.key, asked.tried) = (&given.key, &given.tried);
+        }
+        self.offered = match stuck {
+            Some(place) => Some(members.take(place)),
+            None => rule.choose(members, asked),
+        };
         self.offered.as_ref().map(|choice| &members.targets[choice.place])
     }
 }

@@ -23,7 +23,7 @@ use super::marks::Marks;
 pub(in crate::upstream) struct Changes {
     /// How many of its backends are ready.
     ready: AtomicUsize,
-    /// How often one of them became ready or ceased to be.
+    /// How often one of them became ready or ceased to be, or got another weight.
     version: CachePadded<AtomicU64>,
     /// Those that have changed.
     marks: Marks,
@@ -54,12 +54,18 @@ impl Changes {
         self.mark(place);
     }
 
+    /// Says that the backend at `place` has another weight. To be called after the change.
+    pub(super) fn weighed(&self, place: usize) {
+        self.version.fetch_add(1, Ordering::Release);
+        self.mark(place);
+    }
+
     /// How many backends are ready.
     pub(super) fn ready(&self) -> usize {
         self.ready.load(Ordering::Relaxed)
     }
 
-    /// Another number after each backend that became ready or ceased to be. What was read of them after this number
+    /// Another number after each backend that became ready or ceased to be, or has another weight. What was read of them after this number
     /// was is as new as the number.
     pub(super) fn version(&self) -> u64 {
         self.version.load(Ordering::Acquire)

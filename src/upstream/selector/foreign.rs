@@ -40,7 +40,7 @@ where
     S: BackendSelection + Send + Sync,
     S::Iter: BackendIter,
 {
-    fn choose(&self, members: &Members, LeaseRequest { key, tried }: LeaseRequest<'_>) -> Option<Chosen> {
+    fn choose(&self, members: &Members, LeaseRequest { key, tried, .. }: LeaseRequest<'_>) -> Option<Chosen> {
         let is_left = |place: usize| {
             let backend = &members.backends[place];
             backend.is_ready() && !tried.contains(&backend.id())

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 
 use super::members::{Chosen, LeaseRequest, Members, Rule};
 use super::tournament::Tournament;
+use super::warm_up::{Turns, WarmUp};
 
 /// Fewest requests in flight per weight. A choice takes a lock and costs O(log backends) for itself and for each
 /// request that has ended since the one before.
@@ -26,6 +27,7 @@ struct LoadOrder {
     by_load: Tournament<Reverse<LoadPerWeight>>,
     /// Where the next choice starts to look, so that ties rotate.
     start: usize,
+    turns: Turns,
 }
 
 /// Requests in flight per weight.
@@ -38,19 +40,22 @@ struct LoadPerWeight {
 impl LeastConnections {
     pub(super) fn new(members: &Members) -> Self {
         let by_load = Tournament::new(members.backends.len());
-        LeastConnections { standing: Mutex::new(LoadOrder { by_load, start: 0 }) }
+        LeastConnections { standing: Mutex::new(LoadOrder { by_load, start: 0, turns: Turns::default() }) }
     }
 }
 
 impl Rule for LeastConnections {
     fn choose(&self, members: &Members, asked: LeaseRequest<'_>) -> Option<Chosen> {
         let mut standing = self.standing.lock();
-        let LoadOrder { by_load, start } = &mut *standing;
+        let LoadOrder { by_load, start, turns } = &mut *standing;
         members.changes.take(|index| by_load.set(index, rank(members, index)));
         // One that was tried is none for this choice alone.
         let tried = || asked.tried.iter().filter_map(|id| members.place(*id));
         tried().for_each(|index| by_load.set(index, None));
-        let best = by_load.best_from(*start);
+        let best = match &members.warm_up {
+            None => by_load.best_from(*start),
+            Some(warm_up) => best_of_warm((by_load, *start), (warm_up, turns)),
+        };
         tried().for_each(|index| by_load.set(index, rank(members, index)));
         let (_, index) = best?;
         *start = (index + 1) % members.backends.len();
@@ -59,9 +64,27 @@ impl Rule for LeastConnections {
     }
 }
 
+/// The best, but of those that have just come and hold nothing, whose load says nothing, one whose turn it is.
+fn best_of_warm(
+    (by_load, start): (&mut Tournament<Reverse<LoadPerWeight>>, usize),
+    (warm_up, turns): (&WarmUp, &mut Turns),
+) -> Option<(Reverse<LoadPerWeight>, usize)> {
+    let mut passed_over = Vec::new();
+    let found = loop {
+        let Some(best) = by_load.best_from(start) else { break passed_over.first().copied() };
+        if best.0.0.in_flight > 0 || turns.has(warm_up, best.1) {
+            break Some(best);
+        }
+        passed_over.push(best);
+        by_load.set(best.1, None);
+    };
+    passed_over.iter().for_each(|(rank, index)| by_load.set(*index, Some(*rank)));
+    found
+}
+
 /// Where a ready backend stands as it is now.
 fn rank(members: &Members, index: usize) -> Option<Reverse<LoadPerWeight>> {
-    let (backend, weight) = (&members.backends[index], u64::from(members.weights[index].get()));
+    let (backend, weight) = (&members.backends[index], members.weight(index));
     backend.is_ready().then(|| Reverse(LoadPerWeight { in_flight: backend.in_flight() as u64, weight }))
 }
 

@@ -4,11 +4,13 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use pingora_load_balancing::Backend as Target;
 
 use super::changes::Changes;
 use super::registry::Registry;
+use super::warm_up::WarmUp;
 use crate::upstream::{Backend, BackendId, ConnectAddress, Lease};
 
 /// A rule that chooses.
@@ -27,6 +29,8 @@ pub(super) struct LeaseRequest<'a> {
     pub(super) key: &'a [u8],
     /// Those that the request has tried.
     pub(super) tried: &'a [BackendId],
+    /// The time; none unless the rule needs it.
+    pub(super) now: Option<Instant>,
 }
 
 /// What was chosen.
@@ -44,13 +48,18 @@ pub(super) struct Members {
     pub(super) backends: Box<[Arc<Backend>]>,
     pub(super) weights: Box<[NonZeroU32]>,
     pub(super) changes: Arc<Changes>,
+    /// Whether all weights are the same.
+    alike: bool,
+    /// How their weights grow, where they do.
+    pub(super) warm_up: Option<WarmUp>,
     /// Where each is, by id.
     places: Box<[(BackendId, usize)]>,
 }
 
 impl Members {
-    /// Those at `targets`, which `registry` holds; whether they are to tell of their `loads`.
-    pub(super) fn new(targets: &BTreeSet<Target>, registry: &Registry, loads: bool) -> Self {
+    /// Those at `targets`, which `registry` holds; whether they are to tell of their `loads`, and over which time one
+    /// that comes back is to start slowly.
+    pub(super) fn new(targets: &BTreeSet<Target>, registry: &Registry, loads: bool, slow_start: Duration) -> Self {
         let mut members: Vec<_> = targets
             .iter()
             .filter_map(|target| {
@@ -63,11 +72,25 @@ impl Members {
         let changes = Arc::new(Changes::new(members.len()));
         members.iter().enumerate().for_each(|(place, (_, backend, ..))| backend.tell(&changes, place, loads));
         let targets = members.iter().map(|(.., target)| target.clone()).collect();
-        let weights = members.iter().map(|(.., weight, _)| *weight).collect();
+        let weights: Box<[_]> = members.iter().map(|(.., weight, _)| *weight).collect();
         let backends: Box<[_]> = members.into_iter().map(|(_, backend, ..)| backend).collect();
         let mut places: Vec<_> = backends.iter().enumerate().map(|(place, backend)| (backend.id(), place)).collect();
         places.sort_unstable();
-        Members { targets, backends, weights, changes, places: places.into() }
+        let alike = weights.iter().all(|weight: &NonZeroU32| *weight == weights[0]);
+        let warm_up = (!slow_start.is_zero()).then(|| WarmUp::new(backends.len(), slow_start));
+        Members { targets, backends, weights, changes, alike, warm_up, places: places.into() }
+    }
+
+    /// The weight that the one at `place` has beside the others at this moment.
+    pub(super) fn weight(&self, place: usize) -> u64 {
+        let weight = u64::from(self.weights[place].get());
+        // In hundredths, of all alike.
+        self.warm_up.as_ref().map_or(weight, |warm_up| weight * u64::from(warm_up.percent(place)))
+    }
+
+    /// Whether all of them have the same weight.
+    pub(super) fn are_alike(&self) -> bool {
+        self.warm_up.is_none() && self.alike
     }
 
     /// Where the backend with this id is, if it is here.

@@ -8,8 +8,8 @@
 //! Pingora's own `RoundRobin` and `Random` cannot: they choose first and look at health afterwards, and then go on
 //! without weights.
 //!
-//! A choice costs the same among three backends and, but for a logarithm, among thousands: no rule looks at all of
-//! them. What a rule wants to know of a request it says in the table; a request pays for nothing else.
+//! A choice costs the same among three backends and, but for a logarithm, among thousands: no rule but `hash`, which
+//! says why, looks at all of them. What a rule wants to know of a request it says in the table; a request pays for nothing else.
 //!
 //! Rules keep no health and no counters. Both live in the [`Backend`](super::Backend)s, which the [`Registry`] hands on
 //! when the set changes, so a rebuild forgets nothing. Weights do belong to a selector: the pools before and after a
@@ -18,7 +18,9 @@
 mod candidates;
 mod changes;
 mod foreign;
+mod hash;
 mod least_connections;
+mod least_time;
 mod marks;
 mod members;
 mod random;
@@ -26,9 +28,11 @@ mod registry;
 mod round_robin;
 mod rules;
 mod tournament;
+mod warm_up;
 
 pub use candidates::{Candidates, Selector, SelectorConfig};
 pub(super) use changes::Changes;
+pub use hash::HashKey;
 pub use registry::Registry;
 pub use rules::{Balance, Needs};
 

@@ -71,9 +71,9 @@ impl WeightTable {
         // Before the backends are looked at: what changes meanwhile has another version.
         let version = members.changes.version();
         let (mut ends, mut indexes, mut sum) = (Vec::new(), Vec::new(), 0);
-        for (index, (backend, weight)) in members.backends.iter().zip(&members.weights).enumerate() {
+        for (index, backend) in members.backends.iter().enumerate() {
             if backend.is_ready() {
-                sum += u64::from(weight.get());
+                sum += members.weight(index);
                 ends.push(sum);
                 indexes.push(index);
             }

@@ -22,6 +22,7 @@ use parking_lot::Mutex;
 
 use super::members::{Chosen, LeaseRequest, Members, Rule};
 use super::tournament::Tournament;
+use super::warm_up::Turns;
 use crate::upstream::BackendId;
 
 /// Choices after which the rises are put into the credits, long before they could overflow.
@@ -45,6 +46,7 @@ struct Credits {
     total: i64,
     /// How often the credits have risen.
     turn: i64,
+    turns: Turns,
 }
 
 /// The backends of one weight.
@@ -67,7 +69,13 @@ impl RoundRobin {
         // One that was tried is none for this choice alone.
         let tried = || tried.iter().filter_map(|id| members.place(*id));
         tried().for_each(|index| credits.set_candidate(index, false));
-        let chosen = credits.choose();
+        let mut chosen = credits.choose();
+        if let Some(warm_up) = &members.warm_up {
+            // Some time it is somebody's turn: each has every tenth of his at least.
+            while let Some(index) = chosen.filter(|index| !credits.turns.has(warm_up, *index)) {
+                chosen = credits.choose().or(Some(index));
+            }
+        }
         tried().for_each(|index| credits.set_candidate(index, members.backends[index].is_ready()));
         chosen
     }
@@ -95,7 +103,15 @@ impl Credits {
             WeightClass { weight, backends: backends.into(), candidates }
         });
         let (credit, is_candidate) = (vec![0; count].into(), vec![false; count].into());
-        Credits { weights: weights.collect(), places: places.into(), credit, is_candidate, total: 0, turn: 0 }
+        Credits {
+            weights: weights.collect(),
+            places: places.into(),
+            credit,
+            is_candidate,
+            total: 0,
+            turn: 0,
+            turns: Turns::default(),
+        }
     }
 
     /// Lets the backend at `index` take part, or not.

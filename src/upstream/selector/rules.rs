@@ -5,7 +5,9 @@ use std::fmt;
 use pingora_load_balancing::selection::{BackendIter, BackendSelection};
 
 use super::foreign;
+use super::hash::Hash;
 use super::least_connections::LeastConnections;
+use super::least_time::LeastTime;
 use super::members::{Members, Rule};
 use super::random::Random;
 use super::round_robin::RoundRobin;
@@ -15,17 +17,23 @@ use super::round_robin::RoundRobin;
 pub struct Needs {
     /// Of every request that a backend took or ended.
     pub loads: bool,
-    /// Of a request who sent it, as the key that it is chosen by.
+    /// Of a request who sent it, or what else it is told from others by, as the key that it is chosen by.
     pub caller: bool,
+    /// The time, also of answers.
+    pub time: bool,
 }
 
 impl Needs {
     /// Nothing but who is ready.
-    pub const NOTHING: Needs = Needs { loads: false, caller: false };
+    pub const NOTHING: Needs = Needs { loads: false, caller: false, time: false };
     /// How many requests each backend holds.
-    pub const LOADS: Needs = Needs { loads: true, caller: false };
+    pub const LOADS: Needs = Needs { loads: true, ..Needs::NOTHING };
     /// Who sends a request.
-    pub const CALLER: Needs = Needs { loads: false, caller: true };
+    pub const CALLER: Needs = Needs { caller: true, ..Needs::NOTHING };
+    /// How soon each backend answers.
+    pub const TIME: Needs = Needs { time: true, ..Needs::NOTHING };
+    /// Who sends a request, and how many each backend holds.
+    pub const CALLER_AND_LOADS: Needs = Needs { caller: true, ..Needs::LOADS };
 }
 
 /// A rule that chooses a backend for each request: a line of the table.
@@ -44,6 +52,8 @@ const RULES: &[Balance] = &[
     Balance::new("round_robin", "smooth weighted round robin", Needs::NOTHING, |members| Box::new(RoundRobin::new(members))),
     Balance::new("random", "weighted random", Needs::NOTHING, |members| Box::new(Random::new(members))),
     Balance::new("least_connections", "fewest requests in flight per weight", Needs::LOADS, |members| Box::new(LeastConnections::new(members))),
+    Balance::new("least_time", "of two the one that is to be expected to answer sooner", Needs::TIME, |members| Box::new(LeastTime::new(members))),
+    Balance::new("hash", "always the same backend for the same key, within bounds of load", Needs::CALLER_AND_LOADS, |members| Box::new(Hash::new(members))),
 ];
 
 impl Balance {
@@ -88,7 +98,7 @@ impl Balance {
     }
 
     /// What it wants to be told.
-    pub(in crate::upstream) fn needs(&self) -> Needs {
+    pub fn needs(&self) -> Needs {
         self.needs
     }
 

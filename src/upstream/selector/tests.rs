@@ -4,12 +4,15 @@ use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
+use std::time::{Duration, Instant};
+
 use pingora_load_balancing::Backend as Target;
 use pingora_load_balancing::selection::{BackendIter, BackendSelection, Consistent};
 
 use super::members::Members;
 use super::random::Random;
 use super::*;
+use crate::clock::{Clock, ManualClock};
 use crate::upstream::health::Thresholds;
 use crate::upstream::{Backend, BackendId, Lease};
 
@@ -29,7 +32,7 @@ pub(super) fn selector(name: &str, weights: &[u32]) -> Arc<Selector> {
 }
 
 fn selector_by(balance: Balance, weights: &[u32]) -> Arc<Selector> {
-    let config = SelectorConfig { balance, registry: Arc::default() };
+    let config = SelectorConfig { balance, ..SelectorConfig::default() };
     let selector = Selector::build_with_config(&targets(weights), &config);
     selector.now().backends().iter().for_each(|backend| set_up(backend, true));
     Arc::new(selector)
@@ -37,7 +40,7 @@ fn selector_by(balance: Balance, weights: &[u32]) -> Arc<Selector> {
 
 /// The same backends without a rule.
 pub(super) fn members(weights: &[u32]) -> Members {
-    let members = Members::new(&targets(weights), &Registry::default(), false);
+    let members = Members::new(&targets(weights), &Registry::default(), false, Duration::ZERO);
     members.backends.iter().for_each(|backend| set_up(backend, true));
     members
 }
@@ -50,6 +53,14 @@ pub(super) fn set_up(backend: &Backend, up: bool) {
 pub(super) fn lease(selector: &Arc<Selector>, tried: &[BackendId]) -> Option<Lease> {
     let mut candidates = selector.iter(b"");
     candidates.leave_out(tried);
+    candidates.next()?;
+    candidates.into_lease()
+}
+
+/// The same at `now`.
+pub(super) fn lease_at(selector: &Arc<Selector>, now: Instant) -> Option<Lease> {
+    let mut candidates = selector.iter(b"");
+    candidates.at(now);
     candidates.next()?;
     candidates.into_lease()
 }
@@ -257,4 +268,111 @@ fn names_are_unique_and_lead_to_their_rules() {
         assert_eq!(Balance::ALL.iter().filter(|other| *other == rule).count(), 1, "{rule:?}");
     }
     assert_eq!(Balance::named("fastest"), None);
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// How many of so many requests, one at a time, go to port 1.
+fn to_first(selector: &Arc<Selector>, requests: usize, now: Instant) -> usize {
+    let ports = (0..requests).map(|_| lease_at(selector, now).unwrap().backend().address().tcp().unwrap().port());
+    ports.filter(|port| *port == 1).count()
+}
+
+#[test]
+fn who_comes_back_starts_with_a_tenth_of_its_weight() {
+    for name in ["round_robin", "random", "least_connections", "hash"] {
+        let clock = ManualClock::new();
+        let config = SelectorConfig { balance: rule(name), slow_start: MINUTE, ..SelectorConfig::default() };
+        let selector = Arc::new(Selector::build_with_config(&targets(&[1, 1, 1]), &config));
+        let first = Arc::clone(&selector.now().backends()[0]);
+        selector.now().backends().iter().for_each(|backend| set_up(backend, true));
+        // Seven standard deviations, where it is left to chance.
+        let near = |found: usize, share: f64| (found as f64 / 6_000.0 - share).abs() < 0.04;
+        assert!(near(to_first(&selector, 6_000, clock.now()), 1.0 / 3.0), "{name}: at the start all are as they are");
+        set_up(&first, false);
+        assert_eq!(to_first(&selector, 100, clock.now()), 0);
+        set_up(&first, true);
+        for percent in [10.0, 40.0, 70.0, 100.0, 100.0] {
+            let (found, share) = (to_first(&selector, 6_000, clock.now()), percent / (200.0 + percent));
+            assert!(near(found, share), "{name}: {found} of 6,000 at {percent} %");
+            clock.advance(MINUTE / 3);
+        }
+    }
+}
+
+#[test]
+fn where_all_are_new_none_waits_for_another_and_one_alone_gets_everything() {
+    for balance in Balance::ALL {
+        let clock = ManualClock::new();
+        let config = SelectorConfig { balance: *balance, slow_start: MINUTE, ..SelectorConfig::default() };
+        let selector = Arc::new(Selector::build_with_config(&targets(&[1, 2]), &config));
+        let all = |up| selector.now().backends().iter().for_each(|backend| set_up(backend, up));
+        all(true);
+        assert!(to_first(&selector, 1, clock.now()) < 2);
+        all(false);
+        assert!(lease_at(&selector, clock.now()).is_none());
+        all(true);
+        let leases: Vec<_> = (0..300).map(|_| lease_at(&selector, clock.now()).unwrap()).collect();
+        let first = selector.now().backends()[0].in_flight();
+        assert!((60..=140).contains(&first), "{balance:?}: {first} of 300");
+        drop(leases);
+        set_up(&selector.now().backends()[1], false);
+        assert_eq!(to_first(&selector, 10, clock.now()), 10, "{balance:?}");
+    }
+}
+
+#[test]
+fn least_connections_gives_who_comes_back_a_tenth_of_what_the_others_hold() {
+    let clock = ManualClock::new();
+    let config = SelectorConfig { balance: rule("least_connections"), slow_start: MINUTE, ..SelectorConfig::default() };
+    let selector = Arc::new(Selector::build_with_config(&targets(&[1, 1, 1]), &config));
+    selector.now().backends().iter().for_each(|backend| set_up(backend, true));
+    let mut leases = vec![lease_at(&selector, clock.now()).unwrap()];
+    set_up(&selector.now().backends()[0], false);
+    leases.extend((0..200).map(|_| lease_at(&selector, clock.now()).unwrap()));
+    leases.remove(0);
+    set_up(&selector.now().backends()[0], true);
+    leases.extend((0..20).map(|_| lease_at(&selector, clock.now()).unwrap()));
+    let held = selector.now().backends()[0].in_flight();
+    assert!((8..=11).contains(&held), "{held} beside a hundred each");
+}
+
+#[test]
+fn a_token_goes_before_the_rule_unless_its_backend_cannot_have_the_request() {
+    use crate::upstream::{Anybody, Check, HealthSettings, Pool, PoolSettings, Requester, StickyToken};
+    struct Stuck(Option<StickyToken>);
+    impl Requester for Stuck {
+        fn now(&self) -> Instant {
+            Anybody.now()
+        }
+        fn key(&self) -> impl AsRef<[u8]> {
+            b""
+        }
+        fn stuck(&self) -> Option<StickyToken> {
+            self.0
+        }
+    }
+    let backends = (1..=3).map(|port| crate::upstream::BackendSettings {
+        address: crate::upstream::BackendAddress::Socket(([127, 0, 0, 1], port).into()),
+        weight: NonZeroU32::MIN,
+    });
+    for balance in Balance::ALL {
+        let health = HealthSettings { check: Check::None, ..HealthSettings::default() };
+        let (name, sticky) = ("app".to_owned(), Some("c".into()));
+        let backends = backends.clone().collect();
+        let settings = PoolSettings { name, balance: *balance, sticky, backends, health, ..PoolSettings::default() };
+        let pool = Pool::new(settings);
+        let first = pool.lease(&[], &Anybody).unwrap();
+        let token = pool.token(&first).unwrap();
+        let again = |tried: &[BackendId]| pool.lease(tried, &Stuck(Some(token))).unwrap().backend().id();
+        let id = first.backend().id();
+        assert!(pool.keeps(token) && (0..20).all(|_| again(&[]) == id), "{balance:?}");
+        assert_ne!(again(&[id]), id, "{balance:?}: it has failed the request");
+        first.backend().set_draining(true);
+        assert!(!pool.keeps(token) && (0..20).all(|_| again(&[]) != id), "{balance:?}: it is drained");
+        first.backend().set_draining(false);
+        let unknown = StickyToken::parse(&[b'x'; 22]).unwrap();
+        assert!(pool.lease(&[], &Stuck(Some(unknown))).is_some() && !pool.keeps(unknown), "{balance:?}");
+        assert_eq!(again(&[]), id, "{balance:?}");
+    }
 }

@@ -4,7 +4,7 @@ use crate::limit::exact::Exact;
 use crate::limit::{Gauges, KeyMaker, Upkeep};
 use crate::proxy::gate::identify::UnknownKey;
 use crate::route::{HostPattern, PathPrefix};
-use crate::upstream::{HealthSettings, PoolSettings, Timeouts};
+use crate::upstream::{Balance, HashKey, HealthSettings, PoolSettings, Timeouts};
 
 const SECOND: Nanos = 1_000_000_000;
 
@@ -31,12 +31,12 @@ impl World {
             [client(1, "limited", Mode::Limit), client(2, "free", Mode::Unlimited), client(3, "banned", Mode::Blocked)];
         let pool = Pool::new(PoolSettings {
             name: "app".into(),
-            balance: Default::default(),
+            balance: Balance::named("hash").unwrap(),
             backends: Vec::new(),
             health: HealthSettings::default(),
             retries: 0,
             timeouts: Timeouts::default(),
-            manner: Default::default(),
+            ..PoolSettings::default()
         });
         let route =
             (HostPattern::parse("api.example.com").unwrap(), PathPrefix::parse("/v1").unwrap(), Arc::new(pool).into());
@@ -99,13 +99,12 @@ fn a_rule_that_goes_by_the_caller_is_told_its_client_or_else_its_address() {
         head.insert_header("x-api-key", api_key).unwrap();
         let mut admission = Admission::default();
         world.gate().admit(Asked::by(&head), address, 0, &mut admission).unwrap();
-        admission.caller_key()
+        admission.affinity.unwrap().key
     };
+    let of = |bytes: &[u8]| Some(HashKey::of(bytes));
     let (v4, v6): (IpAddr, IpAddr) = ([192, 0, 2, 1].into(), "2001:db8::1".parse().unwrap());
-    assert_eq!(Admission::default().caller_key(), b"");
-    assert_eq!((key("limited", v4), key("limited", v6)), (b"limited".to_vec(), b"limited".to_vec()));
-    assert_eq!(key("nobody's", v4), [192, 0, 2, 1]);
-    assert_eq!(key("nobody's", v6).len(), 16);
+    assert_eq!((key("limited", v4), key("limited", v6)), (of(b"limited"), of(b"limited")));
+    assert_eq!(key("nobody's", v4), of(&[192, 0, 2, 1]));
     assert_ne!(key("nobody's", v6), key("nobody's", "2001:db8:1::1".parse().unwrap()));
 }
 

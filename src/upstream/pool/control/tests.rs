@@ -6,7 +6,7 @@ use super::*;
 use crate::clock::{Clock, ManualClock};
 use crate::upstream::health::{CheckOutcome, HealthStatus};
 use crate::upstream::pool::tests::pool as pool_of;
-use crate::upstream::{BackendState, Balance, Check, LastCheck, Lease};
+use crate::upstream::{Anybody, BackendState, Balance, Check, LastCheck, Lease};
 
 const DRAIN: Option<AdminState> = Some(AdminState::Drain);
 const UP: Option<AdminState> = Some(AdminState::Up);
@@ -33,7 +33,7 @@ fn weight(weight: u32) -> Option<NonZeroU32> {
 
 /// How many of so many leases each backend gets while all of them are held.
 fn shares(pool: &Pool, leases: usize, backends: usize) -> Vec<usize> {
-    let held: Vec<Lease> = (0..leases).map(|_| pool.lease(&[], || b"").unwrap()).collect();
+    let held: Vec<Lease> = (0..leases).map(|_| pool.lease(&[], &Anybody).unwrap()).collect();
     (1..=backends).map(|n| held.iter().filter(|lease| lease.backend().address().tcp() == Some(at(n))).count()).collect()
 }
 
@@ -41,7 +41,7 @@ fn shares(pool: &Pool, leases: usize, backends: usize) -> Vec<usize> {
 fn a_draining_backend_gets_no_request_and_keeps_those_it_has() {
     for balance in Balance::ALL.iter().map(|rule| rule.name()) {
         let pool = pool(balance, &[1, 1, 1]);
-        let held: Vec<_> = (0..30).map(|_| pool.lease(&[], || b"").unwrap()).collect();
+        let held: Vec<_> = (0..30).map(|_| pool.lease(&[], &Anybody).unwrap()).collect();
         let seen = pool.set_backend(at(2), DRAIN, None).unwrap();
         assert_eq!((seen.state, seen.health), (BackendState::Drain, HealthStatus::Up));
         assert!(seen.in_flight > 0, "{balance:?}: it keeps what it has");
@@ -58,9 +58,9 @@ fn a_retry_does_not_go_to_a_draining_backend() {
     for balance in Balance::ALL.iter().map(|rule| rule.name()) {
         let pool = pool(balance, &[1, 1, 1]);
         pool.set_backend(at(2), DRAIN, None).unwrap();
-        let first = pool.lease(&[], || b"").unwrap().backend().id();
-        let second = pool.lease(&[first], || b"").unwrap().backend().id();
-        assert!(pool.lease(&[first, second], || b"").is_none(), "{balance:?}: only the draining one is left");
+        let first = pool.lease(&[], &Anybody).unwrap().backend().id();
+        let second = pool.lease(&[first], &Anybody).unwrap().backend().id();
+        assert!(pool.lease(&[first, second], &Anybody).is_none(), "{balance:?}: only the draining one is left");
     }
 }
 
@@ -71,7 +71,7 @@ fn when_all_drain_there_is_none() {
         for n in [1, 2] {
             pool.set_backend(at(n), DRAIN, None).unwrap();
         }
-        assert!(pool.lease(&[], || b"").is_none(), "{balance:?}");
+        assert!(pool.lease(&[], &Anybody).is_none(), "{balance:?}");
     }
 }
 
@@ -96,7 +96,7 @@ fn another_weight_counts_from_the_next_choice() {
 #[test]
 fn requests_in_flight_survive_another_weight() {
     let pool = pool("least_connections", &[1, 1]);
-    let held: Vec<_> = (0..10).map(|_| pool.lease(&[], || b"").unwrap()).collect();
+    let held: Vec<_> = (0..10).map(|_| pool.lease(&[], &Anybody).unwrap()).collect();
     pool.set_backend(at(1), None, weight(4)).unwrap();
     let counts = |pool: &Pool| pool.overview().backends.iter().map(|b| (b.in_flight, b.requests)).collect::<Vec<_>>();
     assert_eq!(counts(&pool), [(5, 5), (5, 5)]);
@@ -140,14 +140,14 @@ fn health_and_drain_do_not_overrule_each_other() {
     assert_eq!((set(DRAIN), set(UP)), (BackendState::Drain, BackendState::Unknown));
     set(DRAIN);
     pool.checked(&backend, CheckOutcome::Passed);
-    assert!(pool.lease(&[], || b"").is_none(), "a check that passes does not end the drain");
+    assert!(pool.lease(&[], &Anybody).is_none(), "a check that passes does not end the drain");
     pool.checked(&backend, failed());
     pool.checked(&backend, failed());
     assert_eq!(backend.status(), HealthStatus::Down, "it goes on being checked");
     assert_eq!(set(UP), BackendState::Down);
-    assert!(pool.lease(&[], || b"").is_none(), "the end of the drain does not bring it up");
+    assert!(pool.lease(&[], &Anybody).is_none(), "the end of the drain does not bring it up");
     pool.checked(&backend, CheckOutcome::Passed);
-    assert!(pool.lease(&[], || b"").is_some());
+    assert!(pool.lease(&[], &Anybody).is_some());
     (0..2).for_each(|_| pool.checked(&backend, failed()));
     assert_eq!(set(DRAIN), BackendState::Drain);
     assert_eq!(backend.transitions(), (2, 2), "by health, not by hand");
@@ -172,13 +172,13 @@ fn what_was_set_survives_a_name_that_is_resolved_again() {
         pool.set_backend(at(1), DRAIN, weight(7)).unwrap();
         resolve(&[1, 3]);
         assert_eq!((seen(1), seen(3)), ((BackendState::Drain, 7), (BackendState::Up, 1)));
-        assert_eq!(pool.lease(&[], || b"").unwrap().backend().address().tcp(), Some(at(3)));
+        assert_eq!(pool.lease(&[], &Anybody).unwrap().backend().address().tcp(), Some(at(3)));
         // Also when it was away.
         resolve(&[2, 3]);
         assert_eq!(seen(2), (BackendState::Up, 1));
         resolve(&[1, 2, 3]);
         assert_eq!(seen(1), (BackendState::Drain, 7));
-        assert!((0..20).all(|_| pool.lease(&[], || b"").unwrap().backend().address().tcp() != Some(at(1))));
+        assert!((0..20).all(|_| pool.lease(&[], &Anybody).unwrap().backend().address().tcp() != Some(at(1))));
     }
 }
 
@@ -195,7 +195,7 @@ fn the_overview_tells_all_there_is() {
     backends[0].set_last_check(check.clone());
     pool.checked(&backends[0], check.outcome.clone());
     pool.checked(&backends[1], CheckOutcome::Passed);
-    let lease = pool.lease(&[], || b"").unwrap();
+    let lease = pool.lease(&[], &Anybody).unwrap();
     pool.connect_failed(&lease, ManualClock::new().now(), "connection refused");
     pool.traffic().record(200, Duration::ZERO);
     pool.retried();

@@ -1,0 +1,35 @@
+//! What ties a request to a backend.
+
+use serde_yaml::Value;
+
+use super::kind::ValueKind;
+use crate::upstream::HashBy;
+
+/// What requests are told apart by.
+#[derive(Debug)]
+pub(in crate::config) struct HashedBy;
+
+impl ValueKind for HashedBy {
+    type Checked = HashBy;
+    const WANTED: &str = "client, address, path, header:NAME such as header:X-User, or cookie:NAME such as cookie:id";
+    const SCHEMA: &str = r#"{"type": "string", "pattern": "^(client|address|path|(header|cookie):[!#$%&'*+.^_`|~0-9A-Za-z-]+)$", "examples": ["client", "header:X-User", "cookie:id"]}"#;
+
+    fn read(value: &Value) -> Option<HashBy> {
+        Some(match value.as_str()? {
+            "client" => HashBy::Client,
+            "address" => HashBy::Address,
+            "path" => HashBy::Path,
+            other => match other.split_once(':')? {
+                ("header", name) => HashBy::Header(name.parse().ok()?),
+                ("cookie", name) if is_token(name) => HashBy::Cookie(name.to_owned()),
+                _ => return None,
+            },
+        })
+    }
+}
+
+/// Whether it can be the name of a cookie (RFC 6265 section 4.1.1).
+pub(super) fn is_token(name: &str) -> bool {
+    let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    !name.is_empty() && name.bytes().all(is_part)
+}
