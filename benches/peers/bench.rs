@@ -8,15 +8,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::case::{Case, STEADY, Work};
+use bytes::Bytes;
+
+use crate::case::{Case, STEADY, Speech, Work};
 use crate::contender::{Contender, Database, Running, Setting, write};
-use crate::figures::Round;
+use crate::figures::{Beside, Round};
 use crate::load::{H2load, Place, Wrk};
 use crate::parse::Measured;
 use crate::process::{Cores, Launch, Process};
 use crate::stop::{Fallible, Stop, now};
 use crate::template::fill;
-use crate::{address, clients, connect, idle, messages};
+use crate::{address, calls, clients, connect, idle, introduced, messages};
 
 /// How many connections each proxy is told to be ready for: the idle ones, and what goes on beside them.
 const MOST_CONNECTIONS: usize = 16_384;
@@ -68,6 +70,8 @@ impl Bench {
             access_log: case.access_log,
             streams: case.work.streams(),
             limit: case.limit,
+            speech: case.work.speech(),
+            introduced: case.work == Work::Introduced,
             backends: backends.iter().map(|backend| backend.address).collect(),
             database: Database::None,
             certificates: self.directory.clone(),
@@ -85,8 +89,16 @@ impl Bench {
         for round in 0..rounds {
             for who in turns(running.len(), round) {
                 let proxy = &running[who];
-                let got = self.round(proxy, setting.cores.count(), || self.load(case, proxy, &place, self.seconds))?;
-                measured[who].push(got);
+                let own = || self.round(proxy, setting.cores.count(), || self.load(case, proxy, &place, self.seconds));
+                // Each of the two goes first as often.
+                let (got, beside) = match round % 2 {
+                    0 => (own()?, self.beside(case, proxy, &setting, &place)?),
+                    _ => {
+                        let beside = self.beside(case, proxy, &setting, &place)?;
+                        (own()?, beside)
+                    }
+                };
+                measured[who].push(got.beside(beside));
             }
         }
         Ok(measured)
@@ -108,6 +120,9 @@ impl Bench {
             let warm = |(proxy, contender): (&Running, &Contender)| -> Fallible<()> {
                 let directory = place.directory.join(format!("{}{suffix}-load", contender.name));
                 std::fs::create_dir_all(&directory)?;
+                if case.work == Work::Calls {
+                    calls::check(proxy.tls, &self.directory).map_err(|error| format!("{}: {error}", proxy.name))?;
+                }
                 self.load(case, proxy, &Place { directory, ..place.clone() }, 1).map(drop)
             };
             let threads: Vec<_> =
@@ -184,7 +199,25 @@ impl Bench {
         if self.verbose {
             eprintln!("  {} on {}: {cpu:.2} s of CPU, {measured:?}", proxy.name, proxy.plain);
         }
-        Ok(Round::Load { measured, cpu, busy, resident: proxy.process.resident()? })
+        Ok(Round::Load { measured, cpu, busy, resident: proxy.process.resident()?, beside: None })
+    }
+
+    /// The same without what a case is about, if it is measured beside that: its seconds for a message, or its CPU
+    /// seconds for a request.
+    fn beside(&self, case: &Case, proxy: &Running, setting: &Setting, place: &Place) -> Fallible<Option<Beside>> {
+        match case.work {
+            Work::Stream { up } => {
+                let measured = calls::run(&self.stop, place, setting.backends[0], up, self.seconds)?;
+                Ok(Some(Beside::Time(measured.seconds / measured.requests.max(1) as f64)))
+            }
+            Work::Introduced => {
+                let way = (proxy.plain, false);
+                let load = || introduced::run(&self.stop, place, way, case.connections, self.seconds);
+                let round = self.round(proxy, setting.cores.count(), load)?;
+                Ok(Some(Beside::Cost(round.cost())))
+            }
+            _ => Ok(None),
+        }
     }
 
     /// The load of a case, for some seconds.
@@ -192,23 +225,32 @@ impl Bench {
         let (plain, tls) = (format!("http://{}", proxy.plain), format!("https://{}", proxy.tls));
         let connections = if matches!(case.work, Work::Idle { .. }) { 64 } else { case.connections };
         let wrk = Wrk { connections, seconds, script: String::new() };
-        let h2load = H2load { connections, streams: 1, http1: true, rate: Some(STEADY), seconds, body: 0 };
+        let body = Bytes::new();
+        let h2load = H2load { connections, streams: 1, http1: true, rate: Some(STEADY), seconds, body, calls: false };
+        let http2 = H2load { http1: false, rate: None, ..h2load.clone() };
         match case.work {
             Work::Get(path) => wrk.run(&self.stop, place, &format!("{plain}{path}")),
-            Work::Dying | Work::Apart | Work::Idle { .. } => wrk.run(&self.stop, place, &plain),
+            Work::Dying | Work::Apart | Work::TlsBackend | Work::Idle { .. } => wrk.run(&self.stop, place, &plain),
             Work::Steady => h2load.run(&self.stop, place, &plain),
             Work::Post { bytes, chunked } => {
                 let values = [("bytes", bytes.to_string()), ("chunked", chunked.to_string())];
                 Wrk { script: fill(include_str!("conf/post.lua"), &values)?, ..wrk }.run(&self.stop, place, &plain)
             }
-            Work::Http2Post(body) => {
-                H2load { http1: false, rate: None, body, ..h2load }.run(&self.stop, place, &format!("{tls}/post"))
+            Work::Http2Post(length) => {
+                let body = vec![b'x'; length].into();
+                H2load { body, ..http2 }.run(&self.stop, place, &format!("{tls}/post"))
             }
             Work::Messages => messages::run(&self.stop, place, proxy.plain, connections, seconds),
             Work::Reconnect => connect::run(&self.stop, place, proxy.plain, None, connections, seconds),
             Work::Tls => wrk.run(&self.stop, place, &tls),
             Work::Handshake => connect::run(&self.stop, place, proxy.tls, Some(&self.directory), connections, seconds),
-            Work::Http2 => H2load { streams: 10, http1: false, rate: None, ..h2load }.run(&self.stop, place, &tls),
+            Work::Http2 | Work::Http2Backend => H2load { streams: 10, ..http2 }.run(&self.stop, place, &tls),
+            Work::Calls => {
+                let (body, calls) = (calls::call(), true);
+                H2load { streams: 10, body, calls, ..http2 }.run(&self.stop, place, &format!("{tls}{}", calls::ECHO))
+            }
+            Work::Stream { up } => calls::run(&self.stop, place, proxy.h2c, up, seconds),
+            Work::Introduced => introduced::run(&self.stop, place, (proxy.introduced, true), connections, seconds),
             Work::Clients => {
                 let script = fill(include_str!("conf/clients.lua"), &[("count", self.clients.to_string())])?;
                 Wrk { script, ..wrk }.run(&self.stop, place, &plain)
@@ -240,19 +282,29 @@ impl Bench {
             ("files", self.files.to_string()),
             ("directory", directory.display().to_string()),
             ("address", address.to_string()),
+            ("certificate", self.directory.join("cert.pem").display().to_string()),
+            ("key", self.directory.join("key.pem").display().to_string()),
+            (
+                "speech",
+                match work.speech() {
+                    Speech::Plain | Speech::Grpc => "",
+                    Speech::Tls => " ssl",
+                    Speech::Http2 => " http2",
+                }
+                .to_owned(),
+            ),
         ];
+        let own = if work.speech() == Speech::Grpc { calls::BACKEND } else { messages::BACKEND };
         let file = write(&directory, "backend.conf", include_str!("conf/backend.conf"), &values)?;
         let stderr = directory.join("stderr");
         let launch = match work.has_own_backend() {
-            true => {
-                Launch::new(std::env::current_exe()?, &cores, stderr).arg(messages::BACKEND).arg(address.to_string())
-            }
+            true => Launch::new(std::env::current_exe()?, &cores, stderr).arg(own).arg(address.to_string()),
             false => Launch::new(&self.backend, &cores, stderr).arg("-p").arg(&directory).arg("-c").arg(&file),
         };
         let mut process = launch.start()?;
         self.stop.until("the backend to serve", Duration::from_secs(10), || match process.ended()? {
             Some(_) => Err(process.said("ended")),
-            None => Ok(address::answers(address).then_some(())),
+            None => Ok(address::is_open(address).then_some(())),
         })?;
         Ok(process)
     }

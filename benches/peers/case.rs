@@ -6,6 +6,10 @@ use super::figures::Figures;
 pub(crate) const IDLE: usize = 10_000;
 /// Requests a second of the case that stays below saturation.
 pub(crate) const STEADY: usize = 8_000;
+/// The length of a message in a call of gRPC, in bytes.
+pub(crate) const CALL: usize = 100;
+/// How many messages one stream of gRPC has.
+pub(crate) const MESSAGES: u64 = 100_000;
 
 /// How callers are limited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +20,19 @@ pub(crate) enum Limit {
     Key,
     /// By address, at one request a second, so that nearly all are refused.
     Refuse,
+}
+
+/// What a backend speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Speech {
+    /// HTTP/1.1.
+    Plain,
+    /// The same over TLS.
+    Tls,
+    /// HTTP/2 without TLS.
+    Http2,
+    /// gRPC over that.
+    Grpc,
 }
 
 /// What is done to a proxy in one round.
@@ -46,6 +63,19 @@ pub(crate) enum Work {
     Handshake,
     /// HTTP/2 over TLS, 10 streams at a time on each connection.
     Http2,
+    /// `GET` to a backend over TLS.
+    TlsBackend,
+    /// [`Http2`](Work::Http2) to a backend that speaks HTTP/2, too.
+    Http2Backend,
+    /// Calls of gRPC, each with [`CALL`] bytes and as many in the answer, as [`Http2`](Work::Http2).
+    Calls,
+    /// [`MESSAGES`] messages of gRPC on one stream over HTTP/2 without TLS, beside the same without a proxy.
+    Stream {
+        /// Whether they come from the client.
+        up: bool,
+    },
+    /// `GET` over kept connections that begin with a header of the PROXY protocol, beside the same without.
+    Introduced,
     /// `GET` with the keys of many known clients.
     Clients,
     /// `GET` to three backends, one of which is killed in the middle.
@@ -63,15 +93,34 @@ impl Work {
     /// The program that makes the load, where the benchmark does not do so itself.
     pub(crate) fn tool(self) -> Option<&'static str> {
         match self {
-            Work::Steady | Work::Http2 | Work::Http2Post(_) => Some("h2load"),
-            Work::Reconnect | Work::Handshake | Work::Messages => None,
+            Work::Steady | Work::Http2 | Work::Http2Post(_) | Work::Http2Backend | Work::Calls => Some("h2load"),
+            Work::Reconnect | Work::Handshake | Work::Messages | Work::Stream { .. } | Work::Introduced => None,
             _ => Some("wrk"),
         }
     }
 
     /// Whether the backend is the benchmark's own, since nginx cannot be it.
     pub(crate) fn has_own_backend(self) -> bool {
-        matches!(self, Work::Apart | Work::Messages)
+        matches!(self, Work::Apart | Work::Messages | Work::Calls | Work::Stream { .. })
+    }
+
+    /// What the backend speaks.
+    pub(crate) fn speech(self) -> Speech {
+        match self {
+            Work::TlsBackend => Speech::Tls,
+            Work::Http2Backend => Speech::Http2,
+            Work::Calls | Work::Stream { .. } => Speech::Grpc,
+            _ => Speech::Plain,
+        }
+    }
+
+    /// What it is measured beside by each proxy itself, if anything.
+    pub(crate) fn beside(self) -> Option<&'static str> {
+        match self {
+            Work::Stream { .. } => Some("the time without a proxy"),
+            Work::Introduced => Some("the CPU without the header"),
+            _ => None,
+        }
     }
 
     /// Whether bodies of requests are sent on as they come.
@@ -89,6 +138,10 @@ pub(crate) struct Case {
     pub(crate) title: &'static str,
     /// The ratio to nginx that we aim at, of CPU time a request.
     pub(crate) aim: Option<f64>,
+    /// The same for the ratio to HAProxy.
+    pub(crate) aim_haproxy: Option<f64>,
+    /// The same for the ratio to what it is measured [beside](Work::beside).
+    pub(crate) aim_beside: Option<f64>,
     /// How many cores the proxy has.
     pub(crate) cores: usize,
     /// How many connections the load opens.
@@ -126,6 +179,8 @@ const PLAIN: Case = Case {
     name: "get-64",
     title: "tiny GET, 64 connections",
     aim: Some(1.2),
+    aim_haproxy: None,
+    aim_beside: None,
     cores: 1,
     connections: 64,
     work: Work::Get("/"),
@@ -137,6 +192,8 @@ const PLAIN: Case = Case {
 const LARGE: usize = 1 << 20;
 
 const UPLOAD: Case = Case { aim: Some(1.0), connections: 16, ..PLAIN };
+
+const STREAM: Case = Case { aim: None, aim_beside: Some(1.5), connections: 1, ..PLAIN };
 
 const TLS: Case = Case { name: "tls", title: "TLS, kept connections", aim: Some(1.1), work: Work::Tls, ..PLAIN };
 
@@ -196,6 +253,49 @@ pub(crate) const CASES: &[Case] = &[
         title: "HTTP/2 over TLS, 64 connections of 10 streams",
         aim: Some(0.9),
         work: Work::Http2,
+        ..PLAIN
+    },
+    Case {
+        name: "tls-backend",
+        title: "tiny GET to a backend over TLS",
+        aim: Some(0.9),
+        work: Work::TlsBackend,
+        ..PLAIN
+    },
+    Case {
+        name: "http2-backend",
+        title: "HTTP/2 on both sides, 64 connections of 10 streams",
+        aim: None,
+        aim_haproxy: Some(0.9),
+        work: Work::Http2Backend,
+        ..PLAIN
+    },
+    Case {
+        name: "grpc",
+        title: "gRPC calls of 100 bytes, 64 connections of 10 streams",
+        aim: Some(0.7),
+        aim_haproxy: Some(0.9),
+        work: Work::Calls,
+        ..PLAIN
+    },
+    Case {
+        name: "grpc-down",
+        title: "100,000 gRPC messages on one stream, from the backend",
+        work: Work::Stream { up: false },
+        ..STREAM
+    },
+    Case {
+        name: "grpc-up",
+        title: "100,000 gRPC messages on one stream, from the client",
+        work: Work::Stream { up: true },
+        ..STREAM
+    },
+    Case {
+        name: "proxy-protocol",
+        title: "tiny GET, 64 connections, with the PROXY protocol",
+        aim: None,
+        aim_beside: Some(1.02),
+        work: Work::Introduced,
         ..PLAIN
     },
     Case {

@@ -35,7 +35,7 @@ pub(crate) const ARGUMENT: &str = "--connect";
 const MOST: u64 = 8_000;
 
 /// The name in the certificate.
-const NAME: &str = "localhost";
+pub(crate) const NAME: &str = "localhost";
 
 /// Writes a fresh self-signed certificate over P-256: `cert.pem`, `key.pem`, and `bundle.pem`, which is both.
 ///

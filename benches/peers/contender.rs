@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use crate::case::Limit;
+use crate::case::{Limit, Speech};
+use crate::connect::NAME;
 use crate::process::{Cores, Launch, Process};
 use crate::stop::{Fallible, Stop};
 use crate::template::fill;
@@ -64,6 +65,10 @@ pub(crate) struct Setting {
     pub(crate) streams: bool,
     /// How callers are limited.
     pub(crate) limit: Limit,
+    /// What the backends speak.
+    pub(crate) speech: Speech,
+    /// Whether clients are believed in headers of the PROXY protocol.
+    pub(crate) introduced: bool,
     /// Where the requests go.
     pub(crate) backends: Vec<SocketAddr>,
     /// tollgate's database.
@@ -87,6 +92,10 @@ pub(crate) struct Running {
     pub(crate) plain: SocketAddr,
     /// Where it speaks HTTP/1.1 and HTTP/2 over TLS.
     pub(crate) tls: SocketAddr,
+    /// Where it speaks HTTP/2 without TLS.
+    pub(crate) h2c: SocketAddr,
+    /// Where connections begin with a header of the PROXY protocol, in the case that is about it.
+    pub(crate) introduced: SocketAddr,
     /// Its admin API; tollgate only.
     pub(crate) admin: SocketAddr,
 }
@@ -115,9 +124,10 @@ impl Contender {
     /// When it does not start, with what it said.
     pub(crate) fn start(&self, stop: &Stop, setting: &Setting, directory: &Path) -> Fallible<Running> {
         std::fs::create_dir_all(directory)?;
-        let [plain, tls, admin] = address::free()?;
+        let [plain, tls, h2c, introduced, admin] = address::free()?;
         let mut values = self.common(setting, directory);
         values.extend([("plain", plain.to_string()), ("tls", tls.to_string())]);
+        values.push(("listener", self.listener(setting, h2c, introduced)));
         let launch = Launch::new(&self.program, &setting.cores, directory.join("stderr"));
         let launch = match self.kind {
             Kind::Nginx => {
@@ -137,7 +147,8 @@ impl Contender {
                 launch.arg("run").arg("-c").arg(file)
             }
         };
-        let mut running = Running { name: self.name.clone(), process: launch.start()?, plain, tls, admin };
+        let mut running =
+            Running { name: self.name.clone(), process: launch.start()?, plain, tls, h2c, introduced, admin };
         // A million clients take some seconds to read.
         let what = format!("{} to serve", self.name);
         let served = stop.until(&what, Duration::from_secs(60), || match running.process.ended()? {
@@ -151,7 +162,7 @@ impl Contender {
     fn common(&self, setting: &Setting, directory: &Path) -> Vec<(&'static str, String)> {
         let certificates = &setting.certificates;
         let servers: Vec<_> =
-            setting.backends.iter().enumerate().map(|(place, address)| self.server(place, address)).collect();
+            setting.backends.iter().enumerate().map(|(place, address)| self.server(place, address, setting)).collect();
         let between = if self.kind == Kind::Tollgate { "\n      " } else { "\n        " };
         vec![
             ("workers", setting.cores.count().to_string()),
@@ -167,11 +178,38 @@ impl Contender {
         ]
     }
 
-    fn server(&self, place: usize, address: &SocketAddr) -> String {
+    fn server(&self, place: usize, address: &SocketAddr, setting: &Setting) -> String {
         match self.kind {
             Kind::Nginx => format!("server {address};"),
-            Kind::Haproxy => format!("server backend{place} {address}"),
+            Kind::Haproxy => {
+                let speech = match setting.speech {
+                    Speech::Plain => String::new(),
+                    Speech::Tls => {
+                        let authority = setting.certificates.join("cert.pem");
+                        format!(" ssl verify required ca-file {} sni str({NAME}) alpn http/1.1", authority.display())
+                    }
+                    Speech::Http2 | Speech::Grpc => " proto h2".to_owned(),
+                };
+                format!("server backend{place} {address}{speech}")
+            }
             Kind::Tollgate => format!("- address: \"{address}\""),
+        }
+    }
+
+    /// The listener that only some cases have: for HTTP/2 without TLS, or for connections that begin with a header of
+    /// the PROXY protocol, which is believed.
+    fn listener(&self, setting: &Setting, h2c: SocketAddr, introduced: SocketAddr) -> String {
+        match (self.kind, setting.introduced, setting.speech) {
+            (Kind::Nginx, true, _) => format!(
+                "listen {introduced} backlog=8192 reuseport proxy_protocol;\n        \
+                 set_real_ip_from 127.0.0.1;\n        real_ip_header proxy_protocol;"
+            ),
+            (Kind::Haproxy, true, _) => format!("bind {introduced} shards by-thread backlog 8192 accept-proxy"),
+            (Kind::Tollgate, true, _) => format!("- {{address: \"{introduced}\", proxy_protocol: v2}}"),
+            (Kind::Nginx, _, Speech::Grpc) => format!("listen {h2c} backlog=8192 reuseport http2;"),
+            (Kind::Haproxy, _, Speech::Grpc) => format!("bind {h2c} shards by-thread backlog 8192 proto h2"),
+            (Kind::Tollgate, _, Speech::Grpc) => format!("- {{address: \"{h2c}\", h2c: true}}"),
+            _ => String::new(),
         }
     }
 }
@@ -202,6 +240,20 @@ fn nginx(setting: &Setting, directory: &Path) -> Vec<(&'static str, String)> {
         ("limit_burst", burst),
         ("access_log", log),
         ("buffering", if setting.streams { "off" } else { "on" }.to_owned()),
+        (
+            "pass",
+            match setting.speech {
+                Speech::Plain => "proxy_http_version 1.1; proxy_pass http://app;".to_owned(),
+                Speech::Tls => format!(
+                    "proxy_ssl_trusted_certificate {};\n            proxy_ssl_verify on;\n            \
+                     proxy_ssl_server_name on;\n            proxy_ssl_name {NAME};\n            \
+                     proxy_http_version 1.1; proxy_pass https://app;",
+                    setting.certificates.join("cert.pem").display()
+                ),
+                Speech::Http2 => "proxy_http_version 2; proxy_pass http://app;".to_owned(),
+                Speech::Grpc => "grpc_pass grpc://app;".to_owned(),
+            },
+        ),
     ]
 }
 
@@ -244,5 +296,20 @@ fn tollgate(setting: &Setting, directory: &Path) -> Fallible<Vec<(&'static str, 
     };
     let log = directory.join("access.log");
     let log = if setting.access_log { format!("\"{}\"", log.display()) } else { "null".to_owned() };
-    Ok(vec![("database", database), ("limit", limit.to_owned()), ("access_log", log)])
+    let transport = match setting.speech {
+        Speech::Plain => String::new(),
+        Speech::Tls => {
+            let authority = setting.certificates.join("cert.pem");
+            format!("tls: {{ca: \"{}\", server_name: {NAME}}}", authority.display())
+        }
+        Speech::Http2 | Speech::Grpc => "protocol: h2".to_owned(),
+    };
+    let trusted = if setting.introduced { "127.0.0.1/32" } else { "" };
+    Ok(vec![
+        ("database", database),
+        ("limit", limit.to_owned()),
+        ("access_log", log),
+        ("transport", transport),
+        ("trusted", trusted.to_owned()),
+    ])
 }

@@ -63,6 +63,26 @@ fn section(record: &Record) -> Fallible<String> {
         writeln!(text, "| {title} | left out: {why} | | | | |")?;
     }
     writeln!(text, "\nOur aim for p99 is at most 1.5 times nginx's.\n")?;
+    writeln!(text, "| tollgate ÷ | | | our aim |\n|---|---|---:|---:|")?;
+    for (case, name) in loads() {
+        let figures = |contender: &str| record.cases.get(case.name)?.get(contender);
+        let Some(ours) = figures("tollgate") else { continue };
+        let to_reach = |aim: Option<f64>| aim.map_or_else(|| "–".to_owned(), |aim| format!("≤ {aim}"));
+        if case.aim_haproxy.is_some() {
+            let ratio = cell(ours.haproxy_ratio, 2);
+            writeln!(text, "| {name} | HAProxy's CPU | {ratio} | {} |", to_reach(case.aim_haproxy))?;
+        }
+        if let Some(what) = case.work.beside() {
+            let ratio = cell(ours.beside, 2);
+            writeln!(text, "| {name} | {what} | {ratio} | {} |", to_reach(case.aim_beside))?;
+            for peer in ["nginx", "haproxy"] {
+                if let Some(figures) = figures(peer) {
+                    writeln!(text, "| | the same of {peer} | {} | |", cell(figures.beside, 2))?;
+                }
+            }
+        }
+    }
+    writeln!(text)?;
     writeln!(text, "| | | req/s | CPU s for 100,000 | p50 ms | p99 ms | p99.9 ms | cores in use | MiB | failed |")?;
     writeln!(text, "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|")?;
     for (case, name) in loads() {

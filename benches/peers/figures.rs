@@ -17,6 +17,8 @@ pub(crate) enum Round {
         busy: f64,
         /// Its resident memory after it, in bytes.
         resident: u64,
+        /// The ratio to what it is measured beside, if it is.
+        beside: Option<f64>,
     },
     /// Idle connections.
     Idle {
@@ -27,9 +29,33 @@ pub(crate) enum Round {
     },
 }
 
+/// What a round is measured beside.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Beside {
+    /// Seconds for a message.
+    Time(f64),
+    /// A [cost](Round::cost).
+    Cost(f64),
+}
+
 impl Round {
+    /// The same, measured beside something, or not.
+    pub(crate) fn beside(self, other: Option<Beside>) -> Self {
+        let own = self.cost();
+        match (self, other) {
+            (Round::Load { measured, cpu, busy, resident, .. }, Some(other)) => {
+                let ratio = match other {
+                    Beside::Time(seconds) => measured.seconds / measured.requests.max(1) as f64 / seconds,
+                    Beside::Cost(cost) => own / cost,
+                };
+                Round::Load { measured, cpu, busy, resident, beside: Some(ratio).filter(|ratio| ratio.is_finite()) }
+            }
+            (round, _) => round,
+        }
+    }
+
     /// What is compared with other proxies: CPU seconds of 100,000 requests, or KiB of a connection.
-    fn cost(&self) -> f64 {
+    pub(crate) fn cost(&self) -> f64 {
         match self {
             Round::Load { measured, cpu, .. } => cpu / measured.requests.max(1) as f64 * 1e5,
             Round::Idle { bytes, .. } => bytes / 1024.0,
@@ -96,6 +122,12 @@ pub(crate) struct Figures {
     /// The cost of each round divided by that of the first contender in the same round.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) ratio: Option<Spread>,
+    /// The same for HAProxy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) haproxy_ratio: Option<Spread>,
+    /// What each round came to beside the same without a proxy, or without what the case is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) beside: Option<Spread>,
     /// Milliseconds within which half of the requests are answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) p50: Option<Spread>,
@@ -143,6 +175,11 @@ impl Figures {
             rate: load(&Measured::rate),
             cost: Spread::of(rounds.iter().map(Round::cost)),
             ratio: beside(&|round| Some(round.cost())),
+            haproxy_ratio: None,
+            beside: Spread::of(rounds.iter().filter_map(|round| match round {
+                Round::Load { beside, .. } => *beside,
+                Round::Idle { .. } => None,
+            })),
             p50: load(&|measured| measured.p50 / 1e3),
             p99: load(&|measured| measured.p99 / 1e3),
             p999: load(&|measured| measured.p999 / 1e3),

@@ -8,6 +8,8 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use crate::parse::{self, Measured};
 use crate::process::{Cores, Launch};
 use crate::stop::{Fallible, Stop};
@@ -72,8 +74,10 @@ pub(crate) struct H2load {
     pub(crate) rate: Option<usize>,
     /// How long.
     pub(crate) seconds: u64,
-    /// How many bytes are posted; a `GET` where there are none.
-    pub(crate) body: usize,
+    /// What is posted; a `GET` where that is nothing.
+    pub(crate) body: Bytes,
+    /// Whether these are calls of gRPC, which come back as they were sent.
+    pub(crate) calls: bool,
 }
 
 impl H2load {
@@ -95,10 +99,13 @@ impl H2load {
         if let Some(rate) = self.rate {
             write!(arguments, " --rps={}", rate as f64 / self.connections as f64)?;
         }
-        if self.body > 0 {
+        if !self.body.is_empty() {
             let body = place.directory.join("h2load.body");
-            std::fs::write(&body, vec![b'x'; self.body])?;
+            std::fs::write(&body, &self.body)?;
             write!(arguments, " -d {}", body.display())?;
+        }
+        if self.calls {
+            write!(arguments, " -Hte:trailers -Hcontent-type:application/grpc")?;
         }
         Launch::new("h2load", &place.cores, place.directory.join("h2load.err"))
             .args(arguments.split(' '))
@@ -108,6 +115,13 @@ impl H2load {
             .finish(stop, Duration::from_secs(self.seconds + 60))?;
         let said = std::fs::read_to_string(&said)?;
         let log = std::fs::read_to_string(&log).unwrap_or_default();
-        parse::h2load(&said, &log).ok_or_else(|| format!("h2load said what cannot be read:\n{said}").into())
+        let unreadable = || format!("h2load said what cannot be read:\n{said}");
+        let mut measured = parse::h2load(&said, &log).ok_or_else(unreadable)?;
+        if self.calls {
+            // A call that fails has no message in its answer, and the status 200.
+            let came = parse::h2load_data(&said).ok_or_else(unreadable)? / self.body.len() as u64;
+            measured.failed += measured.requests.saturating_sub(came);
+        }
+        Ok(measured)
     }
 }

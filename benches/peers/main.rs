@@ -7,6 +7,7 @@
 
 mod address;
 mod bench;
+mod calls;
 mod case;
 mod check;
 mod clients;
@@ -15,6 +16,7 @@ mod contender;
 mod document;
 mod figures;
 mod idle;
+mod introduced;
 mod load;
 mod machine;
 mod messages;
@@ -33,7 +35,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use bench::Bench;
-use case::{CASES, Case};
+use case::{CASES, Case, Speech};
 use contender::{Contender, Kind};
 use figures::{Figures, Round};
 use machine::Machine;
@@ -53,6 +55,9 @@ fn main() -> ExitCode {
         Some((first, rest)) if first == connect::ARGUMENT => connect::load(rest),
         Some((first, rest)) if first == messages::ARGUMENT => messages::load(rest),
         Some((first, rest)) if first == messages::BACKEND => messages::serve(rest),
+        Some((first, rest)) if first == calls::ARGUMENT => calls::load(rest),
+        Some((first, rest)) if first == calls::BACKEND => calls::serve(rest),
+        Some((first, rest)) if first == introduced::ARGUMENT => introduced::load(rest),
         _ => run(arguments),
     };
     match done {
@@ -101,7 +106,11 @@ fn run(arguments: Vec<String>) -> Fallible<()> {
     let rounds = options.rounds();
     let (mut results, mut left_out, mut verdicts) = (Results::new(), BTreeMap::new(), Vec::new());
     for case in cases(&options)? {
-        if let Some(why) = case.too_few(bench.cores.count()).or_else(|| without_tool(&case)) {
+        if let Some(why) = case
+            .too_few(bench.cores.count())
+            .or_else(|| without_tool(&case))
+            .or_else(|| without_http2(&case, &bench.contenders))
+        {
             eprintln!("peers: {} is left out: {why}", case.name);
             left_out.insert(case.name.to_owned(), why);
             continue;
@@ -137,12 +146,26 @@ fn without_tool(case: &Case) -> Option<String> {
     Some(format!("{missing} is missing; benches/peers/setup.sh installs it"))
 }
 
+/// Why a case is left out in which nginx does not speak HTTP/2 to the backend, which it does since 1.29.4.
+fn without_http2(case: &Case, contenders: &[Contender]) -> Option<String> {
+    let nginx = contenders.iter().find(|contender| contender.kind == Kind::Nginx)?;
+    let is_old = parse::release(&nginx.version).is_none_or(|release| release < (1, 30));
+    (case.work.speech() == Speech::Http2 && is_old)
+        .then(|| format!("it needs nginx 1.30 or newer, and this is {}", nginx.version))
+}
+
 /// The figures of a case, by contender.
 fn compare(contenders: &[Contender], measured: &[Vec<Round>]) -> BTreeMap<String, Figures> {
-    let reference = contenders.iter().position(|contender| contender.kind == Kind::Nginx);
-    let reference = reference.map(|place| measured[place].as_slice());
-    let figures =
-        |(contender, rounds): (&Contender, &Vec<Round>)| (contender.name.clone(), Figures::of(rounds, reference));
+    let rounds_of = |kind| {
+        let place = contenders.iter().position(|contender| contender.kind == kind)?;
+        Some(measured[place].as_slice())
+    };
+    let (nginx, haproxy) = (rounds_of(Kind::Nginx), rounds_of(Kind::Haproxy));
+    let figures = |(contender, rounds): (&Contender, &Vec<Round>)| {
+        let haproxy = haproxy.filter(|_| contender.kind == Kind::Tollgate);
+        let haproxy_ratio = haproxy.and_then(|haproxy| Figures::of(rounds, Some(haproxy)).ratio);
+        (contender.name.clone(), Figures { haproxy_ratio, ..Figures::of(rounds, nginx) })
+    };
     contenders.iter().zip(measured).map(figures).collect()
 }
 

@@ -109,6 +109,13 @@ pub(crate) fn h2load(output: &str, log: &str) -> Option<Measured> {
     Some(Measured::of(times, seconds, refused, failed))
 }
 
+/// How many bytes of bodies came, as h2load printed it.
+pub(crate) fn h2load_data(output: &str) -> Option<u64> {
+    let traffic = output.lines().find_map(|line| line.strip_prefix("traffic: "))?;
+    let data = traffic.split(", ").find(|part| part.ends_with(" data"))?;
+    data.split_once('(')?.1.split_once(')')?.0.parse().ok()
+}
+
 impl Measured {
     /// From the time of each request, in µs and any order.
     pub(crate) fn of(mut times: Vec<f64>, seconds: f64, refused: u64, failed: u64) -> Self {

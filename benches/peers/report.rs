@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use crate::case::{Case, Limit, SCALING, Work};
-use crate::contender::Contender;
+use crate::contender::{Contender, Kind};
 use crate::figures::{Figures, Spread};
 use crate::record::Results;
 
@@ -42,6 +42,18 @@ pub(crate) fn case(case: &Case, contenders: &[Contender], figures: &BTreeMap<Str
                 (figures.failed + figures.refused).to_string()
             },
         ]);
+    }
+    for contender in contenders {
+        let Some(figures) = figures.get(&contender.name) else { continue };
+        let to_reach = |aim: Option<f64>| aim.map_or_else(String::new, |aim| format!(" (our aim: at most {aim})"));
+        if let (Some(what), Some(_)) = (case.work.beside(), figures.beside) {
+            let aim = to_reach(case.aim_beside.filter(|_| contender.kind == Kind::Tollgate));
+            let _ = writeln!(text, "  {} ÷ {what} {}{aim}", contender.name, range(figures.beside));
+        }
+        if figures.haproxy_ratio.is_some() {
+            let (ratio, aim) = (range(figures.haproxy_ratio), to_reach(case.aim_haproxy));
+            let _ = writeln!(text, "  {} ÷ haproxy {ratio}{aim}", contender.name);
+        }
     }
     text
 }

@@ -13,13 +13,15 @@ mod parse;
 mod template;
 
 use case::CASES;
-use figures::{Figures, Round, Spread};
-use parse::{Measured, Stat, cores, duration, field, h2load, measured, percentile, release, stat, version};
+use figures::{Beside, Figures, Round, Spread};
+use parse::{
+    Measured, Stat, cores, duration, field, h2load, h2load_data, measured, percentile, release, stat, version,
+};
 use template::fill;
 
 fn round(cpu: f64, requests: u64) -> Round {
     let measured = Measured { requests, seconds: 2.0, p99: 1000.0 * cpu, failed: 1, ..Measured::default() };
-    Round::Load { measured, cpu, busy: 0.5, resident: 1048576 }
+    Round::Load { measured, cpu, busy: 0.5, resident: 1048576, beside: None }
 }
 
 #[test]
@@ -51,6 +53,19 @@ fn costs_are_compared_round_by_round() {
     assert_eq!(figures.rate.unwrap().median, 50_000.0);
     assert_eq!((figures.failed, figures.requests), (3, 250_000));
     assert!(Figures::of(&own, None).ratio.is_none());
+}
+
+#[test]
+fn a_round_is_compared_with_what_it_was_measured_beside() {
+    let of = |beside| {
+        let rounds = [1.0, 3.0, 4.0].map(|cpu| round(cpu, 100_000).beside(Some(beside)));
+        Figures::of(&rounds, None).beside.unwrap()
+    };
+    assert_eq!(of(Beside::Cost(2.0)), Spread { median: 1.5, least: 0.5, most: 2.0 });
+    // Two seconds for as many requests.
+    assert_eq!(of(Beside::Time(1e-5)), Spread { median: 2.0, least: 2.0, most: 2.0 });
+    let none = [round(1.0, 1).beside(None), round(1.0, 1).beside(Some(Beside::Cost(0.0)))];
+    assert!(Figures::of(&none, None).beside.is_none());
 }
 
 #[test]
@@ -92,6 +107,9 @@ fn h2load_is_read_from_its_words_and_its_log() {
     let got = h2load(output, log).unwrap();
     assert_eq!(got, Measured { requests: 3, seconds: 0.5, refused: 1, failed: 3, p50: 20.0, p99: 30.0, p999: 30.0 });
     assert_eq!(h2load("", log), None);
+    let traffic =
+        "traffic: 1.30MB (1365000) total, 302.73KB (310000) headers (space savings 90.61%), 1.00MB (1050000) data";
+    assert_eq!((h2load_data(traffic), h2load_data(output)), (Some(1_050_000), None));
 }
 
 #[test]
