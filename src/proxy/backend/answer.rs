@@ -8,6 +8,7 @@
 use std::mem::MaybeUninit;
 use std::time::Duration;
 
+use http::{HeaderMap, HeaderName, StatusCode};
 use httparse::{ParserConfig, Response, Status};
 
 use crate::decimal::put_number;
@@ -64,7 +65,7 @@ pub(in crate::proxy) fn parse(bytes: &[u8], lines: &mut Lines, to_head: bool) ->
     lines.fill(bytes, response.headers);
     let status = response.code.filter(|code| (100..1000).contains(code)).ok_or("its status is none")?;
     let reason = ByteSpan::of(bytes, response.reason.unwrap_or_default().as_bytes());
-    let said = Said::by(lines.of(bytes))?;
+    let said = Said::by(lines.of(bytes).iter())?;
     if status == 101 && response.version != Some(1) {
         return Err("a 101 in HTTP/1.0");
     }
@@ -80,6 +81,29 @@ pub(in crate::proxy) fn parse(bytes: &[u8], lines: &mut Lines, to_head: bool) ->
     Ok(Some(Answer { end, status, reason, body, length: said.length, keeps, keep_alive: said.timeout }))
 }
 
+/// The same for a header section that has come in `fields`; frames say where the body ends, which that may have done
+/// already if it `is_over`.
+///
+/// # Errors
+/// When it is no answer; says why not.
+pub(in crate::proxy) fn of_fields(
+    status: StatusCode,
+    fields: &HeaderMap,
+    (to_head, is_over): (bool, bool),
+) -> Result<Answer, &'static str> {
+    if fields.len() > MAX_HEADERS {
+        return Err("its header is too large");
+    }
+    let said = Said::by(fields.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes())))?;
+    let status = status.as_u16();
+    let body = match (to_head, status, said.length) {
+        (true, ..) | (_, 100..200 | 204 | 304, _) | (.., Some(0)) => AnswerBody::Length(0),
+        (.., length) => AnswerBody::until_end(length.is_some(), is_over),
+    };
+    let reason = ByteSpan::default();
+    Ok(Answer { end: 0, status, reason, body, length: said.length, keeps: false, keep_alive: None })
+}
+
 /// What the lines say of the body and of the connection.
 #[derive(Default)]
 struct Said {
@@ -91,9 +115,9 @@ struct Said {
 }
 
 impl Said {
-    fn by(lines: LinesOf<'_>) -> Result<Self, &'static str> {
+    fn by<'h>(lines: impl Iterator<Item = (&'h [u8], &'h [u8])>) -> Result<Self, &'static str> {
         let mut said = Said::default();
-        for (name, value) in lines.iter() {
+        for (name, value) in lines {
             match name.len() {
                 14 if is(name, b"content-length") => {
                     for length in value.split(|byte| *byte == b',') {
@@ -181,6 +205,21 @@ impl Answer {
         // Asked once: nearly no answer names any.
         let names = lines.iter().any(|(name, value)| names_others(name, value));
         lines.iter().filter(move |(name, _)| !(is_own(name, limited) || names && is_named(name, lines)))
+    }
+
+    /// Takes those that are not from `fields`; but for those that are written anew behind a final answer.
+    pub(in crate::proxy) fn pass_fields(&self, fields: &mut HeaderMap, limited: bool) {
+        let anew = |name: &[u8]| !self.is_interim() && (is(name, b"date") || limited && is_of_rates(name));
+        let told = |name: &[u8]| !self.is_interim() && is(name, b"content-length") && self.told_length().is_some();
+        let ends_here = |name: &&HeaderName| {
+            let name = name.as_str().as_bytes();
+            is_own(name, limited) && !anew(name) && !told(name)
+        };
+        // Nearly always none, which takes no memory.
+        let own: Vec<_> = fields.keys().filter(ends_here).cloned().collect();
+        for name in own {
+            fields.remove(name);
+        }
     }
 
     /// The same with what `rewriting` makes of its `lines`; none where nothing is changed, as in interim answers and in

@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use h2::Reason;
+use http::{HeaderMap, StatusCode};
 use pingora_core::{Error, ErrorType, Result};
 use tokio::io::{AsyncReadExt, AsyncWrite};
 
 use crate::clock::Alarm;
 use crate::proxy::backend::sink::RequestSink;
-use crate::proxy::backend::stream::BackendStreamed;
+use crate::proxy::backend::stream::{BackendStreamed, RequestFields};
 use crate::proxy::wire::trailers::Trailers;
 use crate::upstream::{BackendStream, Link};
 
@@ -28,13 +29,21 @@ pub(in crate::proxy) enum BackendLink {
 
 impl BackendLink {
     /// Reads on, at least a byte and, of a connection, at most what `buffer` has room for; 0 at the end.
-    fn poll_fill(&mut self, cx: &mut Context<'_>, buffer: &mut BytesMut) -> Poll<Result<usize>> {
+    pub(in crate::proxy) fn poll_fill(&mut self, cx: &mut Context<'_>, buffer: &mut BytesMut) -> Poll<Result<usize>> {
         match self {
             // It keeps nothing from one poll to the next.
             BackendLink::Alone(connection) => pin!(connection.read_buf(buffer))
                 .poll(cx)
                 .map_err(|error| Error::because(ErrorType::ReadError, "reading an answer", error).into_up()),
             BackendLink::Streamed(stream) => stream.poll_fill(cx, buffer),
+        }
+    }
+
+    /// Reads the header section of an answer in fields, in which only a stream has it.
+    pub(in crate::proxy) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<(StatusCode, HeaderMap)>> {
+        match self {
+            BackendLink::Alone(_) => Poll::Ready(Err(Error::new_str("fields over HTTP/1.1").into_in())),
+            BackendLink::Streamed(stream) => stream.poll_head(cx),
         }
     }
 }
@@ -65,11 +74,11 @@ pub(in crate::proxy) struct BackendConnection {
 }
 
 impl BackendConnection {
-    /// One that is to get a request, with room for so many bytes of the answer at first.
+    /// One that is to get a request, with room for so many bytes of the answer at first, where it comes in bytes.
     pub(in crate::proxy) fn new(link: Link, room: usize) -> Self {
-        let connection = match link {
-            Link::Alone(connection) => BackendLink::Alone(connection),
-            Link::Shared(seat) => BackendLink::Streamed(Box::new(BackendStreamed::new(seat))),
+        let (connection, room) = match link {
+            Link::Alone(connection) => (BackendLink::Alone(connection), room),
+            Link::Shared(seat) => (BackendLink::Streamed(Box::new(BackendStreamed::new(seat))), 0),
         };
         BackendConnection { connection, buffer: BytesMut::with_capacity(room), unsent: Vec::new() }
     }
@@ -87,6 +96,17 @@ impl BackendConnection {
         match &mut self.connection {
             BackendLink::Alone(_) => Ok(()),
             BackendLink::Streamed(stream) => stream.open(head, None),
+        }
+    }
+
+    /// Sends the header section of a request in the fields of HTTP/2, and `body` if that is all of it.
+    ///
+    /// # Errors
+    /// When the connection takes no more, or the request is none of its protocol.
+    pub(in crate::proxy) fn open_in_fields(&mut self, head: Option<RequestFields>, body: Option<&[u8]>) -> Result<()> {
+        match &mut self.connection {
+            BackendLink::Alone(_) => Err(Error::new_str("fields over HTTP/1.1").into_in()),
+            BackendLink::Streamed(stream) => stream.open_in_fields(head, body),
         }
     }
 
@@ -184,15 +204,29 @@ impl BackendConnection {
     /// is polled while nothing comes.
     ///
     /// # Errors
-    /// When nothing comes within `limit`, which `alarm` is for, when it fails, or when `meanwhile` does.
+    /// As [`wait`](Self::wait).
+    #[cfg(any(fuzzing, test))]
     pub(in crate::proxy) async fn read(
         &mut self,
-        (limit, alarm): (Duration, &mut Alarm),
-        mut meanwhile: impl FnMut(&mut Context<'_>, &mut BackendLink) -> Poll<Box<Error>>,
+        within: (Duration, &mut Alarm),
+        meanwhile: impl FnMut(&mut Context<'_>, &mut BackendLink) -> Poll<Box<Error>>,
     ) -> Result<usize> {
+        self.wait(within, BackendLink::poll_fill, meanwhile).await
+    }
+
+    /// Waits for what `poll` is ready with; `meanwhile` is polled while that is nothing.
+    ///
+    /// # Errors
+    /// When nothing comes within `limit`, which `alarm` is for, when it fails, or when `meanwhile` does.
+    pub(in crate::proxy) async fn wait<T>(
+        &mut self,
+        (limit, alarm): (Duration, &mut Alarm),
+        mut poll: impl FnMut(&mut BackendLink, &mut Context<'_>, &mut BytesMut) -> Poll<Result<T>>,
+        mut meanwhile: impl FnMut(&mut Context<'_>, &mut BackendLink) -> Poll<Box<Error>>,
+    ) -> Result<T> {
         let BackendConnection { connection, buffer, unsent } = self;
         let read = poll_fn(|cx| {
-            let read = connection.poll_fill(cx, buffer);
+            let read = poll(connection, cx, buffer);
             if read.is_ready() {
                 return read;
             }

@@ -3,15 +3,14 @@
 //! The problem: an exchange has two sides, each of which speaks HTTP/1.1 or HTTP/2. Written for each pair of them it
 //! would be there four times.
 //!
-//! The rule: there is one exchange, and what it writes and reads of a header is HTTP/1.1. What it wrote for the backend
-//! is read here once more and becomes the fields of HTTP/2 (RFC 9113 section 8.3), without those that count for a
-//! connection. What the backend answers becomes the header section that it would have sent over HTTP/1.1, and is looked
-//! at by the same rules. Of a body only the data is seen: where it ends is said by the frames.
+//! The rule: there is one exchange, and what it writes and reads of a header is HTTP/1.1, or the fields of HTTP/2 where
+//! both sides have them anyway. What it wrote in bytes, since rules of a route have been at it, or since nobody knew
+//! what the backend speaks, is read here once more and becomes fields (RFC 9113 section 8.3), without those that count
+//! for a connection. For a client of HTTP/1.1 the answer becomes the header section that it would have been. Both
+//! are looked at by the same rules. Of a body only the data is seen: where it ends is said by the frames.
 //!
 //! What is read is what the client has taken before: the backend gets its window back only then. What is sent waits
 //! for the backend's window. So whoever is slow slows the other side and nobody else.
-//!
-//! Refused: answers as header maps, which would be a second way through everything that looks at an answer.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -21,7 +20,7 @@ use bytes::{Bytes, BytesMut};
 use h2::client::ResponseFuture;
 use h2::{Reason, RecvStream, SendStream};
 use http::header::{CONNECTION, HOST, TE, TRANSFER_ENCODING, UPGRADE};
-use http::uri::{PathAndQuery, Scheme};
+use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
 use httparse::Status;
 use pingora_core::{Error, ErrorType, Result};
@@ -50,6 +49,49 @@ pub(in crate::proxy) struct BackendStreamed {
     trailers: Trailers,
 }
 
+/// A request as HTTP/2 has it.
+#[derive(Debug)]
+pub(in crate::proxy) struct RequestFields {
+    pub(in crate::proxy) method: Method,
+    pub(in crate::proxy) target: PathAndQuery,
+    /// The fields, and the host among them.
+    pub(in crate::proxy) fields: HeaderMap,
+}
+
+impl RequestFields {
+    /// Those of the request that `head` is, a header section of ours.
+    fn parse(head: &[u8]) -> Option<Self> {
+        let mut lines = [httparse::EMPTY_HEADER; MAX_LINES];
+        let mut parsed = httparse::Request::new(&mut lines);
+        let Ok(Status::Complete(_)) = parsed.parse(head) else { return None };
+        let mut fields = HeaderMap::with_capacity(parsed.headers.len());
+        for header in parsed.headers.iter() {
+            let (name, value) = (HeaderName::from_bytes(header.name.as_bytes()).ok()?, header.value);
+            if ![CONNECTION, TRANSFER_ENCODING, UPGRADE].contains(&name) && (name != TE || is(value, b"trailers")) {
+                fields.append(name, HeaderValue::from_bytes(value).ok()?);
+            }
+        }
+        let method = Method::from_bytes(parsed.method?.as_bytes()).ok()?;
+        Some(RequestFields { method, target: PathAndQuery::try_from(parsed.path?).ok()?, fields })
+    }
+
+    /// The request, over a connection in TLS if it is `secure`.
+    fn request(mut self, secure: bool) -> Option<Request<()>> {
+        let mut uri = http::uri::Parts::default();
+        uri.scheme = Some(if secure { Scheme::HTTPS } else { Scheme::HTTP });
+        uri.path_and_query = Some(self.target);
+        uri.authority = Some(match self.fields.remove(HOST) {
+            Some(host) => Authority::try_from(host.as_bytes()).ok()?,
+            // One of HTTP/1.0 may name nobody.
+            None => Authority::from_static("localhost"),
+        });
+        let mut request = Request::new(());
+        (*request.method_mut(), *request.headers_mut()) = (self.method, self.fields);
+        *request.uri_mut() = Uri::from_parts(uri).ok()?;
+        Some(request)
+    }
+}
+
 /// How far the answer has come.
 #[derive(Debug)]
 enum Receiving {
@@ -73,7 +115,15 @@ impl BackendStreamed {
     /// # Errors
     /// When the connection takes no more, or the request is none of HTTP/2.
     pub(in crate::proxy) fn open(&mut self, head: &[u8], body: Option<&[u8]>) -> Result<()> {
-        let request = fields(head, self.seat.secure).ok_or_else(|| {
+        self.open_in_fields(RequestFields::parse(head), body)
+    }
+
+    /// The same where the header section is in these fields, if HTTP/2 can carry it.
+    ///
+    /// # Errors
+    /// As for the other.
+    pub(in crate::proxy) fn open_in_fields(&mut self, head: Option<RequestFields>, body: Option<&[u8]>) -> Result<()> {
+        let request = head.and_then(|head| head.request(self.seat.secure)).ok_or_else(|| {
             Error::explain(ErrorType::InvalidHTTPHeader, "a request that HTTP/2 cannot carry").into_down()
         })?;
         let at_once = body.is_some_and(<[u8]>::is_empty);
@@ -90,20 +140,28 @@ impl BackendStreamed {
     pub(in crate::proxy) fn poll_fill(&mut self, cx: &mut Context<'_>, buffer: &mut BytesMut) -> Poll<Result<usize>> {
         match &mut self.receiving {
             Receiving::Nothing | Receiving::Over => Poll::Ready(Ok(0)),
-            Receiving::Head(answer) => {
+            Receiving::Head(_) => {
                 let before = buffer.len();
-                if let Poll::Ready(Some(interim)) = answer.poll_informational(cx) {
-                    let interim = interim.map_err(broken)?;
-                    put_head(buffer, interim.status(), interim.headers());
-                } else {
-                    let (head, body) = ready!(Pin::new(answer).poll(cx)).map_err(broken)?.into_parts();
-                    put_head(buffer, head.status, &head.headers);
-                    self.receiving = Receiving::Body(body);
-                }
+                let (status, fields) = ready!(self.poll_head(cx))?;
+                put_head(buffer, status, &fields);
                 Poll::Ready(Ok(buffer.len() - before))
             }
             Receiving::Body(_) => self.poll_body(cx, buffer),
         }
+    }
+
+    /// Reads the header section of an answer, interim or final, as it comes.
+    pub(in crate::proxy) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<(StatusCode, HeaderMap)>> {
+        let Receiving::Head(answer) = &mut self.receiving else {
+            return Poll::Ready(Err(Error::explain(ErrorType::ConnectionClosed, READING).into_up()));
+        };
+        if let Poll::Ready(Some(interim)) = answer.poll_informational(cx) {
+            let (head, ()) = interim.map_err(broken)?.into_parts();
+            return Poll::Ready(Ok((head.status, head.headers)));
+        }
+        let (head, body) = ready!(Pin::new(answer).poll(cx)).map_err(broken)?.into_parts();
+        self.receiving = Receiving::Body(body);
+        Poll::Ready(Ok((head.status, head.headers)))
     }
 
     fn poll_body(&mut self, cx: &mut Context<'_>, buffer: &mut BytesMut) -> Poll<Result<usize>> {
@@ -204,32 +262,6 @@ impl RequestSink for BackendStreamed {
         let Some(sending) = &mut self.sending else { return Err(io::ErrorKind::NotConnected.into()) };
         sending.send_trailers(trailers.to_map()).map_err(io::Error::other)
     }
-}
-
-/// The fields of the request that `head` is, a header section of ours.
-fn fields(head: &[u8], secure: bool) -> Option<Request<()>> {
-    let mut lines = [httparse::EMPTY_HEADER; MAX_LINES];
-    let mut parsed = httparse::Request::new(&mut lines);
-    let Ok(Status::Complete(_)) = parsed.parse(head) else { return None };
-    let mut request = Request::new(());
-    *request.method_mut() = Method::from_bytes(parsed.method?.as_bytes()).ok()?;
-    let mut uri = http::uri::Parts::default();
-    uri.scheme = Some(if secure { Scheme::HTTPS } else { Scheme::HTTP });
-    uri.path_and_query = Some(PathAndQuery::try_from(parsed.path?).ok()?);
-    let headers = request.headers_mut();
-    headers.reserve(parsed.headers.len());
-    for header in parsed.headers.iter() {
-        let (name, value) = (HeaderName::from_bytes(header.name.as_bytes()).ok()?, header.value);
-        if name == HOST {
-            uri.authority = Some(str::from_utf8(value).ok()?.parse().ok()?);
-        } else if ![CONNECTION, TRANSFER_ENCODING, UPGRADE].contains(&name) && (name != TE || is(value, b"trailers")) {
-            headers.append(name, HeaderValue::from_bytes(value).ok()?);
-        }
-    }
-    // One of HTTP/1.0 may name nobody.
-    uri.authority.get_or_insert_with(|| http::uri::Authority::from_static("localhost"));
-    *request.uri_mut() = Uri::from_parts(uri).ok()?;
-    Some(request)
 }
 
 /// Appends the header section that an answer would have had over HTTP/1.1.

@@ -4,6 +4,7 @@ use std::task::{Context, Poll};
 
 use bytes::BytesMut;
 use h2::Reason;
+use http::HeaderMap;
 use pingora_core::{Error, Result};
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -11,6 +12,7 @@ use crate::limit::Standing;
 use crate::proxy::backend::answer::Answer;
 use crate::proxy::backend::body::AnswerBody;
 use crate::proxy::backend::sink::RequestSink;
+use crate::proxy::backend::stream::RequestFields;
 use crate::proxy::downstream::activity::Tunnels;
 use crate::proxy::exchange::context::Context as ExchangeContext;
 use crate::proxy::exchange::proxy::Proxy;
@@ -72,6 +74,9 @@ pub(in crate::proxy) trait ReceivedRequest {
 
     /// Appends the header section that its backend gets, which speaks such a protocol.
     fn write(&self, out: &mut Vec<u8>, to: Protocol, sender: Sender, id: &RequestId);
+
+    /// What a backend of HTTP/2 gets in its place; none when HTTP/2 cannot carry it.
+    fn in_fields(&self, sender: Sender, id: &RequestId) -> Option<RequestFields>;
 }
 
 /// What a tunnel has of a client: its connection, or a stream of it.
@@ -105,6 +110,17 @@ pub(in crate::proxy) trait Recipient: Send {
     /// Does what is to be done while an answer is waited for: sends on what comes of the body to the backend, and waits
     /// until the client goes. It may be called again after anything else was.
     fn poll_meanwhile(&mut self, cx: &mut Context<'_>, to: &mut impl RequestSink) -> Poll<Box<Error>>;
+
+    /// Whether it takes the header of an answer in fields, too.
+    const TAKES_FIELDS: bool = false;
+
+    /// Takes the header of an answer that has come in `fields`, as [`head`](Self::head) does, when it takes such.
+    ///
+    /// # Errors
+    /// When the client is gone.
+    fn head_in_fields(&mut self, _answer: &Answer, _fields: HeaderMap, _standing: Option<&Standing>) -> Result<()> {
+        Err(Error::new_str("a client that takes no fields"))
+    }
 
     /// Takes the header of an answer, which is in `bytes`. An interim one is sent, a final one with the body's first
     /// part.

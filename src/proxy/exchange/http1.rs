@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use h2::Reason;
+use http::Method;
+use http::uri::PathAndQuery;
 use pingora_core::protocols::Stream;
 use pingora_core::protocols::http::date::get_cached_date;
 use pingora_core::server::ShutdownWatch;
@@ -19,6 +21,7 @@ use crate::limit::Standing;
 use crate::proxy::backend::answer::{Added, Answer};
 use crate::proxy::backend::body::{AnswerBody, Unmeasured};
 use crate::proxy::backend::sink::RequestSink;
+use crate::proxy::backend::stream::RequestFields;
 use crate::proxy::downstream::activity::Tunnels;
 use crate::proxy::downstream::arrival::is_stopping;
 use crate::proxy::downstream::half_closed;
@@ -153,6 +156,19 @@ impl ReceivedRequest for Http1Request<'_> {
                 upgrade::append(out, self.offered());
             }
         }
+    }
+
+    fn in_fields(&self, sender: Sender, id: &RequestId) -> Option<RequestFields> {
+        let lines = self.lines();
+        let going_on = || {
+            let all = self.asks == Purpose::Answer;
+            lines.iter().filter(move |(name, _)| all || upgrade::goes_on(name, lines))
+        };
+        Some(RequestFields {
+            method: Method::from_bytes(self.target.method.as_bytes()).ok()?,
+            target: PathAndQuery::try_from(self.asked()).ok()?,
+            fields: request::fields(going_on, self.framing, false, (sender, id))?,
+        })
     }
 
     fn offers(&self, protocol: &[u8]) -> bool {

@@ -1,11 +1,19 @@
-//! A request as its backend gets it, in bytes.
+//! A request as its backend gets it, in bytes, or in the fields of HTTP/2.
 //!
 //! The lines are passed on as they came, in their order, without those that count for one connection only (RFC 9110
 //! section 7.6.1) and with what tollgate says of the sender. For the requests that go by Pingora `headers::to_backend`
 //! does the same; what is said of the sender is one piece of code, and a property test holds the rest together.
+//!
+//! Which lines are passed on is decided once, by [`pass_on`]; where they go is compiled apart: into bytes, or into a map
+//! for a backend that is known to speak HTTP/2, which nobody has to read once more. A line that has come in a map goes
+//! there as it is.
+
+use http::header::{CONNECTION, CONTENT_LENGTH, TE, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::decimal::put_number;
 use crate::proxy::gate::headers::{Sender, Underscores, Vouched};
+use crate::proxy::gate::own_lines::{OwnLines, OwnName, OwnValue};
 use crate::proxy::gate::request_id::RequestId;
 use crate::proxy::wire::lines::{LinesOf, is, line};
 
@@ -57,25 +65,152 @@ pub(in crate::proxy) enum Framing {
     NewChunks,
 }
 
+/// A line of a request, in the form in which it came.
+pub(in crate::proxy) trait SentLine<'h>: Copy {
+    /// Its name and its value.
+    fn bytes(self) -> (&'h [u8], &'h [u8]);
+
+    /// The same for a map; none when it is no line that one has.
+    fn field(self) -> Option<(HeaderName, HeaderValue)>;
+}
+
+impl<'h> SentLine<'h> for (&'h [u8], &'h [u8]) {
+    #[inline(always)]
+    fn bytes(self) -> (&'h [u8], &'h [u8]) {
+        self
+    }
+
+    fn field(self) -> Option<(HeaderName, HeaderValue)> {
+        Some((HeaderName::from_bytes(self.0).ok()?, HeaderValue::from_bytes(self.1).ok()?))
+    }
+}
+
+impl<'h> SentLine<'h> for (&'h HeaderName, &'h HeaderValue) {
+    fn bytes(self) -> (&'h [u8], &'h [u8]) {
+        (self.0.as_str().as_bytes(), self.1.as_bytes())
+    }
+
+    fn field(self) -> Option<(HeaderName, HeaderValue)> {
+        Some((self.0.clone(), self.1.clone()))
+    }
+}
+
+/// What takes the lines that a backend gets.
+trait RequestLines: OwnLines {
+    /// Takes a line as it came.
+    fn pass<'h>(&mut self, line: impl SentLine<'h>);
+
+    /// Says of the body what the lines do not tell.
+    fn frame(&mut self, framing: Framing);
+
+    /// Says that trailers are taken.
+    fn take_trailers(&mut self);
+}
+
+impl RequestLines for Vec<u8> {
+    #[inline(always)]
+    fn pass<'h>(&mut self, sent: impl SentLine<'h>) {
+        let (name, value) = sent.bytes();
+        line(self, name, value);
+    }
+
+    fn frame(&mut self, framing: Framing) {
+        match framing {
+            Framing::AsSaid | Framing::Chunks => {}
+            Framing::Length(length) => {
+                self.extend_from_slice(b"Content-Length: ");
+                put_number(length as u64, self);
+                self.extend_from_slice(b"\r\n");
+            }
+            Framing::NewChunks => line(self, b"Transfer-Encoding", b"chunked"),
+        }
+    }
+
+    fn take_trailers(&mut self) {
+        line(self, b"Connection", b"TE");
+        line(self, b"TE", b"trailers");
+    }
+}
+
+/// Fields of HTTP/2. Frames say where a body ends.
+#[derive(Default)]
+struct GatheredFields {
+    fields: HeaderMap,
+    /// Whether there was a line that is no field.
+    is_malformed: bool,
+}
+
+impl OwnLines for GatheredFields {
+    fn line(&mut self, name: &'static OwnName, value: impl OwnValue) {
+        self.fields.line(name, value);
+    }
+}
+
+impl RequestLines for GatheredFields {
+    fn pass<'h>(&mut self, sent: impl SentLine<'h>) {
+        match sent.field() {
+            // Of the connection alone.
+            Some((name, _)) if [CONNECTION, TRANSFER_ENCODING, UPGRADE].contains(&name) => {}
+            Some((name, value)) => drop(self.fields.append(name, value)),
+            None => self.is_malformed = true,
+        }
+    }
+
+    fn frame(&mut self, framing: Framing) {
+        if let Framing::Length(length) = framing {
+            self.fields.insert(CONTENT_LENGTH, length.into());
+        }
+    }
+
+    fn take_trailers(&mut self) {
+        self.fields.insert(TE, HeaderValue::from_static("trailers"));
+    }
+}
+
 /// Appends the header section of a request with this method, target and lines to `out`, and of its body what `framing`
 /// says.
-///
-/// Long because each line is looked at once, in one pass that every request goes through.
 pub(in crate::proxy) fn write<'h, I: Iterator<Item = (&'h [u8], &'h [u8])>>(
     out: &mut Vec<u8>,
     (method, target): (&str, &[u8]),
     lines: impl Fn() -> I,
     framing: Framing,
-    (sender, id): (Sender, &RequestId),
+    by: (Sender, &RequestId),
 ) {
     out.extend_from_slice(method.as_bytes());
     out.push(b' ');
     out.extend_from_slice(target);
     out.extend_from_slice(b" HTTP/1.1\r\n");
+    pass_on(out, lines, (framing, TakesTrailers::default()), by);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// The fields that a backend of HTTP/2 gets of a request with these lines, among them its host; none when a line is no
+/// field. What its client says in `TE` counts without `Connection` when that has come `in_fields`, too.
+pub(in crate::proxy) fn fields<'h, L: SentLine<'h>, I: Iterator<Item = L>>(
+    lines: impl Fn() -> I,
+    framing: Framing,
+    in_fields: bool,
+    by: (Sender, &RequestId),
+) -> Option<HeaderMap> {
+    let mut gathered = GatheredFields { fields: HeaderMap::with_capacity(16), is_malformed: false };
+    pass_on(&mut gathered, lines, (framing, TakesTrailers { named: in_fields, said: false }), by);
+    (!gathered.is_malformed).then_some(gathered.fields)
+}
+
+/// Passes on to `out` what its backend gets of a request's lines, and what tollgate says of it.
+///
+/// Long because each line is looked at once, in one pass that every request goes through.
+#[inline(always)]
+fn pass_on<'h, L: SentLine<'h>, I: Iterator<Item = L>>(
+    out: &mut impl RequestLines,
+    lines: impl Fn() -> I,
+    (framing, mut takes_trailers): (Framing, TakesTrailers),
+    (sender, id): (Sender, &RequestId),
+) {
     let drops = sender.underscores == Underscores::Drop;
     let (mut host, mut hops, mut said) = (None, false, Vouched::default());
-    let mut takes_trailers = TakesTrailers::default();
-    for (name, value) in lines() {
+    for sent in lines() {
+        let (name, value) = sent.bytes();
         if drops && name.contains(&b'_') {
             continue;
         }
@@ -107,27 +242,17 @@ pub(in crate::proxy) fn write<'h, I: Iterator<Item = (&'h [u8], &'h [u8])>>(
         } else if is(name, b"host") {
             host = Some(value);
         }
-        line(out, name, value);
+        out.pass(sent);
     }
-    match framing {
-        Framing::AsSaid | Framing::Chunks => {}
-        Framing::Length(length) => {
-            out.extend_from_slice(b"Content-Length: ");
-            put_number(length as u64, out);
-            out.extend_from_slice(b"\r\n");
-        }
-        Framing::NewChunks => line(out, b"Transfer-Encoding", b"chunked"),
-    }
+    out.frame(framing);
     let hops = || {
-        let all = hops.then(&lines).into_iter().flatten();
+        let all = hops.then(&lines).into_iter().flatten().map(L::bytes);
         all.filter(|(name, _)| is(name, b"x-forwarded-for")).map(|(_, value)| value)
     };
     sender.write(out, hops, (said, host), id);
     if takes_trailers == TakesTrailers::ASKED {
-        line(out, b"Connection", b"TE");
-        line(out, b"TE", b"trailers");
+        out.take_trailers();
     }
-    out.extend_from_slice(b"\r\n");
 }
 
 /// Whether the client takes trailers, which its backend is told in its own words: by `TE`, where `Connection` names it

@@ -1,12 +1,13 @@
 //! One request from its admission to its log line, whatever its client speaks.
 
+mod heard;
+
 use std::time::Duration;
 
-use bytes::{Buf, BytesMut};
+use bytes::BytesMut;
 use h2::Reason;
 use pingora_core::{Error, ErrorSource, ErrorType, Result};
 
-use crate::proxy::backend::answer;
 use crate::proxy::backend::answer::Answer;
 use crate::proxy::backend::body::AnswerBody;
 use crate::proxy::backend::connection::{BackendConnection, BackendLink};
@@ -14,7 +15,7 @@ use crate::proxy::backend::stream::{is_unprocessed, reset_by};
 use crate::proxy::exchange::client::{ReceivedRequest, Recipient};
 use crate::proxy::exchange::context::Context;
 use crate::proxy::exchange::counts;
-use crate::proxy::exchange::failure::{TOO_MANY_INTERIM, is_timeout, rejection_for};
+use crate::proxy::exchange::failure::{is_timeout, rejection_for};
 use crate::proxy::exchange::outcome::{Break, RequestOutcome, fails_by_its_body};
 use crate::proxy::exchange::progress::{AfterExchange, AnswerProgress, AttemptFailure};
 use crate::proxy::exchange::proxy::Proxy;
@@ -23,11 +24,12 @@ use crate::proxy::exchange::rest::Rest;
 use crate::proxy::exchange::scratch::BackendScratch;
 use crate::proxy::exchange::tunnel;
 use crate::proxy::exchange::tunnel::TunnelEnd;
-use crate::proxy::exchange::{grpc, request, upgrade};
+use crate::proxy::exchange::{grpc, request};
 use crate::proxy::gate::changes::Rewriting;
 use crate::proxy::gate::grpc::{AnswerForm, is_grpc};
+use crate::proxy::gate::headers::Sender;
 use crate::proxy::gate::rejection::Rejection;
-use crate::upstream::{Reached, Timeouts, Wanted};
+use crate::upstream::{Protocol, Reached, Timeouts, Wanted};
 
 /// What is read of an answer at first, in bytes.
 pub(in crate::proxy) const FIRST_READ: usize = 8 << 10;
@@ -48,12 +50,15 @@ pub(in crate::proxy) struct Exchange<'e, R, C> {
     progress: AnswerProgress,
     /// What is changed of the request and of its answer; most often nothing.
     rewriting: Option<Box<Rewriting>>,
+    /// Who sends it, where its backend gets it in fields; else it is in the scratch, in bytes.
+    in_fields: Option<Sender>,
 }
 
 impl<'e, R: ReceivedRequest, C: Recipient> Exchange<'e, R, C> {
     /// An exchange that has not begun.
     pub(in crate::proxy) fn new(proxy: &'e Proxy, request: &'e R, client: C, scratch: &'e mut BackendScratch) -> Self {
-        Exchange { proxy, request, client, scratch, progress: AnswerProgress::default(), rewriting: None }
+        let (progress, rewriting, in_fields) = (AnswerProgress::default(), None, None);
+        Exchange { proxy, request, client, scratch, progress, rewriting, in_fields }
     }
 
     /// Serves the request, or answers it as its context says, counts it and logs it. Whatever goes wrong, the client
@@ -95,10 +100,14 @@ impl<'e, R: ReceivedRequest, C: Recipient> Exchange<'e, R, C> {
     /// Has a backend answer it, or answers it where none does.
     async fn serve(&mut self, ctx: &mut Context, secure: bool) -> Result<()> {
         self.scratch.request.clear();
-        self.request.write(&mut self.scratch.request, ctx.protocol(), ctx.sender(secure), &ctx.request_id);
-        if let Some(rewriting) = ctx.rewriting() {
+        let (protocol, sender) = (ctx.protocol(), ctx.sender(secure));
+        self.rewriting = ctx.rewriting().map(Box::new);
+        self.in_fields = (protocol == Protocol::Http2 && self.rewriting.is_none()).then_some(sender);
+        if self.in_fields.is_none() {
+            self.request.write(&mut self.scratch.request, protocol, sender, &ctx.request_id);
+        }
+        if let Some(rewriting) = &self.rewriting {
             rewriting.request(&mut self.scratch.request);
-            self.rewriting = Some(Box::new(rewriting));
         }
         let error = loop {
             match self.attempt(ctx).await {
@@ -205,13 +214,20 @@ impl<'e, R: ReceivedRequest, C: Recipient> Exchange<'e, R, C> {
         timeouts: &Timeouts,
         ctx: &mut Context,
     ) -> Result<AfterExchange> {
-        let mut sent = match self.client.rest().relay() {
+        let mut sent = match (self.client.rest().relay(), self.in_fields) {
             // It sends the header section, too, where that is bytes.
-            Some(relay) => {
+            (Some(relay), None) => {
                 relay.begin(&mut self.scratch.request, backend.is_streamed());
                 backend.open(relay.head())
             }
-            None => backend.send(&self.scratch.request, self.request.body(), timeouts.write).await,
+            (None, None) => backend.send(&self.scratch.request, self.request.body(), timeouts.write).await,
+            (relay, Some(sender)) => {
+                let body = relay.is_none().then(|| self.request.body());
+                if let Some(relay) = relay {
+                    relay.begin(&mut self.scratch.request, true);
+                }
+                backend.open_in_fields(self.request.in_fields(sender, &ctx.request_id), body)
+            }
         };
         if let Err(error) = sent.as_ref()
             && (backend.is_streamed() || *error.etype() == ErrorType::WriteTimedout)
@@ -251,83 +267,6 @@ impl<'e, R: ReceivedRequest, C: Recipient> Exchange<'e, R, C> {
             return Ok(AfterExchange::Keep((answered, ended), answer.keep_alive));
         }
         Ok(AfterExchange::Over)
-    }
-
-    /// Reads the header of the final answer and hands it to the client, as it does with interim answers before it.
-    async fn answer(
-        &mut self,
-        backend: &mut BackendConnection,
-        timeouts: &Timeouts,
-        ctx: &mut Context,
-    ) -> Result<Answer> {
-        let to_head = self.request.target().method == "HEAD";
-        let no_answer = |why: &'static str| Error::explain(ErrorType::InvalidHTTPHeader, why).into_up();
-        loop {
-            if backend.buffer.capacity() == backend.buffer.len() {
-                backend.buffer.reserve(FIRST_READ);
-            }
-            let read = self.read(backend, timeouts.read).await?;
-            if read == 0 {
-                return Err(Error::explain(ErrorType::ConnectionClosed, "reading an answer").into_up());
-            }
-            self.progress.heard = true;
-            // What comes byte by byte is parsed once for each line, not once for each byte.
-            let seen = backend.buffer.len() - read;
-            if seen > 0 && seen < answer::MAX_ANSWER_HEAD && !backend.buffer[seen..].contains(&b'\n') {
-                continue;
-            }
-            let lines = &mut self.scratch.lines;
-            while let Some(mut answer) = answer::parse(&backend.buffer, lines, to_head).map_err(no_answer)? {
-                if backend.is_streamed() {
-                    answer.comes_in_frames(backend.is_over());
-                    self.progress.grpc_status = grpc::status(lines.of(&backend.buffer).iter());
-                }
-                if answer.switches() && !upgrade::takes_up(lines.of(&backend.buffer), |one| self.request.offers(one)) {
-                    return Err(no_answer("a 101 that nobody asked for"));
-                }
-                if self.request.tunnels_by_success() && (200..300).contains(&answer.status) {
-                    return Err(no_answer("a success without the WebSocket that was asked for"));
-                }
-                if answer.is_interim() && ctx.has_too_many_interim() {
-                    return Err(no_answer(TOO_MANY_INTERIM));
-                }
-                let (came, standing) = (lines.of(&backend.buffer), ctx.told_standing());
-                match answer.changed(came, &backend.buffer, self.rewriting.as_deref()) {
-                    None => self.client.head(&answer, &backend.buffer, came, standing).await?,
-                    Some(changed) => {
-                        self.client.head(&changed.answer, &changed.bytes, changed.lines(), standing).await?
-                    }
-                }
-                backend.buffer.advance(answer.end);
-                if answer.status == 100
-                    && let Some(relay) = self.client.rest().relay()
-                {
-                    relay.go_on();
-                }
-                if !answer.is_interim() {
-                    if let Some(relay) = self.client.rest().relay() {
-                        relay.answer_begins();
-                    }
-                    return Ok(answer);
-                }
-            }
-        }
-    }
-
-    /// Reads on from the backend, for as long as the client stays. Each part of the request that the backend gets gives
-    /// it as long again.
-    async fn read(&mut self, backend: &mut BackendConnection, limit: Duration) -> Result<usize> {
-        let mut left = limit;
-        loop {
-            let within = (left, &mut self.scratch.alarm);
-            let read = backend.read(within, |cx, to| self.client.poll_meanwhile(cx, to)).await;
-            let late = |error: &Error| is_timeout(error) && *error.esource() == ErrorSource::Upstream;
-            let relay = self.client.rest().relay().filter(|_| read.as_ref().is_err_and(|error| late(error)));
-            match relay.and_then(|relay| relay.more_time(limit)) {
-                Some(more) => left = more,
-                None => return read,
-            }
-        }
     }
 
     /// Passes the body on, and before it the header. Whether all of it was there at once.

@@ -52,7 +52,7 @@ use crate::proxy::downstream::http2::upload::Upload;
 use crate::proxy::downstream::http2::windows::Windows;
 use crate::proxy::downstream::seats::Seat;
 use crate::proxy::exchange::context::Context;
-use crate::proxy::exchange::http2::{Http2Request, announced, purpose_of};
+use crate::proxy::exchange::http2::received::{Http2Request, announced, purpose_of};
 use crate::proxy::exchange::proxy::CLIENT_TIMEOUT;
 use crate::proxy::exchange::scratch::Origin;
 use crate::proxy::exchange::takes::Purpose;

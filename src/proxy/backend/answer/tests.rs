@@ -112,3 +112,57 @@ proptest! {
         let _ = parse(&all, &mut Lines::default(), false);
     }
 }
+
+/// The lines that a client of HTTP/2 gets, but for what is added to each.
+fn by_name(lines: impl IntoIterator<Item = (String, Vec<u8>)>) -> Vec<(String, Vec<u8>)> {
+    let mut all: Vec<_> = lines.into_iter().filter(|(name, _)| name != "date" && name != "content-length").collect();
+    all.sort();
+    all
+}
+
+proptest! {
+    /// An answer in fields says what the same answer in bytes says.
+    #[test]
+    fn fields_say_what_bytes_say(
+        sent in prop::collection::vec(
+            (
+                "content-length|date|te|keep-alive|proxy-authenticate|x-ratelimit-limit|ratelimit|upgrade|x-[ab]|set-cookie",
+                "[a-z0-9]{1,3}",
+            ),
+            0..8,
+        ),
+        status in prop::sample::select(vec![103_u16, 200, 204, 304, 404]),
+        to_head: bool,
+        limited: bool,
+        is_over: bool,
+    ) {
+        let (mut fields, mut text) = (HeaderMap::new(), format!("HTTP/1.1 {status} x\r\n"));
+        for (name, value) in &sent {
+            fields.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
+        }
+        for (name, value) in &fields {
+            text.push_str(&format!("{name}: {}\r\n", value.to_str().unwrap()));
+        }
+        text.push_str("\r\n");
+        let mut lines = Lines::default();
+        let in_bytes = parse(text.as_bytes(), &mut lines, to_head);
+        let in_fields = of_fields(StatusCode::from_u16(status).unwrap(), &fields, (to_head, is_over));
+        prop_assert_eq!(in_bytes.as_ref().err(), in_fields.as_ref().err());
+        if let (Ok(Some(mut bytes)), Ok(answer)) = (in_bytes, in_fields) {
+            bytes.comes_in_frames(is_over);
+            let told = |answer: &Answer| {
+                let body = &answer.body;
+                (answer.status, answer.told_length(), answer.keeps, body.is_done(), body.is_unmeasured(), body.left())
+            };
+            prop_assert_eq!(told(&bytes), told(&answer));
+            let came = bytes.lines(lines.of(text.as_bytes()), limited);
+            let came = by_name(came.map(|(name, value)| (String::from_utf8(name.to_vec()).unwrap(), value.to_vec())));
+            answer.pass_fields(&mut fields, limited);
+            let anew = |name: &str| limited && !answer.is_interim() && name.contains("ratelimit");
+            let passed = fields.iter().filter(|(name, _)| !anew(name.as_str()));
+            prop_assert_eq!(came, by_name(passed.map(|(name, value)| (name.to_string(), value.as_bytes().to_vec()))));
+            let told = fields.get("content-length").is_some();
+            prop_assert!(!told || answer.told_length().is_some());
+        }
+    }
+}

@@ -1,12 +1,15 @@
 use std::collections::BTreeMap;
 
+use http::Method;
 use pingora_http::RequestHeader;
 use proptest::prelude::*;
 
 use super::*;
+use crate::proxy::backend::stream::RequestFields;
 use crate::proxy::downstream::head;
 use crate::proxy::exchange::client::ReceivedRequest;
 use crate::proxy::exchange::http1::Http1Request;
+use crate::proxy::exchange::http2::received::Http2Request;
 use crate::proxy::exchange::takes::Purpose;
 use crate::proxy::pingora::headers;
 use crate::proxy::wire::lines::Lines;
@@ -146,21 +149,52 @@ proptest! {
             .collect();
         let lines: String = sent.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
         let id = RequestId::random();
-        let text = written(&format!("GET /x HTTP/1.1\r\nHost: a:80\r\n{lines}\r\n"), trusted, underscores, &id);
+        let came = format!("GET /x HTTP/1.1\r\nHost: a:80\r\n{lines}\r\n");
+        let text = written(&came, trusted, underscores, &id);
         let mut parsed = [httparse::EMPTY_HEADER; 32];
         let start = text.find("\r\n").unwrap() + 2;
         let (_, parsed) = httparse::parse_headers(&text.as_bytes()[start..], &mut parsed).unwrap().unwrap();
         let direct = by_name(parsed.iter().map(|line| (line.name.to_owned(), line.value)));
 
-        let mut request = RequestHeader::build("GET", b"/x", None).unwrap();
-        request.append_header("Host", "a:80").unwrap();
-        // Of these Pingora takes the first two away itself.
-        for (name, value) in sent.into_iter().filter(|(name, _)| name != "Connection" && name != "Keep-Alive") {
-            request.append_header(name, value).unwrap();
+        let mut header = RequestHeader::build("GET", b"/x", None).unwrap();
+        header.append_header("Host", "a:80").unwrap();
+        // Of these Pingora takes the first two away itself, and HTTP/2 has neither.
+        let for_maps: Vec<_> = sent.into_iter().filter(|(name, _)| name != "Connection" && name != "Keep-Alive").collect();
+        for (name, value) in for_maps.clone() {
+            header.append_header(name, value).unwrap();
         }
         let sender = sender(trusted, underscores);
-        headers::to_backend(&mut request, sender, &id);
-        let by_pingora = by_name(request.headers.iter().map(|(name, value)| (name.to_string(), value.as_bytes())));
-        prop_assert_eq!(direct, by_pingora);
+        headers::to_backend(&mut header, sender, &id);
+        let by_pingora = by_name(header.headers.iter().map(|(name, value)| (name.to_string(), value.as_bytes())));
+        prop_assert_eq!(&direct, &by_pingora);
+
+        let names = |fields: &RequestFields| {
+            by_name(fields.fields.iter().map(|(name, value)| (name.to_string(), value.as_bytes())))
+        };
+        let in_fields = request(&came, |request| request.in_fields(sender, &id)).unwrap();
+        prop_assert_eq!(&names(&in_fields), &direct);
+        prop_assert_eq!((in_fields.method, in_fields.target.as_str()), (Method::GET, "/x"));
+
+        let mut parts = http::Request::builder().uri("/x").header("host", "a:80");
+        for (name, value) in for_maps {
+            parts = parts.header(name, value);
+        }
+        let (parts, ()) = parts.body(()).unwrap().into_parts();
+        let in_fields = Http2Request::new(Box::new(parts), Purpose::Answer, None).in_fields(sender, &id).unwrap();
+        prop_assert_eq!(&names(&in_fields), &direct);
     }
+}
+
+#[test]
+fn who_takes_trailers_says_so_in_fields() {
+    let (id, sender) = (RequestId::given(b"r1").unwrap(), sender(false, Underscores::Drop));
+    let told = |lines: &str| {
+        let text = format!("GET / HTTP/1.1\r\nHost: a\r\n{lines}\r\n");
+        request(&text, |request| request.in_fields(sender, &id)).unwrap().fields.contains_key("te")
+    };
+    assert!(told("TE: trailers\r\nConnection: te\r\n") && !told("TE: trailers\r\n") && !told("Connection: te\r\n"));
+    let (parts, ()) = http::Request::post("/").header("te", "trailers").body(()).unwrap().into_parts();
+    let whole = Http2Request::new(Box::new(parts), Purpose::Answer, Some("hello".into()));
+    let fields = whole.in_fields(sender, &id).unwrap().fields;
+    assert_eq!((&fields["te"], &fields["content-length"]), (&"trailers".parse().unwrap(), &"5".parse().unwrap()));
 }
