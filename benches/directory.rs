@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use ipnet::IpNet;
-use tollgate::client::{Client, ClientId, Directory, KeyDigest, Mode, Quota};
+use tollgate::client::{Client, ClientId, Directory, KeyDigest, Quota};
 
 /// The allocator that the binary has by default.
 #[cfg(feature = "mimalloc")]
@@ -41,15 +41,8 @@ fn client(number: u32) -> Client {
         1 => (None, network(v4(number), 32)),
         _ => (None, network(v6(number), 64)),
     };
-    Client {
-        uid: number.into(),
-        id: ClientId::parse(&format!("client{number}")).expect("a valid name"),
-        quota: Quota::new(100, 10.0).expect("within bounds"),
-        mode: Mode::Limit,
-        addresses,
-        api_key,
-        usage: Arc::default(),
-    }
+    let id = ClientId::parse(&format!("client{number}")).expect("a valid name");
+    Client { addresses, api_key, ..Client::new(number.into(), id, Quota::new(100, 10.0).expect("within bounds")) }
 }
 
 /// Clients that are known by networks of every length.
@@ -90,10 +83,10 @@ fn lookup(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("directory/1M");
     let digests: Vec<KeyDigest> = (0..CLIENTS).map(key).collect();
     group.bench_function("by_key", |bench| {
-        bench.iter(|| black_box(built.by_key(&digests[next() as usize])).is_some());
+        bench.iter(|| black_box(built.by_key(&digests[next() as usize], 0)).is_some());
     });
     group.bench_function("digest_and_by_key", |bench| {
-        bench.iter(|| black_box(built.by_key(&key(next()))).is_some());
+        bench.iter(|| black_box(built.by_key(&key(next()), 0)).is_some());
     });
     group.bench_function("by_ipv4", |bench| {
         bench.iter(|| black_box(built.by_address(v4(next() + 1))).is_some());

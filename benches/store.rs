@@ -9,12 +9,13 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use tollgate::client::{ClientId, Mode, Quota};
+use tollgate::client::{ClientId, Quota};
 use tollgate::clock::{Clock, SystemClock};
 use tollgate::limit::{Bucket, Payer, Tokens};
 use tollgate::store::sqlite::Sqlite;
 use tollgate::store::{
-    Batch, BatchItem, BucketStore, Change, ClientRepository, Moment, PageQuery, Profile, Refusal, Saved, Snapshot,
+    Batch, BatchItem, BucketStore, Change, ClientRepository, KeyChange, Moment, PageQuery, Profile, Refusal, Saved,
+    Snapshot,
 };
 
 const MILLION: u64 = 1_000_000;
@@ -164,7 +165,7 @@ fn id(name: &str) -> ClientId {
 
 fn profile(capacity: u64) -> Profile {
     let quota = Quota::new(capacity, 10.0).expect("within bounds");
-    Profile { quota, mode: Mode::Limit, addresses: vec![], api_key: None, note: String::new() }
+    Profile::new(quota)
 }
 
 fn create(store: &Sqlite, name: &str) {
@@ -178,7 +179,7 @@ fn create(store: &Sqlite, name: &str) {
 }
 
 fn item(name: &str, capacity: u64) -> BatchItem {
-    BatchItem { id: id(name), profile: profile(capacity), keep_api_key: false }
+    BatchItem { id: id(name), profile: profile(capacity), keys: KeyChange::Keep }
 }
 
 fn batch(items: Vec<BatchItem>) -> Batch {

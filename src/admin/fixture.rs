@@ -12,12 +12,12 @@ use hyper_util::service::TowerToHyperService;
 use serde_json::Value;
 
 use super::{Access, Admin, AdminParts, Readiness, Reload, Reloaded, ServerStatus};
-use crate::client::{Directory, KeyDigest, Quota};
+use crate::client::{Directory, KeyDigest, PlanName, Plans, Quota};
 use crate::clock::{Clock, ManualClock, Timeline};
 use crate::limit::exact::Exact;
 use crate::limit::{Charge, Key, KeyMaker, WholeLimiter};
 use crate::store::memory::Memory;
-use crate::store::{ClientRepository, Committed};
+use crate::store::{ClientRepository, Committed, Record};
 use crate::telemetry::LatestRefusals;
 
 /// How long silent connections stay once the API closes.
@@ -88,6 +88,7 @@ impl Fixture {
                 }
             }),
             directory: Arc::clone(&directory),
+            plans: Arc::new(ArcSwap::from_pointee(plans())),
             limiter: Arc::clone(&limiter) as _,
             keys: Arc::new(keys()),
             patience: Arc::new(|| PATIENCE),
@@ -133,7 +134,7 @@ impl Fixture {
     /// Takes tokens with an API key, as the proxy does: how many there were.
     pub(super) fn spend(&self, key: &str, wanted: u32) -> u32 {
         let directory = self.directory.load();
-        let client = directory.by_key(&KeyDigest::of(key.as_bytes())).unwrap();
+        let client = directory.by_key(&KeyDigest::of(key.as_bytes()), 0).unwrap();
         let now = self.timeline.nanos(self.clock.now());
         let takes = (0..wanted).map(|_| self.limiter.take(&Charge::one(Key::client(client.uid), client.quota), now));
         takes.map(|decision| u32::from(decision.is_allowed())).sum()
@@ -143,6 +144,12 @@ impl Fixture {
 /// What makes keys here.
 fn keys() -> KeyMaker {
     KeyMaker::new(1)
+}
+
+/// The plans here: `free` and `pro`.
+fn plans() -> Plans {
+    let plan = |name, capacity| Some((PlanName::parse(name)?, Quota::new(capacity, 1.0).ok()?));
+    [plan("free", 5), plan("pro", 50)].into_iter().flatten().collect()
 }
 
 /// Keeps the directory and the buckets as the store says.
@@ -158,10 +165,11 @@ fn follow(
         let now = timeline.nanos(clock.now());
         for change in changes {
             if let (Some(before), Some(after)) = (&change.before, &change.after) {
-                limiter.edit(keys().client(after.number), before.profile.quota, after.profile.quota, now);
+                let (from, to) = (before.profile.quota(&plans()), after.profile.quota(&plans()));
+                limiter.edit(keys().client(after.number), from, to, now);
             }
         }
-        let client = |record: &Option<crate::store::Record>| record.as_ref().map(|record| record.client(&keys()));
+        let client = |record: &Option<Record>| record.as_ref().map(|record| record.client(&keys(), &plans()));
         let changes = changes.iter().map(|change| (client(&change.before), client(&change.after)));
         directory.store(Arc::new(directory.load().with(changes)));
     }));

@@ -34,6 +34,23 @@ impl KeyDigest {
         KeyDigest(bytes)
     }
 
+    /// The digest that [`hex`](KeyDigest::hex) gave, or that somebody else has made of a key; none when it is none.
+    pub fn from_hex(text: &str) -> Option<Self> {
+        let mut bytes = [0; 32];
+        if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return None;
+        }
+        for (byte, at) in bytes.iter_mut().zip((0..64).step_by(2)) {
+            *byte = u8::from_str_radix(&text[at..at + 2], 16).ok()?;
+        }
+        Some(KeyDigest(bytes))
+    }
+
+    /// In hexadecimal digits, to be stored or given to whoever keeps all clients.
+    pub fn hex(&self) -> String {
+        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
     /// Its bytes, to be stored.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0

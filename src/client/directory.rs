@@ -12,8 +12,8 @@
 //! Refused: flat ranges in their order, where a lookup does not depend on the lengths, but one change moves a million
 //! entries; a trie that is copied along one path, which waits for memory once for each level.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -59,9 +59,9 @@ impl Directory {
         Ok(directory)
     }
 
-    /// The client with this key.
-    pub fn by_key(&self, key: &KeyDigest) -> Option<&Arc<Client>> {
-        self.by_key.get(key)
+    /// The client with this key, if that counts at `now` (nanoseconds since the Unix epoch).
+    pub fn by_key(&self, key: &KeyDigest, now: u64) -> Option<&Arc<Client>> {
+        self.by_key.get(key).filter(|client| client.counts(key, now))
     }
 
     /// The client whose addresses cover `address` with the longest prefix. IPv4-mapped IPv6 is IPv4.
@@ -82,7 +82,7 @@ impl Directory {
 
     /// The client as it is known here: found by the credentials of `client`, and of the same bits.
     pub fn get(&self, client: &Client) -> Option<&Arc<Client>> {
-        let by_key = client.api_key.iter().filter_map(|key| self.by_key.get(key));
+        let by_key = client.keys().filter_map(|key| self.by_key.get(&key));
         let by_network = client.addresses.iter().filter_map(|network| self.by_network.get(&canonical(*network).into()));
         by_key.chain(by_network).find(|known| known.uid == client.uid)
     }
@@ -113,6 +113,13 @@ impl Directory {
         directory
     }
 
+    /// The clients that have a plan, each once. Looks at all clients.
+    pub fn planned(&self) -> impl Iterator<Item = &Arc<Client>> {
+        let mut seen = HashSet::new();
+        let all = self.by_key.clients().chain(self.by_network.clients());
+        all.filter(move |client| client.plan.is_some() && seen.insert(client.uid))
+    }
+
     /// How many clients there are.
     pub fn len(&self) -> usize {
         self.len
@@ -128,9 +135,8 @@ impl Directory {
         let mut conflict = None;
         // A change that is told of twice may find the client as it was later.
         let mut counted = false;
-        if let Some(key) = client.api_key
-            && let Some(other) = self.by_key.insert(key, Arc::clone(client))
-        {
+        for key in client.keys() {
+            let Some(other) = self.by_key.insert(key, Arc::clone(client)) else { continue };
             counted |= other.uid == client.uid;
             self.forget_if_lost(&other);
             conflict = Some(Conflict::Key(other.id.clone(), client.id.clone()));
@@ -148,14 +154,14 @@ impl Directory {
                 }
             }
         }
-        self.len += usize::from(!counted && (client.api_key.is_some() || !client.addresses.is_empty()));
+        self.len += usize::from(!counted && (client.keys().next().is_some() || !client.addresses.is_empty()));
         conflict
     }
 
     /// Removes a client that is there, as it is known here.
     fn remove(&mut self, known: &Client) {
-        if let Some(key) = &known.api_key {
-            self.by_key.remove(key, known.uid);
+        for key in known.keys() {
+            self.by_key.remove(&key, known.uid);
         }
         for network in &known.addresses {
             let network = canonical(*network);

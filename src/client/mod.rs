@@ -3,10 +3,12 @@
 //! A [`Client`] is known by its API key or by its address. [`Directory`] finds it: immutable, so that a lookup takes no
 //! lock, and swapped whole when something changes.
 
+mod api_key;
 mod digest;
 mod directory;
 mod lengths;
 mod networks;
+mod plans;
 mod quota;
 mod table;
 mod usage;
@@ -17,9 +19,11 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+pub use api_key::{ApiKey, KeyId, MOST_KEYS};
 pub use digest::KeyDigest;
 pub use directory::{Conflict, Directory};
 pub use networks::Networks;
+pub use plans::{PlanName, Plans};
 pub(crate) use quota::MAX_CAPACITY;
 pub use quota::{Quota, QuotaError, Rate};
 pub use usage::Usage;
@@ -111,27 +115,60 @@ pub struct Client {
     pub uid: u128,
     /// Its name.
     pub id: ClientId,
-    /// What it may spend.
+    /// What it may spend now: what its plan has, if it has one that is there.
     pub quota: Quota,
+    /// Its plan, and the quota of its own that holds when there is no such plan.
+    pub plan: Option<Box<(PlanName, Quota)>>,
     /// What is done with its requests.
     pub mode: Mode,
     /// The addresses that it is known by.
     pub addresses: Vec<IpNet>,
-    /// The API key that it is known by.
+    /// The API key that it is known by for good.
     pub api_key: Option<KeyDigest>,
+    /// Further ones, which may end; most clients have none.
+    pub further_keys: Box<[ApiKey]>,
     /// What it has done; shared by all versions of the client.
     pub usage: Arc<Usage>,
 }
 
 impl Client {
+    /// A client that has nothing but a name and a quota, and cannot be found yet.
+    pub fn new(uid: u128, id: ClientId, quota: Quota) -> Self {
+        Client {
+            uid,
+            id,
+            quota,
+            plan: None,
+            mode: Mode::Limit,
+            addresses: Vec::new(),
+            api_key: None,
+            further_keys: Box::default(),
+            usage: Arc::default(),
+        }
+    }
+
     /// The same client with its name as its credential, when it has no other: a name that is an address or a network is
     /// that, any other is the API key.
     #[must_use]
     pub fn with_credential(mut self) -> Self {
-        if self.addresses.is_empty() && self.api_key.is_none() {
+        if self.addresses.is_empty() && self.keys().next().is_none() {
             (self.api_key, self.addresses) = credential(&self.id);
         }
         self
+    }
+}
+
+impl Client {
+    /// All its keys, those that have ended too.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = KeyDigest> {
+        self.api_key.into_iter().chain(self.further_keys.iter().map(|key| key.digest))
+    }
+
+    /// Whether a key of its own counts at `now`, in nanoseconds since the Unix epoch.
+    fn counts(&self, key: &KeyDigest, now: u64) -> bool {
+        self.further_keys.is_empty()
+            || self.api_key == Some(*key)
+            || self.further_keys.iter().any(|further| further.digest == *key && further.counts(now))
     }
 }
 
@@ -187,8 +224,7 @@ mod tests {
     fn without_a_credential_the_name_is_one() {
         let client = |name: &str, addresses: Vec<IpNet>| {
             let (id, quota) = (ClientId::parse(name).unwrap(), Quota::new(1, 1.0).unwrap());
-            Client { uid: 1, id, quota, mode: Mode::Limit, addresses, api_key: None, usage: Arc::default() }
-                .with_credential()
+            Client { addresses, ..Client::new(1, id, quota) }.with_credential()
         };
         let known = |name: &str| (client(name, vec![]).addresses, client(name, vec![]).api_key);
         assert_eq!(known("user1"), (vec![], Some(KeyDigest::of(b"user1"))));

@@ -56,6 +56,13 @@ impl<K: Copy + Eq + Hash> CredentialTable<K> {
         leaf.iter().find(|slot| slot.key == *key)?.client.as_ref()
     }
 
+    /// The client of every key there is: one with several comes as often.
+    pub(super) fn clients(&self) -> impl Iterator<Item = &Arc<Client>> {
+        let branches = self.root.0.iter().flatten().flat_map(|branch| branch.0.iter().flatten());
+        let leaves = branches.flat_map(|branch| branch.0.iter().flatten());
+        leaves.flat_map(|leaf| leaf.iter().filter_map(|slot| slot.client.as_ref()))
+    }
+
     /// Gives the key to `client`; tells who had it before.
     pub(super) fn insert(&mut self, key: K, client: Arc<Client>) -> Option<Arc<Client>> {
         let leaf = self.leaf(&key);
@@ -140,7 +147,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::client::{ClientId, Mode, Quota};
+    use crate::client::{ClientId, Quota};
 
     /// A key of which there are only two hashes, so that leaves fill.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,9 +160,7 @@ mod tests {
     }
 
     fn client(uid: u128) -> Arc<Client> {
-        let (id, quota) = (ClientId::parse("a").unwrap(), Quota::new(1, 1.0).unwrap());
-        let (mode, addresses, api_key) = (Mode::Limit, Vec::new(), None);
-        Arc::new(Client { uid, id, quota, mode, addresses, api_key, usage: Arc::default() })
+        Arc::new(Client::new(uid, ClientId::parse("a").unwrap(), Quota::new(1, 1.0).unwrap()))
     }
 
     fn number(found: Option<&Arc<Client>>) -> Option<u128> {

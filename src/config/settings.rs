@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::problem::Problem;
 use crate::admin::Access;
+use crate::client::Plans;
 use crate::limit::RateLimit;
 use crate::process::{ListenAddress, ProcessSettings};
 use crate::proxy::{Identity, Limits, ListenerRules};
@@ -34,6 +35,8 @@ pub struct Config {
     pub history: HistoryRules,
     /// How callers are told apart.
     pub identity: Identity,
+    /// Quotas that clients have by name.
+    pub plans: Plans,
     /// The token buckets.
     pub rate_limit: RateLimit,
     /// The pools, at least one.

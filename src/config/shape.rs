@@ -47,6 +47,9 @@ pub(super) struct FileShape {
     pub(super) routes: Written<List<Section<RouteKeys>>>,
     /// How callers are told apart.
     pub(super) identity: Written<Section<IdentityKeys>>,
+    /// Quotas with a name: a client of a plan may spend what the plan has now.
+    #[schemars(extend("default" = []))]
+    pub(super) plans: Written<List<Section<PlanKeys>, 0>>,
     /// The token buckets.
     pub(super) rate_limit: Written<Section<RateLimitKeys>>,
     /// The limits on clients.
@@ -242,6 +245,20 @@ pub(super) struct QuotaKeys {
     /// The most requests at once, after a rest.
     pub(super) capacity: Written<Whole<u64, 1, 1_000_000_000>>,
     /// Requests a second in the long run.
+    pub(super) rate_per_sec: Written<PerSec>,
+}
+
+/// A quota with a name.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["name", "capacity", "rate_per_sec"]))]
+pub(super) struct PlanKeys {
+    /// The name that clients have it by. When it is taken out of the file, each of them has
+    /// the quota that was kept when it got the plan.
+    pub(super) name: Written<PoolName>,
+    /// The most requests of a client at once, after a rest.
+    pub(super) capacity: Written<Whole<u64, 1, 1_000_000_000>>,
+    /// Requests of a client a second in the long run.
     pub(super) rate_per_sec: Written<PerSec>,
 }
 

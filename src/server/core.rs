@@ -7,12 +7,13 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use log::info;
+use parking_lot::Mutex;
 
 use super::buckets::Buckets;
 use super::error::ServerError;
 use super::lifecycle::Lifecycle;
 use super::store::{Followers, Store};
-use crate::client::{Directory, Quota};
+use crate::client::{Directory, Plans, Quota};
 use crate::clock::{Clock, Timeline};
 use crate::config::Config;
 use crate::limit::{Key, Nanos, RateLimit, Striped, StripedSettings, WholeLimiter};
@@ -33,6 +34,10 @@ pub(super) struct Core {
     pub(super) store: Store,
     /// Where the proxy looks clients up.
     pub(super) directory: Arc<ArcSwap<Directory>>,
+    /// What clients with a plan may spend.
+    pub(super) plans: Arc<ArcSwap<Plans>>,
+    /// Locked by whoever changes clients, plans or both in memory.
+    alone: Arc<Mutex<()>>,
     pub(super) limiter: Arc<dyn WholeLimiter>,
     /// Who keeps the buckets on disk.
     pub(super) buckets: Arc<Buckets>,
@@ -106,6 +111,8 @@ impl Core {
             acme: Arc::new(acme),
             store,
             directory: Arc::default(),
+            plans: Arc::new(ArcSwap::from_pointee(config.plans.clone())),
+            alone: Arc::default(),
             limiter,
             buckets: Arc::new(if successor { buckets.of_successor() } else { buckets }),
             access_log,
@@ -126,13 +133,16 @@ impl Core {
         Ok((core, OpenedCore { writer, quotas }))
     }
 
-    fn followers(&self) -> Followers {
+    /// What keeps the directory and the buckets in step with clients and plans.
+    pub(super) fn followers(&self) -> Followers {
         Followers {
             directory: Arc::clone(&self.directory),
             limiter: Arc::clone(&self.limiter),
             buckets: Arc::clone(&self.buckets),
             clock: Arc::clone(&self.clock),
             timeline: self.timeline,
+            plans: Arc::clone(&self.plans),
+            alone: Arc::clone(&self.alone),
         }
     }
 

@@ -21,7 +21,7 @@ use super::asks::OPERATOR;
 use super::core::Core;
 use super::lifecycle::State;
 use crate::admin::{Access, ReloadRefused, Reloaded};
-use crate::client::Quota;
+use crate::client::{Plans, Quota};
 use crate::config::{Config, ListenerSettings, Problems};
 use crate::proxy::{Destination, ListenerRules, RateRules, RouteChanges, Rules, Seats};
 use crate::route::{Route, RouteTable};
@@ -169,6 +169,7 @@ impl Reloader {
     async fn swap(&self, next: &Config, pools: Vec<Arc<Pool>>) {
         let live = &self.live;
         self.set_default_quota(next.rate_limit.quota).await;
+        self.set_plans(next.plans.clone()).await;
         let rules = rules(next, &pools);
         // The pools first: only then all of their backends may be up.
         let gone = live.core.pools.replace(pools);
@@ -207,6 +208,12 @@ impl Reloader {
         let (limiter, now) = (Arc::clone(&self.live.core.limiter), self.live.core.nanos());
         // It fails only where the runtime ends, and with it the server.
         let _ = spawn_blocking(move || limiter.set_default_quota(quota, now)).await;
+    }
+
+    /// Puts clients that have a plan under what `plans` say, all at once; a thread of its own looks through them.
+    async fn set_plans(&self, plans: Plans) {
+        let followers = self.live.core.followers();
+        let _ = spawn_blocking(move || followers.set_plans(&plans)).await;
     }
 }
 

@@ -4,19 +4,20 @@
 //! capacity) and then into the directory, so that no request sees the new quota over tokens of the old one. A request
 //! that read the directory just before is decided by what was, and the bucket keeps its tokens either way.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use log::warn;
 use parking_lot::Mutex;
 
 use super::buckets::Buckets;
 use super::error::ServerError;
-use crate::client::{Client, Directory, Quota};
+use crate::client::{Client, Directory, PlanName, Plans, Quota};
 use crate::clock::{Clock, Timeline};
-use crate::limit::{Bucket, Key, Payer, WholeLimiter};
+use crate::limit::{Bucket, Key, Nanos, Payer, WholeLimiter};
 use crate::store::memory::Memory;
 use crate::store::sqlite::Sqlite;
 use crate::store::{BucketStore, ClientRepository, Committed, Follower, Record, Saved};
@@ -77,19 +78,22 @@ pub(super) struct Followers {
     pub(super) buckets: Arc<Buckets>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) timeline: Timeline,
+    /// What clients with a plan may spend.
+    pub(super) plans: Arc<ArcSwap<Plans>>,
+    /// Locked by whoever changes any of these, since what is read of them must not change before it is written.
+    pub(super) alone: Arc<Mutex<()>>,
 }
 
 impl Followers {
     /// Fills the directory with all clients and keeps it in step from then on. Returns what they have, by their keys.
-    pub(super) fn load(self, clients: &dyn ClientRepository) -> Result<HashMap<Key, Quota>, ServerError> {
+    pub(super) fn load(&self, clients: &dyn ClientRepository) -> Result<HashMap<Key, Quota>, ServerError> {
         // Changes of another process wait until all is loaded; one that was loaded already does no harm when it comes
         // again.
-        let gate = Arc::new(Mutex::new(()));
-        let loading = gate.lock();
-        clients.follow(self.clone().follower(Arc::clone(&gate)));
-        let (mut quotas, mut all) = (HashMap::new(), Vec::new());
+        let loading = self.alone.lock();
+        clients.follow(self.clone().follower());
+        let (mut quotas, mut all, plans) = (HashMap::new(), Vec::new(), self.plans.load());
         let load = clients.for_each(&mut |record| {
-            let client = record.client(self.buckets.keys());
+            let client = record.client(self.buckets.keys(), &plans);
             quotas.insert(Key::client(client.uid), client.quota);
             all.push(Arc::new(client));
             true
@@ -97,44 +101,61 @@ impl Followers {
         load.map_err(|error| ServerError::Failed(error.to_string()))?;
         let directory =
             Directory::new(all).map_err(|conflict| ServerError::Failed(format!("the database: {conflict}")))?;
+        warn_of_missing(&directory, &plans);
         self.directory.store(Arc::new(directory));
         drop(loading);
         Ok(quotas)
     }
 
-    fn follower(self, gate: Arc<Mutex<()>>) -> Follower {
+    fn follower(self) -> Follower {
         Box::new(move |changes| {
-            let _loaded = gate.lock();
+            let _loaded = self.alone.lock();
             self.follow(changes);
         })
     }
 
-    fn follow(&self, changes: &[Committed]) {
-        let now = self.timeline.nanos(self.clock.now());
-        let (mut raised, keys) = (Vec::new(), self.buckets.keys());
-        for change in changes {
-            let limiter = &self.limiter;
-            if let (Some(before), Some(after)) = (&change.before, &change.after)
-                && before.profile.quota != after.profile.quota
-            {
-                let (payer, from, to) = (Payer::client(after.number), before.profile.quota, after.profile.quota);
-                let key = keys.key(payer);
-                limiter.edit(key, from, to, now);
-                if from.capacity() < to.capacity() {
-                    let tokens = limiter.peek(key, to, now).tokens();
-                    raised.push(Saved { payer, bucket: Bucket::resume(tokens, now), quota: to });
-                }
+    /// Puts clients that have a plan under what `plans` say from now on. Takes as long as there are clients.
+    pub(super) fn set_plans(&self, plans: &Plans) {
+        let _alone = self.alone.lock();
+        if **self.plans.load() == *plans {
+            return;
+        }
+        let (now, keys) = (self.timeline.nanos(self.clock.now()), self.buckets.keys());
+        let directory = self.directory.load_full();
+        let (mut raised, mut changes) = (Vec::new(), Vec::new());
+        for client in directory.planned() {
+            let Some((name, own)) = client.plan.as_deref() else { continue };
+            let (from, to) = (client.quota, plans.quota(Some(name), *own));
+            if from != to {
+                let key = Key::client(client.uid);
+                raised.extend(keys.payer(key).and_then(|payer| self.edit((payer, key), from, to, now)));
+                changes.push((Some(Client::clone(client)), Some(Client { quota: to, ..Client::clone(client) })));
             }
         }
+        self.buckets.keep(raised);
+        let many = changes.len() >= MANY;
+        let next = directory.with(changes);
+        drop(directory);
+        warn_of_missing(&next, plans);
+        self.plans.store(Arc::new(plans.clone()));
+        self.replace(next, many);
+    }
+
+    /// Puts a bucket under another quota; what is to be saved of it at once.
+    fn edit(&self, (payer, key): (Payer, Key), from: Quota, to: Quota, now: Nanos) -> Option<Saved> {
+        self.limiter.edit(key, from, to, now);
         // A bucket that was full is saved nowhere. After a crash it would be full under the new capacity, so it does
         // not wait for its turn. If this fails, the next export has it.
-        self.buckets.keep(raised);
-        let client = |record: &Option<Record>| -> Option<Client> { record.as_ref().map(|record| record.client(keys)) };
-        let changed = changes.iter().filter(|change| change.action.is_some());
-        let directory =
-            self.directory.load().with(changed.map(|change| (client(&change.before), client(&change.after))));
+        (from.capacity() < to.capacity()).then(|| {
+            let tokens = self.limiter.peek(key, to, now).tokens();
+            Saved { payer, bucket: Bucket::resume(tokens, now), quota: to }
+        })
+    }
+
+    /// Puts another directory in place of the one there is.
+    fn replace(&self, directory: Directory, many: bool) {
         let old = self.directory.swap(Arc::new(directory));
-        if changes.len() >= MANY {
+        if many {
             // A request may still look into the old one; it must not be the one to take a million clients apart.
             for _ in 0..PATIENCE {
                 if Arc::strong_count(&old) == 1 {
@@ -143,20 +164,54 @@ impl Followers {
                 std::thread::park_timeout(Duration::from_millis(1));
             }
         }
-        drop(old);
+    }
+
+    fn follow(&self, changes: &[Committed]) {
+        let now = self.timeline.nanos(self.clock.now());
+        let (mut raised, keys, plans) = (Vec::new(), self.buckets.keys(), self.plans.load());
+        for change in changes {
+            if let (Some(before), Some(after)) = (&change.before, &change.after) {
+                let (from, to) = (before.profile.quota(&plans), after.profile.quota(&plans));
+                let payer = Payer::client(after.number);
+                raised.extend((from != to).then(|| self.edit((payer, keys.key(payer)), from, to, now)).flatten());
+            }
+        }
+        self.buckets.keep(raised);
+        let client =
+            |record: &Option<Record>| -> Option<Client> { record.as_ref().map(|record| record.client(keys, &plans)) };
+        let changed = changes.iter().filter(|change| change.action.is_some());
+        let directory =
+            self.directory.load().with(changed.map(|change| (client(&change.before), client(&change.after))));
+        self.replace(directory, changes.len() >= MANY);
         for change in changes {
             if let (Some(gone), None) = (&change.before, &change.after) {
                 // Full, so the next sweep drops it.
-                self.limiter.reset(keys.client(gone.number), gone.profile.quota, now);
+                self.limiter.reset(keys.client(gone.number), gone.profile.quota(&plans), now);
             }
         }
+    }
+}
+
+/// Says which plans clients have that are not there.
+fn warn_of_missing(directory: &Directory, plans: &Plans) {
+    let mut missing: BTreeMap<&PlanName, usize> = BTreeMap::new();
+    for client in directory.planned() {
+        if let Some((name, _)) = client.plan.as_deref().filter(|(name, _)| plans.get(name).is_none()) {
+            *missing.entry(name).or_default() += 1;
+        }
+    }
+    for (plan, clients) in missing {
+        let s = if clients == 1 { "" } else { "s" };
+        warn!(
+            "there is no plan {plan}; {clients} client{s} of that plan may spend what is kept for each, see its capacity"
+        );
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::{ClientId, Mode};
+    use crate::client::ClientId;
     use crate::clock::ManualClock;
     use crate::limit::RateLimit;
     use crate::limit::exact::Exact;
@@ -164,7 +219,7 @@ mod tests {
 
     fn capacity(clock: &ManualClock, capacity: u64) -> Change {
         let quota = Quota::new(capacity, 1.0).unwrap();
-        let profile = Profile { quota, mode: Mode::Limit, addresses: vec![], api_key: None, note: String::new() };
+        let profile = Profile::new(quota);
         let (id, edit) = (ClientId::parse("user1").unwrap(), Box::new(|_: Option<&Record>| Ok(Some(profile))));
         Change { id, by: "test".to_owned(), at: clock.wall(), rollback: false, edit }
     }
@@ -185,6 +240,8 @@ mod tests {
             buckets: Arc::clone(&buckets),
             clock: Arc::clone(&clock) as _,
             timeline,
+            plans: Arc::default(),
+            alone: Arc::default(),
         };
         followers.load(store.as_ref()).unwrap();
         let saved = |to: u64| {

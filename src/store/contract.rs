@@ -13,7 +13,7 @@ use super::samples::{
 };
 use super::sqlite::Sqlite;
 use super::*;
-use crate::client::KeyDigest;
+use crate::client::{ApiKey, KeyDigest, KeyId, PlanName};
 
 /// Both seams, as the server has them.
 trait Store: ClientRepository + BucketStore {}
@@ -176,6 +176,11 @@ fn every_part_of_a_client_is_kept() {
         let mut odd = profile_with(Some("k"), &["2001:db8::/32", "::/0", "0.0.0.0/0"]);
         odd.quota = crate::client::Quota::new(1_000_000_000, 999_999_999.9).unwrap();
         odd.mode = crate::client::Mode::Blocked;
+        odd.plan = PlanName::parse("gone");
+        odd.api_keys.extend([Some(7), None].map(|expires_at| {
+            let digest = KeyDigest::of(format!("{expires_at:?}").as_bytes());
+            ApiKey { id: KeyId::fresh(), digest, expires_at }
+        }));
         odd.note = "line\nÄ \"' \0 end".to_owned();
         create(store, "odd", odd.clone()).unwrap();
         assert_eq!(store.get(&client_id("odd")).unwrap().unwrap().profile, odd);
@@ -302,10 +307,10 @@ fn a_batch_that_cannot_be_is_refused_whole() {
 fn a_batch_can_leave_keys_as_they_are() {
     over_each(|store| {
         create(store, "a", profile_with(Some("k"), &[])).unwrap();
-        let kept = |name| BatchItem { keep_api_key: true, ..item(name, profile(5, 1.0)) };
+        let kept = |name| BatchItem { keys: KeyChange::Keep, ..item(name, profile(5, 1.0)) };
         store.apply(batch(vec![kept("a"), kept("b")], false)).wait_blocking().unwrap();
-        assert_eq!(store.get(&client_id("a")).unwrap().unwrap().profile.api_key, Some(KeyDigest::of(b"k")));
-        assert_eq!(store.get(&client_id("b")).unwrap().unwrap().profile.api_key, None);
+        let keys = |name| store.get(&client_id(name)).unwrap().unwrap().profile.api_keys;
+        assert_eq!((keys("a"), keys("b")), (vec![ApiKey::primary(KeyDigest::of(b"k"))], vec![]));
     });
 }
 

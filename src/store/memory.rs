@@ -84,8 +84,8 @@ impl ClientMap {
     /// Gives up the credentials of what the client was.
     fn release(&mut self, committed: &Committed) {
         let Some(before) = &committed.before else { return };
-        let (key, networks) = credentials(&before.id, &before.profile);
-        if let Some(key) = key {
+        let (keys, networks) = credentials(&before.id, &before.profile);
+        for key in keys {
             self.keys.remove(&key);
         }
         for network in networks {
@@ -96,8 +96,8 @@ impl ClientMap {
     /// The first other client that has a credential of what this one becomes.
     fn conflict(&self, committed: &Committed) -> Option<Refusal> {
         let Record { id, profile, .. } = committed.after.as_ref()?;
-        let (key, networks) = credentials(id, profile);
-        if let Some(other) = key.and_then(|key| self.keys.get(&key)).filter(|other| *other != id) {
+        let (keys, networks) = credentials(id, profile);
+        if let Some(other) = keys.iter().filter_map(|key| self.keys.get(key)).find(|other| *other != id) {
             return Some(plan::taken(id, other.clone(), None));
         }
         networks.into_iter().find_map(|network| {
@@ -111,8 +111,8 @@ impl ClientMap {
         let Some(action) = committed.action else { return };
         match &committed.after {
             Some(after) => {
-                let (key, networks) = credentials(id, &after.profile);
-                self.keys.extend(key.map(|key| (key, id.clone())));
+                let (keys, networks) = credentials(id, &after.profile);
+                self.keys.extend(keys.into_iter().map(|key| (key, id.clone())));
                 self.networks.extend(networks.into_iter().map(|network| (network, id.clone())));
                 self.records.insert(id.clone(), after.clone());
             }
@@ -165,10 +165,8 @@ impl ClientMap {
         let items = batch.items.len() as u64;
         for item in batch.items {
             let mut profile = item.profile;
-            if item.keep_api_key {
-                let present = self.records.get(&item.id).and_then(|record| record.profile.api_key);
-                profile.api_key = present.or(profile.api_key);
-            }
+            let present = self.records.get(&item.id).map(|record| &record.profile.api_keys[..]);
+            profile.api_keys = item.keys.of(present.unwrap_or_default()).map_err(Refusal::of_keys(&item.id))?;
             wanted.insert(item.id, Some(profile));
         }
         let outcomes: Vec<_> = wanted.into_iter().map(|(id, after)| (self.outcome(&id, after, &stamp), id)).collect();

@@ -8,6 +8,7 @@
 
 #[cfg(test)]
 mod contract;
+mod keys;
 pub mod memory;
 mod plan;
 mod record;
@@ -23,6 +24,7 @@ use crate::client::{ClientId, Quota};
 use crate::clock::{BootTime, Clock, Timeline};
 use crate::limit::{Bucket, Nanos, Payer};
 
+pub use keys::{KeyChange, WantedKey, WrongKeys, with_key, without_key};
 pub use record::{Action, HistoryEntry, Page, PageQuery, Profile, Record};
 pub(crate) use write::credentials;
 pub use write::{Batch, BatchItem, Change, Committed, Difference, Edit, Refusal, Reply, WriteError};

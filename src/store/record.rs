@@ -1,27 +1,48 @@
 //! What is kept of a client.
 
-use std::sync::Arc;
 use std::time::SystemTime;
 
 use ipnet::IpNet;
 
-use crate::client::{Client, ClientId, KeyDigest, Mode, Quota, Usage};
+use crate::client::{ApiKey, Client, ClientId, Mode, PlanName, Plans, Quota};
 use crate::limit::KeyMaker;
 
 /// What an operator says of a client.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Profile {
-    /// What it may spend.
+    /// What it may spend, unless it has a plan that is there.
     pub quota: Quota,
+    /// Its plan.
+    pub plan: Option<PlanName>,
     /// What is done with its requests.
     pub mode: Mode,
     /// Its addresses, without those that its name stands for; canonical (see [`network`](crate::client::network)),
     /// sorted, none twice.
     pub addresses: Vec<IpNet>,
-    /// Its API key, when it has one that is not its name.
-    pub api_key: Option<KeyDigest>,
+    /// Its API keys, those that have ended too, without the one that its name may be. The one that is given as
+    /// `api_key` stands first.
+    pub api_keys: Vec<ApiKey>,
     /// Whatever the operator wants to remember; at most 1,024 characters.
     pub note: String,
+}
+
+impl Profile {
+    /// One that says nothing but what the client may spend.
+    pub fn new(quota: Quota) -> Self {
+        Profile {
+            quota,
+            plan: None,
+            mode: Mode::Limit,
+            addresses: Vec::new(),
+            api_keys: Vec::new(),
+            note: String::new(),
+        }
+    }
+
+    /// What the client may spend while there are these plans.
+    pub fn quota(&self, plans: &Plans) -> Quota {
+        plans.quota(self.plan.as_ref(), self.quota)
+    }
 }
 
 /// A client as it is kept.
@@ -44,17 +65,17 @@ pub struct Record {
 
 impl Record {
     /// The client that the directory knows: with its name as its credential when it has no other.
-    /// `keys` makes its bits of its number.
-    pub fn client(&self, keys: &KeyMaker) -> Client {
-        let Profile { quota, mode, addresses, api_key, note: _ } = &self.profile;
+    /// `keys` makes its bits of its number; `plans` say what it may spend.
+    pub fn client(&self, keys: &KeyMaker, plans: &Plans) -> Client {
+        let Profile { quota, plan, mode, addresses, api_keys, note: _ } = &self.profile;
+        let (plain, further): (Vec<_>, Vec<_>) = api_keys.iter().cloned().partition(ApiKey::is_plain);
         let client = Client {
-            uid: keys.client(self.number).bits(),
-            id: self.id.clone(),
-            quota: *quota,
+            plan: plan.clone().map(|name| Box::new((name, *quota))),
             mode: *mode,
             addresses: addresses.clone(),
-            api_key: *api_key,
-            usage: Arc::new(Usage::default()),
+            api_key: plain.first().map(|key| key.digest),
+            further_keys: further.into(),
+            ..Client::new(keys.client(self.number).bits(), self.id.clone(), self.profile.quota(plans))
         };
         client.with_credential()
     }

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use super::*;
-use crate::client::{KeyDigest, Mode, Quota};
+use crate::client::{ApiKey, KeyDigest, Quota};
 use crate::clock::BootTime;
 use crate::limit::Tokens;
 
@@ -12,14 +12,13 @@ pub(super) fn client_id(name: &str) -> ClientId {
 }
 
 pub(super) fn profile(capacity: u64, rate: f64) -> Profile {
-    let quota = Quota::new(capacity, rate).unwrap();
-    Profile { quota, mode: Mode::Limit, addresses: vec![], api_key: None, note: String::new() }
+    Profile::new(Quota::new(capacity, rate).unwrap())
 }
 
 pub(super) fn profile_with(key: Option<&str>, addresses: &[&str]) -> Profile {
     Profile {
         addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
-        api_key: key.map(|key| KeyDigest::of(key.as_bytes())),
+        api_keys: key.map(|key| ApiKey::primary(KeyDigest::of(key.as_bytes()))).into_iter().collect(),
         ..profile(10, 1.0)
     }
 }
@@ -57,7 +56,10 @@ pub(super) fn create<S: ClientRepository + ?Sized>(
 }
 
 pub(super) fn item(name: &str, profile: Profile) -> BatchItem {
-    BatchItem { id: client_id(name), profile, keep_api_key: false }
+    let key =
+        |key: &ApiKey| WantedKey { id: Some(key.id.clone()), digest: Some(key.digest), expires_at: key.expires_at };
+    let keys = KeyChange::Set(profile.api_keys.iter().map(key).collect());
+    BatchItem { id: client_id(name), profile, keys }
 }
 
 pub(super) fn batch(items: Vec<BatchItem>, prune: bool) -> Batch {

@@ -25,6 +25,7 @@ mod fault;
 mod feed;
 mod identity;
 mod meta;
+mod more;
 mod open;
 mod patience;
 mod queue;

@@ -6,8 +6,8 @@ use std::time::SystemTime;
 use ipnet::IpNet;
 use tokio::sync::oneshot;
 
-use super::{Action, Profile, Record, StoreError};
-use crate::client::{ClientId, KeyDigest, LostInPaths};
+use super::{Action, KeyChange, Profile, Record, StoreError, WrongKeys};
+use crate::client::{ClientId, KeyDigest, LostInPaths, PlanName};
 
 /// What becomes of a client, given what it is: its new profile, or none to delete it. Equal to the present profile, it
 /// changes nothing, and nothing is recorded. Runs within the write, so that nothing comes in between; when it panics,
@@ -56,8 +56,8 @@ pub struct BatchItem {
     pub id: ClientId,
     /// What it becomes.
     pub profile: Profile,
-    /// Whether it keeps the API key it has, if it has one, in place of the profile's.
-    pub keep_api_key: bool,
+    /// What becomes of its API keys; those of the profile do not count.
+    pub keys: KeyChange,
 }
 
 /// One change, as it is on disk.
@@ -100,6 +100,16 @@ pub enum Refusal {
         /// The version it has.
         version: u64,
     },
+    /// The client has what its plan has.
+    #[error(
+        "client {id} has plan {plan}, which says what it may spend; say with it what becomes of plan, such as null"
+    )]
+    OfPlan {
+        /// Its name.
+        id: ClientId,
+        /// Its plan.
+        plan: PlanName,
+    },
     /// The history has no such version.
     #[error("client {id} has no version {version} in its history")]
     NoSuchVersion {
@@ -107,6 +117,14 @@ pub enum Refusal {
         id: ClientId,
         /// The version that was asked for.
         version: u64,
+    },
+    /// Its API keys cannot be changed like that.
+    #[error("client {id} {wrong}")]
+    Keys {
+        /// Its name.
+        id: ClientId,
+        /// What is wrong.
+        wrong: WrongKeys,
     },
     /// Another client has the API key. `id` is who wants it.
     #[error("the API key of {id} is that of client {other}")]
@@ -126,6 +144,13 @@ pub enum Refusal {
         /// The address or network.
         network: IpNet,
     },
+}
+
+impl Refusal {
+    /// For what is wrong with the keys of the client `id`.
+    pub fn of_keys(id: &ClientId) -> impl FnOnce(WrongKeys) -> Self {
+        |wrong| Refusal::Keys { id: id.clone(), wrong }
+    }
 }
 
 /// Why a write did not take place.
@@ -181,10 +206,11 @@ fn ended() -> WriteError {
 }
 
 /// The credentials that a client with this name and profile has in the directory.
-pub(crate) fn credentials(id: &ClientId, profile: &Profile) -> (Option<KeyDigest>, Vec<IpNet>) {
+pub(crate) fn credentials(id: &ClientId, profile: &Profile) -> (Vec<KeyDigest>, Vec<IpNet>) {
     use crate::client::credential;
-    if profile.api_key.is_none() && profile.addresses.is_empty() {
-        return credential(id);
+    if profile.api_keys.is_empty() && profile.addresses.is_empty() {
+        let (key, networks) = credential(id);
+        return (key.into_iter().collect(), networks);
     }
-    (profile.api_key, profile.addresses.clone())
+    (profile.api_keys.iter().map(|key| key.digest).collect(), profile.addresses.clone())
 }

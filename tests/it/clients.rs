@@ -15,7 +15,7 @@ fn known(uid: u128, name: &str, capacity: u64, mode: Mode, addresses: &[&str]) -
     let (id, quota) = (ClientId::parse(name).unwrap(), Quota::new(capacity, 0.001).unwrap());
     let addresses: Vec<_> = addresses.iter().map(|address| address.parse().unwrap()).collect();
     let api_key = addresses.is_empty().then(|| KeyDigest::of(name.as_bytes()));
-    Arc::new(Known { uid, id, quota, mode, addresses, api_key, usage: Arc::default() })
+    Arc::new(Known { mode, addresses, api_key, ..Known::new(uid, id, quota) })
 }
 
 fn server(backend: &Backend, clients: impl IntoIterator<Item = Arc<Known>>) -> InProcess {

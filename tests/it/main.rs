@@ -115,6 +115,8 @@ mod pages;
 #[cfg(test)]
 mod peers;
 #[cfg(test)]
+mod plans;
+#[cfg(test)]
 mod pools;
 #[cfg(test)]
 mod proxy_protocol;
@@ -140,6 +142,8 @@ mod resilience;
 mod route_rules;
 #[cfg(test)]
 mod routes;
+#[cfg(test)]
+mod several_keys;
 #[cfg(test)]
 mod shared_database;
 #[cfg(test)]

@@ -61,6 +61,17 @@ pub(in crate::admin) async fn read_json(request: axum::extract::Request) -> Resu
     json::parse(&read(request, BodyLimits::ORDINARY).await?)
 }
 
+/// As [`read_json`], and an object without fields where there is no body.
+///
+/// # Errors
+/// As [`read_json`].
+pub(in crate::admin) async fn read_json_if_any(request: axum::extract::Request) -> Result<Value, ApiError> {
+    if request.body().size_hint().exact() == Some(0) {
+        return Ok(Value::Object(Vec::new()));
+    }
+    read_json(request).await
+}
+
 async fn collect(mut body: Body, max: usize) -> Result<Bytes, ApiError> {
     let mut whole = BytesMut::new();
     while let Some(frame) = timeout(SILENCE, body.frame()).await.map_err(|_| too_slow())? {

@@ -9,7 +9,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::respond;
-use crate::store::{Refusal, StoreError, WriteError};
+use crate::store::{Refusal, StoreError, WriteError, WrongKeys};
 
 /// How many wrong fields are told.
 pub(in crate::admin) const MAX_FIELDS: usize = 100;
@@ -133,6 +133,10 @@ impl From<Refusal> for ApiError {
             Refusal::Missing(_) => ApiError::not_found(message),
             Refusal::Version { .. } => ApiError::precondition(message),
             Refusal::NoSuchVersion { .. } => ApiError::field("version", refusal.to_string()),
+            Refusal::Keys { wrong: WrongKeys::Missing(_), .. } => ApiError::not_found(message),
+            Refusal::Keys { wrong: WrongKeys::Many, .. } => ApiError::new(StatusCode::CONFLICT, message),
+            Refusal::Keys { wrong, .. } => ApiError::field("api_keys", wrong.to_string()),
+            Refusal::OfPlan { .. } => ApiError::field("capacity", refusal.to_string()),
             Refusal::Name(_) => ApiError::field("client_id", refusal.to_string()),
             Refusal::Exists(_) | Refusal::KeyTaken { .. } | Refusal::AddressTaken { .. } => {
                 ApiError::new(StatusCode::CONFLICT, message)

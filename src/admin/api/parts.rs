@@ -11,7 +11,7 @@ use http::HeaderMap;
 
 use super::access::Access;
 use super::error::{ApiError, sentence};
-use crate::client::{Directory, Quota};
+use crate::client::{Directory, Plans, Quota};
 use crate::clock::{Clock, Timeline};
 use crate::limit::{KeyMaker, Limiter, Payer};
 use crate::store::{ClientRepository, WriteError};
@@ -28,6 +28,8 @@ pub struct AdminParts {
     pub fill: Fill,
     /// The clients as the proxy knows them; read for their usage, never written here.
     pub directory: Arc<ArcSwap<Directory>>,
+    /// What clients with a plan may spend, which a reload changes.
+    pub plans: Arc<ArcSwap<Plans>>,
     /// Their buckets.
     pub limiter: Arc<dyn Limiter>,
     /// What makes the keys of buckets.

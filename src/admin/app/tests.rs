@@ -10,9 +10,9 @@ use tokio::time::Instant;
 use super::*;
 use crate::admin::Access;
 use crate::admin::fixture::{Fixture, PATIENCE};
-use crate::client::{ClientId, Mode, Quota};
+use crate::client::{ClientId, Quota};
 use crate::store::memory::Memory;
-use crate::store::{Batch, BatchItem, ClientRepository, Profile};
+use crate::store::{Batch, BatchItem, ClientRepository, KeyChange, Profile};
 
 const GET: &str = "GET /clients HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
@@ -94,14 +94,8 @@ async fn a_stream_that_nobody_ends_does_not_hold_a_stop() {
     let note = "n".repeat(1_000);
     let items = (0..4_000).map(|number| BatchItem {
         id: ClientId::parse(&format!("client-{number}")).unwrap(),
-        profile: Profile {
-            quota: Quota::new(1, 1.0).unwrap(),
-            mode: Mode::Limit,
-            addresses: Vec::new(),
-            api_key: None,
-            note: note.clone(),
-        },
-        keep_api_key: false,
+        profile: Profile { note: note.clone(), ..Profile::new(Quota::new(1, 1.0).unwrap()) },
+        keys: KeyChange::Keep,
     });
     let (by, at) = ("test".to_owned(), SystemTime::UNIX_EPOCH);
     let batch = Batch { items: items.collect(), prune: false, dry_run: false, by, at };

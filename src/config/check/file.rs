@@ -12,6 +12,8 @@ use crate::route::Route;
 const DATABASE: &str = "data/tollgate.db";
 
 /// Checks `file`, puts `overrides` in its place, and builds the configuration; none when anything was reported.
+///
+/// Long because every section of the file has its lines.
 pub(in crate::config) fn check(file: Option<FileShape>, overrides: &Overrides, report: &mut Report) -> Option<Config> {
     if file.is_none() {
         require_flag(report, "--listen", "127.0.0.1:8080", overrides.listen.is_empty());
@@ -33,6 +35,7 @@ pub(in crate::config) fn check(file: Option<FileShape>, overrides: &Overrides, r
     let mut routes = routes::of_file(&mut top, file.routes, upstreams.names.as_deref());
     let identity = sections::identity(&mut top, file.identity);
     let rate_limit = sections::rate_limit(&mut top, file.rate_limit);
+    let plans = sections::plans(&mut top, file.plans);
     let limits = sections::limits(&mut top, file.limits);
     let access_log = sections::access_log(&mut top, file.access_log, overrides);
 
@@ -61,6 +64,7 @@ pub(in crate::config) fn check(file: Option<FileShape>, overrides: &Overrides, r
         database,
         history,
         identity,
+        plans,
         rate_limit,
         upstreams: upstreams.pools,
         routes,

@@ -1,12 +1,15 @@
 //! The sections whose keys have nothing to do with each other.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
-use crate::client::Quota;
+use super::lists::{sections, seen_at};
+use crate::client::{PlanName, Plans, Quota};
 use crate::config::overrides::Overrides;
+use crate::config::problem::KeyPath;
 use crate::config::report::Level;
-use crate::config::shape::{AccessLogKeys, HistoryKeys, IdentityKeys, LimitKeys, RateLimitKeys};
-use crate::config::written::{Section, Written};
+use crate::config::shape::{AccessLogKeys, HistoryKeys, IdentityKeys, LimitKeys, PlanKeys, RateLimitKeys};
+use crate::config::written::{List, Section, Written};
 use crate::limit::RateLimit;
 use crate::proxy::{Identity, Limits};
 use crate::store::HistoryRules;
@@ -57,6 +60,21 @@ pub(super) fn rate_limit(top: &mut Level<'_>, key: Written<Section<RateLimitKeys
         persist_interval: at.or("persist_interval", keys.persist_interval, default.persist_interval),
         headers: at.or("headers", keys.headers, default.headers),
     }
+}
+
+pub(super) fn plans(top: &mut Level<'_>, key: Written<List<Section<PlanKeys>, 0>>) -> Plans {
+    let (items, mut seen) = (sections(top, "plans", key, false).unwrap_or_default(), HashMap::new());
+    let plan = |(at, keys): (KeyPath, Option<PlanKeys>)| {
+        let (mut at, keys) = (Level { report: &mut *top.report, at }, keys?);
+        let name = at.need("name", keys.name);
+        if let Some(first) = name.as_ref().and_then(|name| seen_at(&mut seen, name.clone(), &at.at)) {
+            let name = name.as_deref().unwrap_or_default();
+            at.add("name", format!("must be a name of its own, but {name:?} is the name of {first}"));
+        }
+        let (capacity, rate) = (at.need("capacity", keys.capacity), at.need("rate_per_sec", keys.rate_per_sec));
+        Some((PlanName::parse(&name?)?, Quota::from_parts(capacity?, rate?).ok()?))
+    };
+    items.into_iter().filter_map(plan).collect()
 }
 
 pub(super) fn limits(top: &mut Level<'_>, key: Written<Section<LimitKeys>>) -> Limits {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::{START, check};
 use crate::admin::{Access, Token};
+use crate::client::Plans;
 use crate::config::load::load_text;
 use crate::config::{AdminSettings, Config, Overrides, PingoraSettings, load, parse_token, schema};
 use crate::limit::RateLimit;
@@ -62,6 +63,7 @@ fn the_smallest_file_gets_the_defaults() {
         routes: vec![Route::catch_all("app")],
         identity: Identity::default(),
         history: HistoryRules::default(),
+        plans: Plans::default(),
         rate_limit: RateLimit::default(),
         limits: Limits::default(),
         access_log: AccessLogSettings::default(),

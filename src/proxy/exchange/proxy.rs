@@ -106,7 +106,7 @@ impl Proxy {
         ctx: &mut Context,
     ) {
         let identity = &self.rules().identity;
-        let caller = identify(fields, (ctx.peer, None), identity, &self.inner.directory.load());
+        let caller = identify(fields, (ctx.peer, None, self.nanos()), identity, &self.inner.directory.load());
         ctx.rejection = Some(match caller {
             Ok(caller) => {
                 ctx.admission.caller = Some(caller);

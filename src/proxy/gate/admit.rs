@@ -169,8 +169,8 @@ impl Gate<'_> {
         now: Nanos,
         admission: &mut Admission,
     ) -> Result<(), Rejection> {
-        let caller =
-            admission.caller.insert(identify(asked.fields, (peer, asked.certificate), self.identity, self.directory)?);
+        let from = (peer, asked.certificate, now);
+        let caller = admission.caller.insert(identify(asked.fields, from, self.identity, self.directory)?);
         let to = self.routes.find(asked.target.host, asked.target.path);
         // Keys could be guessed without end where that costs nothing.
         let pays = caller.unknown_key || to.is_none_or(|to| to.limit);

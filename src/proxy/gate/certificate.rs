@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::client::{Client, Directory, KeyDigest};
+use crate::limit::Nanos;
 use crate::tls::ShownNames;
 
 /// What a client is known by that has shown a certificate: its fingerprint, and the names in it. Found out once for a
@@ -22,8 +23,8 @@ impl ShownCertificate {
         ShownCertificate { credentials: credentials.map(|name| KeyDigest::of(name.as_bytes())).collect() }
     }
 
-    /// The client that is known by it.
-    pub(in crate::proxy) fn client<'d>(&self, directory: &'d Directory) -> Option<&'d Arc<Client>> {
-        self.credentials.iter().find_map(|credential| directory.by_key(credential))
+    /// The client that is known by it at `now`.
+    pub(in crate::proxy) fn client<'d>(&self, directory: &'d Directory, now: Nanos) -> Option<&'d Arc<Client>> {
+        self.credentials.iter().find_map(|credential| directory.by_key(credential, now))
     }
 }

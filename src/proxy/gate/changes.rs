@@ -150,12 +150,11 @@ fn is_like(name: &[u8], other: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::{ClientId, Mode, Quota};
+    use crate::client::{ClientId, Quota};
 
     fn caller(by_key: bool) -> Caller {
         let id = ClientId::parse("team").unwrap();
-        let (quota, usage) = (Quota::new(1, 1.0).unwrap(), Arc::default());
-        let client = Client { uid: 1, id, quota, mode: Mode::Limit, addresses: Vec::new(), api_key: None, usage };
+        let client = Client::new(1, id, Quota::new(1, 1.0).unwrap());
         let how = if by_key { Recognised::ApiKey } else { Recognised::Address("192.0.2.0/24".parse().unwrap()) };
         let client = Some((Arc::new(client), how));
         Caller { address: [192, 0, 2, 1].into(), walk: None, key: None, unknown_key: false, client }

@@ -59,7 +59,7 @@ impl Gate<'_> {
             refusal: None,
             headers: Vec::new(),
         };
-        match identify(headers, (peer, None), self.identity, self.directory) {
+        match identify(headers, (peer, None, now), self.identity, self.directory) {
             Ok(caller) => self.explain_caller(&caller, now, &mut explained),
             Err(rejection) => {
                 explained.step("two different API keys were sent");

@@ -28,6 +28,7 @@ use http::header::AUTHORIZATION;
 use ipnet::IpNet;
 
 use crate::client::{Client, Directory, KeyDigest, Networks};
+use crate::limit::Nanos;
 use crate::proxy::gate::certificate::ShownCertificate;
 use crate::proxy::gate::headers::{Underscores, X_FORWARDED_FOR};
 use crate::proxy::gate::rejection::Rejection;
@@ -141,24 +142,24 @@ pub enum KeySource {
 }
 
 /// Finds out who sent a request with these headers over a connection from `peer`, in whose handshake `certificate` was
-/// shown.
+/// shown, at `now`: a key that has ended is no client's.
 ///
 /// # Errors
 /// When it has two different keys.
 pub fn identify(
     headers: &impl Fields,
-    (peer, certificate): (IpAddr, Option<&ShownCertificate>),
+    (peer, certificate, now): (IpAddr, Option<&ShownCertificate>, Nanos),
     identity: &Identity,
     directory: &Directory,
 ) -> Result<Caller, Rejection> {
     let (address, walk) = origin(headers, peer, identity);
     let key = api_key(headers, &identity.api_key_header)?;
-    let by_key = key.map(|(_, key)| KeyDigest::of_possible(key).and_then(|digest| directory.by_key(&digest)));
+    let by_key = key.map(|(_, key)| KeyDigest::of_possible(key).and_then(|digest| directory.by_key(&digest, now)));
     let unknown_key = matches!(by_key, Some(None)) && identity.unknown_api_key == UnknownKey::Reject;
     let by_key = by_key.flatten().map(|client| (client, Recognised::ApiKey));
     let by_address = || directory.longest_match(address).map(|(net, client)| (client, Recognised::Address(net)));
     let by_certificate = || {
-        let client = certificate.filter(|_| identity.client_certificates)?.client(directory)?;
+        let client = certificate.filter(|_| identity.client_certificates)?.client(directory, now)?;
         Some((client, Recognised::Certificate))
     };
     let client = by_key.or_else(by_certificate).or_else(by_address).map(|(client, how)| (Arc::clone(client), how));

@@ -11,7 +11,9 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, params_from_iter};
 
 use super::super::plan::{self, ClientSource, Stamp};
-use super::super::{Batch, BatchItem, Change, Committed, Difference, Profile, Record, WriteError, micros};
+use super::super::{
+    Batch, BatchItem, Change, Committed, Difference, KeyChange, Profile, Record, Refusal, WriteError, micros,
+};
 use super::credential::credentials_of;
 use super::meta;
 use super::rows::{self, ClientReader, ReadFailure, signed};
@@ -130,9 +132,9 @@ impl<'c> ClientRows<'c> {
         if batch.prune {
             self.compare_all(items, &stamp, &mut difference)?;
         } else {
-            for BatchItem { id, profile, keep_api_key } in items {
+            for BatchItem { id, profile, keys } in items {
                 let before = self.get(&id)?;
-                self.compare(&id, before, Some((profile, keep_api_key)), &stamp, &mut difference)?;
+                self.compare(&id, before, Some((profile, keys)), &stamp, &mut difference)?;
             }
         }
         // A credential may pass from one client to another: all are released before any is claimed. In order, as each
@@ -177,14 +179,14 @@ impl<'c> ClientRows<'c> {
         while let Some(row) = present.next()? {
             let before = self.reader.record(row)?;
             while let Some(item) = items.next_if(|item| item.id < before.id) {
-                self.compare(&item.id, None, Some((item.profile, item.keep_api_key)), stamp, difference)?;
+                self.compare(&item.id, None, Some((item.profile, item.keys)), stamp, difference)?;
             }
             let item = items.next_if(|item| item.id == before.id);
-            let after = item.map(|item| (item.profile, item.keep_api_key));
+            let after = item.map(|item| (item.profile, item.keys));
             self.compare(&before.id.clone(), Some(before), after, stamp, difference)?;
         }
         for item in items {
-            self.compare(&item.id, None, Some((item.profile, item.keep_api_key)), stamp, difference)?;
+            self.compare(&item.id, None, Some((item.profile, item.keys)), stamp, difference)?;
         }
         Ok(())
     }
@@ -194,15 +196,13 @@ impl<'c> ClientRows<'c> {
         &mut self,
         id: &ClientId,
         before: Option<Record>,
-        after: Option<(Profile, bool)>,
+        after: Option<(Profile, KeyChange)>,
         stamp: &Stamp,
         difference: &mut Difference,
     ) -> Result<(), ChangeStop> {
-        let after = after.map(|(mut profile, keep_api_key)| {
-            let present = before.as_ref().filter(|_| keep_api_key).and_then(|before| before.profile.api_key);
-            profile.api_key = present.or(profile.api_key);
-            profile
-        });
+        let present = before.as_ref().map(|before| &before.profile.api_keys[..]).unwrap_or_default();
+        let after = after.map(|(profile, keys)| keys.of(present).map(|api_keys| Profile { api_keys, ..profile }));
+        let after = after.transpose().map_err(|wrong| ChangeStop::Alone(Refusal::of_keys(id)(wrong).into()))?;
         let committed = plan::outcome(id, before, after, stamp, self)?;
         plan::check_name(id, &committed).map_err(|refusal| ChangeStop::Alone(refusal.into()))?;
         match committed.action {
@@ -224,7 +224,7 @@ impl<'c> ClientRows<'c> {
         match &committed.after {
             Some(after) => {
                 let mut put = self.connection.prepare_cached(&format!(
-                    "INSERT OR REPLACE INTO clients ({}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    "INSERT OR REPLACE INTO clients ({}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                     rows::RECORD
                 ))?;
                 put.execute(params_from_iter(rows::record(after)))?;
@@ -250,7 +250,7 @@ impl<'c> ClientRows<'c> {
         ];
         let (was, is) = (before.map(|before| &before.profile), committed.after.as_ref().map(|after| &after.profile));
         let mut record = self.connection.prepare_cached(&format!(
-            "INSERT INTO history ({}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO history ({}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             rows::HISTORY
         ))?;
         record.execute(params_from_iter(head.into_iter().chain(rows::profile(was)).chain(rows::profile(is))))?;

@@ -81,9 +81,9 @@ impl Credential {
 pub(super) fn credentials_of(committed: &Committed) -> (Vec<Credential>, Vec<Credential>) {
     let all = |record: &Option<Record>| -> Vec<Credential> {
         let Some(record) = record else { return Vec::new() };
-        let (key, networks) = credentials(&record.id, &record.profile);
-        let key = key.as_ref().map(KeyDigest::as_bytes).copied().map(Credential::Key);
-        key.into_iter().chain(networks.into_iter().map(Credential::Network)).collect()
+        let (keys, networks) = credentials(&record.id, &record.profile);
+        let keys = keys.iter().map(KeyDigest::as_bytes).copied().map(Credential::Key);
+        keys.chain(networks.into_iter().map(Credential::Network)).collect()
     };
     (all(&committed.before), all(&committed.after))
 }

@@ -7,7 +7,8 @@ use rusqlite::types::{Value, ValueRef};
 
 use super::super::{Action, Committed, HistoryEntry, Profile, Record, Saved, StoreError, micros, plan};
 use super::fault::words;
-use crate::client::{ClientId, KeyDigest, Mode, Quota, Rate};
+use super::more::More;
+use crate::client::{ApiKey, ClientId, KeyDigest, Mode, Quota, Rate};
 use crate::limit::{Bucket, Payer, Tokens};
 
 /// Why something could not be read or written.
@@ -36,11 +37,11 @@ impl ReadFailure {
 }
 
 /// How many columns a profile has.
-pub(super) const PROFILE: usize = 6;
+pub(super) const PROFILE: usize = 7;
 
 /// The columns of a record in `clients`.
 pub(super) const RECORD: &str = "client_id, number, created_at, updated_at, version, \
-     capacity, rate, mode, addresses, api_key, note";
+     capacity, rate, mode, addresses, api_key, note, more";
 
 /// Reads rows. Remembers the last quota, as most clients share a few, and checking one costs more than the rest of the
 /// row.
@@ -71,18 +72,26 @@ impl ClientReader {
     /// The profile in the columns from `first` on.
     fn profile(&mut self, row: &Row<'_>, first: usize) -> Result<Profile, Senseless> {
         let addresses = text(row, first + 3).ok_or("addresses")?;
+        let more = match row.get_ref(first + 6) {
+            Ok(ValueRef::Null) => More::default(),
+            _ => text(row, first + 6).and_then(More::read).ok_or("more")?,
+        };
         Ok(Profile {
             quota: self.quota(row, first)?,
+            plan: more.plan()?,
             mode: text(row, first + 2).and_then(mode_named).ok_or("mode")?,
             addresses: addresses
                 .split_terminator(' ')
                 .map(str::parse)
                 .collect::<Result<_, _>>()
                 .map_err(|_| "addresses")?,
-            api_key: match row.get_ref(first + 4) {
-                Ok(ValueRef::Null) => None,
-                Ok(ValueRef::Blob(bytes)) => Some(KeyDigest::from_bytes(bytes.try_into().map_err(|_| "api_key")?)),
-                _ => return Err("api_key"),
+            api_keys: {
+                let plain = match row.get_ref(first + 4) {
+                    Ok(ValueRef::Null) => None,
+                    Ok(ValueRef::Blob(bytes)) => Some(KeyDigest::from_bytes(bytes.try_into().map_err(|_| "api_key")?)),
+                    _ => return Err("api_key"),
+                };
+                plain.map(ApiKey::primary).into_iter().chain(more.keys()?).collect()
             },
             note: text(row, first + 5).ok_or("note")?.to_owned(),
         })
@@ -169,8 +178,9 @@ impl ClientReader {
 
 /// The columns of a change in `history`.
 pub(super) const HISTORY: &str = "sequence, client_id, version, changed_at, actor, action, number, created_at, \
-     before_updated_at, before_capacity, before_rate, before_mode, before_addresses, before_api_key, before_note, \
-     after_capacity, after_rate, after_mode, after_addresses, after_api_key, after_note";
+     before_updated_at, before_capacity, before_rate, before_mode, before_addresses, before_api_key, before_note, before_more, \
+     after_capacity, after_rate, after_mode, after_addresses, after_api_key, after_note, \
+     after_more";
 /// Where the profile before the change begins in [`HISTORY`].
 const BEFORE: usize = 9;
 /// Where the profile after it begins.
@@ -183,14 +193,16 @@ pub(super) const BUCKET: &str = "kind, payload, tokens, fraction, at, capacity, 
 pub(super) fn profile(profile: Option<&Profile>) -> [Value; PROFILE] {
     let Some(profile) = profile else { return [const { Value::Null }; PROFILE] };
     let addresses: Vec<_> = profile.addresses.iter().map(IpNet::to_string).collect();
+    let plain = profile.api_keys.iter().find(|key| key.is_plain());
     let [capacity, rate] = quota(profile.quota);
     [
         Value::Integer(capacity),
         Value::Integer(rate),
         Value::Text(mode_name(profile.mode).to_owned()),
         Value::Text(addresses.join(" ")),
-        profile.api_key.map_or(Value::Null, |key| Value::Blob(key.as_bytes().to_vec())),
+        plain.map_or(Value::Null, |key| Value::Blob(key.digest.as_bytes().to_vec())),
         Value::Text(profile.note.clone()),
+        More::of(profile).written().map_or(Value::Null, Value::Text),
     ]
 }
 
@@ -201,7 +213,7 @@ pub(super) fn quota(quota: Quota) -> [i64; 2] {
 
 /// The values of a record's columns.
 pub(super) fn record(record: &Record) -> [Value; 5 + PROFILE] {
-    let [capacity, rate, mode, addresses, api_key, note] = profile(Some(&record.profile));
+    let [capacity, rate, mode, addresses, api_key, note, more] = profile(Some(&record.profile));
     [
         Value::Text(record.id.as_str().to_owned()),
         Value::Integer(signed(record.number)),
@@ -214,6 +226,7 @@ pub(super) fn record(record: &Record) -> [Value; 5 + PROFILE] {
         addresses,
         api_key,
         note,
+        more,
     ]
 }
 

@@ -11,6 +11,11 @@
 //! Rates are whole nanotokens a second, times whole microseconds since the Unix epoch. 64 bits without a sign (the
 //! payload of a bucket's key, its instant) stand in SQLite's signed integers bit by bit.
 //!
+//! What few clients have stands in one column of text, `more`, as JSON (the module [`more`](super::more)): it came later,
+//! and one column is all that it adds to a table that has it once for each client and twice for each change. Columns
+//! that came later are added where they are missing ([`LATER`]), which is no new version: the tollgate that was there
+//! before opens the file still. What it writes of a client lacks them.
+//!
 //! Refused: a rowid table with an index on the name, as the list of all in its order would look up every row on its
 //! own; profiles as JSON, which SQLite cannot check; a table of changes to follow beside the history, which would write
 //! every change twice.
@@ -89,6 +94,10 @@ INSERT INTO meta VALUES ('clients', 0), ('last_number', 0);
 /// and takes nothing away.
 pub(super) const STEPS: &[&str] = &[V1];
 
+/// Columns that came after [`V1`]: the table, the name, the type. Null where a version wrote that did not know them.
+const LATER: [(&str, &str, &str); 3] =
+    [("clients", "more", "TEXT"), ("history", "before_more", "TEXT"), ("history", "after_more", "TEXT")];
+
 /// The tables that must be there.
 pub(super) const TABLES: [&str; 6] = ["clients", "keys", "networks", "history", "buckets", "meta"];
 
@@ -102,6 +111,13 @@ pub(super) fn migrate(connection: &mut Connection, steps: &[&str]) -> rusqlite::
     let from = version(&transaction)?;
     for step in steps.iter().skip(from) {
         transaction.execute_batch(step)?;
+    }
+    for (table, column, kind) in LATER {
+        let sql = "SELECT count(*) FROM pragma_table_info(?1) WHERE name = ?2";
+        let there: i64 = transaction.query_row(sql, (table, column), |row| row.get(0))?;
+        if there == 0 {
+            transaction.execute_batch(&format!("ALTER TABLE {table} ADD COLUMN {column} {kind}"))?;
+        }
     }
     if from < steps.len() {
         transaction.pragma_update(None, "user_version", i64::try_from(steps.len()).unwrap_or(i64::MAX))?;

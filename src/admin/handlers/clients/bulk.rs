@@ -19,7 +19,7 @@ use log::info;
 use tokio::time::timeout;
 
 use super::describe::ClientItem;
-use super::fields::{Draft, KeyEdit};
+use super::fields::Draft;
 use super::wire::{ChangedView, DifferenceView};
 use super::write::late;
 use crate::admin::api::Api;
@@ -30,7 +30,7 @@ use crate::admin::api::json::{self, Value};
 use crate::admin::api::query::Query;
 use crate::admin::api::reads::blocking;
 use crate::admin::api::{ApiError, FieldError, respond};
-use crate::client::ClientId;
+use crate::client::{ClientId, Plans};
 use crate::store::{Batch, BatchItem, Difference};
 
 /// How long the transaction may take.
@@ -74,7 +74,8 @@ pub(in crate::admin) async fn apply(State(api): State<Arc<Api>>, request: Reques
     let by = Actor::of(&request);
     let _place = api.reads.import().await?;
     let text = body::read(request, BodyLimits::BULK).await?;
-    let items = blocking(move || read(text, MAX_ITEMS)).await??;
+    let plans = api.parts.plans.load_full();
+    let items = blocking(move || read(text, &plans, MAX_ITEMS)).await??;
     let batch = Batch { items, prune, dry_run, by: by.clone(), at: api.parts.clock.wall() };
     let reply = api.parts.repository.apply(batch);
     // Logged even when whoever asked has gone meanwhile.
@@ -108,8 +109,9 @@ fn view(difference: &Difference, dry_run: bool) -> DifferenceView {
 }
 
 /// Reads a JSON array, or one object a line, of at most so many items.
-fn read(text: Bytes, most: usize) -> Result<Vec<BatchItem>, ApiError> {
-    let mut reading = BulkReading { most, ..BulkReading::default() };
+fn read(text: Bytes, plans: &Plans, most: usize) -> Result<Vec<BatchItem>, ApiError> {
+    let mut reading =
+        BulkReading { plans, items: Vec::new(), places: HashMap::new(), count: 0, most, errors: Vec::new(), untold: 0 };
     if text.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[') {
         json::parse_array(&text, |value| reading.item(value, None))?;
         return reading.finish();
@@ -128,8 +130,9 @@ fn read(text: Bytes, most: usize) -> Result<Vec<BatchItem>, ApiError> {
 }
 
 /// The items as they are read.
-#[derive(Default)]
-struct BulkReading {
+struct BulkReading<'p> {
+    /// The plans that there are.
+    plans: &'p Plans,
     items: Vec<BatchItem>,
     places: HashMap<ClientId, ItemPlace>,
     count: usize,
@@ -141,7 +144,7 @@ struct BulkReading {
 /// Where an item stands: its number from 0 on, and its line from 1 on.
 type ItemPlace = (usize, Option<usize>);
 
-impl BulkReading {
+impl BulkReading<'_> {
     /// Reads one item, and collects what is wrong with it.
     ///
     /// # Errors
@@ -153,7 +156,7 @@ impl BulkReading {
         }
         let place = (self.count, line);
         self.count += 1;
-        match Draft::read_item(value, &format!("[{}].", place.0)) {
+        match Draft::read_item(value, self.plans, &format!("[{}].", place.0)) {
             Ok(draft) => self.keep(draft, place),
             Err(errors) => errors.into_iter().for_each(|error| self.wrong(error, line)),
         }
@@ -161,14 +164,14 @@ impl BulkReading {
     }
 
     fn keep(&mut self, draft: Draft, place: ItemPlace) {
-        let (Some(id), keep_api_key) = (draft.id.clone(), draft.key == KeyEdit::Keep) else { return };
+        let (Some(id), keys) = (draft.id.clone(), draft.keys.clone()) else { return };
         if let Some((other, other_line)) = self.places.get(&id) {
             let message = format!("is {id}, which is that of [{other}]{} already", in_line(*other_line));
             return self.wrong(FieldError::new(format!("[{}].client_id", place.0), message), place.1);
         }
-        if let Some(profile) = draft.replace(None) {
+        if let Some(profile) = draft.replace() {
             self.places.insert(id.clone(), place);
-            self.items.push(BatchItem { id, profile, keep_api_key });
+            self.items.push(BatchItem { id, profile, keys });
         }
     }
 
@@ -193,9 +196,10 @@ fn in_line(line: Option<usize>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::KeyChange;
 
     fn read(text: Bytes) -> Result<Vec<BatchItem>, ApiError> {
-        super::read(text, MAX_ITEMS)
+        super::read(text, &Plans::default(), MAX_ITEMS)
     }
 
     fn wrong(text: &str) -> (u16, String, Vec<(String, String)>) {
@@ -212,7 +216,7 @@ mod tests {
         );
         let array = read(format!(" [{a},\n{b}]").into()).unwrap();
         assert_eq!(array, read(format!("\n{a}\r\n\n{b}").into()).unwrap());
-        let ids: Vec<_> = array.iter().map(|item| (item.id.as_str(), item.keep_api_key)).collect();
+        let ids: Vec<_> = array.iter().map(|item| (item.id.as_str(), item.keys == KeyChange::Keep)).collect();
         assert_eq!(ids, [("a", true), ("b", true)]);
         assert_eq!(read("[]".into()), Ok(vec![]));
     }
@@ -256,8 +260,8 @@ mod tests {
             (0..4).map(|n| format!(r#"{{"client_id":"c{n}","capacity":1,"rate_per_sec":1}}"#)).collect();
         for (left, right, between) in [("[", "]", ","), ("", "", "\n")] {
             let of = |count: usize| Bytes::from(format!("{left}{}{right}", items[..count].join(between)));
-            assert_eq!(super::read(of(3), 3).map(|items| items.len()), Ok(3));
-            let error = super::read(of(4), 3).unwrap_err();
+            assert_eq!(super::read(of(3), &Plans::default(), 3).map(|items| items.len()), Ok(3));
+            let error = super::read(of(4), &Plans::default(), 3).unwrap_err();
             let expected = "body: must have at most 3 items; send the others in further bodies";
             assert_eq!((error.status.as_u16(), error.message.as_str()), (422, expected));
         }

@@ -127,7 +127,7 @@ mod tests {
     use std::time::SystemTime;
 
     use super::*;
-    use crate::client::{Mode, Quota};
+    use crate::client::Quota;
     use crate::store::Profile;
 
     fn condition(name: HeaderName, values: &[&str]) -> Result<Condition, ApiError> {
@@ -140,7 +140,7 @@ mod tests {
 
     fn record(version: u64) -> Record {
         let quota = Quota::new(1, 1.0).unwrap();
-        let profile = Profile { quota, mode: Mode::Limit, addresses: vec![], api_key: None, note: String::new() };
+        let profile = Profile::new(quota);
         let at = SystemTime::UNIX_EPOCH;
         Record { number: 1, id: ClientId::parse("a").unwrap(), profile, created_at: at, updated_at: at, version }
     }

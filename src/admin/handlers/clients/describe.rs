@@ -10,12 +10,14 @@ use std::borrow::Cow;
 use serde_json::{Value, json};
 use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::{
-    AdditionalProperties, AnyOfBuilder, ArrayBuilder, ObjectBuilder, Schema, SchemaFormat, SchemaType, Type,
+    AdditionalProperties, AnyOfBuilder, ArrayBuilder, KnownFormat, ObjectBuilder, Schema, SchemaFormat, SchemaType,
+    Type,
 };
 use utoipa::{IntoParams, PartialSchema, ToSchema};
 
-use super::fields::{MAX_ADDRESSES, MAX_KEY, MAX_NOTE, READ_ONLY};
-use crate::client::MAX_CAPACITY;
+use super::fields::{MAX_ADDRESSES, MAX_NOTE, READ_ONLY};
+use super::keys::MAX_KEY;
+use crate::client::{MAX_CAPACITY, MOST_KEYS};
 
 /// A client's name.
 const NAME: &str = "^[A-Za-z0-9._:@/-]{1,128}$";
@@ -127,9 +129,19 @@ pub(in crate::admin) struct RollbackInput {
     version: u64,
 }
 
+/// The body of `POST /clients/{client_id}/keys`.
+#[derive(Debug, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "describes the body, which is read field by field")]
+pub(in crate::admin) struct KeyInput {
+    /// From when on the key counts no more, by the second; null or left out for never.
+    #[schema(format = DateTime, example = "2026-12-31T23:59:59Z")]
+    expires_at: Option<String>,
+}
+
 /// A body that has to say what the client may spend.
 fn body(fields: ObjectBuilder, about: &str) -> RefOr<Schema> {
-    closed(fields.required("capacity").required("rate_per_sec"), about)
+    closed(fields, &format!("{about} Has to have a capacity and a rate_per_sec, or a plan."))
 }
 
 /// An object with no other fields than these.
@@ -157,6 +169,10 @@ fn fields(patch: bool) -> ObjectBuilder {
         .minimum(Some(0.000_001))
         .maximum(Some(1_000_000_000))
         .description(Some("The tokens that come back each second."));
+    let plan = of(Type::String, true).pattern(Some("^[A-Za-z0-9._-]{1,64}$")).description(Some(
+        "A plan of the configuration: the client has the capacity and the rate that the plan has now. Those that are \
+         given beside it hold when there is no such plan any more. Null for none: then it has what it had.",
+    ));
     let mut modes: Vec<_> = ["limit", "unlimited", "blocked"].map(Value::from).into();
     modes.extend(patch.then_some(Value::Null));
     let mode = of(Type::String, patch)
@@ -169,7 +185,7 @@ fn fields(patch: bool) -> ObjectBuilder {
         false => addresses,
     };
     let key = of(Type::String, true).pattern(Some(format!("^[!-~]{{1,{MAX_KEY}}}$"))).description(Some(
-        "The API key that it is known by, kept only as a digest; null for none. Left out, a present key stays.",
+        "The one API key that it is known by, kept only as a digest; null for none. Left out, present keys stay.",
     ));
     let digest = of(Type::String, true)
         .pattern(Some("^[0-9A-Fa-f]{64}$"))
@@ -184,12 +200,38 @@ fn fields(patch: bool) -> ObjectBuilder {
         .property("client_id", id)
         .property("capacity", capacity)
         .property("rate_per_sec", rate)
+        .property("plan", plan)
         .property("mode", mode)
         .property("addresses", addresses.description(Some(about)).examples([json!(["203.0.113.0/24"])]))
         .property("api_key", key)
         .property("api_key_sha256", digest)
+        .property("api_keys", api_keys(patch))
         .property("generate_api_key", generate)
         .property("note", note)
+}
+
+/// All API keys of a client.
+fn api_keys(patch: bool) -> ArrayBuilder {
+    let text = |pattern: &str, about: &str| {
+        let text = ObjectBuilder::new().schema_type(Type::String).pattern(Some(pattern));
+        text.description(Some(about))
+    };
+    let end = ObjectBuilder::new().schema_type(SchemaType::Array(vec![Type::String, Type::Null]));
+    let end = end.format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime)));
+    let end = end.description(Some("From when on it counts no more, by the second; null or left out for never."));
+    let id = "By what it is told from the others; alone it names a key that is there. Made where it is left out.";
+    let key = ObjectBuilder::new()
+        .property("key_id", text("^[A-Za-z0-9_-]{1,32}$", id))
+        .property("key", text(&format!("^[!-~]{{1,{MAX_KEY}}}$"), "The key, kept only as a digest."))
+        .property("key_sha256", text("^[0-9A-Fa-f]{64}$", "The SHA-256 digest of the key, in place of the key."))
+        .property("expires_at", end)
+        .additional_properties(Some(AdditionalProperties::FreeForm(false)));
+    let keys = ArrayBuilder::new().items(key).max_items(Some(MOST_KEYS));
+    let keys = match patch {
+        true => keys.schema_type(SchemaType::Array(vec![Type::Array, Type::Null])),
+        false => keys,
+    };
+    keys.description(Some("All API keys that it is known by, in place of those it has. Not together with api_key."))
 }
 
 /// An IP address or network.

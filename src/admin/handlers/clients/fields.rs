@@ -4,22 +4,25 @@ use std::collections::HashMap;
 
 use ipnet::IpNet;
 
+use super::keys::{Call, keys};
 use super::secret::Secret;
 use crate::admin::api::BodyFields;
 use crate::admin::api::json::Value;
 use crate::admin::api::{ApiError, FieldError};
-use crate::client::{ClientId, KeyDigest, MAX_CAPACITY, Mode, Quota, QuotaError, Rate, network};
-use crate::store::{Profile, Record};
+use crate::client::{ClientId, MAX_CAPACITY, Mode, PlanName, Plans, Quota, QuotaError, Rate, network};
+use crate::store::{KeyChange, Profile, Record, Refusal};
 
 /// The fields that a body may set.
 const WRITABLE: &[&str] = &[
     "client_id",
     "capacity",
     "rate_per_sec",
+    "plan",
     "mode",
     "addresses",
     "api_key",
     "api_key_sha256",
+    "api_keys",
     "generate_api_key",
     "note",
 ];
@@ -28,45 +31,22 @@ pub(super) const READ_ONLY: &[&str] =
     &["has_api_key", "created_at", "updated_at", "version", "tokens", "allowed", "limited", "last_seen"];
 /// The most addresses that one client has.
 pub(super) const MAX_ADDRESSES: usize = 1_000;
-/// The longest API key, in characters.
-pub(super) const MAX_KEY: usize = KeyDigest::LONGEST_KEY;
 /// The longest note, in characters.
 pub(super) const MAX_NOTE: usize = 1_024;
-
-/// Which call a body belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Call {
-    /// `POST`: makes a client.
-    Create,
-    /// `PUT`: makes or replaces one. What only answers have is passed over, so that what was read can be edited and
-    /// sent back.
-    Replace,
-    /// `PATCH`: changes the fields that are there; `null` puts one back to its default.
-    Merge,
-    /// An item of a bulk apply: as `PUT`, but makes no keys, which nobody could be shown.
-    Item,
-}
-
-/// What becomes of the API key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum KeyEdit {
-    /// It stays.
-    Keep,
-    /// It is this one, or none.
-    Set(Option<KeyDigest>),
-    /// It is a new one, which is shown.
-    Generate(Secret),
-}
 
 /// What a body says. A field that is not in it is `None`.
 #[derive(Clone, Debug)]
 pub(super) struct Draft {
     /// The name in the body.
     pub(super) id: Option<ClientId>,
-    /// What becomes of the key.
-    pub(super) key: KeyEdit,
+    /// What becomes of the keys.
+    pub(super) keys: KeyChange,
+    /// The one that is made, to be shown.
+    pub(super) secret: Option<Secret>,
     capacity: Option<u64>,
     rate: Option<Rate>,
+    /// The plan and what it has now, or none of any.
+    plan: Option<Option<(PlanName, Quota)>>,
     mode: Option<Mode>,
     addresses: Option<Vec<IpNet>>,
     note: Option<String>,
@@ -77,8 +57,8 @@ impl Draft {
     ///
     /// # Errors
     /// 422 with everything that is wrong; 503 when no key can be made.
-    pub(super) fn read(body: Value, call: Call) -> Result<Self, ApiError> {
-        let (draft, errors) = Draft::collect(body, call, "");
+    pub(super) fn read(body: Value, call: Call, plans: &Plans) -> Result<Self, ApiError> {
+        let (draft, errors) = Draft::collect(body, call, plans, "");
         match (draft?, errors) {
             (draft, errors) if errors.is_empty() => Ok(draft),
             (_, errors) => Err(ApiError::fields(errors)),
@@ -89,14 +69,14 @@ impl Draft {
     ///
     /// # Errors
     /// Everything that is wrong.
-    pub(super) fn read_item(item: Value, prefix: &str) -> Result<Self, Vec<FieldError>> {
-        match Draft::collect(item, Call::Item, prefix) {
+    pub(super) fn read_item(item: Value, plans: &Plans, prefix: &str) -> Result<Self, Vec<FieldError>> {
+        match Draft::collect(item, Call::Item, plans, prefix) {
             (Ok(draft), errors) if errors.is_empty() => Ok(draft),
             (_, errors) => Err(errors),
         }
     }
 
-    fn collect(body: Value, call: Call, prefix: &str) -> (Result<Self, ApiError>, Vec<FieldError>) {
+    fn collect(body: Value, call: Call, plans: &Plans, prefix: &str) -> (Result<Self, ApiError>, Vec<FieldError>) {
         let (body, read_only) = without_read_only(body);
         let mut fields = BodyFields::new(body, prefix, WRITABLE);
         if matches!(call, Call::Create | Call::Merge) {
@@ -113,7 +93,10 @@ impl Draft {
             Call::Item => fields.require("client_id", id),
             Call::Replace | Call::Merge => fields.read("client_id", id),
         };
-        let (capacity, rate) = if merge {
+        let planned = fields.has("plan");
+        let plan = fields.read("plan", |value| plan(value, plans));
+        // A plan says both; of one that is wrong, no more is said.
+        let (capacity, rate) = if merge || planned && plan != Some(None) {
             (fields.read("capacity", capacity), fields.read("rate_per_sec", rate))
         } else {
             (fields.require("capacity", capacity), fields.require("rate_per_sec", rate))
@@ -121,42 +104,48 @@ impl Draft {
         let mode = fields.read("mode", or_default(merge, mode));
         let addresses = addresses(&mut fields, merge);
         let note = fields.read("note", or_default(merge, note));
-        let key = key(&mut fields, call);
-        let draft = key.map(|key| Draft { id, key, capacity, rate, mode, addresses, note });
+        let keys = keys(&mut fields, call);
+        let draft = keys.map(|(keys, secret)| Draft { id, keys, secret, capacity, rate, plan, mode, addresses, note });
         (draft, fields.into_errors())
     }
 
-    /// The profile that a client gets which was `before`: what the body does not say is at its default. `None` when the
-    /// body lacks the capacity or the rate.
-    pub(super) fn replace(self, before: Option<&Profile>) -> Option<Profile> {
-        let quota = Quota::from_parts(self.capacity?, self.rate?).ok()?;
+    /// The profile that a client gets that has no keys: what the body does not say is at its default. `None` when the
+    /// body lacks the capacity or the rate, and a plan.
+    pub(super) fn replace(self) -> Option<Profile> {
+        let (plan, base) = self.plan.flatten().unzip();
+        let capacity = self.capacity.or(base.map(|base| base.capacity().get().into()))?;
+        let quota = Quota::from_parts(capacity, self.rate.or(base.map(Quota::rate))?).ok()?;
         let (mode, addresses) = (self.mode.unwrap_or_default(), self.addresses.unwrap_or_default());
-        let api_key = self.key.apply(before.and_then(|before| before.api_key));
-        Some(Profile { quota, mode, addresses, api_key, note: self.note.unwrap_or_default() })
+        let note = self.note.unwrap_or_default();
+        Some(Profile { plan, mode, addresses, note, ..Profile::new(quota) })
     }
 
-    /// The profile of `record` with what the body says in it.
-    pub(super) fn merge(self, record: &Record) -> Profile {
+    /// The profile of `record` with what the body says in it. Whoever leaves a plan has what that has now.
+    ///
+    /// # Errors
+    /// When the body changes the quota of a client that has a plan, and does not say what becomes of the plan; when it
+    /// names a key that is not there.
+    pub(super) fn merge(self, record: &Record, plans: &Plans) -> Result<Profile, Refusal> {
         let old = &record.profile;
-        let capacity = self.capacity.unwrap_or_else(|| old.quota.capacity().get().into());
-        let quota = Quota::from_parts(capacity, self.rate.unwrap_or(old.quota.rate())).unwrap_or(old.quota);
-        Profile {
+        let present = old.plan.as_ref().filter(|name| plans.get(name).is_some());
+        if let (None, Some(plan), true) = (&self.plan, present, self.capacity.is_some() || self.rate.is_some()) {
+            return Err(Refusal::OfPlan { id: record.id.clone(), plan: plan.clone() });
+        }
+        let (plan, base) = match self.plan {
+            Some(Some((name, quota))) => (Some(name), quota),
+            Some(None) => (None, old.quota(plans)),
+            None => (old.plan.clone(), old.quota),
+        };
+        let capacity = self.capacity.unwrap_or_else(|| base.capacity().get().into());
+        let quota = Quota::from_parts(capacity, self.rate.unwrap_or(base.rate())).unwrap_or(base);
+        Ok(Profile {
             quota,
+            plan,
             mode: self.mode.unwrap_or(old.mode),
             addresses: self.addresses.unwrap_or_else(|| old.addresses.clone()),
-            api_key: self.key.apply(old.api_key),
+            api_keys: self.keys.of(&old.api_keys).map_err(Refusal::of_keys(&record.id))?,
             note: self.note.unwrap_or_else(|| old.note.clone()),
-        }
-    }
-}
-
-impl KeyEdit {
-    fn apply(&self, old: Option<KeyDigest>) -> Option<KeyDigest> {
-        match self {
-            KeyEdit::Keep => old,
-            KeyEdit::Set(key) => *key,
-            KeyEdit::Generate(secret) => Some(secret.digest()),
-        }
+        })
     }
 }
 
@@ -199,6 +188,19 @@ fn rate(value: Value) -> Result<Rate, String> {
         _ => None,
     }
     .ok_or_else(|| QuotaError::Rate.to_string())
+}
+
+fn plan(value: Value, plans: &Plans) -> Result<Option<(PlanName, Quota)>, String> {
+    let names = || plans.names().map(PlanName::as_str).collect::<Vec<_>>().join(", ");
+    let known = match &value {
+        Value::Null => return Ok(None),
+        Value::String(text) => PlanName::parse(text).and_then(|name| plans.get(&name).map(|quota| (name, quota))),
+        _ => None,
+    };
+    known.map(Some).ok_or_else(|| match names() {
+        none if none.is_empty() => "must be null: the configuration has no plans".to_owned(),
+        names => format!("must be a plan of the configuration ({names}), or null for none"),
+    })
 }
 
 fn mode(value: Value) -> Result<Mode, String> {
@@ -245,59 +247,6 @@ fn addresses(fields: &mut BodyFields, merge: bool) -> Option<Vec<IpNet>> {
     let mut networks: Vec<_> = places.into_keys().collect();
     networks.sort_unstable();
     Some(networks)
-}
-
-fn key(fields: &mut BodyFields, call: Call) -> Result<KeyEdit, ApiError> {
-    let given: Vec<_> = ["api_key", "api_key_sha256"].into_iter().filter(|name| fields.has(name)).collect();
-    let merge = call == Call::Merge;
-    let generate = fields.read("generate_api_key", |value| match value {
-        Value::Bool(true) if call == Call::Item => {
-            Err("is not allowed in bulk; nobody could be shown the key".to_owned())
-        }
-        Value::Bool(generate) => Ok(generate),
-        Value::Null if merge => Ok(false),
-        _ => Err("must be true or false".to_owned()),
-    });
-    let generate = generate.unwrap_or(false);
-    if generate && let Some(other) = given.first() {
-        fields.wrong("generate_api_key", format!("must not be true together with {other}"));
-    }
-    if given.len() > 1 {
-        fields.wrong("api_key_sha256", "must not be given together with api_key");
-    }
-    let plain = fields.read("api_key", |value| match value {
-        Value::Null => Ok(None),
-        Value::String(text) if (1..=MAX_KEY).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic()) => {
-            Ok(Some(KeyDigest::of(text.as_bytes())))
-        }
-        _ => {
-            Err(format!("must be a string of 1 to {MAX_KEY} visible ASCII characters without spaces, or null for none"))
-        }
-    });
-    let digest = fields.read("api_key_sha256", |value| {
-        match value {
-            Value::Null => Ok(None),
-            Value::String(text) => hex_digest(&text).map(Some).ok_or(()),
-            _ => Err(()),
-        }
-        .map_err(|_| "must be a string of 64 hexadecimal digits, or null for none".to_owned())
-    });
-    match plain.or(digest) {
-        _ if generate => Secret::generate().map(KeyEdit::Generate),
-        Some(key) => Ok(KeyEdit::Set(key)),
-        None => Ok(KeyEdit::Keep),
-    }
-}
-
-fn hex_digest(text: &str) -> Option<KeyDigest> {
-    let mut bytes = [0; 32];
-    if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return None;
-    }
-    for (byte, at) in bytes.iter_mut().zip((0..64).step_by(2)) {
-        *byte = u8::from_str_radix(&text[at..at + 2], 16).ok()?;
-    }
-    Some(KeyDigest::from_bytes(bytes))
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 //! | `condition` | `If-Match` and `If-None-Match` |
 //! | `path` | which client a path is about |
 //! | `fields` | what a body says of a client |
+//! | `keys` | what it says of the client's API keys |
 //! | `describe` | the same for the description of the API |
 //! | `wire` | what answers say of one |
 //! | `read` | one, a page of them, a history |
@@ -19,6 +20,7 @@ mod condition;
 mod describe;
 mod export;
 mod fields;
+mod keys;
 mod path;
 pub(in crate::admin) mod read;
 mod routes;

@@ -2,18 +2,22 @@
 //!
 //! Names may have slashes in them, and people type them as they are: `/clients/203.0.113.0/24` and
 //! `/clients/203.0.113.0%2F24` are the same client. So everything behind `/clients/` is the name, except a last segment
-//! that is an action. The path is split before it is decoded: `/clients/a%2Fhistory` is the client `a/history`,
+//! that is an action, and the last two of `/keys/{key_id}`. The path is split before it is decoded: `/clients/a%2Fhistory` is the client `a/history`,
 //! `/clients/a/history` the history of `a`. Refused: an action only with its own method, since then `PUT` to that
 //! second path would make a client that `GET` does not show.
 
 use crate::admin::api::{ApiError, percent};
-use crate::client::ClientId;
+use crate::client::{ClientId, KeyId};
 
 /// What is to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum PathTarget {
+pub(super) enum PathTarget<'p> {
     /// Whatever the method says.
     Client,
+    /// Its keys are added to.
+    Keys,
+    /// One of its keys, with this id, is deleted.
+    Key(&'p str),
     /// Its bucket is made full.
     Reset,
     /// Its changes are shown.
@@ -23,17 +27,20 @@ pub(super) enum PathTarget {
 }
 
 /// Splits `rest`, which is what stands behind `/clients/` in the path.
-pub(super) fn split(rest: &str) -> (&str, PathTarget) {
+pub(super) fn split(rest: &str) -> (&str, PathTarget<'_>) {
     let target = |action: &str| match action {
+        "keys" => Some(PathTarget::Keys),
         "reset" => Some(PathTarget::Reset),
         "history" => Some(PathTarget::History),
         "rollback" => Some(PathTarget::Rollback),
         _ => None,
     };
     match rest.rsplit_once('/') {
-        Some((id, action)) if !id.is_empty() => {
-            target(action).map_or((rest, PathTarget::Client), |target| (id, target))
-        }
+        Some((id, action)) if !id.is_empty() => match (target(action), id.strip_suffix("/keys")) {
+            (Some(target), _) => (id, target),
+            (None, Some(id)) if !id.is_empty() && !action.is_empty() => (id, PathTarget::Key(action)),
+            (None, _) => (rest, PathTarget::Client),
+        },
         _ => (rest, PathTarget::Client),
     }
 }
@@ -45,6 +52,15 @@ pub(super) fn split(rest: &str) -> (&str, PathTarget) {
 pub(super) fn id(raw: &str) -> Result<ClientId, ApiError> {
     let text = percent::decode(raw).map_err(|wrong| ApiError::bad_request(format!("The path {wrong}")))?;
     ClientId::parse(&text).map_err(|wrong| ApiError::field("client_id", wrong.to_string()))
+}
+
+/// Reads the id of a key from a path.
+///
+/// # Errors
+/// 422 when it is none.
+pub(super) fn key(raw: &str) -> Result<KeyId, ApiError> {
+    let wrong = "must be 1 to 32 characters of A-Z, a-z, 0-9, _ and -";
+    KeyId::parse(raw).ok_or_else(|| ApiError::field("key_id", wrong))
 }
 
 #[cfg(test)]
@@ -75,6 +91,10 @@ mod tests {
         assert_eq!(split("a/history"), ("a", PathTarget::History));
         assert_eq!(split("a/rollback"), ("a", PathTarget::Rollback));
         assert_eq!(split("a/rollback/"), ("a/rollback/", PathTarget::Client));
+        assert_eq!(split("10.0.0.0/8/keys"), ("10.0.0.0/8", PathTarget::Keys));
+        assert_eq!(split("a/keys/primary"), ("a", PathTarget::Key("primary")));
+        assert_eq!(split("keys/k"), ("keys/k", PathTarget::Client));
+        assert_eq!(split("a%2Fkeys%2Fk"), ("a%2Fkeys%2Fk", PathTarget::Client));
         assert_eq!(split("a/history/reset"), ("a/history", PathTarget::Reset));
     }
 

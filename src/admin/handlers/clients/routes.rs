@@ -32,6 +32,8 @@ async fn one(State(api): State<Arc<Api>>, request: Request) -> Response {
         (PathTarget::Client, Method::PUT) => write::replace(&api, raw, request).await,
         (PathTarget::Client, Method::PATCH) => write::merge(&api, raw, request).await,
         (PathTarget::Client, Method::DELETE) => write::delete(&api, raw, request).await,
+        (PathTarget::Keys, Method::POST) => write::make_key(&api, raw, request).await,
+        (PathTarget::Key(key), Method::DELETE) => write::delete_key(&api, (raw, key), request).await,
         (PathTarget::Reset, Method::POST) => write::reset(&api, raw, request).await,
         (PathTarget::History, Method::GET | Method::HEAD) => read::history(&api, raw, request).await,
         (PathTarget::Rollback, Method::POST) => write::rollback(&api, raw, request).await,
@@ -45,10 +47,11 @@ async fn one(State(api): State<Arc<Api>>, request: Request) -> Response {
 }
 
 /// The methods that it takes.
-fn methods(target: PathTarget) -> &'static str {
+fn methods(target: PathTarget<'_>) -> &'static str {
     match target {
         PathTarget::Client => "GET, HEAD, PUT, PATCH, DELETE",
         PathTarget::History => "GET, HEAD",
-        PathTarget::Reset | PathTarget::Rollback => "POST",
+        PathTarget::Key(_) => "DELETE",
+        PathTarget::Keys | PathTarget::Reset | PathTarget::Rollback => "POST",
     }
 }

@@ -9,9 +9,10 @@ use utoipa::ToSchema;
 
 use super::condition::etag;
 use super::describe::ModeName;
+use super::keys;
 use crate::admin::api::Api;
 use crate::admin::api::respond::{self, number, optional_number, thousandths};
-use crate::client::ClientId;
+use crate::client::{ApiKey, ClientId, PlanName};
 use crate::store::{HistoryEntry, Profile, Record};
 use crate::telemetry::rfc3339;
 
@@ -48,6 +49,30 @@ pub(in crate::admin) struct ClientView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "tg_w3mDRMd4ZxlcGfS1nQdB4X1b1gOnfvJ2wqJ0g4hcZ0o")]
     pub(super) api_key: Option<String>,
+    /// The id of the key that was just made, where it is a further one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "4f9c0e8a1b2d")]
+    pub(super) key_id: Option<String>,
+}
+
+/// An API key of a client, which is not shown itself.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ApiKey)]
+pub(in crate::admin) struct KeyView {
+    /// By what it is told from the others; `primary` is the one that was given as `api_key`.
+    #[schema(pattern = "^[A-Za-z0-9_-]{1,32}$", example = "primary")]
+    key_id: String,
+    /// From when on it counts no more, by the second: RFC 3339, UTC; null for never.
+    #[schema(required, format = DateTime, example = "2026-12-31T23:59:59Z")]
+    expires_at: Option<String>,
+}
+
+/// An API key in the form that a bulk apply takes.
+#[derive(Debug, Serialize)]
+struct KeyExport {
+    key_id: String,
+    key_sha256: String,
+    expires_at: Option<String>,
 }
 
 /// What an operator says of a client.
@@ -72,8 +97,13 @@ pub(in crate::admin) struct ConfigView {
     addresses: Vec<String>,
     /// Whether it has an API key that is not its name.
     has_api_key: bool,
+    /// Its API keys, those that have ended too, without the one that its name may be.
+    api_keys: Vec<KeyView>,
     /// Whatever the operator wants to remember.
     note: String,
+    /// Its plan, which says what it may spend; null when it has none.
+    #[schema(required, example = "free")]
+    plan: Option<String>,
 }
 
 /// Some clients, in the order of their names.
@@ -160,24 +190,31 @@ pub(super) struct ExportView {
     capacity: u32,
     #[serde(serialize_with = "number")]
     rate_per_sec: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    plan: Option<String>,
     mode: &'static str,
     addresses: Vec<String>,
-    api_key_sha256: Option<String>,
+    /// The one key, where it is the one that is given as `api_key`; else `api_keys` has all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    api_key_sha256: Option<Option<String>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    api_keys: Vec<KeyExport>,
     note: String,
 }
 
 impl ClientView {
     /// `record` as it stands now.
     pub(super) fn new(record: &Record, api: &Api) -> Self {
-        let parts = &api.parts;
-        let usage = parts.directory.load().get(&record.client(&parts.keys)).map(|client| client.usage.clone());
+        let (parts, plans) = (&api.parts, api.parts.plans.load());
+        let quota = record.profile.quota(&plans);
+        let usage = parts.directory.load().get(&record.client(&parts.keys, &plans)).map(|client| client.usage.clone());
         let tokens = (parts.limited)().then(|| {
             let now = parts.timeline.nanos(parts.clock.now());
-            thousandths(parts.limiter.peek(parts.keys.client(record.number), record.profile.quota, now).tokens())
+            thousandths(parts.limiter.peek(parts.keys.client(record.number), quota, now).tokens())
         });
         let seen = usage.as_ref().and_then(|usage| usage.last_seen());
         ClientView {
-            config: ConfigView::new(&record.id, &record.profile),
+            config: ConfigView::new(&record.id, &Profile { quota, ..record.profile.clone() }),
             created_at: rfc3339(record.created_at).to_string(),
             updated_at: rfc3339(record.updated_at).to_string(),
             version: record.version,
@@ -186,6 +223,7 @@ impl ClientView {
             limited: usage.as_ref().map_or(0, |usage| usage.limited()),
             last_seen: seen.map(|nanos| rfc3339(parts.timeline.wall(nanos, parts.clock.as_ref())).to_string()),
             api_key: None,
+            key_id: None,
         }
     }
 }
@@ -197,11 +235,26 @@ impl ConfigView {
             client_id: id.to_string(),
             capacity: profile.quota.capacity().get(),
             rate_per_sec: profile.quota.rate().to_f64(),
+            plan: profile.plan.as_ref().map(PlanName::to_string),
             mode: profile.mode.name(),
             addresses: profile.addresses.iter().map(address).collect(),
-            has_api_key: profile.api_key.is_some(),
+            has_api_key: !profile.api_keys.is_empty(),
+            api_keys: profile.api_keys.iter().map(KeyView::new).collect(),
             note: profile.note.clone(),
         }
+    }
+}
+
+impl KeyView {
+    fn new(key: &ApiKey) -> Self {
+        KeyView { key_id: key.id.to_string(), expires_at: key.expires_at.map(keys::written) }
+    }
+}
+
+impl KeyExport {
+    fn new(key: &ApiKey) -> Self {
+        let KeyView { key_id, expires_at } = KeyView::new(key);
+        KeyExport { key_id, key_sha256: key.digest.hex(), expires_at }
     }
 }
 
@@ -234,11 +287,15 @@ impl ChangedView {
 impl ExportView {
     /// `record`, so that nothing is lost.
     pub(super) fn new(record: &Record) -> Self {
-        let ConfigView { client_id, capacity, rate_per_sec, mode, addresses, has_api_key: _, note } =
+        let ConfigView { client_id, capacity, rate_per_sec, plan, mode, addresses, note, .. } =
             ConfigView::new(&record.id, &record.profile);
-        let hex = |byte: &u8| format!("{byte:02x}");
-        let api_key_sha256 = record.profile.api_key.map(|key| key.as_bytes().iter().map(hex).collect());
-        ExportView { client_id, capacity, rate_per_sec, mode, addresses, api_key_sha256, note }
+        let keys = &record.profile.api_keys;
+        let (api_key_sha256, api_keys) = match &keys[..] {
+            [] => (Some(None), Vec::new()),
+            [key] if key.is_plain() => (Some(Some(key.digest.hex())), Vec::new()),
+            keys => (None, keys.iter().map(KeyExport::new).collect()),
+        };
+        ExportView { client_id, capacity, rate_per_sec, plan, mode, addresses, api_key_sha256, api_keys, note }
     }
 }
 

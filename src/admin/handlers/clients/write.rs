@@ -2,6 +2,8 @@
 //!
 //! A change is answered after it is on disk. What is checked against the present state (a condition, a name that must
 //! be free) is checked within the write, by the function that is handed to the repository.
+//!
+//! Long because each call stands with its description.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,11 +17,13 @@ use tokio::time::timeout;
 
 use super::condition::Condition;
 use super::describe::{
-    ClientInput, ClientName, ClientPatch, ClientReplacement, ConditionHeaders, MatchHeaders, RollbackInput,
+    ClientInput, ClientName, ClientPatch, ClientReplacement, ConditionHeaders, KeyInput, MatchHeaders, RollbackInput,
 };
-use super::fields::{Call, Draft, KeyEdit};
+use super::fields::Draft;
+use super::keys::Call;
+use super::secret::Secret;
 use super::wire::{ClientView, show};
-use super::{path, read};
+use super::{keys, path, read};
 use crate::admin::api::Api;
 use crate::admin::api::BodyFields;
 use crate::admin::api::access::Actor;
@@ -27,9 +31,12 @@ use crate::admin::api::error::ErrorBody;
 use crate::admin::api::json::Value;
 use crate::admin::api::query::Query;
 use crate::admin::api::{ApiError, body, percent, respond};
-use crate::client::ClientId;
+use crate::client::{ApiKey, ClientId, KeyId};
 use crate::limit::Payer;
-use crate::store::{Action, Change, Committed, Edit, HistoryEntry, Profile, Record, Refusal, WriteError};
+use crate::store::{
+    Action, Change, Committed, Edit, HistoryEntry, Profile, Record, Refusal, WriteError, WrongKeys, with_key,
+    without_key,
+};
 
 /// How long a change may take. The store gives up long before.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -57,17 +64,20 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(in crate::admin) async fn create(State(api): State<Arc<Api>>, request: Request) -> Result<Response, ApiError> {
     Query::of(request.uri(), &[])?.finish()?;
     let actor = Actor::of(&request);
-    let draft = Draft::read(body::read_json(request).await?, Call::Create)?;
+    let draft = Draft::read(body::read_json(request).await?, Call::Create, &api.parts.plans.load())?;
     let id = draft.id.clone().ok_or_else(incomplete)?;
-    let key = draft.key.clone();
-    let profile = draft.replace(None).ok_or_else(incomplete)?;
+    let (keys, secret) = (draft.keys.clone(), draft.secret.clone());
+    let profile = draft.replace().ok_or_else(incomplete)?;
     let wanted = id.clone();
     let edit = move |record: Option<&Record>| match record {
         Some(_) => Err(Refusal::Exists(wanted)),
-        None => Ok(Some(profile)),
+        None => {
+            let api_keys = keys.of(&[]).map_err(Refusal::of_keys(&wanted))?;
+            Ok(Some(Profile { api_keys, ..profile }))
+        }
     };
     let committed = change(&api, actor, id, false, Box::new(edit)).await?;
-    changed(&api, committed, key, StatusCode::CREATED)
+    changed(&api, committed, secret.map(Made::short), StatusCode::CREATED)
 }
 
 /// Makes or replaces a client
@@ -97,19 +107,20 @@ pub(in crate::admin) async fn create(State(api): State<Arc<Api>>, request: Reque
 )]
 pub(in crate::admin) async fn replace(api: &Arc<Api>, raw: &str, request: Request) -> Result<Response, ApiError> {
     let (id, condition, actor) = head(raw, &request)?;
-    let draft = Draft::read(body::read_json(request).await?, Call::Replace)?;
+    let draft = Draft::read(body::read_json(request).await?, Call::Replace, &api.parts.plans.load())?;
     same_name(&id, draft.id.as_ref())?;
-    let key = draft.key.clone();
-    // A draft that was read has both; without them nothing would be known to write.
-    draft.clone().replace(None).ok_or_else(incomplete)?;
+    let (keys, secret) = (draft.keys.clone(), draft.secret.clone());
+    let profile = draft.replace().ok_or_else(incomplete)?;
     let wanted = id.clone();
     let edit = move |record: Option<&Record>| {
         condition.check(&wanted, record)?;
-        Ok(draft.replace(record.map(|record| &record.profile)))
+        let before = record.map(|record| &record.profile.api_keys[..]).unwrap_or_default();
+        let api_keys = keys.of(before).map_err(Refusal::of_keys(&wanted))?;
+        Ok(Some(Profile { api_keys, ..profile }))
     };
     let committed = change(api, actor, id, false, Box::new(edit)).await.map_err(unmet)?;
     let status = if committed.before.is_none() { StatusCode::CREATED } else { StatusCode::OK };
-    changed(api, committed, key, status)
+    changed(api, committed, secret.map(Made::short), status)
 }
 
 /// Changes a client
@@ -135,17 +146,17 @@ pub(in crate::admin) async fn replace(api: &Arc<Api>, raw: &str, request: Reques
 )]
 pub(in crate::admin) async fn merge(api: &Arc<Api>, raw: &str, request: Request) -> Result<Response, ApiError> {
     let (id, condition, actor) = head(raw, &request)?;
-    let draft = Draft::read(body::read_json(request).await?, Call::Merge)?;
+    let draft = Draft::read(body::read_json(request).await?, Call::Merge, &api.parts.plans.load())?;
     same_name(&id, draft.id.as_ref())?;
-    let key = draft.key.clone();
-    let wanted = id.clone();
+    let secret = draft.secret.clone();
+    let (wanted, plans) = (id.clone(), api.parts.plans.load_full());
     let edit = move |record: Option<&Record>| {
         let record = record.ok_or_else(|| Refusal::Missing(wanted.clone()))?;
         condition.check(&wanted, Some(record))?;
-        Ok(Some(draft.merge(record)))
+        draft.merge(record, &plans).map(Some)
     };
     let committed = change(api, actor, id, false, Box::new(edit)).await.map_err(unmet_if_exists)?;
-    changed(api, committed, key, StatusCode::OK)
+    changed(api, committed, secret.map(Made::short), StatusCode::OK)
 }
 
 /// Deletes a client
@@ -200,7 +211,7 @@ pub(in crate::admin) async fn reset(api: &Arc<Api>, raw: &str, request: Request)
     Query::of(request.uri(), &[])?.finish()?;
     let record = read::find(api, &id).await?;
     let parts = &api.parts;
-    let filled = (parts.fill)(Payer::client(record.number), record.profile.quota);
+    let filled = (parts.fill)(Payer::client(record.number), record.profile.quota(&parts.plans.load()));
     timeout(PATIENCE, filled).await.unwrap_or_else(|_| Err(late().into()))?;
     info!("client {id}: bucket filled by {}", Actor::of(&request));
     Ok(show(StatusCode::OK, &ClientView::new(&record, api), &record))
@@ -243,7 +254,93 @@ pub(in crate::admin) async fn rollback(api: &Arc<Api>, raw: &str, request: Reque
     let wanted = id.clone();
     let edit = move |record: Option<&Record>| condition.check(&wanted, record).map(|()| Some(profile));
     let committed = change(api, actor, id, true, Box::new(edit)).await.map_err(unmet)?;
-    changed(api, committed, KeyEdit::Keep, StatusCode::OK)
+    changed(api, committed, None, StatusCode::OK)
+}
+
+/// Makes a further API key of a client
+///
+/// It is shown in this one answer. Both the old and the new key count, until one is deleted or ends.
+#[utoipa::path(
+    post,
+    path = "/clients/{client_id}/keys",
+    operation_id = "make_client_key",
+    tag = "clients",
+    params(ClientName, MatchHeaders),
+    request_body(content = Option<KeyInput>),
+    responses(
+        (status = 201, description = "The client, with the key and its id", body = ClientView, headers(
+            ("Location" = String, description = "The key's path"),
+            ("ETag" = String, description = "The client's version in quotes"),
+        )),
+        (status = 400, description = "The body is not JSON, or a header or the path is malformed", body = ErrorBody),
+        (status = 404, description = "There is no such client", body = ErrorBody),
+        (status = 409, description = "It has five keys already", body = ErrorBody),
+        (status = 412, description = "If-Match does not hold", body = ErrorBody),
+        (status = 422, description = "A field is wrong; all wrong fields are named", body = ErrorBody),
+        (status = 503, description = "The store cannot be written", body = ErrorBody),
+    ),
+)]
+pub(in crate::admin) async fn make_key(api: &Arc<Api>, raw: &str, request: Request) -> Result<Response, ApiError> {
+    let (id, condition, actor) = head(raw, &request)?;
+    let mut fields = BodyFields::new(body::read_json_if_any(request).await?, "", &["expires_at"]);
+    let expires_at = fields.read("expires_at", keys::moment).flatten();
+    fields.finish()?;
+    let (secret, key) = (Secret::generate()?, KeyId::fresh());
+    let new = ApiKey { id: key.clone(), digest: secret.digest(), expires_at };
+    let committed = change_keys(api, actor, (id, condition), |keys| with_key(keys, new)).await?;
+    changed(api, committed, Some(Made { secret, id: Some(key) }), StatusCode::CREATED)
+}
+
+/// Deletes an API key of a client
+///
+/// It counts no more from the next request on. A client that is left without keys and addresses has its name for a
+/// credential.
+#[utoipa::path(
+    delete,
+    path = "/clients/{client_id}/keys/{key_id}",
+    operation_id = "delete_client_key",
+    tag = "clients",
+    params(
+        ClientName,
+        ("key_id" = String, Path, pattern = "^[A-Za-z0-9_-]{1,32}$",
+            description = "The key's id; `primary` is the one that was given as `api_key`", example = "primary"),
+        MatchHeaders,
+    ),
+    responses(
+        (status = 204, description = "It was deleted"),
+        (status = 400, description = "A header or the path is malformed", body = ErrorBody),
+        (status = 404, description = "There is no such client, or it has no such key", body = ErrorBody),
+        (status = 412, description = "If-Match does not hold", body = ErrorBody),
+        (status = 422, description = "The name or the id is none, or a parameter is unknown", body = ErrorBody),
+        (status = 503, description = "The store cannot be written", body = ErrorBody),
+    ),
+)]
+pub(in crate::admin) async fn delete_key(
+    api: &Arc<Api>,
+    (raw, key): (&str, &str),
+    request: Request,
+) -> Result<Response, ApiError> {
+    let (id, condition, actor) = head(raw, &request)?;
+    let key = path::key(key)?;
+    change_keys(api, actor, (id, condition), move |keys| without_key(keys, &key)).await?;
+    Ok(respond::no_content())
+}
+
+/// Changes the keys of a client that is there.
+async fn change_keys(
+    api: &Arc<Api>,
+    actor: String,
+    (id, condition): (ClientId, Condition),
+    keys: impl FnOnce(&[ApiKey]) -> Result<Vec<ApiKey>, WrongKeys> + Send + 'static,
+) -> Result<Committed, ApiError> {
+    let wanted = id.clone();
+    let edit = move |record: Option<&Record>| {
+        let record = record.ok_or_else(|| Refusal::Missing(wanted.clone()))?;
+        condition.check(&wanted, Some(record))?;
+        let api_keys = keys(&record.profile.api_keys).map_err(Refusal::of_keys(&wanted))?;
+        Ok(Some(Profile { api_keys, ..record.profile.clone() }))
+    };
+    change(api, actor, id, false, Box::new(edit)).await.map_err(unmet_if_exists)
 }
 
 /// What the client `id` was after the change `version`. That never changes, so it may be looked up before the write.
@@ -310,17 +407,32 @@ fn past(action: Action) -> &'static str {
     }
 }
 
+/// A key that was made and is shown, and its id where it is one of several.
+struct Made {
+    secret: Secret,
+    id: Option<KeyId>,
+}
+
+impl Made {
+    /// The key that is given as `api_key`.
+    fn short(secret: Secret) -> Self {
+        Made { secret, id: None }
+    }
+}
+
 /// The answer that shows what a client has become.
-fn changed(api: &Api, committed: Committed, key: KeyEdit, status: StatusCode) -> Result<Response, ApiError> {
+fn changed(api: &Api, committed: Committed, made: Option<Made>, status: StatusCode) -> Result<Response, ApiError> {
     // No edit above turns a client into none and gets here.
     let record = committed.after.ok_or_else(incomplete)?;
     let mut view = ClientView::new(&record, api);
-    if let KeyEdit::Generate(secret) = key {
+    let mut location = format!("/clients/{}", percent::encode_segment(record.id.as_str()));
+    if let Some(Made { secret, id }) = made {
         view.api_key = Some(secret.reveal());
+        location.extend(id.iter().map(|id| format!("/keys/{id}")));
+        view.key_id = id.map(|id| id.to_string());
     }
     let mut response = show(status, &view, &record);
     if status == StatusCode::CREATED {
-        let location = format!("/clients/{}", percent::encode_segment(record.id.as_str()));
         if let Ok(location) = HeaderValue::from_str(&location) {
             response.headers_mut().insert(LOCATION, location);
         }

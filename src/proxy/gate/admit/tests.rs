@@ -25,7 +25,7 @@ impl World {
         let client = |uid, name: &str, mode| {
             let (id, quota) = (ClientId::parse(name).unwrap(), Quota::new(5, 1.0).unwrap());
             let api_key = Some(KeyDigest::of(name.as_bytes()));
-            Arc::new(Client { uid, id, quota, mode, addresses: Vec::new(), api_key, usage: Arc::default() })
+            Arc::new(Client { mode, api_key, ..Client::new(uid, id, quota) })
         };
         let clients =
             [client(1, "limited", Mode::Limit), client(2, "free", Mode::Unlimited), client(3, "banned", Mode::Blocked)];
@@ -194,7 +194,7 @@ fn what_the_limiter_said_is_counted_for_each_client() {
     let world = World::new();
     let (now, host) = (1_700_000_000 * SECOND, ("host", "api.example.com"));
     let usage = |name: &str| {
-        let usage = &world.directory.by_key(&KeyDigest::of(name.as_bytes())).unwrap().usage;
+        let usage = &world.directory.by_key(&KeyDigest::of(name.as_bytes()), 0).unwrap().usage;
         (usage.allowed(), usage.limited(), usage.last_seen())
     };
     for _ in 0..7 {

@@ -37,7 +37,7 @@ impl World {
             let (id, quota) = (ClientId::parse(name).unwrap(), Quota::new(100, 10.0).unwrap());
             let addresses = networks.iter().map(|network| network.parse().unwrap()).collect();
             let api_key = key.map(|key| KeyDigest::of(key.as_bytes()));
-            Arc::new(Client { uid, id, quota, mode, addresses, api_key, usage: Arc::default() })
+            Arc::new(Client { mode, addresses, api_key, ..Client::new(uid, id, quota) })
         };
         let default_quota = Quota::new(2, 1.0).unwrap();
         let trusted_proxies = ["10.0.0.0/8".parse().unwrap()].into_iter().collect();
@@ -256,7 +256,7 @@ fn explain_and_ask(world: &World, peer: &str, key: Option<&str>, list: Option<&s
     key.iter().for_each(|key| head.insert_header("x-api-key", *key).unwrap());
     list.iter().for_each(|list| head.insert_header("x-forwarded-for", *list).unwrap());
     let peer = peer.parse().unwrap();
-    let used = || world.directory.by_key(&KeyDigest::of(b"alice-key")).unwrap().usage.allowed();
+    let used = || world.directory.by_key(&KeyDigest::of(b"alice-key"), 0).unwrap().usage.allowed();
     let before = (world.limiter.buckets(), used());
     let explained = world.gate().explain(&head.headers, peer, 0);
     assert_eq!(explained, world.gate().explain(&head.headers, peer, 0), "nothing is taken");

@@ -3,17 +3,13 @@ use proptest::prelude::*;
 use sha2::Digest;
 
 use super::*;
-use crate::client::{ClientId, Mode, Quota};
+use crate::client::{ClientId, Quota};
 
 fn client(number: u64, name: &str, key: Option<&str>, addresses: &[&str]) -> Arc<Client> {
     Arc::new(Client {
-        uid: number.into(),
-        id: ClientId::parse(name).unwrap(),
-        quota: Quota::new(10, 1.0).unwrap(),
-        mode: Mode::Limit,
         addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
         api_key: key.map(|key| KeyDigest::of(key.as_bytes())),
-        usage: Arc::default(),
+        ..Client::new(number.into(), ClientId::parse(name).unwrap(), Quota::new(10, 1.0).unwrap())
     })
 }
 
@@ -37,7 +33,7 @@ fn trusting(proxies: &[&str]) -> Identity {
 
 /// The name of the client, or the address of the caller, or the status of the refusal.
 fn who(identity: &Identity, peer: &str, lines: &[(&'static str, &str)]) -> String {
-    match identify(&headers(lines), (peer.parse().unwrap(), None), identity, &directory()) {
+    match identify(&headers(lines), (peer.parse().unwrap(), None, 0), identity, &directory()) {
         Ok(Caller { unknown_key: true, .. }) => "401".to_owned(),
         Ok(Caller { client: Some((client, _)), .. }) => client.id.to_string(),
         Ok(caller) => caller.address.to_string(),
@@ -92,7 +88,7 @@ fn a_key_longer_than_any_can_be_is_that_of_nobody() {
         (Directory::new(clients).unwrap(), Identity { unknown_api_key: UnknownKey::Reject, ..Identity::default() });
     let found = |key: &str| {
         let lines = headers(&[("x-api-key", key)]);
-        let caller = identify(&lines, ([192, 0, 2, 1].into(), None), &reject, &directory).unwrap();
+        let caller = identify(&lines, ([192, 0, 2, 1].into(), None, 0), &reject, &directory).unwrap();
         (caller.client.map(|(client, _)| client.id.to_string()), caller.unknown_key)
     };
     assert_eq!(found(&longest), (Some("longest".to_owned()), false));
@@ -205,7 +201,8 @@ fn a_certificate_decides_behind_a_key_and_before_an_address_where_it_counts() {
         let clients = clients.iter().zip(5..).map(|(name, uid)| client(uid, name, Some(name), &[]));
         let directory = Directory::new([key, office].into_iter().chain(clients)).unwrap();
         let identity = Identity { client_certificates: counts, ..Identity::default() };
-        let caller = identify(&headers(lines), ([192, 0, 2, 1].into(), Some(&shown)), &identity, &directory).unwrap();
+        let caller =
+            identify(&headers(lines), ([192, 0, 2, 1].into(), Some(&shown), 0), &identity, &directory).unwrap();
         (caller.client.as_ref().unwrap().0.id.to_string(), caller.identity())
     };
     let by_fingerprint = format!("cert:{}", fingerprint.join(":"));

@@ -1,5 +1,7 @@
 use super::*;
 use crate::admin::api::json;
+use crate::client::{ApiKey, KeyDigest};
+use crate::store::WantedKey;
 
 const WHOLE: &str = "must be a whole number from 1 to 1000000000";
 const RATE: &str = "must be a number from 0.000001 to 1000000000";
@@ -8,7 +10,15 @@ const KEY: &str = "must be a string of 1 to 4096 visible ASCII characters withou
 const NAME: &str = "must be 1 to 128 characters of A-Z, a-z, 0-9 and . _ : @ / -";
 
 fn read(call: Call, body: &str) -> Result<Draft, ApiError> {
-    Draft::read(json::parse(body.as_bytes()).unwrap(), call)
+    Draft::read(json::parse(body.as_bytes()).unwrap(), call, &Plans::default())
+}
+
+impl Draft {
+    /// The profile of a new client with its keys.
+    fn keyed(self) -> Profile {
+        let api_keys = self.keys.clone().of(&[]).unwrap();
+        Profile { api_keys, ..self.replace().unwrap() }
+    }
 }
 
 /// What is wrong with a body that has `more` in it beside what must be there.
@@ -28,15 +38,15 @@ fn a_client_is_read() {
     )
     .unwrap();
     assert_eq!(draft.id.as_ref().unwrap().as_str(), "user1");
-    let profile = draft.replace(None).unwrap();
+    let profile = draft.keyed();
     let addresses: Vec<_> = profile.addresses.iter().map(IpNet::to_string).collect();
     assert_eq!(addresses, ["10.0.0.1/32", "203.0.113.0/24", "2001:db8::1/128"]);
     assert_eq!(profile.quota, Quota::new(100, 0.7).unwrap());
     assert_eq!((profile.mode, profile.note.as_str()), (Mode::Blocked, "a\nb"));
-    assert_eq!(profile.api_key, Some(KeyDigest::of(b"secret")));
-    let defaults = read(Call::Replace, r#"{"capacity":1,"rate_per_sec":1e-6}"#).unwrap().replace(None).unwrap();
+    assert_eq!(profile.api_keys, [ApiKey::primary(KeyDigest::of(b"secret"))]);
+    let defaults = read(Call::Replace, r#"{"capacity":1,"rate_per_sec":1e-6}"#).unwrap().keyed();
     let quota = Quota::new(1, 1e-6).unwrap();
-    assert_eq!(defaults, Profile { quota, mode: Mode::Limit, addresses: vec![], api_key: None, note: String::new() });
+    assert_eq!(defaults, Profile::new(quota));
 }
 
 #[test]
@@ -122,16 +132,16 @@ fn addresses_are_told_apart() {
 fn a_key_is_given_in_one_way() {
     let digest = "ab".repeat(32);
     let set = |more: &str| {
-        read(Call::Replace, &format!(r#"{{"capacity":1,"rate_per_sec":1,{more}}}"#)).map(|draft| draft.key)
+        read(Call::Replace, &format!(r#"{{"capacity":1,"rate_per_sec":1,{more}}}"#)).map(|draft| draft.keys)
     };
-    assert_eq!(set(r#""api_key":null"#), Ok(KeyEdit::Set(None)));
-    assert_eq!(set(r#""note":"""#), Ok(KeyEdit::Keep));
-    assert_eq!(set(r#""generate_api_key":false"#), Ok(KeyEdit::Keep));
+    assert_eq!(set(r#""api_key":null"#), Ok(KeyChange::Set(vec![])));
+    assert_eq!(set(r#""note":"""#), Ok(KeyChange::Keep));
+    assert_eq!(set(r#""generate_api_key":false"#), Ok(KeyChange::Keep));
     assert_eq!(
         set(&format!(r#""api_key_sha256":"{digest}""#)),
-        Ok(KeyEdit::Set(Some(KeyDigest::from_bytes([0xab; 32]))))
+        Ok(KeyChange::Set(vec![WantedKey::primary(KeyDigest::from_bytes([0xab; 32]))]))
     );
-    assert!(matches!(set(r#""generate_api_key":true"#), Ok(KeyEdit::Generate(_))));
+    assert!(matches!(set(r#""generate_api_key":true"#), Ok(KeyChange::Set(_))));
     for (more, field, message) in [
         (
             r#""api_key":"x","generate_api_key":true"#.to_owned(),
@@ -180,14 +190,14 @@ fn a_merge_patch_leaves_the_rest_as_it_is() {
     let at = std::time::SystemTime::UNIX_EPOCH;
     let id = ClientId::parse("a").unwrap();
     let old = r#"{"capacity":5,"rate_per_sec":2,"mode":"blocked","addresses":["10.0.0.1"],"api_key":"k","note":"n"}"#;
-    let profile = read(Call::Replace, old).unwrap().replace(None).unwrap();
+    let profile = read(Call::Replace, old).unwrap().keyed();
     let record = Record { number: 1, id, profile: profile.clone(), created_at: at, updated_at: at, version: 1 };
-    let merged = |body: &str| read(Call::Merge, body).unwrap().merge(&record);
+    let merged = |body: &str| read(Call::Merge, body).unwrap().merge(&record, &Plans::default()).unwrap();
     assert_eq!(merged("{}"), profile);
     assert_eq!(merged(r#"{"capacity":7}"#), Profile { quota: Quota::new(7, 2.0).unwrap(), ..profile.clone() });
     assert_eq!(merged(r#"{"rate_per_sec":0.5}"#), Profile { quota: Quota::new(5, 0.5).unwrap(), ..profile.clone() });
     let cleared = merged(r#"{"mode":null,"addresses":null,"api_key":null,"note":null,"generate_api_key":null}"#);
-    let plain = Profile { mode: Mode::Limit, addresses: vec![], api_key: None, note: String::new(), ..profile };
+    let plain = Profile::new(profile.quota);
     assert_eq!(cleared, plain);
     for field in ["capacity", "rate_per_sec", "client_id"] {
         assert_eq!(read(Call::Merge, &format!(r#"{{"{field}":null}}"#)).unwrap_err().status, 422);

@@ -19,8 +19,8 @@ async fn the_difference_is_told_before_it_is_applied() {
     );
     let config = |capacity: u32| {
         json!({
-            "client_id": "kept", "capacity": capacity, "rate_per_sec": 10, "mode": "limit", "addresses": [],
-            "has_api_key": true, "note": "",
+            "client_id": "kept", "capacity": capacity, "rate_per_sec": 10, "plan": null, "mode": "limit", "addresses": [],
+            "has_api_key": true, "api_keys": [{"key_id": "primary", "expires_at": null}], "note": "",
         })
     };
     let mut expected = json!({

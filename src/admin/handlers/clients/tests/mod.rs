@@ -37,8 +37,8 @@ async fn a_client_is_made_shown_changed_and_deleted() {
     let at = shown.json()["created_at"].clone();
     assert!(at.as_str().unwrap().ends_with('Z'), "{at}");
     let expected = json!({
-        "client_id": "user1", "capacity": 100, "rate_per_sec": 10, "mode": "limit", "addresses": [], "has_api_key": false,
-        "note": "", "created_at": at, "updated_at": at, "version": 1, "tokens": 100, "allowed": 0, "limited": 0,
+        "client_id": "user1", "capacity": 100, "rate_per_sec": 10, "plan": null, "mode": "limit", "addresses": [],
+        "has_api_key": false, "api_keys": [], "note": "", "created_at": at, "updated_at": at, "version": 1, "tokens": 100, "allowed": 0, "limited": 0,
         "last_seen": null,
     });
     assert_eq!(shown.json(), expected);
@@ -151,7 +151,7 @@ async fn what_a_client_did_is_shown() {
     make(&api, &json!({"client_id": "a"})).await;
     let seen = 1_795_290_088_123_000_000;
     let directory = api.directory.load();
-    let client = directory.by_key(&crate::client::KeyDigest::of(b"a")).unwrap();
+    let client = directory.by_key(&crate::client::KeyDigest::of(b"a"), 0).unwrap();
     client.usage.count_allowed(seen);
     client.usage.count_limited(seen);
     client.usage.count_limited(seen);
@@ -203,7 +203,8 @@ async fn every_change_is_recorded_and_can_be_taken_back() {
     assert_eq!(items.iter().map(brief).collect::<Vec<_>>(), expected);
     assert_eq!((&items[0]["after"], &items[2]["before"]), (&Value::Null, &Value::Null));
     let first = json!({
-        "client_id": "a", "capacity": 100, "rate_per_sec": 10, "mode": "limit", "addresses": [], "has_api_key": true, "note": "",
+        "client_id": "a", "capacity": 100, "rate_per_sec": 10, "plan": null, "mode": "limit", "addresses": [],
+        "has_api_key": true, "api_keys": [{"key_id": "primary", "expires_at": null}], "note": "",
     });
     assert_eq!((&items[2]["after"], &items[1]["before"]), (&first, &first));
 

@@ -12,7 +12,7 @@ use serde_json::json;
 use super::body;
 use crate::admin::Access;
 use crate::admin::fixture::Fixture;
-use crate::client::{ClientId, Mode, Quota};
+use crate::client::{ClientId, Quota};
 use crate::store::{
     Batch, Change, ClientRepository, Committed, Difference, Follower, HistoryEntry, HistoryRules, Page, PageQuery,
     Profile, Record, Reply, StoreError,
@@ -50,7 +50,7 @@ impl ClientRepository for Failing {
 
     fn for_each(&self, each: &mut dyn FnMut(Record) -> bool) -> Result<(), StoreError> {
         let quota = Quota::new(1, 1.0).unwrap();
-        let profile = Profile { quota, mode: Mode::Limit, addresses: vec![], api_key: None, note: "x".repeat(1_000) };
+        let profile = Profile { note: "x".repeat(1_000), ..Profile::new(quota) };
         let at = std::time::SystemTime::UNIX_EPOCH;
         for number in 0..self.clients {
             let id = ClientId::parse(&format!("client-{number}")).unwrap();
