@@ -16,6 +16,7 @@ mod header_rules;
 
 use std::collections::HashMap;
 use std::fmt;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 pub use header_rules::{HeaderEdit, HeaderLine, HeaderRules, RuleError, RuleSide, RuleValues, RuleVerb, may};
@@ -27,8 +28,10 @@ pub struct Route {
     pub host: HostPattern,
     /// Which paths it is for.
     pub path: PathPrefix,
-    /// The name of the pool that serves them.
+    /// The name of the pool that serves them; of the first where there are several.
     pub upstream: String,
+    /// The names of several pools that serve them, each with its weight; empty where there is one.
+    pub split: Vec<(String, NonZeroU32)>,
     /// The largest body that they may have, in bytes; `None` is what holds for every request.
     pub max_body: Option<u64>,
     /// For each read from their backend; `None` is what holds for its pool.
@@ -50,6 +53,7 @@ impl Route {
             host: HostPattern::Any,
             path: PathPrefix::root(),
             upstream: upstream.into(),
+            split: Vec::new(),
             max_body: None,
             read_timeout: None,
             strip_prefix: None,

@@ -6,14 +6,14 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::value::{
-    AdminAddress, Choice, Connections, DatabasePath, DirectoryPath, EventsPath, Flag, GroupName, Header, HeaderField,
-    HeaderPiece, HeaderText, LogPath, Network, OrAuto, OrNone, OrNull, Pattern, PerSec, Period, PoolName, RouteHost,
-    RoutePath, Size, StatePath, Tick, TokenPath, UserName, Whole,
+    AdminAddress, BackendWeight, Choice, Connections, DatabasePath, DirectoryPath, EventsPath, Flag, GroupName, Header,
+    HeaderField, HeaderPiece, HeaderText, LogPath, Network, OrAuto, OrNone, OrNull, Pattern, PerSec, Period, PoolName,
+    RouteHost, RoutePath, Size, StatePath, Tick, TokenPath, UserName, Whole,
 };
 use super::written::{List, Map, Section, Written};
 use crate::proxy::{Underscores, UnknownKey};
 use crate::telemetry::AccessLogFormat;
-pub(super) use upstreams::{BackendTlsKeys, HashKeys, HealthCheckKeys, UpstreamKeys};
+pub(super) use upstreams::{BackendTlsKeys, HashKeys, HealthCheckKeys, StickyKeys, UpstreamKeys};
 
 mod upstreams;
 
@@ -139,6 +139,8 @@ pub(super) struct RouteKeys {
     pub(super) path: Written<RoutePath>,
     /// The name of an upstream.
     pub(super) upstream: Written<PoolName>,
+    /// In place of `upstream`, several of them, each with its share of the requests.
+    pub(super) upstreams: Written<List<Section<ShareKeys>>>,
     /// The largest request body that is passed on. Default: `limits.max_body`.
     pub(super) max_body: Written<Size>,
     /// For each read from a backend; the wait for the first byte of its answer is one. Default: the upstream's.
@@ -152,6 +154,18 @@ pub(super) struct RouteKeys {
     pub(super) request_headers: Written<Section<HeaderRuleKeys>>,
     /// What is changed of the headers of backends' answers.
     pub(super) response_headers: Written<Section<HeaderRuleKeys>>,
+}
+
+/// One of several upstreams of a route.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["name"]))]
+pub(super) struct ShareKeys {
+    /// The name of an upstream.
+    pub(super) name: Written<PoolName>,
+    /// Its share of the requests relative to the others.
+    #[schemars(extend("default" = 1))]
+    pub(super) weight: Written<BackendWeight>,
 }
 
 /// What is changed of headers: lines are removed first, then edited, then set.

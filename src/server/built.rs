@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use super::core::{Core, OpenedCore};
 use super::echo::Echo;
 use super::error::ServerError;
-use super::handover::Successor;
+use super::handover::{Inherited, Successor};
 use super::reload::Source;
 use crate::client::{Directory, Quota};
 use crate::clock::SystemClock;
@@ -17,7 +17,6 @@ use crate::config::Config;
 use crate::limit::Key;
 use crate::process::{Bound, ListenAddress, Process};
 use crate::telemetry::{AccessLogWriter, Tally};
-use crate::tls::TicketSecret;
 use crate::upstream::Pools;
 
 /// A proxy whose addresses are bound, whose clients are loaded, and that is ready to run.
@@ -54,9 +53,9 @@ impl Server {
     pub(super) fn build(
         config: Config,
         (listeners, admin): (Vec<Bound>, Option<Bound>),
-        process: Option<(Arc<Process>, Option<Vec<TicketSecret>>)>,
+        process: Option<(Arc<Process>, Option<Inherited>)>,
     ) -> Result<(Self, HashMap<Key, Quota>), ServerError> {
-        let inherited = process.as_ref().and_then(|(_, inherited)| inherited.as_deref());
+        let inherited = process.as_ref().and_then(|(_, inherited)| inherited.as_ref());
         let addresses: Vec<_> = listeners.iter().filter_map(|bound| bound.address().tcp()).collect();
         let (core, OpenedCore { writer, quotas }) = Core::open(&config, &addresses, inherited, Arc::new(SystemClock))?;
         let server = Server {

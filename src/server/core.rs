@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 
 use super::buckets::Buckets;
 use super::error::ServerError;
+use super::handover::Inherited;
 use super::lifecycle::Lifecycle;
 use super::store::{Followers, Store};
 use crate::client::{Directory, Plans, Quota};
@@ -20,13 +21,15 @@ use crate::limit::{Key, Nanos, RateLimit, Striped, StripedSettings, WholeLimiter
 use crate::process::Sockets;
 use crate::proxy::Activity;
 use crate::telemetry::{AccessLog, AccessLogWriter, LatestRefusals, Tally};
-use crate::tls::{AcmeKeeper, TicketSecret, TlsListeners};
-use crate::upstream::Pools;
+use crate::tls::{AcmeKeeper, TlsListeners};
+use crate::upstream::{Pools, StickyKey};
 
 /// What the parts of one server share. A clone is the same.
 #[derive(Clone)]
 pub(super) struct Core {
     pub(super) pools: Arc<Pools>,
+    /// The secret of sticky cookies, where no database keeps it.
+    pub(super) sticky: Option<u128>,
     pub(super) tls: Arc<TlsListeners>,
     /// Gets certificates for listeners.
     pub(super) acme: Arc<AcmeKeeper>,
@@ -82,7 +85,7 @@ impl Core {
     pub(super) fn open(
         config: &Config,
         addresses: &[SocketAddr],
-        inherited: Option<&[TicketSecret]>,
+        inherited: Option<&Inherited>,
         clock: Arc<dyn Clock>,
     ) -> Result<(Self, OpenedCore), ServerError> {
         let successor = inherited.is_some();
@@ -95,7 +98,11 @@ impl Core {
         let filled = |(address, tls)| acme.fill(tls, clock.wall()).map(|tls| (address, tls));
         let pairs = pairs.map(filled).collect::<Result<Vec<_>, _>>().map_err(|error| failed("ACME: ", &error))?;
         let admin = config.admin.as_ref().and_then(|admin| admin.address.tcp().zip(admin.tls.clone()));
-        let tls = TlsListeners::new(pairs.into_iter().chain(admin), inherited.unwrap_or_default(), clock.now());
+        let tls = TlsListeners::new(
+            pairs.into_iter().chain(admin),
+            inherited.map(|inherited| &inherited.tickets[..]).unwrap_or_default(),
+            clock.now(),
+        );
         let tls = tls.map_err(|error| failed("TLS: ", &error))?;
         let (access_log, writer) = AccessLog::new(&config.access_log).map_err(ServerError::AccessLog)?;
         let timeline = Timeline::new(clock.as_ref());
@@ -105,8 +112,11 @@ impl Core {
         store.clients.keep_history(config.history);
         let (limits, saved) = (Arc::clone(&limiter), Arc::clone(&store.buckets));
         let buckets = Buckets::new(limits, saved, &config.rate_limit, Arc::clone(&clock), timeline);
+        let secret = store.buckets.secret();
+        let sticky = config.database.is_none().then(|| inherited.and_then(|had| had.sticky).unwrap_or(secret));
         let core = Core {
-            pools: Arc::new(Pools::new(config.upstreams.clone())),
+            pools: Arc::new(Pools::keyed(config.upstreams.clone(), StickyKey::new(sticky.unwrap_or(secret)))),
+            sticky,
             tls: Arc::new(tls),
             acme: Arc::new(acme),
             store,

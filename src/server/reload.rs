@@ -23,7 +23,7 @@ use super::lifecycle::State;
 use crate::admin::{Access, ReloadRefused, Reloaded};
 use crate::client::{Plans, Quota};
 use crate::config::{Config, ListenerSettings, Problems};
-use crate::proxy::{Destination, ListenerRules, RateRules, RouteChanges, Rules, Seats};
+use crate::proxy::{Destination, ListenerRules, PoolSplit, RateRules, RouteChanges, Rules, Seats};
 use crate::route::{Route, RouteTable};
 use crate::telemetry::{AccessLogSettings, Metrics, Prepared};
 use crate::upstream::Pool;
@@ -240,7 +240,11 @@ fn route_table(config: &Config, pools: &[Arc<Pool>]) -> RouteTable<Destination> 
     let pools: HashMap<&str, &Arc<Pool>> = pools.iter().map(|pool| (pool.name(), pool)).collect();
     let identity = &config.identity;
     RouteTable::new(config.routes.iter().cloned().map(|route| {
-        let pool = pools.get(route.upstream.as_str()).expect("the configuration takes only routes to known pools");
+        let named =
+            |name: &str| Arc::clone(pools.get(name).expect("the configuration takes only routes to known pools"));
+        let pool = named(&route.upstream);
+        let shares = route.split.iter().map(|(name, weight)| (named(name), *weight));
+        let split = (!route.split.is_empty()).then(|| Arc::new(PoolSplit::new(shares)));
         let Route { host, path, max_body, read_timeout, limit, .. } = route;
         let changes = RouteChanges {
             strip_prefix: route.strip_prefix,
@@ -248,7 +252,7 @@ fn route_table(config: &Config, pools: &[Arc<Pool>]) -> RouteTable<Destination> 
             request: route.request_headers,
             answer: route.response_headers,
         };
-        (host, path, Destination { pool: Arc::clone(pool), max_body, read_timeout, limit, changes: changes.if_any() })
+        (host, path, Destination { pool, split, max_body, read_timeout, limit, changes: changes.if_any() })
     }))
 }
 

@@ -61,7 +61,7 @@ impl Server {
         let mut successor = wait(&process)?;
         let build = || {
             let sockets = sockets(&config, std::mem::take(&mut bound), Some(&mut successor))?;
-            Server::build(config, sockets, Some((process, Some(successor.take_tickets()))))
+            Server::build(config, sockets, Some((process, Some(successor.take_inherited()))))
         };
         match build() {
             Ok((mut server, quotas)) => {

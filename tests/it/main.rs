@@ -17,6 +17,8 @@ mod admin_info;
 #[cfg(test)]
 mod admin_place;
 #[cfg(test)]
+mod affinity;
+#[cfg(test)]
 mod backend_proxy_protocol;
 #[cfg(test)]
 mod backend_tls;

@@ -1,12 +1,13 @@
 //! The routes.
 
 use std::collections::{HashMap, HashSet};
+use std::num::NonZeroU32;
 
 use super::header_rules;
 use super::lists::{sections, seen_at};
 use crate::config::report::Level;
-use crate::config::shape::RouteKeys;
-use crate::config::value::RoutePath;
+use crate::config::shape::{RouteKeys, ShareKeys};
+use crate::config::value::{PoolName, RoutePath};
 use crate::config::written::{List, Section, Written};
 use crate::route::{HostPattern, PathPrefix, Route, RuleSide};
 
@@ -48,15 +49,16 @@ pub(super) fn of_file(
             header_rules::of_route(&mut at, "request_headers", keys.request_headers, RuleSide::Request);
         let response_headers =
             header_rules::of_route(&mut at, "response_headers", keys.response_headers, RuleSide::Answer);
-        let Some(upstream) = at.need("upstream", keys.upstream) else { continue };
-        if known.as_ref().is_some_and(|known| !known.contains(&upstream)) {
-            let names = listed(names.unwrap_or_default());
-            at.add("upstream", format!("must be the name of an upstream ({names}), not {upstream:?}"));
-        }
+        let is_known = |name: &String| match &known {
+            Some(known) if !known.contains(name) => Err(unknown(names.unwrap_or_default(), name)),
+            _ => Ok(()),
+        };
+        let Some((upstream, split)) = upstreams(&mut at, (keys.upstream, keys.upstreams), is_known) else { continue };
         routes.push(Route {
             host,
             path,
             upstream,
+            split,
             max_body,
             read_timeout,
             strip_prefix,
@@ -66,6 +68,39 @@ pub(super) fn of_file(
         });
     }
     routes
+}
+
+/// Where a route leads: to one upstream, or to several with their weights.
+fn upstreams(
+    at: &mut Level<'_>,
+    (one, several): (Written<PoolName>, Written<List<Section<ShareKeys>>>),
+    is_known: impl Fn(&String) -> Result<(), String>,
+) -> Option<(String, Vec<(String, NonZeroU32)>)> {
+    if matches!(several, Written::Absent) {
+        let name = at.need("upstream", one)?;
+        is_known(&name).unwrap_or_else(|wrong| at.add("upstream", wrong));
+        return Some((name, Vec::new()));
+    }
+    if !matches!(one, Written::Absent) {
+        at.add("upstream", "must not stand beside `upstreams`, which says where the requests go");
+    }
+    let (mut split, mut seen) = (Vec::new(), HashMap::new());
+    for (item, keys) in sections(at, "upstreams", several, true)? {
+        let Some(keys) = keys else { continue };
+        let mut at = Level { report: at.report, at: item };
+        let weight = at.or("weight", keys.weight, NonZeroU32::MIN);
+        let Some(name) = at.need("name", keys.name) else { continue };
+        is_known(&name).unwrap_or_else(|wrong| at.add("name", wrong));
+        if let Some(first) = seen_at(&mut seen, name.clone(), &at.at) {
+            at.add("name", format!("must be another upstream, but {name:?} is that of {first}"));
+        }
+        split.push((name, weight));
+    }
+    Some((split.first()?.0.clone(), split))
+}
+
+fn unknown(names: &[String], name: &str) -> String {
+    format!("must be the name of an upstream ({}), not {name:?}", listed(names))
 }
 
 /// What backends do not get of the paths below `path`, if it is known.

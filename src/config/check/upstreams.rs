@@ -14,7 +14,7 @@ use super::manner::{Doubts, Files, manner};
 use crate::config::overrides::{BackendOverride, Overrides};
 use crate::config::problem::KeyPath;
 use crate::config::report::{Level, Report};
-use crate::config::shape::{HashKeys, HealthCheckKeys, UpstreamKeys};
+use crate::config::shape::{HashKeys, HealthCheckKeys, StickyKeys, UpstreamKeys};
 use crate::config::value::{BackendPeer, BackendWeight, CheckType, OrNone};
 use crate::config::written::{List, Section, Written};
 use crate::tls::SystemRoots;
@@ -103,7 +103,7 @@ fn pool(at: &mut Level<'_>, name: String, keys: UpstreamKeys, files: Files<'_>) 
         name,
         hash: hash(at, keys.hash, balance),
         slow_start: at.or("slow_start", keys.slow_start, Duration::ZERO),
-        sticky: None,
+        sticky: sticky(at, keys.sticky),
         balance: balance.unwrap_or_default(),
         backends,
         health: health(at, keys.health_check, manner.protocol),
@@ -133,6 +133,12 @@ fn hash(at: &mut Level<'_>, key: Written<OrNone<Section<HashKeys>>>, balance: Op
         (None, _) => {}
     }
     None
+}
+
+/// The cookie by which clients stay with a backend of a pool.
+fn sticky(at: &mut Level<'_>, key: Written<OrNone<Section<StickyKeys>>>) -> Option<Arc<str>> {
+    let keys = at.take("sticky", key).flatten()?;
+    at.below("sticky").need("cookie", keys.cookie)
 }
 
 /// One backend, each part with its path.

@@ -4,8 +4,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::config::value::{
-    BackendPeer, BackendWeight, CertificateName, CheckPath, CheckType, Choice, Expect, Flag, GrpcService, HashedBy,
-    OrNone, Pause, PemPath, Period, PoolName, Threshold, Whole,
+    BackendPeer, BackendWeight, CertificateName, CheckPath, CheckType, Choice, CookieName, Expect, Flag, GrpcService,
+    HashedBy, OrNone, Pause, PemPath, Period, PoolName, Threshold, Whole,
 };
 use crate::config::written::{List, Section, Written};
 use crate::upstream::{Balance, Protocol, ProxyProtocol};
@@ -25,6 +25,10 @@ pub(in crate::config) struct UpstreamKeys {
     /// Over which time the weight of a backend that comes back, or is new, grows from a tenth to the whole.
     #[schemars(extend("default" = "0s"))]
     pub(in crate::config) slow_start: Written<Pause>,
+    /// Whether a client comes back to the backend that served it, by a cookie that only tollgate can make; null lets
+    /// each request go by `balance`.
+    #[schemars(extend("default" = null))]
+    pub(in crate::config) sticky: Written<OrNone<Section<StickyKeys>>>,
     /// What is spoken to its backends. `h2` is agreed on over TLS and known beforehand without; `auto` is what a
     /// backend prefers over TLS, HTTP/2 before HTTP/1.1. Requests to pools of both go past Pingora's loop, whatever
     /// `direct` says.
@@ -71,6 +75,15 @@ pub(in crate::config) struct HashKeys {
     /// The client (the caller's address where nobody knows it), the caller's address, the path without its query, or
     /// what a header or a cookie says. A request that has none of it gets a backend by chance.
     pub(in crate::config) by: Written<HashedBy>,
+}
+
+/// A cookie by which clients come back to their backend.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["cookie"]))]
+pub(in crate::config) struct StickyKeys {
+    /// Its name.
+    pub(in crate::config) cookie: Written<CookieName>,
 }
 
 /// TLS to backends.

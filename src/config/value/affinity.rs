@@ -1,5 +1,7 @@
 //! What ties a request to a backend.
 
+use std::sync::Arc;
+
 use serde_yaml::Value;
 
 use super::kind::ValueKind;
@@ -28,8 +30,23 @@ impl ValueKind for HashedBy {
     }
 }
 
+/// The name of a cookie.
+#[derive(Debug)]
+pub(in crate::config) struct CookieName;
+
+impl ValueKind for CookieName {
+    type Checked = Arc<str>;
+    const WANTED: &str = "the name of a cookie, such as tg_backend, of at most 64 characters";
+    const SCHEMA: &str =
+        r#"{"type": "string", "pattern": "^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}$", "examples": ["tg_backend"]}"#;
+
+    fn read(value: &Value) -> Option<Arc<str>> {
+        value.as_str().filter(|name| is_token(name) && name.len() <= 64).map(Arc::from)
+    }
+}
+
 /// Whether it can be the name of a cookie (RFC 6265 section 4.1.1).
-pub(super) fn is_token(name: &str) -> bool {
+fn is_token(name: &str) -> bool {
     let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     !name.is_empty() && name.bytes().all(is_part)
 }

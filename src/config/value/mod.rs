@@ -16,7 +16,7 @@ mod text;
 pub(super) use account::{GroupName, UserName};
 pub(super) use acme::{AcmeContact, AcmeDirectory, AcmeDomain};
 pub(super) use address::{AdminAddress, BackendPeer, CertificateName, Listen, Network, Peer};
-pub(super) use affinity::HashedBy;
+pub(super) use affinity::{CookieName, HashedBy};
 pub(super) use choice::{CheckType, Choice, ClientCerts};
 pub(super) use header::{HeaderField, HeaderPiece, HeaderText, Pattern};
 pub(super) use kind::{ValueKind, describe};

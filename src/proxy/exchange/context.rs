@@ -19,6 +19,7 @@ use crate::proxy::gate::headers::Underscores;
 use crate::proxy::gate::identify::Caller;
 use crate::proxy::gate::rejection::{Rejection, ToldOfRequest};
 use crate::proxy::gate::request_id::RequestId;
+use crate::proxy::gate::sticky::StickyCookie;
 use crate::upstream::{
     BackendId, ClientEnds, ConnectAddress, Lease, Pool, Protocol, Requester, Site, StickyToken, Timeouts,
 };
@@ -154,9 +155,24 @@ impl Context {
     }
 
     /// What is changed of its messages beyond what every request needs, once it is let in.
-    pub(in crate::proxy) fn rewriting(&self) -> Option<Rewriting> {
-        let changes = self.admission.changes.as_ref()?;
-        Some(Rewriting::new(changes, self.admission.caller.as_ref()?, &self.request_id))
+    /// Its client speaks TLS, or does not.
+    pub(in crate::proxy) fn rewriting(&self, secure: bool) -> Option<Rewriting> {
+        let sticky = self.pool().and_then(|pool| pool.settings().sticky.clone());
+        let changes = match (&self.admission.changes, &sticky) {
+            (None, None) => return None,
+            (Some(changes), _) => Arc::clone(changes),
+            (None, Some(_)) => Arc::default(),
+        };
+        let secure = secure || self.admission.affinity.as_ref().is_some_and(|affinity| affinity.secure);
+        let cookie = sticky.map(|name| StickyCookie { name, secure, set: self.new_token() });
+        let rewriting = Rewriting::new(&changes, self.admission.caller.as_ref()?, &self.request_id);
+        Some(rewriting.with_cookie(cookie))
+    }
+
+    /// The token of the present backend, where the client is to have one and has another.
+    pub(in crate::proxy) fn new_token(&self) -> Option<StickyToken> {
+        let token = self.pool()?.token(self.lease.as_ref()?)?;
+        (self.admission.affinity.as_ref()?.token != Some(token)).then_some(token)
     }
 
     /// Takes note of both ends of its connection, where its backend is told of them.

@@ -101,7 +101,7 @@ impl<'e, R: ReceivedRequest, C: Recipient> Exchange<'e, R, C> {
     async fn serve(&mut self, ctx: &mut Context, secure: bool) -> Result<()> {
         self.scratch.request.clear();
         let (protocol, sender) = (ctx.protocol(), ctx.sender(secure));
-        self.rewriting = ctx.rewriting().map(Box::new);
+        self.rewriting = ctx.rewriting(secure).map(Box::new);
         self.in_fields = (protocol == Protocol::Http2 && self.rewriting.is_none()).then_some(sender);
         if self.in_fields.is_none() {
             self.request.write(&mut self.scratch.request, protocol, sender, &ctx.request_id);
@@ -145,6 +145,9 @@ impl<'e, R: ReceivedRequest, C: Recipient> Exchange<'e, R, C> {
             return Err(Error::explain(ErrorType::HTTPStatus(503), "no healthy backend is left").into());
         };
         counts::attempted(ctx);
+        if let Some(rewriting) = &mut self.rewriting {
+            rewriting.tell(ctx.new_token());
+        }
         let idempotent = request::is_idempotent(self.request.target().method);
         let site = lease.backend().site();
         let wanted = Wanted {

@@ -22,6 +22,7 @@ use crate::proxy::gate::grpc::is_grpc;
 use crate::proxy::gate::identify::{Caller, Identity, identify};
 use crate::proxy::gate::rejection::Rejection;
 use crate::proxy::gate::settings::Limits;
+use crate::proxy::gate::split::PoolSplit;
 use crate::proxy::wire::lines::Fields;
 use crate::route::RouteTable;
 use crate::upstream::Pool;
@@ -45,8 +46,10 @@ pub struct Gate<'a> {
 /// Where a route leads, and what holds for its requests.
 #[derive(Clone, Debug)]
 pub struct Destination {
-    /// The pool that serves them.
+    /// The pool that serves them; the first where there are several.
     pub pool: Arc<Pool>,
+    /// Several pools with their shares, where there are.
+    pub split: Option<Arc<PoolSplit>>,
     /// The largest body that they may have, in bytes; `None` is the one of the limits.
     pub max_body: Option<u64>,
     /// For each read from their backend; `None` is the one of the pool.
@@ -60,7 +63,7 @@ pub struct Destination {
 impl From<Arc<Pool>> for Destination {
     /// With nothing of its own.
     fn from(pool: Arc<Pool>) -> Self {
-        Destination { pool, max_body: None, read_timeout: None, limit: true, changes: None }
+        Destination { pool, split: None, max_body: None, read_timeout: None, limit: true, changes: None }
     }
 }
 
@@ -188,10 +191,14 @@ impl Gate<'_> {
         }
         let to = to.ok_or(Rejection::NoRoute)?;
         let max_body = to.max_body.unwrap_or(self.limits.max_body);
-        admission.pool = Some(Arc::clone(&to.pool));
+        let pool = match &to.split {
+            None => &to.pool,
+            Some(split) => split.pool(asked.fields).unwrap_or(&to.pool),
+        };
+        admission.pool = Some(Arc::clone(pool));
         (admission.max_body, admission.read_timeout) = (max_body, to.read_timeout);
         admission.changes.clone_from(&to.changes);
-        admission.affinity = Affinity::of(&to.pool, caller, (asked.fields, asked.target.path));
+        admission.affinity = Affinity::of(pool, caller, (asked.fields, asked.target.path));
         match asked.length {
             Some(length) if length > max_body && !is_grpc(asked.fields) => Err(Rejection::BodyTooLarge(max_body)),
             _ => Ok(()),

@@ -11,6 +11,7 @@ use std::net::IpAddr;
 use http::HeaderName;
 use http::header::COOKIE;
 
+use crate::proxy::gate::headers::X_FORWARDED_PROTO;
 use crate::proxy::gate::identify::Caller;
 use crate::proxy::wire::lines::Fields;
 use crate::upstream::{HashBy, HashKey, Pool, StickyToken};
@@ -22,6 +23,8 @@ pub struct Affinity {
     pub(in crate::proxy) key: Option<HashKey>,
     /// The backend that its client was sent to before, if that still is one of its pool and ready.
     pub(in crate::proxy) token: Option<StickyToken>,
+    /// Whether a trusted proxy says that its client speaks TLS.
+    pub(in crate::proxy) secure: bool,
 }
 
 impl Affinity {
@@ -48,7 +51,8 @@ impl Affinity {
             HashBy::Cookie(name) => cookies(fields, name).next().and_then(hashed),
         };
         let token = settings.sticky.as_ref().and_then(|name| token(pool, (fields, name)));
-        Some(Box::new(Affinity { key, token }))
+        let secure = caller.behind_proxy() && fields.all_of(&X_FORWARDED_PROTO).next() == Some(b"https");
+        Some(Box::new(Affinity { key, token, secure }))
     }
 }
 

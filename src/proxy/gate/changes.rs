@@ -22,15 +22,17 @@ use http::header::AUTHORIZATION;
 use crate::client::Client;
 use crate::proxy::gate::identify::{Caller, Recognised, bearer};
 use crate::proxy::gate::request_id::RequestId;
+use crate::proxy::gate::sticky::StickyCookie;
 use crate::proxy::wire::lines::{is, line};
 use crate::proxy::wire::order::{behind_first_line, lines};
 use crate::route::{HeaderRules, PathPrefix, RuleValues};
+use crate::upstream::StickyToken;
 
 /// The name of the line that says who the client is.
 const CLIENT_ID: &[u8] = b"X-Client-Id";
 
 /// What is changed of the messages of one route.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct RouteChanges {
     /// Taken from the start of the path.
     pub strip_prefix: Option<PathPrefix>,
@@ -45,11 +47,12 @@ pub struct RouteChanges {
 impl RouteChanges {
     /// The same, when it changes anything.
     pub fn if_any(self) -> Option<Arc<Self>> {
-        let none = self.strip_prefix.is_none()
-            && self.hidden_key.is_none()
-            && self.request.is_empty()
-            && self.answer.is_empty();
-        (!none).then(|| Arc::new(self))
+        let any = self.changes_requests() || !self.answer.is_empty();
+        any.then(|| Arc::new(self))
+    }
+
+    fn changes_requests(&self) -> bool {
+        self.strip_prefix.is_some() || self.hidden_key.is_some() || !self.request.is_empty()
     }
 }
 
@@ -61,6 +64,7 @@ pub(in crate::proxy) struct Rewriting {
     by_key: bool,
     client_ip: IpAddr,
     request_id: RequestId,
+    sticky: Option<StickyCookie>,
 }
 
 impl Rewriting {
@@ -72,11 +76,30 @@ impl Rewriting {
             by_key: matches!(caller.client, Some((_, Recognised::ApiKey))),
             client_ip: caller.address,
             request_id: request_id.clone(),
+            sticky: None,
+        }
+    }
+
+    /// The same with the cookie of its pool.
+    pub(in crate::proxy) fn with_cookie(self, sticky: Option<StickyCookie>) -> Self {
+        Rewriting { sticky, ..self }
+    }
+
+    /// Has the client told `token`, if it is to be told any.
+    pub(in crate::proxy) fn tell(&mut self, token: Option<StickyToken>) {
+        if let Some(sticky) = &mut self.sticky {
+            sticky.set = token;
         }
     }
 
     /// Writes a request's header section anew.
     pub(in crate::proxy) fn request(&self, head: &mut Vec<u8>) {
+        if let Some(sticky) = &self.sticky {
+            sticky.take_away(head);
+        }
+        if !self.changes.changes_requests() {
+            return;
+        }
         let mut out = Vec::with_capacity(head.len() + 64);
         let first = head.len() - behind_first_line(head).len();
         self.first_line(&head[..first], &mut out);
@@ -88,18 +111,21 @@ impl Rewriting {
         *head = out;
     }
 
-    /// Whether rules change answers.
+    /// Whether answers are changed.
     pub(in crate::proxy) fn changes_answers(&self) -> bool {
-        !self.changes.answer.is_empty()
+        !self.changes.answer.is_empty() || self.sticky.as_ref().is_some_and(|sticky| sticky.set.is_some())
     }
 
     /// Hands what becomes of the lines of an answer to `put`.
     pub(in crate::proxy) fn answer<'h>(
         &self,
         lines: impl Iterator<Item = (&'h [u8], &'h [u8])>,
-        put: impl FnMut(&[u8], &[u8]),
+        mut put: impl FnMut(&[u8], &[u8]),
     ) {
-        self.changes.answer.apply(lines, &self.values(), put);
+        self.changes.answer.apply(lines, &self.values(), &mut put);
+        if let Some(cookie) = self.sticky.as_ref().and_then(StickyCookie::line) {
+            put(b"Set-Cookie", &cookie);
+        }
     }
 
     fn values(&self) -> RuleValues<'_> {

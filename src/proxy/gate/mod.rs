@@ -14,3 +14,5 @@ pub(in crate::proxy) mod rejection;
 pub(in crate::proxy) mod request_id;
 pub(in crate::proxy) mod rules;
 pub(in crate::proxy) mod settings;
+pub(in crate::proxy) mod split;
+pub(in crate::proxy) mod sticky;

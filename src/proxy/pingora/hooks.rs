@@ -104,7 +104,8 @@ impl ProxyHttp for Proxy {
                 ctx.course = Arc::default();
                 let to_head = session.req_header().method == Method::HEAD;
                 let (proxy, course, trusted) = (self.clone(), Arc::clone(&ctx.course), ctx.behind_proxy());
-                let (limited, rewriting) = (ctx.told_standing().is_some(), ctx.rewriting());
+                let secure = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
+                let (limited, rewriting) = (ctx.told_standing().is_some(), ctx.rewriting(secure));
                 let dial = Dial { proxy, site, wanted, timeouts, to_head, trusted, limited, course, rewriting };
                 Ok(Box::new(peer::reached_by(dial)))
             }

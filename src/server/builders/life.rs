@@ -105,6 +105,7 @@ impl Life {
                 tls: Arc::clone(&core.tls),
                 estate: Estate { buckets: Arc::clone(&core.buckets), told: Arc::clone(&told), given: given.into() },
                 database: origin.database.clone(),
+                sticky: core.sticky,
                 lifecycle: core.lifecycle.clone(),
                 clock: Arc::clone(&core.clock),
             })

@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::beside;
+use super::beside::Inherited;
 use super::conversation::Conversation;
 use super::debits::Told;
 use super::wire::{Debit, Message, PIECE, SOCKETS, VERSION};
@@ -50,6 +51,8 @@ pub(in crate::server) struct Predecessor {
     pub(in crate::server) estate: Estate,
     /// The database, as its successor must have it to know the same clients by the same numbers.
     pub(in crate::server) database: Option<String>,
+    /// The secret of its sticky cookies, where no database keeps it.
+    pub(in crate::server) sticky: Option<u128>,
     pub(in crate::server) lifecycle: Lifecycle,
     pub(in crate::server) clock: Arc<dyn Clock>,
 }
@@ -164,12 +167,12 @@ impl Predecessor {
         }
     }
 
-    /// A pipe out of which come the keys of tickets.
+    /// A pipe out of which come the keys of tickets, and what else goes with them.
     fn beside(&self) -> io::Result<PipeReader> {
         let (reader, mut writer) = io::pipe()?;
-        let secrets = self.tls.tickets().secrets(self.clock.now());
+        let tickets = self.tls.tickets().secrets(self.clock.now());
         // Shorter than what a pipe takes before anybody reads.
-        writer.write_all(&beside::encode(&secrets))?;
+        writer.write_all(&beside::encode(&Inherited { tickets, sticky: self.sticky }))?;
         Ok(reader)
     }
 

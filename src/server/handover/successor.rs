@@ -10,6 +10,7 @@ use std::time::Duration;
 use log::{info, warn};
 
 use super::beside;
+use super::beside::Inherited;
 use super::conversation::Conversation;
 use super::debits::Told;
 use super::wire::{Message, VERSION};
@@ -20,7 +21,6 @@ use crate::process::daemon::Milestone;
 use crate::process::{Channel, ListenAddress, ListeningSocket, MeetingPlace, Process, trusted};
 use crate::server::buckets::{Buckets, HandedOver};
 use crate::server::lifecycle::{Lifecycle, State};
-use crate::tls::TicketSecret;
 
 /// How long a predecessor may need to come.
 const COME: Duration = Duration::from_secs(30);
@@ -78,7 +78,7 @@ pub(in crate::server) struct Successor {
     pid: u32,
     database: String,
     sockets: BTreeMap<ListenAddress, ListeningSocket>,
-    tickets: Vec<TicketSecret>,
+    inherited: Inherited,
 }
 
 impl Successor {
@@ -112,8 +112,8 @@ impl Successor {
                 }
             }
         }
-        let tickets = beside::decode(&channel.beside());
-        Ok(Successor { channel, pid, database, sockets, tickets })
+        let inherited = beside::decode(&channel.beside());
+        Ok(Successor { channel, pid, database, sockets, inherited })
     }
 
     /// The predecessor's process id.
@@ -126,9 +126,10 @@ impl Successor {
         self.sockets.remove(address)
     }
 
-    /// The keys that its TLS tickets are sealed with; none of a predecessor that hands on none.
-    pub(in crate::server) fn take_tickets(&mut self) -> Vec<TicketSecret> {
-        std::mem::take(&mut self.tickets)
+    /// The keys that its TLS tickets are sealed with, and what else it keeps to itself; none of a predecessor that hands
+    /// on none.
+    pub(in crate::server) fn take_inherited(&mut self) -> Inherited {
+        std::mem::take(&mut self.inherited)
     }
 
     /// Lets go of the sockets that nobody has taken.

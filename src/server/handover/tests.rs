@@ -64,6 +64,7 @@ impl Bench {
             tls: Arc::new(TlsListeners::new([], &[], clock.now()).unwrap()),
             estate: Estate { buckets: Arc::new(buckets), told: Arc::clone(&told), given: given.into() },
             database: Some("a.db".to_owned()),
+            sticky: None,
             lifecycle: lifecycle.clone(),
             clock: Arc::clone(&clock) as _,
         });
@@ -89,7 +90,7 @@ impl Bench {
         assert_eq!(channel.receive(LONG).unwrap(), Message::Sockets(vec![self.address.into()]));
         ListeningSocket::given(channel.next_socket().unwrap(), &self.address.into()).unwrap();
         let secrets = |keys: &[TicketSecret]| keys.iter().map(|key| key.secret).collect::<Vec<_>>();
-        let tickets = beside::decode(&channel.beside());
+        let tickets = beside::decode(&channel.beside()).tickets;
         let expected = self.predecessor.tls.tickets().secrets(self.predecessor.clock.now());
         assert_eq!((secrets(&tickets), channel.beside()), (secrets(&expected), vec![]));
         (underway, channel)
