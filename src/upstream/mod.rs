@@ -37,6 +37,6 @@ pub use traffic::{DURATIONS, Traffic, TrafficTotals};
 #[doc(hidden)]
 pub use transport::streamed;
 pub use transport::{
-    BackendStream, ClientEnds, Link, Manner, Protocol, ProxyProtocol, Reached, Site, StreamSeat, TlsWire, Transport,
-    Wanted, Wire,
+    BackendStream, ClientEnds, Link, Manner, Protocol, ProxyProtocol, Reached, Sips, Site, StreamSeat, TlsWire,
+    Transport, Wanted, Wire,
 };

@@ -41,6 +41,7 @@ use shared::SharedConnections;
 pub(super) use shared::begin;
 #[cfg(any(fuzzing, test))]
 pub use shared::streamed;
+pub use sips::Sips;
 pub use site::Site;
 pub use stream::{BackendStream, TlsWire, Wire};
 use terms::Terms;

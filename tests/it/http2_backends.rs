@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use h2::Reason;
 use h2::server::Builder;
+use h2::{Reason, SendStream};
 use http::{HeaderMap, HeaderValue, Response};
 use tempfile::TempDir;
 use tokio::sync::{Notify, Semaphore};
@@ -391,5 +391,43 @@ fn over_tls_it_is_agreed_on() {
             assert_eq!((&told.json()["uri"], &told.json()["length"]), (&"https://test.example/".into(), &5.into()));
         }
         assert_eq!(backend.connections() - before, 1, "{protocol}");
+    }
+}
+
+/// Sends pieces of 64 bytes, each in a frame of its own.
+async fn send_pieces(stream: &mut SendStream<Bytes>, count: usize) {
+    for _ in 0..count {
+        stream.reserve_capacity(64);
+        while stream.capacity() < 64 {
+            poll_fn(|cx| stream.poll_capacity(cx)).await.expect("the stream is open").unwrap();
+        }
+        stream.send_data(Bytes::from_static(&[b'x'; 64]), false).unwrap();
+    }
+}
+
+/// h2 keeps each frame at many times its size, and gives up a client of which too many lie there.
+#[test]
+fn a_hundred_thousand_small_pieces_pass_however_late_they_are_taken() {
+    for late in [false, true] {
+        let taken = Arc::new(Semaphore::new(usize::from(!late)));
+        let gate = Arc::clone(&taken);
+        let backend = Http2Backend::new(Builder::new(), move |call| {
+            let gate = Arc::clone(&gate);
+            async move {
+                drop(gate.acquire().await);
+                echo(call).await;
+            }
+        });
+        let server = secure(backend.address, "");
+        let mut client = Http2::connect(server.address);
+        let (answer, mut stream) = client.open(request("POST", "/"), false).unwrap();
+        let answer = client.runtime.block_on(async {
+            send_pieces(&mut stream, 60_000).await;
+            taken.add_permits(1);
+            send_pieces(&mut stream, 40_000).await;
+            stream.send_data(Bytes::new(), true).unwrap();
+            read(answer).await.unwrap()
+        });
+        assert_eq!(answer.json()["length"], 6_400_000, "taken late: {late}");
     }
 }

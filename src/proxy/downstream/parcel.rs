@@ -17,7 +17,7 @@ use crate::proxy::wire::trailers::Trailers;
 /// The most that is kept of a body, in bytes, and what is read of one before it is passed on.
 pub(in crate::proxy) const MOST: usize = MAX_BODY as usize;
 /// Pieces below this size are put together.
-const SMALL: usize = 4 << 10;
+pub(in crate::proxy) const SMALL: usize = 4 << 10;
 
 /// Where a body comes from.
 pub(in crate::proxy) trait BodySource {
@@ -27,6 +27,9 @@ pub(in crate::proxy) trait BodySource {
     /// # Errors
     /// When the client is gone, or it is no body; all of them the client's doing.
     fn poll_more(&mut self, cx: &mut Context<'_>, parcel: &mut Parcel) -> Poll<Result<()>>;
+
+    /// Takes note of what has come while nobody takes it.
+    fn gather(&mut self, _cx: &mut Context<'_>) {}
 
     /// Whether all of it has come.
     fn is_over(&self) -> bool;

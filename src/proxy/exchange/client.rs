@@ -102,6 +102,9 @@ pub(in crate::proxy) trait Recipient: Send {
     /// What of the request's body is to come.
     fn rest(&mut self) -> &mut Self::Rest;
 
+    /// Takes note of what comes of the request's body while it has no backend.
+    fn gather(&mut self, _cx: &mut Context<'_>) {}
+
     /// The most that may be read of an answer before the client has taken what came before.
     fn reads_ahead(&self) -> usize {
         usize::MAX

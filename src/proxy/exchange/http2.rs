@@ -160,6 +160,10 @@ impl<R: RestOverHttp2> Recipient for Http2Recipient<'_, R> {
 
     type Rest = R;
 
+    fn gather(&mut self, cx: &mut std::task::Context<'_>) {
+        self.rest.gather(cx);
+    }
+
     fn reads_ahead(&self) -> usize {
         self.untaken.room(self.taken)
     }

@@ -231,7 +231,10 @@ impl Relay {
                 RelayStage::Over => return Poll::Pending,
                 RelayStage::Sends => match self.poll_send(cx, from, to) {
                     Poll::Ready(()) => {}
-                    Poll::Pending => return self.poll_patience(cx, Side::Backend, Some(self.bounds.write)),
+                    Poll::Pending => {
+                        from.gather(cx);
+                        return self.poll_patience(cx, Side::Backend, Some(self.bounds.write));
+                    }
                 },
                 RelayStage::Reads => match from.poll_more(cx, &mut self.parcel) {
                     Poll::Ready(read) => {
@@ -357,13 +360,9 @@ impl Relay {
 
     /// Whether it is as short as it has to be.
     fn check(&mut self) -> Result<()> {
-        match self.bounds.length {
-            Some(length) if self.received > length => {
-                self.rejection = Some(Rejection::BodyTooLarge(length));
-                Err(Error::explain(ErrorType::HTTPStatus(413), "the body is larger than it may be").into_down())
-            }
-            _ => Ok(()),
-        }
+        let Some(length) = self.bounds.length.filter(|length| self.received > *length) else { return Ok(()) };
+        self.rejection = Some(Rejection::BodyTooLarge(length));
+        Err(Error::explain(ErrorType::HTTPStatus(413), "the body is larger than it may be").into_down())
     }
 
     /// Takes note that there will be no more of it.

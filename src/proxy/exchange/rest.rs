@@ -9,6 +9,7 @@ use pingora_core::{Error, Result};
 use crate::proxy::backend::sink::RequestSink;
 use crate::proxy::downstream::coming::{Coming, ComingOver};
 use crate::proxy::downstream::http2::upload::Upload;
+use crate::proxy::downstream::parcel::BodySource;
 use crate::proxy::exchange::relay::Relay;
 
 /// The largest announced body that is read and thrown away to keep a connection usable.
@@ -114,6 +115,9 @@ pub(in crate::proxy) trait RestOverHttp2: Rest {
     fn poll(&mut self, _cx: &mut Context<'_>, _to: &mut impl RequestSink) -> Poll<Box<Error>> {
         Poll::Pending
     }
+
+    /// Takes note of what comes while it is not sent on.
+    fn gather(&mut self, _cx: &mut Context<'_>) {}
 }
 
 impl RestOverHttp2 for () {}
@@ -122,5 +126,9 @@ impl RestOverHttp2 for Box<Sending<Upload>> {
     fn poll(&mut self, cx: &mut Context<'_>, to: &mut impl RequestSink) -> Poll<Box<Error>> {
         let Sending { relay, source } = &mut **self;
         relay.poll(cx, source, to)
+    }
+
+    fn gather(&mut self, cx: &mut Context<'_>) {
+        self.source.gather(cx);
     }
 }

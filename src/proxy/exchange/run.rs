@@ -2,6 +2,8 @@
 
 mod heard;
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -157,7 +159,14 @@ impl<'e, R: ReceivedRequest, C: Recipient> Exchange<'e, R, C> {
             idle: timeouts.idle,
             whose: ctx.whose(site),
         };
-        let reached = self.proxy.transport().reach(site, self.proxy.clock().now(), wanted).await;
+        let reached = {
+            let mut reaching = pin!(self.proxy.transport().reach(site, self.proxy.clock().now(), wanted));
+            poll_fn(|cx| {
+                self.client.gather(cx);
+                reaching.as_mut().poll(cx)
+            })
+            .await
+        };
         let link = match reached {
             Ok(Reached { link, idled }) => {
                 if idled.is_none() {

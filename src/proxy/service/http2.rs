@@ -9,7 +9,9 @@
 //! connection without a stream is kept as long as one of HTTP/1: `limits.header_timeout` at first, then
 //! `limits.keepalive_timeout`, whatever PING or SETTINGS it sends; it is not idle while the client takes the last of
 //! its answers. A body that stalls, in either direction, ends its own stream after the time that HTTP/1 has for it.
-//! Everything else (floods of CONTINUATION, PING, SETTINGS, RST_STREAM, tiny or empty DATA) the h2 crate bounds.
+//! Everything else (floods of CONTINUATION, PING, SETTINGS, RST_STREAM, empty DATA) the h2 crate bounds, and what small
+//! frames of DATA cost that lie there by [`SMALL_FRAMES`]: a client that streams small messages is read in [`Sips`], and
+//! what its backend does not take yet is put together, so that it does not get there.
 //!
 //! At a stop the client is told by GOAWAY, in two steps (RFC 9113 section 6.8): first that no new streams should come,
 //! and after a PING has come back, which of them were taken. What came before that is served; nothing is lost on the
@@ -65,12 +67,15 @@ use crate::proxy::pingora::http2_session::Http2Session;
 use crate::proxy::pingora::loan::{HalfClose, Lender, Loan};
 use crate::proxy::service::downstream::Downstream;
 use crate::proxy::wire::request_body::Body;
+use crate::upstream::Sips;
 use pingora_http::RequestHeader;
 
 /// The most requests of one connection at once; nginx's `http2_max_concurrent_streams`.
 const MAX_STREAMS: u32 = 128;
 /// What of an answer is taken from its backend before the client has taken it, in bytes.
 const SEND_BUFFER: usize = 32 << 10;
+/// What small frames may cost that nobody has taken, in bytes.
+const SMALL_FRAMES: usize = 3 << 20;
 /// Streams that break the protocol, in all, after which the connection has; what the h2 crate would do by itself.
 const MAX_BROKEN_STREAMS: usize = 1024;
 /// Requests that are refused as malformed, one after the other, after which the connection is. A proxy may bring those
@@ -93,6 +98,7 @@ fn options(stream: u32, connection: u32) -> Builder {
         .max_header_list_size(u32::try_from(MAX_HEAD).expect("64 KiB"))
         .max_send_buffer_size(SEND_BUFFER)
         .enable_connect_protocol()
+        .data_frame_budget(SMALL_FRAMES)
         .max_local_error_reset_streams(Some(MAX_BROKEN_STREAMS));
     options
 }
@@ -129,7 +135,7 @@ impl Downstream {
         let window = windows.of_stream();
         let opened = tokio::select! {
             biased;
-            opened = timeout(limit, options(window, windows.set()).handshake(loan)) => opened,
+            opened = timeout(limit, options(window, windows.set()).handshake(Sips::of(loan))) => opened,
             () = too_late => return,
             () = seat.told() => return,
         };
@@ -157,7 +163,7 @@ struct ToServe {
 /// A connection that is being served.
 struct Serving<'a> {
     downstream: &'a Downstream,
-    connection: Connection<Loan, Bytes>,
+    connection: Connection<Sips<Loan>, Bytes>,
     /// What the client may send ahead, and what it was last told for each stream.
     windows: (Arc<Windows>, u32),
     lender: &'a Lender,
@@ -389,7 +395,7 @@ impl Untaken {
 
 /// The next stream of the connection, which moves on meanwhile; while it is `full`, only the latter. `None` at its end.
 async fn next(
-    connection: &mut Connection<Loan, Bytes>,
+    connection: &mut Connection<Sips<Loan>, Bytes>,
     full: bool,
     unseen: &Unseen,
 ) -> Option<Result<OpenedStream, h2::Error>> {

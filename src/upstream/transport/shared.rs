@@ -197,7 +197,7 @@ impl SharedConnections {
     fn put(
         &self,
         site: &Arc<Site>,
-        (sender, connection): (SendRequest<Bytes>, Connection<Sips, Bytes>),
+        (sender, connection): (SendRequest<Bytes>, Connection<Sips<BackendStream>, Bytes>),
         longest: Duration,
     ) -> StreamSeat {
         let (load, unused) = StreamLoad::new();
@@ -280,7 +280,9 @@ impl SharedConnection {
 }
 
 /// Begins to speak HTTP/2 over `stream`; ready once the backend has said what it allows.
-pub(in crate::upstream) async fn begin(stream: BackendStream) -> Result<(SendRequest<Bytes>, Connection<Sips, Bytes>)> {
+pub(in crate::upstream) async fn begin(
+    stream: BackendStream,
+) -> Result<(SendRequest<Bytes>, Connection<Sips<BackendStream>, Bytes>)> {
     look_after(&stream);
     let mut options = Builder::new();
     options
@@ -311,7 +313,11 @@ fn look_after(stream: &BackendStream) {
 }
 
 /// Waits until the PING is answered.
-fn poll_pong(cx: &mut Context<'_>, connection: &mut Connection<Sips, Bytes>, pings: &mut PingPong) -> Poll<Result<()>> {
+fn poll_pong(
+    cx: &mut Context<'_>,
+    connection: &mut Connection<Sips<BackendStream>, Bytes>,
+    pings: &mut PingPong,
+) -> Poll<Result<()>> {
     if let Poll::Ready(end) = Pin::new(connection).poll(cx) {
         return Poll::Ready(Err(match end {
             Ok(()) => Error::explain(ErrorType::H2Error, CLOSED).into_up(),

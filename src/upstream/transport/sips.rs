@@ -1,8 +1,9 @@
 //! A connection in HTTP/2 that is read in sips.
 //!
-//! The problem: h2 reads and decodes for as long as something comes, which a backend that floods sees to. Meanwhile
-//! nobody else on the thread goes on, neither other requests nor the one that would end the flood; and small frames,
-//! header sections first of all, take many times their bytes once decoded.
+//! The problem: h2 reads and decodes for as long as something comes, which a backend that floods sees to, or a client
+//! that has much to say. Meanwhile nobody else on the thread goes on, neither other requests nor the one that would take
+//! what comes, or end the flood; and small frames, header sections first of all, take many times their bytes once
+//! decoded.
 //!
 //! The rule: after each [`SIP`] the others have their turn.
 
@@ -12,25 +13,24 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::stream::BackendStream;
-
 /// What is read at once, in bytes: two of the largest frames.
 const SIP: usize = 32 << 10;
 
 /// A connection that is read so.
 #[derive(Debug)]
-pub(in crate::upstream) struct Sips {
-    stream: BackendStream,
+pub struct Sips<S> {
+    stream: S,
     read: usize,
 }
 
-impl Sips {
-    pub(super) fn of(stream: BackendStream) -> Self {
+impl<S> Sips<S> {
+    /// Over `stream`.
+    pub fn of(stream: S) -> Self {
         Sips { stream, read: 0 }
     }
 }
 
-impl AsyncRead for Sips {
+impl<S: AsyncRead + Unpin> AsyncRead for Sips<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.read >= SIP {
             self.read = 0;
@@ -47,7 +47,7 @@ impl AsyncRead for Sips {
     }
 }
 
-impl AsyncWrite for Sips {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Sips<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }

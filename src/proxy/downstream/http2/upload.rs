@@ -14,7 +14,7 @@ use pingora_timeout::timeout;
 use crate::proxy::downstream::arrived::{GRACE, MAX_BODY};
 use crate::proxy::downstream::http2::windows::{Share, Windows};
 use crate::proxy::downstream::pace::Waited;
-use crate::proxy::downstream::parcel::{BodySource, MOST, Parcel};
+use crate::proxy::downstream::parcel::{BodySource, MOST, Parcel, SMALL};
 use crate::proxy::wire::trailers::Trailers;
 
 /// How much of a body is read for nothing, in bytes.
@@ -28,6 +28,8 @@ const DISCARDING: Duration = Duration::from_millis(800);
 pub(in crate::proxy) struct Upload {
     /// What was taken already, and comes first.
     ahead: Bytes,
+    /// What comes next, and was taken while nobody took it: small pieces, and behind them one that is not.
+    gathered: (BytesMut, Bytes),
     stream: RecvStream,
     share: Share,
     waited: Waited,
@@ -49,8 +51,9 @@ impl Upload {
         length: Option<u64>,
         waited: Waited,
     ) -> Self {
-        let (ahead, share) = (Bytes::new(), Share::new(windows, length));
-        Upload { ahead, stream, share, waited, owed: 0, paid: 0, ended: false, trailers: Trailers::default() }
+        let (ahead, gathered, share) = (Bytes::new(), Default::default(), Share::new(windows, length));
+        let (owed, paid, ended, trailers) = (0, 0, false, Trailers::default());
+        Upload { ahead, gathered, stream, share, waited, owed, paid, ended, trailers }
     }
 
     /// How long it was waited for.
@@ -60,7 +63,19 @@ impl Upload {
 
     /// Whether all of it has been taken.
     pub(in crate::proxy) fn is_over(&self) -> bool {
-        self.ahead.is_empty() && (self.ended || self.stream.is_end_stream())
+        let is_taken = self.ahead.is_empty() && self.gathered.0.is_empty() && self.gathered.1.is_empty();
+        is_taken && (self.ended || self.stream.is_end_stream())
+    }
+
+    /// The next piece of what was gathered, so long at most if it is of small ones. The client may not send it anew
+    /// yet.
+    fn take_gathered(&mut self, most: usize) -> Option<Bytes> {
+        let (small, large) = &mut self.gathered;
+        match small.len() {
+            0 if large.is_empty() => None,
+            0 => Some(std::mem::take(large)),
+            length => Some(small.split_to(length.min(most)).freeze()),
+        }
     }
 
     /// The next bytes, never none; `None` at the end.
@@ -72,6 +87,10 @@ impl Upload {
     pub(in crate::proxy) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, h2::Error>>> {
         if !self.ahead.is_empty() {
             return Poll::Ready(Some(Ok(std::mem::take(&mut self.ahead))));
+        }
+        if let Some(data) = self.take_gathered(MOST) {
+            self.release(data.len());
+            return Poll::Ready(Some(Ok(data)));
         }
         loop {
             let data = match ready!(self.waited.note(self.stream.poll_data(cx))) {
@@ -146,6 +165,11 @@ impl BodySource for Upload {
             return Poll::Ready(Ok(()));
         }
         while !self.is_over() && parcel.unsent() < MOST {
+            if let Some(data) = self.take_gathered(MOST - parcel.unsent()) {
+                self.owed += data.len();
+                parcel.push(data);
+                continue;
+            }
             match self.waited.note(self.stream.poll_data(cx)) {
                 Poll::Ready(Some(Ok(data))) => {
                     self.owed += data.len();
@@ -177,6 +201,19 @@ impl BodySource for Upload {
             }
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Puts small pieces together, each of which h2 keeps at many times its size. The windows bound them.
+    fn gather(&mut self, cx: &mut Context<'_>) {
+        let (small, large) = &mut self.gathered;
+        while large.is_empty() {
+            match self.stream.poll_data(cx) {
+                Poll::Ready(Some(Ok(data))) if data.len() < SMALL => small.extend_from_slice(&data),
+                Poll::Ready(Some(Ok(data))) => *large = data,
+                // An end, or an error, is told again to whoever asks next.
+                Poll::Ready(Some(Err(_)) | None) | Poll::Pending => break,
+            }
+        }
     }
 
     fn is_over(&self) -> bool {
