@@ -91,7 +91,7 @@ impl OwnValue for IpAddr {
 impl OwnValue for &RequestId {
     #[inline]
     fn put(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(self.as_str().as_bytes());
+        out.extend_from_slice(self.as_bytes());
     }
 }
 

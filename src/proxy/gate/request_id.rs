@@ -35,6 +35,14 @@ impl RequestId {
         text.bytes().all(|byte| byte.is_ascii_graphic()).then(|| RequestId(Repr::Given(text.into())))
     }
 
+    /// The same, without a look at whether they are text.
+    pub(in crate::proxy) fn as_bytes(&self) -> &[u8] {
+        match &self.0 {
+            Repr::Random(digits) => digits,
+            Repr::Given(text) => text.as_bytes(),
+        }
+    }
+
     /// Its characters.
     pub fn as_str(&self) -> &str {
         match &self.0 {
