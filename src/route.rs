@@ -13,6 +13,7 @@
 //! A linear list sorted by length was refused for its cost at 100,000 routes, a radix tree for its size in code.
 
 mod header_rules;
+mod matches;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -20,6 +21,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 pub use header_rules::{HeaderEdit, HeaderLine, HeaderRules, RuleError, RuleSide, RuleValues, RuleVerb, may};
+pub use matches::{MatchTable, MatchedRequest, RequestMatch};
 
 /// One rule: which requests go to which pool.
 #[derive(Clone, Debug, PartialEq)]

@@ -119,6 +119,8 @@ pub struct Client {
     pub quota: Quota,
     /// Its plan, and the quota of its own that holds when there is no such plan.
     pub plan: Option<Box<(PlanName, Quota)>>,
+    /// What it may spend of its own in policies, by their names.
+    pub policies: Vec<(String, Quota)>,
     /// What is done with its requests.
     pub mode: Mode,
     /// The addresses that it is known by.
@@ -139,6 +141,7 @@ impl Client {
             id,
             quota,
             plan: None,
+            policies: Vec::new(),
             mode: Mode::Limit,
             addresses: Vec::new(),
             api_key: None,

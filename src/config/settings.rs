@@ -10,7 +10,7 @@ use crate::admin::Access;
 use crate::client::Plans;
 use crate::limit::RateLimit;
 use crate::process::{ListenAddress, ProcessSettings};
-use crate::proxy::{Identity, Limits, ListenerRules};
+use crate::proxy::{Identity, Limits, ListenerRules, PolicySettings};
 use crate::route::Route;
 use crate::store::HistoryRules;
 use crate::telemetry::AccessLogSettings;
@@ -39,6 +39,8 @@ pub struct Config {
     pub plans: Plans,
     /// The token buckets.
     pub rate_limit: RateLimit,
+    /// What requests pay beside, no two of one name. Default: nothing.
+    pub policies: Vec<PolicySettings>,
     /// The pools, at least one.
     pub upstreams: Vec<PoolSettings>,
     /// The routes; one that catches everything stands here when the file names none.

@@ -18,8 +18,10 @@ pub(super) use upstreams::{BackendTlsKeys, HashKeys, HealthCheckKeys, StickyKeys
 mod upstreams;
 
 mod listeners;
+mod policies;
 
 pub(super) use listeners::{AcmeKeys, ListenerKeys, PairKeys, TlsKeys};
+pub(super) use policies::{MatchKeys, PolicyKeys};
 
 /// The configuration file of tollgate.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -249,6 +251,9 @@ pub(super) struct RateLimitKeys {
     /// Whether answers carry `RateLimit` headers.
     #[schemars(extend("default" = true))]
     pub(super) headers: Written<Flag>,
+    /// More buckets that requests must pay into, beside their caller's own; all or none is taken.
+    #[schemars(extend("default" = []))]
+    pub(super) policies: Written<List<Section<PolicyKeys>, 0>>,
 }
 
 /// What a caller may spend.

@@ -41,7 +41,11 @@ macro_rules! contract {
 
 contract!(
     several_charges_are_made_all_or_none,
-    charges_that_share_a_bucket_add_up,
+    what_is_on_trial_hinders_nothing,
+    what_is_paid_later_must_be_there_and_may_leave_a_debt,
+    a_policy_has_its_own_bound_and_overflow_bucket,
+    a_policy_that_changes_keeps_what_was_spent,
+    an_own_quota_in_a_policy_is_of_the_same_bucket,
     a_cost_over_the_capacity_is_never_there,
     callers_who_share_are_charged_all_or_none,
     each_key_has_its_own_bucket_and_quota,
@@ -261,8 +265,8 @@ fn charge(key: Key, quota: Quota, cost: u32) -> Charge {
     Charge { key, quota, cost: NonZeroU32::new(cost).unwrap() }
 }
 
-fn charges(of: &[Charge]) -> Charges {
-    of.iter().copied().collect()
+fn charges(of: &[Charge]) -> Claims {
+    of.iter().copied().map(Claim::from).collect()
 }
 
 fn several_charges_are_made_all_or_none(make: Make) {
@@ -281,22 +285,117 @@ fn several_charges_are_made_all_or_none(make: Make) {
     assert_eq!(decisions[2].standing().retry_at(), SECOND);
     assert!(map.take_all(&all([1, 1, 3, 1]), SECOND).iter().all(Decision::is_allowed));
     assert_eq!(left(SECOND), [4, 3, 0, 0]);
-    assert!(map.take_all(&Charges::new(), 0).is_empty());
+    assert!(map.take_all(&[], 0).is_empty());
     // Whom nobody knew has no bucket after a refusal.
     let known = map.buckets();
     assert!(!map.take_all(&charges(&[charge(client(9), own, 1), charge(keys[3], own, 1)]), SECOND)[1].is_allowed());
     assert_eq!(map.buckets(), known);
 }
 
-fn charges_that_share_a_bucket_add_up(make: Make) {
-    let (map, key, own) = (make(10), client(1), quota(5, 1.0));
-    let twice = |cost| charges(&[charge(key, own, cost), charge(key, own, cost)]);
-    let decisions = map.take_all(&twice(3), 0);
-    assert_eq!(decisions.iter().map(Decision::is_allowed).collect::<Vec<_>>(), [true, false]);
-    assert_eq!(decisions[1].standing().retry_at(), SECOND, "then there are six");
-    assert_eq!(map.peek(key, own, 0).remaining(), 5);
-    assert!(map.take_all(&twice(2), 0).iter().all(Decision::is_allowed));
-    assert_eq!(map.peek(key, own, 0).remaining(), 1);
+fn what_is_on_trial_hinders_nothing(make: Make) {
+    let (map, own) = (make(10), quota(3, 1.0));
+    let both = |trial: u32, cost: u32| {
+        let trial = Claim { trial: true, ..charge(client(1), own, trial).into() };
+        [trial, charge(client(2), own, cost).into()]
+    };
+    let left = || [client(1), client(2)].map(|key| map.peek(key, own, 0).remaining());
+    let claims = both(2, 1);
+    let decisions = map.take_all(&claims, 0);
+    assert!(are_allowed(&claims, &decisions) && decisions[0].is_allowed());
+    assert_eq!(left(), [1, 2]);
+    let decisions = map.take_all(&claims, 0);
+    assert!(are_allowed(&claims, &decisions) && !decisions[0].is_allowed(), "it would have refused");
+    assert_eq!((left(), decisions[0].standing().remaining()), ([1, 1], 1));
+    let claims = both(1, 2);
+    let decisions = map.take_all(&claims, 0);
+    assert!(!are_allowed(&claims, &decisions) && decisions[0].is_allowed());
+    assert_eq!(left(), [1, 1], "what is refused costs nothing on trial either");
+}
+
+fn what_is_paid_later_must_be_there_and_may_leave_a_debt(make: Make) {
+    let (map, own) = (make(10), quota(3, 1.0));
+    let later = Claim { later: true, ..charge(client(1), own, 1).into() };
+    let ask = |now| map.take_all(&[later], now)[0].is_allowed();
+    assert!(ask(0) && ask(0));
+    assert_eq!((map.buckets(), map.peek(client(1), own, 0).remaining()), (0, 3), "nothing is taken yet");
+    assert_eq!(map.settle(&charge(client(1), own, 1), 0).remaining(), 2);
+    let standing = map.settle(&charge(client(1), own, 5), 0);
+    assert_eq!((standing.remaining(), standing.retry_at()), (0, 4 * SECOND), "three are owed");
+    assert!(!ask(4 * SECOND - 1) && ask(4 * SECOND));
+    // Who shares a bucket settles there.
+    let full = make(1);
+    assert!(full.take(&Charge::one(stranger(1), own), 0).is_allowed());
+    assert!(full.settle(&charge(stranger(2), own, 4), 0).is_overflow());
+    assert!(!full.take(&Charge::one(stranger(3), own), SECOND).is_allowed());
+    assert_eq!((full.buckets(), full.overflowed()), (1, 1));
+}
+
+fn terms(name: &str, capacity: u64, max_buckets: usize) -> PolicyTerms {
+    let max_buckets = NonZeroUsize::new(max_buckets).unwrap();
+    PolicyTerms { id: PolicyId::of(name), quota: quota(capacity, 1.0), max_buckets }
+}
+
+/// The key of somebody at this place.
+fn of(slot: PolicySlot, number: u32) -> Key {
+    Key::new(Scope::Policy(slot), stranger(1_000 * (1 + u32::from(slot.0)) + number).bits())
+}
+
+fn a_policy_has_its_own_bound_and_overflow_bucket(make: Make) {
+    let map = make(10);
+    let slots = map.set_policies(&[terms("a", 2, 1), terms("b", 3, 2)], 0);
+    let given = quota(1, 1.0);
+    let counts = || (map.buckets(), map.of_policy(PolicyId::of("a")).buckets, map.of_policy(PolicyId::of("b")).buckets);
+    let one = |slot: usize, number| charge(of(slots[slot], number), given, 1);
+    assert_eq!(allowed(map.as_ref(), of(slots[0], 1), given, 0), 2, "the quota is the policy's");
+    for number in [2, 3] {
+        let decision = map.take(&one(0, number), 0);
+        assert!(decision.is_allowed() && decision.standing().is_overflow());
+    }
+    assert!(!map.take(&one(0, 4), 0).is_allowed(), "they share two tokens");
+    assert!(!map.take(&one(1, 1), 0).standing().is_overflow());
+    assert!(map.peek(of(slots[0], 9), given, 0).is_overflow());
+    assert_eq!((counts(), map.of_policy(PolicyId::of("a")).overflowed, map.overflowed()), ((0, 1, 1), 3, 0));
+    // All or none, the overflow bucket too.
+    assert!(!map.take_all(&charges(&[one(1, 2), one(0, 5)]), 0)[1].is_allowed());
+    assert_eq!((counts(), map.peek(of(slots[1], 2), given, 0).remaining()), ((0, 1, 1), 3));
+    assert_eq!(sweep(map.as_ref(), 9 * SECOND).len(), 2);
+    assert_eq!(counts(), (0, 0, 0));
+    assert!(!map.take(&one(0, 4), 9 * SECOND).standing().is_overflow());
+}
+
+fn a_policy_that_changes_keeps_what_was_spent(make: Make) {
+    let map = make(10);
+    let [a, b] = map.set_policies(&[terms("a", 4, 9), terms("b", 4, 9)], 0)[..] else { panic!("two places") };
+    let given = quota(1, 1.0);
+    let left = |slot, now| map.peek(of(slot, 1), given, now).remaining();
+    for slot in [a, b] {
+        assert!(map.take(&charge(of(slot, 1), given, 3), 0).is_allowed());
+    }
+    export(map.as_ref());
+    let slots = map.set_policies(&[terms("c", 8, 9), terms("b", 8, 9)], SECOND);
+    assert_eq!((slots[1], slots[0] != a, left(b, SECOND)), (b, true, 2), "one more, and no other");
+    assert_eq!(map.policy(PolicyId::of("b")), Some((b, quota(8, 1.0))));
+    assert_eq!((map.policy(PolicyId::of("a")), map.of_policy(PolicyId::of("a")).buckets), (None, 0));
+    assert_eq!(export(map.as_ref()).len(), 2, "one changed, and one is full");
+    assert_eq!(sweep(map.as_ref(), SECOND), [of(a, 1)], "what is nobody's is forgotten");
+    let slots = map.set_policies(&[terms("d", 1, 9), terms("b", 2, 9)], SECOND);
+    assert_eq!((slots, left(b, SECOND)), (vec![a, b], 2), "its place is another's");
+}
+
+fn an_own_quota_in_a_policy_is_of_the_same_bucket(make: Make) {
+    let map = make(10);
+    let slot = map.set_policies(&[terms("a", 4, 9)], 0)[0];
+    let (plain, own) = (of(slot, 1), quota(10, 2.0));
+    let exempt = Key::new(Scope::OwnInPolicy(slot), plain.bits());
+    assert!(map.take(&charge(plain, own, 3), 0).is_allowed());
+    map.edit(exempt, quota(4, 1.0), own, SECOND);
+    assert_eq!(map.peek(exempt, own, 2 * SECOND).remaining(), 4, "one and one and two");
+    map.set_policies(&[terms("a", 1, 9)], 2 * SECOND);
+    assert_eq!(map.peek(exempt, own, 2 * SECOND).remaining(), 4, "the policy's quota is not its");
+    let saved = export(map.as_ref());
+    assert_eq!((saved.len(), saved[0].key, saved[0].quota), (1, exempt, own));
+    map.edit(plain, own, own, 2 * SECOND);
+    assert_eq!((map.peek(plain, own, 2 * SECOND).remaining(), map.of_policy(PolicyId::of("a")).buckets), (1, 1));
 }
 
 fn a_cost_over_the_capacity_is_never_there(make: Make) {
@@ -322,26 +421,31 @@ fn callers_who_share_are_charged_all_or_none(make: Make) {
 #[derive(Clone, Debug)]
 enum Step {
     Take(u8, u8, u32),
-    TakeAll(Vec<(u8, u8, u32)>),
+    TakeAll(Vec<((u8, u8, u32), bool, bool)>),
     Edit(u8, u8, u8),
     Reset(u8, u8),
     Debit(u8, u8, u32),
     Restore(u8, u8, u32),
+    Settle(u8, u8, u32),
     Default(u8),
+    /// The policies, by the places of their quotas; those beyond are gone.
+    Policies(Vec<u8>),
     Sweep,
     Wait(Nanos),
     Back(Nanos),
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let (who, which) = (0..12_u8, 0..4_u8);
+    let (who, which) = (0..24_u8, 0..4_u8);
     let one = (who.clone(), which.clone(), 1..5_u32);
     let step = prop_oneof![
         6 => one.clone().prop_map(|(who, which, cost)| Step::Take(who, which, cost)),
-        4 => prop::collection::vec(one.clone(), 0..=MOST_CHARGES).prop_map(Step::TakeAll),
+        8 => prop::collection::vec((one.clone(), any::<bool>(), any::<bool>()), 0..=8).prop_map(Step::TakeAll),
         1 => (who.clone(), which.clone(), which.clone()).prop_map(|(who, from, to)| Step::Edit(who, from, to)),
         1 => (who, which.clone()).prop_map(|(who, which)| Step::Reset(who, which)),
         1 => one.clone().prop_map(|(who, which, cost)| Step::Debit(who, which, cost)),
+        2 => one.clone().prop_map(|(who, which, cost)| Step::Settle(who, which, cost)),
+        1 => prop::collection::vec(which.clone(), 0..3).prop_map(Step::Policies),
         1 => one.prop_map(|(who, which, tokens)| Step::Restore(who, which, tokens)),
         1 => which.prop_map(Step::Default),
         1 => Just(Step::Sweep),
@@ -359,10 +463,24 @@ proptest! {
     fn striped_is_exact(steps in steps()) {
         let quotas = [quota(3, 1.0), quota(7, 1.0 / 3.0), quota(1, 1e-6), quota(40, 9.0)];
         let quota_of = |which: u8| quotas[usize::from(which)];
-        let key = |who: u8| if who < 6 { client(who.into()) } else { stranger(who.into()) };
+        // Of two policies, whose places were given once: with the policy's quota, and with one's own.
+        let key = |who: u8| match who {
+            0..6 => client(who.into()),
+            6..12 => stranger(who.into()),
+            _ => {
+                let bits = stranger(u32::from(who % 6) + 100).bits() ^ u128::from(who % 2);
+                let slot = PolicySlot(u16::from(who % 2));
+                Key::new(if who < 18 { Scope::Policy(slot) } else { Scope::OwnInPolicy(slot) }, bits)
+            }
+        };
         let one = |&(who, which, cost): &(u8, u8, u32)| charge(key(who), quota_of(which), cost);
         // One stripe in which somebody lives: a sweep passes by where nobody does, and notes no time there.
         let (striped, exact) = (of_stripes(1, 4), exact(4));
+        let policies = |of: &[u8]| -> Vec<PolicyTerms> {
+            let named = of.iter().zip(["a", "b"]);
+            named.map(|(which, name)| PolicyTerms { quota: quota_of(*which), ..terms(name, 1, 2) }).collect()
+        };
+        assert!([&striped, &exact].iter().all(|map| map.set_policies(&policies(&[0, 1]), 0).len() == 2));
         let resident = Charge::one(client(99), quotas[2]);
         assert!([&striped, &exact].iter().all(|map| map.take(&resident, 0).is_allowed()));
         let mut now = SECOND;
@@ -374,10 +492,15 @@ proptest! {
                     prop_assert_eq!(striped.take(&charge, now), exact.take(&charge, now));
                 }
                 Step::TakeAll(of) => {
-                    // Whoever is charged twice has one quota.
-                    let which = |who: u8| of.iter().find(|charge| charge.0 == who).map_or(0, |charge| charge.1);
-                    let charges: Charges = of.iter().map(|charge| one(&(charge.0, which(charge.0), charge.2))).collect();
-                    prop_assert_eq!(striped.take_all(&charges, now), exact.take_all(&charges, now));
+                    let mut seen = std::collections::HashSet::new();
+                    let claims = of.iter().map(|(of, later, trial)| Claim { charge: one(of), later: *later, trial: *trial });
+                    // No two of one bucket, and of those that may share one at most one.
+                    let alike = |key: Key| match key.scope() {
+                        Scope::Client => (0, key.bits()),
+                        scope => (scope.slot().map_or(1, |slot| 2 + slot.0), 0),
+                    };
+                    let claims: Claims = claims.filter(|claim| seen.insert(alike(claim.charge.key))).collect();
+                    prop_assert_eq!(striped.take_all(&claims, now), exact.take_all(&claims, now));
                 }
                 Step::Edit(who, from, to) => both(&|map| map.edit(key(*who), quota_of(*from), quota_of(*to), now)),
                 Step::Reset(who, which) => both(&|map| map.reset(key(*who), quota_of(*which), now)),
@@ -387,6 +510,14 @@ proptest! {
                     let bucket = Bucket::resume(Tokens::whole((*tokens).min(own.capacity().get())), now);
                     let saved = KeptBucket { key, bucket, quota: own };
                     prop_assert_eq!(striped.restore(saved, own, now), exact.restore(saved, own, now));
+                }
+                Step::Settle(who, which, cost) => {
+                    let charge = one(&(*who, *which, *cost));
+                    prop_assert_eq!(striped.settle(&charge, now), exact.settle(&charge, now));
+                }
+                Step::Policies(of) => {
+                    let of = policies(of);
+                    prop_assert_eq!(striped.set_policies(&of, now), exact.set_policies(&of, now));
                 }
                 Step::Default(which) => both(&|map| map.set_default_quota(quota_of(*which), now)),
                 Step::Sweep => {
@@ -401,6 +532,9 @@ proptest! {
             prop_assert_eq!(
                 (striped.buckets(), striped.overflowed()), (exact.buckets(), exact.overflowed()), "{:?}", step
             );
+            for id in ["a", "b"].map(PolicyId::of) {
+                prop_assert_eq!(striped.of_policy(id), exact.of_policy(id), "{:?}", step);
+            }
             let [mut left, mut right] = [&striped, &exact].map(|map| {
                 map.mark_all();
                 export(map.as_ref())

@@ -103,6 +103,16 @@ impl Standing {
         self.tokens().floor()
     }
 
+    /// Whether there is enough now.
+    pub fn is_enough(&self) -> bool {
+        self.tokens() >= Tokens::whole(self.cost)
+    }
+
+    /// How many more requests of the same cost there is enough for.
+    pub fn affordable(&self) -> u32 {
+        self.remaining() / self.cost.max(1)
+    }
+
     /// The instant when there is enough: refused at every instant before, allowed then. Now, if there is; the end of
     /// time, if there never is.
     pub fn retry_at(&self) -> Nanos {

@@ -7,8 +7,10 @@ use parking_lot::Mutex;
 use crate::client::Quota;
 use crate::limit::bucket::{Bucket, Nanos, Tokens};
 use crate::limit::decision::{Decision, Standing};
-use crate::limit::key::Key;
-use crate::limit::limiter::{Charge, Charges, Decisions, Gauges, KeptBucket, Limiter, Upkeep};
+use crate::limit::key::{Key, PolicyId, PolicySlot, Scope};
+use crate::limit::limiter::{
+    Charge, Claim, Decisions, Gauges, KeptBucket, Limiter, PolicyGauge, PolicyTerms, Upkeep, are_allowed,
+};
 
 /// See the [module](self).
 pub(crate) struct Exact {
@@ -18,65 +20,124 @@ pub(crate) struct Exact {
 
 #[derive(Clone)]
 struct State {
-    buckets: BTreeMap<Key, Kept>,
+    /// By the kind of the scope and the bits: those of a policy are of one bucket with either scope.
+    buckets: BTreeMap<(u32, u128), Kept>,
     /// Of anonymous callers.
     default: Quota,
-    overflow: Bucket,
+    overflow: (Bucket, Quota),
     overflowed: u64,
     swept: Nanos,
+    policies: Vec<PolicyState>,
+}
+
+#[derive(Clone)]
+struct PolicyState {
+    terms: PolicyTerms,
+    gone: bool,
+    overflow: Bucket,
+    overflowed: u64,
 }
 
 #[derive(Clone, Copy)]
 struct Kept {
+    scope: Scope,
     bucket: Bucket,
     quota: Quota,
     changed: bool,
 }
 
 impl Kept {
-    fn adapt(&mut self, quota: Quota, now: Nanos) {
+    fn adapt(&mut self, scope: Scope, quota: Quota, now: Nanos) {
+        self.scope = scope;
         if self.quota != quota {
-            *self = Kept { bucket: self.bucket.edit(self.quota, quota, now), quota, changed: true };
+            *self = Kept { scope, bucket: self.bucket.edit(self.quota, quota, now), quota, changed: true };
         }
     }
 }
 
+fn place(key: Key) -> (u32, u128) {
+    (key.scope().kind(), key.bits())
+}
+
 impl State {
     fn quota_of(&self, key: Key, given: Quota) -> Quota {
-        if key.is_client() { given } else { self.default }
+        match key.scope() {
+            Scope::Client | Scope::OwnInPolicy(_) => given,
+            Scope::Address => self.default,
+            Scope::Policy(slot) => self.policies[slot.index()].terms.quota,
+        }
+    }
+
+    /// How many buckets there are of this scope's policy, or of anonymous callers.
+    fn count(&self, scope: Scope) -> usize {
+        let alike = |kept: &&Kept| kept.scope.slot() == scope.slot() && kept.scope != Scope::Client;
+        self.buckets.values().filter(alike).count()
     }
 
     fn has_room(&self, key: Key, max_buckets: usize) -> bool {
-        let anonymous = || self.buckets.keys().filter(|key| !key.is_client()).count();
-        key.is_client() || self.buckets.contains_key(&key) || anonymous() < max_buckets
+        let most = key.scope().slot().map_or(max_buckets, |slot| self.policies[slot.index()].terms.max_buckets.get());
+        key.is_client() || self.buckets.contains_key(&place(key)) || self.count(key.scope()) < most
     }
 
     fn full(&self, quota: Quota, now: Nanos) -> Bucket {
         Bucket::full(quota, now.max(self.swept))
     }
 
-    fn take(&mut self, Charge { key, quota, cost }: Charge, now: Nanos, max_buckets: usize) -> Decision {
-        let (quota, tokens) = (self.quota_of(key, quota), Tokens::whole(cost.get()));
+    fn shared(&mut self, scope: Scope) -> (&mut Bucket, Quota, &mut u64) {
+        match scope.slot() {
+            Some(slot) => {
+                let policy = &mut self.policies[slot.index()];
+                (&mut policy.overflow, policy.terms.quota, &mut policy.overflowed)
+            }
+            None => (&mut self.overflow.0, self.overflow.1, &mut self.overflowed),
+        }
+    }
+
+    /// The bucket of `key` under its quota, and whether it is shared; one that is not there is made.
+    fn bucket(&mut self, key: Key, quota: Quota, now: Nanos, max_buckets: usize) -> (&mut Bucket, Quota, bool) {
+        let quota = self.quota_of(key, quota);
         if !self.has_room(key, max_buckets) {
-            self.overflowed += 1;
-            let allowed = self.overflow.spend(tokens, self.default, now);
-            let standing = Standing::new(self.overflow, self.default, now).for_cost(cost.get()).of_overflow();
-            return Decision::new(allowed, standing);
+            let (bucket, quota, overflowed) = self.shared(key.scope());
+            *overflowed += 1;
+            return (bucket, quota, true);
         }
         let bucket = self.full(quota, now);
-        let kept = self.buckets.entry(key).or_insert(Kept { bucket, quota, changed: true });
-        kept.adapt(quota, now);
-        let allowed = kept.bucket.spend(tokens, quota, now);
-        kept.changed |= allowed;
-        Decision::new(allowed, Standing::new(kept.bucket, quota, now).for_cost(cost.get()))
+        let new = Kept { scope: key.scope(), bucket, quota, changed: true };
+        let kept = self.buckets.entry(place(key)).or_insert(new);
+        kept.adapt(key.scope(), quota, now);
+        (&mut kept.bucket, quota, false)
+    }
+
+    fn take(&mut self, Charge { key, quota, cost }: Charge, now: Nanos, max_buckets: usize) -> Decision {
+        let (bucket, quota, shared) = self.bucket(key, quota, now, max_buckets);
+        let allowed = bucket.spend(Tokens::whole(cost.get()), quota, now);
+        let standing = Standing::new(*bucket, quota, now).for_cost(cost.get());
+        if let Some(kept) = self.buckets.get_mut(&place(key)).filter(|_| allowed) {
+            kept.changed = true;
+        }
+        Decision::new(allowed, if shared { standing.of_overflow() } else { standing })
+    }
+
+    /// The state without what the claims have changed but for the quotas they have seen, and what is counted.
+    fn undo(&mut self, before: State, claims: &[Claim], now: Nanos) {
+        let counted: Vec<_> = self.policies.iter().map(|policy| policy.overflowed).collect();
+        let overflowed = self.overflowed;
+        *self = State { overflowed, ..before };
+        self.policies.iter_mut().zip(counted).for_each(|(policy, count)| policy.overflowed = count);
+        for Claim { charge: Charge { key, quota, .. }, .. } in claims {
+            let quota = self.quota_of(*key, *quota);
+            if let Some(kept) = self.buckets.get_mut(&place(*key)) {
+                kept.adapt(key.scope(), quota, now);
+            }
+        }
     }
 }
 
 impl Exact {
     /// An empty one, at `now`.
     pub(crate) fn new(max_buckets: usize, default: Quota, now: Nanos) -> Self {
-        let overflow = Bucket::full(default, now);
-        let state = State { buckets: BTreeMap::new(), default, overflow, overflowed: 0, swept: 0 };
+        let (overflow, buckets, policies) = ((Bucket::full(default, now), default), BTreeMap::new(), Vec::new());
+        let state = State { buckets, default, overflow, overflowed: 0, swept: 0, policies };
         Exact { max_buckets, state: Mutex::new(state) }
     }
 }
@@ -86,38 +147,62 @@ impl Limiter for Exact {
         self.state.lock().take(*charge, now, self.max_buckets)
     }
 
-    fn take_all(&self, charges: &Charges, now: Nanos) -> Decisions {
+    fn take_all(&self, claims: &[Claim], now: Nanos) -> Decisions {
         let mut state = self.state.lock();
         let before = state.clone();
-        let mut decisions: Decisions =
-            charges.iter().map(|charge| state.take(*charge, now, self.max_buckets)).collect();
-        if !decisions.iter().all(Decision::is_allowed) {
-            let overflowed = state.overflowed;
-            *state = State { overflowed, ..before };
-            // Each has seen its quota all the same.
-            for Charge { key, quota, .. } in charges {
-                let quota = state.quota_of(*key, *quota);
-                if let Some(kept) = state.buckets.get_mut(key) {
-                    kept.adapt(quota, now);
-                }
-            }
-            drop(state);
-            for (decision, charge) in decisions.iter_mut().zip(charges).filter(|(decision, _)| decision.is_allowed()) {
-                let standing = self.peek(charge.key, charge.quota, now).for_cost(charge.cost.get());
-                *decision = Decision::Allowed(standing);
+        // First what each says, one by one and undone; then those that are made.
+        let mut decisions = Decisions::new();
+        for claim in claims {
+            decisions.push(state.take(claim.charge, now, self.max_buckets));
+        }
+        let go = are_allowed(claims, &decisions);
+        state.undo(before, claims, now);
+        let counted = state.clone();
+        for (claim, decision) in claims.iter().zip(&mut decisions) {
+            let cost = claim.charge.cost.get();
+            if go && claim.is_made(decision) {
+                *decision = state.take(claim.charge, now, self.max_buckets);
+            } else {
+                let standing = *decision.standing();
+                let quota = state.quota_of(claim.charge.key, claim.charge.quota);
+                let bucket = match state.buckets.get(&place(claim.charge.key)) {
+                    Some(kept) => kept.bucket,
+                    None if standing.is_overflow() => *state.shared(claim.charge.key.scope()).0,
+                    None => state.full(quota, now),
+                };
+                let without = Standing::new(bucket, standing.quota(), now).for_cost(cost);
+                let without = if standing.is_overflow() { without.of_overflow() } else { without };
+                *decision = Decision::new(decision.is_allowed(), without);
             }
         }
+        state.overflowed = counted.overflowed;
+        state.policies.iter_mut().zip(counted.policies).for_each(|(policy, old)| policy.overflowed = old.overflowed);
         decisions
     }
 
+    fn settle(&self, charge: &Charge, now: Nanos) -> Standing {
+        let mut state = self.state.lock();
+        let counted = state.clone();
+        let (bucket, quota, shared) = state.bucket(charge.key, charge.quota, now, self.max_buckets);
+        *bucket = bucket.debited(charge.cost.get(), quota, now);
+        let standing = Standing::new(*bucket, quota, now);
+        state.overflowed = counted.overflowed;
+        state.policies.iter_mut().zip(counted.policies).for_each(|(policy, old)| policy.overflowed = old.overflowed);
+        if let Some(kept) = state.buckets.get_mut(&place(charge.key)) {
+            kept.changed = true;
+        }
+        if shared { standing.of_overflow() } else { standing }
+    }
+
     fn peek(&self, key: Key, quota: Quota, now: Nanos) -> Standing {
-        let state = self.state.lock();
+        let mut state = self.state.lock();
         let quota = state.quota_of(key, quota);
         if !state.has_room(key, self.max_buckets) {
-            return Standing::new(state.overflow, state.default, now).of_overflow();
+            let (bucket, quota, _) = state.shared(key.scope());
+            return Standing::new(*bucket, quota, now).of_overflow();
         }
-        let mut kept = state.buckets.get(&key).copied();
-        kept.iter_mut().for_each(|kept| kept.adapt(quota, now));
+        let mut kept = state.buckets.get(&place(key)).copied();
+        kept.iter_mut().for_each(|kept| kept.adapt(key.scope(), quota, now));
         Standing::new(kept.map_or_else(|| Bucket::full(quota, now), |kept| kept.bucket), quota, now)
     }
 }
@@ -131,13 +216,13 @@ impl Upkeep for Exact {
         let mut state = self.state.lock();
         state.swept = now.max(state.swept);
         let full = state.buckets.extract_if(.., |_, kept| kept.bucket.is_full(kept.quota, now));
-        full.map(|(key, _)| dropped(key)).count()
+        full.map(|((_, bits), kept)| dropped(Key::new(kept.scope, bits))).count()
     }
 
     fn export(&self, _: usize, saved: &mut dyn FnMut(KeptBucket)) {
-        for (key, kept) in &mut self.state.lock().buckets {
+        for ((_, bits), kept) in &mut self.state.lock().buckets {
             if std::mem::take(&mut kept.changed) {
-                saved(KeptBucket { key: *key, bucket: kept.bucket, quota: kept.quota });
+                saved(KeptBucket { key: Key::new(kept.scope, *bits), bucket: kept.bucket, quota: kept.quota });
             }
         }
     }
@@ -152,11 +237,11 @@ impl Upkeep for Exact {
         let bucket = saved.bucket.resumed(saved.quota, now).edit(saved.quota, quota, now);
         let room = state.has_room(saved.key, self.max_buckets);
         if bucket.is_full(quota, now) {
-            state.buckets.remove(&saved.key);
+            state.buckets.remove(&place(saved.key));
             return true;
         }
         if room {
-            state.buckets.insert(saved.key, Kept { bucket, quota, changed: true });
+            state.buckets.insert(place(saved.key), Kept { scope: saved.key.scope(), bucket, quota, changed: true });
         }
         room
     }
@@ -164,47 +249,109 @@ impl Upkeep for Exact {
     fn debit(&self, Charge { key, quota, cost }: Charge, now: Nanos) {
         let mut state = self.state.lock();
         if state.has_room(key, self.max_buckets) {
+            let quota = state.quota_of(key, quota);
             let bucket = state.full(quota, now);
-            let kept = state.buckets.entry(key).or_insert(Kept { bucket, quota, changed: true });
+            let new = Kept { scope: key.scope(), bucket, quota, changed: true };
+            let kept = state.buckets.entry(place(key)).or_insert(new);
             *kept = Kept { bucket: kept.bucket.debited(cost.get(), kept.quota, now), changed: true, ..*kept };
         }
     }
 
     fn edit(&self, key: Key, from: Quota, to: Quota, now: Nanos) {
         let mut state = self.state.lock();
+        let to = state.quota_of(key, to);
         let bucket = state.full(from, now);
-        if let Some(kept) = state.buckets.get_mut(&key) {
-            kept.adapt(to, now);
+        if let Some(kept) = state.buckets.get_mut(&place(key)) {
+            kept.adapt(key.scope(), to, now);
         } else if from.capacity() < to.capacity() && state.has_room(key, self.max_buckets) {
-            state.buckets.insert(key, Kept { bucket, quota: to, changed: true });
+            state.buckets.insert(place(key), Kept { scope: key.scope(), bucket, quota: to, changed: true });
         }
     }
 
     fn reset(&self, key: Key, quota: Quota, now: Nanos) {
         let mut state = self.state.lock();
         let quota = state.quota_of(key, quota);
-        if let Some(kept) = state.buckets.get_mut(&key) {
-            *kept = Kept { bucket: Bucket::full(quota, kept.bucket.at().max(now)), quota, changed: true };
+        if let Some(kept) = state.buckets.get_mut(&place(key)) {
+            let bucket = Bucket::full(quota, kept.bucket.at().max(now));
+            *kept = Kept { scope: key.scope(), bucket, quota, changed: true };
         }
     }
 
     fn set_default_quota(&self, quota: Quota, now: Nanos) {
         let mut state = self.state.lock();
         if state.default != quota {
-            state.overflow = state.overflow.edit(state.default, quota, now);
+            state.overflow = (state.overflow.0.edit(state.default, quota, now), quota);
             state.default = quota;
-            let anonymous = state.buckets.iter_mut().filter(|(key, _)| !key.is_client());
-            anonymous.for_each(|(_, kept)| kept.adapt(quota, now));
+            let anonymous = state.buckets.values_mut().filter(|kept| kept.scope == Scope::Address);
+            anonymous.for_each(|kept| kept.adapt(Scope::Address, quota, now));
         }
     }
+
+    fn set_policies(&self, policies: &[PolicyTerms], now: Nanos) -> Vec<PolicySlot> {
+        let mut state = self.state.lock();
+        let old = std::mem::take(&mut state.policies);
+        let count = |at: usize| state.buckets.values().filter(|kept| kept.scope.slot() == slot(at)).count();
+        let mut next = old.clone();
+        next.iter_mut().for_each(|policy| policy.gone |= policies.iter().all(|terms| terms.id != policy.terms.id));
+        let mut slots = Vec::new();
+        for &terms in policies {
+            let mut new = PolicyState { terms, gone: false, overflow: Bucket::full(terms.quota, now), overflowed: 0 };
+            let there = next.iter().position(|policy| policy.terms.id == terms.id && !policy.gone);
+            if let Some(there) = there.map(|at| &next[at]) {
+                let (old, kept) = (there.terms.quota, there.overflow);
+                new.overflow = if old == terms.quota { kept } else { kept.edit(old, terms.quota, now) };
+                new.overflowed = there.overflowed;
+            }
+            let at = there.or_else(|| (0..next.len()).find(|at| next[*at].gone && count(*at) == 0));
+            let at = at.unwrap_or(next.len());
+            if at == next.len() {
+                next.push(new)
+            } else {
+                next[at] = new
+            }
+            slots.extend(slot(at));
+        }
+        for kept in state.buckets.values_mut() {
+            let Some(policy) = kept.scope.slot().and_then(|slot| next.get(slot.index())) else { continue };
+            if policy.gone {
+                kept.bucket = Bucket::full(kept.quota, kept.bucket.at().max(now));
+                kept.changed = true;
+            } else if !kept.scope.has_own_quota() {
+                kept.adapt(kept.scope, policy.terms.quota, now);
+            }
+        }
+        state.policies = next;
+        slots
+    }
+
+    fn policy(&self, id: PolicyId) -> Option<(PolicySlot, Quota)> {
+        let state = self.state.lock();
+        let at = state.policies.iter().position(|policy| policy.terms.id == id && !policy.gone)?;
+        Some((slot(at)?, state.policies[at].terms.quota))
+    }
+}
+
+fn slot(at: usize) -> Option<PolicySlot> {
+    u16::try_from(at).ok().map(PolicySlot)
 }
 
 impl Gauges for Exact {
     fn buckets(&self) -> usize {
-        self.state.lock().buckets.len()
+        self.state.lock().buckets.values().filter(|kept| kept.scope.slot().is_none()).count()
     }
 
     fn overflowed(&self) -> u64 {
         self.state.lock().overflowed
+    }
+
+    fn in_policies(&self) -> usize {
+        self.state.lock().buckets.values().filter(|kept| kept.scope.slot().is_some()).count()
+    }
+
+    fn of_policy(&self, id: PolicyId) -> PolicyGauge {
+        let Some((slot, _)) = self.policy(id) else { return PolicyGauge::default() };
+        let state = self.state.lock();
+        let policy = &state.policies[slot.index()];
+        PolicyGauge { buckets: state.count(Scope::Policy(slot)), overflowed: policy.overflowed }
     }
 }

@@ -18,13 +18,19 @@
 //! Cost: some 20 instructions for an address, where the processor has AES; half a microsecond where it has none. A
 //! client's key is made when the directory is.
 //!
+//! Within a policy the same payers have buckets of their own: the policy is in the block beside them, by 56 bits of a
+//! hash of its name. There the payer may also be everybody together, or what a header says, by 64 bits of a keyed hash.
+//! Of a million values two have the same one once in thirty million times.
+//!
 //! Prefixes longer than 64 bits cannot be told apart. They would hand every host as many buckets as it likes.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::num::NonZeroU64;
 
 use aes::Aes128;
 use aes::cipher::{BlockCipherDecrypt, BlockCipherEncrypt, KeyInit};
+use sha2::{Digest, Sha256};
 
 /// Whose bucket it is, for a limiter. Its bits are as good as random.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -35,12 +41,77 @@ pub struct Key {
 
 /// What kind of payer it is, so that a limiter can hold each kind to its rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[repr(u8)]
 pub enum Scope {
     /// A client, with a quota of its own.
-    Client = 0,
+    Client,
     /// An anonymous caller, with the default quota.
-    Address = 1,
+    Address,
+    /// Somebody in a policy, with the quota of the policy.
+    Policy(PolicySlot),
+    /// A client in a policy, with a quota of its own there. Its bucket is the one that it has without it.
+    OwnInPolicy(PolicySlot),
+}
+
+impl Scope {
+    /// Its kind as a number below 31; both of a policy have one, as they are of one bucket.
+    #[inline]
+    pub(super) fn kind(self) -> u32 {
+        match self {
+            Scope::Client => 0,
+            Scope::Address => 1,
+            Scope::Policy(_) | Scope::OwnInPolicy(_) => 2,
+        }
+    }
+
+    /// The policy it is in.
+    #[inline]
+    pub fn slot(self) -> Option<PolicySlot> {
+        match self {
+            Scope::Policy(slot) | Scope::OwnInPolicy(slot) => Some(slot),
+            Scope::Client | Scope::Address => None,
+        }
+    }
+
+    /// Whether the quota is the payer's own, not one that a limiter holds for many.
+    #[inline]
+    pub fn has_own_quota(self) -> bool {
+        matches!(self, Scope::Client | Scope::OwnInPolicy(_))
+    }
+}
+
+/// A policy by its place in one limiter, as long as that has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PolicySlot(pub(super) u16);
+
+impl PolicySlot {
+    /// The place as an index.
+    #[inline]
+    pub fn index(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
+/// A policy by its name, the same everywhere and for good: 56 bits of the name's SHA-256.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PolicyId(NonZeroU64);
+
+impl PolicyId {
+    /// The policy that is called so.
+    pub fn of(name: &str) -> Self {
+        let digest = Sha256::digest(name.as_bytes());
+        let bits = digest.iter().take(7).fold(0, |bits, byte| bits << 8 | u64::from(*byte));
+        PolicyId(NonZeroU64::new(bits).unwrap_or(NonZeroU64::MIN))
+    }
+
+    /// Its bits, below 2⁵⁶ and never 0.
+    pub fn bits(self) -> u64 {
+        self.0.get()
+    }
+
+    /// What [`bits`](PolicyId::bits) gave; `None` when it cannot have.
+    pub fn from_bits(bits: u64) -> Option<Self> {
+        NonZeroU64::new(bits).filter(|bits| bits.get() >> 56 == 0).map(PolicyId)
+    }
 }
 
 impl Key {
@@ -86,9 +157,10 @@ impl Key {
     }
 }
 
-/// Who pays: a kind and 64 bits.
+/// Who pays: a kind and 64 bits, and the policy in which it pays, if it is in one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Payer {
+    policy: Option<PolicyId>,
     kind: Kind,
     payload: u64,
 }
@@ -100,6 +172,8 @@ enum Kind {
     Client = 0,
     Ipv4 = 1,
     Ipv6 = 2,
+    Everybody = 3,
+    Value = 4,
 }
 
 impl Payer {
@@ -108,24 +182,45 @@ impl Payer {
 
     /// A client by its number.
     pub fn client(number: u64) -> Self {
-        Payer { kind: Kind::Client, payload: number }
+        Payer { policy: None, kind: Kind::Client, payload: number }
     }
 
     /// An anonymous caller by its address: an IPv4 address (IPv4-mapped IPv6 is IPv4), or the first `ipv6_prefix` bits
     /// of an IPv6 address, at most [`MAX_IPV6_PREFIX`](Payer::MAX_IPV6_PREFIX).
     pub fn address(address: IpAddr, ipv6_prefix: u8) -> Self {
         match address.to_canonical() {
-            IpAddr::V4(address) => Payer { kind: Kind::Ipv4, payload: u64::from(address.to_bits()) },
+            IpAddr::V4(address) => Payer { policy: None, kind: Kind::Ipv4, payload: u64::from(address.to_bits()) },
             IpAddr::V6(address) => {
                 let upper = (address.to_bits() >> 64) as u64;
                 let dropped = Self::MAX_IPV6_PREFIX.saturating_sub(ipv6_prefix);
                 let kept = u64::MAX.checked_shl(u32::from(dropped)).unwrap_or(0);
-                Payer { kind: Kind::Ipv6, payload: upper & kept }
+                Payer { policy: None, kind: Kind::Ipv6, payload: upper & kept }
             }
         }
     }
 
-    /// The client's number, if it is a client.
+    /// The same payer in a policy.
+    #[must_use]
+    pub fn within(self, policy: PolicyId) -> Self {
+        Payer { policy: Some(policy), ..self }
+    }
+
+    /// All callers of a policy together.
+    pub fn everybody(policy: PolicyId) -> Self {
+        Payer { policy: Some(policy), kind: Kind::Everybody, payload: 0 }
+    }
+
+    /// Who sends a header's value in a policy, by its [hash](KeyMaker::hash).
+    pub fn value(policy: PolicyId, hash: u64) -> Self {
+        Payer { policy: Some(policy), kind: Kind::Value, payload: hash }
+    }
+
+    /// The policy that it is in, if it is in one.
+    pub fn policy(self) -> Option<PolicyId> {
+        self.policy
+    }
+
+    /// The client's number, if it is a client, in a policy or not.
     pub fn client_number(self) -> Option<u64> {
         (self.kind == Kind::Client).then_some(self.payload)
     }
@@ -133,26 +228,37 @@ impl Payer {
     /// The address, or the first one of the prefix, if it is an anonymous caller.
     pub fn anonymous(self) -> Option<IpAddr> {
         match self.kind {
-            Kind::Client => None,
+            Kind::Client | Kind::Everybody | Kind::Value => None,
             Kind::Ipv4 => Some(Ipv4Addr::from_bits(self.payload as u32).into()),
             Kind::Ipv6 => Some(Ipv6Addr::from_bits(u128::from(self.payload) << 64).into()),
         }
     }
 
-    /// As two numbers, to be saved: the kind (0 to 2) and the 64 bits.
+    /// As two numbers, to be saved: the kind (0 to 2, in a policy to 4) and the 64 bits. The policy is not in them.
     pub fn parts(self) -> (u8, u64) {
         (self.kind as u8, self.payload)
     }
 
-    /// What [`parts`](Payer::parts) gave; `None` when it cannot have.
+    /// What [`parts`](Payer::parts) gave of one in no policy; `None` when it cannot have.
     pub fn from_parts(kind: u8, payload: u64) -> Option<Self> {
+        Payer::read(None, kind, payload)
+    }
+
+    /// The same of one in a policy.
+    pub fn from_parts_within(policy: PolicyId, kind: u8, payload: u64) -> Option<Self> {
+        Payer::read(Some(policy), kind, payload)
+    }
+
+    fn read(policy: Option<PolicyId>, kind: u8, payload: u64) -> Option<Self> {
         let kind = match kind {
             0 => Kind::Client,
             1 if u32::try_from(payload).is_ok() => Kind::Ipv4,
             2 => Kind::Ipv6,
+            3 if policy.is_some() && payload == 0 => Kind::Everybody,
+            4 if policy.is_some() => Kind::Value,
             _ => return None,
         };
-        Some(Payer { kind, payload })
+        Some(Payer { policy, kind, payload })
     }
 }
 
@@ -166,14 +272,27 @@ impl KeyMaker {
         KeyMaker(Aes128::new(&secret.to_le_bytes().into()))
     }
 
-    /// The key of `payer`.
+    /// The key of `payer`, which is in no policy.
     #[inline]
     pub fn key(&self, payer: Payer) -> Key {
         let scope = if payer.kind == Kind::Client { Scope::Client } else { Scope::Address };
-        let plain = u128::from(payer.kind as u8) << 64 | u128::from(payer.payload);
+        Key::new(scope, self.bits(payer))
+    }
+
+    /// The key of `payer`, whose policy is at `slot`, where it has a quota of its `own` or not.
+    #[inline]
+    pub fn key_within(&self, payer: Payer, slot: PolicySlot, own: bool) -> Key {
+        let scope = if own { Scope::OwnInPolicy(slot) } else { Scope::Policy(slot) };
+        Key::new(scope, self.bits(payer))
+    }
+
+    #[inline]
+    fn bits(&self, payer: Payer) -> u128 {
+        let policy = payer.policy.map_or(0, PolicyId::bits);
+        let plain = u128::from(policy) << 72 | u128::from(payer.kind as u8) << 64 | u128::from(payer.payload);
         let mut block = plain.to_le_bytes().into();
         self.0.encrypt_block(&mut block);
-        Key::new(scope, u128::from_le_bytes(block.into()))
+        u128::from_le_bytes(block.into())
     }
 
     /// The key of the client with this number.
@@ -181,13 +300,39 @@ impl KeyMaker {
         self.key(Payer::client(number))
     }
 
+    /// The number of the client with these [bits](Key::client); `None` when they belong to another secret.
+    pub fn number(&self, uid: u128) -> Option<u64> {
+        self.payer(Key::client(uid))?.client_number()
+    }
+
+    /// 64 bits of `value`, that nobody can choose who has not the secret: a CBC-MAC over its length and itself.
+    pub fn hash(&self, value: &[u8]) -> u64 {
+        let mut state = value.len() as u128;
+        // Of one block it is a key's block if nothing sets it apart: no payer has these upper bits.
+        state |= u128::from(u8::MAX) << 64;
+        for chunk in std::iter::once(&[][..]).chain(value.chunks(16)) {
+            let mut padded = [0; 16];
+            padded[..chunk.len()].copy_from_slice(chunk);
+            let mut block = (state ^ u128::from_le_bytes(padded)).to_le_bytes().into();
+            self.0.encrypt_block(&mut block);
+            state = u128::from_le_bytes(block.into());
+        }
+        state as u64
+    }
+
     /// Whose key it is; `None` when it belongs to another secret.
     pub fn payer(&self, key: Key) -> Option<Payer> {
         let mut block = key.bits().to_le_bytes().into();
         self.0.decrypt_block(&mut block);
         let plain = u128::from_le_bytes(block.into());
-        let payer = Payer::from_parts(u8::try_from(plain >> 64).ok()?, plain as u64)?;
-        (key.is_client() == (payer.kind == Kind::Client)).then_some(payer)
+        let policy = PolicyId::from_bits((plain >> 72) as u64);
+        let payer = Payer::read(policy, (plain >> 64) as u8, plain as u64)?;
+        let fits = match key.scope() {
+            Scope::Client => policy.is_none() && payer.kind == Kind::Client,
+            Scope::Address => policy.is_none() && payer.kind != Kind::Client,
+            Scope::Policy(_) | Scope::OwnInPolicy(_) => policy.is_some(),
+        };
+        fits.then_some(payer)
     }
 }
 
@@ -198,78 +343,4 @@ impl fmt::Debug for KeyMaker {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn payer(address: &str, prefix: u8) -> Payer {
-        Payer::address(address.parse().unwrap(), prefix)
-    }
-
-    #[test]
-    fn one_network_is_one_caller() {
-        assert_eq!(payer("2001:db8:1:2::1", 64), payer("2001:db8:1:2:ffff::9", 64));
-        assert_ne!(payer("2001:db8:1:2::1", 64), payer("2001:db8:1:3::1", 64));
-        assert_eq!(payer("2001:db8:1:2::1", 56), payer("2001:db8:1:3::1", 56));
-        assert_eq!(payer("2001:db8::", 0), payer("fe80::1", 0));
-        assert_eq!(payer("2001:db8:1:2::1", 128), payer("2001:db8:1:2::1", 64));
-        assert_eq!(payer("2001:db8:1:2::1", 64).anonymous(), Some("2001:db8:1:2::".parse().unwrap()));
-    }
-
-    #[test]
-    fn a_mapped_address_is_the_address() {
-        assert_eq!(payer("::ffff:192.0.2.7", 64), payer("192.0.2.7", 64));
-        assert_ne!(payer("192.0.2.7", 64), payer("192.0.2.8", 64));
-        assert_eq!(payer("192.0.2.7", 64).anonymous(), Some("192.0.2.7".parse().unwrap()));
-    }
-
-    #[test]
-    fn kinds_never_meet_and_parts_read_back() {
-        let payers = [Payer::client(7), payer("0.0.0.7", 64), payer("0:0:0:7::", 64), Payer::client(u64::MAX)];
-        let maker = KeyMaker::new(1);
-        for (index, payer) in payers.iter().enumerate() {
-            assert_eq!(payers.iter().position(|other| other == payer), Some(index));
-            assert_eq!(payers.iter().position(|other| maker.key(*other) == maker.key(*payer)), Some(index));
-            let (kind, payload) = payer.parts();
-            assert_eq!(Payer::from_parts(kind, payload), Some(*payer));
-        }
-        assert_eq!((payers[0].client_number(), payers[0].anonymous()), (Some(7), None));
-        assert_eq!(payers[1].client_number(), None);
-        assert_eq!((Payer::from_parts(3, 0), Payer::from_parts(1, 1 << 32)), (None, None));
-    }
-
-    /// Known for good: nodes of different versions share keys.
-    #[test]
-    fn a_key_is_the_same_everywhere() {
-        let maker = KeyMaker::new(0x0f0e_0d0c_0b0a_0908_0706_0504_0302_0100);
-        // FIPS 197 appendix C.1, byte by byte.
-        let block: [u8; 16] = std::array::from_fn(|at| 0x11 * at as u8);
-        let mut sealed = block.into();
-        maker.0.encrypt_block(&mut sealed);
-        assert_eq!(<[u8; 16]>::from(sealed)[..4], [0x69, 0xc4, 0xe0, 0xd8]);
-        let keys = [maker.client(7), maker.key(payer("192.0.2.7", 64)), maker.key(payer("2001:db8::", 64))];
-        assert_eq!(keys.map(Key::scope), [Scope::Client, Scope::Address, Scope::Address]);
-        assert_eq!(keys.map(Key::bits), KNOWN);
-        assert_eq!(format!("{maker:?}"), "KeyMaker(..)");
-    }
-
-    const KNOWN: [u128; 3] = [
-        0xec301a99_cdbb51f4_cc7ee0ea_e6c3540a,
-        0x54ab0d12_479adb6a_d721af95_4c976f65,
-        0xd2594fa8_811d71b6_2fb2da52_eedc906b,
-    ];
-
-    proptest! {
-        #[test]
-        fn a_key_reads_back_with_its_secret_only(secret: u128, other: u128, number: u64, address: IpAddr) {
-            let (maker, another) = (KeyMaker::new(secret), KeyMaker::new(other));
-            for payer in [Payer::client(number), Payer::address(address, 64)] {
-                let key = maker.key(payer);
-                prop_assert_eq!((maker.payer(key), key.is_client()), (Some(payer), payer.anonymous().is_none()));
-                // By chance one of 2⁶² does.
-                prop_assert!(secret == other || another.payer(key).is_none());
-            }
-        }
-    }
-}
+mod tests;

@@ -10,23 +10,23 @@
 //! builds a server. One that shares its tokens among several nodes fits behind the same calls, as long as it answers
 //! from memory: a request never waits for a limiter, so no call is asynchronous and none can fail.
 
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroUsize};
 
-use arrayvec::ArrayVec;
+use smallvec::SmallVec;
 
 use crate::client::Quota;
 use crate::limit::bucket::{Bucket, Nanos};
 use crate::limit::decision::{Decision, Standing};
-use crate::limit::key::Key;
+use crate::limit::key::{Key, PolicyId, PolicySlot};
 
-/// The most charges that are made in one step.
-pub const MOST_CHARGES: usize = 4;
+/// The most claims of a request for which nothing is allocated: its caller's own and those of five policies.
+pub const USUAL_CLAIMS: usize = 6;
 
-/// Charges that are made all or none.
-pub type Charges = ArrayVec<Charge, MOST_CHARGES>;
+/// What a request claims, all or none of it.
+pub type Claims = SmallVec<[Claim; USUAL_CLAIMS]>;
 
-/// What was decided of each of them, in their order.
-pub type Decisions = ArrayVec<Decision, MOST_CHARGES>;
+/// What was decided of each claim, in their order.
+pub type Decisions = SmallVec<[Decision; USUAL_CLAIMS]>;
 
 /// What a request is to cost somebody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +47,55 @@ impl Charge {
     }
 }
 
+/// A charge among others, and how it counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// The charge.
+    pub charge: Charge,
+    /// Whether it is made [later](Limiter::settle), when more is known: what it costs must be there, and is not taken.
+    pub later: bool,
+    /// Whether it is on trial: it is made when there is enough and the others are made, and hinders none of them.
+    pub trial: bool,
+}
+
+impl From<Charge> for Claim {
+    fn from(charge: Charge) -> Self {
+        Claim { charge, later: false, trial: false }
+    }
+}
+
+impl Claim {
+    /// Whether it is made, once it was decided like this, of all the claims of a request.
+    pub fn is_made(&self, decision: &Decision) -> bool {
+        decision.is_allowed() && !self.later
+    }
+}
+
+/// Whether the request of these claims, which were decided like this, may go on.
+pub fn are_allowed(claims: &[Claim], decisions: &[Decision]) -> bool {
+    claims.iter().zip(decisions).all(|(claim, decision)| claim.trial || decision.is_allowed())
+}
+
+/// What a limiter holds of a policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PolicyTerms {
+    /// Which policy.
+    pub id: PolicyId,
+    /// The quota of all who have none of their own in it.
+    pub quota: Quota,
+    /// The most buckets it has; payers beyond it share one.
+    pub max_buckets: NonZeroUsize,
+}
+
+/// What can be read off a limiter about a policy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PolicyGauge {
+    /// The buckets there are.
+    pub buckets: usize,
+    /// How many claims went to its overflow bucket since the start.
+    pub overflowed: u64,
+}
+
 /// Gives every key its own token bucket.
 ///
 /// Contract: for each key that has a bucket (a limiter may let anonymous callers share one when it is full) and any
@@ -54,15 +103,19 @@ impl Charge {
 /// bucket that last saw another one adapts as in [`edit`](Upkeep::edit). `now` is the time since one epoch for all
 /// calls; it may repeat and step back, which credits nothing.
 ///
-/// A limiter may hold the quota of anonymous callers itself. Then that of the charge does not count for them, and the
-/// standing says which one did.
+/// A limiter holds the quotas of anonymous callers and of policies itself. That of a charge does not count for who has
+/// [none of its own](crate::limit::Scope::has_own_quota), and the standing says which one did.
 pub trait Limiter: Send + Sync {
     /// Makes a charge, or refuses it.
     fn take(&self, charge: &Charge, now: Nanos) -> Decision;
 
-    /// Makes all charges in one step, or none: nothing is taken unless all are allowed, and nobody else takes in
-    /// between. Charges of one bucket add up, in their order; they bring the same quota.
-    fn take_all(&self, charges: &Charges, now: Nanos) -> Decisions;
+    /// Makes what is claimed in one step, or nothing of it: nothing is taken unless all are allowed that are not on
+    /// trial, and nobody else takes in between. No two claims are of one bucket.
+    fn take_all(&self, claims: &[Claim], now: Nanos) -> Decisions;
+
+    /// Takes what `charge` costs whether it is there or not, for a request that was let in by a claim for later; how
+    /// the bucket stands then. What is missing is owed, and the bucket earns it before anything else.
+    fn settle(&self, charge: &Charge, now: Nanos) -> Standing;
 
     /// How the bucket of `key` stands. Takes nothing and makes no bucket.
     fn peek(&self, key: Key, quota: Quota, now: Nanos) -> Standing;
@@ -134,15 +187,29 @@ pub trait Upkeep: Send + Sync {
     /// The buckets that changed are exported again. Those that are full under the new quota go with the next sweep. Of
     /// two calls at once, one waits for the other.
     fn set_default_quota(&self, quota: Quota, now: Nanos);
+
+    /// Has these policies from now on, and no others; their places, in their order. One that stays keeps its place and
+    /// its buckets, each of them as with [`edit`](Upkeep::edit) when the quota is another. The buckets of one that goes
+    /// are full, and go with the next sweep. Of two calls at once, one waits for the other.
+    fn set_policies(&self, policies: &[PolicyTerms], now: Nanos) -> Vec<PolicySlot>;
+
+    /// The place of a policy, and its quota; none when there is no such policy.
+    fn policy(&self, id: PolicyId) -> Option<(PolicySlot, Quota)>;
 }
 
 /// What can be read off a limiter.
 pub trait Gauges: Send + Sync {
-    /// The buckets there are.
+    /// The buckets there are, but for those of policies.
     fn buckets(&self) -> usize;
 
     /// How many takes went to the overflow bucket since the start.
     fn overflowed(&self) -> u64;
+
+    /// The buckets of all policies.
+    fn in_policies(&self) -> usize;
+
+    /// The same of a policy, which has buckets and an overflow bucket of its own.
+    fn of_policy(&self, id: PolicyId) -> PolicyGauge;
 }
 
 /// All of a limiter, for whoever builds a server around one.

@@ -27,7 +27,10 @@ pub mod striped;
 
 pub use bucket::{Bucket, Nanos, Tokens};
 pub use decision::{Decision, Standing};
-pub use key::{Key, KeyMaker, Payer, Scope};
-pub use limiter::{Charge, Charges, Decisions, Gauges, KeptBucket, Limiter, MOST_CHARGES, Upkeep, WholeLimiter};
+pub use key::{Key, KeyMaker, Payer, PolicyId, PolicySlot, Scope};
+pub use limiter::{
+    Charge, Claim, Claims, Decisions, Gauges, KeptBucket, Limiter, PolicyGauge, PolicyTerms, Upkeep, WholeLimiter,
+    are_allowed,
+};
 pub use settings::RateLimit;
 pub use striped::{Striped, StripedSettings};

@@ -14,7 +14,8 @@
 //! - At `max_buckets` a new anonymous caller shares one overflow bucket, with the default quota, and is counted.
 //!   Callers who have a bucket keep it, and clients always get one: there are only as many as the operator has made. A
 //!   flood of new addresses therefore slows other new addresses, and nobody else.
-//! - Several charges at once lock the stripes of all of them, in their order, and are decided before any is made.
+//! - Several claims at once lock the stripes of all of them, in their order, and are decided before any is made.
+//! - Policies have buckets here too, each policy within a bound of its own: module `policies`.
 //! - Anonymous callers have one quota together, and the limiter holds it:
 //!   [`set_default_quota`](crate::limit::Upkeep::set_default_quota) changes it for all of them. What a request brings
 //!   along for such a caller does not count, since requests that began before a change still bring the old one, and a
@@ -33,24 +34,30 @@
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use arrayvec::ArrayVec;
 use crossbeam_utils::CachePadded;
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::client::Quota;
 use crate::limit::bucket::{Bucket, Nanos, Tokens};
 use crate::limit::decision::{Decision, Standing};
-use crate::limit::key::Key;
-use crate::limit::limiter::{Charge, Charges, Decisions, Gauges, Limiter, MOST_CHARGES};
+use crate::limit::key::{Key, PolicyId, Scope};
+use crate::limit::limiter::{Charge, Claim, Decisions, Gauges, Limiter, PolicyGauge};
 
+mod change_policies;
 mod default_quota;
 mod entry;
-mod quotas;
+mod overflow;
+mod policies;
+mod several;
 mod stripe;
 mod table;
+mod terms;
 mod upkeep;
 
+use overflow::{Overflow, OverflowBucket};
+use policies::{Places, PolicyHeld};
 use stripe::Stripe;
+use terms::BucketTerms;
 
 /// The fewest stripes by default, and the most there can be.
 const STRIPES: (usize, usize) = (64, 1 << 16);
@@ -76,8 +83,10 @@ pub struct Striped {
     max_buckets: usize,
     anonymous: CachePadded<AtomicUsize>,
     clients: CachePadded<AtomicUsize>,
-    overflow: CachePadded<Mutex<(Bucket, Quota)>>,
+    overflow: CachePadded<Mutex<Overflow>>,
     overflowed: CachePadded<AtomicU64>,
+    /// Where policies are; locked while they change, which is stripe by stripe.
+    places: Mutex<Places>,
     /// The quota of anonymous callers; locked while it changes, which is stripe by stripe.
     default: Mutex<Quota>,
 }
@@ -89,13 +98,15 @@ impl Striped {
         let stripes = settings.stripes.map_or_else(|| default_stripes(max_buckets), NonZeroUsize::get);
         let stripes = stripes.min(STRIPES.1).next_power_of_two();
         let stripe = || CachePadded::new(Mutex::new(Stripe::new(settings.default_quota)));
+        let overflow = Overflow { callers: OverflowBucket::full(settings.default_quota, now), policies: Vec::new() };
         Striped {
             stripes: std::iter::repeat_with(stripe).take(stripes).collect(),
             max_buckets,
             anonymous: CachePadded::default(),
             clients: CachePadded::default(),
-            overflow: CachePadded::new(Mutex::new((Bucket::full(settings.default_quota, now), settings.default_quota))),
+            overflow: CachePadded::new(Mutex::new(overflow)),
             overflowed: CachePadded::new(AtomicU64::new(0)),
+            places: Mutex::default(),
             default: Mutex::new(settings.default_quota),
         }
     }
@@ -112,64 +123,85 @@ impl Striped {
         (key.hash() >> 24) as usize & (self.stripes.len() - 1)
     }
 
-    /// Counts one more bucket, for `key`, if there is room for it. For a client there always is.
-    fn admit(&self, key: Key) -> bool {
-        if key.is_client() {
-            self.clients.fetch_add(1, Ordering::Relaxed);
-            return true;
+    /// Counts one more bucket, for `key` of this stripe, if there is room for it. For a client there always is.
+    fn admit(&self, stripe: &Stripe, key: Key) -> bool {
+        match key.scope() {
+            Scope::Client => {
+                self.clients.fetch_add(1, Ordering::Relaxed);
+                true
+            }
+            Scope::Address => {
+                // Read before it is written, so that a flood on a full map does not fight over the counter.
+                if self.anonymous.load(Ordering::Relaxed) >= self.max_buckets {
+                    return false;
+                }
+                let room = self.anonymous.fetch_add(1, Ordering::Relaxed) < self.max_buckets;
+                if !room {
+                    self.anonymous.fetch_sub(1, Ordering::Relaxed);
+                }
+                room
+            }
+            scope => stripe.policy(scope).is_some_and(|policy| policy.counts.admit()),
         }
-        // Read before it is written, so that a flood on a full map does not fight over the counter.
-        if self.anonymous.load(Ordering::Relaxed) >= self.max_buckets {
-            return false;
-        }
-        let room = self.anonymous.fetch_add(1, Ordering::Relaxed) < self.max_buckets;
-        if !room {
-            self.anonymous.fetch_sub(1, Ordering::Relaxed);
-        }
-        room
     }
 
-    /// Whether a new bucket of `key` would find room.
-    fn has_room(&self, key: Key) -> bool {
-        key.is_client() || self.anonymous.load(Ordering::Relaxed) < self.max_buckets
+    /// Whether a new bucket of `key`, of this stripe, would find room.
+    fn has_room(&self, stripe: &Stripe, key: Key) -> bool {
+        match key.scope() {
+            Scope::Client => true,
+            Scope::Address => self.anonymous.load(Ordering::Relaxed) < self.max_buckets,
+            scope => stripe.policy(scope).is_some_and(|policy| policy.counts.has_room()),
+        }
     }
 
     /// Counts one bucket less.
-    fn forget(&self, key: Key) {
-        let count = if key.is_client() { &self.clients } else { &self.anonymous };
-        count.fetch_sub(1, Ordering::Relaxed);
+    fn uncount(&self, stripe: &Stripe, key: Key) {
+        match key.scope() {
+            Scope::Client | Scope::Address => self.forget(&[], key),
+            scope => stripe.policy(scope).into_iter().for_each(PolicyHeld::forget),
+        }
+    }
+
+    /// The same, of a key of one of these policies if it is of any.
+    fn forget(&self, policies: &[PolicyHeld], key: Key) {
+        match key.scope() {
+            Scope::Client => drop(self.clients.fetch_sub(1, Ordering::Relaxed)),
+            Scope::Address => drop(self.anonymous.fetch_sub(1, Ordering::Relaxed)),
+            Scope::Policy(slot) | Scope::OwnInPolicy(slot) => {
+                policies.get(slot.index()).into_iter().for_each(PolicyHeld::forget);
+            }
+        }
+    }
+
+    /// Counts a claim that goes to an overflow bucket.
+    #[cold]
+    fn overflows(&self, stripe: &Stripe, key: Key) {
+        let count = stripe.policy(key.scope()).map_or(&*self.overflowed, |policy| &policy.counts.overflowed);
+        count.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The first take of a key that has no bucket. Apart from [`take`](Limiter::take), to keep that one short.
     #[cold]
     #[inline(never)]
-    fn take_first(&self, mut stripe: MutexGuard<'_, Stripe>, charge: Charge, now: Nanos) -> Decision {
-        if !self.admit(charge.key) {
+    fn take_first(
+        &self,
+        mut stripe: MutexGuard<'_, Stripe>,
+        charge: &Charge,
+        terms: BucketTerms,
+        now: Nanos,
+    ) -> Decision {
+        if !self.admit(&stripe, charge.key) {
+            self.overflows(&stripe, charge.key);
             drop(stripe);
-            self.overflowed.fetch_add(1, Ordering::Relaxed);
-            return take_from_overflow(&mut self.overflow.lock(), charge, now);
+            return self.overflow.lock().of(charge.key.scope()).take(charge, now);
         }
-        let mut bucket = stripe.full(charge.quota, now);
-        let allowed = bucket.spend(Tokens::whole(charge.cost.get()), charge.quota, now);
-        let outgrown = stripe.insert(charge.key, bucket, charge.quota);
+        let mut bucket = stripe.full(terms.quota, now);
+        let allowed = bucket.spend(Tokens::whole(charge.cost.get()), terms.quota, now);
+        let outgrown = stripe.insert(charge.key, bucket, terms);
         drop(stripe);
         drop(outgrown);
-        Decision::new(allowed, Standing::new(bucket, charge.quota, now).for_cost(charge.cost.get()))
+        Decision::new(allowed, Standing::new(bucket, terms.quota, now).for_cost(charge.cost.get()))
     }
-}
-
-/// A stripe that is locked, and which it is.
-type Locked<'a> = (usize, MutexGuard<'a, Stripe>);
-
-/// The stripe at `place`, which is one of these.
-fn among<'a>(locked: &'a mut [Locked<'_>], place: usize) -> &'a mut Stripe {
-    let found = locked.iter_mut().find(|(at, _)| *at == place);
-    found.map(|(_, stripe)| &mut **stripe).expect("the stripes of all charges are locked")
-}
-
-fn take_from_overflow((bucket, quota): &mut (Bucket, Quota), charge: Charge, now: Nanos) -> Decision {
-    let allowed = bucket.spend(Tokens::whole(charge.cost.get()), *quota, now);
-    Decision::new(allowed, Standing::new(*bucket, *quota, now).for_cost(charge.cost.get()).of_overflow())
 }
 
 /// Four for each core, at least 64, and enough for `max_buckets`.
@@ -182,77 +214,53 @@ impl Limiter for Striped {
     #[inline]
     fn take(&self, charge: &Charge, now: Nanos) -> Decision {
         let mut stripe = self.stripe(charge.key).lock();
-        let quota = stripe.quota_of(charge.key, charge.quota);
-        match stripe.take(charge, quota, now) {
+        let terms = stripe.terms_of(charge.key, charge.quota);
+        match stripe.take(charge, terms, now) {
             Some(decision) => decision,
-            None => self.take_first(stripe, Charge { quota, ..*charge }, now),
+            None => self.take_first(stripe, charge, terms, now),
         }
     }
 
-    fn take_all(&self, charges: &Charges, now: Nanos) -> Decisions {
-        // Whoever locks several does so in their order, or two would wait for each other.
-        let mut places: ArrayVec<usize, MOST_CHARGES> = charges.iter().map(|charge| self.place(charge.key)).collect();
-        places.sort_unstable();
-        let mut locked: ArrayVec<Locked<'_>, MOST_CHARGES> = ArrayVec::new();
-        for place in places {
-            if locked.last().is_none_or(|(last, _)| *last != place) {
-                locked.push((place, self.stripes[place].lock()));
+    fn take_all(&self, claims: &[Claim], now: Nanos) -> Decisions {
+        self.take_several(claims, now)
+    }
+
+    fn settle(&self, charge: &Charge, now: Nanos) -> Standing {
+        let mut stripe = self.stripe(charge.key).lock();
+        let (terms, cost) = (stripe.terms_of(charge.key, charge.quota), charge.cost.get());
+        let found = stripe.locate(charge.key, terms, now);
+        let bucket = match found {
+            Some((_, bucket)) => bucket,
+            None if self.admit(&stripe, charge.key) => stripe.full(terms.quota, now),
+            None => {
+                drop(stripe);
+                let mut overflow = self.overflow.lock();
+                let shared = overflow.of(charge.key.scope());
+                shared.bucket = shared.bucket.debited(cost, shared.quota, now);
+                return shared.standing(now);
+            }
+        };
+        let bucket = bucket.debited(cost, terms.quota, now);
+        match found {
+            Some((slot, _)) => stripe.write(slot, bucket),
+            None => {
+                let outgrown = stripe.insert(charge.key, bucket, terms);
+                drop(stripe);
+                drop(outgrown);
             }
         }
-        let mut overflow = self.overflow.lock();
-        let shared = *overflow;
-        let mut made: ArrayVec<(Charge, Option<Bucket>), MOST_CHARGES> = ArrayVec::new();
-        let mut decisions = Decisions::new();
-        for &charge in charges {
-            let stripe = among(&mut locked, self.place(charge.key));
-            let charge = Charge { quota: stripe.quota_of(charge.key, charge.quota), ..charge };
-            let before = stripe.peek(charge.key, charge.quota, now);
-            if before.is_none() && !self.admit(charge.key) {
-                decisions.push(take_from_overflow(&mut overflow, charge, now));
-                continue;
-            }
-            if before.is_none() {
-                let full = stripe.full(charge.quota, now);
-                drop(stripe.insert(charge.key, full, charge.quota));
-            }
-            made.push((charge, before));
-            decisions.extend(stripe.take(&charge, charge.quota, now));
-        }
-        let all = decisions.iter().all(Decision::is_allowed);
-        let shares = decisions.iter().filter(|decision| decision.standing().is_overflow()).count();
-        self.overflowed.fetch_add(shares as u64, Ordering::Relaxed);
-        if !all {
-            *overflow = shared;
-            for (charge, before) in made.iter().rev() {
-                let stripe = among(&mut locked, self.place(charge.key));
-                match before {
-                    Some(before) => stripe.put(charge, *before, now),
-                    None => {
-                        stripe.remove(charge.key);
-                        self.forget(charge.key);
-                    }
-                }
-            }
-            drop(overflow);
-            drop(locked);
-            for (decision, charge) in decisions.iter_mut().zip(charges).filter(|(decision, _)| decision.is_allowed()) {
-                let standing = self.peek(charge.key, charge.quota, now).for_cost(charge.cost.get());
-                *decision = Decision::Allowed(standing);
-            }
-        }
-        decisions
+        Standing::new(bucket, terms.quota, now)
     }
 
     fn peek(&self, key: Key, quota: Quota, now: Nanos) -> Standing {
-        let stripe = self.stripe(key);
-        let (bucket, quota) = {
-            let stripe = stripe.lock();
-            let quota = stripe.quota_of(key, quota);
-            (stripe.peek(key, quota, now), quota)
+        let (bucket, quota, room) = {
+            let stripe = self.stripe(key).lock();
+            let quota = stripe.terms_of(key, quota).quota;
+            let bucket = stripe.peek(key, quota, now);
+            (bucket, quota, bucket.is_some() || self.has_room(&stripe, key))
         };
-        if bucket.is_none() && !self.has_room(key) {
-            let (bucket, quota) = *self.overflow.lock();
-            return Standing::new(bucket, quota, now).of_overflow();
+        if !room {
+            return self.overflow.lock().of(key.scope()).standing(now);
         }
         Standing::new(bucket.unwrap_or_else(|| Bucket::full(quota, now)), quota, now)
     }
@@ -265,6 +273,17 @@ impl Gauges for Striped {
 
     fn overflowed(&self) -> u64 {
         self.overflowed.load(Ordering::Relaxed)
+    }
+
+    fn in_policies(&self) -> usize {
+        self.places.lock().buckets()
+    }
+
+    fn of_policy(&self, id: PolicyId) -> PolicyGauge {
+        let places = self.places.lock();
+        let Some(counts) = places.counts(id) else { return PolicyGauge::default() };
+        let (buckets, overflowed) = (counts.buckets.load(Ordering::Relaxed), counts.overflowed.load(Ordering::Relaxed));
+        PolicyGauge { buckets, overflowed }
     }
 }
 

@@ -48,6 +48,8 @@ pub use gate::certificate::ShownCertificate;
 pub use gate::changes::RouteChanges;
 pub use gate::headers::Underscores;
 pub use gate::identify::{Caller, Identity, KeySource, Recognised, UnknownKey, Walk, identify};
+pub use gate::policies::Policies;
+pub use gate::policy_settings::{OWN, PolicyCost, PolicyKey, PolicySettings};
 pub use gate::rejection::Rejection;
 pub use gate::request_id::RequestId;
 pub use gate::rules::{RateRules, Rules};

@@ -102,6 +102,19 @@ impl Buckets {
         &self.keys
     }
 
+    /// The key of `payer`, and the quota that its bucket is under now: that of its `own`, or in a policy that of the
+    /// policy. None when nobody is known, or no such policy.
+    pub(super) fn whose(&self, payer: Payer, own: impl Fn(Payer) -> Option<Quota>) -> Option<(Key, Quota)> {
+        let own = own(payer);
+        match payer.policy() {
+            None => Some((self.keys.key(payer), own?)),
+            Some(policy) => {
+                let (slot, quota) = self.limiter.policy(policy)?;
+                Some((self.keys.key_within(payer, slot, own.is_some()), own.unwrap_or(quota)))
+            }
+        }
+    }
+
     /// The same for a successor: it may not save before [`receive_right`](Buckets::receive_right).
     pub(super) fn of_successor(self) -> Self {
         self.handed_over.store(true, Ordering::SeqCst);
@@ -169,7 +182,7 @@ impl Buckets {
             self.limiter.sweep(part, self.now(), &mut |key| dropped.push(key));
             due.dropped(dropped.into_iter().filter_map(|key| self.keys.payer(key)));
         }
-        due.bound(self.limiter.buckets());
+        due.bound(self.limiter.buckets() + self.limiter.in_policies());
     }
 
     /// Makes due what has changed.
@@ -182,7 +195,7 @@ impl Buckets {
             due.changed(changed.drain(..).filter_map(|kept| self.saved(kept)));
         }
         // While the store takes nothing, the same buckets change again and again.
-        due.bound(self.limiter.buckets());
+        due.bound(self.limiter.buckets() + self.limiter.in_policies());
     }
 
     /// A bucket of the limiter as it is saved.
@@ -280,17 +293,21 @@ impl Buckets {
 
     /// Takes over what a predecessor gives. `quota` is what the bucket's owner has now, none when nobody is known;
     /// then it keeps the quota that it was under.
-    pub(super) fn take_over(&self, from: &HandedOver, quota: impl Fn(Key) -> Option<Quota>) {
+    pub(super) fn take_over(&self, from: &HandedOver, own: impl Fn(Payer) -> Option<Quota>) {
         let now = self.moment();
         let mut due = self.due.lock();
         for saved in &from.changed {
-            let quota = quota(self.keys.key(saved.payer)).unwrap_or(saved.quota);
-            self.put(saved, quota, from.at, now, &mut due);
+            let whose = self.whose(saved.payer, &own);
+            // In no policy that was, nobody can come any more.
+            let plain = || saved.payer.policy().is_none().then(|| (self.keys.key(saved.payer), saved.quota));
+            match whose.or_else(plain) {
+                Some(whose) => self.put(saved, whose, from.at, now, &mut due),
+                None => due.dropped([saved.payer]),
+            }
         }
         for payer in &from.dropped {
             // Full, so that the next sweep drops what came of it earlier.
-            let key = self.keys.key(*payer);
-            if let Some(quota) = quota(key) {
+            if let Some((key, quota)) = self.whose(*payer, &own) {
                 self.limiter.reset(key, quota, now.timeline);
             }
             due.dropped([*payer]);
@@ -298,12 +315,12 @@ impl Buckets {
     }
 
     /// Reads back a bucket that another process had, whose time was `then` when it is `now` here.
-    fn put(&self, saved: &Saved, quota: Quota, then: Moment, now: Moment, due: &mut Due) {
+    fn put(&self, saved: &Saved, (key, quota): (Key, Quota), then: Moment, now: Moment, due: &mut Due) {
         // Forgotten by the store, unless it is due as changed at the next export.
         due.dropped([saved.payer]);
         let at = then.carry(saved.bucket.at(), now);
         let bucket = Bucket::resume(saved.bucket.tokens(), at);
-        let kept = KeptBucket { key: self.keys.key(saved.payer), bucket, quota: saved.quota };
+        let kept = KeptBucket { key, bucket, quota: saved.quota };
         self.limiter.restore(kept, quota, now.timeline);
     }
 
@@ -312,18 +329,18 @@ impl Buckets {
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub(super) fn restore(&self, quota: impl Fn(Key) -> Option<Quota>) -> Result<usize, StoreError> {
+    pub(super) fn restore(&self, own: impl Fn(Payer) -> Option<Quota>) -> Result<usize, StoreError> {
         let mut all = Vec::new();
         let Some(then) = self.store.load(&mut |saved| all.push(saved))? else { return Ok(0) };
         let now = self.moment();
         let mut due = self.due.lock();
         for saved in all {
-            match quota(self.keys.key(saved.payer)) {
-                Some(quota) => self.put(&saved, quota, then, now, &mut due),
+            match self.whose(saved.payer, &own) {
+                Some(whose) => self.put(&saved, whose, then, now, &mut due),
                 None => due.dropped([saved.payer]),
             }
         }
-        Ok(self.limiter.buckets())
+        Ok(self.limiter.buckets() + self.limiter.in_policies())
     }
 }
 

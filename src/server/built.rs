@@ -14,7 +14,7 @@ use super::reload::Source;
 use crate::client::{Directory, Quota};
 use crate::clock::SystemClock;
 use crate::config::Config;
-use crate::limit::Key;
+use crate::limit::Payer;
 use crate::process::{Bound, ListenAddress, Process};
 use crate::telemetry::{AccessLogWriter, Tally};
 use crate::upstream::Pools;
@@ -30,8 +30,8 @@ pub struct Server {
     pub(super) echoes: Vec<Echo>,
     /// The process, when it is all of one.
     pub(super) process: Option<Arc<Process>>,
-    /// What it takes over from, and the quotas of clients by their keys.
-    pub(super) inheritance: Option<(Successor, HashMap<Key, Quota>)>,
+    /// What it takes over from, and the quotas of clients.
+    pub(super) inheritance: Option<(Successor, HashMap<Payer, Quota>)>,
 }
 
 impl Server {
@@ -54,7 +54,7 @@ impl Server {
         config: Config,
         (listeners, admin): (Vec<Bound>, Option<Bound>),
         process: Option<(Arc<Process>, Option<Inherited>)>,
-    ) -> Result<(Self, HashMap<Key, Quota>), ServerError> {
+    ) -> Result<(Self, HashMap<Payer, Quota>), ServerError> {
         let inherited = process.as_ref().and_then(|(_, inherited)| inherited.as_ref());
         let addresses: Vec<_> = listeners.iter().filter_map(|bound| bound.address().tcp()).collect();
         let (core, OpenedCore { writer, quotas }) = Core::open(&config, &addresses, inherited, Arc::new(SystemClock))?;

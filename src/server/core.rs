@@ -17,9 +17,9 @@ use super::store::{Followers, Store};
 use crate::client::{Directory, Plans, Quota};
 use crate::clock::{Clock, Timeline};
 use crate::config::Config;
-use crate::limit::{Key, Nanos, RateLimit, Striped, StripedSettings, WholeLimiter};
+use crate::limit::{Nanos, Payer, RateLimit, Striped, StripedSettings, WholeLimiter};
 use crate::process::Sockets;
-use crate::proxy::Activity;
+use crate::proxy::{Activity, Policies, PolicySettings};
 use crate::telemetry::{AccessLog, AccessLogWriter, LatestRefusals, Tally};
 use crate::tls::{AcmeKeeper, TlsListeners};
 use crate::upstream::{Pools, StickyKey};
@@ -71,8 +71,8 @@ pub(super) struct ServerActivity {
 pub(super) struct OpenedCore {
     /// The access log's writer.
     pub(super) writer: AccessLogWriter,
-    /// The quotas of clients by their keys.
-    pub(super) quotas: HashMap<Key, Quota>,
+    /// The quotas of clients, and those of their own in policies.
+    pub(super) quotas: HashMap<Payer, Quota>,
 }
 
 impl Core {
@@ -134,13 +134,21 @@ impl Core {
             clock,
             timeline,
         };
+        core.policies(config);
         let quotas = core.followers().load(core.store.clients.as_ref())?;
         if !successor {
-            let restored = core.buckets.restore(|key| owner(key, quota, &quotas));
-            let restored = restored.map_err(|error| failed("", &error))?;
+            let restored = core.buckets.restore(|payer| owner(payer, quota, &quotas)).map_err(|e| failed("", &e))?;
             info!("clients: {}; buckets that are not full: {restored}", quotas.len());
         }
         Ok((core, OpenedCore { writer, quotas }))
+    }
+
+    /// Puts the policies of `config` into the limiter, in place of those that were there; ready for requests.
+    pub(super) fn policies(&self, config: &Config) -> Option<Arc<Policies>> {
+        let terms: Vec<_> = config.policies.iter().map(PolicySettings::terms).collect();
+        let slots = self.limiter.set_policies(&terms, self.nanos());
+        let tallies = self.tally.set_policies(config.policies.iter().map(|policy| policy.name.as_str()));
+        Policies::new(config.policies.clone(), slots, tallies)
     }
 
     /// What keeps the directory and the buckets in step with clients and plans.
@@ -162,9 +170,13 @@ impl Core {
     }
 }
 
-/// The quota of the bucket of `key`: its client's, or that of callers whom nobody knows; none of a client who is gone.
-pub(super) fn owner(key: Key, unknown: Quota, clients: &HashMap<Key, Quota>) -> Option<Quota> {
-    if key.is_client() { clients.get(&key).copied() } else { Some(unknown) }
+/// The quota that `payer` has of its own: its client's, or that of callers whom nobody knows; none of a client who is
+/// gone, and none in a policy where it has none of its own.
+pub(super) fn owner(payer: Payer, unknown: Quota, own: &HashMap<Payer, Quota>) -> Option<Quota> {
+    match (payer.policy(), payer.client_number()) {
+        (None, None) => Some(unknown),
+        _ => own.get(&payer).copied(),
+    }
 }
 
 /// The database, as another process would name it: after it was opened, by whatever path, it is the same one.

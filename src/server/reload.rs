@@ -21,9 +21,9 @@ use super::asks::OPERATOR;
 use super::core::Core;
 use super::lifecycle::State;
 use crate::admin::{Access, ReloadRefused, Reloaded};
-use crate::client::{Plans, Quota};
+use crate::client::Plans;
 use crate::config::{Config, ListenerSettings, Problems};
-use crate::proxy::{Destination, ListenerRules, PoolSplit, RateRules, RouteChanges, Rules, Seats};
+use crate::proxy::{Destination, ListenerRules, Policies, PoolSplit, RateRules, RouteChanges, Rules, Seats};
 use crate::route::{Route, RouteTable};
 use crate::telemetry::{AccessLogSettings, Metrics, Prepared};
 use crate::upstream::Pool;
@@ -168,9 +168,9 @@ impl Reloader {
     /// Puts `next` with its `pools` into force, but for its access log.
     async fn swap(&self, next: &Config, pools: Vec<Arc<Pool>>) {
         let live = &self.live;
-        self.set_default_quota(next.rate_limit.quota).await;
+        let policies = self.set_quotas(next).await;
         self.set_plans(next.plans.clone()).await;
-        let rules = rules(next, &pools);
+        let rules = rules(next, &pools, policies);
         // The pools first: only then all of their backends may be up.
         let gone = live.core.pools.replace(pools);
         live.rules.store(Arc::new(rules));
@@ -202,12 +202,16 @@ impl Reloader {
         }
     }
 
-    /// Puts anonymous callers under `quota`, which edits every bucket of theirs: with a million of them it keeps a
-    /// thread busy for a while, so it has one of its own.
-    async fn set_default_quota(&self, quota: Quota) {
-        let (limiter, now) = (Arc::clone(&self.live.core.limiter), self.live.core.nanos());
+    /// Puts anonymous callers and policies under the quotas of `next`, which edits every bucket of theirs: with a
+    /// million of them it keeps a thread busy for a while, so it has one of its own.
+    async fn set_quotas(&self, next: &Config) -> Option<Arc<Policies>> {
+        let (core, next, now) = (self.live.core.clone(), next.clone(), self.live.core.nanos());
+        let set = move || {
+            core.limiter.set_default_quota(next.rate_limit.quota, now);
+            core.policies(&next)
+        };
         // It fails only where the runtime ends, and with it the server.
-        let _ = spawn_blocking(move || limiter.set_default_quota(quota, now)).await;
+        spawn_blocking(set).await.ok().flatten()
     }
 
     /// Puts clients that have a plan under what `plans` say, all at once; a thread of its own looks through them.
@@ -217,12 +221,13 @@ impl Reloader {
     }
 }
 
-/// What `config` says of requests, which go to `pools`.
-pub(super) fn rules(config: &Config, pools: &[Arc<Pool>]) -> Rules {
+/// What `config` says of requests, which go to `pools` and pay into the buckets of `policies`.
+pub(super) fn rules(config: &Config, pools: &[Arc<Pool>], policies: Option<Arc<Policies>>) -> Rules {
     let rate = RateRules { default: config.rate_limit.quota, headers: config.rate_limit.headers };
     Rules {
         identity: config.identity.clone(),
         rate: config.rate_limit.enabled.then_some(rate),
+        policies,
         routes: route_table(config, pools),
         limits: config.limits,
         listeners: listener_rules(&config.listeners),

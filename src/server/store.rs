@@ -17,7 +17,7 @@ use super::buckets::Buckets;
 use super::error::ServerError;
 use crate::client::{Client, Directory, PlanName, Plans, Quota};
 use crate::clock::{Clock, Timeline};
-use crate::limit::{Bucket, Key, Nanos, Payer, WholeLimiter};
+use crate::limit::{Bucket, Key, Nanos, Payer, PolicyId, WholeLimiter};
 use crate::store::memory::Memory;
 use crate::store::sqlite::Sqlite;
 use crate::store::{BucketStore, ClientRepository, Committed, Follower, Record, Saved};
@@ -85,8 +85,8 @@ pub(super) struct Followers {
 }
 
 impl Followers {
-    /// Fills the directory with all clients and keeps it in step from then on. Returns what they have, by their keys.
-    pub(super) fn load(&self, clients: &dyn ClientRepository) -> Result<HashMap<Key, Quota>, ServerError> {
+    /// Fills the directory with all clients and keeps it in step from then on. Returns what they have.
+    pub(super) fn load(&self, clients: &dyn ClientRepository) -> Result<HashMap<Payer, Quota>, ServerError> {
         // Changes of another process wait until all is loaded; one that was loaded already does no harm when it comes
         // again.
         let loading = self.alone.lock();
@@ -94,7 +94,9 @@ impl Followers {
         let (mut quotas, mut all, plans) = (HashMap::new(), Vec::new(), self.plans.load());
         let load = clients.for_each(&mut |record| {
             let client = record.client(self.buckets.keys(), &plans);
-            quotas.insert(Key::client(client.uid), client.quota);
+            let payer = Payer::client(record.number);
+            quotas.insert(payer, client.quota);
+            quotas.extend(client.policies.iter().map(|(name, own)| (payer.within(PolicyId::of(name)), *own)));
             all.push(Arc::new(client));
             true
         });

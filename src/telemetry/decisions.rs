@@ -33,6 +33,8 @@ pub struct Refused {
     pub identity: &'static str,
     /// Why: `limited`, `blocked` or `unknown_api_key`.
     pub decision: &'static str,
+    /// The bucket that has refused it: the name of a policy, or `default` for the caller's own; none when none has.
+    pub limited_by: Option<String>,
     /// The request's method.
     pub method: String,
     /// The host that was asked for.
@@ -109,6 +111,7 @@ mod tests {
             client_ip: IpAddr::from([127, 0, 0, 1]),
             identity: "anonymous",
             decision: "limited",
+            limited_by: None,
             method: "GET".to_owned(),
             host: String::new(),
             path: "/".to_owned(),

@@ -10,6 +10,7 @@
 //! Refused: the library's own families, which find their counter by its labels, under a lock, for every request.
 
 mod gather;
+mod policies;
 mod tally;
 
 use std::fmt;
@@ -24,6 +25,7 @@ use crate::limit::Gauges;
 use crate::tls::TlsListeners;
 use crate::upstream::Pools;
 
+pub use policies::{PolicyTally, PolicyVerdict};
 pub use tally::{IntroductionFault, OpenConnection, SeatLimit, Tally, Verdict};
 
 /// The content type of [`Metrics::text`].

@@ -28,7 +28,7 @@ pub use access_log::AccessLog;
 pub use decisions::{LatestRefusals, Refused};
 pub use events::{EventLog, EventLogGuard};
 pub use explanation::Explanation;
-pub use metrics::{IntroductionFault, Metrics, MetricsParts, SeatLimit, Tally, Verdict};
+pub use metrics::{IntroductionFault, Metrics, MetricsParts, PolicyTally, PolicyVerdict, SeatLimit, Tally, Verdict};
 pub use record::AccessRecord;
 pub use settings::{AccessLogFormat, AccessLogSettings, AccessLogTarget};
 pub use switch::Prepared;

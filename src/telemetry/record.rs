@@ -64,6 +64,10 @@ pub struct AccessRecord<'a> {
     pub limit: Option<&'a str>,
     /// The tokens left in the caller's bucket; written with three decimals.
     pub tokens: Option<f64>,
+    /// The bucket that has refused it: the name of a policy, or `default` for the caller's own.
+    pub limited_by: Option<&'a str>,
+    /// The policies on trial that would have refused it, with commas between them.
+    pub shadow: Option<&'a str>,
     /// What went wrong, in words.
     pub error: Option<&'a str>,
 }
@@ -90,6 +94,8 @@ impl AccessRecord<'static> {
             attempts: 0,
             limit: None,
             tokens: None,
+            limited_by: None,
+            shadow: None,
             error: None,
         }
     }
@@ -151,6 +157,14 @@ impl AccessRecord<'_> {
         or_null(self.limit, out, word);
         literal(r#","tokens":"#, out);
         or_null(self.tokens, out, put_tokens);
+        if let Some(policy) = self.limited_by {
+            literal(r#","limited_by":"#, out);
+            word(policy, out);
+        }
+        if let Some(policies) = self.shadow {
+            literal(r#","shadow":"#, out);
+            word(policies, out);
+        }
         literal(r#","error":"#, out);
         or_null(self.error, out, |error, out| text(error.as_bytes(), out));
         literal("}\n", out);
@@ -178,6 +192,12 @@ impl AccessRecord<'_> {
         match self.tokens {
             Some(tokens) => put_tokens(tokens, out),
             None => out.push(b'-'),
+        }
+        if let Some(policy) = self.limited_by {
+            put(out, format_args!(" limited_by={policy}"));
+        }
+        if let Some(policies) = self.shadow {
+            put(out, format_args!(" shadow={policies}"));
         }
         text_pair("error", self.error.map(str::as_bytes), out);
         out.push(b'\n');

@@ -119,6 +119,8 @@ mod peers;
 #[cfg(test)]
 mod plans;
 #[cfg(test)]
+mod policies;
+#[cfg(test)]
 mod pools;
 #[cfg(test)]
 mod proxy_protocol;

@@ -44,6 +44,9 @@ pub(in crate::admin) struct DecisionView {
     identity: &'static str,
     /// Why it was refused: `limited` (429), `blocked` (403) or `unknown_api_key` (401).
     decision: &'static str,
+    /// The bucket that refused it: the name of a policy, or `default` for the caller's own; null when none has.
+    #[schema(example = "writes", required)]
+    limited_by: Option<String>,
     /// Its method.
     method: String,
     /// The host that it asked for.
@@ -70,6 +73,7 @@ impl DecisionView {
             client_ip: refused.client_ip.to_string(),
             identity: refused.identity,
             decision: refused.decision,
+            limited_by: refused.limited_by.clone(),
             method: refused.method.clone(),
             host: refused.host.clone(),
             path: refused.path.clone(),
@@ -138,6 +142,7 @@ mod tests {
             client_ip: IpAddr::from([203, 0, 113, 7]),
             identity: "api_key",
             decision: "limited",
+            limited_by: Some("default".to_owned()),
             method: "GET".to_owned(),
             host: "api.example.com".to_owned(),
             path: "/v1".to_owned(),
@@ -148,7 +153,7 @@ mod tests {
         let told = serde_json::to_value(DecisionView::new(&refused)).unwrap();
         let expected = json!({
             "request_id": "r1", "at": "2026-11-21T19:41:28.123Z", "client_id": "user1", "client_ip": "203.0.113.7",
-            "identity": "api_key", "decision": "limited", "method": "GET", "host": "api.example.com", "path": "/v1",
+            "identity": "api_key", "decision": "limited", "limited_by": "default", "method": "GET", "host": "api.example.com", "path": "/v1",
             "status": 429, "tokens": 0.999, "retry_after": 1,
         });
         assert_eq!(told, expected);

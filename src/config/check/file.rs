@@ -34,7 +34,7 @@ pub(in crate::config) fn check(file: Option<FileShape>, overrides: &Overrides, r
     let mut upstreams = upstreams::of_file(&mut top, file.upstreams, (needs_upstreams, overrides));
     let mut routes = routes::of_file(&mut top, file.routes, upstreams.names.as_deref());
     let identity = sections::identity(&mut top, file.identity);
-    let rate_limit = sections::rate_limit(&mut top, file.rate_limit);
+    let (rate_limit, policies) = sections::rate_limit(&mut top, file.rate_limit);
     let plans = sections::plans(&mut top, file.plans);
     let limits = sections::limits(&mut top, file.limits);
     let access_log = sections::access_log(&mut top, file.access_log, overrides);
@@ -66,6 +66,7 @@ pub(in crate::config) fn check(file: Option<FileShape>, overrides: &Overrides, r
         identity,
         plans,
         rate_limit,
+        policies,
         upstreams: upstreams.pools,
         routes,
         limits,

@@ -9,6 +9,7 @@ mod header_rules;
 mod listeners;
 mod lists;
 mod manner;
+mod policies;
 mod process;
 mod routes;
 mod sections;

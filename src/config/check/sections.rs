@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use super::lists::{sections, seen_at};
+use super::policies;
 use crate::client::{PlanName, Plans, Quota};
 use crate::config::overrides::Overrides;
 use crate::config::problem::KeyPath;
@@ -11,7 +12,7 @@ use crate::config::report::Level;
 use crate::config::shape::{AccessLogKeys, HistoryKeys, IdentityKeys, LimitKeys, PlanKeys, RateLimitKeys};
 use crate::config::written::{List, Section, Written};
 use crate::limit::RateLimit;
-use crate::proxy::{Identity, Limits};
+use crate::proxy::{Identity, Limits, PolicySettings};
 use crate::store::HistoryRules;
 use crate::telemetry::{AccessLogSettings, AccessLogTarget};
 
@@ -43,7 +44,10 @@ pub(super) fn history(top: &mut Level<'_>, key: Written<Section<HistoryKeys>>) -
     }
 }
 
-pub(super) fn rate_limit(top: &mut Level<'_>, key: Written<Section<RateLimitKeys>>) -> RateLimit {
+pub(super) fn rate_limit(
+    top: &mut Level<'_>,
+    key: Written<Section<RateLimitKeys>>,
+) -> (RateLimit, Vec<PolicySettings>) {
     let (keys, mut at) = top.section("rate_limit", key);
     let default = RateLimit::default();
     let quota = at.take("default", keys.default).and_then(|keys| {
@@ -52,14 +56,16 @@ pub(super) fn rate_limit(top: &mut Level<'_>, key: Written<Section<RateLimitKeys
         let rate = at.need("rate_per_sec", keys.rate_per_sec);
         Quota::from_parts(capacity?, rate?).ok()
     });
-    RateLimit {
+    let policies = policies::of_file(&mut at, keys.policies);
+    let buckets = RateLimit {
         enabled: at.or("enabled", keys.enabled, default.enabled),
         quota: quota.unwrap_or(default.quota),
         max_buckets: at.or("max_buckets", keys.max_buckets, default.max_buckets),
         refill_interval: at.or("refill_interval", keys.refill_interval, default.refill_interval),
         persist_interval: at.or("persist_interval", keys.persist_interval, default.persist_interval),
         headers: at.or("headers", keys.headers, default.headers),
-    }
+    };
+    (buckets, policies)
 }
 
 pub(super) fn plans(top: &mut Level<'_>, key: Written<List<Section<PlanKeys>, 0>>) -> Plans {

@@ -65,6 +65,7 @@ fn the_smallest_file_gets_the_defaults() {
         history: HistoryRules::default(),
         plans: Plans::default(),
         rate_limit: RateLimit::default(),
+        policies: Vec::new(),
         limits: Limits::default(),
         access_log: AccessLogSettings::default(),
         warnings: Vec::new(),

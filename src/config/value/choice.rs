@@ -88,6 +88,19 @@ impl Named for ClientCerts {
     }
 }
 
+/// Whether a policy refuses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::config) enum PolicyMode {
+    Enforce,
+    Shadow,
+}
+
+impl Named for PolicyMode {
+    fn names() -> impl Iterator<Item = (&'static str, Self)> {
+        [("enforce", PolicyMode::Enforce), ("shadow", PolicyMode::Shadow)].into_iter()
+    }
+}
+
 /// One of the names of `T`.
 #[derive(Debug)]
 pub(in crate::config) struct Choice<T>(PhantomData<T>);

@@ -30,9 +30,7 @@ impl Striped {
         for stripe in &self.stripes {
             stripe.lock().set_default(quota, now);
         }
-        let mut overflow = self.overflow.lock();
-        let (bucket, seen) = *overflow;
-        *overflow = (bucket.edit(seen, quota, now), quota);
+        self.overflow.lock().callers.adapt(quota, now);
         *default = quota;
     }
 }

@@ -168,7 +168,7 @@ fn pairs_are_charged_both_or_none() {
                 continue;
             }
             let pair = [one, other].map(|at| Charge::one(keys[at as usize], quota));
-            let decisions = map.take_all(&pair.into_iter().collect(), SECOND);
+            let decisions = map.take_all(&pair.map(Into::into), SECOND);
             if decisions.iter().all(Decision::is_allowed) {
                 for at in [one, other] {
                     made[at as usize].fetch_add(1, Ordering::Relaxed);

@@ -3,87 +3,130 @@
 //! Everything here runs with the stripe locked. What walks over all entries walks over some slots at a time, so that
 //! the lock can be let go in between. Entries may move meanwhile; then a walk misses some, which the next one finds.
 
+use std::sync::Arc;
+
 use crate::client::Quota;
 use crate::limit::bucket::{Bucket, Nanos, Tokens};
 use crate::limit::decision::{Decision, Standing};
-use crate::limit::key::Key;
+use crate::limit::key::{Key, Scope};
 use crate::limit::limiter::Charge;
 use crate::limit::striped::entry::BucketEntry;
-use crate::limit::striped::quotas::Quotas;
+use crate::limit::striped::policies::PolicyHeld;
 use crate::limit::striped::table::BucketTable;
+use crate::limit::striped::terms::{BucketTerms, TermsBook};
 
-/// The entries and quotas behind one lock.
+/// The entries and terms behind one lock.
 #[derive(Debug)]
 pub(super) struct Stripe {
     table: BucketTable,
-    quotas: Quotas,
+    book: TermsBook,
     swept: Nanos,
     /// The quota of anonymous callers.
     default: Quota,
+    /// The policies, by their places.
+    policies: Arc<[PolicyHeld]>,
 }
 
 impl Stripe {
-    /// One without entries, whose anonymous callers have the quota `default`.
+    /// One without entries and policies, whose anonymous callers have the quota `default`.
     pub(super) fn new(default: Quota) -> Self {
-        Stripe { table: BucketTable::default(), quotas: Quotas::default(), swept: 0, default }
+        let (table, book) = (BucketTable::default(), TermsBook::default());
+        Stripe { table, book, swept: 0, default, policies: Arc::default() }
     }
 
-    /// The quota that counts for `key`: the one that is `given` for a client, the default one for anybody else.
+    /// The terms that count for `key`: with the quota that is `given` for who has one of his own.
     #[inline]
-    pub(super) fn quota_of(&self, key: Key, given: Quota) -> Quota {
-        if key.is_client() { given } else { self.default }
+    pub(super) fn terms_of(&self, key: Key, given: Quota) -> BucketTerms {
+        let quota = match key.scope() {
+            Scope::Client | Scope::OwnInPolicy(_) => given,
+            Scope::Address => self.default,
+            Scope::Policy(slot) => self.policies.get(slot.index()).map_or(given, |policy| policy.quota),
+        };
+        BucketTerms { quota, scope: key.scope() }
+    }
+
+    /// The policy that `scope` is of, if it is of one.
+    pub(super) fn policy(&self, scope: Scope) -> Option<&PolicyHeld> {
+        self.policies.get(scope.slot()?.index())
     }
 
     /// Puts anonymous callers under `quota`, those who have a bucket and those who have none.
     pub(super) fn set_default(&mut self, quota: Quota, now: Nanos) {
-        let Stripe { table, quotas, default, .. } = self;
-        *default = quota;
-        for entry in table.slice_mut((0, usize::MAX)).filter(|entry| !entry.key().is_client()) {
-            adapt(entry, quotas, quota, now);
+        self.default = quota;
+        let Stripe { table, book, .. } = self;
+        for entry in table.slice_mut((0, usize::MAX)) {
+            if book.get(entry.terms()).scope == Scope::Address {
+                adapt(entry, book, BucketTerms { quota, scope: Scope::Address }, now);
+            }
         }
     }
 
-    /// Takes from the bucket that pays `charge`, under `quota`; `None` when there is none.
+    /// Has these policies from now on. Where any `differ` from what was there, all buckets are looked at: those of one
+    /// that goes are filled, the others are put under its quota.
+    pub(super) fn set_policies(&mut self, policies: &Arc<[PolicyHeld]>, differ: bool, now: Nanos) {
+        self.policies = Arc::clone(policies);
+        let Stripe { table, book, .. } = self;
+        for entry in table.slice_mut((0, usize::MAX)).filter(|_| differ) {
+            let BucketTerms { quota, scope } = book.get(entry.terms());
+            let Some(policy) = scope.slot().and_then(|slot| policies.get(slot.index())) else { continue };
+            if policy.is_gone {
+                entry.set_bucket(Bucket::full(quota, entry.bucket().at().max(now)));
+            } else if !scope.has_own_quota() {
+                adapt(entry, book, BucketTerms { quota: policy.quota, scope }, now);
+            }
+        }
+    }
+
+    /// Takes from the bucket that pays `charge`, under `terms`; `None` when there is none.
     #[inline(always)]
-    pub(super) fn take(&mut self, charge: &Charge, quota: Quota, now: Nanos) -> Option<Decision> {
+    pub(super) fn take(&mut self, charge: &Charge, terms: BucketTerms, now: Nanos) -> Option<Decision> {
         let entry = self.table.find_mut(charge.key)?;
-        if self.quotas.get(entry.quota()) != quota {
-            adapt(entry, &mut self.quotas, quota, now);
+        if self.book.get(entry.terms()) != terms {
+            adapt(entry, &mut self.book, terms, now);
         }
         let mut bucket = entry.bucket();
-        let allowed = bucket.spend(Tokens::whole(charge.cost.get()), quota, now);
+        let allowed = bucket.spend(Tokens::whole(charge.cost.get()), terms.quota, now);
         if allowed {
             entry.set_bucket(bucket);
         }
-        Some(Decision::new(allowed, Standing::new(bucket, quota, now).for_cost(charge.cost.get())))
+        Some(Decision::new(allowed, Standing::new(bucket, terms.quota, now).for_cost(charge.cost.get())))
     }
 
-    /// Writes the bucket that would pay `charge`, if there is one, as it was under the charge's quota.
-    pub(super) fn put(&mut self, charge: &Charge, bucket: Bucket, now: Nanos) {
-        if let Some(entry) = self.table.find_mut(charge.key) {
-            adapt(entry, &mut self.quotas, charge.quota, now);
-            entry.set_bucket(bucket);
+    /// The bucket of `key`, put under `terms`, and the slot it lies in until another is added or removed.
+    #[inline]
+    pub(super) fn locate(&mut self, key: Key, terms: BucketTerms, now: Nanos) -> Option<(usize, Bucket)> {
+        let slot = self.table.slot(key)?;
+        let entry = self.table.at_mut(slot);
+        if self.book.get(entry.terms()) != terms {
+            adapt(entry, &mut self.book, terms, now);
         }
+        Some((slot, entry.bucket()))
+    }
+
+    /// Writes the bucket in the slot where it was [located](Stripe::locate).
+    #[inline]
+    pub(super) fn write(&mut self, slot: usize, bucket: Bucket) {
+        self.table.at_mut(slot).set_bucket(bucket);
     }
 
     /// The bucket of `key` as it is under `quota`, left as it is; `None` when there is none.
     pub(super) fn peek(&self, key: Key, quota: Quota, now: Nanos) -> Option<Bucket> {
         let entry = self.table.find(key)?;
-        let seen = self.quotas.get(entry.quota());
+        let seen = self.book.get(entry.terms()).quota;
         Some(if seen == quota { entry.bucket() } else { entry.bucket().edit(seen, quota, now) })
     }
 
-    /// Puts the bucket of `key` under `quota`; whether there is one.
-    pub(super) fn edit(&mut self, key: Key, quota: Quota, now: Nanos) -> bool {
+    /// Puts the bucket of `key` under `terms`; whether there is one.
+    pub(super) fn edit(&mut self, key: Key, terms: BucketTerms, now: Nanos) -> bool {
         let found = self.table.find_mut(key);
-        found.map(|entry| adapt(entry, &mut self.quotas, quota, now)).is_some()
+        found.map(|entry| adapt(entry, &mut self.book, terms, now)).is_some()
     }
 
     /// Takes tokens from the bucket of `key` whether they are there or not, under the quota it last saw; whether there
     /// is one.
     pub(super) fn debit(&mut self, key: Key, tokens: u32, now: Nanos) -> bool {
         let Some(entry) = self.table.find_mut(key) else { return false };
-        entry.set_bucket(entry.bucket().debited(tokens, self.quotas.get(entry.quota()), now));
+        entry.set_bucket(entry.bucket().debited(tokens, self.book.get(entry.terms()).quota, now));
         true
     }
 
@@ -93,10 +136,10 @@ impl Stripe {
     }
 
     /// Fills the bucket of `key`, if there is one. It stays until the sweep, so that the change is exported.
-    pub(super) fn refill(&mut self, key: Key, quota: Quota, now: Nanos) {
+    pub(super) fn refill(&mut self, key: Key, terms: BucketTerms, now: Nanos) {
         if let Some(entry) = self.table.find_mut(key) {
-            adapt(entry, &mut self.quotas, quota, now);
-            entry.set_bucket(Bucket::full(quota, entry.bucket().at().max(now)));
+            adapt(entry, &mut self.book, terms, now);
+            entry.set_bucket(Bucket::full(terms.quota, entry.bucket().at().max(now)));
         }
     }
 
@@ -110,15 +153,15 @@ impl Stripe {
     }
 
     /// Adds the bucket of a key that has none. What is returned is dropped with the lock let go.
-    pub(super) fn insert(&mut self, key: Key, bucket: Bucket, quota: Quota) -> impl Sized + use<> {
-        let entry = BucketEntry::new(key, bucket, self.quotas.hold(quota));
+    pub(super) fn insert(&mut self, key: Key, bucket: Bucket, terms: BucketTerms) -> impl Sized + use<> {
+        let entry = BucketEntry::new(key, bucket, self.book.hold(terms));
         self.table.insert(entry)
     }
 
     /// Removes the bucket of `key`; whether there was one.
     pub(super) fn remove(&mut self, key: Key) -> bool {
         let removed = self.table.remove(key);
-        removed.map(|entry| self.quotas.release(entry.quota())).is_some()
+        removed.map(|entry| self.book.release(entry.terms())).is_some()
     }
 
     /// How many slots there are to walk over.
@@ -127,14 +170,15 @@ impl Stripe {
     }
 
     /// Drops the full buckets in some slots, and tells `dropped` whose they were.
-    pub(super) fn sweep(&mut self, slots: (usize, usize), now: Nanos, mut dropped: impl FnMut(Key)) {
-        let Stripe { table, quotas, swept, .. } = self;
+    pub(super) fn sweep(&mut self, slots: (usize, usize), now: Nanos, mut dropped: impl FnMut(&[PolicyHeld], Key)) {
+        let Stripe { table, book, swept, policies, .. } = self;
         *swept = now.max(*swept);
         let keep = |entry: &BucketEntry| {
-            let full = entry.bucket().is_full(quotas.get(entry.quota()), now);
+            let terms = book.get(entry.terms());
+            let full = entry.bucket().is_full(terms.quota, now);
             if full {
-                dropped(entry.key());
-                quotas.release(entry.quota());
+                dropped(policies, key_of(entry, terms));
+                book.release(entry.terms());
             }
             !full
         };
@@ -143,28 +187,37 @@ impl Stripe {
 
     /// Gives memory back when there is much too much. What is returned is dropped with the lock let go.
     pub(super) fn shrink(&mut self) -> impl Sized + use<> {
-        (self.quotas.shrink(), self.table.shrink())
+        (self.book.shrink(), self.table.shrink())
     }
 
     /// Gives `saved` the buckets in some slots that were changed since they were last given.
     pub(super) fn export(&mut self, slots: (usize, usize), mut saved: impl FnMut(Key, Bucket, Quota)) {
         for entry in self.table.slice_mut(slots) {
             if entry.take_changed() {
-                saved(entry.key(), entry.bucket(), self.quotas.get(entry.quota()));
+                let terms = self.book.get(entry.terms());
+                saved(key_of(entry, terms), entry.bucket(), terms.quota);
             }
         }
     }
 }
 
-/// Puts a bucket under a quota that may not be the one it last saw.
+/// Whose bucket an entry under these terms is.
+fn key_of(entry: &BucketEntry, terms: BucketTerms) -> Key {
+    let [lower, upper] = entry.halves();
+    Key::new(terms.scope, u128::from(upper) << 64 | u128::from(lower))
+}
+
+/// Puts a bucket under terms that may not be those it last saw.
 #[cold]
-fn adapt(entry: &mut BucketEntry, quotas: &mut Quotas, quota: Quota, now: Nanos) {
-    let seen = quotas.get(entry.quota());
-    if seen != quota {
-        entry.set_bucket(entry.bucket().edit(seen, quota, now));
-        // Held before the other is released, so that the book does not move the quota it is about to need.
-        let id = quotas.hold(quota);
-        quotas.release(entry.quota());
-        entry.set_quota(id);
+fn adapt(entry: &mut BucketEntry, book: &mut TermsBook, terms: BucketTerms, now: Nanos) {
+    let seen = book.get(entry.terms());
+    if seen != terms {
+        if seen.quota != terms.quota {
+            entry.set_bucket(entry.bucket().edit(seen.quota, terms.quota, now));
+        }
+        // Held before the others are released, so that the book does not move those it is about to need.
+        let id = book.hold(terms);
+        book.release(entry.terms());
+        entry.set_terms(id);
     }
 }

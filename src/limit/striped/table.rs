@@ -31,10 +31,10 @@ pub(super) struct BucketTable {
 }
 
 impl BucketTable {
-    /// Where the entry of `key` is first looked for.
+    /// Where an entry of this hash is first looked for.
     #[inline]
-    fn home(&self, key: Key) -> usize {
-        (((key.hash() & 0xFF_FFFF) * self.slots.len() as u64) >> 24) as usize
+    fn home(&self, hash: u64) -> usize {
+        (((hash & 0xFF_FFFF) * self.slots.len() as u64) >> 24) as usize
     }
 
     #[inline]
@@ -42,10 +42,10 @@ impl BucketTable {
         if slot + 1 == self.slots.len() { 0 } else { slot + 1 }
     }
 
-    /// The slot of `key`, if it is there.
+    /// The slot of `key`, if it is there. An entry stays in its slot until another is added or removed.
     #[inline]
-    fn slot(&self, key: Key) -> Option<usize> {
-        let home = self.home(key);
+    pub(super) fn slot(&self, key: Key) -> Option<usize> {
+        let home = self.home(key.hash());
         let (front, back) = self.slots.split_at_checked(home)?;
         for (offset, entry) in back.iter().enumerate() {
             if entry.is_of(key) {
@@ -78,6 +78,12 @@ impl BucketTable {
         self.slot(key).map(|slot| &mut self.slots[slot])
     }
 
+    /// The entry in a slot that [has one](BucketTable::slot).
+    #[inline]
+    pub(super) fn at_mut(&mut self, slot: usize) -> &mut BucketEntry {
+        &mut self.slots[slot]
+    }
+
     /// How many slots there are.
     pub(super) fn slots(&self) -> usize {
         self.slots.len()
@@ -101,7 +107,7 @@ impl BucketTable {
 
     /// Writes an entry to the first vacant slot from its home on. There is one: the table is never full.
     fn put(&mut self, entry: BucketEntry) {
-        let mut slot = self.home(entry.key());
+        let mut slot = self.home(entry.halves()[0]);
         while !self.slots[slot].is_vacant() {
             slot = self.after(slot);
         }
@@ -137,7 +143,7 @@ impl BucketTable {
         let mut gap = slot;
         let mut next = self.after(slot);
         while !self.slots[next].is_vacant() {
-            let home = self.home(self.slots[next].key());
+            let home = self.home(self.slots[next].halves()[0]);
             if distance(home, next) >= distance(gap, next) {
                 self.slots[gap] = self.slots[next];
                 gap = next;
@@ -246,7 +252,7 @@ mod tests {
             table.insert(entry(client(number), 0));
         }
         assert!(table.slots.len() <= 10_000 * 100 / 64);
-        table.retain((0, usize::MAX), |entry| entry.key() == client(7));
+        table.retain((0, usize::MAX), |entry| entry.is_of(client(7)));
         table.shrink();
         assert_eq!((table.len, table.slots.len()), (1, LEAST));
         assert!(table.remove(client(7)).is_some());

@@ -8,8 +8,8 @@
 
 use crate::client::Quota;
 use crate::limit::bucket::Nanos;
-use crate::limit::key::Key;
-use crate::limit::limiter::{Charge, KeptBucket, Upkeep};
+use crate::limit::key::{Key, PolicyId, PolicySlot};
+use crate::limit::limiter::{Charge, KeptBucket, PolicyTerms, Upkeep};
 use crate::limit::striped::Striped;
 use crate::limit::striped::stripe::Stripe;
 
@@ -39,9 +39,9 @@ impl Upkeep for Striped {
     fn sweep(&self, part: usize, now: Nanos, dropped: &mut dyn FnMut(Key)) -> usize {
         let mut count = 0;
         self.walk(part, |stripe, slots| {
-            stripe.sweep(slots, now, |key| {
+            stripe.sweep(slots, now, |policies, key| {
                 // Counted first, so that the count is right even if `dropped` panics.
-                self.forget(key);
+                self.forget(policies, key);
                 count += 1;
                 dropped(key);
             });
@@ -67,17 +67,17 @@ impl Upkeep for Striped {
         let written = saved.bucket.resumed(saved.quota, now);
         let stripe = self.stripe(saved.key);
         let mut stripe = stripe.lock();
-        let quota = stripe.quota_of(saved.key, quota);
-        let bucket = written.edit(saved.quota, quota, now);
+        let terms = stripe.terms_of(saved.key, quota);
+        let bucket = written.edit(saved.quota, terms.quota, now);
         let replaced = stripe.remove(saved.key);
-        if bucket.is_full(quota, now) {
+        if bucket.is_full(terms.quota, now) {
             if replaced {
-                self.forget(saved.key);
+                self.uncount(&stripe, saved.key);
             }
             return true;
         }
-        let room = replaced || self.admit(saved.key);
-        let outgrown = room.then(|| stripe.insert(saved.key, bucket, quota));
+        let room = replaced || self.admit(&stripe, saved.key);
+        let outgrown = room.then(|| stripe.insert(saved.key, bucket, terms));
         drop(stripe);
         drop(outgrown);
         room
@@ -86,9 +86,10 @@ impl Upkeep for Striped {
     fn debit(&self, Charge { key, quota, cost }: Charge, now: Nanos) {
         let stripe = self.stripe(key);
         let mut stripe = stripe.lock();
-        if !stripe.debit(key, cost.get(), now) && self.admit(key) {
-            let bucket = stripe.full(quota, now).debited(cost.get(), quota, now);
-            let outgrown = stripe.insert(key, bucket, quota);
+        if !stripe.debit(key, cost.get(), now) && self.admit(&stripe, key) {
+            let terms = stripe.terms_of(key, quota);
+            let bucket = stripe.full(terms.quota, now).debited(cost.get(), terms.quota, now);
+            let outgrown = stripe.insert(key, bucket, terms);
             drop(stripe);
             drop(outgrown);
         }
@@ -97,11 +98,12 @@ impl Upkeep for Striped {
     fn edit(&self, key: Key, from: Quota, to: Quota, now: Nanos) {
         let stripe = self.stripe(key);
         let mut stripe = stripe.lock();
-        let absent = !stripe.edit(key, to, now);
+        let terms = stripe.terms_of(key, to);
+        let absent = !stripe.edit(key, terms, now);
         // What is not there was full. If that is less than full from now on, it must be kept.
-        if absent && from.capacity() < to.capacity() && self.admit(key) {
+        if absent && from.capacity() < terms.quota.capacity() && self.admit(&stripe, key) {
             let bucket = stripe.full(from, now);
-            let outgrown = stripe.insert(key, bucket, to);
+            let outgrown = stripe.insert(key, bucket, terms);
             drop(stripe);
             drop(outgrown);
         }
@@ -110,12 +112,21 @@ impl Upkeep for Striped {
     fn reset(&self, key: Key, quota: Quota, now: Nanos) {
         let stripe = self.stripe(key);
         let mut stripe = stripe.lock();
-        let quota = stripe.quota_of(key, quota);
-        stripe.refill(key, quota, now);
+        let terms = stripe.terms_of(key, quota);
+        stripe.refill(key, terms, now);
     }
 
     /// Locks one stripe at a time.
     fn set_default_quota(&self, quota: Quota, now: Nanos) {
         self.change_default(quota, now);
+    }
+
+    /// Locks one stripe at a time.
+    fn set_policies(&self, policies: &[PolicyTerms], now: Nanos) -> Vec<PolicySlot> {
+        self.change_policies(policies, now)
+    }
+
+    fn policy(&self, id: PolicyId) -> Option<(PolicySlot, Quota)> {
+        self.places.lock().get(id)
     }
 }

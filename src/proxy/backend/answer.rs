@@ -12,10 +12,10 @@ use http::{HeaderMap, HeaderName, StatusCode};
 use httparse::{ParserConfig, Response, Status};
 
 use crate::decimal::put_number;
-use crate::limit::Standing;
 use crate::proxy::backend::body::AnswerBody;
 use crate::proxy::gate::changes::Rewriting;
 use crate::proxy::gate::rate_headers;
+use crate::proxy::gate::rate_headers::Standings;
 use crate::proxy::wire::chunked::Chunked;
 use crate::proxy::wire::keep_alive;
 use crate::proxy::wire::lines::{ByteSpan, Lines, LinesOf, MAX_HEADERS, is, length_of, line};
@@ -167,7 +167,7 @@ impl ChangedAnswer {
 #[derive(Clone, Copy, Debug)]
 pub(in crate::proxy) struct Added<'a> {
     /// How its bucket stands.
-    pub(in crate::proxy) standing: Option<&'a Standing>,
+    pub(in crate::proxy) standing: Option<Standings<'a>>,
     /// The value of `Date`.
     pub(in crate::proxy) date: &'a [u8],
     /// Whether its connection stays.

@@ -8,7 +8,6 @@ use http::HeaderMap;
 use pingora_core::{Error, Result};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::limit::Standing;
 use crate::proxy::backend::answer::Answer;
 use crate::proxy::backend::body::AnswerBody;
 use crate::proxy::backend::sink::RequestSink;
@@ -20,6 +19,7 @@ use crate::proxy::exchange::rest::Rest;
 use crate::proxy::exchange::scratch::Origin;
 use crate::proxy::gate::admit::{Asked, RequestTarget};
 use crate::proxy::gate::headers::Sender;
+use crate::proxy::gate::rate_headers::Standings;
 use crate::proxy::gate::rejection::Rejection;
 use crate::proxy::gate::request_id::RequestId;
 use crate::proxy::wire::lines::{Fields, LinesOf};
@@ -121,7 +121,7 @@ pub(in crate::proxy) trait Recipient: Send {
     ///
     /// # Errors
     /// When the client is gone.
-    fn head_in_fields(&mut self, _answer: &Answer, _fields: HeaderMap, _standing: Option<&Standing>) -> Result<()> {
+    fn head_in_fields(&mut self, _answer: &Answer, _fields: HeaderMap, _standing: Option<Standings<'_>>) -> Result<()> {
         Err(Error::new_str("a client that takes no fields"))
     }
 
@@ -132,7 +132,7 @@ pub(in crate::proxy) trait Recipient: Send {
         answer: &Answer,
         bytes: &[u8],
         lines: LinesOf<'_>,
-        standing: Option<&Standing>,
+        standing: Option<Standings<'_>>,
     ) -> impl Future<Output = Result<()>> + Send;
 
     /// Sends what `buffer` has of the body, and the end of the body after its last part, with the trailers behind it;

@@ -17,6 +17,7 @@ use crate::proxy::gate::grpc::AnswerForm;
 use crate::proxy::gate::headers::Sender;
 use crate::proxy::gate::headers::Underscores;
 use crate::proxy::gate::identify::Caller;
+use crate::proxy::gate::rate_headers::Standings;
 use crate::proxy::gate::rejection::{Rejection, ToldOfRequest};
 use crate::proxy::gate::request_id::RequestId;
 use crate::proxy::gate::sticky::StickyCookie;
@@ -158,14 +159,14 @@ impl Context {
     /// Its client speaks TLS, or does not.
     pub(in crate::proxy) fn rewriting(&self, secure: bool) -> Option<Rewriting> {
         let sticky = self.pool().and_then(|pool| pool.settings().sticky.clone());
-        let changes = match (&self.admission.changes, &sticky) {
-            (None, None) => return None,
-            (Some(changes), _) => Arc::clone(changes),
-            (None, Some(_)) => Arc::default(),
-        };
+        let changes = self.admission.changes.as_ref();
+        let costs = self.admission.paid.as_ref().filter(|paid| paid.has_costs());
+        if changes.is_none() && costs.is_none() && sticky.is_none() {
+            return None;
+        }
         let secure = secure || self.admission.affinity.as_ref().is_some_and(|affinity| affinity.secure);
         let cookie = sticky.map(|name| StickyCookie { name, secure, set: self.new_token() });
-        let rewriting = Rewriting::new(&changes, self.admission.caller.as_ref()?, &self.request_id);
+        let rewriting = Rewriting::new(changes, costs, self.admission.caller.as_ref()?, &self.request_id);
         Some(rewriting.with_cookie(cookie))
     }
 
@@ -194,14 +195,14 @@ impl Context {
         Some(Box::new(ClientEnds { client: SocketAddr::new(caller, port), here: ends.here }))
     }
 
-    /// How its caller's bucket stands, when it has one.
+    /// How its caller's own bucket stands, when it has one.
     pub(in crate::proxy) fn standing(&self) -> Option<&Standing> {
         self.admission.limit.as_ref()?.standing()
     }
 
-    /// The same, when the answer is to say it.
-    pub(in crate::proxy) fn told_standing(&self) -> Option<&Standing> {
-        self.standing().filter(|_| self.rate_headers)
+    /// How the buckets stand that it pays into, when the answer is to say it.
+    pub(in crate::proxy) fn told_standing(&self) -> Option<Standings<'_>> {
+        if self.rate_headers { self.admission.standings() } else { None }
     }
 
     /// What an answer of our own tells of it.

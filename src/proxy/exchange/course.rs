@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use crate::proxy::gate::policies::ToldCosts;
+
 /// One exchange over one connection to a backend, as far as it has come.
 #[derive(Debug, Default)]
 pub(in crate::proxy) struct Course {
@@ -17,6 +19,8 @@ pub(in crate::proxy) struct Course {
     request: Mutex<Vec<u8>>,
     /// The lines of each answer, interim ones included, as far as they are passed on.
     answers: Mutex<VecDeque<Vec<u8>>>,
+    /// What the final answer costs in policies, where it tells.
+    costs: Mutex<Option<ToldCosts>>,
 }
 
 impl Course {
@@ -61,8 +65,14 @@ impl Course {
     }
 
     /// Notes how the lines of one more answer came.
-    pub(in crate::proxy) fn add_answer(&self, lines: Vec<u8>) {
+    pub(in crate::proxy) fn add_answer(&self, lines: Vec<u8>, costs: Option<ToldCosts>) {
+        *self.costs.lock() = costs;
         self.answers.lock().push_back(lines);
+    }
+
+    /// What the final answer costs, once.
+    pub(in crate::proxy) fn take_costs(&self) -> Option<ToldCosts> {
+        self.costs.lock().take()
     }
 
     /// How the lines of the next answer came. Asked once for each.

@@ -17,7 +17,6 @@ use pingora_timeout::timeout;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use crate::clock::Alarm;
-use crate::limit::Standing;
 use crate::proxy::backend::answer::{Added, Answer};
 use crate::proxy::backend::body::{AnswerBody, Unmeasured};
 use crate::proxy::backend::sink::RequestSink;
@@ -37,6 +36,7 @@ use crate::proxy::exchange::{request, upgrade};
 use crate::proxy::gate::admit::RequestTarget;
 use crate::proxy::gate::headers::Sender;
 use crate::proxy::gate::headers::Underscores;
+use crate::proxy::gate::rate_headers::Standings;
 use crate::proxy::gate::rejection::{LINGER, Rejection};
 use crate::proxy::gate::request_id::RequestId;
 use crate::proxy::gate::settings::Limits;
@@ -325,7 +325,7 @@ impl<R: RestOverHttp1> Recipient for Http1Recipient<'_, R> {
         answer: &Answer,
         bytes: &[u8],
         lines: LinesOf<'_>,
-        standing: Option<&Standing>,
+        standing: Option<Standings<'_>>,
     ) -> Result<()> {
         let bare = self.bare;
         if bare && answer.is_interim() {

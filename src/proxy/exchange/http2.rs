@@ -14,7 +14,6 @@ use pingora_core::protocols::http::date::get_cached_date;
 use pingora_core::{Error, ErrorType, Result};
 
 use crate::clock::Alarm;
-use crate::limit::Standing;
 use crate::proxy::backend::answer::Answer;
 use crate::proxy::backend::body::AnswerBody;
 use crate::proxy::backend::sink::RequestSink;
@@ -27,6 +26,7 @@ use crate::proxy::exchange::proxy::CLIENT_TIMEOUT;
 use crate::proxy::exchange::rest::RestOverHttp2;
 use crate::proxy::exchange::untaken::UntakenAnswers;
 use crate::proxy::gate::rate_headers;
+use crate::proxy::gate::rate_headers::Standings;
 use crate::proxy::gate::rejection::Rejection;
 use crate::proxy::gate::rejection::bytes_of;
 use crate::proxy::wire::lines::{LinesOf, is};
@@ -88,7 +88,7 @@ impl<'h, R: RestOverHttp2> Http2Recipient<'h, R> {
     }
 
     /// Takes the `head` of an answer: what is told beside what the backend says is added.
-    fn take(&mut self, answer: &Answer, mut head: Response<()>, standing: Option<&Standing>) -> Result<()> {
+    fn take(&mut self, answer: &Answer, mut head: Response<()>, standing: Option<Standings<'_>>) -> Result<()> {
         if answer.is_interim() {
             return self.respond.send_informational(head).map_err(gone);
         }
@@ -195,7 +195,7 @@ impl<R: RestOverHttp2> Recipient for Http2Recipient<'_, R> {
         answer: &Answer,
         _bytes: &[u8],
         lines: LinesOf<'_>,
-        standing: Option<&Standing>,
+        standing: Option<Standings<'_>>,
     ) -> Result<()> {
         let mut head = Response::new(());
         // What is a change of protocol over HTTP/1.1 is a success here (RFC 8441 section 5).
@@ -212,7 +212,12 @@ impl<R: RestOverHttp2> Recipient for Http2Recipient<'_, R> {
         self.take(answer, head, standing)
     }
 
-    fn head_in_fields(&mut self, answer: &Answer, mut fields: HeaderMap, standing: Option<&Standing>) -> Result<()> {
+    fn head_in_fields(
+        &mut self,
+        answer: &Answer,
+        mut fields: HeaderMap,
+        standing: Option<Standings<'_>>,
+    ) -> Result<()> {
         answer.pass_fields(&mut fields, standing.is_some());
         let mut head = Response::new(());
         (*head.status_mut(), *head.headers_mut()) = (status(answer.status), fields);

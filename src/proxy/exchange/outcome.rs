@@ -97,6 +97,9 @@ impl Proxy {
         if !self.access_log().is_on() {
             return;
         }
+        let paid = ctx.admission.paid.as_ref();
+        let shadow = paid.and_then(|paid| paid.shadow());
+        let limited_by = ctx.admission.standings().and_then(|all| all.refused_by()).map(|(name, _)| name);
         self.access_log().record(&AccessRecord {
             ts: ctx.started_wall,
             request_id: ctx.request_id.as_str(),
@@ -116,6 +119,8 @@ impl Proxy {
             attempts: ctx.attempts,
             limit: ctx.admission.limit.as_ref().map(Limit::name),
             tokens: ctx.standing().map(|standing| standing.tokens().to_f64()),
+            limited_by,
+            shadow: shadow.as_deref(),
             error: because,
         });
     }

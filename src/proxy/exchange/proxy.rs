@@ -11,13 +11,16 @@ use http::HeaderMap;
 use crate::client::Directory;
 use crate::clock::Clock;
 use crate::limit::Nanos;
+use crate::proxy::backend::answer::Answer;
 use crate::proxy::downstream::arrival::Arrival;
 use crate::proxy::exchange::context::Context;
 use crate::proxy::exchange::parts::ProxyParts;
 use crate::proxy::exchange::{counts, refused};
-use crate::proxy::gate::admit::{Asked, Gate};
+use crate::proxy::gate::admit::{Admission, Asked, Gate};
 use crate::proxy::gate::headers::X_REQUEST_ID;
 use crate::proxy::gate::identify::identify;
+use crate::proxy::gate::policies::{PaidPolicies, ToldCosts};
+use crate::proxy::gate::rate_headers::Standings;
 use crate::proxy::gate::rejection::Rejection;
 use crate::proxy::gate::request_id::RequestId;
 use crate::proxy::gate::rules::Rules;
@@ -134,8 +137,31 @@ impl Proxy {
             directory,
             limiter: rules.rate.map(|rate| (self.inner.limiter.as_ref(), rate.default)),
             keys: &self.inner.keys,
+            policies: rules.policies.as_ref(),
             routes: &rules.routes,
             limits: &rules.limits,
+        }
+    }
+
+    /// What the client is told beside an answer, after what that costs was taken.
+    pub(in crate::proxy) fn told_with<'c, 'h, I: Iterator<Item = (&'h [u8], &'h [u8])>>(
+        &self,
+        ctx: &'c mut Context,
+        answer: &Answer,
+        lines: impl Fn() -> I,
+    ) -> Option<Standings<'c>> {
+        if ctx.admission.has_costs() && !answer.is_interim() {
+            self.settle(&mut ctx.admission, |paid| paid.costs(lines));
+        }
+        ctx.told_standing()
+    }
+
+    /// Takes what the answer to a request costs, by what is read of its lines.
+    #[cold]
+    pub(in crate::proxy) fn settle(&self, admission: &mut Admission, costs: impl FnOnce(&PaidPolicies) -> ToldCosts) {
+        if let Some(paid) = &mut admission.paid {
+            let costs = costs(paid);
+            paid.settle(&costs, self.inner.limiter.as_ref(), self.nanos());
         }
     }
 

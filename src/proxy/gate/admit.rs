@@ -3,14 +3,15 @@
 //!
 //! Identity comes first, then the bucket, then where the route leads: a request that leads nowhere costs a token too,
 //! or whoever is out of tokens could go on asking for what is not there. On a route with `limit: false` nobody pays but
-//! those who are refused for their key; who is blocked stays so.
+//! those who are refused for their key; who is blocked stays so. What the [policies](crate::proxy::gate::policies) take
+//! is taken with the caller's own token, all or none.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderMap;
 use http::header::{CONTENT_LENGTH, HOST};
+use http::{HeaderMap, HeaderName};
 use pingora_http::RequestHeader;
 
 use crate::client::{Directory, Mode, Quota, Usage};
@@ -20,11 +21,13 @@ use crate::proxy::gate::certificate::ShownCertificate;
 use crate::proxy::gate::changes::RouteChanges;
 use crate::proxy::gate::grpc::is_grpc;
 use crate::proxy::gate::identify::{Caller, Identity, identify};
+use crate::proxy::gate::policies::{PaidPolicies, Policies};
+use crate::proxy::gate::rate_headers::Standings;
 use crate::proxy::gate::rejection::Rejection;
 use crate::proxy::gate::settings::Limits;
 use crate::proxy::gate::split::PoolSplit;
 use crate::proxy::wire::lines::Fields;
-use crate::route::RouteTable;
+use crate::route::{MatchedRequest, RouteTable};
 use crate::upstream::Pool;
 
 /// What decides on requests.
@@ -37,6 +40,8 @@ pub struct Gate<'a> {
     pub limiter: Option<(&'a dyn Limiter, Quota)>,
     /// What makes the keys of their buckets.
     pub keys: &'a KeyMaker,
+    /// What they pay beside; most often nothing.
+    pub policies: Option<&'a Arc<Policies>>,
     /// Where requests go.
     pub routes: &'a RouteTable<Destination>,
     /// How large they may be.
@@ -88,6 +93,24 @@ impl<'a> Asked<'a, HeaderMap> {
     }
 }
 
+impl<F: Fields> MatchedRequest for Asked<'_, F> {
+    fn host(&self) -> &str {
+        self.target.host
+    }
+
+    fn path(&self) -> &str {
+        self.target.path
+    }
+
+    fn method(&self) -> &str {
+        self.target.method
+    }
+
+    fn values(&self, name: &HeaderName, each: &mut dyn FnMut(&[u8])) {
+        self.fields.all_of(name).for_each(each);
+    }
+}
+
 /// What a request asks for.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestTarget<'a> {
@@ -111,8 +134,10 @@ impl<'a> RequestTarget<'a> {
 pub struct Admission {
     /// Who sent it.
     pub caller: Option<Caller>,
-    /// What the limiter said.
+    /// What the limiter said of its caller's own bucket; that it is limited also when a policy has refused it.
     pub limit: Option<Limit>,
+    /// What it has to do with policies; most often nothing.
+    pub(in crate::proxy) paid: Option<Box<PaidPolicies>>,
     /// The pool that serves it.
     pub pool: Option<Arc<Pool>>,
     /// The largest body that it may have, in bytes; known with its pool.
@@ -123,6 +148,20 @@ pub struct Admission {
     pub changes: Option<Arc<RouteChanges>>,
     /// What it has by which its backend is chosen, where the pool asks for it.
     pub affinity: Option<Box<Affinity>>,
+}
+
+impl Admission {
+    /// How the buckets stand that it pays into, when it has any.
+    pub(in crate::proxy) fn standings(&self) -> Option<Standings<'_>> {
+        let limit = self.limit.as_ref()?;
+        let (own, refused) = (limit.standing()?, matches!(limit, Limit::Limited(_)));
+        Some(Standings { own, paid: self.paid.as_deref(), refused })
+    }
+
+    /// Whether its answer tells what it costs.
+    pub(in crate::proxy) fn has_costs(&self) -> bool {
+        self.paid.as_ref().is_some_and(|paid| paid.has_costs())
+    }
 }
 
 /// What the limiter said of a request.
@@ -177,13 +216,24 @@ impl Gate<'_> {
         let to = self.routes.find(asked.target.host, asked.target.path);
         // Keys could be guessed without end where that costs nothing.
         let pays = caller.unknown_key || to.is_none_or(|to| to.limit);
-        admission.limit = self.limit(caller, pays, now);
+        let policies = self.policies.and_then(|policies| PaidPolicies::of(policies, &asked));
+        admission.limit = match policies {
+            None => self.limit(caller, pays, now),
+            Some((mut paid, met)) => {
+                let limit = self.limit_with(&mut paid, &met, (caller, asked.fields), pays, now);
+                admission.paid = (!paid.is_idle()).then_some(paid);
+                limit
+            }
+        };
         if let Some((client, _)) = &caller.client {
             count(&client.usage, admission.limit, now);
         }
         match admission.limit {
             Some(Limit::Blocked) => return Err(Rejection::Blocked),
-            Some(Limit::Limited(standing)) => return Err(Rejection::RateLimited(standing.retry_after())),
+            Some(Limit::Limited(standing)) => {
+                let longest = admission.standings().map_or(standing.retry_after(), |all| all.retry_after());
+                return Err(Rejection::RateLimited(longest));
+            }
             Some(Limit::Allowed(_) | Limit::Unlimited) | None => {}
         }
         if caller.unknown_key {
@@ -217,6 +267,26 @@ impl Gate<'_> {
                 Decision::Refused(standing) => Limit::Limited(standing),
             },
         })
+    }
+
+    /// The same of one that meets policies.
+    #[cold]
+    fn limit_with(
+        &self,
+        paid: &mut PaidPolicies,
+        met: &[u32],
+        (caller, fields): (&Caller, &impl Fields),
+        pays: bool,
+        now: Nanos,
+    ) -> Option<Limit> {
+        let Account::Bucket(limiter, key, quota) = self.account(caller) else { return self.limit(caller, pays, now) };
+        if !pays {
+            return None;
+        }
+        let client = caller.client.as_ref().map(|(client, _)| &**client);
+        let who = (client, self.payer(caller.address), fields);
+        let (own, goes) = paid.pay((limiter, self.keys), (Charge::one(key, quota), met), who, now);
+        Some(if goes { Limit::Allowed(own) } else { Limit::Limited(own) })
     }
 
     /// What the requests of a caller are charged to.

@@ -21,6 +21,7 @@ use http::header::AUTHORIZATION;
 
 use crate::client::Client;
 use crate::proxy::gate::identify::{Caller, Recognised, bearer};
+use crate::proxy::gate::policies::{PaidPolicies, ToldCosts};
 use crate::proxy::gate::request_id::RequestId;
 use crate::proxy::gate::sticky::StickyCookie;
 use crate::proxy::wire::lines::{is, line};
@@ -59,7 +60,9 @@ impl RouteChanges {
 /// [`RouteChanges`] for one request.
 #[derive(Clone, Debug)]
 pub(in crate::proxy) struct Rewriting {
-    changes: Arc<RouteChanges>,
+    changes: Option<Arc<RouteChanges>>,
+    /// The policies whose costs answers tell, to us alone.
+    costs: Option<Box<PaidPolicies>>,
     client: Option<Arc<Client>>,
     by_key: bool,
     client_ip: IpAddr,
@@ -68,10 +71,16 @@ pub(in crate::proxy) struct Rewriting {
 }
 
 impl Rewriting {
-    /// What `changes` do to the request called `request_id` of `caller`.
-    pub(in crate::proxy) fn new(changes: &Arc<RouteChanges>, caller: &Caller, request_id: &RequestId) -> Self {
+    /// What `changes` do to the request called `request_id` of `caller`, whose answer tells `costs`.
+    pub(in crate::proxy) fn new(
+        changes: Option<&Arc<RouteChanges>>,
+        costs: Option<&Box<PaidPolicies>>,
+        caller: &Caller,
+        request_id: &RequestId,
+    ) -> Self {
         Rewriting {
-            changes: Arc::clone(changes),
+            changes: changes.cloned(),
+            costs: costs.cloned(),
             client: caller.client.as_ref().map(|(client, _)| Arc::clone(client)),
             by_key: matches!(caller.client, Some((_, Recognised::ApiKey))),
             client_ip: caller.address,
@@ -97,14 +106,12 @@ impl Rewriting {
         if let Some(sticky) = &self.sticky {
             sticky.take_away(head);
         }
-        if !self.changes.changes_requests() {
-            return;
-        }
+        let Some(changes) = self.changes.as_ref().filter(|changes| changes.changes_requests()) else { return };
         let mut out = Vec::with_capacity(head.len() + 64);
         let first = head.len() - behind_first_line(head).len();
-        self.first_line(&head[..first], &mut out);
-        let all = lines(behind_first_line(head)).filter(|(name, value)| !self.is_hidden(name, value));
-        self.changes.request.apply(all.chain(self.client_line()), &self.values(), |name, value| {
+        first_line(changes, &head[..first], &mut out);
+        let all = lines(behind_first_line(head)).filter(|(name, value)| !self.is_hidden(changes, name, value));
+        changes.request.apply(all.chain(self.client_line(changes)), &self.values(), |name, value| {
             line(&mut out, name, value);
         });
         out.extend_from_slice(b"\r\n");
@@ -113,7 +120,17 @@ impl Rewriting {
 
     /// Whether answers are changed.
     pub(in crate::proxy) fn changes_answers(&self) -> bool {
-        !self.changes.answer.is_empty() || self.sticky.as_ref().is_some_and(|sticky| sticky.set.is_some())
+        self.costs.is_some()
+            || self.sticky.as_ref().is_some_and(|sticky| sticky.set.is_some())
+            || self.changes.as_ref().is_some_and(|changes| !changes.answer.is_empty())
+    }
+
+    /// What the answer with these lines costs, where it tells.
+    pub(in crate::proxy) fn costs<'h, I>(&self, lines: impl Fn() -> I) -> Option<ToldCosts>
+    where
+        I: Iterator<Item = (&'h [u8], &'h [u8])>,
+    {
+        self.costs.as_ref().map(|costs| costs.costs(lines))
     }
 
     /// Hands what becomes of the lines of an answer to `put`.
@@ -122,7 +139,11 @@ impl Rewriting {
         lines: impl Iterator<Item = (&'h [u8], &'h [u8])>,
         mut put: impl FnMut(&[u8], &[u8]),
     ) {
-        self.changes.answer.apply(lines, &self.values(), &mut put);
+        let told = lines.filter(|(name, _)| self.costs.as_ref().is_none_or(|costs| !costs.hides(name)));
+        match &self.changes {
+            Some(changes) => changes.answer.apply(told, &self.values(), &mut put),
+            None => told.for_each(|(name, value)| put(name, value)),
+        }
         if let Some(cookie) = self.sticky.as_ref().and_then(StickyCookie::line) {
             put(b"Set-Cookie", &cookie);
         }
@@ -136,34 +157,34 @@ impl Rewriting {
         }
     }
 
-    /// Writes the first line with the path that the backend knows.
-    fn first_line(&self, line: &[u8], out: &mut Vec<u8>) {
-        let target = line.iter().position(|byte| *byte == b' ').map_or(line.len(), |at| at + 1);
-        let (method, target) = line.split_at(target);
-        out.extend_from_slice(method);
-        match self.changes.strip_prefix.as_ref().and_then(|prefix| prefix.strip(target)) {
-            Some(rest) => {
-                if !rest.starts_with(b"/") {
-                    out.push(b'/');
-                }
-                out.extend_from_slice(rest);
-            }
-            None => out.extend_from_slice(target),
-        }
-    }
-
     /// Whether a line holds what no backend is to get, or claims what tollgate says.
-    fn is_hidden(&self, name: &[u8], value: &[u8]) -> bool {
-        let Some(header) = &self.changes.hidden_key else { return false };
+    fn is_hidden(&self, changes: &RouteChanges, name: &[u8], value: &[u8]) -> bool {
+        let Some(header) = &changes.hidden_key else { return false };
         is(name, header.as_str().as_bytes())
             || is_like(name, CLIENT_ID)
             || (self.by_key && is(name, AUTHORIZATION.as_str().as_bytes()) && bearer(value).is_some())
     }
 
     /// The line that says who the client is, where its key does not.
-    fn client_line(&self) -> Option<(&'static [u8], &[u8])> {
-        let client = self.client.as_ref().filter(|_| self.changes.hidden_key.is_some())?;
+    fn client_line(&self, changes: &RouteChanges) -> Option<(&'static [u8], &[u8])> {
+        let client = self.client.as_ref().filter(|_| changes.hidden_key.is_some())?;
         Some((CLIENT_ID, client.id.as_str().as_bytes()))
+    }
+}
+
+/// Writes the first line with the path that the backend knows.
+fn first_line(changes: &RouteChanges, line: &[u8], out: &mut Vec<u8>) {
+    let target = line.iter().position(|byte| *byte == b' ').map_or(line.len(), |at| at + 1);
+    let (method, target) = line.split_at(target);
+    out.extend_from_slice(method);
+    match changes.strip_prefix.as_ref().and_then(|prefix| prefix.strip(target)) {
+        Some(rest) => {
+            if !rest.starts_with(b"/") {
+                out.push(b'/');
+            }
+            out.extend_from_slice(rest);
+        }
+        None => out.extend_from_slice(target),
     }
 }
 
@@ -189,7 +210,7 @@ mod tests {
     fn rewritten(changes: RouteChanges, caller: &Caller, head: &str) -> String {
         let changes = changes.if_any().unwrap();
         let mut head = head.as_bytes().to_vec();
-        Rewriting::new(&changes, caller, &RequestId::random()).request(&mut head);
+        Rewriting::new(Some(&changes), None, caller, &RequestId::random()).request(&mut head);
         String::from_utf8(head).unwrap()
     }
 

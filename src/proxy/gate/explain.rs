@@ -32,7 +32,7 @@ impl Explanation {
             headers.line(&RETRY_AFTER, standing.retry_after());
         }
         if rate {
-            rate_headers::write(&mut headers, &standing);
+            rate_headers::write(&mut headers, (&standing).into());
         }
         let pairs =
             headers.iter().filter_map(|(name, value)| Some((name.to_string(), value.to_str().ok()?.to_owned())));

@@ -9,6 +9,8 @@ pub(in crate::proxy) mod grpc;
 pub(in crate::proxy) mod headers;
 pub(in crate::proxy) mod identify;
 pub(in crate::proxy) mod own_lines;
+pub(in crate::proxy) mod policies;
+pub(in crate::proxy) mod policy_settings;
 pub(in crate::proxy) mod rate_headers;
 pub(in crate::proxy) mod rejection;
 pub(in crate::proxy) mod request_id;

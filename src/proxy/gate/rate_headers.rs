@@ -1,14 +1,16 @@
-//! What an answer says about its caller's bucket.
+//! What an answer says about the buckets that its request pays into: its caller's own, and those of policies.
 //!
 //! `RateLimit-Policy` and `RateLimit` as draft-ietf-httpapi-ratelimit-headers-11 has them, and the older
 //! `X-RateLimit-*` that most clients read. What the backend says under these names is replaced: it does not know the
-//! bucket.
+//! bucket. The older ones know one bucket: the one that refused, or else lets the fewest requests in.
 
 use http::HeaderName;
 
 use crate::decimal::put_number;
 use crate::limit::Standing;
 use crate::proxy::gate::own_lines::{OwnLines, OwnName, OwnValue};
+use crate::proxy::gate::policies::PaidPolicies;
+use crate::proxy::gate::policy_settings::OWN;
 
 static POLICY: OwnName = OwnName::new("RateLimit-Policy: ", || HeaderName::from_static("ratelimit-policy"));
 static STATE: OwnName = OwnName::new("RateLimit: ", || HeaderName::from_static("ratelimit"));
@@ -21,15 +23,115 @@ static RESET: OwnName = OwnName::new("X-RateLimit-Reset: ", || HeaderName::from_
 pub(in crate::proxy) const NAMES: [&str; 5] =
     ["RateLimit-Policy", "RateLimit", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"];
 
-/// Says into `lines` how the bucket stands.
+/// How the buckets stand that a request pays into.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::proxy) struct Standings<'a> {
+    /// Its caller's own.
+    pub(in crate::proxy) own: &'a Standing,
+    /// Those of policies.
+    pub(in crate::proxy) paid: Option<&'a PaidPolicies>,
+    /// Whether one of them has refused it.
+    pub(in crate::proxy) refused: bool,
+}
+
+impl<'a> From<&'a Standing> for Standings<'a> {
+    /// Of a request that pays into its caller's own bucket and was let in.
+    fn from(own: &'a Standing) -> Self {
+        Standings { own, paid: None, refused: false }
+    }
+}
+
+impl<'a> Standings<'a> {
+    /// The bucket that has refused the request, and waits longest of those; with its name.
+    pub(in crate::proxy) fn refused_by(&self) -> Option<(&'a str, &'a Standing)> {
+        if !self.refused {
+            return None;
+        }
+        let own = Some((OWN, self.own)).filter(|(_, own)| !own.is_enough());
+        let policy = self.paid.and_then(PaidPolicies::refused);
+        // An own one that is the same is told.
+        match (own, policy) {
+            (Some(own), Some(policy)) if policy.1.retry_at() > own.1.retry_at() => Some(policy),
+            (own, policy) => own.or(policy),
+        }
+    }
+
+    /// For `Retry-After`, when the request was refused: the longest of those who refused it.
+    pub(in crate::proxy) fn retry_after(&self) -> u64 {
+        self.refused_by().map_or_else(|| self.own.retry_after(), |(_, standing)| standing.retry_after())
+    }
+
+    /// Each with its name, the caller's own first.
+    fn all(&self) -> impl Iterator<Item = (&'a str, &'a Standing)> + Clone {
+        let policies = self.paid.into_iter().flat_map(PaidPolicies::enforced);
+        std::iter::once((OWN, self.own)).chain(policies)
+    }
+
+    /// The one that the older headers are about: that which has refused, or else lets the fewest more requests in.
+    fn tightest(&self) -> &'a Standing {
+        let fewest = || self.all().map(|(_, standing)| standing).min_by_key(|standing| standing.affordable());
+        self.refused_by().map(|(_, standing)| standing).or_else(fewest).unwrap_or(self.own)
+    }
+}
+
+/// Says into `lines` how the buckets stand.
 #[inline]
-pub(in crate::proxy) fn write(lines: &mut impl OwnLines, standing: &Standing) {
-    let (capacity, remaining) = (u64::from(standing.quota().capacity().get()), u64::from(standing.remaining()));
-    lines.line(&POLICY, Parameters("\"default\";q=", capacity, ";w=", standing.window()));
-    lines.line(&STATE, Parameters("\"default\";r=", remaining, ";t=", standing.reset()));
-    lines.line(&LIMIT, capacity);
-    lines.line(&REMAINING, remaining);
+pub(in crate::proxy) fn write(lines: &mut impl OwnLines, standings: Standings<'_>) {
+    let standing = match standings.paid {
+        None => {
+            let own = standings.own;
+            let capacity = u64::from(own.quota().capacity().get());
+            lines.line(&POLICY, Parameters("\"default\";q=", capacity, ";w=", own.window()));
+            lines.line(&STATE, Parameters("\"default\";r=", own.remaining().into(), ";t=", own.reset()));
+            own
+        }
+        Some(_) => {
+            lines.line(&POLICY, PolicyList(standings));
+            lines.line(&STATE, StateList(standings));
+            standings.tightest()
+        }
+    };
+    lines.line(&LIMIT, u64::from(standing.quota().capacity().get()));
+    lines.line(&REMAINING, u64::from(standing.remaining()));
     lines.line(&RESET, standing.full_after());
+}
+
+/// What all of them allow, as a list.
+struct PolicyList<'a>(Standings<'a>);
+
+impl OwnValue for PolicyList<'_> {
+    fn put(&self, out: &mut Vec<u8>) {
+        put_list(self.0.all(), out, |standing, out| {
+            let capacity = u64::from(standing.quota().capacity().get());
+            Parameters("\";q=", capacity, ";w=", standing.window()).put(out);
+        });
+    }
+}
+
+/// How all of them stand, as a list. On a refusal none says less than `Retry-After`: some clients read the first one
+/// alone, and obey it before anything else.
+struct StateList<'a>(Standings<'a>);
+
+impl OwnValue for StateList<'_> {
+    fn put(&self, out: &mut Vec<u8>) {
+        let least = if self.0.refused { self.0.retry_after() } else { 1 };
+        put_list(self.0.all(), out, |standing, out| {
+            Parameters("\";r=", standing.remaining().into(), ";t=", standing.reset().max(least)).put(out);
+        });
+    }
+}
+
+fn put_list<'a>(
+    all: impl Iterator<Item = (&'a str, &'a Standing)>,
+    out: &mut Vec<u8>,
+    parameters: impl Fn(&Standing, &mut Vec<u8>),
+) {
+    for (index, (name, standing)) in all.enumerate() {
+        // A name has no character that a string would have to escape.
+        out.extend_from_slice(if index == 0 { b"\"" } else { b", \"" });
+        out.extend_from_slice(name.as_bytes());
+        parameters(standing, out);
+    }
 }
 
 /// An item with two numbers for parameters.
@@ -62,15 +164,15 @@ mod tests {
         answer.append_header("ratelimit", "the backend's").unwrap();
         answer.append_header("X-RateLimit-Limit", "1").unwrap();
         let standing = Standing::new(bucket, quota, 0);
-        write(&mut answer, &standing);
+        write(&mut answer, (&standing).into());
         let all = |name: &str| answer.headers.get_all(name).iter().map(|v| v.to_str().unwrap()).collect::<Vec<_>>();
         let values: Vec<_> = NAMES.iter().map(|name| all(name).join("|")).collect();
         let mut lines = Vec::new();
-        write(&mut lines, &standing);
+        write(&mut lines, (&standing).into());
         let expected: String = NAMES.iter().zip(&values).map(|(name, value)| format!("{name}: {value}\r\n")).collect();
         assert_eq!(String::from_utf8(lines).unwrap(), expected);
         let mut map = HeaderMap::new();
-        write(&mut map, &standing);
+        write(&mut map, (&standing).into());
         assert!(map.iter().all(|(name, value)| answer.headers[name] == *value) && map.len() == NAMES.len());
         values
     }

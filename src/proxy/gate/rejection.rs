@@ -16,12 +16,12 @@ use http::header::DATE;
 use http::{Response, StatusCode, header};
 use pingora_core::protocols::http::date::get_cached_date;
 
-use crate::limit::Standing;
 use crate::proxy::gate::grpc;
 use crate::proxy::gate::grpc::AnswerForm;
 use crate::proxy::gate::headers::REQUEST_ID;
 use crate::proxy::gate::own_lines::{OwnLines, OwnName};
 use crate::proxy::gate::rate_headers;
+use crate::proxy::gate::rate_headers::Standings;
 use crate::proxy::gate::request_id::RequestId;
 
 static CONTENT_TYPE: OwnName = OwnName::new("Content-Type: ", || header::CONTENT_TYPE);
@@ -40,8 +40,8 @@ pub(in crate::proxy) const LINGER: Duration = Duration::from_secs(5);
 /// other method, and these are the ones that some backend takes.
 const ALLOWED: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
-/// What an answer of our own tells of its request: how the caller's bucket stands, and where else to ask.
-pub(in crate::proxy) type ToldOfRequest<'a> = (Option<&'a Standing>, Option<&'a [u8]>);
+/// What an answer of our own tells of its request: how its buckets stand, and where else to ask.
+pub(in crate::proxy) type ToldOfRequest<'a> = (Option<Standings<'a>>, Option<&'a [u8]>);
 
 /// What is told of what was refused before anything was known of it.
 pub(in crate::proxy) const NOTHING: ToldOfRequest<'static> = (None, None);

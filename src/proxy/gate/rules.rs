@@ -2,10 +2,12 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use crate::client::Quota;
 use crate::proxy::gate::admit::Destination;
 use crate::proxy::gate::identify::Identity;
+use crate::proxy::gate::policies::Policies;
 use crate::proxy::gate::settings::{Limits, ListenerRules};
 use crate::route::RouteTable;
 
@@ -16,6 +18,8 @@ pub struct Rules {
     pub identity: Identity,
     /// How they are limited; `None` when nobody is.
     pub rate: Option<RateRules>,
+    /// What requests pay beside; most often nothing.
+    pub policies: Option<Arc<Policies>>,
     /// Where requests go.
     pub routes: RouteTable<Destination>,
     /// What clients may send, and how long they may take.

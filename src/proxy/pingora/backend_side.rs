@@ -220,7 +220,8 @@ impl Answers {
             Some(changed) => changed.answer.begin(head, &changed.bytes, changed.lines(), how),
         }
         head.extend_from_slice(b"\r\n");
-        course.add_answer(behind_first_line(&head[from..]).to_vec());
+        course
+            .add_answer(behind_first_line(&head[from..]).to_vec(), rewriting.and_then(|it| it.costs(|| lines.iter())));
     }
 
     /// Gives Pingora what is there; whether anything was.

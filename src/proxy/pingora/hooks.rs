@@ -209,6 +209,9 @@ impl ProxyHttp for Proxy {
                 session.set_keepalive(None);
             }
         }
+        if let Some(costs) = ctx.course.take_costs() {
+            self.settle(&mut ctx.admission, |_| costs);
+        }
         if let Some(standing) = ctx.told_standing() {
             rate_headers::write(answer, standing);
         }

@@ -7,9 +7,9 @@ use pingora_core::protocols::http::HttpTask;
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
-use crate::limit::Standing;
 use crate::proxy::exchange::rest::DISCARD;
 use crate::proxy::gate::grpc::AnswerForm;
+use crate::proxy::gate::rate_headers::Standings;
 use crate::proxy::gate::rejection::{LINGER, Rejection, bytes_of};
 use crate::proxy::gate::request_id::RequestId;
 use crate::proxy::pingora::loan::Loan;
@@ -23,7 +23,7 @@ pub(in crate::proxy) async fn send(
     session: &mut Session,
     (rejection, form): (Rejection, AnswerForm),
     request_id: &RequestId,
-    standing: Option<&Standing>,
+    standing: Option<Standings<'_>>,
 ) -> Result<()> {
     let begun = session.response_written().is_some_and(|written| !written.status.is_informational());
     if begun || session.was_upgraded() {

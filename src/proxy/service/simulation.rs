@@ -333,6 +333,7 @@ async fn server(rng: &mut Rng) -> (Arc<Downstream>, Arc<Pool>, Arc<Tally>, Seen)
         ..PoolSettings::default()
     }));
     let rules = Rules {
+        policies: None,
         identity: Identity::default(),
         rate: None,
         routes: RouteTable::new([(

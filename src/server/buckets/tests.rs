@@ -44,7 +44,7 @@ fn tokens(buckets: &Buckets, payer: Payer) -> f64 {
     buckets.limiter.peek(buckets.keys.key(payer), quota(), buckets.now()).tokens().to_f64()
 }
 
-fn everybody(_: Key) -> Option<Quota> {
+fn everybody(_: Payer) -> Option<Quota> {
     Some(quota())
 }
 

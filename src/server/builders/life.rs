@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use crate::client::Quota;
 use crate::config::Config;
-use crate::limit::{Charge, Key};
+use crate::limit::{Charge, Payer};
 use crate::process::{ListenAddress, Process, clear_away};
 use crate::proxy::Tunnels;
 use crate::server::asks::Stop;
@@ -35,14 +35,14 @@ pub(in crate::server) struct Descent {
     /// The process, when the server is all of one.
     process: Option<Arc<Process>>,
     /// What it takes over from, and the quotas of clients by their keys.
-    inheritance: Option<(Successor, HashMap<Key, Quota>)>,
+    inheritance: Option<(Successor, HashMap<Payer, Quota>)>,
 }
 
 impl Descent {
     pub(in crate::server) fn new(
         config: &Config,
         process: Option<Arc<Process>>,
-        inheritance: Option<(Successor, HashMap<Key, Quota>)>,
+        inheritance: Option<(Successor, HashMap<Payer, Quota>)>,
     ) -> Self {
         let database = database_name(config.database.as_deref());
         let (unknown, grace_period) = (config.rate_limit.quota, config.pingora.grace_period);
@@ -67,7 +67,7 @@ impl Descent {
             buckets: Arc::clone(&core.buckets),
             told: Arc::clone(told),
             now: Box::new(move || of_now.nanos()),
-            quota: Box::new(move |key| owner(key, unknown, &quotas)),
+            quota: Box::new(move |payer| owner(payer, unknown, &quotas)),
             database,
             process: process.expect("only a whole process takes over from another one"),
             lifecycle: core.lifecycle.clone(),

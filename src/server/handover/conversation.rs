@@ -76,6 +76,11 @@ impl Conversation {
         if read.is_ok() { bytes } else { Vec::new() }
     }
 
+    /// Whether one descriptor more came beside all others: the predecessor knows policies.
+    pub(super) fn has_descriptor(&mut self) -> bool {
+        self.0.next_descriptor().is_some()
+    }
+
     /// The next socket that came with what was received.
     ///
     /// # Errors

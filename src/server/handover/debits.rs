@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use crate::client::Quota;
-use crate::limit::{Charge, Charges, Decision, Decisions, Key, Limiter, Nanos, Standing, WholeLimiter};
+use crate::limit::{Charge, Claim, Decision, Decisions, Key, Limiter, Nanos, Standing, WholeLimiter, are_allowed};
 
 /// Whether somebody wants to know.
 trait Switch {
@@ -83,13 +83,26 @@ impl Limiter for Told {
         take_and_tell(&self.on, || self.limiter.take(charge, now), |decision| self.tell_of(charge, decision))
     }
 
-    fn take_all(&self, charges: &Charges, now: Nanos) -> Decisions {
-        let take = || self.limiter.take_all(charges, now);
+    fn take_all(&self, claims: &[Claim], now: Nanos) -> Decisions {
+        let take = || self.limiter.take_all(claims, now);
         take_and_tell(&self.on, take, |decisions| {
-            if decisions.iter().all(Decision::is_allowed) {
-                charges.iter().zip(decisions).for_each(|(charge, decision)| self.tell_of(charge, decision));
+            if are_allowed(claims, decisions) {
+                let made = claims.iter().zip(decisions).filter(|(claim, decision)| claim.is_made(decision));
+                made.for_each(|(claim, decision)| self.tell_of(&claim.charge, decision));
             }
         })
+    }
+
+    fn settle(&self, charge: &Charge, now: Nanos) -> Standing {
+        take_and_tell(
+            &self.on,
+            || self.limiter.settle(charge, now),
+            |standing| {
+                if !standing.is_overflow() {
+                    self.tell(*charge);
+                }
+            },
+        )
     }
 
     fn peek(&self, key: Key, quota: Quota, now: Nanos) -> Standing {
@@ -118,7 +131,7 @@ mod tests {
         let three = Charge { cost: NonZeroU32::new(3).unwrap(), ..one(stranger(1)) };
         told.debit(three, 0);
         assert_eq!(told.peek(stranger(1), quota, 0).remaining(), 0);
-        let pair = |left: Key, right: Key| told.take_all(&[one(left), one(right)].into_iter().collect(), 0);
+        let pair = |left: Key, right: Key| told.take_all(&[one(left).into(), one(right).into()], 0);
         assert!(!pair(Key::client(2), Key::client(1))[1].is_allowed());
         assert!(pair(Key::client(2), Key::client(3)).iter().all(Decision::is_allowed));
         told.switch(false);

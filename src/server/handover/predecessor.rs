@@ -129,21 +129,28 @@ impl Predecessor {
             Ok(stream) => Conversation::over(Channel::new(stream, Arc::clone(&self.clock))),
             Err(reason) => return drop(tell.send(Outcome::Stays(reason))),
         };
-        let handed = self.prepare(&mut channel, flags).and_then(|()| self.hand_over(&mut channel, flags));
-        let settled = handed.and_then(|()| self.settle(&mut channel, flags));
-        if let Err(reason) = settled {
-            self.take_back();
-            // It may be past hearing.
-            drop(channel.send(&Message::Refused(reason.clone()), LAST));
-            return drop(tell.send(Outcome::Stays(reason)));
-        }
+        let handed = self.prepare(&mut channel, flags);
+        let settled = handed.and_then(|knows| {
+            self.hand_over(&mut channel, knows, flags)?;
+            self.settle(&mut channel, knows, flags).map(|()| knows)
+        });
+        let knows = match settled {
+            Ok(knows) => knows,
+            Err(reason) => {
+                self.take_back();
+                // It may be past hearing.
+                drop(channel.send(&Message::Refused(reason.clone()), LAST));
+                return drop(tell.send(Outcome::Stays(reason)));
+            }
+        };
         // Nobody asks when the process is to stop anyway.
         drop(tell.send(Outcome::Leaves));
-        self.send_the_rest(&mut channel, flags);
+        self.send_the_rest(&mut channel, knows, flags);
     }
 
-    /// Names itself, gives the sockets, and waits until the successor has built everything.
-    fn prepare(&self, channel: &mut Conversation, flags: &Flags) -> Result<(), String> {
+    /// Names itself, gives the sockets, and waits until the successor has built everything. Whether that one knows
+    /// policies: a version before them is told of none.
+    fn prepare(&self, channel: &mut Conversation, flags: &Flags) -> Result<bool, String> {
         let sockets = self.sockets.all().map_err(|error| format!("the sockets cannot be duplicated: {error}"))?;
         let hello = Message::Hello {
             version: VERSION,
@@ -153,17 +160,23 @@ impl Predecessor {
         };
         channel.send(&hello, TAKE).map_err(gone)?;
         let beside = self.beside().map_err(|error| format!("a pipe for the keys of tickets cannot be had: {error}"))?;
-        let mut pieces = sockets.chunks(SOCKETS - 1).peekable();
+        let mut pieces = sockets.chunks(SOCKETS - 2).peekable();
         while let Some(some) = pieces.next() {
-            let last = pieces.peek().is_none().then_some(beside.as_fd());
+            // The second one says that policies are known here, and nothing else.
+            let last = pieces.peek().is_none().then_some([beside.as_fd(); 2]);
+            let last = last.into_iter().flatten();
             let descriptors: Vec<_> = some.iter().map(|(_, socket)| socket.as_fd()).chain(last).collect();
             let addresses = some.iter().map(|(address, _)| address.clone()).collect();
             channel.send_with(&Message::Sockets(addresses), &descriptors, TAKE).map_err(gone)?;
         }
         drop(sockets);
-        match self.wait(channel, PREPARE, flags)? {
-            Message::Prepared => Ok(()),
-            other => Err(unexpected(&other)),
+        let mut knows = false;
+        loop {
+            match self.wait(channel, PREPARE, flags)? {
+                Message::KnowsPolicies => knows = true,
+                Message::Prepared => return Ok(knows),
+                other => return Err(unexpected(&other)),
+            }
         }
     }
 
@@ -177,17 +190,17 @@ impl Predecessor {
     }
 
     /// Gives the buckets, stops accepting, and waits until the successor accepts.
-    fn hand_over(&self, channel: &mut Conversation, flags: &Flags) -> Result<(), String> {
+    fn hand_over(&self, channel: &mut Conversation, knows: bool, flags: &Flags) -> Result<(), String> {
         let start = self.clock.now();
         let Estate { buckets, told, .. } = &self.estate;
         let handed = buckets.begin_hand_over().ok_or("the database takes too long to save the buckets")?;
-        send_buckets(channel, handed)?;
+        send_buckets(channel, handed, knows)?;
         let stopped = self.clock.now();
         if !self.lifecycle.advance(State::HandingOver) {
             return Err("the server is not ready any more".to_owned());
         }
         told.switch(true);
-        send_buckets(channel, buckets.hand_over_the_rest())?;
+        send_buckets(channel, buckets.hand_over_the_rest(), knows)?;
         channel.send(&Message::Go, TAKE).map_err(gone)?;
         match self.wait(channel, BEGIN, flags)? {
             Message::Serving => {
@@ -201,11 +214,11 @@ impl Predecessor {
     }
 
     /// Makes sure for a while that the successor lives, and tells it what is given here.
-    fn settle(&self, channel: &mut Conversation, flags: &Flags) -> Result<(), String> {
+    fn settle(&self, channel: &mut Conversation, knows: bool, flags: &Flags) -> Result<(), String> {
         info!("the successor serves; here what is begun is finished");
         let end = self.clock.now() + SETTLING;
         while self.clock.now() < end && !flags.hurry.load(Ordering::SeqCst) {
-            self.send_debits(channel)?;
+            self.send_debits(channel, knows)?;
             if channel.has_news(LOOK) {
                 match channel.receive(TAKE).map_err(gone)? {
                     // It was asked to stop; that is no reason to serve again.
@@ -218,10 +231,10 @@ impl Predecessor {
     }
 
     /// Tells what is given until the last request is answered.
-    fn send_the_rest(&self, channel: &mut Conversation, flags: &Flags) {
+    fn send_the_rest(&self, channel: &mut Conversation, knows: bool, flags: &Flags) {
         loop {
             let drained = flags.drained.load(Ordering::SeqCst);
-            if let Err(reason) = self.send_debits(channel) {
+            if let Err(reason) = self.send_debits(channel, knows) {
                 return warn!("tokens that were given here are not known to the successor: {reason}");
             }
             if drained {
@@ -247,7 +260,7 @@ impl Predecessor {
     }
 
     /// Tells what was given since it was last told.
-    fn send_debits(&self, channel: &mut Conversation) -> Result<(), String> {
+    fn send_debits(&self, channel: &mut Conversation, knows: bool) -> Result<(), String> {
         let mut debits: HashMap<(Key, Quota), u32> = HashMap::new();
         for Charge { key, quota, cost } in self.estate.given.lock().try_iter() {
             let sum = debits.entry((key, quota)).or_default();
@@ -255,7 +268,8 @@ impl Predecessor {
         }
         let keys = self.estate.buckets.keys();
         let debit = |((key, quota), tokens)| Some(Debit { payer: keys.payer(key)?, tokens, quota });
-        let debits: Vec<_> = debits.into_iter().filter_map(debit).collect();
+        let debits = debits.into_iter().filter_map(debit);
+        let debits: Vec<_> = debits.filter(|debit| knows || debit.payer.policy().is_none()).collect();
         let mut pieces = debits.chunks(PIECE);
         pieces.try_for_each(|piece| channel.send(&Message::Debits(piece.to_vec()), TAKE)).map_err(gone)
     }
@@ -275,7 +289,11 @@ impl Predecessor {
     }
 }
 
-fn send_buckets(channel: &mut Conversation, HandedOver { at, changed, dropped }: HandedOver) -> Result<(), String> {
+/// Gives these buckets, those of policies where the successor `knows` them.
+fn send_buckets(channel: &mut Conversation, handed: HandedOver, knows: bool) -> Result<(), String> {
+    let HandedOver { at, mut changed, mut dropped } = handed;
+    changed.retain(|saved| knows || saved.payer.policy().is_none());
+    dropped.retain(|payer| knows || payer.policy().is_none());
     for piece in changed.chunks(PIECE) {
         let message = Message::Buckets { at, changed: piece.to_vec(), dropped: Vec::new() };
         channel.send(&message, TAKE).map_err(gone)?;

@@ -16,7 +16,7 @@ use super::debits::Told;
 use super::wire::{Message, VERSION};
 use crate::client::Quota;
 use crate::clock::Clock;
-use crate::limit::{Charge, Key, Nanos};
+use crate::limit::{Charge, Nanos, Payer};
 use crate::process::daemon::Milestone;
 use crate::process::{Channel, ListenAddress, ListeningSocket, MeetingPlace, Process, trusted};
 use crate::server::buckets::{Buckets, HandedOver};
@@ -113,6 +113,9 @@ impl Successor {
             }
         }
         let inherited = beside::decode(&channel.beside());
+        if channel.has_descriptor() {
+            channel.send(&Message::KnowsPolicies, SAY)?;
+        }
         Ok(Successor { channel, pid, database, sockets, inherited })
     }
 
@@ -153,8 +156,8 @@ pub(in crate::server) struct TakeOver {
     pub(in crate::server) told: Arc<Told>,
     /// The limiter's time.
     pub(in crate::server) now: Box<dyn Fn() -> Nanos + Send + Sync>,
-    /// What the owner of a bucket has now, none when nobody is known.
-    pub(in crate::server) quota: Box<dyn Fn(Key) -> Option<Quota> + Send + Sync>,
+    /// What a payer has of its own now, none when nobody is known.
+    pub(in crate::server) quota: Box<dyn Fn(Payer) -> Option<Quota> + Send + Sync>,
     pub(in crate::server) database: Option<String>,
     pub(in crate::server) process: Arc<Process>,
     pub(in crate::server) lifecycle: Lifecycle,
@@ -259,10 +262,8 @@ impl TakeOver {
                 Ok(Message::Debits(debits)) => {
                     for debit in debits.iter().filter(|debit| same || debit.payer.client_number().is_none()) {
                         let Some(cost) = NonZeroU32::new(debit.tokens) else { continue };
-                        self.told.debit(
-                            Charge { key: self.buckets.keys().key(debit.payer), quota: debit.quota, cost },
-                            (self.now)(),
-                        );
+                        let Some((key, _)) = self.buckets.whose(debit.payer, &self.quota) else { continue };
+                        self.told.debit(Charge { key, quota: debit.quota, cost }, (self.now)());
                     }
                 }
                 Ok(Message::Settled) => {

@@ -103,6 +103,7 @@ pub(super) fn changes(old: &Config, new: &Config) -> Vec<String> {
         ("identity", old.identity != new.identity),
         ("rate_limit", old.rate_limit != new.rate_limit),
         ("plans", old.plans != new.plans),
+        ("policies", old.policies != new.policies),
         ("direct", old.direct != new.direct),
         ("history", old.history != new.history),
         ("limits", old.limits != new.limits),

@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use tokio::sync::watch;
 
 use super::*;
+use crate::client::Quota;
 use crate::clock::ManualClock;
 use crate::config::{Overrides, load};
 use crate::limit::samples::stranger;
@@ -54,7 +55,7 @@ impl World {
         tokio::spawn(async move { service.start(watched).await });
         tokio::spawn(async move { health.start_with_ready_notifier(stopping, ready).await });
         core.lifecycle.advance(State::Ready);
-        let rules = Arc::new(ArcSwap::from_pointee(rules(&config, &core.pools.all())));
+        let rules = Arc::new(ArcSwap::from_pointee(rules(&config, &core.pools.all(), core.policies(&config))));
         let room = SeatRoom { auto: 10, most: 20 };
         let seats = Arc::new(Seats::new(Arc::clone(&rules), room, Arc::default(), Arc::clone(&core.clock)));
         let access = Arc::new(ArcSwap::from_pointee(Access::Loopback));

@@ -21,18 +21,33 @@ pub(super) fn save(connection: &Connection, snapshot: Snapshot) -> rusqlite::Res
     let Snapshot { mut changed, mut dropped, at } = snapshot;
     dropped.sort_unstable();
     let mut forget = connection.prepare_cached("DELETE FROM buckets WHERE (kind, payload) = (?1, ?2)")?;
-    for (kind, payload) in dropped.iter().map(|payer| payer.parts()) {
-        forget.execute((kind, payload.cast_signed()))?;
+    let mut forget_within =
+        connection.prepare_cached("DELETE FROM policy_buckets WHERE (policy, kind, payload) = (?1, ?2, ?3)")?;
+    for payer in &dropped {
+        let ((kind, payload), policy) = (payer.parts(), payer.policy());
+        match policy {
+            None => forget.execute((kind, payload.cast_signed()))?,
+            Some(policy) => forget_within.execute((policy.bits().cast_signed(), kind, payload.cast_signed()))?,
+        };
     }
     // Stable, so that of two of the same payer the last one counts.
     changed.sort_by_key(|saved| saved.payer);
     let sql = format!("INSERT OR REPLACE INTO buckets ({}) VALUES (?, ?, ?, ?, ?, ?, ?)", rows::BUCKET);
     let mut put = connection.prepare_cached(&sql)?;
+    let sql =
+        format!("INSERT OR REPLACE INTO policy_buckets ({}, policy) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows::BUCKET);
+    let mut put_within = connection.prepare_cached(&sql)?;
     for Saved { payer, bucket, quota } in &changed {
         let ((kind, payload), (tokens, fraction)) = (payer.parts(), bucket.tokens().parts());
         let [capacity, rate] = rows::quota(*quota);
         let (payload, fraction, at) = (payload.cast_signed(), fraction.cast_signed(), bucket.at().cast_signed());
-        put.execute((kind, payload, tokens, fraction, at, capacity, rate))?;
+        match payer.policy() {
+            None => put.execute((kind, payload, tokens, fraction, at, capacity, rate))?,
+            Some(policy) => {
+                let policy = policy.bits().cast_signed();
+                put_within.execute((kind, payload, tokens, fraction, at, capacity, rate, policy))?
+            }
+        };
     }
     meta::set(connection, TIMELINE, at.timeline.cast_signed())?;
     meta::set(connection, WALL, at.wall.cast_signed())?;
@@ -58,10 +73,13 @@ fn moment(connection: &Connection) -> rusqlite::Result<Option<Moment>> {
 /// Makes the buckets in `new` those in `old`, and the moment of the last save with them, in one transaction. Of those
 /// of clients only where a client has the same name and number in both.
 ///
+/// Those of policies are not carried over: in part they go by the secret of their database.
+///
 /// What `new` had is given up: its instants are those of another time, and no process goes by them any more.
 pub(super) fn carry_over(old: &Connection, new: &mut Connection) -> rusqlite::Result<()> {
     let transaction = new.transaction_with_behavior(TransactionBehavior::Immediate)?;
     transaction.execute("DELETE FROM buckets", [])?;
+    transaction.execute("DELETE FROM policy_buckets", [])?;
     let (client, _) = Payer::client(0).parts();
     let mut same = HashSet::new();
     {
@@ -100,10 +118,14 @@ pub(super) fn carry_over(old: &Connection, new: &mut Connection) -> rusqlite::Re
 /// Gives `each` every bucket; the moment of the last save. Within a transaction, so that they belong together.
 pub(super) fn load(connection: &Connection, each: &mut dyn FnMut(Saved)) -> Result<Option<Moment>, ReadFailure> {
     let mut reader = ClientReader::default();
-    let mut all = connection.prepare(&format!("SELECT {} FROM buckets", rows::BUCKET))?;
-    let mut saved = all.query([])?;
-    while let Some(row) = saved.next()? {
-        each(reader.bucket(row)?);
+    let plain = format!("SELECT {}, NULL FROM buckets", rows::BUCKET);
+    let within = format!("SELECT {}, policy FROM policy_buckets", rows::BUCKET);
+    for all in [plain, within] {
+        let mut all = connection.prepare(&all)?;
+        let mut saved = all.query([])?;
+        while let Some(row) = saved.next()? {
+            each(reader.bucket(row)?);
+        }
     }
     Ok(moment(connection)?)
 }

@@ -9,7 +9,7 @@ use super::super::{Action, Committed, HistoryEntry, Profile, Record, Saved, Stor
 use super::fault::words;
 use super::more::More;
 use crate::client::{ApiKey, ClientId, KeyDigest, Mode, Quota, Rate};
-use crate::limit::{Bucket, Payer, Tokens};
+use crate::limit::{Bucket, Payer, PolicyId, Tokens};
 
 /// Why something could not be read or written.
 #[derive(Debug)]
@@ -158,7 +158,7 @@ impl ClientReader {
         }
     }
 
-    /// The bucket in a row of [`BUCKET`].
+    /// The bucket in a row of [`BUCKET`], with its policy behind that.
     pub(super) fn bucket(&mut self, row: &Row<'_>) -> Result<Saved, ReadFailure> {
         let mut bucket = || -> Result<Saved, Senseless> {
             let kind = integer(row, 0).and_then(|kind| u8::try_from(kind).ok()).ok_or("kind")?;
@@ -167,7 +167,11 @@ impl ClientReader {
             let fraction = whole(row, 3).ok_or("fraction")?;
             let at = integer(row, 4).ok_or("at")?.cast_unsigned();
             Ok(Saved {
-                payer: Payer::from_parts(kind, payload).ok_or("payload")?,
+                payer: match integer(row, 7).map(|policy| PolicyId::from_bits(policy.cast_unsigned())) {
+                    None => Payer::from_parts(kind, payload),
+                    Some(policy) => Payer::from_parts_within(policy.ok_or("policy")?, kind, payload),
+                }
+                .ok_or("payload")?,
                 bucket: Bucket::resume(Tokens::from_parts(tokens, fraction), at),
                 quota: self.quota(row, 5)?,
             })

@@ -6,6 +6,7 @@
 //! | `keys`, `networks` | who has which credential, so that none has two owners; an id that is its own one counts |
 //! | `history` | every change, by a sequence number that only rises: also what other processes read to follow |
 //! | `buckets` | the buckets that are not full |
+//! | `policy_buckets` | those of policies |
 //! | `meta` | single numbers: how many clients, the last number given away, the last save's moment, a batch's end |
 //!
 //! Rates are whole nanotokens a second, times whole microseconds since the Unix epoch. 64 bits without a sign (the
@@ -89,6 +90,22 @@ CREATE TABLE meta (
 INSERT INTO meta VALUES ('clients', 0), ('last_number', 0);
 ";
 
+/// Buckets of policies, by 56 bits of the policy's name. Apart from the others, which a process of the older version
+/// reads all of and would not understand.
+const LATER_TABLE: &str = "
+CREATE TABLE IF NOT EXISTS policy_buckets (
+    policy   INTEGER NOT NULL,
+    kind     INTEGER NOT NULL,
+    payload  INTEGER NOT NULL,
+    tokens   INTEGER NOT NULL,
+    fraction INTEGER NOT NULL,
+    at       INTEGER NOT NULL,
+    capacity INTEGER NOT NULL,
+    rate     INTEGER NOT NULL,
+    PRIMARY KEY (policy, kind, payload)
+) STRICT, WITHOUT ROWID;
+";
+
 /// What makes a file of version n a file of version n + 1, from the empty one on. Never change a step that was
 /// released. During an upgrade the process of the older version goes on for a while with the newer file, so a step adds
 /// and takes nothing away.
@@ -112,6 +129,7 @@ pub(super) fn migrate(connection: &mut Connection, steps: &[&str]) -> rusqlite::
     for step in steps.iter().skip(from) {
         transaction.execute_batch(step)?;
     }
+    transaction.execute_batch(LATER_TABLE)?;
     for (table, column, kind) in LATER {
         let sql = "SELECT count(*) FROM pragma_table_info(?1) WHERE name = ?2";
         let there: i64 = transaction.query_row(sql, (table, column), |row| row.get(0))?;

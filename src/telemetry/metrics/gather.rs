@@ -14,7 +14,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, EncodeLabelSet, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 
-use super::{EventLog, IntroductionFault, SeatLimit, Sources, Verdict};
+use super::{EventLog, IntroductionFault, PolicyVerdict, SeatLimit, Sources, Verdict};
 use crate::upstream::health::HealthStatus;
 use crate::upstream::{Backend, DURATIONS, TrafficTotals};
 
@@ -22,6 +22,7 @@ impl Collector for Sources {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result {
         self.traffic(&mut encoder)?;
         self.limits(&mut encoder)?;
+        self.policies(&mut encoder)?;
         self.backends(&mut encoder)?;
         self.server(&mut encoder)?;
         self.certificates(&mut encoder)
@@ -87,6 +88,46 @@ impl Sources {
             "Requests that shared the overflow bucket, as all others were in use.",
         )?
         .bare(limiter.overflowed())
+    }
+
+    /// What policies decided, and their buckets.
+    fn policies(&self, encoder: &mut DescriptorEncoder<'_>) -> Result {
+        let all = self.parts.tally.policies();
+        let mut family = Family::counter(
+            encoder,
+            "tollgate_policy_decisions_total",
+            "Requests that a policy let in, or refused; in the mode shadow, would have.",
+        )?;
+        for policy in &all {
+            for verdict in PolicyVerdict::ALL {
+                let labels = [("policy", policy.name.as_str()), ("decision", verdict.name())];
+                family.value(&labels, policy.verdicts(verdict))?;
+            }
+        }
+        let gauges = all.iter().map(|policy| (policy.name.as_str(), self.parts.limiter.of_policy(policy.id)));
+        let gauges: Vec<_> = gauges.collect();
+        let mut family =
+            Family::gauge(encoder, "tollgate_policy_buckets", "Token buckets of a policy; full ones are not kept.")?;
+        for (name, gauge) in &gauges {
+            family.value(&[("policy", *name)], gauge.buckets as u64)?;
+        }
+        let mut family = Family::counter(
+            encoder,
+            "tollgate_policy_overflow_total",
+            "Requests that shared a policy's overflow bucket, as all its others were in use.",
+        )?;
+        for (name, gauge) in &gauges {
+            family.value(&[("policy", *name)], gauge.overflowed)?;
+        }
+        let mut family = Family::counter(
+            encoder,
+            "tollgate_policy_cost_errors_total",
+            "Answers whose cost in a policy made no sense, and which cost nothing.",
+        )?;
+        for policy in &all {
+            family.value(&[("policy", policy.name.as_str())], policy.senseless_costs())?;
+        }
+        Ok(())
     }
 
     /// Backends, each with its upstream.

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crossbeam_utils::CachePadded;
 
+use super::policies::{PolicyTallies, PolicyTally};
 use crate::upstream::{Sharded, Traffic};
 
 /// What the limiter made of a request.
@@ -124,6 +125,7 @@ pub struct Tally {
     malformed_targets: AtomicU64,
     /// In the order of [`IntroductionFault::ALL`].
     strangers: [AtomicU64; 5],
+    policies: PolicyTallies,
 }
 
 impl Tally {
@@ -135,6 +137,17 @@ impl Tally {
     /// How many requests got this verdict.
     pub fn verdicts(&self, verdict: Verdict) -> u64 {
         self.verdicts.iter().map(|counts| counts[verdict as usize].load(Ordering::Relaxed)).sum()
+    }
+
+    /// Counts of the policies with these names, from now on; what is counted of each, in their order. One that stays
+    /// goes on counting.
+    pub fn set_policies<'n>(&self, names: impl Iterator<Item = &'n str>) -> Vec<Arc<PolicyTally>> {
+        self.policies.set(names)
+    }
+
+    /// What is counted of each policy.
+    pub fn policies(&self) -> Vec<Arc<PolicyTally>> {
+        self.policies.all()
     }
 
     /// The requests that were answered without a pool: refused before they were routed, or not even requests. Whoever

@@ -24,6 +24,8 @@ pub(in crate::telemetry) const SAMPLE: AccessRecord<'static> = AccessRecord {
     attempts: 1,
     limit: Some("allowed"),
     tokens: Some(87.4999),
+    limited_by: None,
+    shadow: None,
     error: None,
 };
 
@@ -57,6 +59,10 @@ fn the_json_form_is_the_contract() {
          \"duration_ms\":12.345,\"bytes_in\":7,\"bytes_out\":1234,\"upstream\":\"app\",\
          \"backend\":\"127.0.0.1:9001\",\"attempts\":1,\"limit\":\"allowed\",\"tokens\":87.499,\"error\":null}\n"
     );
+    let limited = AccessRecord { limited_by: Some("writes"), shadow: Some("a,b"), ..SAMPLE };
+    let both = "\"tokens\":87.499,\"limited_by\":\"writes\",\"shadow\":\"a,b\",\"error\":null}\n";
+    assert!(line(&limited, AccessLogFormat::Json).ends_with(both));
+    assert!(line(&limited, AccessLogFormat::Text).contains(" limited_by=writes shadow=a,b"));
     let bare: serde_json::Value = serde_json::from_str(&line(&BARE, AccessLogFormat::Json)).unwrap();
     assert!(
         ["status", "upstream", "backend", "client_id", "identity", "limit", "tokens"]

@@ -50,7 +50,15 @@ fn rules(max: Option<usize>, of_an_address: Option<usize>) -> Rules {
     let limits = Limits { max_connections, max_connections_per_address: of_an_address, ..Limits::default() };
     let trusted = ["10.0.0.0/8".parse().unwrap()].into_iter();
     let identity = Identity { trusted_proxies: trusted.collect(), ..Identity::default() };
-    Rules { identity, rate: None, routes: RouteTable::new([]), limits, listeners: [].into(), direct: true }
+    Rules {
+        identity,
+        rate: None,
+        policies: None,
+        routes: RouteTable::new([]),
+        limits,
+        listeners: [].into(),
+        direct: true,
+    }
 }
 
 fn is_told(seat: &Seat) -> bool {

@@ -63,7 +63,8 @@ impl<R: ReceivedRequest, C: Recipient> Exchange<'_, R, C> {
                 }
                 let takes_up = || upgrade::takes_up(lines.of(&backend.buffer), |one| self.request.offers(one));
                 self.look_at(&answer, takes_up, ctx)?;
-                let (came, standing) = (lines.of(&backend.buffer), ctx.told_standing());
+                let came = lines.of(&backend.buffer);
+                let standing = self.proxy.told_with(ctx, &answer, || came.iter());
                 match answer.changed(came, &backend.buffer, self.rewriting.as_deref()) {
                     None => self.client.head(&answer, &backend.buffer, came, standing).await?,
                     Some(changed) => {

@@ -57,6 +57,7 @@ impl World {
             directory: &self.directory,
             limiter: Some((&self.limiter, self.default)),
             keys: &self.keys,
+            policies: None,
             routes: &self.routes,
             limits: &self.limits,
         }

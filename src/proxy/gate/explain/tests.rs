@@ -63,6 +63,7 @@ impl World {
             directory: &self.directory,
             limiter: Some((&self.limiter, Quota::new(2, 1.0).unwrap())),
             keys: &self.keys,
+            policies: None,
             routes: &self.routes,
             limits: &self.limits,
         }
@@ -205,6 +206,7 @@ fn a_proxy_explains_with_its_own_clients_buckets_and_time() {
     let settings = AccessLogSettings { target: None, ..AccessLogSettings::default() };
     let rules = Rules {
         identity: world.identity,
+        policies: None,
         rate: Some(RateRules { default: Quota::new(2, 1.0).unwrap(), headers: true }),
         routes: world.routes,
         limits: world.limits,

@@ -29,6 +29,7 @@ fn proxy() -> Proxy {
     let quota = Quota::new(1, 0.001).unwrap();
     let rules = Rules {
         identity: Identity::default(),
+        policies: None,
         rate: Some(RateRules { default: quota, headers: false }),
         routes: RouteTable::new([]),
         limits: Limits::default(),

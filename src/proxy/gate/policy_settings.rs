@@ -1,0 +1,60 @@
+//! Policies as the configuration has them.
+
+use std::num::{NonZeroU32, NonZeroUsize};
+
+use http::HeaderName;
+
+use crate::client::Quota;
+use crate::limit::{PolicyId, PolicyTerms};
+use crate::route::RequestMatch;
+
+/// The name under which the caller's own bucket is told. No policy has it.
+pub const OWN: &str = "default";
+
+/// One policy, as the configuration has it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PolicySettings {
+    /// Its name, as answers and metrics tell it.
+    pub name: String,
+    /// Which requests it is for.
+    pub matches: RequestMatch,
+    /// Whose bucket pays. Default: the caller's.
+    pub key: PolicyKey,
+    /// The quota of each bucket.
+    pub quota: Quota,
+    /// What a request costs. Default: a token.
+    pub cost: PolicyCost,
+    /// The most buckets. Default 100,000.
+    pub max_buckets: NonZeroUsize,
+    /// Whether it is on trial. Default: no.
+    pub shadow: bool,
+}
+
+impl PolicySettings {
+    /// What a limiter holds of it.
+    pub fn terms(&self) -> PolicyTerms {
+        PolicyTerms { id: PolicyId::of(&self.name), quota: self.quota, max_buckets: self.max_buckets }
+    }
+}
+
+/// Whose bucket of a policy pays.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PolicyKey {
+    /// The client's, or of who is none the address's.
+    Client,
+    /// The address's.
+    Address,
+    /// One for everybody.
+    All,
+    /// That of the header's value; a request without the header does not pay.
+    Header(HeaderName),
+}
+
+/// What a request costs in a policy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PolicyCost {
+    /// So many tokens.
+    Tokens(NonZeroU32),
+    /// What its answer says in this header.
+    AnswerHeader(HeaderName),
+}
