@@ -130,6 +130,8 @@ impl<'e, R: ReceivedRequest, C: Recipient> Exchange<'e, R, C> {
     }
 
     /// Gives it to one backend.
+    ///
+    /// Long because it is one exchange from its connection to its answer, step by step.
     async fn attempt(&mut self, ctx: &mut Context) -> Result<(), AttemptFailure> {
         let Some((timeouts, retry_after)) = ctx.timeouts().zip(ctx.pool().map(|pool| pool.retry_after())) else {
             return Err(Error::new_str("a request that was not let in has no pool").into());

@@ -12,6 +12,8 @@
 //!
 //! Both ways keep their idle connections in the same place: it is this side that knows whether an exchange is over on
 //! both sides, so Pingora's own pool holds none.
+//!
+//! Long because what goes to a backend and what comes back are one connection, whose halves know each other.
 
 use std::io;
 use std::pin::{Pin, pin};
