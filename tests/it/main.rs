@@ -29,6 +29,8 @@ mod bad_input;
 #[cfg(test)]
 mod balance;
 #[cfg(test)]
+mod balancing_simulation;
+#[cfg(test)]
 mod bodies;
 #[cfg(test)]
 mod both_ways;
