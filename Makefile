@@ -48,16 +48,16 @@ check: setup ## formatting, lints, docs, floors, dependencies, every configurati
 		cargo run --quiet --locked -- check -c "$$file" || exit; \
 	done
 
-bench: setup ## run the benchmarks, also beside nginx and HAProxy, and write that into docs/benchmarks.md; half an hour
+bench: setup ## run the benchmarks, also beside nginx and HAProxy, and write that into docs/benchmarks.md; some forty minutes
 	cargo bench --locked
 	@sh benches/peers/setup.sh
 	cargo bench --locked --bench peers -- --write
 
-bench-quick: setup ## run the benchmark beside nginx and HAProxy with short rounds; under three minutes once built
+bench-quick: setup ## run the benchmark beside nginx and HAProxy with short rounds; some five minutes once built
 	@sh benches/peers/setup.sh
 	cargo bench --locked --bench peers -- --quick
 
-bench-check: setup ## fail if a cost beside nginx's is over 10 % worse than in benches/peers/figures.json; some five minutes
+bench-check: setup ## fail if a cost beside nginx's is over 10 % worse than in benches/peers/figures.json; some seven minutes
 	@sh benches/peers/setup.sh
 	cargo bench --locked --bench peers -- --check
 
