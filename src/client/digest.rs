@@ -29,6 +29,11 @@ impl KeyDigest {
         may_be_one.then(|| KeyDigest(Sha256::digest(key).into()))
     }
 
+    /// The digest of the certificate that `name` names; none when it names none.
+    pub fn of_certificate(name: &[u8]) -> Option<Self> {
+        certificate(name).map(|name| KeyDigest(Sha256::digest(name).into()))
+    }
+
     /// The digest that [`as_bytes`](KeyDigest::as_bytes) gave.
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
         KeyDigest(bytes)
@@ -101,9 +106,11 @@ mod tests {
         assert_eq!(digest("cert-san:Alice@Example.com"), digest("cert-san:alice@example.com"));
         for name in [&format!("cert:{fingerprint}"), &format!("cert:{colons}"), "cert-san:a"] {
             assert_eq!(KeyDigest::of_possible(name.as_bytes()), None, "{name}");
+            assert_eq!(KeyDigest::of_certificate(name.as_bytes()), Some(digest(name)), "{name}");
         }
         for key in ["cert:", "cert:ab", "cert-san:", "CERT:", "certificate:a", ":", "", "Cert-San:A"] {
             assert_eq!(KeyDigest::of_possible(key.as_bytes()), Some(digest(key)), "{key}");
+            assert_eq!(KeyDigest::of_certificate(key.as_bytes()), None, "{key}");
         }
         assert_ne!(digest("Certs:A"), digest("certs:a"));
     }

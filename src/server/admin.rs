@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use super::core::Core;
 use super::lifecycle::State;
 use super::reload::Reloader;
-use crate::admin::{Access, AdminParts, Readiness, ServerStatus};
+use crate::admin::{Access, AdminParts, Question, Readiness, ServerStatus};
 use crate::proxy::{Proxy, Rules, Seats};
 use crate::telemetry::Metrics;
 
@@ -51,7 +51,10 @@ impl View {
             }),
             decisions,
             metrics: Box::new(move || metrics.text()),
-            explain: Box::new(move |question| proxy.explain(question.address, &question.headers)),
+            explain: Box::new(move |Question { address, headers, certificate, target }| {
+                let target = target.as_ref().map(|(host, path)| (host.as_str(), path.as_str()));
+                proxy.explain(*address, headers, certificate, target)
+            }),
             patience: Arc::new(move || patience.get()),
             readiness: Box::new(move || match lifecycle.state() {
                 _ if lifecycle.is_service_ready() => Readiness::Ready,

@@ -20,7 +20,7 @@ pub struct Explanation {
     pub client_id: Option<ClientId>,
     /// The client's network that matched, when it was recognised by address.
     pub network: Option<String>,
-    /// `api_key`, `address` or `anonymous`.
+    /// `api_key`, `certificate`, `address` or `anonymous`.
     pub identity: &'static str,
     /// The client's mode; none for an anonymous caller.
     pub mode: Option<Mode>,
@@ -28,6 +28,8 @@ pub struct Explanation {
     pub standing: Option<Standing>,
     /// What the limiter would say: `allowed`, `limited`, `blocked` or `unlimited`; none when it would not be asked.
     pub decision: Option<&'static str>,
+    /// The pool that its route leads to; none when it leads nowhere, or is not known.
+    pub upstream: Option<String>,
     /// The status and message of the refusal; none when the request would go on to its route.
     pub refusal: Option<(u16, String)>,
     /// The rate headers and `Retry-After` that the answer would carry: their names and values.

@@ -9,6 +9,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, IsCa, Issuer, KeyIdMethod, KeyPair,
     KeyUsagePurpose, RevokedCertParams, SerialNumber, date_time_ymd,
 };
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::harness::backend::Backend;
@@ -124,10 +125,17 @@ fn clients_have_the_limits_that_their_certificates_stand_for() {
     let lines = server.access_lines(9);
     let seen = |index: usize| (lines[index]["client_id"].clone(), lines[index]["identity"].clone());
     assert_eq!(seen(2), (format!("cert:{fingerprint}").into(), "certificate".into()));
-    assert_eq!(
-        (seen(4), seen(7)),
-        (("two".into(), "certificate".into()), (serde_json::Value::Null, "anonymous".into()))
-    );
+    assert_eq!((seen(4), seen(7)), (("two".into(), "certificate".into()), (Value::Null, "anonymous".into())));
+    for (shown, client, how) in [
+        (format!("\"cert:{fingerprint}\""), format!("cert:{fingerprint}").into(), "certificate"),
+        (r#"["cert-san:other.example","cert-san:TWO.example"]"#.into(), "two".into(), "certificate"),
+        (r#""cert-san:three.example""#.into(), Value::Null, "anonymous"),
+    ] {
+        let told =
+            server.ask("POST", "/explain", &format!(r#"{{"address":"127.0.0.1","certificate":{shown}}}"#)).json();
+        assert_eq!((&told["client_id"], &told["matched_by"]), (&client, &how.into()), "{told}");
+        assert_eq!(told["answer"]["status"], 429, "{told}");
+    }
 }
 
 #[test]

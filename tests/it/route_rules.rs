@@ -96,6 +96,12 @@ fn a_route_without_limit_costs_nothing_and_says_nothing_of_rates() {
         assert_eq!(client.get("/free").unwrap().status, 200, "also for one who has nothing left");
         let blocked = [("X-Api-Key", "blocked-key")];
         assert_eq!(client.call(&Request::new("GET", "/free").headers(&blocked)).unwrap().status, 403);
+        let explain = |path: &str| {
+            let told = server.ask("POST", "/explain", &format!(r#"{{"address":"127.0.0.1","path":"{path}"}}"#)).json();
+            (told["decision"].clone(), told["upstream"].clone(), told["answer"]["status"].clone())
+        };
+        assert_eq!(explain("/free/x"), (Value::Null, "app".into(), Value::Null), "{way}");
+        assert_eq!(explain("/x"), ("limited".into(), "app".into(), 429.into()), "{way}");
         let lines = server.access_lines(11);
         assert_eq!((&lines[0]["limit"], &lines[0]["tokens"]), (&Value::Null, &Value::Null));
         assert_eq!((&lines[8]["limit"], &lines[10]["limit"]), (&"limited".into(), &"blocked".into()));

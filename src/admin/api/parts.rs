@@ -11,7 +11,7 @@ use http::HeaderMap;
 
 use super::access::Access;
 use super::error::{ApiError, sentence};
-use crate::client::{Directory, Plans, Quota};
+use crate::client::{Directory, KeyDigest, Plans, Quota};
 use crate::clock::{Clock, Timeline};
 use crate::limit::{KeyMaker, Limiter, Payer};
 use crate::store::{ClientRepository, WriteError};
@@ -111,6 +111,10 @@ pub struct Question {
     pub address: IpAddr,
     /// The request's headers.
     pub headers: HeaderMap,
+    /// What the certificate that is shown in the handshake is known by, if one is.
+    pub certificate: Vec<KeyDigest>,
+    /// The host and the path that the request asks for, where they are told.
+    pub target: Option<(String, String)>,
 }
 
 /// What the server is doing.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::response::Response;
+use http::header::HOST;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -22,7 +23,7 @@ use crate::admin::api::json::{Value, shown};
 use crate::admin::api::parts::Question;
 use crate::admin::api::query::Query;
 use crate::admin::api::{ApiError, body, respond};
-use crate::client::Mode;
+use crate::client::{KeyDigest, Mode};
 use crate::telemetry::Explanation;
 
 /// The most header names of one question, and the most values of each.
@@ -41,6 +42,24 @@ pub(in crate::admin) struct QuestionBody {
     /// The request's header fields: of each name its value, or an array of its values.
     #[schema(schema_with = headers_schema, required = false)]
     headers: Option<BTreeMap<String, Vec<String>>>,
+    /// What the certificate that is shown in the handshake is known by, its fingerprint first, then its names: one, or
+    /// an array of them.
+    #[schema(schema_with = certificate_schema, required = false)]
+    certificate: Option<Vec<String>>,
+    /// The host that the request asks for; that of its headers when it is not given. With it or a path, the route
+    /// counts, too.
+    #[schema(example = "api.example.com", required = false)]
+    host: Option<String>,
+    /// The path that it asks for, `/` unless given.
+    #[schema(example = "/v1/users", pattern = "^/", required = false)]
+    path: Option<String>,
+}
+
+fn certificate_schema() -> Schema {
+    let name =
+        || ObjectBuilder::new().schema_type(Type::String).pattern(Some("^(cert:([0-9A-Fa-f]:?){64}|cert-san:.+)$"));
+    let names = ArrayBuilder::new().items(name()).max_items(Some(MAX_VALUES));
+    AnyOfBuilder::new().item(name()).item(names).examples(["cert-san:device.example"]).build().into()
 }
 
 fn address_schema() -> Schema {
@@ -81,8 +100,8 @@ pub(in crate::admin) struct ExplanationBody {
     /// The client; null when the caller is none.
     #[schema(example = "user1", required)]
     client_id: Option<String>,
-    /// What the client was recognised by: `api_key`, `address`, or `anonymous` when it was not.
-    #[schema(pattern = "^(api_key|address|anonymous)$", example = "api_key")]
+    /// What the client was recognised by: `api_key`, `certificate`, `address`, or `anonymous` when it was not.
+    #[schema(pattern = "^(api_key|certificate|address|anonymous)$", example = "api_key")]
     matched_by: &'static str,
     /// The client's address or network that matched; null when it was not recognised by one.
     #[schema(example = json!(null), required)]
@@ -104,6 +123,9 @@ pub(in crate::admin) struct ExplanationBody {
     /// What the limiter would say: `allowed`, `limited`, `blocked` or `unlimited`; null when it would not be asked.
     #[schema(example = "allowed", required)]
     decision: Option<&'static str>,
+    /// The upstream that its route leads to; null when none matches, or neither host nor path were asked about.
+    #[schema(example = json!(null), required)]
+    upstream: Option<String>,
     /// What a request would be answered now.
     answer: ExplainedAnswer,
 }
@@ -143,6 +165,7 @@ impl ExplanationBody {
             rate_per_sec: quota.map(|quota| quota.rate().to_f64()),
             tokens: explanation.standing.map(|standing| respond::thousandths(standing.tokens())),
             decision: explanation.decision,
+            upstream: explanation.upstream,
             answer: ExplainedAnswer { status, message, headers: explanation.headers.into_iter().collect() },
         }
     }
@@ -176,7 +199,7 @@ pub(in crate::admin) async fn explain(State(api): State<Arc<Api>>, request: Requ
 /// # Errors
 /// 422 with everything that is wrong with it.
 fn question(body: Value) -> Result<Question, ApiError> {
-    let mut fields = BodyFields::new(body, "", &["address", "headers"]);
+    let mut fields = BodyFields::new(body, "", &["address", "headers", "certificate", "host", "path"]);
     let address = fields.require("address", |value| match &value {
         Value::String(text) => text.parse::<IpAddr>().map_err(|_| ADDRESS.to_owned()),
         _ => Err(ADDRESS.to_owned()),
@@ -187,11 +210,41 @@ fn question(body: Value) -> Result<Question, ApiError> {
         Some(Value::Object(given)) => headers = read_headers(given, &mut fields),
         Some(_) => fields.wrong("headers", "must be an object of strings or arrays of strings"),
     }
+    let certificate = fields.read("certificate", |value| certificate(value).ok_or_else(|| CERTIFICATE.to_owned()));
+    let host = fields.read("host", |value| match value {
+        Value::String(host) => Ok(host),
+        _ => Err("must be a string".to_owned()),
+    });
+    let path = fields.read("path", |value| match value {
+        Value::String(path) if path.starts_with('/') => Ok(path),
+        _ => Err("must be a path that starts with /".to_owned()),
+    });
     let errors = fields.into_errors();
+    let target = (host.is_some() || path.is_some()).then(|| {
+        let said = || Some(headers.get(HOST)?.to_str().ok()?.to_owned());
+        let path = path.unwrap_or_else(|| "/".to_owned());
+        (host.or_else(said).unwrap_or_default(), path.split('?').next().unwrap_or_default().to_owned())
+    });
     match address {
-        Some(address) if errors.is_empty() => Ok(Question { address, headers }),
+        Some(address) if errors.is_empty() => {
+            Ok(Question { address, headers, certificate: certificate.unwrap_or_default(), target })
+        }
         _ => Err(ApiError::fields(errors)),
     }
+}
+
+const CERTIFICATE: &str = "must be cert: and a SHA-256 fingerprint or cert-san: and a name, or an array of at most 16";
+
+fn certificate(value: Value) -> Option<Vec<KeyDigest>> {
+    let names = match value {
+        Value::Array(names) => names,
+        one => vec![one],
+    };
+    let known_by = |name: &Value| match name {
+        Value::String(name) => KeyDigest::of_certificate(name.as_bytes()),
+        _ => None,
+    };
+    names.iter().map(known_by).collect::<Option<Vec<_>>>().filter(|names| names.len() <= MAX_VALUES)
 }
 
 const ADDRESS: &str = "must be an IP address without a port, such as \"203.0.113.7\" or \"2001:db8::7\"";
@@ -235,114 +288,4 @@ fn header_value(value: Value) -> Result<HeaderValue, &'static str> {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-    use crate::admin::api::json::parse;
-    use crate::client::{ClientId, Quota};
-    use crate::limit::{Bucket, Standing, Tokens};
-
-    fn read(text: &str) -> Result<Question, ApiError> {
-        question(parse(text.as_bytes()).unwrap())
-    }
-
-    #[test]
-    fn a_question_has_an_address_and_headers() {
-        let text =
-            r#"{"address":"::1","headers":{"X-Api-Key":" k ","x-forwarded-for":["1.2.3.4","5.6.7.8"],"x-none":[]}}"#;
-        let question = read(text).unwrap();
-        let all = |name: &str| question.headers.get_all(name).iter().map(|value| value.to_str().unwrap()).collect();
-        let (keys, hops): (Vec<_>, Vec<_>) = (all("x-api-key"), all("x-forwarded-for"));
-        assert_eq!((question.address.to_string().as_str(), keys, hops), ("::1", vec!["k"], vec!["1.2.3.4", "5.6.7.8"]));
-        assert!(read(r#"{"address":"203.0.113.7"}"#).unwrap().headers.is_empty());
-    }
-
-    #[test]
-    fn everything_wrong_with_a_question_is_told() {
-        let address = "must be an IP address without a port, such as \"203.0.113.7\" or \"2001:db8::7\"";
-        let headers = "must be an object of strings or arrays of strings";
-        let value = "must be a string or an array of strings";
-        let name = "has no valid name: letters, digits and !#$%&'*+-.^_`|~ are allowed";
-        for (text, wrong) in [
-            ("[]", vec![("body", "must be a JSON object")]),
-            ("{}", vec![("address", "is required")]),
-            (r#"{"address":null}"#, vec![("address", address)]),
-            (r#"{"address":"1.2.3.4:80"}"#, vec![("address", address)]),
-            (r#"{"address":7,"headers":[]}"#, vec![("address", address), ("headers", headers)]),
-            (r#"{"address":"::1","headers":null}"#, vec![("headers", headers)]),
-            (r#"{"adress":"::1"}"#, vec![("adress", "is unknown; did you mean address?"), ("address", "is required")]),
-            (r#"{"address":"::1","headers":{"a b":"c"}}"#, vec![("headers.\"a b\"", name)]),
-            (r#"{"address":"::1","headers":{"a":1}}"#, vec![("headers.a", value)]),
-            (r#"{"address":"::1","headers":{"a":["b",1]}}"#, vec![("headers.a[1]", value)]),
-            (r#"{"address":"::1","headers":{"a":"b\n"}}"#, vec![("headers.a", "must not have control characters")]),
-        ] {
-            let error = read(text).unwrap_err();
-            let told: Vec<_> =
-                error.errors.iter().map(|wrong| (wrong.field.as_str(), wrong.message.as_str())).collect();
-            assert_eq!((error.status.as_u16(), told), (422, wrong), "{text}");
-        }
-    }
-
-    #[test]
-    fn no_question_has_too_many_headers() {
-        let names = |count: usize| {
-            let names: Vec<_> = (0..count).map(|number| format!("\"h{number}\":\"\"")).collect();
-            read(&format!(r#"{{"address":"::1","headers":{{{}}}}}"#, names.join(",")))
-        };
-        assert_eq!(names(MAX_NAMES).unwrap().headers.len(), MAX_NAMES);
-        assert_eq!(names(MAX_NAMES + 1).unwrap_err().message, "headers: must be at most 128 names");
-        let values = |count: usize| {
-            let values = vec!["\"\""; count].join(",");
-            read(&format!(r#"{{"address":"::1","headers":{{"a":[{values}]}}}}"#))
-        };
-        assert_eq!(values(MAX_VALUES).unwrap().headers.len(), MAX_VALUES);
-        assert_eq!(values(MAX_VALUES + 1).unwrap_err().message, "headers.a: must be at most 16 values");
-    }
-
-    fn explanation() -> Explanation {
-        let quota = Quota::new(100, 0.5).unwrap();
-        let bucket = Bucket::resume(Tokens::from_parts(87, 999_999_999_999_999_999), 0);
-        Explanation {
-            steps: vec!["the connection comes from 10.0.0.1, which is a trusted proxy".to_owned()],
-            trusted_proxy: Some(IpAddr::from([10, 0, 0, 1])),
-            client_ip: IpAddr::from([203, 0, 113, 7]),
-            api_key_from: Some("x-api-key".to_owned()),
-            client_id: Some(ClientId::parse("user1").unwrap()),
-            network: None,
-            identity: "api_key",
-            mode: Some(Mode::Limit),
-            standing: Some(Standing::new(bucket, quota, 0)),
-            decision: Some("allowed"),
-            refusal: None,
-            headers: vec![("X-RateLimit-Limit".to_owned(), "100".to_owned())],
-        }
-    }
-
-    #[test]
-    fn an_explanation_is_told_in_full() {
-        let told = |explanation| serde_json::to_value(ExplanationBody::new(explanation)).unwrap();
-        let expected = json!({
-            "steps": ["the connection comes from 10.0.0.1, which is a trusted proxy"],
-            "trusted_proxy": "10.0.0.1", "client_ip": "203.0.113.7", "api_key_from": "x-api-key", "client_id": "user1",
-            "matched_by": "api_key", "network": null, "mode": "limit", "capacity": 100, "rate_per_sec": 0.5,
-            "tokens": 87.999, "decision": "allowed",
-            "answer": {"status": null, "message": "Goes on to its route", "headers": {"X-RateLimit-Limit": "100"}},
-        });
-        assert_eq!(told(explanation()), expected);
-        let blocked = Explanation {
-            mode: Some(Mode::Blocked),
-            standing: None,
-            decision: Some("blocked"),
-            refusal: Some((403, "Client is blocked".to_owned())),
-            headers: Vec::new(),
-            ..explanation()
-        };
-        let told = told(blocked);
-        assert_eq!(
-            [&told["mode"], &told["capacity"], &told["tokens"]],
-            [&json!("blocked"), &json!(null), &json!(null)]
-        );
-        assert_eq!(told["answer"], json!({"status": 403, "message": "Client is blocked", "headers": {}}));
-    }
-}
+mod tests;

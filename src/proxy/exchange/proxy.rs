@@ -8,7 +8,7 @@ use std::time::Duration;
 use arc_swap::Guard;
 use http::HeaderMap;
 
-use crate::client::Directory;
+use crate::client::{Directory, KeyDigest};
 use crate::clock::Clock;
 use crate::limit::Nanos;
 use crate::proxy::backend::answer::Answer;
@@ -17,6 +17,8 @@ use crate::proxy::exchange::context::Context;
 use crate::proxy::exchange::parts::ProxyParts;
 use crate::proxy::exchange::{counts, refused};
 use crate::proxy::gate::admit::{Admission, Asked, Gate};
+use crate::proxy::gate::certificate::ShownCertificate;
+use crate::proxy::gate::explain::SupposedRequest;
 use crate::proxy::gate::headers::X_REQUEST_ID;
 use crate::proxy::gate::identify::identify;
 use crate::proxy::gate::policies::{PaidPolicies, ToldCosts};
@@ -122,11 +124,21 @@ impl Proxy {
         take_over_name(fields, ctx);
     }
 
-    /// Who would send a request with these headers over a connection from `peer`, how that is found out, and what the
-    /// request would get at the present moment. Goes the way of a real request, but takes no token and counts nothing.
-    pub fn explain(&self, peer: IpAddr, headers: &HeaderMap) -> Explanation {
+    /// Who would send a request with these headers over a connection from `peer`, over which a certificate was shown
+    /// that is known by these credentials, how that is found out, and what the request would get at the present moment,
+    /// with a `target`, a host and a path, also on its route. Goes the way of a real request, but takes no token and
+    /// counts nothing.
+    pub fn explain(
+        &self,
+        peer: IpAddr,
+        headers: &HeaderMap,
+        certificate: &[KeyDigest],
+        target: Option<(&str, &str)>,
+    ) -> Explanation {
         let rules = self.rules();
-        let mut explained = self.gate(&rules, &self.inner.directory.load()).explain(headers, peer, self.nanos());
+        let certificate = (!certificate.is_empty()).then(|| ShownCertificate::known_by(certificate.to_vec()));
+        let supposed = SupposedRequest { headers, certificate: certificate.as_ref(), target };
+        let mut explained = self.gate(&rules, &self.inner.directory.load()).explain(supposed, peer, self.nanos());
         explained.write_headers(rules.rate.is_some_and(|rate| rate.headers));
         explained
     }

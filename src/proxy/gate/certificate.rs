@@ -23,6 +23,11 @@ impl ShownCertificate {
         ShownCertificate { credentials: credentials.map(|name| KeyDigest::of(name.as_bytes())).collect() }
     }
 
+    /// One that is known by these credentials, the one that counts first in front.
+    pub(in crate::proxy) fn known_by(credentials: Vec<KeyDigest>) -> Self {
+        ShownCertificate { credentials }
+    }
+
     /// The client that is known by it at `now`.
     pub(in crate::proxy) fn client<'d>(&self, directory: &'d Directory, now: Nanos) -> Option<&'d Arc<Client>> {
         self.credentials.iter().find_map(|credential| directory.by_key(credential, now))

@@ -12,6 +12,7 @@ use http::header::AUTHORIZATION;
 use crate::limit::{Nanos, Payer, Standing};
 use crate::proxy::gate::admit::Account;
 use crate::proxy::gate::admit::Gate;
+use crate::proxy::gate::certificate::ShownCertificate;
 use crate::proxy::gate::headers::X_FORWARDED_FOR;
 use crate::proxy::gate::identify::{Caller, KeySource, Recognised, Walk, identify, origin};
 use crate::proxy::gate::own_lines::OwnLines;
@@ -40,9 +41,21 @@ impl Explanation {
     }
 }
 
+/// A request that nobody has sent.
+#[derive(Clone, Copy, Debug)]
+pub struct SupposedRequest<'a> {
+    /// Its headers.
+    pub headers: &'a HeaderMap,
+    /// The certificate that is shown in the handshake.
+    pub certificate: Option<&'a ShownCertificate>,
+    /// The host and the path that it asks for; none when its route does not matter.
+    pub target: Option<(&'a str, &'a str)>,
+}
+
 impl Gate<'_> {
-    /// Who would send a request with these headers over a connection from `peer` at `now`, and what it would get.
-    pub fn explain(&self, headers: &HeaderMap, peer: IpAddr, now: Nanos) -> Explanation {
+    /// Who would send such a request over a connection from `peer` at `now`, and what it would get.
+    pub fn explain(&self, supposed: SupposedRequest<'_>, peer: IpAddr, now: Nanos) -> Explanation {
+        let SupposedRequest { headers, certificate, .. } = supposed;
         let (client_ip, walk) = origin(headers, peer, self.identity);
         let peer = peer.to_canonical();
         let mut explained = Explanation {
@@ -56,11 +69,12 @@ impl Gate<'_> {
             mode: None,
             standing: None,
             decision: None,
+            upstream: None,
             refusal: None,
             headers: Vec::new(),
         };
-        match identify(headers, (peer, None, now), self.identity, self.directory) {
-            Ok(caller) => self.explain_caller(&caller, now, &mut explained),
+        match identify(headers, (peer, certificate, now), self.identity, self.directory) {
+            Ok(caller) => self.explain_caller(&caller, supposed, now, &mut explained),
             Err(rejection) => {
                 explained.step("two different API keys were sent");
                 explained.refuse(rejection);
@@ -69,7 +83,7 @@ impl Gate<'_> {
         explained
     }
 
-    fn explain_caller(&self, caller: &Caller, now: Nanos, explained: &mut Explanation) {
+    fn explain_caller(&self, caller: &Caller, supposed: SupposedRequest<'_>, now: Nanos, explained: &mut Explanation) {
         explained.identity = caller.identity();
         explained.api_key_from = caller.key.map(|source| match source {
             KeySource::Header => self.identity.api_key_header.as_str().to_owned(),
@@ -83,6 +97,14 @@ impl Gate<'_> {
         let by_key = matches!(caller.client, Some((_, Recognised::ApiKey)));
         if caller.key.is_some() && !by_key {
             explained.step("no client has this key, so the caller goes by its address");
+        }
+        let by_certificate = matches!(caller.client, Some((_, Recognised::Certificate)));
+        match supposed.certificate {
+            Some(_) if !self.identity.client_certificates => {
+                explained.step("nobody is known by a certificate: identity.client_certificates is false");
+            }
+            Some(_) if !by_key && !by_certificate => explained.step("no client has this certificate"),
+            _ => {}
         }
         match &caller.client {
             Some((client, how)) => {
@@ -99,15 +121,25 @@ impl Gate<'_> {
             }
             None => explained.step(format!("no client has the address {}, so the caller is anonymous", caller.address)),
         }
-        self.explain_limit(caller, now, explained);
+        let to = supposed.target.map(|(host, path)| self.routes.find(host, path));
+        // As when a request is let in.
+        let pays = caller.unknown_key || to.flatten().is_none_or(|to| to.limit);
+        self.explain_limit(caller, pays, now, explained);
         if caller.unknown_key && explained.refusal.is_none() {
             explained.step("a key that no client has is refused: identity.unknown_api_key is reject");
             explained.refuse(Rejection::UnknownApiKey);
         }
+        if let Some(to) = to {
+            explained.lead(to.map(|to| to.pool.name()));
+        }
     }
 
-    fn explain_limit(&self, caller: &Caller, now: Nanos, explained: &mut Explanation) {
+    fn explain_limit(&self, caller: &Caller, pays: bool, now: Nanos, explained: &mut Explanation) {
         let decision = match self.account(caller) {
+            Account::Bucket(..) if !pays => {
+                explained.step("its route has limit: false, so the request would cost nothing");
+                return;
+            }
             Account::None => {
                 explained.step("nobody is limited: rate_limit.enabled is false");
                 return;
@@ -142,6 +174,19 @@ impl Gate<'_> {
 }
 
 impl Explanation {
+    /// Tells where its route leads.
+    fn lead(&mut self, upstream: Option<&str>) {
+        let Some(upstream) = upstream else {
+            self.step("no route matches its host and path");
+            if self.refusal.is_none() {
+                self.refuse(Rejection::NoRoute);
+            }
+            return;
+        };
+        self.step(format!("its route leads to the upstream {upstream}"));
+        self.upstream = Some(upstream.to_owned());
+    }
+
     fn step(&mut self, step: impl Into<String>) {
         self.steps.push(step.into());
     }

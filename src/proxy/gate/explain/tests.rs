@@ -48,6 +48,7 @@ impl World {
                 client(2, "office", Mode::Limit, &["203.0.113.0/24", "2001:db8:7::/48"], None),
                 client(3, "free", Mode::Unlimited, &[], Some("free-key")),
                 client(4, "banned", Mode::Blocked, &["198.51.100.0/24"], None),
+                client(5, "device", Mode::Limit, &[], Some("cert-san:device")),
             ])
             .unwrap(),
             keys: KeyMaker::new(1),
@@ -70,8 +71,13 @@ impl World {
     }
 
     fn explain(&self, peer: &str, lines: &[(&'static str, &str)]) -> Explanation {
-        self.gate().explain(&headers(lines), peer.parse().unwrap(), 0)
+        self.gate().explain(supposed(&headers(lines)), peer.parse().unwrap(), 0)
     }
+}
+
+/// A request with these headers, of which nothing else is known.
+fn supposed(headers: &HeaderMap) -> SupposedRequest<'_> {
+    SupposedRequest { headers, certificate: None, target: None }
 }
 
 fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
@@ -86,7 +92,7 @@ fn the_way_through_a_trusted_proxy_to_a_network() {
         assert!(world.limiter.take(&Charge::one(Key::client(2), Quota::new(100, 10.0).unwrap()), 0).is_allowed());
     }
     let lines = [("x-forwarded-for", "1.1.1.1, 203.0.113.7"), ("x-forwarded-for", "10.0.0.2"), ("x-api-key", "secret")];
-    let explained = world.gate().explain(&headers(&lines), "::ffff:10.0.0.1".parse().unwrap(), SECOND / 20);
+    let explained = world.gate().explain(supposed(&headers(&lines)), "::ffff:10.0.0.1".parse().unwrap(), SECOND / 20);
     assert_eq!(
         explained.steps,
         [
@@ -194,9 +200,31 @@ fn refusals_are_those_of_real_requests() {
     assert_eq!(limited, (Some("limited"), some("429 Rate limit exceeded")), "the bucket is asked first");
     let bearer = by_address.explain("192.0.2.1", &[("authorization", "Bearer alice-key")]);
     assert_eq!((bearer.api_key_from.as_deref(), bearer.identity), (Some("authorization"), "api_key"));
-    let off = Gate { limiter: None, ..by_address.gate() }.explain(&HeaderMap::new(), [192, 0, 2, 1].into(), 0);
+    let off =
+        Gate { limiter: None, ..by_address.gate() }.explain(supposed(&HeaderMap::new()), [192, 0, 2, 1].into(), 0);
     assert_eq!((off.decision, off.standing, off.refusal), (None, None, None));
     assert_eq!(off.steps.last().unwrap(), "nobody is limited: rate_limit.enabled is false");
+}
+
+#[test]
+fn certificates_count_as_for_real_requests_and_where_they_do_not_it_is_said() {
+    let mut world = World::new(UnknownKey::ByAddress);
+    let explain = |world: &World, name: &str| {
+        let shown = ShownCertificate::known_by(vec![KeyDigest::of(name.as_bytes())]);
+        let none = HeaderMap::new();
+        let asked = SupposedRequest { certificate: Some(&shown), target: Some(("a", "/x")), ..supposed(&none) };
+        world.gate().explain(asked, [203, 0, 113, 9].into(), 0)
+    };
+    let said = |explained: &Explanation, step: &str| explained.steps.iter().any(|said| said == step);
+    let off = explain(&world, "cert-san:device");
+    assert!(said(&off, "nobody is known by a certificate: identity.client_certificates is false"), "{:?}", off.steps);
+    assert_eq!(off.identity, "address");
+    world.identity.client_certificates = true;
+    assert!(said(&explain(&world, "cert-san:other"), "no client has this certificate"));
+    let known = explain(&world, "cert-san:device");
+    assert!(said(&known, "client device has this certificate"), "{:?}", known.steps);
+    assert_eq!((known.identity, known.decision, known.upstream), ("certificate", Some("allowed"), None));
+    assert_eq!(known.refusal, Some((404, "No route matches".to_owned())));
 }
 
 #[test]
@@ -230,7 +258,7 @@ fn a_proxy_explains_with_its_own_clients_buckets_and_time() {
     let quota = Quota::new(100, 10.0).unwrap();
     while limiter.take(&Charge::one(Key::client(1), quota), timeline.nanos(clock.now())).is_allowed() {}
     let key = headers(&[("x-api-key", "alice-key")]);
-    let decision = || proxy.explain([192, 0, 2, 1].into(), &key).decision;
+    let decision = || proxy.explain([192, 0, 2, 1].into(), &key, &[], None).decision;
     assert_eq!(decision(), Some("limited"));
     clock.advance(Duration::from_millis(100));
     assert_eq!((decision(), decision()), (Some("allowed"), Some("allowed")));
@@ -260,15 +288,14 @@ fn explain_and_ask(world: &World, peer: &str, key: Option<&str>, list: Option<&s
     let peer = peer.parse().unwrap();
     let used = || world.directory.by_key(&KeyDigest::of(b"alice-key"), 0).unwrap().usage.allowed();
     let before = (world.limiter.buckets(), used());
-    let explained = world.gate().explain(&head.headers, peer, 0);
-    assert_eq!(explained, world.gate().explain(&head.headers, peer, 0), "nothing is taken");
+    let asked = SupposedRequest { target: Some(("", "/")), ..supposed(&head.headers) };
+    let explained = world.gate().explain(asked, peer, 0);
+    assert_eq!(explained, world.gate().explain(asked, peer, 0), "nothing is taken");
     assert_eq!((world.limiter.buckets(), used()), before, "nothing is counted");
 
     let mut admission = Admission::default();
     let outcome = world.gate().admit(Asked::by(&head), peer, 0, &mut admission);
-    // Where it would go is not explained, and here it goes nowhere.
-    let real = outcome.err().filter(|rejection| *rejection != Rejection::NoRoute);
-    let real = real.map(|rejection| (rejection.status().as_u16(), rejection.message().into_owned()));
+    let real = outcome.err().map(|rejection| (rejection.status().as_u16(), rejection.message().into_owned()));
     assert_eq!(explained.refusal, real, "{:?}", explained.steps);
     assert_eq!(explained.decision, admission.limit.map(|limit| limit.name()));
     let caller = admission.caller.unwrap();
