@@ -29,6 +29,7 @@ run: setup ## build and run the demo: the proxy on 127.0.0.1:8080 over three sam
 test: setup-tests ## run all tests, those on the whole binary both ways of a request
 	cargo test --locked --no-fail-fast
 	TOLLGATE_TEST_DIRECT=false cargo test --locked --no-fail-fast --test it
+	@sh packaging/setup.sh skipped
 
 check: setup ## formatting, lints, docs, floors, dependencies, every configuration
 	cargo fmt --check

@@ -97,6 +97,26 @@ install_wanted() {
     [ -z "$ours" ] || $as_root rm -f $policy
 }
 
+# grpcio in a place of its own below target/, for the tests that speak gRPC with what others speak it with.
+grpcio="grpcio==1.85.1 grpcio-health-checking==1.85.1 protobuf==7.36.2 typing_extensions==4.16.0"
+install_grpcio() {
+    place=${CARGO_TARGET_DIR:-target}/tmp/grpcio
+    [ "$(cat "$place/pinned" 2>/dev/null)" != "$grpcio" ] || return 0
+    say "installing grpcio into $place with pip"
+    rm -rf "$place"
+    # shellcheck disable=SC2086
+    { python3 -m venv "$place" &&
+      "$place/bin/pip" install --quiet --no-input --disable-pip-version-check --only-binary :all: $grpcio &&
+      echo "$grpcio" >"$place/pinned"; } </dev/null >&2 ||
+        say "grpcio is missing: the tests with it need Python 3.10 or newer with venv, and pip"
+}
+
+# What is not tested for want of a program, for the end of a run, where it is seen.
+if [ "${1-}" = skipped ]; then
+    has chromium || echo "skipped: the tests with a browser (websocket_browser): chromium is missing"
+    exit 0
+fi
+
 check_rust
 ! missing_tools || install_tools
 want curl curl "to try the README's lines, which tests type, too"
@@ -106,8 +126,12 @@ if [ "${1-}" = tests ]; then
     want apache2 apache2-bin "for the tests of WebDAV"
     want nginx nginx-light "for the tests of TLS to backends"
     want pebble pebble "for the tests of certificates from an authority"
+    want chromium chromium "for the tests with a browser"
+    python3 -c 'import ensurepip, venv' 2>/dev/null || wanted="${wanted}python3 python3-venv for the tests with grpcio
+"
 fi
 install_wanted
+[ "${1-}" != tests ] || install_grpcio
 echo "$wanted" | while read -r program _ why; do
     [ -z "$program" ] || has "$program" || say "$program is missing: install it $why"
 done

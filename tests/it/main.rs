@@ -81,6 +81,8 @@ mod grpc;
 #[cfg(test)]
 mod grpc_answers;
 #[cfg(test)]
+mod grpcio;
+#[cfg(test)]
 mod h2c;
 #[cfg(test)]
 mod half_close;
@@ -182,6 +184,8 @@ mod upgrade_fails;
 mod webdav;
 #[cfg(test)]
 mod websocket;
+#[cfg(test)]
+mod websocket_browser;
 #[cfg(test)]
 mod websocket_http2;
 #[cfg(test)]

@@ -5,6 +5,7 @@
 
 pub(crate) mod authority;
 pub(crate) mod backend;
+pub(crate) mod browser;
 pub(crate) mod checksum;
 pub(crate) mod client;
 pub(crate) mod daemon;
