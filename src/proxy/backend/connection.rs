@@ -62,6 +62,12 @@ impl RequestSink for BackendLink {
             BackendLink::Streamed(stream) => stream.finish(trailers),
         }
     }
+
+    fn look_ahead(&mut self, cx: &mut Context<'_>) {
+        if let BackendLink::Streamed(stream) = self {
+            stream.look_ahead(cx);
+        }
+    }
 }
 
 /// A connection or a stream, and what was read of the answer and not used yet.

@@ -18,6 +18,9 @@ pub(in crate::proxy) trait RequestSink: Send {
     /// # Errors
     /// When nobody takes them.
     fn finish(&mut self, trailers: &Trailers) -> io::Result<()>;
+
+    /// Takes what has come of its answer, where it would cost more than its bytes while nobody does.
+    fn look_ahead(&mut self, _cx: &mut Context<'_>) {}
 }
 
 impl<S: AsyncWrite + Send + Unpin> RequestSink for S {

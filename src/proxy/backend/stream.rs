@@ -10,7 +10,9 @@
 //! are looked at by the same rules. Of a body only the data is seen: where it ends is said by the frames.
 //!
 //! What is read is what the client has taken before: the backend gets its window back only then. What is sent waits
-//! for the backend's window. So whoever is slow slows the other side and nobody else.
+//! for the backend's window. So whoever is slow slows the other side and nobody else. What comes all the same while a
+//! client takes nothing, up to the window and its trailers, is taken out of h2 at once, where many small frames and
+//! fields cost a multiple of their bytes.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -46,6 +48,8 @@ pub(in crate::proxy) struct BackendStreamed {
     receiving: Receiving,
     /// Bytes that were read and that the backend may not send anew yet.
     owed: usize,
+    /// What was taken of the body before it was asked for.
+    ahead: BytesMut,
     trailers: Trailers,
 }
 
@@ -100,13 +104,15 @@ enum Receiving {
     Head(ResponseFuture),
     Body(RecvStream),
     Over,
+    /// What came behind the body is not taken.
+    Refused,
 }
 
 impl BackendStreamed {
     /// One that has not begun.
     pub(in crate::proxy) fn new(seat: StreamSeat) -> Self {
         let (sending, receiving) = (None, Receiving::Nothing);
-        BackendStreamed { seat, sending, receiving, owed: 0, trailers: Trailers::default() }
+        BackendStreamed { seat, sending, receiving, owed: 0, ahead: BytesMut::new(), trailers: Trailers::default() }
     }
 
     /// Sends the header section in `head`, and `body` if that is all of it; else the rest is given to it as a
@@ -138,8 +144,17 @@ impl BackendStreamed {
 
     /// Reads on to the end of `buffer`: a header section, or some of the body. 0 at the end of the body.
     pub(in crate::proxy) fn poll_fill(&mut self, cx: &mut Context<'_>, buffer: &mut BytesMut) -> Poll<Result<usize>> {
+        if !self.ahead.is_empty() {
+            self.release(buffer);
+            let ahead = std::mem::take(&mut self.ahead);
+            let read = ahead.len();
+            self.owed += read;
+            buffer.unsplit(ahead);
+            return Poll::Ready(Ok(read));
+        }
         match &mut self.receiving {
             Receiving::Nothing | Receiving::Over => Poll::Ready(Ok(0)),
+            Receiving::Refused => Poll::Ready(Err(too_large())),
             Receiving::Head(_) => {
                 let before = buffer.len();
                 let (status, fields) = ready!(self.poll_head(cx))?;
@@ -165,11 +180,8 @@ impl BackendStreamed {
     }
 
     fn poll_body(&mut self, cx: &mut Context<'_>, buffer: &mut BytesMut) -> Poll<Result<usize>> {
+        self.release(buffer);
         let Receiving::Body(body) = &mut self.receiving else { return Poll::Ready(Ok(0)) };
-        if buffer.is_empty() && self.owed > 0 {
-            // What was read was taken. Fails only when the stream is gone, which the next read tells.
-            let _ = body.flow_control().release_capacity(std::mem::take(&mut self.owed));
-        }
         let (before, most) = (buffer.len(), buffer.capacity());
         loop {
             match body.poll_data(cx) {
@@ -190,9 +202,7 @@ impl BackendStreamed {
                     return Poll::Ready(Err(broken(error)));
                 }
                 Poll::Ready(None) if buffer.len() == before => {
-                    let trailers = ready!(body.poll_trailers(cx)).map_err(broken)?;
-                    self.trailers = trailers.as_ref().map(Trailers::of_map).unwrap_or_default();
-                    self.receiving = Receiving::Over;
+                    ready!(self.poll_end(cx))?;
                     return Poll::Ready(Ok(0));
                 }
                 Poll::Pending if buffer.len() == before => return Poll::Pending,
@@ -202,12 +212,37 @@ impl BackendStreamed {
         }
     }
 
-    /// Whether nothing follows of the answer behind what was read, no trailers either.
+    /// Gives the backend its window back for what was read, once that is taken.
+    fn release(&mut self, buffer: &BytesMut) {
+        if let Receiving::Body(body) = &mut self.receiving
+            && buffer.is_empty()
+            && self.owed > 0
+        {
+            // Fails only when the stream is gone, which the next read tells.
+            let _ = body.flow_control().release_capacity(std::mem::take(&mut self.owed));
+        }
+    }
+
+    /// Takes what is behind the data.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        let Receiving::Body(body) = &mut self.receiving else { return Poll::Ready(Ok(())) };
+        let trailers = ready!(body.poll_trailers(cx)).map_err(broken)?;
+        let trailers = trailers.as_ref().map(Trailers::of_map).unwrap_or_default();
+        if trailers.are_too_large() {
+            self.receiving = Receiving::Refused;
+            return Poll::Ready(Err(too_large()));
+        }
+        (self.trailers, self.receiving) = (trailers, Receiving::Over);
+        Poll::Ready(Ok(()))
+    }
+
+    /// Whether nothing follows of the answer behind what was read, no trailers either, that is not here.
     pub(in crate::proxy) fn is_over(&self) -> bool {
         match &self.receiving {
+            _ if !self.ahead.is_empty() => false,
             Receiving::Body(body) => body.is_end_stream(),
             Receiving::Over => true,
-            Receiving::Nothing | Receiving::Head(_) => false,
+            Receiving::Nothing | Receiving::Head(_) | Receiving::Refused => false,
         }
     }
 
@@ -262,6 +297,21 @@ impl RequestSink for BackendStreamed {
         let Some(sending) = &mut self.sending else { return Err(io::ErrorKind::NotConnected.into()) };
         sending.send_trailers(trailers.to_map()).map_err(io::Error::other)
     }
+
+    fn look_ahead(&mut self, cx: &mut Context<'_>) {
+        while let Receiving::Body(body) = &mut self.receiving {
+            match body.poll_data(cx) {
+                Poll::Ready(Some(Ok(data))) => self.ahead.extend_from_slice(&data),
+                // Where it fails, it fails again for who reads on.
+                Poll::Ready(None) if matches!(self.poll_end(cx), Poll::Ready(Ok(()))) => {}
+                Poll::Ready(Some(Err(_)) | None) | Poll::Pending => return,
+            }
+        }
+    }
+}
+
+fn too_large() -> Box<Error> {
+    Error::explain(ErrorType::InvalidHTTPHeader, "its trailers are too large").into_up()
 }
 
 /// Appends the header section that an answer would have had over HTTP/1.1.

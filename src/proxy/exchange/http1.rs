@@ -3,7 +3,6 @@
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Poll, ready};
-use std::time::Duration;
 
 use bytes::BytesMut;
 use h2::Reason;
@@ -14,9 +13,8 @@ use pingora_core::protocols::http::date::get_cached_date;
 use pingora_core::server::ShutdownWatch;
 use pingora_core::{Error, ErrorSource, ErrorType, Result};
 use pingora_timeout::timeout;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, ReadBuf};
 
-use crate::clock::Alarm;
 use crate::proxy::backend::answer::{Added, Answer};
 use crate::proxy::backend::body::{AnswerBody, Unmeasured};
 use crate::proxy::backend::sink::RequestSink;
@@ -28,9 +26,11 @@ use crate::proxy::downstream::half_closed::HalfClosed;
 use crate::proxy::downstream::head::Head;
 use crate::proxy::exchange::client::{ReceivedRequest, Recipient, TunnelEnds};
 use crate::proxy::exchange::context::Context;
+use crate::proxy::exchange::interim::InterimAnswers;
 use crate::proxy::exchange::proxy::CLIENT_TIMEOUT;
 use crate::proxy::exchange::request::Framing;
 use crate::proxy::exchange::rest::RestOverHttp1;
+use crate::proxy::exchange::sending::write;
 use crate::proxy::exchange::takes::Purpose;
 use crate::proxy::exchange::{request, upgrade};
 use crate::proxy::gate::admit::RequestTarget;
@@ -194,6 +194,8 @@ pub(in crate::proxy) struct Http1Recipient<'c, R> {
     pub(in crate::proxy) bare: bool,
     /// The limits of the moment, asked when the client ends its side.
     pub(in crate::proxy) limits: &'c (dyn Fn() -> Limits + Sync),
+    /// Interim answers that it has not taken yet.
+    pub(in crate::proxy) interim: InterimAnswers,
     /// Watches over a client that has ended its side.
     pub(in crate::proxy) half_closed: Option<Box<HalfClosed>>,
     /// What of the request's body is to come.
@@ -206,12 +208,23 @@ impl<R: RestOverHttp1> Http1Recipient<'_, R> {
         is_stopping(self.shutdown) || (self.half_closed.is_some() && self.ahead.is_empty())
     }
 
-    /// Sends `bytes`, or else what is to be sent. What comes of the request's body meanwhile goes `to` the backend, if
-    /// there is one.
+    /// Sends `bytes`, or else what is to be sent, behind interim answers that are not. What comes of the request's body
+    /// meanwhile goes `to` the backend, if there is one.
     async fn write(&mut self, bytes: Option<&[u8]>, mut to: Option<&mut impl RequestSink>) -> Result<()> {
+        let all;
+        let bytes = if self.interim.are_sent() {
+            bytes
+        } else {
+            all = [&self.interim.take(), bytes.unwrap_or(self.out)].concat();
+            self.out.clear();
+            Some(&all[..])
+        };
         let (rest, ahead) = (&mut self.rest, &mut *self.ahead);
         let sent = write(self.stream, bytes.unwrap_or(self.out), CLIENT_TIMEOUT, |cx, stream| match &mut to {
-            Some(to) => rest.poll(cx, (stream, ahead), &mut **to),
+            Some(to) => {
+                to.look_ahead(cx);
+                rest.poll(cx, (stream, ahead), &mut **to)
+            }
             None => Poll::Pending,
         });
         let sent = sent.await;
@@ -221,45 +234,6 @@ impl<R: RestOverHttp1> Http1Recipient<'_, R> {
         self.keeps &= sent.is_ok();
         sent
     }
-}
-
-/// Sends `bytes` to the client. An error when a part of it takes longer than `limit` or it fails, or when what is done
-/// `meanwhile` does.
-async fn write(
-    stream: &mut Stream,
-    bytes: &[u8],
-    limit: Duration,
-    mut meanwhile: impl FnMut(&mut std::task::Context<'_>, &mut Stream) -> Poll<Box<Error>>,
-) -> Result<()> {
-    let (mut left, mut alarm) = (bytes, Alarm::default());
-    while !left.is_empty() {
-        let sent = poll_fn(|cx| match Pin::new(&mut *stream).poll_write(cx, left) {
-            Poll::Pending => meanwhile(cx, stream).map(Err),
-            sent => sent.map(Ok),
-        });
-        let sent = match alarm.within(limit, sent).await {
-            Ok(sent) => Ok(sent?),
-            Err(late) => Err(late),
-        };
-        left = match sent {
-            Ok(Ok(0)) => return Err(Error::explain(ErrorType::WriteError, "sending an answer").into_down()),
-            Ok(Ok(sent)) => &left[sent..],
-            failed => return Err(not_sent(failed.map(|sent| sent.err()))),
-        };
-    }
-    match alarm.within(limit, stream.flush()).await {
-        Ok(Ok(())) => Ok(()),
-        failed => Err(not_sent(failed.map(|flushed| flushed.err()))),
-    }
-}
-
-fn not_sent<E>(failed: Result<Option<std::io::Error>, E>) -> Box<Error> {
-    let error = match failed {
-        Ok(Some(error)) => Error::because(ErrorType::WriteError, "sending an answer", error),
-        Ok(None) => Error::explain(ErrorType::WriteError, "sending an answer"),
-        Err(_) => Error::explain(ErrorType::WriteTimedout, "sending an answer"),
-    };
-    error.into_down()
 }
 
 impl<R: RestOverHttp1> Http1Recipient<'_, R> {
@@ -310,6 +284,11 @@ impl<R: RestOverHttp1> Recipient for Http1Recipient<'_, R> {
     }
 
     fn poll_meanwhile(&mut self, cx: &mut std::task::Context<'_>, to: &mut impl RequestSink) -> Poll<Box<Error>> {
+        if !self.interim.are_sent()
+            && let Poll::Ready(Err(error)) = self.interim.poll_send(cx, self.stream)
+        {
+            return Poll::Ready(Error::because(ErrorType::WriteError, "sending an interim answer", error).into_down());
+        }
         if let Poll::Ready(error) = self.rest.poll(cx, (self.stream, self.ahead), to) {
             return Poll::Ready(error);
         }
@@ -336,8 +315,12 @@ impl<R: RestOverHttp1> Recipient for Http1Recipient<'_, R> {
         self.keeps &= is_read && !self.is_last() && !(bare && answer.body.is_unmeasured());
         let date = get_cached_date();
         let added = Added { standing, date: date.as_bytes(), keeps: self.keeps, bare };
-        answer.write(self.out, bytes, lines, added);
-        if answer.is_interim() { self.write(None, NOWHERE).await } else { Ok(()) }
+        if answer.is_interim() {
+            self.interim.add(|out| answer.write(out, bytes, lines, added));
+        } else {
+            answer.write(self.out, bytes, lines, added);
+        }
+        Ok(())
     }
 
     async fn pass(&mut self, body: &mut AnswerBody, buffer: &mut BytesMut, to: &mut impl RequestSink) -> Result<usize> {

@@ -19,6 +19,7 @@ use crate::proxy::exchange::context::Context;
 use crate::proxy::exchange::http1::{Http1Recipient, Http1Request};
 use crate::proxy::exchange::http2::Http2Recipient;
 use crate::proxy::exchange::http2::received::Http2Request;
+use crate::proxy::exchange::interim::InterimAnswers;
 use crate::proxy::exchange::proxy::Proxy;
 use crate::proxy::exchange::relay::Relay;
 use crate::proxy::exchange::rest::{Announced, Sending};
@@ -41,9 +42,10 @@ impl Downstream {
         shutdown: &ShutdownWatch,
     ) -> After {
         let (keeps, tunnels, limits) = (!request.is_last(), &self.tunnels, || self.app.limits());
-        let (out, limits, half_closed) = (&mut scratch.out, &limits, None);
+        let (out, limits, half_closed, interim) = (&mut scratch.out, &limits, None, InterimAnswers::default());
         let (bare, rest) = (request.is_bare(), ());
-        let client = Http1Recipient { stream, ahead, out, shutdown, tunnels, keeps, bare, limits, half_closed, rest };
+        let client =
+            Http1Recipient { stream, ahead, out, shutdown, tunnels, keeps, bare, limits, interim, half_closed, rest };
         let exchange = Exchange::new(&self.app, request, client, &mut scratch.backend);
         let Http1Recipient { keeps, ahead, .. } = exchange.run(ctx, secure).await;
         match keeps {
@@ -72,9 +74,10 @@ impl Downstream {
         let come = (parcel, is_read.then(|| coming.trailers()));
         let relay = Relay::new(come, length.is_none(), bounds, Arc::clone(&self.app.inner.clock));
         let rest = Box::new(Sending { relay, source: Announced { coming, length, waits, exhausted: false } });
-        let (out, limits, half_closed) = (&mut scratch.out, &limits, None);
+        let (out, limits, half_closed, interim) = (&mut scratch.out, &limits, None, InterimAnswers::default());
         let bare = request.is_bare();
-        let client = Http1Recipient { stream, ahead, out, shutdown, tunnels, keeps, bare, limits, half_closed, rest };
+        let client =
+            Http1Recipient { stream, ahead, out, shutdown, tunnels, keeps, bare, limits, interim, half_closed, rest };
         let exchange = Exchange::new(&self.app, request, client, &mut scratch.backend);
         let Http1Recipient { keeps, ahead, rest, .. } = exchange.run(ctx, secure).await;
         match keeps {

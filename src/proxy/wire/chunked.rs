@@ -6,7 +6,7 @@
 
 /// The longest extensions of one chunk, and the longest trailers, in bytes. What is longer is an attack (CVE-2024-24549
 /// and more).
-const MAX_OVERHEAD: usize = 16 << 10;
+pub(in crate::proxy) const MAX_OVERHEAD: usize = 16 << 10;
 /// How long the extensions of a request's chunk may be, beside as much as it has data, without counting against the
 /// next one's. Each of them has to have some data, so `limits.max_body` bounds them all; a flood of long ones around
 /// single bytes (CVE-2023-39326) is over after some chunks. A signature of each chunk has some hundred bytes.

@@ -9,6 +9,7 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use crate::proxy::wire::chunked::MAX_OVERHEAD;
 use crate::proxy::wire::lines::{is, line};
 
 /// What no trailer may say: how the message is framed or coded, where it goes, who sends it, how it is to be kept.
@@ -87,6 +88,11 @@ impl Trailers {
             return self;
         }
         Trailers::of(self.iter().filter(|(name, _)| !name.contains(&b'_')))
+    }
+
+    /// Whether they are larger than those that come in chunks may be.
+    pub(in crate::proxy) fn are_too_large(&self) -> bool {
+        self.0.len() > MAX_OVERHEAD
     }
 
     /// Whether there are none.

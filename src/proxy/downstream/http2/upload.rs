@@ -187,6 +187,10 @@ impl BodySource for Upload {
                         Poll::Ready(Ok(trailers)) => {
                             self.trailers = trailers.as_ref().map(Trailers::of_map).unwrap_or_default();
                             self.ended = true;
+                            if self.trailers.are_too_large() {
+                                let error = Error::explain(ErrorType::InvalidHTTPHeader, "its trailers are too large");
+                                return Poll::Ready(Err(error.into_down()));
+                            }
                         }
                         Poll::Ready(Err(error)) => {
                             let gone = Error::because(ErrorType::ConnectionClosed, "reading the body", error);
