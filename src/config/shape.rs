@@ -13,7 +13,7 @@ use super::value::{
 use super::written::{List, Map, Section, Written};
 use crate::proxy::{Underscores, UnknownKey};
 use crate::telemetry::AccessLogFormat;
-pub(super) use upstreams::{BackendTlsKeys, HashKeys, HealthCheckKeys, StickyKeys, UpstreamKeys};
+pub(super) use upstreams::{BackendTlsKeys, HashKeys, HealthCheckKeys, RetryBudgetKeys, StickyKeys, UpstreamKeys};
 
 mod upstreams;
 

@@ -20,9 +20,12 @@
 //!
 //! Retries: a request that could not connect has not been sent and may go on to another backend, whatever its method.
 //! One that was sent may have been carried out. It is sent again only when it is idempotent (RFC 9110 section 9.2.2),
-//! its connection died before a byte of an answer had come, and its body is still at hand; never after a timeout, since
-//! what is slow would have more to do. Each attempt goes to a backend not tried yet; where there never was another,
-//! once more to the same. `retries` bounds the attempts.
+//! its body is still at hand, and nothing of an answer has been passed on: where the connection died or nothing came in
+//! time, and, where its pool says so, where the answer was a 5xx. Each attempt goes to a backend not tried yet; where
+//! there never was another, once more to the same, unless that has answered or was late. `retries` bounds the attempts of a request,
+//! `retry_budget` those of a pool.
+//! Refused: never after a timeout, as it was at first, since what is slow would have more to do. The budget bounds that,
+//! and without it one backend of three that hangs costs a third of all requests.
 
 mod backend;
 mod downstream;

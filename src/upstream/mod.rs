@@ -10,6 +10,7 @@ mod pools;
 mod reason;
 mod requester;
 mod response_time;
+mod retry;
 pub mod selector;
 mod settings;
 mod sharded;
@@ -28,6 +29,7 @@ pub use reason::{after_rest, is_backends_fault, reason, silent_midway, spoken};
 #[cfg(test)]
 pub(crate) use requester::Anybody;
 pub use requester::Requester;
+pub use retry::{RetryBudget, RetryOn};
 pub use selector::{Balance, HashKey, Needs};
 pub use settings::{BackendAddress, BackendSettings, Check, HashBy, HealthSettings, PoolSettings, Timeouts};
 pub use sharded::Sharded;

@@ -10,6 +10,7 @@ use parking_lot::{Mutex, MutexGuard};
 use pingora_load_balancing::selection::{BackendIter, BackendSelection};
 
 use super::health::{CONNECT_FAILURES, CheckOutcome, ConnectFailure, HealthStatus, REST, Transition};
+use super::retry::RetrySpending;
 use super::selector::{Registry, Selector, SelectorConfig};
 use super::sticky::TokenMaker;
 use super::{Backend, BackendId, Check, Lease, PoolSettings, Requester, StickyKey, StickyToken, Traffic};
@@ -50,6 +51,10 @@ pub(in crate::upstream) struct Lineage {
     pub(in crate::upstream) traffic: Traffic,
     /// Further attempts; seldom written.
     retries: AtomicU64,
+    /// What was spent of the budget for them.
+    spending: Mutex<RetrySpending>,
+    /// Those that the budget had no place for; seldom written.
+    denied: AtomicU64,
     orders: Mutex<Orders>,
     /// What the tokens of backends are made with.
     sticky: StickyKey,
@@ -137,6 +142,21 @@ impl Pool {
     /// Takes note that a request goes on to another backend, or to the same one over another connection.
     pub fn retried(&self) {
         self.lineage.retries.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether the pool can afford another attempt at `now`. It is paid then.
+    pub fn affords_retry(&self, now: Instant) -> bool {
+        let Some(budget) = self.settings.retry_budget else { return true };
+        let affords = self.lineage.spending.lock().pay(budget, now, || self.lineage.traffic.requests());
+        if !affords {
+            self.lineage.denied.fetch_add(1, Ordering::Relaxed);
+        }
+        affords
+    }
+
+    /// How many further attempts were not made since the budget was spent; also those of the pools that it succeeded.
+    pub fn denied_retries(&self) -> u64 {
+        self.lineage.denied.load(Ordering::Relaxed)
     }
 
     /// How often requests went on to another backend, or to the same one over another connection; also those of the

@@ -10,7 +10,7 @@ use std::time::Duration;
 use http::HeaderName;
 
 use super::selector::Balance;
-use super::{Manner, UnixPath};
+use super::{Manner, RetryBudget, RetryOn, UnixPath};
 
 /// One pool of backends.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +32,11 @@ pub struct PoolSettings {
     /// Further attempts after the first, each on a backend not yet tried; where there is no other, once more on the
     /// same. Default 2.
     pub retries: u32,
+    /// What a further attempt is made for. Default: whatever no backend has answered.
+    pub retry_on: RetryOn,
+    /// How many further attempts all requests may have together; any number if there is none. Default: a fifth of the
+    /// requests, and ten a second besides.
+    pub retry_budget: Option<RetryBudget>,
     /// How a connection to a backend is held.
     pub timeouts: Timeouts,
     /// How its backends are spoken to. Default: in HTTP/1.1, without TLS.
@@ -50,6 +55,8 @@ impl Default for PoolSettings {
             backends: Vec::new(),
             health: HealthSettings::default(),
             retries: 2,
+            retry_on: RetryOn::default(),
+            retry_budget: Some(RetryBudget::default()),
             timeouts: Timeouts::default(),
             manner: Arc::default(),
         }

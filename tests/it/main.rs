@@ -147,6 +147,7 @@ mod reload_tls;
 #[cfg(test)]
 mod resilience;
 #[cfg(test)]
+mod retry_on;
 mod route_rules;
 #[cfg(test)]
 mod routes;

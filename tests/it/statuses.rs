@@ -70,7 +70,7 @@ fn garbage_from_a_backend_is_502() {
 }
 
 #[test]
-fn a_backend_that_is_too_slow_is_504_and_not_asked_again() {
+fn a_backend_that_is_too_slow_is_504_and_never_asked_again() {
     let backends = three_scripted();
     let server = strict(&backends);
     for (n, fault) in ["hang", "half_head"].into_iter().enumerate() {
@@ -82,7 +82,9 @@ fn a_backend_that_is_too_slow_is_504_and_not_asked_again() {
             assert_ours(&response, 504, "Gateway timeout");
             let took = now() - start;
             assert!(took >= SHORT && took < 10 * SHORT, "{method} {fault} took {took:?}");
-            assert_eq!(count_all(&backends, &format!("{method} /slow-{n}")), 1);
+            // Where nothing has come of its answer, and it may be sent twice, the others are asked as well.
+            let asked = if (method, fault) == ("GET", "hang") { 3 } else { 1 };
+            assert_eq!(count_all(&backends, &format!("{method} /slow-{n}")), asked);
             assert_goes_on(&mut client, &response);
         }
     }

@@ -14,12 +14,13 @@ use super::manner::{Doubts, Files, manner};
 use crate::config::overrides::{BackendOverride, Overrides};
 use crate::config::problem::KeyPath;
 use crate::config::report::{Level, Report};
-use crate::config::shape::{HashKeys, HealthCheckKeys, StickyKeys, UpstreamKeys};
+use crate::config::shape::{HashKeys, HealthCheckKeys, RetryBudgetKeys, StickyKeys, UpstreamKeys};
 use crate::config::value::{BackendPeer, BackendWeight, CheckType, OrNone};
 use crate::config::written::{List, Section, Written};
 use crate::tls::SystemRoots;
 use crate::upstream::{
-    BackendAddress, BackendSettings, Balance, Check, HashBy, HealthSettings, PoolSettings, Protocol, Timeouts,
+    BackendAddress, BackendSettings, Balance, Check, HashBy, HealthSettings, PoolSettings, Protocol, RetryBudget,
+    RetryOn, Timeouts,
 };
 
 /// Further attempts after the first.
@@ -108,6 +109,8 @@ fn pool(at: &mut Level<'_>, name: String, keys: UpstreamKeys, files: Files<'_>) 
         backends,
         health: health(at, keys.health_check, manner.protocol),
         retries: at.or("retries", keys.retries, RETRIES),
+        retry_on: at.or("retry_on", keys.retry_on, RetryOn::default()),
+        retry_budget: retry_budget(at, keys.retry_budget),
         timeouts: Timeouts {
             connect: at.or("connect_timeout", keys.connect_timeout, default.connect),
             read: at.or("read_timeout", keys.read_timeout, default.read),
@@ -133,6 +136,20 @@ fn hash(at: &mut Level<'_>, key: Written<OrNone<Section<HashKeys>>>, balance: Op
         (None, _) => {}
     }
     None
+}
+
+/// How many further attempts the requests of a pool may have together.
+fn retry_budget(at: &mut Level<'_>, key: Written<OrNone<Section<RetryBudgetKeys>>>) -> Option<RetryBudget> {
+    let default = RetryBudget::default();
+    if let Written::Absent = key {
+        return Some(default);
+    }
+    let keys = at.take("retry_budget", key).flatten()?;
+    let mut at = at.below("retry_budget");
+    Some(RetryBudget {
+        ratio: at.or("ratio", keys.ratio, default.ratio),
+        min_per_sec: at.or("min_per_sec", keys.min_per_sec, default.min_per_sec),
+    })
 }
 
 /// The cookie by which clients stay with a backend of a pool.

@@ -4,8 +4,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::config::value::{
-    BackendPeer, BackendWeight, CertificateName, CheckPath, CheckType, Choice, CookieName, Expect, Flag, GrpcService,
-    HashedBy, OrNone, Pause, PemPath, Period, PoolName, Threshold, Whole,
+    BackendPeer, BackendWeight, CertificateName, CheckPath, CheckType, Choice, CookieName, Expect, Flag, Fraction,
+    GrpcService, HashedBy, OrNone, Pause, PemPath, Period, PoolName, RetryCauses, Threshold, Whole,
 };
 use crate::config::written::{List, Section, Written};
 use crate::upstream::{Balance, Protocol, ProxyProtocol};
@@ -49,6 +49,14 @@ pub(in crate::config) struct UpstreamKeys {
     /// same.
     #[schemars(extend("default" = 2))]
     pub(in crate::config) retries: Written<Whole<u32, 0, 16>>,
+    /// What a further attempt is made for: `connect`, a backend that cannot be reached; `broken`, a connection that died
+    /// before a byte of the answer had come; `timeout`, an answer that did not begin within `read_timeout`; and the
+    /// statuses 500, 502, 503 and 504. All but `connect` only for idempotent requests whose body is still at hand. An
+    /// answer with such a status is passed on where no other backend is left.
+    #[schemars(extend("default" = ["connect", "broken", "timeout"]))]
+    pub(in crate::config) retry_on: Written<RetryCauses>,
+    /// How many further attempts the requests of a pool may have together; null bounds only those of each request.
+    pub(in crate::config) retry_budget: Written<OrNone<Section<RetryBudgetKeys>>>,
     /// To establish a connection. Below a second, one that meets a full accept queue is given up before it is tried
     /// again.
     #[schemars(extend("default" = "3s"))]
@@ -65,6 +73,18 @@ pub(in crate::config) struct UpstreamKeys {
     /// The longest silence, in both directions, of a WebSocket or another upgraded connection.
     #[schemars(extend("default" = "1h"))]
     pub(in crate::config) tunnel_timeout: Written<Period>,
+}
+
+/// How many further attempts the requests of a pool may have together.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(in crate::config) struct RetryBudgetKeys {
+    /// For each request of the last ten seconds.
+    #[schemars(extend("default" = 0.2))]
+    pub(in crate::config) ratio: Written<Fraction>,
+    /// A second, besides.
+    #[schemars(extend("default" = 10))]
+    pub(in crate::config) min_per_sec: Written<Whole<u32, 0, 1_000_000>>,
 }
 
 /// What requests are told apart by.

@@ -78,6 +78,20 @@ impl ValueKind for Size {
     }
 }
 
+/// A share of a whole.
+#[derive(Debug)]
+pub(in crate::config) struct Fraction;
+
+impl ValueKind for Fraction {
+    type Checked = f64;
+    const WANTED: &str = "a number from 0 to 1, such as 0.2";
+    const SCHEMA: &str = r#"{"type": "number", "minimum": 0, "maximum": 1}"#;
+
+    fn read(value: &Value) -> Option<f64> {
+        value.as_f64().filter(|share| (0.0..=1.0).contains(share))
+    }
+}
+
 /// A number of requests a second.
 #[derive(Debug)]
 pub(in crate::config) struct PerSec;

@@ -22,7 +22,7 @@ use crate::proxy::gate::rejection::{Rejection, ToldOfRequest};
 use crate::proxy::gate::request_id::RequestId;
 use crate::proxy::gate::sticky::StickyCookie;
 use crate::upstream::{
-    BackendId, ClientEnds, ConnectAddress, Lease, Pool, Protocol, Requester, Site, StickyToken, Timeouts,
+    BackendId, ClientEnds, ConnectAddress, Lease, Pool, Protocol, Requester, RetryOn, Site, StickyToken, Timeouts,
 };
 
 /// The most interim answers to one request: each is a sign of life that a backend could give without end.
@@ -61,6 +61,8 @@ pub struct Context {
     pub(in crate::proxy) tried: Vec<BackendId>,
     /// Backends that the request was given to, the present one included.
     pub(in crate::proxy) attempts: u32,
+    /// Whether another backend is asked, by Pingora's loop, since the present one has answered so.
+    pub(in crate::proxy) asks_another: bool,
     /// How long the connection to the backend had nothing to do before, when it is one that was kept.
     pub(in crate::proxy) idled: Option<Duration>,
     /// Whether a connection died under it. Then it gets a new one: of the kept ones others may be dead, too.
@@ -100,6 +102,7 @@ impl Context {
             backend: None,
             tried: Vec::new(),
             attempts: 0,
+            asks_another: false,
             idled: None,
             fresh: false,
             repeated: false,
@@ -210,27 +213,59 @@ impl Context {
         (self.told_standing(), self.location.as_deref())
     }
 
+    /// What the pool makes another attempt for.
+    pub(in crate::proxy) fn retry_on(&self) -> RetryOn {
+        self.pool().map_or(RetryOn::NOTHING, |pool| pool.settings().retry_on)
+    }
+
     /// Whether the pool allows another attempt.
     pub(in crate::proxy) fn may_try_again(&self) -> bool {
         self.pool().is_some_and(|pool| self.attempts <= pool.settings().retries)
     }
 
-    /// Gives up the present backend and chooses the one for the next attempt; whether there is to be one. That is one
-    /// not tried yet, or, where there never was another, the same, but only once. When only a `kept` connection died,
-    /// the backend has not had its turn yet, and gets it unless another can have the request.
-    pub(in crate::proxy) fn goes_on(&mut self, kept: bool, clock: &dyn Clock) -> bool {
-        let Some(failed) = self.lease.take().map(|lease| lease.backend().id()) else { return false };
+    /// Whether a connection that dies under the request costs nothing, since it is `idempotent` and may be sent again.
+    pub(in crate::proxy) fn outlives_connections(&self, idempotent: bool) -> bool {
+        idempotent && self.may_try_again() && self.retry_on().broken
+    }
+
+    /// Gives up the present backend and chooses the one for the next attempt. That is one not tried yet, or, where there
+    /// never was another, the same, but only once. When only a `kept` connection died, the backend has not had its turn
+    /// yet, and gets it unless another can have the request; nor is such an attempt paid for. One that was too `late` is
+    /// not asked again.
+    pub(in crate::proxy) fn goes_on(&mut self, (kept, late): (bool, bool), clock: &dyn Clock) -> Onward {
+        let Some(failed) = self.lease.take().map(|lease| lease.backend().id()) else { return Onward::NoBackend };
         let alone = self.tried.iter().all(|tried| *tried == failed);
         self.tried.push(failed);
-        let Some(pool) = self.admission.pool.as_ref().filter(|_| self.may_try_again()) else { return false };
+        let Some(pool) = self.admission.pool.as_ref().filter(|_| self.may_try_again()) else { return Onward::NoMore };
         let by = Asking { affinity: self.admission.affinity.as_deref(), clock };
         self.next = pool.lease(&self.tried, &by);
         if kept {
             self.tried.pop();
         }
-        if self.next.is_none() && (kept || (alone && !self.repeated)) {
+        if self.next.is_none() && !late && (kept || (alone && !self.repeated)) {
             self.next = pool.lease(if kept { &self.tried } else { &[] }, &by);
             self.repeated |= !kept;
+        }
+        if self.next.is_none() {
+            Onward::NoBackend
+        } else if kept || pool.affords_retry(clock.now()) {
+            Onward::Again
+        } else {
+            self.next = None;
+            Onward::Unaffordable
+        }
+    }
+
+    /// The same where the present backend has answered, but with a status for which another one is asked. That one
+    /// keeps its request where there is none.
+    pub(in crate::proxy) fn asks_another(&mut self, clock: &dyn Clock) -> bool {
+        let Some(answered) = self.lease.as_ref().map(|lease| lease.backend().id()) else { return false };
+        let Some(pool) = self.admission.pool.as_ref().filter(|_| self.may_try_again()) else { return false };
+        self.tried.push(answered);
+        let by = Asking { affinity: self.admission.affinity.as_deref(), clock };
+        self.next = pool.lease(&self.tried, &by).filter(|_| pool.affords_retry(clock.now()));
+        if self.next.is_none() {
+            self.tried.pop();
         }
         self.next.is_some()
     }
@@ -246,6 +281,19 @@ impl Context {
         self.attempts += 1;
         Some(self.lease.insert(lease))
     }
+}
+
+/// Whether there is to be another attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::proxy) enum Onward {
+    /// There is.
+    Again,
+    /// Every backend that can have it has been tried.
+    NoBackend,
+    /// It has had all its attempts.
+    NoMore,
+    /// The pool's budget for them is spent.
+    Unaffordable,
 }
 
 /// A request, as its pool asks it what to choose by.

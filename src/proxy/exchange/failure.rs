@@ -3,16 +3,21 @@
 use log::warn;
 use pingora_core::{Error, ErrorSource, ErrorType};
 
-use crate::proxy::exchange::context::Context;
+use crate::proxy::exchange::context::{Context, Onward};
 use crate::proxy::gate::rejection::Rejection;
 
-/// Says what a backend did to a request, in the log and for the access line.
-pub(in crate::proxy) fn report(ctx: &mut Context, why: &str, again: bool) {
+/// Says what a backend did to a request, in the log and for the access line. Whether it is tried again.
+pub(in crate::proxy) fn report(ctx: &mut Context, why: &str, onward: Onward) -> bool {
     if let (Some(pool), Some(backend)) = (ctx.pool(), &ctx.backend) {
-        let then = if again { "; trying again" } else { "" };
+        let then = match onward {
+            Onward::Again => "; trying again",
+            Onward::Unaffordable => "; the retry budget is spent",
+            Onward::NoBackend | Onward::NoMore => "",
+        };
         warn!("upstream {}: backend {backend}: {why}{then}", pool.name());
     }
     ctx.error = Some(why.to_owned());
+    onward == Onward::Again
 }
 
 pub(in crate::proxy) const MALFORMED_BODY: &str = "malformed body";

@@ -4,7 +4,7 @@
 use pingora_core::{Error, ErrorSource, ErrorType};
 
 use crate::proxy::backend::stream::is_unprocessed;
-use crate::proxy::exchange::context::Context;
+use crate::proxy::exchange::context::{Context, Onward};
 use crate::proxy::exchange::counts;
 use crate::proxy::exchange::failure::{STALLED, client_reason, is_timeout, report};
 use crate::proxy::exchange::proxy::Proxy;
@@ -47,14 +47,12 @@ impl Proxy {
         if let (true, Some(pool), Some(lease)) = (is_backends_fault(error), ctx.pool(), &ctx.lease) {
             pool.connect_failed(lease, self.clock().now(), &why);
         }
-        let allowed = ctx.may_try_again();
-        let again = ctx.goes_on(false, self.clock());
-        if let (true, false, Some(pool)) = (allowed, again, ctx.pool()) {
+        let onward = if ctx.retry_on().connect { ctx.goes_on((false, false), self.clock()) } else { Onward::NoMore };
+        if let (Onward::NoBackend, Some(pool)) = (onward, ctx.pool()) {
             // All have been tried.
             ctx.rejection = Some(Rejection::NoHealthyBackend(pool.retry_after()));
         }
-        report(ctx, &why, again);
-        again
+        report(ctx, &why, onward)
     }
 
     /// Takes note that the exchange with the request's backend broke off; whether to send it once more.
@@ -64,10 +62,16 @@ impl Proxy {
         error: &Error,
         Break { repeatable, midway }: Break,
     ) -> bool {
-        use ErrorType::{ConnectionClosed, H2Error, ReadError, WriteError};
-        let broken = matches!(error.etype(), ReadError | WriteError | ConnectionClosed | H2Error);
+        use ErrorType::{ConnectionClosed, H2Error, ReadError, ReadTimedout, WriteError, WriteTimedout};
+        let on = ctx.retry_on();
         // What a backend has not begun with, it has not failed at.
         let unprocessed = is_unprocessed(error);
+        let (wanted, late) = match error.etype() {
+            _ if unprocessed => (on.connect || on.broken, false),
+            ReadError | WriteError | ConnectionClosed | H2Error => (on.broken, false),
+            ReadTimedout | WriteTimedout => (on.timeout, true),
+            _ => (false, false),
+        };
         if *error.esource() != ErrorSource::Upstream {
             return false;
         }
@@ -77,9 +81,20 @@ impl Proxy {
             (_, Some(idle)) if !(midway || is_timeout(error) || idle.is_zero()) => after_rest(&reason(error), idle),
             _ => reason(error),
         };
-        let again = repeatable && broken && ctx.goes_on(ctx.idled.is_some() || unprocessed, self.clock());
-        ctx.fresh = again;
-        report(ctx, &why, again);
+        let kept = unprocessed || (ctx.idled.is_some() && !late);
+        let onward = if repeatable && wanted { ctx.goes_on((kept, late), self.clock()) } else { Onward::NoMore };
+        let again = report(ctx, &why, onward);
+        ctx.fresh = again && !late;
+        again
+    }
+
+    /// Whether the request is to be sent to another backend, since its present one has answered with this `status`.
+    /// `repeatable` is as in [`Break`]. If so, the next one has been chosen.
+    pub(in crate::proxy) fn asks_another(&self, ctx: &mut Context, status: u16, repeatable: bool) -> bool {
+        let again = repeatable && ctx.retry_on().status(status) && ctx.asks_another(self.clock());
+        if again {
+            report(ctx, &format!("answered {status}"), Onward::Again);
+        }
         again
     }
 

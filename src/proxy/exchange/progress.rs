@@ -19,6 +19,8 @@ pub(in crate::proxy) struct AnswerProgress {
     pub(in crate::proxy) heard: bool,
     /// Whether the present backend has got nothing of the request.
     pub(in crate::proxy) unsent: bool,
+    /// Whether another backend is asked, since the present one has answered with a status that is tried again.
+    pub(in crate::proxy) again: bool,
     /// What a gRPC call came to.
     pub(in crate::proxy) grpc_status: Option<u32>,
     /// The promise to be there until the tunnel has its line.

@@ -4,7 +4,7 @@ mod heard;
 
 use std::future::poll_fn;
 use std::pin::pin;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use h2::Reason;
@@ -156,7 +156,7 @@ impl<'e, R: ReceivedRequest, C: Recipient> Exchange<'e, R, C> {
         let site = lease.backend().site();
         let wanted = Wanted {
             fresh: ctx.fresh,
-            sent_again: idempotent && ctx.may_try_again(),
+            sent_again: ctx.outlives_connections(idempotent),
             limit: timeouts.connect,
             idle: timeouts.idle,
             whose: ctx.whose(site),
@@ -183,6 +183,10 @@ impl<'e, R: ReceivedRequest, C: Recipient> Exchange<'e, R, C> {
             }
         };
         let outcome = self.exchange(BackendConnection::new(link, FIRST_READ), &timeouts, ctx).await;
+        if outcome.is_ok() && std::mem::take(&mut self.progress.again) {
+            let error = Error::explain(ErrorType::HTTPStatus(502), "another backend is asked").into_up();
+            return Err(AttemptFailure { error, again: true });
+        }
         outcome.map_err(|error| {
             let relay = self.client.rest().relay();
             let is_kept = relay.as_ref().is_none_or(|relay| relay.is_kept());
@@ -228,21 +232,7 @@ impl<'e, R: ReceivedRequest, C: Recipient> Exchange<'e, R, C> {
         timeouts: &Timeouts,
         ctx: &mut Context,
     ) -> Result<AfterExchange> {
-        let mut sent = match (self.client.rest().relay(), self.in_fields) {
-            // It sends the header section, too, where that is bytes.
-            (Some(relay), None) => {
-                relay.begin(&mut self.scratch.request, backend.is_streamed());
-                backend.open(relay.head())
-            }
-            (None, None) => backend.send(&self.scratch.request, self.request.body(), timeouts.write).await,
-            (relay, Some(sender)) => {
-                let body = relay.is_none().then(|| self.request.body());
-                if let Some(relay) = relay {
-                    relay.begin(&mut self.scratch.request, true);
-                }
-                backend.open_in_fields(self.request.in_fields(sender, &ctx.request_id), body)
-            }
-        };
+        let mut sent = self.send(backend, timeouts, ctx).await;
         if let Err(error) = sent.as_ref()
             && (backend.is_streamed() || *error.etype() == ErrorType::WriteTimedout)
         {
@@ -269,6 +259,10 @@ impl<'e, R: ReceivedRequest, C: Recipient> Exchange<'e, R, C> {
         }
         let answered = self.proxy.clock().now();
         counts::answered(ctx, answer.status, answered, self.client.rest().relay().is_some());
+        if self.progress.again {
+            self.progress.grpc_status = None;
+            return Ok(leave(backend, &answer, answered));
+        }
         let mut at_once = self.pass_on(backend, &mut answer, timeouts).await?;
         if self.client.rest().relay().is_some_and(|relay| !relay.is_sent()) {
             at_once = false;
@@ -281,6 +275,25 @@ impl<'e, R: ReceivedRequest, C: Recipient> Exchange<'e, R, C> {
             return Ok(AfterExchange::Keep((answered, ended), answer.keep_alive));
         }
         Ok(AfterExchange::Over)
+    }
+
+    /// Sends what there is of it to `backend`.
+    async fn send(&mut self, backend: &mut BackendConnection, timeouts: &Timeouts, ctx: &Context) -> Result<()> {
+        match (self.client.rest().relay(), self.in_fields) {
+            // It sends the header section, too, where that is bytes.
+            (Some(relay), None) => {
+                relay.begin(&mut self.scratch.request, backend.is_streamed());
+                backend.open(relay.head())
+            }
+            (None, None) => backend.send(&self.scratch.request, self.request.body(), timeouts.write).await,
+            (relay, Some(sender)) => {
+                let body = relay.is_none().then(|| self.request.body());
+                if let Some(relay) = relay {
+                    relay.begin(&mut self.scratch.request, true);
+                }
+                backend.open_in_fields(self.request.in_fields(sender, &ctx.request_id), body)
+            }
+        }
     }
 
     /// Passes the body on, and before it the header. Whether all of it was there at once.
@@ -349,4 +362,15 @@ impl<'e, R: ReceivedRequest, C: Recipient> Exchange<'e, R, C> {
         }
         passed.end.told(ctx, timeouts.tunnel)
     }
+}
+
+/// Leaves an answer where another backend is asked. The connection is kept where all of it was there.
+fn leave(backend: &mut BackendConnection, answer: &Answer, answered: Instant) -> AfterExchange {
+    if answer.keeps && backend.is_sent() && answer.body.left() == Some(backend.buffer.len()) {
+        return AfterExchange::Keep((answered, answered), answer.keep_alive);
+    }
+    if backend.is_streamed() {
+        backend.give_up(Reason::CANCEL, false);
+    }
+    AfterExchange::Over
 }

@@ -97,7 +97,7 @@ impl ProxyHttp for Proxy {
         match ctx.lease(self.clock()).map(|lease| Arc::clone(lease.backend().site())) {
             Some(site) => {
                 counts::attempted(ctx);
-                let sent_again = session.req_header().method.is_idempotent() && ctx.may_try_again();
+                let sent_again = ctx.outlives_connections(session.req_header().method.is_idempotent());
                 let whose = ctx.whose(&site);
                 let (fresh, limit, idle) = (ctx.fresh, timeouts.connect, timeouts.idle);
                 let wanted = Wanted { fresh, sent_again, limit, idle, whose };
@@ -187,6 +187,15 @@ impl ProxyHttp for Proxy {
         if answer.status.is_informational() && ctx.has_too_many_interim() {
             return Err(Error::explain(ErrorType::InvalidHTTPHeader, TOO_MANY_INTERIM).into_up());
         }
+        if answer.status.is_server_error() {
+            let whole = session.is_body_done() && !session.as_downstream().retry_buffer_truncated();
+            let repeatable = whole && session.req_header().method.is_idempotent();
+            if self.asks_another(ctx, answer.status.as_u16(), repeatable) {
+                counts::answered(ctx, answer.status.as_u16(), self.clock().now(), false);
+                ctx.asks_another = true;
+                return Err(Error::explain(ErrorType::HTTPStatus(502), "another backend is asked").into_up());
+            }
+        }
         let to_old = session.req_header().version == Version::HTTP_10;
         if let (Some(came), Some(loan)) = (ctx.course.next_answer(), Loan::of(session))
             && !(to_old && answer.status.is_informational())
@@ -244,6 +253,10 @@ impl ProxyHttp for Proxy {
         ctx: &mut Context,
         _reused: bool,
     ) -> Box<Error> {
+        if std::mem::take(&mut ctx.asks_another) {
+            error.set_retry(true);
+            return error;
+        }
         if let Some(why) = ctx.course.no_answer() {
             // Pingora sees no more than that reading failed.
             error = Error::explain(ErrorType::InvalidHTTPHeader, why).into_up();

@@ -66,6 +66,14 @@ impl Sources {
         for pool in all.iter() {
             family.value(&[("upstream", pool.name())], pool.retries())?;
         }
+        let mut family = Family::counter(
+            encoder,
+            "tollgate_upstream_retries_denied_total",
+            "Further attempts that were not made since the budget for them was spent.",
+        )?;
+        for pool in all.iter() {
+            family.value(&[("upstream", pool.name())], pool.denied_retries())?;
+        }
         Ok(())
     }
 

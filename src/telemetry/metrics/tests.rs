@@ -103,6 +103,7 @@ fn every_name_of_the_contract_is_there_with_its_kind_from_the_start() {
         ("tollgate_backend_requests_total", Kind::Counter),
         ("tollgate_backend_failures_total", Kind::Counter),
         ("tollgate_upstream_retries_total", Kind::Counter),
+        ("tollgate_upstream_retries_denied_total", Kind::Counter),
         ("tollgate_health_transitions_total", Kind::Counter),
         ("tollgate_persist_errors_total", Kind::Counter),
         ("tollgate_proxy_protocol_errors_total", Kind::Counter),

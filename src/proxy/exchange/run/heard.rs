@@ -17,7 +17,7 @@ use crate::proxy::exchange::context::Context;
 use crate::proxy::exchange::failure::{TOO_MANY_INTERIM, is_timeout};
 use crate::proxy::exchange::rest::Rest;
 use crate::proxy::exchange::run::{Exchange, FIRST_READ};
-use crate::proxy::exchange::{grpc, upgrade};
+use crate::proxy::exchange::{grpc, request, upgrade};
 use crate::proxy::gate::changes::Rewriting;
 use crate::upstream::Timeouts;
 
@@ -63,7 +63,11 @@ impl<R: ReceivedRequest, C: Recipient> Exchange<'_, R, C> {
                 }
                 let takes_up = || upgrade::takes_up(lines.of(&backend.buffer), |one| self.request.offers(one));
                 self.look_at(&answer, takes_up, ctx)?;
-                let came = lines.of(&backend.buffer);
+                if self.asks_another(&answer, ctx) {
+                    backend.buffer.advance(answer.end);
+                    return Ok(answer);
+                }
+                let came = self.scratch.lines.of(&backend.buffer);
                 let standing = self.proxy.told_with(ctx, &answer, || came.iter());
                 match answer.changed(came, &backend.buffer, self.rewriting.as_deref()) {
                     None => self.client.head(&answer, &backend.buffer, came, standing).await?,
@@ -96,6 +100,9 @@ impl<R: ReceivedRequest, C: Recipient> Exchange<'_, R, C> {
             self.progress.grpc_status =
                 grpc::status(fields.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes())));
             self.look_at(&answer, || false, ctx)?;
+            if self.asks_another(&answer, ctx) {
+                return Ok(answer);
+            }
             self.client.head_in_fields(&answer, fields, ctx.told_standing())?;
             self.note(&answer);
             if !answer.is_interim() {
@@ -116,6 +123,17 @@ impl<R: ReceivedRequest, C: Recipient> Exchange<'_, R, C> {
             return Err(no_answer(TOO_MANY_INTERIM));
         }
         Ok(())
+    }
+
+    /// Whether another backend is asked, now that this one has answered so; the client gets nothing of it.
+    fn asks_another(&mut self, answer: &Answer, ctx: &mut Context) -> bool {
+        if answer.status < 500 {
+            return false;
+        }
+        let whole = self.client.rest().relay().is_none_or(|relay| relay.is_sent() && relay.is_kept());
+        let repeatable = whole && request::is_idempotent(self.request.target().method);
+        self.progress.again = self.proxy.asks_another(ctx, answer.status, repeatable);
+        self.progress.again
     }
 
     /// Tells the body that is being sent on what has been answered.

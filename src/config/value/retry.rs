@@ -1,0 +1,37 @@
+//! What a request is tried again for.
+
+use serde_yaml::Value;
+
+use super::kind::ValueKind;
+use crate::upstream::RetryOn;
+
+/// Causes of further attempts.
+#[derive(Debug)]
+pub(in crate::config) struct RetryCauses;
+
+impl ValueKind for RetryCauses {
+    type Checked = RetryOn;
+    const WANTED: &str = "a list of connect, broken, timeout, 500, 502, 503 and 504, each at most once";
+    const SCHEMA: &str = r#"{"type": "array", "uniqueItems": true, "items": {"enum": ["connect", "broken", "timeout", 500, 502, 503, 504]}}"#;
+
+    fn read(value: &Value) -> Option<RetryOn> {
+        let mut on = RetryOn::NOTHING;
+        for cause in value.as_sequence()? {
+            let place = match cause.as_str() {
+                Some("connect") => &mut on.connect,
+                Some("broken") => &mut on.broken,
+                Some("timeout") => &mut on.timeout,
+                Some(_) => return None,
+                None => {
+                    let status = cause.as_u64()?;
+                    let at = RetryOn::STATUSES.iter().position(|of| u64::from(*of) == status)?;
+                    &mut on.statuses[at]
+                }
+            };
+            if std::mem::replace(place, true) {
+                return None;
+            }
+        }
+        Some(on)
+    }
+}
