@@ -12,7 +12,7 @@ use hyper_util::service::TowerToHyperService;
 use serde_json::Value;
 
 use super::{Access, Admin, AdminParts, Readiness, Reload, Reloaded, ServerStatus};
-use crate::client::{Directory, KeyDigest, PlanName, Plans, Quota};
+use crate::client::{Directory, KeyDigest, PlanName, Plans, Quota, Recorder};
 use crate::clock::{Clock, ManualClock, Timeline};
 use crate::limit::exact::Exact;
 use crate::limit::{Charge, Key, KeyMaker, WholeLimiter};
@@ -89,6 +89,7 @@ impl Fixture {
             }),
             directory: Arc::clone(&directory),
             plans: Arc::new(ArcSwap::from_pointee(plans())),
+            recorder: Arc::new(Recorder::new(10)),
             limiter: Arc::clone(&limiter) as _,
             keys: Arc::new(keys()),
             patience: Arc::new(|| PATIENCE),

@@ -10,11 +10,14 @@ mod lengths;
 mod networks;
 mod plans;
 mod quota;
+mod recorder;
+mod recording;
 mod table;
 mod usage;
 
 use std::fmt;
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -26,6 +29,8 @@ pub use networks::Networks;
 pub use plans::{PlanName, Plans};
 pub(crate) use quota::MAX_CAPACITY;
 pub use quota::{Quota, QuotaError, Rate};
+pub use recorder::Recorder;
+pub use recording::RECORDED_SECONDS;
 pub use usage::Usage;
 
 /// The name of a client: 1 to 128 characters of `A-Za-z0-9._:@/-`. A new one also [stands in a
@@ -121,6 +126,10 @@ pub struct Client {
     pub plan: Option<Box<(PlanName, Quota)>>,
     /// What it may spend of its own in policies, by their names.
     pub policies: Vec<(String, Quota)>,
+    /// A quota that is tried beside that one, and refuses nothing.
+    pub candidate: Option<Quota>,
+    /// How many of its requests may run at once; none when what counts for everybody does.
+    pub max_concurrent: Option<NonZeroU32>,
     /// What is done with its requests.
     pub mode: Mode,
     /// The addresses that it is known by.
@@ -142,6 +151,8 @@ impl Client {
             quota,
             plan: None,
             policies: Vec::new(),
+            candidate: None,
+            max_concurrent: None,
             mode: Mode::Limit,
             addresses: Vec::new(),
             api_key: None,

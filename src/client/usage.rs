@@ -2,6 +2,10 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use parking_lot::Mutex;
+
+use super::recording::Recording;
+
 /// Counts a client's requests, by what the limiter said of them: one that was let through and then found no route, or
 /// no healthy backend, was allowed. Shared by all versions of the client, so that an edit does not start anew.
 ///
@@ -11,6 +15,10 @@ pub struct Usage {
     allowed: AtomicU64,
     limited: AtomicU64,
     last_seen: AtomicU64,
+    candidate_limited: AtomicU64,
+    /// When the second is over that is recorded, in nanoseconds since the Unix epoch.
+    second_end: AtomicU64,
+    recording: Mutex<Recording>,
 }
 
 impl Usage {
@@ -32,6 +40,37 @@ impl Usage {
         if now.saturating_sub(self.last_seen.load(Ordering::Relaxed)) >= 1_000_000 {
             self.last_seen.store(now, Ordering::Relaxed);
         }
+    }
+
+    /// Counts a request that its candidate would have refused.
+    pub fn count_candidate_limited(&self) {
+        self.candidate_limited.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether a request at `now` is of another second than the one that is recorded; then that is written down first.
+    #[inline]
+    pub fn is_second_over(&self, now: u64) -> bool {
+        now >= self.second_end.load(Ordering::Relaxed)
+    }
+
+    /// Says when the next second is over.
+    pub(super) fn set_second_end(&self, nanos: u64) {
+        self.second_end.store(nanos, Ordering::Relaxed);
+    }
+
+    /// What is recorded.
+    pub(super) fn recording(&self) -> &Mutex<Recording> {
+        &self.recording
+    }
+
+    /// The requests on which its limit decided.
+    pub fn requests(&self) -> u64 {
+        self.allowed().wrapping_add(self.limited())
+    }
+
+    /// The requests that its candidate would have refused.
+    pub fn candidate_limited(&self) -> u64 {
+        self.candidate_limited.load(Ordering::Relaxed)
     }
 
     /// The requests that its limit let through.

@@ -1,6 +1,6 @@
 //! The shape of the file. Its documentation comments and defaults are what the JSON Schema tells an editor.
 
-use std::num::{NonZeroU64, NonZeroUsize};
+use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -254,6 +254,21 @@ pub(super) struct RateLimitKeys {
     /// More buckets that requests must pay into, beside their caller's own; all or none is taken.
     #[schemars(extend("default" = []))]
     pub(super) policies: Written<List<Section<PolicyKeys>, 0>>,
+    /// The most requests of one caller at once; further ones get 429. A client may have a bound of its own. Null is no
+    /// bound.
+    #[schemars(extend("default" = null))]
+    pub(super) max_concurrent: Written<OrNull<Whole<NonZeroU32, 1, 1_000_000>>>,
+    /// What is recorded for recommendations.
+    pub(super) record: Written<Section<RecordKeys>>,
+}
+
+/// What is recorded for recommendations: the requests of each second, for an hour.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RecordKeys {
+    /// Of how many clients at most, the busiest; 16 KiB for each at most. With 0 nothing is recorded.
+    #[schemars(extend("default" = 10_000))]
+    pub(super) clients: Written<Whole<usize, 0, 1_000_000>>,
 }
 
 /// What a caller may spend.

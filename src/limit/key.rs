@@ -127,6 +127,13 @@ impl Key {
         Key::new(Scope::Client, uid)
     }
 
+    /// The quota that a client is tried with, beside its own: a bucket of its own that no payer has, so that it is
+    /// neither saved nor handed over. Whoever refuses nothing by it loses nothing with it.
+    pub fn candidate(uid: u128) -> Self {
+        // Any other bits as good as random.
+        Key::new(Scope::Client, uid.rotate_left(64) ^ 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c834)
+    }
+
     /// What kind of payer it is.
     #[inline]
     pub fn scope(self) -> Scope {

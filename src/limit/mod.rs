@@ -6,6 +6,8 @@
 //! | [`decision`] | the answer to a request as data, and what it says in whole seconds |
 //! | [`key`] | whose bucket it is: the same 128 bits on every node and after a restart |
 //! | [`limiter`] | the seam: what a limiter is asked, by the proxy, by who keeps buckets, and by the metrics |
+//! | [`replay`] | what a limit would have done to requests that were recorded |
+//! | `turns` | how many requests of one caller run at once |
 //! | [`striped`] | the limiter of one process: a bounded map of buckets under many locks |
 //!
 //! Time is a `u64` of nanoseconds since an epoch that the caller chooses once ([`bucket::Nanos`]). With the Unix epoch,
@@ -20,10 +22,12 @@ pub mod decision;
 pub(crate) mod exact;
 pub mod key;
 pub mod limiter;
+pub mod replay;
 #[cfg(test)]
 pub(crate) mod samples;
 mod settings;
 pub mod striped;
+mod turns;
 
 pub use bucket::{Bucket, Nanos, Tokens};
 pub use decision::{Decision, Standing};
@@ -34,3 +38,4 @@ pub use limiter::{
 };
 pub use settings::RateLimit;
 pub use striped::{Striped, StripedSettings};
+pub use turns::{CallerTurns, Turn};

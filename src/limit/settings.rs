@@ -1,6 +1,6 @@
 //! What the limiter is built from.
 
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
 use crate::client::Quota;
@@ -20,6 +20,10 @@ pub struct RateLimit {
     pub persist_interval: Duration,
     /// Whether answers carry the rate headers. Default yes.
     pub headers: bool,
+    /// How many requests of one caller may run at once. Default `None`: as many as come.
+    pub max_concurrent: Option<NonZeroU32>,
+    /// Of how many clients the requests of each second are recorded. Default 10,000; 0 is of none.
+    pub record: usize,
 }
 
 impl Default for RateLimit {
@@ -31,6 +35,8 @@ impl Default for RateLimit {
             refill_interval: Duration::from_secs(1),
             persist_interval: Duration::from_secs(1),
             headers: true,
+            max_concurrent: None,
+            record: 10_000,
         }
     }
 }

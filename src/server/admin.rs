@@ -30,7 +30,20 @@ impl View {
     pub(super) fn into_parts(self) -> AdminParts {
         let status = self.status();
         let View { core, access, reloader, proxy, rules, metrics, .. } = self;
-        let Core { pools, store, directory, plans, limiter, buckets, decisions, lifecycle, clock, timeline, .. } = core;
+        let Core {
+            pools,
+            store,
+            directory,
+            plans,
+            recorder,
+            limiter,
+            buckets,
+            decisions,
+            lifecycle,
+            clock,
+            timeline,
+            ..
+        } = core;
         let patience = lifecycle.patience();
         AdminParts {
             access,
@@ -42,6 +55,7 @@ impl View {
             }),
             directory,
             plans,
+            recorder,
             limiter,
             limited: Box::new(move || rules.load().rate.is_some()),
             pools: Box::new(move || pools.all()),

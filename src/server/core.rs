@@ -14,7 +14,7 @@ use super::error::ServerError;
 use super::handover::Inherited;
 use super::lifecycle::Lifecycle;
 use super::store::{Followers, Store};
-use crate::client::{Directory, Plans, Quota};
+use crate::client::{Directory, Plans, Quota, Recorder};
 use crate::clock::{Clock, Timeline};
 use crate::config::Config;
 use crate::limit::{Nanos, Payer, RateLimit, Striped, StripedSettings, WholeLimiter};
@@ -47,6 +47,8 @@ pub(super) struct Core {
     pub(super) access_log: AccessLog,
     pub(super) tally: Arc<Tally>,
     pub(super) decisions: Arc<LatestRefusals>,
+    /// What is recorded of clients.
+    pub(super) recorder: Arc<Recorder>,
     pub(super) lifecycle: Lifecycle,
     /// The sockets that listen.
     pub(super) sockets: Sockets,
@@ -128,6 +130,7 @@ impl Core {
             access_log,
             tally: Arc::default(),
             decisions: Arc::default(),
+            recorder: Arc::new(Recorder::new(config.rate_limit.record)),
             lifecycle: Lifecycle::new(),
             sockets: Sockets::default(),
             traffic: ServerActivity::default(),

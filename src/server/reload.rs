@@ -192,6 +192,7 @@ impl Reloader {
             live.access.store(Arc::new(admin.access.clone()));
         }
         live.core.store.clients.keep_history(next.history);
+        live.core.recorder.set_most(next.rate_limit.record);
     }
 
     /// An error unless the server serves and goes on to.
@@ -223,7 +224,11 @@ impl Reloader {
 
 /// What `config` says of requests, which go to `pools` and pay into the buckets of `policies`.
 pub(super) fn rules(config: &Config, pools: &[Arc<Pool>], policies: Option<Arc<Policies>>) -> Rules {
-    let rate = RateRules { default: config.rate_limit.quota, headers: config.rate_limit.headers };
+    let rate = RateRules {
+        default: config.rate_limit.quota,
+        headers: config.rate_limit.headers,
+        max_concurrent: config.rate_limit.max_concurrent,
+    };
     Rules {
         identity: config.identity.clone(),
         rate: config.rate_limit.enabled.then_some(rate),

@@ -19,7 +19,8 @@ use super::lifecycle::{Lifecycle, State};
 use super::reload::Watch;
 use super::sparingly::Sparingly;
 use super::ticker;
-use crate::clock::Clock;
+use crate::client::Recorder;
+use crate::clock::{Clock, Timeline};
 use crate::telemetry::{AccessLogGuard, AccessLogWriter, EventLog, Tally};
 use crate::tls::{AcmeKeeper, AcmeNews, AcmeSettings, PairNews, PairWatch, TlsListeners};
 use crate::upstream::{Pool, Transport, health};
@@ -226,13 +227,16 @@ impl AcmeOrders {
     }
 }
 
-/// Runs the access log's writer, writes the logs' summaries once a second, and tells of what leaves no access line.
+/// Runs the access log's writer, writes the logs' summaries once a second, tells of what leaves no access line, and has
+/// a look at whose requests are recorded.
 pub(super) struct Telemetry {
     writer: Mutex<Option<AccessLogWriter>>,
     guard: LogGuard,
     events: Option<EventLog>,
     tally: Arc<Tally>,
+    recorder: Arc<Recorder>,
     clock: Arc<dyn Clock>,
+    timeline: Timeline,
     lifecycle: Lifecycle,
 }
 
@@ -240,14 +244,17 @@ pub(super) struct Telemetry {
 pub(super) type LogGuard = Arc<Mutex<Option<AccessLogGuard>>>;
 
 impl Telemetry {
-    pub(super) fn new(
-        writer: AccessLogWriter,
-        events: Option<EventLog>,
-        tally: Arc<Tally>,
-        clock: Arc<dyn Clock>,
-        lifecycle: Lifecycle,
-    ) -> Self {
-        Telemetry { writer: Mutex::new(Some(writer)), guard: LogGuard::default(), events, tally, clock, lifecycle }
+    pub(super) fn new(writer: AccessLogWriter, events: Option<EventLog>, core: &Core) -> Self {
+        Telemetry {
+            writer: Mutex::new(Some(writer)),
+            guard: LogGuard::default(),
+            events,
+            tally: Arc::clone(&core.tally),
+            recorder: Arc::clone(&core.recorder),
+            clock: Arc::clone(&core.clock),
+            timeline: core.timeline,
+            lifecycle: core.lifecycle.clone(),
+        }
     }
 
     /// What to drop once the last line is recorded.
@@ -272,6 +279,7 @@ impl BackgroundService for Telemetry {
                 _ = shutdown.wait_for(|stopping| *stopping) => return,
             }
             let now = self.clock.now();
+            self.recorder.look(self.timeline.nanos(now));
             let event = self.guard.lock().as_mut().and_then(|guard| guard.tick(now));
             if let Some(event) = event {
                 warn!("{event}");

@@ -177,6 +177,8 @@ fn every_part_of_a_client_is_kept() {
         odd.quota = crate::client::Quota::new(1_000_000_000, 999_999_999.9).unwrap();
         odd.mode = crate::client::Mode::Blocked;
         odd.plan = PlanName::parse("gone");
+        odd.candidate = crate::client::Quota::new(7, 0.3).ok();
+        odd.max_concurrent = std::num::NonZeroU32::new(9);
         odd.api_keys.extend([Some(7), None].map(|expires_at| {
             let digest = KeyDigest::of(format!("{expires_at:?}").as_bytes());
             ApiKey { id: KeyId::fresh(), digest, expires_at }

@@ -1,5 +1,6 @@
 //! What is kept of a client.
 
+use std::num::NonZeroU32;
 use std::time::SystemTime;
 
 use ipnet::IpNet;
@@ -14,6 +15,10 @@ pub struct Profile {
     pub quota: Quota,
     /// Its plan.
     pub plan: Option<PlanName>,
+    /// A quota that is tried beside that one.
+    pub candidate: Option<Quota>,
+    /// How many of its requests may run at once; none when what counts for everybody does.
+    pub max_concurrent: Option<NonZeroU32>,
     /// What is done with its requests.
     pub mode: Mode,
     /// Its addresses, without those that its name stands for; canonical (see [`network`](crate::client::network)),
@@ -32,6 +37,8 @@ impl Profile {
         Profile {
             quota,
             plan: None,
+            candidate: None,
+            max_concurrent: None,
             mode: Mode::Limit,
             addresses: Vec::new(),
             api_keys: Vec::new(),
@@ -67,10 +74,12 @@ impl Record {
     /// The client that the directory knows: with its name as its credential when it has no other.
     /// `keys` makes its bits of its number; `plans` say what it may spend.
     pub fn client(&self, keys: &KeyMaker, plans: &Plans) -> Client {
-        let Profile { quota, plan, mode, addresses, api_keys, note: _ } = &self.profile;
+        let Profile { quota, plan, candidate, max_concurrent, mode, addresses, api_keys, note: _ } = &self.profile;
         let (plain, further): (Vec<_>, Vec<_>) = api_keys.iter().cloned().partition(ApiKey::is_plain);
         let client = Client {
             plan: plan.clone().map(|name| Box::new((name, *quota))),
+            candidate: *candidate,
+            max_concurrent: *max_concurrent,
             mode: *mode,
             addresses: addresses.clone(),
             api_key: plain.first().map(|key| key.digest),

@@ -118,6 +118,9 @@ pub enum Refusal {
         /// The version that was asked for.
         version: u64,
     },
+    /// The client has no candidate.
+    #[error("client {0} has no candidate")]
+    NoCandidate(ClientId),
     /// Its API keys cannot be changed like that.
     #[error("client {id} {wrong}")]
     Keys {

@@ -35,6 +35,8 @@ mod bodies;
 #[cfg(test)]
 mod both_ways;
 #[cfg(test)]
+mod candidates;
+#[cfg(test)]
 mod certificates;
 #[cfg(test)]
 mod check;
@@ -114,6 +116,8 @@ mod interim;
 mod kept;
 #[cfg(test)]
 mod limits;
+#[cfg(test)]
+mod max_concurrent;
 #[cfg(test)]
 mod own_answers;
 #[cfg(test)]

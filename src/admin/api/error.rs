@@ -138,7 +138,7 @@ impl From<Refusal> for ApiError {
             Refusal::Keys { wrong, .. } => ApiError::field("api_keys", wrong.to_string()),
             Refusal::OfPlan { .. } => ApiError::field("capacity", refusal.to_string()),
             Refusal::Name(_) => ApiError::field("client_id", refusal.to_string()),
-            Refusal::Exists(_) | Refusal::KeyTaken { .. } | Refusal::AddressTaken { .. } => {
+            Refusal::Exists(_) | Refusal::NoCandidate(_) | Refusal::KeyTaken { .. } | Refusal::AddressTaken { .. } => {
                 ApiError::new(StatusCode::CONFLICT, message)
             }
         }

@@ -11,7 +11,7 @@ use http::HeaderMap;
 
 use super::access::Access;
 use super::error::{ApiError, sentence};
-use crate::client::{Directory, KeyDigest, Plans, Quota};
+use crate::client::{Directory, KeyDigest, Plans, Quota, Recorder};
 use crate::clock::{Clock, Timeline};
 use crate::limit::{KeyMaker, Limiter, Payer};
 use crate::store::{ClientRepository, WriteError};
@@ -30,6 +30,8 @@ pub struct AdminParts {
     pub directory: Arc<ArcSwap<Directory>>,
     /// What clients with a plan may spend, which a reload changes.
     pub plans: Arc<ArcSwap<Plans>>,
+    /// What is recorded of them.
+    pub recorder: Arc<Recorder>,
     /// Their buckets.
     pub limiter: Arc<dyn Limiter>,
     /// What makes the keys of buckets.

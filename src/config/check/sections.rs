@@ -64,6 +64,11 @@ pub(super) fn rate_limit(
         refill_interval: at.or("refill_interval", keys.refill_interval, default.refill_interval),
         persist_interval: at.or("persist_interval", keys.persist_interval, default.persist_interval),
         headers: at.or("headers", keys.headers, default.headers),
+        max_concurrent: at.take("max_concurrent", keys.max_concurrent).flatten(),
+        record: {
+            let (keys, mut at) = at.section("record", keys.record);
+            at.or("clients", keys.clients, default.record)
+        },
     };
     (buckets, policies)
 }

@@ -18,6 +18,9 @@ pub(in crate::proxy) fn decided(tally: &Tally, ctx: &Context) {
         Some(Limit::Unlimited) => tally.decided(Verdict::Unlimited),
         None => {}
     }
+    if let Some(goes) = ctx.admission.candidate {
+        tally.tried(goes);
+    }
 }
 
 /// Counts an attempt that was given a backend, if it is not the first.

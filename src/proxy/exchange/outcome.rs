@@ -113,8 +113,15 @@ impl Proxy {
             return;
         }
         let paid = ctx.admission.paid.as_ref();
-        let shadow = paid.and_then(|paid| paid.shadow());
-        let limited_by = ctx.admission.standings().and_then(|all| all.refused_by()).map(|(name, _)| name);
+        let candidate = (ctx.admission.candidate == Some(false)).then_some("candidate");
+        let shadow = match (paid.and_then(|paid| paid.shadow()), candidate) {
+            (Some(policies), Some(candidate)) => Some(format!("{policies},{candidate}").into()),
+            (policies, candidate) => policies.or(candidate.map(Into::into)),
+        };
+        let limited_by = match ctx.rejection {
+            Some(Rejection::TooManyAtOnce) => Some("max_concurrent"),
+            _ => ctx.admission.standings().and_then(|all| all.refused_by()).map(|(name, _)| name),
+        };
         self.access_log().record(&AccessRecord {
             ts: ctx.started_wall,
             request_id: ctx.request_id.as_str(),

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use crate::client::Directory;
+use crate::client::{Directory, Recorder};
 use crate::clock::{Clock, Timeline};
-use crate::limit::{KeyMaker, Limiter};
+use crate::limit::{CallerTurns, KeyMaker, Limiter};
 use crate::proxy::exchange::untaken::UntakenAnswers;
 use crate::proxy::gate::rules::Rules;
 use crate::telemetry::{AccessLog, LatestRefusals, Tally};
@@ -22,6 +22,10 @@ pub struct ProxyParts {
     pub directory: Arc<ArcSwap<Directory>>,
     /// Their buckets.
     pub limiter: Arc<dyn Limiter>,
+    /// How many of their requests run.
+    pub turns: Arc<CallerTurns>,
+    /// What is recorded of clients.
+    pub recorder: Arc<Recorder>,
     /// What makes the keys of buckets.
     pub keys: Arc<KeyMaker>,
     /// Where each request gets its line.

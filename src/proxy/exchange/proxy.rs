@@ -95,6 +95,9 @@ impl Proxy {
         take_over_name(fields, ctx);
         if let Err(rejection) = admitted {
             ctx.rejection = Some(rejection);
+            if rejection == Rejection::TooManyAtOnce {
+                self.tally().too_many_at_once();
+            }
             if let Some(refused) = refused::of(target, ctx, rejection) {
                 self.inner.decisions.record(refused);
             }
@@ -148,6 +151,8 @@ impl Proxy {
             identity: &rules.identity,
             directory,
             limiter: rules.rate.map(|rate| (self.inner.limiter.as_ref(), rate.default)),
+            turns: (&self.inner.turns, rules.rate.and_then(|rate| rate.max_concurrent)),
+            recorder: &self.inner.recorder,
             keys: &self.inner.keys,
             policies: rules.policies.as_ref(),
             routes: &rules.routes,

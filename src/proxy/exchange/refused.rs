@@ -16,6 +16,7 @@ const CLIP: usize = 256;
 pub(in crate::proxy) fn of(target: RequestTarget<'_>, ctx: &Context, rejection: Rejection) -> Option<Refused> {
     let (decision, retry_after) = match rejection {
         Rejection::RateLimited(seconds) => ("limited", Some(seconds)),
+        Rejection::TooManyAtOnce => ("limited", Some(1)),
         Rejection::Blocked => ("blocked", None),
         Rejection::UnknownApiKey => ("unknown_api_key", None),
         _ => return None,

@@ -7,6 +7,7 @@
 //! is taken with the caller's own token, all or none.
 
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,8 +15,8 @@ use http::header::{CONTENT_LENGTH, HOST};
 use http::{HeaderMap, HeaderName};
 use pingora_http::RequestHeader;
 
-use crate::client::{Directory, Mode, Quota, Usage};
-use crate::limit::{Charge, Decision, Key, KeyMaker, Limiter, Nanos, Payer, Standing};
+use crate::client::{Client, Directory, Mode, Quota, Recorder, Usage};
+use crate::limit::{CallerTurns, Charge, Decision, Key, KeyMaker, Limiter, Nanos, Payer, Standing, Turn};
 use crate::proxy::gate::affinity::Affinity;
 use crate::proxy::gate::certificate::ShownCertificate;
 use crate::proxy::gate::changes::RouteChanges;
@@ -38,6 +39,10 @@ pub struct Gate<'a> {
     pub directory: &'a Directory,
     /// Their buckets, and the quota of those whom nobody knows; `None` when nobody is limited.
     pub limiter: Option<(&'a dyn Limiter, Quota)>,
+    /// How many of their requests run, and how many may where a client has no bound of its own.
+    pub turns: (&'a Arc<CallerTurns>, Option<NonZeroU32>),
+    /// What is recorded of clients.
+    pub recorder: &'a Recorder,
     /// What makes the keys of their buckets.
     pub keys: &'a KeyMaker,
     /// What they pay beside; most often nothing.
@@ -130,7 +135,7 @@ impl<'a> RequestTarget<'a> {
 }
 
 /// What was found out about a request on its way in, as far as it got.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Admission {
     /// Who sent it.
     pub caller: Option<Caller>,
@@ -138,6 +143,10 @@ pub struct Admission {
     pub limit: Option<Limit>,
     /// What it has to do with policies; most often nothing.
     pub(in crate::proxy) paid: Option<Box<PaidPolicies>>,
+    /// Whether the quota that its client is tried with would have let it in; `None` where there is none.
+    pub candidate: Option<bool>,
+    /// Its part in how many of its caller's run, where that is bounded: given back with it.
+    pub turn: Option<Turn>,
     /// The pool that serves it.
     pub pool: Option<Arc<Pool>>,
     /// The largest body that it may have, in bytes; known with its pool.
@@ -216,6 +225,7 @@ impl Gate<'_> {
         let to = self.routes.find(asked.target.host, asked.target.path);
         // Keys could be guessed without end where that costs nothing.
         let pays = caller.unknown_key || to.is_none_or(|to| to.limit);
+        let turn = self.turn(caller, pays, now)?;
         let policies = self.policies.and_then(|policies| PaidPolicies::of(policies, &asked));
         admission.limit = match policies {
             None => self.limit(caller, pays, now),
@@ -226,7 +236,8 @@ impl Gate<'_> {
             }
         };
         if let Some((client, _)) = &caller.client {
-            count(&client.usage, admission.limit, now);
+            admission.candidate = self.try_candidate(client, pays, now);
+            self.count(&client.usage, admission.limit, now);
         }
         match admission.limit {
             Some(Limit::Blocked) => return Err(Rejection::Blocked),
@@ -241,6 +252,7 @@ impl Gate<'_> {
         }
         let to = to.ok_or(Rejection::NoRoute)?;
         let max_body = to.max_body.unwrap_or(self.limits.max_body);
+        admission.turn = turn;
         let pool = match &to.split {
             None => &to.pool,
             Some(split) => split.pool(asked.fields).unwrap_or(&to.pool),
@@ -269,6 +281,7 @@ impl Gate<'_> {
         })
     }
 
+        let turn = self.turn(caller, pays, now)?;
     /// The same of one that meets policies.
     #[cold]
     fn limit_with(
@@ -321,16 +334,6 @@ pub(in crate::proxy) enum Account<'g> {
     None,
     /// A bucket.
     Bucket(&'g dyn Limiter, Key, Quota),
-}
-
-/// Counts what the limiter said, whatever becomes of the request after that. Where it is not asked, nothing was
-/// decided, so the request is seen and no more, as the metrics have it.
-fn count(usage: &Usage, limit: Option<Limit>, now: Nanos) {
-    match limit {
-        Some(Limit::Allowed(_) | Limit::Unlimited) => usage.count_allowed(now),
-        Some(Limit::Limited(_)) => usage.count_limited(now),
-        Some(Limit::Blocked) | None => usage.count_seen(now),
-    }
 }
 
 /// The host that the client asked for, with its port when it named one; empty when it named none.

@@ -71,6 +71,8 @@ pub enum Rejection {
     HeaderTooLarge,
     /// The caller's bucket is empty; the next token is there after these seconds.
     RateLimited(u64),
+    /// As many requests of the caller run as may at once.
+    TooManyAtOnce,
     /// Something in tollgate itself went wrong.
     Internal,
     /// The backend broke the exchange.
@@ -95,7 +97,7 @@ impl Rejection {
             Rejection::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
             Rejection::BodyTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Rejection::HeaderTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            Rejection::RateLimited(_) => StatusCode::TOO_MANY_REQUESTS,
+            Rejection::RateLimited(_) | Rejection::TooManyAtOnce => StatusCode::TOO_MANY_REQUESTS,
             Rejection::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Rejection::BadGateway => StatusCode::BAD_GATEWAY,
             Rejection::NoHealthyBackend(_) => StatusCode::SERVICE_UNAVAILABLE,
@@ -122,6 +124,7 @@ impl Rejection {
             Rejection::RequestTimeout => "Request timeout",
             Rejection::HeaderTooLarge => "Request header fields too large",
             Rejection::RateLimited(_) => "Rate limit exceeded",
+            Rejection::TooManyAtOnce => "Too many requests at once",
             Rejection::Internal => "Internal server error",
             Rejection::BadGateway => "Bad gateway",
             Rejection::NoHealthyBackend(_) => "No healthy backend",
@@ -151,6 +154,7 @@ impl Rejection {
             Rejection::MethodNotAllowed => r#"{"code":405,"message":"Method not allowed"}"#,
             Rejection::RequestTimeout => r#"{"code":408,"message":"Request timeout"}"#,
             Rejection::RateLimited(_) => r#"{"code":429,"message":"Rate limit exceeded"}"#,
+            Rejection::TooManyAtOnce => r#"{"code":429,"message":"Too many requests at once"}"#,
             Rejection::HeaderTooLarge => r#"{"code":431,"message":"Request header fields too large"}"#,
             Rejection::Internal => r#"{"code":500,"message":"Internal server error"}"#,
             Rejection::BadGateway => r#"{"code":502,"message":"Bad gateway"}"#,
@@ -180,6 +184,8 @@ impl Rejection {
     ) {
         let retry_after = match self {
             Rejection::RateLimited(seconds) | Rejection::NoHealthyBackend(seconds) => Some(seconds),
+            // Nobody knows when one of them ends.
+            Rejection::TooManyAtOnce => Some(1),
             _ => None,
         };
         if form == AnswerForm::Grpc {
@@ -274,6 +280,7 @@ mod tests {
             Rejection::UnknownApiKey,
             Rejection::Blocked,
             Rejection::RateLimited(1),
+            Rejection::TooManyAtOnce,
             Rejection::NoRoute,
             Rejection::MethodNotAllowed,
             Rejection::RequestTimeout,
@@ -297,6 +304,7 @@ mod tests {
         let id = RequestId::random();
         let say = [
             Rejection::RateLimited(1),
+            Rejection::TooManyAtOnce,
             Rejection::NoHealthyBackend(5),
             Rejection::UnknownApiKey,
             Rejection::MethodNotAllowed,

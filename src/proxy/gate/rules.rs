@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use crate::client::Quota;
@@ -37,4 +38,6 @@ pub struct RateRules {
     pub default: Quota,
     /// Whether answers say how the bucket stands.
     pub headers: bool,
+    /// How many requests of one caller may run at once; `None` is no bound.
+    pub max_concurrent: Option<NonZeroU32>,
 }

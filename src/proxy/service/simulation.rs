@@ -355,6 +355,8 @@ async fn server(rng: &mut Rng) -> (Arc<Downstream>, Arc<Pool>, Arc<Tally>, Seen)
         decisions: Arc::default(),
         tally: Arc::clone(&tally),
         transport: Arc::new(Transport::new(8, NonZeroUsize::MIN, false)),
+        turns: Arc::default(),
+        recorder: Arc::default(),
         untaken: UntakenAnswers::default(),
         challenges: Arc::default(),
         clock: Arc::clone(&clock),

@@ -50,6 +50,8 @@ impl DataPlane {
             tally: Arc::clone(&core.tally),
             decisions: Arc::clone(&core.decisions),
             transport: Arc::clone(&transport),
+            turns: Arc::default(),
+            recorder: Arc::clone(&core.recorder),
             untaken: UntakenAnswers::default(),
             challenges: Arc::clone(core.acme.challenges()),
             clock: Arc::clone(&core.clock),

@@ -17,8 +17,7 @@ pub(in crate::server) struct TelemetryPlane {
 
 impl TelemetryPlane {
     pub(in crate::server) fn new(core: &Core, writer: AccessLogWriter, events: Option<EventLog>) -> Self {
-        let (tally, clock) = (Arc::clone(&core.tally), Arc::clone(&core.clock));
-        let service = Telemetry::new(writer, events.clone(), tally, clock, core.lifecycle.clone());
+        let service = Telemetry::new(writer, events.clone(), core);
         let store = core.store.clone();
         let metrics = Metrics::new(MetricsParts {
             pools: Arc::clone(&core.pools),

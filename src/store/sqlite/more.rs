@@ -3,10 +3,12 @@
 //! It is null for a client that has nothing of it, which is most of them. A part that this version does not know is
 //! passed over, as a later one may have written it.
 
+use std::num::NonZeroU32;
+
 use serde::{Deserialize, Serialize};
 
 use super::super::Profile;
-use crate::client::{ApiKey, KeyDigest, KeyId, PlanName};
+use crate::client::{ApiKey, KeyDigest, KeyId, PlanName, Quota, Rate};
 
 /// The column's name, for what makes no sense in it.
 const COLUMN: &str = "more";
@@ -17,6 +19,11 @@ const COLUMN: &str = "more";
 pub(super) struct More {
     #[serde(skip_serializing_if = "Option::is_none")]
     plan: Option<String>,
+    /// The capacity, and the rate in nanotokens a second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    candidate: Option<[u64; 2]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) max_concurrent: Option<NonZeroU32>,
     /// The keys that the column `api_key` does not hold.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     keys: Vec<KeptKey>,
@@ -46,7 +53,12 @@ impl More {
             sha256: key.digest.hex(),
             expires_at: key.expires_at,
         });
-        More { plan: profile.plan.as_ref().map(|plan| plan.as_str().to_owned()), keys: keys.collect() }
+        More {
+            plan: profile.plan.as_ref().map(|plan| plan.as_str().to_owned()),
+            candidate: profile.candidate.map(|quota| [quota.capacity().get().into(), quota.rate().nanos_per_sec()]),
+            max_concurrent: profile.max_concurrent,
+            keys: keys.collect(),
+        }
     }
 
     /// What is written; none for what is nothing.
@@ -62,6 +74,12 @@ impl More {
             Some(ApiKey { id, digest, expires_at: key.expires_at })
         };
         self.keys.iter().map(|kept| key(kept).ok_or(COLUMN)).collect()
+    }
+
+    /// The quota that is tried.
+    pub(super) fn candidate(&self) -> Result<Option<Quota>, &'static str> {
+        let quota = |[capacity, rate]: [u64; 2]| Quota::from_parts(capacity, Rate::from_nanos_per_sec(rate)?).ok();
+        self.candidate.map(|kept| quota(kept).ok_or(COLUMN)).transpose()
     }
 
     /// The plan.

@@ -79,6 +79,8 @@ impl ClientReader {
         Ok(Profile {
             quota: self.quota(row, first)?,
             plan: more.plan()?,
+            candidate: more.candidate()?,
+            max_concurrent: more.max_concurrent,
             mode: text(row, first + 2).and_then(mode_named).ok_or("mode")?,
             addresses: addresses
                 .split_terminator(' ')

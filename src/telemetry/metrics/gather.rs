@@ -87,6 +87,20 @@ impl Sources {
         for verdict in Verdict::ALL {
             family.value(&[("decision", verdict.name())], self.parts.tally.verdicts(verdict))?;
         }
+        let mut family = Family::counter(
+            encoder,
+            "tollgate_candidate_decisions_total",
+            "Requests that the candidate of a client would have let in or refused.",
+        )?;
+        for (goes, decision) in [(true, "allowed"), (false, "limited")] {
+            family.value(&[("decision", decision)], self.parts.tally.trials(goes))?;
+        }
+        Family::counter(
+            encoder,
+            "tollgate_concurrency_limited_total",
+            "Requests that were refused, as too many of their caller's were in flight.",
+        )?
+        .bare(self.parts.tally.refused_at_once())?;
         let limiter = &self.parts.limiter;
         Family::gauge(encoder, "tollgate_ratelimit_buckets", "Token buckets in use; full ones are not kept.")?
             .bare(limiter.buckets() as u64)?;

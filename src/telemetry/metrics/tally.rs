@@ -126,6 +126,9 @@ pub struct Tally {
     /// In the order of [`IntroductionFault::ALL`].
     strangers: [AtomicU64; 5],
     policies: PolicyTallies,
+    /// Those that a candidate would have refused, and those that it would have let in.
+    tried: [AtomicU64; 2],
+    too_many_at_once: AtomicU64,
 }
 
 impl Tally {
@@ -200,6 +203,26 @@ impl Tally {
     /// How many these are.
     pub fn strangers(&self, fault: IntroductionFault) -> u64 {
         self.strangers[fault as usize].load(Ordering::Relaxed)
+    }
+
+    /// Counts a request of a client that is tried with another quota, which would let it in or not.
+    pub fn tried(&self, goes: bool) {
+        self.tried[usize::from(goes)].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many these are.
+    pub fn trials(&self, goes: bool) -> u64 {
+        self.tried[usize::from(goes)].load(Ordering::Relaxed)
+    }
+
+    /// Counts a request that was refused since too many of its caller's ran.
+    pub fn too_many_at_once(&self) {
+        self.too_many_at_once.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many these are.
+    pub fn refused_at_once(&self) -> u64 {
+        self.too_many_at_once.load(Ordering::Relaxed)
     }
 
     /// The open connections from clients.

@@ -15,7 +15,7 @@ use utoipa::openapi::schema::{
 };
 use utoipa::{IntoParams, PartialSchema, ToSchema};
 
-use super::fields::{MAX_ADDRESSES, MAX_NOTE, READ_ONLY};
+use super::fields::{MAX_ADDRESSES, MAX_CONCURRENT, MAX_NOTE, READ_ONLY};
 use super::keys::MAX_KEY;
 use crate::client::{MAX_CAPACITY, MOST_KEYS};
 
@@ -196,6 +196,9 @@ fn fields(patch: bool) -> ObjectBuilder {
         .pattern(Some(NOTE))
         .max_length(Some(MAX_NOTE))
         .description(Some("Whatever the operator wants to remember, without control characters but tab and newline."));
+    let concurrent = of(Type::Integer, true).minimum(Some(1)).maximum(Some(MAX_CONCURRENT)).description(Some(
+        "The most of its requests that run at once; null for none of its own, so that `rate_limit.max_concurrent` counts.",
+    ));
     ObjectBuilder::new()
         .property("client_id", id)
         .property("capacity", capacity)
@@ -208,6 +211,23 @@ fn fields(patch: bool) -> ObjectBuilder {
         .property("api_keys", api_keys(patch))
         .property("generate_api_key", generate)
         .property("note", note)
+        .property("candidate", candidate())
+        .property("max_concurrent", concurrent)
+}
+
+/// The quota that a client is tried with.
+fn candidate() -> ObjectBuilder {
+    let capacity = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(1)).maximum(Some(MAX_CAPACITY));
+    let rate = ObjectBuilder::new().schema_type(Type::Number).minimum(Some(0.000_001)).maximum(Some(1_000_000_000));
+    let about = "A quota that is judged beside the one in force, and refuses nothing; null for none.";
+    ObjectBuilder::new()
+        .schema_type(SchemaType::Array(vec![Type::Object, Type::Null]))
+        .property("capacity", capacity)
+        .property("rate_per_sec", rate)
+        .required("capacity")
+        .required("rate_per_sec")
+        .additional_properties(Some(AdditionalProperties::FreeForm(false)))
+        .description(Some(about))
 }
 
 /// All API keys of a client.

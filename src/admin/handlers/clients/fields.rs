@@ -1,6 +1,7 @@
 //! What a body says of a client, field by field.
 
 use std::collections::HashMap;
+use std::num::NonZeroU32;
 
 use ipnet::IpNet;
 
@@ -25,12 +26,25 @@ const WRITABLE: &[&str] = &[
     "api_keys",
     "generate_api_key",
     "note",
+    "candidate",
+    "max_concurrent",
 ];
 /// The fields that only answers have.
-pub(super) const READ_ONLY: &[&str] =
-    &["has_api_key", "created_at", "updated_at", "version", "tokens", "allowed", "limited", "last_seen"];
+pub(super) const READ_ONLY: &[&str] = &[
+    "has_api_key",
+    "created_at",
+    "updated_at",
+    "version",
+    "tokens",
+    "allowed",
+    "limited",
+    "candidate_limited",
+    "last_seen",
+];
 /// The most addresses that one client has.
 pub(super) const MAX_ADDRESSES: usize = 1_000;
+/// The most requests at once that a client may be bound to.
+pub(super) const MAX_CONCURRENT: u64 = 1_000_000;
 /// The longest note, in characters.
 pub(super) const MAX_NOTE: usize = 1_024;
 
@@ -50,6 +64,8 @@ pub(super) struct Draft {
     mode: Option<Mode>,
     addresses: Option<Vec<IpNet>>,
     note: Option<String>,
+    candidate: Option<Option<Quota>>,
+    max_concurrent: Option<Option<NonZeroU32>>,
 }
 
 impl Draft {
@@ -104,8 +120,22 @@ impl Draft {
         let mode = fields.read("mode", or_default(merge, mode));
         let addresses = addresses(&mut fields, merge);
         let note = fields.read("note", or_default(merge, note));
+        let candidate = candidate(&mut fields);
+        let max_concurrent = fields.read("max_concurrent", max_concurrent);
         let keys = keys(&mut fields, call);
-        let draft = keys.map(|(keys, secret)| Draft { id, keys, secret, capacity, rate, plan, mode, addresses, note });
+        let draft = keys.map(|(keys, secret)| Draft {
+            id,
+            keys,
+            secret,
+            capacity,
+            rate,
+            plan,
+            mode,
+            addresses,
+            note,
+            candidate,
+            max_concurrent,
+        });
         (draft, fields.into_errors())
     }
 
@@ -117,7 +147,8 @@ impl Draft {
         let quota = Quota::from_parts(capacity, self.rate.or(base.map(Quota::rate))?).ok()?;
         let (mode, addresses) = (self.mode.unwrap_or_default(), self.addresses.unwrap_or_default());
         let note = self.note.unwrap_or_default();
-        Some(Profile { plan, mode, addresses, note, ..Profile::new(quota) })
+        let (candidate, max_concurrent) = (self.candidate.flatten(), self.max_concurrent.flatten());
+        Some(Profile { plan, candidate, max_concurrent, mode, addresses, note, ..Profile::new(quota) })
     }
 
     /// The profile of `record` with what the body says in it. Whoever leaves a plan has what that has now.
@@ -141,6 +172,8 @@ impl Draft {
         Ok(Profile {
             quota,
             plan,
+            candidate: self.candidate.unwrap_or(old.candidate),
+            max_concurrent: self.max_concurrent.unwrap_or(old.max_concurrent),
             mode: self.mode.unwrap_or(old.mode),
             addresses: self.addresses.unwrap_or_else(|| old.addresses.clone()),
             api_keys: self.keys.of(&old.api_keys).map_err(Refusal::of_keys(&record.id))?,
@@ -172,7 +205,7 @@ fn id(value: Value) -> Result<ClientId, String> {
     }
 }
 
-fn capacity(value: Value) -> Result<u64, String> {
+pub(super) fn capacity(value: Value) -> Result<u64, String> {
     let wrong = QuotaError::Capacity;
     let number = match &value {
         Value::Number(number) if number.is_f64() => return Err(format!("{wrong}, written without point or exponent")),
@@ -182,12 +215,35 @@ fn capacity(value: Value) -> Result<u64, String> {
     number.filter(|number| (1..=MAX_CAPACITY).contains(number)).ok_or_else(|| wrong.to_string())
 }
 
-fn rate(value: Value) -> Result<Rate, String> {
+pub(super) fn rate(value: Value) -> Result<Rate, String> {
     match value {
         Value::Number(number) => number.as_f64().and_then(|number| Rate::per_sec(number).ok()),
         _ => None,
     }
     .ok_or_else(|| QuotaError::Rate.to_string())
+}
+
+/// The quota that is tried, or none.
+fn candidate(fields: &mut BodyFields) -> Option<Option<Quota>> {
+    let value = fields.take("candidate")?;
+    if value == Value::Null {
+        return Some(None);
+    }
+    let mut at = BodyFields::new(value, "candidate.", &["capacity", "rate_per_sec"]);
+    let (capacity, rate) = (at.require("capacity", capacity), at.require("rate_per_sec", rate));
+    at.into_errors().into_iter().for_each(|error| fields.wrong(&error.field, error.message));
+    Some(Quota::from_parts(capacity?, rate?).ok())
+}
+
+fn max_concurrent(value: Value) -> Result<Option<NonZeroU32>, String> {
+    let number = match &value {
+        Value::Null => return Ok(None),
+        Value::Number(number) => number.as_u64(),
+        _ => None,
+    };
+    let number = number.filter(|number| *number <= MAX_CONCURRENT).and_then(|number| u32::try_from(number).ok());
+    let wrong = || format!("must be a whole number from 1 to {MAX_CONCURRENT}, or null for none of its own");
+    number.and_then(NonZeroU32::new).map(Some).ok_or_else(wrong)
 }
 
 fn plan(value: Value, plans: &Plans) -> Result<Option<(PlanName, Quota)>, String> {

@@ -10,6 +10,7 @@
 //! | `describe` | the same for the description of the API |
 //! | `wire` | what answers say of one |
 //! | `read` | one, a page of them, a history |
+//! | `recorded` | what a quota would have done to a client's requests |
 //! | `write` | the changes of one |
 //! | `bulk` | the changes of many |
 //! | `export` | all of them, streamed |
@@ -23,6 +24,7 @@ mod fields;
 mod keys;
 mod path;
 pub(in crate::admin) mod read;
+pub(in crate::admin) mod recorded;
 mod routes;
 mod secret;
 mod wire;

@@ -14,6 +14,12 @@ use crate::client::{ClientId, KeyId};
 pub(super) enum PathTarget<'p> {
     /// Whatever the method says.
     Client,
+    /// The quota that it is tried with is put in force.
+    Promote,
+    /// A quota is recommended to it.
+    Recommend,
+    /// A quota is judged by what was recorded of it.
+    Simulate,
     /// Its keys are added to.
     Keys,
     /// One of its keys, with this id, is deleted.
@@ -29,6 +35,9 @@ pub(super) enum PathTarget<'p> {
 /// Splits `rest`, which is what stands behind `/clients/` in the path.
 pub(super) fn split(rest: &str) -> (&str, PathTarget<'_>) {
     let target = |action: &str| match action {
+        "promote" => Some(PathTarget::Promote),
+        "recommend" => Some(PathTarget::Recommend),
+        "simulate" => Some(PathTarget::Simulate),
         "keys" => Some(PathTarget::Keys),
         "reset" => Some(PathTarget::Reset),
         "history" => Some(PathTarget::History),

@@ -12,7 +12,7 @@ use http::header::ALLOW;
 use http::{HeaderValue, Method};
 
 use super::path::{self, PathTarget};
-use super::{bulk, read, write};
+use super::{bulk, read, recorded, write};
 use crate::admin::api::{Api, ApiError, wrong_method};
 
 /// The routes.
@@ -32,6 +32,9 @@ async fn one(State(api): State<Arc<Api>>, request: Request) -> Response {
         (PathTarget::Client, Method::PUT) => write::replace(&api, raw, request).await,
         (PathTarget::Client, Method::PATCH) => write::merge(&api, raw, request).await,
         (PathTarget::Client, Method::DELETE) => write::delete(&api, raw, request).await,
+        (PathTarget::Promote, Method::POST) => write::promote(&api, raw, request).await,
+        (PathTarget::Recommend, Method::GET | Method::HEAD) => recorded::recommend(&api, raw, request).await,
+        (PathTarget::Simulate, Method::POST) => recorded::simulate(&api, raw, request).await,
         (PathTarget::Keys, Method::POST) => write::make_key(&api, raw, request).await,
         (PathTarget::Key(key), Method::DELETE) => write::delete_key(&api, (raw, key), request).await,
         (PathTarget::Reset, Method::POST) => write::reset(&api, raw, request).await,
@@ -50,8 +53,10 @@ async fn one(State(api): State<Arc<Api>>, request: Request) -> Response {
 fn methods(target: PathTarget<'_>) -> &'static str {
     match target {
         PathTarget::Client => "GET, HEAD, PUT, PATCH, DELETE",
-        PathTarget::History => "GET, HEAD",
+        PathTarget::History | PathTarget::Recommend => "GET, HEAD",
         PathTarget::Key(_) => "DELETE",
-        PathTarget::Keys | PathTarget::Reset | PathTarget::Rollback => "POST",
+        PathTarget::Keys | PathTarget::Promote | PathTarget::Simulate | PathTarget::Reset | PathTarget::Rollback => {
+            "POST"
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! How clients go over the wire.
 
+use std::num::NonZeroU32;
+
 use axum::response::Response;
 use http::StatusCode;
 use http::header::ETAG;
@@ -12,7 +14,7 @@ use super::describe::ModeName;
 use super::keys;
 use crate::admin::api::Api;
 use crate::admin::api::respond::{self, number, optional_number, thousandths};
-use crate::client::{ApiKey, ClientId, PlanName};
+use crate::client::{ApiKey, ClientId, PlanName, Quota};
 use crate::store::{HistoryEntry, Profile, Record};
 use crate::telemetry::rfc3339;
 
@@ -42,6 +44,9 @@ pub(in crate::admin) struct ClientView {
     /// Its requests that its bucket refused since the process started.
     #[schema(example = 13)]
     limited: u64,
+    /// Its requests that its candidate would have refused since the process started.
+    #[schema(example = 0)]
+    candidate_limited: u64,
     /// When its last request came since the process started: RFC 3339, UTC; null before the first one.
     #[schema(required, format = DateTime, example = "2026-11-21T19:41:28.123Z")]
     last_seen: Option<String>,
@@ -104,6 +109,32 @@ pub(in crate::admin) struct ConfigView {
     /// Its plan, which says what it may spend; null when it has none.
     #[schema(required, example = "free")]
     plan: Option<String>,
+    /// The quota that it is tried with beside the one in force, and that refuses nothing; null when there is none.
+    #[schema(required)]
+    candidate: Option<QuotaView>,
+    /// How many of its requests may run at once; null when `rate_limit.max_concurrent` counts.
+    #[schema(required, value_type = Option<u32>, minimum = 1, example = 10)]
+    max_concurrent: Option<NonZeroU32>,
+}
+
+/// What may be spent.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Quota)]
+pub(in crate::admin) struct QuotaView {
+    /// The most tokens that can be saved up.
+    #[schema(minimum = 1, maximum = 1_000_000_000, example = 100)]
+    capacity: u32,
+    /// The tokens that come back each second.
+    #[serde(serialize_with = "number")]
+    #[schema(minimum = 0.000_001, maximum = 1_000_000_000, example = 10)]
+    rate_per_sec: f64,
+}
+
+impl QuotaView {
+    /// Of a quota.
+    pub(super) fn new(quota: Quota) -> Self {
+        QuotaView { capacity: quota.capacity().get(), rate_per_sec: quota.rate().to_f64() }
+    }
 }
 
 /// Some clients, in the order of their names.
@@ -192,6 +223,10 @@ pub(super) struct ExportView {
     rate_per_sec: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
     plan: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    candidate: Option<QuotaView>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_concurrent: Option<NonZeroU32>,
     mode: &'static str,
     addresses: Vec<String>,
     /// The one key, where it is the one that is given as `api_key`; else `api_keys` has all.
@@ -221,6 +256,7 @@ impl ClientView {
             tokens,
             allowed: usage.as_ref().map_or(0, |usage| usage.allowed()),
             limited: usage.as_ref().map_or(0, |usage| usage.limited()),
+            candidate_limited: usage.as_ref().map_or(0, |usage| usage.candidate_limited()),
             last_seen: seen.map(|nanos| rfc3339(parts.timeline.wall(nanos, parts.clock.as_ref())).to_string()),
             api_key: None,
             key_id: None,
@@ -236,6 +272,8 @@ impl ConfigView {
             capacity: profile.quota.capacity().get(),
             rate_per_sec: profile.quota.rate().to_f64(),
             plan: profile.plan.as_ref().map(PlanName::to_string),
+            candidate: profile.candidate.map(QuotaView::new),
+            max_concurrent: profile.max_concurrent,
             mode: profile.mode.name(),
             addresses: profile.addresses.iter().map(address).collect(),
             has_api_key: !profile.api_keys.is_empty(),
@@ -287,15 +325,37 @@ impl ChangedView {
 impl ExportView {
     /// `record`, so that nothing is lost.
     pub(super) fn new(record: &Record) -> Self {
-        let ConfigView { client_id, capacity, rate_per_sec, plan, mode, addresses, note, .. } =
-            ConfigView::new(&record.id, &record.profile);
+        let ConfigView {
+            client_id,
+            capacity,
+            rate_per_sec,
+            plan,
+            candidate,
+            max_concurrent,
+            mode,
+            addresses,
+            note,
+            ..
+        } = ConfigView::new(&record.id, &record.profile);
         let keys = &record.profile.api_keys;
         let (api_key_sha256, api_keys) = match &keys[..] {
             [] => (Some(None), Vec::new()),
             [key] if key.is_plain() => (Some(Some(key.digest.hex())), Vec::new()),
             keys => (None, keys.iter().map(KeyExport::new).collect()),
         };
-        ExportView { client_id, capacity, rate_per_sec, plan, mode, addresses, api_key_sha256, api_keys, note }
+        ExportView {
+            client_id,
+            capacity,
+            rate_per_sec,
+            plan,
+            candidate,
+            max_concurrent,
+            mode,
+            addresses,
+            api_key_sha256,
+            api_keys,
+            note,
+        }
     }
 }
 

@@ -257,6 +257,40 @@ pub(in crate::admin) async fn rollback(api: &Arc<Api>, raw: &str, request: Reque
     changed(api, committed, None, StatusCode::OK)
 }
 
+/// Puts a client's candidate in force
+///
+/// The quota that it was tried with is its own from the next request on, keeping what was spent; it has a candidate and
+/// a plan no more.
+#[utoipa::path(
+    post,
+    path = "/clients/{client_id}/promote",
+    operation_id = "promote_client_candidate",
+    tag = "clients",
+    params(ClientName, MatchHeaders),
+    responses(
+        (status = 200, description = "The client", body = ClientView,
+            headers(("ETag" = String, description = "Its version in quotes"))),
+        (status = 400, description = "A header or the path is malformed", body = ErrorBody),
+        (status = 404, description = "There is no such client", body = ErrorBody),
+        (status = 409, description = "It has no candidate", body = ErrorBody),
+        (status = 412, description = "If-Match does not hold", body = ErrorBody),
+        (status = 422, description = "The name is none, or a parameter is unknown", body = ErrorBody),
+        (status = 503, description = "The store cannot be written", body = ErrorBody),
+    ),
+)]
+pub(in crate::admin) async fn promote(api: &Arc<Api>, raw: &str, request: Request) -> Result<Response, ApiError> {
+    let (id, condition, actor) = head(raw, &request)?;
+    let wanted = id.clone();
+    let edit = move |record: Option<&Record>| {
+        let record = record.ok_or_else(|| Refusal::Missing(wanted.clone()))?;
+        condition.check(&wanted, Some(record))?;
+        let quota = record.profile.candidate.ok_or_else(|| Refusal::NoCandidate(wanted.clone()))?;
+        Ok(Some(Profile { quota, plan: None, candidate: None, ..record.profile.clone() }))
+    };
+    let committed = change(api, actor, id, false, Box::new(edit)).await.map_err(unmet_if_exists)?;
+    changed(api, committed, None, StatusCode::OK)
+}
+
 /// Makes a further API key of a client
 ///
 /// It is shown in this one answer. Both the old and the new key count, until one is deleted or ends.

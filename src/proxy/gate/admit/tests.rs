@@ -1,5 +1,5 @@
 use super::*;
-use crate::client::{Client, ClientId, KeyDigest};
+use crate::client::{ClientId, KeyDigest};
 use crate::limit::exact::Exact;
 use crate::limit::{Gauges, KeyMaker, Upkeep};
 use crate::proxy::gate::identify::UnknownKey;
@@ -13,6 +13,8 @@ struct World {
     directory: Directory,
     limiter: Exact,
     keys: KeyMaker,
+    turns: Arc<CallerTurns>,
+    recorder: Recorder,
     default: Quota,
     routes: RouteTable<Destination>,
     limits: Limits,
@@ -46,6 +48,8 @@ impl World {
             keys: KeyMaker::new(1),
             limiter: Exact::new(100, default, 0),
             default,
+            turns: Arc::default(),
+            recorder: Recorder::default(),
             routes: RouteTable::new([route]),
             limits: Limits { max_body: 1000, ..Limits::default() },
         }
@@ -56,6 +60,8 @@ impl World {
             identity: &self.identity,
             directory: &self.directory,
             limiter: Some((&self.limiter, self.default)),
+            turns: (&self.turns, None),
+            recorder: &self.recorder,
             keys: &self.keys,
             policies: None,
             routes: &self.routes,

@@ -6,10 +6,10 @@ use http::HeaderName;
 use pingora_http::RequestHeader;
 
 use super::*;
-use crate::client::{Client, ClientId, Directory, KeyDigest, Mode, Quota};
+use crate::client::{Client, ClientId, Directory, KeyDigest, Mode, Quota, Recorder};
 use crate::clock::{Clock, ManualClock, Timeline};
 use crate::limit::exact::Exact;
-use crate::limit::{Charge, Gauges, Key, KeyMaker, Limiter, Payer, Upkeep};
+use crate::limit::{CallerTurns, Charge, Gauges, Key, KeyMaker, Limiter, Payer, Upkeep};
 use crate::proxy::exchange::parts::ProxyParts;
 use crate::proxy::exchange::proxy::Proxy;
 use crate::proxy::gate::admit::{Admission, Asked, Destination};
@@ -26,6 +26,8 @@ struct World {
     directory: Directory,
     limiter: Exact,
     keys: KeyMaker,
+    turns: Arc<CallerTurns>,
+    recorder: Recorder,
     routes: RouteTable<Destination>,
     limits: Limits,
 }
@@ -53,6 +55,8 @@ impl World {
             .unwrap(),
             keys: KeyMaker::new(1),
             limiter: Exact::new(100, default_quota, 0),
+            turns: Arc::default(),
+            recorder: Recorder::default(),
             routes: RouteTable::new([]),
             limits: Limits::default(),
         }
@@ -63,6 +67,8 @@ impl World {
             identity: &self.identity,
             directory: &self.directory,
             limiter: Some((&self.limiter, Quota::new(2, 1.0).unwrap())),
+            turns: (&self.turns, None),
+            recorder: &self.recorder,
             keys: &self.keys,
             policies: None,
             routes: &self.routes,
@@ -235,7 +241,7 @@ fn a_proxy_explains_with_its_own_clients_buckets_and_time() {
     let rules = Rules {
         identity: world.identity,
         policies: None,
-        rate: Some(RateRules { default: Quota::new(2, 1.0).unwrap(), headers: true }),
+        rate: Some(RateRules { default: Quota::new(2, 1.0).unwrap(), headers: true, max_concurrent: None }),
         routes: world.routes,
         limits: world.limits,
         listeners: [].into(),
@@ -250,6 +256,8 @@ fn a_proxy_explains_with_its_own_clients_buckets_and_time() {
         decisions: Arc::default(),
         tally: Arc::default(),
         transport: Arc::new(crate::upstream::Transport::new(0, std::num::NonZeroUsize::MIN, false)),
+        turns: Arc::default(),
+        recorder: Arc::default(),
         untaken: crate::proxy::UntakenAnswers::default(),
         challenges: Arc::default(),
         clock: Arc::clone(&clock) as Arc<dyn Clock>,

@@ -30,7 +30,7 @@ fn proxy() -> Proxy {
     let rules = Rules {
         identity: Identity::default(),
         policies: None,
-        rate: Some(RateRules { default: quota, headers: false }),
+        rate: Some(RateRules { default: quota, headers: false, max_concurrent: None }),
         routes: RouteTable::new([]),
         limits: Limits::default(),
         listeners: [].into(),
@@ -47,6 +47,8 @@ fn proxy() -> Proxy {
         tally: Arc::default(),
         transport: Arc::new(Transport::new(0, NonZeroUsize::MIN, false)),
         timeline: Timeline::new(clock.as_ref()),
+        turns: Arc::default(),
+        recorder: Arc::default(),
         untaken: crate::proxy::UntakenAnswers::default(),
         challenges: Arc::default(),
         clock,

@@ -21,6 +21,7 @@ async fn the_difference_is_told_before_it_is_applied() {
         json!({
             "client_id": "kept", "capacity": capacity, "rate_per_sec": 10, "plan": null, "mode": "limit", "addresses": [],
             "has_api_key": true, "api_keys": [{"key_id": "primary", "expires_at": null}], "note": "",
+            "candidate": null, "max_concurrent": null,
         })
     };
     let mut expected = json!({

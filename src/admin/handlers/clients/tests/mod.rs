@@ -38,7 +38,7 @@ async fn a_client_is_made_shown_changed_and_deleted() {
     assert!(at.as_str().unwrap().ends_with('Z'), "{at}");
     let expected = json!({
         "client_id": "user1", "capacity": 100, "rate_per_sec": 10, "plan": null, "mode": "limit", "addresses": [],
-        "has_api_key": false, "api_keys": [], "note": "", "created_at": at, "updated_at": at, "version": 1, "tokens": 100, "allowed": 0, "limited": 0,
+        "has_api_key": false, "api_keys": [], "candidate": null, "max_concurrent": null, "candidate_limited": 0, "note": "", "created_at": at, "updated_at": at, "version": 1, "tokens": 100, "allowed": 0, "limited": 0,
         "last_seen": null,
     });
     assert_eq!(shown.json(), expected);
@@ -205,6 +205,7 @@ async fn every_change_is_recorded_and_can_be_taken_back() {
     let first = json!({
         "client_id": "a", "capacity": 100, "rate_per_sec": 10, "plan": null, "mode": "limit", "addresses": [],
         "has_api_key": true, "api_keys": [{"key_id": "primary", "expires_at": null}], "note": "",
+        "candidate": null, "max_concurrent": null,
     });
     assert_eq!((&items[2]["after"], &items[1]["before"]), (&first, &first));
 

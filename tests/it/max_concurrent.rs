@@ -1,0 +1,132 @@
+//! How many requests of one caller run at once: one more is refused at once, and whatever ends gives its turn back.
+
+use crate::harness::backend::Backend;
+use crate::harness::client::{Client, Request};
+use crate::harness::http2::{Http2, get};
+use crate::harness::server::Tollgate;
+use crate::harness::{PATIENCE, assert_ours, eventually};
+
+/// Two at once of one caller, over both protocols, directly or by the loop.
+fn start(backend: &Backend, direct: bool) -> Tollgate {
+    let address = backend.address;
+    Tollgate::from_yaml(&format!(
+        "listeners: [{{address: $LISTEN, h2c: true}}]\nadmin: {{address: $ADMIN}}\ndatabase: $DIR/t.db\ndirect: {direct}\n\
+         upstreams:\n  - {{name: app, backends: [{{address: \"{address}\"}}], health_check: {{type: none}}}}\n\
+         rate_limit: {{max_concurrent: 2, default: {{capacity: 100000, rate_per_sec: 1}}}}\n\
+         access_log: {{path: $DIR/access.log}}\n"
+    ))
+}
+
+/// A connection on which a request is held by the backend.
+#[track_caller]
+fn held(server: &Tollgate, backend: &Backend, key: &str, headers: &[(&str, &str)]) -> Client {
+    let (mut client, target, before) = (server.client(), format!("/?hold={key}"), backend.held(key));
+    client.send(&Request::new("GET", &target).headers(headers).encode()).unwrap();
+    assert!(eventually(PATIENCE, || backend.held(key) > before), "the backend does not hold {target}");
+    client
+}
+
+fn status(server: &Tollgate, headers: &[(&str, &str)]) -> u16 {
+    server.client().call(&Request::new("GET", "/").headers(headers)).unwrap().status
+}
+
+/// Whether a caller with these headers may soon ask again: the end of a request is seen a little after its answer.
+fn is_free(server: &Tollgate, headers: &[(&str, &str)]) -> bool {
+    eventually(PATIENCE, || status(server, headers) == 200)
+}
+
+#[test]
+fn one_too_many_is_refused_at_once_and_what_ends_makes_room() {
+    for direct in [true, false] {
+        let backend = Backend::scripted("a");
+        let server = start(&backend, direct);
+        let (mut first, second) = (held(&server, &backend, "a", &[]), held(&server, &backend, "b", &[]));
+        let refused = server.client().get("/").unwrap();
+        assert_ours(&refused, 429, "Too many requests at once");
+        assert_eq!(refused.header("retry-after"), Some("1"));
+        // Over HTTP/2 they are the same caller's, and a client's own are others.
+        assert_eq!(Http2::plain(server.address).get("/").unwrap().status, 429);
+        let made = server.ask("POST", "/clients", r#"{"client_id":"c","capacity":100,"rate_per_sec":1}"#);
+        assert_eq!((made.status, status(&server, &[("x-api-key", "c")])), (201, 200));
+        // One is answered; the other's client goes away.
+        backend.release("a");
+        assert_eq!(first.read("GET").unwrap().status, 200);
+        assert!(is_free(&server, &[]));
+        let third = held(&server, &backend, "c", &[]);
+        assert_eq!(status(&server, &[]), 429);
+        drop(second);
+        assert!(is_free(&server, &[]), "the turn of a client that has gone");
+        drop(third);
+        let metrics = server.ask("GET", "/metrics", "").text();
+        assert!(metrics.contains("tollgate_concurrency_limited_total "), "{metrics}");
+        let log = std::fs::read_to_string(server.path("access.log")).unwrap();
+        assert!(log.contains(r#""limited_by":"max_concurrent""#), "{log}");
+        let decisions = server.ask("GET", "/decisions", "").text();
+        assert!(decisions.contains(r#""status":429"#), "{decisions}");
+    }
+}
+
+#[test]
+fn a_client_has_a_bound_of_its_own_that_is_edited_live() {
+    let backend = Backend::scripted("a");
+    let server = start(&backend, true);
+    let key = [("x-api-key", "c")];
+    let made = r#"{"client_id":"c","capacity":100000,"rate_per_sec":1,"max_concurrent":1}"#;
+    assert_eq!(server.ask("POST", "/clients", made).json()["max_concurrent"], 1);
+    let first = held(&server, &backend, "a", &key);
+    assert_eq!(status(&server, &key), 429);
+    assert_eq!(server.ask("PATCH", "/clients/c", r#"{"max_concurrent":3}"#).status, 200);
+    let (second, third) = (held(&server, &backend, "b", &key), held(&server, &backend, "c", &key));
+    assert_eq!(status(&server, &key), 429);
+    // Lowered below what runs, it takes nothing away; null is what counts for everybody.
+    assert_eq!(server.ask("PATCH", "/clients/c", r#"{"max_concurrent":1}"#).status, 200);
+    drop((first, second));
+    assert!(eventually(PATIENCE, || backend.count("GET /?hold=b") == 1));
+    assert_eq!(status(&server, &key), 429);
+    assert_eq!(server.ask("PATCH", "/clients/c", r#"{"max_concurrent":null}"#).status, 200);
+    assert!(is_free(&server, &key));
+    // An unlimited client is bound by its own alone.
+    drop(third);
+    assert_eq!(server.ask("PATCH", "/clients/c", r#"{"mode":"unlimited"}"#).status, 200);
+    let kept: Vec<_> = ["d", "e", "f"].iter().map(|name| held(&server, &backend, name, &key)).collect();
+    assert_eq!(status(&server, &key), 200);
+    assert_eq!(server.ask("PATCH", "/clients/c", r#"{"max_concurrent":4}"#).status, 200);
+    let fourth = held(&server, &backend, "g", &key);
+    drop(kept);
+    backend.release("g");
+    drop(fourth);
+    let wrong = server.ask("PATCH", "/clients/c", r#"{"max_concurrent":0}"#);
+    let said = "must be a whole number from 1 to 1000000, or null for none of its own";
+    assert_eq!((wrong.status, wrong.json()["errors"][0]["message"].as_str()), (422, Some(said)));
+}
+
+#[test]
+fn what_goes_on_for_long_keeps_its_turn() {
+    for direct in [true, false] {
+        let backend = Backend::scripted("a");
+        let server = start(&backend, direct);
+        let mut tunnel = server.client();
+        let upgrade = "GET /chat?switch=echo HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                       Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+        tunnel.send(upgrade.as_bytes()).unwrap();
+        assert_eq!(tunnel.read("GET").unwrap().status, 101);
+        // A stream that the backend does not answer yet.
+        let mut http2 = Http2::plain(server.address);
+        let (answer, mut stream) = http2.open(get("/?hold=s"), true).unwrap();
+        assert!(eventually(PATIENCE, || backend.held("s") == 1));
+        assert_eq!(status(&server, &[]), 429);
+        tunnel.send(b"still").unwrap();
+        assert_eq!(tunnel.read_bytes(5).unwrap(), b"still");
+        assert_eq!((status(&server, &[]), http2.get("/").unwrap().status), (429, 429));
+        // The stream is reset, the tunnel closed.
+        stream.send_reset(h2::Reason::CANCEL);
+        drop(answer);
+        assert!(is_free(&server, &[]), "the turn of a stream that was reset");
+        let second = held(&server, &backend, "t", &[]);
+        assert_eq!(status(&server, &[]), 429);
+        tunnel.finish();
+        assert!(is_free(&server, &[]), "the turn of a tunnel that was closed");
+        drop(second);
+        assert!(is_free(&server, &[]));
+    }
+}
