@@ -87,6 +87,13 @@ impl Fixture {
                     Box::pin(std::future::ready(Ok(())))
                 }
             }),
+            grant: Box::new({
+                let (limiter, clock) = (Arc::clone(&limiter), Arc::clone(&clock));
+                move |payer, quota, tokens| {
+                    limiter.grant(keys().key(payer), quota, tokens.get(), timeline.nanos(clock.now()));
+                    Box::pin(std::future::ready(Ok(())))
+                }
+            }),
             directory: Arc::clone(&directory),
             plans: Arc::new(ArcSwap::from_pointee(plans())),
             recorder: Arc::new(Recorder::new(10)),

@@ -22,6 +22,10 @@
 //! A debt ([`debited`](Bucket::debited)) needs no sign: a bucket that owes is one without a token whose instant lies
 //! in the future, at the end of the debt. Until then it reads as empty, which is the rule above.
 //!
+//! A grant ([`granted`](Bucket::granted)) adds tokens once, above the capacity if need be. What is above stays there until
+//! it is taken, which is before anything else; nothing is earned meanwhile. So over any time t at most C + ρ·t and what
+//! was granted is given. An edit clamps what is below the capacity and keeps what is above.
+//!
 //! A quota edit first credits at the old rate, then keeps the tokens, clamped to the new capacity.
 //!
 //! Refused: GCRA's single instant ("theoretical arrival time") in nanoseconds, half the size, but it rounds the period
@@ -50,6 +54,9 @@ pub struct Tokens(u128);
 impl Tokens {
     /// One token.
     pub const ONE: Tokens = Tokens(TOKEN);
+
+    /// The most that a bucket holds, with what was granted: a fifth more than the largest capacity, in 90 bits.
+    pub const MOST: Tokens = Tokens(1_200_000_000 * TOKEN);
 
     /// A whole number of tokens.
     pub fn whole(tokens: u32) -> Self {
@@ -104,7 +111,7 @@ impl Bucket {
         Bucket { tokens: Tokens::whole(quota.capacity().get()), at: now }
     }
 
-    /// The bucket that held `tokens` at `at`; for reading a saved one. More than its capacity reads as full.
+    /// The bucket that held `tokens` at `at`; for reading a saved one. What is more than its capacity was granted.
     pub fn resume(tokens: Tokens, at: Nanos) -> Self {
         Bucket { tokens, at }
     }
@@ -164,11 +171,20 @@ impl Bucket {
         Bucket { at: self.at.min(latest), ..self }
     }
 
+    /// Adds tokens, above the capacity if need be, but not above [`MOST`](Tokens::MOST).
+    #[must_use]
+    pub fn granted(self, tokens: u32, quota: Quota, now: Nanos) -> Self {
+        let held = self.held(quota, now).0 + Tokens::whole(tokens).0;
+        Bucket { tokens: Tokens(held.min(Tokens::MOST.0)), at: self.at.max(now) }
+    }
+
     /// The tokens in it at `now`. Looking changes nothing.
     #[inline]
     pub fn held(self, quota: Quota, now: Nanos) -> Tokens {
         let earned = u128::from(quota.rate().nanos_per_sec()) * u128::from(now.saturating_sub(self.at));
-        Tokens((self.tokens.0 + earned).min(Tokens::whole(quota.capacity().get()).0))
+        // What was granted is above the capacity, and stays.
+        let most = Tokens::whole(quota.capacity().get()).0.max(self.tokens.0);
+        Tokens((self.tokens.0 + earned).min(most))
     }
 
     /// The same bucket, written at `now`: every later reading is the same.
@@ -182,11 +198,14 @@ impl Bucket {
         self.held(quota, now) == Tokens::whole(quota.capacity().get())
     }
 
-    /// The same bucket under another quota from `now` on: it keeps its tokens, clamped to the new capacity.
+    /// The same bucket under another quota from `now` on: it keeps its tokens, clamped to the new capacity but for what
+    /// was above the old one.
     #[must_use]
     pub fn edit(self, from: Quota, to: Quota, now: Nanos) -> Self {
         let kept = self.credited(from, now);
-        Bucket { tokens: kept.tokens.min(Tokens::whole(to.capacity().get())), at: kept.at }
+        let above = kept.tokens.0.saturating_sub(Tokens::whole(from.capacity().get()).0);
+        let below = (kept.tokens.0 - above).min(Tokens::whole(to.capacity().get()).0);
+        Bucket { tokens: Tokens((below + above).min(Tokens::MOST.0)), at: kept.at }
     }
 
     /// The first instant from `now` on at which a take is allowed, if nobody else takes: refused at every instant
@@ -197,7 +216,7 @@ impl Bucket {
 
     /// The same for `cost`, which is more than there ever is when it is over the capacity: then the end of time.
     pub fn affords_at(self, cost: Tokens, quota: Quota, now: Nanos) -> Nanos {
-        if cost > Tokens::whole(quota.capacity().get()) {
+        if cost > Tokens::whole(quota.capacity().get()).max(self.tokens) {
             return Nanos::MAX;
         }
         let rate = quota.rate().nanos_per_sec();
@@ -284,6 +303,21 @@ mod tests {
         assert_eq!(raised.held(large, SECOND), Tokens::whole(7));
         assert_eq!(raised.held(large, 2 * SECOND), Tokens::whole(9));
         assert_eq!(Bucket::full(large, 0).edit(large, small, 0), Bucket::full(small, 0));
+    }
+
+    #[test]
+    fn what_is_granted_is_spent_first_and_outlasts_an_edit() {
+        let (small, large) = (quota(3, 1.0), quota(5, 1.0));
+        let mut bucket = Bucket::full(small, 0).granted(4, small, 0);
+        assert_eq!(bucket.held(small, 0), Tokens::whole(7));
+        assert_eq!((bucket.held(small, 9 * SECOND), bucket.is_full(small, 9 * SECOND)), (Tokens::whole(7), false));
+        assert_eq!(bucket.edit(small, large, 0).held(large, 0), Tokens::whole(7), "three, and four above");
+        assert_eq!(bucket.edit(small, quota(1, 1.0), 0).held(quota(1, 1.0), 0), Tokens::whole(5));
+        assert_eq!(bucket.affords_at(Tokens::whole(6), small, 0), 0);
+        assert_eq!((0..9).filter(|_| bucket.take(small, SECOND)).count(), 7);
+        assert_eq!(bucket.held(small, 9 * SECOND), Tokens::whole(3));
+        let most = Bucket::full(quota(1_000_000_000, 1.0), 0).granted(1_000_000_000, quota(1_000_000_000, 1.0), 0);
+        assert_eq!(most.tokens(), Tokens::MOST);
     }
 
     #[test]

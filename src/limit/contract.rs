@@ -423,6 +423,7 @@ enum Step {
     Take(u8, u8, u32),
     TakeAll(Vec<((u8, u8, u32), bool, bool)>),
     Edit(u8, u8, u8),
+    Grant(u8, u8, u32),
     Reset(u8, u8),
     Debit(u8, u8, u32),
     Restore(u8, u8, u32),
@@ -442,6 +443,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         6 => one.clone().prop_map(|(who, which, cost)| Step::Take(who, which, cost)),
         8 => prop::collection::vec((one.clone(), any::<bool>(), any::<bool>()), 0..=8).prop_map(Step::TakeAll),
         1 => (who.clone(), which.clone(), which.clone()).prop_map(|(who, from, to)| Step::Edit(who, from, to)),
+        1 => one.clone().prop_map(|(who, which, tokens)| Step::Grant(who, which, tokens)),
         1 => (who, which.clone()).prop_map(|(who, which)| Step::Reset(who, which)),
         1 => one.clone().prop_map(|(who, which, cost)| Step::Debit(who, which, cost)),
         2 => one.clone().prop_map(|(who, which, cost)| Step::Settle(who, which, cost)),
@@ -503,6 +505,9 @@ proptest! {
                     prop_assert_eq!(striped.take_all(&claims, now), exact.take_all(&claims, now));
                 }
                 Step::Edit(who, from, to) => both(&|map| map.edit(key(*who), quota_of(*from), quota_of(*to), now)),
+                Step::Grant(who, which, tokens) => {
+                    both(&|map| map.grant(key(*who), quota_of(*which), *tokens, now));
+                }
                 Step::Reset(who, which) => both(&|map| map.reset(key(*who), quota_of(*which), now)),
                 Step::Debit(who, which, cost) => both(&|map| map.debit(one(&(*who, *which, *cost)), now)),
                 Step::Restore(who, which, tokens) => {

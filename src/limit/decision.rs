@@ -143,7 +143,8 @@ impl Standing {
         let capacity = Tokens::whole(self.quota.capacity().get()).units();
         let behind = u128::from(self.bucket.at().saturating_sub(self.now));
         let rate = u128::from(self.quota.rate().nanos_per_sec());
-        let missing = capacity - self.tokens().units();
+        // None of a bucket to which tokens were granted.
+        let missing = capacity.saturating_sub(self.tokens().units());
         let nanos = if missing == 0 { 0 } else { behind + missing.div_ceil(rate) };
         u64::try_from(nanos.div_ceil(u128::from(NANOS_PER_SEC))).unwrap_or(u64::MAX)
     }

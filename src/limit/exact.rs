@@ -268,6 +268,18 @@ impl Upkeep for Exact {
         }
     }
 
+    fn grant(&self, key: Key, quota: Quota, tokens: u32, now: Nanos) {
+        let mut state = self.state.lock();
+        if state.has_room(key, self.max_buckets) {
+            let quota = state.quota_of(key, quota);
+            let bucket = state.full(quota, now);
+            let new = Kept { scope: key.scope(), bucket, quota, changed: true };
+            let kept = state.buckets.entry(place(key)).or_insert(new);
+            kept.adapt(key.scope(), quota, now);
+            *kept = Kept { bucket: kept.bucket.granted(tokens, quota, now), changed: true, ..*kept };
+        }
+    }
+
     fn reset(&self, key: Key, quota: Quota, now: Nanos) {
         let mut state = self.state.lock();
         let quota = state.quota_of(key, quota);

@@ -178,6 +178,10 @@ pub trait Upkeep: Send + Sync {
     /// bucket that is not there was full under `from`.
     fn edit(&self, key: Key, from: Quota, to: Quota, now: Nanos);
 
+    /// Adds tokens to the bucket of `key`, under `quota`, above its capacity if need be: see
+    /// [`granted`](Bucket::granted). Where there is no room for a bucket of its own nothing is added; a client has one.
+    fn grant(&self, key: Key, quota: Quota, tokens: u32, now: Nanos);
+
     /// Makes the bucket of `key` full, under `quota`.
     fn reset(&self, key: Key, quota: Quota, now: Nanos);
 

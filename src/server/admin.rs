@@ -49,6 +49,13 @@ impl View {
             access,
             repository: store.clients,
             keys: Arc::clone(buckets.keys()),
+            grant: Box::new({
+                let buckets = Arc::clone(&buckets);
+                move |payer, quota, tokens| {
+                    let buckets = Arc::clone(&buckets);
+                    Box::pin(async move { buckets.grant(payer, quota, tokens).await })
+                }
+            }),
             fill: Box::new(move |payer, quota| {
                 let buckets = Arc::clone(&buckets);
                 Box::pin(async move { buckets.reset(payer, quota).await })

@@ -23,7 +23,7 @@
 //! meanwhile, the wall clock does: one that stepped back credits nothing; one far ahead fills a bucket at most. What is
 //! read back counts as changed and is saved anew, since its instant is now in this process' time.
 
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -41,7 +41,7 @@ use super::ticker;
 use crate::admin::NotFilled;
 use crate::client::Quota;
 use crate::clock::{Clock, Timeline};
-use crate::limit::{Bucket, KeptBucket, Key, KeyMaker, Nanos, Payer, RateLimit, WholeLimiter};
+use crate::limit::{Bucket, Charge, KeptBucket, Key, KeyMaker, Nanos, Payer, RateLimit, WholeLimiter};
 use crate::store::{BucketStore, Moment, Reply, Saved, Snapshot, StoreError, WriteError};
 use due::Due;
 
@@ -138,6 +138,30 @@ impl Buckets {
         due.forget(payer);
         self.limiter.reset(self.keys.key(payer), quota, self.now());
         Ok(())
+    }
+
+    /// Adds tokens to the bucket of `payer`, above the capacity of `quota` if need be. Once that is answered, no crash
+    /// takes them away.
+    ///
+    /// # Errors
+    /// As [`reset`](Buckets::reset); then nothing is added.
+    pub(super) async fn grant(&self, payer: Payer, quota: Quota, tokens: NonZeroU32) -> Result<(), NotFilled> {
+        let right = async { if self.is_handed_over() { None } else { self.right.acquire().await.ok() } };
+        let right = timeout(LONGEST_SAVE, right).await.ok().flatten();
+        let Some(_right) = right.filter(|_| !self.is_handed_over()) else { return Err(NotFilled::HandedOver) };
+        let (key, now) = (self.keys.key(payer), self.now());
+        let saving = {
+            let mut due = self.due.lock();
+            self.limiter.grant(key, quota, tokens.get(), now);
+            due.forget(payer);
+            let bucket = Bucket::resume(self.limiter.peek(key, quota, now).tokens(), now);
+            let changed = vec![Saved { payer, bucket, quota }];
+            self.store.save(Snapshot { changed, dropped: Vec::new(), at: self.moment() })
+        };
+        saving.wait().await.map_err(|error| {
+            self.limiter.debit(Charge { key, quota, cost: tokens }, self.now());
+            NotFilled::Store(error)
+        })
     }
 
     /// Has the store keep these buckets as they are now, before its turn comes; unless another process has them. Waits

@@ -50,7 +50,7 @@ fn a_candidate_is_counted_and_refuses_nothing_until_it_is_promoted() {
     assert_eq!(server.admin("POST", "/clients/nobody/promote", "").status, 404);
     let wrong = server.admin("PATCH", "/clients/a", r#"{"candidate":{"capacity":0}}"#).json();
     let fields: Vec<_> = wrong["errors"].as_array().unwrap().iter().map(|error| error["field"].clone()).collect();
-    assert_eq!(fields, [json!("candidate.rate_per_sec"), json!("candidate.capacity")]);
+    assert_eq!(fields, [json!("candidate.capacity"), json!("candidate.rate_per_sec")]);
 }
 
 #[test]

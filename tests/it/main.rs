@@ -79,6 +79,8 @@ mod foreign_files;
 #[cfg(test)]
 mod forwarding;
 #[cfg(test)]
+mod grants;
+#[cfg(test)]
 mod grpc;
 #[cfg(test)]
 mod grpc_answers;

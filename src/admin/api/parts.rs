@@ -2,6 +2,7 @@
 //! functions.
 
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +27,8 @@ pub struct AdminParts {
     pub repository: Arc<dyn ClientRepository>,
     /// Fills a client's bucket, durably.
     pub fill: Fill,
+    /// Adds tokens to a client's bucket, durably.
+    pub grant: GrantTokens,
     /// The clients as the proxy knows them; read for their usage, never written here.
     pub directory: Arc<ArcSwap<Directory>>,
     /// What clients with a plan may spend, which a reload changes.
@@ -65,6 +68,10 @@ pub type Reload = Box<dyn Fn() -> BoxFuture<'static, Result<Reloaded, ReloadRefu
 
 /// Fills the bucket of this payer under this quota. Once that is answered, no crash brings the empty one back.
 pub type Fill = Box<dyn Fn(Payer, Quota) -> BoxFuture<'static, Result<(), NotFilled>> + Send + Sync>;
+
+/// Adds so many tokens to the bucket of this payer under this quota, above its capacity if need be. Once that is
+/// answered, no crash takes them away.
+pub type GrantTokens = Box<dyn Fn(Payer, Quota, NonZeroU32) -> BoxFuture<'static, Result<(), NotFilled>> + Send + Sync>;
 
 /// A bucket that was not filled, and is what it was.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -24,7 +24,8 @@ const CHANGED: u32 = 1 << 26;
 /// The upper bits of the tokens.
 const TOKENS: u32 = CHANGED - 1;
 
-const _: () = assert!(MAX_CAPACITY as u128 * Tokens::ONE.units() <= (TOKENS as u128) << 64);
+const _: () = assert!(MAX_CAPACITY as u128 * Tokens::ONE.units() <= Tokens::MOST.units());
+const _: () = assert!(Tokens::MOST.units() <= (TOKENS as u128) << 64);
 const _: () = assert!(size_of::<BucketEntry>() == 40);
 
 /// A key and its bucket.
@@ -75,7 +76,7 @@ impl BucketEntry {
         Bucket::resume(Tokens::from_units(upper << 64 | u128::from(self.lower)), self.at)
     }
 
-    /// Writes the bucket, and marks it changed. It holds at most [`MAX_CAPACITY`].
+    /// Writes the bucket, and marks it changed. It holds at most [`MOST`](Tokens::MOST).
     #[inline]
     pub(super) fn set_bucket(&mut self, bucket: Bucket) {
         let units = bucket.tokens().units();

@@ -130,6 +130,14 @@ impl Stripe {
         true
     }
 
+    /// Adds tokens to the bucket of `key`, under `terms`; whether there is one.
+    pub(super) fn grant(&mut self, key: Key, terms: BucketTerms, tokens: u32, now: Nanos) -> bool {
+        let Some(entry) = self.table.find_mut(key) else { return false };
+        adapt(entry, &mut self.book, terms, now);
+        entry.set_bucket(entry.bucket().granted(tokens, terms.quota, now));
+        true
+    }
+
     /// Marks all buckets changed.
     pub(super) fn mark(&mut self, slots: (usize, usize)) {
         self.table.slice_mut(slots).for_each(BucketEntry::mark_changed);

@@ -109,6 +109,18 @@ impl Upkeep for Striped {
         }
     }
 
+    fn grant(&self, key: Key, quota: Quota, tokens: u32, now: Nanos) {
+        let stripe = self.stripe(key);
+        let mut stripe = stripe.lock();
+        let terms = stripe.terms_of(key, quota);
+        if !stripe.grant(key, terms, tokens, now) && self.admit(&stripe, key) {
+            let bucket = stripe.full(terms.quota, now).granted(tokens, terms.quota, now);
+            let outgrown = stripe.insert(key, bucket, terms);
+            drop(stripe);
+            drop(outgrown);
+        }
+    }
+
     fn reset(&self, key: Key, quota: Quota, now: Nanos) {
         let stripe = self.stripe(key);
         let mut stripe = stripe.lock();

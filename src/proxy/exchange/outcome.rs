@@ -115,8 +115,8 @@ impl Proxy {
         let paid = ctx.admission.paid.as_ref();
         let candidate = (ctx.admission.candidate == Some(false)).then_some("candidate");
         let shadow = match (paid.and_then(|paid| paid.shadow()), candidate) {
-            (Some(policies), Some(candidate)) => Some(format!("{policies},{candidate}").into()),
-            (policies, candidate) => policies.or(candidate.map(Into::into)),
+            (Some(policies), Some(candidate)) => Some(format!("{policies},{candidate}")),
+            (policies, candidate) => policies.or(candidate.map(str::to_owned)),
         };
         let limited_by = match ctx.rejection {
             Some(Rejection::TooManyAtOnce) => Some("max_concurrent"),

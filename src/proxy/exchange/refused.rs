@@ -30,7 +30,10 @@ pub(in crate::proxy) fn of(target: RequestTarget<'_>, ctx: &Context, rejection: 
         client_ip: caller.address,
         identity: caller.identity(),
         decision,
-        limited_by: ctx.admission.standings().and_then(|all| Some(all.refused_by()?.0.to_owned())),
+        limited_by: match rejection {
+            Rejection::TooManyAtOnce => Some("max_concurrent".to_owned()),
+            _ => ctx.admission.standings().and_then(|all| Some(all.refused_by()?.0.to_owned())),
+        },
         method: clip(target.method.as_bytes()),
         host: clip(target.host.as_bytes()),
         path: clip(path.as_bytes()),

@@ -281,7 +281,6 @@ impl Gate<'_> {
         })
     }
 
-        let turn = self.turn(caller, pays, now)?;
     /// The same of one that meets policies.
     #[cold]
     fn limit_with(
@@ -300,6 +299,50 @@ impl Gate<'_> {
         let who = (client, self.payer(caller.address), fields);
         let (own, goes) = paid.pay((limiter, self.keys), (Charge::one(key, quota), met), who, now);
         Some(if goes { Limit::Allowed(own) } else { Limit::Limited(own) })
+    }
+
+    /// A turn for a request of `caller`, where it counts how many of them run.
+    fn turn(&self, caller: &Caller, pays: bool, now: Nanos) -> Result<Option<Turn>, Rejection> {
+        let client = caller.client.as_ref().map(|(client, _)| client);
+        let own = client.and_then(|client| client.max_concurrent);
+        let most = match client.map(|client| client.mode) {
+            Some(Mode::Blocked) => None,
+            Some(Mode::Unlimited) => own,
+            Some(Mode::Limit) | None => own.or(self.turns.1),
+        };
+        let Some(most) = most.filter(|_| pays && self.limiter.is_some()) else { return Ok(None) };
+        let anonymous = || self.keys.key(self.payer(caller.address));
+        let key = client.map_or_else(anonymous, |client| Key::client(client.uid));
+        let turn = self.turns.0.take(key, most);
+        if let (None, Some(client)) = (&turn, client) {
+            client.usage.count_seen(now);
+        }
+        turn.map(Some).ok_or(Rejection::TooManyAtOnce)
+    }
+
+    /// Whether the quota that a client is tried with would let a request in; that quota pays, and refuses nothing.
+    /// Only where the one in force decides. `None` where there is none.
+    fn try_candidate(&self, client: &Client, pays: bool, now: Nanos) -> Option<bool> {
+        let candidate = client.candidate.filter(|_| pays && client.mode == Mode::Limit)?;
+        let (limiter, _) = self.limiter?;
+        let goes = limiter.take(&Charge::one(Key::candidate(client.uid), candidate), now).is_allowed();
+        if !goes {
+            client.usage.count_candidate_limited();
+        }
+        Some(goes)
+    }
+
+    /// Counts what the limiter said, whatever becomes of the request after that. Where it is not asked, nothing was
+    /// decided, so the request is seen and no more, as the metrics have it.
+    fn count(&self, usage: &Arc<Usage>, limit: Option<Limit>, now: Nanos) {
+        if usage.is_second_over(now) {
+            self.recorder.turn(usage, now);
+        }
+        match limit {
+            Some(Limit::Allowed(_) | Limit::Unlimited) => usage.count_allowed(now),
+            Some(Limit::Limited(_)) => usage.count_limited(now),
+            Some(Limit::Blocked) | None => usage.count_seen(now),
+        }
     }
 
     /// What the requests of a caller are charged to.

@@ -94,6 +94,8 @@ fn every_name_of_the_contract_is_there_with_its_kind_from_the_start() {
         ("tollgate_ratelimit_decisions_total", Kind::Counter),
         ("tollgate_ratelimit_buckets", Kind::Gauge),
         ("tollgate_ratelimit_overflow_total", Kind::Counter),
+        ("tollgate_candidate_decisions_total", Kind::Counter),
+        ("tollgate_concurrency_limited_total", Kind::Counter),
         ("tollgate_policy_decisions_total", Kind::Counter),
         ("tollgate_policy_buckets", Kind::Gauge),
         ("tollgate_policy_overflow_total", Kind::Counter),

@@ -129,6 +129,16 @@ pub(in crate::admin) struct RollbackInput {
     version: u64,
 }
 
+/// The body of `POST /clients/{client_id}/grant`.
+#[derive(Debug, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "describes the body, which is read field by field")]
+pub(in crate::admin) struct GrantInput {
+    /// How many tokens are added.
+    #[schema(minimum = 1, maximum = 1_000_000_000, example = 500)]
+    tokens: u32,
+}
+
 /// The body of `POST /clients/{client_id}/keys`.
 #[derive(Debug, ToSchema)]
 #[serde(deny_unknown_fields)]

@@ -14,6 +14,8 @@ use crate::client::{ClientId, KeyId};
 pub(super) enum PathTarget<'p> {
     /// Whatever the method says.
     Client,
+    /// Tokens are added to its bucket.
+    Grant,
     /// The quota that it is tried with is put in force.
     Promote,
     /// A quota is recommended to it.
@@ -35,6 +37,7 @@ pub(super) enum PathTarget<'p> {
 /// Splits `rest`, which is what stands behind `/clients/` in the path.
 pub(super) fn split(rest: &str) -> (&str, PathTarget<'_>) {
     let target = |action: &str| match action {
+        "grant" => Some(PathTarget::Grant),
         "promote" => Some(PathTarget::Promote),
         "recommend" => Some(PathTarget::Recommend),
         "simulate" => Some(PathTarget::Simulate),

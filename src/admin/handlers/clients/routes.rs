@@ -32,6 +32,7 @@ async fn one(State(api): State<Arc<Api>>, request: Request) -> Response {
         (PathTarget::Client, Method::PUT) => write::replace(&api, raw, request).await,
         (PathTarget::Client, Method::PATCH) => write::merge(&api, raw, request).await,
         (PathTarget::Client, Method::DELETE) => write::delete(&api, raw, request).await,
+        (PathTarget::Grant, Method::POST) => write::grant(&api, raw, request).await,
         (PathTarget::Promote, Method::POST) => write::promote(&api, raw, request).await,
         (PathTarget::Recommend, Method::GET | Method::HEAD) => recorded::recommend(&api, raw, request).await,
         (PathTarget::Simulate, Method::POST) => recorded::simulate(&api, raw, request).await,
@@ -55,8 +56,11 @@ fn methods(target: PathTarget<'_>) -> &'static str {
         PathTarget::Client => "GET, HEAD, PUT, PATCH, DELETE",
         PathTarget::History | PathTarget::Recommend => "GET, HEAD",
         PathTarget::Key(_) => "DELETE",
-        PathTarget::Keys | PathTarget::Promote | PathTarget::Simulate | PathTarget::Reset | PathTarget::Rollback => {
-            "POST"
-        }
+        PathTarget::Keys
+        | PathTarget::Grant
+        | PathTarget::Promote
+        | PathTarget::Simulate
+        | PathTarget::Reset
+        | PathTarget::Rollback => "POST",
     }
 }

@@ -5,6 +5,7 @@
 //!
 //! Long because each call stands with its description.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,9 +18,10 @@ use tokio::time::timeout;
 
 use super::condition::Condition;
 use super::describe::{
-    ClientInput, ClientName, ClientPatch, ClientReplacement, ConditionHeaders, KeyInput, MatchHeaders, RollbackInput,
+    ClientInput, ClientName, ClientPatch, ClientReplacement, ConditionHeaders, GrantInput, KeyInput, MatchHeaders,
+    RollbackInput,
 };
-use super::fields::Draft;
+use super::fields::{Draft, capacity};
 use super::keys::Call;
 use super::secret::Secret;
 use super::wire::{ClientView, show};
@@ -38,6 +40,8 @@ use crate::store::{
     without_key,
 };
 
+/// What is said of a number of tokens that is none.
+const WHOLE: &str = "must be a whole number from 1 to 1000000000";
 /// How long a change may take. The store gives up long before.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -255,6 +259,48 @@ pub(in crate::admin) async fn rollback(api: &Arc<Api>, raw: &str, request: Reque
     let edit = move |record: Option<&Record>| condition.check(&wanted, record).map(|()| Some(profile));
     let committed = change(api, actor, id, true, Box::new(edit)).await.map_err(unmet)?;
     changed(api, committed, None, StatusCode::OK)
+}
+
+/// Adds tokens to a client's bucket, once
+///
+/// Above its capacity if need be: what is above is spent first, and stays over edits and restarts until it is spent or
+/// the bucket is reset; nothing is earned meanwhile. No bucket holds more than 1,200,000,000. This is no change of the
+/// client: its version stays.
+#[utoipa::path(
+    post,
+    path = "/clients/{client_id}/grant",
+    operation_id = "grant_client_tokens",
+    tag = "clients",
+    params(ClientName),
+    request_body = GrantInput,
+    responses(
+        (status = 200, description = "The client", body = ClientView,
+            headers(("ETag" = String, description = "Its version in quotes"))),
+        (status = 400, description = "The body is not JSON, or the path cannot be decoded", body = ErrorBody),
+        (status = 404, description = "There is no such client", body = ErrorBody),
+        (status = 422, description = "The name is none, or a field is wrong", body = ErrorBody),
+        (status = 503, description = "The store cannot be read or written, or the buckets are being handed over to another process", body = ErrorBody),
+    ),
+)]
+pub(in crate::admin) async fn grant(api: &Arc<Api>, raw: &str, request: Request) -> Result<Response, ApiError> {
+    let id = path::id(raw)?;
+    Query::of(request.uri(), &[])?.finish()?;
+    let actor = Actor::of(&request);
+    let mut fields = BodyFields::new(body::read_json(request).await?, "", &["tokens"]);
+    let tokens = fields.require("tokens", |value| {
+        capacity(value)
+            .ok()
+            .and_then(|tokens| NonZeroU32::new(u32::try_from(tokens).ok()?))
+            .ok_or_else(|| WHOLE.to_owned())
+    });
+    fields.finish()?;
+    let tokens = tokens.ok_or_else(incomplete)?;
+    let record = read::find(api, &id).await?;
+    let parts = &api.parts;
+    let granted = (parts.grant)(Payer::client(record.number), record.profile.quota(&parts.plans.load()), tokens);
+    timeout(PATIENCE, granted).await.unwrap_or_else(|_| Err(late().into()))?;
+    info!("client {id}: {tokens} tokens granted by {actor}");
+    Ok(show(StatusCode::OK, &ClientView::new(&record, api), &record))
 }
 
 /// Puts a client's candidate in force
