@@ -84,6 +84,8 @@ impl Core {
     ///
     /// # Errors
     /// When the database cannot be used, or the access log cannot be opened.
+    ///
+    /// Long because each part of a server has its line.
     pub(super) fn open(
         config: &Config,
         addresses: &[SocketAddr],

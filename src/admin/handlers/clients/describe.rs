@@ -162,6 +162,8 @@ fn closed(fields: ObjectBuilder, about: &str) -> RefOr<Schema> {
 }
 
 /// The fields that a body may set; `null` stands for the default where `patch` says so.
+///
+/// Long because each field stands with its description.
 fn fields(patch: bool) -> ObjectBuilder {
     let of = |kind: Type, null: bool| {
         let kind = if null { SchemaType::Array(vec![kind, Type::Null]) } else { SchemaType::Type(kind) };
