@@ -10,7 +10,7 @@ use crate::admin::Access;
 use crate::client::Plans;
 use crate::limit::RateLimit;
 use crate::process::{ListenAddress, ProcessSettings};
-use crate::proxy::{Identity, Limits, ListenerRules, PolicySettings};
+use crate::proxy::{Identity, Limits, ListenerRules, PolicySettings, SiteAnswers};
 use crate::route::Route;
 use crate::store::HistoryRules;
 use crate::telemetry::AccessLogSettings;
@@ -37,6 +37,8 @@ pub struct Config {
     pub identity: Identity,
     /// Quotas that clients have by name.
     pub plans: Plans,
+    /// What the site says in place of tollgate's own answers.
+    pub answers: Option<SiteAnswers>,
     /// The token buckets.
     pub rate_limit: RateLimit,
     /// What requests pay beside, no two of one name. Default: nothing.

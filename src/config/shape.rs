@@ -6,11 +6,12 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::value::{
-    AdminAddress, BackendWeight, Choice, Connections, DatabasePath, DirectoryPath, EventsPath, Flag, GroupName, Header,
-    HeaderField, HeaderPiece, HeaderText, LogPath, Network, OrAuto, OrNone, OrNull, Pattern, PerSec, Period, PoolName,
-    RouteHost, RoutePath, Size, StatePath, Tick, TokenPath, UserName, Whole,
+    AdminAddress, AnyText, BackendWeight, Choice, Connections, DatabasePath, DirectoryPath, EventsPath, Flag,
+    GroupName, Header, HeaderField, HeaderPiece, HeaderText, LogPath, Network, OrAuto, OrNone, OrNull, Pattern, PerSec,
+    Period, PoolName, RouteHost, RoutePath, Size, StatePath, Tick, TokenPath, UserName, Whole, WholeSeconds,
 };
-use super::written::{List, Map, Section, Written};
+use super::written::{List, Map, Section, Statuses, Written};
+use crate::limit::ResetHeader;
 use crate::proxy::{Underscores, UnknownKey};
 use crate::telemetry::AccessLogFormat;
 pub(super) use upstreams::{BackendTlsKeys, HashKeys, HealthCheckKeys, RetryBudgetKeys, StickyKeys, UpstreamKeys};
@@ -52,6 +53,9 @@ pub(super) struct FileShape {
     /// Quotas with a name: a client of a plan may spend what the plan has now.
     #[schemars(extend("default" = []))]
     pub(super) plans: Written<List<Section<PlanKeys>, 0>>,
+    /// What is said in place of tollgate's own answers, by their status. Null is nothing.
+    #[schemars(extend("default" = null))]
+    pub(super) answers: Written<OrNone<Statuses<Section<AnswerKeys>>>>,
     /// The token buckets.
     pub(super) rate_limit: Written<Section<RateLimitKeys>>,
     /// The limits on clients.
@@ -229,6 +233,22 @@ pub(super) struct IdentityKeys {
     pub(super) client_certificates: Written<Flag>,
 }
 
+/// What is said in place of one of tollgate's own answers.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct AnswerKeys {
+    /// The type of the body.
+    #[schemars(extend("default" = "application/json"))]
+    pub(super) content_type: Written<HeaderText>,
+    /// Further headers, such as `Access-Control-Allow-Origin`.
+    #[schemars(extend("default" = {}))]
+    pub(super) headers: Written<Map<HeaderText>>,
+    /// The body. `{code}`, `{message}`, `{retry_after}` and `{request_id}` stand for what they say, escaped where the
+    /// type is JSON, HTML or XML; `{retry_after}` is null in JSON and empty elsewhere where there is none. Without it the
+    /// body is tollgate's own.
+    pub(super) body: Written<AnyText>,
+}
+
 /// The token buckets.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -260,6 +280,13 @@ pub(super) struct RateLimitKeys {
     pub(super) max_concurrent: Written<OrNull<Whole<NonZeroU32, 1, 1_000_000>>>,
     /// What is recorded for recommendations.
     pub(super) record: Written<Section<RecordKeys>>,
+    /// What `X-RateLimit-Reset` says: `epoch` is a moment in seconds since 1970, `seconds` how long until then, `off` leaves
+    /// the line out. On a 429 it is the moment of `Retry-After`, else when the bucket is full.
+    #[schemars(extend("default" = "epoch"))]
+    pub(super) reset_header: Written<Choice<ResetHeader>>,
+    /// The most that `Retry-After` and the `t` of `RateLimit` say. Null is no bound: they are true then.
+    #[schemars(extend("default" = null))]
+    pub(super) max_retry_after: Written<OrNull<WholeSeconds>>,
 }
 
 /// What is recorded for recommendations: the requests of each second, for an hour.

@@ -11,10 +11,17 @@ use crate::spelling::closest;
 pub(super) fn remove(value: &mut Value, schema: &serde_json::Value, path: &KeyPath, report: &mut Report) {
     // Of a section that may be null, the section.
     let kinds = schema.get("anyOf").and_then(|kinds| kinds.as_array()).into_iter().flatten();
-    let schema = kinds.into_iter().find(|kind| kind.get("properties").is_some()).unwrap_or(schema);
+    let schema = kinds
+        .into_iter()
+        .find(|kind| kind.get("properties").or(kind.get("additionalProperties")).is_some())
+        .unwrap_or(schema);
     match value {
         Value::Mapping(mapping) => {
-            let Some(known) = schema.get("properties").and_then(|known| known.as_object()) else { return };
+            let Some(known) = schema.get("properties").and_then(|known| known.as_object()) else {
+                let Some(each) = schema.get("additionalProperties") else { return };
+                let items = mapping.iter_mut();
+                return items.for_each(|(key, value)| remove(value, each, &path.key(&tree::name(key)), report));
+            };
             mapping.retain(|key, value| {
                 let name = tree::name(key);
                 let path = path.key(&name);

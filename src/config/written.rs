@@ -11,6 +11,7 @@ use serde::de::{Deserialize, DeserializeOwned, Deserializer};
 use serde_yaml::Value;
 
 use super::value::{ValueKind, describe};
+use crate::proxy::STATUSES;
 
 /// What was written at one key.
 #[derive(Debug, Default)]
@@ -103,6 +104,25 @@ impl<T: ValueKind> ValueKind for Map<T> {
 
     fn schema(generator: &mut SchemaGenerator) -> Schema {
         json_schema!({"type": "object", "additionalProperties": T::schema(generator)})
+    }
+}
+
+/// A mapping of statuses of HTTP to `T`, in the order of the file. Which statuses can be there is checked later.
+#[derive(Debug)]
+pub(super) struct Statuses<T>(PhantomData<T>);
+
+impl<T: ValueKind> ValueKind for Statuses<T> {
+    type Checked = Vec<(String, Written<T>)>;
+    const WANTED: &str = "a mapping of statuses, such as 429";
+
+    fn read(value: &Value) -> Option<Self::Checked> {
+        let text = |name: &Value| name.as_str().map(str::to_owned).or_else(|| Some(name.as_i64()?.to_string()));
+        value.as_mapping()?.iter().map(|(name, value)| Some((text(name)?, Written::read(value)))).collect()
+    }
+
+    fn schema(generator: &mut SchemaGenerator) -> Schema {
+        let names = STATUSES.map(|status| status.to_string());
+        json_schema!({"type": "object", "propertyNames": {"enum": names}, "additionalProperties": T::schema(generator)})
     }
 }
 

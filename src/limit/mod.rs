@@ -36,6 +36,6 @@ pub use limiter::{
     Charge, Claim, Claims, Decisions, Gauges, KeptBucket, Limiter, PolicyGauge, PolicyTerms, Upkeep, WholeLimiter,
     are_allowed,
 };
-pub use settings::RateLimit;
+pub use settings::{RateLimit, ResetHeader, Telling};
 pub use striped::{Striped, StripedSettings};
 pub use turns::{CallerTurns, Turn};

@@ -1,6 +1,6 @@
 //! What the limiter is built from.
 
-use std::num::{NonZeroU32, NonZeroUsize};
+use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::time::Duration;
 
 use crate::client::Quota;
@@ -24,6 +24,38 @@ pub struct RateLimit {
     pub max_concurrent: Option<NonZeroU32>,
     /// Of how many clients the requests of each second are recorded. Default 10,000; 0 is of none.
     pub record: usize,
+    /// What they say of time.
+    pub telling: Telling,
+}
+
+/// What answers say of time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Telling {
+    /// What `X-RateLimit-Reset` is. Default a time.
+    pub reset: ResetHeader,
+    /// The longest that a client is told to wait, in seconds, whatever the bucket says. Default `None`: as long as it
+    /// has to.
+    pub longest: Option<NonZeroU64>,
+}
+
+impl Telling {
+    /// So many `seconds`, or the most that are told.
+    #[inline]
+    pub fn at_most(self, seconds: u64) -> u64 {
+        self.longest.map_or(seconds, |longest| seconds.min(longest.get()))
+    }
+}
+
+/// What `X-RateLimit-Reset` says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ResetHeader {
+    /// A moment, in seconds since the Unix epoch.
+    #[default]
+    Epoch,
+    /// The seconds until then.
+    Seconds,
+    /// Nothing: the line is left out.
+    Off,
 }
 
 impl Default for RateLimit {
@@ -37,6 +69,7 @@ impl Default for RateLimit {
             headers: true,
             max_concurrent: None,
             record: 10_000,
+            telling: Telling::default(),
         }
     }
 }

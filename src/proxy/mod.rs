@@ -57,6 +57,7 @@ pub use gate::rejection::Rejection;
 pub use gate::request_id::RequestId;
 pub use gate::rules::{RateRules, Rules};
 pub use gate::settings::{HeaderVersions, Limits, ListenerRules};
+pub use gate::site::{STATUSES, SiteAnswer, SiteAnswerError, SiteAnswers};
 pub use gate::split::PoolSplit;
 pub use service::downstream::Downstream;
 pub use wire::lines::Fields;

@@ -228,8 +228,10 @@ pub(super) fn rules(config: &Config, pools: &[Arc<Pool>], policies: Option<Arc<P
         default: config.rate_limit.quota,
         headers: config.rate_limit.headers,
         max_concurrent: config.rate_limit.max_concurrent,
+        telling: config.rate_limit.telling,
     };
     Rules {
+        answers: config.answers.clone(),
         identity: config.identity.clone(),
         rate: config.rate_limit.enabled.then_some(rate),
         policies,

@@ -174,7 +174,9 @@ fn rate_headers(response: &Response) -> Value {
 #[test]
 fn an_explanation_is_what_the_next_request_gets_and_costs_nothing() {
     let backend = Backend::scripted("a");
-    let server = Instance::start(backend.address, "identity: {trusted_proxies: [127.0.0.1]}");
+    // A moment in the headers would be another one a second later.
+    let lines = "identity: {trusted_proxies: [127.0.0.1]}\nrate_limit: {reset_header: seconds, max_retry_after: 2s}";
+    let server = Instance::start(backend.address, lines);
     // So slow that nothing comes back while the test runs.
     server.create("user1", 2, 0.000_001);
     let question = r#"{"address":"127.0.0.1","headers":{"X-Api-Key":"user1","X-Forwarded-For":"203.0.113.7"}}"#;

@@ -110,6 +110,59 @@ fn answers_tell_how_the_bucket_stands() {
     assert_eq!((headers()[0].as_str(), headers()[3].as_str()), ("\"default\";q=3;w=3000", "0"), "on refusals too");
 }
 
+/// Seconds since the Unix epoch.
+fn epoch() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH).unwrap().as_secs()
+}
+
+fn number(answer: &Response, name: &str) -> u64 {
+    answer.header(name).unwrap_or_else(|| panic!("no {name} in {answer:?}")).parse().unwrap()
+}
+
+#[test]
+fn the_reset_is_the_moment_of_retry_after_or_of_a_full_bucket() {
+    let (_backend, server) = server(2, 0.01);
+    let mut client = server.client();
+    for (status, seconds) in [(200, 100), (200, 200), (429, 100)] {
+        let before = epoch();
+        let answer = ask(&mut client, "192.0.2.1");
+        let after = epoch();
+        assert_eq!(answer.status, status);
+        let wait = if status == 429 { number(&answer, "retry-after") } else { seconds };
+        assert!((seconds - 5..=seconds).contains(&wait), "{answer:?}");
+        // Rounded up, and the bucket refills while the test runs.
+        let told = number(&answer, "x-ratelimit-reset");
+        assert!((before + wait - 5..=after + wait + 1).contains(&told), "{before} {after} {answer:?}");
+        if status == 429 {
+            assert!((before + wait..=after + wait + 1).contains(&told), "{before} {after} {answer:?}");
+        }
+    }
+}
+
+#[test]
+fn a_reload_changes_what_answers_say_of_time() {
+    let backend = [Backend::scripted("a")];
+    let setup = |more: &str| {
+        let quota = "default: {capacity: 1, rate_per_sec: 0.01}";
+        Setup::app(&backend, NO_CHECK)
+            .line(&format!("rate_limit: {{{quota}{more}}}"))
+            .line("identity: {trusted_proxies: [127.0.0.0/8]}")
+    };
+    let server = setup(", reset_header: seconds").start();
+    let mut client = server.client();
+    assert_eq!(number(&ask(&mut client, "192.0.2.1"), "x-ratelimit-reset"), 100);
+    let refused = ask(&mut client, "192.0.2.1");
+    assert_eq!(number(&refused, "x-ratelimit-reset"), number(&refused, "retry-after"));
+    server.rewrite(&setup(", reset_header: off, max_retry_after: 2s").yaml());
+    assert_eq!(server.ask("POST", "/config/reload", "").json()["changed"], serde_json::json!(["rate_limit changed"]));
+    let refused = ask(&mut client, "192.0.2.1");
+    assert_eq!((refused.status, refused.header("x-ratelimit-reset")), (429, None));
+    assert_eq!((refused.header("retry-after"), refused.header("ratelimit")), (Some("2"), Some("\"default\";r=0;t=2")));
+    let decisions = server.ask("GET", "/decisions?limit=1", "").json();
+    assert_eq!(decisions["items"][0]["retry_after"], 2, "{decisions}");
+    assert_eq!(ask(&mut client, "192.0.2.2").header("x-ratelimit-limit"), Some("1"), "the others stay");
+}
+
 #[test]
 fn what_the_backend_says_under_these_names_is_replaced() {
     let (_backend, server) = server(3, 0.001);

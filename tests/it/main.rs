@@ -18,6 +18,7 @@ mod admin_info;
 mod admin_place;
 #[cfg(test)]
 mod affinity;
+mod answers;
 #[cfg(test)]
 mod backend_proxy_protocol;
 #[cfg(test)]

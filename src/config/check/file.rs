@@ -1,6 +1,6 @@
 //! The file as a whole.
 
-use super::{admin, listeners, process, routes, sections, upstreams};
+use super::{admin, answers, listeners, process, routes, sections, upstreams};
 use crate::config::overrides::Overrides;
 use crate::config::problem::KeyPath;
 use crate::config::report::{Level, Report};
@@ -34,6 +34,7 @@ pub(in crate::config) fn check(file: Option<FileShape>, overrides: &Overrides, r
     let mut upstreams = upstreams::of_file(&mut top, file.upstreams, (needs_upstreams, overrides));
     let mut routes = routes::of_file(&mut top, file.routes, upstreams.names.as_deref());
     let identity = sections::identity(&mut top, file.identity);
+    let answers = answers::of_file(&mut top, file.answers);
     let (rate_limit, policies) = sections::rate_limit(&mut top, file.rate_limit);
     let plans = sections::plans(&mut top, file.plans);
     let limits = sections::limits(&mut top, file.limits);
@@ -65,6 +66,7 @@ pub(in crate::config) fn check(file: Option<FileShape>, overrides: &Overrides, r
         history,
         identity,
         plans,
+        answers,
         rate_limit,
         policies,
         upstreams: upstreams.pools,

@@ -4,6 +4,7 @@
 //! rest can be looked at; nothing is built when anything was reported.
 
 mod admin;
+mod answers;
 mod file;
 mod header_rules;
 mod listeners;

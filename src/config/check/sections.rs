@@ -11,7 +11,7 @@ use crate::config::problem::KeyPath;
 use crate::config::report::Level;
 use crate::config::shape::{AccessLogKeys, HistoryKeys, IdentityKeys, LimitKeys, PlanKeys, RateLimitKeys};
 use crate::config::written::{List, Section, Written};
-use crate::limit::RateLimit;
+use crate::limit::{RateLimit, Telling};
 use crate::proxy::{Identity, Limits, PolicySettings};
 use crate::store::HistoryRules;
 use crate::telemetry::{AccessLogSettings, AccessLogTarget};
@@ -68,6 +68,10 @@ pub(super) fn rate_limit(
         record: {
             let (keys, mut at) = at.section("record", keys.record);
             at.or("clients", keys.clients, default.record)
+        },
+        telling: Telling {
+            reset: at.or("reset_header", keys.reset_header, default.telling.reset),
+            longest: at.take("max_retry_after", keys.max_retry_after).flatten(),
         },
     };
     (buckets, policies)

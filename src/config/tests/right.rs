@@ -11,7 +11,7 @@ use crate::admin::{Access, Token};
 use crate::client::Plans;
 use crate::config::load::load_text;
 use crate::config::{AdminSettings, Config, Overrides, PingoraSettings, load, parse_token, schema};
-use crate::limit::RateLimit;
+use crate::limit::{RateLimit, ResetHeader, Telling};
 use crate::process::{Group, User};
 use crate::proxy::{Identity, Limits, Underscores};
 use crate::route::{HeaderRules, HostPattern, Route};
@@ -64,6 +64,7 @@ fn the_smallest_file_gets_the_defaults() {
         identity: Identity::default(),
         history: HistoryRules::default(),
         plans: Plans::default(),
+        answers: None,
         rate_limit: RateLimit::default(),
         policies: Vec::new(),
         limits: Limits::default(),
@@ -145,7 +146,7 @@ access_log: {path: /var/log/access.log, format: text}
 admin: {address: "[::1]:99", token_file: null}
 direct: false
 database: /var/lib/clients.db
-rate_limit: {refill_interval: 2s, persist_interval: 250ms}
+rate_limit: {refill_interval: 2s, persist_interval: 250ms, reset_header: off, max_retry_after: 2s}
 "#;
     let config = check(text).unwrap();
     assert_eq!((config.pingora.threads.get(), config.pingora.listener_tasks_per_fd.get()), (3, 2));
@@ -197,6 +198,7 @@ rate_limit: {refill_interval: 2s, persist_interval: 250ms}
     assert_eq!(config.database, Some("/var/lib/clients.db".into()));
     assert_eq!(config.rate_limit.refill_interval, Duration::from_secs(2));
     assert_eq!(config.rate_limit.persist_interval, Duration::from_millis(250));
+    assert_eq!(config.rate_limit.telling, Telling { reset: ResetHeader::Off, longest: NonZeroU64::new(2) });
     let off = format!("{START}access_log: {{path: null}}\nadmin: {{address: null}}\ndatabase: null\n");
     let off = check(&off).unwrap();
     assert_eq!((off.access_log.target, off.admin, off.database), (None, None, None));

@@ -6,6 +6,7 @@ use schemars::{Schema, SchemaGenerator, json_schema};
 use serde_yaml::Value;
 
 use super::kind::ValueKind;
+use crate::limit::ResetHeader;
 use crate::proxy::{HeaderVersions, Underscores, UnknownKey};
 use crate::spelling::closest;
 use crate::telemetry::AccessLogFormat;
@@ -56,6 +57,12 @@ impl Named for Protocol {
 impl Named for HeaderVersions {
     fn names() -> impl Iterator<Item = (&'static str, Self)> {
         [("v1", HeaderVersions::V1), ("v2", HeaderVersions::V2), ("any", HeaderVersions::Any)].into_iter()
+    }
+}
+
+impl Named for ResetHeader {
+    fn names() -> impl Iterator<Item = (&'static str, Self)> {
+        [("epoch", ResetHeader::Epoch), ("seconds", ResetHeader::Seconds), ("off", ResetHeader::Off)].into_iter()
     }
 }
 

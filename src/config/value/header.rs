@@ -64,6 +64,20 @@ impl ValueKind for HeaderPiece {
     }
 }
 
+/// Any text.
+#[derive(Debug)]
+pub(in crate::config) struct AnyText;
+
+impl ValueKind for AnyText {
+    type Checked = String;
+    const WANTED: &str = "text";
+    const SCHEMA: &str = r#"{"type": "string"}"#;
+
+    fn read(value: &Value) -> Option<String> {
+        value.as_str().map(str::to_owned)
+    }
+}
+
 /// A regular expression.
 #[derive(Debug)]
 pub(in crate::config) struct Pattern;

@@ -1,5 +1,6 @@
 //! How long, and how often.
 
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use serde_yaml::Value;
@@ -39,6 +40,25 @@ impl ValueKind for Pause {
     fn read(value: &Value) -> Option<Duration> {
         let none = value.as_str().and_then(|text| humantime::parse_duration(text).ok()).filter(Duration::is_zero);
         none.or_else(|| Period::read(value))
+    }
+
+    fn hint(refused: &Value) -> Option<String> {
+        Period::hint(refused)
+    }
+}
+
+/// A duration that can be told in whole seconds; how many of them.
+#[derive(Debug)]
+pub(in crate::config) struct WholeSeconds;
+
+impl ValueKind for WholeSeconds {
+    type Checked = NonZeroU64;
+    const WANTED: &str = "a duration of whole seconds from 1s to 24h, such as 2s or 1m";
+    const SCHEMA: &str = Period::SCHEMA;
+
+    fn read(value: &Value) -> Option<NonZeroU64> {
+        let period = Period::read(value).filter(|period| period.subsec_nanos() == 0)?;
+        NonZeroU64::new(period.as_secs())
     }
 
     fn hint(refused: &Value) -> Option<String> {

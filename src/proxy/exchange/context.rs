@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::clock::Clock;
-use crate::limit::Standing;
+use crate::limit::{Standing, Telling};
 use crate::proxy::downstream::arrival::Arrival;
 use crate::proxy::exchange::course::Course;
-use crate::proxy::gate::admit::Admission;
+use crate::proxy::gate::admit::{Admission, Limit};
 use crate::proxy::gate::affinity::Affinity;
 use crate::proxy::gate::changes::Rewriting;
 use crate::proxy::gate::grpc::AnswerForm;
@@ -20,6 +20,7 @@ use crate::proxy::gate::identify::Caller;
 use crate::proxy::gate::rate_headers::Standings;
 use crate::proxy::gate::rejection::{Rejection, ToldOfRequest};
 use crate::proxy::gate::request_id::RequestId;
+use crate::proxy::gate::site::SiteAnswer;
 use crate::proxy::gate::sticky::StickyCookie;
 use crate::upstream::{
     BackendId, ClientEnds, ConnectAddress, Lease, Pool, Protocol, Requester, RetryOn, Site, StickyToken, Timeouts,
@@ -47,6 +48,8 @@ pub struct Context {
     pub(in crate::proxy) interim: u32,
     /// Whether its answer says how the bucket stands.
     pub(in crate::proxy) rate_headers: bool,
+    /// What that says of time.
+    pub(in crate::proxy) telling: Telling,
     /// What becomes of its headers with `_` in their name.
     pub(in crate::proxy) underscores: Underscores,
     /// Whether it may go without Pingora's loop, as far as the configuration has a say.
@@ -75,7 +78,9 @@ pub struct Context {
     pub(in crate::proxy) rejection: Option<Rejection>,
     /// In which form it does; known when it does.
     pub(in crate::proxy) form: AnswerForm,
-    /// Where its client is to ask instead.
+    /// What the site says in its place; known when it does.
+    pub(in crate::proxy) site: Option<Arc<SiteAnswer>>,
+    /// Where its client is to ask instead, or all that it is told.
     pub(in crate::proxy) location: Option<Box<[u8]>>,
     /// What went wrong, in words.
     pub(in crate::proxy) error: Option<String>,
@@ -95,6 +100,7 @@ impl Context {
             min_body_rate: None,
             interim: 0,
             rate_headers: false,
+            telling: Telling::default(),
             underscores: Underscores::Drop,
             direct: true,
             lease: None,
@@ -109,6 +115,7 @@ impl Context {
             course: Arc::default(),
             rejection: None,
             form: AnswerForm::Json,
+            site: None,
             location: None,
             error: None,
         }
@@ -205,12 +212,23 @@ impl Context {
 
     /// How the buckets stand that it pays into, when the answer is to say it.
     pub(in crate::proxy) fn told_standing(&self) -> Option<Standings<'_>> {
-        if self.rate_headers { self.admission.standings() } else { None }
+        if self.rate_headers { self.standings() } else { None }
+    }
+
+    /// The same, with what has to be known to tell it.
+    pub(in crate::proxy) fn standings(&self) -> Option<Standings<'_>> {
+        let standings = self.admission.standings()?;
+        Some(Standings { telling: self.telling, at: self.started_wall, ..standings })
     }
 
     /// What an answer of our own tells of it.
     pub(in crate::proxy) fn told(&self) -> ToldOfRequest<'_> {
-        (self.told_standing(), self.location.as_deref())
+        ToldOfRequest {
+            standing: self.told_standing(),
+            refused_by: self.standings().filter(|standings| standings.refused),
+            said: self.location.as_deref(),
+            site: self.site.as_deref(),
+        }
     }
 
     /// What the pool makes another attempt for.

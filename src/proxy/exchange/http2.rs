@@ -242,8 +242,9 @@ impl<R: RestOverHttp2> Recipient for Http2Recipient<'_, R> {
     }
 
     async fn reject(&mut self, rejection: Rejection, ctx: &Context, with_body: bool) -> Result<usize> {
-        self.head = Some(rejection.header(ctx.form, &ctx.request_id, ctx.told()));
-        let body = if with_body { bytes_of(rejection.body_of(ctx.form, ctx.told())) } else { Bytes::new() };
+        let body = rejection.body_of(ctx.form, &ctx.request_id, ctx.told());
+        self.head = Some(rejection.header(ctx.form, &body, &ctx.request_id, ctx.told()));
+        let body = if with_body { bytes_of(body) } else { Bytes::new() };
         let bytes = body.len();
         self.send(body, true, NOWHERE).await?;
         Ok(bytes)

@@ -27,6 +27,7 @@ use crate::proxy::gate::rejection::Rejection;
 use crate::proxy::gate::request_id::RequestId;
 use crate::proxy::gate::rules::Rules;
 use crate::proxy::gate::settings::Limits;
+use crate::proxy::gate::site::SiteAnswer;
 use crate::proxy::wire::lines::Fields;
 use crate::telemetry::{AccessLog, Explanation, Tally};
 use crate::upstream::{Protocol, Transport};
@@ -84,7 +85,9 @@ impl Proxy {
     /// must not buy tokens of the past.
     pub(in crate::proxy) fn admit(&self, asked: Asked<'_, impl Fields>, ctx: &mut Context) {
         let (rules, fields, target) = (self.rules(), asked.fields, asked.target);
-        ctx.rate_headers = rules.rate.is_some_and(|rate| rate.headers);
+        if let Some(rate) = rules.rate {
+            (ctx.rate_headers, ctx.telling) = (rate.headers, rate.telling);
+        }
         ctx.underscores = rules.identity.underscores;
         ctx.direct = rules.direct;
         let directory = self.inner.directory.load();
@@ -93,7 +96,7 @@ impl Proxy {
         ctx.direct |= ctx.protocol() != Protocol::Http1;
         counts::decided(self.tally(), ctx);
         take_over_name(fields, ctx);
-        if let Err(rejection) = admitted {
+        if let Err(rejection) = admitted.map_err(|rejection| rules.as_told(rejection)) {
             ctx.rejection = Some(rejection);
             if rejection == Rejection::TooManyAtOnce {
                 self.tally().too_many_at_once();
@@ -142,8 +145,25 @@ impl Proxy {
         let certificate = (!certificate.is_empty()).then(|| ShownCertificate::known_by(certificate.to_vec()));
         let supposed = SupposedRequest { headers, certificate: certificate.as_ref(), target };
         let mut explained = self.gate(&rules, &self.inner.directory.load()).explain(supposed, peer, self.nanos());
-        explained.write_headers(rules.rate.is_some_and(|rate| rate.headers));
+        if let Some(rate) = rules.rate {
+            explained.write_headers(rate.headers, rate.telling, self.clock().wall());
+        }
         explained
+    }
+
+    /// What the site says in place of `rejection`.
+    pub(in crate::proxy) fn site_answer(&self, rejection: Rejection) -> Option<Arc<SiteAnswer>> {
+        self.rules().answers.as_ref()?.of(rejection.status()).map(Arc::clone)
+    }
+
+    /// Has a request with these lines answered with `rejection`, in words for whoever sent it. What is no error is told
+    /// in those of HTTP alone.
+    pub(in crate::proxy) fn choose_words(&self, rejection: Rejection, fields: &impl Fields, ctx: &mut Context) {
+        ctx.rejection = Some(rejection);
+        ctx.site = self.site_answer(rejection);
+        if rejection.is_error() {
+            ctx.form = rejection.form_for(fields, ctx.site.as_deref());
+        }
     }
 
     pub(in crate::proxy) fn gate<'g>(&'g self, rules: &'g Rules, directory: &'g Directory) -> Gate<'g> {

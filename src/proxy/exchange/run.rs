@@ -28,7 +28,7 @@ use crate::proxy::exchange::tunnel;
 use crate::proxy::exchange::tunnel::TunnelEnd;
 use crate::proxy::exchange::{grpc, request};
 use crate::proxy::gate::changes::Rewriting;
-use crate::proxy::gate::grpc::{AnswerForm, is_grpc};
+use crate::proxy::gate::grpc::is_grpc;
 use crate::proxy::gate::headers::Sender;
 use crate::proxy::gate::rejection::Rejection;
 use crate::upstream::{Protocol, Reached, Timeouts, Wanted};
@@ -88,11 +88,7 @@ impl<'e, R: ReceivedRequest, C: Recipient> Exchange<'e, R, C> {
 
     /// Answers it with `rejection`.
     async fn reject(&mut self, rejection: Rejection, ctx: &mut Context) -> Result<()> {
-        ctx.rejection = Some(rejection);
-        // Where to go instead says HTTP alone.
-        if rejection != Rejection::UseHttps {
-            ctx.form = AnswerForm::of(&self.request.fields());
-        }
+        self.proxy.choose_words(rejection, &self.request.fields(), ctx);
         self.progress.status = rejection.status().as_u16();
         let with_body = self.request.target().method != "HEAD";
         self.progress.bytes_out = self.client.reject(rejection, ctx, with_body).await? as u64;

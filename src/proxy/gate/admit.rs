@@ -164,7 +164,7 @@ impl Admission {
     pub(in crate::proxy) fn standings(&self) -> Option<Standings<'_>> {
         let limit = self.limit.as_ref()?;
         let (own, refused) = (limit.standing()?, matches!(limit, Limit::Limited(_)));
-        Some(Standings { own, paid: self.paid.as_deref(), refused })
+        Some(Standings { paid: self.paid.as_deref(), refused, ..own.into() })
     }
 
     /// Whether its answer tells what it costs.

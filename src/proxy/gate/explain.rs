@@ -5,11 +5,12 @@
 //! are not told.
 
 use std::net::IpAddr;
+use std::time::SystemTime;
 
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 
-use crate::limit::{Nanos, Payer, Standing};
+use crate::limit::{Nanos, Payer, Standing, Telling};
 use crate::proxy::gate::admit::Account;
 use crate::proxy::gate::admit::Gate;
 use crate::proxy::gate::certificate::ShownCertificate;
@@ -17,6 +18,7 @@ use crate::proxy::gate::headers::X_FORWARDED_FOR;
 use crate::proxy::gate::identify::{Caller, KeySource, Recognised, Walk, identify, origin};
 use crate::proxy::gate::own_lines::OwnLines;
 use crate::proxy::gate::rate_headers;
+use crate::proxy::gate::rate_headers::Standings;
 use crate::proxy::gate::rejection::{RETRY_AFTER, Rejection};
 use crate::telemetry::Explanation;
 
@@ -25,15 +27,16 @@ const SHOWN: usize = 256;
 
 impl Explanation {
     /// Adds the headers that say how the bucket stands after the request: `Retry-After` to a refusal, and the rate
-    /// headers if answers have them.
-    pub(in crate::proxy) fn write_headers(&mut self, rate: bool) {
+    /// headers if answers have them, as they tell it `at` that time.
+    pub(in crate::proxy) fn write_headers(&mut self, rate: bool, telling: Telling, at: SystemTime) {
         let Some(standing) = self.standing.as_ref().map(|standing| standing.after_take()) else { return };
         let mut headers = HeaderMap::new();
-        if self.decision == Some("limited") {
-            headers.line(&RETRY_AFTER, standing.retry_after());
+        let standings = Standings { refused: self.decision == Some("limited"), telling, at, ..(&standing).into() };
+        if standings.refused {
+            headers.line(&RETRY_AFTER, standings.retry_after());
         }
         if rate {
-            rate_headers::write(&mut headers, (&standing).into());
+            rate_headers::write(&mut headers, standings);
         }
         let pairs =
             headers.iter().filter_map(|(name, value)| Some((name.to_string(), value.to_str().ok()?.to_owned())));

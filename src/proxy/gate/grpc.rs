@@ -16,6 +16,7 @@ use http::header;
 use http::header::CONTENT_TYPE;
 
 use crate::proxy::gate::own_lines::{OwnLines, OwnName, OwnValue};
+use crate::proxy::gate::problem;
 use crate::proxy::wire::lines::Fields;
 
 static TYPE: OwnName = OwnName::new("Content-Type: ", || header::CONTENT_TYPE);
@@ -30,17 +31,23 @@ const EXHAUSTED: u8 = 8;
 /// How an answer of our own is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::proxy) enum AnswerForm {
-    /// As JSON, with a status of HTTP.
+    /// As JSON, or in the words of the site, with a status of HTTP.
     #[default]
     Json,
     /// As a status of gRPC.
     Grpc,
+    /// As problem details.
+    Problem,
 }
 
 impl AnswerForm {
-    /// The form for whoever sent a request with these lines.
-    pub(in crate::proxy) fn of(fields: &impl Fields) -> Self {
-        if is_grpc(fields) { AnswerForm::Grpc } else { AnswerForm::Json }
+    /// The form for whoever sent a request with these lines, when the answer is of this type for everybody.
+    pub(in crate::proxy) fn of(fields: &impl Fields, kind: &[u8]) -> Self {
+        match () {
+            () if is_grpc(fields) => AnswerForm::Grpc,
+            () if problem::is_wanted(fields, kind) => AnswerForm::Problem,
+            () => AnswerForm::Json,
+        }
     }
 }
 
@@ -107,7 +114,7 @@ mod tests {
         let is = |kind: &str| {
             let mut headers = HeaderMap::new();
             headers.insert(CONTENT_TYPE, kind.parse().unwrap());
-            AnswerForm::of(&headers) == AnswerForm::Grpc
+            AnswerForm::of(&headers, b"application/json") == AnswerForm::Grpc
         };
         for kind in ["application/grpc", "application/grpc+proto", "Application/gRPC; x=y", "application/grpc ;x"] {
             assert!(is(kind), "{kind}");

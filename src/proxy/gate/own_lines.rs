@@ -102,6 +102,12 @@ pub(in crate::proxy) trait OwnLines {
     fn line(&mut self, name: &'static OwnName, value: impl OwnValue);
 }
 
+/// A header section of an answer of our own, which lines of the configuration's are written into, too.
+pub(in crate::proxy) trait AnswerLines: OwnLines {
+    /// Writes one, beside what was there under its name, which is spelt so.
+    fn configured(&mut self, spelt: &str, value: &HeaderValue);
+}
+
 impl OwnLines for Vec<u8> {
     #[inline(always)]
     fn line(&mut self, name: &'static OwnName, value: impl OwnValue) {
@@ -128,5 +134,25 @@ impl OwnLines for RequestHeader {
     fn line(&mut self, name: &'static OwnName, value: impl OwnValue) {
         self.remove_header(&(name.lower)());
         self.insert_header(name.title(), value.to_value()).expect(VALID);
+    }
+}
+
+impl AnswerLines for Vec<u8> {
+    fn configured(&mut self, spelt: &str, value: &HeaderValue) {
+        for part in [spelt.as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+            self.extend_from_slice(part);
+        }
+    }
+}
+
+impl AnswerLines for HeaderMap {
+    fn configured(&mut self, spelt: &str, value: &HeaderValue) {
+        self.append(HeaderName::from_bytes(spelt.as_bytes()).expect(VALID), value.clone());
+    }
+}
+
+impl AnswerLines for ResponseHeader {
+    fn configured(&mut self, spelt: &str, value: &HeaderValue) {
+        self.append_header(spelt.to_owned(), value.clone()).expect(VALID);
     }
 }

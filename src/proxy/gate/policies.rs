@@ -240,6 +240,13 @@ impl PaidPolicies {
         enforced.map(|(settings, payment)| (settings.name.as_str(), payment.decision.standing()))
     }
 
+    /// The names of those that have refused the request.
+    pub(super) fn refusing(&self) -> impl Iterator<Item = &str> {
+        let refused = self.paid.iter().filter(|payment| !payment.decision.is_allowed());
+        let refused = refused.map(|payment| &self.policies.get(payment.policy).settings);
+        refused.filter(|settings| !settings.shadow).map(|settings| settings.name.as_str())
+    }
+
     /// The one that has refused the request and waits longest; how its bucket stands.
     pub(super) fn refused(&self) -> Option<(&str, &Standing)> {
         let refused = self.paid.iter().filter(|payment| !payment.decision.is_allowed());

@@ -3,11 +3,18 @@
 //! `RateLimit-Policy` and `RateLimit` as draft-ietf-httpapi-ratelimit-headers-11 has them, and the older
 //! `X-RateLimit-*` that most clients read. What the backend says under these names is replaced: it does not know the
 //! bucket. The older ones know one bucket: the one that refused, or else lets the fewest requests in.
+//!
+//! `X-RateLimit-Reset` has no standard. Where it is a time (GitHub's), clients subtract their own from it; where it is
+//! seconds, they take it as it is, and those that expect a time find one in 1970 and come back at once. So a time is the
+//! default: clients that expect seconds mostly read `Retry-After` before it. On a refusal it says what `Retry-After`
+//! says, for clients that read it alone; else when the bucket is full.
+
+use std::time::SystemTime;
 
 use http::HeaderName;
 
 use crate::decimal::put_number;
-use crate::limit::Standing;
+use crate::limit::{ResetHeader, Standing, Telling};
 use crate::proxy::gate::own_lines::{OwnLines, OwnName, OwnValue};
 use crate::proxy::gate::policies::PaidPolicies;
 use crate::proxy::gate::policy_settings::OWN;
@@ -32,12 +39,16 @@ pub(in crate::proxy) struct Standings<'a> {
     pub(in crate::proxy) paid: Option<&'a PaidPolicies>,
     /// Whether one of them has refused it.
     pub(in crate::proxy) refused: bool,
+    /// What is told of time.
+    pub(in crate::proxy) telling: Telling,
+    /// When the request came.
+    pub(in crate::proxy) at: SystemTime,
 }
 
 impl<'a> From<&'a Standing> for Standings<'a> {
     /// Of a request that pays into its caller's own bucket and was let in.
     fn from(own: &'a Standing) -> Self {
-        Standings { own, paid: None, refused: false }
+        Standings { own, paid: None, refused: false, telling: Telling::default(), at: SystemTime::UNIX_EPOCH }
     }
 }
 
@@ -58,7 +69,13 @@ impl<'a> Standings<'a> {
 
     /// For `Retry-After`, when the request was refused: the longest of those who refused it.
     pub(in crate::proxy) fn retry_after(&self) -> u64 {
-        self.refused_by().map_or_else(|| self.own.retry_after(), |(_, standing)| standing.retry_after())
+        self.telling.at_most(self.refused_by().map_or(self.own, |(_, standing)| standing).retry_after())
+    }
+
+    /// The names of those that have refused it.
+    pub(in crate::proxy) fn refusing(&self) -> impl Iterator<Item = &'a str> {
+        let own = (self.refused && !self.own.is_enough()).then_some(OWN);
+        own.into_iter().chain(self.paid.into_iter().flat_map(PaidPolicies::refusing))
     }
 
     /// Each with its name, the caller's own first.
@@ -81,8 +98,9 @@ pub(in crate::proxy) fn write(lines: &mut impl OwnLines, standings: Standings<'_
         None => {
             let own = standings.own;
             let capacity = u64::from(own.quota().capacity().get());
+            let next = if standings.refused { standings.retry_after() } else { standings.telling.at_most(own.reset()) };
             lines.line(&POLICY, Parameters("\"default\";q=", capacity, ";w=", own.window()));
-            lines.line(&STATE, Parameters("\"default\";r=", own.remaining().into(), ";t=", own.reset()));
+            lines.line(&STATE, Parameters("\"default\";r=", own.remaining().into(), ";t=", next));
             own
         }
         Some(_) => {
@@ -93,7 +111,19 @@ pub(in crate::proxy) fn write(lines: &mut impl OwnLines, standings: Standings<'_
     };
     lines.line(&LIMIT, u64::from(standing.quota().capacity().get()));
     lines.line(&REMAINING, u64::from(standing.remaining()));
-    lines.line(&RESET, standing.full_after());
+    let reset = if standings.refused { standings.retry_after() } else { standing.full_after() };
+    match standings.telling.reset {
+        ResetHeader::Epoch => lines.line(&RESET, epoch(standings.at, reset)),
+        ResetHeader::Seconds => lines.line(&RESET, reset),
+        ResetHeader::Off => {}
+    }
+}
+
+/// The moment so many seconds after that time, in seconds since the Unix epoch. Rounded up, so that nobody comes too
+/// early who waits for it.
+fn epoch(at: SystemTime, seconds: u64) -> u64 {
+    let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    since.as_secs() + u64::from(since.subsec_nanos() > 0) + seconds
 }
 
 /// What all of them allow, as a list.
@@ -116,7 +146,13 @@ impl OwnValue for StateList<'_> {
     fn put(&self, out: &mut Vec<u8>) {
         let least = if self.0.refused { self.0.retry_after() } else { 1 };
         put_list(self.0.all(), out, |standing, out| {
-            Parameters("\";r=", standing.remaining().into(), ";t=", standing.reset().max(least)).put(out);
+            Parameters(
+                "\";r=",
+                standing.remaining().into(),
+                ";t=",
+                self.0.telling.at_most(standing.reset().max(least)),
+            )
+            .put(out);
         });
     }
 }
@@ -149,12 +185,20 @@ impl OwnValue for Parameters {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU64;
+    use std::time::Duration;
+
     use http::HeaderMap;
     use pingora_http::ResponseHeader;
 
     use super::*;
     use crate::client::Quota;
     use crate::limit::Bucket;
+
+    fn standings(own: &Standing, refused: bool, telling: Telling) -> Standings<'_> {
+        let at = SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_001);
+        Standings { refused, telling, at, ..own.into() }
+    }
 
     fn headers(capacity: u64, rate: f64, takes: u32) -> Vec<String> {
         let quota = Quota::new(capacity, rate).unwrap();
@@ -164,15 +208,16 @@ mod tests {
         answer.append_header("ratelimit", "the backend's").unwrap();
         answer.append_header("X-RateLimit-Limit", "1").unwrap();
         let standing = Standing::new(bucket, quota, 0);
-        write(&mut answer, (&standing).into());
+        let told = standings(&standing, false, Telling { reset: ResetHeader::Seconds, ..Telling::default() });
+        write(&mut answer, told);
         let all = |name: &str| answer.headers.get_all(name).iter().map(|v| v.to_str().unwrap()).collect::<Vec<_>>();
         let values: Vec<_> = NAMES.iter().map(|name| all(name).join("|")).collect();
         let mut lines = Vec::new();
-        write(&mut lines, (&standing).into());
+        write(&mut lines, told);
         let expected: String = NAMES.iter().zip(&values).map(|(name, value)| format!("{name}: {value}\r\n")).collect();
         assert_eq!(String::from_utf8(lines).unwrap(), expected);
         let mut map = HeaderMap::new();
-        write(&mut map, (&standing).into());
+        write(&mut map, told);
         assert!(map.iter().all(|(name, value)| answer.headers[name] == *value) && map.len() == NAMES.len());
         values
     }
@@ -190,5 +235,31 @@ mod tests {
             slow[..2],
             ["\"default\";q=1000000000;w=999999999999999", "\"default\";r=1000000000;t=999999999999999"]
         );
+    }
+
+    #[test]
+    fn the_reset_is_a_time_or_seconds_or_none_and_waits_are_capped() {
+        let quota = Quota::new(5, 0.1).unwrap();
+        let mut bucket = Bucket::full(quota, 0);
+        let told = |bucket, refused, reset, longest| {
+            let telling = Telling { reset, longest: NonZeroU64::new(longest) };
+            let (standing, mut lines) = (Standing::new(bucket, quota, 0), Vec::new());
+            write(&mut lines, standings(&standing, refused, telling));
+            let text = String::from_utf8(lines).unwrap();
+            let value = |name: &str| text.lines().find_map(|line| Some(line.strip_prefix(name)?.to_owned()));
+            (value("RateLimit: ").unwrap(), value("X-RateLimit-Reset: "))
+        };
+        let of = |state: &str, reset: &str| (state.to_owned(), Some(reset.to_owned()));
+        assert!(bucket.take(quota, 0));
+        // Ten seconds until it is full; the second has begun.
+        assert_eq!(told(bucket, false, ResetHeader::Epoch, 0), of("\"default\";r=4;t=40", "1700000011"));
+        assert_eq!(told(bucket, false, ResetHeader::Seconds, 0), of("\"default\";r=4;t=40", "10"));
+        assert_eq!(told(bucket, false, ResetHeader::Off, 0).1, None);
+        assert_eq!(told(bucket, false, ResetHeader::Epoch, 2), of("\"default\";r=4;t=2", "1700000011"));
+        assert!((0..4).all(|_| bucket.take(quota, 0)));
+        assert_eq!(told(bucket, true, ResetHeader::Epoch, 0), of("\"default\";r=0;t=10", "1700000011"));
+        assert_eq!(told(bucket, true, ResetHeader::Seconds, 0), of("\"default\";r=0;t=10", "10"));
+        assert_eq!(told(bucket, true, ResetHeader::Epoch, 2), of("\"default\";r=0;t=2", "1700000003"));
+        assert_eq!(told(bucket, true, ResetHeader::Seconds, 2), of("\"default\";r=0;t=2", "2"));
     }
 }

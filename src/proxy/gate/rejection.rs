@@ -1,7 +1,8 @@
 //! Every answer of our own leaves by this door.
 //!
 //! One form: `application/json`, `{"code":N,"message":"…"}`, `X-Request-Id`; whoever speaks gRPC is answered in its
-//! words ([`grpc`]). What answers HEAD has no body, and the length that the answer to a GET would have, also where the
+//! words ([`grpc`]), whoever asks for [problem details](problem) in those, and everybody else in the words of the
+//! [site], where it has some for the status. What answers HEAD has no body, and the length that the answer to a GET would have, also where the
 //! request is refused before all of its header is there. The connection stays usable where the client's body lets it: a
 //! small body that is announced is read to its end and thrown away. A large or endless one makes the answer the last on
 //! its connection, and what still comes is read for a while before the connection is closed, because closing with
@@ -19,10 +20,16 @@ use pingora_core::protocols::http::date::get_cached_date;
 use crate::proxy::gate::grpc;
 use crate::proxy::gate::grpc::AnswerForm;
 use crate::proxy::gate::headers::REQUEST_ID;
-use crate::proxy::gate::own_lines::{OwnLines, OwnName};
+use crate::proxy::gate::own_lines::{AnswerLines, OwnLines, OwnName};
+use crate::proxy::gate::problem;
 use crate::proxy::gate::rate_headers;
 use crate::proxy::gate::rate_headers::Standings;
 use crate::proxy::gate::request_id::RequestId;
+use crate::proxy::gate::site::SiteAnswer;
+use crate::proxy::wire::lines::Fields;
+
+/// The type of what we say, if nobody wants it otherwise.
+pub(in crate::proxy) const JSON: &[u8] = b"application/json";
 
 static CONTENT_TYPE: OwnName = OwnName::new("Content-Type: ", || header::CONTENT_TYPE);
 static CONTENT_LENGTH: OwnName = OwnName::new("Content-Length: ", || header::CONTENT_LENGTH);
@@ -40,11 +47,22 @@ pub(in crate::proxy) const LINGER: Duration = Duration::from_secs(5);
 /// other method, and these are the ones that some backend takes.
 const ALLOWED: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
-/// What an answer of our own tells of its request: how its buckets stand, and where else to ask.
-pub(in crate::proxy) type ToldOfRequest<'a> = (Option<Standings<'a>>, Option<&'a [u8]>);
+/// What an answer of our own tells of its request.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::proxy) struct ToldOfRequest<'a> {
+    /// How the caller's bucket stands, where headers say so.
+    pub(in crate::proxy) standing: Option<Standings<'a>>,
+    /// The bucket that has refused it.
+    pub(in crate::proxy) refused_by: Option<Standings<'a>>,
+    /// Where else to ask; or all that the answer says, when it is no refusal.
+    pub(in crate::proxy) said: Option<&'a [u8]>,
+    /// What the site says in our place.
+    pub(in crate::proxy) site: Option<&'a SiteAnswer>,
+}
 
 /// What is told of what was refused before anything was known of it.
-pub(in crate::proxy) const NOTHING: ToldOfRequest<'static> = (None, None);
+#[cfg(test)]
+const NOTHING: ToldOfRequest<'static> = ToldOfRequest { standing: None, refused_by: None, said: None, site: None };
 
 /// Why a request gets an answer of our own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,6 +123,16 @@ impl Rejection {
         }
     }
 
+    /// Whether it is a refusal or a failure.
+    pub(in crate::proxy) fn is_error(self) -> bool {
+        self.status().is_client_error() || self.status().is_server_error()
+    }
+
+    /// The form for whoever sent a request with these lines, to which the site says this.
+    pub(in crate::proxy) fn form_for(self, fields: &impl Fields, site: Option<&SiteAnswer>) -> AnswerForm {
+        AnswerForm::of(fields, self.content_type(AnswerForm::Json, site))
+    }
+
     /// The status as the answer has it: gRPC has one of its own beside it.
     pub(in crate::proxy) fn told_status(self, form: AnswerForm) -> StatusCode {
         if form == AnswerForm::Grpc { StatusCode::OK } else { self.status() }
@@ -141,7 +169,7 @@ impl Rejection {
     }
 
     /// The body of the answer. Written out, because a flood of refusals should cost nothing that can be known before.
-    pub(in crate::proxy) fn body(self, form: AnswerForm) -> Cow<'static, str> {
+    fn body(self, form: AnswerForm) -> Cow<'static, str> {
         Cow::Borrowed(match self {
             _ if form == AnswerForm::Grpc => "",
             Rejection::BodyTooLarge(_) => return format!(r#"{{"code":413,"message":"{}"}}"#, self.message()).into(),
@@ -163,11 +191,47 @@ impl Rejection {
         })
     }
 
-    /// The body of the answer to a request of which this is told.
-    pub(in crate::proxy) fn body_of(self, form: AnswerForm, (_, said): ToldOfRequest<'_>) -> Cow<'static, str> {
-        match (self, said) {
-            (Rejection::AcmeChallenge, Some(answer)) => String::from_utf8_lossy(answer).into_owned().into(),
+    /// The body of the answer to a request of this id, of which this is told.
+    pub(in crate::proxy) fn body_of(
+        self,
+        form: AnswerForm,
+        request_id: &RequestId,
+        told: ToldOfRequest<'_>,
+    ) -> Cow<'static, str> {
+        if let (Rejection::AcmeChallenge, Some(answer)) = (self, told.said) {
+            return String::from_utf8_lossy(answer).into_owned().into();
+        }
+        let (status, id) = (self.status(), request_id.as_str());
+        match (form, told.site) {
+            (AnswerForm::Problem, _) => {
+                let violated = told.refused_by.iter().flat_map(Standings::refusing);
+                problem::body(status, &self.message(), id, violated).into()
+            }
+            (AnswerForm::Json, Some(site)) => {
+                let body = site.body(status.as_u16(), &self.message(), self.retry_after(), id);
+                body.map_or_else(|| self.body(form), Cow::Owned)
+            }
             _ => self.body(form),
+        }
+    }
+
+    /// The seconds after which another try is worth it, where that is known.
+    fn retry_after(self) -> Option<u64> {
+        match self {
+            Rejection::RateLimited(seconds) | Rejection::NoHealthyBackend(seconds) => Some(seconds),
+            // Nobody knows when one of them ends.
+            Rejection::TooManyAtOnce => Some(1),
+            _ => None,
+        }
+    }
+
+    /// The type of the body.
+    fn content_type<'a>(self, form: AnswerForm, site: Option<&'a SiteAnswer>) -> &'a [u8] {
+        match (self, form, site.and_then(SiteAnswer::content_type)) {
+            (Rejection::AcmeChallenge, ..) => b"application/octet-stream",
+            (_, AnswerForm::Problem, _) => problem::TYPE.as_bytes(),
+            (_, _, Some(kind)) => kind.as_bytes(),
+            _ => JSON,
         }
     }
 
@@ -177,33 +241,34 @@ impl Rejection {
     pub(in crate::proxy) fn write(
         self,
         form: AnswerForm,
-        lines: &mut impl OwnLines,
+        lines: &mut impl AnswerLines,
         body: &str,
         request_id: &RequestId,
-        (standing, location): ToldOfRequest<'_>,
+        ToldOfRequest { standing, said, site, .. }: ToldOfRequest<'_>,
     ) {
-        let retry_after = match self {
-            Rejection::RateLimited(seconds) | Rejection::NoHealthyBackend(seconds) => Some(seconds),
-            // Nobody knows when one of them ends.
-            Rejection::TooManyAtOnce => Some(1),
-            _ => None,
-        };
+        let retry_after = self.retry_after();
         if form == AnswerForm::Grpc {
             grpc::write(lines, self.status().as_u16(), &self.message(), retry_after);
             lines.line(&REQUEST_ID, request_id);
         } else {
-            let is_challenge = self == Rejection::AcmeChallenge;
-            lines.line(&CONTENT_TYPE, if is_challenge { "application/octet-stream" } else { "application/json" });
+            let says = |name| site.is_some_and(|site| site.says(&name));
+            lines.line(&CONTENT_TYPE, self.content_type(form, site));
             lines.line(&CONTENT_LENGTH, body.len() as u64);
-            lines.line(&CACHE_CONTROL, "no-store");
+            if !says(header::CACHE_CONTROL) {
+                lines.line(&CACHE_CONTROL, "no-store");
+            }
             lines.line(&REQUEST_ID, request_id);
             match self {
+                Rejection::UnknownApiKey if says(header::WWW_AUTHENTICATE) => {}
                 Rejection::UnknownApiKey => lines.line(&WWW_AUTHENTICATE, "Bearer"),
                 Rejection::MethodNotAllowed => lines.line(&ALLOW, ALLOWED),
                 _ => retry_after.into_iter().for_each(|seconds| lines.line(&RETRY_AFTER, seconds)),
             }
+            for (spelt, value) in site.into_iter().flat_map(SiteAnswer::headers) {
+                lines.configured(spelt, value);
+            }
         }
-        if let Some(location) = location.filter(|_| self != Rejection::AcmeChallenge) {
+        if let Some(location) = said.filter(|_| self == Rejection::UseHttps) {
             lines.line(&LOCATION, location);
         }
         if let Some(standing) = standing {
@@ -211,16 +276,17 @@ impl Rejection {
         }
     }
 
-    /// The header section of the answer over HTTP/2, with how the caller's bucket stands.
+    /// The header section of the answer over HTTP/2 whose body is this one.
     pub(in crate::proxy) fn header(
         self,
         form: AnswerForm,
+        body: &str,
         request_id: &RequestId,
         told: ToldOfRequest<'_>,
     ) -> Response<()> {
         let mut answer = Response::new(());
         *answer.status_mut() = self.told_status(form);
-        self.write(form, answer.headers_mut(), &self.body_of(form, told), request_id, told);
+        self.write(form, answer.headers_mut(), body, request_id, told);
         answer.headers_mut().insert(DATE, get_cached_date());
         answer
     }
@@ -235,7 +301,7 @@ impl Rejection {
         told: ToldOfRequest<'_>,
         (keeps, with_body): (bool, bool),
     ) -> usize {
-        let (status, body) = (self.told_status(form), self.body_of(form, told));
+        let (status, body) = (self.told_status(form), self.body_of(form, request_id, told));
         for part in ["HTTP/1.1 ", status.as_str(), " ", status.canonical_reason().unwrap_or_default(), "\r\n"] {
             out.extend_from_slice(part.as_bytes());
         }
@@ -311,7 +377,10 @@ mod tests {
             Rejection::NoRoute,
             Rejection::UseHttps,
         ];
-        let told = |rejection| (None, (rejection == Rejection::UseHttps).then_some(&b"https://a/b"[..]));
+        let told = |rejection| {
+            let said = (rejection == Rejection::UseHttps).then_some(&b"https://a/b"[..]);
+            ToldOfRequest { said, ..NOTHING }
+        };
         for rejection in say {
             let (mut bytes, mut map) = (Vec::new(), HeaderMap::new());
             let mut of_pingora = ResponseHeader::build(rejection.status(), None).unwrap();
@@ -352,9 +421,9 @@ mod tests {
         let mut told = Vec::new();
         Rejection::MethodNotAllowed.append(AnswerForm::Json, &mut told, &id, NOTHING, (false, true));
         assert!(String::from_utf8(told).unwrap().contains("\r\nAllow: GET, HEAD, POST, "));
-        assert_eq!(Rejection::MethodNotAllowed.header(AnswerForm::Json, &id, NOTHING).headers()["allow"], ALLOWED);
+        assert_eq!(Rejection::MethodNotAllowed.header(AnswerForm::Json, "", &id, NOTHING).headers()["allow"], ALLOWED);
         assert_eq!(
-            Rejection::UnknownApiKey.header(AnswerForm::Json, &id, NOTHING).headers()["www-authenticate"],
+            Rejection::UnknownApiKey.header(AnswerForm::Json, "", &id, NOTHING).headers()["www-authenticate"],
             "Bearer"
         );
     }
@@ -362,7 +431,7 @@ mod tests {
     #[test]
     fn grpc_is_answered_in_its_own_words() {
         let id = RequestId::given(b"r1").unwrap();
-        let answer = Rejection::RateLimited(7).header(AnswerForm::Grpc, &id, NOTHING);
+        let answer = Rejection::RateLimited(7).header(AnswerForm::Grpc, "", &id, NOTHING);
         assert_eq!(answer.status(), StatusCode::OK);
         let said = |name: &str| answer.headers().get(name).map(|value| value.to_str().unwrap());
         assert_eq!((said("grpc-status"), said("grpc-message")), (Some("8"), Some("Rate limit exceeded")));

@@ -6,10 +6,13 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use crate::client::Quota;
+use crate::limit::Telling;
 use crate::proxy::gate::admit::Destination;
 use crate::proxy::gate::identify::Identity;
 use crate::proxy::gate::policies::Policies;
+use crate::proxy::gate::rejection::Rejection;
 use crate::proxy::gate::settings::{Limits, ListenerRules};
+use crate::proxy::gate::site::SiteAnswers;
 use crate::route::RouteTable;
 
 /// What the configuration says of requests.
@@ -27,6 +30,8 @@ pub struct Rules {
     pub limits: Limits,
     /// What holds for the connections of some listeners, by the address that they listen on.
     pub listeners: HashMap<SocketAddr, ListenerRules>,
+    /// What the site says in place of our answers, by status.
+    pub answers: Option<SiteAnswers>,
     /// Whether requests that need nothing of Pingora's request loop go past it.
     pub direct: bool,
 }
@@ -40,4 +45,16 @@ pub struct RateRules {
     pub headers: bool,
     /// How many requests of one caller may run at once; `None` is no bound.
     pub max_concurrent: Option<NonZeroU32>,
+    /// How they say it.
+    pub telling: Telling,
+}
+
+impl Rules {
+    /// `rejection`, as the client is told of it: to come back no later than `rate_limit.max_retry_after` says.
+    pub(in crate::proxy) fn as_told(&self, rejection: Rejection) -> Rejection {
+        match (rejection, self.rate) {
+            (Rejection::RateLimited(seconds), Some(rate)) => Rejection::RateLimited(rate.telling.at_most(seconds)),
+            (rejection, _) => rejection,
+        }
+    }
 }

@@ -326,9 +326,9 @@ impl Proxy {
     async fn reject(&self, session: &mut Session, rejection: Rejection, ctx: &mut Context) -> Result<()> {
         ctx.rejection = Some(rejection);
         if session.response_written().is_none_or(|written| written.status.is_informational()) {
-            ctx.form = AnswerForm::of(&session.req_header().headers);
+            self.choose_words(rejection, &session.req_header().headers, ctx);
         }
-        send(session, (rejection, ctx.form), &ctx.request_id, ctx.told_standing()).await
+        send(session, (rejection, ctx.form), &ctx.request_id, ctx.told()).await
     }
 }
 

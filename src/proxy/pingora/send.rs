@@ -9,12 +9,11 @@ use pingora_proxy::Session;
 
 use crate::proxy::exchange::rest::DISCARD;
 use crate::proxy::gate::grpc::AnswerForm;
-use crate::proxy::gate::rate_headers::Standings;
-use crate::proxy::gate::rejection::{LINGER, Rejection, bytes_of};
+use crate::proxy::gate::rejection::{LINGER, Rejection, ToldOfRequest, bytes_of};
 use crate::proxy::gate::request_id::RequestId;
 use crate::proxy::pingora::loan::Loan;
 
-/// Answers `session` with `rejection`, and with how the caller's bucket stands. Does nothing when an answer has begun
+/// Answers `session` with `rejection`, and with what is `told` of its request. Does nothing when an answer has begun
 /// already.
 ///
 /// # Errors
@@ -23,15 +22,15 @@ pub(in crate::proxy) async fn send(
     session: &mut Session,
     (rejection, form): (Rejection, AnswerForm),
     request_id: &RequestId,
-    standing: Option<Standings<'_>>,
+    told: ToldOfRequest<'_>,
 ) -> Result<()> {
     let begun = session.response_written().is_some_and(|written| !written.status.is_informational());
     if begun || session.was_upgraded() {
         return Ok(());
     }
-    let body = rejection.body(form);
+    let body = rejection.body_of(form, request_id, told);
     let mut header = ResponseHeader::build(rejection.told_status(form), Some(6))?;
-    rejection.write(form, &mut header, &body, request_id, (standing, None));
+    rejection.write(form, &mut header, &body, request_id, told);
     // A 408 is sent because the client's bytes stopped coming: there is nothing to read to the end.
     let over_http2 = session.as_downstream().is_custom();
     let keep = over_http2 || (rejection != Rejection::RequestTimeout && is_worth_reading(session));

@@ -20,7 +20,7 @@ use crate::proxy::downstream::patience::Patience;
 use crate::proxy::downstream::seats::{Seat, Seats};
 use crate::proxy::exchange::proxy::Proxy;
 use crate::proxy::gate::grpc::{AnswerForm, status_for};
-use crate::proxy::gate::rejection::{LINGER, NOTHING, Rejection};
+use crate::proxy::gate::rejection::{LINGER, Rejection, ToldOfRequest};
 use crate::proxy::gate::request_id::RequestId;
 use crate::telemetry::AccessRecord;
 use crate::tls::TlsListeners;
@@ -112,7 +112,9 @@ impl Downstream {
         let request_id = RequestId::random();
         // Of its lines nothing is certain.
         let (mut answer, form) = (Vec::new(), AnswerForm::Json);
-        let body = rejection.append(form, &mut answer, &request_id, NOTHING, (false, !head::is_for_head(head)));
+        let site = self.app.site_answer(rejection);
+        let told = ToldOfRequest { site: site.as_deref(), ..ToldOfRequest::default() };
+        let body = rejection.append(form, &mut answer, &request_id, told, (false, !head::is_for_head(head)));
         let sent = timeout(LINGER, async {
             stream.write_all(&answer).await?;
             stream.flush().await

@@ -60,7 +60,7 @@ use crate::proxy::exchange::scratch::Origin;
 use crate::proxy::exchange::takes::Purpose;
 use crate::proxy::gate::grpc::AnswerForm;
 use crate::proxy::gate::rejection::Rejection;
-use crate::proxy::gate::rejection::{LINGER, NOTHING, bytes_of};
+use crate::proxy::gate::rejection::{LINGER, ToldOfRequest, bytes_of};
 use crate::proxy::gate::request_id::RequestId;
 use crate::proxy::pingora::admitted::Admitted;
 use crate::proxy::pingora::http2_session::Http2Session;
@@ -283,8 +283,10 @@ impl Serving<'_> {
             }
             Err(rejection) => {
                 let request_id = RequestId::random();
-                let answer = (rejection, AnswerForm::of(&parts.headers));
-                let sent = refuse(respond, answer, &request_id, &parts.method);
+                let site = self.downstream.app.site_answer(rejection);
+                let answer = (rejection, rejection.form_for(&parts.headers, site.as_deref()));
+                let told = ToldOfRequest { site: site.as_deref(), ..ToldOfRequest::default() };
+                let sent = refuse(respond, answer, (&request_id, told), &parts.method);
                 let line = (parts.method.as_str(), parts.uri.path().as_bytes());
                 let since = self.downstream.app.arrival();
                 self.downstream.record_refusal(answer, line, &request_id, sent, since, self.origin.peer);
@@ -410,12 +412,13 @@ async fn next(
 fn refuse(
     mut respond: SendResponse<Bytes>,
     (rejection, form): (Rejection, AnswerForm),
-    id: &RequestId,
+    (id, told): (&RequestId, ToldOfRequest<'_>),
     method: &Method,
 ) -> Option<usize> {
     let bodiless = *method == Method::HEAD || form == AnswerForm::Grpc;
-    let body = if bodiless { Bytes::new() } else { bytes_of(rejection.body(form)) };
-    let answer = rejection.header(form, id, NOTHING);
+    let body = rejection.body_of(form, id, told);
+    let answer = rejection.header(form, &body, id, told);
+    let body = if bodiless { Bytes::new() } else { bytes_of(body) };
     let length = body.len();
     // When the client has reset the stream meanwhile, nobody waits for the answer.
     let sent = respond

@@ -101,6 +101,7 @@ pub(super) fn changes(old: &Config, new: &Config) -> Vec<String> {
     let sections = [
         ("routes", old.routes != new.routes),
         ("identity", old.identity != new.identity),
+        ("answers", old.answers != new.answers),
         ("rate_limit", old.rate_limit != new.rate_limit),
         ("plans", old.plans != new.plans),
         ("policies", old.policies != new.policies),

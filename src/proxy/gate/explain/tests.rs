@@ -9,7 +9,7 @@ use super::*;
 use crate::client::{Client, ClientId, Directory, KeyDigest, Mode, Quota, Recorder};
 use crate::clock::{Clock, ManualClock, Timeline};
 use crate::limit::exact::Exact;
-use crate::limit::{CallerTurns, Charge, Gauges, Key, KeyMaker, Limiter, Payer, Upkeep};
+use crate::limit::{CallerTurns, Charge, Gauges, Key, KeyMaker, Limiter, Payer, Telling, Upkeep};
 use crate::proxy::exchange::parts::ProxyParts;
 use crate::proxy::exchange::proxy::Proxy;
 use crate::proxy::gate::admit::{Admission, Asked, Destination};
@@ -239,9 +239,15 @@ fn a_proxy_explains_with_its_own_clients_buckets_and_time() {
     let (timeline, limiter) = (Timeline::new(clock.as_ref()), Arc::new(world.limiter));
     let settings = AccessLogSettings { target: None, ..AccessLogSettings::default() };
     let rules = Rules {
+        answers: None,
         identity: world.identity,
         policies: None,
-        rate: Some(RateRules { default: Quota::new(2, 1.0).unwrap(), headers: true, max_concurrent: None }),
+        rate: Some(RateRules {
+            default: Quota::new(2, 1.0).unwrap(),
+            headers: true,
+            max_concurrent: None,
+            telling: Telling::default(),
+        }),
         routes: world.routes,
         limits: world.limits,
         listeners: [].into(),

@@ -10,8 +10,8 @@ use tokio::sync::watch;
 use super::*;
 use crate::client::{Directory, Quota};
 use crate::clock::{SystemClock, Timeline};
-use crate::limit::KeyMaker;
 use crate::limit::exact::Exact;
+use crate::limit::{KeyMaker, Telling};
 use crate::proxy::downstream::pace::Waited;
 use crate::proxy::exchange::parts::ProxyParts;
 use crate::proxy::gate::identify::Identity;
@@ -28,9 +28,10 @@ fn proxy() -> Proxy {
     let clock = Arc::new(SystemClock);
     let quota = Quota::new(1, 0.001).unwrap();
     let rules = Rules {
+        answers: None,
         identity: Identity::default(),
         policies: None,
-        rate: Some(RateRules { default: quota, headers: false, max_concurrent: None }),
+        rate: Some(RateRules { default: quota, headers: false, max_concurrent: None, telling: Telling::default() }),
         routes: RouteTable::new([]),
         limits: Limits::default(),
         listeners: [].into(),
