@@ -287,6 +287,13 @@ pub(super) struct RateLimitKeys {
     /// The most that `Retry-After` and the `t` of `RateLimit` say. Null is no bound: they are true then.
     #[schemars(extend("default" = null))]
     pub(super) max_retry_after: Written<OrNull<WholeSeconds>>,
+    /// After how many refusals in a row a connection of HTTP/1.1 gets `Connection: close` and is closed. Null is never.
+    #[schemars(extend("default" = null))]
+    pub(super) close_after: Written<OrNull<Whole<NonZeroU32, 1, 1_000_000_000>>>,
+    /// Whether `GET /.well-known/ratelimit` on a listener tells the caller how it stands, and takes nothing. With false it
+    /// is a request like any other.
+    #[schemars(extend("default" = false))]
+    pub(super) self_service: Written<Flag>,
 }
 
 /// What is recorded for recommendations: the requests of each second, for an hour.

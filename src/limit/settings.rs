@@ -26,6 +26,10 @@ pub struct RateLimit {
     pub record: usize,
     /// What they say of time.
     pub telling: Telling,
+    /// After how many refusals in a row a connection of HTTP/1.1 is closed. Default `None`: after none.
+    pub close_after: Option<NonZeroU32>,
+    /// Whether callers may ask how they stand. Default no.
+    pub self_service: bool,
 }
 
 /// What answers say of time.
@@ -70,6 +74,8 @@ impl Default for RateLimit {
             max_concurrent: None,
             record: 10_000,
             telling: Telling::default(),
+            close_after: None,
+            self_service: false,
         }
     }
 }

@@ -229,9 +229,11 @@ pub(super) fn rules(config: &Config, pools: &[Arc<Pool>], policies: Option<Arc<P
         headers: config.rate_limit.headers,
         max_concurrent: config.rate_limit.max_concurrent,
         telling: config.rate_limit.telling,
+        close_after: config.rate_limit.close_after,
     };
     Rules {
         answers: config.answers.clone(),
+        self_service: config.rate_limit.self_service,
         identity: config.identity.clone(),
         rate: config.rate_limit.enabled.then_some(rate),
         policies,

@@ -124,6 +124,8 @@ mod max_concurrent;
 #[cfg(test)]
 mod own_answers;
 #[cfg(test)]
+mod own_standing;
+#[cfg(test)]
 mod pages;
 #[cfg(test)]
 mod peers;

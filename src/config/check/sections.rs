@@ -73,6 +73,8 @@ pub(super) fn rate_limit(
             reset: at.or("reset_header", keys.reset_header, default.telling.reset),
             longest: at.take("max_retry_after", keys.max_retry_after).flatten(),
         },
+        close_after: at.take("close_after", keys.close_after).flatten(),
+        self_service: at.or("self_service", keys.self_service, default.self_service),
     };
     (buckets, policies)
 }

@@ -1,7 +1,7 @@
 //! What right files become.
 
 use std::fs::Permissions;
-use std::num::{NonZeroU64, NonZeroUsize};
+use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -146,7 +146,7 @@ access_log: {path: /var/log/access.log, format: text}
 admin: {address: "[::1]:99", token_file: null}
 direct: false
 database: /var/lib/clients.db
-rate_limit: {refill_interval: 2s, persist_interval: 250ms, reset_header: off, max_retry_after: 2s}
+rate_limit: {refill_interval: 2s, persist_interval: 250ms, reset_header: off, max_retry_after: 2s, close_after: 9, self_service: true}
 "#;
     let config = check(text).unwrap();
     assert_eq!((config.pingora.threads.get(), config.pingora.listener_tasks_per_fd.get()), (3, 2));
@@ -198,6 +198,7 @@ rate_limit: {refill_interval: 2s, persist_interval: 250ms, reset_header: off, ma
     assert_eq!(config.database, Some("/var/lib/clients.db".into()));
     assert_eq!(config.rate_limit.refill_interval, Duration::from_secs(2));
     assert_eq!(config.rate_limit.persist_interval, Duration::from_millis(250));
+    assert_eq!((config.rate_limit.close_after, config.rate_limit.self_service), (NonZeroU32::new(9), true));
     assert_eq!(config.rate_limit.telling, Telling { reset: ResetHeader::Off, longest: NonZeroU64::new(2) });
     let off = format!("{START}access_log: {{path: null}}\nadmin: {{address: null}}\ndatabase: null\n");
     let off = check(&off).unwrap();

@@ -2,7 +2,7 @@
 //! its guards with it.
 
 use std::net::{IpAddr, SocketAddr};
-use std::num::NonZeroU64;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -10,7 +10,7 @@ use crate::clock::Clock;
 use crate::limit::{Standing, Telling};
 use crate::proxy::downstream::arrival::Arrival;
 use crate::proxy::exchange::course::Course;
-use crate::proxy::gate::admit::{Admission, Limit};
+use crate::proxy::gate::admit::Admission;
 use crate::proxy::gate::affinity::Affinity;
 use crate::proxy::gate::changes::Rewriting;
 use crate::proxy::gate::grpc::AnswerForm;
@@ -78,6 +78,10 @@ pub struct Context {
     pub(in crate::proxy) rejection: Option<Rejection>,
     /// In which form it does; known when it does.
     pub(in crate::proxy) form: AnswerForm,
+    /// After how many refusals in a row its connection is closed.
+    pub(in crate::proxy) close_after: Option<NonZeroU32>,
+    /// Whether its connection ends with our own answer.
+    pub(in crate::proxy) closes: bool,
     /// What the site says in its place; known when it does.
     pub(in crate::proxy) site: Option<Arc<SiteAnswer>>,
     /// Where its client is to ask instead, or all that it is told.
@@ -115,6 +119,8 @@ impl Context {
             course: Arc::default(),
             rejection: None,
             form: AnswerForm::Json,
+            close_after: None,
+            closes: false,
             site: None,
             location: None,
             error: None,
@@ -219,6 +225,14 @@ impl Context {
     pub(in crate::proxy) fn standings(&self) -> Option<Standings<'_>> {
         let standings = self.admission.standings()?;
         Some(Standings { telling: self.telling, at: self.started_wall, ..standings })
+    }
+
+    /// Counts it among the refusals in a `row` of its connection, which ends with the last that is borne. Whatever else
+    /// it gets ends the row.
+    pub(in crate::proxy) fn count_in(&mut self, row: &mut u32) {
+        let refused = self.rejection.is_some_and(Rejection::is_of_caller);
+        *row = if refused { row.saturating_add(1) } else { 0 };
+        self.closes = self.close_after.is_some_and(|most| *row >= most.get());
     }
 
     /// What an answer of our own tells of it.

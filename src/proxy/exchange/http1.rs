@@ -365,7 +365,7 @@ impl<R: RestOverHttp1> Recipient for Http1Recipient<'_, R> {
     async fn reject(&mut self, rejection: Rejection, ctx: &Context, with_body: bool) -> Result<usize> {
         // A 408 is sent because the client's bytes stopped coming: there is nothing to read to the end.
         let reads_on = rejection != Rejection::RequestTimeout && self.rest.is_worth_reading();
-        self.keeps &= reads_on && !self.is_last();
+        self.keeps &= reads_on && !ctx.closes && !self.is_last();
         self.out.clear();
         let body = rejection.append(ctx.form, self.out, &ctx.request_id, ctx.told(), (self.keeps, with_body));
         self.write(None, NOWHERE).await?;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use arc_swap::Guard;
 use http::HeaderMap;
 
-use crate::client::{Directory, KeyDigest};
+use crate::client::{Directory, KeyDigest, Mode};
 use crate::clock::Clock;
 use crate::limit::Nanos;
 use crate::proxy::backend::answer::Answer;
@@ -20,7 +20,7 @@ use crate::proxy::gate::admit::{Admission, Asked, Gate};
 use crate::proxy::gate::certificate::ShownCertificate;
 use crate::proxy::gate::explain::SupposedRequest;
 use crate::proxy::gate::headers::X_REQUEST_ID;
-use crate::proxy::gate::identify::identify;
+use crate::proxy::gate::identify::{Recognised, identify};
 use crate::proxy::gate::policies::{PaidPolicies, ToldCosts};
 use crate::proxy::gate::rate_headers::Standings;
 use crate::proxy::gate::rejection::Rejection;
@@ -28,6 +28,7 @@ use crate::proxy::gate::request_id::RequestId;
 use crate::proxy::gate::rules::Rules;
 use crate::proxy::gate::settings::Limits;
 use crate::proxy::gate::site::SiteAnswer;
+use crate::proxy::gate::standing;
 use crate::proxy::wire::lines::Fields;
 use crate::telemetry::{AccessLog, Explanation, Tally};
 use crate::upstream::{Protocol, Transport};
@@ -86,16 +87,23 @@ impl Proxy {
     pub(in crate::proxy) fn admit(&self, asked: Asked<'_, impl Fields>, ctx: &mut Context) {
         let (rules, fields, target) = (self.rules(), asked.fields, asked.target);
         if let Some(rate) = rules.rate {
-            (ctx.rate_headers, ctx.telling) = (rate.headers, rate.telling);
+            (ctx.rate_headers, ctx.telling, ctx.close_after) = (rate.headers, rate.telling, rate.close_after);
         }
         ctx.underscores = rules.identity.underscores;
         ctx.direct = rules.direct;
         let directory = self.inner.directory.load();
+        let of_itself = rules.self_service && target.path == standing::PATH;
+        if of_itself && self.tells_standing((&rules, &directory), &asked, ctx) {
+            return take_over_name(fields, ctx);
+        }
         let admitted = self.gate(&rules, &directory).admit(asked, ctx.peer, self.nanos(), &mut ctx.admission);
         // The loop knows backends of HTTP/1.1 alone.
         ctx.direct |= ctx.protocol() != Protocol::Http1;
         counts::decided(self.tally(), ctx);
         take_over_name(fields, ctx);
+        if of_itself && matches!(admitted, Ok(()) | Err(Rejection::NoRoute | Rejection::BodyTooLarge(_))) {
+            return self.tell_standing((&rules, &directory), target.method, ctx);
+        }
         if let Err(rejection) = admitted.map_err(|rejection| rules.as_told(rejection)) {
             ctx.rejection = Some(rejection);
             if rejection == Rejection::TooManyAtOnce {
@@ -105,6 +113,34 @@ impl Proxy {
                 self.inner.decisions.record(refused);
             }
         }
+    }
+
+    /// Answers a caller that asks how it stands; not one that shows a key that no client has, or that is refused.
+    #[cold]
+    fn tells_standing(&self, of: (&Rules, &Directory), asked: &Asked<'_, impl Fields>, ctx: &mut Context) -> bool {
+        let from = (ctx.peer, asked.certificate, self.nanos());
+        let Ok(caller) = identify(asked.fields, from, &of.0.identity, of.1) else { return false };
+        let is_guess = caller.key.is_some() && !matches!(caller.client, Some((_, Recognised::ApiKey)));
+        let is_blocked = caller.client.as_ref().is_some_and(|(client, _)| client.mode == Mode::Blocked);
+        ctx.admission.caller = Some(caller).filter(|_| !is_guess && !is_blocked);
+        if ctx.admission.caller.is_none() {
+            return false;
+        }
+        self.tell_standing(of, asked.target.method, ctx);
+        true
+    }
+
+    /// Answers the caller, who asked by this method how it stands.
+    #[cold]
+    fn tell_standing(&self, (rules, directory): (&Rules, &Directory), method: &str, ctx: &mut Context) {
+        let (gate, now) = (self.gate(rules, directory), self.nanos());
+        let Some(caller) = &ctx.admission.caller else { return };
+        ctx.rejection = Some(Rejection::NotForStanding);
+        if matches!(method, "GET" | "HEAD") {
+            ctx.location = Some(gate.tell_standing(caller, ctx.telling, now).into_bytes().into());
+            ctx.rejection = Some(Rejection::Standing);
+        }
+        ctx.admission.pool = None;
     }
 
     /// Has a request for `asked` of `host` answered with a redirection to HTTPS at `port`. Whoever asks costs nothing,

@@ -19,4 +19,5 @@ pub(in crate::proxy) mod rules;
 pub(in crate::proxy) mod settings;
 pub(in crate::proxy) mod site;
 pub(in crate::proxy) mod split;
+pub(in crate::proxy) mod standing;
 pub(in crate::proxy) mod sticky;

@@ -146,13 +146,8 @@ impl OwnValue for StateList<'_> {
     fn put(&self, out: &mut Vec<u8>) {
         let least = if self.0.refused { self.0.retry_after() } else { 1 };
         put_list(self.0.all(), out, |standing, out| {
-            Parameters(
-                "\";r=",
-                standing.remaining().into(),
-                ";t=",
-                self.0.telling.at_most(standing.reset().max(least)),
-            )
-            .put(out);
+            let next = self.0.telling.at_most(standing.reset().max(least));
+            Parameters("\";r=", standing.remaining().into(), ";t=", next).put(out);
         });
     }
 }

@@ -60,10 +60,6 @@ pub(in crate::proxy) struct ToldOfRequest<'a> {
     pub(in crate::proxy) site: Option<&'a SiteAnswer>,
 }
 
-/// What is told of what was refused before anything was known of it.
-#[cfg(test)]
-const NOTHING: ToldOfRequest<'static> = ToldOfRequest { standing: None, refused_by: None, said: None, site: None };
-
 /// Why a request gets an answer of our own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rejection {
@@ -71,6 +67,10 @@ pub enum Rejection {
     UseHttps,
     /// No refusal: what a certificate authority asked, answered.
     AcmeChallenge,
+    /// No refusal: what a caller asked of itself, answered.
+    Standing,
+    /// A caller asked of itself by another method.
+    NotForStanding,
     /// The request is malformed, or asks for two things at once; this says how, for the log.
     BadRequest(&'static str),
     /// No client has the API key.
@@ -106,12 +106,12 @@ impl Rejection {
     pub fn status(self) -> StatusCode {
         match self {
             Rejection::UseHttps => StatusCode::PERMANENT_REDIRECT,
-            Rejection::AcmeChallenge => StatusCode::OK,
+            Rejection::AcmeChallenge | Rejection::Standing => StatusCode::OK,
             Rejection::BadRequest(_) => StatusCode::BAD_REQUEST,
             Rejection::UnknownApiKey => StatusCode::UNAUTHORIZED,
             Rejection::Blocked => StatusCode::FORBIDDEN,
             Rejection::NoRoute => StatusCode::NOT_FOUND,
-            Rejection::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Rejection::MethodNotAllowed | Rejection::NotForStanding => StatusCode::METHOD_NOT_ALLOWED,
             Rejection::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
             Rejection::BodyTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Rejection::HeaderTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
@@ -121,6 +121,11 @@ impl Rejection {
             Rejection::NoHealthyBackend(_) => StatusCode::SERVICE_UNAVAILABLE,
             Rejection::GatewayTimeout => StatusCode::GATEWAY_TIMEOUT,
         }
+    }
+
+    /// Whether it says something of who sent the request.
+    pub(in crate::proxy) fn is_of_caller(self) -> bool {
+        matches!(self, Rejection::RateLimited(_) | Rejection::Blocked | Rejection::UnknownApiKey)
     }
 
     /// Whether it is a refusal or a failure.
@@ -144,11 +149,12 @@ impl Rejection {
             Rejection::BodyTooLarge(limit) => return format!("Request body too large: at most {limit} bytes").into(),
             Rejection::UseHttps => "Use HTTPS",
             Rejection::AcmeChallenge => "an ACME challenge",
+            Rejection::Standing => "the caller's standing",
             Rejection::BadRequest(_) => "Bad request",
             Rejection::UnknownApiKey => "Unknown API key",
             Rejection::Blocked => "Client is blocked",
             Rejection::NoRoute => "No route matches",
-            Rejection::MethodNotAllowed => "Method not allowed",
+            Rejection::MethodNotAllowed | Rejection::NotForStanding => "Method not allowed",
             Rejection::RequestTimeout => "Request timeout",
             Rejection::HeaderTooLarge => "Request header fields too large",
             Rejection::RateLimited(_) => "Rate limit exceeded",
@@ -173,13 +179,13 @@ impl Rejection {
         Cow::Borrowed(match self {
             _ if form == AnswerForm::Grpc => "",
             Rejection::BodyTooLarge(_) => return format!(r#"{{"code":413,"message":"{}"}}"#, self.message()).into(),
-            Rejection::AcmeChallenge => "",
+            Rejection::AcmeChallenge | Rejection::Standing => "",
             Rejection::UseHttps => r#"{"code":308,"message":"Use HTTPS"}"#,
             Rejection::BadRequest(_) => r#"{"code":400,"message":"Bad request"}"#,
             Rejection::UnknownApiKey => r#"{"code":401,"message":"Unknown API key"}"#,
             Rejection::Blocked => r#"{"code":403,"message":"Client is blocked"}"#,
             Rejection::NoRoute => r#"{"code":404,"message":"No route matches"}"#,
-            Rejection::MethodNotAllowed => r#"{"code":405,"message":"Method not allowed"}"#,
+            Rejection::MethodNotAllowed | Rejection::NotForStanding => r#"{"code":405,"message":"Method not allowed"}"#,
             Rejection::RequestTimeout => r#"{"code":408,"message":"Request timeout"}"#,
             Rejection::RateLimited(_) => r#"{"code":429,"message":"Rate limit exceeded"}"#,
             Rejection::TooManyAtOnce => r#"{"code":429,"message":"Too many requests at once"}"#,
@@ -198,7 +204,7 @@ impl Rejection {
         request_id: &RequestId,
         told: ToldOfRequest<'_>,
     ) -> Cow<'static, str> {
-        if let (Rejection::AcmeChallenge, Some(answer)) = (self, told.said) {
+        if let (Rejection::AcmeChallenge | Rejection::Standing, Some(answer)) = (self, told.said) {
             return String::from_utf8_lossy(answer).into_owned().into();
         }
         let (status, id) = (self.status(), request_id.as_str());
@@ -262,6 +268,7 @@ impl Rejection {
                 Rejection::UnknownApiKey if says(header::WWW_AUTHENTICATE) => {}
                 Rejection::UnknownApiKey => lines.line(&WWW_AUTHENTICATE, "Bearer"),
                 Rejection::MethodNotAllowed => lines.line(&ALLOW, ALLOWED),
+                Rejection::NotForStanding => lines.line(&ALLOW, "GET, HEAD"),
                 _ => retry_after.into_iter().for_each(|seconds| lines.line(&RETRY_AFTER, seconds)),
             }
             for (spelt, value) in site.into_iter().flat_map(SiteAnswer::headers) {
@@ -333,115 +340,4 @@ pub(in crate::proxy) fn bytes_of(body: Cow<'static, str>) -> Bytes {
 }
 
 #[cfg(test)]
-mod tests {
-    use http::HeaderMap;
-    use pingora_http::ResponseHeader;
-
-    use super::*;
-
-    #[test]
-    fn answers_are_json_with_their_own_status() {
-        let all = [
-            Rejection::BadRequest("how"),
-            Rejection::UnknownApiKey,
-            Rejection::Blocked,
-            Rejection::RateLimited(1),
-            Rejection::TooManyAtOnce,
-            Rejection::NoRoute,
-            Rejection::MethodNotAllowed,
-            Rejection::RequestTimeout,
-            Rejection::BodyTooLarge(10 << 20),
-            Rejection::HeaderTooLarge,
-            Rejection::Internal,
-            Rejection::BadGateway,
-            Rejection::NoHealthyBackend(5),
-            Rejection::GatewayTimeout,
-            Rejection::UseHttps,
-        ];
-        for rejection in all {
-            let body: serde_json::Value = serde_json::from_str(&rejection.body(AnswerForm::Json)).unwrap();
-            assert_eq!(body["code"], rejection.status().as_u16());
-            assert_eq!(body["message"], *rejection.message());
-        }
-    }
-
-    #[test]
-    fn every_protocol_says_the_same() {
-        let id = RequestId::random();
-        let say = [
-            Rejection::RateLimited(1),
-            Rejection::TooManyAtOnce,
-            Rejection::NoHealthyBackend(5),
-            Rejection::UnknownApiKey,
-            Rejection::MethodNotAllowed,
-            Rejection::NoRoute,
-            Rejection::UseHttps,
-        ];
-        let told = |rejection| {
-            let said = (rejection == Rejection::UseHttps).then_some(&b"https://a/b"[..]);
-            ToldOfRequest { said, ..NOTHING }
-        };
-        for rejection in say {
-            let (mut bytes, mut map) = (Vec::new(), HeaderMap::new());
-            let mut of_pingora = ResponseHeader::build(rejection.status(), None).unwrap();
-            rejection.write(AnswerForm::Json, &mut bytes, &rejection.body(AnswerForm::Json), &id, told(rejection));
-            rejection.write(AnswerForm::Json, &mut map, &rejection.body(AnswerForm::Json), &id, told(rejection));
-            rejection.write(AnswerForm::Json, &mut of_pingora, &rejection.body(AnswerForm::Json), &id, told(rejection));
-            let lines = |map: &HeaderMap| -> Vec<String> {
-                map.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect()
-            };
-            let bytes = String::from_utf8(bytes).unwrap();
-            let written: Vec<_> = bytes.lines().map(|line| line.split_once(": ").unwrap()).collect();
-            let lower: Vec<_> =
-                written.iter().map(|(name, value)| format!("{}: {value}", name.to_lowercase())).collect();
-            assert_eq!((&lower, &lower), (&lines(&map), &lines(&of_pingora.headers)));
-            let mut spelt = Vec::new();
-            of_pingora.header_to_h1_wire(&mut spelt);
-            assert_eq!(String::from_utf8(spelt).unwrap(), bytes);
-        }
-    }
-
-    #[test]
-    fn an_answer_on_the_wire_is_whole() {
-        let id = RequestId::random();
-        let mut answer = Vec::new();
-        let length = Rejection::BadRequest("how").append(AnswerForm::Json, &mut answer, &id, NOTHING, (false, true));
-        let answer = String::from_utf8(answer).unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        assert!(head.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{head}");
-        assert!(head.contains(&format!("\r\nContent-Length: {}\r\n", body.len())), "{head}");
-        assert!(head.contains(&format!("\r\nX-Request-Id: {id}\r\n")), "{head}");
-        assert_eq!((body, length), (r#"{"code":400,"message":"Bad request"}"#, body.len()));
-        assert!(head.ends_with("\r\nConnection: close"), "{head}");
-        let mut bodiless = Vec::new();
-        assert_eq!(Rejection::RateLimited(7).append(AnswerForm::Json, &mut bodiless, &id, NOTHING, (true, false)), 0);
-        let bodiless = String::from_utf8(bodiless).unwrap();
-        assert!(bodiless.contains("\r\nRetry-After: 7\r\n"), "{bodiless}");
-        assert!(bodiless.ends_with("\r\nConnection: keep-alive\r\n\r\n"), "{bodiless}");
-        let mut told = Vec::new();
-        Rejection::MethodNotAllowed.append(AnswerForm::Json, &mut told, &id, NOTHING, (false, true));
-        assert!(String::from_utf8(told).unwrap().contains("\r\nAllow: GET, HEAD, POST, "));
-        assert_eq!(Rejection::MethodNotAllowed.header(AnswerForm::Json, "", &id, NOTHING).headers()["allow"], ALLOWED);
-        assert_eq!(
-            Rejection::UnknownApiKey.header(AnswerForm::Json, "", &id, NOTHING).headers()["www-authenticate"],
-            "Bearer"
-        );
-    }
-
-    #[test]
-    fn grpc_is_answered_in_its_own_words() {
-        let id = RequestId::given(b"r1").unwrap();
-        let answer = Rejection::RateLimited(7).header(AnswerForm::Grpc, "", &id, NOTHING);
-        assert_eq!(answer.status(), StatusCode::OK);
-        let said = |name: &str| answer.headers().get(name).map(|value| value.to_str().unwrap());
-        assert_eq!((said("grpc-status"), said("grpc-message")), (Some("8"), Some("Rate limit exceeded")));
-        assert_eq!((said("content-type"), said("grpc-retry-pushback-ms")), (Some("application/grpc"), Some("7000")));
-        assert_eq!((said("content-length"), said("x-request-id")), (None, Some("r1")));
-        let mut out = Vec::new();
-        assert_eq!(Rejection::Blocked.append(AnswerForm::Grpc, &mut out, &id, NOTHING, (true, true)), 0);
-        let out = String::from_utf8(out).unwrap();
-        let start = "HTTP/1.1 200 OK\r\nContent-Type: application/grpc\r\ngrpc-status: 7\r\n\
-                     grpc-message: Client is blocked\r\nX-Request-Id: r1\r\nContent-Length: 0\r\nDate: ";
-        assert!(out.starts_with(start) && out.ends_with("\r\n\r\n"), "{out}");
-    }
-}
+mod tests;

@@ -30,6 +30,8 @@ pub struct Rules {
     pub limits: Limits,
     /// What holds for the connections of some listeners, by the address that they listen on.
     pub listeners: HashMap<SocketAddr, ListenerRules>,
+    /// Whether callers may ask how they stand.
+    pub self_service: bool,
     /// What the site says in place of our answers, by status.
     pub answers: Option<SiteAnswers>,
     /// Whether requests that need nothing of Pingora's request loop go past it.
@@ -47,6 +49,8 @@ pub struct RateRules {
     pub max_concurrent: Option<NonZeroU32>,
     /// How they say it.
     pub telling: Telling,
+    /// After how many refusals in a row a connection of HTTP/1.1 is closed.
+    pub close_after: Option<NonZeroU32>,
 }
 
 impl Rules {

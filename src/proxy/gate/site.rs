@@ -105,8 +105,8 @@ impl SiteAnswer {
         if body.len() > LONGEST {
             return Err(SiteAnswerError::TooLong(body.len()));
         }
-        let template = Template { pieces: pieces(body)?, escaping: Escaping::of(kind) };
-        if template.escaping == Escaping::Json {
+        let template = Template { pieces: pieces(body)?, escaping: BodyEscaping::of(kind) };
+        if template.escaping == BodyEscaping::Json {
             for retry_after in [None, Some(7)] {
                 let filled = template.fill(429, "message", retry_after, "id");
                 let read: Result<serde::de::IgnoredAny, _> = serde_json::from_str(&filled);
@@ -170,7 +170,7 @@ impl SiteAnswer {
 #[derive(Clone, Debug, PartialEq)]
 struct Template {
     pieces: Vec<BodyPiece>,
-    escaping: Escaping,
+    escaping: BodyEscaping,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -184,28 +184,28 @@ enum BodyPiece {
 
 /// What the characters that mean something in a body become in a text that is filled in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Escaping {
+enum BodyEscaping {
     Json,
     Markup,
     None,
 }
 
-impl Escaping {
+impl BodyEscaping {
     /// Of a body of this type, without parameters.
     fn of(kind: &str) -> Self {
         let kind = kind.to_ascii_lowercase();
         match kind.rsplit_once(['/', '+']) {
-            Some((_, "json")) => Escaping::Json,
-            Some((_, "html" | "xml")) => Escaping::Markup,
-            _ => Escaping::None,
+            Some((_, "json")) => BodyEscaping::Json,
+            Some((_, "html" | "xml")) => BodyEscaping::Markup,
+            _ => BodyEscaping::None,
         }
     }
 
     fn escape(self, text: &str) -> Cow<'_, str> {
         let meant: &[char] = match self {
-            Escaping::Json => &['"', '\\'],
-            Escaping::Markup => &['&', '<', '>', '"', '\''],
-            Escaping::None => &[],
+            BodyEscaping::Json => &['"', '\\'],
+            BodyEscaping::Markup => &['&', '<', '>', '"', '\''],
+            BodyEscaping::None => &[],
         };
         if !text.contains(meant) {
             return text.into();
@@ -214,7 +214,7 @@ impl Escaping {
         for character in text.chars() {
             match self {
                 _ if !meant.contains(&character) => escaped.push(character),
-                Escaping::Json => escaped.extend(['\\', character]),
+                BodyEscaping::Json => escaped.extend(['\\', character]),
                 _ => escaped.push_str(&format!("&#{};", u32::from(character))),
             }
         }
@@ -233,7 +233,7 @@ impl Template {
                 BodyPiece::RequestId => filled.push_str(&self.escaping.escape(request_id)),
                 BodyPiece::RetryAfter => match (retry_after, self.escaping) {
                     (Some(seconds), _) => filled.push_str(&seconds.to_string()),
-                    (None, Escaping::Json) => filled.push_str("null"),
+                    (None, BodyEscaping::Json) => filled.push_str("null"),
                     (None, _) => {}
                 },
             }

@@ -79,6 +79,8 @@ struct Silence {
     since: Instant,
     /// Whether the connection has not said anything yet.
     fresh: bool,
+    /// How many requests of it were refused in a row.
+    refused: u32,
 }
 
 /// What waiting for a request came to.
@@ -263,13 +265,14 @@ impl Downstream {
     ) -> Option<(Stream, Silence)> {
         let (mut lines, mut scratch) = (Lines::default(), Scratch::default());
         let limit = self.app.limits().header_timeout;
+        let mut refused = silence.refused;
         let mut begun = Some(if silence.fresh { self.left(limit, silence.since) } else { limit });
         loop {
             let heard = (seat, &mut scratch.alarm);
             let next = self.next(&mut stream, (&mut buffer, &mut lines), begun.take(), heard).await;
             let Incoming { head, body, mut ahead, since, asks, there, _busy } = match next {
                 Ok(NextRequest::Request(request)) => request,
-                Ok(NextRequest::Silent(since)) => return Some((stream, Silence { since, fresh: false })),
+                Ok(NextRequest::Silent(since)) => return Some((stream, Silence { since, fresh: false, refused })),
                 Ok(NextRequest::End) => {
                     Box::pin(self.leave(seat, close(stream, false))).await;
                     return None;
@@ -287,6 +290,7 @@ impl Downstream {
             };
             let mut ctx = Context::new(since, origin.peer);
             request.admit(&self.app, origin, &mut ctx);
+            ctx.count_in(&mut refused);
             ctx.meet(|| ends(stream.get_socket_digest()?.as_ref()));
             if ctx.rejection.is_none() && asks.goes_by_loop(ctx.direct) {
                 let came = order::text(lines.of(&buffer).iter());
@@ -364,7 +368,7 @@ impl ServerApp for Downstream {
             Box::pin(self.serve_http2((stream, origin), busy, &seat, shutdown)).await;
             return None;
         }
-        let mut silence = Silence { since, fresh: true };
+        let mut silence = Silence { since, fresh: true, refused: 0 };
         seat.silent(silence.since);
         loop {
             let Some(buffer) = self.sleep(&mut stream, silence, &seat, &mut stopping).await else {

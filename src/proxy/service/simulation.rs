@@ -334,6 +334,7 @@ async fn server(rng: &mut Rng) -> (Arc<Downstream>, Arc<Pool>, Arc<Tally>, Seen)
     }));
     let rules = Rules {
         policies: None,
+        self_service: false,
         answers: None,
         identity: Identity::default(),
         rate: None,

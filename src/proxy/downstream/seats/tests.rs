@@ -51,6 +51,7 @@ fn rules(max: Option<usize>, of_an_address: Option<usize>) -> Rules {
     let trusted = ["10.0.0.0/8".parse().unwrap()].into_iter();
     let identity = Identity { trusted_proxies: trusted.collect(), ..Identity::default() };
     Rules {
+        self_service: false,
         answers: None,
         identity,
         rate: None,

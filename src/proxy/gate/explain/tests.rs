@@ -239,6 +239,7 @@ fn a_proxy_explains_with_its_own_clients_buckets_and_time() {
     let (timeline, limiter) = (Timeline::new(clock.as_ref()), Arc::new(world.limiter));
     let settings = AccessLogSettings { target: None, ..AccessLogSettings::default() };
     let rules = Rules {
+        self_service: false,
         answers: None,
         identity: world.identity,
         policies: None,
@@ -247,6 +248,7 @@ fn a_proxy_explains_with_its_own_clients_buckets_and_time() {
             headers: true,
             max_concurrent: None,
             telling: Telling::default(),
+            close_after: None,
         }),
         routes: world.routes,
         limits: world.limits,

@@ -28,10 +28,17 @@ fn proxy() -> Proxy {
     let clock = Arc::new(SystemClock);
     let quota = Quota::new(1, 0.001).unwrap();
     let rules = Rules {
+        self_service: false,
         answers: None,
         identity: Identity::default(),
         policies: None,
-        rate: Some(RateRules { default: quota, headers: false, max_concurrent: None, telling: Telling::default() }),
+        rate: Some(RateRules {
+            default: quota,
+            headers: false,
+            max_concurrent: None,
+            telling: Telling::default(),
+            close_after: None,
+        }),
         routes: RouteTable::new([]),
         limits: Limits::default(),
         listeners: [].into(),
