@@ -168,6 +168,23 @@ impl Followers {
         }
     }
 
+    /// Puts the buckets of a client in policies under what it has of its own there now, or the policy's quota.
+    fn follow_policies(&self, change: &Committed, now: Nanos) {
+        // Who is new has no bucket yet, and one that is gone needs none.
+        let (Some(before), Some(record)) = (&change.before, &change.after) else { return };
+        let own = |record: &Record| -> HashMap<String, Quota> { record.profile.policies.iter().cloned().collect() };
+        let (before, after) = (own(before), own(record));
+        let all = before.keys().chain(after.keys().filter(|name| !before.contains_key(*name)));
+        for name in all.filter(|name| before.get(*name) != after.get(*name)) {
+            let id = PolicyId::of(name);
+            let Some((slot, quota)) = self.limiter.policy(id) else { continue };
+            let [from, to] = [&before, &after].map(|own| own.get(name).copied().unwrap_or(quota));
+            let payer = Payer::client(record.number).within(id);
+            let key = self.buckets.keys().key_within(payer, slot, after.contains_key(name));
+            self.limiter.edit(key, from, to, now);
+        }
+    }
+
     fn follow(&self, changes: &[Committed]) {
         let now = self.timeline.nanos(self.clock.now());
         let (mut raised, keys, plans) = (Vec::new(), self.buckets.keys(), self.plans.load());
@@ -178,6 +195,7 @@ impl Followers {
                 raised.extend((from != to).then(|| self.edit((payer, keys.key(payer)), from, to, now)).flatten());
             }
         }
+        changes.iter().for_each(|change| self.follow_policies(change, now));
         self.buckets.keep(raised);
         let client =
             |record: &Option<Record>| -> Option<Client> { record.as_ref().map(|record| record.client(keys, &plans)) };

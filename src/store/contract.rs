@@ -179,6 +179,7 @@ fn every_part_of_a_client_is_kept() {
         odd.plan = PlanName::parse("gone");
         odd.candidate = crate::client::Quota::new(7, 0.3).ok();
         odd.max_concurrent = std::num::NonZeroU32::new(9);
+        odd.policies = vec![("writes".to_owned(), Quota::new(50, 0.7).unwrap())];
         odd.api_keys.extend([Some(7), None].map(|expires_at| {
             let digest = KeyDigest::of(format!("{expires_at:?}").as_bytes());
             ApiKey { id: KeyId::fresh(), digest, expires_at }

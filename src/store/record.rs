@@ -19,6 +19,8 @@ pub struct Profile {
     pub candidate: Option<Quota>,
     /// How many of its requests may run at once; none when what counts for everybody does.
     pub max_concurrent: Option<NonZeroU32>,
+    /// What it may spend of its own in policies, in the order of their names; also in those that are gone.
+    pub policies: Vec<(String, Quota)>,
     /// What is done with its requests.
     pub mode: Mode,
     /// Its addresses, without those that its name stands for; canonical (see [`network`](crate::client::network)),
@@ -39,6 +41,7 @@ impl Profile {
             plan: None,
             candidate: None,
             max_concurrent: None,
+            policies: Vec::new(),
             mode: Mode::Limit,
             addresses: Vec::new(),
             api_keys: Vec::new(),
@@ -74,12 +77,14 @@ impl Record {
     /// The client that the directory knows: with its name as its credential when it has no other.
     /// `keys` makes its bits of its number; `plans` say what it may spend.
     pub fn client(&self, keys: &KeyMaker, plans: &Plans) -> Client {
-        let Profile { quota, plan, candidate, max_concurrent, mode, addresses, api_keys, note: _ } = &self.profile;
+        let Profile { quota, plan, candidate, max_concurrent, policies, mode, addresses, api_keys, note: _ } =
+            &self.profile;
         let (plain, further): (Vec<_>, Vec<_>) = api_keys.iter().cloned().partition(ApiKey::is_plain);
         let client = Client {
             plan: plan.clone().map(|name| Box::new((name, *quota))),
             candidate: *candidate,
             max_concurrent: *max_concurrent,
+            policies: policies.clone(),
             mode: *mode,
             addresses: addresses.clone(),
             api_key: plain.first().map(|key| key.digest),

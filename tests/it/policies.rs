@@ -344,3 +344,32 @@ fn upgrades_under_load_give_no_token_twice() {
     daemon.upgrade_by_hand();
     assert_eq!(Client::connect(daemon.address).get("/").unwrap().status, 429, "it came by memory");
 }
+
+#[test]
+fn a_client_may_have_a_quota_of_its_own_in_a_policy() {
+    let (_backend, server) = server("{name: writes, capacity: 2, rate_per_sec: 0.001}");
+    let ask = |method: &str, target: &str, body: &str| server.ask(method, target, body);
+    let made = ask(
+        "POST",
+        "/clients",
+        r#"{"client_id":"c","capacity":100,"rate_per_sec":1,"policies":{"writes":{"capacity":5,"rate_per_sec":0.001}}}"#,
+    );
+    assert_eq!((made.status, &made.json()["policies"]["writes"]["capacity"]), (201, &5.into()), "{made:?}");
+    let mut client = server.client();
+    let mut count = |times: usize| {
+        (0..times).filter(|_| call(&mut client, "GET", "/", &[("X-Api-Key", "c")]).status == 200).count()
+    };
+    assert_eq!(count(3), 3);
+    // The policy's from now on: two of them at most, and both were left.
+    assert_eq!(ask("PATCH", "/clients/c", r#"{"policies":{"writes":null}}"#).status, 200);
+    assert_eq!(count(3), 2);
+    let own = r#"{"policies":{"writes":{"capacity":9,"rate_per_sec":0.5},"gone":{"capacity":1,"rate_per_sec":1}}}"#;
+    assert_eq!(ask("PATCH", "/clients/c", own).status, 200);
+    assert_eq!(ask("PATCH", "/clients/c", r#"{"note":"x"}"#).json()["policies"]["gone"]["capacity"], 1, "it is kept");
+    assert!(ask("PATCH", "/clients/c", r#"{"policies":null}"#).json().get("policies").is_none());
+    for wrong in
+        [r#"{"policies":[]}"#, r#"{"policies":{"a b":{}}}"#, r#"{"policies":{"a":{"capacity":0,"rate_per_sec":1}}}"#]
+    {
+        assert_eq!(ask("PATCH", "/clients/c", wrong).status, 422, "{wrong}");
+    }
+}

@@ -3,6 +3,7 @@
 //! It is null for a client that has nothing of it, which is most of them. A part that this version does not know is
 //! passed over, as a later one may have written it.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 
 use serde::{Deserialize, Serialize};
@@ -24,6 +25,9 @@ pub(super) struct More {
     candidate: Option<[u64; 2]>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) max_concurrent: Option<NonZeroU32>,
+    /// By the names of policies: the capacity, and nanotokens a second.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    policies: BTreeMap<String, (u32, u64)>,
     /// The keys that the column `api_key` does not hold.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     keys: Vec<KeptKey>,
@@ -53,9 +57,14 @@ impl More {
             sha256: key.digest.hex(),
             expires_at: key.expires_at,
         });
+        let policies = profile
+            .policies
+            .iter()
+            .map(|(name, quota)| (name.clone(), (quota.capacity().get(), quota.rate().nanos_per_sec())));
         More {
             plan: profile.plan.as_ref().map(|plan| plan.as_str().to_owned()),
             candidate: profile.candidate.map(|quota| [quota.capacity().get().into(), quota.rate().nanos_per_sec()]),
+            policies: policies.collect(),
             max_concurrent: profile.max_concurrent,
             keys: keys.collect(),
         }
@@ -80,6 +89,15 @@ impl More {
     pub(super) fn candidate(&self) -> Result<Option<Quota>, &'static str> {
         let quota = |[capacity, rate]: [u64; 2]| Quota::from_parts(capacity, Rate::from_nanos_per_sec(rate)?).ok();
         self.candidate.map(|kept| quota(kept).ok_or(COLUMN)).transpose()
+    }
+
+    /// The quotas in policies.
+    pub(super) fn policies(&self) -> Result<Vec<(String, Quota)>, &'static str> {
+        let policy = |(name, (capacity, rate)): (&String, &(u32, u64))| {
+            let quota = Quota::from_parts(u64::from(*capacity), Rate::from_nanos_per_sec(*rate)?).ok()?;
+            Some((name.clone(), quota))
+        };
+        self.policies.iter().map(|kept| policy(kept).ok_or(COLUMN)).collect()
     }
 
     /// The plan.

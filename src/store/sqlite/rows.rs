@@ -81,6 +81,7 @@ impl ClientReader {
             plan: more.plan()?,
             candidate: more.candidate()?,
             max_concurrent: more.max_concurrent,
+            policies: more.policies()?,
             mode: text(row, first + 2).and_then(mode_named).ok_or("mode")?,
             addresses: addresses
                 .split_terminator(' ')

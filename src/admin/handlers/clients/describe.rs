@@ -216,6 +216,7 @@ fn fields(patch: bool) -> ObjectBuilder {
         .property("capacity", capacity)
         .property("rate_per_sec", rate)
         .property("plan", plan)
+        .property("policies", policies(patch))
         .property("mode", mode)
         .property("addresses", addresses.description(Some(about)).examples([json!(["203.0.113.0/24"])]))
         .property("api_key", key)
@@ -239,6 +240,25 @@ fn candidate() -> ObjectBuilder {
         .required("capacity")
         .required("rate_per_sec")
         .additional_properties(Some(AdditionalProperties::FreeForm(false)))
+        .description(Some(about))
+}
+
+/// What a client may spend of its own in policies.
+fn policies(patch: bool) -> ObjectBuilder {
+    let kind =
+        |null| if null { SchemaType::Array(vec![Type::Object, Type::Null]) } else { SchemaType::Type(Type::Object) };
+    let capacity = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(1)).maximum(Some(MAX_CAPACITY));
+    let rate = ObjectBuilder::new().schema_type(Type::Number).minimum(Some(0.000_001)).maximum(Some(1_000_000_000));
+    let own =
+        ObjectBuilder::new().schema_type(kind(patch)).property("capacity", capacity).property("rate_per_sec", rate);
+    let own = own.required("capacity").required("rate_per_sec");
+    let names = ObjectBuilder::new().schema_type(Type::String).pattern(Some("^[A-Za-z0-9._-]{1,64}$"));
+    let about =
+        "What it may spend of its own in policies whose key is `client`, by their names; kept when a policy is gone.";
+    ObjectBuilder::new()
+        .schema_type(kind(patch))
+        .property_names(Some(names))
+        .additional_properties(Some(RefOr::T(Schema::from(own))))
         .description(Some(about))
 }
 

@@ -1,6 +1,6 @@
 //! What a body says of a client, field by field.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroU32;
 
 use ipnet::IpNet;
@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use super::keys::{Call, keys};
 use super::secret::Secret;
 use crate::admin::api::BodyFields;
-use crate::admin::api::json::Value;
+use crate::admin::api::json::{Value, shown};
 use crate::admin::api::{ApiError, FieldError};
 use crate::client::{ClientId, MAX_CAPACITY, Mode, PlanName, Plans, Quota, QuotaError, Rate, network};
 use crate::store::{KeyChange, Profile, Record, Refusal};
@@ -19,6 +19,7 @@ const WRITABLE: &[&str] = &[
     "capacity",
     "rate_per_sec",
     "plan",
+    "policies",
     "mode",
     "addresses",
     "api_key",
@@ -45,8 +46,13 @@ pub(super) const READ_ONLY: &[&str] = &[
 pub(super) const MAX_ADDRESSES: usize = 1_000;
 /// The most requests at once that a client may be bound to.
 pub(super) const MAX_CONCURRENT: u64 = 1_000_000;
+/// The most policies in which one client has a quota of its own.
+const MAX_POLICIES: usize = 100;
 /// The longest note, in characters.
 pub(super) const MAX_NOTE: usize = 1_024;
+
+/// Quotas by the names of policies.
+type OwnQuotas = BTreeMap<String, Option<Quota>>;
 
 /// What a body says. A field that is not in it is `None`.
 #[derive(Clone, Debug)]
@@ -61,6 +67,8 @@ pub(super) struct Draft {
     rate: Option<Rate>,
     /// The plan and what it has now, or none of any.
     plan: Option<Option<(PlanName, Quota)>>,
+    /// By the names of policies, where none takes away what it has there; or none of all.
+    policies: Option<Option<OwnQuotas>>,
     mode: Option<Mode>,
     addresses: Option<Vec<IpNet>>,
     note: Option<String>,
@@ -117,6 +125,7 @@ impl Draft {
         } else {
             (fields.require("capacity", capacity), fields.require("rate_per_sec", rate))
         };
+        let policies = policies(&mut fields, merge);
         let mode = fields.read("mode", or_default(merge, mode));
         let addresses = addresses(&mut fields, merge);
         let note = fields.read("note", or_default(merge, note));
@@ -130,6 +139,7 @@ impl Draft {
             capacity,
             rate,
             plan,
+            policies,
             mode,
             addresses,
             note,
@@ -148,7 +158,9 @@ impl Draft {
         let (mode, addresses) = (self.mode.unwrap_or_default(), self.addresses.unwrap_or_default());
         let note = self.note.unwrap_or_default();
         let (candidate, max_concurrent) = (self.candidate.flatten(), self.max_concurrent.flatten());
-        Some(Profile { plan, candidate, max_concurrent, mode, addresses, note, ..Profile::new(quota) })
+        let own = self.policies.flatten().unwrap_or_default().into_iter();
+        let policies = own.filter_map(|(name, quota)| Some((name, quota?))).collect();
+        Some(Profile { plan, policies, candidate, max_concurrent, mode, addresses, note, ..Profile::new(quota) })
     }
 
     /// The profile of `record` with what the body says in it. Whoever leaves a plan has what that has now.
@@ -169,11 +181,22 @@ impl Draft {
         };
         let capacity = self.capacity.unwrap_or_else(|| base.capacity().get().into());
         let quota = Quota::from_parts(capacity, self.rate.unwrap_or(base.rate())).unwrap_or(base);
+        let mut policies: BTreeMap<_, _> = old.policies.iter().cloned().collect();
+        if self.policies == Some(None) {
+            policies.clear();
+        }
+        for (name, own) in self.policies.flatten().unwrap_or_default() {
+            match own {
+                Some(own) => drop(policies.insert(name, own)),
+                None => drop(policies.remove(&name)),
+            }
+        }
         Ok(Profile {
             quota,
             plan,
             candidate: self.candidate.unwrap_or(old.candidate),
             max_concurrent: self.max_concurrent.unwrap_or(old.max_concurrent),
+            policies: policies.into_iter().collect(),
             mode: self.mode.unwrap_or(old.mode),
             addresses: self.addresses.unwrap_or_else(|| old.addresses.clone()),
             api_keys: self.keys.of(&old.api_keys).map_err(Refusal::of_keys(&record.id))?,
@@ -244,6 +267,53 @@ fn max_concurrent(value: Value) -> Result<Option<NonZeroU32>, String> {
     let number = number.filter(|number| *number <= MAX_CONCURRENT).and_then(|number| u32::try_from(number).ok());
     let wrong = || format!("must be a whole number from 1 to {MAX_CONCURRENT}, or null for none of its own");
     number.and_then(NonZeroU32::new).map(Some).ok_or_else(wrong)
+}
+
+/// The quotas in policies; in a merge patch, null takes one away.
+fn policies(fields: &mut BodyFields, merge: bool) -> Option<Option<OwnQuotas>> {
+    const WANTED: &str = "must be an object of names of policies, each with a capacity and a rate_per_sec";
+    let given = match fields.take("policies")? {
+        Value::Object(given) => given,
+        // All of them.
+        Value::Null if merge => return Some(None),
+        _ => {
+            fields.wrong("policies", WANTED);
+            return None;
+        }
+    };
+    let mut policies = BTreeMap::new();
+    if given.len() > MAX_POLICIES {
+        fields.wrong("policies", format!("must be at most {MAX_POLICIES} names"));
+    }
+    for (name, value) in given.into_iter().take(MAX_POLICIES) {
+        let at = format!("policies.{}", shown(&name));
+        if PlanName::parse(&name).is_none() {
+            fields.wrong(&at, "has no valid name: 1 to 64 characters of A-Z, a-z, 0-9, . _ and -");
+            continue;
+        }
+        match value {
+            Value::Null if merge => drop(policies.insert(name, None)),
+            Value::Object(parts) => {
+                let (mut own_capacity, mut own_rate) = (None, None);
+                for (part, value) in parts {
+                    let read = match part.as_str() {
+                        "capacity" => capacity(value).map(|value| own_capacity = Some(value)),
+                        "rate_per_sec" => rate(value).map(|value| own_rate = Some(value)),
+                        _ => Err("is unknown; the fields are capacity, rate_per_sec".to_owned()),
+                    };
+                    if let Err(wrong) = read {
+                        fields.wrong(&format!("{at}.{}", shown(&part)), wrong);
+                    }
+                }
+                match own_capacity.zip(own_rate).and_then(|(capacity, rate)| Quota::from_parts(capacity, rate).ok()) {
+                    Some(quota) => drop(policies.insert(name, Some(quota))),
+                    None => fields.wrong(&at, "must have a capacity and a rate_per_sec"),
+                }
+            }
+            _ => fields.wrong(&at, "must be an object with a capacity and a rate_per_sec"),
+        }
+    }
+    Some(Some(policies))
 }
 
 fn plan(value: Value, plans: &Plans) -> Result<Option<(PlanName, Quota)>, String> {

@@ -1,5 +1,6 @@
 //! How clients go over the wire.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 
 use axum::response::Response;
@@ -115,6 +116,9 @@ pub(in crate::admin) struct ConfigView {
     /// How many of its requests may run at once; null when `rate_limit.max_concurrent` counts.
     #[schema(required, value_type = Option<u32>, minimum = 1, example = 10)]
     max_concurrent: Option<NonZeroU32>,
+    /// What it may spend of its own in policies, by their names; left out when that is nothing.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    policies: BTreeMap<String, QuotaView>,
 }
 
 /// What may be spent.
@@ -227,6 +231,8 @@ pub(super) struct ExportView {
     candidate: Option<QuotaView>,
     #[serde(skip_serializing_if = "Option::is_none")]
     max_concurrent: Option<NonZeroU32>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    policies: BTreeMap<String, QuotaView>,
     mode: &'static str,
     addresses: Vec<String>,
     /// The one key, where it is the one that is given as `api_key`; else `api_keys` has all.
@@ -274,6 +280,7 @@ impl ConfigView {
             plan: profile.plan.as_ref().map(PlanName::to_string),
             candidate: profile.candidate.map(QuotaView::new),
             max_concurrent: profile.max_concurrent,
+            policies: profile.policies.iter().map(|(name, quota)| (name.clone(), QuotaView::new(*quota))).collect(),
             mode: profile.mode.name(),
             addresses: profile.addresses.iter().map(address).collect(),
             has_api_key: !profile.api_keys.is_empty(),
@@ -332,6 +339,7 @@ impl ExportView {
             plan,
             candidate,
             max_concurrent,
+            policies,
             mode,
             addresses,
             note,
@@ -350,6 +358,7 @@ impl ExportView {
             plan,
             candidate,
             max_concurrent,
+            policies,
             mode,
             addresses,
             api_key_sha256,
