@@ -17,12 +17,12 @@ use crate::harness::{PATIENCE, eventually, now};
 const PRIORITY: u8 = 2;
 const PUSH_PROMISE: u8 = 5;
 const WINDOW_UPDATE: u8 = 8;
-const CONTINUATION: u8 = 9;
+pub(crate) const CONTINUATION: u8 = 9;
 const ACK: u8 = 1;
 /// `:status: 200`, as HPACK has it.
-const OK: &[u8] = &[0x88];
+pub(crate) const OK: &[u8] = &[0x88];
 /// What may come to be held for any of this.
-const MOST_KIB: usize = 16 << 10;
+pub(crate) const MOST_KIB: usize = 16 << 10;
 /// How much of a flood is sent.
 const FLOOD: usize = 12 << 20;
 /// How many ask at once.
@@ -38,13 +38,13 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 }
 
 /// One connection as the backend has it.
-struct Peer {
+pub(crate) struct Peer {
     tcp: TcpStream,
     behaves: Arc<AtomicBool>,
 }
 
 impl Peer {
-    fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) -> io::Result<()> {
+    pub(crate) fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) -> io::Result<()> {
         self.tcp.write_all(&frame(kind, flags, stream, payload))
     }
 
@@ -58,7 +58,7 @@ impl Peer {
     }
 
     /// Sends `bytes` over and over, and takes what comes meanwhile, until it is enough or the connection ends.
-    fn flood(&mut self, bytes: &[u8]) -> io::Result<()> {
+    pub(crate) fn flood(&mut self, bytes: &[u8]) -> io::Result<()> {
         let many = bytes.repeat((16_usize << 10).div_ceil(bytes.len()));
         let (mut sent, mut taken) = (0, [0; 16 << 10]);
         while sent < FLOOD && !self.behaves.load(Ordering::SeqCst) {
@@ -78,11 +78,11 @@ impl Peer {
 }
 
 /// What is done with a request, on its stream.
-type Answer = fn(&mut Peer, u32) -> io::Result<()>;
+pub(crate) type Answer = fn(&mut Peer, u32) -> io::Result<()>;
 
 /// How a backend differs from one that keeps the rules.
 #[derive(Clone, Copy)]
-struct Pattern {
+pub(crate) struct Pattern {
     name: &'static str,
     /// Its SETTINGS.
     settings: &'static [u8],
@@ -93,12 +93,12 @@ struct Pattern {
     statuses: &'static [u16],
 }
 
-const fn pattern(name: &'static str, answer: Answer) -> Pattern {
+pub(crate) const fn pattern(name: &'static str, answer: Answer) -> Pattern {
     Pattern { name, settings: &[], acknowledges: (true, true), answer, statuses: &[502, 503, 504] }
 }
 
 /// Listens; follows the pattern unless it `behaves`.
-fn listen(pattern: Pattern, behaves: &Arc<AtomicBool>) -> SocketAddr {
+pub(crate) fn listen(pattern: Pattern, behaves: &Arc<AtomicBool>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let (address, behaves) = (listener.local_addr().unwrap(), Arc::clone(behaves));
     std::thread::spawn(move || {
@@ -134,13 +134,13 @@ fn serve(mut peer: Peer, pattern: Pattern) -> io::Result<()> {
 }
 
 /// The memory that the server has held at most since it was told to begin anew, in KiB.
-fn most_resident(server: &Tollgate) -> usize {
+pub(crate) fn most_resident(server: &Tollgate) -> usize {
     let status = std::fs::read_to_string(format!("/proc/{}/status", server.process.id())).unwrap();
     let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
-fn begin_anew(server: &Tollgate) {
+pub(crate) fn begin_anew(server: &Tollgate) {
     std::fs::write(format!("/proc/{}/clear_refs", server.process.id()), "5").unwrap();
 }
 

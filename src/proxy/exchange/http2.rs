@@ -19,6 +19,7 @@ use crate::proxy::backend::body::AnswerBody;
 use crate::proxy::backend::sink::RequestSink;
 use crate::proxy::downstream::activity::Tunnels;
 use crate::proxy::downstream::http2::ends::StreamEnds;
+use crate::proxy::downstream::http2::sections::UntakenSections;
 use crate::proxy::downstream::http2::upload::Upload;
 use crate::proxy::exchange::client::{Recipient, TunnelEnds};
 use crate::proxy::exchange::context::Context;
@@ -46,6 +47,7 @@ pub(in crate::proxy) struct Http2Recipient<'h, R> {
     pub(in crate::proxy) rest: R,
     /// Where that counts which the client does not take, and how much it has taken.
     untaken: &'h UntakenAnswers,
+    sections: &'h UntakenSections,
     taken: usize,
     gave_up: Option<Reason>,
     /// What comes when it becomes a tunnel, and where that counts.
@@ -57,13 +59,18 @@ pub(in crate::proxy) struct Http2Recipient<'h, R> {
 
 impl<'h, R: RestOverHttp2> Http2Recipient<'h, R> {
     /// Answers by `respond`. What the client does not take counts in `untaken`.
-    pub(in crate::proxy) fn new(respond: SendResponse<Bytes>, rest: R, untaken: &'h UntakenAnswers) -> Self {
+    pub(in crate::proxy) fn new(
+        respond: SendResponse<Bytes>,
+        rest: R,
+        (untaken, sections): (&'h UntakenAnswers, &'h UntakenSections),
+    ) -> Self {
         Http2Recipient {
             respond,
             head: None,
             writer: None,
             rest,
             untaken,
+            sections,
             taken: 0,
             gave_up: None,
             tunnel: None,
@@ -90,6 +97,9 @@ impl<'h, R: RestOverHttp2> Http2Recipient<'h, R> {
     /// Takes the `head` of an answer: what is told beside what the backend says is added.
     fn take(&mut self, answer: &Answer, mut head: Response<()>, standing: Option<Standings<'_>>) -> Result<()> {
         if answer.is_interim() {
+            if !self.sections.add_interim(head.headers()) {
+                return Ok(());
+            }
             return self.respond.send_informational(head).map_err(gone);
         }
         let headers = head.headers_mut();
@@ -108,6 +118,9 @@ impl<'h, R: RestOverHttp2> Http2Recipient<'h, R> {
     /// body meanwhile goes `to` the backend, if there is one.
     async fn send(&mut self, mut data: Bytes, end: bool, mut to: Option<&mut impl RequestSink>) -> Result<()> {
         if let Some(head) = self.head.take() {
+            if !self.sections.add(head.headers()) {
+                return Err(too_much());
+            }
             let at_once = end && data.is_empty();
             self.writer = Some(self.respond.send_response(head, at_once).map_err(gone)?);
             if at_once {
@@ -125,7 +138,10 @@ impl<'h, R: RestOverHttp2> Http2Recipient<'h, R> {
                 let room = writer.poll_capacity(cx);
                 if room.is_pending() {
                     held.get_or_insert_with(|| untaken.hold(length));
-                    return to.as_mut().map_or(Poll::Pending, |to| rest.poll(cx, &mut **to).map(Err));
+                    return to.as_mut().map_or(Poll::Pending, |to| {
+                        to.look_ahead(cx);
+                        rest.poll(cx, &mut **to).map(Err)
+                    });
                 }
                 room.map(Ok)
             });
@@ -149,6 +165,11 @@ impl<'h, R: RestOverHttp2> Http2Recipient<'h, R> {
 /// The client is gone, or reset the stream.
 fn gone(error: h2::Error) -> Box<Error> {
     Error::because(ErrorType::ConnectionClosed, "the client gave the stream up", error).into_down()
+}
+
+/// The client does not take what it has asked for.
+fn too_much() -> Box<Error> {
+    Error::explain(ErrorType::WriteTimedout, "the client takes no header sections").into_down()
 }
 
 fn status(status: u16) -> StatusCode {
@@ -231,7 +252,11 @@ impl<R: RestOverHttp2> Recipient for Http2Recipient<'_, R> {
         let trailers = if body.is_done() { body.trailers() } else { Trailers::default() };
         self.send(data, body.is_done() && trailers.is_empty(), Some(to)).await?;
         if let (false, Some(writer)) = (trailers.is_empty(), &mut self.writer) {
-            writer.send_trailers(trailers.to_map()).map_err(gone)?;
+            let trailers = trailers.to_map();
+            if !self.sections.add(&trailers) {
+                return Err(too_much());
+            }
+            writer.send_trailers(trailers).map_err(gone)?;
         }
         Ok(bytes)
     }

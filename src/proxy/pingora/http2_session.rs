@@ -24,6 +24,7 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_timeout::timeout;
 use tokio::sync::oneshot;
 
+use crate::proxy::downstream::http2::sections::UntakenSections;
 use crate::proxy::downstream::http2::upload::Upload;
 use crate::proxy::downstream::pace::allowance;
 use crate::proxy::gate::grpc::is_grpc;
@@ -38,6 +39,8 @@ pub(in crate::proxy) struct Http2Session {
     /// `None` only while being dropped.
     body: Option<Upload>,
     respond: SendResponse<Bytes>,
+    /// Where that counts of header sections which the client does not take.
+    sections: Arc<UntakenSections>,
     /// For the body of the answer, once its header is sent.
     writer: Option<SendStream<Bytes>>,
     written: Option<Box<ResponseHeader>>,
@@ -76,13 +79,18 @@ async fn within<T>(
     }
 }
 
+/// The client does not take what it has asked for.
+fn too_much() -> Box<Error> {
+    Error::explain(ErrorType::WriteTimedout, "the client takes no header sections").into_down()
+}
+
 impl Http2Session {
     /// The request `head` with its `body`, to be answered by `respond`, over the connection that `digest` tells of. The
     /// body has to come at `min_rate`; one that is still coming when the answer is whole goes to `leave`.
     pub(in crate::proxy) fn new(
         head: RequestHeader,
         (body, min_rate): (Upload, Option<NonZeroU64>),
-        respond: SendResponse<Bytes>,
+        (respond, sections): (SendResponse<Bytes>, Arc<UntakenSections>),
         digest: Arc<Digest>,
         leave: oneshot::Sender<Upload>,
     ) -> Self {
@@ -91,6 +99,7 @@ impl Http2Session {
             head,
             body: Some(body),
             respond,
+            sections,
             writer: None,
             written: None,
             ended: false,

@@ -188,8 +188,9 @@ impl Loan {
     fn count(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if let Poll::Ready(Ok(bytes)) = &written {
             self.state.written.fetch_add(*bytes as u64, Ordering::Relaxed);
-            self.state.unflushed.store(true, Ordering::Relaxed);
         }
+        // What it does not take lies before it.
+        self.state.unflushed.store(true, Ordering::Relaxed);
         written
     }
 

@@ -12,6 +12,7 @@ use pingora_core::server::ShutdownWatch;
 use crate::proxy::downstream::activity::Tunnels;
 use crate::proxy::downstream::coming::Coming;
 use crate::proxy::downstream::head::Head;
+use crate::proxy::downstream::http2::sections::UntakenSections;
 use crate::proxy::downstream::http2::upload::Upload;
 use crate::proxy::downstream::parcel::Parcel;
 use crate::proxy::exchange::client::ReceivedRequest;
@@ -93,11 +94,12 @@ impl Downstream {
     pub(in crate::proxy) async fn serve_stream_directly(
         app: &Proxy,
         request: &Http2Request,
-        respond: SendResponse<Bytes>,
+        (respond, sections): (SendResponse<Bytes>, &UntakenSections),
         (ctx, secure): (&mut Context, bool),
     ) {
         let mut scratch = BackendScratch::default();
-        let exchange = Exchange::new(app, request, Http2Recipient::new(respond, (), &app.inner.untaken), &mut scratch);
+        let exchange =
+            Exchange::new(app, request, Http2Recipient::new(respond, (), (&app.inner.untaken, sections)), &mut scratch);
         exchange.run(ctx, secure).await;
     }
 
@@ -105,7 +107,7 @@ impl Downstream {
     pub(in crate::proxy) async fn serve_streaming_stream(
         app: &Proxy,
         (request, body): (&Http2Request, Upload),
-        respond: SendResponse<Bytes>,
+        (respond, sections): (SendResponse<Bytes>, &UntakenSections),
         (ctx, secure): (&mut Context, bool),
     ) {
         let bounds = bounds(app, &request.fields());
@@ -113,8 +115,12 @@ impl Downstream {
         let relay = Relay::new((Parcel::new(), None), in_chunks, bounds, Arc::clone(&app.inner.clock));
         let rest = Box::new(Sending { relay, source: body });
         let mut scratch = BackendScratch::default();
-        let exchange =
-            Exchange::new(app, request, Http2Recipient::new(respond, rest, &app.inner.untaken), &mut scratch);
+        let exchange = Exchange::new(
+            app,
+            request,
+            Http2Recipient::new(respond, rest, (&app.inner.untaken, sections)),
+            &mut scratch,
+        );
         let client = exchange.run(ctx, secure).await;
         let body = client.into_rest().source;
         if !body.is_over() {
@@ -128,11 +134,11 @@ impl Downstream {
     pub(in crate::proxy) async fn serve_tunnel_stream(
         (app, tunnels): (&Proxy, &Tunnels),
         (request, upload): (&Http2Request, Upload),
-        respond: SendResponse<Bytes>,
+        (respond, sections): (SendResponse<Bytes>, &UntakenSections),
         (ctx, secure): (&mut Context, bool),
     ) {
         let mut scratch = BackendScratch::default();
-        let client = Http2Recipient::new(respond, (), &app.inner.untaken).with_tunnel(upload, tunnels);
+        let client = Http2Recipient::new(respond, (), (&app.inner.untaken, sections)).with_tunnel(upload, tunnels);
         let client = Exchange::new(app, request, client, &mut scratch).run(ctx, secure).await;
         if let Some(upload) = client.untunnelled() {
             upload.discard().await;

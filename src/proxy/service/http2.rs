@@ -49,6 +49,7 @@ use crate::proxy::downstream::arrival::stopped;
 use crate::proxy::downstream::closing::close_and_read;
 use crate::proxy::downstream::head::MAX_HEAD;
 use crate::proxy::downstream::http2::request;
+use crate::proxy::downstream::http2::sections::UntakenSections;
 use crate::proxy::downstream::http2::unseen::Unseen;
 use crate::proxy::downstream::http2::upload::Upload;
 use crate::proxy::downstream::http2::windows::Windows;
@@ -141,8 +142,18 @@ impl Downstream {
         };
         if let Ok(Ok(connection)) = opened {
             let windows = (windows, window);
-            let serving =
-                Serving { downstream: self, connection, windows, lender: &lender, seat, digest, origin, shutdown };
+            let (taken, sections) = (&lender, Arc::default());
+            let serving = Serving {
+                downstream: self,
+                connection,
+                windows,
+                lender: taken,
+                seat,
+                digest,
+                origin,
+                shutdown,
+                sections,
+            };
             let linger = serving.run(opening).await;
             if let Some(returned) = lender.take_back() {
                 close_and_read(returned.stream, linger).await;
@@ -171,6 +182,8 @@ struct Serving<'a> {
     digest: Arc<Digest>,
     origin: Origin<'a>,
     shutdown: Arc<ShutdownWatch>,
+    /// What it does not take of header sections.
+    sections: Arc<UntakenSections>,
 }
 
 impl Serving<'_> {
@@ -200,7 +213,7 @@ impl Serving<'_> {
                         patience.set(sleep(if leaving { LINGER } else { app.limits().keepalive_timeout }));
                     }
                 }
-                opened = next(&mut self.connection, full, &self.downstream.unseen) => {
+                opened = next(&mut self.connection, full, (&self.downstream.unseen, &self.sections, self.lender)) => {
                     let Some(Ok((request, respond))) = opened else { break true };
                     (opening, untaken) = (None, Untaken::default());
                     self.seat.busy();
@@ -301,7 +314,7 @@ impl Serving<'_> {
     fn serve(&self, request: ToServe, busy: Busy, streams: &mut JoinSet<()>) {
         let ToServe { parts, mut body, respond, asks } = request;
         let (app, origin) = (self.downstream.app.clone(), self.origin);
-        let secure = origin.secure;
+        let (secure, sections) = (origin.secure, Arc::clone(&self.sections));
         let mut ctx = Context::new(self.downstream.app.arrival(), origin.peer);
         let (over, parts) = (body.is_over(), Http2Request::part(parts, asks).admitted(&app, origin, &mut ctx));
         ctx.meet(|| ends(self.digest.socket_digest.as_deref()?));
@@ -311,7 +324,7 @@ impl Serving<'_> {
             streams.spawn(Box::pin(async move {
                 let request = Http2Request::new(parts, asks, None);
                 let (from, ctx) = ((&request, body), (&mut ctx, secure));
-                Downstream::serve_tunnel_stream((&app, &tunnels), from, respond, ctx).await;
+                Downstream::serve_tunnel_stream((&app, &tunnels), from, (respond, &sections), ctx).await;
                 drop(busy);
             }));
             return;
@@ -320,7 +333,8 @@ impl Serving<'_> {
             let request = Http2Request::new(parts, asks, None);
             // Boxed at once, since spawning moves it several times.
             streams.spawn(Box::pin(async move {
-                Downstream::serve_stream_directly(&app, &request, respond, (&mut ctx, secure)).await;
+                let answers = (respond, &*sections);
+                Downstream::serve_stream_directly(&app, &request, answers, (&mut ctx, secure)).await;
                 drop(busy);
             }));
             return;
@@ -338,18 +352,19 @@ impl Serving<'_> {
                 let Some(data) = there else {
                     let request = Http2Request::part(parts, asks);
                     let (body, ctx) = ((&request, body), (&mut ctx, secure));
-                    return Downstream::serve_streaming_stream(&app, body, respond, ctx).await;
+                    return Downstream::serve_streaming_stream(&app, body, (respond, &sections), ctx).await;
                 };
                 drop(body);
                 let request = Http2Request::new(parts, asks, Some(data));
                 // Its length is known only now, where it was not announced.
                 ctx.rejection = request.too_large(ctx.admission.max_body);
-                return Downstream::serve_stream_directly(&app, &request, respond, (&mut ctx, secure)).await;
+                let answers = (respond, &*sections);
+                return Downstream::serve_stream_directly(&app, &request, answers, (&mut ctx, secure)).await;
             }
             let (leave, left) = oneshot::channel();
             let mut head = RequestHeader::from(*parts);
             head.extensions_mut().insert(Admitted::new(ctx));
-            let session = Http2Session::new(head, (body, min_rate), respond, digest, leave);
+            let session = Http2Session::new(head, (body, min_rate), (respond, sections), digest, leave);
             proxy.process_new_http(ServerSession::new_custom(Box::new(session)), &shutdown).await;
             if let Ok(body) = left.await {
                 body.discard().await;
@@ -399,13 +414,22 @@ impl Untaken {
 async fn next(
     connection: &mut Connection<Sips<Loan>, Bytes>,
     full: bool,
-    unseen: &Unseen,
+    (unseen, sections, lender): (&Unseen, &UntakenSections, &Lender),
 ) -> Option<Result<OpenedStream, h2::Error>> {
     let mut poll = |cx: &mut task::Context<'_>| match full {
         true => connection.poll_closed(cx).map(|closed| closed.err().map(Err)),
         false => connection.poll_accept(cx),
     };
-    poll_fn(|cx| unseen.counted(|| poll(cx))).await
+    let moved = poll_fn(|cx| {
+        let waiting = sections.waiting();
+        let moved = unseen.counted(|| poll(cx));
+        if waiting > 0 && moved.is_pending() && lender.is_flushed() {
+            // All that h2 had of them has left.
+            sections.taken(waiting);
+        }
+        moved
+    });
+    moved.await
 }
 
 /// Answers what is not a request, and returns how many bytes of a body that took; none when it could not be sent.

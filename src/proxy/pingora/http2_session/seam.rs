@@ -19,7 +19,9 @@ use pingora_core::protocols::l4::socket::SocketAddr;
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 
-use crate::proxy::pingora::http2_session::{Http2Session, RETRY_BUFFER, gone, within, without_connection_lines};
+use crate::proxy::pingora::http2_session::{
+    Http2Session, RETRY_BUFFER, gone, too_much, within, without_connection_lines,
+};
 
 #[async_trait]
 impl Session for Http2Session {
@@ -47,10 +49,16 @@ impl Session for Http2Session {
         let mut parts = header.as_owned_parts();
         parts.headers = without_connection_lines(&parts.headers);
         if header.status.is_informational() {
+            if !self.sections.add_interim(&parts.headers) {
+                return Ok(());
+            }
             let interim = Response::from_parts(parts, ());
             return self.respond.send_informational(interim).map_err(|error| gone("writing an interim answer", error));
         }
         parts.headers.insert(DATE, get_cached_date());
+        if !self.sections.add(&parts.headers) {
+            return Err(too_much());
+        }
         let answer = Response::from_parts(parts, ());
         let writer = self.respond.send_response(answer, end).map_err(|error| gone("writing the header", error))?;
         (self.writer, self.written, self.ended) = (Some(writer), Some(header), end);
@@ -74,6 +82,9 @@ impl Session for Http2Session {
 
     async fn write_trailers(&mut self, trailers: HeaderMap) -> Result<()> {
         if let (false, Some(writer)) = (self.ended, &mut self.writer) {
+            if !self.sections.add(&trailers) {
+                return Err(too_much());
+            }
             writer.send_trailers(trailers).map_err(|error| gone("writing the trailers", error))?;
             self.ended = true;
         }

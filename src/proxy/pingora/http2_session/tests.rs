@@ -33,7 +33,8 @@ async fn connect(window: u32) -> Pair {
             let windows = Windows::new(Arc::new(WindowBudget::new()));
             let body = Upload::new(body, &windows, None, Waited::new(Arc::new(SystemClock)));
             let (leave, left) = oneshot::channel();
-            let session = Http2Session::new(parts.into(), (body, None), respond, Arc::default(), leave);
+            let session =
+                Http2Session::new(parts.into(), (body, None), (respond, Arc::default()), Arc::default(), leave);
             sender.send((session, left)).await.unwrap_or_else(|_| panic!("nobody takes the session"));
         }
     });
