@@ -100,6 +100,8 @@ mod health;
 #[cfg(test)]
 mod http2;
 #[cfg(test)]
+mod http2_backend_rules;
+#[cfg(test)]
 mod http2_backends;
 #[cfg(test)]
 mod http2_hostile_backend;
@@ -184,6 +186,8 @@ mod trailers;
 mod tunnel;
 #[cfg(test)]
 mod two_servers;
+#[cfg(test)]
+mod untaken_sections;
 #[cfg(test)]
 mod upgrade;
 #[cfg(test)]

@@ -54,6 +54,7 @@ pub(in crate::config) fn check(file: Option<FileShape>, overrides: &Overrides, r
     }
     upstreams.balance_by(overrides.balance);
     listeners.warn_of_strangers(&identity);
+    listeners.warn_of_http1_alone(&upstreams.pools);
     let (admin, mut warnings, mut lapsed) = admin.finish(report, &listeners.addresses());
     warnings.extend(listeners.warnings.into_iter().chain(upstreams.doubts.warnings));
     lapsed.extend(listeners.lapsed.into_iter().chain(upstreams.doubts.lapsed));

@@ -17,6 +17,7 @@ use crate::config::written::{List, Section, Written};
 use crate::process::collide;
 use crate::proxy::{Identity, ListenerRules};
 use crate::tls::{AcmeListener, AcmeSettings, ClientCertificates, Flaw, ListenerTls, Pair, PairFiles, TicketKeys};
+use crate::upstream::{PoolSettings, Protocol};
 
 /// Where certificates come from when nobody says where.
 const LETS_ENCRYPT: &str = "https://acme-v02.api.letsencrypt.org/directory";
@@ -64,6 +65,21 @@ impl Listeners {
             }
         }
         self
+    }
+}
+
+impl Listeners {
+    /// Warns where backends speak HTTP/2 by prior knowledge, as those of gRPC do, and no client can speak it here.
+    pub(super) fn warn_of_http1_alone(&mut self, pools: &[PoolSettings]) {
+        if self.list.iter().any(|(_, listener)| listener.tls.is_some() || listener.rules.h2c) {
+            return;
+        }
+        let alone = pools.iter().enumerate().filter(|(_, pool)| pool.manner.protocol == Protocol::Http2);
+        self.warnings.extend(alone.map(|(index, _)| {
+            let message = "is h2, but no listener speaks HTTP/2 (none has tls, or h2c: true): clients of HTTP/1.1 are served, \
+                           those of gRPC are not";
+            format!("upstreams[{index}].protocol: {message}")
+        }));
     }
 }
 

@@ -350,3 +350,17 @@ fn the_committed_schema_is_current() {
         "conf/tollgate.schema.json is out of date: tollgate schema > conf/tollgate.schema.json"
     );
 }
+
+#[test]
+fn backends_of_http2_behind_listeners_without_it_are_worth_a_warning() {
+    let said = |listener: &str| {
+        let text = format!(
+            "listeners: [{{address: 127.0.0.1:8080{listener}}}]\nupstreams: [{{name: app, protocol: h2, backends: \
+             [{{address: 127.0.0.1:9001}}]}}]\n"
+        );
+        check(&text).unwrap().warnings
+    };
+    let expected = "upstreams[0].protocol: is h2, but no listener speaks HTTP/2 (none has tls, or h2c: true): clients of \
+                    HTTP/1.1 are served, those of gRPC are not";
+    assert_eq!((said(""), said(", h2c: true").len()), (vec![expected.to_owned()], 0));
+}
