@@ -50,7 +50,7 @@ fn ask_much(server: &Tollgate, settings: &[u8]) -> Frames {
 
 /// Asserts that no more is held than may be, once the backend has `sent` all, while others are served.
 #[track_caller]
-fn assert_bounded(server: &Tollgate, sent: impl Fn() -> bool, secure: bool, before: usize) {
+fn assert_bounded(server: &Tollgate, sent: impl Fn() -> bool, secure: bool, (before, most): (usize, usize)) {
     let good = || match secure {
         true => crate::harness::http2::Http2::connect(server.address).get("/good").is_ok_and(|got| got.status == 200),
         false => server.client().get("/good").is_ok_and(|got| got.status == 200),
@@ -59,7 +59,7 @@ fn assert_bounded(server: &Tollgate, sent: impl Fn() -> bool, secure: bool, befo
     // What came before it has been looked at by then.
     assert!((0..3).all(|_| good()), "others are not served");
     let grown = most_resident(server).saturating_sub(before);
-    assert!(grown < MOST_KIB, "{grown} KiB more");
+    assert!(grown < most, "{grown} KiB more");
 }
 
 #[test]
@@ -82,7 +82,7 @@ fn interim_answers_of_http2_for_clients_of_http1_that_read_nothing() {
     begin_anew(&server);
     let before = most_resident(&server);
     let deaf: Vec<_> = (0..CLIENTS).map(|_| deaf(server.address)).collect();
-    assert_bounded(&server, || DONE.load(Ordering::SeqCst) > 0, false, before);
+    assert_bounded(&server, || DONE.load(Ordering::SeqCst) > 0, false, (before, MOST_KIB));
     drop(deaf);
 }
 
@@ -136,7 +136,8 @@ fn sections_of_http1_for_a_client_of_http2_that_reads_nothing() {
     begin_anew(&server);
     let before = most_resident(&server);
     let client = ask_much(&server, &[]);
-    assert_bounded(&server, || answered.load(Ordering::SeqCst) >= STREAMS, true, before);
+    // Up to 64 KiB of each header are read before it is looked at, here of a hundred at once, besides what is kept.
+    assert_bounded(&server, || answered.load(Ordering::SeqCst) >= STREAMS, true, (before, 28 << 10));
     drop(client);
 }
 
@@ -172,7 +173,7 @@ fn trailers_of_http2_for_clients_that_take_no_data_or_read_nothing() {
         begin_anew(&server);
         let before = most_resident(&server);
         let client = ask_much(&server, settings);
-        assert_bounded(&server, || DONE.load(Ordering::SeqCst) >= STREAMS, true, before);
+        assert_bounded(&server, || DONE.load(Ordering::SeqCst) >= STREAMS, true, (before, MOST_KIB));
         drop(client);
     }
 }
