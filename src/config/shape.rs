@@ -14,7 +14,9 @@ use super::written::{List, Map, Section, Statuses, Written};
 use crate::limit::ResetHeader;
 use crate::proxy::{Underscores, UnknownKey};
 use crate::telemetry::AccessLogFormat;
-pub(super) use upstreams::{BackendTlsKeys, HashKeys, HealthCheckKeys, RetryBudgetKeys, StickyKeys, UpstreamKeys};
+pub(super) use upstreams::{
+    BackendTlsKeys, HashKeys, HealthCheckKeys, OutlierKeys, QueueKeys, RetryBudgetKeys, StickyKeys, UpstreamKeys,
+};
 
 mod upstreams;
 

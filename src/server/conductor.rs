@@ -20,6 +20,7 @@ use super::logs::Logs;
 use super::reload::Reloader;
 use crate::process::notify;
 use crate::proxy::Tunnels;
+use crate::upstream::Pools;
 
 /// How long connections that were accepted in the last moment get to show their request.
 const SETTLE: Duration = Duration::from_millis(100);
@@ -35,6 +36,8 @@ pub(super) struct Conductor {
     pub(super) traffic: ServerActivity,
     /// The connections that are tunnels, which end when there is no more time.
     pub(super) tunnels: Arc<Tunnels>,
+    /// Where requests wait for backends, which none does any more while it drains.
+    pub(super) pools: Option<Arc<Pools>>,
     /// Reopened on SIGUSR1.
     pub(super) logs: Logs,
     /// Asked on SIGHUP.
@@ -122,6 +125,9 @@ impl Conductor {
     /// Finishes what is begun, for as long as the grace period at most, or until somebody is impatient.
     async fn drain(&self, asks: &mut Asks<'_>) {
         self.lifecycle.advance(State::Draining);
+        if let Some(pools) = &self.pools {
+            pools.close_queues();
+        }
         let finished = async {
             sleep(SETTLE).await;
             self.traffic.requests.idle().await;

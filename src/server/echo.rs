@@ -72,6 +72,7 @@ impl Echo {
             stop,
             traffic,
             tunnels: Arc::default(),
+            pools: None,
             logs: Logs { access_log: AccessLog::off(), process: None },
             reloader: None,
             grace_period: settings.grace_period,

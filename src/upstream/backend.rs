@@ -1,4 +1,6 @@
 //! One backend: where it is, how it is, and how many requests it holds.
+//!
+//! Long because a backend and the leases that it counts change each other, and nobody else changes either.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -9,6 +11,8 @@ use crossbeam_utils::CachePadded;
 use parking_lot::Mutex;
 
 use super::health::{ConnectFailure, HealthRecord, HealthStatus, Thresholds, Transition};
+use super::outlier::Conduct;
+use super::queue::WaitingRoom;
 use super::response_time::ResponseTime;
 use super::selector::Changes;
 use super::warmth::Warmth;
@@ -45,10 +49,16 @@ pub struct Backend {
     /// How soon it answers, for pools in which that counts.
     response_time: ResponseTime,
     failures: AtomicU64,
+    /// Requests that another one, or another connection, had failed before.
+    retries: AtomicU64,
+    /// How it has answered of late, for pools in which that counts.
+    conduct: Conduct,
     went_up: AtomicU64,
     went_down: AtomicU64,
     last_check: Mutex<Option<LastCheck>>,
     site: Arc<Site>,
+    /// Who waits for room at backends of its pool.
+    queue: Arc<WaitingRoom<Lease>>,
 }
 
 /// One selector that has the backend.
@@ -85,11 +95,19 @@ impl Backend {
             warmth: Mutex::default(),
             response_time: ResponseTime::default(),
             failures: AtomicU64::new(0),
+            retries: AtomicU64::new(0),
+            conduct: Conduct::default(),
             went_up: AtomicU64::new(0),
             went_down: AtomicU64::new(0),
             last_check: Mutex::new(None),
             site: Arc::new(site),
+            queue: Arc::default(),
         }
+    }
+
+    /// The same, for whose room the requests in `queue` wait.
+    pub(super) fn waited_for(self, queue: &Arc<WaitingRoom<Lease>>) -> Self {
+        Backend { queue: Arc::clone(queue), ..self }
     }
 
     /// Which one it is.
@@ -117,11 +135,40 @@ impl Backend {
         self.failures.load(Ordering::Relaxed)
     }
 
-    /// Takes note that it failed a request. For one that could not connect, [`Pool::connect_failed`] does.
-    ///
-    /// [`Pool::connect_failed`]: super::Pool::connect_failed
+    /// Takes note that it failed a request; of one that could not connect, its pool does.
     pub fn failed(&self) {
         self.failures.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many of its requests had failed before, elsewhere or over another connection.
+    pub fn retries(&self) -> u64 {
+        self.retries.load(Ordering::Relaxed)
+    }
+
+    /// Takes note of one of those.
+    pub fn retried(&self) {
+        self.retries.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How it has answered of late.
+    pub(super) fn conduct(&self) -> &Conduct {
+        &self.conduct
+    }
+
+    /// Takes note of a good answer.
+    #[inline]
+    pub fn did_well(&self) {
+        self.conduct.answered();
+    }
+
+    /// Whether it is ejected for what it answered, and how often it was.
+    pub fn ejections(&self) -> (bool, u64) {
+        (self.conduct.is_ejected(), self.conduct.ejections())
+    }
+
+    /// Lets what the selectors see follow its conduct, which has changed.
+    pub(super) fn follow_conduct(&self) {
+        self.follow(&self.record.lock());
     }
 
     /// The nanoseconds after which it is to be expected to answer, as far as is known; see
@@ -145,7 +192,7 @@ impl Backend {
         &self.site
     }
 
-    /// Whether requests may go there: known to be up, and not draining.
+    /// Whether requests may go there: known to be up, not draining, and not kept out for what it answered.
     pub fn is_ready(&self) -> bool {
         self.ready.load(Ordering::Relaxed)
     }
@@ -157,7 +204,7 @@ impl Backend {
 
     /// How it stands.
     pub fn state(&self) -> BackendState {
-        BackendState::of(self.status(), self.is_draining())
+        BackendState::of(self.status(), self.is_draining(), self.conduct.is_ejected())
     }
 
     /// How often it went up, and how often down.
@@ -185,11 +232,14 @@ impl Backend {
             configured,
             address: self.address().clone(),
             weight,
-            state: BackendState::of(health, self.is_draining()),
+            state: BackendState::of(health, self.is_draining(), self.conduct.is_ejected()),
             health,
             in_flight: self.in_flight(),
             requests: self.requests(),
             failures: self.failures(),
+            retries: self.retries(),
+            ejections: self.conduct.ejections(),
+            ejected: self.conduct.ejection(),
             went_up,
             went_down,
             last_check: self.last_check.lock().clone(),
@@ -242,6 +292,14 @@ impl Backend {
         was != draining
     }
 
+    /// Gives what room it has to those who wait for it.
+    pub(super) fn fill(self: &Arc<Self>) {
+        while self.queue.is_waited_in() && self.is_ready() {
+            let Some(lease) = Lease::within(self, self.queue.most()) else { return };
+            self.queue.give(lease);
+        }
+    }
+
     fn change<T>(&self, change: impl FnOnce(&mut HealthRecord) -> T) -> T {
         let mut record = self.record.lock();
         let came_of_it = change(&mut record);
@@ -253,7 +311,7 @@ impl Backend {
 
     /// Lets `ready` follow its `record`, which is locked, and tells the selectors.
     fn follow(&self, record: &HealthRecord) {
-        let ready = record.status() == HealthStatus::Up && !self.is_draining();
+        let ready = record.status() == HealthStatus::Up && !self.is_draining() && !self.conduct.keeps_out();
         if self.ready.swap(ready, Ordering::Relaxed) != ready {
             if !ready {
                 self.warmth.lock().leave();
@@ -322,14 +380,26 @@ impl Lease {
         Lease { backend: Arc::clone(backend), connect_failures, since: None }
     }
 
+    /// One to `backend`, unless that holds so many requests already.
+    pub(super) fn within(backend: &Arc<Backend>, most: usize) -> Option<Self> {
+        let room = |held: usize| (held < most).then_some(held + 1);
+        backend.load.in_flight.fetch_update(Ordering::SeqCst, Ordering::SeqCst, room).ok()?;
+        backend.load.requests.fetch_add(1, Ordering::Relaxed);
+        backend.load_changed();
+        let connect_failures = backend.connect_failures.load(Ordering::Relaxed);
+        Some(Lease { backend: Arc::clone(backend), connect_failures, since: None })
+    }
+
     /// The same, given at `now`, from when on the time to its answer is measured.
     pub(super) fn timed(mut self, now: Instant) -> Self {
         self.since = Some(now);
         self
     }
 
-    /// Takes note that the header of the answer was there at `now`. Costs nothing where no rule goes by it.
+    /// Takes note that the header of a good answer was there at `now`. Costs next to nothing where no rule goes by it.
+    #[inline]
     pub fn answered(&self, now: Instant) {
+        self.backend.did_well();
         if let Some(since) = self.since {
             self.backend.response_time.answered(now.saturating_duration_since(since), now);
         }
@@ -354,9 +424,15 @@ impl Lease {
     }
 }
 
+/// A request that waits for room at a backend.
+pub type Waiter = super::queue::QueuePlace<Lease>;
+
 impl Drop for Lease {
     fn drop(&mut self) {
         self.backend.load.in_flight.fetch_sub(1, Ordering::SeqCst);
         self.backend.load_changed();
+        if self.backend.queue.is_waited_in() {
+            self.backend.fill();
+        }
     }
 }

@@ -4,9 +4,11 @@ mod address;
 mod backend;
 mod closing;
 pub mod health;
+mod outlier;
 mod overview;
 mod pool;
 mod pools;
+mod queue;
 mod reason;
 mod requester;
 mod response_time;
@@ -20,11 +22,13 @@ mod transport;
 mod warmth;
 
 pub use address::{ConnectAddress, LONGEST_UNIX_PATH, UnixPath};
-pub use backend::{Backend, BackendId, Lease};
+pub use backend::{Backend, BackendId, Lease, Waiter};
 pub use closing::IdleClosing;
+pub use outlier::{Ejection, OutlierRules};
 pub use overview::{AdminState, BackendOverview, BackendState, LastCheck, MAX_WEIGHT, PoolOverview, SetBackendError};
 pub use pool::Pool;
 pub use pools::Pools;
+pub use queue::QueueRules;
 pub use reason::{after_rest, is_backends_fault, reason, silent_midway, spoken};
 #[cfg(test)]
 pub(crate) use requester::Anybody;

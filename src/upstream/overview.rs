@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use super::health::{CheckOutcome, HealthStatus};
-use super::{ConnectAddress, Protocol};
+use super::{ConnectAddress, Ejection, Protocol};
 
 /// The largest weight that a backend may have.
 pub const MAX_WEIGHT: u32 = 65_535;
@@ -27,16 +27,19 @@ pub enum BackendState {
     Up,
     /// It is not well: it gets no requests.
     Down,
+    /// It answers badly: it gets no requests for a while, unless too few others are well.
+    Ejected,
     /// An operator wants it to get no requests, however well it is.
     Drain,
 }
 
 impl BackendState {
     /// The state of a backend of this health.
-    pub(super) fn of(health: HealthStatus, draining: bool) -> Self {
+    pub(super) fn of(health: HealthStatus, draining: bool, ejected: bool) -> Self {
         match (draining, health) {
             (true, _) => BackendState::Drain,
             (false, HealthStatus::Unknown) => BackendState::Unknown,
+            (false, HealthStatus::Up) if ejected => BackendState::Ejected,
             (false, HealthStatus::Up) => BackendState::Up,
             (false, HealthStatus::Down) => BackendState::Down,
         }
@@ -48,6 +51,7 @@ impl BackendState {
             BackendState::Unknown => "unknown",
             BackendState::Up => "up",
             BackendState::Down => "down",
+            BackendState::Ejected => "ejected",
             BackendState::Drain => "drain",
         }
     }
@@ -108,6 +112,8 @@ pub struct PoolOverview {
     pub requests: u64,
     /// The further attempts, on another backend or another connection, since the start.
     pub retries: u64,
+    /// Whether ejected backends get requests, as too few others are well.
+    pub panic: bool,
 }
 
 /// A backend at one moment. Totals count from when its pool came to know it.
@@ -130,6 +136,12 @@ pub struct BackendOverview {
     /// Those that it failed: no connection, or one that broke or was too slow. An answer is no failure, whatever its
     /// status.
     pub failures: u64,
+    /// The requests that had failed before, elsewhere or over another connection.
+    pub retries: u64,
+    /// How often it was ejected for what it answered.
+    pub ejections: u64,
+    /// Until when it is ejected, and why.
+    pub ejected: Option<Ejection>,
     /// How often it went up.
     pub went_up: u64,
     /// How often it went down.

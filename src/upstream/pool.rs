@@ -1,7 +1,7 @@
 //! One pool: its backends, the selector over them, and what becomes known of them.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
@@ -10,6 +10,7 @@ use parking_lot::{Mutex, MutexGuard};
 use pingora_load_balancing::selection::{BackendIter, BackendSelection};
 
 use super::health::{CONNECT_FAILURES, CheckOutcome, ConnectFailure, HealthStatus, REST, Transition};
+use super::queue::WaitingRoom;
 use super::retry::RetrySpending;
 use super::selector::{Registry, Selector, SelectorConfig};
 use super::sticky::TokenMaker;
@@ -23,6 +24,8 @@ mod control;
 mod names;
 mod news;
 mod orders;
+mod outliers;
+mod queueing;
 mod roster;
 mod succession;
 
@@ -40,6 +43,7 @@ pub struct Pool {
     selector: Arc<Selector>,
     /// Who belongs to it. What the selector chooses among is set from it, under its lock.
     roster: Mutex<Roster>,
+    queue: Arc<WaitingRoom<Lease>>,
     lineage: Arc<Lineage>,
     pending: Mutex<Pending>,
 }
@@ -55,6 +59,9 @@ pub(in crate::upstream) struct Lineage {
     spending: Mutex<RetrySpending>,
     /// Those that the budget had no place for; seldom written.
     denied: AtomicU64,
+    /// Whether ejected backends get requests, and how often that came about.
+    panic: AtomicBool,
+    panics: AtomicU64,
     orders: Mutex<Orders>,
     /// What the tokens of backends are made with.
     sticky: StickyKey,
@@ -88,7 +95,12 @@ impl Pool {
         };
         let targets = roster.targets(&settings, &registry, &lineage.orders());
         let selector = Arc::new(Selector::build_with_config(&targets, &config));
-        Pool { settings, registry, selector, roster: Mutex::new(roster), lineage, pending: Mutex::default() }
+        let queue = registry.queue();
+        if roster.stage == PoolStage::Serving {
+            queue.set_most(settings.max_in_flight);
+        }
+        let (roster, pending) = (Mutex::new(roster), Mutex::default());
+        Pool { settings, registry, selector, roster, queue, lineage, pending }
     }
 
     /// Its name.
@@ -120,6 +132,14 @@ impl Pool {
             candidates.stay_with(token);
         }
         candidates.next()?;
+        if let Some(most) = settings.max_in_flight {
+            if self.queue.is_waited_in() {
+                return None;
+            }
+            while candidates.in_flight() > most {
+                candidates.next()?;
+            }
+        }
         candidates.into_lease()
     }
 

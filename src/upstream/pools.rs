@@ -79,6 +79,11 @@ impl Pools {
         gone.requests + leaving + present
     }
 
+    /// Lets no request wait for a backend any more, as the server stops.
+    pub fn close_queues(&self) {
+        self.all.load().iter().for_each(|pool| pool.close_queue());
+    }
+
     /// What the pools would be with these settings, whose names are to be unique.
     ///
     /// A pool whose settings are equal is the same one. One of the same name with other settings is a new pool that is

@@ -10,7 +10,7 @@ use std::time::Duration;
 use http::HeaderName;
 
 use super::selector::Balance;
-use super::{Manner, RetryBudget, RetryOn, UnixPath};
+use super::{Manner, OutlierRules, QueueRules, RetryBudget, RetryOn, UnixPath};
 
 /// One pool of backends.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +37,12 @@ pub struct PoolSettings {
     /// How many further attempts all requests may have together; any number if there is none. Default: a fifth of the
     /// requests, and ten a second besides.
     pub retry_budget: Option<RetryBudget>,
+    /// How many requests a backend may hold at once. Default `None`: any number.
+    pub max_in_flight: Option<usize>,
+    /// How requests wait for one that has room.
+    pub queue: QueueRules,
+    /// When backends that answer badly are left out. Default `None`: never.
+    pub outlier: Option<OutlierRules>,
     /// How a connection to a backend is held.
     pub timeouts: Timeouts,
     /// How its backends are spoken to. Default: in HTTP/1.1, without TLS.
@@ -57,6 +63,9 @@ impl Default for PoolSettings {
             retries: 2,
             retry_on: RetryOn::default(),
             retry_budget: Some(RetryBudget::default()),
+            max_in_flight: None,
+            queue: QueueRules::default(),
+            outlier: None,
             timeouts: Timeouts::default(),
             manner: Arc::default(),
         }

@@ -26,6 +26,8 @@ mod backend_tls;
 #[cfg(test)]
 mod backend_unix;
 #[cfg(test)]
+mod backpressure;
+#[cfg(test)]
 mod bad_input;
 #[cfg(test)]
 mod balance;
@@ -123,6 +125,8 @@ mod kept;
 mod limits;
 #[cfg(test)]
 mod max_concurrent;
+#[cfg(test)]
+mod outliers;
 #[cfg(test)]
 mod own_answers;
 #[cfg(test)]

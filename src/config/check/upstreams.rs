@@ -14,13 +14,15 @@ use super::manner::{Doubts, Files, manner};
 use crate::config::overrides::{BackendOverride, Overrides};
 use crate::config::problem::KeyPath;
 use crate::config::report::{Level, Report};
-use crate::config::shape::{HashKeys, HealthCheckKeys, RetryBudgetKeys, StickyKeys, UpstreamKeys};
+use crate::config::shape::{
+    HashKeys, HealthCheckKeys, OutlierKeys, QueueKeys, RetryBudgetKeys, StickyKeys, UpstreamKeys,
+};
 use crate::config::value::{BackendPeer, BackendWeight, CheckType, OrNone};
 use crate::config::written::{List, Section, Written};
 use crate::tls::SystemRoots;
 use crate::upstream::{
-    BackendAddress, BackendSettings, Balance, Check, HashBy, HealthSettings, PoolSettings, Protocol, RetryBudget,
-    RetryOn, Timeouts,
+    BackendAddress, BackendSettings, Balance, Check, HashBy, HealthSettings, OutlierRules, PoolSettings, Protocol,
+    QueueRules, RetryBudget, RetryOn, Timeouts,
 };
 
 /// Further attempts after the first.
@@ -111,6 +113,9 @@ fn pool(at: &mut Level<'_>, name: String, keys: UpstreamKeys, files: Files<'_>) 
         retries: at.or("retries", keys.retries, RETRIES),
         retry_on: at.or("retry_on", keys.retry_on, RetryOn::default()),
         retry_budget: retry_budget(at, keys.retry_budget),
+        max_in_flight: at.take("max_in_flight", keys.max_in_flight).flatten(),
+        queue: queue(at, keys.queue),
+        outlier: outlier(at, keys.outlier),
         timeouts: Timeouts {
             connect: at.or("connect_timeout", keys.connect_timeout, default.connect),
             read: at.or("read_timeout", keys.read_timeout, default.read),
@@ -149,6 +154,28 @@ fn retry_budget(at: &mut Level<'_>, key: Written<OrNone<Section<RetryBudgetKeys>
     Some(RetryBudget {
         ratio: at.or("ratio", keys.ratio, default.ratio),
         min_per_sec: at.or("min_per_sec", keys.min_per_sec, default.min_per_sec),
+    })
+}
+
+/// How a pool's requests wait for room.
+fn queue(at: &mut Level<'_>, key: Written<Section<QueueKeys>>) -> QueueRules {
+    let (keys, mut at) = at.section("queue", key);
+    let default = QueueRules::default();
+    QueueRules {
+        size: at.or("size", keys.size, default.size),
+        timeout: at.or("timeout", keys.timeout, default.timeout),
+    }
+}
+
+/// When a pool's backends are left out for what they answer.
+fn outlier(at: &mut Level<'_>, key: Written<OrNone<Section<OutlierKeys>>>) -> Option<OutlierRules> {
+    let keys = at.take("outlier", key).flatten()?;
+    let (mut at, default) = (at.below("outlier"), OutlierRules::default());
+    Some(OutlierRules {
+        errors: at.or("errors", keys.errors, default.errors),
+        window: at.or("window", keys.window, default.window),
+        eject: at.or("eject", keys.eject, default.eject),
+        max_ejected: at.or("max_ejected", keys.max_ejected, default.max_ejected),
     })
 }
 

@@ -1,11 +1,13 @@
 //! The pools and their backends.
 
+use std::num::NonZeroU32;
+
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::config::value::{
     BackendPeer, BackendWeight, CertificateName, CheckPath, CheckType, Choice, CookieName, Expect, Flag, Fraction,
-    GrpcService, HashedBy, OrNone, Pause, PemPath, Period, PoolName, RetryCauses, Threshold, Whole,
+    GrpcService, HashedBy, OrNone, OrNull, Pause, PemPath, Period, PoolName, RetryCauses, Threshold, Whole,
 };
 use crate::config::written::{List, Section, Written};
 use crate::upstream::{Balance, Protocol, ProxyProtocol};
@@ -57,6 +59,14 @@ pub(in crate::config) struct UpstreamKeys {
     pub(in crate::config) retry_on: Written<RetryCauses>,
     /// How many further attempts the requests of a pool may have together; null bounds only those of each request.
     pub(in crate::config) retry_budget: Written<OrNone<Section<RetryBudgetKeys>>>,
+    /// How many requests each backend may hold at once; null is any number.
+    #[schemars(extend("default" = null))]
+    pub(in crate::config) max_in_flight: Written<OrNull<Whole<usize, 1, 1_000_000>>>,
+    /// How requests wait while all backends hold as many as they may.
+    pub(in crate::config) queue: Written<Section<QueueKeys>>,
+    /// When backends that answer badly are left out for a while; null is never. `{}` is by the defaults.
+    #[schemars(extend("default" = null))]
+    pub(in crate::config) outlier: Written<OrNone<Section<OutlierKeys>>>,
     /// To establish a connection. Below a second, one that meets a full accept queue is given up before it is tried
     /// again.
     #[schemars(extend("default" = "3s"))]
@@ -85,6 +95,36 @@ pub(in crate::config) struct RetryBudgetKeys {
     /// A second, besides.
     #[schemars(extend("default" = 10))]
     pub(in crate::config) min_per_sec: Written<Whole<u32, 0, 1_000_000>>,
+}
+
+/// How requests wait while all backends hold as many as they may.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(in crate::config) struct QueueKeys {
+    /// How many wait at most; the others are answered 503.
+    #[schemars(extend("default" = 0))]
+    pub(in crate::config) size: Written<Whole<usize, 0, 1_000_000>>,
+    /// For how long.
+    #[schemars(extend("default" = "1s"))]
+    pub(in crate::config) timeout: Written<Period>,
+}
+
+/// When backends that answer badly are left out for a while.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(in crate::config) struct OutlierKeys {
+    /// After so many errors in a row: answers of 500 and above, and answers that broke off or did not come in time.
+    #[schemars(extend("default" = 5))]
+    pub(in crate::config) errors: Written<Whole<NonZeroU32, 1, 1000>>,
+    /// Within which time they must have come.
+    #[schemars(extend("default" = "10s"))]
+    pub(in crate::config) window: Written<Period>,
+    /// For how long the first time; longer each time that follows soon, up to ten times this.
+    #[schemars(extend("default" = "30s"))]
+    pub(in crate::config) eject: Written<Period>,
+    /// The share of the backends that may be left out at once, rounded down. The last one that is ready never is.
+    #[schemars(extend("default" = 0.5))]
+    pub(in crate::config) max_ejected: Written<Fraction>,
 }
 
 /// What requests are told apart by.

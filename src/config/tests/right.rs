@@ -288,7 +288,7 @@ fn the_starting_file_shows_the_defaults() {
         text.lines().map(|line| line.strip_prefix('#').filter(|rest| is_key(rest)).unwrap_or(line)).collect();
     let shown = shown.join("\n");
     let timeouts = shown.lines().filter(|line| !line.starts_with('#') && line.contains("timeout: "));
-    assert_eq!(timeouts.count(), 9, "{shown}");
+    assert_eq!(timeouts.count(), 10, "{shown}");
     let mut shown = check(&shown).unwrap();
     shown.pingora.threads = PingoraSettings::default().threads;
     assert_eq!(shown, check(&text).unwrap());

@@ -23,6 +23,19 @@ pub(in crate::proxy) trait RequestSink: Send {
     fn look_ahead(&mut self, _cx: &mut Context<'_>) {}
 }
 
+/// What takes nothing, while there is no backend yet.
+pub(in crate::proxy) struct NobodyYet;
+
+impl RequestSink for NobodyYet {
+    fn poll_parts(&mut self, _cx: &mut Context<'_>, _parts: &[IoSlice<'_>], _last: bool) -> Poll<io::Result<usize>> {
+        Poll::Pending
+    }
+
+    fn finish(&mut self, _trailers: &Trailers) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 impl<S: AsyncWrite + Send + Unpin> RequestSink for S {
     fn poll_parts(&mut self, cx: &mut Context<'_>, parts: &[IoSlice<'_>], _last: bool) -> Poll<io::Result<usize>> {
         match parts {

@@ -24,6 +24,7 @@ use crate::proxy::gate::site::SiteAnswer;
 use crate::proxy::gate::sticky::StickyCookie;
 use crate::upstream::{
     BackendId, ClientEnds, ConnectAddress, Lease, Pool, Protocol, Requester, RetryOn, Site, StickyToken, Timeouts,
+    Waiter,
 };
 
 /// The most interim answers to one request: each is a sign of life that a backend could give without end.
@@ -125,6 +126,11 @@ impl Context {
             location: None,
             error: None,
         }
+    }
+
+    /// The time of day at `now`.
+    pub(in crate::proxy) fn wall(&self, now: Instant) -> SystemTime {
+        self.started_wall + now.saturating_duration_since(self.started)
     }
 
     /// The pool that serves it, once it is let in.
@@ -302,6 +308,28 @@ impl Context {
         self.next.is_some()
     }
 
+    /// Why no backend is left for another attempt, and what a request that may wait for one waits with.
+    pub(in crate::proxy) fn queue_up(&self) -> (Rejection, Option<Waiter>) {
+        let Some(pool) = self.pool() else { return (Rejection::Internal, None) };
+        if !pool.is_busy(&self.tried) {
+            return (Rejection::NoHealthyBackend(pool.retry_after()), None);
+        }
+        if !self.tried.is_empty() {
+            return (Rejection::BackendsBusy, None);
+        }
+        let caller = self.admission.caller.as_ref();
+        let waiter = match caller.and_then(|caller| caller.client.as_ref()) {
+            Some((client, _)) => pool.wait(client.id.as_str()),
+            None => pool.wait(network(caller.map_or(self.peer, |caller| caller.address))),
+        };
+        (Rejection::BackendsBusy, waiter)
+    }
+
+    /// Takes up the backend that has come free.
+    pub(in crate::proxy) fn take_up(&mut self, lease: Lease) {
+        self.next = Some(lease);
+    }
+
     /// Takes up the backend for the next attempt: the one that was chosen when the last attempt failed, or any.
     pub(in crate::proxy) fn lease(&mut self, clock: &dyn Clock) -> Option<&Lease> {
         let by = Asking { affinity: self.admission.affinity.as_deref(), clock };
@@ -345,5 +373,13 @@ impl Requester for Asking<'_> {
 
     fn stuck(&self) -> Option<StickyToken> {
         self.affinity?.token
+    }
+}
+
+/// What those who share a network count as when they wait: an IPv4 address, or the first 64 bits of one of IPv6.
+fn network(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(address) => IpAddr::V6((address.to_bits() >> 64 << 64).into()),
     }
 }

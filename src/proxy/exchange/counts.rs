@@ -7,7 +7,7 @@ use pingora_core::Error;
 use crate::proxy::exchange::context::Context;
 use crate::proxy::gate::admit::Limit;
 use crate::telemetry::{Tally, Verdict};
-use crate::upstream::is_backends_fault;
+use crate::upstream::{is_backends_fault, reason};
 
 /// Counts what the limiter decided, if it was asked.
 pub(in crate::proxy) fn decided(tally: &Tally, ctx: &Context) {
@@ -25,19 +25,26 @@ pub(in crate::proxy) fn decided(tally: &Tally, ctx: &Context) {
 
 /// Counts an attempt that was given a backend, if it is not the first.
 pub(in crate::proxy) fn attempted(ctx: &Context) {
-    if let (Some(pool), 2..) = (ctx.pool(), ctx.attempts) {
+    if let (Some(pool), Some(lease), 2..) = (ctx.pool(), &ctx.lease, ctx.attempts) {
         pool.retried();
+        lease.backend().retried();
     }
 }
 
-/// Counts an answer of this status, the header of which was there at `now`, for rules that go by how soon a backend
-/// answers. One that says that the backend failed is none. That of a request whose body is `sent_on` as it comes says
-/// how fast its client is.
+/// Counts an answer of this status, the header of which was there at `now`, for rules that go by what a backend answers
+/// and how soon. One that says that the backend failed is none. That of a request whose body is `sent_on` as it comes
+/// says how fast its client is.
 pub(in crate::proxy) fn answered(ctx: &Context, status: u16, now: Instant, sent_on: bool) {
     match &ctx.lease {
-        Some(lease) if status >= 500 => lease.let_down(now, ctx.timeouts().unwrap_or_default().read),
-        Some(lease) if !sent_on => lease.answered(now),
-        _ => {}
+        Some(lease) if status >= 500 => {
+            lease.let_down(now, ctx.timeouts().unwrap_or_default().read);
+            if let Some(pool) = ctx.pool() {
+                pool.erred(lease, (now, ctx.wall(now)), || format!("it answered {status}"));
+            }
+        }
+        Some(lease) if sent_on => lease.backend().did_well(),
+        Some(lease) => lease.answered(now),
+        None => {}
     }
 }
 
@@ -46,6 +53,9 @@ pub(in crate::proxy) fn failed(ctx: &Context, error: &Error, now: Instant) {
     if let (Some(lease), true) = (&ctx.lease, is_backends_fault(error)) {
         lease.backend().failed();
         lease.let_down(now, ctx.timeouts().unwrap_or_default().read);
+        if let Some(pool) = ctx.pool() {
+            pool.erred(lease, (now, ctx.wall(now)), || reason(error));
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! One request from its admission to its log line, whatever its client speaks.
 
 mod heard;
+mod queue;
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -129,7 +130,7 @@ impl<'e, R: ReceivedRequest, C: Recipient> Exchange<'e, R, C> {
     ///
     /// Long because it is one exchange from its connection to its answer, step by step.
     async fn attempt(&mut self, ctx: &mut Context) -> Result<(), AttemptFailure> {
-        let Some((timeouts, retry_after)) = ctx.timeouts().zip(ctx.pool().map(|pool| pool.retry_after())) else {
+        let Some(timeouts) = ctx.timeouts() else {
             return Err(Error::new_str("a request that was not let in has no pool").into());
         };
         if let Some(relay) = self.client.rest().relay()
@@ -139,10 +140,13 @@ impl<'e, R: ReceivedRequest, C: Recipient> Exchange<'e, R, C> {
             return Err(error.into());
         }
         self.progress.unsent = false;
-        ctx.lease(self.proxy.clock());
+        if ctx.lease(self.proxy.clock()).is_none() {
+            // Boxed, since the memory of any connection is that of the largest state it can be in.
+            Box::pin(self.wait_for_backend(ctx)).await?;
+            ctx.lease(self.proxy.clock());
+        }
         let Some(lease) = &ctx.lease else {
-            ctx.rejection = Some(Rejection::NoHealthyBackend(retry_after));
-            return Err(Error::explain(ErrorType::HTTPStatus(503), "no healthy backend is left").into());
+            return Err(Error::new_str("a backend that came free is gone").into());
         };
         counts::attempted(ctx);
         if let Some(rewriting) = &mut self.rewriting {

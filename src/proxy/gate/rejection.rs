@@ -97,6 +97,8 @@ pub enum Rejection {
     BadGateway,
     /// Every backend is down or already tried; worth another try after these seconds.
     NoHealthyBackend(u64),
+    /// Every backend that is left holds as many requests as it may, and none came free in time.
+    BackendsBusy,
     /// The backend was too slow.
     GatewayTimeout,
 }
@@ -118,7 +120,7 @@ impl Rejection {
             Rejection::RateLimited(_) | Rejection::TooManyAtOnce => StatusCode::TOO_MANY_REQUESTS,
             Rejection::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Rejection::BadGateway => StatusCode::BAD_GATEWAY,
-            Rejection::NoHealthyBackend(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Rejection::NoHealthyBackend(_) | Rejection::BackendsBusy => StatusCode::SERVICE_UNAVAILABLE,
             Rejection::GatewayTimeout => StatusCode::GATEWAY_TIMEOUT,
         }
     }
@@ -162,6 +164,7 @@ impl Rejection {
             Rejection::Internal => "Internal server error",
             Rejection::BadGateway => "Bad gateway",
             Rejection::NoHealthyBackend(_) => "No healthy backend",
+            Rejection::BackendsBusy => "All backends are busy",
             Rejection::GatewayTimeout => "Gateway timeout",
         })
     }
@@ -193,6 +196,7 @@ impl Rejection {
             Rejection::Internal => r#"{"code":500,"message":"Internal server error"}"#,
             Rejection::BadGateway => r#"{"code":502,"message":"Bad gateway"}"#,
             Rejection::NoHealthyBackend(_) => r#"{"code":503,"message":"No healthy backend"}"#,
+            Rejection::BackendsBusy => r#"{"code":503,"message":"All backends are busy"}"#,
             Rejection::GatewayTimeout => r#"{"code":504,"message":"Gateway timeout"}"#,
         })
     }
@@ -225,6 +229,7 @@ impl Rejection {
     fn retry_after(self) -> Option<u64> {
         match self {
             Rejection::RateLimited(seconds) | Rejection::NoHealthyBackend(seconds) => Some(seconds),
+            Rejection::BackendsBusy => Some(1),
             // Nobody knows when one of them ends.
             Rejection::TooManyAtOnce => Some(1),
             _ => None,

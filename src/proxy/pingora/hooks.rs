@@ -20,6 +20,7 @@ use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
+use tokio::time::timeout;
 
 use crate::proxy::downstream::pace::allowance;
 use crate::proxy::exchange::context::Context;
@@ -94,7 +95,23 @@ impl ProxyHttp for Proxy {
     async fn upstream_peer(&self, session: &mut Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
         let pool = Arc::clone(ctx.pool().ok_or_else(|| Error::new_str("a request that was not let in has no pool"))?);
         let timeouts = ctx.timeouts().unwrap_or(pool.settings().timeouts);
-        match ctx.lease(self.clock()).map(|lease| Arc::clone(lease.backend().site())) {
+        if ctx.lease(self.clock()).is_none() {
+            let (why, waiter) = ctx.queue_up();
+            let mut turn = None;
+            if let Some(mut waiter) = waiter {
+                turn = timeout(pool.settings().queue.timeout, waiter.turn()).await.ok().flatten();
+                if turn.is_none() {
+                    pool.waited_in_vain();
+                }
+            }
+            let Some(lease) = turn else {
+                ctx.rejection = Some(why);
+                return Error::e_explain(ErrorType::HTTPStatus(503), "no backend has room");
+            };
+            ctx.take_up(lease);
+            ctx.lease(self.clock());
+        }
+        match ctx.lease.as_ref().map(|lease| Arc::clone(lease.backend().site())) {
             Some(site) => {
                 counts::attempted(ctx);
                 let sent_again = ctx.outlives_connections(session.req_header().method.is_idempotent());
@@ -109,10 +126,7 @@ impl ProxyHttp for Proxy {
                 let dial = Dial { proxy, site, wanted, timeouts, to_head, trusted, limited, course, rewriting };
                 Ok(Box::new(peer::reached_by(dial)))
             }
-            None => {
-                ctx.rejection = Some(Rejection::NoHealthyBackend(pool.retry_after()));
-                Error::e_explain(ErrorType::HTTPStatus(503), "no healthy backend is left")
-            }
+            None => Error::e_explain(ErrorType::InternalError, "a backend that came free is gone"),
         }
     }
 

@@ -116,6 +116,7 @@ impl Life {
             stop: stop.clone(),
             traffic: core.traffic.clone(),
             tunnels,
+            pools: Some(Arc::clone(&core.pools)),
             logs: Logs { access_log: core.access_log.clone(), process: process.clone() },
             reloader: Some(reloader),
             grace_period: origin.grace_period,

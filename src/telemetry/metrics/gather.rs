@@ -21,6 +21,7 @@ use crate::upstream::{Backend, DURATIONS, TrafficTotals};
 impl Collector for Sources {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result {
         self.traffic(&mut encoder)?;
+        self.backpressure(&mut encoder)?;
         self.limits(&mut encoder)?;
         self.policies(&mut encoder)?;
         self.backends(&mut encoder)?;
@@ -73,6 +74,42 @@ impl Sources {
         )?;
         for pool in all.iter() {
             family.value(&[("upstream", pool.name())], pool.denied_retries())?;
+        }
+        Ok(())
+    }
+
+    /// What pools hold back.
+    fn backpressure(&self, encoder: &mut DescriptorEncoder<'_>) -> Result {
+        let all = self.parts.pools.all();
+        let mut family =
+            Family::gauge(encoder, "tollgate_upstream_queue", "Requests that wait for room at a backend.")?;
+        for pool in all.iter() {
+            family.value(&[("upstream", pool.name())], pool.queue().0 as u64)?;
+        }
+        let mut family =
+            Family::counter(encoder, "tollgate_upstream_queued_total", "Requests that waited for room at a backend.")?;
+        for pool in all.iter() {
+            family.value(&[("upstream", pool.name())], pool.queue().1)?;
+        }
+        let mut family = Family::counter(
+            encoder,
+            "tollgate_upstream_busy_total",
+            "Requests that were told that all backends are busy.",
+        )?;
+        for pool in all.iter() {
+            family.value(&[("upstream", pool.name())], pool.queue().2)?;
+        }
+        let mut family = Family::gauge(
+            encoder,
+            "tollgate_upstream_panic",
+            "Whether ejected backends get requests, as less than half of all are well.",
+        )?;
+        for pool in all.iter() {
+            family.value(&[("upstream", pool.name())], u64::from(pool.is_in_panic()))?;
+        }
+        let mut family = Family::counter(encoder, "tollgate_upstream_panics_total", "How often that came about.")?;
+        for pool in all.iter() {
+            family.value(&[("upstream", pool.name())], pool.panics())?;
         }
         Ok(())
     }
@@ -153,6 +190,8 @@ impl Sources {
     }
 
     /// Backends, each with its upstream.
+    ///
+    /// Long because it is one family after another.
     fn backends(&self, encoder: &mut DescriptorEncoder<'_>) -> Result {
         let all = self.parts.pools.all();
         let backends =
@@ -171,6 +210,26 @@ impl Sources {
                 "Whether health checks say that the backend is up (1) or not (0), also while it drains.",
             )?,
             |backend| u64::from(backend.status() == HealthStatus::Up),
+        )?;
+        each(
+            Family::gauge(encoder, "tollgate_backend_ejected", "Whether the backend is left out for what it answers.")?,
+            |backend| u64::from(backend.ejections().0),
+        )?;
+        each(
+            Family::counter(
+                encoder,
+                "tollgate_backend_ejections_total",
+                "How often the backend was left out for what it answered.",
+            )?,
+            |backend| backend.ejections().1,
+        )?;
+        each(
+            Family::counter(
+                encoder,
+                "tollgate_backend_retries_total",
+                "Requests that the backend was given after they had failed elsewhere or over another connection.",
+            )?,
+            Backend::retries,
         )?;
         each(Family::gauge(encoder, "tollgate_backend_in_flight", "Requests that the backend holds.")?, |backend| {
             backend.in_flight() as u64

@@ -17,7 +17,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, tim
 
 use super::Probe;
 use crate::clock::Clock;
-use crate::upstream::{Backend, BackendAddress, BackendId, LastCheck, Pool};
+use crate::upstream::{Backend, BackendAddress, BackendId, Check, LastCheck, Pool};
 
 /// How often names are resolved again.
 const RESOLVE_EVERY: Duration = Duration::from_secs(30);
@@ -25,7 +25,7 @@ const RESOLVE_EVERY: Duration = Duration::from_secs(30);
 const RESOLVE_AGAIN: Duration = Duration::from_secs(2);
 /// The longest a look-up may take before its name counts as not resolving.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often backends without checks are looked at, whether their rest is over.
+/// How often backends are looked at, whether their rest is over, where there are no checks, or their ejection.
 const REST_TICK: Duration = Duration::from_millis(250);
 
 /// Watches over `pool` until it is dropped. Calls `ready` once every backend has been checked, which takes one check's
@@ -57,7 +57,15 @@ pub async fn watch(pool: Arc<Pool>, clock: Arc<dyn Clock>, ready: impl FnOnce())
                 checks.follow();
                 next_lookup = Instant::now() + until_resolve(&pool);
             }
-            _ = rests.tick(), if checks.checker.is_none() => pool.end_rests(clock.now()),
+            _ = rests.tick(), if is_looked_after(&pool) => {
+                if checks.checker.is_none() {
+                    pool.end_rests(clock.now());
+                }
+                if pool.settings().outlier.is_some() {
+                    pool.end_ejections(clock.now());
+                }
+                pool.fill();
+            }
             Some(_) = checks.tasks.join_next() => {}
             else => std::future::pending().await,
         }
@@ -143,6 +151,12 @@ impl Checks {
     }
 }
 
+/// Whether something of it ends by the clock, or may not have been seen.
+fn is_looked_after(pool: &Pool) -> bool {
+    let settings = pool.settings();
+    settings.health.check == Check::None || settings.outlier.is_some() || settings.max_in_flight.is_some()
+}
+
 fn has_names(pool: &Pool) -> bool {
     pool.settings().backends.iter().any(|backend| matches!(backend.address, BackendAddress::Name { .. }))
 }
@@ -187,7 +201,7 @@ mod tests {
     use super::*;
     use crate::clock::{ManualClock, SystemClock};
     use crate::upstream::health::HealthStatus;
-    use crate::upstream::{BackendSettings, Check, HealthSettings, PoolSettings, Pools, Timeouts};
+    use crate::upstream::{BackendSettings, HealthSettings, PoolSettings, Pools, Timeouts};
 
     #[tokio::test(start_paused = true)]
     async fn names_are_resolved_again_with_and_without_checks() {

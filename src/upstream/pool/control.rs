@@ -80,6 +80,7 @@ impl Pool {
             backends: selection.weighted().map(|(backend, weight)| overview(backend, weight)).collect(),
             requests: self.traffic().requests(),
             retries: self.retries(),
+            panic: self.is_in_panic(),
         }
     }
 }

@@ -73,6 +73,9 @@ impl Pool {
                 self.count_check(backend, outcome, news);
             }
         }
+        self.pardon();
+        self.queue.set_most(self.settings.max_in_flight);
+        self.fill();
         tell(membership(self.name(), &old, &new), news);
     }
 
@@ -81,6 +84,7 @@ impl Pool {
         let mut roster = self.roster.lock();
         roster.stage = PoolStage::Replaced;
         self.lineage.set_current(Weak::new());
+        self.close_queue();
         self.registry.retain(|_| false);
         tell(membership(self.name(), &self.backends(), &[]), news);
     }

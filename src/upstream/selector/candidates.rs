@@ -172,6 +172,11 @@ impl Candidates {
         self.given.get_or_insert_default().stuck = Some(token);
     }
 
+    /// How many requests the one that was offered last holds, this one included.
+    pub fn in_flight(&self) -> usize {
+        self.offered.as_ref().map_or(0, |offered| offered.lease.backend().in_flight())
+    }
+
     /// The lease of the one that was offered last.
     #[inline]
     pub fn into_lease(self) -> Option<Lease> {

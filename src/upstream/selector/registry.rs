@@ -16,7 +16,8 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::upstream::{Backend, BackendId, ConnectAddress, Manner, Site};
+use crate::upstream::queue::WaitingRoom;
+use crate::upstream::{Backend, BackendId, ConnectAddress, Lease, Manner, Site};
 
 /// What one pool holds on to. Dropped, it lets go of all of it.
 #[derive(Debug, Default)]
@@ -32,6 +33,7 @@ struct BackendShelf {
     next_id: u32,
     next_place: u64,
     last_holder: u64,
+    queue: Arc<WaitingRoom<Lease>>,
 }
 
 #[derive(Debug)]
@@ -73,6 +75,11 @@ impl Registry {
         Registry { shelf, holder, manner }
     }
 
+    /// Who waits for room at one of them.
+    pub(in crate::upstream) fn queue(&self) -> Arc<WaitingRoom<Lease>> {
+        Arc::clone(&self.shelf.lock().queue)
+    }
+
     /// The backend at `address`, to which `host` led if it is a name, made when nobody holds one there. This one holds
     /// it from now on, and no other one there.
     pub fn backend(&self, address: &ConnectAddress, host: Option<&str>) -> Arc<Backend> {
@@ -82,7 +89,7 @@ impl Registry {
     /// The same, with its place among those that this one holds.
     fn put(&self, address: &ConnectAddress, host: Option<&str>) -> (Arc<Backend>, u64) {
         let mut shelf = self.shelf.lock();
-        let BackendShelf { backends, next_id, next_place, .. } = &mut *shelf;
+        let BackendShelf { backends, next_id, next_place, queue, .. } = &mut *shelf;
         let there = backends.entry(address.clone()).or_default();
         let is_meant = |one: &ShelvedBackend| one.backend.site().is_spoken_to(&self.manner, host);
         there.retain_mut(|one| is_meant(one) || one.let_go(self.holder));
@@ -90,7 +97,10 @@ impl Registry {
             let id = BackendId(*next_id);
             *next_id += 1;
             let site = Site::new(address.clone(), Arc::clone(&self.manner), host);
-            there.push(ShelvedBackend { backend: Arc::new(Backend::new(id, site)), holders: Vec::new() });
+            there.push(ShelvedBackend {
+                backend: Arc::new(Backend::new(id, site).waited_for(queue)),
+                holders: Vec::new(),
+            });
             there.len() - 1
         });
         let place = there[at].place(self.holder).unwrap_or_else(|| {

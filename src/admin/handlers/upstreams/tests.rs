@@ -5,7 +5,7 @@ use serde_json::json;
 use super::*;
 use crate::admin::api::json::parse;
 use crate::upstream::health::{CheckOutcome, HealthStatus};
-use crate::upstream::{BackendOverview, BackendState, LastCheck, Protocol};
+use crate::upstream::{BackendOverview, BackendState, Ejection, LastCheck, Protocol};
 
 fn backend(address: &str, configured: &str) -> BackendOverview {
     BackendOverview {
@@ -17,6 +17,9 @@ fn backend(address: &str, configured: &str) -> BackendOverview {
         in_flight: 1,
         requests: 20,
         failures: 2,
+        retries: 3,
+        ejections: 1,
+        ejected: Some(Ejection { until: SystemTime::UNIX_EPOCH, reason: "5 errors in a row".to_owned() }),
         went_up: 1,
         went_down: 2,
         idle_closes_after: Some(Duration::from_micros(5_000_900)),
@@ -43,6 +46,7 @@ fn pool() -> PoolOverview {
         unresolved: vec!["gone.example:80".to_owned()],
         requests: 40,
         retries: 4,
+        panic: false,
     }
 }
 
@@ -52,10 +56,12 @@ fn a_pool_is_told_in_full() {
     let told = serde_json::to_value(PoolBody::new(pool)).unwrap();
     let expected = json!({
         "name": "app", "balance": "least_connections", "protocol": "http/1.1", "tls": true, "requests": 40, "retries": 4,
+        "panic": false,
         "unresolved": ["gone.example:80"],
         "backends": [{
             "address": "[::1]:80", "configured": "one.example:80", "weight": 3, "state": "drain", "health": "down",
-            "in_flight": 1, "requests": 20, "failures": 2, "went_up": 1, "went_down": 2,
+            "in_flight": 1, "requests": 20, "failures": 2, "retries": 3, "ejections": 1,
+            "ejected": {"until": "1970-01-01T00:00:00.000Z", "reason": "5 errors in a row"}, "went_up": 1, "went_down": 2,
             "idle_closes_after_ms": 5000,
             "last_check": {
                 "at": "2026-11-21T19:41:28.123Z", "duration_ms": 1.5, "passed": false, "error": "connection refused",

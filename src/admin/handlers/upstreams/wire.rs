@@ -6,7 +6,7 @@ use utoipa::openapi::schema::{Object, ObjectBuilder, Type};
 
 use crate::admin::api::respond;
 use crate::telemetry;
-use crate::upstream::{BackendOverview, Balance, LastCheck, PoolOverview};
+use crate::upstream::{BackendOverview, Balance, Ejection, LastCheck, PoolOverview};
 
 /// The pools.
 #[derive(Debug, Serialize, ToSchema)]
@@ -35,6 +35,9 @@ pub(in crate::admin) struct PoolBody {
     requests: u64,
     /// The further attempts of requests whose first one failed.
     retries: u64,
+    /// Whether ejected backends get requests, as less than half of all are well.
+    #[schema(example = false)]
+    panic: bool,
     /// Its backends. A name that resolves to several addresses is as many.
     backends: Vec<BackendBody>,
     /// The configured names that have no address now, as `name:port`.
@@ -61,8 +64,9 @@ pub(in crate::admin) struct BackendBody {
     #[schema(minimum = 1, maximum = 65535, example = 1)]
     weight: u32,
     /// `up`: it gets requests. `down`: it is not well and gets none. `drain`: an operator wants it to get none.
-    /// `unknown`: it has not been checked yet and gets none.
-    #[schema(pattern = "^(up|down|drain|unknown)$", example = "up")]
+    /// `unknown`: it has not been checked yet and gets none. `ejected`: it answers badly and gets none for a while, unless
+    /// there is `panic`.
+    #[schema(pattern = "^(up|down|drain|unknown|ejected)$", example = "up")]
     state: &'static str,
     /// `up`, `down` or `unknown`: what is known of its health, also while it drains.
     #[schema(pattern = "^(up|down|unknown)$", example = "up")]
@@ -74,6 +78,13 @@ pub(in crate::admin) struct BackendBody {
     /// Those that it failed: no connection, or one that broke or was too slow. An answer is no failure, whatever its
     /// status.
     failures: u64,
+    /// Those that had failed before, at another backend or over another connection.
+    retries: u64,
+    /// How often it was ejected for what it answered.
+    ejections: u64,
+    /// Until when it is ejected, and why; null while it is not.
+    #[schema(required)]
+    ejected: Option<EjectionBody>,
     /// How often it went up.
     went_up: u64,
     /// How often it went down.
@@ -85,6 +96,18 @@ pub(in crate::admin) struct BackendBody {
     /// known.
     #[schema(required, example = 5000)]
     idle_closes_after_ms: Option<u64>,
+}
+
+/// An ejection.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Ejection)]
+pub(in crate::admin) struct EjectionBody {
+    /// When it ends.
+    #[schema(format = DateTime)]
+    until: String,
+    /// What the backend did.
+    #[schema(example = "5 errors in a row, the last: it answered 500")]
+    reason: String,
 }
 
 /// A health check.
@@ -130,6 +153,7 @@ impl PoolBody {
             tls: pool.tls,
             requests: pool.requests,
             retries: pool.retries,
+            panic: pool.panic,
             backends: pool.backends.into_iter().map(BackendBody::new).collect(),
             unresolved: pool.unresolved,
         }
@@ -148,11 +172,20 @@ impl BackendBody {
             in_flight: backend.in_flight,
             requests: backend.requests,
             failures: backend.failures,
+            retries: backend.retries,
+            ejections: backend.ejections,
+            ejected: backend.ejected.map(EjectionBody::new),
             went_up: backend.went_up,
             went_down: backend.went_down,
             last_check: backend.last_check.as_ref().map(CheckBody::new),
             idle_closes_after_ms: backend.idle_closes_after.map(|age| age.as_millis().try_into().unwrap_or(u64::MAX)),
         }
+    }
+}
+
+impl EjectionBody {
+    fn new(ejection: Ejection) -> Self {
+        EjectionBody { until: telemetry::rfc3339(ejection.until).to_string(), reason: ejection.reason }
     }
 }
 

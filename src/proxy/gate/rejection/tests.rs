@@ -22,6 +22,7 @@ fn answers_are_json_with_their_own_status() {
         Rejection::Internal,
         Rejection::BadGateway,
         Rejection::NoHealthyBackend(5),
+        Rejection::BackendsBusy,
         Rejection::GatewayTimeout,
         Rejection::UseHttps,
     ];
@@ -39,6 +40,7 @@ fn every_protocol_says_the_same() {
         Rejection::RateLimited(1),
         Rejection::TooManyAtOnce,
         Rejection::NoHealthyBackend(5),
+        Rejection::BackendsBusy,
         Rejection::UnknownApiKey,
         Rejection::MethodNotAllowed,
         Rejection::NoRoute,
