@@ -19,7 +19,7 @@ use crate::harness::ports::free_address;
 use crate::harness::process::{Process, run};
 use crate::harness::server::{Tollgate, command};
 use crate::harness::setup::{NO_CHECK, Setup};
-use crate::harness::tls::NOW;
+use crate::harness::tls::{NOW, Tunnel, config, write_pair};
 use crate::harness::{PATIENCE, checksum, eventually};
 
 /// The name of every server.
@@ -97,7 +97,21 @@ fn bodies_pass_whole_in_both_directions() {
 fn a_websocket_passes() {
     let secure = Secure::new();
     let server = secure.setup(NO_CHECK).start();
-    let mut client = server.client();
+    echoes(server.client());
+}
+
+#[test]
+fn a_websocket_passes_with_tls_on_both_sides() {
+    let (secure, dir) = (Secure::new(), TempDir::new().unwrap());
+    write_pair(dir.path(), NOW);
+    let server = secure.setup(NO_CHECK).tls(dir.path()).start();
+    let tunnel = Tunnel::to(server.address, &config(ALL_VERSIONS, &["http/1.1"]));
+    echoes(Client::connect(tunnel.address));
+}
+
+/// Opens a WebSocket over `client` and says much and little.
+#[track_caller]
+fn echoes(mut client: Client) {
     client.send(b"GET /?switch=echo HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n").unwrap();
     assert_eq!(client.read("GET").unwrap().status, 101);
     for size in [1, 100_000] {
