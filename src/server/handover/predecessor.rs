@@ -22,10 +22,11 @@ use super::debits::Told;
 use super::wire::{Debit, Message, PIECE, SOCKETS, VERSION};
 use crate::client::Quota;
 use crate::clock::Clock;
-use crate::limit::{Charge, Key};
+use crate::limit::{Bucket, Charge, Key, Tokens};
 use crate::process::{Channel, Process, Sockets, trusted};
 use crate::server::buckets::{Buckets, HandedOver};
 use crate::server::lifecycle::{Lifecycle, State};
+use crate::store::Saved;
 use crate::tls::TlsListeners;
 
 /// How long somebody may need to be there.
@@ -294,6 +295,13 @@ fn send_buckets(channel: &mut Conversation, handed: HandedOver, knows: bool) -> 
     let HandedOver { at, mut changed, mut dropped } = handed;
     changed.retain(|saved| knows || saved.payer.policy().is_none());
     dropped.retain(|payer| knows || payer.policy().is_none());
+    if !knows {
+        // Nor does it know of tokens above a capacity.
+        for Saved { bucket, quota, .. } in &mut changed {
+            let most = Tokens::whole(quota.capacity().get());
+            *bucket = Bucket::resume(bucket.tokens().min(most), bucket.at());
+        }
+    }
     for piece in changed.chunks(PIECE) {
         let message = Message::Buckets { at, changed: piece.to_vec(), dropped: Vec::new() };
         channel.send(&message, TAKE).map_err(gone)?;

@@ -278,7 +278,7 @@ impl OfPayer for Saved {
         let (payer, quota): (_, Quota) = (Payer::from_wire_within(policy, payer)?, Wired::from_wire(quota)?);
         let bucket = Bucket::resume(Tokens::from_parts(whole, fraction), at);
         // More than that has no place in the limiter's tables.
-        (bucket.tokens() <= Tokens::whole(quota.capacity().get())).then_some(Saved { payer, bucket, quota })
+        (bucket.tokens() <= Tokens::MOST).then_some(Saved { payer, bucket, quota })
     }
 }
 
