@@ -16,7 +16,7 @@ use http::HeaderMap;
 /// What does not count, in bytes: as much of it as a connection may have streams is little.
 const SMALL: usize = 2 << 10;
 /// What may wait when more is sent, in bytes.
-const MOST: usize = 3 << 20;
+const MOST: usize = 2 << 20;
 /// What a field costs beside its value, in bytes.
 const FIELD: usize = 160;
 
