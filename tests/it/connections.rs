@@ -90,10 +90,12 @@ fn the_connection_that_was_silent_longest_is_closed_and_then_new_ones_are() {
     let backend = [Backend::scripted("a")];
     let server = Setup::app(&backend, NO_CHECK).line("limits: {max_connections: 3}").start();
     let mut clients = [server.client(), server.client(), server.client()];
-    for client in &mut clients {
-        assert_eq!(client.get("/").unwrap().status, 200);
+    // Silent in the order of their answers: each is over before the next one is asked for.
+    let over = || server.ask("GET", "/status", "").json()["in_flight"] == 0;
+    for place in [0, 1, 2, 0] {
+        assert_eq!(clients[place].get("/").unwrap().status, 200);
+        assert!(eventually(PATIENCE, over));
     }
-    assert_eq!(clients[0].get("/").unwrap().status, 200);
     let mut fourth = server.client();
     assert_eq!(fourth.get("/").unwrap().status, 200);
     let [first, second, third] = &mut clients;

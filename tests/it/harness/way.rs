@@ -19,6 +19,7 @@ const DIFFERS: &[(&str, &str)] = &[
     ("delayed_acknowledgement::a_body_that_comes_apart_from_its_header_comes_at_once", ACKNOWLEDGED),
     ("delayed_acknowledgement::one_in_chunks_does_so_too", ACKNOWLEDGED),
     ("http2_uploads::answers_that_nobody_takes_are_bounded_for_each_connection", HELD),
+    ("untaken_sections::sections_of_http1_for_a_client_of_http2_that_reads_nothing", HELD),
     ("trailers::those_of_a_request_in_chunks_reach_the_backend", TRAILERS),
     ("trailers::those_of_a_stream_reach_the_backend", TRAILERS),
     ("trailers::those_of_an_answer_in_chunks_reach_every_client_that_has_them", TRAILERS),
