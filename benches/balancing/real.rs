@@ -1,8 +1,8 @@
 //! tollgate, HAProxy and nginx in turns, before backends of this process whose times are scripted.
 //!
 //! Requests come by a Poisson process whatever becomes of those before them, as those of many clients do, and each time
-//! counts from when the request was to be sent. Backends serve so many requests at once and let others wait, so one that
-//! gets too many of them becomes slower.
+//! counts from when the request was to be sent. Backends serve so many requests at once and let others wait, so one
+//! that gets too many of them becomes slower.
 
 use std::net::{SocketAddr, TcpListener as Bound};
 use std::process::{Child, Command, Stdio};
@@ -154,8 +154,8 @@ fn start(name: &str, how: &str, binary: &str, backends: &[SocketAddr]) -> Fallib
     Ok(Contender { name: format!("{name} {how}"), process, address, _directory: directory })
 }
 
-/// Asks the proxy so often a second for so long; when each request was to be sent, and what it took, in seconds. None is
-/// one that failed.
+/// Asks the proxy so often a second for so long; when each request was to be sent, and what it took, in seconds. None
+/// is one that failed.
 async fn load(address: SocketAddr, rate: f64, seconds: f64) -> Vec<(f64, Option<f64>)> {
     let (start, idle) = (SystemClock.now(), Arc::new(Mutex::new(Vec::new())));
     let (mut at, mut requests) = (0.0, Vec::new());
@@ -198,13 +198,15 @@ fn p99(took: impl Iterator<Item = Option<f64>>) -> (f64, usize) {
     (took.get(took.len() * 99 / 100).copied().unwrap_or_default() * 1e3, failed)
 }
 
-async fn wait_until_it_serves(address: SocketAddr) {
+/// Asks again and again until it is answered, for ten seconds at most.
+async fn wait_until_it_serves(address: SocketAddr) -> Result<(), String> {
     for _ in 0..200 {
         if ask(address, SystemClock.now(), &Mutex::default()).await.is_some() {
-            return;
+            return Ok(());
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+    Err(format!("{address} does not serve"))
 }
 
 /// Runs both cases, with this binary of tollgate.
@@ -227,7 +229,7 @@ async fn one_slow(binary: &str) -> Fallible<()> {
     ] {
         let backends = [Scripted::start(10 * HEALTHY)?, Scripted::start(HEALTHY)?, Scripted::start(HEALTHY)?];
         let contender = start(name, how, binary, &backends.each_ref().map(|backend| backend.address))?;
-        wait_until_it_serves(contender.address).await;
+        wait_until_it_serves(contender.address).await?;
         load(contender.address, 294.0, 3.0).await;
         let before: Vec<_> = backends.iter().map(|backend| backend.served.load(Ordering::Relaxed)).collect();
         let took = load(contender.address, 294.0, 15.0).await;
@@ -253,7 +255,7 @@ async fn comes_back(binary: &str) -> Fallible<()> {
     ] {
         let backends = [Scripted::start(HEALTHY)?, Scripted::start(HEALTHY)?, Scripted::start(HEALTHY)?];
         let contender = start(name, how, binary, &backends.each_ref().map(|backend| backend.address))?;
-        wait_until_it_serves(contender.address).await;
+        wait_until_it_serves(contender.address).await?;
         load(contender.address, 200.0, 1.0).await;
         backends[0].go();
         load(contender.address, 200.0, 2.0).await;

@@ -26,11 +26,6 @@ pub(crate) fn free<const COUNT: usize>() -> Fallible<[SocketAddr; COUNT]> {
     addresses.try_into().map_err(|_| "too few ports from 10000 to 31999 are free".into())
 }
 
-/// Whether somebody listens there.
-pub(crate) fn is_open(address: SocketAddr) -> bool {
-    TcpStream::connect(address).is_ok()
-}
-
 /// Whether something there answers a request within a second, whatever the status.
 pub(crate) fn answers(address: SocketAddr) -> bool {
     let ask = || -> std::io::Result<bool> {

@@ -3,7 +3,7 @@
 //! Only one proxy is loaded at a time, on the last cores of the machine; backends and load have the others. Who goes
 //! first rotates from round to round, so that what else the machine does falls on all of them alike.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -304,7 +304,8 @@ impl Bench {
         let mut process = launch.start()?;
         self.stop.until("the backend to serve", Duration::from_secs(10), || match process.ended()? {
             Some(_) => Err(process.said("ended")),
-            None => Ok(address::is_open(address).then_some(())),
+            // Somebody listens there.
+            None => Ok(TcpStream::connect(address).ok().map(drop)),
         })?;
         Ok(process)
     }

@@ -1,4 +1,5 @@
-//! A load of kept connections, each of which may begin with a header of the PROXY protocol. No load generator sends one.
+//! A load of kept connections, each of which may begin with a header of the PROXY protocol. No load generator sends
+//! one.
 //!
 //! The benchmark starts itself once more. Each connection has a thread, which sends a request, waits for its answer,
 //! and sends the next one; with and without the header by the same code, so that what differs is the proxy's doing.

@@ -55,7 +55,8 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 const RECENT: Duration = Duration::from_millis(400);
 /// How long an answer may find no room in the socket.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long an answer goes on once the API closes: whoever reads on gets a million lines in it, and no stop waits longer.
+/// How long an answer goes on once the API closes: whoever reads on gets a million lines in it, and no stop waits
+/// longer.
 const LAST: Duration = Duration::from_secs(5);
 /// How long a closed connection is read on, so that the last answer is not lost by a reset.
 const LINGER: Duration = Duration::from_secs(1);

@@ -23,7 +23,7 @@ use parking_lot::Mutex;
 use super::Usage;
 use super::recording::{BILLION, MINUTE, MOST_REQUESTS, RECORDED_SECONDS, Recording};
 
-/// Records the requests of clients. See the [module](self).
+/// Records the requests of clients.
 #[derive(Debug, Default)]
 pub struct Recorder {
     /// Of how many at most.
@@ -86,7 +86,7 @@ impl Recorder {
         let second = now / BILLION;
         let mut waiting = std::mem::take(&mut *self.waiting.lock());
         let most = self.most.load(Ordering::Relaxed);
-        if waiting.is_empty() && self.count.load(Ordering::Relaxed) <= most && second % MINUTE != 0 {
+        if waiting.is_empty() && self.count.load(Ordering::Relaxed) <= most && !second.is_multiple_of(MINUTE) {
             return;
         }
         let mut recorded = self.recorded.lock();

@@ -246,8 +246,8 @@ pub(super) struct AnswerKeys {
     #[schemars(extend("default" = {}))]
     pub(super) headers: Written<Map<HeaderText>>,
     /// The body. `{code}`, `{message}`, `{retry_after}` and `{request_id}` stand for what they say, escaped where the
-    /// type is JSON, HTML or XML; `{retry_after}` is null in JSON and empty elsewhere where there is none. Without it the
-    /// body is tollgate's own.
+    /// type is JSON, HTML or XML; `{retry_after}` is null in JSON and empty elsewhere where there is none. Without it
+    /// the body is tollgate's own.
     pub(super) body: Written<AnyText>,
 }
 
@@ -282,8 +282,8 @@ pub(super) struct RateLimitKeys {
     pub(super) max_concurrent: Written<OrNull<Whole<NonZeroU32, 1, 1_000_000>>>,
     /// What is recorded for recommendations.
     pub(super) record: Written<Section<RecordKeys>>,
-    /// What `X-RateLimit-Reset` says: `epoch` is a moment in seconds since 1970, `seconds` how long until then, `off` leaves
-    /// the line out. On a 429 it is the moment of `Retry-After`, else when the bucket is full.
+    /// What `X-RateLimit-Reset` says: `epoch` is a moment in seconds since 1970, `seconds` how long until then, `off`
+    /// leaves the line out. On a 429 it is the moment of `Retry-After`, else when the bucket is full.
     #[schemars(extend("default" = "epoch"))]
     pub(super) reset_header: Written<Choice<ResetHeader>>,
     /// The most that `Retry-After` and the `t` of `RateLimit` say. Null is no bound: they are true then.
@@ -292,8 +292,8 @@ pub(super) struct RateLimitKeys {
     /// After how many refusals in a row a connection of HTTP/1.1 gets `Connection: close` and is closed. Null is never.
     #[schemars(extend("default" = null))]
     pub(super) close_after: Written<OrNull<Whole<NonZeroU32, 1, 1_000_000_000>>>,
-    /// Whether `GET /.well-known/ratelimit` on a listener tells the caller how it stands, and takes nothing. With false it
-    /// is a request like any other.
+    /// Whether `GET /.well-known/ratelimit` on a listener tells the caller how it stands, and takes nothing. With false
+    /// it is a request like any other.
     #[schemars(extend("default" = false))]
     pub(super) self_service: Written<Flag>,
 }

@@ -22,9 +22,9 @@
 //! A debt ([`debited`](Bucket::debited)) needs no sign: a bucket that owes is one without a token whose instant lies
 //! in the future, at the end of the debt. Until then it reads as empty, which is the rule above.
 //!
-//! A grant ([`granted`](Bucket::granted)) adds tokens once, above the capacity if need be. What is above stays there until
-//! it is taken, which is before anything else; nothing is earned meanwhile. So over any time t at most C + ρ·t and what
-//! was granted is given. An edit clamps what is below the capacity and keeps what is above.
+//! A grant ([`granted`](Bucket::granted)) adds tokens once, above the capacity if need be. What is above stays there
+//! until it is taken, which is before anything else; nothing is earned meanwhile. So over any time t at most C + ρ·t
+//! and what was granted is given. An edit clamps what is below the capacity and keeps what is above.
 //!
 //! A quota edit first credits at the old rate, then keeps the tokens, clamped to the new capacity.
 //!

@@ -83,6 +83,16 @@ impl State {
         Bucket::full(quota, now.max(self.swept))
     }
 
+    /// The bucket of a key, a full one if it has none yet; `None` where there is no room for it.
+    fn kept(&mut self, key: Key, (quota, max_buckets): (Quota, usize), now: Nanos) -> Option<&mut Kept> {
+        if !self.has_room(key, max_buckets) {
+            return None;
+        }
+        let quota = self.quota_of(key, quota);
+        let new = Kept { scope: key.scope(), bucket: self.full(quota, now), quota, changed: true };
+        Some(self.buckets.entry(place(key)).or_insert(new))
+    }
+
     fn shared(&mut self, scope: Scope) -> (&mut Bucket, Quota, &mut u64) {
         match scope.slot() {
             Some(slot) => {
@@ -248,11 +258,7 @@ impl Upkeep for Exact {
 
     fn debit(&self, Charge { key, quota, cost }: Charge, now: Nanos) {
         let mut state = self.state.lock();
-        if state.has_room(key, self.max_buckets) {
-            let quota = state.quota_of(key, quota);
-            let bucket = state.full(quota, now);
-            let new = Kept { scope: key.scope(), bucket, quota, changed: true };
-            let kept = state.buckets.entry(place(key)).or_insert(new);
+        if let Some(kept) = state.kept(key, (quota, self.max_buckets), now) {
             *kept = Kept { bucket: kept.bucket.debited(cost.get(), kept.quota, now), changed: true, ..*kept };
         }
     }
@@ -270,11 +276,8 @@ impl Upkeep for Exact {
 
     fn grant(&self, key: Key, quota: Quota, tokens: u32, now: Nanos) {
         let mut state = self.state.lock();
-        if state.has_room(key, self.max_buckets) {
-            let quota = state.quota_of(key, quota);
-            let bucket = state.full(quota, now);
-            let new = Kept { scope: key.scope(), bucket, quota, changed: true };
-            let kept = state.buckets.entry(place(key)).or_insert(new);
+        let quota = state.quota_of(key, quota);
+        if let Some(kept) = state.kept(key, (quota, self.max_buckets), now) {
             kept.adapt(key.scope(), quota, now);
             *kept = Kept { bucket: kept.bucket.granted(tokens, quota, now), changed: true, ..*kept };
         }

@@ -24,7 +24,7 @@ use crate::limit::key::Key;
 /// In how many parts they are kept, each under a lock of its own.
 const PARTS: usize = 64;
 
-/// The requests in flight of each caller. See the [module](self).
+/// The requests in flight of each caller.
 #[derive(Debug)]
 pub struct CallerTurns(Box<[CachePadded<Mutex<TurnCounts>>]>);
 

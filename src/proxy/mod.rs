@@ -22,10 +22,10 @@
 //! One that was sent may have been carried out. It is sent again only when it is idempotent (RFC 9110 section 9.2.2),
 //! its body is still at hand, and nothing of an answer has been passed on: where the connection died or nothing came in
 //! time, and, where its pool says so, where the answer was a 5xx. Each attempt goes to a backend not tried yet; where
-//! there never was another, once more to the same, unless that has answered or was late. `retries` bounds the attempts of a request,
-//! `retry_budget` those of a pool.
-//! Refused: never after a timeout, as it was at first, since what is slow would have more to do. The budget bounds that,
-//! and without it one backend of three that hangs costs a third of all requests.
+//! there never was another, once more to the same, unless that has answered or was late. `retries` bounds the attempts
+//! of a request, `retry_budget` those of a pool. Refused: never after a timeout, as it was at first, since what is slow
+//! would have more to do. The budget bounds that, and without it one backend of three that hangs costs a third of all
+//! requests.
 
 mod backend;
 mod downstream;

@@ -8,8 +8,8 @@
 //! left to look at is the further headers of a rule that asks for several. A rule with several hosts, paths or methods
 //! lies in several places, and is met once.
 //!
-//! Hosts and paths compare as those of [routes](super) do. MethodPlaces compare as they are, and a header with its whole
-//! value: of several lines of one name any may be it.
+//! Hosts and paths compare as those of [routes](super) do. MethodPlaces compare as they are, and a header with its
+//! whole value: of several lines of one name any may be it.
 //!
 //! Refused: all rules in a row, which is fast with ten and a thousand times slower with ten thousand; a set of
 //! expressions, which knows no headers.
@@ -74,13 +74,16 @@ struct MethodPlaces {
     each: HashTable<str, HeaderPlaces>,
 }
 
+/// The numbers of rules by the value of a header.
+type ByValue = HashTable<[u8], Vec<u32>>;
+
 /// What lies at one method.
 #[derive(Debug, Default)]
 struct HeaderPlaces {
     /// The rules that ask for no header.
     plain: Vec<u32>,
     /// The others by what they ask for first.
-    first: Vec<(HeaderName, HashTable<[u8], Vec<u32>>)>,
+    first: Vec<(HeaderName, ByValue)>,
 }
 
 impl MatchTable {

@@ -3,12 +3,13 @@
 //! The problem: a backend that is given more than it can do at once does all of it slowly, and whoever asks most gets
 //! most of it.
 //!
-//! The rule: a request that ends at a backend hands its place there on to one that waits, at once and without going back
-//! to the balancing rule, which has nothing to choose: only that place is free. Those that wait stand in one row for each
-//! client, and the rows take turns, so a client that sends a thousand requests delays another one's by one request, not
-//! by a thousand. When there is no room for another one, the youngest of the longest row gives way, if that row is longer
-//! than the newcomer's would be; else the newcomer does. So a flood cannot fill the room either. This is fair queueing
-//! (Nagle, RFC 970) with dropping from the longest row (McKenney's stochastic fair queueing), by client and exact.
+//! The rule: a request that ends at a backend hands its place there on to one that waits, at once and without going
+//! back to the balancing rule, which has nothing to choose: only that place is free. Those that wait stand in one row
+//! for each client, and the rows take turns, so a client that sends a thousand requests delays another one's by one
+//! request, not by a thousand. When there is no room for another one, the youngest of the longest row gives way, if
+//! that row is longer than the newcomer's would be; else the newcomer does. So a flood cannot fill the room either.
+//! This is fair queueing (Nagle, RFC 970) with dropping from the longest row (McKenney's stochastic fair queueing), by
+//! client and exact.
 //!
 //! Nobody overtakes: while one waits, whoever comes waits, too. Only the first attempt of a request does; a further one
 //! needs a backend that has room.
@@ -16,7 +17,7 @@
 //! Refused: one row for each backend, as HAProxy has for stickiness, in which a request waits for a slow one while
 //! others are free; a row for all, which a flood fills.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -58,12 +59,20 @@ pub(super) struct WaitingRoom<T> {
 /// Those who wait, each with what lets it go on.
 #[derive(Debug)]
 struct Rows<T> {
-    by_client: HashMap<u64, BTreeMap<u64, oneshot::Sender<T>>>,
-    /// The clients with a row, in the order of their turns.
-    turns: VecDeque<u64>,
+    by_client: HashMap<u64, Row<T>>,
+    /// The clients with a row, by the numbers of their turns.
+    turns: BTreeMap<u64, u64>,
     /// The length of each row.
     lengths: BTreeSet<(usize, u64)>,
     next: u64,
+}
+
+/// Those of one client, by the numbers that they have drawn.
+#[derive(Debug)]
+struct Row<T> {
+    /// The number of its turn.
+    turn: u64,
+    waiting: BTreeMap<u64, oneshot::Sender<T>>,
 }
 
 /// A request that waits. Dropped, it waits no more.
@@ -90,7 +99,7 @@ impl<T> Drop for QueuePlace<T> {
 
 impl<T> Default for WaitingRoom<T> {
     fn default() -> Self {
-        let rows = Rows { by_client: HashMap::new(), turns: VecDeque::new(), lengths: BTreeSet::new(), next: 0 };
+        let rows = Rows { by_client: HashMap::new(), turns: BTreeMap::new(), lengths: BTreeSet::new(), next: 0 };
         WaitingRoom {
             waiting: AtomicUsize::new(0),
             most: AtomicUsize::new(0),
@@ -153,14 +162,13 @@ impl<T> WaitingRoom<T> {
         let mut gives_way = None;
         if self.waiting.load(Ordering::SeqCst) >= size {
             let (longest, whose) = *rows.lengths.last()?;
-            if longest <= rows.by_client.get(&client).map_or(0, BTreeMap::len) + 1 {
+            if longest <= rows.by_client.get(&client).map_or(0, |row| row.waiting.len()) + 1 {
                 return None;
             }
             gives_way = rows.change(whose, BTreeMap::pop_last);
             self.waiting.fetch_sub(1, Ordering::SeqCst);
         }
-        let id = rows.next;
-        rows.next += 1;
+        let id = rows.draw();
         rows.change(client, |row| row.insert(id, gives));
         self.waiting.fetch_add(1, Ordering::SeqCst);
         drop(rows);
@@ -197,27 +205,36 @@ impl<T> WaitingRoom<T> {
 }
 
 impl<T> Rows<T> {
+    /// A number that is larger than all before it.
+    fn draw(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
     /// Takes the one whose turn it is.
     fn pop(&mut self) -> Option<oneshot::Sender<T>> {
-        let client = self.turns.pop_front()?;
+        let (_, client) = self.turns.pop_first()?;
         // Behind all others, if it has more.
-        self.turns.push_back(client);
+        let turn = self.draw();
+        self.turns.insert(turn, client);
+        self.by_client.get_mut(&client)?.turn = turn;
         self.change(client, BTreeMap::pop_first).map(|(_, next)| next)
     }
 
     /// Changes the row of `client`, which is begun and ended as it must be.
     fn change<R>(&mut self, client: u64, change: impl FnOnce(&mut BTreeMap<u64, oneshot::Sender<T>>) -> R) -> R {
+        let turn = self.draw();
         let row = self.by_client.entry(client).or_insert_with(|| {
-            self.turns.push_back(client);
-            BTreeMap::new()
+            self.turns.insert(turn, client);
+            Row { turn, waiting: BTreeMap::new() }
         });
-        self.lengths.remove(&(row.len(), client));
-        let came_of_it = change(row);
-        if row.is_empty() {
+        self.lengths.remove(&(row.waiting.len(), client));
+        let came_of_it = change(&mut row.waiting);
+        if row.waiting.is_empty() {
+            self.turns.remove(&row.turn);
             self.by_client.remove(&client);
-            self.turns.retain(|other| *other != client);
         } else {
-            self.lengths.insert((row.len(), client));
+            self.lengths.insert((row.waiting.len(), client));
         }
         came_of_it
     }

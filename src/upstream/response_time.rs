@@ -122,7 +122,8 @@ mod tests {
     }
 
     proptest! {
-        /// It is never above the slowest nor, while answers come, below the fastest; time that goes back changes nothing.
+        /// It is never above the slowest nor, while answers come, below the fastest; time that goes back changes
+        /// nothing.
         #[test]
         fn stays_between_the_fastest_and_the_slowest(
             steps in prop::collection::vec((0_u64..100_000, 1_u64..10_000, any::<bool>()), 1..50),

@@ -124,6 +124,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::clock::{Clock, ManualClock};
 
     const TEN_SECONDS: Duration = Duration::from_secs(WINDOW);
     const BUDGET: RetryBudget = RetryBudget { ratio: 0.2, min_per_sec: 10 };
@@ -134,7 +135,7 @@ mod tests {
 
     #[test]
     fn a_quiet_pool_has_ten_seconds_of_the_minimum_and_a_busy_one_a_fifth_besides() {
-        let (mut spending, start) = (RetrySpending::default(), Instant::now());
+        let (mut spending, start) = (RetrySpending::default(), ManualClock::new().now());
         assert_eq!(paid(&mut spending, start, 0, 1_000), 100);
         let later = start + Duration::from_secs(5);
         assert_eq!(paid(&mut spending, later, 1_000, 1_000), 200);
@@ -145,7 +146,7 @@ mod tests {
 
     #[test]
     fn requests_since_long_ago_count_as_if_they_had_come_evenly() {
-        let (mut spending, start) = (RetrySpending::default(), Instant::now());
+        let (mut spending, start) = (RetrySpending::default(), ManualClock::new().now());
         assert_eq!(paid(&mut spending, start, 0, 1), 1);
         // 3,600 requests in an hour are ten in ten seconds.
         assert_eq!(paid(&mut spending, start + Duration::from_secs(3_600), 3_600, 1_000), 102);
@@ -164,7 +165,7 @@ mod tests {
         fn no_window_has_more_than_its_share(
             steps in prop::collection::vec((0..4_000_u64, 0..300_u64, 0..200_u64), 1..60),
         ) {
-            let (mut spending, start) = (RetrySpending::default(), Instant::now());
+            let (mut spending, start) = (RetrySpending::default(), ManualClock::new().now());
             let (mut millis, mut requests, mut began, mut allowed) = (0, 0, None, Vec::new());
             for (pause, ended, asked) in steps {
                 millis += pause;

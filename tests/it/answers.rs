@@ -27,7 +27,7 @@ answers:
 
 fn ask(client: &mut Client, path: &str, headers: &[(&str, &str)]) -> Response {
     let method = if path.starts_with("/head") { "HEAD" } else { "GET" };
-    client.call_again(&Request::new(method, path).headers(headers)).unwrap()
+    client.call_again(&Request::new(method, path).headers(headers)).expect("an answer")
 }
 
 fn start(more: &str) -> ([Backend; 1], Tollgate) {

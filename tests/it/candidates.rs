@@ -92,7 +92,7 @@ fn what_was_recorded_recommends_a_limit_and_judges_others() {
     assert_eq!((&told["requests"], &told["would_limit"]), (&json!(50), &json!(0)));
     // However the seconds fell: the rate is that of a minute, and the capacity what is left of fifty at it.
     let (peak, capacity) = (told["peak_per_sec"].as_u64().unwrap(), told["recommended"]["capacity"].as_u64().unwrap());
-    assert!(peak <= 50 && peak >= 1 && capacity <= 50 && capacity >= 45, "{told}");
+    assert!((1..=50).contains(&peak) && (45..=50).contains(&capacity), "{told}");
     assert_eq!((&told["recommended"]["rate_per_sec"], &told["in_force_limited"]), (&json!(0.834), &json!(30)));
     assert!(told["model"].as_str().unwrap().contains("as if all came at its start"), "{told}");
     let simulate = |body: &Value| server.admin("POST", "/clients/a/simulate", &body.to_string());

@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use ::tollgate::clock::{Clock, SystemClock};
+
 use crate::harness::backend::Backend;
 use crate::harness::client::{Body, Client, Request, Response};
 use crate::harness::server::Tollgate;
@@ -112,7 +114,7 @@ fn answers_tell_how_the_bucket_stands() {
 
 /// Seconds since the Unix epoch.
 fn epoch() -> u64 {
-    std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH).unwrap().as_secs()
+    SystemClock.wall().duration_since(std::time::SystemTime::UNIX_EPOCH).unwrap().as_secs()
 }
 
 fn number(answer: &Response, name: &str) -> u64 {

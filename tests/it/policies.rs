@@ -160,7 +160,7 @@ fn who_pays_nothing_of_his_own_pays_into_no_policy() {
 }
 
 /// Of each protocol a way to ask for a target; the status, `RateLimit` and whether `X-Cost` came.
-fn costly(ask: &mut dyn FnMut(&str) -> (u16, Option<String>, bool)) {
+fn costly(mut ask: impl FnMut(&str) -> (u16, Option<String>, bool)) {
     let r = |limit: &Option<String>| {
         limit.as_ref().unwrap().split("\"gql\";r=").nth(1).unwrap().split(';').next().unwrap().to_owned()
     };
@@ -188,14 +188,14 @@ fn what_an_answer_says_it_costs_is_taken_afterwards_over_every_way() {
         let server = Tollgate::from_yaml(&yaml.replacen("}]", ", h2c: true}]", 1));
         if h2 {
             let mut client = Http2::plain(server.address);
-            costly(&mut |target| {
+            costly(|target| {
                 let answer = client.get(target).unwrap();
                 let limit = answer.header("ratelimit").map(str::to_owned);
                 (answer.status, limit, answer.header("x-cost").is_some())
             });
         } else {
             let mut client = server.client();
-            costly(&mut |target| {
+            costly(|target| {
                 let answer = call(&mut client, "GET", target, &[]);
                 (answer.status, answer.header("ratelimit").map(str::to_owned), answer.header("x-cost").is_some())
             });
@@ -340,7 +340,7 @@ fn upgrades_under_load_give_no_token_twice() {
         asks.into_iter().map(|ask| ask.join().unwrap()).sum::<u64>()
     });
     // One that is given in the very moment of a hand-over may be counted twice, for each of those who asked.
-    assert!(allowed <= CAPACITY && allowed >= CAPACITY - 3 * 8, "{allowed} of {CAPACITY}");
+    assert!((CAPACITY - 3 * 8..=CAPACITY).contains(&allowed), "{allowed} of {CAPACITY}");
     daemon.upgrade_by_hand();
     assert_eq!(Client::connect(daemon.address).get("/").unwrap().status, 429, "it came by memory");
 }

@@ -18,10 +18,10 @@ const WAYS: [&str; 2] = ["direct: true", "direct: false"];
 /// What the backend got: its target, and the values of a header.
 fn got(response: &Response, name: &str) -> (String, Vec<String>) {
     let report = response.json();
-    let headers = report["headers"].as_array().unwrap().clone();
-    let named = headers.iter().filter(|pair| pair[0].as_str().unwrap().eq_ignore_ascii_case(name));
-    let values = named.map(|pair| pair[1].as_str().unwrap().to_owned()).collect();
-    (report["target"].as_str().unwrap().to_owned(), values)
+    let headers = report["headers"].as_array().expect("a list").clone();
+    let named = headers.iter().filter(|pair| pair[0].as_str().expect("a name").eq_ignore_ascii_case(name));
+    let values = named.map(|pair| pair[1].as_str().expect("a value").to_owned()).collect();
+    (report["target"].as_str().expect("a target").to_owned(), values)
 }
 
 fn values(response: &Response, name: &str) -> Vec<String> {
@@ -161,7 +161,7 @@ fn assert_requests_change(answer: &Response, what: &str) {
         assert_eq!(values(answer, name), expected, "{what}: {name}");
     }
     let from = values(answer, "x-from");
-    let id = answer.header("x-request-id").unwrap();
+    let id = answer.header("x-request-id").expect("an id");
     assert_eq!(from, [format!("127.0.0.1 {id}")], "{what}");
     assert_eq!(values(answer, "x-request-id"), [id], "{what}");
     assert_eq!((answer.header("x-backend"), answer.header("set-cookie")), (None, None), "{what}");

@@ -21,14 +21,14 @@ pub(super) struct Doubts {
 /// What files are read with, and where to say what they are found to be.
 pub(super) type Files<'f> = (&'f SystemRoots, &'f Overrides, &'f mut Doubts);
 
+/// The keys `protocol`, `tls` and `proxy_protocol` of a pool.
+pub(super) type MannerKeys =
+    (Written<Choice<Protocol>>, Written<OrNone<Section<BackendTlsKeys>>>, Written<OrNone<Choice<ProxyProtocol>>>);
+
 /// What the keys of a pool with these `backends` say of it.
 pub(super) fn manner(
     at: &mut Level<'_>,
-    (protocol, tls, proxy_protocol): (
-        Written<Choice<Protocol>>,
-        Written<OrNone<Section<BackendTlsKeys>>>,
-        Written<OrNone<Choice<ProxyProtocol>>>,
-    ),
+    (protocol, tls, proxy_protocol): MannerKeys,
     backends: &[BackendSettings],
     files: Files<'_>,
 ) -> Manner {

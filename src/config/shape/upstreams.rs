@@ -51,10 +51,10 @@ pub(in crate::config) struct UpstreamKeys {
     /// same.
     #[schemars(extend("default" = 2))]
     pub(in crate::config) retries: Written<Whole<u32, 0, 16>>,
-    /// What a further attempt is made for: `connect`, a backend that cannot be reached; `broken`, a connection that died
-    /// before a byte of the answer had come; `timeout`, an answer that did not begin within `read_timeout`; and the
-    /// statuses 500, 502, 503 and 504. All but `connect` only for idempotent requests whose body is still at hand. An
-    /// answer with such a status is passed on where no other backend is left.
+    /// What a further attempt is made for: `connect`, a backend that cannot be reached; `broken`, a connection that
+    /// died before a byte of the answer had come; `timeout`, an answer that did not begin within `read_timeout`; and
+    /// the statuses 500, 502, 503 and 504. All but `connect` only for idempotent requests whose body is still at hand.
+    /// An answer with such a status is passed on where no other backend is left.
     #[schemars(extend("default" = ["connect", "broken", "timeout"]))]
     pub(in crate::config) retry_on: Written<RetryCauses>,
     /// How many further attempts the requests of a pool may have together; null bounds only those of each request.

@@ -1,13 +1,13 @@
 //! What a limiter holds of its policies.
 //!
 //! Each policy has a place, which keys name, for as long as it is there. The buckets of all policies lie among the
-//! others in the stripes; what sets them apart is counted and bounded by policy, and each policy has an overflow bucket.
-//! The quota of a policy is kept in each stripe beside the buckets it is for, and changes as that of anonymous callers
-//! does, see [`default_quota`](super::default_quota).
+//! others in the stripes; what sets them apart is counted and bounded by policy, and each policy has an overflow
+//! bucket. The quota of a policy is kept in each stripe beside the buckets it is for, and changes as that of anonymous
+//! callers does, see [`default_quota`](super::default_quota).
 //!
-//! A policy that goes leaves its place behind, with buckets that are full until the sweep has dropped them; then another
-//! policy may have the place. A request that began before may still pay into one that went: its bucket is dropped when
-//! it is full.
+//! A policy that goes leaves its place behind, with buckets that are full until the sweep has dropped them; then
+//! another policy may have the place. A request that began before may still pay into one that went: its bucket is
+//! dropped when it is full.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};

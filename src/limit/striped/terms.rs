@@ -1,9 +1,9 @@
 //! The terms that the buckets of one stripe last saw, each kept once: a quota, and a scope.
 //!
 //! A bucket must know the quota under which it has earned since its last write: the caller may come with a new one, and
-//! the sweep comes with none, and has to know the policy. Sixteen bytes in every bucket would be a quarter more; but there
-//! are far fewer terms than buckets, as a rule, so a bucket keeps a number of four bytes. If every bucket has a quota of
-//! its own after all, each costs about 40 bytes more.
+//! the sweep comes with none, and has to know the policy. Sixteen bytes in every bucket would be a quarter more; but
+//! there are far fewer terms than buckets, as a rule, so a bucket keeps a number of four bytes. If every bucket has a
+//! quota of its own after all, each costs about 40 bytes more.
 //!
 //! Holders are counted, and terms that nobody holds make room for another. Lookups by number, which every request
 //! makes, are one index; lookups by value are made only for a new bucket or after an edit.

@@ -117,7 +117,7 @@ impl BackendConnection {
     }
 
     /// Sends a request. A backend that speaks before it has taken all of it gets the rest while it is
-    /// [read](Self::read).
+    /// [waited for](Self::wait).
     ///
     /// # Errors
     /// When it neither takes a part nor speaks within `limit`, or it fails.
@@ -276,7 +276,7 @@ mod tests {
     #[tokio::test]
     async fn a_backend_that_takes_nothing_is_given_up_in_time() {
         let (near, _far) = narrow().await;
-        let sent = BackendConnection::new(Link::Alone(near.into()), 100)
+        let sent = BackendConnection::new(Link::Alone(near), 100)
             .send(b"POST", &[b'x'; 1 << 20], Duration::from_millis(50))
             .await;
         assert_eq!(sent.unwrap_err().etype(), &ErrorType::WriteTimedout);
@@ -285,7 +285,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_said_before_the_request_was_taken_is_heard_and_the_rest_is_sent() {
         let (near, mut far) = narrow().await;
-        let (mut backend, body) = (BackendConnection::new(Link::Alone(near.into()), 100), vec![b'x'; 1 << 20]);
+        let (mut backend, body) = (BackendConnection::new(Link::Alone(near), 100), vec![b'x'; 1 << 20]);
         far.write_all(b"early").await.unwrap();
         let mut alarm = Alarm::default();
         backend.send(b"POST", &body, LONG).await.unwrap();

@@ -182,7 +182,7 @@ impl Context {
     pub(in crate::proxy) fn rewriting(&self, secure: bool) -> Option<Rewriting> {
         let sticky = self.pool().and_then(|pool| pool.settings().sticky.clone());
         let changes = self.admission.changes.as_ref();
-        let costs = self.admission.paid.as_ref().filter(|paid| paid.has_costs());
+        let costs = self.admission.paid.as_deref().filter(|paid| paid.has_costs());
         if changes.is_none() && costs.is_none() && sticky.is_none() {
             return None;
         }
@@ -266,10 +266,10 @@ impl Context {
         idempotent && self.may_try_again() && self.retry_on().broken
     }
 
-    /// Gives up the present backend and chooses the one for the next attempt. That is one not tried yet, or, where there
-    /// never was another, the same, but only once. When only a `kept` connection died, the backend has not had its turn
-    /// yet, and gets it unless another can have the request; nor is such an attempt paid for. One that was too `late` is
-    /// not asked again.
+    /// Gives up the present backend and chooses the one for the next attempt. That is one not tried yet, or, where
+    /// there never was another, the same, but only once. When only a `kept` connection died, the backend has not had
+    /// its turn yet, and gets it unless another can have the request; nor is such an attempt paid for. One that was too
+    /// `late` is not asked again.
     pub(in crate::proxy) fn goes_on(&mut self, (kept, late): (bool, bool), clock: &dyn Clock) -> Onward {
         let Some(failed) = self.lease.take().map(|lease| lease.backend().id()) else { return Onward::NoBackend };
         let alone = self.tried.iter().all(|tried| *tried == failed);

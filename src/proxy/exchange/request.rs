@@ -4,9 +4,9 @@
 //! section 7.6.1) and with what tollgate says of the sender. For the requests that go by Pingora `headers::to_backend`
 //! does the same; what is said of the sender is one piece of code, and a property test holds the rest together.
 //!
-//! Which lines are passed on is decided once, by [`pass_on`]; where they go is compiled apart: into bytes, or into a map
-//! for a backend that is known to speak HTTP/2, which nobody has to read once more. A line that has come in a map goes
-//! there as it is.
+//! Which lines are passed on is decided once, by [`pass_on`]; where they go is compiled apart: into bytes, or into a
+//! map for a backend that is known to speak HTTP/2, which nobody has to read once more. A line that has come in a map
+//! goes there as it is.
 
 use http::header::{CONNECTION, CONTENT_LENGTH, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue};

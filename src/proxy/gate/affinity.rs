@@ -3,8 +3,8 @@
 //! The problem: a backend is chosen for each attempt, also where the request's header is not at hand any more; and most
 //! pools choose by nothing that a request has.
 //!
-//! The rule: what the pool goes by is looked up once, when the request is let in, and kept at a fixed size. A request to
-//! any other pool has none of it. Of several headers or cookies of one name the first counts.
+//! The rule: what the pool goes by is looked up once, when the request is let in, and kept at a fixed size. A request
+//! to any other pool has none of it. Of several headers or cookies of one name the first counts.
 
 use std::net::IpAddr;
 

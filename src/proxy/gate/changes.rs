@@ -74,13 +74,13 @@ impl Rewriting {
     /// What `changes` do to the request called `request_id` of `caller`, whose answer tells `costs`.
     pub(in crate::proxy) fn new(
         changes: Option<&Arc<RouteChanges>>,
-        costs: Option<&Box<PaidPolicies>>,
+        costs: Option<&PaidPolicies>,
         caller: &Caller,
         request_id: &RequestId,
     ) -> Self {
         Rewriting {
             changes: changes.cloned(),
-            costs: costs.cloned(),
+            costs: costs.cloned().map(Box::new),
             client: caller.client.as_ref().map(|(client, _)| Arc::clone(client)),
             by_key: matches!(caller.client, Some((_, Recognised::ApiKey))),
             client_ip: caller.address,

@@ -5,9 +5,9 @@
 //! bucket. The older ones know one bucket: the one that refused, or else lets the fewest requests in.
 //!
 //! `X-RateLimit-Reset` has no standard. Where it is a time (GitHub's), clients subtract their own from it; where it is
-//! seconds, they take it as it is, and those that expect a time find one in 1970 and come back at once. So a time is the
-//! default: clients that expect seconds mostly read `Retry-After` before it. On a refusal it says what `Retry-After`
-//! says, for clients that read it alone; else when the bucket is full.
+//! seconds, they take it as it is, and those that expect a time find one in 1970 and come back at once. So a time is
+//! the default: clients that expect seconds mostly read `Retry-After` before it. On a refusal it says what
+//! `Retry-After` says, for clients that read it alone; else when the bucket is full.
 
 use std::time::SystemTime;
 

@@ -2,12 +2,13 @@
 //!
 //! One form: `application/json`, `{"code":N,"message":"…"}`, `X-Request-Id`; whoever speaks gRPC is answered in its
 //! words ([`grpc`]), whoever asks for [problem details](problem) in those, and everybody else in the words of the
-//! [site], where it has some for the status. What answers HEAD has no body, and the length that the answer to a GET would have, also where the
-//! request is refused before all of its header is there. The connection stays usable where the client's body lets it: a
-//! small body that is announced is read to its end and thrown away. A large or endless one makes the answer the last on
-//! its connection, and what still comes is read for a while before the connection is closed, because closing with
-//! unread data makes the kernel send a reset that can overtake the answer (RFC 9112 section 9.6). Over HTTP/2 only the
-//! stream is at stake, and its session knows how much of the rest is worth reading.
+//! [site](crate::proxy::gate::site), where it has some for the status. What answers HEAD has no body, and the length
+//! that the answer to a GET would have, also where the request is refused before all of its header is there. The
+//! connection stays usable where the client's body lets it: a small body that is announced is read to its end and
+//! thrown away. A large or endless one makes the answer the last on its connection, and what still comes is read for a
+//! while before the connection is closed, because closing with unread data makes the kernel send a reset that can
+//! overtake the answer (RFC 9112 section 9.6). Over HTTP/2 only the stream is at stake, and its session knows how much
+//! of the rest is worth reading.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -237,7 +238,7 @@ impl Rejection {
     }
 
     /// The type of the body.
-    fn content_type<'a>(self, form: AnswerForm, site: Option<&'a SiteAnswer>) -> &'a [u8] {
+    fn content_type(self, form: AnswerForm, site: Option<&SiteAnswer>) -> &[u8] {
         match (self, form, site.and_then(SiteAnswer::content_type)) {
             (Rejection::AcmeChallenge, ..) => b"application/octet-stream",
             (_, AnswerForm::Problem, _) => problem::TYPE.as_bytes(),

@@ -6,8 +6,8 @@
 //!
 //! The rule: for each status of ours a site may say the body, its type, and more lines of the header. What is wrong
 //! with them is found at the start, so that no answer can be malformed. Nothing of the request gets into one but its
-//! id, escaped as the type of the body asks: whatever else a stranger sent would be read by whoever was made to send it.
-//! Refused: a template language, files, and bodies by `Accept`; a backend can do that.
+//! id, escaped as the type of the body asks: whatever else a stranger sent would be read by whoever was made to send
+//! it. Refused: a template language, files, and bodies by `Accept`; a backend can do that.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

@@ -1,14 +1,14 @@
 //! The cookie by which a client comes back to its backend (`sticky`).
 //!
-//! It is set as HAProxy's `cookie NAME insert indirect` has it: by the answer of the backend that served the request, only
-//! to a client who has none or one that leads elsewhere, and no backend ever sees it. Whatever is no [token] of a
+//! It is set as HAProxy's `cookie NAME insert indirect` has it: by the answer of the backend that served the request,
+//! only to a client who has none or one that leads elsewhere, and no backend ever sees it. Whatever is no [token] of a
 //! backend that is up and not drained counts as none: the request is balanced anew and its client told anew.
 //!
 //! It ends with the browser's session, counts for the whole host (`Path=/`), is not to be had by scripts (`HttpOnly`),
-//! goes with links from other sites but not with their forms and frames (`SameSite=Lax`), and over TLS, ours or a trusted
-//! proxy's that says so, with nothing else (`Secure`). Nothing is said of caching, as HAProxy says nothing without
-//! `nocache`: a cache that shares answers with cookies is not one to be before a site that has any. An answer of our own
-//! sets none, nor does a 101.
+//! goes with links from other sites but not with their forms and frames (`SameSite=Lax`), and over TLS, ours or a
+//! trusted proxy's that says so, with nothing else (`Secure`). Nothing is said of caching, as HAProxy says nothing
+//! without `nocache`: a cache that shares answers with cookies is not one to be before a site that has any. An answer
+//! of our own sets none, nor does a 101.
 //!
 //! [token]: crate::upstream::StickyToken
 

@@ -10,8 +10,8 @@
 //! `limits.keepalive_timeout`, whatever PING or SETTINGS it sends; it is not idle while the client takes the last of
 //! its answers. A body that stalls, in either direction, ends its own stream after the time that HTTP/1 has for it.
 //! Everything else (floods of CONTINUATION, PING, SETTINGS, RST_STREAM, empty DATA) the h2 crate bounds, and what small
-//! frames of DATA cost that lie there by [`SMALL_FRAMES`]: a client that streams small messages is read in [`Sips`], and
-//! what its backend does not take yet is put together, so that it does not get there.
+//! frames of DATA cost that lie there by [`SMALL_FRAMES`]: a client that streams small messages is read in [`Sips`],
+//! and what its backend does not take yet is put together, so that it does not get there.
 //!
 //! At a stop the client is told by GOAWAY, in two steps (RFC 9113 section 6.8): first that no new streams should come,
 //! and after a PING has come back, which of them were taken. What came before that is served; nothing is lost on the

@@ -28,8 +28,8 @@
 //!   the kernel closes; one that fails and has requests to finish says so before. Only a successor that was asked to
 //!   stop is not followed by its predecessor: then the service is to stop.
 //! - A listening socket is never closed in between, so no connection is refused and none that waits is lost.
-//! - The keys of TLS tickets go along with the sockets, so clients resume their sessions with the successor. So does the
-//!   secret of sticky cookies where no database keeps it.
+//! - The keys of TLS tickets go along with the sockets, so clients resume their sessions with the successor. So does
+//!   the secret of sticky cookies where no database keeps it.
 //! - Only one of the two saves buckets; the right to is handed over with them.
 //! - No token is given twice in the long run. The successor starts with the buckets of the moment when the predecessor
 //!   stopped accepting. What the predecessor gives after that, to requests on connections that it kept, it tells within

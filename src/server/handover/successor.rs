@@ -129,8 +129,8 @@ impl Successor {
         self.sockets.remove(address)
     }
 
-    /// The keys that its TLS tickets are sealed with, and what else it keeps to itself; none of a predecessor that hands
-    /// on none.
+    /// The keys that its TLS tickets are sealed with, and what else it keeps to itself; none of a predecessor that
+    /// hands on none.
     pub(in crate::server) fn take_inherited(&mut self) -> Inherited {
         std::mem::take(&mut self.inherited)
     }

@@ -11,8 +11,8 @@
 //! The first message begins with the version, whatever else it may hold one day: [`version`] reads it without the
 //! rest, so that whoever speaks another one is told so in words.
 //!
-//! Buckets of policies have messages of their own, which only a successor gets that has said that it knows them, and says
-//! so only where its predecessor has [given](super::predecessor) one descriptor more.
+//! Buckets of policies have messages of their own, which only a successor gets that has said that it knows them, and
+//! says so only where its predecessor has [given](super::predecessor) one descriptor more.
 //!
 //! Buckets go by who pays, not by the keys of one process: the other end may have another secret, or none.
 //!

@@ -12,10 +12,10 @@
 //! Rates are whole nanotokens a second, times whole microseconds since the Unix epoch. 64 bits without a sign (the
 //! payload of a bucket's key, its instant) stand in SQLite's signed integers bit by bit.
 //!
-//! What few clients have stands in one column of text, `more`, as JSON (the module [`more`](super::more)): it came later,
-//! and one column is all that it adds to a table that has it once for each client and twice for each change. Columns
-//! that came later are added where they are missing ([`LATER`]), which is no new version: the tollgate that was there
-//! before opens the file still. What it writes of a client lacks them.
+//! What few clients have stands in one column of text, `more`, as JSON (the module [`more`](super::more)): it came
+//! later, and one column is all that it adds to a table that has it once for each client and twice for each change.
+//! Columns that came later are added where they are missing ([`LATER`]), which is no new version: the tollgate that was
+//! there before opens the file still. What it writes of a client lacks them.
 //!
 //! Refused: a rowid table with an index on the name, as the list of all in its order would look up every row on its
 //! own; profiles as JSON, which SQLite cannot check; a table of changes to follow beside the history, which would write

@@ -1,9 +1,9 @@
 //! Which backends of a pool are left out for what they answer, and when that is not heeded.
 //!
-//! Two bounds keep a pool from doing without itself: no more than `max_ejected` of its backends are ejected at once, and
-//! never the last one that is ready. And there is panic, as Envoy calls it: when less than half of the backends that
-//! operators have not drained are well, those that are ejected get requests again, as the rest would have to bear more
-//! than twice its load; they still answer, if badly. It ends when half of them are well again.
+//! Two bounds keep a pool from doing without itself: no more than `max_ejected` of its backends are ejected at once,
+//! and never the last one that is ready. And there is panic, as Envoy calls it: when less than half of the backends
+//! that operators have not drained are well, those that are ejected get requests again, as the rest would have to bear
+//! more than twice its load; they still answer, if badly. It ends when half of them are well again.
 //!
 //! What is known to be dead gets nothing, in panic either: whose check failed, or who could not be connected to three
 //! times in a row. Envoy sends requests there, too; here the answer is at once 503 when nobody is left, rather than the
@@ -20,8 +20,8 @@ use crate::upstream::health::HealthStatus;
 use crate::upstream::{Backend, Lease};
 
 impl Pool {
-    /// Takes note that the backend of `lease` answered with an error, or broke an answer off, as is known at that moment;
-    /// `why` is in words. Costs nothing where the pool ejects nobody.
+    /// Takes note that the backend of `lease` answered with an error, or broke an answer off, as is known at that
+    /// moment; `why` is in words. Costs nothing where the pool ejects nobody.
     pub fn erred(&self, lease: &Lease, at: (Instant, SystemTime), why: impl FnOnce() -> String) {
         let (backend, Some(rules)) = (lease.backend(), &self.settings.outlier) else { return };
         if !backend.conduct().erred(rules, at.0) {

@@ -65,8 +65,8 @@ impl Changes {
         self.ready.load(Ordering::Relaxed)
     }
 
-    /// Another number after each backend that became ready or ceased to be, or has another weight. What was read of them after this number
-    /// was is as new as the number.
+    /// Another number after each backend that became ready or ceased to be, or has another weight. What was read of
+    /// them after this number was is as new as the number.
     pub(super) fn version(&self) -> u64 {
         self.version.load(Ordering::Acquire)
     }

@@ -9,7 +9,8 @@
 //! without weights.
 //!
 //! A choice costs the same among three backends and, but for a logarithm, among thousands: no rule but `hash`, which
-//! says why, looks at all of them. What a rule wants to know of a request it says in the table; a request pays for nothing else.
+//! says why, looks at all of them. What a rule wants to know of a request it says in the table; a request pays for
+//! nothing else.
 //!
 //! Rules keep no health and no counters. Both live in the [`Backend`](super::Backend)s, which the [`Registry`] hands on
 //! when the set changes, so a rebuild forgets nothing. Weights do belong to a selector: the pools before and after a

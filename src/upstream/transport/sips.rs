@@ -1,8 +1,8 @@
 //! A connection in HTTP/2 that is read in sips.
 //!
 //! The problem: h2 reads and decodes for as long as something comes, which a backend that floods sees to, or a client
-//! that has much to say. Meanwhile nobody else on the thread goes on, neither other requests nor the one that would take
-//! what comes, or end the flood; and small frames, header sections first of all, take many times their bytes once
+//! that has much to say. Meanwhile nobody else on the thread goes on, neither other requests nor the one that would
+//! take what comes, or end the flood; and small frames, header sections first of all, take many times their bytes once
 //! decoded.
 //!
 //! The rule: after each [`SIP`] the others have their turn.

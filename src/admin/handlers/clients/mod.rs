@@ -12,6 +12,8 @@
 //! | `read` | one, a page of them, a history |
 //! | `recorded` | what a quota would have done to a client's requests |
 //! | `write` | the changes of one |
+//! | `key_calls` | those of its API keys |
+//! | `tokens` | what is done to its bucket |
 //! | `bulk` | the changes of many |
 //! | `export` | all of them, streamed |
 //! | `secret` | API keys that are made here |
@@ -21,12 +23,14 @@ mod condition;
 mod describe;
 mod export;
 mod fields;
+pub(in crate::admin) mod key_calls;
 mod keys;
 mod path;
 pub(in crate::admin) mod read;
 pub(in crate::admin) mod recorded;
 mod routes;
 mod secret;
+pub(in crate::admin) mod tokens;
 mod wire;
 pub(in crate::admin) mod write;
 

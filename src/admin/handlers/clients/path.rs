@@ -2,9 +2,9 @@
 //!
 //! Names may have slashes in them, and people type them as they are: `/clients/203.0.113.0/24` and
 //! `/clients/203.0.113.0%2F24` are the same client. So everything behind `/clients/` is the name, except a last segment
-//! that is an action, and the last two of `/keys/{key_id}`. The path is split before it is decoded: `/clients/a%2Fhistory` is the client `a/history`,
-//! `/clients/a/history` the history of `a`. Refused: an action only with its own method, since then `PUT` to that
-//! second path would make a client that `GET` does not show.
+//! that is an action, and the last two of `/keys/{key_id}`. The path is split before it is decoded:
+//! `/clients/a%2Fhistory` is the client `a/history`, `/clients/a/history` the history of `a`. Refused: an action only
+//! with its own method, since then `PUT` to that second path would make a client that `GET` does not show.
 
 use crate::admin::api::{ApiError, percent};
 use crate::client::{ClientId, KeyId};

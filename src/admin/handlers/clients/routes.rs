@@ -12,7 +12,7 @@ use http::header::ALLOW;
 use http::{HeaderValue, Method};
 
 use super::path::{self, PathTarget};
-use super::{bulk, read, recorded, write};
+use super::{bulk, key_calls, read, recorded, tokens, write};
 use crate::admin::api::{Api, ApiError, wrong_method};
 
 /// The routes.
@@ -32,13 +32,13 @@ async fn one(State(api): State<Arc<Api>>, request: Request) -> Response {
         (PathTarget::Client, Method::PUT) => write::replace(&api, raw, request).await,
         (PathTarget::Client, Method::PATCH) => write::merge(&api, raw, request).await,
         (PathTarget::Client, Method::DELETE) => write::delete(&api, raw, request).await,
-        (PathTarget::Grant, Method::POST) => write::grant(&api, raw, request).await,
+        (PathTarget::Grant, Method::POST) => tokens::grant(&api, raw, request).await,
         (PathTarget::Promote, Method::POST) => write::promote(&api, raw, request).await,
         (PathTarget::Recommend, Method::GET | Method::HEAD) => recorded::recommend(&api, raw, request).await,
         (PathTarget::Simulate, Method::POST) => recorded::simulate(&api, raw, request).await,
-        (PathTarget::Keys, Method::POST) => write::make_key(&api, raw, request).await,
-        (PathTarget::Key(key), Method::DELETE) => write::delete_key(&api, (raw, key), request).await,
-        (PathTarget::Reset, Method::POST) => write::reset(&api, raw, request).await,
+        (PathTarget::Keys, Method::POST) => key_calls::make_key(&api, raw, request).await,
+        (PathTarget::Key(key), Method::DELETE) => key_calls::delete_key(&api, (raw, key), request).await,
+        (PathTarget::Reset, Method::POST) => tokens::reset(&api, raw, request).await,
         (PathTarget::History, Method::GET | Method::HEAD) => read::history(&api, raw, request).await,
         (PathTarget::Rollback, Method::POST) => write::rollback(&api, raw, request).await,
         (target, _) => {

@@ -2,10 +2,7 @@
 //!
 //! A change is answered after it is on disk. What is checked against the present state (a condition, a name that must
 //! be free) is checked within the write, by the function that is handed to the repository.
-//!
-//! Long because each call stands with its description.
 
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,14 +15,13 @@ use tokio::time::timeout;
 
 use super::condition::Condition;
 use super::describe::{
-    ClientInput, ClientName, ClientPatch, ClientReplacement, ConditionHeaders, GrantInput, KeyInput, MatchHeaders,
-    RollbackInput,
+    ClientInput, ClientName, ClientPatch, ClientReplacement, ConditionHeaders, MatchHeaders, RollbackInput,
 };
-use super::fields::{Draft, capacity};
+use super::fields::Draft;
 use super::keys::Call;
+use super::path;
 use super::secret::Secret;
 use super::wire::{ClientView, show};
-use super::{keys, path, read};
 use crate::admin::api::Api;
 use crate::admin::api::BodyFields;
 use crate::admin::api::access::Actor;
@@ -33,17 +29,11 @@ use crate::admin::api::error::ErrorBody;
 use crate::admin::api::json::Value;
 use crate::admin::api::query::Query;
 use crate::admin::api::{ApiError, body, percent, respond};
-use crate::client::{ApiKey, ClientId, KeyId};
-use crate::limit::Payer;
-use crate::store::{
-    Action, Change, Committed, Edit, HistoryEntry, Profile, Record, Refusal, WriteError, WrongKeys, with_key,
-    without_key,
-};
+use crate::client::{ClientId, KeyId};
+use crate::store::{Action, Change, Committed, Edit, HistoryEntry, Profile, Record, Refusal, WriteError};
 
-/// What is said of a number of tokens that is none.
-const WHOLE: &str = "must be a whole number from 1 to 1000000000";
 /// How long a change may take. The store gives up long before.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Makes a client
 ///
@@ -153,13 +143,9 @@ pub(in crate::admin) async fn merge(api: &Arc<Api>, raw: &str, request: Request)
     let draft = Draft::read(body::read_json(request).await?, Call::Merge, &api.parts.plans.load())?;
     same_name(&id, draft.id.as_ref())?;
     let secret = draft.secret.clone();
-    let (wanted, plans) = (id.clone(), api.parts.plans.load_full());
-    let edit = move |record: Option<&Record>| {
-        let record = record.ok_or_else(|| Refusal::Missing(wanted.clone()))?;
-        condition.check(&wanted, Some(record))?;
-        draft.merge(record, &plans).map(Some)
-    };
-    let committed = change(api, actor, id, false, Box::new(edit)).await.map_err(unmet_if_exists)?;
+    let plans = api.parts.plans.load_full();
+    let edit = move |record: &Record| draft.merge(record, &plans).map(Some);
+    let committed = change_existing(api, actor, (id, condition), edit).await?;
     changed(api, committed, secret.map(Made::short), StatusCode::OK)
 }
 
@@ -183,42 +169,8 @@ pub(in crate::admin) async fn merge(api: &Arc<Api>, raw: &str, request: Request)
 )]
 pub(in crate::admin) async fn delete(api: &Arc<Api>, raw: &str, request: Request) -> Result<Response, ApiError> {
     let (id, condition, actor) = head(raw, &request)?;
-    let wanted = id.clone();
-    let edit = move |record: Option<&Record>| {
-        let record = record.ok_or_else(|| Refusal::Missing(wanted.clone()))?;
-        condition.check(&wanted, Some(record)).map(|()| None)
-    };
-    change(api, actor, id, false, Box::new(edit)).await.map_err(unmet_if_exists)?;
+    change_existing(api, actor, (id, condition), |_| Ok(None)).await?;
     Ok(respond::no_content())
-}
-
-/// Fills a client's bucket
-///
-/// It has all its tokens again. This is no change of the client: its version stays.
-#[utoipa::path(
-    post,
-    path = "/clients/{client_id}/reset",
-    operation_id = "reset_client",
-    tag = "clients",
-    params(ClientName),
-    responses(
-        (status = 200, description = "The client", body = ClientView,
-            headers(("ETag" = String, description = "Its version in quotes"))),
-        (status = 400, description = "The path cannot be decoded", body = ErrorBody),
-        (status = 404, description = "There is no such client", body = ErrorBody),
-        (status = 422, description = "The name is none, or a parameter is unknown", body = ErrorBody),
-        (status = 503, description = "The store cannot be read or written, or the buckets are being handed over to another process", body = ErrorBody),
-    ),
-)]
-pub(in crate::admin) async fn reset(api: &Arc<Api>, raw: &str, request: Request) -> Result<Response, ApiError> {
-    let id = path::id(raw)?;
-    Query::of(request.uri(), &[])?.finish()?;
-    let record = read::find(api, &id).await?;
-    let parts = &api.parts;
-    let filled = (parts.fill)(Payer::client(record.number), record.profile.quota(&parts.plans.load()));
-    timeout(PATIENCE, filled).await.unwrap_or_else(|_| Err(late().into()))?;
-    info!("client {id}: bucket filled by {}", Actor::of(&request));
-    Ok(show(StatusCode::OK, &ClientView::new(&record, api), &record))
 }
 
 /// Puts a client back to an earlier version
@@ -261,48 +213,6 @@ pub(in crate::admin) async fn rollback(api: &Arc<Api>, raw: &str, request: Reque
     changed(api, committed, None, StatusCode::OK)
 }
 
-/// Adds tokens to a client's bucket, once
-///
-/// Above its capacity if need be: what is above is spent first, and stays over edits and restarts until it is spent or
-/// the bucket is reset; nothing is earned meanwhile. No bucket holds more than 1,200,000,000. This is no change of the
-/// client: its version stays.
-#[utoipa::path(
-    post,
-    path = "/clients/{client_id}/grant",
-    operation_id = "grant_client_tokens",
-    tag = "clients",
-    params(ClientName),
-    request_body = GrantInput,
-    responses(
-        (status = 200, description = "The client", body = ClientView,
-            headers(("ETag" = String, description = "Its version in quotes"))),
-        (status = 400, description = "The body is not JSON, or the path cannot be decoded", body = ErrorBody),
-        (status = 404, description = "There is no such client", body = ErrorBody),
-        (status = 422, description = "The name is none, or a field is wrong", body = ErrorBody),
-        (status = 503, description = "The store cannot be read or written, or the buckets are being handed over to another process", body = ErrorBody),
-    ),
-)]
-pub(in crate::admin) async fn grant(api: &Arc<Api>, raw: &str, request: Request) -> Result<Response, ApiError> {
-    let id = path::id(raw)?;
-    Query::of(request.uri(), &[])?.finish()?;
-    let actor = Actor::of(&request);
-    let mut fields = BodyFields::new(body::read_json(request).await?, "", &["tokens"]);
-    let tokens = fields.require("tokens", |value| {
-        capacity(value)
-            .ok()
-            .and_then(|tokens| NonZeroU32::new(u32::try_from(tokens).ok()?))
-            .ok_or_else(|| WHOLE.to_owned())
-    });
-    fields.finish()?;
-    let tokens = tokens.ok_or_else(incomplete)?;
-    let record = read::find(api, &id).await?;
-    let parts = &api.parts;
-    let granted = (parts.grant)(Payer::client(record.number), record.profile.quota(&parts.plans.load()), tokens);
-    timeout(PATIENCE, granted).await.unwrap_or_else(|_| Err(late().into()))?;
-    info!("client {id}: {tokens} tokens granted by {actor}");
-    Ok(show(StatusCode::OK, &ClientView::new(&record, api), &record))
-}
-
 /// Puts a client's candidate in force
 ///
 /// The quota that it was tried with is its own from the next request on, keeping what was spent; it has a candidate and
@@ -326,101 +236,12 @@ pub(in crate::admin) async fn grant(api: &Arc<Api>, raw: &str, request: Request)
 )]
 pub(in crate::admin) async fn promote(api: &Arc<Api>, raw: &str, request: Request) -> Result<Response, ApiError> {
     let (id, condition, actor) = head(raw, &request)?;
-    let wanted = id.clone();
-    let edit = move |record: Option<&Record>| {
-        let record = record.ok_or_else(|| Refusal::Missing(wanted.clone()))?;
-        condition.check(&wanted, Some(record))?;
-        let quota = record.profile.candidate.ok_or_else(|| Refusal::NoCandidate(wanted.clone()))?;
+    let edit = |record: &Record| {
+        let quota = record.profile.candidate.ok_or_else(|| Refusal::NoCandidate(record.id.clone()))?;
         Ok(Some(Profile { quota, plan: None, candidate: None, ..record.profile.clone() }))
     };
-    let committed = change(api, actor, id, false, Box::new(edit)).await.map_err(unmet_if_exists)?;
+    let committed = change_existing(api, actor, (id, condition), edit).await?;
     changed(api, committed, None, StatusCode::OK)
-}
-
-/// Makes a further API key of a client
-///
-/// It is shown in this one answer. Both the old and the new key count, until one is deleted or ends.
-#[utoipa::path(
-    post,
-    path = "/clients/{client_id}/keys",
-    operation_id = "make_client_key",
-    tag = "clients",
-    params(ClientName, MatchHeaders),
-    request_body(content = Option<KeyInput>),
-    responses(
-        (status = 201, description = "The client, with the key and its id", body = ClientView, headers(
-            ("Location" = String, description = "The key's path"),
-            ("ETag" = String, description = "The client's version in quotes"),
-        )),
-        (status = 400, description = "The body is not JSON, or a header or the path is malformed", body = ErrorBody),
-        (status = 404, description = "There is no such client", body = ErrorBody),
-        (status = 409, description = "It has five keys already", body = ErrorBody),
-        (status = 412, description = "If-Match does not hold", body = ErrorBody),
-        (status = 422, description = "A field is wrong; all wrong fields are named", body = ErrorBody),
-        (status = 503, description = "The store cannot be written", body = ErrorBody),
-    ),
-)]
-pub(in crate::admin) async fn make_key(api: &Arc<Api>, raw: &str, request: Request) -> Result<Response, ApiError> {
-    let (id, condition, actor) = head(raw, &request)?;
-    let mut fields = BodyFields::new(body::read_json_if_any(request).await?, "", &["expires_at"]);
-    let expires_at = fields.read("expires_at", keys::moment).flatten();
-    fields.finish()?;
-    let (secret, key) = (Secret::generate()?, KeyId::fresh());
-    let new = ApiKey { id: key.clone(), digest: secret.digest(), expires_at };
-    let committed = change_keys(api, actor, (id, condition), |keys| with_key(keys, new)).await?;
-    changed(api, committed, Some(Made { secret, id: Some(key) }), StatusCode::CREATED)
-}
-
-/// Deletes an API key of a client
-///
-/// It counts no more from the next request on. A client that is left without keys and addresses has its name for a
-/// credential.
-#[utoipa::path(
-    delete,
-    path = "/clients/{client_id}/keys/{key_id}",
-    operation_id = "delete_client_key",
-    tag = "clients",
-    params(
-        ClientName,
-        ("key_id" = String, Path, pattern = "^[A-Za-z0-9_-]{1,32}$",
-            description = "The key's id; `primary` is the one that was given as `api_key`", example = "primary"),
-        MatchHeaders,
-    ),
-    responses(
-        (status = 204, description = "It was deleted"),
-        (status = 400, description = "A header or the path is malformed", body = ErrorBody),
-        (status = 404, description = "There is no such client, or it has no such key", body = ErrorBody),
-        (status = 412, description = "If-Match does not hold", body = ErrorBody),
-        (status = 422, description = "The name or the id is none, or a parameter is unknown", body = ErrorBody),
-        (status = 503, description = "The store cannot be written", body = ErrorBody),
-    ),
-)]
-pub(in crate::admin) async fn delete_key(
-    api: &Arc<Api>,
-    (raw, key): (&str, &str),
-    request: Request,
-) -> Result<Response, ApiError> {
-    let (id, condition, actor) = head(raw, &request)?;
-    let key = path::key(key)?;
-    change_keys(api, actor, (id, condition), move |keys| without_key(keys, &key)).await?;
-    Ok(respond::no_content())
-}
-
-/// Changes the keys of a client that is there.
-async fn change_keys(
-    api: &Arc<Api>,
-    actor: String,
-    (id, condition): (ClientId, Condition),
-    keys: impl FnOnce(&[ApiKey]) -> Result<Vec<ApiKey>, WrongKeys> + Send + 'static,
-) -> Result<Committed, ApiError> {
-    let wanted = id.clone();
-    let edit = move |record: Option<&Record>| {
-        let record = record.ok_or_else(|| Refusal::Missing(wanted.clone()))?;
-        condition.check(&wanted, Some(record))?;
-        let api_keys = keys(&record.profile.api_keys).map_err(Refusal::of_keys(&wanted))?;
-        Ok(Some(Profile { api_keys, ..record.profile.clone() }))
-    };
-    change(api, actor, id, false, Box::new(edit)).await.map_err(unmet_if_exists)
 }
 
 /// What the client `id` was after the change `version`. That never changes, so it may be looked up before the write.
@@ -440,7 +261,7 @@ async fn profile_after(api: &Arc<Api>, id: &ClientId, version: u64) -> Result<Pr
 }
 
 /// What a change needs besides its body.
-fn head(raw: &str, request: &Request) -> Result<(ClientId, Condition, String), ApiError> {
+pub(super) fn head(raw: &str, request: &Request) -> Result<(ClientId, Condition, String), ApiError> {
     let id = path::id(raw)?;
     Query::of(request.uri(), &[])?.finish()?;
     Ok((id, Condition::of(request.headers())?, Actor::of(request)))
@@ -453,6 +274,22 @@ fn same_name(id: &ClientId, other: Option<&ClientId>) -> Result<(), ApiError> {
         }
         _ => Ok(()),
     }
+}
+
+/// Carries out a change of a client that has to be there and to meet `condition`.
+pub(super) async fn change_existing(
+    api: &Arc<Api>,
+    actor: String,
+    (id, condition): (ClientId, Condition),
+    edit: impl FnOnce(&Record) -> Result<Option<Profile>, Refusal> + Send + 'static,
+) -> Result<Committed, ApiError> {
+    let wanted = id.clone();
+    let edit = move |record: Option<&Record>| {
+        let record = record.ok_or_else(|| Refusal::Missing(wanted.clone()))?;
+        condition.check(&wanted, Some(record))?;
+        edit(record)
+    };
+    change(api, actor, id, false, Box::new(edit)).await.map_err(unmet_if_exists)
 }
 
 /// Carries out a change and logs it, even when whoever asked has gone meanwhile.
@@ -488,9 +325,9 @@ fn past(action: Action) -> &'static str {
 }
 
 /// A key that was made and is shown, and its id where it is one of several.
-struct Made {
-    secret: Secret,
-    id: Option<KeyId>,
+pub(super) struct Made {
+    pub(super) secret: Secret,
+    pub(super) id: Option<KeyId>,
 }
 
 impl Made {
@@ -501,7 +338,12 @@ impl Made {
 }
 
 /// The answer that shows what a client has become.
-fn changed(api: &Api, committed: Committed, made: Option<Made>, status: StatusCode) -> Result<Response, ApiError> {
+pub(super) fn changed(
+    api: &Api,
+    committed: Committed,
+    made: Option<Made>,
+    status: StatusCode,
+) -> Result<Response, ApiError> {
     // No edit above turns a client into none and gets here.
     let record = committed.after.ok_or_else(incomplete)?;
     let mut view = ClientView::new(&record, api);
@@ -512,10 +354,8 @@ fn changed(api: &Api, committed: Committed, made: Option<Made>, status: StatusCo
         view.key_id = id.map(|id| id.to_string());
     }
     let mut response = show(status, &view, &record);
-    if status == StatusCode::CREATED {
-        if let Ok(location) = HeaderValue::from_str(&location) {
-            response.headers_mut().insert(LOCATION, location);
-        }
+    if let (StatusCode::CREATED, Ok(location)) = (status, HeaderValue::from_str(&location)) {
+        response.headers_mut().insert(LOCATION, location);
     }
     Ok(response)
 }
@@ -539,6 +379,6 @@ fn unmet_if_exists(error: WriteError) -> ApiError {
 }
 
 /// For what the checks before have ruled out.
-fn incomplete() -> ApiError {
+pub(super) fn incomplete() -> ApiError {
     ApiError::field("body", "must have a client_id, a capacity and a rate_per_sec")
 }

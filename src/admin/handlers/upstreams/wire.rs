@@ -64,8 +64,8 @@ pub(in crate::admin) struct BackendBody {
     #[schema(minimum = 1, maximum = 65535, example = 1)]
     weight: u32,
     /// `up`: it gets requests. `down`: it is not well and gets none. `drain`: an operator wants it to get none.
-    /// `unknown`: it has not been checked yet and gets none. `ejected`: it answers badly and gets none for a while, unless
-    /// there is `panic`.
+    /// `unknown`: it has not been checked yet and gets none. `ejected`: it answers badly and gets none for a while,
+    /// unless there is `panic`.
     #[schema(pattern = "^(up|down|drain|unknown|ejected)$", example = "up")]
     state: &'static str,
     /// `up`, `down` or `unknown`: what is known of its health, also while it drains.

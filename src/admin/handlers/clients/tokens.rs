@@ -1,0 +1,96 @@
+//! The tokens of one client. What they become is no change of the client: its version stays, and there is no history of
+//! it.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use axum::extract::Request;
+use axum::response::Response;
+use http::StatusCode;
+use log::info;
+use tokio::time::timeout;
+
+use super::describe::{ClientName, GrantInput};
+use super::fields::capacity;
+use super::wire::{ClientView, show};
+use super::write::{PATIENCE, incomplete, late};
+use super::{path, read};
+use crate::admin::api::access::Actor;
+use crate::admin::api::error::ErrorBody;
+use crate::admin::api::query::Query;
+use crate::admin::api::{Api, ApiError, BodyFields, body};
+use crate::limit::Payer;
+
+/// What is said of a number of tokens that is none.
+const WHOLE: &str = "must be a whole number from 1 to 1000000000";
+
+/// Fills a client's bucket
+///
+/// It has all its tokens again. This is no change of the client: its version stays.
+#[utoipa::path(
+    post,
+    path = "/clients/{client_id}/reset",
+    operation_id = "reset_client",
+    tag = "clients",
+    params(ClientName),
+    responses(
+        (status = 200, description = "The client", body = ClientView,
+            headers(("ETag" = String, description = "Its version in quotes"))),
+        (status = 400, description = "The path cannot be decoded", body = ErrorBody),
+        (status = 404, description = "There is no such client", body = ErrorBody),
+        (status = 422, description = "The name is none, or a parameter is unknown", body = ErrorBody),
+        (status = 503, description = "The store cannot be read or written, or the buckets are being handed over to another process", body = ErrorBody),
+    ),
+)]
+pub(in crate::admin) async fn reset(api: &Arc<Api>, raw: &str, request: Request) -> Result<Response, ApiError> {
+    let id = path::id(raw)?;
+    Query::of(request.uri(), &[])?.finish()?;
+    let record = read::find(api, &id).await?;
+    let parts = &api.parts;
+    let filled = (parts.fill)(Payer::client(record.number), record.profile.quota(&parts.plans.load()));
+    timeout(PATIENCE, filled).await.unwrap_or_else(|_| Err(late().into()))?;
+    info!("client {id}: bucket filled by {}", Actor::of(&request));
+    Ok(show(StatusCode::OK, &ClientView::new(&record, api), &record))
+}
+
+/// Adds tokens to a client's bucket, once
+///
+/// Above its capacity if need be: what is above is spent first, and stays over edits and restarts until it is spent or
+/// the bucket is reset; nothing is earned meanwhile. No bucket holds more than 1,200,000,000. This is no change of the
+/// client: its version stays.
+#[utoipa::path(
+    post,
+    path = "/clients/{client_id}/grant",
+    operation_id = "grant_client_tokens",
+    tag = "clients",
+    params(ClientName),
+    request_body = GrantInput,
+    responses(
+        (status = 200, description = "The client", body = ClientView,
+            headers(("ETag" = String, description = "Its version in quotes"))),
+        (status = 400, description = "The body is not JSON, or the path cannot be decoded", body = ErrorBody),
+        (status = 404, description = "There is no such client", body = ErrorBody),
+        (status = 422, description = "The name is none, or a field is wrong", body = ErrorBody),
+        (status = 503, description = "The store cannot be read or written, or the buckets are being handed over to another process", body = ErrorBody),
+    ),
+)]
+pub(in crate::admin) async fn grant(api: &Arc<Api>, raw: &str, request: Request) -> Result<Response, ApiError> {
+    let id = path::id(raw)?;
+    Query::of(request.uri(), &[])?.finish()?;
+    let actor = Actor::of(&request);
+    let mut fields = BodyFields::new(body::read_json(request).await?, "", &["tokens"]);
+    let tokens = fields.require("tokens", |value| {
+        capacity(value)
+            .ok()
+            .and_then(|tokens| NonZeroU32::new(u32::try_from(tokens).ok()?))
+            .ok_or_else(|| WHOLE.to_owned())
+    });
+    fields.finish()?;
+    let tokens = tokens.ok_or_else(incomplete)?;
+    let record = read::find(api, &id).await?;
+    let parts = &api.parts;
+    let granted = (parts.grant)(Payer::client(record.number), record.profile.quota(&parts.plans.load()), tokens);
+    timeout(PATIENCE, granted).await.unwrap_or_else(|_| Err(late().into()))?;
+    info!("client {id}: {tokens} tokens granted by {actor}");
+    Ok(show(StatusCode::OK, &ClientView::new(&record, api), &record))
+}
