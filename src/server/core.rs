@@ -143,7 +143,7 @@ impl Core {
         let quotas = core.followers().load(core.store.clients.as_ref())?;
         if !successor {
             let restored = core.buckets.restore(|payer| owner(payer, quota, &quotas)).map_err(|e| failed("", &e))?;
-            info!("clients: {}; buckets that are not full: {restored}", quotas.len());
+            info!("clients: {}; buckets that are not full: {restored}", core.directory.load().len());
         }
         Ok((core, OpenedCore { writer, quotas }))
     }

@@ -168,10 +168,12 @@ impl Followers {
         }
     }
 
-    /// Puts the buckets of a client in policies under what it has of its own there now, or the policy's quota.
-    fn follow_policies(&self, change: &Committed, now: Nanos) {
+    /// Puts the buckets of a client in policies under what it has of its own there now, or the policy's quota; what is
+    /// to be saved of them at once.
+    fn follow_policies(&self, change: &Committed, now: Nanos) -> Vec<Saved> {
+        let mut raised = Vec::new();
         // Who is new has no bucket yet, and one that is gone needs none.
-        let (Some(before), Some(record)) = (&change.before, &change.after) else { return };
+        let (Some(before), Some(record)) = (&change.before, &change.after) else { return raised };
         let own = |record: &Record| -> HashMap<String, Quota> { record.profile.policies.iter().cloned().collect() };
         let (before, after) = (own(before), own(record));
         let all = before.keys().chain(after.keys().filter(|name| !before.contains_key(*name)));
@@ -181,8 +183,9 @@ impl Followers {
             let [from, to] = [&before, &after].map(|own| own.get(name).copied().unwrap_or(quota));
             let payer = Payer::client(record.number).within(id);
             let key = self.buckets.keys().key_within(payer, slot, after.contains_key(name));
-            self.limiter.edit(key, from, to, now);
+            raised.extend(self.edit((payer, key), from, to, now));
         }
+        raised
     }
 
     fn follow(&self, changes: &[Committed]) {
@@ -195,7 +198,7 @@ impl Followers {
                 raised.extend((from != to).then(|| self.edit((payer, keys.key(payer)), from, to, now)).flatten());
             }
         }
-        changes.iter().for_each(|change| self.follow_policies(change, now));
+        raised.extend(changes.iter().flat_map(|change| self.follow_policies(change, now)));
         self.buckets.keep(raised);
         let client =
             |record: &Option<Record>| -> Option<Client> { record.as_ref().map(|record| record.client(keys, &plans)) };

@@ -110,6 +110,25 @@ pub enum Refusal {
         /// Its plan.
         plan: PlanName,
     },
+    /// The configuration has no such plan, nor had the client it before.
+    #[error("must be a plan of the configuration, or null for none; it has no plan {0}")]
+    NoPlan(PlanName),
+    /// A quota would have only one of its halves.
+    #[error("client {id} has none that a half could be changed of; must have a capacity and a rate_per_sec")]
+    HalfQuota {
+        /// Its name.
+        id: ClientId,
+        /// Where the quota stands.
+        field: String,
+    },
+    /// It would have a quota of its own in too many policies.
+    #[error("client {id} would have a quota of its own in more than {most} policies")]
+    ManyPolicies {
+        /// Its name.
+        id: ClientId,
+        /// How many there may be.
+        most: usize,
+    },
     /// The history has no such version.
     #[error("client {id} has no version {version} in its history")]
     NoSuchVersion {

@@ -19,6 +19,11 @@ fn a_candidate_is_counted_and_refuses_nothing_until_it_is_promoted() {
     assert_eq!((&none["candidate"], &none["candidate_limited"]), (&json!(null), &json!(0)));
     let set = server.admin("PATCH", "/clients/a", r#"{"candidate":{"capacity":3,"rate_per_sec":0.001}}"#).json();
     assert_eq!(set["candidate"], json!({"capacity": 3, "rate_per_sec": 0.001}));
+    // A part of it changes by itself, where there is a whole.
+    let part =
+        |capacity: u32| server.admin("PATCH", "/clients/a", &json!({"candidate": {"capacity": capacity}}).to_string());
+    assert_eq!(part(4).json()["candidate"], json!({"capacity": 4, "rate_per_sec": 0.001}));
+    assert_eq!(part(3).status, 200);
     assert_eq!(server.allowed("a", 10), 10);
     let tried = shown(&server);
     assert_eq!((&tried["candidate_limited"], &tried["limited"], &tried["allowed"]), (&json!(7), &json!(0), &json!(10)));
@@ -48,9 +53,14 @@ fn a_candidate_is_counted_and_refuses_nothing_until_it_is_promoted() {
     let again = server.admin("POST", "/clients/a/promote", "");
     assert_eq!((again.status, again.json()["message"].as_str()), (409, Some("Client a has no candidate")));
     assert_eq!(server.admin("POST", "/clients/nobody/promote", "").status, 404);
-    let wrong = server.admin("PATCH", "/clients/a", r#"{"candidate":{"capacity":0}}"#).json();
-    let fields: Vec<_> = wrong["errors"].as_array().unwrap().iter().map(|error| error["field"].clone()).collect();
-    assert_eq!(fields, [json!("candidate.capacity"), json!("candidate.rate_per_sec")]);
+    let fields = |method: &str, candidate: &str| -> Vec<_> {
+        let body = format!(r#"{{"capacity":1,"rate_per_sec":1,"candidate":{candidate}}}"#);
+        let wrong = server.admin(method, "/clients/a", &body).json();
+        wrong["errors"].as_array().unwrap().iter().map(|error| error["field"].clone()).collect()
+    };
+    assert_eq!(fields("PUT", r#"{"capacity":0}"#), [json!("candidate.capacity"), json!("candidate.rate_per_sec")]);
+    assert_eq!(fields("PATCH", r#"{"capacity":0}"#), [json!("candidate.capacity")]);
+    assert_eq!(fields("PATCH", r#"{"capacity":1}"#), [json!("candidate")], "there is none of which that were a part");
 }
 
 #[test]

@@ -91,3 +91,29 @@ fn what_makes_no_sense_of_a_plan_is_refused_in_words() {
     let shown = server.admin("GET", "/clients/a", "").text();
     assert_eq!(server.admin("PUT", "/clients/a", &shown).json()["version"], json!(3));
 }
+
+#[test]
+fn what_was_read_or_exported_is_taken_back_also_when_its_plan_is_gone() {
+    let backend = Backend::scripted("a");
+    let server = Instance::start(backend.address, FREE_AND_PRO);
+    // It has more of its own than its plan has.
+    let own = r#"{"client_id":"a","plan":"free","capacity":1000,"rate_per_sec":100}"#;
+    assert_eq!(server.admin("POST", "/clients", own).status, 201);
+    let shown = || server.admin("GET", "/clients/a", "");
+    let sent_back = || server.admin("PUT", "/clients/a", &shown().text()).json();
+    let exported = || {
+        let export = server.admin("GET", "/clients?format=ndjson", "").text();
+        server.admin("PUT", "/clients", &export).json()["unchanged"].clone()
+    };
+    assert_eq!((&shown().json()["capacity"], &sent_back()["version"]), (&json!(3), &json!(1)));
+    assert_eq!(exported(), json!(1));
+    reload(&server, &backend, "");
+    assert_eq!((&shown().json()["capacity"], &sent_back()["version"]), (&json!(1000), &json!(1)));
+    assert_eq!(exported(), json!(1));
+    // Nobody else gets it.
+    for (id, plan) in [("b", "free"), ("a", "gold")] {
+        let body = json!({"plan": plan, "capacity": 1, "rate_per_sec": 1}).to_string();
+        let refused = server.admin("PUT", &format!("/clients/{id}"), &body);
+        assert_eq!((refused.status, &refused.json()["errors"][0]["field"]), (422, &json!("plan")), "{refused:?}");
+    }
+}

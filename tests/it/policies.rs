@@ -372,4 +372,33 @@ fn a_client_may_have_a_quota_of_its_own_in_a_policy() {
     {
         assert_eq!(ask("PATCH", "/clients/c", wrong).status, 422, "{wrong}");
     }
+    // A merge patch changes a part where there is a whole, and a hundred is the most, however they come.
+    assert_eq!(ask("PATCH", "/clients/c", r#"{"policies":{"a":{"capacity":5}}}"#).status, 422);
+    let whole = r#"{"policies":{"a":{"capacity":5,"rate_per_sec":1}}}"#;
+    assert_eq!(ask("PATCH", "/clients/c", whole).status, 200);
+    let part = ask("PATCH", "/clients/c", r#"{"policies":{"a":{"capacity":6}}}"#).json();
+    assert_eq!(part["policies"]["a"], serde_json::json!({"capacity": 6, "rate_per_sec": 1}));
+    let many: Vec<_> = (0..100).map(|number| format!(r#""p{number}":{{"capacity":1,"rate_per_sec":1}}"#)).collect();
+    let refused = ask("PATCH", "/clients/c", &format!(r#"{{"policies":{{{}}}}}"#, many.join(",")));
+    assert_eq!((refused.status, &refused.json()["errors"][0]["field"]), (422, &"policies".into()), "{refused:?}");
+}
+
+#[test]
+fn a_raised_quota_in_a_policy_gives_nothing_at_a_crash() {
+    let backend = Backend::scripted("a");
+    let limits = "rate_limit: {persist_interval: 10s, policies: [{name: writes, capacity: 2, rate_per_sec: 0.001}]}";
+    let mut server = Instance::start(backend.address, limits);
+    let own = |capacity: u32| format!(r#"{{"policies":{{"writes":{{"capacity":{capacity},"rate_per_sec":0.001}}}}}}"#);
+    server.create("c", 100, 1.0);
+    assert_eq!(server.admin("PATCH", "/clients/c", &own(3)).status, 200);
+    let ask = |server: &Instance| {
+        let answer = call(&mut Client::connect(server.address), "GET", "/", &[("X-Api-Key", "c")]);
+        left(&answer, "writes")
+    };
+    // The two that it had, and none for the raise.
+    assert_eq!(ask(&server), 1);
+    assert_eq!(server.admin("PATCH", "/clients/c", &own(50)).status, 200);
+    server.kill();
+    server.start_again();
+    assert_eq!(ask(&server), 0);
 }

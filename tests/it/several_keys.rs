@@ -108,3 +108,32 @@ fn a_key_that_has_ended_is_nobodys() {
     let unknown = server.admin("PATCH", "/clients/a", r#"{"api_keys":[{"key_id":"k9"}]}"#);
     assert_eq!((unknown.status, unknown.json()["errors"][0]["field"].as_str()), (422, Some("api_keys")));
 }
+
+#[test]
+fn a_name_that_is_a_credential_counts_beside_the_first_key() {
+    let backend = Backend::scripted("a");
+    let server = Instance::start(backend.address, REJECT);
+    let made = json!({"client_id": "a", "capacity": 1000, "rate_per_sec": 1});
+    assert_eq!(server.admin("POST", "/clients", &made.to_string()).status, 201);
+    assert_eq!(server.call("a"), 200);
+    let (key, _) = make_key(&server, "");
+    assert_eq!((server.call("a"), server.call(&key)), (200, 200));
+    assert_eq!(server.admin("DELETE", "/clients/a/keys/primary", "").status, 204);
+    assert_eq!((server.call("a"), server.call(&key)), (401, 200));
+}
+
+#[test]
+fn a_moment_that_cannot_be_written_is_none() {
+    let backend = Backend::scripted("a");
+    let server = Instance::start(backend.address, REJECT);
+    let made = json!({"client_id": "a", "capacity": 1000, "rate_per_sec": 1});
+    assert_eq!(server.admin("POST", "/clients", &made.to_string()).status, 201);
+    for (moment, status) in [("9999-12-31T23:59:59-00:01", 422), ("9999-12-31T23:59:59Z", 201)] {
+        let answer = server.admin("POST", "/clients/a/keys", &json!({"expires_at": moment}).to_string());
+        assert_eq!(answer.status, status, "{answer:?}");
+    }
+    assert_eq!(server.admin("GET", "/clients?format=ndjson", "").status, 200);
+    let unknown = r#"[{"client_id":"a","capacity":1,"rate_per_sec":1,"api_keys":[{"key_id":"nope"}]}]"#;
+    let refused = server.admin("PUT", "/clients", unknown);
+    assert!(refused.status == 422 && refused.text().contains("client a names the key nope"), "{refused:?}");
+}

@@ -128,14 +128,25 @@ fn a_request_that_the_old_process_has_finishes_there_and_its_tokens_are_known_he
     // Its header is half there, so this connection stays with the old process and asks after the buckets went over.
     let mut kept = Client::connect(daemon.address);
     kept.send(b"GET / HTTP/1.1\r\nHost: a\r\nX-Api-Key: c\r\n").unwrap();
-    assert_eq!(Client::connect(daemon.address).get("/").unwrap().status, 200, "so the half is there, too");
-    daemon.upgrade_by_hand();
+    let mut later = Client::connect(daemon.address);
+    later.send(b"GET / HTTP/1.1\r\nHost: a\r\nX-Api-Key: d\r\n").unwrap();
+    assert_eq!(Client::connect(daemon.address).get("/").unwrap().status, 200, "so the halves are there, too");
+    daemon.upgrade_by_hand_when(|| {
+        // Who is made once the new process has read the clients pays, too.
+        let made = daemon.ask("POST", "/clients", &client.replace("\"c\"", "\"d\"")).unwrap();
+        assert_eq!(made.status, 201, "{made:?}");
+    });
     kept.send(b"\r\n").unwrap();
+    later.send(b"\r\n").unwrap();
+    assert_eq!(later.read("GET").unwrap().status, 200);
     let answer = kept.read("GET").unwrap();
     assert_eq!((answer.status, answer.closes()), (200, true), "{answer:?}");
-    let tokens = || daemon.ask("GET", "/clients/c", "").unwrap().json()["tokens"].as_f64().unwrap();
-    assert!(eventually(PATIENCE, || tokens() < 2.5), "the successor knows of it: {}", tokens());
-    assert_eq!((0..5).filter(|_| daemon.call("c") == 200).count(), 2);
+    for who in ["c", "d"] {
+        let path = format!("/clients/{who}");
+        let tokens = || daemon.ask("GET", &path, "").unwrap().json()["tokens"].as_f64().unwrap();
+        assert!(eventually(PATIENCE, || tokens() < 2.5), "the successor knows of {who}: {}", tokens());
+        assert_eq!((0..5).filter(|_| daemon.call(who) == 200).count(), 2, "{who}");
+    }
     assert!(runs(old), "it still has a request");
     backend.release("k");
     let answer = held.read("GET").unwrap();

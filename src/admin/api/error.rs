@@ -135,7 +135,10 @@ impl From<Refusal> for ApiError {
             Refusal::NoSuchVersion { .. } => ApiError::field("version", refusal.to_string()),
             Refusal::Keys { wrong: WrongKeys::Missing(_), .. } => ApiError::not_found(message),
             Refusal::Keys { wrong: WrongKeys::Many, .. } => ApiError::new(StatusCode::CONFLICT, message),
-            Refusal::Keys { wrong, .. } => ApiError::field("api_keys", wrong.to_string()),
+            Refusal::Keys { .. } => ApiError::field("api_keys", refusal.to_string()),
+            Refusal::NoPlan(_) => ApiError::field("plan", refusal.to_string()),
+            Refusal::HalfQuota { ref field, .. } => ApiError::field(field, refusal.to_string()),
+            Refusal::ManyPolicies { .. } => ApiError::field("policies", refusal.to_string()),
             Refusal::OfPlan { .. } => ApiError::field("capacity", refusal.to_string()),
             Refusal::Name(_) => ApiError::field("client_id", refusal.to_string()),
             Refusal::Exists(_) | Refusal::NoCandidate(_) | Refusal::KeyTaken { .. } | Refusal::AddressTaken { .. } => {

@@ -262,7 +262,10 @@ impl TakeOver {
                 Ok(Message::Debits(debits)) => {
                     for debit in debits.iter().filter(|debit| same || debit.payer.client_number().is_none()) {
                         let Some(cost) = NonZeroU32::new(debit.tokens) else { continue };
-                        let Some((key, _)) = self.buckets.whose(debit.payer, &self.quota) else { continue };
+                        // A client that was made since is known to nobody here, and pays all the same.
+                        let plain = || debit.payer.policy().is_none().then(|| self.buckets.keys().key(debit.payer));
+                        let known = self.buckets.whose(debit.payer, &self.quota).map(|(key, _)| key);
+                        let Some(key) = known.or_else(plain) else { continue };
                         self.told.debit(Charge { key, quota: debit.quota, cost }, (self.now)());
                     }
                 }

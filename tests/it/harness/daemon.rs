@@ -122,9 +122,16 @@ impl Daemon {
     /// Upgrades by hand, in two steps, until the new one serves.
     #[track_caller]
     pub(crate) fn upgrade_by_hand(&self) {
+        self.upgrade_by_hand_when(|| ());
+    }
+
+    /// The same, where `ready` is called once the new process waits for the old one.
+    #[track_caller]
+    pub(crate) fn upgrade_by_hand_when(&self, ready: impl FnOnce()) {
         let old = self.pid();
         let started = self.run(&["-d", "-u"]);
         assert_eq!(started.code, Some(0), "{started:?}");
+        ready();
         signal(old, Signal::SIGQUIT);
         assert!(eventually(PATIENCE, || self.try_pid().is_some_and(|pid| pid != old)), "{}", self.text("error.log"));
     }

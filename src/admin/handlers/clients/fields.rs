@@ -52,7 +52,34 @@ const MAX_POLICIES: usize = 100;
 pub(super) const MAX_NOTE: usize = 1_024;
 
 /// Quotas by the names of policies.
-type OwnQuotas = BTreeMap<String, Option<Quota>>;
+type OwnQuotas = BTreeMap<String, Option<GivenQuota>>;
+
+/// A quota as a body has it. In a merge patch what is left out stays.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct GivenQuota {
+    capacity: Option<u64>,
+    rate: Option<Rate>,
+}
+
+impl GivenQuota {
+    /// Takes the field `name` out; in a merge patch it need not be whole.
+    fn take(fields: &mut BodyFields, (name, value): (&str, Value), merge: bool) -> Self {
+        let mut at = BodyFields::new(value, &format!("{name}."), &["capacity", "rate_per_sec"]);
+        let (capacity, rate) = if merge {
+            (at.read("capacity", capacity), at.read("rate_per_sec", rate))
+        } else {
+            (at.require("capacity", capacity), at.require("rate_per_sec", rate))
+        };
+        at.into_errors().into_iter().for_each(|error| fields.wrong(&error.field, error.message));
+        GivenQuota { capacity, rate }
+    }
+
+    /// The quota, with what `old` has where this has nothing.
+    fn over(self, old: Option<Quota>) -> Option<Quota> {
+        let capacity = self.capacity.or(old.map(|old| old.capacity().get().into()))?;
+        Quota::from_parts(capacity, self.rate.or(old.map(Quota::rate))?).ok()
+    }
+}
 
 /// What a body says. A field that is not in it is `None`.
 #[derive(Clone, Debug)]
@@ -65,14 +92,14 @@ pub(super) struct Draft {
     pub(super) secret: Option<Secret>,
     capacity: Option<u64>,
     rate: Option<Rate>,
-    /// The plan and what it has now, or none of any.
-    plan: Option<Option<(PlanName, Quota)>>,
+    /// The plan and what it has now, unless it is gone; or none of any.
+    plan: Option<Option<(PlanName, Option<Quota>)>>,
     /// By the names of policies, where none takes away what it has there; or none of all.
     policies: Option<Option<OwnQuotas>>,
     mode: Option<Mode>,
     addresses: Option<Vec<IpNet>>,
     note: Option<String>,
-    candidate: Option<Option<Quota>>,
+    candidate: Option<Option<GivenQuota>>,
     max_concurrent: Option<Option<NonZeroU32>>,
 }
 
@@ -118,7 +145,9 @@ impl Draft {
             Call::Replace | Call::Merge => fields.read("client_id", id),
         };
         let planned = fields.has("plan");
-        let plan = fields.read("plan", |value| plan(value, plans));
+        // What was read or exported comes back with a quota beside it, also when its plan is gone.
+        let kept = matches!(call, Call::Replace | Call::Item) && fields.has("capacity") && fields.has("rate_per_sec");
+        let plan = fields.read("plan", |value| plan(value, plans, kept));
         // A plan says both; of one that is wrong, no more is said.
         let (capacity, rate) = if merge || planned && plan != Some(None) {
             (fields.read("capacity", capacity), fields.read("rate_per_sec", rate))
@@ -129,7 +158,7 @@ impl Draft {
         let mode = fields.read("mode", or_default(merge, mode));
         let addresses = addresses(&mut fields, merge);
         let note = fields.read("note", or_default(merge, note));
-        let candidate = candidate(&mut fields);
+        let candidate = candidate(&mut fields, merge);
         let max_concurrent = fields.read("max_concurrent", max_concurrent);
         let keys = keys(&mut fields, call);
         let draft = keys.map(|(keys, secret)| Draft {
@@ -153,13 +182,13 @@ impl Draft {
     /// body lacks the capacity or the rate, and a plan.
     pub(super) fn replace(self) -> Option<Profile> {
         let (plan, base) = self.plan.flatten().unzip();
-        let capacity = self.capacity.or(base.map(|base| base.capacity().get().into()))?;
-        let quota = Quota::from_parts(capacity, self.rate.or(base.map(Quota::rate))?).ok()?;
+        let quota = GivenQuota { capacity: self.capacity, rate: self.rate }.over(base.flatten())?;
         let (mode, addresses) = (self.mode.unwrap_or_default(), self.addresses.unwrap_or_default());
         let note = self.note.unwrap_or_default();
-        let (candidate, max_concurrent) = (self.candidate.flatten(), self.max_concurrent.flatten());
+        let whole = |given: GivenQuota| given.over(None);
+        let (candidate, max_concurrent) = (self.candidate.flatten().and_then(whole), self.max_concurrent.flatten());
         let own = self.policies.flatten().unwrap_or_default().into_iter();
-        let policies = own.filter_map(|(name, quota)| Some((name, quota?))).collect();
+        let policies = own.filter_map(|(name, given)| Some((name, whole(given?)?))).collect();
         Some(Profile { plan, policies, candidate, max_concurrent, mode, addresses, note, ..Profile::new(quota) })
     }
 
@@ -167,7 +196,7 @@ impl Draft {
     ///
     /// # Errors
     /// When the body changes the quota of a client that has a plan, and does not say what becomes of the plan; when it
-    /// names a key that is not there.
+    /// names a key that is not there, leaves a quota without a half, or makes it too many policies.
     pub(super) fn merge(self, record: &Record, plans: &Plans) -> Result<Profile, Refusal> {
         let old = &record.profile;
         let present = old.plan.as_ref().filter(|name| plans.get(name).is_some());
@@ -175,26 +204,38 @@ impl Draft {
             return Err(Refusal::OfPlan { id: record.id.clone(), plan: plan.clone() });
         }
         let (plan, base) = match self.plan {
-            Some(Some((name, quota))) => (Some(name), quota),
+            Some(Some((name, quota))) => (Some(name), quota.unwrap_or(old.quota)),
             Some(None) => (None, old.quota(plans)),
             None => (old.plan.clone(), old.quota),
         };
-        let capacity = self.capacity.unwrap_or_else(|| base.capacity().get().into());
-        let quota = Quota::from_parts(capacity, self.rate.unwrap_or(base.rate())).unwrap_or(base);
+        let quota = GivenQuota { capacity: self.capacity, rate: self.rate }.over(Some(base)).unwrap_or(base);
+        let half = |field: String| move || Refusal::HalfQuota { id: record.id.clone(), field };
+        let candidate = match self.candidate {
+            Some(Some(given)) => Some(given.over(old.candidate).ok_or_else(half("candidate".to_owned()))?),
+            Some(None) => None,
+            None => old.candidate,
+        };
         let mut policies: BTreeMap<_, _> = old.policies.iter().cloned().collect();
         if self.policies == Some(None) {
             policies.clear();
         }
         for (name, own) in self.policies.flatten().unwrap_or_default() {
             match own {
-                Some(own) => drop(policies.insert(name, own)),
+                Some(own) => {
+                    let field = format!("policies.{}", shown(&name));
+                    let own = own.over(policies.get(&name).copied()).ok_or_else(half(field))?;
+                    policies.insert(name, own);
+                }
                 None => drop(policies.remove(&name)),
             }
+        }
+        if policies.len() > MAX_POLICIES {
+            return Err(Refusal::ManyPolicies { id: record.id.clone(), most: MAX_POLICIES });
         }
         Ok(Profile {
             quota,
             plan,
-            candidate: self.candidate.unwrap_or(old.candidate),
+            candidate,
             max_concurrent: self.max_concurrent.unwrap_or(old.max_concurrent),
             policies: policies.into_iter().collect(),
             mode: self.mode.unwrap_or(old.mode),
@@ -247,15 +288,11 @@ pub(super) fn rate(value: Value) -> Result<Rate, String> {
 }
 
 /// The quota that is tried, or none.
-fn candidate(fields: &mut BodyFields) -> Option<Option<Quota>> {
-    let value = fields.take("candidate")?;
-    if value == Value::Null {
-        return Some(None);
+fn candidate(fields: &mut BodyFields, merge: bool) -> Option<Option<GivenQuota>> {
+    match fields.take("candidate")? {
+        Value::Null => Some(None),
+        value => Some(Some(GivenQuota::take(fields, ("candidate", value), merge))),
     }
-    let mut at = BodyFields::new(value, "candidate.", &["capacity", "rate_per_sec"]);
-    let (capacity, rate) = (at.require("capacity", capacity), at.require("rate_per_sec", rate));
-    at.into_errors().into_iter().for_each(|error| fields.wrong(&error.field, error.message));
-    Some(Quota::from_parts(capacity?, rate?).ok())
 }
 
 fn max_concurrent(value: Value) -> Result<Option<NonZeroU32>, String> {
@@ -291,36 +328,24 @@ fn policies(fields: &mut BodyFields, merge: bool) -> Option<Option<OwnQuotas>> {
             fields.wrong(&at, "has no valid name: 1 to 64 characters of A-Z, a-z, 0-9, . _ and -");
             continue;
         }
-        match value {
-            Value::Null if merge => drop(policies.insert(name, None)),
-            Value::Object(parts) => {
-                let (mut own_capacity, mut own_rate) = (None, None);
-                for (part, value) in parts {
-                    let read = match part.as_str() {
-                        "capacity" => capacity(value).map(|value| own_capacity = Some(value)),
-                        "rate_per_sec" => rate(value).map(|value| own_rate = Some(value)),
-                        _ => Err("is unknown; the fields are capacity, rate_per_sec".to_owned()),
-                    };
-                    if let Err(wrong) = read {
-                        fields.wrong(&format!("{at}.{}", shown(&part)), wrong);
-                    }
-                }
-                match own_capacity.zip(own_rate).and_then(|(capacity, rate)| Quota::from_parts(capacity, rate).ok()) {
-                    Some(quota) => drop(policies.insert(name, Some(quota))),
-                    None => fields.wrong(&at, "must have a capacity and a rate_per_sec"),
-                }
-            }
-            _ => fields.wrong(&at, "must be an object with a capacity and a rate_per_sec"),
-        }
+        let own = match value {
+            Value::Null if merge => None,
+            value => Some(GivenQuota::take(fields, (&at, value), merge)),
+        };
+        policies.insert(name, own);
     }
     Some(Some(policies))
 }
 
-fn plan(value: Value, plans: &Plans) -> Result<Option<(PlanName, Quota)>, String> {
+/// A plan; where what a client keeps stands beside it, one that is `kept` though it is gone, too.
+fn plan(value: Value, plans: &Plans, kept: bool) -> Result<Option<(PlanName, Option<Quota>)>, String> {
     let names = || plans.names().map(PlanName::as_str).collect::<Vec<_>>().join(", ");
     let known = match &value {
         Value::Null => return Ok(None),
-        Value::String(text) => PlanName::parse(text).and_then(|name| plans.get(&name).map(|quota| (name, quota))),
+        Value::String(text) => PlanName::parse(text)
+            .map(|name| (plans.get(&name), name))
+            .filter(|(quota, _)| kept || quota.is_some())
+            .map(|(quota, name)| (name, quota)),
         _ => None,
     };
     known.map(Some).ok_or_else(|| match names() {

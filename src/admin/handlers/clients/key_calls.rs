@@ -6,7 +6,6 @@ use axum::extract::Request;
 use axum::response::Response;
 use http::StatusCode;
 
-use super::condition::Condition;
 use super::describe::{ClientName, KeyInput, MatchHeaders};
 use super::secret::Secret;
 use super::wire::ClientView;
@@ -14,12 +13,13 @@ use super::write::{Made, change_existing, changed, head};
 use super::{keys, path};
 use crate::admin::api::error::ErrorBody;
 use crate::admin::api::{Api, ApiError, BodyFields, body, respond};
-use crate::client::{ApiKey, ClientId, KeyId};
-use crate::store::{Committed, Profile, Record, Refusal, WrongKeys, with_key, without_key};
+use crate::client::{ApiKey, KeyId, credential};
+use crate::store::{Profile, Record, Refusal, with_key, without_key};
 
 /// Makes a further API key of a client
 ///
-/// It is shown in this one answer. Both the old and the new key count, until one is deleted or ends.
+/// It is shown in this one answer. Both the old and the new key count, until one is deleted or ends. The name of a
+/// client that has neither keys nor addresses, which is its credential, becomes its key `primary`, or its address.
 #[utoipa::path(
     post,
     path = "/clients/{client_id}/keys",
@@ -47,7 +47,17 @@ pub(in crate::admin) async fn make_key(api: &Arc<Api>, raw: &str, request: Reque
     fields.finish()?;
     let (secret, key) = (Secret::generate()?, KeyId::fresh());
     let new = ApiKey { id: key.clone(), digest: secret.digest(), expires_at };
-    let committed = change_keys(api, actor, (id, condition), |keys| with_key(keys, new)).await?;
+    let edit = move |record: &Record| {
+        let mut profile = record.profile.clone();
+        if profile.api_keys.is_empty() && profile.addresses.is_empty() {
+            // Its name is its credential, and counts beside the new key until it is deleted.
+            let (key, addresses) = credential(&record.id);
+            (profile.api_keys, profile.addresses) = (key.map(ApiKey::primary).into_iter().collect(), addresses);
+        }
+        profile.api_keys = with_key(&profile.api_keys, new).map_err(Refusal::of_keys(&record.id))?;
+        Ok(Some(profile))
+    };
+    let committed = change_existing(api, actor, (id, condition), edit).await?;
     changed(api, committed, Some(Made { secret, id: Some(key) }), StatusCode::CREATED)
 }
 
@@ -82,20 +92,10 @@ pub(in crate::admin) async fn delete_key(
 ) -> Result<Response, ApiError> {
     let (id, condition, actor) = head(raw, &request)?;
     let key = path::key(key)?;
-    change_keys(api, actor, (id, condition), move |keys| without_key(keys, &key)).await?;
-    Ok(respond::no_content())
-}
-
-/// Changes the keys of a client that is there.
-async fn change_keys(
-    api: &Arc<Api>,
-    actor: String,
-    place: (ClientId, Condition),
-    keys: impl FnOnce(&[ApiKey]) -> Result<Vec<ApiKey>, WrongKeys> + Send + 'static,
-) -> Result<Committed, ApiError> {
     let edit = move |record: &Record| {
-        let api_keys = keys(&record.profile.api_keys).map_err(Refusal::of_keys(&record.id))?;
+        let api_keys = without_key(&record.profile.api_keys, &key).map_err(Refusal::of_keys(&record.id))?;
         Ok(Some(Profile { api_keys, ..record.profile.clone() }))
     };
-    change_existing(api, actor, place, edit).await
+    change_existing(api, actor, (id, condition), edit).await?;
+    Ok(respond::no_content())
 }

@@ -15,6 +15,8 @@ use crate::store::{KeyChange, WantedKey};
 pub(super) const MAX_KEY: usize = KeyDigest::LONGEST_KEY;
 /// What is said of a moment that is none.
 pub(super) const MOMENT: &str = "must be a moment such as 2026-12-31T23:59:59Z, or null for none";
+/// The first second that is not written so any more.
+const YEAR_10000: u64 = 253_402_300_800;
 const DIGEST: &str = "must be a string of 64 hexadecimal digits, or null for none";
 const ID: &str = "must be a string of 1 to 32 characters of A-Z, a-z, 0-9, _ and -";
 
@@ -152,7 +154,7 @@ fn seconds(text: &str) -> Option<u64> {
     };
     let moment: SystemTime = humantime::parse_rfc3339(&format!("{local}Z")).ok()?;
     let since: Duration = moment.duration_since(SystemTime::UNIX_EPOCH).ok()?;
-    since.as_secs().checked_add_signed(-offset)
+    since.as_secs().checked_add_signed(-offset).filter(|second| *second < YEAR_10000)
 }
 
 /// A moment of [`moment`] as it is written.

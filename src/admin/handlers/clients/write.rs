@@ -105,12 +105,21 @@ pub(in crate::admin) async fn replace(api: &Arc<Api>, raw: &str, request: Reques
     same_name(&id, draft.id.as_ref())?;
     let (keys, secret) = (draft.keys.clone(), draft.secret.clone());
     let profile = draft.replace().ok_or_else(incomplete)?;
-    let wanted = id.clone();
+    let (wanted, plans) = (id.clone(), api.parts.plans.load_full());
     let edit = move |record: Option<&Record>| {
         condition.check(&wanted, record)?;
-        let before = record.map(|record| &record.profile.api_keys[..]).unwrap_or_default();
-        let api_keys = keys.of(before).map_err(Refusal::of_keys(&wanted))?;
-        Ok(Some(Profile { api_keys, ..profile }))
+        let before = record.map(|record| &record.profile);
+        // One that is gone stays with whoever has it, and comes to nobody else.
+        if let Some(gone) = profile.plan.as_ref().filter(|name| plans.get(name).is_none())
+            && before.is_none_or(|before| before.plan.as_ref() != Some(gone))
+        {
+            return Err(Refusal::NoPlan(gone.clone()));
+        }
+        let api_keys = keys.of(before.map_or(&[], |before| &before.api_keys)).map_err(Refusal::of_keys(&wanted))?;
+        // What was shown is what its plan has; sent back, it changes nothing of its own.
+        let shown = |old: &&Profile| old.plan == profile.plan && old.quota(&plans) == profile.quota;
+        let quota = before.filter(shown).map_or(profile.quota, |old| old.quota);
+        Ok(Some(Profile { api_keys, quota, ..profile }))
     };
     let committed = change(api, actor, id, false, Box::new(edit)).await.map_err(unmet)?;
     let status = if committed.before.is_none() { StatusCode::CREATED } else { StatusCode::OK };
