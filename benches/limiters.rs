@@ -1,6 +1,7 @@
 //! The striped limiter beside governor's keyed one and a `DashMap` of mutexes: time for a take, and resident bytes.
 //!
-//! `cargo bench --bench limiters` prints three Markdown tables. All contenders run in one process over the same keys
+//! `cargo bench --bench limiters` prints four Markdown tables; with `-- --pairs` only the last, of requests that pay into
+//! two buckets, all or none of it. All contenders run in one process over the same keys
 //! and the same instants; rounds are interleaved and the median counts, so that a noisy neighbour hits all alike. The
 //! others get plain `u64` keys, and each runs twice: with its own hasher (SipHash) and with ours.
 //!
@@ -20,7 +21,10 @@ use governor::nanos::Nanos as GovernorNanos;
 use governor::state::keyed::DashMapStateStore;
 use parking_lot::Mutex;
 use tollgate::client::Quota;
-use tollgate::limit::{Bucket, Charge, Key, Limiter, Striped, StripedSettings, Upkeep};
+use tollgate::limit::{
+    Bucket, Charge, Key, KeyMaker, Limiter, Payer, PolicyId, PolicySlot, PolicyTerms, Striped, StripedSettings, Upkeep,
+    are_allowed,
+};
 
 const CLIENTS: u64 = 1_000_000;
 const OPERATIONS: usize = 1_000_000;
@@ -111,19 +115,76 @@ impl<S: BuildHasher + Clone + Sync + Send> Contender for Governor<S> {
     }
 }
 
+/// The bucket of a client and its bucket in a policy, whose key is made for each request as the proxy does.
+struct OurPair {
+    limiter: Striped,
+    quota: Quota,
+    keys: KeyMaker,
+    policy: (PolicyId, PolicySlot),
+}
+
+impl OurPair {
+    fn new(quota: Quota) -> Self {
+        let policy = PolicyId::of("writes");
+        let limiter = Striped::new(settings(quota), 0);
+        let terms = PolicyTerms { id: policy, quota, max_buckets: settings(quota).max_buckets };
+        let slot = limiter.set_policies(&[terms], 0)[0];
+        OurPair { limiter, quota, keys: KeyMaker::new(7), policy: (policy, slot) }
+    }
+}
+
+impl Contender for OurPair {
+    #[inline]
+    fn take(&self, client: u64, now: u64) -> bool {
+        let within = self.keys.key_within(Payer::client(client).within(self.policy.0), self.policy.1, false);
+        let claims = [key(client), within].map(|key| Charge::one(key, self.quota).into());
+        are_allowed(&claims, &self.limiter.take_all(&claims, now))
+    }
+}
+
+/// A limiter for each bucket. What the first gave stays spent when the second refuses.
+struct TheirPair<S: BuildHasher + Clone>([Governor<S>; 2]);
+
+impl<S: BuildHasher + Clone + Sync + Send> Contender for TheirPair<S> {
+    #[inline]
+    fn take(&self, client: u64, now: u64) -> bool {
+        self.0.iter().all(|one| one.take(client, now))
+    }
+}
+
+const PAIRS: [&str; 3] = ["tollgate", "governor", "governor + ahash"];
+
+fn pair(name: &str, capacity: u32, rate: u32) -> Box<dyn Contender> {
+    let (quota, theirs) = quotas(capacity, rate);
+    match name {
+        "tollgate" => Box::new(OurPair::new(quota)),
+        "governor" => Box::new(TheirPair([(); 2].map(|()| {
+            let map = DashMap::with_hasher(std::hash::RandomState::new());
+            Governor(governor::RateLimiter::new(theirs, map, Handed))
+        }))),
+        _ => Box::new(TheirPair([(); 2].map(|()| {
+            let map = DashMap::with_hasher(ahash::RandomState::new());
+            Governor(governor::RateLimiter::new(theirs, map, Handed))
+        }))),
+    }
+}
+
+fn quotas(capacity: u32, rate: u32) -> (Quota, governor::Quota) {
+    let burst = NonZeroU32::new(capacity).expect("not 0");
+    let theirs = governor::Quota::per_second(NonZeroU32::new(rate).expect("not 0")).allow_burst(burst);
+    (Quota::new(u64::from(capacity), f64::from(rate)).expect("within bounds"), theirs)
+}
+
+fn settings(default_quota: Quota) -> StripedSettings {
+    StripedSettings { max_buckets: NonZeroUsize::new(CLIENTS as usize).expect("not 0"), stripes: None, default_quota }
+}
+
 const NAMES: [&str; 5] = ["tollgate", "governor", "governor + ahash", "DashMap", "DashMap + ahash"];
 
 fn contender(name: &str, capacity: u32, rate: u32) -> Box<dyn Contender> {
-    let quota = Quota::new(u64::from(capacity), f64::from(rate)).expect("within bounds");
-    let burst = NonZeroU32::new(capacity).expect("not 0");
-    let theirs = governor::Quota::per_second(NonZeroU32::new(rate).expect("not 0")).allow_burst(burst);
-    let settings = StripedSettings {
-        max_buckets: NonZeroUsize::new(CLIENTS as usize).expect("not 0"),
-        stripes: None,
-        default_quota: quota,
-    };
+    let (quota, theirs) = quotas(capacity, rate);
     match name {
-        "tollgate" => Box::new(Ours(Striped::new(settings, 0), quota)),
+        "tollgate" => Box::new(Ours(Striped::new(settings(quota), 0), quota)),
         "governor" => {
             let map = DashMap::with_hasher(std::hash::RandomState::new());
             Box::new(Governor(governor::RateLimiter::new(theirs, map, Handed)))
@@ -220,12 +281,7 @@ fn print_resident(name: &str) {
 /// one hold.
 fn print_sweep() {
     let quota = Quota::new(100, 10.0).expect("within bounds");
-    let settings = StripedSettings {
-        max_buckets: NonZeroUsize::new(CLIENTS as usize).expect("not 0"),
-        stripes: NonZeroUsize::new(2048),
-        default_quota: quota,
-    };
-    let map = Striped::new(settings, 0);
+    let map = Striped::new(StripedSettings { stripes: NonZeroUsize::new(2048), ..settings(quota) }, 0);
     for client in 0..CLIENTS {
         map.take(&Charge::one(key(client), quota), 0);
     }
@@ -265,7 +321,9 @@ fn main() {
     if let Some(index) = arguments.iter().position(|argument| argument == "--resident") {
         return print_resident(&arguments[index + 1]);
     }
-    let rounds = std::env::var("ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(9);
+    if arguments.iter().any(|argument| argument == "--pairs") {
+        return compare("ns for two buckets", &PAIRS, pair);
+    }
     println!("| resident bytes per client at 1,000,000 | {} |", NAMES.join(" | "));
     println!("|---|{}", "---:|".repeat(NAMES.len()));
     let own = std::env::current_exe().expect("this program has a path");
@@ -277,15 +335,23 @@ fn main() {
 
     print_sweep();
 
-    println!("| ns per take | threads | {} | ÷ best as they come | ÷ best with ahash |", NAMES.join(" | "));
-    println!("|---|---:|{}", "---:|".repeat(NAMES.len() + 2));
+    compare("ns per take", &NAMES, contender);
+    println!();
+    compare("ns for two buckets", &PAIRS, pair);
+}
+
+/// Prints a table of how long a decision takes.
+fn compare(what: &str, names: &[&str], contender: fn(&str, u32, u32) -> Box<dyn Contender>) {
+    let rounds = std::env::var("ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(9);
+    println!("| {what} | threads | {} | ÷ best as they come | ÷ best with ahash |", names.join(" | "));
+    println!("|---|---:|{}", "---:|".repeat(names.len() + 2));
     for (shape, capacity, rate) in [
         ("uniform", 1000, 1000),
         ("Zipf 1.1", 1000, 1000),
         ("hot key, allowed", 1_000_000_000, 1_000_000_000),
         ("hot key, refused", 100, 10),
     ] {
-        let contenders = NAMES.map(|name| contender(name, capacity, rate));
+        let contenders: Vec<_> = names.iter().map(|name| contender(name, capacity, rate)).collect();
         for filled in &contenders {
             for client in 0..CLIENTS {
                 filled.take(client, client);
@@ -294,7 +360,7 @@ fn main() {
         let mut start = CLIENTS;
         for threads in [1, 2, 4] {
             let sequences = sequences(shape, threads);
-            let mut times = [const { Vec::new() }; NAMES.len()];
+            let mut times = vec![Vec::new(); names.len()];
             for number in 0..=rounds {
                 for (contender, times) in contenders.iter().zip(&mut times) {
                     let time = round(contender.as_ref(), &sequences, start);
@@ -306,10 +372,13 @@ fn main() {
                 start += OPERATIONS as u64 * STEP;
                 std::thread::yield_now();
             }
-            let medians = times.map(median);
-            let (plain, ahash) = (medians[1].min(medians[3]) / medians[0], medians[2].min(medians[4]) / medians[0]);
-            let cells = medians.map(|median| format!("{median:.1}")).join(" | ");
-            println!("| {shape} | {threads} | {cells} | {plain:.2} | {ahash:.2} |");
+            let medians: Vec<_> = times.into_iter().map(median).collect();
+            let best = |ahash: bool| {
+                let others = names.iter().zip(&medians).skip(1).filter(|(name, _)| name.ends_with("ahash") == ahash);
+                others.map(|(_, median)| *median).fold(f64::INFINITY, f64::min) / medians[0]
+            };
+            let cells: Vec<_> = medians.iter().map(|median| format!("{median:.1}")).collect();
+            println!("| {shape} | {threads} | {} | {:.2} | {:.2} |", cells.join(" | "), best(false), best(true));
         }
     }
 }

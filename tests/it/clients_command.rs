@@ -86,6 +86,52 @@ fn a_client_is_added_shown_changed_and_removed() {
 }
 
 #[test]
+fn plans_policies_trials_grants_and_further_keys_are_set_from_a_shell() {
+    let backend = Backend::scripted("a");
+    let policies = "policies: [{name: writes, match: {methods: [POST]}, capacity: 2, rate_per_sec: 0.001}]";
+    let server = Setup::default()
+        .pool("app", &[backend.address], NO_CHECK)
+        .line("plans: [{name: free, capacity: 4, rate_per_sec: 0.001}]")
+        .line(&format!("rate_limit: {{default: {{capacity: 3, rate_per_sec: 0.001}}, {policies}}}"))
+        .start();
+    let missing = refused(run(&mut clients(&server, &["add", "c"])), 2);
+    assert!(missing.contains("--capacity") && missing.contains("--rate"), "{missing}");
+    let added = ok(&server, &["add", "c", "--plan", "free", "--max-concurrent", "7"]);
+    assert_eq!((field(&added, "plan"), field(&added, "capacity"), field(&added, "max_concurrent")), ("free", "4", "7"));
+    ok(&server, &["set", "c", "--policy", "writes=50/0.5", "--candidate", "9/2", "--clear-plan"]);
+    let shown: Value = serde_json::from_str(&ok(&server, &["get", "c", "--json"])).unwrap();
+    let own = json!({"capacity": 50, "rate_per_sec": 0.5});
+    assert_eq!((&shown["policies"]["writes"], &shown["plan"]), (&own, &Value::Null), "{shown}");
+    assert_eq!(shown["candidate"], json!({"capacity": 9, "rate_per_sec": 2}));
+    let promoted = ok(&server, &["promote", "c"]);
+    assert_eq!((field(&promoted, "capacity"), field(&promoted, "candidate")), ("9", "-"), "{promoted}");
+    assert_eq!(field(&ok(&server, &["grant", "c", "100"]), "tokens").split('.').next(), Some("104"));
+    let cleared = ok(&server, &["set", "c", "--policy", "writes=", "--clear-max-concurrent"]);
+    assert!(field(&cleared, "max_concurrent") == "-" && !cleared.contains("policies"), "{cleared}");
+
+    let made = ok(&server, &["add-key", "c", "--expires-at", "2099-01-01T00:00:00Z"]);
+    let (key, id) = (field(&made, "api_key").to_owned(), field(&made, "key_id").to_owned());
+    assert_eq!(ask(&server, &key).header("x-ratelimit-limit"), Some("9"));
+    let recommended = ok(&server, &["recommend", "c", "--window", "10m"]);
+    assert_eq!(field(&recommended, "requests"), "1", "{recommended}");
+    assert_eq!(ok(&server, &["remove-key", "c", &id]), format!("key {id} of c removed\n"));
+    assert_eq!(ask(&server, &key).header("x-ratelimit-limit"), Some("3"));
+    for (wrong, said) in [
+        (&["set", "c", "--policy", "writes"][..], "such as writes=50/5"),
+        (&["set", "c", "--policy", "writes=5"], "such as 100/10"),
+        (&["set", "c", "--candidate", "5/x"], "must be a number"),
+        (&["set", "c", "--plan", "free", "--clear-plan"], "cannot be used with"),
+        (&["grant", "c", "-1"], "unexpected argument"),
+    ] {
+        let told = refused(run(&mut clients(&server, wrong)), 2);
+        assert!(told.contains(said), "{wrong:?}: {told}");
+    }
+    let gold = refused(run(&mut clients(&server, &["set", "c", "--plan", "gold"])), 1);
+    assert!(gold.contains("must be a plan of the configuration (free)"), "{gold}");
+    assert!(refused(run(&mut clients(&server, &["promote", "c"])), 1).contains("no candidate"));
+}
+
+#[test]
 fn names_that_are_networks_are_one_segment() {
     let backend = Backend::scripted("a");
     let server = start(&backend);

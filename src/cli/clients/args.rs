@@ -36,11 +36,11 @@ pub(super) enum ClientsCommand {
         #[command(flatten)]
         name: Name,
         /// The most requests at once, after a rest: 1 to 1000000000
-        #[arg(long, value_name = "N", value_parser = whole)]
-        capacity: u64,
+        #[arg(long, value_name = "N", value_parser = whole, required_unless_present = "plan")]
+        capacity: Option<u64>,
         /// Requests a second in the long run: 0.000001 to 1000000000
-        #[arg(long, value_name = "R", value_parser = number)]
-        rate: serde_json::Number,
+        #[arg(long, value_name = "R", value_parser = number, required_unless_present = "plan")]
+        rate: Option<serde_json::Number>,
         #[command(flatten)]
         fields: ClientFlags,
     },
@@ -56,12 +56,8 @@ pub(super) enum ClientsCommand {
         rate: Option<serde_json::Number>,
         #[command(flatten)]
         fields: ClientFlags,
-        /// Forget its addresses
-        #[arg(long, conflicts_with = "address")]
-        clear_addresses: bool,
-        /// Forget its API key; without addresses it is then known by its name, sent as a key, which is no secret
-        #[arg(long, conflicts_with_all = ["api_key", "generate_key"])]
-        clear_key: bool,
+        #[command(flatten)]
+        cleared: ClearFlags,
     },
     /// Remove a client
     Remove {
@@ -72,6 +68,42 @@ pub(super) enum ClientsCommand {
     Reset {
         #[command(flatten)]
         name: Name,
+    },
+    /// Add tokens to a client's bucket once, above its capacity if need be
+    Grant {
+        #[command(flatten)]
+        name: Name,
+        /// How many: 1 to 1000000000
+        #[arg(value_parser = whole)]
+        tokens: u64,
+    },
+    /// Put the limit on trial of a client in force
+    Promote {
+        #[command(flatten)]
+        name: Name,
+    },
+    /// Show the smallest limit that would have refused nothing of what was recorded of a client
+    Recommend {
+        #[command(flatten)]
+        name: Name,
+        /// Of how long: up to 1h
+        #[arg(long, value_name = "DURATION")]
+        window: Option<String>,
+    },
+    /// Make a further API key for a client, and show it, once
+    AddKey {
+        #[command(flatten)]
+        name: Name,
+        /// From when on it is nobody's, as in 2027-01-31T00:00:00Z
+        #[arg(long, value_name = "MOMENT")]
+        expires_at: Option<String>,
+    },
+    /// Take an API key from a client
+    RemoveKey {
+        #[command(flatten)]
+        name: Name,
+        /// The key's id, which `get` shows among `api_keys`
+        key_id: String,
     },
     /// Make the clients what a file says, all or nothing; prints the difference
     Apply {
@@ -114,6 +146,71 @@ pub(super) struct ClientFlags {
     /// A note for people
     #[arg(long, value_name = "TEXT")]
     pub(super) note: Option<String>,
+    /// A plan of the configuration, whose limit it has
+    #[arg(long, value_name = "NAME")]
+    pub(super) plan: Option<String>,
+    /// How many of its requests may run at once: 1 to 1000000
+    #[arg(long, value_name = "N", value_parser = whole)]
+    pub(super) max_concurrent: Option<u64>,
+    /// A limit on trial, capacity and rate, as in 100/10: counted, never refused
+    #[arg(long, value_name = "N/R", value_parser = OwnQuota::parse)]
+    pub(super) candidate: Option<OwnQuota>,
+    /// What it may spend of its own in a policy, as in writes=50/5; `writes=` takes that away; may be repeated
+    #[arg(long, value_name = "NAME=N/R", value_parser = own_policy)]
+    pub(super) policy: Vec<(String, Option<OwnQuota>)>,
+}
+
+/// What a client is to have no more.
+#[derive(Debug, Args)]
+pub(super) struct ClearFlags {
+    /// Forget its addresses
+    #[arg(long, conflicts_with = "address")]
+    clear_addresses: bool,
+    /// Forget its API key; without addresses it is then known by its name, sent as a key, which is no secret
+    #[arg(long, conflicts_with_all = ["api_key", "generate_key"])]
+    clear_key: bool,
+    /// Take it out of its plan, whose limit it keeps as its own
+    #[arg(long, conflicts_with = "plan")]
+    clear_plan: bool,
+    /// Forget the limit on trial
+    #[arg(long, conflicts_with = "candidate")]
+    clear_candidate: bool,
+    /// Forget its own bound on requests that run at once
+    #[arg(long, conflicts_with = "max_concurrent")]
+    clear_max_concurrent: bool,
+}
+
+impl ClearFlags {
+    /// The fields that become null.
+    pub(super) fn fields(&self) -> impl Iterator<Item = &'static str> {
+        let all = [
+            ("addresses", self.clear_addresses),
+            ("api_key", self.clear_key),
+            ("plan", self.clear_plan),
+            ("candidate", self.clear_candidate),
+            ("max_concurrent", self.clear_max_concurrent),
+        ];
+        all.into_iter().filter_map(|(name, is)| is.then_some(name))
+    }
+}
+
+/// A capacity and a rate. What they may be is for the API to say.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct OwnQuota {
+    pub(super) capacity: u64,
+    pub(super) rate: serde_json::Number,
+}
+
+impl OwnQuota {
+    fn parse(text: &str) -> Result<Self, String> {
+        let (capacity, rate) = text.split_once('/').ok_or("must be a capacity and a rate, such as 100/10")?;
+        Ok(OwnQuota { capacity: whole(capacity)?, rate: number(rate)? })
+    }
+}
+
+fn own_policy(text: &str) -> Result<(String, Option<OwnQuota>), String> {
+    let (name, quota) = text.split_once('=').ok_or("must be a policy and its limit, such as writes=50/5")?;
+    Ok((name.to_owned(), (!quota.is_empty()).then(|| OwnQuota::parse(quota)).transpose()?))
 }
 
 fn whole(text: &str) -> Result<u64, String> {

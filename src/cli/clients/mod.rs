@@ -13,11 +13,12 @@ use std::io::{self, BufRead, BufWriter, Read, Write};
 use std::path::Path;
 
 use http::Method;
-use serde_json::Value;
+use serde_json::{Value, json};
 use ureq::SendBody;
 
-use super::api::{AnswerPatience, ApiClient, Content, EMPTY, client_path, percent_encoded};
+use super::api::{AnswerPatience, ApiClient, Content, EMPTY, client_path, percent_encoded, plain};
 use super::failure::Failure;
+use crate::client::ClientId;
 use args::{ClientFlags, ClientsCommand};
 use table::TextTable;
 
@@ -40,12 +41,12 @@ pub(super) fn run(args: ClientsArgs) -> Result<(), Failure> {
             show(&api.json(AnswerPatience::Call, Method::GET, &client_path(&name.id), EMPTY)?, json)
         }
         ClientsCommand::Add { name, capacity, rate, fields } => {
-            let body = body::of_new(&name.id, capacity, &rate, &with_key(fields)?);
+            let body = body::of_new(&name.id, (capacity, rate.as_ref()), &with_key(fields)?);
             show(&api.json(AnswerPatience::Call, Method::POST, "/clients", content(JSON, &body))?, json)
         }
-        ClientsCommand::Set { name, capacity, rate, fields, clear_addresses, clear_key } => {
-            let fields = with_key(fields)?;
-            let Some(body) = body::of_change(capacity, rate.as_ref(), &fields, clear_addresses, clear_key) else {
+        ClientsCommand::Set { name, capacity, rate, fields, cleared } => {
+            let limit = (capacity, rate.as_ref());
+            let Some(body) = body::of_change(limit, &with_key(fields)?, cleared.fields()) else {
                 return Err(Failure::Usage(
                     "nothing to set: give at least one flag (`tollgate clients set --help`)".into(),
                 ));
@@ -57,13 +58,32 @@ pub(super) fn run(args: ClientsArgs) -> Result<(), Failure> {
             api.call(AnswerPatience::Call, Method::DELETE, &client_path(&name.id), EMPTY)?;
             if json { Ok(()) } else { print(|out| writeln!(out, "{} removed", name.id)) }
         }
-        ClientsCommand::Reset { name } => {
-            let path = format!("{}/reset", client_path(&name.id));
-            show(&api.json(AnswerPatience::Call, Method::POST, &path, EMPTY)?, json)
+        ClientsCommand::Reset { name } => post(&api, &name.id, "reset", None, json),
+        ClientsCommand::Grant { name, tokens } => post(&api, &name.id, "grant", Some(json!({"tokens": tokens})), json),
+        ClientsCommand::Promote { name } => post(&api, &name.id, "promote", None, json),
+        ClientsCommand::Recommend { name, window } => {
+            let window = window.map_or_else(String::new, |window| format!("?window={}", percent_encoded(&window)));
+            let path = format!("{}/recommend{window}", client_path(&name.id));
+            show(&api.json(AnswerPatience::Call, Method::GET, &path, EMPTY)?, json)
+        }
+        ClientsCommand::AddKey { name, expires_at } => {
+            post(&api, &name.id, "keys", Some(json!({"expires_at": expires_at})), json)
+        }
+        ClientsCommand::RemoveKey { name, key_id } => {
+            let path = format!("{}/keys/{}", client_path(&name.id), percent_encoded(&key_id));
+            api.call(AnswerPatience::Call, Method::DELETE, &path, EMPTY)?;
+            if json { Ok(()) } else { print(|out| writeln!(out, "key {} of {} removed", plain(&key_id), name.id)) }
         }
         ClientsCommand::Apply { file, dry_run, prune } => apply(&api, &file, dry_run, prune, json),
         ClientsCommand::Export => export(&api),
     }
+}
+
+/// Makes a call about one client, and prints what it answers.
+fn post(api: &ApiClient, id: &ClientId, call: &str, body: Option<Value>, json: bool) -> Result<(), Failure> {
+    let path = format!("{}/{call}", client_path(id));
+    let content = body.and_then(|body| content(JSON, &body));
+    show(&api.json(AnswerPatience::Call, Method::POST, &path, content)?, json)
 }
 
 fn content(kind: &'static str, body: &Value) -> Option<Content<String>> {

@@ -22,9 +22,10 @@ const COLUMNS: [(&str, &str, bool); 11] = [
 ];
 
 /// The fields of one client, in the order in which they are shown.
-const FIELDS: [&str; 14] = [
+const FIELDS: [&str; 15] = [
     "client_id",
     "api_key",
+    "plan",
     "capacity",
     "rate_per_sec",
     "mode",

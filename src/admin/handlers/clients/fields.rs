@@ -6,11 +6,11 @@ use std::num::NonZeroU32;
 use ipnet::IpNet;
 
 use super::keys::{Call, keys};
+use super::quotas::{GivenQuota, MAX_POLICIES, OwnQuotas, candidate, capacity, policies, rate};
 use super::secret::Secret;
-use crate::admin::api::BodyFields;
 use crate::admin::api::json::{Value, shown};
-use crate::admin::api::{ApiError, FieldError};
-use crate::client::{ClientId, MAX_CAPACITY, Mode, PlanName, Plans, Quota, QuotaError, Rate, network};
+use crate::admin::api::{ApiError, BodyFields, FieldError};
+use crate::client::{ClientId, Mode, PlanName, Plans, Quota, Rate, network};
 use crate::store::{KeyChange, Profile, Record, Refusal};
 
 /// The fields that a body may set.
@@ -46,40 +46,8 @@ pub(super) const READ_ONLY: &[&str] = &[
 pub(super) const MAX_ADDRESSES: usize = 1_000;
 /// The most requests at once that a client may be bound to.
 pub(super) const MAX_CONCURRENT: u64 = 1_000_000;
-/// The most policies in which one client has a quota of its own.
-const MAX_POLICIES: usize = 100;
 /// The longest note, in characters.
 pub(super) const MAX_NOTE: usize = 1_024;
-
-/// Quotas by the names of policies.
-type OwnQuotas = BTreeMap<String, Option<GivenQuota>>;
-
-/// A quota as a body has it. In a merge patch what is left out stays.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct GivenQuota {
-    capacity: Option<u64>,
-    rate: Option<Rate>,
-}
-
-impl GivenQuota {
-    /// Takes the field `name` out; in a merge patch it need not be whole.
-    fn take(fields: &mut BodyFields, (name, value): (&str, Value), merge: bool) -> Self {
-        let mut at = BodyFields::new(value, &format!("{name}."), &["capacity", "rate_per_sec"]);
-        let (capacity, rate) = if merge {
-            (at.read("capacity", capacity), at.read("rate_per_sec", rate))
-        } else {
-            (at.require("capacity", capacity), at.require("rate_per_sec", rate))
-        };
-        at.into_errors().into_iter().for_each(|error| fields.wrong(&error.field, error.message));
-        GivenQuota { capacity, rate }
-    }
-
-    /// The quota, with what `old` has where this has nothing.
-    fn over(self, old: Option<Quota>) -> Option<Quota> {
-        let capacity = self.capacity.or(old.map(|old| old.capacity().get().into()))?;
-        Quota::from_parts(capacity, self.rate.or(old.map(Quota::rate))?).ok()
-    }
-}
 
 /// What a body says. A field that is not in it is `None`.
 #[derive(Clone, Debug)]
@@ -269,32 +237,6 @@ fn id(value: Value) -> Result<ClientId, String> {
     }
 }
 
-pub(super) fn capacity(value: Value) -> Result<u64, String> {
-    let wrong = QuotaError::Capacity;
-    let number = match &value {
-        Value::Number(number) if number.is_f64() => return Err(format!("{wrong}, written without point or exponent")),
-        Value::Number(number) => number.as_u64(),
-        _ => None,
-    };
-    number.filter(|number| (1..=MAX_CAPACITY).contains(number)).ok_or_else(|| wrong.to_string())
-}
-
-pub(super) fn rate(value: Value) -> Result<Rate, String> {
-    match value {
-        Value::Number(number) => number.as_f64().and_then(|number| Rate::per_sec(number).ok()),
-        _ => None,
-    }
-    .ok_or_else(|| QuotaError::Rate.to_string())
-}
-
-/// The quota that is tried, or none.
-fn candidate(fields: &mut BodyFields, merge: bool) -> Option<Option<GivenQuota>> {
-    match fields.take("candidate")? {
-        Value::Null => Some(None),
-        value => Some(Some(GivenQuota::take(fields, ("candidate", value), merge))),
-    }
-}
-
 fn max_concurrent(value: Value) -> Result<Option<NonZeroU32>, String> {
     let number = match &value {
         Value::Null => return Ok(None),
@@ -304,37 +246,6 @@ fn max_concurrent(value: Value) -> Result<Option<NonZeroU32>, String> {
     let number = number.filter(|number| *number <= MAX_CONCURRENT).and_then(|number| u32::try_from(number).ok());
     let wrong = || format!("must be a whole number from 1 to {MAX_CONCURRENT}, or null for none of its own");
     number.and_then(NonZeroU32::new).map(Some).ok_or_else(wrong)
-}
-
-/// The quotas in policies; in a merge patch, null takes one away.
-fn policies(fields: &mut BodyFields, merge: bool) -> Option<Option<OwnQuotas>> {
-    const WANTED: &str = "must be an object of names of policies, each with a capacity and a rate_per_sec";
-    let given = match fields.take("policies")? {
-        Value::Object(given) => given,
-        // All of them.
-        Value::Null if merge => return Some(None),
-        _ => {
-            fields.wrong("policies", WANTED);
-            return None;
-        }
-    };
-    let mut policies = BTreeMap::new();
-    if given.len() > MAX_POLICIES {
-        fields.wrong("policies", format!("must be at most {MAX_POLICIES} names"));
-    }
-    for (name, value) in given.into_iter().take(MAX_POLICIES) {
-        let at = format!("policies.{}", shown(&name));
-        if PlanName::parse(&name).is_none() {
-            fields.wrong(&at, "has no valid name: 1 to 64 characters of A-Z, a-z, 0-9, . _ and -");
-            continue;
-        }
-        let own = match value {
-            Value::Null if merge => None,
-            value => Some(GivenQuota::take(fields, (&at, value), merge)),
-        };
-        policies.insert(name, own);
-    }
-    Some(Some(policies))
 }
 
 /// A plan; where what a client keeps stands beside it, one that is `kept` though it is gone, too.

@@ -6,6 +6,7 @@
 //! | `condition` | `If-Match` and `If-None-Match` |
 //! | `path` | which client a path is about |
 //! | `fields` | what a body says of a client |
+//! | `quotas` | what it says of quotas |
 //! | `keys` | what it says of the client's API keys |
 //! | `describe` | the same for the description of the API |
 //! | `wire` | what answers say of one |
@@ -26,6 +27,7 @@ mod fields;
 pub(in crate::admin) mod key_calls;
 mod keys;
 mod path;
+mod quotas;
 pub(in crate::admin) mod read;
 pub(in crate::admin) mod recorded;
 mod routes;

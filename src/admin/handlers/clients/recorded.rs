@@ -10,7 +10,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::describe::ClientName;
-use super::fields::{capacity, rate};
+use super::quotas::{capacity, rate};
 use super::wire::QuotaView;
 use super::{path, read};
 use crate::admin::api::error::ErrorBody;

@@ -11,7 +11,7 @@ use log::info;
 use tokio::time::timeout;
 
 use super::describe::{ClientName, GrantInput};
-use super::fields::capacity;
+use super::quotas::capacity;
 use super::wire::{ClientView, show};
 use super::write::{PATIENCE, incomplete, late};
 use super::{path, read};
