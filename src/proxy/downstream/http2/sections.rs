@@ -37,11 +37,8 @@ impl UntakenSections {
     }
 
     fn count(&self, cost: usize) -> bool {
-        let fits = self.0.fetch_add(cost, Ordering::Relaxed) < MOST;
-        if !fits {
-            self.taken(cost);
-        }
-        fits
+        let add = |waiting: usize| (waiting < MOST).then(|| waiting.saturating_add(cost));
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).is_ok()
     }
 
     /// What waits now.
@@ -70,6 +67,21 @@ mod tests {
     fn fields(count: usize, value: usize) -> HeaderMap {
         let value = HeaderValue::from_str(&"x".repeat(value)).unwrap();
         (0..count).map(|number| (format!("x-{number}").parse().unwrap(), value.clone())).collect()
+    }
+
+    #[test]
+    fn what_is_taken_meanwhile_counts_once() {
+        let (sections, large) = (UntakenSections::default(), fields(10, 6_400));
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| (0..20_000).for_each(|_| _ = sections.add(&large)));
+            }
+            for _ in 0..20_000 {
+                let waiting = sections.waiting();
+                assert!(waiting < MOST + 70_000, "{waiting}");
+                sections.taken(waiting);
+            }
+        });
     }
 
     #[test]
