@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use log::{error, info, warn};
 use parking_lot::Mutex;
 use pingora_core::server::{RunArgs, Server as PingoraServer, ShutdownSignal, ShutdownSignalWatch};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::asks::{Ask, Asks, INTERRUPT, OPERATOR, Stop};
 use super::core::ServerActivity;
@@ -36,7 +36,7 @@ pub(super) struct Conductor {
     pub(super) traffic: ServerActivity,
     /// The connections that are tunnels, which end when there is no more time.
     pub(super) tunnels: Arc<Tunnels>,
-    /// Where requests wait for backends, which none does any more while it drains.
+    /// Where requests wait for backends, which they may while it drains, but no longer.
     pub(super) pools: Option<Arc<Pools>>,
     /// Reopened on SIGUSR1.
     pub(super) logs: Logs,
@@ -125,9 +125,6 @@ impl Conductor {
     /// Finishes what is begun, for as long as the grace period at most, or until somebody is impatient.
     async fn drain(&self, asks: &mut Asks<'_>) {
         self.lifecycle.advance(State::Draining);
-        if let Some(pools) = &self.pools {
-            pools.close_queues();
-        }
         let finished = async {
             sleep(SETTLE).await;
             self.traffic.requests.idle().await;
@@ -157,6 +154,10 @@ impl Conductor {
                     Ask::Reload => info!("SIGHUP: not reloading, since the server stops"),
                 }
             }
+        }
+        if self.pools.as_ref().is_some_and(|pools| pools.close_queues() > 0) {
+            // For what those are told that waited.
+            let _ = timeout(SETTLE, self.traffic.requests.idle()).await;
         }
         self.tunnels.end().await;
         self.lifecycle.advance(State::Stopped);

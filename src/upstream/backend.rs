@@ -155,7 +155,7 @@ impl Backend {
         &self.conduct
     }
 
-    /// Takes note of a good answer.
+    /// Takes note of a good answer that came to its end.
     #[inline]
     pub fn did_well(&self) {
         self.conduct.answered();
@@ -292,9 +292,9 @@ impl Backend {
         was != draining
     }
 
-    /// Gives what room it has to those who wait for it.
+    /// Gives what room it has to those who wait for it. One that has left its pool gets no more of them.
     pub(super) fn fill(self: &Arc<Self>) {
-        while self.queue.is_waited_in() && self.is_ready() {
+        while self.queue.is_waited_in() && self.is_ready() && !self.is_retired() {
             let Some(lease) = Lease::within(self, self.queue.most()) else { return };
             self.queue.give(lease);
         }
@@ -396,10 +396,17 @@ impl Lease {
         self
     }
 
-    /// Takes note that the header of a good answer was there at `now`. Costs next to nothing where no rule goes by it.
+    /// The same place for another attempt of its request, which begins at `now`.
+    pub fn again(mut self, now: Instant) -> Self {
+        self.backend.load.requests.fetch_add(1, Ordering::Relaxed);
+        self.connect_failures = self.backend.connect_failures.load(Ordering::Relaxed);
+        self.since = self.since.map(|_| now);
+        self
+    }
+
+    /// Takes note that the header of a good answer was there at `now`. Costs nothing where no rule goes by it.
     #[inline]
     pub fn answered(&self, now: Instant) {
-        self.backend.did_well();
         if let Some(since) = self.since {
             self.backend.response_time.answered(now.saturating_duration_since(since), now);
         }

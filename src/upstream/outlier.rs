@@ -86,7 +86,7 @@ struct ConductRecord {
 }
 
 impl Conduct {
-    /// Takes note of a good answer. Costs one load unless there was an error before.
+    /// Takes note of a good answer that came to its end. Costs one load unless there was an error before.
     #[inline]
     pub(super) fn answered(&self) {
         if self.erring.load(Ordering::Relaxed) {
@@ -99,7 +99,8 @@ impl Conduct {
         }
     }
 
-    /// Takes note of an error at `now`; whether it is one too many. The row begins anew then.
+    /// Takes note of an error at `now`; whether it is one too many. The row begins anew then, and a trial is over: one
+    /// that may not be ejected is tried by whole rows again.
     pub(super) fn erred(&self, rules: &OutlierRules, now: Instant) -> bool {
         let (mut record, errors) = (self.record.lock(), rules.errors.get() as usize);
         if record.ejected.is_some() {
@@ -115,6 +116,7 @@ impl Conduct {
         let too_many = record.is_on_trial || is_row;
         if too_many {
             record.row.clear();
+            record.is_on_trial = false;
         }
         too_many
     }
@@ -225,6 +227,7 @@ mod tests {
         clock.advance(rules.eject);
         assert!(conduct.end(clock.now()) && !conduct.end(clock.now()));
         assert_eq!(until_too_many(&conduct, &rules, &clock), Some(1));
+        assert_eq!(until_too_many(&conduct, &rules, &clock), Some(3), "it was not ejected, so its trial is over");
         eject(&conduct, &rules, &clock);
         clock.advance(rules.eject * 2);
         assert!(conduct.end(clock.now()));

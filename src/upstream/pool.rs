@@ -91,6 +91,7 @@ impl Pool {
             balance: settings.balance,
             registry: Arc::clone(&registry),
             slow_start: settings.slow_start,
+            most: settings.max_in_flight,
             sticky: settings.sticky.is_some().then(maker),
         };
         let targets = roster.targets(&settings, &registry, &lineage.orders());
@@ -131,14 +132,12 @@ impl Pool {
         if let Some(token) = settings.sticky.as_ref().and_then(|_| by.stuck()) {
             candidates.stay_with(token);
         }
+        if settings.max_in_flight.is_some() && self.queue.is_waited_in() {
+            return None;
+        }
         candidates.next()?;
-        if let Some(most) = settings.max_in_flight {
-            if self.queue.is_waited_in() {
-                return None;
-            }
-            while candidates.in_flight() > most {
-                candidates.next()?;
-            }
+        while settings.max_in_flight.is_some() && !candidates.has_room() {
+            candidates.next()?;
         }
         candidates.into_lease()
     }

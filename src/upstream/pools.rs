@@ -79,9 +79,9 @@ impl Pools {
         gone.requests + leaving + present
     }
 
-    /// Lets no request wait for a backend any more, as the server stops.
-    pub fn close_queues(&self) {
-        self.all.load().iter().for_each(|pool| pool.close_queue());
+    /// Lets no request wait for a backend any more, as the server stops; how many did.
+    pub fn close_queues(&self) -> usize {
+        self.all.load().iter().map(|pool| pool.close_queue()).sum()
     }
 
     /// What the pools would be with these settings, whose names are to be unique.

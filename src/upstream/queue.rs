@@ -139,16 +139,17 @@ impl<T> WaitingRoom<T> {
         self.busy.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Lets nobody wait any more.
-    pub(super) fn close(&self) {
+    /// Lets nobody wait any more; how many did.
+    pub(super) fn close(&self) -> usize {
         self.closed.store(true, Ordering::SeqCst);
         let mut rows = self.rows.lock();
         let gone = std::mem::take(&mut rows.by_client);
         rows.turns.clear();
         rows.lengths.clear();
-        self.waiting.store(0, Ordering::SeqCst);
+        let waited = self.waiting.swap(0, Ordering::SeqCst);
         drop(rows);
         drop(gone);
+        waited
     }
 
     /// Has a request of `client` wait among at most so many; none when there is no room for it.

@@ -1,9 +1,14 @@
 //! Backends that answer badly are left out for a while.
 
+use std::net::SocketAddr;
+
+use h2::Reason;
+use h2::server::Builder;
 use serde_json::Value;
 
 use crate::harness::backend::{Backend, count_all, three_scripted};
 use crate::harness::client::Request;
+use crate::harness::http2_backend::Http2Backend;
 use crate::harness::server::Tollgate;
 use crate::harness::setup::{NO_CHECK, QUICK_TCP, Setup};
 use crate::harness::{PATIENCE, eventually};
@@ -23,9 +28,13 @@ fn with(server: &Tollgate, target: &str, requests: usize, status: u16) -> usize 
 }
 
 fn told(server: &Tollgate, backend: &Backend) -> Value {
+    told_of(server, backend.address)
+}
+
+fn told_of(server: &Tollgate, backend: SocketAddr) -> Value {
     let upstreams = server.ask("GET", "/upstreams", "").json();
     let backends = upstreams["items"][0]["backends"].as_array().unwrap();
-    backends.iter().find(|told| told["address"] == backend.address.to_string()).unwrap().clone()
+    backends.iter().find(|told| told["address"] == backend.to_string()).unwrap().clone()
 }
 
 #[test]
@@ -64,6 +73,48 @@ fn answers_that_break_off_count_and_a_good_one_ends_the_row() {
         assert_eq!(with(&server, "/dead?fault=close&at=b", 60, 502), 3, "{way}");
         assert_eq!(told(&server, &backends[1])["state"], "ejected", "{way}");
     }
+}
+
+#[test]
+fn one_that_breaks_off_midway_is_ejected() {
+    for way in WAYS {
+        for fault in ["half_body", "half_chunked"] {
+            let backends = three_scripted();
+            let server = start(&backends, &format!("retries: 0, outlier: {{errors: 3}}, {NO_CHECK}"), way);
+            let target = format!("/?fault={fault}&at=b");
+            let broken = (0..60).filter(|_| server.client().get(&target).is_err()).count();
+            assert_eq!(broken, 3, "{way} {fault}");
+            assert_eq!(told(&server, &backends[1])["state"], "ejected", "{way} {fault}");
+        }
+    }
+}
+
+#[test]
+fn who_may_not_be_ejected_is_not_told_of_each_time() {
+    for way in WAYS {
+        let backend = [Backend::scripted("a")];
+        let server = start(&backend, &format!("retries: 0, outlier: {{errors: 1}}, {NO_CHECK}"), way);
+        assert_eq!(with(&server, "/ill?status=500", 100, 500), 100, "{way}");
+        server.wait_for_event(&["is not ejected: 1 errors in a row"], PATIENCE);
+        let lines = server.process.err.lines();
+        let told = lines.iter().filter(|line| line.contains("is not ejected")).count();
+        assert!(told <= 2, "{way}: {told} lines");
+    }
+}
+
+#[test]
+fn what_a_backend_refuses_to_begin_with_is_no_error() {
+    let refuses = Http2Backend::new(Builder::new(), |mut call| async move {
+        call.respond.send_reset(Reason::REFUSED_STREAM);
+    });
+    let well = [Http2Backend::ok(), Http2Backend::ok()];
+    let addresses = [refuses.address, well[0].address, well[1].address];
+    let keys = format!("protocol: h2, outlier: {{errors: 1}}, {NO_CHECK}");
+    let server = Setup::default().pool("app", &addresses, &keys).start();
+    assert_eq!(with(&server, "/", 30, 200), 30);
+    let told = told_of(&server, refuses.address);
+    assert!(told["requests"].as_u64().is_some_and(|requests| requests >= 5), "{told}");
+    assert_eq!((&told["state"], &told["ejections"], &told["failures"]), (&"up".into(), &0.into(), &0.into()), "{told}");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use crate::harness::backend::{Backend, count_all, three_scripted};
 use crate::harness::client::{Body, Request};
+use crate::harness::played::Played;
 use crate::harness::server::Tollgate;
 use crate::harness::setup::{NO_CHECK, Setup};
 use crate::harness::{PATIENCE, assert_ours, checksum, eventually};
@@ -88,6 +89,28 @@ fn the_last_answer_is_passed_on_whatever_its_status() {
     let (backends, server) = three("retries: 1, retry_on: [503]");
     assert_eq!(server.client().get("/two?status=503").unwrap().status, 503);
     assert_eq!(count_all(&backends, "GET /two"), 2);
+}
+
+#[test]
+fn an_answer_before_is_no_reason_not_to_go_on() {
+    for way in ["direct: true", "direct: false"] {
+        let (ill, well, closes) = (Backend::scripted("a"), Backend::scripted("b"), Played::new());
+        let addresses = [ill.address, closes.address, well.address];
+        let closing = std::thread::spawn(move || {
+            let taken = std::iter::from_fn(|| closes.take_within(PATIENCE)?.next().ok());
+            taken.take_while(|got| got.as_ref().is_none_or(|got| !got.head.first.contains("/end"))).count()
+        });
+        let keys = format!("{NO_CHECK}, retries: 2, retry_on: [connect, broken, 500]");
+        let server = Setup::default().pool("app", &addresses, &keys).line(way).start();
+        let mut client = server.client();
+        for number in 0..12 {
+            let answer = client.call_again(&Request::new("GET", &format!("/{number}?status=500&at=a"))).unwrap();
+            assert_eq!((answer.status, answer.header("x-backend")), (200, Some("b")), "{way}");
+        }
+        assert!(ill.seen().len() >= 4, "it had its share");
+        crate::harness::client::Client::connect(addresses[1]).get("/end").unwrap_err();
+        assert!(closing.join().unwrap() >= 4, "it had its share");
+    }
 }
 
 #[test]

@@ -269,9 +269,11 @@ impl Context {
     /// Gives up the present backend and chooses the one for the next attempt. That is one not tried yet, or, where
     /// there never was another, the same, but only once. When only a `kept` connection died, the backend has not had
     /// its turn yet, and gets it unless another can have the request; nor is such an attempt paid for. One that was too
-    /// `late` is not asked again.
+    /// `late` is not asked again. The request has its place there until it is known that it goes elsewhere: whoever
+    /// waits for one would get it at once.
     pub(in crate::proxy) fn goes_on(&mut self, (kept, late): (bool, bool), clock: &dyn Clock) -> Onward {
-        let Some(failed) = self.lease.take().map(|lease| lease.backend().id()) else { return Onward::NoBackend };
+        let Some(place) = self.lease.take() else { return Onward::NoBackend };
+        let failed = place.backend().id();
         let alone = self.tried.iter().all(|tried| *tried == failed);
         self.tried.push(failed);
         let Some(pool) = self.admission.pool.as_ref().filter(|_| self.may_try_again()) else { return Onward::NoMore };
@@ -280,8 +282,9 @@ impl Context {
         if kept {
             self.tried.pop();
         }
-        if self.next.is_none() && !late && (kept || (alone && !self.repeated)) {
-            self.next = pool.lease(if kept { &self.tried } else { &[] }, &by);
+        let once_more = if kept { !self.tried.contains(&failed) } else { alone && !self.repeated };
+        if self.next.is_none() && !late && once_more {
+            self.next = Some(place).filter(|place| place.backend().is_ready()).map(|place| place.again(clock.now()));
             self.repeated |= !kept;
         }
         if self.next.is_none() {
@@ -325,9 +328,11 @@ impl Context {
         (Rejection::BackendsBusy, waiter)
     }
 
-    /// Takes up the backend that has come free.
-    pub(in crate::proxy) fn take_up(&mut self, lease: Lease) {
-        self.next = Some(lease);
+    /// Takes up the backend that has come free; whether the request can be sent there. After a reload it may be one that
+    /// is spoken to in another protocol than the one in which the request is written.
+    pub(in crate::proxy) fn take_up(&mut self, lease: Lease) -> bool {
+        self.next = Some(lease).filter(|lease| lease.backend().site().protocol() == self.protocol());
+        self.next.is_some()
     }
 
     /// Takes up the backend for the next attempt: the one that was chosen when the last attempt failed, or any.

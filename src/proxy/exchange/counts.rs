@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use pingora_core::Error;
 
+use crate::proxy::backend::stream::is_unprocessed;
 use crate::proxy::exchange::context::Context;
 use crate::proxy::gate::admit::Limit;
 use crate::telemetry::{Tally, Verdict};
@@ -33,7 +34,7 @@ pub(in crate::proxy) fn attempted(ctx: &Context) {
 
 /// Counts an answer of this status, the header of which was there at `now`, for rules that go by what a backend answers
 /// and how soon. One that says that the backend failed is none. That of a request whose body is `sent_on` as it comes
-/// says how fast its client is.
+/// says how fast its client is. Whether it is a good one is known at its [end](passed_on).
 pub(in crate::proxy) fn answered(ctx: &Context, status: u16, now: Instant, sent_on: bool) {
     match &ctx.lease {
         Some(lease) if status >= 500 => {
@@ -42,15 +43,22 @@ pub(in crate::proxy) fn answered(ctx: &Context, status: u16, now: Instant, sent_
                 pool.erred(lease, (now, ctx.wall(now)), || format!("it answered {status}"));
             }
         }
-        Some(lease) if sent_on => lease.backend().did_well(),
-        Some(lease) => lease.answered(now),
-        None => {}
+        Some(lease) if !sent_on => lease.answered(now),
+        _ => {}
     }
 }
 
-/// Counts an attempt that its backend failed after it was connected, as was known at `now`.
+/// Counts an answer of this status that was passed on to its end; that of a 101 is its header.
+pub(in crate::proxy) fn passed_on(ctx: &Context, status: u16) {
+    if let (Some(lease), 101 | 200..500) = (&ctx.lease, status) {
+        lease.backend().did_well();
+    }
+}
+
+/// Counts an attempt that its backend failed after it was connected, as was known at `now`. What it has not begun with,
+/// it has not failed at.
 pub(in crate::proxy) fn failed(ctx: &Context, error: &Error, now: Instant) {
-    if let (Some(lease), true) = (&ctx.lease, is_backends_fault(error)) {
+    if let (Some(lease), true) = (&ctx.lease, is_backends_fault(error) && !is_unprocessed(error)) {
         lease.backend().failed();
         lease.let_down(now, ctx.timeouts().unwrap_or_default().read);
         if let Some(pool) = ctx.pool() {

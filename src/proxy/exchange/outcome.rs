@@ -64,7 +64,6 @@ impl Proxy {
     ) -> bool {
         use ErrorType::{ConnectionClosed, H2Error, ReadError, ReadTimedout, WriteError, WriteTimedout};
         let on = ctx.retry_on();
-        // What a backend has not begun with, it has not failed at.
         let unprocessed = is_unprocessed(error);
         let (wanted, late) = match error.etype() {
             _ if unprocessed => (on.connect || on.broken, false),

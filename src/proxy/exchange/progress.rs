@@ -15,7 +15,7 @@ pub(in crate::proxy) struct AnswerProgress {
     pub(in crate::proxy) bytes_in: u64,
     /// Bytes of its body that the client was sent.
     pub(in crate::proxy) bytes_out: u64,
-    /// Whether a backend has said anything.
+    /// Whether the present backend has said anything.
     pub(in crate::proxy) heard: bool,
     /// Whether the present backend has got nothing of the request.
     pub(in crate::proxy) unsent: bool,

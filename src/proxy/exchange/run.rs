@@ -139,7 +139,7 @@ impl<'e, R: ReceivedRequest, C: Recipient> Exchange<'e, R, C> {
             ctx.rejection = relay.rejection();
             return Err(error.into());
         }
-        self.progress.unsent = false;
+        (self.progress.unsent, self.progress.heard) = (false, false);
         if ctx.lease(self.proxy.clock()).is_none() {
             // Boxed, since the memory of any connection is that of the largest state it can be in.
             Box::pin(self.wait_for_backend(ctx)).await?;
@@ -211,7 +211,9 @@ impl<'e, R: ReceivedRequest, C: Recipient> Exchange<'e, R, C> {
             let why = self.client.gave_up().or_else(|| reset_by(error)).filter(|_| by_client);
             backend.give_up(why.unwrap_or(Reason::CANCEL), is_timeout(error) && !by_client);
         }
-        match kept? {
+        let kept = kept?;
+        counts::passed_on(ctx, if matches!(kept, AfterExchange::Tunnel) { 101 } else { self.progress.status });
+        match kept {
             AfterExchange::Tunnel => self.tunnel(backend, timeouts, ctx).await,
             AfterExchange::Keep(times, said) => {
                 if let (BackendLink::Alone(connection), Some(lease)) = (backend.connection, &ctx.lease) {

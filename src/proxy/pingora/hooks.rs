@@ -97,18 +97,18 @@ impl ProxyHttp for Proxy {
         let timeouts = ctx.timeouts().unwrap_or(pool.settings().timeouts);
         if ctx.lease(self.clock()).is_none() {
             let (why, waiter) = ctx.queue_up();
-            let mut turn = None;
+            let mut goes_on = false;
             if let Some(mut waiter) = waiter {
-                turn = timeout(pool.settings().queue.timeout, waiter.turn()).await.ok().flatten();
-                if turn.is_none() {
+                let turn = timeout(pool.settings().queue.timeout, waiter.turn()).await.ok().flatten();
+                goes_on = turn.is_some_and(|lease| ctx.take_up(lease));
+                if !goes_on {
                     pool.waited_in_vain();
                 }
             }
-            let Some(lease) = turn else {
+            if !goes_on {
                 ctx.rejection = Some(why);
                 return Error::e_explain(ErrorType::HTTPStatus(503), "no backend has room");
-            };
-            ctx.take_up(lease);
+            }
             ctx.lease(self.clock());
         }
         match ctx.lease.as_ref().map(|lease| Arc::clone(lease.backend().site())) {
@@ -318,6 +318,9 @@ impl ProxyHttp for Proxy {
             bytes_out: session.body_bytes_sent() as u64,
             error,
         };
+        if error.is_none() && ctx.rejection.is_none() {
+            counts::passed_on(ctx, status);
+        }
         self.ended(RequestTarget::of(session.req_header()), ctx, outcome);
     }
 

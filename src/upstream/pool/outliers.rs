@@ -42,17 +42,19 @@ impl Pool {
         let ejected = all.iter().filter(|one| one.conduct().is_ejected()).count();
         let reason = format!("{} errors in a row, the last: {why}", rules.errors);
         let mut news = News::default();
-        let mut say = |level, what: String| {
-            news.add(TARGET, level, format!("upstream {}: backend {} {what}", self.name(), backend.address()));
+        let mut say = |target, what: String| {
+            news.add(target, Level::Warn, format!("upstream {}: backend {} {what}", self.name(), backend.address()));
         };
+        // What changes nothing comes again and again, and is summed up.
+        let same = module_path!();
         if (ejected + 1) as f64 > rules.max_ejected * all.len() as f64 {
-            say(Level::Warn, format!("is not ejected: {reason}; {ejected} of {} are, and no more may be", all.len()));
+            say(same, format!("is not ejected: {reason}; {ejected} of {} are, and no more may be", all.len()));
         } else if !self.can_do_without(backend) {
-            say(Level::Warn, format!("is not ejected: {reason}; no other one is ready"));
+            say(same, format!("is not ejected: {reason}; no other one is ready"));
         } else {
             let takes = backend.conduct().eject(rules, at, reason.clone());
             backend.follow_conduct();
-            say(Level::Warn, format!("ejected for {}: {reason}; {}", humantime::format_duration(takes), self.left()));
+            say(TARGET, format!("ejected for {}: {reason}; {}", humantime::format_duration(takes), self.left()));
             self.weigh(&mut news);
         }
     }
@@ -74,13 +76,14 @@ impl Pool {
         self.weigh(&mut news);
     }
 
-    /// Forgets how backends behaved, where the pool does not go by it.
-    pub(super) fn pardon(&self) {
+    /// Forgets how backends behaved, where the pool does not go by it. That there is no panic any more then is `news`.
+    pub(super) fn pardon(&self, news: &mut News) {
         if self.settings.outlier.is_none() {
             for backend in self.selector.now().backends() {
                 backend.conduct().pardon();
                 backend.follow_conduct();
             }
+            self.weigh(news);
         }
     }
 
@@ -207,9 +210,12 @@ mod tests {
     #[test]
     fn a_pool_that_ejects_nobody_pardons_those_that_were() {
         let (clock, old) = (ManualClock::new(), Arc::new(four(0.5)));
-        fail(&old, 0, &clock);
+        (0..2).for_each(|place| fail(&old, place, &clock));
+        (0..2).for_each(|_| old.checked(&old.backends()[2], CheckOutcome::Failed("refused".to_owned())));
+        old.end_ejections(clock.now());
+        assert!(old.is_in_panic());
         let new = Arc::new(old.successor(PoolSettings { outlier: None, ..old.settings().clone() }));
         new.take_over(&old, &mut News::default());
-        assert_eq!(ready(&new), [true; 4]);
+        assert_eq!((ready(&new), new.is_in_panic()), (vec![true, true, false, true], false));
     }
 }

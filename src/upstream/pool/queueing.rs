@@ -36,9 +36,9 @@ impl Pool {
         }
     }
 
-    /// Lets nobody wait any more.
-    pub(in crate::upstream) fn close_queue(&self) {
-        self.queue.close();
+    /// Lets nobody wait any more; how many did.
+    pub(in crate::upstream) fn close_queue(&self) -> usize {
+        self.queue.close()
     }
 
     /// How many requests wait, how many ever did, and how many were told that all backends are busy.
@@ -51,12 +51,14 @@ impl Pool {
 #[cfg(test)]
 mod tests {
     use std::pin::pin;
+    use std::sync::Arc;
     use std::task::{Context, Poll, Waker};
 
     use super::*;
     use crate::clock::{Clock, ManualClock};
+    use crate::upstream::pool::News;
     use crate::upstream::pool::tests::pool;
-    use crate::upstream::{Anybody, Check, Lease, PoolSettings, QueueRules};
+    use crate::upstream::{Anybody, Balance, Check, Lease, PoolSettings, QueueRules};
 
     fn bounded(size: usize) -> Pool {
         let settings = pool(Check::None, &["127.0.0.1:1"]).settings().clone();
@@ -95,6 +97,20 @@ mod tests {
     }
 
     #[test]
+    fn who_finds_no_room_counts_nowhere() {
+        for balance in Balance::ALL {
+            let settings = pool(Check::None, &["127.0.0.1:1", "127.0.0.1:2"]).settings().clone();
+            let pool = Pool::new(PoolSettings { max_in_flight: Some(2), balance: *balance, ..settings });
+            let held: Vec<_> = (0..4).map(|_| pool.lease(&[], &Anybody).unwrap()).collect();
+            assert!((0..10).all(|_| pool.lease(&[], &Anybody).is_none()), "{balance:?}");
+            let counts: Vec<_> = pool.backends().iter().map(|one| (one.in_flight(), one.requests())).collect();
+            assert_eq!(counts, [(2, 2); 2], "{balance:?}");
+            drop(held);
+            assert!(pool.lease(&[], &Anybody).is_some(), "{balance:?}");
+        }
+    }
+
+    #[test]
     fn a_full_queue_is_shared() {
         let pool = bounded(4);
         let held = pool.lease(&[], &Anybody);
@@ -110,6 +126,25 @@ mod tests {
         assert!(pool.wait("late").is_none());
         drop((flood, first, second, held));
         assert_eq!(pool.queue().0, 0);
+    }
+
+    #[test]
+    fn a_backend_that_was_removed_takes_none_of_those_that_wait() {
+        let settings = pool(Check::None, &["127.0.0.1:1", "127.0.0.1:2"]).settings().clone();
+        let queue = QueueRules { size: 4, ..QueueRules::default() };
+        let old = Arc::new(Pool::new(PoolSettings { max_in_flight: Some(1), queue, ..settings.clone() }));
+        let mut held = [old.lease(&[], &Anybody), old.lease(&[], &Anybody)];
+        let mut waiter = old.wait("a").unwrap();
+        let backends = settings.backends[1..].to_vec();
+        let new = Arc::new(old.successor(PoolSettings { backends, ..old.settings().clone() }));
+        new.take_over(&old, &mut News::default());
+        let stays = new.backends()[0].id();
+        held.sort_by_key(|lease| lease.as_ref().map(|lease| lease.backend().id() == stays));
+        held[0] = None;
+        assert!(given(&mut waiter).is_pending(), "the place of the one that is gone");
+        held[1] = None;
+        let lease = given(&mut waiter).map(|lease| lease.map(|lease| lease.backend().id()));
+        assert_eq!(lease, Poll::Ready(Some(stays)));
     }
 
     #[test]

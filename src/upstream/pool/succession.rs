@@ -73,7 +73,7 @@ impl Pool {
                 self.count_check(backend, outcome, news);
             }
         }
-        self.pardon();
+        self.pardon(news);
         self.queue.set_most(self.settings.max_in_flight);
         self.fill();
         tell(membership(self.name(), &old, &new), news);

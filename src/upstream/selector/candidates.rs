@@ -33,6 +33,8 @@ pub struct SelectorConfig {
     pub registry: Arc<Registry>,
     /// Over which time the weight of one that comes back grows to the whole. Zero is at once.
     pub slow_start: Duration,
+    /// How many requests each backend may hold, where that is bounded.
+    pub most: Option<usize>,
     /// What makes the tokens by which requests stay with a backend, where they may.
     pub sticky: Option<TokenMaker>,
 }
@@ -67,6 +69,7 @@ impl Selector {
 impl Selection {
     fn new(targets: &BTreeSet<Target>, config: &SelectorConfig) -> Self {
         let members = Members::new(targets, &config.registry, config.balance.needs().loads, config.slow_start);
+        let members = members.within(config.most);
         let rule = config.balance.over(&members);
         let addresses = members.backends.iter().map(|backend| backend.address());
         let tokens = config.sticky.as_ref().map(|maker| StickyTokens::new(maker, addresses));
@@ -131,7 +134,8 @@ impl BackendSelection for Selector {
     }
 }
 
-/// The backends in the order in which the rule would have them tried. The one that was offered last is leased.
+/// The backends in the order in which the rule would have them tried. The one that was offered last is leased, if
+/// it has room.
 #[derive(Debug)]
 pub struct Candidates {
     selection: Guard<Arc<Selection>>,
@@ -172,15 +176,15 @@ impl Candidates {
         self.given.get_or_insert_default().stuck = Some(token);
     }
 
-    /// How many requests the one that was offered last holds, this one included.
-    pub fn in_flight(&self) -> usize {
-        self.offered.as_ref().map_or(0, |offered| offered.lease.backend().in_flight())
+    /// Whether the one that was offered last has room for the request.
+    pub fn has_room(&self) -> bool {
+        self.offered.as_ref().is_some_and(|offered| offered.lease.is_some())
     }
 
-    /// The lease of the one that was offered last.
+    /// The lease of the one that was offered last, if that has room.
     #[inline]
     pub fn into_lease(self) -> Option<Lease> {
-        let lease = self.offered?.lease;
+        let lease = self.offered?.lease?;
         Some(match self.now {
             Some(now) => lease.timed(now),
             None => lease,
@@ -191,10 +195,10 @@ impl Candidates {
 impl BackendIter for Candidates {
     #[inline]
     fn next(&mut self) -> Option<&Target> {
-        if let Some(before) = self.offered.take() {
-            self.given.get_or_insert_default().tried.push(before.lease.backend().id());
-        }
         let selection = &**self.selection;
+        if let Some(before) = self.offered.take() {
+            self.given.get_or_insert_default().tried.push(selection.members.backends[before.place].id());
+        }
         let Selection { members, rule, .. } = selection;
         if let (Some(warm_up), Some(now)) = (&members.warm_up, self.now) {
             warm_up.look(&members.backends, &members.changes, now);

@@ -37,7 +37,8 @@ pub(super) struct LeaseRequest<'a> {
 #[derive(Debug)]
 pub(super) struct Chosen {
     pub(super) place: usize,
-    pub(super) lease: Lease,
+    /// None where that one holds as many requests as it may.
+    pub(super) lease: Option<Lease>,
 }
 
 /// The backends of a selector, as Pingora knows them and as we do, in the order in which the pool came to know them.
@@ -54,6 +55,8 @@ pub(super) struct Members {
     pub(super) warm_up: Option<WarmUp>,
     /// Where each is, by id.
     places: Box<[(BackendId, usize)]>,
+    /// How many requests each may hold, where that is bounded.
+    most: Option<usize>,
 }
 
 impl Members {
@@ -78,7 +81,13 @@ impl Members {
         places.sort_unstable();
         let alike = weights.iter().all(|weight: &NonZeroU32| *weight == weights[0]);
         let warm_up = (!slow_start.is_zero()).then(|| WarmUp::new(backends.len(), slow_start));
-        Members { targets, backends, weights, changes, alike, warm_up, places: places.into() }
+        Members { targets, backends, weights, changes, alike, warm_up, places: places.into(), most: None }
+    }
+
+    /// The same, each of which holds so many requests at most.
+    pub(super) fn within(mut self, most: Option<usize>) -> Self {
+        self.most = most;
+        self
     }
 
     /// The weight that the one at `place` has beside the others at this moment.
@@ -99,9 +108,15 @@ impl Members {
         Some(self.places[found].1)
     }
 
-    /// Gives the request to the one at `place`.
+    /// Gives the request to the one at `place`, if there is room. What finds none never counts there, so it turns nobody
+    /// else away.
     pub(super) fn take(&self, place: usize) -> Chosen {
-        Chosen { place, lease: Lease::new(&self.backends[place]) }
+        let backend = &self.backends[place];
+        let lease = match self.most {
+            None => Some(Lease::new(backend)),
+            Some(most) => Lease::within(backend, most),
+        };
+        Chosen { place, lease }
     }
 }
 

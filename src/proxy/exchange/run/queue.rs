@@ -23,13 +23,10 @@ impl<R: ReceivedRequest, C: Recipient> Exchange<'_, R, C> {
         if let (Some(mut waiter), Some(pool)) = (waiter, ctx.pool().cloned()) {
             let turn = self.turn(&mut waiter, pool.settings().queue.timeout).await?;
             drop(waiter);
-            match turn {
-                Some(lease) => {
-                    ctx.take_up(lease);
-                    return Ok(());
-                }
-                None => pool.waited_in_vain(),
+            if turn.is_some_and(|lease| ctx.take_up(lease)) {
+                return Ok(());
             }
+            pool.waited_in_vain();
         }
         ctx.rejection = Some(why);
         Err(Error::explain(ErrorType::HTTPStatus(503), "no backend has room"))
