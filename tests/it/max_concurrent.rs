@@ -1,8 +1,15 @@
 //! How many requests of one caller run at once: one more is refused at once, and whatever ends gives its turn back.
 
+use bytes::Bytes;
+use h2::Reason;
+use h2::server::Builder;
+use http::{HeaderValue, Response};
+use tokio::sync::mpsc::unbounded_channel;
+
 use crate::harness::backend::Backend;
 use crate::harness::client::{Client, Request};
-use crate::harness::http2::{Http2, get};
+use crate::harness::http2::{Http2, get, read, request};
+use crate::harness::http2_backend::{Call, Http2Backend};
 use crate::harness::server::Tollgate;
 use crate::harness::{PATIENCE, assert_ours, eventually};
 
@@ -131,4 +138,67 @@ fn what_goes_on_for_long_keeps_its_turn() {
         drop(second);
         assert!(is_free(&server, &[]));
     }
+}
+
+#[test]
+fn a_stream_of_grpc_keeps_its_turn_until_it_ends() {
+    let (begun, mut begins) = unbounded_channel();
+    let backend = Http2Backend::new(Builder::new(), move |call| {
+        let begun = begun.clone();
+        async move {
+            let Call { mut respond, .. } = call;
+            let mut head = Response::new(());
+            head.headers_mut().insert("content-type", HeaderValue::from_static("application/grpc"));
+            let mut stream = respond.send_response(head, false).unwrap();
+            stream.send_data(Bytes::from_static(b"\0\0\0\0\x01a"), false).unwrap();
+            begun.send(stream).unwrap();
+        }
+    });
+    let server = Tollgate::from_yaml(&format!(
+        "listeners: [{{address: $LISTEN, h2c: true}}]\nadmin: {{address: $ADMIN}}\ndatabase: $DIR/t.db\n\
+         upstreams:\n  - {{name: app, protocol: h2, backends: [{{address: \"{}\"}}], health_check: {{type: none}}}}\n\
+         rate_limit: {{max_concurrent: 2, default: {{capacity: 100000, rate_per_sec: 1}}}}\n",
+        backend.address
+    ));
+    let mut client = Http2::plain(server.address);
+    let call = || {
+        let mut call = request("POST", "/test.Tested/Stream");
+        call.headers_mut().insert("content-type", HeaderValue::from_static("application/grpc"));
+        call.headers_mut().insert("te", HeaderValue::from_static("trailers"));
+        call
+    };
+    let mut streams = Vec::new();
+    for _ in 0..2 {
+        let (answer, sends) = client.open(call(), false).unwrap();
+        let answer = client.runtime.block_on(answer).unwrap();
+        streams.push((answer, sends, client.runtime.block_on(begins.recv()).unwrap()));
+    }
+    let refused = |client: &mut Http2| {
+        let (answer, mut sends) = client.open(call(), false).unwrap();
+        let refused = client.runtime.block_on(async {
+            tokio::select! {
+                answer = read(answer) => Some(answer.unwrap()),
+                _ = begins.recv() => None,
+            }
+        });
+        sends.send_reset(Reason::CANCEL);
+        refused
+    };
+    let mut refused = refused;
+    for _ in 0..2 {
+        let refused = refused(&mut client).expect("two of them go on");
+        assert_eq!((refused.status, refused.body.len()), (200, 0), "{refused:?}");
+        assert_eq!(refused.header("grpc-status"), Some("8"), "{refused:?}");
+        assert_eq!(refused.header("grpc-message"), Some("Too many requests at once"), "{refused:?}");
+        assert_eq!(refused.header("grpc-retry-pushback-ms"), Some("1000"), "{refused:?}");
+    }
+    // One that its server ends, and one that its client resets.
+    let (_, mut sends, mut stream) = streams.pop().unwrap();
+    let trailers = [("grpc-status".parse().unwrap(), HeaderValue::from_static("0"))];
+    stream.send_trailers(trailers.into_iter().collect()).unwrap();
+    sends.send_data(Bytes::new(), true).unwrap();
+    assert!(eventually(PATIENCE, || refused(&mut client).is_none()), "the turn of one that has ended");
+    let (_, mut sends, _stream) = streams.pop().unwrap();
+    sends.send_reset(Reason::CANCEL);
+    assert!(eventually(PATIENCE, || refused(&mut client).is_none()), "the turn of one that was reset");
 }
