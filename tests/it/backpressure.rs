@@ -234,7 +234,8 @@ fn a_call_holds_its_place_until_its_stream_ends() {
     let server = with_http2(backend.address, "protocol: h2, max_in_flight: 1, queue: {size: 1, timeout: 1m}", WAYS[0]);
     let mut client = Http2::plain(server.address);
     let queued = || metric(&server, "tollgate_upstream_queue");
-    let mut begun = |client: &Http2| client.runtime.block_on(timeout(PATIENCE, begins.recv())).unwrap().unwrap();
+    let mut begun =
+        |client: &Http2| client.runtime.block_on(async { timeout(PATIENCE, begins.recv()).await.unwrap().unwrap() });
     let mut call = client.open(grpc("/first"), false).unwrap();
     for path in ["/first", "/next", "/next"] {
         let (began, mut stream) = begun(&client);
