@@ -12,9 +12,11 @@ use rustls::pki_types::CertificateDer;
 use tempfile::TempDir;
 
 use crate::harness::backend::Backend;
+use crate::harness::daemon::Daemon;
 use crate::harness::pebble::Pebble;
 use crate::harness::ports::free_address;
 use crate::harness::process::run;
+use crate::harness::relay;
 use crate::harness::server::{LISTEN, Tollgate};
 use crate::harness::setup::NO_CHECK;
 use crate::harness::tls::{self, write_pair_for};
@@ -150,6 +152,37 @@ fn it_is_renewed_when_two_thirds_of_its_life_are_over() {
     let is_account = |name: &std::ffi::OsStr| name.to_string_lossy().starts_with("account-");
     assert_eq!(accounts.filter(|file| is_account(&file.as_ref().unwrap().file_name())).count(), 1);
     assert_eq!(pebble.told().matches("POST /sign-me-up").count(), 1, "one account for both");
+}
+
+#[test]
+fn an_upgrade_amid_an_order_takes_nothing_away() {
+    let backend = Backend::scripted("a");
+    let daemon = Daemon::configured(backend.address, "");
+    let [plain, secure] = [(); 2].map(|()| free_address());
+    // What proves the name is on its way for longer than an upgrade takes.
+    let far = relay::to(plain, Duration::from_secs(4));
+    let pebble = Pebble::start(far, free_address(), LONG);
+    let listeners = [
+        format!("{{address: \"{plain}\"}}"),
+        format!("{{address: \"{secure}\", tls: {}}}", acme(&pebble.directory, "a.example")),
+    ];
+    daemon.configure_listeners(&listeners, "");
+    let ca = pebble.ca();
+    let run = |arguments: &[&str]| {
+        let finished = run(daemon.command(arguments).env("SSL_CERT_FILE", &ca));
+        assert_eq!(finished.code, Some(0), "{finished:?}\n{}", daemon.text("error.log"));
+    };
+    run(&["run", "-d"]);
+    assert!(eventually(PATIENCE, || pebble.orders() == 1), "{}", pebble.told());
+    run(&["upgrade"]);
+    let got = || daemon.text("error.log").contains("ACME: a certificate for a.example was got");
+    assert!(!got(), "the order has ended too early for this test");
+    let at_all = tls::handshake(secure, &tls::config(ALL_VERSIONS, &["http/1.1"]));
+    assert!(at_all.is_ok(), "its own one meanwhile");
+    assert!(eventually(3 * PATIENCE, got), "{}\n{}", daemon.text("error.log"), pebble.told());
+    let root = pebble.root();
+    let serves = eventually(PATIENCE, || asked("a.example", secure, &root) == "200 2");
+    assert!(serves, "{}", daemon.text("error.log"));
 }
 
 #[test]
