@@ -5,11 +5,10 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::try_join_all;
+use futures_util::future::{FutureExt, try_join_all};
 use log::error;
 use pingora_core::apps::ServerApp;
 use pingora_core::protocols::Stream;
@@ -33,13 +32,18 @@ impl<A: ServerApp + Send + Sync + 'static> Listening<A> {
     /// # Errors
     /// When it can accept no more.
     pub(super) async fn accept(&self) -> Result<(), String> {
-        try_join_all(self.addresses.iter().map(|address| self.accept_at(address))).await.map(drop)
+        // Of one moment all hear, or none: who missed it would go on alone, and the others would wait for it.
+        let closed = self.closed().shared();
+        try_join_all(self.addresses.iter().map(|address| self.accept_at(address, closed.clone()))).await.map(drop)
     }
 
-    async fn accept_at(&self, address: &ListenAddress) -> Result<(), String> {
+    async fn accept_at(
+        &self,
+        address: &ListenAddress,
+        mut closed: impl Future<Output = ()> + Unpin,
+    ) -> Result<(), String> {
         let listener = self.sockets.duplicate(address).and_then(Acceptor::new);
         let listener = listener.map_err(|error| format!("cannot accept on {address}: {error}"))?;
-        let mut closed = pin!(self.closed());
         loop {
             let accepted = tokio::select! {
                 biased;
