@@ -11,11 +11,13 @@ use tokio::time::timeout;
 use crate::harness::assert_ours;
 use crate::harness::backend::Backend;
 use crate::harness::client::{Client, Request};
+use crate::harness::daemon::Daemon;
 use crate::harness::http2::{Http2, get, read, request};
 use crate::harness::http2_backend::{Call, Http2Backend};
 use crate::harness::load::Load;
+use crate::harness::ports::free_address;
 use crate::harness::server::Tollgate;
-use crate::harness::setup::{NO_CHECK, Setup};
+use crate::harness::setup::{NO_CHECK, Setup, UNLIMITED};
 use crate::harness::{PATIENCE, eventually, now};
 
 /// Both ways that a request can go.
@@ -158,6 +160,19 @@ fn who_is_sent_again_keeps_its_place() {
         let told = server.ask("GET", "/upstreams", "").json()["items"][0]["backends"][0].clone();
         assert_eq!((&told["requests"], &told["retries"]), (&4.into(), &1.into()), "{way}: {told}");
         assert!(eventually(PATIENCE, || server.client().get("/").unwrap().status == 200), "{way}: a place is left");
+    }
+}
+
+#[test]
+fn who_finds_others_busy_after_a_failure_is_told_that() {
+    for way in WAYS {
+        let (backend, dead) = (Backend::scripted("a"), free_address());
+        let keys = format!("max_in_flight: 1, queue: {{size: 5, timeout: 1m}}, {NO_CHECK}");
+        let server = Setup::default().pool("app", &[backend.address, dead], &keys).line(way).start();
+        let mut first = holding(&server, &backend, "k");
+        assert_ours(&server.client().get("/").unwrap(), 503, "All backends are busy");
+        backend.release("k");
+        assert_eq!(first.read("GET").unwrap().status, 200, "{way}");
     }
 }
 
@@ -340,4 +355,25 @@ fn who_waits_when_the_grace_period_is_over_is_told_so() {
         assert_ours(&second.read("GET").unwrap(), 503, "All backends are busy");
         assert_eq!((server.process.wait_exit(PATIENCE).code, backend[0].count("GET /second")), (Some(0), 0), "{way}");
     }
+}
+
+#[test]
+fn who_waits_at_an_upgrade_is_served_by_the_process_that_has_it() {
+    let backend = Backend::scripted("a");
+    let daemon = Daemon::configured(backend.address, UNLIMITED);
+    let bounded = "max_in_flight: 1, queue: {size: 5, timeout: 1m}, health_check";
+    std::fs::write(daemon.file(), daemon.text("tollgate.yaml").replace("health_check", bounded)).unwrap();
+    assert_eq!(daemon.run(&["run", "-d"]).code, Some(0));
+    let mut clients = [Client::connect(daemon.address), Client::connect(daemon.address)];
+    clients[0].send(&Request::new("GET", "/first?hold=k").encode()).unwrap();
+    assert!(eventually(PATIENCE, || backend.held("k") == 1));
+    clients[1].send(&Request::new("GET", "/second").encode()).unwrap();
+    let waits = "tollgate_upstream_queue{upstream=\"app\"} 1\n";
+    assert!(eventually(PATIENCE, || daemon.ask("GET", "/metrics", "").unwrap().text().contains(waits)));
+    daemon.upgrade();
+    // The new one counts what it has given its backends itself.
+    assert_eq!(Client::connect(daemon.address).get("/new").unwrap().status, 200);
+    assert_eq!(backend.count("GET /second"), 0);
+    backend.release("k");
+    assert_eq!(clients.map(|mut client| client.read("GET").unwrap().status), [200, 200]);
 }

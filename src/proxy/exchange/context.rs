@@ -311,21 +311,27 @@ impl Context {
         self.next.is_some()
     }
 
+    /// Why `pool` has no backend for it that it has not tried.
+    pub(in crate::proxy) fn why_none(&self, pool: &Pool) -> Rejection {
+        if pool.is_busy(&self.tried) {
+            return Rejection::BackendsBusy;
+        }
+        Rejection::NoHealthyBackend(pool.retry_after())
+    }
+
     /// Why no backend is left for another attempt, and what a request that may wait for one waits with.
     pub(in crate::proxy) fn queue_up(&self) -> (Rejection, Option<Waiter>) {
         let Some(pool) = self.pool() else { return (Rejection::Internal, None) };
-        if !pool.is_busy(&self.tried) {
-            return (Rejection::NoHealthyBackend(pool.retry_after()), None);
-        }
-        if !self.tried.is_empty() {
-            return (Rejection::BackendsBusy, None);
+        let why = self.why_none(pool);
+        if why != Rejection::BackendsBusy || !self.tried.is_empty() {
+            return (why, None);
         }
         let caller = self.admission.caller.as_ref();
         let waiter = match caller.and_then(|caller| caller.client.as_ref()) {
             Some((client, _)) => pool.wait(client.id.as_str()),
             None => pool.wait(network(caller.map_or(self.peer, |caller| caller.address))),
         };
-        (Rejection::BackendsBusy, waiter)
+        (why, waiter)
     }
 
     /// Takes up the backend that has come free; whether the request can be sent there. After a reload it may be one that

@@ -49,8 +49,8 @@ impl Proxy {
         }
         let onward = if ctx.retry_on().connect { ctx.goes_on((false, false), self.clock()) } else { Onward::NoMore };
         if let (Onward::NoBackend, Some(pool)) = (onward, ctx.pool()) {
-            // All have been tried.
-            ctx.rejection = Some(Rejection::NoHealthyBackend(pool.retry_after()));
+            // All have been tried, or those that have not have no room.
+            ctx.rejection = Some(ctx.why_none(pool));
         }
         report(ctx, &why, onward)
     }
