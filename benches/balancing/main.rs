@@ -2,7 +2,8 @@
 //! HAProxy before backends whose times are scripted.
 //!
 //! `cargo bench --bench balancing` prints the tables of the simulation; with `-- --write` they go into
-//! docs/balancing.md, and the plots beside it. `-- --real` loads tollgate, HAProxy and nginx in turns.
+//! docs/balancing.md, and the plots beside it. `-- --real` loads tollgate, HAProxy and nginx, which it finds by `PATH`,
+//! in turns; `-- --real flood` only in the case of that name, and `--binary=PATH` with another tollgate.
 
 mod real;
 mod simulation;
@@ -30,8 +31,10 @@ type Fallible = Result<(), Box<dyn std::error::Error>>;
 
 fn main() -> Fallible {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
-    if let Some(at) = arguments.iter().position(|argument| argument == "--real") {
-        return real::run(arguments.get(at + 1).map_or(env!("CARGO_BIN_EXE_tollgate"), String::as_str));
+    if arguments.iter().any(|argument| argument == "--real") {
+        let binary = arguments.iter().find_map(|argument| argument.strip_prefix("--binary="));
+        let cases: Vec<_> = arguments.iter().filter(|argument| !argument.starts_with("--")).cloned().collect();
+        return real::run(binary.unwrap_or(env!("CARGO_BIN_EXE_tollgate")), &cases);
     }
     let write = arguments.iter().any(|argument| argument == "--write");
     let mut text = String::new();
