@@ -147,7 +147,10 @@ fn it_is_renewed_when_two_thirds_of_its_life_are_over() {
     assert!(eventually(Duration::from_secs(60), || shown(secure) != first), "{}", server.process.err.text());
     let took = now() - start;
     assert!(took > Duration::from_secs(15) && took < Duration::from_secs(30), "{took:?}");
-    assert_eq!((asked("a.example", secure, &root), pebble.orders()), ("200 2".to_owned(), 2));
+    assert_eq!(asked("a.example", secure, &root), "200 2");
+    // The second one is renewed as well, before this if the machine is slow.
+    let orders = pebble.orders();
+    assert!((2..=3).contains(&orders), "{orders}: {}", pebble.told());
     let accounts = fs::read_dir(dir.path().join("acme")).unwrap();
     let is_account = |name: &std::ffi::OsStr| name.to_string_lossy().starts_with("account-");
     assert_eq!(accounts.filter(|file| is_account(&file.as_ref().unwrap().file_name())).count(), 1);

@@ -3,6 +3,7 @@
 server.py [CERT KEY]   says `listening PORT` once it does, then `begun METHOD` and `over METHOD` for each call
 """
 
+import os
 import sys
 import threading
 from concurrent import futures
@@ -14,7 +15,8 @@ checks = health.HealthServicer()
 
 
 def say(*words):
-    print(*words, flush=True)
+    # In one piece: print may be cut in on by another thread between two words.
+    os.write(1, (" ".join(map(str, words)) + "\n").encode())
 
 
 def echo(message, context):
