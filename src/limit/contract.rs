@@ -45,6 +45,7 @@ contract!(
     what_is_paid_later_must_be_there_and_may_leave_a_debt,
     a_policy_has_its_own_bound_and_overflow_bucket,
     a_policy_that_changes_keeps_what_was_spent,
+    a_policy_that_comes_back_before_the_sweep_has_its_buckets_counted,
     an_own_quota_in_a_policy_is_of_the_same_bucket,
     a_cost_over_the_capacity_is_never_there,
     callers_who_share_are_charged_all_or_none,
@@ -228,10 +229,11 @@ fn a_restored_bucket_earns_while_nobody_ran_and_trusts_no_future(make: Make) {
     let ahead = KeptBucket { bucket: Bucket::resume(Tokens::ONE, u64::MAX), ..saved(0) };
     assert!(map.restore(ahead, quota, 3 * SECOND));
     assert_eq!(allowed(map.as_ref(), key, quota, 4 * SECOND), 2);
-    // One without a token may owe; no debt is longer than the bucket takes to fill.
-    assert!(map.restore(saved(u64::MAX), quota, 3 * SECOND));
-    assert_eq!((allowed(map.as_ref(), key, quota, 8 * SECOND), allowed(map.as_ref(), key, quota, 9 * SECOND)), (0, 1));
-    assert!(map.restore(saved(0), quota, 9 * SECOND));
+    // One without a token may owe, and more than the bucket holds.
+    assert!(map.restore(saved(99 * SECOND), quota, 3 * SECOND));
+    let takes = |now| allowed(map.as_ref(), key, quota, now);
+    assert_eq!((takes(9 * SECOND), takes(100 * SECOND - 1), takes(100 * SECOND)), (0, 0, 1));
+    assert!(map.restore(saved(0), quota, 100 * SECOND));
     assert!(map.buckets() == 0, "what is full again needs no bucket");
 }
 
@@ -380,6 +382,23 @@ fn a_policy_that_changes_keeps_what_was_spent(make: Make) {
     assert_eq!(sweep(map.as_ref(), SECOND), [of(a, 1)], "what is nobody's is forgotten");
     let slots = map.set_policies(&[terms("d", 1, 9), terms("b", 2, 9)], SECOND);
     assert_eq!((slots, left(b, SECOND)), (vec![a, b], 2), "its place is another's");
+}
+
+fn a_policy_that_comes_back_before_the_sweep_has_its_buckets_counted(make: Make) {
+    let map = make(10);
+    let (given, count) = (quota(1, 1.0), |map: &dyn WholeLimiter| map.of_policy(PolicyId::of("a")).buckets);
+    let slot = map.set_policies(&[terms("a", 2, 1)], 0)[0];
+    assert_eq!(allowed(map.as_ref(), of(slot, 1), given, 0), 2);
+    assert!(map.take(&charge(of(slot, 2), given, 2), 0).standing().is_overflow());
+    assert!(map.set_policies(&[], 0).is_empty());
+    let back = map.set_policies(&[terms("b", 2, 1), terms("a", 2, 1)], 0);
+    assert_eq!((back[1], back[0] != slot, count(map.as_ref())), (slot, true, 1));
+    // What went was filled, what callers share too.
+    assert_eq!(allowed(map.as_ref(), of(slot, 1), given, 0), 2);
+    assert!(map.take(&charge(of(slot, 2), given, 2), 0).is_allowed());
+    assert_eq!((map.of_policy(PolicyId::of("a")).overflowed, sweep(map.as_ref(), 9 * SECOND).len()), (2, 1));
+    assert_eq!((count(map.as_ref()), map.in_policies()), (0, 0));
+    assert!(!map.take(&charge(of(slot, 3), given, 1), 9 * SECOND).standing().is_overflow());
 }
 
 fn an_own_quota_in_a_policy_is_of_the_same_bucket(make: Make) {

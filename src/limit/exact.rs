@@ -244,7 +244,7 @@ impl Upkeep for Exact {
     fn restore(&self, saved: KeptBucket, quota: Quota, now: Nanos) -> bool {
         let mut state = self.state.lock();
         let quota = state.quota_of(saved.key, quota);
-        let bucket = saved.bucket.resumed(saved.quota, now).edit(saved.quota, quota, now);
+        let bucket = saved.bucket.resumed(now).edit(saved.quota, quota, now);
         let room = state.has_room(saved.key, self.max_buckets);
         if bucket.is_full(quota, now) {
             state.buckets.remove(&place(saved.key));
@@ -315,9 +315,12 @@ impl Upkeep for Exact {
             if let Some(there) = there.map(|at| &next[at]) {
                 let (old, kept) = (there.terms.quota, there.overflow);
                 new.overflow = if old == terms.quota { kept } else { kept.edit(old, terms.quota, now) };
-                new.overflowed = there.overflowed;
             }
-            let at = there.or_else(|| (0..next.len()).find(|at| next[*at].gone && count(*at) == 0));
+            let own = || next.iter().position(|policy| policy.terms.id == terms.id);
+            let at = there.or_else(own).or_else(|| (0..next.len()).find(|at| next[*at].gone && count(*at) == 0));
+            if let Some(back) = at.map(|at| &next[at]).filter(|policy| policy.terms.id == terms.id) {
+                new.overflowed = back.overflowed;
+            }
             let at = at.unwrap_or(next.len());
             if at == next.len() {
                 next.push(new)

@@ -6,8 +6,9 @@
 //! callers does, see [`default_quota`](super::default_quota).
 //!
 //! A policy that goes leaves its place behind, with buckets that are full until the sweep has dropped them; then
-//! another policy may have the place. A request that began before may still pay into one that went: its bucket is
-//! dropped when it is full.
+//! another policy may have the place. One that comes back before that gets its own: its keys are those of the buckets
+//! that are left there, which would else be counted where they are not. A request that began before may still pay into
+//! one that went: its bucket is dropped when it is full.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -30,7 +31,9 @@ pub(super) struct PolicyHeld {
 impl PolicyHeld {
     /// Counts one bucket less.
     pub(super) fn forget(&self) {
-        self.counts.buckets.fetch_sub(1, Ordering::Relaxed);
+        // Never below nothing: that would count as no room, for good.
+        let _ =
+            self.counts.buckets.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |buckets| buckets.checked_sub(1));
     }
 }
 
@@ -101,8 +104,12 @@ impl Places {
         self.0.iter().map(|place| place.held.counts.buckets.load(Ordering::Relaxed)).sum()
     }
 
-    /// A place for a policy that has none: one that was left, if there is any.
+    /// A place for a policy that has none: its own, if it was there before, else one that was left, if there is any.
     pub(super) fn settle(&mut self, terms: &PolicyTerms) -> usize {
+        if let Some(at) = self.0.iter().position(|place| place.id == terms.id) {
+            self.0[at].held.is_gone = false;
+            return at;
+        }
         let held = PolicyHeld { quota: terms.quota, is_gone: false, counts: Arc::default() };
         let left = |place: &PolicyPlace| place.held.is_gone && place.held.counts.buckets.load(Ordering::Relaxed) == 0;
         let place = PolicyPlace { id: terms.id, held };

@@ -64,7 +64,7 @@ impl Upkeep for Striped {
     }
 
     fn restore(&self, saved: KeptBucket, quota: Quota, now: Nanos) -> bool {
-        let written = saved.bucket.resumed(saved.quota, now);
+        let written = saved.bucket.resumed(now);
         let stripe = self.stripe(saved.key);
         let mut stripe = stripe.lock();
         let terms = stripe.terms_of(saved.key, quota);
