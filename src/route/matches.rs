@@ -8,7 +8,7 @@
 //! left to look at is the further headers of a rule that asks for several. A rule with several hosts, paths or methods
 //! lies in several places, and is met once.
 //!
-//! Hosts and paths compare as those of [routes](super) do. MethodPlaces compare as they are, and a header with its
+//! Hosts and paths compare as those of [routes](super) do. Methods compare as they are, and a header with its
 //! whole value: of several lines of one name any may be it.
 //!
 //! Refused: all rules in a row, which is fast with ten and a thousand times slower with ten thousand; a set of

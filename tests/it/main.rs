@@ -139,6 +139,8 @@ mod peers;
 mod plans;
 #[cfg(test)]
 mod policies;
+mod policy_costs;
+mod policy_exactness;
 #[cfg(test)]
 mod pools;
 #[cfg(test)]

@@ -36,6 +36,8 @@ pub struct Context {
     pub(in crate::proxy) request_id: RequestId,
     pub(in crate::proxy) started: Instant,
     pub(in crate::proxy) started_wall: SystemTime,
+    /// When the buckets were asked last.
+    pub(in crate::proxy) decided: Instant,
     /// The address at the other end of the connection.
     pub(in crate::proxy) peer: IpAddr,
     /// Both ends of the connection, where its backend is told of them.
@@ -98,6 +100,7 @@ impl Context {
             request_id: RequestId::random(),
             started: since.at,
             started_wall: since.wall,
+            decided: since.at,
             peer,
             ends: None,
             admission: Admission::default(),
@@ -230,7 +233,7 @@ impl Context {
     /// The same, with what has to be known to tell it.
     pub(in crate::proxy) fn standings(&self) -> Option<Standings<'_>> {
         let standings = self.admission.standings()?;
-        Some(Standings { telling: self.telling, at: self.started_wall, ..standings })
+        Some(Standings { telling: self.telling, at: self.wall(self.decided), ..standings })
     }
 
     /// Counts it among the refusals in a `row` of its connection, which ends with the last that is borne. Whatever else

@@ -16,7 +16,7 @@ use crate::proxy::downstream::arrival::Arrival;
 use crate::proxy::exchange::context::Context;
 use crate::proxy::exchange::parts::ProxyParts;
 use crate::proxy::exchange::{counts, refused};
-use crate::proxy::gate::admit::{Admission, Asked, Gate};
+use crate::proxy::gate::admit::{Asked, Gate};
 use crate::proxy::gate::certificate::ShownCertificate;
 use crate::proxy::gate::explain::SupposedRequest;
 use crate::proxy::gate::headers::X_REQUEST_ID;
@@ -96,7 +96,9 @@ impl Proxy {
         if of_itself && self.tells_standing((&rules, &directory), &asked, ctx) {
             return take_over_name(fields, ctx);
         }
-        let admitted = self.gate(&rules, &directory).admit(asked, ctx.peer, self.nanos(), &mut ctx.admission);
+        ctx.decided = self.clock().now();
+        let now = self.inner.timeline.nanos(ctx.decided);
+        let admitted = self.gate(&rules, &directory).admit(asked, ctx.peer, now, &mut ctx.admission);
         // The loop knows backends of HTTP/1.1 alone.
         ctx.direct |= ctx.protocol() != Protocol::Http1;
         counts::decided(self.tally(), ctx);
@@ -224,17 +226,18 @@ impl Proxy {
         lines: impl Fn() -> I,
     ) -> Option<Standings<'c>> {
         if ctx.admission.has_costs() && !answer.is_interim() {
-            self.settle(&mut ctx.admission, |paid| paid.costs(lines));
+            self.settle(ctx, |paid| paid.costs(lines));
         }
         ctx.told_standing()
     }
 
     /// Takes what the answer to a request costs, by what is read of its lines.
     #[cold]
-    pub(in crate::proxy) fn settle(&self, admission: &mut Admission, costs: impl FnOnce(&PaidPolicies) -> ToldCosts) {
-        if let Some(paid) = &mut admission.paid {
+    pub(in crate::proxy) fn settle(&self, ctx: &mut Context, costs: impl FnOnce(&PaidPolicies) -> ToldCosts) {
+        if let Some(paid) = &mut ctx.admission.paid {
             let costs = costs(paid);
-            paid.settle(&costs, self.inner.limiter.as_ref(), self.nanos());
+            ctx.decided = self.clock().now();
+            paid.settle(&costs, self.inner.limiter.as_ref(), self.inner.timeline.nanos(ctx.decided));
         }
     }
 

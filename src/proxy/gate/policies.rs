@@ -340,7 +340,9 @@ impl Policy {
             PolicyCost::AnswerHeader(_) => NonZeroU32::MIN,
         };
         let key = keys.key_within(payer, self.slot, own.is_some());
-        Some(Charge { key, quota: own.unwrap_or(settings.quota), cost })
+        let quota = own.unwrap_or(settings.quota);
+        // Else a client whose own bucket is smaller could never pay.
+        Some(Charge { key, quota, cost: cost.min(quota.capacity()) })
     }
 }
 

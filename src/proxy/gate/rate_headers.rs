@@ -41,7 +41,7 @@ pub(in crate::proxy) struct Standings<'a> {
     pub(in crate::proxy) refused: bool,
     /// What is told of time.
     pub(in crate::proxy) telling: Telling,
-    /// When the request came.
+    /// When they stood so.
     pub(in crate::proxy) at: SystemTime,
 }
 
@@ -139,14 +139,16 @@ impl OwnValue for PolicyList<'_> {
 }
 
 /// How all of them stand, as a list. On a refusal none says less than `Retry-After`: some clients read the first one
-/// alone, and obey it before anything else.
+/// alone, and obey it before anything else. Those that refused say that, though they may have tokens left, fewer than
+/// the request costs.
 struct StateList<'a>(Standings<'a>);
 
 impl OwnValue for StateList<'_> {
     fn put(&self, out: &mut Vec<u8>) {
         let least = if self.0.refused { self.0.retry_after() } else { 1 };
         put_list(self.0.all(), out, |standing, out| {
-            let next = self.0.telling.at_most(standing.reset().max(least));
+            let refused = self.0.refused && !standing.is_enough();
+            let next = if refused { least } else { self.0.telling.at_most(standing.reset().max(least)) };
             Parameters("\";r=", standing.remaining().into(), ";t=", next).put(out);
         });
     }

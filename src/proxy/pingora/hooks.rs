@@ -233,7 +233,7 @@ impl ProxyHttp for Proxy {
             }
         }
         if let Some(costs) = ctx.course.take_costs() {
-            self.settle(&mut ctx.admission, |_| costs);
+            self.settle(ctx, |_| costs);
         }
         if let Some(standing) = ctx.told_standing() {
             rate_headers::write(answer, standing);

@@ -1,0 +1,90 @@
+//! What requests cost in policies: debts, own quotas that are smaller than a cost, and when a refusal says to come back.
+
+use std::time::SystemTime;
+
+use crate::harness::backend::Backend;
+use crate::harness::client::{Client, Request, Response};
+use crate::harness::instance::Instance;
+use crate::harness::setup::{NO_CHECK, Setup};
+use crate::harness::{PATIENCE, assert_ours, dawdle, eventually};
+
+fn call(client: &mut Client, target: &str, headers: &[(&str, &str)]) -> Response {
+    client.call_again(&Request::new("GET", target).headers(headers)).unwrap()
+}
+
+fn retry_after(answer: &Response) -> u64 {
+    assert_ours(answer, 429, "Rate limit exceeded");
+    answer.header("retry-after").unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_debt_longer_than_the_bucket_takes_to_fill_survives_a_crash() {
+    let backend = Backend::scripted("a");
+    let limits = "rate_limit: {persist_interval: 10ms, policies: \
+        [{name: gql, key: all, capacity: 100, rate_per_sec: 1, cost: {answer_header: X-Cost}}]}";
+    let mut server = Instance::start(backend.address, limits);
+    let ask = |server: &Instance, target: &str| call(&mut Client::connect(server.address), target, &[]);
+    assert_eq!(ask(&server, "/?answer_header=X-Cost:1000").status, 200);
+    let wait = retry_after(&ask(&server, "/"));
+    assert!((880..=901).contains(&wait), "{wait}: nine hundred are owed");
+    let saved = || {
+        let text = std::fs::read_to_string(server.file()).unwrap();
+        let path = text.lines().find_map(|line| line.strip_prefix("database: ")).unwrap();
+        let file = rusqlite::Connection::open(path).unwrap();
+        file.query_row("SELECT count(*) FROM policy_buckets", [], |row| row.get::<_, i64>(0)).unwrap() == 1
+    };
+    assert!(eventually(PATIENCE, saved));
+    server.kill();
+    server.start_again();
+    let after = retry_after(&ask(&server, "/"));
+    assert!((wait.saturating_sub(60)..=wait).contains(&after), "{wait}, and {after} after a crash");
+}
+
+#[test]
+fn a_bucket_that_refused_says_when_to_come_back_whatever_it_holds() {
+    let backend = [Backend::scripted("a")];
+    let limits = "rate_limit: {policies: [{name: dear, capacity: 10, rate_per_sec: 0.01, cost: 6}]}";
+    let server = Setup::app(&backend, NO_CHECK).line(limits).start();
+    let mut client = server.client();
+    assert_eq!(call(&mut client, "/", &[]).status, 200);
+    let refused = call(&mut client, "/", &[]);
+    let wait = retry_after(&refused);
+    assert!((180..=200).contains(&wait), "two are missing: {refused:?}");
+    // Four are left, which would be earned in 400 seconds.
+    let state = refused.header("ratelimit").unwrap();
+    assert!(state.ends_with(&format!("\"dear\";r=4;t={wait}")), "{state}");
+}
+
+#[test]
+fn a_client_whose_own_bucket_is_smaller_than_a_cost_pays_what_it_can_hold() {
+    let backend = [Backend::scripted("a")];
+    let limits = "rate_limit: {policies: [{name: dear, capacity: 10, rate_per_sec: 1, cost: 6}]}";
+    let server = Setup::app(&backend, NO_CHECK).line(limits).start();
+    let own =
+        r#"{"client_id":"c","capacity":100,"rate_per_sec":1,"policies":{"dear":{"capacity":2,"rate_per_sec":0.01}}}"#;
+    assert_eq!(server.ask("POST", "/clients", own).status, 201);
+    let mut client = server.client();
+    assert_eq!(call(&mut client, "/", &[("X-Api-Key", "c")]).status, 200);
+    let wait = retry_after(&call(&mut client, "/", &[("X-Api-Key", "c")]));
+    assert!((180..=200).contains(&wait), "{wait}");
+}
+
+#[test]
+fn the_moment_to_come_back_counts_from_the_decision_however_slowly_the_header_came() {
+    let wall = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs_f64();
+    for direct in ["direct: true", "direct: false"] {
+        let backend = [Backend::scripted("a")];
+        let limits = "rate_limit: {default: {capacity: 1, rate_per_sec: 0.01}}";
+        let server = Setup::app(&backend, NO_CHECK).line(limits).line(direct).start();
+        let mut client = server.client();
+        assert_eq!(call(&mut client, "/", &[]).status, 200);
+        let mut slow = server.client();
+        slow.send(b"G").unwrap();
+        dawdle(std::time::Duration::from_millis(1_200));
+        let before = wall();
+        slow.send(b"ET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        let refused = slow.read("GET").unwrap();
+        let reset: u64 = refused.header("x-ratelimit-reset").unwrap().parse().unwrap();
+        assert!(reset as f64 >= before + retry_after(&refused) as f64, "{before}, {refused:?}");
+    }
+}
