@@ -82,8 +82,8 @@ impl Fixture {
             repository: Arc::clone(&repository),
             fill: Box::new({
                 let (limiter, clock) = (Arc::clone(&limiter), Arc::clone(&clock));
-                move |payer, quota| {
-                    limiter.reset(keys().key(payer), quota, timeline.nanos(clock.now()));
+                move |payer, own| {
+                    limiter.reset(keys().key(payer), own[&payer], timeline.nanos(clock.now()));
                     Box::pin(std::future::ready(Ok(())))
                 }
             }),

@@ -113,11 +113,11 @@ impl Directory {
         directory
     }
 
-    /// The clients that have a plan, each once. Looks at all clients.
-    pub fn planned(&self) -> impl Iterator<Item = &Arc<Client>> {
+    /// The clients of which `which` holds, each once. Looks at all clients.
+    pub fn those(&self, which: impl Fn(&Client) -> bool) -> impl Iterator<Item = &Arc<Client>> {
         let mut seen = HashSet::new();
         let all = self.by_key.clients().chain(self.by_network.clients());
-        all.filter(move |client| client.plan.is_some() && seen.insert(client.uid))
+        all.filter(move |client| which(client) && seen.insert(client.uid))
     }
 
     /// How many clients there are.

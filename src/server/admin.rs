@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
+use super::buckets::Buckets;
 use super::core::Core;
 use super::lifecycle::State;
 use super::reload::Reloader;
-use crate::admin::{Access, AdminParts, Question, Readiness, ServerStatus};
+use crate::admin::{Access, AdminParts, Fill, Question, Readiness, ServerStatus};
 use crate::proxy::{Proxy, Rules, Seats};
 use crate::telemetry::Metrics;
 
@@ -56,10 +57,7 @@ impl View {
                     Box::pin(async move { buckets.grant(payer, quota, tokens).await })
                 }
             }),
-            fill: Box::new(move |payer, quota| {
-                let buckets = Arc::clone(&buckets);
-                Box::pin(async move { buckets.reset(payer, quota).await })
-            }),
+            fill: fill(buckets, Arc::clone(&rules)),
             directory,
             plans,
             recorder,
@@ -72,9 +70,9 @@ impl View {
             }),
             decisions,
             metrics: Box::new(move || metrics.text()),
-            explain: Box::new(move |Question { address, headers, certificate, target }| {
+            explain: Box::new(move |Question { address, headers, certificate, method, target }| {
                 let target = target.as_ref().map(|(host, path)| (host.as_str(), path.as_str()));
-                proxy.explain(*address, headers, certificate, target)
+                proxy.explain(*address, headers, certificate, (method, target))
             }),
             patience: Arc::new(move || patience.get()),
             readiness: Box::new(move || match lifecycle.state() {
@@ -114,4 +112,14 @@ impl View {
             }
         })
     }
+}
+
+/// What fills the buckets of a client: its own one, and those of policies that go by clients.
+fn fill(buckets: Arc<Buckets>, rules: Arc<ArcSwap<Rules>>) -> Fill {
+    Box::new(move |payer, own| {
+        let (buckets, rules) = (Arc::clone(&buckets), rules.load());
+        let policies = rules.policies.iter().flat_map(|policies| policies.of_clients());
+        let payers: Vec<_> = policies.map(|policy| payer.within(policy)).chain([payer]).collect();
+        Box::pin(async move { buckets.reset(&payers, |payer| own.get(&payer).copied()).await })
+    })
 }

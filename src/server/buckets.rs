@@ -23,7 +23,7 @@
 //! meanwhile, the wall clock does: one that stepped back credits nothing; one far ahead fills a bucket at most. What is
 //! read back counts as changed and is saved anew, since its instant is now in this process' time.
 
-use std::num::{NonZeroU32, NonZeroUsize};
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -34,18 +34,17 @@ use parking_lot::Mutex;
 use pingora_core::server::ShutdownWatch;
 use pingora_core::services::background::BackgroundService;
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
 
 use super::sparingly::Sparingly;
 use super::ticker;
-use crate::admin::NotFilled;
 use crate::client::Quota;
 use crate::clock::{Clock, Timeline};
-use crate::limit::{Bucket, Charge, KeptBucket, Key, KeyMaker, Nanos, Payer, RateLimit, WholeLimiter};
+use crate::limit::{Bucket, KeptBucket, Key, KeyMaker, Nanos, Payer, RateLimit, WholeLimiter};
 use crate::store::{BucketStore, Moment, Reply, Saved, Snapshot, StoreError, WriteError};
 use due::Due;
 
 mod due;
+mod fill;
 
 /// How long a hand-over waits for a piece that is being saved.
 const LONGEST_SAVE: Duration = Duration::from_secs(5);
@@ -121,49 +120,6 @@ impl Buckets {
         Buckets { right: Semaphore::new(0), ..self }
     }
 
-    /// Makes the bucket of `payer` full under `quota`, once the store has forgotten it, so that no crash brings the
-    /// empty one back.
-    ///
-    /// # Errors
-    /// While another process has the buckets, or takes them over; when the store does not take it. The bucket is what
-    /// it was then.
-    pub(super) async fn reset(&self, payer: Payer, quota: Quota) -> Result<(), NotFilled> {
-        // Whoever saves, or hands over, ends first; none begins meanwhile.
-        let right = async { if self.is_handed_over() { None } else { self.right.acquire().await.ok() } };
-        let right = timeout(LONGEST_SAVE, right).await.ok().flatten();
-        let Some(_right) = right.filter(|_| !self.is_handed_over()) else { return Err(NotFilled::HandedOver) };
-        let forgotten = Snapshot { changed: Vec::new(), dropped: vec![payer], at: self.moment() };
-        self.store.save(forgotten).wait().await?;
-        let mut due = self.due.lock();
-        due.forget(payer);
-        self.limiter.reset(self.keys.key(payer), quota, self.now());
-        Ok(())
-    }
-
-    /// Adds tokens to the bucket of `payer`, above the capacity of `quota` if need be. Once that is answered, no crash
-    /// takes them away.
-    ///
-    /// # Errors
-    /// As [`reset`](Buckets::reset); then nothing is added.
-    pub(super) async fn grant(&self, payer: Payer, quota: Quota, tokens: NonZeroU32) -> Result<(), NotFilled> {
-        let right = async { if self.is_handed_over() { None } else { self.right.acquire().await.ok() } };
-        let right = timeout(LONGEST_SAVE, right).await.ok().flatten();
-        let Some(_right) = right.filter(|_| !self.is_handed_over()) else { return Err(NotFilled::HandedOver) };
-        let (key, now) = (self.keys.key(payer), self.now());
-        let saving = {
-            let mut due = self.due.lock();
-            self.limiter.grant(key, quota, tokens.get(), now);
-            due.forget(payer);
-            let bucket = Bucket::resume(self.limiter.peek(key, quota, now).tokens(), now);
-            let changed = vec![Saved { payer, bucket, quota }];
-            self.store.save(Snapshot { changed, dropped: Vec::new(), at: self.moment() })
-        };
-        saving.wait().await.map_err(|error| {
-            self.limiter.debit(Charge { key, quota, cost: tokens }, self.now());
-            NotFilled::Store(error)
-        })
-    }
-
     /// Has the store keep these buckets as they are now, before its turn comes; unless another process has them. Waits
     /// for nothing: what the store does not take is due when it changes the next time.
     pub(super) fn keep(&self, buckets: Vec<Saved>) {
@@ -171,7 +127,7 @@ impl Buckets {
             return;
         }
         let mut due = self.due.lock();
-        buckets.iter().for_each(|saved| due.forget(saved.payer));
+        due.forget(buckets.iter().map(|saved| saved.payer));
         drop(self.store.save(Snapshot { changed: buckets, dropped: Vec::new(), at: self.moment() }));
     }
 

@@ -215,10 +215,15 @@ impl Reloader {
         spawn_blocking(set).await.ok().flatten()
     }
 
-    /// Puts clients that have a plan under what `plans` say, all at once; a thread of its own looks through them.
+    /// Puts clients that have a plan under what `plans` say, all at once, and says what clients name that is not there;
+    /// a thread of its own looks through them.
     async fn set_plans(&self, plans: Plans) {
         let followers = self.live.core.followers();
-        let _ = spawn_blocking(move || followers.set_plans(&plans)).await;
+        let set = move || {
+            followers.set_plans(&plans);
+            followers.warn_of_missing();
+        };
+        let _ = spawn_blocking(set).await;
     }
 }
 

@@ -4,7 +4,7 @@
 //! capacity) and then into the directory, so that no request sees the new quota over tokens of the old one. A request
 //! that read the directory just before is decided by what was, and the bucket keeps its tokens either way.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 
 use super::buckets::Buckets;
 use super::error::ServerError;
-use crate::client::{Client, Directory, PlanName, Plans, Quota};
+use crate::client::{Client, ClientId, Directory, Plans, Quota};
 use crate::clock::{Clock, Timeline};
 use crate::limit::{Bucket, Key, Nanos, Payer, PolicyId, WholeLimiter};
 use crate::store::memory::Memory;
@@ -103,9 +103,9 @@ impl Followers {
         load.map_err(|error| ServerError::Failed(error.to_string()))?;
         let directory =
             Directory::new(all).map_err(|conflict| ServerError::Failed(format!("the database: {conflict}")))?;
-        warn_of_missing(&directory, &plans);
         self.directory.store(Arc::new(directory));
         drop(loading);
+        self.warn_of_missing();
         Ok(quotas)
     }
 
@@ -125,7 +125,7 @@ impl Followers {
         let (now, keys) = (self.timeline.nanos(self.clock.now()), self.buckets.keys());
         let directory = self.directory.load_full();
         let (mut raised, mut changes) = (Vec::new(), Vec::new());
-        for client in directory.planned() {
+        for client in directory.those(|client| client.plan.is_some()) {
             let Some((name, own)) = client.plan.as_deref() else { continue };
             let (from, to) = (client.quota, plans.quota(Some(name), *own));
             if from != to {
@@ -138,9 +138,30 @@ impl Followers {
         let many = changes.len() >= MANY;
         let next = directory.with(changes);
         drop(directory);
-        warn_of_missing(&next, plans);
         self.plans.store(Arc::new(plans.clone()));
         self.replace(next, many);
+    }
+
+    /// Says, in a line each, how many clients have a plan that is not there, and how many a quota of their own in a policy
+    /// that is not there. Takes as long as there are clients.
+    pub(super) fn warn_of_missing(&self) {
+        let (directory, plans) = (self.directory.load_full(), self.plans.load());
+        let plan = |client: &Client| Some(client.plan.as_deref()?.0.clone()).filter(|name| plans.get(name).is_none());
+        if let Some((count, client, plan)) = those(&directory, |client| Some(plan(client)?.to_string())) {
+            warn!(
+                "clients whose plan the configuration does not have: {count}, such as {client} with {plan}; \
+                 each may spend what is kept for it, see its capacity"
+            );
+        }
+        let gone = |name: &str| self.limiter.policy(PolicyId::of(name)).is_none();
+        let policy =
+            |client: &Client| client.policies.iter().find(|(name, _)| gone(name)).map(|(name, _)| name.clone());
+        if let Some((count, client, policy)) = those(&directory, policy) {
+            warn!(
+                "clients with a quota of their own in a policy that the configuration does not have: {count}, \
+                 such as {client} in {policy}; it is kept, and counts when the policy is there"
+            );
+        }
     }
 
     /// Puts a bucket under another quota; what is to be saved of it at once.
@@ -215,26 +236,19 @@ impl Followers {
     }
 }
 
-/// Says which plans clients have that are not there.
-fn warn_of_missing(directory: &Directory, plans: &Plans) {
-    let mut missing: BTreeMap<&PlanName, usize> = BTreeMap::new();
-    for client in directory.planned() {
-        if let Some((name, _)) = client.plan.as_deref().filter(|(name, _)| plans.get(name).is_none()) {
-            *missing.entry(name).or_default() += 1;
-        }
+/// How many clients have what `of` finds, the first of them by its name, and what it has; none when there are none.
+fn those(directory: &Directory, of: impl Fn(&Client) -> Option<String>) -> Option<(usize, ClientId, String)> {
+    let (mut count, mut first) = (0, None::<&Arc<Client>>);
+    for client in directory.those(|client| of(client).is_some()) {
+        count += 1;
+        first = Some(first.filter(|first| first.id <= client.id).unwrap_or(client));
     }
-    for (plan, clients) in missing {
-        let s = if clients == 1 { "" } else { "s" };
-        warn!(
-            "there is no plan {plan}; {clients} client{s} of that plan may spend what is kept for each, see its capacity"
-        );
-    }
+    first.and_then(|client| Some((count, client.id.clone(), of(client)?)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::ClientId;
     use crate::clock::ManualClock;
     use crate::limit::RateLimit;
     use crate::limit::exact::Exact;

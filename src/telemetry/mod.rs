@@ -27,7 +27,7 @@ mod writer;
 pub use access_log::AccessLog;
 pub use decisions::{LatestRefusals, Refused};
 pub use events::{EventLog, EventLogGuard};
-pub use explanation::Explanation;
+pub use explanation::{ExplainedPolicy, Explanation};
 pub use metrics::{IntroductionFault, Metrics, MetricsParts, PolicyTally, PolicyVerdict, SeatLimit, Tally, Verdict};
 pub use record::AccessRecord;
 pub use settings::{AccessLogFormat, AccessLogSettings, AccessLogTarget};

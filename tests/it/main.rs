@@ -139,7 +139,9 @@ mod peers;
 mod plans;
 #[cfg(test)]
 mod policies;
+#[cfg(test)]
 mod policy_costs;
+#[cfg(test)]
 mod policy_exactness;
 #[cfg(test)]
 mod pools;
@@ -186,6 +188,8 @@ mod tickets;
 mod tls;
 #[cfg(test)]
 mod told_lengths;
+#[cfg(test)]
+mod told_policies;
 #[cfg(test)]
 mod trailers;
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! How many requests of one caller run at once: one more is refused at once, and whatever ends gives its turn back.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use h2::Reason;
 use h2::server::Builder;
@@ -24,12 +26,21 @@ fn start(backend: &Backend, direct: bool) -> Tollgate {
     ))
 }
 
-/// A connection on which a request is held by the backend.
+/// A connection on which a request is held by the backend, as soon as one may be: the end of the request before is seen
+/// a little after its answer.
 #[track_caller]
 fn held(server: &Tollgate, backend: &Backend, key: &str, headers: &[(&str, &str)]) -> Client {
     let (mut client, target, before) = (server.client(), format!("/?hold={key}"), backend.held(key));
-    client.send(&Request::new("GET", &target).headers(headers).encode()).unwrap();
-    assert!(eventually(PATIENCE, || backend.held(key) > before), "the backend does not hold {target}");
+    let request = Request::new("GET", &target).headers(headers).encode();
+    client.send(&request).unwrap();
+    let is_held = || {
+        if client.has_answer(Duration::from_millis(1)) {
+            assert_eq!(client.read("GET").unwrap().status, 429);
+            client.send(&request).unwrap();
+        }
+        backend.held(key) > before
+    };
+    assert!(eventually(PATIENCE, is_held), "the backend does not hold {target}");
     client
 }
 

@@ -47,7 +47,7 @@ fn a_reload_changes_all_clients_of_a_plan_at_once_and_keeps_what_was_spent() {
     // A plan that is gone: each client has what was kept when it got it.
     assert_eq!(reload(&server, &backend, ""), json!(["plans changed"]));
     assert_eq!((shown(&server)["capacity"].clone(), shown(&server)["plan"].clone()), (json!(3), json!("free")));
-    let warned = "there is no plan free; 2 clients of that plan may spend what is kept for each";
+    let warned = "clients whose plan the configuration does not have: 2, such as ";
     assert!(server.process.err.text().contains(warned), "{}", server.process.err.text());
     server.stop();
     server.start_again();

@@ -2,6 +2,8 @@
 
 use std::time::SystemTime;
 
+use ::tollgate::clock::{Clock, SystemClock};
+
 use crate::harness::backend::Backend;
 use crate::harness::client::{Client, Request, Response};
 use crate::harness::instance::Instance;
@@ -71,7 +73,7 @@ fn a_client_whose_own_bucket_is_smaller_than_a_cost_pays_what_it_can_hold() {
 
 #[test]
 fn the_moment_to_come_back_counts_from_the_decision_however_slowly_the_header_came() {
-    let wall = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs_f64();
+    let wall = || SystemClock.wall().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs_f64();
     for direct in ["direct: true", "direct: false"] {
         let backend = [Backend::scripted("a")];
         let limits = "rate_limit: {default: {capacity: 1, rate_per_sec: 0.01}}";

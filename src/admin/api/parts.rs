@@ -1,6 +1,7 @@
 //! What the admin API is made of. What it must not know itself (the proxy, the server's life) it is handed as
 //! functions.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -66,8 +67,9 @@ pub struct AdminParts {
 /// Reads the configuration again and applies it, all or nothing. One that runs already is waited for.
 pub type Reload = Box<dyn Fn() -> BoxFuture<'static, Result<Reloaded, ReloadRefused>> + Send + Sync>;
 
-/// Fills the bucket of this payer under this quota. Once that is answered, no crash brings the empty one back.
-pub type Fill = Box<dyn Fn(Payer, Quota) -> BoxFuture<'static, Result<(), NotFilled>> + Send + Sync>;
+/// Fills the buckets of this client, its own one and those in policies; with the quotas that it has of its own, by who
+/// pays. Once that is answered, no crash brings an empty one back.
+pub type Fill = Box<dyn Fn(Payer, HashMap<Payer, Quota>) -> BoxFuture<'static, Result<(), NotFilled>> + Send + Sync>;
 
 /// Adds so many tokens to the bucket of this payer under this quota, above its capacity if need be. Once that is
 /// answered, no crash takes them away.
@@ -122,6 +124,8 @@ pub struct Question {
     pub headers: HeaderMap,
     /// What the certificate that is shown in the handshake is known by, if one is.
     pub certificate: Vec<KeyDigest>,
+    /// The method that it asks by.
+    pub method: String,
     /// The host and the path that the request asks for, where they are told.
     pub target: Option<(String, String)>,
 }

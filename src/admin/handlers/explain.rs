@@ -10,7 +10,7 @@ use std::sync::Arc;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use http::header::HOST;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa::openapi::RefOr;
@@ -24,7 +24,7 @@ use crate::admin::api::parts::Question;
 use crate::admin::api::query::Query;
 use crate::admin::api::{ApiError, body, respond};
 use crate::client::{KeyDigest, Mode};
-use crate::telemetry::Explanation;
+use crate::telemetry::{ExplainedPolicy, Explanation};
 
 /// The most header names of one question, and the most values of each.
 const MAX_NAMES: usize = 128;
@@ -53,6 +53,9 @@ pub(in crate::admin) struct QuestionBody {
     /// The path that it asks for, `/` unless given.
     #[schema(example = "/v1/users", pattern = "^/", required = false)]
     path: Option<String>,
+    /// The method by which it asks, `GET` unless given. Policies may go by it.
+    #[schema(example = "POST", pattern = "^[A-Za-z0-9!#$%&'*+.^_`|~-]+$", required = false)]
+    method: Option<String>,
 }
 
 fn certificate_schema() -> Schema {
@@ -123,11 +126,87 @@ pub(in crate::admin) struct ExplanationBody {
     /// What the limiter would say: `allowed`, `limited`, `blocked` or `unlimited`; null when it would not be asked.
     #[schema(example = "allowed", required)]
     decision: Option<&'static str>,
-    /// The upstream that its route leads to; null when none matches, or neither host nor path were asked about.
+    /// What would refuse it: the name of a policy, `default` for the caller's own bucket, or `max_concurrent`; null
+    /// when it would not be limited.
+    #[schema(example = json!(null), required)]
+    limited_by: Option<String>,
+    /// The policies that the request meets, in their order; those of `/` when neither host nor path were asked about.
+    policies: Vec<ExplainedPolicyBody>,
+    /// How many of the caller's requests may run at once; null when there is no bound.
+    #[schema(example = json!(null), required)]
+    max_concurrent: Option<u32>,
+    /// How many of them run now; null when there is no bound.
+    #[schema(example = json!(null), required)]
+    running: Option<u32>,
+    /// The upstream that its route leads to: of several the first, or the one that its client stays with; null when
+    /// none matches, or neither host nor path were asked about.
     #[schema(example = json!(null), required)]
     upstream: Option<String>,
+    /// All upstreams that its route leads to, with their weights.
+    upstreams: Vec<UpstreamShare>,
     /// What a request would be answered now.
     answer: ExplainedAnswer,
+}
+
+/// A policy that the request meets.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ExplainedPolicy)]
+struct ExplainedPolicyBody {
+    /// Its name.
+    #[schema(example = "writes")]
+    name: String,
+    /// Whose bucket pays: `client`, `address`, `all` or `header:NAME`.
+    #[schema(example = "client")]
+    key: String,
+    /// The capacity of that bucket; the client's own one in the policy, where it has one.
+    capacity: u32,
+    /// The tokens a second that come back to it.
+    #[serde(serialize_with = "respond::number")]
+    rate_per_sec: f64,
+    /// The tokens in it now, rounded down to 3 decimals; null when the request lacks the header that the policy goes by,
+    /// and pays nothing.
+    #[serde(serialize_with = "respond::optional_number")]
+    #[schema(required)]
+    tokens: Option<f64>,
+    /// What the request costs; null when its answer says that.
+    #[schema(required)]
+    cost: Option<u32>,
+    /// The header in which its answer says what it costs; null when that is known before.
+    #[schema(example = json!(null), required)]
+    cost_header: Option<String>,
+    /// Whether there is enough for the request; null when it pays nothing.
+    #[schema(required)]
+    enough: Option<bool>,
+    /// `enforce`, or `shadow` for one that is on trial and refuses nothing.
+    #[schema(example = "enforce")]
+    mode: &'static str,
+}
+
+/// An upstream that a route leads to.
+#[derive(Debug, Serialize, ToSchema)]
+struct UpstreamShare {
+    /// Its name.
+    #[schema(example = "app")]
+    name: String,
+    /// Its weight among those of the route.
+    #[schema(example = 9)]
+    weight: u32,
+}
+
+impl From<ExplainedPolicy> for ExplainedPolicyBody {
+    fn from(policy: ExplainedPolicy) -> Self {
+        ExplainedPolicyBody {
+            name: policy.name,
+            key: policy.key,
+            capacity: policy.quota.capacity().get(),
+            rate_per_sec: policy.quota.rate().to_f64(),
+            tokens: policy.standing.map(|standing| respond::thousandths(standing.tokens())),
+            cost: policy.cost,
+            cost_header: policy.cost_header,
+            enough: policy.standing.map(|standing| standing.is_enough()),
+            mode: if policy.shadow { "shadow" } else { "enforce" },
+        }
+    }
 }
 
 /// What a request would be answered.
@@ -165,7 +244,12 @@ impl ExplanationBody {
             rate_per_sec: quota.map(|quota| quota.rate().to_f64()),
             tokens: explanation.standing.map(|standing| respond::thousandths(standing.tokens())),
             decision: explanation.decision,
+            limited_by: explanation.limited_by,
+            policies: explanation.policies.into_iter().map(ExplainedPolicyBody::from).collect(),
+            max_concurrent: explanation.at_once.map(|(most, _)| most),
+            running: explanation.at_once.map(|(_, running)| running),
             upstream: explanation.upstream,
+            upstreams: explanation.upstreams.into_iter().map(|(name, weight)| UpstreamShare { name, weight }).collect(),
             answer: ExplainedAnswer { status, message, headers: explanation.headers.into_iter().collect() },
         }
     }
@@ -199,7 +283,7 @@ pub(in crate::admin) async fn explain(State(api): State<Arc<Api>>, request: Requ
 /// # Errors
 /// 422 with everything that is wrong with it.
 fn question(body: Value) -> Result<Question, ApiError> {
-    let mut fields = BodyFields::new(body, "", &["address", "headers", "certificate", "host", "path"]);
+    let mut fields = BodyFields::new(body, "", &["address", "headers", "certificate", "host", "path", "method"]);
     let address = fields.require("address", |value| match &value {
         Value::String(text) => text.parse::<IpAddr>().map_err(|_| ADDRESS.to_owned()),
         _ => Err(ADDRESS.to_owned()),
@@ -219,7 +303,12 @@ fn question(body: Value) -> Result<Question, ApiError> {
         Value::String(path) if path.starts_with('/') => Ok(path),
         _ => Err("must be a path that starts with /".to_owned()),
     });
+    let method = fields.read("method", |value| match value {
+        Value::String(method) if Method::from_bytes(method.as_bytes()).is_ok() => Ok(method),
+        _ => Err("must be a method, such as \"POST\"".to_owned()),
+    });
     let errors = fields.into_errors();
+    let method = method.unwrap_or_else(|| Method::GET.as_str().to_owned());
     let target = (host.is_some() || path.is_some()).then(|| {
         let said = || Some(headers.get(HOST)?.to_str().ok()?.to_owned());
         let path = path.unwrap_or_else(|| "/".to_owned());
@@ -227,7 +316,7 @@ fn question(body: Value) -> Result<Question, ApiError> {
     });
     match address {
         Some(address) if errors.is_empty() => {
-            Ok(Question { address, headers, certificate: certificate.unwrap_or_default(), target })
+            Ok(Question { address, headers, certificate: certificate.unwrap_or_default(), method, target })
         }
         _ => Err(ApiError::fields(errors)),
     }

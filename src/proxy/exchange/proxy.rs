@@ -18,14 +18,14 @@ use crate::proxy::exchange::parts::ProxyParts;
 use crate::proxy::exchange::{counts, refused};
 use crate::proxy::gate::admit::{Asked, Gate};
 use crate::proxy::gate::certificate::ShownCertificate;
-use crate::proxy::gate::explain::SupposedRequest;
+use crate::proxy::gate::explain::{RateTelling, SupposedRequest};
 use crate::proxy::gate::headers::X_REQUEST_ID;
 use crate::proxy::gate::identify::{Recognised, identify};
 use crate::proxy::gate::policies::{PaidPolicies, ToldCosts};
 use crate::proxy::gate::rate_headers::Standings;
 use crate::proxy::gate::rejection::Rejection;
 use crate::proxy::gate::request_id::RequestId;
-use crate::proxy::gate::rules::Rules;
+use crate::proxy::gate::rules::{RateRules, Rules};
 use crate::proxy::gate::settings::Limits;
 use crate::proxy::gate::site::SiteAnswer;
 use crate::proxy::gate::standing;
@@ -170,23 +170,23 @@ impl Proxy {
 
     /// Who would send a request with these headers over a connection from `peer`, over which a certificate was shown
     /// that is known by these credentials, how that is found out, and what the request would get at the present moment,
-    /// with a `target`, a host and a path, also on its route. Goes the way of a real request, but takes no token and
+    /// by its `method`, and with a `target`, a host and a path, also on its route. Goes the way of a real request, but takes no token and
     /// counts nothing.
     pub fn explain(
         &self,
         peer: IpAddr,
         headers: &HeaderMap,
         certificate: &[KeyDigest],
-        target: Option<(&str, &str)>,
+        (method, target): (&str, Option<(&str, &str)>),
     ) -> Explanation {
         let rules = self.rules();
         let certificate = (!certificate.is_empty()).then(|| ShownCertificate::known_by(certificate.to_vec()));
-        let supposed = SupposedRequest { headers, certificate: certificate.as_ref(), target };
-        let mut explained = self.gate(&rules, &self.inner.directory.load()).explain(supposed, peer, self.nanos());
-        if let Some(rate) = rules.rate {
-            explained.write_headers(rate.headers, rate.telling, self.clock().wall());
-        }
-        explained
+        let supposed = SupposedRequest { headers, certificate: certificate.as_ref(), method, target };
+        let told = rules.rate.map(|rate| {
+            let RateRules { headers, telling, .. } = rate;
+            RateTelling { headers, telling, at: self.clock().wall() }
+        });
+        self.gate(&rules, &self.inner.directory.load()).explain(supposed, peer, self.nanos(), told)
     }
 
     /// What the site says in place of `rejection`.

@@ -303,6 +303,16 @@ impl Gate<'_> {
 
     /// A turn for a request of `caller`, where it counts how many of them run.
     fn turn(&self, caller: &Caller, pays: bool, now: Nanos) -> Result<Option<Turn>, Rejection> {
+        let Some(most) = self.most_at_once(caller, pays) else { return Ok(None) };
+        let turn = self.turns.0.take(self.key_of(caller), most);
+        if let (None, Some((client, _))) = (&turn, &caller.client) {
+            client.usage.count_seen(now);
+        }
+        turn.map(Some).ok_or(Rejection::TooManyAtOnce)
+    }
+
+    /// How many requests of `caller` may run at once; `None` is no bound.
+    pub(super) fn most_at_once(&self, caller: &Caller, pays: bool) -> Option<NonZeroU32> {
         let client = caller.client.as_ref().map(|(client, _)| client);
         let own = client.and_then(|client| client.max_concurrent);
         let most = match client.map(|client| client.mode) {
@@ -310,14 +320,13 @@ impl Gate<'_> {
             Some(Mode::Unlimited) => own,
             Some(Mode::Limit) | None => own.or(self.turns.1),
         };
-        let Some(most) = most.filter(|_| pays && self.limiter.is_some()) else { return Ok(None) };
+        most.filter(|_| pays && self.limiter.is_some())
+    }
+
+    /// The key of the caller's own bucket, and of its turns.
+    pub(super) fn key_of(&self, caller: &Caller) -> Key {
         let anonymous = || self.keys.key(self.payer(caller.address));
-        let key = client.map_or_else(anonymous, |client| Key::client(client.uid));
-        let turn = self.turns.0.take(key, most);
-        if let (None, Some(client)) = (&turn, client) {
-            client.usage.count_seen(now);
-        }
-        turn.map(Some).ok_or(Rejection::TooManyAtOnce)
+        caller.client.as_ref().map_or_else(anonymous, |(client, _)| Key::client(client.uid))
     }
 
     /// Whether the quota that a client is tried with would let a request in; that quota pays, and refuses nothing.
@@ -354,11 +363,7 @@ impl Gate<'_> {
             Some(Mode::Limit) | None => {}
         }
         let Some((limiter, default)) = self.limiter else { return Account::None };
-        let (key, quota) = match client {
-            Some(client) => (Key::client(client.uid), client.quota),
-            None => (self.keys.key(self.payer(caller.address)), default),
-        };
-        Account::Bucket(limiter, key, quota)
+        Account::Bucket(limiter, self.key_of(caller), client.map_or(default, |client| client.quota))
     }
 
     /// Who pays for an anonymous caller.

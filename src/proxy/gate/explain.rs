@@ -7,42 +7,26 @@
 use std::net::IpAddr;
 use std::time::SystemTime;
 
-use http::HeaderMap;
-use http::header::AUTHORIZATION;
+use http::header::{AUTHORIZATION, HOST};
+use http::{HeaderMap, HeaderName};
 
-use crate::limit::{Nanos, Payer, Standing, Telling};
-use crate::proxy::gate::admit::Account;
-use crate::proxy::gate::admit::Gate;
+use crate::limit::{Limiter, Nanos, Payer, Standing, Telling};
+use crate::proxy::gate::admit::{Account, Destination, Gate};
 use crate::proxy::gate::certificate::ShownCertificate;
 use crate::proxy::gate::headers::X_FORWARDED_FOR;
 use crate::proxy::gate::identify::{Caller, KeySource, Recognised, Walk, identify, origin};
 use crate::proxy::gate::own_lines::OwnLines;
+use crate::proxy::gate::policies::PaidPolicies;
+use crate::proxy::gate::policy_settings::OWN;
 use crate::proxy::gate::rate_headers;
 use crate::proxy::gate::rate_headers::Standings;
 use crate::proxy::gate::rejection::{RETRY_AFTER, Rejection};
+use crate::proxy::wire::lines::Fields;
+use crate::route::MatchedRequest;
 use crate::telemetry::Explanation;
 
 /// How many bytes of `X-Forwarded-For` are shown.
 const SHOWN: usize = 256;
-
-impl Explanation {
-    /// Adds the headers that say how the bucket stands after the request: `Retry-After` to a refusal, and the rate
-    /// headers if answers have them, as they tell it `at` that time.
-    pub(in crate::proxy) fn write_headers(&mut self, rate: bool, telling: Telling, at: SystemTime) {
-        let Some(standing) = self.standing.as_ref().map(|standing| standing.after_take()) else { return };
-        let mut headers = HeaderMap::new();
-        let standings = Standings { refused: self.decision == Some("limited"), telling, at, ..(&standing).into() };
-        if standings.refused {
-            headers.line(&RETRY_AFTER, standings.retry_after());
-        }
-        if rate {
-            rate_headers::write(&mut headers, standings);
-        }
-        let pairs =
-            headers.iter().filter_map(|(name, value)| Some((name.to_string(), value.to_str().ok()?.to_owned())));
-        self.headers = pairs.collect();
-    }
-}
 
 /// A request that nobody has sent.
 #[derive(Clone, Copy, Debug)]
@@ -51,13 +35,52 @@ pub struct SupposedRequest<'a> {
     pub headers: &'a HeaderMap,
     /// The certificate that is shown in the handshake.
     pub certificate: Option<&'a ShownCertificate>,
-    /// The host and the path that it asks for; none when its route does not matter.
+    /// Its method.
+    pub method: &'a str,
+    /// The host and the path that it asks for; none when its route does not matter. Then policies are those of `/`.
     pub target: Option<(&'a str, &'a str)>,
 }
 
+impl MatchedRequest for SupposedRequest<'_> {
+    fn host(&self) -> &str {
+        let said = || self.headers.get(HOST)?.to_str().ok();
+        self.target.map(|(host, _)| host).or_else(said).unwrap_or_default()
+    }
+
+    fn path(&self) -> &str {
+        self.target.map_or("/", |(_, path)| path)
+    }
+
+    fn method(&self) -> &str {
+        self.method
+    }
+
+    fn values(&self, name: &HeaderName, each: &mut dyn FnMut(&[u8])) {
+        self.headers.all_of(name).for_each(each);
+    }
+}
+
+/// How answers tell of rates.
+#[derive(Clone, Copy, Debug)]
+pub struct RateTelling {
+    /// Whether they have the rate headers.
+    pub headers: bool,
+    /// What those say of time.
+    pub telling: Telling,
+    /// The time of day.
+    pub at: SystemTime,
+}
+
 impl Gate<'_> {
-    /// Who would send such a request over a connection from `peer` at `now`, and what it would get.
-    pub fn explain(&self, supposed: SupposedRequest<'_>, peer: IpAddr, now: Nanos) -> Explanation {
+    /// Who would send such a request over a connection from `peer` at `now`, and what it would get, with the headers
+    /// that its answer would have beside those of a backend where it is known how those are told.
+    pub fn explain(
+        &self,
+        supposed: SupposedRequest<'_>,
+        peer: IpAddr,
+        now: Nanos,
+        told: Option<RateTelling>,
+    ) -> Explanation {
         let SupposedRequest { headers, certificate, .. } = supposed;
         let (client_ip, walk) = origin(headers, peer, self.identity);
         let peer = peer.to_canonical();
@@ -72,12 +95,16 @@ impl Gate<'_> {
             mode: None,
             standing: None,
             decision: None,
+            limited_by: None,
+            policies: Vec::new(),
+            at_once: None,
             upstream: None,
+            upstreams: Vec::new(),
             refusal: None,
             headers: Vec::new(),
         };
         match identify(headers, (peer, certificate, now), self.identity, self.directory) {
-            Ok(caller) => self.explain_caller(&caller, supposed, now, &mut explained),
+            Ok(caller) => self.explain_caller(&caller, supposed, (now, told), &mut explained),
             Err(rejection) => {
                 explained.step("two different API keys were sent");
                 explained.refuse(rejection);
@@ -86,7 +113,13 @@ impl Gate<'_> {
         explained
     }
 
-    fn explain_caller(&self, caller: &Caller, supposed: SupposedRequest<'_>, now: Nanos, explained: &mut Explanation) {
+    fn explain_caller(
+        &self,
+        caller: &Caller,
+        supposed: SupposedRequest<'_>,
+        when: (Nanos, Option<RateTelling>),
+        explained: &mut Explanation,
+    ) {
         explained.identity = caller.identity();
         explained.api_key_from = caller.key.map(|source| match source {
             KeySource::Header => self.identity.api_key_header.as_str().to_owned(),
@@ -127,17 +160,24 @@ impl Gate<'_> {
         let to = supposed.target.map(|(host, path)| self.routes.find(host, path));
         // As when a request is let in.
         let pays = caller.unknown_key || to.flatten().is_none_or(|to| to.limit);
-        self.explain_limit(caller, pays, now, explained);
+        self.explain_limit((caller, pays), &supposed, when, explained);
+        self.explain_turns(caller, pays, explained);
         if caller.unknown_key && explained.refusal.is_none() {
             explained.step("a key that no client has is refused: identity.unknown_api_key is reject");
             explained.refuse(Rejection::UnknownApiKey);
         }
         if let Some(to) = to {
-            explained.lead(to.map(|to| to.pool.name()));
+            explained.lead(to, supposed.headers);
         }
     }
 
-    fn explain_limit(&self, caller: &Caller, pays: bool, now: Nanos, explained: &mut Explanation) {
+    fn explain_limit(
+        &self,
+        (caller, pays): (&Caller, bool),
+        supposed: &SupposedRequest<'_>,
+        when: (Nanos, Option<RateTelling>),
+        explained: &mut Explanation,
+    ) {
         let decision = match self.account(caller) {
             Account::Bucket(..) if !pays => {
                 explained.step("its route has limit: false, so the request would cost nothing");
@@ -157,37 +197,115 @@ impl Gate<'_> {
                 "unlimited"
             }
             Account::Bucket(limiter, key, quota) => {
-                let standing = limiter.peek(key, quota, now);
-                explained.standing = Some(standing);
+                let own = limiter.peek(key, quota, when.0);
+                explained.standing = Some(own);
                 let anonymous = caller.client.is_none().then(|| self.payer(caller.address)).and_then(Payer::anonymous);
-                explained.step(bucket(anonymous, self.identity.ipv6_prefix, &standing));
-                if standing.remaining() > 0 {
-                    explained.step("the request would take a token");
-                    "allowed"
-                } else {
-                    let wait = standing.retry_after();
-                    explained.step(format!("there is no whole token; the next is there after {wait} s at most"));
-                    explained.refuse(Rejection::RateLimited(wait));
-                    "limited"
-                }
+                explained.step(bucket(anonymous, self.identity.ipv6_prefix, &own));
+                self.explain_payment(caller, supposed, (limiter, own), when, explained)
             }
         };
         explained.decision = Some(decision);
     }
+
+    /// Tells what the request would pay, into its caller's own bucket, which stands so, and those of policies; what
+    /// the limiter would say.
+    fn explain_payment(
+        &self,
+        caller: &Caller,
+        supposed: &SupposedRequest<'_>,
+        (limiter, mut own): (&dyn Limiter, Standing),
+        (now, told): (Nanos, Option<RateTelling>),
+        explained: &mut Explanation,
+    ) -> &'static str {
+        let met = self.policies.and_then(|policies| PaidPolicies::of(policies, supposed));
+        let mut paid = met.map(|(mut paid, met)| {
+            let client = caller.client.as_ref().map(|(client, _)| &**client);
+            let who = (client, self.payer(caller.address), supposed.headers);
+            explained.policies = paid.look((limiter, self.keys), &met, who, now);
+            paid
+        });
+        let policies: Vec<_> = explained.policies.iter().map(ToString::to_string).collect();
+        explained.steps.extend(policies);
+        let by_policy = paid.as_ref().is_some_and(|paid| paid.refusing().next().is_some());
+        let refused = by_policy || !own.is_enough();
+        if !own.is_enough() {
+            let wait = own.retry_after();
+            explained.step(format!("there is no whole token; the next is there after {wait} s at most"));
+        } else if !refused {
+            explained.step("the request would take a token");
+            own = own.after_take();
+            paid.iter_mut().for_each(|paid| paid.after_take());
+        }
+        let RateTelling { headers, telling, at } =
+            told.unwrap_or(RateTelling { headers: false, telling: Telling::default(), at: SystemTime::UNIX_EPOCH });
+        let standings = Standings { own: &own, paid: paid.as_deref(), refused, telling, at };
+        explained.headers = rate_lines(&standings, headers, told.is_some());
+        if !refused {
+            return "allowed";
+        }
+        explained.limited_by = standings.refused_by().map(|(name, _)| name.to_owned());
+        if let Some(name) = explained.limited_by.as_deref().filter(|name| *name != OWN) {
+            let step = format!("policy {name} would refuse it, and nothing would be taken");
+            explained.step(step);
+        }
+        explained.refuse(Rejection::RateLimited(standings.retry_after()));
+        "limited"
+    }
+
+    /// Tells how many of its caller's requests run, where that is bounded. That is asked before the buckets are.
+    fn explain_turns(&self, caller: &Caller, pays: bool, explained: &mut Explanation) {
+        let Some(most) = self.most_at_once(caller, pays) else { return };
+        let running = self.turns.0.taken(self.key_of(caller));
+        explained.at_once = Some((most.get(), running));
+        explained.step(format!("at most {most} of its requests run at once, and {running} do"));
+        if running >= most.get() {
+            explained.decision = Some("limited");
+            explained.limited_by = Some("max_concurrent".to_owned());
+            explained.refuse(Rejection::TooManyAtOnce);
+            explained.headers = vec![("retry-after".to_owned(), "1".to_owned())];
+        }
+    }
+}
+
+/// The lines that tell of rates, and when to come back.
+fn rate_lines(standings: &Standings<'_>, rate: bool, told: bool) -> Vec<(String, String)> {
+    let mut headers = HeaderMap::new();
+    if standings.refused && told {
+        headers.line(&RETRY_AFTER, standings.retry_after());
+    }
+    if rate {
+        rate_headers::write(&mut headers, *standings);
+    }
+    let pairs = headers.iter().filter_map(|(name, value)| Some((name.to_string(), value.to_str().ok()?.to_owned())));
+    pairs.collect()
 }
 
 impl Explanation {
-    /// Tells where its route leads.
-    fn lead(&mut self, upstream: Option<&str>) {
-        let Some(upstream) = upstream else {
+    /// Tells where its route leads, if it has one.
+    fn lead(&mut self, to: Option<&Destination>, headers: &HeaderMap) {
+        let Some(to) = to else {
             self.step("no route matches its host and path");
             if self.refusal.is_none() {
                 self.refuse(Rejection::NoRoute);
             }
             return;
         };
-        self.step(format!("its route leads to the upstream {upstream}"));
+        let shares = to.split.iter().flat_map(|split| split.shares());
+        self.upstreams = shares.map(|(pool, weight)| (pool.name().to_owned(), weight)).collect();
+        let stays = to.split.as_ref().and_then(|split| split.stays(headers));
+        let upstream = stays.unwrap_or(&to.pool).name();
         self.upstream = Some(upstream.to_owned());
+        if self.upstreams.is_empty() {
+            self.upstreams.push((upstream.to_owned(), 1));
+            return self.step(format!("its route leads to the upstream {upstream}"));
+        }
+        let all: u64 = self.upstreams.iter().map(|(_, weight)| u64::from(*weight)).sum();
+        let shares = self.upstreams.iter().map(|(name, weight)| format!("{name} ({weight} of {all})"));
+        let shares = shares.collect::<Vec<_>>().join(", ");
+        self.step(format!("its route leads to the upstreams {shares}"));
+        if stays.is_some() {
+            self.step(format!("its client stays with the upstream {upstream}, by its cookie"));
+        }
     }
 
     fn step(&mut self, step: impl Into<String>) {

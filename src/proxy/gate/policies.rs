@@ -38,6 +38,8 @@ use crate::proxy::wire::lines::Fields;
 use crate::route::{MatchTable, MatchedRequest};
 use crate::telemetry::{PolicyTally, PolicyVerdict};
 
+mod look;
+
 /// The most that an answer may say it costs.
 const MOST_COST: u32 = 1_000_000_000;
 

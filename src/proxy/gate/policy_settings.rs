@@ -1,5 +1,6 @@
 //! Policies as the configuration has them.
 
+use std::fmt;
 use std::num::{NonZeroU32, NonZeroUsize};
 
 use http::HeaderName;
@@ -48,6 +49,18 @@ pub enum PolicyKey {
     All,
     /// That of the header's value; a request without the header does not pay.
     Header(HeaderName),
+}
+
+impl fmt::Display for PolicyKey {
+    /// As the configuration has it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PolicyKey::Client => f.write_str("client"),
+            PolicyKey::Address => f.write_str("address"),
+            PolicyKey::All => f.write_str("all"),
+            PolicyKey::Header(name) => write!(f, "header:{name}"),
+        }
+    }
 }
 
 /// What a request costs in a policy.

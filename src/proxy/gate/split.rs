@@ -34,12 +34,16 @@ impl PoolSplit {
 
     /// The pool of a request with these `fields`: the one that its client stays with, or the next in turn.
     pub(in crate::proxy) fn pool(&self, fields: &impl Fields) -> Option<&Arc<Pool>> {
+        self.stays(fields).or_else(|| self.shares.get(self.next()).map(|(pool, _)| pool))
+    }
+
+    /// The pool that a client stays with whose request has these `fields`; none of who is new.
+    pub(in crate::proxy) fn stays(&self, fields: &impl Fields) -> Option<&Arc<Pool>> {
         let stays = |pool: &&Arc<Pool>| {
             let sticky = pool.settings().sticky.as_ref();
             sticky.is_some_and(|name| token(pool, (fields, name)).is_some())
         };
-        let stuck = self.shares.iter().map(|(pool, _)| pool).find(stays);
-        stuck.or_else(|| self.shares.get(self.next()).map(|(pool, _)| pool))
+        self.shares.iter().map(|(pool, _)| pool).find(stays)
     }
 
     fn next(&self) -> usize {
@@ -58,8 +62,8 @@ impl PoolSplit {
     }
 
     /// The pools with their weights.
-    pub fn shares(&self) -> impl Iterator<Item = (&Arc<Pool>, i64)> {
-        self.shares.iter().map(|(pool, weight)| (pool, *weight))
+    pub fn shares(&self) -> impl Iterator<Item = (&Arc<Pool>, u32)> {
+        self.shares.iter().map(|(pool, weight)| (pool, u32::try_from(*weight).unwrap_or(u32::MAX)))
     }
 }
 

@@ -4,7 +4,9 @@
 //! the work of a backend.
 //!
 //! The rule: `GET /.well-known/ratelimit` tells it, and takes nothing. Who it is, is found out as for any request; who
-//! is blocked is refused so, too. Whoever shows a key that no client has is let in as any request, or answered so: keys
+//! is blocked is refused so, too. Told are its own bucket and those of all policies that have one for its client or its
+//! address, whichever of its requests pay into them; what it shares with others is not its standing, and of policies on
+//! trial nobody is told. Whoever shows a key that no client has is let in as any request, or answered so: keys
 //! could be guessed without end where that costs nothing. It has the numbers of the admin API, so that an operator and
 //! a client talk of the same.
 
@@ -13,6 +15,7 @@ use serde::Serialize;
 use crate::limit::{Nanos, Standing, Telling};
 use crate::proxy::gate::admit::{Account, Gate};
 use crate::proxy::gate::identify::Caller;
+use crate::proxy::gate::policy_settings::OWN;
 
 /// Where a caller asks.
 pub(in crate::proxy) const PATH: &str = "/.well-known/ratelimit";
@@ -54,7 +57,7 @@ impl<'a> BucketStanding<'a> {
             rate_per_sec: quota.rate().to_f64(),
             // Cut off, not rounded: 0.9999 tokens are not one.
             tokens: (standing.tokens().to_f64() * 1000.0).floor() / 1000.0,
-            retry_after: if standing.remaining() > 0 { 0 } else { telling.at_most(standing.retry_after()) },
+            retry_after: if standing.is_enough() { 0 } else { telling.at_most(standing.retry_after()) },
             full_after: standing.full_after(),
         }
     }
@@ -67,8 +70,14 @@ impl Gate<'_> {
             Account::Blocked => ("blocked", Vec::new()),
             Account::None | Account::Unlimited => ("unlimited", Vec::new()),
             Account::Bucket(limiter, key, quota) => {
-                let standing = limiter.peek(key, quota, now);
-                ("limit", vec![BucketStanding::new("default", &standing, telling)])
+                let mut buckets = vec![(OWN, limiter.peek(key, quota, now))];
+                if let Some(policies) = self.policies {
+                    let client = caller.client.as_ref().map(|(client, _)| &**client);
+                    let who = (client, self.payer(caller.address));
+                    buckets.extend(policies.standings((limiter, self.keys), who, now));
+                }
+                let told = buckets.iter().map(|(name, standing)| BucketStanding::new(name, standing, telling));
+                ("limit", told.collect())
             }
         };
         let client_id = caller.client.as_ref().map(|(client, _)| client.id.as_str());

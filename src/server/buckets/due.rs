@@ -5,7 +5,7 @@
 //! could not take stays due and is tried again, before whatever came since. There are at most a few events due for each
 //! bucket that there is.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 
 use crate::limit::Payer;
 use crate::store::{Moment, Saved};
@@ -86,11 +86,12 @@ impl Due {
         self.pieces.front().map(|piece| sorted_out(piece.iter().copied()))
     }
 
-    /// Nothing of this bucket is due any more: the store is told by somebody else what became of it.
-    pub(super) fn forget(&mut self, payer: Payer) {
-        self.events.retain(|event| event.payer() != payer);
+    /// Nothing of these buckets is due any more: the store is told by somebody else what became of them.
+    pub(super) fn forget(&mut self, payers: impl IntoIterator<Item = Payer>) {
+        let payers: HashSet<_> = payers.into_iter().collect();
+        self.events.retain(|event| !payers.contains(&event.payer()));
         // Also of the piece that the store may be taking: it is sent again when that fails.
-        self.pieces.iter_mut().for_each(|piece| piece.retain(|event| event.payer() != payer));
+        self.pieces.iter_mut().for_each(|piece| piece.retain(|event| !payers.contains(&event.payer())));
     }
 
     /// The store has the piece, as of `at`.

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::due::PIECE;
 use super::*;
+use crate::admin::NotFilled;
 use crate::clock::ManualClock;
 use crate::limit::{Charge, Striped, StripedSettings};
 use crate::store::Reply;
@@ -348,7 +349,7 @@ async fn a_reset_is_not_undone_by_a_save_that_began_before_it() {
     drop(first.send().unwrap());
     let filled = [3, PIECE as u64 + 3];
     for number in filled {
-        first.reset(Payer::client(number), quota()).await.unwrap();
+        first.reset(&[Payer::client(number)], everybody).await.unwrap();
     }
     // And one of which the limiter has told nobody yet.
     take(&first, Payer::client(5), 0);
@@ -386,11 +387,11 @@ async fn nothing_is_reset_while_another_process_has_the_buckets() {
     take(&first, caller(1), 4);
     second.take_over(&first.begin_hand_over().unwrap(), everybody);
     for process in [&first, &second] {
-        assert_eq!(process.reset(caller(1), quota()).await, Err(NotFilled::HandedOver));
+        assert_eq!(process.reset(&[caller(1)], everybody).await, Err(NotFilled::HandedOver));
         assert_eq!(tokens(process, caller(1)), 6.0);
     }
     first.take_back();
-    assert_eq!(first.reset(caller(1), quota()).await, Ok(()));
+    assert_eq!(first.reset(&[caller(1)], everybody).await, Ok(()));
     assert_eq!(tokens(&first, caller(1)), 10.0);
 }
 
@@ -401,9 +402,9 @@ async fn a_reset_that_the_store_does_not_take_is_none() {
     let store: Arc<dyn BucketStore> = Arc::clone(&fickle) as _;
     let buckets = process(&store, &clock);
     take(&buckets, caller(1), 4);
-    assert!(matches!(buckets.reset(caller(1), quota()).await, Err(NotFilled::Store(_))));
+    assert!(matches!(buckets.reset(&[caller(1)], everybody).await, Err(NotFilled::Store(_))));
     assert_eq!(tokens(&buckets, caller(1)), 6.0);
     fickle.broken.store(false, Ordering::SeqCst);
-    assert_eq!(buckets.reset(caller(1), quota()).await, Ok(()));
+    assert_eq!(buckets.reset(&[caller(1)], everybody).await, Ok(()));
     assert_eq!(tokens(&buckets, caller(1)), 10.0);
 }

@@ -19,14 +19,15 @@ use crate::admin::api::access::Actor;
 use crate::admin::api::error::ErrorBody;
 use crate::admin::api::query::Query;
 use crate::admin::api::{Api, ApiError, BodyFields, body};
-use crate::limit::Payer;
+use crate::limit::{Payer, PolicyId};
 
 /// What is said of a number of tokens that is none.
 const WHOLE: &str = "must be a whole number from 1 to 1000000000";
 
-/// Fills a client's bucket
+/// Fills a client's buckets
 ///
-/// It has all its tokens again. This is no change of the client: its version stays.
+/// It has all its tokens again, in its own bucket and in those that policies have for it; what was granted above a
+/// capacity is gone. This is no change of the client: its version stays.
 #[utoipa::path(
     post,
     path = "/clients/{client_id}/reset",
@@ -47,9 +48,12 @@ pub(in crate::admin) async fn reset(api: &Arc<Api>, raw: &str, request: Request)
     Query::of(request.uri(), &[])?.finish()?;
     let record = read::find(api, &id).await?;
     let parts = &api.parts;
-    let filled = (parts.fill)(Payer::client(record.number), record.profile.quota(&parts.plans.load()));
+    let payer = Payer::client(record.number);
+    let in_policies = record.profile.policies.iter().map(|(name, own)| (payer.within(PolicyId::of(name)), *own));
+    let own = (payer, record.profile.quota(&parts.plans.load()));
+    let filled = (parts.fill)(payer, in_policies.chain([own]).collect());
     timeout(PATIENCE, filled).await.unwrap_or_else(|_| Err(late().into()))?;
-    info!("client {id}: bucket filled by {}", Actor::of(&request));
+    info!("client {id}: buckets filled by {}", Actor::of(&request));
     Ok(show(StatusCode::OK, &ClientView::new(&record, api), &record))
 }
 

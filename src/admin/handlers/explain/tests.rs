@@ -26,6 +26,7 @@ fn a_question_may_have_a_certificate_and_a_target() {
     let known = [KeyDigest::of(b"cert-san:a"), KeyDigest::of(b"cert-san:b")];
     assert_eq!(question(r#""certificate":"cert-san:A""#).certificate, known[..1]);
     assert_eq!(question(r#""certificate":["cert-san:a","cert-san:b"]"#).certificate, known);
+    assert_eq!((question(r#""method":"put""#).method, question(r#""host":"a""#).method), ("put".into(), "GET".into()));
     let target = |more: &str| question(more).target.unwrap();
     let pair = |host: &str, path: &str| (host.to_owned(), path.to_owned());
     assert_eq!(target(r#""host":"a.example","path":"/v1?x=/y""#), pair("a.example", "/v1"));
@@ -51,6 +52,7 @@ fn everything_wrong_with_a_question_is_told() {
         (r#"{"address":"::1","headers":{"a":1}}"#, vec![("headers.a", value)]),
         (r#"{"address":"::1","headers":{"a":["b",1]}}"#, vec![("headers.a[1]", value)]),
         (r#"{"address":"::1","headers":{"a":"b\n"}}"#, vec![("headers.a", "must not have control characters")]),
+        (r#"{"address":"::1","method":"a b"}"#, vec![("method", "must be a method, such as \"POST\"")]),
         (r#"{"address":"::1","certificate":"key"}"#, vec![("certificate", CERTIFICATE)]),
         (r#"{"address":"::1","certificate":["cert:12"]}"#, vec![("certificate", CERTIFICATE)]),
         (
@@ -94,7 +96,19 @@ fn explanation() -> Explanation {
         mode: Some(Mode::Limit),
         standing: Some(Standing::new(bucket, quota, 0)),
         decision: Some("allowed"),
+        limited_by: None,
+        policies: vec![ExplainedPolicy {
+            name: "writes".to_owned(),
+            key: "header:x-tenant".to_owned(),
+            quota,
+            cost: Some(88),
+            cost_header: None,
+            shadow: true,
+            standing: Some(Standing::new(bucket, quota, 0).for_cost(88)),
+        }],
+        at_once: Some((8, 3)),
         upstream: Some("app".to_owned()),
+        upstreams: vec![("app".to_owned(), 9), ("canary".to_owned(), 1)],
         refusal: None,
         headers: vec![("X-RateLimit-Limit".to_owned(), "100".to_owned())],
     }
@@ -107,7 +121,12 @@ fn an_explanation_is_told_in_full() {
         "steps": ["the connection comes from 10.0.0.1, which is a trusted proxy"],
         "trusted_proxy": "10.0.0.1", "client_ip": "203.0.113.7", "api_key_from": "x-api-key", "client_id": "user1",
         "matched_by": "api_key", "network": null, "mode": "limit", "capacity": 100, "rate_per_sec": 0.5,
-        "tokens": 87.999, "decision": "allowed", "upstream": "app",
+        "tokens": 87.999, "decision": "allowed", "limited_by": null, "max_concurrent": 8, "running": 3,
+        "policies": [{
+            "name": "writes", "key": "header:x-tenant", "capacity": 100, "rate_per_sec": 0.5, "tokens": 87.999,
+            "cost": 88, "cost_header": null, "enough": false, "mode": "shadow",
+        }],
+        "upstream": "app", "upstreams": [{"name": "app", "weight": 9}, {"name": "canary", "weight": 1}],
         "answer": {"status": null, "message": "Goes on to its route", "headers": {"X-RateLimit-Limit": "100"}},
     });
     assert_eq!(told(explanation()), expected);

@@ -1,3 +1,4 @@
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,10 +15,12 @@ use crate::proxy::exchange::parts::ProxyParts;
 use crate::proxy::exchange::proxy::Proxy;
 use crate::proxy::gate::admit::{Admission, Asked, Destination};
 use crate::proxy::gate::identify::{Identity, UnknownKey};
+use crate::proxy::gate::policies::Policies;
+use crate::proxy::gate::policy_settings::{PolicyCost, PolicyKey, PolicySettings};
 use crate::proxy::gate::rules::{RateRules, Rules};
 use crate::proxy::gate::settings::Limits;
-use crate::route::RouteTable;
-use crate::telemetry::{AccessLog, AccessLogSettings};
+use crate::route::{RequestMatch, RouteTable};
+use crate::telemetry::{AccessLog, AccessLogSettings, Tally};
 
 const SECOND: Nanos = 1_000_000_000;
 
@@ -28,11 +31,38 @@ struct World {
     keys: KeyMaker,
     turns: Arc<CallerTurns>,
     recorder: Recorder,
+    policies: Option<Arc<Policies>>,
     routes: RouteTable<Destination>,
     limits: Limits,
 }
 
 impl World {
+    /// The same, with a policy of each kind, of which the last is on trial.
+    fn with_policies(unknown_api_key: UnknownKey) -> Self {
+        let world = World::new(unknown_api_key);
+        let policy = |name: &str, key, capacity, cost| PolicySettings {
+            name: name.to_owned(),
+            matches: RequestMatch::default(),
+            key,
+            quota: Quota::new(capacity, 1.0).unwrap(),
+            cost,
+            max_buckets: NonZeroUsize::MIN,
+            shadow: name == "trial",
+        };
+        let tokens = |cost| PolicyCost::Tokens(NonZeroU32::new(cost).unwrap());
+        let header = HeaderName::from_static("x-forwarded-for");
+        let settings = vec![
+            policy("dear", PolicyKey::Client, 4, tokens(2)),
+            policy("listed", PolicyKey::Header(header), 9, tokens(3)),
+            policy("told", PolicyKey::All, 9, PolicyCost::AnswerHeader(HeaderName::from_static("x-cost"))),
+            policy("trial", PolicyKey::Address, 1, tokens(1)),
+        ];
+        let terms: Vec<_> = settings.iter().map(PolicySettings::terms).collect();
+        let tallies = Tally::default().set_policies(settings.iter().map(|policy| policy.name.as_str()));
+        let policies = Policies::new(settings, world.limiter.set_policies(&terms, 0), tallies);
+        World { policies, ..world }
+    }
+
     /// Proxies are trusted in 10.0.0.0/8; anonymous callers have 2 tokens and get 1 a second.
     fn new(unknown_api_key: UnknownKey) -> Self {
         let client = |uid, name: &str, mode, networks: &[&str], key: Option<&str>| {
@@ -57,6 +87,7 @@ impl World {
             limiter: Exact::new(100, default_quota, 0),
             turns: Arc::default(),
             recorder: Recorder::default(),
+            policies: None,
             routes: RouteTable::new([]),
             limits: Limits::default(),
         }
@@ -70,20 +101,20 @@ impl World {
             turns: (&self.turns, None),
             recorder: &self.recorder,
             keys: &self.keys,
-            policies: None,
+            policies: self.policies.as_ref(),
             routes: &self.routes,
             limits: &self.limits,
         }
     }
 
     fn explain(&self, peer: &str, lines: &[(&'static str, &str)]) -> Explanation {
-        self.gate().explain(supposed(&headers(lines)), peer.parse().unwrap(), 0)
+        self.gate().explain(supposed(&headers(lines)), peer.parse().unwrap(), 0, None)
     }
 }
 
 /// A request with these headers, of which nothing else is known.
 fn supposed(headers: &HeaderMap) -> SupposedRequest<'_> {
-    SupposedRequest { headers, certificate: None, target: None }
+    SupposedRequest { headers, certificate: None, method: "GET", target: None }
 }
 
 fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
@@ -98,7 +129,8 @@ fn the_way_through_a_trusted_proxy_to_a_network() {
         assert!(world.limiter.take(&Charge::one(Key::client(2), Quota::new(100, 10.0).unwrap()), 0).is_allowed());
     }
     let lines = [("x-forwarded-for", "1.1.1.1, 203.0.113.7"), ("x-forwarded-for", "10.0.0.2"), ("x-api-key", "secret")];
-    let explained = world.gate().explain(supposed(&headers(&lines)), "::ffff:10.0.0.1".parse().unwrap(), SECOND / 20);
+    let explained =
+        world.gate().explain(supposed(&headers(&lines)), "::ffff:10.0.0.1".parse().unwrap(), SECOND / 20, None);
     assert_eq!(
         explained.steps,
         [
@@ -206,8 +238,12 @@ fn refusals_are_those_of_real_requests() {
     assert_eq!(limited, (Some("limited"), some("429 Rate limit exceeded")), "the bucket is asked first");
     let bearer = by_address.explain("192.0.2.1", &[("authorization", "Bearer alice-key")]);
     assert_eq!((bearer.api_key_from.as_deref(), bearer.identity), (Some("authorization"), "api_key"));
-    let off =
-        Gate { limiter: None, ..by_address.gate() }.explain(supposed(&HeaderMap::new()), [192, 0, 2, 1].into(), 0);
+    let off = Gate { limiter: None, ..by_address.gate() }.explain(
+        supposed(&HeaderMap::new()),
+        [192, 0, 2, 1].into(),
+        0,
+        None,
+    );
     assert_eq!((off.decision, off.standing, off.refusal), (None, None, None));
     assert_eq!(off.steps.last().unwrap(), "nobody is limited: rate_limit.enabled is false");
 }
@@ -219,7 +255,7 @@ fn certificates_count_as_for_real_requests_and_where_they_do_not_it_is_said() {
         let shown = ShownCertificate::known_by(vec![KeyDigest::of(name.as_bytes())]);
         let none = HeaderMap::new();
         let asked = SupposedRequest { certificate: Some(&shown), target: Some(("a", "/x")), ..supposed(&none) };
-        world.gate().explain(asked, [203, 0, 113, 9].into(), 0)
+        world.gate().explain(asked, [203, 0, 113, 9].into(), 0, None)
     };
     let said = |explained: &Explanation, step: &str| explained.steps.iter().any(|said| said == step);
     let off = explain(&world, "cert-san:device");
@@ -274,7 +310,7 @@ fn a_proxy_explains_with_its_own_clients_buckets_and_time() {
     let quota = Quota::new(100, 10.0).unwrap();
     while limiter.take(&Charge::one(Key::client(1), quota), timeline.nanos(clock.now())).is_allowed() {}
     let key = headers(&[("x-api-key", "alice-key")]);
-    let decision = || proxy.explain([192, 0, 2, 1].into(), &key, &[], None).decision;
+    let decision = || proxy.explain([192, 0, 2, 1].into(), &key, &[], ("GET", None)).decision;
     assert_eq!(decision(), Some("limited"));
     clock.advance(Duration::from_millis(100));
     assert_eq!((decision(), decision()), (Some("allowed"), Some("allowed")));
@@ -284,12 +320,12 @@ fn a_proxy_explains_with_its_own_clients_buckets_and_time() {
 #[test]
 fn what_is_explained_is_what_happens_and_costs_nothing() {
     for unknown in [UnknownKey::ByAddress, UnknownKey::Reject] {
-        let world = World::new(unknown);
-        for _ in 0..3 {
+        let worlds = [World::new(unknown), World::with_policies(unknown)];
+        for world in worlds.iter().flat_map(|world| [world; 4]) {
             for peer in ["10.0.0.1", "192.0.2.1", "203.0.113.9", "198.51.100.1", "2001:db8:7::1", "2001:db8::1"] {
                 for key in [None, Some("alice-key"), Some("free-key"), Some("nobody's-key")] {
                     for list in [None, Some("203.0.113.7"), Some("192.0.2.7, junk")] {
-                        explain_and_ask(&world, peer, key, list);
+                        explain_and_ask(world, peer, key, list);
                     }
                 }
             }
@@ -303,17 +339,23 @@ fn explain_and_ask(world: &World, peer: &str, key: Option<&str>, list: Option<&s
     list.iter().for_each(|list| head.insert_header("x-forwarded-for", *list).unwrap());
     let peer = peer.parse().unwrap();
     let used = || world.directory.by_key(&KeyDigest::of(b"alice-key"), 0).unwrap().usage.allowed();
-    let before = (world.limiter.buckets(), used());
+    let before = (world.limiter.buckets(), world.limiter.in_policies(), used());
     let asked = SupposedRequest { target: Some(("", "/")), ..supposed(&head.headers) };
-    let explained = world.gate().explain(asked, peer, 0);
-    assert_eq!(explained, world.gate().explain(asked, peer, 0), "nothing is taken");
-    assert_eq!((world.limiter.buckets(), used()), before, "nothing is counted");
+    let told = Some(RateTelling { headers: true, telling: Telling::default(), at: SystemTime::UNIX_EPOCH });
+    let explained = world.gate().explain(asked, peer, 0, told);
+    assert_eq!(explained, world.gate().explain(asked, peer, 0, told), "nothing is taken");
+    assert_eq!((world.limiter.buckets(), world.limiter.in_policies(), used()), before, "nothing is counted");
 
     let mut admission = Admission::default();
     let outcome = world.gate().admit(Asked::by(&head), peer, 0, &mut admission);
     let real = outcome.err().map(|rejection| (rejection.status().as_u16(), rejection.message().into_owned()));
     assert_eq!(explained.refusal, real, "{:?}", explained.steps);
     assert_eq!(explained.decision, admission.limit.map(|limit| limit.name()));
+    let standings = admission.standings();
+    let by = standings.as_ref().and_then(|all| Some(all.refused_by()?.0.to_owned()));
+    assert_eq!(explained.limited_by, by, "{:?}", explained.steps);
+    let lines = standings.map(|all| rate_lines(&all, true, true)).unwrap_or_default();
+    assert_eq!(explained.headers, lines, "{:?}", explained.steps);
     let caller = admission.caller.unwrap();
     assert_eq!((explained.client_ip, explained.identity), (caller.address, caller.identity()));
     assert_eq!(explained.client_id, caller.client.map(|(client, _)| client.id.clone()));
