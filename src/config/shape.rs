@@ -139,7 +139,10 @@ pub(super) struct HistoryKeys {
 /// Which requests go to which upstream; needs a host or a path.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-#[schemars(extend("required" = ["upstream"], "anyOf" = [{"required": ["host"]}, {"required": ["path"]}]))]
+#[schemars(extend(
+    "oneOf" = [{"required": ["upstream"]}, {"required": ["upstreams"]}],
+    "anyOf" = [{"required": ["host"]}, {"required": ["path"]}],
+))]
 pub(super) struct RouteKeys {
     /// A host name, or `*.` and a name for all names below it. Default: every host.
     pub(super) host: Written<RouteHost>,
