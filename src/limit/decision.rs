@@ -132,9 +132,14 @@ impl Standing {
 
     /// For `RateLimit`'s `t`: max(1, ⌈r/ρ⌉) for r > 0 whole tokens left, in 15 digits at most, else as `Retry-After`.
     pub fn reset(&self) -> u64 {
+        self.remaining_and_reset().1
+    }
+
+    /// [`remaining`](Standing::remaining) and [`reset`](Standing::reset), reckoned together.
+    pub fn remaining_and_reset(&self) -> (u32, u64) {
         match self.remaining() {
-            0 => self.retry_after(),
-            remaining => self.seconds_to_earn(remaining),
+            0 => (0, self.retry_after()),
+            remaining => (remaining, self.seconds_to_earn(remaining)),
         }
     }
 

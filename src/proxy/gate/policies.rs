@@ -31,9 +31,10 @@ use smallvec::SmallVec;
 
 use crate::client::{Client, Quota};
 use crate::limit::{
-    Charge, Claim, Claims, Decision, KeyMaker, Limiter, Nanos, Payer, PolicyId, PolicySlot, Standing, are_allowed,
+    Bucket, Charge, Claim, Claims, Decision, KeyMaker, Limiter, Nanos, Payer, PolicyId, PolicySlot, Standing,
+    are_allowed,
 };
-use crate::proxy::gate::policy_settings::{PolicyCost, PolicyKey, PolicySettings};
+use crate::proxy::gate::policy_settings::{PolicyCost, PolicyKey, PolicySettings, put_terms};
 use crate::proxy::wire::lines::Fields;
 use crate::route::{MatchTable, MatchedRequest};
 use crate::telemetry::{PolicyTally, PolicyVerdict};
@@ -50,6 +51,8 @@ struct Policy {
     id: PolicyId,
     slot: PolicySlot,
     tally: Arc<PolicyTally>,
+    /// What answers tell of its terms: they are the same in each, but where a client has its own.
+    told: Box<[u8]>,
 }
 
 /// All policies in force.
@@ -72,8 +75,10 @@ impl Policies {
         let table = MatchTable::new(settings.iter().map(|policy| &policy.matches));
         let parts = settings.into_iter().zip(slots).zip(tallies);
         let policy = |((settings, slot), tally): ((PolicySettings, _), _)| {
-            let id = PolicyId::of(&settings.name);
-            Policy { settings, id, slot, tally }
+            let (id, mut told) = (PolicyId::of(&settings.name), Vec::new());
+            let standing = Standing::new(Bucket::full(settings.quota, 0), settings.quota, 0);
+            put_terms(&settings.name, &standing, &mut told);
+            Policy { settings, id, slot, tally, told: told.into() }
         };
         let all: Box<[_]> = parts.map(policy).collect();
         (!all.is_empty()).then(|| Arc::new(Policies { table, all }))
@@ -206,13 +211,13 @@ impl PaidPolicies {
     ) -> (Standing, bool) {
         let mut claims = Claims::new();
         claims.push(own.into());
-        let mut asked: SmallVec<[(u32, Charge); 6]> = SmallVec::new();
+        let mut asked = MetPolicies::new();
         for &number in met {
             let policy = self.policies.get(number);
             let Some(charge) = policy.charge(keys, who) else { continue };
             let later = matches!(policy.settings.cost, PolicyCost::AnswerHeader(_));
             claims.push(Claim { charge, later, trial: policy.settings.shadow });
-            asked.push((number, charge));
+            asked.push(number);
         }
         if asked.is_empty() {
             let decision = limiter.take(&own, now);
@@ -220,7 +225,8 @@ impl PaidPolicies {
         }
         let decisions = limiter.take_all(&claims, now);
         let goes = are_allowed(&claims, &decisions);
-        for ((number, charge), decision) in asked.into_iter().zip(&decisions[1..]) {
+        self.paid.reserve_exact(asked.len());
+        for ((number, claim), decision) in asked.into_iter().zip(&claims[1..]).zip(&decisions[1..]) {
             let policy = self.policies.get(number);
             match decision.is_allowed() {
                 true if goes => policy.tally.count(PolicyVerdict::Allowed),
@@ -229,7 +235,7 @@ impl PaidPolicies {
                 _ => {}
             }
             if goes || !policy.settings.shadow {
-                self.paid.push(PolicyPayment { policy: number, charge, decision: *decision });
+                self.paid.push(PolicyPayment { policy: number, charge: claim.charge, decision: *decision });
             }
         }
         (*decisions[0].standing(), goes)
@@ -240,6 +246,21 @@ impl PaidPolicies {
         let enforced = self.paid.iter().map(|payment| (&self.policies.get(payment.policy).settings, payment));
         let enforced = enforced.filter(|(settings, _)| !settings.shadow);
         enforced.map(|(settings, payment)| (settings.name.as_str(), payment.decision.standing()))
+    }
+
+    /// Appends what is told of the terms of those that count, with a comma before each.
+    pub(super) fn put_terms(&self, out: &mut Vec<u8>) {
+        for payment in &self.paid {
+            let (policy, standing) = (self.policies.get(payment.policy), payment.decision.standing());
+            if policy.settings.shadow {
+                continue;
+            }
+            out.extend_from_slice(b", ");
+            match standing.quota() == policy.settings.quota {
+                true => out.extend_from_slice(&policy.told),
+                false => put_terms(&policy.settings.name, standing, out),
+            }
+        }
     }
 
     /// The names of those that have refused the request.

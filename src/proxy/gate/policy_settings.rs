@@ -6,7 +6,8 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use http::HeaderName;
 
 use crate::client::Quota;
-use crate::limit::{PolicyId, PolicyTerms};
+use crate::decimal::put_number;
+use crate::limit::{PolicyId, PolicyTerms, Standing};
 use crate::route::RequestMatch;
 
 /// The name under which the caller's own bucket is told. No policy has it.
@@ -36,6 +37,17 @@ impl PolicySettings {
     pub fn terms(&self) -> PolicyTerms {
         PolicyTerms { id: PolicyId::of(&self.name), quota: self.quota, max_buckets: self.max_buckets }
     }
+}
+
+/// Appends the terms of the bucket with this name as an item of `RateLimit-Policy`.
+pub(super) fn put_terms(name: &str, standing: &Standing, out: &mut Vec<u8>) {
+    // A name has no character that a string would have to escape.
+    out.push(b'"');
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\";q=");
+    put_number(standing.quota().capacity().get().into(), out);
+    out.extend_from_slice(b";w=");
+    put_number(standing.window(), out);
 }
 
 /// Whose bucket of a policy pays.

@@ -17,7 +17,7 @@ use crate::decimal::put_number;
 use crate::limit::{ResetHeader, Standing, Telling};
 use crate::proxy::gate::own_lines::{OwnLines, OwnName, OwnValue};
 use crate::proxy::gate::policies::PaidPolicies;
-use crate::proxy::gate::policy_settings::OWN;
+use crate::proxy::gate::policy_settings::{OWN, put_terms};
 
 static POLICY: OwnName = OwnName::new("RateLimit-Policy: ", || HeaderName::from_static("ratelimit-policy"));
 static STATE: OwnName = OwnName::new("RateLimit: ", || HeaderName::from_static("ratelimit"));
@@ -94,23 +94,25 @@ impl<'a> Standings<'a> {
 /// Says into `lines` how the buckets stand.
 #[inline]
 pub(in crate::proxy) fn write(lines: &mut impl OwnLines, standings: Standings<'_>) {
-    let standing = match standings.paid {
+    let (standing, remaining) = match standings.paid {
         None => {
             let own = standings.own;
             let capacity = u64::from(own.quota().capacity().get());
-            let next = if standings.refused { standings.retry_after() } else { standings.telling.at_most(own.reset()) };
+            let (remaining, reset) = own.remaining_and_reset();
+            let next = if standings.refused { standings.retry_after() } else { standings.telling.at_most(reset) };
             lines.line(&POLICY, Parameters("\"default\";q=", capacity, ";w=", own.window()));
-            lines.line(&STATE, Parameters("\"default\";r=", own.remaining().into(), ";t=", next));
-            own
+            lines.line(&STATE, Parameters("\"default\";r=", remaining.into(), ";t=", next));
+            (own, remaining)
         }
         Some(_) => {
             lines.line(&POLICY, PolicyList(standings));
             lines.line(&STATE, StateList(standings));
-            standings.tightest()
+            let tightest = standings.tightest();
+            (tightest, tightest.remaining())
         }
     };
     lines.line(&LIMIT, u64::from(standing.quota().capacity().get()));
-    lines.line(&REMAINING, u64::from(standing.remaining()));
+    lines.line(&REMAINING, u64::from(remaining));
     let reset = if standings.refused { standings.retry_after() } else { standing.full_after() };
     match standings.telling.reset {
         ResetHeader::Epoch => lines.line(&RESET, epoch(standings.at, reset)),
@@ -131,10 +133,8 @@ struct PolicyList<'a>(Standings<'a>);
 
 impl OwnValue for PolicyList<'_> {
     fn put(&self, out: &mut Vec<u8>) {
-        put_list(self.0.all(), out, |standing, out| {
-            let capacity = u64::from(standing.quota().capacity().get());
-            Parameters("\";q=", capacity, ";w=", standing.window()).put(out);
-        });
+        put_terms(OWN, self.0.own, out);
+        self.0.paid.into_iter().for_each(|paid| paid.put_terms(out));
     }
 }
 
@@ -146,24 +146,15 @@ struct StateList<'a>(Standings<'a>);
 impl OwnValue for StateList<'_> {
     fn put(&self, out: &mut Vec<u8>) {
         let least = if self.0.refused { self.0.retry_after() } else { 1 };
-        put_list(self.0.all(), out, |standing, out| {
+        for (index, (name, standing)) in self.0.all().enumerate() {
             let refused = self.0.refused && !standing.is_enough();
-            let next = if refused { least } else { self.0.telling.at_most(standing.reset().max(least)) };
-            Parameters("\";r=", standing.remaining().into(), ";t=", next).put(out);
-        });
-    }
-}
-
-fn put_list<'a>(
-    all: impl Iterator<Item = (&'a str, &'a Standing)>,
-    out: &mut Vec<u8>,
-    parameters: impl Fn(&Standing, &mut Vec<u8>),
-) {
-    for (index, (name, standing)) in all.enumerate() {
-        // A name has no character that a string would have to escape.
-        out.extend_from_slice(if index == 0 { b"\"" } else { b", \"" });
-        out.extend_from_slice(name.as_bytes());
-        parameters(standing, out);
+            let (remaining, reset) = standing.remaining_and_reset();
+            let next = if refused { least } else { self.0.telling.at_most(reset.max(least)) };
+            // A name has no character that a string would have to escape.
+            out.extend_from_slice(if index == 0 { b"\"" } else { b", \"" });
+            out.extend_from_slice(name.as_bytes());
+            Parameters("\";r=", remaining.into(), ";t=", next).put(out);
+        }
     }
 }
 
