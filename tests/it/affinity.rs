@@ -225,6 +225,9 @@ fn who_is_sticky_stays_with_the_upstream_of_its_backend() {
         let first = server.client().get("/").unwrap();
         let (token, _) = cookie(&first).unwrap();
         assert!((0..5).all(|_| with(&server, &token).backend() == first.backend()));
+        let cookie = format!(r#"{{"address":"127.0.0.1","path":"/","headers":{{"Cookie":"{token}"}}}}"#);
+        let stays = server.ask("POST", "/explain", &cookie).json()["upstream"].clone();
+        assert_eq!(stays, if first.backend() == "a" { "app" } else { "canary" });
     }
 }
 

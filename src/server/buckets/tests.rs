@@ -197,6 +197,23 @@ fn between_two_processes_a_clock_that_was_set_back_credits_nothing_and_one_far_a
 }
 
 #[test]
+fn a_debt_is_owed_after_a_restart_and_no_clock_makes_it_longer() {
+    for (set, expected) in [(-3600, 991), (100, 891), (1_000_000, 1)] {
+        let (store, clock) = in_memory();
+        let first = process(&store, &clock);
+        let charge =
+            Charge { cost: NonZeroU32::new(1_000).unwrap(), ..Charge::one(first.keys.key(caller(1)), quota()) };
+        assert_eq!(first.limiter.settle(&charge, first.now()).retry_after(), 991, "ten were there");
+        first.save_at_stop().unwrap();
+        clock.set_wall(set);
+        clock.reboot();
+        let second = process(&store, &clock);
+        second.restore(everybody).unwrap();
+        assert_eq!(second.limiter.peek(charge.key, quota(), second.now()).retry_after(), expected, "set by {set} s");
+    }
+}
+
+#[test]
 fn a_process_under_a_wrong_clock_gives_nothing_to_the_next_one() {
     let (store, clock) = in_memory();
     clock.set_wall(-10 * 365 * 24 * 3600);
