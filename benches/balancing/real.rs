@@ -128,13 +128,17 @@ async fn flood(binary: &str) -> Fallible<()> {
     println!("a flood over {FLOOD} connections: another client's p99 ms alone, then, failed; the flood's 200s, others");
     let bounded = format!("max_in_flight: {WORKERS}, queue: {{size: {FLOOD}, timeout: 1s}}");
     let by_loop = format!("direct: false|{bounded}");
+    // Most of the flood is refused, and asks again at once.
+    let refusing = bounded.replace(&format!("size: {FLOOD}"), &format!("size: {}", FLOOD / 10));
     let peer = format!("roundrobin|maxconn {WORKERS}");
-    for (name, how) in [("tollgate", bounded.as_str()), ("haproxy", &peer), ("tollgate", &by_loop)] {
+    for (name, how) in
+        [("tollgate", bounded.as_str()), ("haproxy", &peer), ("tollgate", &by_loop), ("tollgate", &refusing)]
+    {
         let backends = Scripted::three()?;
         let contender = serving(name, how, binary, &backends).await?;
         let p99_of = async || p99(load(contender.address, 50.0, 20.0).await.into_iter().map(|(_, took)| took));
         let (alone, _) = p99_of().await;
-        let flood = Flood::start(contender.address, FLOOD);
+        let flood = Flood::start(contender.address, FLOOD)?;
         load(contender.address, 50.0, 2.0).await;
         let (with, failed) = p99_of().await;
         let [well, otherwise] = flood.end();

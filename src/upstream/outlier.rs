@@ -7,8 +7,9 @@
 //! The rule: answers of 500 and above and answers that broke off or did not come in time are errors. So many of them in
 //! a row within the window eject the backend for a time, which grows with each ejection that follows another: the
 //! second takes twice as long as the first, up to [ten times](LONGEST). Each `eject` without an ejection takes one
-//! back. Any other answer ends a row. After its return one error is enough until there was another answer, as the row
-//! that led to its ejection has not ended. What could not connect is a matter of its health.
+//! back. Any other answer ends a row, when all of it has come. After its return one error is enough until there was
+//! another answer, as the row that led to its ejection has not ended. What could not connect is a matter of its health,
+//! and what a backend has not begun with is none.
 //!
 //! That is Envoy's outlier detection (`consecutive_5xx`, `base_ejection_time`, `max_ejection_percent`) with a window,
 //! and HAProxy's `observe layer7` with a way back that needs no check. Refused: a rate of errors, which needs a number

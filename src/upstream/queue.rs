@@ -12,7 +12,7 @@
 //! client and exact.
 //!
 //! Nobody overtakes: while one waits, whoever comes waits, too. Only the first attempt of a request does; a further one
-//! needs a backend that has room.
+//! needs a backend that has room, or goes to the one where the request has its place.
 //!
 //! Refused: one row for each backend, as HAProxy has for stickiness, in which a request waits for a slow one while
 //! others are free; a row for all, which a flood fills.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::task::JoinSet;
+use tokio::runtime::Runtime;
 use tollgate::clock::{Clock, SystemClock};
 
 /// Asks the proxy so often a second for so long; when each request was to be sent, and what it took, in seconds. None
@@ -69,18 +69,20 @@ async fn ask(stream: &mut TcpStream, client: &str) -> Option<(u16, bool)> {
     }
 }
 
-/// A client with so many connections, over each of which it asks again as soon as it is answered.
+/// A client with so many connections, over each of which it asks again as soon as it is answered. It has a thread of its
+/// own, as neither backends nor another client share a machine's thread with it.
 pub(crate) struct Flood {
-    connections: JoinSet<()>,
+    runtime: Runtime,
     counts: Arc<[AtomicUsize; 2]>,
 }
 
 impl Flood {
-    pub(crate) fn start(address: SocketAddr, connections: usize) -> Self {
-        let (mut all, counts) = (JoinSet::new(), Arc::<[AtomicUsize; 2]>::default());
+    pub(crate) fn start(address: SocketAddr, connections: usize) -> std::io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        let counts = Arc::<[AtomicUsize; 2]>::default();
         for _ in 0..connections {
             let counts = Arc::clone(&counts);
-            all.spawn(async move {
+            runtime.spawn(async move {
                 loop {
                     let Ok(mut stream) = TcpStream::connect(address).await else { return };
                     while let Some((status, closes)) = ask(&mut stream, "192.0.2.1").await {
@@ -92,12 +94,12 @@ impl Flood {
                 }
             });
         }
-        Flood { connections: all, counts }
+        Ok(Flood { runtime, counts })
     }
 
     /// Ends it; how many were answered 200, and how many otherwise.
-    pub(crate) fn end(mut self) -> [usize; 2] {
-        self.connections.abort_all();
+    pub(crate) fn end(self) -> [usize; 2] {
+        self.runtime.shutdown_background();
         self.counts.each_ref().map(|count| count.load(Ordering::Relaxed))
     }
 }
