@@ -26,7 +26,8 @@
 //! until it is taken, which is before anything else; nothing is earned meanwhile. So over any time t at most C + ρ·t
 //! and what was granted is given. An edit clamps what is below the capacity and keeps what is above.
 //!
-//! A quota edit first credits at the old rate, then keeps the tokens, clamped to the new capacity.
+//! A quota edit first credits at the old rate, then keeps the tokens, clamped to the new capacity. What is owed is kept
+//! in tokens, too, not in time: whoever raises a debtor's rate shortens its debt.
 //!
 //! Refused: GCRA's single instant ("theoretical arrival time") in nanoseconds, half the size, but it rounds the period
 //! of every rate that does not divide 10⁹ and cannot be exact across an edit; "full at `s`, `n` taken since", which is
@@ -152,10 +153,15 @@ impl Bucket {
         if held >= taken {
             return Bucket { tokens: Tokens(held.0 - taken.0), at };
         }
-        let (missing, rate) = (taken.0 - held.0, u128::from(quota.rate().nanos_per_sec()));
+        Bucket::owing(taken.0 - held.0, quota, at)
+    }
+
+    /// One that owes so many units at `now`.
+    fn owing(missing: u128, quota: Quota, now: Nanos) -> Self {
+        let rate = u128::from(quota.rate().nanos_per_sec());
         // Paid back within the last nanosecond; the rest of what that earns stays, so that nothing is rounded.
         let nanos = missing.div_ceil(rate);
-        let paid = at.saturating_add(u64::try_from(nanos).unwrap_or(u64::MAX));
+        let paid = now.saturating_add(u64::try_from(nanos).unwrap_or(u64::MAX));
         Bucket { tokens: Tokens(nanos * rate - missing), at: paid }
     }
 
@@ -199,9 +205,13 @@ impl Bucket {
     }
 
     /// The same bucket under another quota from `now` on: it keeps its tokens, clamped to the new capacity but for what
-    /// was above the old one.
+    /// was above the old one. One that owes goes on owing as much, which the new rate pays back sooner or later.
     #[must_use]
     pub fn edit(self, from: Quota, to: Quota, now: Nanos) -> Self {
+        let rate = u128::from(from.rate().nanos_per_sec());
+        if self.at > now && self.tokens.0 < rate {
+            return Bucket::owing(rate * u128::from(self.at - now) - self.tokens.0, to, now);
+        }
         let kept = self.credited(from, now);
         let above = kept.tokens.0.saturating_sub(Tokens::whole(from.capacity().get()).0);
         let below = (kept.tokens.0 - above).min(Tokens::whole(to.capacity().get()).0);
@@ -333,6 +343,21 @@ mod tests {
         assert_eq!(full.debited(0, quota, SECOND), full);
         let endless = full.debited(u32::MAX, Quota::new(1, 1e-6).unwrap(), SECOND);
         assert!(endless.at() > 4_000_000_000 * SECOND && endless.tokens() < Tokens::ONE);
+    }
+
+    #[test]
+    fn an_edit_keeps_what_is_owed_and_not_for_how_long() {
+        let (slow, odd, fast) = (quota(5, 1.0), quota(5, 0.7), quota(50, 10.0));
+        let owing = Bucket::full(slow, 0).debited(105, slow, 0);
+        assert_eq!(owing.edit(slow, fast, 0).next_token_at(fast, 0), 10 * SECOND + SECOND / 10);
+        // A half is paid back at the old rate.
+        assert_eq!(owing.edit(slow, fast, 50 * SECOND).next_token_at(fast, 0), 55 * SECOND + SECOND / 10);
+        assert_eq!(owing.edit(slow, quota(5, 0.1), 0).next_token_at(quota(5, 0.1), 0), 1_010 * SECOND);
+        let there_and_back = owing.edit(slow, odd, SECOND).edit(odd, slow, SECOND);
+        assert_eq!((there_and_back, owing.edit(slow, slow, 7)), (owing, owing), "nothing is rounded");
+        assert_eq!(owing.edit(slow, fast, 101 * SECOND).held(fast, 101 * SECOND), Tokens::ONE, "it owes no more");
+        let endless = Bucket::resume(Tokens::default(), u64::MAX).edit(fast, quota(1, 1e-6), 0);
+        assert_eq!(endless.at(), u64::MAX);
     }
 
     #[test]

@@ -192,6 +192,11 @@ fn a_reset_bucket_is_full(make: Make) {
     assert_eq!(map.buckets(), 1, "a bucket that is not there is full");
     assert_eq!(export(map.as_ref()).iter().map(|saved| saved.bucket.tokens()).collect::<Vec<_>>(), [Tokens::whole(7)]);
     assert_eq!(allowed(map.as_ref(), key, quota(7, 1.0), 0), 7);
+    // So is one that owes, and it earns again.
+    map.debit(charge(key, quota(7, 1.0), 100), 0);
+    map.reset(key, quota(7, 1.0), SECOND);
+    assert_eq!(allowed(map.as_ref(), key, quota(7, 1.0), SECOND), 7);
+    assert_eq!(allowed(map.as_ref(), key, quota(7, 1.0), 3 * SECOND), 2);
 }
 
 fn what_changed_is_exported_once_and_reads_back(make: Make) {

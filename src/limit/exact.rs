@@ -287,7 +287,7 @@ impl Upkeep for Exact {
         let mut state = self.state.lock();
         let quota = state.quota_of(key, quota);
         if let Some(kept) = state.buckets.get_mut(&place(key)) {
-            let bucket = Bucket::full(quota, kept.bucket.at().max(now));
+            let bucket = Bucket::full(quota, now);
             *kept = Kept { scope: key.scope(), bucket, quota, changed: true };
         }
     }
@@ -332,7 +332,7 @@ impl Upkeep for Exact {
         for kept in state.buckets.values_mut() {
             let Some(policy) = kept.scope.slot().and_then(|slot| next.get(slot.index())) else { continue };
             if policy.gone {
-                kept.bucket = Bucket::full(kept.quota, kept.bucket.at().max(now));
+                kept.bucket = Bucket::full(kept.quota, now);
                 kept.changed = true;
             } else if !kept.scope.has_own_quota() {
                 kept.adapt(kept.scope, policy.terms.quota, now);

@@ -43,6 +43,41 @@ fn a_debt_longer_than_the_bucket_takes_to_fill_survives_a_crash() {
 }
 
 #[test]
+fn a_reload_that_raises_a_rate_shortens_what_is_owed() {
+    let backend = Backend::scripted("a");
+    let with = |rate: u32| {
+        format!(
+            "rate_limit: {{policies: [{{name: gql, key: all, capacity: 100, rate_per_sec: {rate}, cost: {{answer_header: X-Cost}}}}]}}"
+        )
+    };
+    let server = Instance::start(backend.address, &with(1));
+    let mut client = Client::connect(server.address);
+    assert_eq!(call(&mut client, "/?answer_header=X-Cost:10000", &[]).status, 200);
+    let wait = retry_after(&call(&mut client, "/", &[]));
+    assert!((9_850..=9_901).contains(&wait), "{wait}");
+    let text = std::fs::read_to_string(server.file()).unwrap();
+    server.configure(&text.strip_prefix(server.head()).unwrap().replace(&with(1), &with(10)));
+    assert_eq!(server.admin("POST", "/config/reload", "").status, 200);
+    let wait = retry_after(&call(&mut client, "/", &[]));
+    assert!((930..=991).contains(&wait), "{wait}");
+}
+
+#[test]
+fn a_reset_forgives_a_debt_and_the_bucket_earns_again() {
+    let backend = Backend::scripted("a");
+    let limits = "rate_limit: {policies: [{name: gql, capacity: 2, rate_per_sec: 5, cost: {answer_header: X-Cost}}]}";
+    let server = Instance::start(backend.address, limits);
+    server.create("c", 100_000, 1_000.0);
+    let mut client = Client::connect(server.address);
+    let mut ask = |target: &str| call(&mut client, target, &[("X-Api-Key", "c")]);
+    assert_eq!(ask("/?answer_header=X-Cost:100000").status, 200);
+    assert!(retry_after(&ask("/")) > 19_000);
+    assert_eq!(server.admin("POST", "/clients/c/reset", "").status, 200);
+    assert_eq!(ask("/?answer_header=X-Cost:2").status, 200);
+    assert!(eventually(PATIENCE, || ask("/").status == 200), "what was owed has come back: {:?}", ask("/"));
+}
+
+#[test]
 fn a_bucket_that_refused_says_when_to_come_back_whatever_it_holds() {
     let backend = [Backend::scripted("a")];
     let limits = "rate_limit: {policies: [{name: dear, capacity: 10, rate_per_sec: 0.01, cost: 6}]}";

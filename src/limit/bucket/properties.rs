@@ -151,6 +151,8 @@ proptest! {
                     bucket = Bucket::resume(Tokens::from_parts(whole, fraction), bucket.at());
                 }
                 Step::Edit(to) => {
+                    // An empty bucket whose instant is yet to come owes, which the reference knows nothing of.
+                    now = now.max(reference.clock);
                     bucket = bucket.edit(quota, to, now);
                     reference.edit(to, now);
                     quota = to;

@@ -70,7 +70,7 @@ impl Stripe {
             let BucketTerms { quota, scope } = book.get(entry.terms());
             let Some(policy) = scope.slot().and_then(|slot| policies.get(slot.index())) else { continue };
             if policy.is_gone {
-                entry.set_bucket(Bucket::full(quota, entry.bucket().at().max(now)));
+                entry.set_bucket(Bucket::full(quota, now));
             } else if !scope.has_own_quota() {
                 adapt(entry, book, BucketTerms { quota: policy.quota, scope }, now);
             }
@@ -147,7 +147,8 @@ impl Stripe {
     pub(super) fn refill(&mut self, key: Key, terms: BucketTerms, now: Nanos) {
         if let Some(entry) = self.table.find_mut(key) {
             adapt(entry, &mut self.book, terms, now);
-            entry.set_bucket(Bucket::full(terms.quota, entry.bucket().at().max(now)));
+            // From now on, not from where its instant is: of one that owes, that is the end of its debt.
+            entry.set_bucket(Bucket::full(terms.quota, now));
         }
     }
 
