@@ -28,7 +28,7 @@ impl Usage {
         self.count_seen(now);
     }
 
-    /// Counts a request that its bucket refused.
+    /// Counts a request that a limit refused.
     pub fn count_limited(&self, now: u64) {
         self.limited.fetch_add(1, Ordering::Relaxed);
         self.count_seen(now);

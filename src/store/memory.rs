@@ -164,9 +164,12 @@ impl ClientMap {
         }
         let items = batch.items.len() as u64;
         for item in batch.items {
-            let mut profile = item.profile;
-            let present = self.records.get(&item.id).map(|record| &record.profile.api_keys[..]);
-            profile.api_keys = item.keys.of(present.unwrap_or_default()).map_err(Refusal::of_keys(&item.id))?;
+            let (mut profile, present) = (item.profile, self.records.get(&item.id).map(|record| &record.profile));
+            if let Some(present) = present {
+                profile = profile.keeping_own(present, item.of_plan);
+            }
+            let keys = present.map(|present| &present.api_keys[..]).unwrap_or_default();
+            profile.api_keys = item.keys.of(keys).map_err(Refusal::of_keys(&item.id))?;
             wanted.insert(item.id, Some(profile));
         }
         let outcomes: Vec<_> = wanted.into_iter().map(|(id, after)| (self.outcome(&id, after, &stamp), id)).collect();

@@ -49,6 +49,14 @@ impl Profile {
         }
     }
 
+    /// The same with the quota of its own that `before` has, where it says what is shown of that: the same plan, and as
+    /// its quota what the plan has. Whoever sends back what was read takes nothing away.
+    #[must_use]
+    pub fn keeping_own(self, before: &Profile, of_plan: Option<Quota>) -> Self {
+        let shown = self.plan == before.plan && of_plan == Some(self.quota);
+        Profile { quota: if shown { before.quota } else { self.quota }, ..self }
+    }
+
     /// What the client may spend while there are these plans.
     pub fn quota(&self, plans: &Plans) -> Quota {
         plans.quota(self.plan.as_ref(), self.quota)

@@ -59,7 +59,7 @@ pub(super) fn item(name: &str, profile: Profile) -> BatchItem {
     let key =
         |key: &ApiKey| WantedKey { id: Some(key.id.clone()), digest: Some(key.digest), expires_at: key.expires_at };
     let keys = KeyChange::Set(profile.api_keys.iter().map(key).collect());
-    BatchItem { id: client_id(name), profile, keys }
+    BatchItem { id: client_id(name), profile, keys, of_plan: None }
 }
 
 pub(super) fn batch(items: Vec<BatchItem>, prune: bool) -> Batch {

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use tokio::sync::oneshot;
 
 use super::{Action, KeyChange, Profile, Record, StoreError, WrongKeys};
-use crate::client::{ClientId, KeyDigest, LostInPaths, PlanName};
+use crate::client::{ClientId, KeyDigest, LostInPaths, PlanName, Quota};
 
 /// What becomes of a client, given what it is: its new profile, or none to delete it. Equal to the present profile, it
 /// changes nothing, and nothing is recorded. Runs within the write, so that nothing comes in between; when it panics,
@@ -58,6 +58,8 @@ pub struct BatchItem {
     pub profile: Profile,
     /// What becomes of its API keys; those of the profile do not count.
     pub keys: KeyChange,
+    /// What its plan has now: see [`Profile::keeping_own`].
+    pub of_plan: Option<Quota>,
 }
 
 /// One change, as it is on disk.

@@ -62,6 +62,10 @@ fn one_too_many_is_refused_at_once_and_what_ends_makes_room() {
         let refused = server.client().get("/").unwrap();
         assert_ours(&refused, 429, "Too many requests at once");
         assert_eq!(refused.header("retry-after"), Some("1"));
+        // Its bucket is told as it is, and has paid nothing.
+        let left: u32 = refused.header("x-ratelimit-remaining").unwrap().parse().unwrap();
+        let again: u32 = server.client().get("/").unwrap().header("x-ratelimit-remaining").unwrap().parse().unwrap();
+        assert!(left > 0 && again >= left, "{refused:?}");
         // Over HTTP/2 they are the same caller's, and a client's own are others.
         assert_eq!(Http2::plain(server.address).get("/").unwrap().status, 429);
         let made = server.ask("POST", "/clients", r#"{"client_id":"c","capacity":100,"rate_per_sec":1}"#);
@@ -79,7 +83,12 @@ fn one_too_many_is_refused_at_once_and_what_ends_makes_room() {
         let metrics = server.ask("GET", "/metrics", "").text();
         assert!(metrics.contains("tollgate_concurrency_limited_total "), "{metrics}");
         let log = std::fs::read_to_string(server.path("access.log")).unwrap();
-        assert!(log.contains(r#""limited_by":"max_concurrent""#), "{log}");
+        let line = log.lines().find(|line| line.contains(r#""limited_by":"max_concurrent""#));
+        assert!(line.is_some_and(|line| line.contains(r#""limit":"limited""#)), "{log}");
+        let limited = metrics.lines().find_map(|line| {
+            line.strip_prefix(r#"tollgate_ratelimit_decisions_total{decision="limited"} "#)?.parse::<u32>().ok()
+        });
+        assert!(limited >= Some(3), "{metrics}");
         let decisions = server.ask("GET", "/decisions", "").text();
         assert!(decisions.contains(r#""status":429"#), "{decisions}");
     }
@@ -94,7 +103,7 @@ fn a_client_has_a_bound_of_its_own_that_is_edited_live() {
     assert_eq!(server.ask("POST", "/clients", made).json()["max_concurrent"], 1);
     let first = held(&server, &backend, "a", &key);
     assert_eq!(status(&server, &key), 429);
-    assert_eq!(server.ask("PATCH", "/clients/c", r#"{"max_concurrent":3}"#).status, 200);
+    assert_eq!(server.ask("PATCH", "/clients/c", r#"{"max_concurrent":3}"#).json()["limited"], 1);
     let (second, third) = (held(&server, &backend, "b", &key), held(&server, &backend, "c", &key));
     assert_eq!(status(&server, &key), 429);
     // Lowered below what runs, it takes nothing away; null is what counts for everybody.

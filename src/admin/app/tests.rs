@@ -96,6 +96,7 @@ async fn a_stream_that_nobody_ends_does_not_hold_a_stop() {
         id: ClientId::parse(&format!("client-{number}")).unwrap(),
         profile: Profile { note: note.clone(), ..Profile::new(Quota::new(1, 1.0).unwrap()) },
         keys: KeyChange::Keep,
+        of_plan: None,
     });
     let (by, at) = ("test".to_owned(), SystemTime::UNIX_EPOCH);
     let batch = Batch { items: items.collect(), prune: false, dry_run: false, by, at };

@@ -62,11 +62,16 @@ fn matches(policy: &mut Level<'_>, key: Written<Section<MatchKeys>>) -> RequestM
     let paths = list(&mut at, "paths", keys.paths);
     let methods = list(&mut at, "methods", keys.methods);
     let lines = at.take("headers", keys.headers).unwrap_or_default();
-    let (mut at, mut headers) = (at.below("headers"), Vec::new());
+    let (mut at, mut headers, mut seen) = (at.below("headers"), Vec::new(), HashMap::new());
     for (spelt, value) in lines {
         let name = spelt.parse::<HeaderName>();
-        if name.is_err() {
-            at.add(&spelt, "must be the name of a header, such as X-Plan");
+        match &name {
+            Ok(name) => {
+                if let Some(first) = seen_at(&mut seen, name.clone(), &at.at.key(&spelt)) {
+                    at.add(&spelt, format!("must be asked for once, but is the same header as {first}"));
+                }
+            }
+            Err(_) => at.add(&spelt, "must be the name of a header, such as X-Plan"),
         }
         if let (Ok(name), Some(value)) = (name, at.take(&spelt, value)) {
             headers.push((name, value));

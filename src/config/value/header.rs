@@ -42,7 +42,7 @@ impl ValueKind for HeaderText {
     fn hint(refused: &Value) -> Option<String> {
         match refused {
             Value::Number(_) | Value::Bool(_) => Some("put it in quotes".to_owned()),
-            Value::String(text) if text.is_empty() => Some("`remove` takes a header away".to_owned()),
+            Value::String(text) if text.is_empty() => Some("`remove` takes a header away from a message".to_owned()),
             _ => None,
         }
     }

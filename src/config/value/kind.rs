@@ -44,9 +44,28 @@ pub(in crate::config) fn describe(value: &Value) -> String {
         }
         Value::String(text) => format!("{text:?}"),
         Value::Sequence(items) if items.is_empty() => "an empty list".to_owned(),
-        Value::Sequence(_) => "a list".to_owned(),
-        Value::Mapping(_) => "a mapping".to_owned(),
+        Value::Sequence(items) => {
+            let items: Option<Vec<_>> = items.iter().map(plain).collect();
+            let items = items.map(|items| format!("[{}]", items.join(", ")));
+            items.filter(|items| items.len() <= SHOWN).unwrap_or_else(|| "a list".to_owned())
+        }
+        Value::Mapping(keys) if keys.is_empty() => "an empty mapping".to_owned(),
+        Value::Mapping(keys) => {
+            let keys: Option<Vec<_>> =
+                keys.iter().map(|(key, value)| Some(format!("{}: {}", key.as_str()?, plain(value)?))).collect();
+            let keys = keys.map(|keys| format!("{{{}}}", keys.join(", ")));
+            keys.filter(|keys| keys.len() <= SHOWN).unwrap_or_else(|| "a mapping".to_owned())
+        }
         Value::Tagged(tagged) => format!("a value with the tag {}", tagged.tag),
+    }
+}
+
+/// A value that is no list and no mapping, as a message shows it within one.
+fn plain(value: &Value) -> Option<String> {
+    match value {
+        Value::Sequence(_) | Value::Mapping(_) | Value::Tagged(_) => None,
+        Value::Null => Some("null".to_owned()),
+        _ => Some(describe(value)),
     }
 }
 

@@ -248,7 +248,7 @@ impl Context {
     pub(in crate::proxy) fn told(&self) -> ToldOfRequest<'_> {
         ToldOfRequest {
             standing: self.told_standing(),
-            refused_by: self.standings().filter(|standings| standings.refused),
+            refused_by: self.standings().filter(|standings| standings.refused_by().is_some()),
             said: self.location.as_deref(),
             site: self.site.as_deref(),
         }

@@ -178,7 +178,7 @@ impl Admission {
 pub enum Limit {
     /// It took a token; its bucket stands like this.
     Allowed(Standing),
-    /// There was none.
+    /// There was none, or too many of its caller's run.
     Limited(Standing),
     /// Its client is blocked.
     Blocked,
@@ -225,7 +225,13 @@ impl Gate<'_> {
         let to = self.routes.find(asked.target.host, asked.target.path);
         // Keys could be guessed without end where that costs nothing.
         let pays = caller.unknown_key || to.is_none_or(|to| to.limit);
-        let turn = self.turn(caller, pays, now)?;
+        let turn = match self.turn(caller, pays) {
+            Ok(turn) => turn,
+            Err(rejection) => {
+                admission.limit = self.without_turn(caller, now);
+                return Err(rejection);
+            }
+        };
         let policies = self.policies.and_then(|policies| PaidPolicies::of(policies, &asked));
         admission.limit = match policies {
             None => self.limit(caller, pays, now),
@@ -302,13 +308,23 @@ impl Gate<'_> {
     }
 
     /// A turn for a request of `caller`, where it counts how many of them run.
-    fn turn(&self, caller: &Caller, pays: bool, now: Nanos) -> Result<Option<Turn>, Rejection> {
+    fn turn(&self, caller: &Caller, pays: bool) -> Result<Option<Turn>, Rejection> {
         let Some(most) = self.most_at_once(caller, pays) else { return Ok(None) };
-        let turn = self.turns.0.take(self.key_of(caller), most);
-        if let (None, Some((client, _))) = (&turn, &caller.client) {
-            client.usage.count_seen(now);
+        self.turns.0.take(self.key_of(caller), most).map(Some).ok_or(Rejection::TooManyAtOnce)
+    }
+
+    /// What is said of a request of `caller` that got no turn: it counts as refused by a limit, and takes nothing.
+    #[cold]
+    fn without_turn(&self, caller: &Caller, now: Nanos) -> Option<Limit> {
+        let limit = match self.account(caller) {
+            Account::Bucket(limiter, key, quota) => Some(Limit::Limited(limiter.peek(key, quota, now))),
+            Account::None | Account::Blocked | Account::Unlimited => None,
+        };
+        if let Some((client, _)) = &caller.client {
+            self.turn_second(&client.usage, now);
+            client.usage.count_limited(now);
         }
-        turn.map(Some).ok_or(Rejection::TooManyAtOnce)
+        limit
     }
 
     /// How many requests of `caller` may run at once; `None` is no bound.
@@ -344,13 +360,19 @@ impl Gate<'_> {
     /// Counts what the limiter said, whatever becomes of the request after that. Where it is not asked, nothing was
     /// decided, so the request is seen and no more, as the metrics have it.
     fn count(&self, usage: &Arc<Usage>, limit: Option<Limit>, now: Nanos) {
-        if usage.is_second_over(now) {
-            self.recorder.turn(usage, now);
-        }
+        self.turn_second(usage, now);
         match limit {
             Some(Limit::Allowed(_) | Limit::Unlimited) => usage.count_allowed(now),
             Some(Limit::Limited(_)) => usage.count_limited(now),
             Some(Limit::Blocked) | None => usage.count_seen(now),
+        }
+    }
+
+    /// Has what was recorded of a second written down once it is over.
+    #[inline]
+    fn turn_second(&self, usage: &Arc<Usage>, now: Nanos) {
+        if usage.is_second_over(now) {
+            self.recorder.turn(usage, now);
         }
     }
 

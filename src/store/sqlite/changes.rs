@@ -11,9 +11,7 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, params_from_iter};
 
 use super::super::plan::{self, ClientSource, Stamp};
-use super::super::{
-    Batch, BatchItem, Change, Committed, Difference, KeyChange, Profile, Record, Refusal, WriteError, micros,
-};
+use super::super::{Batch, BatchItem, Change, Committed, Difference, Profile, Record, Refusal, WriteError, micros};
 use super::credential::credentials_of;
 use super::meta;
 use super::rows::{self, ClientReader, ReadFailure, signed};
@@ -132,9 +130,9 @@ impl<'c> ClientRows<'c> {
         if batch.prune {
             self.compare_all(items, &stamp, &mut difference)?;
         } else {
-            for BatchItem { id, profile, keys } in items {
-                let before = self.get(&id)?;
-                self.compare(&id, before, Some((profile, keys)), &stamp, &mut difference)?;
+            for item in items {
+                let before = self.get(&item.id)?;
+                self.compare(&item.id.clone(), before, Some(item), &stamp, &mut difference)?;
             }
         }
         // A credential may pass from one client to another: all are released before any is claimed. In order, as each
@@ -179,14 +177,13 @@ impl<'c> ClientRows<'c> {
         while let Some(row) = present.next()? {
             let before = self.reader.record(row)?;
             while let Some(item) = items.next_if(|item| item.id < before.id) {
-                self.compare(&item.id, None, Some((item.profile, item.keys)), stamp, difference)?;
+                self.compare(&item.id.clone(), None, Some(item), stamp, difference)?;
             }
             let item = items.next_if(|item| item.id == before.id);
-            let after = item.map(|item| (item.profile, item.keys));
-            self.compare(&before.id.clone(), Some(before), after, stamp, difference)?;
+            self.compare(&before.id.clone(), Some(before), item, stamp, difference)?;
         }
         for item in items {
-            self.compare(&item.id, None, Some((item.profile, item.keys)), stamp, difference)?;
+            self.compare(&item.id.clone(), None, Some(item), stamp, difference)?;
         }
         Ok(())
     }
@@ -196,12 +193,16 @@ impl<'c> ClientRows<'c> {
         &mut self,
         id: &ClientId,
         before: Option<Record>,
-        after: Option<(Profile, KeyChange)>,
+        after: Option<BatchItem>,
         stamp: &Stamp,
         difference: &mut Difference,
     ) -> Result<(), ChangeStop> {
-        let present = before.as_ref().map(|before| &before.profile.api_keys[..]).unwrap_or_default();
-        let after = after.map(|(profile, keys)| keys.of(present).map(|api_keys| Profile { api_keys, ..profile }));
+        let old = before.as_ref().map(|before| &before.profile);
+        let present = old.map(|old| &old.api_keys[..]).unwrap_or_default();
+        let after = after.map(|BatchItem { profile, keys, of_plan, .. }| {
+            let profile = if let Some(old) = old { profile.keeping_own(old, of_plan) } else { profile };
+            keys.of(present).map(|api_keys| Profile { api_keys, ..profile })
+        });
         let after = after.transpose().map_err(|wrong| ChangeStop::Alone(Refusal::of_keys(id)(wrong).into()))?;
         let committed = plan::outcome(id, before, after, stamp, self)?;
         plan::check_name(id, &committed).map_err(|refusal| ChangeStop::Alone(refusal.into()))?;

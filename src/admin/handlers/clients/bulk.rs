@@ -171,7 +171,8 @@ impl BulkReading<'_> {
         }
         if let Some(profile) = draft.replace() {
             self.places.insert(id.clone(), place);
-            self.items.push(BatchItem { id, profile, keys });
+            let of_plan = profile.plan.as_ref().and_then(|plan| self.plans.get(plan));
+            self.items.push(BatchItem { id, profile, keys, of_plan });
         }
     }
 

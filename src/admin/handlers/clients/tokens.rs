@@ -10,7 +10,8 @@ use http::StatusCode;
 use log::info;
 use tokio::time::timeout;
 
-use super::describe::{ClientName, GrantInput};
+use super::condition::Condition;
+use super::describe::{ClientName, GrantInput, MatchHeaders};
 use super::quotas::capacity;
 use super::wire::{ClientView, show};
 use super::write::{PATIENCE, incomplete, late};
@@ -33,12 +34,13 @@ const WHOLE: &str = "must be a whole number from 1 to 1000000000";
     path = "/clients/{client_id}/reset",
     operation_id = "reset_client",
     tag = "clients",
-    params(ClientName),
+    params(ClientName, MatchHeaders),
     responses(
         (status = 200, description = "The client", body = ClientView,
             headers(("ETag" = String, description = "Its version in quotes"))),
         (status = 400, description = "The path cannot be decoded", body = ErrorBody),
         (status = 404, description = "There is no such client", body = ErrorBody),
+        (status = 412, description = "If-Match does not hold", body = ErrorBody),
         (status = 422, description = "The name is none, or a parameter is unknown", body = ErrorBody),
         (status = 503, description = "The store cannot be read or written, or the buckets are being handed over to another process", body = ErrorBody),
     ),
@@ -46,7 +48,9 @@ const WHOLE: &str = "must be a whole number from 1 to 1000000000";
 pub(in crate::admin) async fn reset(api: &Arc<Api>, raw: &str, request: Request) -> Result<Response, ApiError> {
     let id = path::id(raw)?;
     Query::of(request.uri(), &[])?.finish()?;
+    let condition = Condition::of(request.headers())?;
     let record = read::find(api, &id).await?;
+    condition.check(&id, Some(&record))?;
     let parts = &api.parts;
     let payer = Payer::client(record.number);
     let in_policies = record.profile.policies.iter().map(|(name, own)| (payer.within(PolicyId::of(name)), *own));
@@ -67,13 +71,14 @@ pub(in crate::admin) async fn reset(api: &Arc<Api>, raw: &str, request: Request)
     path = "/clients/{client_id}/grant",
     operation_id = "grant_client_tokens",
     tag = "clients",
-    params(ClientName),
+    params(ClientName, MatchHeaders),
     request_body = GrantInput,
     responses(
         (status = 200, description = "The client", body = ClientView,
             headers(("ETag" = String, description = "Its version in quotes"))),
         (status = 400, description = "The body is not JSON, or the path cannot be decoded", body = ErrorBody),
         (status = 404, description = "There is no such client", body = ErrorBody),
+        (status = 412, description = "If-Match does not hold", body = ErrorBody),
         (status = 422, description = "The name is none, or a field is wrong", body = ErrorBody),
         (status = 503, description = "The store cannot be read or written, or the buckets are being handed over to another process", body = ErrorBody),
     ),
@@ -81,7 +86,7 @@ pub(in crate::admin) async fn reset(api: &Arc<Api>, raw: &str, request: Request)
 pub(in crate::admin) async fn grant(api: &Arc<Api>, raw: &str, request: Request) -> Result<Response, ApiError> {
     let id = path::id(raw)?;
     Query::of(request.uri(), &[])?.finish()?;
-    let actor = Actor::of(&request);
+    let (actor, condition) = (Actor::of(&request), Condition::of(request.headers())?);
     let mut fields = BodyFields::new(body::read_json(request).await?, "", &["tokens"]);
     let tokens = fields.require("tokens", |value| {
         capacity(value)
@@ -92,6 +97,7 @@ pub(in crate::admin) async fn grant(api: &Arc<Api>, raw: &str, request: Request)
     fields.finish()?;
     let tokens = tokens.ok_or_else(incomplete)?;
     let record = read::find(api, &id).await?;
+    condition.check(&id, Some(&record))?;
     let parts = &api.parts;
     let granted = (parts.grant)(Payer::client(record.number), record.profile.quota(&parts.plans.load()), tokens);
     timeout(PATIENCE, granted).await.unwrap_or_else(|_| Err(late().into()))?;

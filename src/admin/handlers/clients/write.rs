@@ -116,10 +116,9 @@ pub(in crate::admin) async fn replace(api: &Arc<Api>, raw: &str, request: Reques
             return Err(Refusal::NoPlan(gone.clone()));
         }
         let api_keys = keys.of(before.map_or(&[], |before| &before.api_keys)).map_err(Refusal::of_keys(&wanted))?;
-        // What was shown is what its plan has; sent back, it changes nothing of its own.
-        let shown = |old: &&Profile| old.plan == profile.plan && old.quota(&plans) == profile.quota;
-        let quota = before.filter(shown).map_or(profile.quota, |old| old.quota);
-        Ok(Some(Profile { api_keys, quota, ..profile }))
+        let of_plan = profile.plan.as_ref().and_then(|plan| plans.get(plan));
+        let profile = Profile { api_keys, ..profile };
+        Ok(Some(if let Some(before) = before { profile.keeping_own(before, of_plan) } else { profile }))
     };
     let committed = change(api, actor, id, false, Box::new(edit)).await.map_err(unmet)?;
     let status = if committed.before.is_none() { StatusCode::CREATED } else { StatusCode::OK };
