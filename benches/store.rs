@@ -179,7 +179,7 @@ fn create(store: &Sqlite, name: &str) {
 }
 
 fn item(name: &str, capacity: u64) -> BatchItem {
-    BatchItem { id: id(name), profile: profile(capacity), keys: KeyChange::Keep }
+    BatchItem { id: id(name), profile: profile(capacity), keys: KeyChange::Keep, of_plan: None }
 }
 
 fn batch(items: Vec<BatchItem>) -> Batch {
