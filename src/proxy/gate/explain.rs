@@ -161,7 +161,7 @@ impl Gate<'_> {
         // As when a request is let in.
         let pays = caller.unknown_key || to.flatten().is_none_or(|to| to.limit);
         self.explain_limit((caller, pays), &supposed, when, explained);
-        self.explain_turns(caller, pays, explained);
+        self.explain_turns(caller, pays, when.1, explained);
         if caller.unknown_key && explained.refusal.is_none() {
             explained.step("a key that no client has is refused: identity.unknown_api_key is reject");
             explained.refuse(Rejection::UnknownApiKey);
@@ -253,17 +253,23 @@ impl Gate<'_> {
     }
 
     /// Tells how many of its caller's requests run, where that is bounded. That is asked before the buckets are.
-    fn explain_turns(&self, caller: &Caller, pays: bool, explained: &mut Explanation) {
+    fn explain_turns(&self, caller: &Caller, pays: bool, told: Option<RateTelling>, explained: &mut Explanation) {
         let Some(most) = self.most_at_once(caller, pays) else { return };
         let running = self.turns.0.taken(self.key_of(caller));
         explained.at_once = Some((most.get(), running));
         explained.step(format!("at most {most} of its requests run at once, and {running} do"));
-        if running >= most.get() {
-            explained.decision = Some("limited");
-            explained.limited_by = Some("max_concurrent".to_owned());
-            explained.refuse(Rejection::TooManyAtOnce);
-            explained.headers = vec![("retry-after".to_owned(), "1".to_owned())];
+        if running < most.get() {
+            return;
         }
+        explained.decision = Some("limited");
+        explained.limited_by = Some("max_concurrent".to_owned());
+        explained.refuse(Rejection::TooManyAtOnce);
+        let own = explained.standing.zip(told);
+        let lines = own.map(|(own, RateTelling { headers, telling, at })| {
+            rate_lines(&Standings { refused: true, telling, at, ..(&own).into() }, headers, false)
+        });
+        explained.headers = lines.unwrap_or_default();
+        explained.headers.push(("retry-after".to_owned(), "1".to_owned()));
     }
 }
 
