@@ -5,6 +5,9 @@
 //! leave is reckoned and nothing is written. Only when no claim hinders the others are the buckets written. So a
 //! request that is refused writes nothing, has nothing to put back, and makes no bucket.
 //!
+//! Nearly always there are two claims, a caller's own and one of a policy, of buckets that are there, in two stripes.
+//! Those go a shorter way to the same end, without lists.
+//!
 //! Each stripe is looked up once for a claim: where a bucket lies is remembered from the weighing to the writing, which
 //! is why new buckets, that may move others, are added last.
 
@@ -62,6 +65,48 @@ impl Weighed {
 impl Striped {
     /// Does it.
     pub(super) fn take_several(&self, claims: &[Claim], now: Nanos) -> Decisions {
+        let two = <&[Claim; 2]>::try_from(claims).ok().and_then(|two| self.take_two(two, now));
+        two.map_or_else(|| self.take_any(claims, now), Decisions::from_iter)
+    }
+
+    /// Does it for two of buckets that are there, in two stripes; `None` when they are not, and then nothing is taken.
+    #[inline]
+    fn take_two(&self, claims: &[Claim; 2], now: Nanos) -> Option<[Decision; 2]> {
+        let places = claims.each_ref().map(|claim| self.place(claim.charge.key));
+        if places[0] == places[1] {
+            return None;
+        }
+        // Looked at before either is locked, so that their memory comes at one time and not one after the other.
+        std::hint::black_box(places.map(|place| self.stripes[place].is_locked()));
+        let lock = |place: usize| self.stripes[place].lock();
+        let mut stripes = if places[0] < places[1] {
+            places.map(lock)
+        } else {
+            let [second, first] = [places[1], places[0]].map(lock);
+            [first, second]
+        };
+        let mut weigh = |at: usize| {
+            let Claim { charge, .. } = claims[at];
+            let terms = stripes[at].terms_of(charge.key, charge.quota);
+            let (slot, before) = stripes[at].locate(charge.key, terms, now)?;
+            let mut after = before;
+            let allowed = after.spend(Tokens::whole(charge.cost.get()), terms.quota, now);
+            Some(Weighed { place: places[at], lies: Lies::At(slot), terms, before, after, allowed })
+        };
+        let all = [weigh(0)?, weigh(1)?];
+        let goes = claims.iter().zip(&all).all(|(claim, weighed)| weighed.allowed || claim.trial);
+        let made = |at: usize| goes && all[at].allowed && !claims[at].later;
+        for (at, stripe) in stripes.iter_mut().enumerate() {
+            if let (true, Lies::At(slot)) = (made(at), all[at].lies) {
+                stripe.write(slot, all[at].after);
+            }
+        }
+        drop(stripes);
+        Some([0, 1].map(|at| all[at].decision(&claims[at], made(at), now)))
+    }
+
+    /// Does it for any.
+    fn take_any(&self, claims: &[Claim], now: Nanos) -> Decisions {
         let mut locked = self.lock(claims);
         let mut overflow: Option<MutexGuard<'_, Overflow>> = None;
         let mut goes = true;
