@@ -83,6 +83,11 @@ impl Standing {
         self
     }
 
+    /// The bucket, with what it owes.
+    pub fn bucket(&self) -> Bucket {
+        self.bucket
+    }
+
     /// The quota that was applied.
     pub fn quota(&self) -> Quota {
         self.quota

@@ -51,6 +51,9 @@ const LONGEST_SAVE: Duration = Duration::from_secs(5);
 /// How far the wall clock may move against the limiter's time before that is noted.
 const DRIFT: Duration = Duration::from_secs(1);
 
+/// A bucket whose quota was raised: who pays, where it is, and what it is under now.
+pub(super) type Raised = (Payer, Key, Quota);
+
 /// Tends the buckets of one limiter.
 pub(super) struct Buckets {
     limiter: Arc<dyn WholeLimiter>,
@@ -122,13 +125,20 @@ impl Buckets {
 
     /// Has the store keep these buckets as they are now, before its turn comes; unless another process has them. Waits
     /// for nothing: what the store does not take is due when it changes the next time.
-    pub(super) fn keep(&self, buckets: Vec<Saved>) {
+    pub(super) fn keep(&self, buckets: &[Raised]) {
         if buckets.is_empty() || self.is_handed_over() {
             return;
         }
+        // Looked at only now, when nothing newer of them can become due and be forgotten here.
         let mut due = self.due.lock();
-        due.forget(buckets.iter().map(|saved| saved.payer));
-        drop(self.store.save(Snapshot { changed: buckets, dropped: Vec::new(), at: self.moment() }));
+        due.forget(buckets.iter().map(|(payer, ..)| *payer));
+        let changed = buckets.iter().map(|bucket| self.raised(*bucket)).collect();
+        drop(self.store.save(Snapshot { changed, dropped: Vec::new(), at: self.moment() }));
+    }
+
+    /// A bucket as it is now, to be saved.
+    fn raised(&self, (payer, key, quota): Raised) -> Saved {
+        Saved { payer, bucket: self.limiter.peek(key, quota, self.now()).bucket(), quota }
     }
 
     fn is_handed_over(&self) -> bool {

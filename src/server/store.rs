@@ -13,14 +13,14 @@ use arc_swap::ArcSwap;
 use log::warn;
 use parking_lot::Mutex;
 
-use super::buckets::Buckets;
+use super::buckets::{Buckets, Raised};
 use super::error::ServerError;
 use crate::client::{Client, ClientId, Directory, Plans, Quota};
 use crate::clock::{Clock, Timeline};
-use crate::limit::{Bucket, Key, Nanos, Payer, PolicyId, WholeLimiter};
+use crate::limit::{Key, Nanos, Payer, PolicyId, WholeLimiter};
 use crate::store::memory::Memory;
 use crate::store::sqlite::Sqlite;
-use crate::store::{BucketStore, ClientRepository, Committed, Follower, Record, Saved};
+use crate::store::{BucketStore, ClientRepository, Committed, Follower, Record};
 
 /// How many changes at once make it worth to wait until nobody looks into the directory before them.
 const MANY: usize = 1_000;
@@ -134,7 +134,7 @@ impl Followers {
                 changes.push((Some(Client::clone(client)), Some(Client { quota: to, ..Client::clone(client) })));
             }
         }
-        self.buckets.keep(raised);
+        self.buckets.keep(&raised);
         let many = changes.len() >= MANY;
         let next = directory.with(changes);
         drop(directory);
@@ -164,15 +164,12 @@ impl Followers {
         }
     }
 
-    /// Puts a bucket under another quota; what is to be saved of it at once.
-    fn edit(&self, (payer, key): (Payer, Key), from: Quota, to: Quota, now: Nanos) -> Option<Saved> {
+    /// Puts a bucket under another quota; the bucket if it is to be saved at once.
+    fn edit(&self, (payer, key): (Payer, Key), from: Quota, to: Quota, now: Nanos) -> Option<Raised> {
         self.limiter.edit(key, from, to, now);
         // A bucket that was full is saved nowhere. After a crash it would be full under the new capacity, so it does
         // not wait for its turn. If this fails, the next export has it.
-        (from.capacity() < to.capacity()).then(|| {
-            let tokens = self.limiter.peek(key, to, now).tokens();
-            Saved { payer, bucket: Bucket::resume(tokens, now), quota: to }
-        })
+        (from.capacity() < to.capacity()).then_some((payer, key, to))
     }
 
     /// Puts another directory in place of the one there is.
@@ -191,7 +188,7 @@ impl Followers {
 
     /// Puts the buckets of a client in policies under what it has of its own there now, or the policy's quota; what is
     /// to be saved of them at once.
-    fn follow_policies(&self, change: &Committed, now: Nanos) -> Vec<Saved> {
+    fn follow_policies(&self, change: &Committed, now: Nanos) -> Vec<Raised> {
         let mut raised = Vec::new();
         // Who is new has no bucket yet, and one that is gone needs none.
         let (Some(before), Some(record)) = (&change.before, &change.after) else { return raised };
@@ -220,7 +217,7 @@ impl Followers {
             }
         }
         raised.extend(changes.iter().flat_map(|change| self.follow_policies(change, now)));
-        self.buckets.keep(raised);
+        self.buckets.keep(&raised);
         let client =
             |record: &Option<Record>| -> Option<Client> { record.as_ref().map(|record| record.client(keys, &plans)) };
         let changed = changes.iter().filter(|change| change.action.is_some());

@@ -29,17 +29,38 @@ fn a_debt_longer_than_the_bucket_takes_to_fill_survives_a_crash() {
     assert_eq!(ask(&server, "/?answer_header=X-Cost:1000").status, 200);
     let wait = retry_after(&ask(&server, "/"));
     assert!((880..=901).contains(&wait), "{wait}: nine hundred are owed");
-    let saved = || {
-        let text = std::fs::read_to_string(server.file()).unwrap();
-        let path = text.lines().find_map(|line| line.strip_prefix("database: ")).unwrap();
-        let file = rusqlite::Connection::open(path).unwrap();
-        file.query_row("SELECT count(*) FROM policy_buckets", [], |row| row.get::<_, i64>(0)).unwrap() == 1
-    };
-    assert!(eventually(PATIENCE, saved));
+    assert!(eventually(PATIENCE, || is_saved(&server)));
     server.kill();
     server.start_again();
     let after = retry_after(&ask(&server, "/"));
     assert!((wait.saturating_sub(60)..=wait).contains(&after), "{wait}, and {after} after a crash");
+}
+
+/// Whether the database has the one bucket of a policy.
+fn is_saved(server: &Instance) -> bool {
+    let text = std::fs::read_to_string(server.file()).unwrap();
+    let path = text.lines().find_map(|line| line.strip_prefix("database: ")).unwrap();
+    let file = rusqlite::Connection::open(path).unwrap();
+    file.query_row("SELECT count(*) FROM policy_buckets", [], |row| row.get::<_, i64>(0)).unwrap() == 1
+}
+
+#[test]
+fn a_raised_quota_forgives_no_debt_at_a_crash() {
+    let backend = Backend::scripted("a");
+    let limits = "rate_limit: {persist_interval: 10s, policies: \
+        [{name: gql, capacity: 10, rate_per_sec: 1, cost: {answer_header: X-Cost}}]}";
+    let mut server = Instance::start(backend.address, limits);
+    server.create("c", 100, 1.0);
+    let key = [("X-Api-Key", "c")];
+    let ask = |server: &Instance, target: &str| call(&mut Client::connect(server.address), target, &key);
+    assert_eq!(ask(&server, "/?answer_header=X-Cost:1000").status, 200);
+    let raised = r#"{"policies":{"gql":{"capacity":20,"rate_per_sec":1}}}"#;
+    assert_eq!(server.admin("PATCH", "/clients/c", raised).status, 200);
+    assert!(eventually(PATIENCE, || is_saved(&server)));
+    server.kill();
+    server.start_again();
+    let wait = retry_after(&ask(&server, "/"));
+    assert!((900..=1_000).contains(&wait), "{wait}: some 990 are owed");
 }
 
 #[test]

@@ -231,7 +231,7 @@ impl Gate<'_> {
             Ok(turn) => turn,
             Err(rejection) => {
                 admission.limit = self.without_turn(caller, now);
-                return Err(rejection);
+                return Err(admission.limit.and_then(Limit::without_token).unwrap_or(rejection));
             }
         };
         let policies = self.policies.and_then(|policies| PaidPolicies::of(policies, &asked));

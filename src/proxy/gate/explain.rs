@@ -258,7 +258,8 @@ impl Gate<'_> {
         let running = self.turns.0.taken(self.key_of(caller));
         explained.at_once = Some((most.get(), running));
         explained.step(format!("at most {most} of its requests run at once, and {running} do"));
-        if running < most.get() {
+        // Who has no token either is told of that.
+        if running < most.get() || explained.standing.is_some_and(|own| !own.is_enough()) {
             return;
         }
         explained.decision = Some("limited");

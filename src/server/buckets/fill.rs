@@ -9,8 +9,8 @@ use tokio::time::timeout;
 use super::{Buckets, LONGEST_SAVE};
 use crate::admin::NotFilled;
 use crate::client::Quota;
-use crate::limit::{Bucket, Charge, Payer};
-use crate::store::{Saved, Snapshot};
+use crate::limit::{Charge, Payer};
+use crate::store::Snapshot;
 
 impl Buckets {
     /// Makes the buckets of these payers full, all at once, once the store has forgotten them, so that no crash brings
@@ -52,8 +52,7 @@ impl Buckets {
             let mut due = self.due.lock();
             self.limiter.grant(key, quota, tokens.get(), now);
             due.forget([payer]);
-            let bucket = Bucket::resume(self.limiter.peek(key, quota, now).tokens(), now);
-            let changed = vec![Saved { payer, bucket, quota }];
+            let changed = vec![self.raised((payer, key, quota))];
             self.store.save(Snapshot { changed, dropped: Vec::new(), at: self.moment() })
         };
         saving.wait().await.map_err(|error| {

@@ -389,8 +389,7 @@ async fn a_raised_bucket_is_not_undone_by_a_save_that_began_before_it() {
     first.sweep();
     // Due now: that it is full and nobody's.
     first.limiter.edit(key, quota(), raised, first.now());
-    let bucket = Bucket::resume(first.limiter.peek(key, raised, first.now()).tokens(), first.now());
-    first.keep(vec![Saved { payer, bucket, quota: raised }]);
+    first.keep(&[(payer, key, raised)]);
     first.save().await;
     let second = process(&store, &clock);
     second.restore(|_| Some(raised)).unwrap();

@@ -8,6 +8,14 @@ use crate::limit::{Nanos, Turn};
 use crate::proxy::gate::identify::Caller;
 use crate::proxy::gate::rejection::Rejection;
 
+impl Limit {
+    /// What is told to who has no token either: when there is one.
+    pub(super) fn without_token(self) -> Option<Rejection> {
+        let own = self.standing().filter(|own| !own.is_enough())?;
+        Some(Rejection::RateLimited(own.retry_after()))
+    }
+}
+
 impl Gate<'_> {
     /// A turn for a request of `caller`, where it counts how many of them run.
     pub(super) fn turn(&self, caller: &Caller, pays: bool) -> Result<Option<Turn>, Rejection> {
