@@ -71,9 +71,14 @@ impl Pebble {
         file
     }
 
-    /// How many orders there were.
+    /// How many orders there were. A call whose nonce was refused is sent again, and is none.
     pub(crate) fn orders(&self) -> usize {
-        self.told().matches("POST /order-plz").count()
+        self.told().matches("Added order ").count()
+    }
+
+    /// How many accounts there were.
+    pub(crate) fn accounts(&self) -> usize {
+        self.told().matches(" accounts in memory").count()
     }
 
     /// What it has written.
