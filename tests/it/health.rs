@@ -155,8 +155,9 @@ fn without_checks_a_backend_that_failed_three_times_is_back_after_ten_seconds() 
     assert_eq!(answering(&server, 2), ["a", "b"]);
     backends[0].kill();
     let first = now();
-    let failed = (0..6).filter(|_| matches!(status(), 502 | 503)).count();
-    assert_eq!(failed, 3, "every other one goes there");
+    // Every other one goes there; one more fails where it is sent over a connection before its end is seen.
+    let failed = (0..8).filter(|_| matches!(status(), 502 | 503)).count();
+    assert!((3..=4).contains(&failed), "{failed}");
     let address = backends[0].address.to_string();
     server.wait_for_event(&["app", &address, "up", "down"], PATIENCE);
     let out = now();
