@@ -1,9 +1,9 @@
 //! The striped limiter beside governor's keyed one and a `DashMap` of mutexes: time for a take, and resident bytes.
 //!
-//! `cargo bench --bench limiters` prints four Markdown tables; with `-- --pairs` only the last, of requests that pay into
-//! two buckets, all or none of it. All contenders run in one process over the same keys
-//! and the same instants; rounds are interleaved and the median counts, so that a noisy neighbour hits all alike. The
-//! others get plain `u64` keys, and each runs twice: with its own hasher (SipHash) and with ours.
+//! `cargo bench --bench limiters` prints four Markdown tables; with `-- --pairs` only the last, of requests that pay
+//! into two buckets, all or none of it. All contenders run in one process over the same keys and the same instants;
+//! rounds are interleaved and the median counts, so that a noisy neighbour hits all alike. The others get plain `u64`
+//! keys, and each runs twice: with its own hasher (SipHash) and with ours.
 //!
 //! `cargo bench --bench limiters -- --resident NAME` fills one contender with a million clients, prints how many bytes
 //! each made resident, and ends; the first form runs the second in a process of its own for each contender.

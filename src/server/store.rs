@@ -142,8 +142,8 @@ impl Followers {
         self.replace(next, many);
     }
 
-    /// Says, in a line each, how many clients have a plan that is not there, and how many a quota of their own in a policy
-    /// that is not there. Takes as long as there are clients.
+    /// Says, in a line each, how many clients have a plan that is not there, and how many a quota of their own in a
+    /// policy that is not there. Takes as long as there are clients.
     pub(super) fn warn_of_missing(&self) {
         let (directory, plans) = (self.directory.load_full(), self.plans.load());
         let plan = |client: &Client| Some(client.plan.as_deref()?.0.clone()).filter(|name| plans.get(name).is_none());

@@ -1,4 +1,5 @@
-//! What requests cost in policies: debts, own quotas that are smaller than a cost, and when a refusal says to come back.
+//! What requests cost in policies: debts, own quotas that are smaller than a cost, and when a refusal says to come
+//! back.
 
 use std::time::SystemTime;
 

@@ -69,8 +69,8 @@ async fn ask(stream: &mut TcpStream, client: &str) -> Option<(u16, bool)> {
     }
 }
 
-/// A client with so many connections, over each of which it asks again as soon as it is answered. It has a thread of its
-/// own, as neither backends nor another client share a machine's thread with it.
+/// A client with so many connections, over each of which it asks again as soon as it is answered. It has a thread of
+/// its own, as neither backends nor another client share a machine's thread with it.
 pub(crate) struct Flood {
     runtime: Runtime,
     counts: Arc<[AtomicUsize; 2]>,

@@ -163,8 +163,8 @@ struct ExplainedPolicyBody {
     /// The tokens a second that come back to it.
     #[serde(serialize_with = "respond::number")]
     rate_per_sec: f64,
-    /// The tokens in it now, rounded down to 3 decimals; null when the request lacks the header that the policy goes by,
-    /// and pays nothing.
+    /// The tokens in it now, rounded down to 3 decimals; null when the request lacks the header that the policy goes
+    /// by, and pays nothing.
     #[serde(serialize_with = "respond::optional_number")]
     #[schema(required)]
     tokens: Option<f64>,

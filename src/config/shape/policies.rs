@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::config::value::{
-    Choice, Cost, HeaderText, PerSec, PolicyMode, PolicyName, PolicyPayer, RequestMethod, RouteHost, RoutePath, Whole,
+    Choice, Cost, PerSec, PolicyMode, PolicyName, PolicyPayer, RequestMethod, RouteHost, RoutePath, SaidText, Whole,
 };
 use crate::config::written::{List, Map, Section, Written};
 
@@ -54,5 +54,5 @@ pub(in crate::config) struct MatchKeys {
     pub(in crate::config) methods: Written<List<RequestMethod, 0>>,
     /// Headers with what they say.
     #[schemars(extend("default" = {}))]
-    pub(in crate::config) headers: Written<Map<HeaderText>>,
+    pub(in crate::config) headers: Written<Map<SaidText>>,
 }

@@ -48,6 +48,20 @@ impl ValueKind for HeaderText {
     }
 }
 
+/// What a request is to say in a header to be met: as [`HeaderText`], which nobody takes away here.
+#[derive(Debug)]
+pub(in crate::config) struct SaidText;
+
+impl ValueKind for SaidText {
+    type Checked = String;
+    const WANTED: &str = HeaderText::WANTED;
+    const SCHEMA: &str = HeaderText::SCHEMA;
+
+    fn read(value: &Value) -> Option<String> {
+        HeaderText::read(value)
+    }
+}
+
 /// A part of what a header says, maybe nothing.
 #[derive(Debug)]
 pub(in crate::config) struct HeaderPiece;

@@ -23,13 +23,18 @@ pub(in crate::config) trait ValueKind {
 
     /// What to say of `refused` beyond what is wanted.
     fn hint(refused: &Value) -> Option<String> {
-        requoted(refused).find(|(value, _)| Self::read(value).is_some()).map(|(_, hint)| hint.to_owned())
+        of_quotes::<Self>(refused)
     }
 
     /// What is allowed, for an editor.
     fn schema(_: &mut SchemaGenerator) -> Schema {
         serde_json::from_str(Self::SCHEMA).expect("the schema of a kind is JSON, as the test of the whole schema shows")
     }
+}
+
+/// What to say where `refused` lacks quotes, or has some too many.
+pub(in crate::config) fn of_quotes<T: ValueKind + ?Sized>(refused: &Value) -> Option<String> {
+    requoted(refused).find(|(value, _)| T::read(value).is_some()).map(|(_, hint)| hint.to_owned())
 }
 
 /// A value as a message shows it.

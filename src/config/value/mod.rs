@@ -20,7 +20,7 @@ pub(super) use acme::{AcmeContact, AcmeDirectory, AcmeDomain};
 pub(super) use address::{AdminAddress, BackendPeer, CertificateName, Listen, Network, Peer};
 pub(super) use affinity::{CookieName, HashedBy};
 pub(super) use choice::{CheckType, Choice, ClientCerts, PolicyMode};
-pub(super) use header::{AnyText, HeaderField, HeaderPiece, HeaderText, Pattern};
+pub(super) use header::{AnyText, HeaderField, HeaderPiece, HeaderText, Pattern, SaidText};
 pub(super) use kind::{ValueKind, describe};
 pub(super) use number::{BackendWeight, Connections, Expect, Flag, Fraction, PerSec, Size, Threshold, Whole};
 pub(super) use optional::{OrAuto, OrNone, OrNull};

@@ -3,7 +3,7 @@
 use http::{HeaderName, Method};
 use serde_yaml::Value;
 
-use super::kind::ValueKind;
+use super::kind::{ValueKind, of_quotes};
 use crate::proxy::{OWN, PolicyCost, PolicyKey};
 use crate::route::{RuleSide, RuleVerb, may};
 
@@ -51,11 +51,11 @@ impl ValueKind for PolicyPayer {
 pub(in crate::config) struct Cost;
 
 impl Cost {
-    fn header(value: &Value) -> Option<HeaderName> {
+    fn header(value: &Value) -> Option<Result<HeaderName, String>> {
         let keys = value.as_mapping().filter(|keys| keys.len() == 1)?;
         let name: HeaderName = keys.get("answer_header")?.as_str()?.parse().ok()?;
         // What frames a message is nobody's to take away.
-        may(RuleSide::Answer, RuleVerb::Remove, &name).ok().map(|()| name)
+        Some(may(RuleSide::Answer, RuleVerb::Remove, &name).map(|()| name).map_err(|error| error.to_string()))
     }
 }
 
@@ -70,7 +70,14 @@ impl ValueKind for Cost {
     fn read(value: &Value) -> Option<PolicyCost> {
         let tokens = value.as_u64().filter(|tokens| *tokens <= 1_000_000_000);
         let tokens = tokens.and_then(|tokens| u32::try_from(tokens).ok()?.try_into().ok());
-        tokens.map(PolicyCost::Tokens).or_else(|| Cost::header(value).map(PolicyCost::AnswerHeader))
+        tokens.map(PolicyCost::Tokens).or_else(|| Cost::header(value)?.ok().map(PolicyCost::AnswerHeader))
+    }
+
+    fn hint(refused: &Value) -> Option<String> {
+        match Cost::header(refused) {
+            Some(read) => read.err().map(|why| format!("that header {why}")),
+            None => of_quotes::<Self>(refused),
+        }
     }
 }
 

@@ -337,8 +337,8 @@ impl Context {
         (why, waiter)
     }
 
-    /// Takes up the backend that has come free; whether the request can be sent there. After a reload it may be one that
-    /// is spoken to in another protocol than the one in which the request is written.
+    /// Takes up the backend that has come free; whether the request can be sent there. After a reload it may be one
+    /// that is spoken to in another protocol than the one in which the request is written.
     pub(in crate::proxy) fn take_up(&mut self, lease: Lease) -> bool {
         self.next = Some(lease).filter(|lease| lease.backend().site().protocol() == self.protocol());
         self.next.is_some()

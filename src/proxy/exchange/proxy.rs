@@ -170,8 +170,8 @@ impl Proxy {
 
     /// Who would send a request with these headers over a connection from `peer`, over which a certificate was shown
     /// that is known by these credentials, how that is found out, and what the request would get at the present moment,
-    /// by its `method`, and with a `target`, a host and a path, also on its route. Goes the way of a real request, but takes no token and
-    /// counts nothing.
+    /// by its `method`, and with a `target`, a host and a path, also on its route. Goes the way of a real request, but
+    /// takes no token and counts nothing.
     pub fn explain(
         &self,
         peer: IpAddr,

@@ -108,8 +108,8 @@ impl Members {
         Some(self.places[found].1)
     }
 
-    /// Gives the request to the one at `place`, if there is room. What finds none never counts there, so it turns nobody
-    /// else away.
+    /// Gives the request to the one at `place`, if there is room. What finds none never counts there, so it turns
+    /// nobody else away.
     pub(super) fn take(&self, place: usize) -> Chosen {
         let backend = &self.backends[place];
         let lease = match self.most {
