@@ -15,6 +15,7 @@
 //! | 1 | [`tls`] | certificates with their keys, and what a listener does its handshakes with |
 //! | 1 | [`upstream`] | pools of backends, their health, and the selectors that choose among them |
 //! | 2 | [`store`] | clients and their history, saved buckets: in a SQLite file, or in memory |
+//! | 3 | [`fleet`] | what nodes share over Valkey or Redis: buckets, clients, each other's names |
 //! | 3 | [`telemetry`] | the access log, the event log, the metrics, the latest refusals |
 //! | 3 | `proxy::wire` | what HTTP/1.1 looks like: header lines, chunks, what is passed on and what is not |
 //! | 3a | `proxy::gate` | who calls, what it may, where it goes, and every refusal: plain values in and out |
@@ -77,6 +78,7 @@ pub mod client;
 pub mod clock;
 pub mod config;
 mod decimal;
+pub mod fleet;
 pub mod limit;
 pub mod process;
 pub mod proxy;

@@ -64,8 +64,9 @@ pub(crate) const LIBRARIES: &[(&str, &[&str])] = &[
     ("prometheus_client", &["telemetry"]),
 ];
 
-/// Types of `static` items that are the same in every server: what is written there once is the name of a header.
-pub(crate) const CONSTANTS: &[&str] = &["OwnName"];
+/// Types of `static` items that are the same in every server: what is written there once is the name of a header, or
+/// the digest of a script.
+pub(crate) const CONSTANTS: &[&str] = &["OwnName", "Script"];
 
 /// Names that say nothing about what is inside.
 pub(crate) const EMPTY_NAMES: &[&str] = &["utils", "util", "common", "helpers", "helper", "types", "manager", "misc"];

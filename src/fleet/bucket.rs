@@ -1,0 +1,141 @@
+//! The shared buckets' scripts as calls and answers.
+
+use std::time::Duration;
+
+use redis::Value;
+
+use crate::client::Quota;
+
+use super::link::{LinkError, ScriptCall};
+use super::names::Names;
+use super::script::{BUCKET, GRANT, RESET, Script, TURNS};
+
+/// What a node asks of a shared bucket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BucketAsk<'a> {
+    /// The quota as this node knows it.
+    pub quota: Quota,
+    /// This node.
+    pub holder: &'a str,
+    /// Tokens of its lease that it still holds, without those that it gives back.
+    pub left: u32,
+    /// Tokens for requests that wait: all that are there, up to so many.
+    pub want: u32,
+    /// Tokens to hold for later, at most.
+    pub ahead: u32,
+    /// At most one part in so many of what is there is held for later.
+    pub divisor: u32,
+    /// Tokens that were given without having been asked for: taken whether they are there or not.
+    pub debit: u64,
+    /// Tokens of its lease that it gives back.
+    pub back: u32,
+    /// How long it may spend what it holds; the store keeps them from others a tenth longer.
+    pub valid: Duration,
+}
+
+/// What the store says to that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BucketAnswer {
+    /// Tokens for the requests that wait; spent.
+    pub granted: u32,
+    /// Tokens to hold for later, beside what is still held.
+    pub ahead: u32,
+    /// Whole tokens that are left in the store; below zero for a debt.
+    pub tokens: i64,
+    /// Microseconds that the next one has been earned for.
+    pub age_us: u64,
+    /// Tokens that other nodes hold.
+    pub others: u32,
+    /// Whether the store did not know the bucket.
+    pub was_missing: bool,
+}
+
+/// What the store says of the turns of a caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TurnsAnswer {
+    /// What this node holds now.
+    pub held: u32,
+    /// What other nodes hold.
+    pub others: u32,
+}
+
+/// Asks of the bucket of a key.
+pub fn ask(names: &Names, key: u128, ask: &BucketAsk<'_>) -> ScriptCall {
+    let mut args = quota(ask.quota);
+    args.push(ask.holder.as_bytes().to_vec());
+    let numbers = [ask.left, ask.want, ask.ahead, ask.divisor.max(1)];
+    args.extend(numbers.map(|number| number.to_string().into_bytes()));
+    // Beyond what Lua's numbers hold, a debt is as good as any other.
+    args.push(ask.debit.min(1 << 50).to_string().into_bytes());
+    args.push(ask.back.to_string().into_bytes());
+    args.push(millis(ask.valid));
+    call(&BUCKET, names.bucket(key), args)
+}
+
+/// Fills the bucket of a key, but for what nodes hold.
+pub fn reset(names: &Names, key: u128, of: Quota) -> ScriptCall {
+    call(&RESET, names.bucket(key), quota(of))
+}
+
+/// Adds tokens to the bucket of a key, above its capacity if need be.
+pub fn grant(names: &Names, key: u128, of: Quota, tokens: u32) -> ScriptCall {
+    let mut args = quota(of);
+    args.push(tokens.to_string().into_bytes());
+    call(&GRANT, names.bucket(key), args)
+}
+
+/// Asks to hold `held` of the `most` turns that a caller may have at once over all nodes.
+pub fn turns(names: &Names, key: u128, holder: &str, held: u32, most: u32, valid: Duration) -> ScriptCall {
+    let args = vec![holder.into(), held.to_string().into_bytes(), most.to_string().into_bytes(), millis(valid)];
+    call(&TURNS, names.turns(key), args)
+}
+
+/// The answer to [`ask`].
+pub fn read(value: &Value) -> Result<BucketAnswer, LinkError> {
+    let [granted, ahead, tokens, age_us, others, missing] = integers(value)?;
+    Ok(BucketAnswer {
+        granted: narrow(granted),
+        ahead: narrow(ahead),
+        tokens,
+        age_us: u64::try_from(age_us).unwrap_or(0),
+        others: narrow(others),
+        was_missing: missing != 0,
+    })
+}
+
+/// The answer to [`reset`] and [`grant`]: whole tokens in the store.
+pub fn read_tokens(value: &Value) -> Result<i64, LinkError> {
+    integers(value).map(|[tokens]| tokens)
+}
+
+/// The answer to [`turns`].
+pub fn read_turns(value: &Value) -> Result<TurnsAnswer, LinkError> {
+    integers(value).map(|[held, others]| TurnsAnswer { held: narrow(held), others: narrow(others) })
+}
+
+fn call(script: &'static Script, key: Vec<u8>, args: Vec<Vec<u8>>) -> ScriptCall {
+    ScriptCall { script, keys: vec![key], args }
+}
+
+/// Capacity, whole tokens a second, and the nanotokens beside them.
+fn quota(quota: Quota) -> Vec<Vec<u8>> {
+    let nanos = quota.rate().nanos_per_sec();
+    let numbers = [u64::from(quota.capacity().get()), nanos / 1_000_000_000, nanos % 1_000_000_000];
+    numbers.map(|number| number.to_string().into_bytes()).into()
+}
+
+fn millis(time: Duration) -> Vec<u8> {
+    time.as_millis().clamp(1, 1_000_000_000).to_string().into_bytes()
+}
+
+fn integers<const N: usize>(value: &Value) -> Result<[i64; N], LinkError> {
+    let strange = || LinkError::Script(format!("not an answer of {N} numbers"));
+    let Value::Array(items) = value else { return Err(strange()) };
+    let numbers = items.iter().map(|item| if let Value::Int(number) = item { Some(*number) } else { None });
+    let numbers: Option<Vec<i64>> = numbers.collect();
+    numbers.and_then(|numbers| numbers.try_into().ok()).ok_or_else(strange)
+}
+
+fn narrow(number: i64) -> u32 {
+    u32::try_from(number.max(0)).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,338 @@
+//! A connection as long as it lasts: to one server, or to the nodes of a Cluster.
+
+use std::fmt;
+use std::time::Duration;
+
+use futures_util::future::{join_all, select_ok};
+use redis::aio::{ConnectionLike, MultiplexedConnection};
+use redis::cluster::ClusterClient;
+use redis::cluster_async::ClusterConnection;
+use redis::cluster_routing::{MultipleNodeRoutingInfo, ResponsePolicy, RoutingInfo};
+use redis::{
+    AsyncConnectionConfig, Client, ClientTlsConfig, Cmd, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, Pipeline,
+    RedisConnectionInfo, RedisError, TlsCertificates, Value,
+};
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::LinkState;
+use super::errors::{Fault, LinkError};
+use crate::fleet::script;
+use crate::fleet::settings::{FleetSettings, HostPort, StoreKind, StoreTls};
+
+/// The oldest version that has what the scripts use.
+const OLDEST: u32 = 7;
+/// The longest that a sentinel is waited for.
+const ASKING: Duration = Duration::from_millis(200);
+
+/// An open connection.
+#[derive(Clone)]
+enum Wires {
+    One(MultiplexedConnection),
+    Many(ClusterConnection),
+}
+
+/// An open connection, and what was learnt of the store by it.
+pub(super) struct Session {
+    wires: Wires,
+    /// Where it leads, for people.
+    pub(super) place: String,
+    /// What it leads to, for people.
+    pub(super) version: String,
+    pub(super) policy: Option<String>,
+    /// The primary that Sentinel named.
+    pub(super) primary: Option<Primary>,
+}
+
+impl Session {
+    /// Connects, looks what is there, and loads the scripts.
+    pub(super) async fn open(settings: &FleetSettings) -> Result<Session, String> {
+        let primary = match settings.store.kind {
+            StoreKind::Sentinel { .. } => Some(Primary::now(settings).await.ok_or("no sentinel names a primary")?),
+            _ => None,
+        };
+        let place = primary.as_ref().map_or_else(|| settings.store.to_string(), ToString::to_string);
+        let wires = Wires::open(settings, primary.as_ref().map(|primary| &primary.0), None).await?;
+        let mut session = Session { wires, place, version: String::new(), policy: None, primary };
+        session.look().await?;
+        session.load_scripts().await?;
+        Ok(session)
+    }
+
+    /// Another connection to the same place, on which answers may take long.
+    pub(super) async fn beside(&self, settings: &FleetSettings) -> Result<Beside, String> {
+        let primary = self.primary.as_ref().map(|primary| &primary.0);
+        Wires::open(settings, primary, Some(())).await.map(Beside)
+    }
+
+    /// Sends commands, and answers each within `limit`. On one server they go as one pipeline. On a Cluster each goes
+    /// its own way, side by side on the same connections, as a pipeline that meets a moved slot would be sent again
+    /// whole, with what was carried out already.
+    pub(super) async fn send(&self, commands: &[Cmd], limit: Duration) -> Vec<Result<Value, Fault>> {
+        match &self.wires {
+            Wires::One(wire) => {
+                let mut pipeline = Pipeline::with_capacity(commands.len());
+                for command in commands {
+                    pipeline.add_command(command.clone());
+                }
+                let mut wire = wire.clone();
+                match timeout(limit, wire.req_packed_commands(&pipeline, 0, commands.len())).await {
+                    Ok(Ok(answers)) if answers.len() == commands.len() => answers.into_iter().map(answered).collect(),
+                    Ok(Err(error)) => vec![Err(Fault::of(&error)); commands.len()],
+                    Ok(Ok(_)) | Err(_) => vec![Err(Fault::late()); commands.len()],
+                }
+            }
+            Wires::Many(wires) => {
+                join_all(commands.iter().map(|command| async {
+                    let mut wires = wires.clone();
+                    match timeout(limit, wires.req_packed_command(command)).await {
+                        Ok(Ok(answer)) => answered(answer),
+                        Ok(Err(error)) => Err(Fault::of(&error)),
+                        Err(_) => Err(Fault::late()),
+                    }
+                }))
+                .await
+            }
+        }
+    }
+
+    /// Asks for a sign of life; on a Cluster of any node.
+    pub(super) async fn ping(&self) -> Result<(), String> {
+        self.everywhere(&redis::cmd("PING"), Some(ResponsePolicy::OneSucceeded)).await.map(drop).map_err(words)
+    }
+
+    /// Loads all scripts, on each node.
+    pub(super) async fn load_scripts(&self) -> Result<(), String> {
+        for script in script::all() {
+            let mut load = redis::cmd("SCRIPT");
+            load.arg("LOAD").arg(script.source);
+            let loaded = self.everywhere(&load, Some(ResponsePolicy::AllSucceeded)).await;
+            loaded.map_err(|error| format!("script `{}` cannot be loaded: {}", script.name, words(error)))?;
+        }
+        Ok(())
+    }
+
+    /// How many keys were thrown away for want of memory; none where that may not be asked.
+    pub(super) async fn evicted_keys(&self) -> Option<u64> {
+        let mut info = redis::cmd("INFO");
+        info.arg("stats");
+        let said = self.everywhere(&info, None).await.ok()?;
+        texts(&said).iter().map(|text| field(text, "evicted_keys")?.parse::<u64>().ok()).sum()
+    }
+
+    /// The version, which must be new enough; what is done when memory is full; whether it takes writes.
+    async fn look(&mut self) -> Result<(), String> {
+        self.ping().await?;
+        let mut info = redis::cmd("INFO");
+        info.arg("server");
+        let said = texts(&self.everywhere(&info, None).await.unwrap_or(Value::Nil));
+        "a version that may not be asked".clone_into(&mut self.version);
+        for text in &said {
+            let redis = field(text, "redis_version").unwrap_or_default();
+            let major = redis.split('.').next().and_then(|major| major.parse::<u32>().ok());
+            self.version = match field(text, "valkey_version") {
+                Some(valkey) => format!("Valkey {valkey}"),
+                None => format!("Redis {redis}"),
+            };
+            if major.is_some_and(|major| major < OLDEST) {
+                return Err(format!("{} is too old: Valkey, or Redis from {OLDEST}.0 on, is needed", self.version));
+            }
+        }
+        let mut policy = redis::cmd("CONFIG");
+        policy.arg("GET").arg("maxmemory-policy");
+        let said = texts(&self.everywhere(&policy, None).await.unwrap_or(Value::Nil));
+        let known = |word: &&String| word.as_str() == "noeviction" || word.contains('-') && *word != "maxmemory-policy";
+        let policies: Vec<String> = said.iter().filter(known).cloned().collect();
+        // The worst of a Cluster's nodes.
+        self.policy = policies.iter().find(|policy| *policy != "noeviction").or(policies.first()).cloned();
+        if let Wires::One(wire) = &self.wires {
+            let role = redis::cmd("ROLE").query_async::<Value>(&mut wire.clone()).await;
+            if role.is_ok_and(|role| texts(&role).first().is_some_and(|role| role == "slave")) {
+                return Err("it is a replica, which takes no writes".to_owned());
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks the server, or each primary of a Cluster.
+    async fn everywhere(&self, command: &Cmd, policy: Option<ResponsePolicy>) -> Result<Value, RedisError> {
+        match &self.wires {
+            Wires::One(wire) => wire.clone().req_packed_command(command).await,
+            Wires::Many(wires) => {
+                let all = RoutingInfo::MultiNode((MultipleNodeRoutingInfo::AllMasters, policy));
+                wires.clone().route_command(command.clone(), all).await
+            }
+        }
+    }
+}
+
+impl Wires {
+    /// A connection to the store; `patient`, for commands that wait there.
+    async fn open(settings: &FleetSettings, primary: Option<&HostPort>, patient: Option<()>) -> Result<Self, String> {
+        let certificates = certificates(settings)?;
+        if let StoreKind::Cluster(nodes) = &settings.store.kind {
+            let nodes = nodes.iter().map(|node| info(settings, node, true)).collect::<Result<Vec<_>, _>>()?;
+            let mut builder = ClusterClient::builder(nodes)
+                .connection_timeout(Duration::from_millis(500))
+                // Each caller has its own, shorter one.
+                .response_timeout(Duration::from_secs(if patient.is_some() { 3600 } else { 2 }))
+                .retries(8)
+                .min_retry_wait(5)
+                .max_retry_wait(100);
+            if let Some(certificates) = certificates {
+                builder = builder.certs(certificates);
+            }
+            let client = builder.build().map_err(words)?;
+            return client.get_async_connection().await.map(Wires::Many).map_err(words);
+        }
+        let node = match (&settings.store.kind, primary) {
+            (_, Some(primary)) | (StoreKind::Single(primary), None) => primary,
+            _ => return Err("no server to connect to".to_owned()),
+        };
+        connect(info(settings, node, true)?, certificates).await.map(Wires::One).map_err(words)
+    }
+}
+
+/// Connects to one server.
+async fn connect(info: ConnectionInfo, tls: Option<TlsCertificates>) -> Result<MultiplexedConnection, RedisError> {
+    let client = match tls {
+        Some(certificates) => Client::build_with_tls(info, certificates)?,
+        None => Client::open(info)?,
+    };
+    let config = AsyncConnectionConfig::new().set_response_timeout(None).set_connection_timeout(None);
+    client.get_multiplexed_async_connection_with_config(&config).await
+}
+
+/// How a node is connected to, and as whom.
+fn info(settings: &FleetSettings, node: &HostPort, login: bool) -> Result<ConnectionInfo, String> {
+    let (host, port) = (node.host.clone(), node.port);
+    let address = if settings.store.tls {
+        ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None }
+    } else {
+        ConnectionAddr::Tcp(host, port)
+    };
+    let mut redis = RedisConnectionInfo::default().set_skip_set_lib_name();
+    if login {
+        redis = redis.set_db(i64::from(settings.store.db));
+        if let Some(user) = &settings.store.user {
+            redis = redis.set_username(user);
+        }
+        if let Some(password) = settings.password.as_ref().or(settings.store.password.as_ref()) {
+            redis = redis.set_password(password);
+        }
+    }
+    Ok(address.into_connection_info().map_err(words)?.set_redis_settings(redis))
+}
+
+/// The files for TLS, read anew for each connection, as they are replaced now and then.
+fn certificates(settings: &FleetSettings) -> Result<Option<TlsCertificates>, String> {
+    let StoreTls { ca, cert, key } = &settings.tls;
+    let read = |path: &std::path::PathBuf| {
+        std::fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))
+    };
+    if !settings.store.tls {
+        return Ok(None);
+    }
+    let client_tls = match (cert, key) {
+        (Some(cert), Some(key)) => Some(ClientTlsConfig { client_cert: read(cert)?, client_key: read(key)? }),
+        _ => None,
+    };
+    Ok(Some(TlsCertificates { client_tls, root_cert: ca.as_ref().map(read).transpose()? }))
+}
+
+/// The primary that Sentinel names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Primary(HostPort);
+
+impl fmt::Display for Primary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Primary {
+    /// What the first sentinel that answers says.
+    pub(super) async fn now(settings: &FleetSettings) -> Option<Primary> {
+        let StoreKind::Sentinel { nodes, name } = &settings.store.kind else { return None };
+        let asked = nodes.iter().map(|node| {
+            Box::pin(async move { timeout(ASKING, Primary::by(settings, node, name)).await.map_err(drop)?.ok_or(()) })
+        });
+        select_ok(asked).await.ok().map(|(primary, _)| primary)
+    }
+
+    /// What one sentinel says; asked without a password first, as sentinels mostly have none.
+    async fn by(settings: &FleetSettings, node: &HostPort, name: &str) -> Option<Primary> {
+        let mut ask = redis::cmd("SENTINEL");
+        ask.arg("get-master-addr-by-name").arg(name);
+        for login in [false, true] {
+            let tls = certificates(settings).ok()?;
+            let Ok(mut wire) = connect(info(settings, node, login).ok()?, tls).await else { continue };
+            if let Ok(Some((host, port))) = ask.query_async::<Option<(String, u16)>>(&mut wire).await {
+                return Some(Primary(HostPort { host, port }));
+            }
+        }
+        None
+    }
+}
+
+/// A connection of its own that is not in use yet.
+pub(super) struct Beside(Wires);
+
+/// A connection for commands that wait in the store, such as `XREAD BLOCK`.
+pub struct Blocking {
+    wires: Wires,
+    state: watch::Receiver<LinkState>,
+}
+
+impl Blocking {
+    pub(super) fn new(beside: Beside, state: watch::Receiver<LinkState>) -> Self {
+        Blocking { wires: beside.0, state }
+    }
+
+    /// Runs one command, which takes `limit` at most. Fails once the link was lost, too: then the store may be another
+    /// one, and a new connection is needed.
+    pub async fn command(&mut self, command: &Cmd, limit: Duration) -> Result<Value, LinkError> {
+        let asked = async {
+            match &mut self.wires {
+                Wires::One(wire) => wire.req_packed_command(command).await,
+                Wires::Many(wires) => wires.req_packed_command(command).await,
+            }
+        };
+        tokio::select! {
+            biased;
+            answer = timeout(limit, asked) => match answer {
+                Ok(Ok(answer)) => Ok(answer),
+                Ok(Err(error)) => Err(Fault::of(&error).error),
+                Err(_) => Err(LinkError::TimedOut),
+            },
+            _ = self.state.wait_for(|state| !state.is_reachable()) => {
+                Err(LinkError::Unreachable("the connection was lost".to_owned()))
+            }
+        }
+    }
+}
+
+fn answered(answer: Value) -> Result<Value, Fault> {
+    if let Value::ServerError(error) = &answer { Err(Fault::of_server(error)) } else { Ok(answer) }
+}
+
+/// All texts in an answer, however deep.
+fn texts(value: &Value) -> Vec<String> {
+    match value {
+        Value::BulkString(bytes) => vec![String::from_utf8_lossy(bytes).into_owned()],
+        Value::SimpleString(text) | Value::VerbatimString { text, .. } => vec![text.clone()],
+        Value::Array(items) | Value::Set(items) => items.iter().flat_map(texts).collect(),
+        Value::Map(pairs) => pairs.iter().flat_map(|(key, value)| [texts(key), texts(value)].concat()).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// What INFO says of one field.
+fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
+    info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+fn words(error: RedisError) -> String {
+    error.to_string()
+}

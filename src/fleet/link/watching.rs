@@ -1,0 +1,143 @@
+//! Keeping the link up: connecting, pings, the primary that Sentinel names, and what is said when it changes.
+
+use std::time::Duration;
+
+use futures_util::future::{Either, select};
+use log::{info, warn};
+use tokio::time::{sleep, timeout};
+
+use super::session::{Primary, Session};
+use super::{Inner, LinkState};
+
+const TARGET: &str = "tollgate::fleet";
+
+/// The longest that connecting takes, with all that is asked first.
+pub(super) const CONNECTING: Duration = Duration::from_secs(1);
+/// Between two pings.
+const PINGS: Duration = Duration::from_millis(100);
+/// Without a sign of life for so long, the store is unreachable; and a little for a process that was itself held up.
+const LIFE: Duration = Duration::from_millis(225);
+const GRACE: Duration = Duration::from_millis(20);
+/// Between two looks at what the store tells of itself.
+const LOOKS: Duration = Duration::from_secs(5);
+const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// Reasons that are told while the store is away, at most.
+const REASONS: usize = 8;
+
+impl Inner {
+    /// Connects, watches, and connects again, for ever.
+    pub(super) async fn keep(&self) {
+        let mut pause = SHORTEST_PAUSE;
+        let mut told: Vec<String> = Vec::new();
+        loop {
+            let connected = timeout(CONNECTING, Session::open(&self.settings)).await;
+            let reason = match connected.unwrap_or_else(|_| Err("it does not answer".to_owned())) {
+                Ok(session) => {
+                    pause = SHORTEST_PAUSE;
+                    told.clear();
+                    self.up(session).await
+                }
+                Err(reason) => reason,
+            };
+            self.down(reason, &mut told);
+            // Not all nodes at the same moment.
+            sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// Has a connection in use until it is of none, and says why.
+    async fn up(&self, session: Session) -> String {
+        let session = std::sync::Arc::new(session);
+        // What was said of the connection before.
+        *self.why.lock() = None;
+        let _ = timeout(Duration::ZERO, self.broken.notified()).await;
+        self.counted.policy(session.policy.clone());
+        self.alive();
+        self.session.store(Some(std::sync::Arc::clone(&session)));
+        info!(target: TARGET, "the fleet's store answers: {}, {}", session.place, session.version);
+        if let Some(policy) = session.policy.as_deref().filter(|policy| *policy != "noeviction") {
+            warn!(
+                target: TARGET,
+                "the fleet's store has `maxmemory-policy {policy}`: when its memory is full it forgets what callers \
+                 have spent; only `noeviction` is exact"
+            );
+        }
+        self.state.send_replace(LinkState::Reachable { since: self.clock.now() });
+        tokio::select! {
+            biased;
+            () = self.broken.notified() => {
+                self.why.lock().take().unwrap_or_else(|| "the connection was lost".to_owned())
+            }
+            reason = self.pings(&session) => reason,
+            reason = self.elsewhere(&session) => reason,
+            () = self.looks(&session) => String::new(),
+        }
+    }
+
+    fn down(&self, reason: String, told: &mut Vec<String>) {
+        self.session.store(None);
+        if !told.contains(&reason) && told.len() < REASONS {
+            warn!(target: TARGET, "the fleet's store is unreachable: {}: {reason}", self.settings.store);
+            told.push(reason.clone());
+        }
+        self.state.send_modify(|state| {
+            let since = match state {
+                LinkState::Unreachable { since, .. } => *since,
+                LinkState::Reachable { .. } => self.clock.now(),
+            };
+            *state = LinkState::Unreachable { since, reason };
+        });
+    }
+
+    /// Pings until there is no sign of life any more.
+    async fn pings(&self, session: &Session) -> String {
+        loop {
+            let begun = self.clock.now();
+            let mut ping = Box::pin(session.ping());
+            let answer = loop {
+                let left = (self.last_sign() + LIFE).saturating_duration_since(self.clock.now());
+                match select(ping, Box::pin(sleep(left.max(GRACE)))).await {
+                    Either::Left((answer, _)) => break answer,
+                    Either::Right((_, rest)) if left.is_zero() => {
+                        drop(rest);
+                        break Err("it does not answer".to_owned());
+                    }
+                    Either::Right((_, rest)) => ping = rest,
+                }
+            };
+            if let Err(reason) = answer {
+                return reason;
+            }
+            self.alive();
+            let took = self.clock.now().saturating_duration_since(begun);
+            self.counted.pinged(took);
+            self.counted.took(took);
+            sleep(PINGS).await;
+        }
+    }
+
+    /// Returns when Sentinel names another primary than the one that is spoken to.
+    async fn elsewhere(&self, session: &Session) -> String {
+        let Some(primary) = &session.primary else { return std::future::pending().await };
+        loop {
+            sleep(PINGS).await;
+            if let Some(other) = Primary::now(&self.settings).await
+                && other != *primary
+            {
+                return format!("the primary is now {other}");
+            }
+        }
+    }
+
+    /// Reads now and then what the store tells of itself.
+    async fn looks(&self, session: &Session) {
+        loop {
+            if let Ok(Some(keys)) = timeout(CONNECTING, session.evicted_keys()).await {
+                self.counted.evicted(keys);
+            }
+            sleep(LOOKS).await;
+        }
+    }
+}

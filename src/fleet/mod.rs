@@ -1,0 +1,31 @@
+//! Many nodes, one budget for each client: what they share, over Valkey or Redis.
+//!
+//! The problem: a client's limit must hold over all nodes, and neither a round trip a request nor a store that is away
+//! may be felt by clients. The rule: the store holds what is shared, small Lua scripts change it in one step by the
+//! store's own time, and whoever calls has a deadline of its own. [`StoreLink`] is the one way there.
+//!
+//! What the store's user must be allowed, and no more, as an ACL with the prefix `tollgate`:
+//!
+//! ```text
+//! user NAME on >PASSWORD resetchannels ~tollgate:* -@all +ping +evalsha +script|load +time
+//!   +del +exists +expire +pexpire +persist +hget +hset +hdel +hmget +hgetall +hlen +hscan
+//!   +xadd +xrange +xrevrange +xread +xtrim +xlen +rpush +lrange +llen +incrby +incr +get +set
+//!   +role +info +config|get          (may be left out: then not known are version, evictions and policy)
+//!   +cluster|slots +readonly +asking (a Cluster only)
+//! ```
+//!
+//! Refused: the library's own reconnecting connection, which blocks callers for seconds while a server is away and
+//! knows no Sentinel; functions (`FCALL`), which a store without persistence forgets like scripts but answers less
+//! clearly for; MULTI, which cannot decide.
+
+pub mod bucket;
+pub mod link;
+pub mod names;
+pub mod script;
+#[cfg(test)]
+pub(crate) mod servers;
+pub mod settings;
+
+pub use link::{LinkError, LinkState, ScriptCall, StoreLink};
+pub use names::Names;
+pub use settings::{FleetSettings, StoreAddress, StoreKind, StoreTls, WhenUnreachable};

@@ -1,0 +1,175 @@
+//! Real servers for tests: Redis and Valkey, each in a directory of its own, ended when it is dropped.
+//!
+//! Stands alone, so that the end-to-end tests read the same file.
+
+#![allow(dead_code, unreachable_pub, reason = "each kind of test uses some of it")]
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// What speaks the protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Engine {
+    /// Debian's `redis-server`.
+    Redis,
+    /// `valkey-server`, or what `VALKEY_SERVER` names.
+    Valkey,
+}
+
+impl Engine {
+    /// Those that are installed.
+    pub fn all() -> Vec<Engine> {
+        let installed = |engine: &Engine| {
+            Command::new(engine.program()).arg("--version").stdout(Stdio::null()).status().is_ok_and(|s| s.success())
+        };
+        let engines: Vec<Engine> = [Engine::Redis, Engine::Valkey].into_iter().filter(installed).collect();
+        assert!(!engines.is_empty(), "neither redis-server nor valkey-server is installed");
+        engines
+    }
+
+    fn program(self) -> String {
+        match self {
+            Engine::Redis => "redis-server".to_owned(),
+            Engine::Valkey => std::env::var("VALKEY_SERVER").unwrap_or_else(|_| "valkey-server".to_owned()),
+        }
+    }
+}
+
+/// A server that runs.
+#[derive(Debug)]
+pub struct StoreServer {
+    engine: Engine,
+    child: Child,
+    /// Where it listens on 127.0.0.1.
+    pub port: u16,
+    dir: tempfile::TempDir,
+    args: Vec<String>,
+}
+
+impl StoreServer {
+    /// Starts one with nothing in it, which saves nothing.
+    pub fn start(engine: Engine) -> Self {
+        Self::start_with(engine, &["--save", ""])
+    }
+
+    /// Starts one with further arguments.
+    pub fn start_with(engine: Engine, args: &[&str]) -> Self {
+        let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
+        // Another test may take a port that was free a moment ago.
+        for _ in 0..20 {
+            let (dir, port) = (tempfile::tempdir().expect("a directory"), free_port());
+            let child = spawn(engine, port, dir.path(), &args);
+            let mut server = StoreServer { engine, child, port, dir, args: args.clone() };
+            if server.answers() {
+                return server;
+            }
+        }
+        panic!("no server starts: {args:?}");
+    }
+
+    /// `redis://127.0.0.1:PORT`.
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// Its directory.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Stands still, as a machine that is away.
+    pub fn pause(&self) {
+        self.signal("STOP");
+    }
+
+    /// Goes on.
+    pub fn resume(&self) {
+        self.signal("CONT");
+    }
+
+    /// Ends at once.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Starts again, on the same port and with what it saved.
+    pub fn restart(&mut self) {
+        self.kill();
+        self.child = spawn(self.engine, self.port, self.dir.path(), &self.args);
+        assert!(self.answers(), "does not start again");
+    }
+
+    /// One command in plain text, as a line; the answer as it came.
+    pub fn command(&self, line: &str) -> String {
+        let said = self.say(line).expect("an answer");
+        String::from_utf8_lossy(&said).into_owned()
+    }
+
+    fn say(&self, line: &str) -> std::io::Result<Vec<u8>> {
+        let mut socket = TcpStream::connect(("127.0.0.1", self.port))?;
+        socket.set_read_timeout(Some(Duration::from_secs(5)))?;
+        socket.write_all(format!("{line}\r\nQUIT\r\n").as_bytes())?;
+        let mut said = Vec::new();
+        socket.read_to_end(&mut said)?;
+        Ok(said)
+    }
+
+    /// Whether it is there before it ends, within some seconds.
+    fn answers(&mut self) -> bool {
+        for _ in 0..1000 {
+            if TcpStream::connect(("127.0.0.1", self.port)).is_ok() {
+                // Not another one's that has the port.
+                return self.child.try_wait().is_ok_and(|ended| ended.is_none());
+            }
+            if !self.child.try_wait().is_ok_and(|ended| ended.is_none()) {
+                return false;
+            }
+            pause();
+        }
+        false
+    }
+
+    fn signal(&self, name: &str) {
+        let status = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status();
+        assert!(status.is_ok_and(|status| status.success()), "cannot send {name}");
+    }
+}
+
+impl Drop for StoreServer {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A port that nobody listens on.
+pub fn free_port() -> u16 {
+    TcpListener::bind(("127.0.0.1", 0)).and_then(|socket| socket.local_addr()).expect("a port").port()
+}
+
+#[expect(clippy::disallowed_methods, reason = "between two looks at a process, which nothing tells of")]
+pub fn pause() {
+    std::thread::sleep(Duration::from_millis(10));
+}
+
+fn spawn(engine: Engine, port: u16, dir: &Path, args: &[String]) -> Child {
+    let log = std::fs::OpenOptions::new().create(true).append(true).open(dir.join("log")).expect("a log");
+    Command::new(engine.program())
+        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--unixsocket", "", "--daemonize", "no"])
+        .arg("--dir")
+        .arg(dir)
+        .args(args)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().expect("a log"))
+        .stderr(log)
+        .spawn()
+        .expect("a server")
+}
