@@ -174,7 +174,8 @@ fn create(store: &Sqlite, name: &str) {
         None => Ok(Some(profile(100))),
     };
     let at = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
-    let change = Change { id: id(name), by: "bench".to_owned(), at, rollback: false, edit: Box::new(edit) };
+    let change =
+        Change { id: id(name), by: "bench".to_owned(), at, rollback: false, local: false, edit: Box::new(edit) };
     store.change(change).wait_blocking().expect("it is new");
 }
 
@@ -184,7 +185,7 @@ fn item(name: &str, capacity: u64) -> BatchItem {
 
 fn batch(items: Vec<BatchItem>) -> Batch {
     let at = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
-    Batch { items, prune: false, dry_run: false, by: "bench".to_owned(), at }
+    Batch { items, prune: false, dry_run: false, local: false, by: "bench".to_owned(), at }
 }
 
 fn apply(store: &Sqlite, items: Vec<BatchItem>, dry_run: bool) -> usize {

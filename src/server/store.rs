@@ -254,8 +254,9 @@ mod tests {
     fn capacity(clock: &ManualClock, capacity: u64) -> Change {
         let quota = Quota::new(capacity, 1.0).unwrap();
         let profile = Profile::new(quota);
-        let (id, edit) = (ClientId::parse("user1").unwrap(), Box::new(|_: Option<&Record>| Ok(Some(profile))));
-        Change { id, by: "test".to_owned(), at: clock.wall(), rollback: false, edit }
+        let (id, edit) =
+            (ClientId::parse("user1").unwrap(), Box::new(move |_: Option<&Record>| Ok(Some(profile.clone()))));
+        Change { id, by: "test".to_owned(), at: clock.wall(), rollback: false, local: false, edit }
     }
 
     #[test]

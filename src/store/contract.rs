@@ -39,7 +39,7 @@ fn followed(store: &dyn Store) -> Arc<Mutex<Vec<Committed>>> {
 fn refused<T: std::fmt::Debug>(reply: Reply<T>) -> Refusal {
     match reply.wait_blocking().unwrap_err() {
         WriteError::Refused(refusal) => refusal,
-        WriteError::Unavailable(error) => panic!("{error}"),
+        error => panic!("{error}"),
     }
 }
 
@@ -340,7 +340,7 @@ fn concurrent_writers_get_their_answers_in_one_order() {
         let shared = store.get(&client_id("shared")).unwrap().unwrap();
         assert_eq!((shared.version, shared.profile.quota.capacity().get()), (160, 160));
         let told = told.lock();
-        let versions: Vec<_> = told.iter().filter(|change| id_of(change) == "shared").map(plan::version).collect();
+        let versions: Vec<_> = told.iter().filter(|change| id_of(change) == "shared").map(Committed::version).collect();
         assert_eq!((told.len(), versions), (320, (1..=160).collect()));
     });
 }

@@ -121,7 +121,7 @@ impl ClientMap {
         let profile = |record: &Option<Record>| record.as_ref().map(|record| record.profile.clone());
         let entries = self.history.entry(id.clone()).or_default();
         entries.push_front(HistoryEntry {
-            version: plan::version(committed),
+            version: committed.version(),
             at: stamp.at,
             by: stamp.by.clone(),
             action,
@@ -141,8 +141,9 @@ impl ClientMap {
     }
 
     fn change(&mut self, change: Change) -> Result<Committed, WriteError> {
-        let (id, stamp, edit) = plan::parts(change);
-        let after = plan::run(&id, edit, self.records.get(&id))?;
+        let Change { id, by, at, rollback, edit, .. } = change;
+        let stamp = Stamp::new(by, at, rollback);
+        let after = plan::run(&id, &edit, self.records.get(&id))?;
         let numbers = self.numbers;
         let committed = self.outcome(&id, after, &stamp);
         if let Some(refusal) = plan::check_name(&id, &committed).err().or_else(|| self.conflict(&committed)) {

@@ -8,6 +8,7 @@
 
 #[cfg(test)]
 mod contract;
+mod fleet;
 mod keys;
 pub mod memory;
 mod plan;
@@ -24,6 +25,7 @@ use crate::client::{ClientId, Quota};
 use crate::clock::{BootTime, Clock, Timeline};
 use crate::limit::{Bucket, Nanos, Payer};
 
+pub use fleet::{Adoption, Authored, FleetCursor, Published, Publisher};
 pub use keys::{KeyChange, WantedKey, WrongKeys, with_key, without_key};
 pub use record::{Action, HistoryEntry, Page, PageQuery, Profile, Record};
 pub(crate) use write::credentials;

@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, SystemTime};
 
-use super::{Action, Change, Committed, Edit, Profile, Record, Refusal, StoreError, WriteError, micros};
+use super::{Action, Committed, Edit, Profile, Record, Refusal, StoreError, WriteError, micros};
 use crate::client::ClientId;
 
 /// Who changes clients, when, and whether it is a return to an earlier version.
@@ -34,15 +34,9 @@ pub(super) trait ClientSource {
     fn last_version(&mut self, id: &ClientId) -> Result<u64, Self::Error>;
 }
 
-/// The name, the stamp and the edit of a change.
-pub(super) fn parts(change: Change) -> (ClientId, Stamp, Edit) {
-    let Change { id, by, at, rollback, edit } = change;
-    (id, Stamp::new(by, at, rollback), edit)
-}
-
 /// What `edit` makes of the client `id`. An edit that panics is answered like a store that cannot: it was given what is
 /// kept and nothing to change it with, so nothing is half done, and the writes beside it go on.
-pub(super) fn run(id: &ClientId, edit: Edit, before: Option<&Record>) -> Result<Option<Profile>, WriteError> {
+pub(super) fn run(id: &ClientId, edit: &Edit, before: Option<&Record>) -> Result<Option<Profile>, WriteError> {
     let edited = catch_unwind(AssertUnwindSafe(|| edit(before)));
     let edited = edited.map_err(|_| {
         log::error!(target: "tollgate::store", "an edit of client {id} panicked; nothing was changed");
@@ -87,16 +81,6 @@ pub(super) fn outcome<S: ClientSource>(
             Committed { before: None, after: Some(after), action: Some(made) }
         }
     })
-}
-
-/// The version that a change has in the history: that of the client after it, and one more than it had when it is
-/// deleted.
-pub(super) fn version(committed: &Committed) -> u64 {
-    match (&committed.after, &committed.before) {
-        (Some(after), _) => after.version,
-        (None, Some(before)) => before.version + 1,
-        (None, None) => 0,
-    }
 }
 
 /// Whether a search for `needle`, in lower case, finds the client: in its name or its note, ASCII letters in either

@@ -29,13 +29,13 @@ fn at() -> SystemTime {
 
 pub(super) fn edit(
     name: &str,
-    edit: impl FnOnce(Option<&Record>) -> Result<Option<Profile>, Refusal> + Send + 'static,
+    edit: impl Fn(Option<&Record>) -> Result<Option<Profile>, Refusal> + Send + 'static,
 ) -> Change {
-    Change { id: client_id(name), by: "test".to_owned(), at: at(), rollback: false, edit: Box::new(edit) }
+    Change { id: client_id(name), by: "test".to_owned(), at: at(), rollback: false, local: false, edit: Box::new(edit) }
 }
 
 pub(super) fn set(name: &str, profile: Profile) -> Change {
-    edit(name, |_| Ok(Some(profile)))
+    edit(name, move |_| Ok(Some(profile.clone())))
 }
 
 pub(super) fn delete(name: &str) -> Change {
@@ -48,9 +48,9 @@ pub(super) fn create<S: ClientRepository + ?Sized>(
     name: &str,
     profile: Profile,
 ) -> Result<Committed, WriteError> {
-    let make = edit(name, |before| match before {
+    let make = edit(name, move |before| match before {
         Some(before) => Err(Refusal::Exists(before.id.clone())),
-        None => Ok(Some(profile)),
+        None => Ok(Some(profile.clone())),
     });
     store.change(make).wait_blocking()
 }
@@ -63,7 +63,7 @@ pub(super) fn item(name: &str, profile: Profile) -> BatchItem {
 }
 
 pub(super) fn batch(items: Vec<BatchItem>, prune: bool) -> Batch {
-    Batch { items, prune, dry_run: false, by: "test".to_owned(), at: at() }
+    Batch { items, prune, dry_run: false, local: false, by: "test".to_owned(), at: at() }
 }
 
 /// The names of all clients.

@@ -16,6 +16,7 @@
 //! each write (see `benches/store.rs`); a rollback journal, which blocks readers and syncs three times; trusting SQLite
 //! that the file is there (see the module `identity`).
 
+mod adopt;
 mod announce;
 mod buckets;
 mod changes;
@@ -49,8 +50,9 @@ use parking_lot::{Mutex, RwLock};
 use rusqlite::Connection;
 
 use super::{
-    Batch, BucketStore, Change, ClientRepository, Committed, Difference, Follower, HistoryEntry, HistoryRules, Moment,
-    Page, PageQuery, Record, Reply, Saved, Snapshot, StoreError, WriteError,
+    Adoption, Authored, Batch, BucketStore, Change, ClientRepository, Committed, Difference, FleetCursor, Follower,
+    HistoryEntry, HistoryRules, Moment, Page, PageQuery, Publisher, Record, Reply, Saved, Snapshot, StoreError,
+    WriteError,
 };
 use crate::client::ClientId;
 use fault::{Fault, words};
@@ -98,6 +100,7 @@ impl Sqlite {
             secret: database.secret,
             fault: Fault::default(),
             followers: Mutex::default(),
+            publisher: Mutex::new(None),
             history: Mutex::new(HistoryRules::ALL),
             reading: RwLock::new(Some(Arc::new(reading))),
         });
@@ -116,6 +119,55 @@ impl Sqlite {
     /// How many write transactions have failed since it was opened.
     pub fn errors(&self) -> u64 {
         self.0.shared.fault.errors()
+    }
+
+    /// Has what is written from now on published to the fleet before it is committed here. Until the fleet is joined,
+    /// that is until something was [adopted](Sqlite::adopt), writes are refused that do not do without it.
+    pub fn publish_through(&self, publisher: Publisher) {
+        *self.0.shared.publisher.lock() = Some(publisher);
+    }
+
+    /// Takes in what other nodes have changed, exactly as it is. What is known already changes nothing. What was changed
+    /// here alone is published with it, if the fleet can be reached.
+    pub fn adopt(&self, adoption: Adoption) -> Reply<()> {
+        self.ask(|answer| Write::Adopt(adoption, answer))
+    }
+
+    /// Which fleet this belongs to and how far it has taken in its changes; none when it belongs to none.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn fleet_cursor(&self) -> Result<Option<FleetCursor>, StoreError> {
+        self.read(|connection| Ok(adopt::cursor(connection)?))
+    }
+
+    /// What was changed here alone and is not published yet.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn pending(&self) -> Result<Vec<Authored>, StoreError> {
+        self.read(adopt::pending)
+    }
+
+    /// Gives `each` the last change of every client that is or was, until it returns false.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn latest_changes(&self, each: &mut dyn FnMut(Authored) -> bool) -> Result<(), StoreError> {
+        self.read_long(|connection| adopt::latest(connection, each))
+    }
+
+    /// A text that is kept of the fleet, such as the node's name.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn fleet_note(&self, name: &str) -> Result<Option<String>, StoreError> {
+        self.read(|connection| Ok(adopt::note(connection, name)?))
+    }
+
+    /// Keeps a text of the fleet.
+    pub fn keep_fleet_note(&self, name: &str, value: &str) -> Reply<()> {
+        self.ask(|answer| Write::Note(name.to_owned(), value.to_owned(), answer))
     }
 
     /// Finishes the writes that wait and closes the file; later writes are refused. Blocks until that is done.

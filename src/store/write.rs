@@ -11,8 +11,8 @@ use crate::client::{ClientId, KeyDigest, LostInPaths, PlanName, Quota};
 
 /// What becomes of a client, given what it is: its new profile, or none to delete it. Equal to the present profile, it
 /// changes nothing, and nothing is recorded. Runs within the write, so that nothing comes in between; when it panics,
-/// only this write is refused.
-pub type Edit = Box<dyn FnOnce(Option<&Record>) -> Result<Option<Profile>, Refusal> + Send>;
+/// only this write is refused. It may run more than once: in a fleet, when others wrote first.
+pub type Edit = Box<dyn Fn(Option<&Record>) -> Result<Option<Profile>, Refusal> + Send>;
 
 /// A change of one client.
 pub struct Change {
@@ -24,6 +24,8 @@ pub struct Change {
     pub at: SystemTime,
     /// Whether this goes back to an earlier version; for the history.
     pub rollback: bool,
+    /// Whether it may be made here alone when the fleet's store cannot be reached.
+    pub local: bool,
     /// What becomes of it.
     pub edit: Edit,
 }
@@ -43,6 +45,8 @@ pub struct Batch {
     pub prune: bool,
     /// Whether to find out and change nothing.
     pub dry_run: bool,
+    /// Whether it may be made here alone when the fleet's store cannot be reached.
+    pub local: bool,
     /// By whom, for the history.
     pub by: String,
     /// When, for the history and the records.
@@ -71,6 +75,18 @@ pub struct Committed {
     pub after: Option<Record>,
     /// What was done; none when nothing changed.
     pub action: Option<Action>,
+}
+
+impl Committed {
+    /// The version that it has in the history: that of the client after it, and one more than it had when it is
+    /// deleted.
+    pub(crate) fn version(&self) -> u64 {
+        match (&self.after, &self.before) {
+            (Some(after), _) => after.version,
+            (None, Some(before)) => before.version + 1,
+            (None, None) => 0,
+        }
+    }
 }
 
 /// What a batch changes.
@@ -186,6 +202,12 @@ pub enum WriteError {
     /// The store cannot. Nothing was changed, unless it says that whether the change was kept is not known.
     #[error(transparent)]
     Unavailable(#[from] StoreError),
+    /// The fleet's store cannot be reached, so that nothing was changed.
+    #[error("fleet store unreachable")]
+    FleetUnreachable,
+    /// The fleet's store did not answer. When it has the change, it comes back from there.
+    #[error("fleet store unreachable; whether the change was kept is not known")]
+    FleetUnknown,
 }
 
 /// The answer to a write, to be waited for.

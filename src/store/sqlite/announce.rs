@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode};
 
-use super::super::{Batch, micros};
+use super::super::{Adoption, Batch, micros};
 use super::meta;
 use crate::clock::{Clock, SystemClock};
 
@@ -28,6 +28,11 @@ const LARGE: usize = 10_000;
 /// Whether the batch may take long.
 pub(super) fn is_long(batch: &Batch) -> bool {
     batch.prune || batch.items.len() >= LARGE
+}
+
+/// Whether taking in what others have changed may take long.
+pub(super) fn is_long_adoption(adoption: &Adoption) -> bool {
+    adoption.changes.len() >= LARGE
 }
 
 /// Says that a batch begins.

@@ -17,8 +17,10 @@ const WALL: &str = "saved_wall";
 const BOOT: [&str; 4] = ["saved_boot_high", "saved_boot_low", "saved_boot_nanos", "saved_boot_wall"];
 
 /// Writes a snapshot, within a transaction. In the order of the payers, as each is a place in a b-tree.
-pub(super) fn save(connection: &Connection, snapshot: Snapshot) -> rusqlite::Result<()> {
-    let Snapshot { mut changed, mut dropped, at } = snapshot;
+pub(super) fn save(connection: &Connection, snapshot: &Snapshot) -> rusqlite::Result<()> {
+    let Snapshot { changed, dropped, at } = snapshot;
+    let mut changed: Vec<_> = changed.iter().collect();
+    let mut dropped: Vec<_> = dropped.iter().collect();
     dropped.sort_unstable();
     let mut forget = connection.prepare_cached("DELETE FROM buckets WHERE (kind, payload) = (?1, ?2)")?;
     let mut forget_within =
@@ -37,9 +39,9 @@ pub(super) fn save(connection: &Connection, snapshot: Snapshot) -> rusqlite::Res
     let sql =
         format!("INSERT OR REPLACE INTO policy_buckets ({}, policy) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows::BUCKET);
     let mut put_within = connection.prepare_cached(&sql)?;
-    for Saved { payer, bucket, quota } in &changed {
+    for &Saved { payer, bucket, quota } in changed {
         let ((kind, payload), (tokens, fraction)) = (payer.parts(), bucket.tokens().parts());
-        let [capacity, rate] = rows::quota(*quota);
+        let [capacity, rate] = rows::quota(quota);
         let (payload, fraction, at) = (payload.cast_signed(), fraction.cast_signed(), bucket.at().cast_signed());
         match payer.policy() {
             None => put.execute((kind, payload, tokens, fraction, at, capacity, rate))?,
@@ -141,7 +143,7 @@ mod tests {
         let mut file = Connection::open_in_memory().unwrap();
         migrate(&mut file, STEPS).unwrap();
         let saved = snapshot(vec![], vec![], 10);
-        save(&file, saved.clone()).unwrap();
+        save(&file, &saved).unwrap();
         assert_eq!(moment(&file), Ok(Some(saved.at)));
         // A version that knows nothing of it saves once more.
         meta::set(&file, TIMELINE, 20).unwrap();

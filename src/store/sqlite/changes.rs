@@ -6,12 +6,15 @@
 //! temporary file, and a failure of that would take the others along.
 
 use std::iter::Peekable;
+use std::time::SystemTime;
 
 use rusqlite::types::Value;
 use rusqlite::{Connection, params_from_iter};
 
 use super::super::plan::{self, ClientSource, Stamp};
-use super::super::{Batch, BatchItem, Change, Committed, Difference, Profile, Record, Refusal, WriteError, micros};
+use super::super::{
+    Batch, BatchItem, Change, Committed, Difference, Profile, Record, Refusal, WriteError, micros, new_secret,
+};
 use super::credential::credentials_of;
 use super::meta;
 use super::rows::{self, ClientReader, ReadFailure, signed};
@@ -49,6 +52,8 @@ pub(super) struct ClientRows<'c> {
     counts: [i64; 2],
     /// The same at the start of the transaction.
     written: [i64; 2],
+    /// Whether other nodes make clients too.
+    in_fleet: bool,
 }
 
 const COUNTS: [&str; 2] = ["clients", "last_number"];
@@ -57,6 +62,10 @@ impl ClientSource for ClientRows<'_> {
     type Error = ChangeStop;
 
     fn number(&mut self) -> Result<u64, ChangeStop> {
+        if self.in_fleet {
+            // Others give numbers away at the same time. Of 2^62, none comes twice.
+            return Ok((new_secret() as u64 >> 2).max(1));
+        }
         self.counts[1] += 1;
         Ok(self.counts[1].cast_unsigned())
     }
@@ -70,9 +79,9 @@ impl ClientSource for ClientRows<'_> {
 
 impl<'c> ClientRows<'c> {
     /// The clients in the transaction that has begun on `connection`.
-    pub(super) fn new(connection: &'c Connection) -> rusqlite::Result<Self> {
+    pub(super) fn new(connection: &'c Connection, in_fleet: bool) -> rusqlite::Result<Self> {
         let counts = [meta::get(connection, COUNTS[0])?.unwrap_or(0), meta::get(connection, COUNTS[1])?.unwrap_or(0)];
-        Ok(ClientRows { connection, reader: ClientReader::default(), counts, written: counts })
+        Ok(ClientRows { connection, reader: ClientReader::default(), counts, written: counts, in_fleet })
     }
 
     /// The connection of the transaction.
@@ -91,40 +100,41 @@ impl<'c> ClientRows<'c> {
     }
 
     /// Carries out one change.
-    pub(super) fn change(&mut self, change: Change) -> Result<Committed, ChangeStop> {
-        let (id, stamp, edit) = plan::parts(change);
-        let before = self.get(&id)?;
-        let after = plan::run(&id, edit, before.as_ref()).map_err(ChangeStop::Alone)?;
+    pub(super) fn change(&mut self, change: &Change) -> Result<Committed, ChangeStop> {
+        let Change { id, by, at, rollback, edit, .. } = change;
+        let stamp = Stamp::new(by.clone(), *at, *rollback);
+        let before = self.get(id)?;
+        let after = plan::run(id, edit, before.as_ref()).map_err(ChangeStop::Alone)?;
         let counts = self.counts;
-        let committed = plan::outcome(&id, before, after, &stamp, self)?;
+        let committed = plan::outcome(id, before, after, &stamp, self)?;
         if committed.action.is_none() {
             return Ok(committed);
         }
-        if let Err(refusal) = plan::check_name(&id, &committed) {
+        if let Err(refusal) = plan::check_name(id, &committed) {
             self.counts = counts;
             return Err(ChangeStop::Alone(refusal.into()));
         }
         let (release, claim) = credentials_of(&committed);
         for credential in &claim {
-            if let Some(other) = credential.owner(self.connection)?.filter(|other| *other != id) {
+            if let Some(other) = credential.owner(self.connection)?.filter(|other| other != id) {
                 self.counts = counts;
-                return Err(ChangeStop::Alone(credential.taken(&id, other)));
+                return Err(ChangeStop::Alone(credential.taken(id, other)));
             }
         }
         for credential in release.iter().filter(|old| !claim.contains(old)) {
             credential.release(self.connection)?;
         }
         for credential in claim.iter().filter(|new| !release.contains(new)) {
-            credential.claim(self.connection, &id)?;
+            credential.claim(self.connection, id)?;
         }
         self.write(&committed, &stamp)?;
         Ok(committed)
     }
 
     /// Carries out a batch. The transaction is to be rolled back when the batch is refused or was a dry run.
-    pub(super) fn apply(&mut self, batch: Batch) -> Result<Difference, ChangeStop> {
-        let stamp = Stamp::new(batch.by, batch.at, false);
-        let mut items = batch.items;
+    pub(super) fn apply(&mut self, batch: &Batch) -> Result<Difference, ChangeStop> {
+        let stamp = Stamp::new(batch.by.clone(), batch.at, false);
+        let mut items: Vec<_> = batch.items.iter().collect();
         items.sort_unstable_by(|a, b| a.id.cmp(&b.id));
         let mut difference = Difference::default();
         if batch.prune {
@@ -132,7 +142,7 @@ impl<'c> ClientRows<'c> {
         } else {
             for item in items {
                 let before = self.get(&item.id)?;
-                self.compare(&item.id.clone(), before, Some(item), &stamp, &mut difference)?;
+                self.compare(&item.id, before, Some(item), &stamp, &mut difference)?;
             }
         }
         // A credential may pass from one client to another: all are released before any is claimed. In order, as each
@@ -166,7 +176,7 @@ impl<'c> ClientRows<'c> {
     /// deleted.
     fn compare_all(
         &mut self,
-        items: Vec<BatchItem>,
+        items: Vec<&BatchItem>,
         stamp: &Stamp,
         difference: &mut Difference,
     ) -> Result<(), ChangeStop> {
@@ -177,13 +187,13 @@ impl<'c> ClientRows<'c> {
         while let Some(row) = present.next()? {
             let before = self.reader.record(row)?;
             while let Some(item) = items.next_if(|item| item.id < before.id) {
-                self.compare(&item.id.clone(), None, Some(item), stamp, difference)?;
+                self.compare(&item.id, None, Some(item), stamp, difference)?;
             }
             let item = items.next_if(|item| item.id == before.id);
             self.compare(&before.id.clone(), Some(before), item, stamp, difference)?;
         }
         for item in items {
-            self.compare(&item.id.clone(), None, Some(item), stamp, difference)?;
+            self.compare(&item.id, None, Some(item), stamp, difference)?;
         }
         Ok(())
     }
@@ -193,15 +203,16 @@ impl<'c> ClientRows<'c> {
         &mut self,
         id: &ClientId,
         before: Option<Record>,
-        after: Option<BatchItem>,
+        after: Option<&BatchItem>,
         stamp: &Stamp,
         difference: &mut Difference,
     ) -> Result<(), ChangeStop> {
         let old = before.as_ref().map(|before| &before.profile);
         let present = old.map(|old| &old.api_keys[..]).unwrap_or_default();
         let after = after.map(|BatchItem { profile, keys, of_plan, .. }| {
-            let profile = if let Some(old) = old { profile.keeping_own(old, of_plan) } else { profile };
-            keys.of(present).map(|api_keys| Profile { api_keys, ..profile })
+            let profile = profile.clone();
+            let profile = if let Some(old) = old { profile.keeping_own(old, *of_plan) } else { profile };
+            keys.clone().of(present).map(|api_keys| Profile { api_keys, ..profile })
         });
         let after = after.transpose().map_err(|wrong| ChangeStop::Alone(Refusal::of_keys(id)(wrong).into()))?;
         let committed = plan::outcome(id, before, after, stamp, self)?;
@@ -213,50 +224,67 @@ impl<'c> ClientRows<'c> {
         Ok(())
     }
 
-    fn get(&mut self, id: &ClientId) -> Result<Option<Record>, ReadFailure> {
+    pub(super) fn get(&mut self, id: &ClientId) -> Result<Option<Record>, ReadFailure> {
         get(self.connection, &mut self.reader, id)
     }
 
     /// Writes the client and its history. The credentials are somebody else's matter.
     fn write(&mut self, committed: &Committed, stamp: &Stamp) -> Result<(), ChangeStop> {
-        let Some(action) = committed.action else { return Ok(()) };
-        let Some(shown) = committed.after.as_ref().or(committed.before.as_ref()) else { return Ok(()) };
-        let id = shown.id.as_str();
-        match &committed.after {
-            Some(after) => {
+        self.put(committed)?;
+        record(self.connection, committed, (&stamp.by, stamp.at), Value::Null)
+    }
+
+    /// Writes the client.
+    pub(super) fn put(&mut self, committed: &Committed) -> Result<(), ChangeStop> {
+        match (&committed.before, &committed.after) {
+            (before, Some(after)) => {
                 let mut put = self.connection.prepare_cached(&format!(
                     "INSERT OR REPLACE INTO clients ({}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                     rows::RECORD
                 ))?;
                 put.execute(params_from_iter(rows::record(after)))?;
-                self.counts[0] += i64::from(committed.before.is_none());
+                self.counts[0] += i64::from(before.is_none());
             }
-            None => {
+            (Some(before), None) => {
+                let id = before.id.as_str();
                 self.connection.prepare_cached("DELETE FROM clients WHERE client_id = ?1")?.execute([id])?;
                 self.counts[0] -= 1;
             }
+            (None, None) => {}
         }
-        let version = signed(plan::version(committed));
-        let before = committed.before.as_ref();
-        let head = [
-            Value::Null,
-            Value::Text(id.to_owned()),
-            Value::Integer(version),
-            Value::Integer(micros(stamp.at)),
-            Value::Text(stamp.by.clone()),
-            Value::Text(action.name().to_owned()),
-            Value::Integer(signed(shown.number)),
-            Value::Integer(micros(shown.created_at)),
-            before.map_or(Value::Null, |before| Value::Integer(micros(before.updated_at))),
-        ];
-        let (was, is) = (before.map(|before| &before.profile), committed.after.as_ref().map(|after| &after.profile));
-        let mut record = self.connection.prepare_cached(&format!(
-            "INSERT INTO history ({}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            rows::HISTORY
-        ))?;
-        record.execute(params_from_iter(head.into_iter().chain(rows::profile(was)).chain(rows::profile(is))))?;
         Ok(())
     }
+}
+
+/// Writes a change into the history, with this sequence number; the next one when it is null. What has that number, or
+/// is of that client and version, is replaced.
+pub(super) fn record(
+    connection: &Connection,
+    committed: &Committed,
+    (by, at): (&str, SystemTime),
+    sequence: Value,
+) -> Result<(), ChangeStop> {
+    let Some(action) = committed.action else { return Ok(()) };
+    let Some(shown) = committed.after.as_ref().or(committed.before.as_ref()) else { return Ok(()) };
+    let before = committed.before.as_ref();
+    let head = [
+        sequence,
+        Value::Text(shown.id.as_str().to_owned()),
+        Value::Integer(signed(committed.version())),
+        Value::Integer(micros(at)),
+        Value::Text(by.to_owned()),
+        Value::Text(action.name().to_owned()),
+        Value::Integer(signed(shown.number)),
+        Value::Integer(micros(shown.created_at)),
+        before.map_or(Value::Null, |before| Value::Integer(micros(before.updated_at))),
+    ];
+    let (was, is) = (before.map(|before| &before.profile), committed.after.as_ref().map(|after| &after.profile));
+    let mut record = connection.prepare_cached(&format!(
+        "INSERT OR REPLACE INTO history ({}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        rows::HISTORY
+    ))?;
+    record.execute(params_from_iter(head.into_iter().chain(rows::profile(was)).chain(rows::profile(is))))?;
+    Ok(())
 }
 
 /// The client with this name.

@@ -51,6 +51,16 @@ impl Credential {
         Ok(())
     }
 
+    /// Takes it from `id`, if that has it.
+    pub(super) fn release_of(&self, connection: &Connection, id: &ClientId) -> rusqlite::Result<()> {
+        let sql = match self {
+            Credential::Key(_) => "DELETE FROM keys WHERE digest = ?1 AND client_id = ?2",
+            Credential::Network(_) => "DELETE FROM networks WHERE network = ?1 AND client_id = ?2",
+        };
+        connection.prepare_cached(sql)?.execute((self, id.as_str()))?;
+        Ok(())
+    }
+
     /// Gives it to `id`; false when a client has it already.
     pub(super) fn claim(&self, connection: &Connection, id: &ClientId) -> rusqlite::Result<bool> {
         let sql = match self {

@@ -38,3 +38,9 @@ pub(super) fn secret(connection: &Connection, made: u128) -> rusqlite::Result<u1
     connection.execute(sql, (SECRET[0], high, SECRET[1], low))?;
     Ok(read()?.unwrap_or(made))
 }
+
+/// Makes this the secret.
+pub(super) fn replace_secret(connection: &Connection, secret: u128) -> rusqlite::Result<()> {
+    let halves = [(secret >> 64) as u64, secret as u64].map(u64::cast_signed);
+    SECRET.into_iter().zip(halves).try_for_each(|(name, half)| set(connection, name, half))
+}

@@ -11,7 +11,10 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::super::{Batch, Change, Committed, Difference, Snapshot, StoreError, WriteError};
+use super::super::{
+    Adoption, Authored, Batch, Change, Committed, Difference, Snapshot, StoreError, WriteError, micros, plan,
+};
+use super::adopt;
 use super::buckets;
 use super::changes::{ChangeStop, ClientRows};
 
@@ -39,6 +42,10 @@ pub(super) enum Write {
     Apply(Batch, WriterAnswer<Difference>),
     /// Of buckets.
     Save(Snapshot, WriterAnswer<()>),
+    /// Of what other nodes have changed.
+    Adopt(Adoption, WriterAnswer<()>),
+    /// Of a text that is kept of the fleet.
+    Note(String, String, WriterAnswer<()>),
 }
 
 /// A write that was carried out, or refused, in a transaction that is not committed yet.
@@ -49,8 +56,24 @@ pub(super) enum Done {
     Change(Result<Committed, WriteError>, WriterAnswer<Committed>),
     /// Of many.
     Apply(Result<Difference, WriteError>, WriterAnswer<Difference>, DryRun),
-    /// Of buckets.
+    /// Of buckets, or of a text.
     Save(WriterAnswer<()>),
+    /// Of what other nodes have changed.
+    Adopt(Result<Vec<Committed>, WriteError>, WriterAnswer<()>),
+}
+
+/// What came of a write that may yet be carried out again.
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all are changes of one client")]
+pub(super) enum Outcome {
+    /// Of a change of one client.
+    Change(Result<Committed, WriteError>),
+    /// Of a batch.
+    Apply(Result<Difference, WriteError>, DryRun),
+    /// Of what other nodes have changed.
+    Adopt(Result<Vec<Committed>, WriteError>),
+    /// Nothing that is told.
+    Save,
 }
 
 /// Whether a batch only wanted to know.
@@ -59,26 +82,71 @@ type DryRun = bool;
 impl Write {
     /// Answers that the store cannot.
     pub(super) fn fail(self, error: &StoreError) {
+        self.refuse(&WriteError::Unavailable(error.clone()));
+    }
+
+    /// Answers with this error.
+    pub(super) fn refuse(self, error: &WriteError) {
         match self {
             Write::Change(_, answer) => fail(answer, error),
             Write::Apply(_, answer) => fail(answer, error),
-            Write::Save(_, answer) => fail(answer, error),
+            Write::Save(_, answer) | Write::Adopt(_, answer) | Write::Note(_, _, answer) => fail(answer, error),
+        }
+    }
+
+    /// Whether it may be carried out without the fleet.
+    pub(super) fn is_local(&self) -> bool {
+        match self {
+            Write::Change(change, _) => change.local,
+            Write::Apply(batch, _) => batch.local || batch.dry_run,
+            Write::Save(..) | Write::Adopt(..) | Write::Note(..) => true,
+        }
+    }
+
+    /// What it has changed, by whom and when; of what others have changed nothing.
+    pub(super) fn authored(&self, outcome: &Outcome) -> Vec<Authored> {
+        let (by, at) = match self {
+            Write::Change(change, _) => (&change.by, change.at),
+            Write::Apply(batch, _) => (&batch.by, batch.at),
+            Write::Save(..) | Write::Adopt(..) | Write::Note(..) => return Vec::new(),
+        };
+        let at = plan::from_micros(micros(at));
+        let authored = |change: &Committed| Authored { change: change.clone(), by: by.clone(), at };
+        outcome.changes().iter().map(authored).collect()
+    }
+
+    /// The write with what came of it.
+    pub(super) fn done(self, outcome: Outcome) -> Done {
+        match (self, outcome) {
+            (Write::Change(_, answer), Outcome::Change(result)) => Done::Change(result, answer),
+            (Write::Apply(_, answer), Outcome::Apply(result, dry_run)) => Done::Apply(result, answer, dry_run),
+            (Write::Adopt(_, answer), Outcome::Adopt(result)) => Done::Adopt(result, answer),
+            (Write::Save(_, answer) | Write::Adopt(_, answer) | Write::Note(_, _, answer), _) => Done::Save(answer),
+            (write, _) => {
+                let (answer, _) = oneshot::channel();
+                write.fail(&StoreError("the outcome is another write's".to_owned()));
+                Done::Save(answer)
+            }
         }
     }
 
     /// Carries it out, within a transaction; with an error, the transaction must be given up.
-    pub(super) fn carry_out(self, clients: &mut ClientRows<'_>) -> (Done, Option<rusqlite::Error>) {
+    pub(super) fn carry_out(&self, clients: &mut ClientRows<'_>) -> (Outcome, Option<rusqlite::Error>) {
         match self {
-            Write::Change(change, answer) => {
+            Write::Change(change, _) => {
                 let (result, error) = split(clients.change(change));
-                (Done::Change(result, answer), error)
+                (Outcome::Change(result), error)
             }
-            Write::Apply(batch, answer) => {
-                let dry_run = batch.dry_run;
+            Write::Apply(batch, _) => {
                 let (result, error) = split(clients.apply(batch));
-                (Done::Apply(result, answer, dry_run), error)
+                (Outcome::Apply(result, batch.dry_run), error)
             }
-            Write::Save(snapshot, answer) => (Done::Save(answer), buckets::save(clients.connection(), snapshot).err()),
+            Write::Adopt(adoption, _) => {
+                let (result, error) = split(clients.adopt(adoption));
+                (Outcome::Adopt(result), error)
+            }
+            Write::Save(snapshot, _) => (Outcome::Save, buckets::save(clients.connection(), snapshot).err()),
+            Write::Note(name, value, _) => (Outcome::Save, adopt::keep_note(clients.connection(), name, value).err()),
         }
     }
 
@@ -90,35 +158,56 @@ impl Write {
         }
     }
 
+    /// What others have changed, when it is that.
+    pub(super) fn adoption(&self) -> Option<&Adoption> {
+        match self {
+            Write::Adopt(adoption, _) => Some(adoption),
+            _ => None,
+        }
+    }
+
     /// Whether somebody who changes a client waits for it, so that it has to survive a loss of power.
     pub(super) fn is_durable(&self) -> bool {
         !matches!(self, Write::Save(..))
     }
 }
 
-impl Done {
-    /// Answers that the store cannot, whatever the result would have been: a refusal, too, may rest on what is not kept
-    /// now.
-    pub(super) fn fail(self, error: &StoreError) {
+impl Outcome {
+    /// Whether it is that of a batch that was refused or only wanted to know, or of what others have changed and could
+    /// not be taken in, so that its transaction is to be rolled back.
+    pub(super) fn is_undone(&self) -> bool {
+        matches!(self, Outcome::Apply(Err(_), _) | Outcome::Apply(_, true) | Outcome::Adopt(Err(_)))
+    }
+
+    /// Whether it must not be, by what is kept here.
+    pub(super) fn is_refused(&self) -> bool {
+        let refused = |error: &WriteError| matches!(error, WriteError::Refused(_));
         match self {
-            Done::Change(_, answer) => fail(answer, error),
-            Done::Apply(_, answer, _) => fail(answer, error),
-            Done::Save(answer) => fail(answer, error),
+            Outcome::Change(Err(error)) | Outcome::Apply(Err(error), _) => refused(error),
+            _ => false,
         }
     }
 
+    /// What it has changed.
+    pub(super) fn changes(&self) -> &[Committed] {
+        match self {
+            Outcome::Change(Ok(committed)) if committed.action.is_some() => std::slice::from_ref(committed),
+            Outcome::Apply(Ok(difference), false) => &difference.changes,
+            Outcome::Adopt(Ok(changes)) => changes,
+            _ => &[],
+        }
+    }
+}
+
+impl Done {
     /// Answers what came out. Whoever asked may have gone; that is no matter.
     pub(super) fn answer(self) {
         match self {
             Done::Change(result, answer) => drop(answer.send(result)),
             Done::Apply(result, answer, _) => drop(answer.send(result)),
             Done::Save(answer) => drop(answer.send(Ok(()))),
+            Done::Adopt(result, answer) => drop(answer.send(result.map(drop))),
         }
-    }
-
-    /// Whether it is a batch that was refused or only wanted to know, so that its transaction is to be rolled back.
-    pub(super) fn is_undone(&self) -> bool {
-        matches!(self, Done::Apply(Err(_), ..) | Done::Apply(_, _, true))
     }
 
     /// What it has changed.
@@ -126,13 +215,14 @@ impl Done {
         match self {
             Done::Change(Ok(committed), _) if committed.action.is_some() => std::slice::from_ref(committed),
             Done::Apply(Ok(difference), _, false) => &difference.changes,
+            Done::Adopt(Ok(changes), _) => changes,
             _ => &[],
         }
     }
 }
 
-fn fail<T>(answer: WriterAnswer<T>, error: &StoreError) {
-    let _ = answer.send(Err(error.clone().into()));
+fn fail<T>(answer: WriterAnswer<T>, error: &WriteError) {
+    let _ = answer.send(Err(error.clone()));
 }
 
 /// Parts what concerns one write from what concerns all.
@@ -196,7 +286,7 @@ impl Queue {
 
     /// The writes of the next transaction, in their order.
     pub(super) fn group(&mut self) -> Vec<Write> {
-        let batch = self.clients.iter().position(|write| matches!(write, Write::Apply(..)));
+        let batch = self.clients.iter().position(|write| matches!(write, Write::Apply(..) | Write::Adopt(..)));
         // Between two batches a snapshot has its turn.
         self.batched = batch == Some(0) && (self.snapshots.is_empty() || !self.batched);
         if self.batched {
@@ -244,6 +334,7 @@ mod tests {
                     Write::Change(..) => 'c',
                     Write::Apply(..) => 'b',
                     Write::Save(..) => 's',
+                    Write::Adopt(..) | Write::Note(..) => '?',
                 });
             }
             groups.push(' ');

@@ -7,6 +7,8 @@
 //! | `history` | every change, by a sequence number that only rises: also what other processes read to follow |
 //! | `buckets` | the buckets that are not full |
 //! | `policy_buckets` | those of policies |
+//! | `fleet_pending` | clients that were changed here alone, from which version on |
+//! | `fleet_notes` | texts that are kept of the fleet |
 //! | `meta` | single numbers: how many clients, the last number given away, the last save's moment, a batch's end |
 //!
 //! Rates are whole nanotokens a second, times whole microseconds since the Unix epoch. 64 bits without a sign (the
@@ -91,8 +93,8 @@ INSERT INTO meta VALUES ('clients', 0), ('last_number', 0);
 ";
 
 /// Buckets of policies, by 56 bits of the policy's name. Apart from the others, which a process of the older version
-/// reads all of and would not understand.
-const LATER_TABLE: &str = "
+/// reads all of and would not understand. And what is kept of a fleet.
+const LATER_TABLES: &str = "
 CREATE TABLE IF NOT EXISTS policy_buckets (
     policy   INTEGER NOT NULL,
     kind     INTEGER NOT NULL,
@@ -103,6 +105,14 @@ CREATE TABLE IF NOT EXISTS policy_buckets (
     capacity INTEGER NOT NULL,
     rate     INTEGER NOT NULL,
     PRIMARY KEY (policy, kind, payload)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS fleet_pending (
+    client_id TEXT PRIMARY KEY NOT NULL,
+    version   INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS fleet_notes (
+    name  TEXT PRIMARY KEY NOT NULL,
+    value TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 ";
 
@@ -129,7 +139,7 @@ pub(super) fn migrate(connection: &mut Connection, steps: &[&str]) -> rusqlite::
     for step in steps.iter().skip(from) {
         transaction.execute_batch(step)?;
     }
-    transaction.execute_batch(LATER_TABLE)?;
+    transaction.execute_batch(LATER_TABLES)?;
     for (table, column, kind) in LATER {
         let sql = "SELECT count(*) FROM pragma_table_info(?1) WHERE name = ?2";
         let there: i64 = transaction.query_row(sql, (table, column), |row| row.get(0))?;

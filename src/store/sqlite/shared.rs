@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
 
-use super::super::{Follower, HistoryRules, StoreError};
+use super::super::{Follower, HistoryRules, Publisher, StoreError};
 use super::fault::Fault;
 use super::identity::FileIdentity;
 use super::open::Database;
@@ -19,6 +19,8 @@ pub(super) struct Shared {
     pub(super) secret: u128,
     pub(super) fault: Fault,
     pub(super) followers: Mutex<Vec<Follower>>,
+    /// Publishes changes to the fleet; none where there is no fleet.
+    pub(super) publisher: Mutex<Option<Publisher>>,
     pub(super) history: Mutex<HistoryRules>,
     /// None once it is closed.
     pub(super) reading: RwLock<Option<Arc<Reading>>>,

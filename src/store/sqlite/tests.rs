@@ -1,6 +1,7 @@
 //! What only a file can do: survive, be broken, go away, be shared.
 
 mod failing;
+mod fleet;
 mod running;
 mod sharing;
 mod start;

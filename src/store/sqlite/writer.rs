@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
-use super::super::{Committed, StoreError};
+use super::super::{Adoption, Authored, Committed, FleetCursor, Published, Publisher, StoreError, WriteError};
+use super::adopt;
 use super::announce;
 use super::changes::ClientRows;
 use super::fault::{TARGET, words};
@@ -19,7 +20,7 @@ use super::identity::Moved;
 use super::meta;
 use super::open::Database;
 use super::patience::LockPatience;
-use super::queue::{Done, Queue, Write};
+use super::queue::{Done, Outcome, Queue, Write};
 use super::rows::ReadFailure;
 use super::shared::Shared;
 use super::trim::Trim;
@@ -33,6 +34,9 @@ const LOOK: Duration = Duration::from_secs(1);
 /// For how long a lock that is held for a batch is tried again, each time for 5 s: whoever waits for the answer waits
 /// for 30 s.
 const BATCHES: Duration = Duration::from_secs(16);
+
+/// How often one group of writes may find that others of the fleet came first.
+const BEHIND: usize = 100;
 
 /// What the thread has in hand.
 pub(super) struct Writer {
@@ -58,12 +62,35 @@ pub(super) struct Lost {
     pub(super) reason: String,
 }
 
-/// A transaction that failed.
-struct Failed {
-    reason: String,
-    /// Whether nothing of it was kept for certain.
-    known: bool,
+/// A transaction that was given up.
+#[expect(clippy::large_enum_variant, reason = "it lives for a moment")]
+enum Failed {
+    /// The file cannot.
+    Store {
+        reason: String,
+        /// Whether nothing of it was kept for certain.
+        known: bool,
+    },
+    /// Others of the fleet came first.
+    Behind(Adoption),
+    /// The fleet cannot.
+    Fleet(WriteError),
 }
+
+impl From<ReadFailure> for Failed {
+    fn from(failure: ReadFailure) -> Self {
+        Failed::Store { reason: failure.words(), known: true }
+    }
+}
+
+impl From<rusqlite::Error> for Failed {
+    fn from(error: rusqlite::Error) -> Self {
+        ReadFailure::Sqlite(error).into()
+    }
+}
+
+/// What came of a group of writes, the changes of other processes before it, and the feed behind it.
+type Carried = (Vec<Outcome>, Vec<Committed>, Feed);
 
 impl Writer {
     /// A writer to `database`.
@@ -117,39 +144,62 @@ impl Writer {
         }
     }
 
-    /// Carries out a group of writes in one transaction, and answers them.
-    fn write(&mut self, group: Vec<Write>) {
-        let urgent = group.iter().any(Write::is_durable);
-        let long = group.iter().filter_map(Write::batch).any(announce::is_long);
-        let mut waiting = group.into_iter();
-        let mut done = Vec::new();
-        let written = self.transact(&mut waiting, &mut done);
-        let told = match written {
-            Ok(told) => told,
-            Err(Failed { reason, known }) => {
-                self.shared.fault.count();
-                let mut error = self.fail(&reason);
-                if !known {
-                    error.0.push_str("; whether the change was kept is not known");
+    /// Carries out a group of writes in one transaction, and answers them. When others of the fleet came first, takes in
+    /// what they have done and tries again; when the fleet cannot be reached, goes on with those that do without.
+    fn write(&mut self, mut group: Vec<Write>) {
+        let mut alone = false;
+        for _ in 0..BEHIND {
+            match self.transact(&group, alone) {
+                Ok(carried) => return self.finish(group, carried),
+                Err(Failed::Store { reason, known }) => return self.give_up(group, &reason, known),
+                Err(Failed::Behind(adoption)) => {
+                    let adopt = [Write::Adopt(adoption, super::super::Reply::new().0)];
+                    match self.transact(&adopt, true) {
+                        Ok(carried) => self.finish(adopt.into(), carried),
+                        Err(Failed::Store { reason, known }) => return self.give_up(group, &reason, known),
+                        Err(_) => {}
+                    }
                 }
-                waiting.for_each(|write| write.fail(&error));
-                done.into_iter().for_each(|done| done.fail(&error));
-                if let (true, Err(Moved::Missing)) = (urgent, self.database.identity.check()) {
-                    self.recover(Moved::Missing, SystemClock.now(), urgent);
+                Err(Failed::Fleet(error)) => {
+                    group = refuse(group, &error);
+                    alone = true;
                 }
-                return;
             }
-        };
-        if long && done.iter().any(Done::is_undone) {
+        }
+        let group = refuse(group, &WriteError::FleetUnreachable);
+        match self.transact(&group, true) {
+            Ok(carried) => self.finish(group, carried),
+            Err(Failed::Store { reason, known }) => self.give_up(group, &reason, known),
+            Err(_) => {}
+        }
+    }
+
+    /// Answers that the file cannot.
+    fn give_up(&mut self, group: Vec<Write>, reason: &str, known: bool) {
+        let urgent = group.iter().any(Write::is_durable);
+        self.shared.fault.count();
+        let mut error = self.fail(reason);
+        if !known {
+            error.0.push_str("; whether the change was kept is not known");
+        }
+        group.into_iter().for_each(|write| write.fail(&error));
+        if let (true, Err(Moved::Missing)) = (urgent, self.database.identity.check()) {
+            self.recover(Moved::Missing, SystemClock.now(), urgent);
+        }
+    }
+
+    /// Tells of what was committed, and answers.
+    fn finish(&mut self, group: Vec<Write>, (outcomes, foreign, feed): Carried) {
+        if group.iter().any(is_long) && outcomes.iter().any(Outcome::is_undone) {
             // The note of a dry run or a refused batch was not rolled back with it. It lapses if this fails.
             let _ = announce::end(&self.database.connection);
         }
+        let done: Vec<_> = group.into_iter().zip(outcomes).map(|(write, outcome)| write.done(outcome)).collect();
         self.succeed();
-        let (foreign, feed) = told;
         self.feed = feed;
         self.tell(&foreign);
         done.iter().for_each(|done| self.trim.changed(done.changes()));
-        let batched = |done: &Done| matches!(done, Done::Apply(..));
+        let batched = |done: &Done| matches!(done, Done::Apply(..) | Done::Adopt(..));
         for run in done.chunk_by(|a, b| !batched(a) && !batched(b)) {
             match run {
                 [one] => self.tell(one.changes()),
@@ -159,24 +209,19 @@ impl Writer {
         done.into_iter().for_each(Done::answer);
     }
 
-    /// The transaction, from before it begins until it is known to be in the right file: the changes of others that
-    /// came before it, and the feed behind it. Otherwise why it failed.
-    fn transact(
-        &mut self,
-        waiting: &mut std::vec::IntoIter<Write>,
-        done: &mut Vec<Done>,
-    ) -> Result<(Vec<Committed>, Feed), Failed> {
-        let failed = |known| move |reason| Failed { reason, known };
+    /// The transaction, from before it begins until it is known to be in the right file. `alone` publishes nothing.
+    fn transact(&mut self, group: &[Write], alone: bool) -> Result<Carried, Failed> {
+        let failed = |known| move |reason| Failed::Store { reason, known };
         self.find().map_err(failed(true))?;
-        let carried_out = self.carry_out(waiting, done);
-        let undone = done.iter().any(Done::is_undone);
+        let carried_out = self.carry_out(group, alone);
+        let undone = carried_out.as_ref().is_ok_and(|(outcomes, ..)| outcomes.iter().any(Outcome::is_undone));
         if undone || carried_out.is_err() {
             self.roll_back();
         }
-        let told = carried_out.map_err(|failure| failed(true)(failure.words()))?;
+        let carried = carried_out?;
         if undone {
             self.find().map_err(failed(true))?;
-            return Ok(told);
+            return Ok(carried);
         }
         let committed = self.database.connection.prepare_cached("COMMIT").and_then(|mut commit| commit.execute([]));
         if let Err(error) = committed {
@@ -187,7 +232,7 @@ impl Writer {
         // What was committed to a file that is no longer there is not acknowledged. It stays in the feed, so that it is
         // told of if it comes back with the file.
         self.find().map_err(failed(false))?;
-        Ok(told)
+        Ok(carried)
     }
 
     /// Gives the transaction up, when there is one.
@@ -204,15 +249,11 @@ impl Writer {
         self.database.identity.check().map_err(|moved| self.lost(moved, SystemClock.now()))
     }
 
-    /// Begins a transaction and carries out the writes in it. It is to be committed, or rolled back when they are
-    /// undone or this fails.
-    fn carry_out(
-        &mut self,
-        waiting: &mut std::vec::IntoIter<Write>,
-        done: &mut Vec<Done>,
-    ) -> Result<(Vec<Committed>, Feed), ReadFailure> {
-        self.sync_commits(waiting.as_slice().iter().any(Write::is_durable))?;
-        let long = waiting.as_slice().iter().filter_map(Write::batch).any(announce::is_long);
+    /// Begins a transaction, carries out the writes in it, and publishes what they change. It is to be committed, or
+    /// rolled back when one is undone or this fails.
+    fn carry_out(&mut self, group: &[Write], alone: bool) -> Result<Carried, Failed> {
+        self.sync_commits(group.iter().any(Write::is_durable))?;
+        let long = group.iter().any(is_long);
         let started = SystemClock.now();
         if long {
             self.patiently(started, announce::begin)?;
@@ -220,23 +261,34 @@ impl Writer {
         self.patiently(started, |connection| connection.prepare_cached("BEGIN IMMEDIATE")?.execute([]).map(drop))?;
         let connection = &self.database.connection;
         let (foreign, seen) = self.feed.read(connection)?;
-        let mut clients = ClientRows::new(connection)?;
-        for write in waiting.by_ref() {
-            let (carried_out, error) = write.carry_out(&mut clients);
-            done.push(carried_out);
+        let shared = Arc::clone(&self.shared);
+        let mut publisher = shared.publisher.lock();
+        let kept = adopt::cursor(connection)?;
+        let mut clients = ClientRows::new(connection, kept.is_some() || publisher.is_some())?;
+        let mut outcomes = Vec::with_capacity(group.len());
+        for write in group {
+            let (outcome, error) = write.carry_out(&mut clients);
+            outcomes.push(outcome);
             if let Some(error) = error {
                 return Err(error.into());
             }
         }
-        if done.iter().any(Done::is_undone) {
-            return Ok((foreign, seen));
+        let mut publisher = publisher.as_mut().filter(|_| !alone);
+        if outcomes.iter().any(Outcome::is_undone) {
+            check_seen(publisher, kept, &outcomes)?;
+            return Ok((outcomes, foreign, seen));
         }
         clients.finish()?;
+        let changes: Vec<_> = group.iter().zip(&outcomes).flat_map(|(write, out)| write.authored(out)).collect();
+        if changes.is_empty() {
+            check_seen(publisher.as_deref_mut(), kept, &outcomes)?;
+        }
+        publish(connection, publisher, alone, &changes)?;
         if long {
             announce::end(connection)?;
         }
         let feed = seen.past(connection)?;
-        Ok((foreign, feed))
+        Ok((outcomes, foreign, feed))
     }
 
     /// Has commits synced to disk from now on, or not.
@@ -349,5 +401,64 @@ impl Writer {
     pub(super) fn succeed(&mut self) {
         self.patience.shorten(false);
         self.shared.fault.end(&self.shared.path);
+    }
+}
+
+/// Whether the write may take long.
+fn is_long(write: &Write) -> bool {
+    write.batch().is_some_and(announce::is_long) || write.adoption().is_some_and(announce::is_long_adoption)
+}
+
+/// Refuses those that need the fleet; those that do not.
+fn refuse(group: Vec<Write>, error: &WriteError) -> Vec<Write> {
+    let (local, others): (Vec<_>, Vec<_>) = group.into_iter().partition(Write::is_local);
+    others.into_iter().for_each(|write| write.refuse(error));
+    local
+}
+
+/// Looks whether a refusal rests on all that the fleet has; while that cannot be asked, on what is kept here.
+fn check_seen(
+    publisher: Option<&mut Publisher>,
+    kept: Option<FleetCursor>,
+    outcomes: &[Outcome],
+) -> Result<(), Failed> {
+    let (Some(publisher), Some(cursor)) = (publisher, kept) else { return Ok(()) };
+    if outcomes.iter().any(Outcome::is_refused)
+        && let Published::Behind(adoption) = publisher(&cursor, &[])
+    {
+        return Err(Failed::Behind(adoption));
+    }
+    Ok(())
+}
+
+/// Publishes `changes`, and with them what was changed here alone before; or marks them where nobody publishes.
+fn publish(
+    connection: &Connection,
+    publisher: Option<&mut Publisher>,
+    alone: bool,
+    changes: &[Authored],
+) -> Result<(), Failed> {
+    // After the writes: what others have changed may have been among them.
+    let kept = adopt::cursor(connection)?;
+    let (cursor, publisher) = match (kept, publisher) {
+        (Some(cursor), Some(publisher)) => (cursor, publisher),
+        // A fleet that is not joined yet.
+        (None, Some(_)) if !alone && !changes.is_empty() => return Err(Failed::Fleet(WriteError::FleetUnreachable)),
+        (None, _) => return Ok(()),
+        (Some(_), None) => return Ok(adopt::mark(connection, changes)?),
+    };
+    let mut all = adopt::pending(connection)?;
+    all.extend_from_slice(changes);
+    if all.is_empty() {
+        return Ok(());
+    }
+    match publisher(&cursor, &all) {
+        Published::Committed { seq, mark } => {
+            adopt::unmark(connection)?;
+            Ok(adopt::keep(connection, &FleetCursor { seq, mark, ..cursor })?)
+        }
+        Published::Behind(adoption) => Err(Failed::Behind(adoption)),
+        Published::Unreachable => Err(Failed::Fleet(WriteError::FleetUnreachable)),
+        Published::Unknown => Err(Failed::Fleet(WriteError::FleetUnknown)),
     }
 }

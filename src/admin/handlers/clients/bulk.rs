@@ -18,7 +18,7 @@ use http::StatusCode;
 use log::info;
 use tokio::time::timeout;
 
-use super::describe::ClientItem;
+use super::describe::{ClientItem, LocalQuery};
 use super::fields::Draft;
 use super::wire::{ChangedView, DifferenceView};
 use super::write::late;
@@ -51,6 +51,7 @@ const MAX_ITEMS: usize = 2_000_000;
             description = "Find out what would change, and change nothing"),
         ("prune" = Option<String>, Query, pattern = "^(0|1|true|false)$",
             description = "Delete the clients that are not among the items"),
+        LocalQuery,
     ),
     request_body(
         description = "A JSON array of clients, or one client a line; at most 256 MiB and 2000000 clients",
@@ -64,19 +65,19 @@ const MAX_ITEMS: usize = 2_000_000;
         (status = 413, description = "The body is longer than 256 MiB", body = ErrorBody),
         (status = 415, description = "The body's type is not JSON", body = ErrorBody),
         (status = 422, description = "Fields are wrong, of which the first 100 are named, or there are too many clients", body = ErrorBody),
-        (status = 503, description = "The store cannot be written", body = ErrorBody),
+        (status = 503, description = "The store cannot be written, or the fleet's store cannot be reached", body = ErrorBody),
     ),
 )]
 pub(in crate::admin) async fn apply(State(api): State<Arc<Api>>, request: Request) -> Result<Response, ApiError> {
-    let mut query = Query::of(request.uri(), &["dry_run", "prune"])?;
-    let (dry_run, prune) = (query.flag("dry_run"), query.flag("prune"));
+    let mut query = Query::of(request.uri(), &["dry_run", "prune", "local"])?;
+    let (dry_run, prune, local) = (query.flag("dry_run"), query.flag("prune"), query.flag("local"));
     query.finish()?;
     let by = Actor::of(&request);
     let _place = api.reads.import().await?;
     let text = body::read(request, BodyLimits::BULK).await?;
     let plans = api.parts.plans.load_full();
     let items = blocking(move || read(text, &plans, MAX_ITEMS)).await??;
-    let batch = Batch { items, prune, dry_run, by: by.clone(), at: api.parts.clock.wall() };
+    let batch = Batch { items, prune, dry_run, local, by: by.clone(), at: api.parts.clock.wall() };
     let reply = api.parts.repository.apply(batch);
     // Logged even when whoever asked has gone meanwhile.
     let applied = tokio::spawn(async move {

@@ -314,6 +314,17 @@ pub(in crate::admin) struct ClientName {
     client_id: String,
 }
 
+/// How a change is made while the fleet's store cannot be reached.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "describes the parameter, which is read by hand")]
+pub(in crate::admin) struct LocalQuery {
+    /// When the fleet's store cannot be reached, make the change on this node at once, and on all when it can be
+    /// reached again, unless a newer one was made there. Without it, the answer is 503 then.
+    #[param(pattern = "^(0|1|true|false)$", nullable = false)]
+    local: Option<String>,
+}
+
 /// The header of a change that wants the client to be as it was seen.
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Header)]

@@ -6,7 +6,7 @@ use axum::extract::Request;
 use axum::response::Response;
 use http::StatusCode;
 
-use super::describe::{ClientName, KeyInput, MatchHeaders};
+use super::describe::{ClientName, KeyInput, LocalQuery, MatchHeaders};
 use super::secret::Secret;
 use super::wire::ClientView;
 use super::write::{Made, change_existing, changed, head};
@@ -25,7 +25,7 @@ use crate::store::{Profile, Record, Refusal, with_key, without_key};
     path = "/clients/{client_id}/keys",
     operation_id = "make_client_key",
     tag = "clients",
-    params(ClientName, MatchHeaders),
+    params(ClientName, LocalQuery, MatchHeaders),
     request_body(content = Option<KeyInput>),
     responses(
         (status = 201, description = "The client, with the key and its id", body = ClientView, headers(
@@ -37,11 +37,11 @@ use crate::store::{Profile, Record, Refusal, with_key, without_key};
         (status = 409, description = "It has five keys already", body = ErrorBody),
         (status = 412, description = "If-Match does not hold", body = ErrorBody),
         (status = 422, description = "A field is wrong; all wrong fields are named", body = ErrorBody),
-        (status = 503, description = "The store cannot be written", body = ErrorBody),
+        (status = 503, description = "The store cannot be written, or the fleet's store cannot be reached", body = ErrorBody),
     ),
 )]
 pub(in crate::admin) async fn make_key(api: &Arc<Api>, raw: &str, request: Request) -> Result<Response, ApiError> {
-    let (id, condition, actor) = head(raw, &request)?;
+    let (id, condition, author) = head(raw, &request)?;
     let mut fields = BodyFields::new(body::read_json_if_any(request).await?, "", &["expires_at"]);
     let expires_at = fields.read("expires_at", keys::moment).flatten();
     fields.finish()?;
@@ -54,10 +54,10 @@ pub(in crate::admin) async fn make_key(api: &Arc<Api>, raw: &str, request: Reque
             let (key, addresses) = credential(&record.id);
             (profile.api_keys, profile.addresses) = (key.map(ApiKey::primary).into_iter().collect(), addresses);
         }
-        profile.api_keys = with_key(&profile.api_keys, new).map_err(Refusal::of_keys(&record.id))?;
+        profile.api_keys = with_key(&profile.api_keys, new.clone()).map_err(Refusal::of_keys(&record.id))?;
         Ok(Some(profile))
     };
-    let committed = change_existing(api, actor, (id, condition), edit).await?;
+    let committed = change_existing(api, author, (id, condition), edit).await?;
     changed(api, committed, Some(Made { secret, id: Some(key) }), StatusCode::CREATED)
 }
 
@@ -74,6 +74,7 @@ pub(in crate::admin) async fn make_key(api: &Arc<Api>, raw: &str, request: Reque
         ClientName,
         ("key_id" = String, Path, pattern = "^[A-Za-z0-9_-]{1,32}$",
             description = "The key's id; `primary` is the one that was given as `api_key`", example = "primary"),
+        LocalQuery,
         MatchHeaders,
     ),
     responses(
@@ -82,7 +83,7 @@ pub(in crate::admin) async fn make_key(api: &Arc<Api>, raw: &str, request: Reque
         (status = 404, description = "There is no such client, or it has no such key", body = ErrorBody),
         (status = 412, description = "If-Match does not hold", body = ErrorBody),
         (status = 422, description = "The name or the id is none, or a parameter is unknown", body = ErrorBody),
-        (status = 503, description = "The store cannot be written", body = ErrorBody),
+        (status = 503, description = "The store cannot be written, or the fleet's store cannot be reached", body = ErrorBody),
     ),
 )]
 pub(in crate::admin) async fn delete_key(
@@ -90,12 +91,12 @@ pub(in crate::admin) async fn delete_key(
     (raw, key): (&str, &str),
     request: Request,
 ) -> Result<Response, ApiError> {
-    let (id, condition, actor) = head(raw, &request)?;
+    let (id, condition, author) = head(raw, &request)?;
     let key = path::key(key)?;
     let edit = move |record: &Record| {
         let api_keys = without_key(&record.profile.api_keys, &key).map_err(Refusal::of_keys(&record.id))?;
         Ok(Some(Profile { api_keys, ..record.profile.clone() }))
     };
-    change_existing(api, actor, (id, condition), edit).await?;
+    change_existing(api, author, (id, condition), edit).await?;
     Ok(respond::no_content())
 }

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use super::condition::Condition;
 use super::describe::{
-    ClientInput, ClientName, ClientPatch, ClientReplacement, ConditionHeaders, MatchHeaders, RollbackInput,
+    ClientInput, ClientName, ClientPatch, ClientReplacement, ConditionHeaders, LocalQuery, MatchHeaders, RollbackInput,
 };
 use super::fields::Draft;
 use super::keys::Call;
@@ -43,6 +43,7 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(30);
     path = "/clients",
     operation_id = "create_client",
     tag = "clients",
+    params(LocalQuery),
     request_body = ClientInput,
     responses(
         (status = 201, description = "It was made", body = ClientView, headers(
@@ -52,25 +53,24 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(30);
         (status = 400, description = "The body is not JSON", body = ErrorBody),
         (status = 409, description = "The name, API key or address is another client's", body = ErrorBody),
         (status = 422, description = "A field is wrong; all wrong fields are named", body = ErrorBody),
-        (status = 503, description = "The store cannot be written", body = ErrorBody),
+        (status = 503, description = "The store cannot be written, or the fleet's store cannot be reached", body = ErrorBody),
     ),
 )]
 pub(in crate::admin) async fn create(State(api): State<Arc<Api>>, request: Request) -> Result<Response, ApiError> {
-    Query::of(request.uri(), &[])?.finish()?;
-    let actor = Actor::of(&request);
+    let author = Author::of(&request)?;
     let draft = Draft::read(body::read_json(request).await?, Call::Create, &api.parts.plans.load())?;
     let id = draft.id.clone().ok_or_else(incomplete)?;
     let (keys, secret) = (draft.keys.clone(), draft.secret.clone());
     let profile = draft.replace().ok_or_else(incomplete)?;
     let wanted = id.clone();
     let edit = move |record: Option<&Record>| match record {
-        Some(_) => Err(Refusal::Exists(wanted)),
+        Some(_) => Err(Refusal::Exists(wanted.clone())),
         None => {
-            let api_keys = keys.of(&[]).map_err(Refusal::of_keys(&wanted))?;
-            Ok(Some(Profile { api_keys, ..profile }))
+            let api_keys = keys.clone().of(&[]).map_err(Refusal::of_keys(&wanted))?;
+            Ok(Some(Profile { api_keys, ..profile.clone() }))
         }
     };
-    let committed = change(&api, actor, id, false, Box::new(edit)).await?;
+    let committed = change(&api, author, id, false, Box::new(edit)).await?;
     changed(&api, committed, secret.map(Made::short), StatusCode::CREATED)
 }
 
@@ -83,7 +83,7 @@ pub(in crate::admin) async fn create(State(api): State<Arc<Api>>, request: Reque
     path = "/clients/{client_id}",
     operation_id = "replace_client",
     tag = "clients",
-    params(ClientName, ConditionHeaders),
+    params(ClientName, LocalQuery, ConditionHeaders),
     request_body = ClientReplacement,
     responses(
         (status = 200, description = "It was replaced", body = ClientView,
@@ -96,11 +96,11 @@ pub(in crate::admin) async fn create(State(api): State<Arc<Api>>, request: Reque
         (status = 409, description = "The API key or an address is another client's", body = ErrorBody),
         (status = 412, description = "If-Match or If-None-Match does not hold", body = ErrorBody),
         (status = 422, description = "A field is wrong; all wrong fields are named", body = ErrorBody),
-        (status = 503, description = "The store cannot be written", body = ErrorBody),
+        (status = 503, description = "The store cannot be written, or the fleet's store cannot be reached", body = ErrorBody),
     ),
 )]
 pub(in crate::admin) async fn replace(api: &Arc<Api>, raw: &str, request: Request) -> Result<Response, ApiError> {
-    let (id, condition, actor) = head(raw, &request)?;
+    let (id, condition, author) = head(raw, &request)?;
     let draft = Draft::read(body::read_json(request).await?, Call::Replace, &api.parts.plans.load())?;
     same_name(&id, draft.id.as_ref())?;
     let (keys, secret) = (draft.keys.clone(), draft.secret.clone());
@@ -115,12 +115,13 @@ pub(in crate::admin) async fn replace(api: &Arc<Api>, raw: &str, request: Reques
         {
             return Err(Refusal::NoPlan(gone.clone()));
         }
-        let api_keys = keys.of(before.map_or(&[], |before| &before.api_keys)).map_err(Refusal::of_keys(&wanted))?;
+        let api_keys =
+            keys.clone().of(before.map_or(&[], |before| &before.api_keys)).map_err(Refusal::of_keys(&wanted))?;
         let of_plan = profile.plan.as_ref().and_then(|plan| plans.get(plan));
-        let profile = Profile { api_keys, ..profile };
+        let profile = Profile { api_keys, ..profile.clone() };
         Ok(Some(if let Some(before) = before { profile.keeping_own(before, of_plan) } else { profile }))
     };
-    let committed = change(api, actor, id, false, Box::new(edit)).await.map_err(unmet)?;
+    let committed = change(api, author, id, false, Box::new(edit)).await.map_err(unmet)?;
     let status = if committed.before.is_none() { StatusCode::CREATED } else { StatusCode::OK };
     changed(api, committed, secret.map(Made::short), status)
 }
@@ -133,7 +134,7 @@ pub(in crate::admin) async fn replace(api: &Arc<Api>, raw: &str, request: Reques
     path = "/clients/{client_id}",
     operation_id = "change_client",
     tag = "clients",
-    params(ClientName, MatchHeaders),
+    params(ClientName, LocalQuery, MatchHeaders),
     request_body(content((ClientPatch = "application/merge-patch+json"), (ClientPatch = "application/json"))),
     responses(
         (status = 200, description = "It was changed", body = ClientView,
@@ -143,17 +144,17 @@ pub(in crate::admin) async fn replace(api: &Arc<Api>, raw: &str, request: Reques
         (status = 409, description = "The API key or an address is another client's", body = ErrorBody),
         (status = 412, description = "If-Match does not hold", body = ErrorBody),
         (status = 422, description = "A field is wrong; all wrong fields are named", body = ErrorBody),
-        (status = 503, description = "The store cannot be written", body = ErrorBody),
+        (status = 503, description = "The store cannot be written, or the fleet's store cannot be reached", body = ErrorBody),
     ),
 )]
 pub(in crate::admin) async fn merge(api: &Arc<Api>, raw: &str, request: Request) -> Result<Response, ApiError> {
-    let (id, condition, actor) = head(raw, &request)?;
+    let (id, condition, author) = head(raw, &request)?;
     let draft = Draft::read(body::read_json(request).await?, Call::Merge, &api.parts.plans.load())?;
     same_name(&id, draft.id.as_ref())?;
     let secret = draft.secret.clone();
     let plans = api.parts.plans.load_full();
-    let edit = move |record: &Record| draft.merge(record, &plans).map(Some);
-    let committed = change_existing(api, actor, (id, condition), edit).await?;
+    let edit = move |record: &Record| draft.clone().merge(record, &plans).map(Some);
+    let committed = change_existing(api, author, (id, condition), edit).await?;
     changed(api, committed, secret.map(Made::short), StatusCode::OK)
 }
 
@@ -165,19 +166,19 @@ pub(in crate::admin) async fn merge(api: &Arc<Api>, raw: &str, request: Request)
     path = "/clients/{client_id}",
     operation_id = "delete_client",
     tag = "clients",
-    params(ClientName, MatchHeaders),
+    params(ClientName, LocalQuery, MatchHeaders),
     responses(
         (status = 204, description = "It was deleted"),
         (status = 400, description = "A header or the path is malformed", body = ErrorBody),
         (status = 404, description = "There is no such client", body = ErrorBody),
         (status = 412, description = "If-Match does not hold", body = ErrorBody),
         (status = 422, description = "The name is none, or a parameter is unknown", body = ErrorBody),
-        (status = 503, description = "The store cannot be written", body = ErrorBody),
+        (status = 503, description = "The store cannot be written, or the fleet's store cannot be reached", body = ErrorBody),
     ),
 )]
 pub(in crate::admin) async fn delete(api: &Arc<Api>, raw: &str, request: Request) -> Result<Response, ApiError> {
-    let (id, condition, actor) = head(raw, &request)?;
-    change_existing(api, actor, (id, condition), |_| Ok(None)).await?;
+    let (id, condition, author) = head(raw, &request)?;
+    change_existing(api, author, (id, condition), |_| Ok(None)).await?;
     Ok(respond::no_content())
 }
 
@@ -190,7 +191,7 @@ pub(in crate::admin) async fn delete(api: &Arc<Api>, raw: &str, request: Request
     path = "/clients/{client_id}/rollback",
     operation_id = "roll_back_client",
     tag = "clients",
-    params(ClientName, MatchHeaders),
+    params(ClientName, LocalQuery, MatchHeaders),
     request_body = RollbackInput,
     responses(
         (status = 200, description = "The client", body = ClientView,
@@ -200,11 +201,11 @@ pub(in crate::admin) async fn delete(api: &Arc<Api>, raw: &str, request: Request
         (status = 409, description = "The API key or an address is another client's by now", body = ErrorBody),
         (status = 412, description = "If-Match does not hold", body = ErrorBody),
         (status = 422, description = "There is no such version, or it is a deletion", body = ErrorBody),
-        (status = 503, description = "The store cannot be written", body = ErrorBody),
+        (status = 503, description = "The store cannot be written, or the fleet's store cannot be reached", body = ErrorBody),
     ),
 )]
 pub(in crate::admin) async fn rollback(api: &Arc<Api>, raw: &str, request: Request) -> Result<Response, ApiError> {
-    let (id, condition, actor) = head(raw, &request)?;
+    let (id, condition, author) = head(raw, &request)?;
     let mut fields = BodyFields::new(body::read_json(request).await?, "", &["version"]);
     let version = fields.require("version", |value| {
         match value {
@@ -216,8 +217,8 @@ pub(in crate::admin) async fn rollback(api: &Arc<Api>, raw: &str, request: Reque
     fields.finish()?;
     let profile = profile_after(api, &id, version.ok_or_else(incomplete)?).await?;
     let wanted = id.clone();
-    let edit = move |record: Option<&Record>| condition.check(&wanted, record).map(|()| Some(profile));
-    let committed = change(api, actor, id, true, Box::new(edit)).await.map_err(unmet)?;
+    let edit = move |record: Option<&Record>| condition.check(&wanted, record).map(|()| Some(profile.clone()));
+    let committed = change(api, author, id, true, Box::new(edit)).await.map_err(unmet)?;
     changed(api, committed, None, StatusCode::OK)
 }
 
@@ -230,7 +231,7 @@ pub(in crate::admin) async fn rollback(api: &Arc<Api>, raw: &str, request: Reque
     path = "/clients/{client_id}/promote",
     operation_id = "promote_client_candidate",
     tag = "clients",
-    params(ClientName, MatchHeaders),
+    params(ClientName, LocalQuery, MatchHeaders),
     responses(
         (status = 200, description = "The client", body = ClientView,
             headers(("ETag" = String, description = "Its version in quotes"))),
@@ -239,16 +240,16 @@ pub(in crate::admin) async fn rollback(api: &Arc<Api>, raw: &str, request: Reque
         (status = 409, description = "It has no candidate", body = ErrorBody),
         (status = 412, description = "If-Match does not hold", body = ErrorBody),
         (status = 422, description = "The name is none, or a parameter is unknown", body = ErrorBody),
-        (status = 503, description = "The store cannot be written", body = ErrorBody),
+        (status = 503, description = "The store cannot be written, or the fleet's store cannot be reached", body = ErrorBody),
     ),
 )]
 pub(in crate::admin) async fn promote(api: &Arc<Api>, raw: &str, request: Request) -> Result<Response, ApiError> {
-    let (id, condition, actor) = head(raw, &request)?;
+    let (id, condition, author) = head(raw, &request)?;
     let edit = |record: &Record| {
         let quota = record.profile.candidate.ok_or_else(|| Refusal::NoCandidate(record.id.clone()))?;
         Ok(Some(Profile { quota, plan: None, candidate: None, ..record.profile.clone() }))
     };
-    let committed = change_existing(api, actor, (id, condition), edit).await?;
+    let committed = change_existing(api, author, (id, condition), edit).await?;
     changed(api, committed, None, StatusCode::OK)
 }
 
@@ -268,11 +269,29 @@ async fn profile_after(api: &Arc<Api>, id: &ClientId, version: u64) -> Result<Pr
     entry.after.ok_or_else(deleted)
 }
 
+/// Who changes a client, and how.
+pub(super) struct Author {
+    /// For the history.
+    by: String,
+    /// Whether it may be changed here alone when the fleet's store cannot be reached.
+    local: bool,
+}
+
+impl Author {
+    /// That of a request whose query says nothing else.
+    fn of(request: &Request) -> Result<Self, ApiError> {
+        let mut query = Query::of(request.uri(), &["local"])?;
+        let local = query.flag("local");
+        query.finish()?;
+        Ok(Author { by: Actor::of(request), local })
+    }
+}
+
 /// What a change needs besides its body.
-pub(super) fn head(raw: &str, request: &Request) -> Result<(ClientId, Condition, String), ApiError> {
+pub(super) fn head(raw: &str, request: &Request) -> Result<(ClientId, Condition, Author), ApiError> {
     let id = path::id(raw)?;
-    Query::of(request.uri(), &[])?.finish()?;
-    Ok((id, Condition::of(request.headers())?, Actor::of(request)))
+    let author = Author::of(request)?;
+    Ok((id, Condition::of(request.headers())?, author))
 }
 
 fn same_name(id: &ClientId, other: Option<&ClientId>) -> Result<(), ApiError> {
@@ -287,9 +306,9 @@ fn same_name(id: &ClientId, other: Option<&ClientId>) -> Result<(), ApiError> {
 /// Carries out a change of a client that has to be there and to meet `condition`.
 pub(super) async fn change_existing(
     api: &Arc<Api>,
-    actor: String,
+    author: Author,
     (id, condition): (ClientId, Condition),
-    edit: impl FnOnce(&Record) -> Result<Option<Profile>, Refusal> + Send + 'static,
+    edit: impl Fn(&Record) -> Result<Option<Profile>, Refusal> + Send + 'static,
 ) -> Result<Committed, ApiError> {
     let wanted = id.clone();
     let edit = move |record: Option<&Record>| {
@@ -297,12 +316,18 @@ pub(super) async fn change_existing(
         condition.check(&wanted, Some(record))?;
         edit(record)
     };
-    change(api, actor, id, false, Box::new(edit)).await.map_err(unmet_if_exists)
+    change(api, author, id, false, Box::new(edit)).await.map_err(unmet_if_exists)
 }
 
 /// Carries out a change and logs it, even when whoever asked has gone meanwhile.
-async fn change(api: &Arc<Api>, by: String, id: ClientId, rollback: bool, edit: Edit) -> Result<Committed, WriteError> {
-    let change = Change { id: id.clone(), by: by.clone(), at: api.parts.clock.wall(), rollback, edit };
+async fn change(
+    api: &Arc<Api>,
+    Author { by, local }: Author,
+    id: ClientId,
+    rollback: bool,
+    edit: Edit,
+) -> Result<Committed, WriteError> {
+    let change = Change { id: id.clone(), by: by.clone(), at: api.parts.clock.wall(), rollback, local, edit };
     let reply = api.parts.repository.change(change);
     let carried_out = tokio::spawn(async move {
         let committed = timeout(PATIENCE, reply.wait()).await.unwrap_or_else(|_| Err(late()))?;

@@ -76,7 +76,7 @@ fn a_change_committed_to_a_file_that_went_is_not_known_to_be_kept() {
     let removed = path.clone();
     // The edit runs between the look at the file before the transaction and the one after it.
     let failed = store.change(edit("a", move |_| {
-        fs::remove_file(removed).unwrap();
+        fs::remove_file(&removed).unwrap();
         Ok(Some(profile(1, 1.0)))
     }));
     let error = failed.wait_blocking().unwrap_err().to_string();

@@ -2,8 +2,8 @@
 
 use super::super::announce;
 use super::*;
+use crate::store::Batch;
 use crate::store::samples::{batch, client_id, delete, id_of, item, names, set};
-use crate::store::{Batch, plan};
 
 #[test]
 fn changes_by_either_are_seen_by_both_within_a_second() {
@@ -45,7 +45,7 @@ fn each_change_is_told_once_and_in_order_while_both_write() {
     let (first, second) = (told[0].lock().clone(), told[1].lock().clone());
     assert_eq!(first.len(), 800);
     assert!(first == second);
-    let versions: Vec<_> = first.iter().filter(|change| id_of(change) == "shared").map(plan::version).collect();
+    let versions: Vec<_> = first.iter().filter(|change| id_of(change) == "shared").map(Committed::version).collect();
     assert_eq!(versions, (1..=400).collect::<Vec<_>>());
     assert_eq!((names(&stores[0]).len(), stores[0].errors(), stores[1].errors()), (401, 0, 0));
 }

@@ -1,0 +1,224 @@
+//! What is kept of the fleet, and taking in what other nodes have changed.
+
+use rusqlite::types::Value;
+use rusqlite::{Connection, OptionalExtension};
+
+use super::super::{Action, Adoption, Authored, Committed, FleetCursor, Profile, Record};
+use super::changes::{self, ChangeStop, ClientRows};
+use super::credential::{Credential, credentials_of};
+use super::fault::TARGET;
+use super::meta;
+use super::rows::{self, ClientReader, ReadFailure, signed};
+use crate::client::ClientId;
+
+const LINEAGE: &str = "fleet_lineage";
+const GENERATION: &str = "fleet_generation";
+const SEQ: &str = "fleet_seq";
+const MARK: &str = "fleet_mark";
+
+/// How far the file has taken in the fleet's changes; none when it belongs to no fleet.
+pub(super) fn cursor(connection: &Connection) -> rusqlite::Result<Option<FleetCursor>> {
+    let get = |name| meta::get(connection, name).map(|value| value.map(i64::cast_unsigned));
+    let (Some(lineage), Some(generation)) = (get(LINEAGE)?, get(GENERATION)?) else { return Ok(None) };
+    let (seq, mark) = (get(SEQ)?.unwrap_or(0), get(MARK)?.unwrap_or(0));
+    Ok(Some(FleetCursor { lineage, generation, secret: meta::secret(connection, 0)?, seq, mark }))
+}
+
+/// Keeps how far the file has come.
+pub(super) fn keep(connection: &Connection, cursor: &FleetCursor) -> rusqlite::Result<()> {
+    let FleetCursor { lineage, generation, secret, seq, mark } = *cursor;
+    let numbers = [(LINEAGE, lineage), (GENERATION, generation), (SEQ, seq), (MARK, mark)];
+    numbers.into_iter().try_for_each(|(name, value)| meta::set(connection, name, value.cast_signed()))?;
+    meta::replace_secret(connection, secret)
+}
+
+/// Marks what was changed here alone.
+pub(super) fn mark(connection: &Connection, changes: &[Authored]) -> rusqlite::Result<()> {
+    let mut mark =
+        connection.prepare_cached("INSERT OR IGNORE INTO fleet_pending (client_id, version) VALUES (?, ?)")?;
+    for Authored { change, .. } in changes {
+        if let Some(id) = change.after.as_ref().or(change.before.as_ref()).map(|record| &record.id) {
+            mark.execute((id.as_str(), signed(change.version())))?;
+        }
+    }
+    Ok(())
+}
+
+/// Whatever was changed here alone, in its order.
+pub(super) fn pending(connection: &Connection) -> Result<Vec<Authored>, ReadFailure> {
+    let sql = format!(
+        "SELECT {} FROM history WHERE sequence IN (SELECT h.sequence FROM fleet_pending AS p
+             JOIN history AS h ON h.client_id = p.client_id AND h.version >= p.version) ORDER BY sequence",
+        rows::HISTORY
+    );
+    let (mut reader, mut changes) = (ClientReader::default(), Vec::new());
+    let mut select = connection.prepare_cached(&sql)?;
+    let mut found = select.query([])?;
+    while let Some(row) = found.next()? {
+        changes.push(reader.authored(row)?);
+    }
+    Ok(changes)
+}
+
+/// Nothing is changed here alone any more.
+pub(super) fn unmark(connection: &Connection) -> rusqlite::Result<()> {
+    connection.prepare_cached("DELETE FROM fleet_pending")?.execute([]).map(drop)
+}
+
+/// Gives `each` the last change of every client that is or was, until it returns false.
+pub(super) fn latest(connection: &Connection, each: &mut dyn FnMut(Authored) -> bool) -> Result<(), ReadFailure> {
+    let sql = format!(
+        "SELECT {} FROM history WHERE version = (SELECT max(version) FROM history AS newer
+             WHERE newer.client_id = history.client_id)",
+        rows::HISTORY
+    );
+    let mut reader = ClientReader::default();
+    let mut select = connection.prepare(&sql)?;
+    let mut found = select.query([])?;
+    while let Some(row) = found.next()? {
+        if !each(reader.authored(row)?) {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// The text that is kept by this name.
+pub(super) fn note(connection: &Connection, name: &str) -> rusqlite::Result<Option<String>> {
+    let mut get = connection.prepare_cached("SELECT value FROM fleet_notes WHERE name = ?1")?;
+    get.query_row([name], |row| row.get(0)).optional()
+}
+
+/// Keeps a text by its name.
+pub(super) fn keep_note(connection: &Connection, name: &str, value: &str) -> rusqlite::Result<()> {
+    let mut put = connection.prepare_cached("INSERT OR REPLACE INTO fleet_notes (name, value) VALUES (?1, ?2)")?;
+    put.execute((name, value)).map(drop)
+}
+
+impl ClientRows<'_> {
+    /// Takes in what others have changed; what that changed here. It is never refused: where it needs what a client has
+    /// that was changed here alone, that client loses it.
+    pub(super) fn adopt(&mut self, adoption: &Adoption) -> Result<Vec<Committed>, ChangeStop> {
+        let kept = cursor(self.connection())?.filter(|kept| kept.lineage == adoption.cursor.lineage);
+        let kept = kept.filter(|kept| kept.generation == adoption.cursor.generation);
+        if kept.is_none() && !adoption.anew {
+            return Ok(Vec::new());
+        }
+        let seen = kept.map_or(0, |kept| kept.seq);
+        let mut told = Vec::new();
+        for (seq, authored) in &adoption.changes {
+            if adoption.anew || *seq > seen {
+                self.adopt_one(authored, &mut told)?;
+            }
+        }
+        if kept.is_none() || adoption.cursor.seq > seen {
+            keep(self.connection(), &adoption.cursor)?;
+        }
+        Ok(told)
+    }
+
+    fn adopt_one(&mut self, authored: &Authored, told: &mut Vec<Committed>) -> Result<(), ChangeStop> {
+        let Authored { change, by, at } = authored;
+        let Some(id) = change.after.as_ref().or(change.before.as_ref()).map(|record| record.id.clone()) else {
+            return Ok(());
+        };
+        let connection = self.connection();
+        let stamp = (by.as_str(), *at);
+        let order = authored.order();
+        let known = |sql: &str, version: u64| -> rusqlite::Result<_> {
+            let mut find = connection.prepare_cached(sql)?;
+            let read = |row: &rusqlite::Row<'_>| {
+                let [version, at, number, sequence] = [row.get(0)?, row.get(1)?, row.get(2)?, row.get::<_, i64>(3)?];
+                Ok(((i64::cast_unsigned(version), at, i64::cast_unsigned(number)), sequence))
+            };
+            find.query_row((id.as_str(), signed(version)), read).optional()
+        };
+        let latest = "SELECT version, changed_at, number, sequence FROM history
+            WHERE client_id = ?1 AND version <= ?2 ORDER BY version DESC LIMIT 1";
+        if let Some((newest, _)) = known(latest, u64::MAX)?
+            && (newest > order || newest == order && !self.is_pending(&id)?)
+        {
+            // Of two changes to one version, the history keeps the newer one, everywhere the same.
+            let same =
+                "SELECT version, changed_at, number, sequence FROM history WHERE client_id = ?1 AND version = ?2";
+            if let Some((_, sequence)) = known(same, order.0)?.filter(|(other, _)| *other < order) {
+                changes::record(connection, change, stamp, Value::Integer(sequence))?;
+            }
+            return Ok(());
+        }
+        let before = self.get(&id)?;
+        let here = Committed { before, after: change.after.clone(), action: change.action };
+        let (release, claim) = credentials_of(&here);
+        for credential in release.iter().filter(|old| !claim.contains(old)) {
+            credential.release_of(connection, &id)?;
+        }
+        for credential in &claim {
+            if let Some(other) = credential.owner(connection)?.filter(|other| *other != id) {
+                credential.release(connection)?;
+                self.bereave(&other, credential, authored, told)?;
+            }
+            credential.claim(connection, &id)?;
+        }
+        self.put(&here)?;
+        changes::record(connection, change, stamp, Value::Null)?;
+        self.forget_pending(&id)?;
+        if here.before.is_some() || here.after.is_some() {
+            told.push(here);
+        }
+        Ok(())
+    }
+
+    /// Whether the client was changed here alone.
+    fn is_pending(&self, id: &ClientId) -> rusqlite::Result<bool> {
+        let mut find = self.connection().prepare_cached("SELECT 1 FROM fleet_pending WHERE client_id = ?1")?;
+        find.exists([id.as_str()])
+    }
+
+    fn forget_pending(&self, id: &ClientId) -> rusqlite::Result<()> {
+        let mut forget = self.connection().prepare_cached("DELETE FROM fleet_pending WHERE client_id = ?1")?;
+        forget.execute([id.as_str()]).map(drop)
+    }
+
+    /// Takes a credential from a client that was changed here alone, which is a change of its own; one that is left
+    /// without any would have its name for one, so it is deleted. The others lose it by a change that is yet to come.
+    fn bereave(
+        &mut self,
+        other: &ClientId,
+        lost: &Credential,
+        cause: &Authored,
+        told: &mut Vec<Committed>,
+    ) -> Result<(), ChangeStop> {
+        let connection = self.connection();
+        if !self.is_pending(other)? {
+            return Ok(());
+        }
+        let Some(before) = self.get(other)? else { return Ok(()) };
+        let mut profile: Profile = before.profile.clone();
+        match lost {
+            Credential::Key(digest) => profile.api_keys.retain(|key| key.digest.as_bytes() != digest),
+            Credential::Network(network) => profile.addresses.retain(|address| address != network),
+        }
+        let bare = profile.api_keys.is_empty() && profile.addresses.is_empty();
+        let after =
+            (!bare).then(|| Record { profile, updated_at: cause.at, version: before.version + 1, ..before.clone() });
+        let action = if bare { Action::Delete } else { Action::Update };
+        log::warn!(
+            target: TARGET,
+            "client {other} was changed here alone and has lost {} to another client of the fleet",
+            if bare { "its only credential, and is deleted," } else { "a credential" }
+        );
+        let change = Committed { before: Some(before), after, action: Some(action) };
+        self.put(&change)?;
+        changes::record(connection, &change, ("fleet", cause.at), Value::Null)?;
+        told.push(change);
+        Ok(())
+    }
+}
+
+impl ClientReader {
+    /// The change that a row of [`rows::HISTORY`] records, with who made it and when.
+    fn authored(&mut self, row: &rusqlite::Row<'_>) -> Result<Authored, ReadFailure> {
+        let (change, entry) = (self.committed(row)?, self.entry(row)?);
+        Ok(Authored { change, by: entry.by, at: entry.at })
+    }
+}
