@@ -10,6 +10,10 @@ use super::link::{LinkError, ScriptCall};
 use super::names::Names;
 use super::script::{BUCKET, GRANT, RESET, Script, TURNS};
 
+pub mod model;
+#[cfg(test)]
+mod tests;
+
 /// What a node asks of a shared bucket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BucketAsk<'a> {

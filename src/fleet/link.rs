@@ -39,7 +39,7 @@ use figures::Counted;
 use session::Session;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 /// The link to the store; clones are the same one.
 #[derive(Clone)]

@@ -21,6 +21,7 @@
 pub mod bucket;
 pub mod link;
 pub mod names;
+pub mod nodes;
 pub mod script;
 #[cfg(test)]
 pub(crate) mod servers;

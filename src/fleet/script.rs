@@ -48,7 +48,10 @@ pub static GRANT: Script =
 /// Takes slots of those that a caller may use at once.
 pub static TURNS: Script = Script::new("turns", include_str!("scripts/turns.lua"));
 
+/// Says that a node is there, and hears of the others.
+pub static NODES: Script = Script::new("nodes", include_str!("scripts/nodes.lua"));
+
 /// All of them: what is loaded at a connection.
-pub fn all() -> [&'static Script; 4] {
-    [&BUCKET, &RESET, &GRANT, &TURNS]
+pub fn all() -> [&'static Script; 5] {
+    [&BUCKET, &RESET, &GRANT, &TURNS, &NODES]
 }

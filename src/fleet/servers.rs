@@ -70,6 +70,15 @@ impl StoreServer {
         panic!("no server starts: {args:?}");
     }
 
+    /// Starts a sentinel that watches `main` on that port.
+    pub fn sentinel(engine: Engine, primary: u16) -> Self {
+        let conf = format!(
+            "sentinel monitor main 127.0.0.1 {primary} 1\nsentinel down-after-milliseconds main 300\n\
+             sentinel failover-timeout main 3000\n"
+        );
+        Self::start_with(engine, &["--sentinel", &conf])
+    }
+
     /// `redis://127.0.0.1:PORT`.
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
@@ -117,7 +126,9 @@ impl StoreServer {
     fn say(&self, line: &str) -> std::io::Result<Vec<u8>> {
         let mut socket = TcpStream::connect(("127.0.0.1", self.port))?;
         socket.set_read_timeout(Some(Duration::from_secs(5)))?;
-        socket.write_all(format!("{line}\r\nQUIT\r\n").as_bytes())?;
+        socket.write_all(format!("{line}\r\n").as_bytes())?;
+        // A sentinel knows no QUIT.
+        socket.shutdown(std::net::Shutdown::Write)?;
         let mut said = Vec::new();
         socket.read_to_end(&mut said)?;
         Ok(said)
@@ -162,14 +173,23 @@ pub fn pause() {
 
 fn spawn(engine: Engine, port: u16, dir: &Path, args: &[String]) -> Child {
     let log = std::fs::OpenOptions::new().create(true).append(true).open(dir.join("log")).expect("a log");
-    Command::new(engine.program())
-        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--unixsocket", "", "--daemonize", "no"])
-        .arg("--dir")
-        .arg(dir)
-        .args(args)
-        .stdin(Stdio::null())
-        .stdout(log.try_clone().expect("a log"))
-        .stderr(log)
-        .spawn()
-        .expect("a server")
+    let mut command = Command::new(engine.program());
+    if let [sentinel, conf] = args
+        && sentinel == "--sentinel"
+    {
+        // A sentinel writes into its file.
+        let file = dir.join("sentinel.conf");
+        if !file.exists() {
+            let place = format!("bind 127.0.0.1\nport {port}\ndir {}\n", dir.display());
+            std::fs::write(&file, place + conf).expect("a file");
+        }
+        command.arg(file).arg("--sentinel");
+    } else {
+        let port = port.to_string();
+        command
+            .args(["--port", &port, "--bind", "127.0.0.1", "--unixsocket", "", "--daemonize", "no", "--dir"])
+            .arg(dir)
+            .args(args.iter().map(|arg| arg.replace("{port}", &port).replace("{bus}", &free_port().to_string())));
+    }
+    command.stdin(Stdio::null()).stdout(log.try_clone().expect("a log")).stderr(log).spawn().expect("a server")
 }

@@ -1,0 +1,125 @@
+//! What the bucket's scripts do, in Rust: exact, and handed `now`. Tests hold both side by side, and simulations have a
+//! fleet's buckets without a store.
+
+use std::collections::BTreeMap;
+
+use super::{BucketAnswer, BucketAsk};
+use crate::client::Quota;
+use crate::limit::Tokens;
+
+/// In one token: what a rate of one nanotoken a second earns in a microsecond.
+const UNIT: i128 = 1_000_000_000_000_000;
+/// A clock that steps back by more is another clock.
+const STEP: u64 = 1_000_000;
+
+/// A shared bucket, or none where the store has none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ModelBucket(Option<State>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct State {
+    tokens: i64,
+    rest: i64,
+    at: u64,
+    quota: Quota,
+    /// What each holds, and until when.
+    holders: BTreeMap<String, (u32, u64)>,
+}
+
+impl ModelBucket {
+    /// What `bucket.lua` does.
+    pub fn ask(&mut self, now: u64, ask: &BucketAsk<'_>) -> BucketAnswer {
+        let (mut state, was_missing) = self.credited(now, ask.quota);
+        state.holders.remove(ask.holder);
+        let others = state.out();
+        state.tokens -= i64::try_from(ask.debit.min(1 << 50)).unwrap_or(i64::MAX);
+        if ask.back > 0 {
+            state.add(ask.back.into(), others + i64::from(ask.left));
+        }
+        let granted = u32::try_from(state.tokens.max(0)).unwrap_or(u32::MAX).min(ask.want);
+        state.tokens -= i64::from(granted);
+        let part = state.tokens.max(0) / i64::from(ask.divisor.max(1));
+        let ahead = u32::try_from(part).unwrap_or(u32::MAX).min(ask.ahead);
+        state.tokens -= i64::from(ahead);
+        let mine = ask.left.saturating_add(ahead);
+        if mine > 0 {
+            let valid = u64::try_from(ask.valid.as_millis()).unwrap_or(u64::MAX).clamp(1, 1_000_000_000);
+            state.holders.insert(ask.holder.to_owned(), (mine, now + valid * 1100));
+        }
+        let rate = i64::try_from(ask.quota.rate().nanos_per_sec()).unwrap_or(i64::MAX);
+        let age_us = u64::try_from(state.rest / rate).unwrap_or(0);
+        let tokens = self.keep(state);
+        BucketAnswer { granted, ahead, tokens, age_us, others: u32::try_from(others).unwrap_or(u32::MAX), was_missing }
+    }
+
+    /// What `reset.lua` does.
+    pub fn reset(&mut self, now: u64, quota: Quota) -> i64 {
+        let (mut state, _) = self.credited(now, quota);
+        (state.rest, state.at) = (0, now);
+        state.tokens = i64::from(quota.capacity().get()) - state.out();
+        self.keep(state)
+    }
+
+    /// What `grant.lua` does.
+    pub fn grant(&mut self, now: u64, quota: Quota, tokens: u32) -> i64 {
+        let (mut state, _) = self.credited(now, quota);
+        state.tokens += i64::from(tokens);
+        self.keep(state)
+    }
+
+    /// Tokens in the store and with nodes whose leases have not ended.
+    pub fn held(&self) -> Option<i64> {
+        self.0.as_ref().map(|state| state.tokens + state.out())
+    }
+
+    /// The bucket at `now` under `quota`, and whether there was none.
+    fn credited(&mut self, now: u64, quota: Quota) -> (State, bool) {
+        let missing = self.0.is_none();
+        let full = State { tokens: quota.capacity().get().into(), rest: 0, at: now, quota, holders: BTreeMap::new() };
+        let mut state = self.0.take().unwrap_or(full);
+        state.holders.retain(|_, (_, till)| *till >= now);
+        if let Some(micros) = now.checked_sub(state.at) {
+            let earned = i128::from(micros) * i128::from(state.quota.rate().nanos_per_sec()) + i128::from(state.rest);
+            state.at = now;
+            state.rest = i64::try_from(earned % UNIT).unwrap_or(0);
+            state.add(i64::try_from(earned / UNIT).unwrap_or(i64::MAX / 2), state.out());
+        } else if state.at - now > STEP {
+            state.at = now;
+        }
+        if state.quota != quota {
+            let above = (state.tokens - i64::from(state.quota.capacity().get())).max(0);
+            let (below, most) = (state.tokens - above, i64::from(quota.capacity().get()) - state.out());
+            if below >= most {
+                state.rest = 0;
+            }
+            state.tokens = below.min(most) + above;
+            state.quota = quota;
+        }
+        (state, missing)
+    }
+
+    /// Keeps it, unless it is full and nobody holds anything: the tokens in it.
+    fn keep(&mut self, mut state: State) -> i64 {
+        let told = state.tokens;
+        state.tokens = state.tokens.clamp(-4_000_000_000_000_000, Tokens::MOST.floor().into());
+        let full = state.tokens == i64::from(state.quota.capacity().get()) && state.holders.is_empty();
+        self.0 = if full { None } else { Some(state) };
+        told
+    }
+}
+
+impl State {
+    fn out(&self) -> i64 {
+        self.holders.values().map(|(amount, _)| i64::from(*amount)).sum()
+    }
+
+    /// Adds what there is room for beside what is `out`; what is above stays.
+    fn add(&mut self, tokens: i64, out: i64) {
+        let most = i64::from(self.quota.capacity().get()) - out;
+        if self.tokens.saturating_add(tokens) >= most {
+            (self.tokens, self.rest) = (self.tokens.max(most), 0);
+        } else {
+            self.tokens += tokens;
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! The model against the exact bucket, and the scripts against the model.
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+
+use super::model::ModelBucket;
+use super::*;
+use crate::fleet::link::StoreLink;
+use crate::fleet::link::tests::{runtime, settings, start, until};
+use crate::fleet::servers::{Engine, StoreServer};
+use crate::limit::Bucket;
+
+const LONG: Duration = Duration::from_secs(5);
+
+fn quotas() -> impl Strategy<Value = Quota> {
+    let small = (1u64..20, 1u64..5_000_000_000);
+    let any = (1u64..=1_000_000_000, 1u64..=1_000_000_000_000_000_000);
+    prop_oneof![small, any].prop_map(|(capacity, nanos)| {
+        Quota::from_parts(capacity, crate::client::Rate::from_nanos_per_sec(nanos).unwrap()).unwrap()
+    })
+}
+
+fn plain(quota: Quota, want: u32) -> BucketAsk<'static> {
+    let valid = Duration::from_secs(1);
+    BucketAsk { quota, holder: "a", left: 0, want, ahead: 0, divisor: 1, debit: 0, back: 0, valid }
+}
+
+proptest! {
+    /// One that takes without leases gets what the exact bucket gives, to the token.
+    #[test]
+    fn without_leases_it_is_the_exact_bucket(
+        quota in quotas(),
+        takes in vec((0u64..3_000_000, 0u32..8), 1..60),
+    ) {
+        let (mut now, mut model, mut exact) = (1_000_000_000, ModelBucket::default(), Bucket::full(quota, 1_000_000_000_000));
+        for (pause, want) in takes {
+            now += pause;
+            let mut given = 0;
+            while given < want && exact.take(quota, now * 1000) {
+                given += 1;
+            }
+            prop_assert_eq!(model.ask(now, &plain(quota, want)).granted, given);
+        }
+    }
+
+    /// However nodes lease, spend, give back and vanish: in no window more than C + rate * t.
+    #[test]
+    fn leases_never_exceed_the_bucket(
+        capacity in 1u64..200,
+        nanos in 1u64..200_000_000_000,
+        steps in vec((0u64..400_000, 0usize..3, 0u32..30, 0u32..40, 0u32..30, 1u32..6, any::<bool>()), 1..60),
+    ) {
+        let rate = crate::client::Rate::from_nanos_per_sec(nanos).unwrap();
+        let quota = Quota::from_parts(capacity, rate).unwrap();
+        let (mut now, mut model) = (1_000_000_000u64, ModelBucket::default());
+        let (mut left, mut ends) = ([0u32; 3], [0u64; 3]);
+        let mut spent: Vec<(u64, u64)> = Vec::new();
+        for (pause, node, want, ahead, spends, divisor, gives_back) in steps {
+            now += pause;
+            // A lease that has ended is spent by nobody.
+            for node in 0..3 {
+                if ends[node] < now {
+                    left[node] = 0;
+                }
+            }
+            let spend = left[node].min(spends);
+            left[node] -= spend;
+            let back = if gives_back { left[node] / 2 } else { 0 };
+            left[node] -= back;
+            let holder = ["a", "b", "c"][node];
+            let valid = Duration::from_millis(700);
+            let ask = BucketAsk { quota, holder, left: left[node], want, ahead, divisor, debit: 0, back, valid };
+            let answer = model.ask(now, &ask);
+            left[node] += answer.ahead;
+            ends[node] = now + 700_000;
+            spent.push((now, u64::from(spend + answer.granted)));
+            for from in 0..spent.len() {
+                let admitted: u64 = spent[from..].iter().map(|(_, tokens)| tokens).sum();
+                let earned = u128::from(now - spent[from].0) * u128::from(nanos);
+                let most = u128::from(capacity) * 1_000_000_000_000_000 + earned;
+                prop_assert!(u128::from(admitted) * 1_000_000_000_000_000 <= most, "{admitted} of {most}");
+            }
+        }
+    }
+}
+
+/// Something that is done to a bucket.
+#[derive(Clone, Debug)]
+enum Step {
+    Ask { quota: usize, node: usize, numbers: [u32; 5], debit: u64, valid: u64 },
+    Reset(usize),
+    Grant(usize, u32),
+}
+
+fn steps() -> impl Strategy<Value = (Vec<Quota>, Vec<Step>)> {
+    let number = || prop_oneof![0u32..10, 0u32..2_000_000];
+    let ask = (0usize..2, 0usize..3, (number(), number(), number(), 1u32..5, number()), 0u64..4, 1u64..2000).prop_map(
+        |(quota, node, numbers, debit, valid)| Step::Ask { quota, node, numbers: numbers.into(), debit, valid },
+    );
+    let step = prop_oneof![
+        20 => ask,
+        1 => (0usize..2).prop_map(Step::Reset),
+        1 => (0usize..2, 0u32..1000).prop_map(|(quota, tokens)| Step::Grant(quota, tokens)),
+    ];
+    (vec(quotas(), 2), vec(step, 1..40))
+}
+
+/// The time that the script last saw, from what it wrote; that of the store where it wrote nothing.
+async fn seen(link: &StoreLink, key: &[u8]) -> u64 {
+    let mut get = redis::cmd("HGET");
+    get.arg(key).arg("s");
+    let answers = link.commands(&[get, redis::cmd("TIME")], LONG).await.unwrap();
+    let text = |value: &Value| -> String { redis::from_redis_value_ref(value).unwrap() };
+    match &answers[0] {
+        Value::Nil => {
+            let time: Vec<u64> = redis::from_redis_value_ref(&answers[1]).unwrap();
+            time[0] * 1_000_000 + time[1]
+        }
+        state => text(state).split(' ').nth(2).unwrap().parse().unwrap(),
+    }
+}
+
+#[test]
+fn scripts_do_what_the_model_does_on_either_engine() {
+    for engine in Engine::all() {
+        let server = StoreServer::start(engine);
+        let runtime = runtime();
+        let (link, _stop) = runtime.block_on(async {
+            let running = start(&settings(&server.url()));
+            until(&running.0, true).await;
+            running
+        });
+        let (names, next) = (Names::new("t"), std::cell::Cell::new(0u128));
+        let mut runner = TestRunner::new(Config { cases: 64, failure_persistence: None, ..Config::default() });
+        let outcome = runner.run(&steps(), |(quotas, steps)| {
+            next.set(next.get() + 1);
+            let (key, mut model) = (next.get(), ModelBucket::default());
+            for step in steps {
+                let answer = |call: ScriptCall| {
+                    runtime.block_on(async {
+                        let answer = link.calls(&[call], LONG).await.pop().unwrap().unwrap();
+                        (answer, seen(&link, &names.bucket(key)).await)
+                    })
+                };
+                match step {
+                    Step::Ask { quota, node, numbers: [left, want, ahead, divisor, back], debit, valid } => {
+                        let holder = ["a", "b", "c"][node];
+                        let (quota, valid) = (quotas[quota], Duration::from_millis(valid));
+                        let of = BucketAsk { quota, holder, left, want, ahead, divisor, debit, back, valid };
+                        let (said, now) = answer(ask(&names, key, &of));
+                        prop_assert_eq!(read(&said).unwrap(), model.ask(now, &of), "{:?} {:?}", engine, of);
+                    }
+                    Step::Reset(quota) => {
+                        let (said, now) = answer(reset(&names, key, quotas[quota]));
+                        prop_assert_eq!(read_tokens(&said).unwrap(), model.reset(now, quotas[quota]));
+                    }
+                    Step::Grant(quota, tokens) => {
+                        let (said, now) = answer(grant(&names, key, quotas[quota], tokens));
+                        prop_assert_eq!(read_tokens(&said).unwrap(), model.grant(now, quotas[quota], tokens));
+                    }
+                }
+            }
+            Ok(())
+        });
+        outcome.unwrap();
+    }
+}
+
+#[test]
+fn turns_are_shared_and_come_back() {
+    for engine in Engine::all() {
+        let server = StoreServer::start(engine);
+        runtime().block_on(async {
+            let (link, _stop) = start(&settings(&server.url()));
+            until(&link, true).await;
+            let names = Names::new("t");
+            let hold = async |holder: &str, held| {
+                let call = turns(&names, 9, holder, held, 5, Duration::from_millis(300));
+                let answer = read_turns(&link.calls(&[call], LONG).await.pop().unwrap().unwrap()).unwrap();
+                (answer.held, answer.others)
+            };
+            assert_eq!(hold("a", 3).await, (3, 0), "{engine:?}");
+            assert_eq!(hold("b", 4).await, (2, 3));
+            assert_eq!(hold("a", 1).await, (1, 2));
+            assert_eq!(hold("b", 4).await, (4, 1));
+            assert_eq!(hold("a", 0).await, (0, 4));
+            // A node that vanished holds nothing after its time.
+            let mut tries = 0;
+            while hold("a", 5).await != (5, 0) {
+                tries += 1;
+                assert!(tries < 1000, "slots of a node that vanished stay");
+                crate::fleet::servers::pause();
+            }
+        });
+    }
+}
+
+#[test]
+fn a_bucket_stays_as_long_as_it_is_not_full() {
+    let server = StoreServer::start(Engine::all()[0]);
+    runtime().block_on(async {
+        let (link, _stop) = start(&settings(&server.url()));
+        until(&link, true).await;
+        let (names, quota) = (Names::new("t"), Quota::new(10, 2.0).unwrap());
+        let left = async || {
+            let mut ttl = redis::cmd("PTTL");
+            ttl.arg(names.bucket(1));
+            redis::from_redis_value::<i64>(link.commands(&[ttl], LONG).await.unwrap().remove(0)).unwrap()
+        };
+        let call = async |call| link.calls(&[call], LONG).await.pop().unwrap().unwrap();
+        call(ask(&names, 1, &plain(quota, 0))).await;
+        assert_eq!(left().await, -2, "a full one is kept");
+        call(ask(&names, 1, &plain(quota, 10))).await;
+        let ends = left().await;
+        assert!((5500..=6000).contains(&ends), "{ends}");
+        assert_eq!(read_tokens(&call(reset(&names, 1, quota)).await), Ok(10));
+        assert_eq!(left().await, -2, "a reset one is kept");
+        assert_eq!(read_tokens(&call(grant(&names, 1, quota, 5)).await), Ok(15));
+        assert_eq!(left().await, -1, "a grant ends");
+    });
+}
