@@ -11,77 +11,40 @@
 //! - Answers that say "not now" or "not here" (`LOADING`, `READONLY`, `OOM`, …) count as unreachable. Those that say
 //!   that the server is not the one to ask bring a new connection.
 
+mod core;
 mod errors;
 mod figures;
+mod opening;
+mod sentinels;
 mod session;
+mod state;
 mod watching;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
-use parking_lot::Mutex;
 use redis::{Cmd, Value};
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 pub use errors::LinkError;
 pub use figures::{BOUNDS, StoreFigures};
 pub use session::Blocking;
+pub use state::LinkState;
 
 use crate::clock::Clock;
 
+use self::core::LinkCore;
 use super::script::Script;
 use super::settings::FleetSettings;
-use errors::Fault;
-use figures::Counted;
-use session::Session;
+use errors::StoreFault;
 
 #[cfg(test)]
 pub(crate) mod tests;
 
 /// The link to the store; clones are the same one.
 #[derive(Clone)]
-pub struct StoreLink(Arc<Inner>);
-
-struct Inner {
-    settings: FleetSettings,
-    clock: Arc<dyn Clock>,
-    session: ArcSwapOption<Session>,
-    state: watch::Sender<LinkState>,
-    /// When something last answered, in nanoseconds after `start`.
-    sign: AtomicU64,
-    start: Instant,
-    /// Somebody saw that the connection is of no use any more, and why.
-    broken: Notify,
-    why: Mutex<Option<String>>,
-    counted: Counted,
-}
-
-/// Whether the store can be asked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LinkState {
-    /// It answers.
-    Reachable {
-        /// Since when.
-        since: Instant,
-    },
-    /// It does not.
-    Unreachable {
-        /// Since when.
-        since: Instant,
-        /// Why not, for people.
-        reason: String,
-    },
-}
-
-impl LinkState {
-    /// Whether it answers.
-    pub fn is_reachable(&self) -> bool {
-        matches!(self, LinkState::Reachable { .. })
-    }
-}
+pub struct StoreLink(Arc<LinkCore>);
 
 /// One call of a script.
 #[derive(Clone, Debug)]
@@ -105,19 +68,7 @@ impl ScriptCall {
 impl StoreLink {
     /// A link that is not connected before it [runs](StoreLink::run).
     pub fn new(settings: &FleetSettings, clock: Arc<dyn Clock>) -> Self {
-        let start = clock.now();
-        let state = LinkState::Unreachable { since: start, reason: "not connected yet".to_owned() };
-        StoreLink(Arc::new(Inner {
-            settings: settings.clone(),
-            clock,
-            session: ArcSwapOption::empty(),
-            state: watch::Sender::new(state),
-            sign: AtomicU64::new(0),
-            start,
-            broken: Notify::new(),
-            why: Mutex::new(None),
-            counted: Counted::default(),
-        }))
+        StoreLink(Arc::new(LinkCore::new(settings, clock)))
     }
 
     /// Connects, and connects again, until `shutdown` says that the server stops. The last connection stays for what is
@@ -139,7 +90,7 @@ impl StoreLink {
             Some(session) => (self.0.send(&session, &commands, limit).await, session),
             None => return vec![Err(self.0.unreachable()); calls.len()],
         };
-        let unknown = |answer: &Result<Value, Fault>| matches!(answer, Err(fault) if fault.is_unknown_script());
+        let unknown = |answer: &Result<Value, StoreFault>| matches!(answer, Err(fault) if fault.is_unknown_script());
         let again: Vec<usize> = (0..answers.len()).filter(|index| unknown(&answers[*index])).collect();
         if !again.is_empty() {
             let rest = || end.saturating_duration_since(self.0.clock.now());
@@ -164,10 +115,12 @@ impl StoreLink {
 
     /// A connection of its own, for commands that wait in the store.
     pub async fn blocking(&self) -> Result<Blocking, LinkError> {
+        let state = self.state();
+        let opened_in = state.borrow().clone();
         let Some(session) = self.0.session.load_full() else { return Err(self.0.unreachable()) };
-        let opened = timeout(watching::CONNECTING, session.beside(&self.0.settings)).await;
+        let opened = timeout(session::CONNECTING, session.beside(&self.0.settings)).await;
         let opened = opened.map_err(|_| LinkError::Unreachable("no connection in time".to_owned()))?;
-        Ok(Blocking::new(opened.map_err(LinkError::Unreachable)?, self.state()))
+        Ok(Blocking::new(opened.map_err(LinkError::Unreachable)?, state, opened_in))
     }
 
     /// Whether the store can be asked, now and from now on.
@@ -178,52 +131,5 @@ impl StoreLink {
     /// What was counted since the start.
     pub fn figures(&self) -> StoreFigures {
         self.0.counted.read()
-    }
-}
-
-impl Inner {
-    fn unreachable(&self) -> LinkError {
-        self.counted.failed(1);
-        let reason = match &*self.state.borrow() {
-            LinkState::Unreachable { reason, .. } => reason.clone(),
-            LinkState::Reachable { .. } => "the connection was lost".to_owned(),
-        };
-        LinkError::Unreachable(reason)
-    }
-
-    /// Sends commands and waits for their answers, at most so long, and not once the store counts as unreachable.
-    async fn send(&self, session: &Session, commands: &[Cmd], limit: Duration) -> Vec<Result<Value, Fault>> {
-        let begun = self.clock.now();
-        let mut state = self.state.subscribe();
-        let answers = tokio::select! {
-            biased;
-            answers = session.send(commands, limit) => answers,
-            _ = state.wait_for(|state| !state.is_reachable()) => vec![Err(Fault::late()); commands.len()],
-        };
-        let faults: Vec<&Fault> = answers.iter().filter_map(|answer| answer.as_ref().err()).collect();
-        self.counted.failed(faults.len());
-        if let Some(fault) = faults.iter().find(|fault| fault.breaks) {
-            self.break_off(fault.error.to_string());
-        }
-        if faults.iter().all(|fault| fault.answered) {
-            self.alive();
-            self.counted.took(self.clock.now().saturating_duration_since(begun));
-        }
-        answers
-    }
-
-    fn alive(&self) {
-        let nanos = self.clock.now().saturating_duration_since(self.start).as_nanos();
-        self.sign.fetch_max(u64::try_from(nanos).unwrap_or(u64::MAX), Ordering::Relaxed);
-    }
-
-    fn last_sign(&self) -> Instant {
-        self.start + Duration::from_nanos(self.sign.load(Ordering::Relaxed))
-    }
-
-    /// Has the connection replaced.
-    fn break_off(&self, reason: String) {
-        *self.why.lock() = Some(reason);
-        self.broken.notify_one();
     }
 }

@@ -11,6 +11,7 @@
 //!   +del +exists +expire +pexpire +persist +hget +hset +hdel +hmget +hgetall +hlen +hscan
 //!   +xadd +xrange +xrevrange +xread +xtrim +xlen +rpush +lrange +llen +incrby +incr +get +set
 //!   +role +info +config|get          (may be left out: then not known are version, evictions and policy)
+//!   +select                           (a database but 0 only)
 //!   +cluster|slots +readonly +asking (a Cluster only)
 //! ```
 //!

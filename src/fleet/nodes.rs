@@ -59,11 +59,11 @@ pub struct Nodes {
     leased: LeasedCount,
     heard: NamesHeard,
     list: ArcSwap<Vec<NodeSeen>>,
-    believed: Mutex<Believed>,
+    believed: Mutex<NodesBelieved>,
 }
 
 /// The names that are believed in, and when each was seen last, by this process's clock.
-struct Believed {
+struct NodesBelieved {
     names: BTreeMap<String, Instant>,
     /// When the store answered last.
     answered: Option<Instant>,
@@ -92,7 +92,7 @@ impl Nodes {
             leased,
             heard,
             list: ArcSwap::default(),
-            believed: Mutex::new(Believed { names: names_now, answered: None }),
+            believed: Mutex::new(NodesBelieved { names: names_now, answered: None }),
         }
     }
 

@@ -10,7 +10,7 @@ use percent_encoding::percent_decode_str;
 use thiserror::Error;
 
 /// What a node of a fleet is built from.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct FleetSettings {
     /// Where the store is.
     pub store: StoreAddress,
@@ -30,6 +30,23 @@ pub struct FleetSettings {
     pub max_asks: NonZeroUsize,
     /// What is done while the store is away.
     pub when_unreachable: WhenUnreachable,
+}
+
+impl fmt::Debug for FleetSettings {
+    /// Without the password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let FleetSettings { store, password: _, tls, prefix, node, lease, timeout, max_asks, when_unreachable } = self;
+        f.debug_struct("FleetSettings")
+            .field("store", store)
+            .field("tls", tls)
+            .field("prefix", prefix)
+            .field("node", node)
+            .field("lease", lease)
+            .field("timeout", timeout)
+            .field("max_asks", max_asks)
+            .field("when_unreachable", when_unreachable)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What is done with requests while the store is away.

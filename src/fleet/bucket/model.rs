@@ -14,10 +14,10 @@ const STEP: u64 = 1_000_000;
 
 /// A shared bucket, or none where the store has none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ModelBucket(Option<State>);
+pub struct ModelBucket(Option<ModelState>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct State {
+struct ModelState {
     tokens: i64,
     rest: i64,
     at: u64,
@@ -73,9 +73,10 @@ impl ModelBucket {
     }
 
     /// The bucket at `now` under `quota`, and whether there was none.
-    fn credited(&mut self, now: u64, quota: Quota) -> (State, bool) {
+    fn credited(&mut self, now: u64, quota: Quota) -> (ModelState, bool) {
         let missing = self.0.is_none();
-        let full = State { tokens: quota.capacity().get().into(), rest: 0, at: now, quota, holders: BTreeMap::new() };
+        let full =
+            ModelState { tokens: quota.capacity().get().into(), rest: 0, at: now, quota, holders: BTreeMap::new() };
         let mut state = self.0.take().unwrap_or(full);
         state.holders.retain(|_, (_, till)| *till >= now);
         if let Some(micros) = now.checked_sub(state.at) {
@@ -99,7 +100,7 @@ impl ModelBucket {
     }
 
     /// Keeps it, unless it is full and nobody holds anything: the tokens in it.
-    fn keep(&mut self, mut state: State) -> i64 {
+    fn keep(&mut self, mut state: ModelState) -> i64 {
         let told = state.tokens;
         state.tokens = state.tokens.clamp(-4_000_000_000_000_000, Tokens::MOST.floor().into());
         let full = state.tokens == i64::from(state.quota.capacity().get()) && state.holders.is_empty();
@@ -108,7 +109,7 @@ impl ModelBucket {
     }
 }
 
-impl State {
+impl ModelState {
     fn out(&self) -> i64 {
         self.holders.values().map(|(amount, _)| i64::from(*amount)).sum()
     }

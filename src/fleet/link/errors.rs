@@ -19,7 +19,7 @@ pub enum LinkError {
 
 /// An error, and what it means for the connection.
 #[derive(Clone, Debug)]
-pub(super) struct Fault {
+pub(super) struct StoreFault {
     pub(super) error: LinkError,
     /// Whether the connection is of no use any more.
     pub(super) breaks: bool,
@@ -28,10 +28,10 @@ pub(super) struct Fault {
     unknown_script: bool,
 }
 
-impl Fault {
+impl StoreFault {
     /// The deadline passed.
     pub(super) fn late() -> Self {
-        Fault { error: LinkError::TimedOut, breaks: false, answered: false, unknown_script: false }
+        StoreFault { error: LinkError::TimedOut, breaks: false, answered: false, unknown_script: false }
     }
 
     pub(super) fn is_unknown_script(&self) -> bool {
@@ -41,26 +41,28 @@ impl Fault {
     /// What an error of the library means.
     pub(super) fn of(error: &RedisError) -> Self {
         match error.kind() {
-            ErrorKind::Server(kind) => Fault::said(Some(kind), error.code().unwrap_or_default(), &error.to_string()),
-            ErrorKind::Extension => Fault::said(None, error.code().unwrap_or_default(), &error.to_string()),
-            ErrorKind::Io if error.is_timeout() => Fault::late(),
+            ErrorKind::Server(kind) => {
+                StoreFault::said(Some(kind), error.code().unwrap_or_default(), &error.to_string())
+            }
+            ErrorKind::Extension => StoreFault::said(None, error.code().unwrap_or_default(), &error.to_string()),
+            ErrorKind::Io if error.is_timeout() => StoreFault::late(),
             ErrorKind::AuthenticationFailed => {
                 let error = LinkError::Unreachable(error.to_string());
-                Fault { error, breaks: true, answered: true, unknown_script: false }
+                StoreFault { error, breaks: true, answered: true, unknown_script: false }
             }
             // No node of the Cluster could be asked.
             ErrorKind::ClusterConnectionNotFound => {
                 let error = LinkError::Unreachable(error.to_string());
-                Fault { error, breaks: false, answered: false, unknown_script: false }
+                StoreFault { error, breaks: false, answered: false, unknown_script: false }
             }
-            _ => Fault { breaks: true, ..Fault::late() },
+            _ => StoreFault { breaks: true, ..StoreFault::late() },
         }
     }
 
     /// What an error in a pipeline means.
     pub(super) fn of_server(error: &ServerError) -> Self {
         let text = error.details().map_or_else(|| error.code().to_owned(), |said| format!("{} {said}", error.code()));
-        Fault::said(error.kind(), error.code(), &text)
+        StoreFault::said(error.kind(), error.code(), &text)
     }
 
     fn said(kind: Option<ServerErrorKind>, code: &str, text: &str) -> Self {
@@ -74,6 +76,6 @@ impl Fault {
             LinkError::Script(text.to_owned())
         };
         let unknown_script = kind == Some(NoScript);
-        Fault { error, breaks: elsewhere || code == "NOAUTH", answered: true, unknown_script }
+        StoreFault { error, breaks: elsewhere || code == "NOAUTH", answered: true, unknown_script }
     }
 }

@@ -30,12 +30,12 @@ pub(super) struct Counted {
     seconds: [AtomicU64; BOUNDS.len() + 1],
     nanos: AtomicU64,
     errors: AtomicU64,
-    seen: Mutex<Seen>,
+    seen: Mutex<SeenLast>,
 }
 
 /// What was seen last.
 #[derive(Clone, Debug, Default)]
-struct Seen {
+struct SeenLast {
     latency: Option<Duration>,
     evicted: Option<u64>,
     policy: Option<String>,

@@ -1,29 +1,27 @@
 //! A connection as long as it lasts: to one server, or to the nodes of a Cluster.
 
-use std::fmt;
 use std::time::Duration;
 
-use futures_util::future::{join_all, select_ok};
+use futures_util::future::join_all;
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::cluster::ClusterClient;
 use redis::cluster_async::ClusterConnection;
 use redis::cluster_routing::{MultipleNodeRoutingInfo, ResponsePolicy, RoutingInfo};
-use redis::{
-    AsyncConnectionConfig, Client, ClientTlsConfig, Cmd, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, Pipeline,
-    RedisConnectionInfo, RedisError, TlsCertificates, Value,
-};
+use redis::{Cmd, Pipeline, RedisError, Value};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::LinkState;
-use super::errors::{Fault, LinkError};
+use super::errors::{LinkError, StoreFault};
+use super::opening::{certificates, connect, info, words};
+use super::sentinels::Sentinels;
+use super::state::LinkState;
 use crate::fleet::script;
-use crate::fleet::settings::{FleetSettings, HostPort, StoreKind, StoreTls};
+use crate::fleet::settings::{FleetSettings, HostPort, StoreKind};
 
 /// The oldest version that has what the scripts use.
 const OLDEST: u32 = 7;
-/// The longest that a sentinel is waited for.
-const ASKING: Duration = Duration::from_millis(200);
+/// The longest that connecting takes, with all that is asked first.
+pub(super) const CONNECTING: Duration = Duration::from_secs(1);
 
 /// An open connection.
 #[derive(Clone)]
@@ -41,18 +39,20 @@ pub(super) struct Session {
     pub(super) version: String,
     pub(super) policy: Option<String>,
     /// The primary that Sentinel named.
-    pub(super) primary: Option<Primary>,
+    pub(super) primary: Option<HostPort>,
 }
 
 impl Session {
     /// Connects, looks what is there, and loads the scripts.
     pub(super) async fn open(settings: &FleetSettings) -> Result<Session, String> {
         let primary = match settings.store.kind {
-            StoreKind::Sentinel { .. } => Some(Primary::now(settings).await.ok_or("no sentinel names a primary")?),
+            StoreKind::Sentinel { .. } => {
+                Some(Sentinels::default().primary(settings).await.ok_or("no sentinel names a primary")?)
+            }
             _ => None,
         };
         let place = primary.as_ref().map_or_else(|| settings.store.to_string(), ToString::to_string);
-        let wires = Wires::open(settings, primary.as_ref().map(|primary| &primary.0), None).await?;
+        let wires = Wires::open(settings, primary.as_ref(), None).await?;
         let mut session = Session { wires, place, version: String::new(), policy: None, primary };
         session.look().await?;
         session.load_scripts().await?;
@@ -61,14 +61,17 @@ impl Session {
 
     /// Another connection to the same place, on which answers may take long.
     pub(super) async fn beside(&self, settings: &FleetSettings) -> Result<Beside, String> {
-        let primary = self.primary.as_ref().map(|primary| &primary.0);
+        let primary = self.primary.as_ref();
         Wires::open(settings, primary, Some(())).await.map(Beside)
     }
 
     /// Sends commands, and answers each within `limit`. On one server they go as one pipeline. On a Cluster each goes
     /// its own way, side by side on the same connections, as a pipeline that meets a moved slot would be sent again
     /// whole, with what was carried out already.
-    pub(super) async fn send(&self, commands: &[Cmd], limit: Duration) -> Vec<Result<Value, Fault>> {
+    pub(super) async fn send(&self, commands: &[Cmd], limit: Duration) -> Vec<Result<Value, StoreFault>> {
+        if commands.is_empty() {
+            return Vec::new();
+        }
         match &self.wires {
             Wires::One(wire) => {
                 let mut pipeline = Pipeline::with_capacity(commands.len());
@@ -78,8 +81,8 @@ impl Session {
                 let mut wire = wire.clone();
                 match timeout(limit, wire.req_packed_commands(&pipeline, 0, commands.len())).await {
                     Ok(Ok(answers)) if answers.len() == commands.len() => answers.into_iter().map(answered).collect(),
-                    Ok(Err(error)) => vec![Err(Fault::of(&error)); commands.len()],
-                    Ok(Ok(_)) | Err(_) => vec![Err(Fault::late()); commands.len()],
+                    Ok(Err(error)) => vec![Err(StoreFault::of(&error)); commands.len()],
+                    Ok(Ok(_)) | Err(_) => vec![Err(StoreFault::late()); commands.len()],
                 }
             }
             Wires::Many(wires) => {
@@ -87,8 +90,8 @@ impl Session {
                     let mut wires = wires.clone();
                     match timeout(limit, wires.req_packed_command(command)).await {
                         Ok(Ok(answer)) => answered(answer),
-                        Ok(Err(error)) => Err(Fault::of(&error)),
-                        Err(_) => Err(Fault::late()),
+                        Ok(Err(error)) => Err(StoreFault::of(&error)),
+                        Err(_) => Err(StoreFault::late()),
                     }
                 }))
                 .await
@@ -193,88 +196,6 @@ impl Wires {
     }
 }
 
-/// Connects to one server.
-async fn connect(info: ConnectionInfo, tls: Option<TlsCertificates>) -> Result<MultiplexedConnection, RedisError> {
-    let client = match tls {
-        Some(certificates) => Client::build_with_tls(info, certificates)?,
-        None => Client::open(info)?,
-    };
-    let config = AsyncConnectionConfig::new().set_response_timeout(None).set_connection_timeout(None);
-    client.get_multiplexed_async_connection_with_config(&config).await
-}
-
-/// How a node is connected to, and as whom.
-fn info(settings: &FleetSettings, node: &HostPort, login: bool) -> Result<ConnectionInfo, String> {
-    let (host, port) = (node.host.clone(), node.port);
-    let address = if settings.store.tls {
-        ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None }
-    } else {
-        ConnectionAddr::Tcp(host, port)
-    };
-    let mut redis = RedisConnectionInfo::default().set_skip_set_lib_name();
-    if login {
-        redis = redis.set_db(i64::from(settings.store.db));
-        if let Some(user) = &settings.store.user {
-            redis = redis.set_username(user);
-        }
-        if let Some(password) = settings.password.as_ref().or(settings.store.password.as_ref()) {
-            redis = redis.set_password(password);
-        }
-    }
-    Ok(address.into_connection_info().map_err(words)?.set_redis_settings(redis))
-}
-
-/// The files for TLS, read anew for each connection, as they are replaced now and then.
-fn certificates(settings: &FleetSettings) -> Result<Option<TlsCertificates>, String> {
-    let StoreTls { ca, cert, key } = &settings.tls;
-    let read = |path: &std::path::PathBuf| {
-        std::fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))
-    };
-    if !settings.store.tls {
-        return Ok(None);
-    }
-    let client_tls = match (cert, key) {
-        (Some(cert), Some(key)) => Some(ClientTlsConfig { client_cert: read(cert)?, client_key: read(key)? }),
-        _ => None,
-    };
-    Ok(Some(TlsCertificates { client_tls, root_cert: ca.as_ref().map(read).transpose()? }))
-}
-
-/// The primary that Sentinel names.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Primary(HostPort);
-
-impl fmt::Display for Primary {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl Primary {
-    /// What the first sentinel that answers says.
-    pub(super) async fn now(settings: &FleetSettings) -> Option<Primary> {
-        let StoreKind::Sentinel { nodes, name } = &settings.store.kind else { return None };
-        let asked = nodes.iter().map(|node| {
-            Box::pin(async move { timeout(ASKING, Primary::by(settings, node, name)).await.map_err(drop)?.ok_or(()) })
-        });
-        select_ok(asked).await.ok().map(|(primary, _)| primary)
-    }
-
-    /// What one sentinel says; asked without a password first, as sentinels mostly have none.
-    async fn by(settings: &FleetSettings, node: &HostPort, name: &str) -> Option<Primary> {
-        let mut ask = redis::cmd("SENTINEL");
-        ask.arg("get-master-addr-by-name").arg(name);
-        for login in [false, true] {
-            let tls = certificates(settings).ok()?;
-            let Ok(mut wire) = connect(info(settings, node, login).ok()?, tls).await else { continue };
-            if let Ok(Some((host, port))) = ask.query_async::<Option<(String, u16)>>(&mut wire).await {
-                return Some(Primary(HostPort { host, port }));
-            }
-        }
-        None
-    }
-}
-
 /// A connection of its own that is not in use yet.
 pub(super) struct Beside(Wires);
 
@@ -282,11 +203,13 @@ pub(super) struct Beside(Wires);
 pub struct Blocking {
     wires: Wires,
     state: watch::Receiver<LinkState>,
+    /// The state that it was opened in.
+    opened: LinkState,
 }
 
 impl Blocking {
-    pub(super) fn new(beside: Beside, state: watch::Receiver<LinkState>) -> Self {
-        Blocking { wires: beside.0, state }
+    pub(super) fn new(beside: Beside, state: watch::Receiver<LinkState>, opened: LinkState) -> Self {
+        Blocking { wires: beside.0, state, opened }
     }
 
     /// Runs one command, which takes `limit` at most. Fails once the link was lost, too: then the store may be another
@@ -302,18 +225,18 @@ impl Blocking {
             biased;
             answer = timeout(limit, asked) => match answer {
                 Ok(Ok(answer)) => Ok(answer),
-                Ok(Err(error)) => Err(Fault::of(&error).error),
+                Ok(Err(error)) => Err(StoreFault::of(&error).error),
                 Err(_) => Err(LinkError::TimedOut),
             },
-            _ = self.state.wait_for(|state| !state.is_reachable()) => {
+            _ = self.state.wait_for(|state| self.opened.is_reachable() && *state != self.opened) => {
                 Err(LinkError::Unreachable("the connection was lost".to_owned()))
             }
         }
     }
 }
 
-fn answered(answer: Value) -> Result<Value, Fault> {
-    if let Value::ServerError(error) = &answer { Err(Fault::of_server(error)) } else { Ok(answer) }
+fn answered(answer: Value) -> Result<Value, StoreFault> {
+    if let Value::ServerError(error) = &answer { Err(StoreFault::of_server(error)) } else { Ok(answer) }
 }
 
 /// All texts in an answer, however deep.
@@ -330,9 +253,4 @@ fn texts(value: &Value) -> Vec<String> {
 /// What INFO says of one field.
 fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
     info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
-fn words(error: RedisError) -> String {
-    error.to_string()
 }

@@ -6,13 +6,13 @@ use futures_util::future::{Either, select};
 use log::{info, warn};
 use tokio::time::{sleep, timeout};
 
-use super::session::{Primary, Session};
-use super::{Inner, LinkState};
+use super::core::LinkCore;
+use super::sentinels::Sentinels;
+use super::session::{CONNECTING, Session};
+use super::state::LinkState;
 
 const TARGET: &str = "tollgate::fleet";
 
-/// The longest that connecting takes, with all that is asked first.
-pub(super) const CONNECTING: Duration = Duration::from_secs(1);
 /// Between two pings.
 const PINGS: Duration = Duration::from_millis(100);
 /// Without a sign of life for so long, the store is unreachable; and a little for a process that was itself held up.
@@ -25,7 +25,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// Reasons that are told while the store is away, at most.
 const REASONS: usize = 8;
 
-impl Inner {
+impl LinkCore {
     /// Connects, watches, and connects again, for ever.
     pub(super) async fn keep(&self) {
         let mut pause = SHORTEST_PAUSE;
@@ -121,9 +121,10 @@ impl Inner {
     /// Returns when Sentinel names another primary than the one that is spoken to.
     async fn elsewhere(&self, session: &Session) -> String {
         let Some(primary) = &session.primary else { return std::future::pending().await };
+        let mut sentinels = Sentinels::default();
         loop {
             sleep(PINGS).await;
-            if let Some(other) = Primary::now(&self.settings).await
+            if let Some(other) = sentinels.primary(&self.settings).await
                 && other != *primary
             {
                 return format!("the primary is now {other}");
