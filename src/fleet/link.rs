@@ -10,6 +10,10 @@
 //! - Tried again after 50 ms to 1 s, drawn at random, so that many nodes do not come at once.
 //! - Answers that say "not now" or "not here" (`LOADING`, `READONLY`, `OOM`, …) count as unreachable. Those that say
 //!   that the server is not the one to ask bring a new connection.
+//!
+//! A Cluster that loses a primary: the library learns the new slots before it sends anything else, so calls about
+//! healthy slots fail with the others until then, and the link counts as unreachable. Name several of its nodes: the
+//! link begins again with those that are named.
 
 mod core;
 mod errors;

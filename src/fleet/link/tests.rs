@@ -373,3 +373,59 @@ fn what_waits_in_the_store_has_a_connection_of_its_own() {
         server.resume();
     });
 }
+
+#[test]
+fn a_promoted_replica_of_a_cluster_is_found() {
+    let engine = Engine::all()[0];
+    let (mut servers, ids) = cluster(engine);
+    let args = ["--save", "", "--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-port", "{bus}"];
+    let replica = StoreServer::start_with(engine, &args);
+    let bus = replica.command("CONFIG GET cluster-port").lines().nth(4).unwrap().to_owned();
+    servers[0].command(&format!("CLUSTER MEET 127.0.0.1 {} {bus}", replica.port));
+    wait("the replica is not taken", || replica.command(&format!("CLUSTER REPLICATE {}", ids[2])).starts_with("+OK"));
+    wait("the replica does not follow", || replica.command("INFO replication").contains("master_link_status:up"));
+    let seeds: Vec<String> = servers.iter().map(|server| format!("127.0.0.1:{}", server.port)).collect();
+    // The others know whose replica it is.
+    wait("nobody knows of the replica", || {
+        servers[0].command(&format!("CLUSTER REPLICAS {}", ids[2])).contains("slave")
+    });
+    runtime().block_on(async {
+        let (link, _stop) = start(&settings(&format!("redis+cluster://{}", seeds.join(","))));
+        until(&link, true).await;
+        let names = Names::new("tollgate");
+        let all: Vec<ScriptCall> = (0..64).map(|key| bucket::ask(&names, key, &five())).collect();
+        assert!(link.calls(&all, LONG).await.iter().all(Result::is_ok));
+        servers[2].kill();
+        let end = link.0.clock.now() + Duration::from_secs(12);
+        loop {
+            let answers = link.calls(&all, Duration::from_millis(200)).await;
+            let Some(failed) = answers.iter().find(|answer| answer.is_err()) else { break };
+            let role = || replica.command("ROLE");
+            assert!(link.0.clock.now() < end, "the promoted replica is not found: {failed:?}, {}", role());
+        }
+    });
+}
+
+#[test]
+fn a_primary_that_hands_over_is_left_at_once() {
+    let engine = Engine::all()[0];
+    let primary = StoreServer::start(engine);
+    let of = primary.port.to_string();
+    let replica = StoreServer::start_with(engine, &["--save", "", "--replicaof", "127.0.0.1", &of]);
+    wait("the replica does not follow", || replica.command("INFO replication").contains("master_link_status:up"));
+    runtime().block_on(async {
+        // Without Sentinel, a server that became a replica is of no use, and that is said.
+        let (link, _stop) = start(&settings(&primary.url()));
+        until(&link, true).await;
+        replica.command("REPLICAOF NO ONE");
+        primary.command(&format!("REPLICAOF 127.0.0.1 {}", replica.port));
+        assert!(matches!(take(&link, 7).await, Err(LinkError::Unreachable(said)) if said.contains("READONLY")));
+        let mut state = link.state();
+        let told = state
+            .wait_for(|state| matches!(state, LinkState::Unreachable { reason, .. } if reason.contains("replica")));
+        timeout(LONG, told).await.unwrap().unwrap();
+        primary.command("REPLICAOF NO ONE");
+        until(&link, true).await;
+        assert_eq!(take(&link, 7).await.unwrap().tokens, 4);
+    });
+}
