@@ -23,6 +23,7 @@ pub mod bucket;
 pub mod link;
 pub mod names;
 pub mod nodes;
+pub mod registry;
 pub mod script;
 #[cfg(test)]
 pub(crate) mod servers;
@@ -30,4 +31,5 @@ pub mod settings;
 
 pub use link::{LinkError, LinkState, ScriptCall, StoreLink};
 pub use names::Names;
+pub use registry::{ClientRegistry, JoinOutcome, RegistryError, RegistryState};
 pub use settings::{FleetSettings, StoreAddress, StoreKind, StoreTls, WhenUnreachable};

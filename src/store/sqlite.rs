@@ -29,6 +29,7 @@ mod meta;
 mod more;
 mod open;
 mod patience;
+mod publish;
 mod queue;
 mod reads;
 mod recovery;

@@ -65,7 +65,7 @@ pub(super) enum Done {
 /// What came of a write that may yet be carried out again.
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "nearly all are changes of one client")]
-pub(super) enum Outcome {
+pub(super) enum WriteOutcome {
     /// Of a change of one client.
     Change(Result<Committed, WriteError>),
     /// Of a batch.
@@ -104,7 +104,7 @@ impl Write {
     }
 
     /// What it has changed, by whom and when; of what others have changed nothing.
-    pub(super) fn authored(&self, outcome: &Outcome) -> Vec<Authored> {
+    pub(super) fn authored(&self, outcome: &WriteOutcome) -> Vec<Authored> {
         let (by, at) = match self {
             Write::Change(change, _) => (&change.by, change.at),
             Write::Apply(batch, _) => (&batch.by, batch.at),
@@ -116,11 +116,11 @@ impl Write {
     }
 
     /// The write with what came of it.
-    pub(super) fn done(self, outcome: Outcome) -> Done {
+    pub(super) fn done(self, outcome: WriteOutcome) -> Done {
         match (self, outcome) {
-            (Write::Change(_, answer), Outcome::Change(result)) => Done::Change(result, answer),
-            (Write::Apply(_, answer), Outcome::Apply(result, dry_run)) => Done::Apply(result, answer, dry_run),
-            (Write::Adopt(_, answer), Outcome::Adopt(result)) => Done::Adopt(result, answer),
+            (Write::Change(_, answer), WriteOutcome::Change(result)) => Done::Change(result, answer),
+            (Write::Apply(_, answer), WriteOutcome::Apply(result, dry_run)) => Done::Apply(result, answer, dry_run),
+            (Write::Adopt(_, answer), WriteOutcome::Adopt(result)) => Done::Adopt(result, answer),
             (Write::Save(_, answer) | Write::Adopt(_, answer) | Write::Note(_, _, answer), _) => Done::Save(answer),
             (write, _) => {
                 let (answer, _) = oneshot::channel();
@@ -131,22 +131,24 @@ impl Write {
     }
 
     /// Carries it out, within a transaction; with an error, the transaction must be given up.
-    pub(super) fn carry_out(&self, clients: &mut ClientRows<'_>) -> (Outcome, Option<rusqlite::Error>) {
+    pub(super) fn carry_out(&self, clients: &mut ClientRows<'_>) -> (WriteOutcome, Option<rusqlite::Error>) {
         match self {
             Write::Change(change, _) => {
                 let (result, error) = split(clients.change(change));
-                (Outcome::Change(result), error)
+                (WriteOutcome::Change(result), error)
             }
             Write::Apply(batch, _) => {
                 let (result, error) = split(clients.apply(batch));
-                (Outcome::Apply(result, batch.dry_run), error)
+                (WriteOutcome::Apply(result, batch.dry_run), error)
             }
             Write::Adopt(adoption, _) => {
                 let (result, error) = split(clients.adopt(adoption));
-                (Outcome::Adopt(result), error)
+                (WriteOutcome::Adopt(result), error)
             }
-            Write::Save(snapshot, _) => (Outcome::Save, buckets::save(clients.connection(), snapshot).err()),
-            Write::Note(name, value, _) => (Outcome::Save, adopt::keep_note(clients.connection(), name, value).err()),
+            Write::Save(snapshot, _) => (WriteOutcome::Save, buckets::save(clients.connection(), snapshot).err()),
+            Write::Note(name, value, _) => {
+                (WriteOutcome::Save, adopt::keep_note(clients.connection(), name, value).err())
+            }
         }
     }
 
@@ -172,18 +174,18 @@ impl Write {
     }
 }
 
-impl Outcome {
+impl WriteOutcome {
     /// Whether it is that of a batch that was refused or only wanted to know, or of what others have changed and could
     /// not be taken in, so that its transaction is to be rolled back.
     pub(super) fn is_undone(&self) -> bool {
-        matches!(self, Outcome::Apply(Err(_), _) | Outcome::Apply(_, true) | Outcome::Adopt(Err(_)))
+        matches!(self, WriteOutcome::Apply(Err(_), _) | WriteOutcome::Apply(_, true) | WriteOutcome::Adopt(Err(_)))
     }
 
     /// Whether it must not be, by what is kept here.
     pub(super) fn is_refused(&self) -> bool {
         let refused = |error: &WriteError| matches!(error, WriteError::Refused(_));
         match self {
-            Outcome::Change(Err(error)) | Outcome::Apply(Err(error), _) => refused(error),
+            WriteOutcome::Change(Err(error)) | WriteOutcome::Apply(Err(error), _) => refused(error),
             _ => false,
         }
     }
@@ -191,9 +193,9 @@ impl Outcome {
     /// What it has changed.
     pub(super) fn changes(&self) -> &[Committed] {
         match self {
-            Outcome::Change(Ok(committed)) if committed.action.is_some() => std::slice::from_ref(committed),
-            Outcome::Apply(Ok(difference), false) => &difference.changes,
-            Outcome::Adopt(Ok(changes)) => changes,
+            WriteOutcome::Change(Ok(committed)) if committed.action.is_some() => std::slice::from_ref(committed),
+            WriteOutcome::Apply(Ok(difference), false) => &difference.changes,
+            WriteOutcome::Adopt(Ok(changes)) => changes,
             _ => &[],
         }
     }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
-use super::super::{Adoption, Authored, Committed, FleetCursor, Published, Publisher, StoreError, WriteError};
+use super::super::{Committed, Reply, StoreError, WriteError};
 use super::adopt;
 use super::announce;
 use super::changes::ClientRows;
@@ -20,7 +20,8 @@ use super::identity::Moved;
 use super::meta;
 use super::open::Database;
 use super::patience::LockPatience;
-use super::queue::{Done, Outcome, Queue, Write};
+use super::publish::{Failed, check_seen, is_long, publish, refuse};
+use super::queue::{Done, Queue, Write, WriteOutcome};
 use super::rows::ReadFailure;
 use super::shared::Shared;
 use super::trim::Trim;
@@ -62,35 +63,8 @@ pub(super) struct Lost {
     pub(super) reason: String,
 }
 
-/// A transaction that was given up.
-#[expect(clippy::large_enum_variant, reason = "it lives for a moment")]
-enum Failed {
-    /// The file cannot.
-    Store {
-        reason: String,
-        /// Whether nothing of it was kept for certain.
-        known: bool,
-    },
-    /// Others of the fleet came first.
-    Behind(Adoption),
-    /// The fleet cannot.
-    Fleet(WriteError),
-}
-
-impl From<ReadFailure> for Failed {
-    fn from(failure: ReadFailure) -> Self {
-        Failed::Store { reason: failure.words(), known: true }
-    }
-}
-
-impl From<rusqlite::Error> for Failed {
-    fn from(error: rusqlite::Error) -> Self {
-        ReadFailure::Sqlite(error).into()
-    }
-}
-
 /// What came of a group of writes, the changes of other processes before it, and the feed behind it.
-type Carried = (Vec<Outcome>, Vec<Committed>, Feed);
+type Carried = (Vec<WriteOutcome>, Vec<Committed>, Feed);
 
 impl Writer {
     /// A writer to `database`.
@@ -153,7 +127,7 @@ impl Writer {
                 Ok(carried) => return self.finish(group, carried),
                 Err(Failed::Store { reason, known }) => return self.give_up(group, &reason, known),
                 Err(Failed::Behind(adoption)) => {
-                    let adopt = [Write::Adopt(adoption, super::super::Reply::new().0)];
+                    let adopt = [Write::Adopt(adoption, Reply::new().0)];
                     match self.transact(&adopt, true) {
                         Ok(carried) => self.finish(adopt.into(), carried),
                         Err(Failed::Store { reason, known }) => return self.give_up(group, &reason, known),
@@ -190,7 +164,7 @@ impl Writer {
 
     /// Tells of what was committed, and answers.
     fn finish(&mut self, group: Vec<Write>, (outcomes, foreign, feed): Carried) {
-        if group.iter().any(is_long) && outcomes.iter().any(Outcome::is_undone) {
+        if group.iter().any(is_long) && outcomes.iter().any(WriteOutcome::is_undone) {
             // The note of a dry run or a refused batch was not rolled back with it. It lapses if this fails.
             let _ = announce::end(&self.database.connection);
         }
@@ -214,7 +188,7 @@ impl Writer {
         let failed = |known| move |reason| Failed::Store { reason, known };
         self.find().map_err(failed(true))?;
         let carried_out = self.carry_out(group, alone);
-        let undone = carried_out.as_ref().is_ok_and(|(outcomes, ..)| outcomes.iter().any(Outcome::is_undone));
+        let undone = carried_out.as_ref().is_ok_and(|(outcomes, ..)| outcomes.iter().any(WriteOutcome::is_undone));
         if undone || carried_out.is_err() {
             self.roll_back();
         }
@@ -274,7 +248,7 @@ impl Writer {
             }
         }
         let mut publisher = publisher.as_mut().filter(|_| !alone);
-        if outcomes.iter().any(Outcome::is_undone) {
+        if outcomes.iter().any(WriteOutcome::is_undone) {
             check_seen(publisher, kept, &outcomes)?;
             return Ok((outcomes, foreign, seen));
         }
@@ -401,64 +375,5 @@ impl Writer {
     pub(super) fn succeed(&mut self) {
         self.patience.shorten(false);
         self.shared.fault.end(&self.shared.path);
-    }
-}
-
-/// Whether the write may take long.
-fn is_long(write: &Write) -> bool {
-    write.batch().is_some_and(announce::is_long) || write.adoption().is_some_and(announce::is_long_adoption)
-}
-
-/// Refuses those that need the fleet; those that do not.
-fn refuse(group: Vec<Write>, error: &WriteError) -> Vec<Write> {
-    let (local, others): (Vec<_>, Vec<_>) = group.into_iter().partition(Write::is_local);
-    others.into_iter().for_each(|write| write.refuse(error));
-    local
-}
-
-/// Looks whether a refusal rests on all that the fleet has; while that cannot be asked, on what is kept here.
-fn check_seen(
-    publisher: Option<&mut Publisher>,
-    kept: Option<FleetCursor>,
-    outcomes: &[Outcome],
-) -> Result<(), Failed> {
-    let (Some(publisher), Some(cursor)) = (publisher, kept) else { return Ok(()) };
-    if outcomes.iter().any(Outcome::is_refused)
-        && let Published::Behind(adoption) = publisher(&cursor, &[])
-    {
-        return Err(Failed::Behind(adoption));
-    }
-    Ok(())
-}
-
-/// Publishes `changes`, and with them what was changed here alone before; or marks them where nobody publishes.
-fn publish(
-    connection: &Connection,
-    publisher: Option<&mut Publisher>,
-    alone: bool,
-    changes: &[Authored],
-) -> Result<(), Failed> {
-    // After the writes: what others have changed may have been among them.
-    let kept = adopt::cursor(connection)?;
-    let (cursor, publisher) = match (kept, publisher) {
-        (Some(cursor), Some(publisher)) => (cursor, publisher),
-        // A fleet that is not joined yet.
-        (None, Some(_)) if !alone && !changes.is_empty() => return Err(Failed::Fleet(WriteError::FleetUnreachable)),
-        (None, _) => return Ok(()),
-        (Some(_), None) => return Ok(adopt::mark(connection, changes)?),
-    };
-    let mut all = adopt::pending(connection)?;
-    all.extend_from_slice(changes);
-    if all.is_empty() {
-        return Ok(());
-    }
-    match publisher(&cursor, &all) {
-        Published::Committed { seq, mark } => {
-            adopt::unmark(connection)?;
-            Ok(adopt::keep(connection, &FleetCursor { seq, mark, ..cursor })?)
-        }
-        Published::Behind(adoption) => Err(Failed::Behind(adoption)),
-        Published::Unreachable => Err(Failed::Fleet(WriteError::FleetUnreachable)),
-        Published::Unknown => Err(Failed::Fleet(WriteError::FleetUnknown)),
     }
 }

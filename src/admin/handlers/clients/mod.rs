@@ -19,6 +19,7 @@
 //! | `export` | all of them, streamed |
 //! | `secret` | API keys that are made here |
 
+mod author;
 pub(in crate::admin) mod bulk;
 mod condition;
 mod describe;

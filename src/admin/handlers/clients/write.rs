@@ -13,6 +13,7 @@ use http::{HeaderValue, StatusCode};
 use log::info;
 use tokio::time::timeout;
 
+use super::author::Author;
 use super::condition::Condition;
 use super::describe::{
     ClientInput, ClientName, ClientPatch, ClientReplacement, ConditionHeaders, LocalQuery, MatchHeaders, RollbackInput,
@@ -24,10 +25,8 @@ use super::secret::Secret;
 use super::wire::{ClientView, show};
 use crate::admin::api::Api;
 use crate::admin::api::BodyFields;
-use crate::admin::api::access::Actor;
 use crate::admin::api::error::ErrorBody;
 use crate::admin::api::json::Value;
-use crate::admin::api::query::Query;
 use crate::admin::api::{ApiError, body, percent, respond};
 use crate::client::{ClientId, KeyId};
 use crate::store::{Action, Change, Committed, Edit, HistoryEntry, Profile, Record, Refusal, WriteError};
@@ -267,24 +266,6 @@ async fn profile_after(api: &Arc<Api>, id: &ClientId, version: u64) -> Result<Pr
     let entry = api.reads.run(find).await?;
     let deleted = || ApiError::field("version", format!("version {version} is the deletion of client {id}"));
     entry.after.ok_or_else(deleted)
-}
-
-/// Who changes a client, and how.
-pub(super) struct Author {
-    /// For the history.
-    by: String,
-    /// Whether it may be changed here alone when the fleet's store cannot be reached.
-    local: bool,
-}
-
-impl Author {
-    /// That of a request whose query says nothing else.
-    fn of(request: &Request) -> Result<Self, ApiError> {
-        let mut query = Query::of(request.uri(), &["local"])?;
-        let local = query.flag("local");
-        query.finish()?;
-        Ok(Author { by: Actor::of(request), local })
-    }
 }
 
 /// What a change needs besides its body.

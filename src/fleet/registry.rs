@@ -1,0 +1,108 @@
+//! Clients everywhere: what one node writes, all have.
+//!
+//! The problem: a client that is made, changed or deleted on any node must be so on all, within a second; two nodes that
+//! write at once must end with the same; no write that was answered may be lost, whatever ends in between.
+//!
+//! The rule: who writes has seen everything. The store holds one line of changes, numbered from 2 on (a stream, cut to
+//! the last 100,000), and each client's last change (a hash, with the deleted ones). A node's [store](crate::store)
+//! publishes what a transaction changes before it commits, by a script that adds to the line only for who has seen its
+//! end. So every node's file is the same at the same number, and what must be free or unchanged is checked there.
+//!
+//! - **Generation**: made anew whenever the store was empty, or turned out to have lost what a node had seen (a replica
+//!   that was promoted without it: the marks of changes tell). Then every node offers all it has, the newer change of a
+//!   client holds, and takes in the whole table. A node that is new, or has been away for longer than the line is kept,
+//!   takes in the whole table too.
+//! - **Lineage**: one for good. A node that has clients and meets another lineage stays apart.
+//! - **Following**: `XREAD` wakes the node, and every 500 ms it looks anyway; each time the script for adding, with
+//!   nothing to add, says what came since, and whether the store still has what was seen.
+//!
+//! Refused: pub/sub alone, which loses what was said while nobody listened; clocks for who wins where the line says it;
+//! a node that owns the clients, which is one more thing that can be away.
+
+mod answers;
+mod outcome;
+mod publish;
+mod sync;
+#[cfg(test)]
+mod tests;
+mod wire;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::link::StoreLink;
+use crate::store::sqlite::Sqlite;
+use crate::store::{Published, Publisher};
+pub use outcome::{FOREIGN, JoinOutcome, RegistryError, RegistryState};
+use publish::{ChangeLine, PublishAsk, patience};
+
+/// How long a writer waits for its turn to be answered, beyond what the call may take.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The clients of the fleet and this node's part in them. Clones are the same one.
+#[derive(Clone)]
+pub struct ClientRegistry(Arc<ChangeLine>);
+
+impl ClientRegistry {
+    /// The registry under `prefix`, for the clients in `store`.
+    pub fn new(link: StoreLink, store: Sqlite, prefix: &str) -> Self {
+        ClientRegistry(Arc::new(ChangeLine::new(link, store, prefix)))
+    }
+
+    /// What the store of clients publishes through. It fails at once while the store cannot be reached; otherwise
+    /// whatever [runs](ClientRegistry::run) answers.
+    pub fn publisher(&self) -> Publisher {
+        let (asks, state) = (self.0.asks.clone(), self.0.link.state());
+        Box::new(move |cursor, changes| {
+            if !state.borrow().is_reachable() {
+                return Published::Unreachable;
+            }
+            let (answer, answered) = std::sync::mpsc::sync_channel(1);
+            let ask = PublishAsk { cursor: *cursor, changes: changes.to_vec(), answer };
+            let limit = patience(changes.len()) + PATIENCE;
+            match asks.try_send(ask) {
+                Ok(()) => answered.recv_timeout(limit).unwrap_or(Published::Unknown),
+                Err(_) => Published::Unreachable,
+            }
+        })
+    }
+
+    /// How this node and the fleet stand.
+    pub fn state(&self) -> watch::Receiver<RegistryState> {
+        self.0.state.subscribe()
+    }
+
+    /// Meets the fleet, if the store can be reached within `within`. Only before this [runs](ClientRegistry::run).
+    ///
+    /// # Errors
+    /// When this node's file cannot take in what the fleet has, or that makes no sense.
+    pub async fn join_at_start(&self, within: Duration) -> Result<JoinOutcome, RegistryError> {
+        match timeout(within, async {
+            let mut state = self.0.link.state();
+            if state.wait_for(|state| state.is_reachable()).await.is_err() {
+                return Ok(JoinOutcome::Unreachable);
+            }
+            self.0.sync().await
+        })
+        .await
+        {
+            Err(_) | Ok(Err(RegistryError::Link(_))) => Ok(JoinOutcome::Unreachable),
+            Ok(outcome) => outcome,
+        }
+    }
+
+    /// Publishes for the store and takes in what others publish, until `shutdown` says that the server stops.
+    pub async fn run(&self, mut shutdown: watch::Receiver<bool>) {
+        let Some(asked) = self.0.asked.lock().take() else { return };
+        tokio::select! {
+            biased;
+            _ = shutdown.wait_for(|stopping| *stopping) => {}
+            () = self.0.serve(asked) => {}
+            () = self.0.keep_up() => {}
+        }
+        self.0.state.send_replace(RegistryState::Away);
+    }
+}

@@ -1,0 +1,264 @@
+//! Taking in what others have added to the line, and coming level with it from whatever there is.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use redis::Cmd;
+use tokio::sync::mpsc;
+
+use super::answers::{self, LineTurn, Meta};
+use super::outcome::{FOREIGN, JoinOutcome, RegistryError, RegistryState};
+use super::publish::{CALL, ChangeLine, ENTRIES, LOG, PIECE, adoption, drawn, push, texts};
+use crate::fleet::link::{Blocking, LinkError};
+use crate::fleet::script;
+use crate::store::{Adoption, Authored, BucketStore, ClientRepository, FleetCursor, PageQuery, StoreError};
+
+/// How often to look whether something came, when nothing says so.
+const LOOK: Duration = Duration::from_millis(500);
+/// The same when nothing can say so.
+const POLL: Duration = Duration::from_millis(200);
+
+/// What became of taking in what came.
+enum Step {
+    /// All is taken in.
+    Level,
+    /// There may be more.
+    More,
+    /// The whole table must be taken in.
+    Whole,
+    /// The registry is not there any more, or another one.
+    Anew,
+    /// The store has lost what was seen in this generation.
+    Lost(u64),
+}
+
+impl ChangeLine {
+    /// Follows for ever; meets the fleet again where that must be.
+    pub(super) async fn keep_up(&self) {
+        let mut reachable = self.link.state();
+        loop {
+            if reachable.wait_for(|state| state.is_reachable()).await.is_err() {
+                return;
+            }
+            match self.sync().await {
+                Ok(JoinOutcome::Joined { .. }) => {
+                    if let Err(error) = self.follow().await {
+                        log::debug!(target: "tollgate::fleet", "following the fleet's clients: {error}");
+                    }
+                    self.state.send_replace(RegistryState::Away);
+                }
+                Ok(JoinOutcome::Foreign) => {
+                    if self.state.send_replace(RegistryState::Foreign) != RegistryState::Foreign {
+                        log::error!(target: "tollgate::fleet", "{FOREIGN}");
+                    }
+                }
+                Ok(JoinOutcome::Unreachable) | Err(RegistryError::Link(_)) => {}
+                Err(error) => log::error!(target: "tollgate::fleet", "the fleet's clients cannot be had: {error}"),
+            }
+            tokio::time::sleep(POLL.mul_f64(0.5 + fastrand::f64())).await;
+        }
+    }
+
+    /// Takes in what comes, until the whole table must be, or something goes wrong.
+    async fn follow(&self) -> Result<(), RegistryError> {
+        let mut waker = None;
+        loop {
+            match self.step().await? {
+                Step::Level => {
+                    self.state.send_if_modified(|state| std::mem::replace(state, RegistryState::Joined) != *state);
+                    self.wait(&mut waker).await?;
+                }
+                Step::More => {}
+                Step::Whole | Step::Anew | Step::Lost(_) => return Ok(()),
+            }
+        }
+    }
+
+    /// Waits until something may have come.
+    async fn wait(&self, waker: &mut Option<Blocking>) -> Result<(), RegistryError> {
+        if waker.is_none() {
+            *waker = self.link.blocking().await.ok();
+        }
+        let (Some(connection), Some(cursor)) = (waker.as_mut(), self.cursor().await?) else {
+            tokio::time::sleep(POLL).await;
+            return Ok(());
+        };
+        let mut read = Cmd::new();
+        read.arg("XREAD").arg("COUNT").arg(1).arg("BLOCK").arg(u64::try_from(LOOK.as_millis()).unwrap_or(500));
+        read.arg("STREAMS").arg(self.names.clients("log")).arg(format!("{}-0", cursor.seq));
+        if connection.command(&read, LOOK * 2).await.is_err() {
+            *waker = None;
+            tokio::time::sleep(POLL).await;
+        }
+        Ok(())
+    }
+
+    /// Takes in what came since.
+    async fn step(&self) -> Result<Step, RegistryError> {
+        let Some(cursor) = self.cursor().await? else { return Ok(Step::Anew) };
+        if cursor.seq == 0 {
+            return Ok(Step::Whole);
+        }
+        let adoption = match self.turn(&cursor, &[], drawn()).await? {
+            LineTurn::Done(_) => {
+                let store = self.store.clone();
+                if blocking(move || store.pending()).await?.is_empty() {
+                    return Ok(Step::Level);
+                }
+                // What was changed here alone goes along with nothing.
+                Adoption { changes: Vec::new(), cursor, anew: false }
+            }
+            LineTurn::Behind(entries) => match adoption(&cursor, entries) {
+                Ok(Some(adoption)) => adoption,
+                Ok(None) => return Ok(Step::Whole),
+                Err(()) => return Ok(Step::Lost(cursor.generation)),
+            },
+            LineTurn::Lost => return Ok(Step::Lost(cursor.generation)),
+            LineTurn::Other | LineTurn::Empty => return Ok(Step::Anew),
+        };
+        self.store.adopt(adoption).wait().await?;
+        Ok(Step::More)
+    }
+
+    async fn cursor(&self) -> Result<Option<FleetCursor>, RegistryError> {
+        let store = self.store.clone();
+        Ok(blocking(move || store.fleet_cursor()).await?)
+    }
+
+    /// Meets the fleet: joins it, or comes level with it, from whatever there is.
+    pub(super) async fn sync(&self) -> Result<JoinOutcome, RegistryError> {
+        let mine = self.cursor().await?;
+        let (mut found, mut opened) = (self.meta().await?, false);
+        if found.is_none() {
+            (found, opened) = self.open(mine, None).await?;
+        }
+        let mut meta = found.ok_or(RegistryError::Senseless("the store makes no registry of clients"))?;
+        let same = mine.filter(|mine| mine.lineage == meta.lineage);
+        if same.is_none() && !opened && self.has_clients().await? {
+            return Ok(JoinOutcome::Foreign);
+        }
+        if same.is_some_and(|mine| mine.generation == meta.generation) {
+            loop {
+                match self.step().await? {
+                    Step::Level => return Ok(JoinOutcome::Joined { secret: meta.secret }),
+                    Step::More => {}
+                    Step::Whole => break,
+                    // The next attempt finds out which.
+                    Step::Anew => return Ok(JoinOutcome::Unreachable),
+                    Step::Lost(generation) => {
+                        log::error!(target: "tollgate::fleet", "the fleet's store has lost changes of clients that it had \
+                            acknowledged; it is filled again from the nodes");
+                        let (renewed, _) = self.open(mine, Some(generation)).await?;
+                        meta = renewed.ok_or(RegistryError::Senseless("the store makes no registry of clients"))?;
+                        self.offer_all(meta.generation).await?;
+                        break;
+                    }
+                }
+            }
+        } else if same.is_some() || opened {
+            self.offer_all(meta.generation).await?;
+        }
+        self.take_all(meta).await
+    }
+
+    async fn has_clients(&self) -> Result<bool, RegistryError> {
+        let store = self.store.clone();
+        let query = PageQuery { after: None, limit: 1, search: String::new() };
+        Ok(blocking(move || store.page(&query)).await?.total > 0)
+    }
+
+    /// Makes a registry, or a new generation of it instead of `lost`; what there is then, and whether that is of this
+    /// call.
+    async fn open(&self, mine: Option<FleetCursor>, lost: Option<u64>) -> Result<(Option<Meta>, bool), RegistryError> {
+        let (lineage, generation) = (mine.map_or_else(drawn, |mine| mine.lineage), drawn());
+        let secret = mine.map_or_else(|| self.store.secret(), |mine| mine.secret);
+        let mut args = texts(&[lineage, generation]);
+        args.push(format!("{secret:032x}").into_bytes());
+        args.push(lost.map(|lost| lost.to_string()).unwrap_or_default().into_bytes());
+        let keys = vec![self.names.clients("meta"), self.names.clients("log")];
+        let meta = answers::meta(&self.call(&script::REGISTRY_OPEN, keys, args, CALL).await?);
+        let meta = meta.map_err(RegistryError::Senseless)?;
+        Ok((meta, meta.is_some_and(|meta| meta.generation == generation)))
+    }
+
+    /// Offers the fleet the last change of each client, but those that were made here alone: those are published when
+    /// all others are taken in.
+    async fn offer_all(&self, generation: u64) -> Result<(), RegistryError> {
+        let (pieces, mut incoming) = mpsc::channel::<Vec<Authored>>(2);
+        let store = self.store.clone();
+        let reading = tokio::task::spawn_blocking(move || -> Result<(), StoreError> {
+            let id = |change: &Authored| {
+                let change = &change.change;
+                change.after.as_ref().or(change.before.as_ref()).map(|record| record.id.clone())
+            };
+            let alone: HashSet<_> = store.pending()?.iter().filter_map(id).collect();
+            let mut piece = Vec::new();
+            store.latest_changes(&mut |change| {
+                if id(&change).is_some_and(|id| !alone.contains(&id)) {
+                    piece.push(change);
+                }
+                piece.len() < PIECE || pieces.blocking_send(std::mem::take(&mut piece)).is_ok()
+            })?;
+            let _ = pieces.blocking_send(piece);
+            Ok(())
+        });
+        while let Some(piece) = incoming.recv().await {
+            let mut args = texts(&[generation, drawn()]);
+            args.push(LOG.as_bytes().to_vec());
+            piece.iter().for_each(|change| push(&mut args, change));
+            let keys = vec![self.names.clients("meta"), self.names.clients("all"), self.names.clients("log")];
+            let answer = self.call(&script::REGISTRY_OFFER, keys, args, CALL).await?;
+            if !matches!(answers::turn(&answer), Some(LineTurn::Done(_))) {
+                return Err(LinkError::Unreachable("the registry of clients was lost meanwhile".to_owned()).into());
+            }
+        }
+        reading.await.map_err(|_| RegistryError::Senseless("the clients could not be read"))??;
+        Ok(())
+    }
+
+    /// Takes in the whole table, and before it whatever the line still has: that tells what happened on the way to what
+    /// is, for the history. Until its end is, the cursor is 0: who ends in between begins again.
+    async fn take_all(&self, meta: Meta) -> Result<JoinOutcome, RegistryError> {
+        let Some(start) = self.meta().await?.filter(|now| now.generation == meta.generation) else {
+            return Ok(JoinOutcome::Unreachable);
+        };
+        let Meta { lineage, generation, secret, seq, mark } = start;
+        let begun = FleetCursor { lineage, generation, secret, seq: 0, mark: 0 };
+        let mut from = "-".to_owned();
+        loop {
+            let mut range = redis::cmd("XRANGE");
+            range.arg(self.names.clients("log")).arg(&from).arg("+").arg("COUNT").arg(ENTRIES);
+            let answers = self.link.commands(&[range], CALL).await?;
+            let entries = answers.first().and_then(answers::line);
+            let entries = entries.ok_or(RegistryError::Senseless("the line of changes of clients makes no sense"))?;
+            let Some(last) = entries.last().map(|entry| entry.seq) else { break };
+            from = format!("({last}-0");
+            let changes = entries.into_iter().filter_map(|entry| Some((0, entry.change?))).collect();
+            self.store.adopt(Adoption { changes, cursor: begun, anew: true }).wait().await?;
+        }
+        let mut place = b"0".to_vec();
+        loop {
+            let mut scan = redis::cmd("HSCAN");
+            scan.arg(self.names.clients("all")).arg(&place).arg("COUNT").arg(PIECE * 4);
+            let answers = self.link.commands(&[scan], CALL).await?;
+            let piece = answers.first().and_then(answers::piece);
+            let (next, changes) = piece.ok_or(RegistryError::Senseless("the table of clients makes no sense"))?;
+            let last = next == b"0";
+            let cursor = if last { FleetCursor { seq, mark, ..begun } } else { begun };
+            let changes = changes.into_iter().map(|change| (0, change)).collect();
+            self.store.adopt(Adoption { changes, cursor, anew: true }).wait().await?;
+            if last {
+                return Ok(JoinOutcome::Joined { secret });
+            }
+            place = next;
+        }
+    }
+}
+
+/// Reads from the file off the runtime's threads.
+async fn blocking<T: Send + 'static>(
+    read: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    let read = tokio::task::spawn_blocking(read).await;
+    read.unwrap_or_else(|_| Err(StoreError("a read of the store failed".to_owned())))
+}

@@ -1,0 +1,95 @@
+//! Publishing what a transaction of the writer changes to the fleet, before it is committed.
+
+use rusqlite::Connection;
+
+use super::super::{Adoption, Authored, FleetCursor, Published, Publisher, WriteError};
+use super::adopt;
+use super::announce;
+use super::queue::{Write, WriteOutcome};
+use super::rows::ReadFailure;
+
+/// A transaction that was given up.
+#[expect(clippy::large_enum_variant, reason = "it lives for a moment")]
+pub(super) enum Failed {
+    /// The file cannot.
+    Store {
+        reason: String,
+        /// Whether nothing of it was kept for certain.
+        known: bool,
+    },
+    /// Others of the fleet came first.
+    Behind(Adoption),
+    /// The fleet cannot.
+    Fleet(WriteError),
+}
+
+impl From<ReadFailure> for Failed {
+    fn from(failure: ReadFailure) -> Self {
+        Failed::Store { reason: failure.words(), known: true }
+    }
+}
+
+impl From<rusqlite::Error> for Failed {
+    fn from(error: rusqlite::Error) -> Self {
+        ReadFailure::Sqlite(error).into()
+    }
+}
+
+/// Whether the write may take long.
+pub(super) fn is_long(write: &Write) -> bool {
+    write.batch().is_some_and(announce::is_long) || write.adoption().is_some_and(announce::is_long_adoption)
+}
+
+/// Refuses those that need the fleet; those that do not.
+pub(super) fn refuse(group: Vec<Write>, error: &WriteError) -> Vec<Write> {
+    let (local, others): (Vec<_>, Vec<_>) = group.into_iter().partition(Write::is_local);
+    others.into_iter().for_each(|write| write.refuse(error));
+    local
+}
+
+/// Looks whether a refusal rests on all that the fleet has; while that cannot be asked, on what is kept here.
+pub(super) fn check_seen(
+    publisher: Option<&mut Publisher>,
+    kept: Option<FleetCursor>,
+    outcomes: &[WriteOutcome],
+) -> Result<(), Failed> {
+    let (Some(publisher), Some(cursor)) = (publisher, kept) else { return Ok(()) };
+    if outcomes.iter().any(WriteOutcome::is_refused)
+        && let Published::Behind(adoption) = publisher(&cursor, &[])
+    {
+        return Err(Failed::Behind(adoption));
+    }
+    Ok(())
+}
+
+/// Publishes `changes`, and with them what was changed here alone before; or marks them where nobody publishes.
+pub(super) fn publish(
+    connection: &Connection,
+    publisher: Option<&mut Publisher>,
+    alone: bool,
+    changes: &[Authored],
+) -> Result<(), Failed> {
+    // After the writes: what others have changed may have been among them.
+    let kept = adopt::cursor(connection)?;
+    let (cursor, publisher) = match (kept, publisher) {
+        (Some(cursor), Some(publisher)) => (cursor, publisher),
+        // A fleet that is not joined yet.
+        (None, Some(_)) if !alone && !changes.is_empty() => return Err(Failed::Fleet(WriteError::FleetUnreachable)),
+        (None, _) => return Ok(()),
+        (Some(_), None) => return Ok(adopt::mark(connection, changes)?),
+    };
+    let mut all = adopt::pending(connection)?;
+    all.extend_from_slice(changes);
+    if all.is_empty() {
+        return Ok(());
+    }
+    match publisher(&cursor, &all) {
+        Published::Committed { seq, mark } => {
+            adopt::unmark(connection)?;
+            Ok(adopt::keep(connection, &FleetCursor { seq, mark, ..cursor })?)
+        }
+        Published::Behind(adoption) => Err(Failed::Behind(adoption)),
+        Published::Unreachable => Err(Failed::Fleet(WriteError::FleetUnreachable)),
+        Published::Unknown => Err(Failed::Fleet(WriteError::FleetUnknown)),
+    }
+}
