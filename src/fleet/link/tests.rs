@@ -9,7 +9,9 @@ use crate::fleet::names::Names;
 use crate::fleet::servers::{Engine, StoreServer};
 use crate::fleet::settings::{StoreTls, WhenUnreachable};
 
-const LONG: Duration = Duration::from_secs(5);
+mod several;
+
+pub(crate) const LONG: Duration = Duration::from_secs(5);
 
 /// Settings for a store.
 pub(crate) fn settings(url: &str) -> FleetSettings {
@@ -42,7 +44,7 @@ pub(crate) async fn until(link: &StoreLink, reachable: bool) {
 }
 
 /// Asks for one token of a bucket of five.
-fn five() -> BucketAsk<'static> {
+pub(crate) fn five() -> BucketAsk<'static> {
     let quota = crate::client::Quota::new(5, 0.001).unwrap();
     let valid = Duration::from_secs(1);
     BucketAsk { quota, holder: "a", left: 0, want: 1, ahead: 0, divisor: 1, debit: 0, back: 0, valid }
@@ -100,7 +102,7 @@ fn a_store_that_stands_still_is_noticed_and_found_again() {
         let begun = link.0.clock.now();
         until(&link, false).await;
         let took = link.0.clock.now() - begun;
-        assert!(took < Duration::from_millis(400), "{took:?}");
+        assert!(took < Duration::from_millis(600), "{took:?}");
         let begun = link.0.clock.now();
         assert!(matches!(take(&link, 7).await, Err(LinkError::Unreachable(_))));
         assert!(link.0.clock.now() - begun < Duration::from_millis(20));
@@ -142,7 +144,7 @@ fn what_a_store_refuses_is_said() {
 }
 
 /// Polls until `there` says so.
-fn wait(what: &str, mut there: impl FnMut() -> bool) {
+pub(crate) fn wait(what: &str, mut there: impl FnMut() -> bool) {
     let mut tries = 0;
     while !there() {
         tries += 1;
@@ -268,91 +270,6 @@ fn a_store_over_tls_is_believed_by_its_authority_only() {
 }
 
 #[test]
-fn a_promoted_replica_is_followed() {
-    for engine in Engine::all() {
-        let mut primary = StoreServer::start(engine);
-        let of = primary.port.to_string();
-        let replica = StoreServer::start_with(engine, &["--save", "", "--replicaof", "127.0.0.1", &of]);
-        wait("the replica does not follow", || replica.command("INFO replication").contains("master_link_status:up"));
-        let sentinel = StoreServer::sentinel(engine, primary.port);
-        wait("the sentinel sees no replica", || {
-            sentinel.command("SENTINEL REPLICAS main").contains(&replica.port.to_string())
-        });
-        let url = format!("redis+sentinel://127.0.0.1:1,127.0.0.1:{}/main", sentinel.port);
-        runtime().block_on(async {
-            let (link, _stop) = start(&settings(&url));
-            until(&link, true).await;
-            assert_eq!(take(&link, 7).await.unwrap().tokens, 4, "{engine:?}");
-            primary.kill();
-            until(&link, false).await;
-            let mut state = link.state();
-            let there = timeout(Duration::from_secs(12), state.wait_for(LinkState::is_reachable)).await;
-            assert!(there.is_ok(), "{engine:?}: the new primary is not followed: {:?}", link.state().borrow());
-            assert!(replica.command("ROLE").contains("master"));
-            assert!(take(&link, 7).await.unwrap().tokens <= 4);
-        });
-    }
-}
-
-/// Three primaries of a Cluster, and the ids by which they know each other.
-fn cluster(engine: Engine) -> (Vec<StoreServer>, Vec<String>) {
-    let args = ["--save", "", "--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--cluster-port", "{bus}"];
-    let servers: Vec<StoreServer> = (0..3).map(|_| StoreServer::start_with(engine, &args)).collect();
-    let id = |server: &StoreServer| server.command("CLUSTER MYID").lines().nth(1).unwrap().to_owned();
-    let ids = servers.iter().map(id).collect();
-    for (server, slots) in servers.iter().zip(["0 5460", "5461 10922", "10923 16383"]) {
-        server.command(&format!("CLUSTER ADDSLOTSRANGE {slots}"));
-        let bus = server.command("CONFIG GET cluster-port").lines().nth(4).unwrap().to_owned();
-        servers[0].command(&format!("CLUSTER MEET 127.0.0.1 {} {bus}", server.port));
-    }
-    wait("no cluster", || {
-        servers.iter().all(|server| {
-            let said = server.command("CLUSTER INFO");
-            said.contains("cluster_state:ok") && said.contains("cluster_known_nodes:3")
-        })
-    });
-    (servers, ids)
-}
-
-#[test]
-fn buckets_of_a_cluster_follow_a_slot_that_moves() {
-    for engine in Engine::all() {
-        let (servers, ids) = cluster(engine);
-        runtime().block_on(async {
-            let url = format!("redis+cluster://127.0.0.1:1,127.0.0.1:{}", servers[1].port);
-            let (link, _stop) = start(&settings(&url));
-            until(&link, true).await;
-            // All tags in one go.
-            let names = Names::new("tollgate");
-            let all: Vec<ScriptCall> = (0..64).map(|key| bucket::ask(&names, key, &five())).collect();
-            for answer in link.calls(&all, LONG).await {
-                assert_eq!(bucket::read(&answer.unwrap()).unwrap().tokens, 4, "{engine:?}");
-            }
-            let (key, held) = (7, String::from_utf8(names.bucket(7)).unwrap());
-            let slot: usize =
-                servers[0].command(&format!("CLUSTER KEYSLOT {held}")).lines().next().unwrap()[1..].parse().unwrap();
-            let from = slot / 5461;
-            let to = (from + 1) % 3;
-            servers[to].command(&format!("CLUSTER SETSLOT {slot} IMPORTING {}", ids[from]));
-            servers[from].command(&format!("CLUSTER SETSLOT {slot} MIGRATING {}", ids[to]));
-            assert_eq!(take(&link, key).await.unwrap().tokens, 3);
-            servers[from].command(&format!("MIGRATE 127.0.0.1 {} {held} 0 5000", servers[to].port));
-            // The old one says where to ask.
-            assert_eq!(take(&link, key).await.unwrap().tokens, 2);
-            for server in [&servers[to], &servers[from]] {
-                server.command(&format!("CLUSTER SETSLOT {slot} NODE {}", ids[to]));
-            }
-            assert_eq!(take(&link, key).await.unwrap().tokens, 1);
-            servers[to].command("SCRIPT FLUSH");
-            assert_eq!(take(&link, key).await.unwrap().tokens, 0);
-            let mut get = redis::cmd("HGET");
-            get.arg(names.bucket(key)).arg("s");
-            assert_eq!(link.commands(&[get], LONG).await.map(|answers| answers.len()), Ok(1));
-        });
-    }
-}
-
-#[test]
 fn what_waits_in_the_store_has_a_connection_of_its_own() {
     let server = StoreServer::start(Engine::all()[0]);
     runtime().block_on(async {
@@ -371,61 +288,5 @@ fn what_waits_in_the_store_has_a_connection_of_its_own() {
         let lost = waits.command(redis::cmd("PING").arg("x"), LONG).await;
         assert!(matches!(lost, Err(LinkError::Unreachable(_))), "{lost:?}");
         server.resume();
-    });
-}
-
-#[test]
-fn a_promoted_replica_of_a_cluster_is_found() {
-    let engine = Engine::all()[0];
-    let (mut servers, ids) = cluster(engine);
-    let args = ["--save", "", "--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-port", "{bus}"];
-    let replica = StoreServer::start_with(engine, &args);
-    let bus = replica.command("CONFIG GET cluster-port").lines().nth(4).unwrap().to_owned();
-    servers[0].command(&format!("CLUSTER MEET 127.0.0.1 {} {bus}", replica.port));
-    wait("the replica is not taken", || replica.command(&format!("CLUSTER REPLICATE {}", ids[2])).starts_with("+OK"));
-    wait("the replica does not follow", || replica.command("INFO replication").contains("master_link_status:up"));
-    let seeds: Vec<String> = servers.iter().map(|server| format!("127.0.0.1:{}", server.port)).collect();
-    // The others know whose replica it is.
-    wait("nobody knows of the replica", || {
-        servers[0].command(&format!("CLUSTER REPLICAS {}", ids[2])).contains("slave")
-    });
-    runtime().block_on(async {
-        let (link, _stop) = start(&settings(&format!("redis+cluster://{}", seeds.join(","))));
-        until(&link, true).await;
-        let names = Names::new("tollgate");
-        let all: Vec<ScriptCall> = (0..64).map(|key| bucket::ask(&names, key, &five())).collect();
-        assert!(link.calls(&all, LONG).await.iter().all(Result::is_ok));
-        servers[2].kill();
-        let end = link.0.clock.now() + Duration::from_secs(12);
-        loop {
-            let answers = link.calls(&all, Duration::from_millis(200)).await;
-            let Some(failed) = answers.iter().find(|answer| answer.is_err()) else { break };
-            let role = || replica.command("ROLE");
-            assert!(link.0.clock.now() < end, "the promoted replica is not found: {failed:?}, {}", role());
-        }
-    });
-}
-
-#[test]
-fn a_primary_that_hands_over_is_left_at_once() {
-    let engine = Engine::all()[0];
-    let primary = StoreServer::start(engine);
-    let of = primary.port.to_string();
-    let replica = StoreServer::start_with(engine, &["--save", "", "--replicaof", "127.0.0.1", &of]);
-    wait("the replica does not follow", || replica.command("INFO replication").contains("master_link_status:up"));
-    runtime().block_on(async {
-        // Without Sentinel, a server that became a replica is of no use, and that is said.
-        let (link, _stop) = start(&settings(&primary.url()));
-        until(&link, true).await;
-        replica.command("REPLICAOF NO ONE");
-        primary.command(&format!("REPLICAOF 127.0.0.1 {}", replica.port));
-        assert!(matches!(take(&link, 7).await, Err(LinkError::Unreachable(said)) if said.contains("READONLY")));
-        let mut state = link.state();
-        let told = state
-            .wait_for(|state| matches!(state, LinkState::Unreachable { reason, .. } if reason.contains("replica")));
-        timeout(LONG, told).await.unwrap().unwrap();
-        primary.command("REPLICAOF NO ONE");
-        until(&link, true).await;
-        assert_eq!(take(&link, 7).await.unwrap().tokens, 4);
     });
 }
