@@ -20,6 +20,7 @@
 //! clearly for; MULTI, which cannot decide.
 
 pub mod bucket;
+pub mod joining;
 pub mod link;
 pub mod names;
 pub mod nodes;
@@ -29,6 +30,7 @@ pub mod script;
 pub(crate) mod servers;
 pub mod settings;
 
+pub use joining::{JoinError, JoinReport, OwnClients};
 pub use link::{LinkError, LinkState, ScriptCall, StoreLink};
 pub use names::Names;
 pub use registry::{ClientRegistry, JoinOutcome, RegistryError, RegistryState};

@@ -1,0 +1,201 @@
+//! Bringing a stopped node that has clients of its own into a fleet that has others.
+//!
+//! Its file is moved aside, whole and with its history, and a new one takes in the fleet's clients. To have its clients
+//! added to the fleet's, each is then made as the admin API would, so that what must be free is checked where it always
+//! is; who is in the way is told. What was broken off is gone on with by the same call.
+//!
+//! Refused: merging the files. Both have numbers and versions of their own, and histories that never met.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::sync::watch;
+
+use super::link::StoreLink;
+use super::registry::{ClientRegistry, JoinOutcome, RegistryError};
+use crate::client::ClientId;
+use crate::clock::Clock;
+use crate::store::sqlite::{OpenError, Sqlite};
+use crate::store::{Change, ClientRepository, Record, Refusal, StoreError, WriteError};
+
+/// How long the fleet's store may take to answer.
+const WITHIN: Duration = Duration::from_secs(600);
+
+/// What becomes of the clients that a node has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OwnClients {
+    /// They are added to the fleet's.
+    Import,
+    /// They are given up.
+    Replace,
+}
+
+/// What a node's joining came to.
+#[derive(Debug, Default)]
+pub struct JoinReport {
+    /// How many clients were added to the fleet's, or are there just so.
+    pub added: usize,
+    /// Those that were not, and what is in the way.
+    pub conflicts: Vec<(ClientId, Refusal)>,
+    /// Where the file from before is.
+    pub before: PathBuf,
+}
+
+/// Why a node did not join.
+#[derive(Debug, Error)]
+pub enum JoinError {
+    /// A file cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// A file cannot be read.
+    #[error(transparent)]
+    Read(#[from] StoreError),
+    /// The file cannot be moved aside.
+    #[error("the database cannot be moved to {0}: {1}")]
+    Move(PathBuf, std::io::Error),
+    /// The clients of the fleet cannot be had.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// A client could not be added.
+    #[error(transparent)]
+    Write(WriteError),
+    /// The fleet's store does not answer.
+    #[error("the fleet's store cannot be reached; run it again when it can")]
+    Unreachable,
+}
+
+/// Brings the node of the database at `path` into the fleet. `link` must [run](StoreLink::run); the node must not.
+///
+/// # Errors
+/// When it did not join, or not all of its clients could be added yet. The file from before is then beside it, with
+/// `.before-fleet` behind its name, and the same call goes on.
+pub async fn join(
+    link: &StoreLink,
+    (path, prefix): (&Path, &str),
+    own: OwnClients,
+    clock: &dyn Clock,
+) -> Result<JoinReport, JoinError> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".before-fleet");
+    let before = PathBuf::from(name);
+    if !before.exists() {
+        // Closed by this process last, it has no log beside it.
+        Sqlite::open(path)?.close();
+        std::fs::rename(path, &before).map_err(|error| JoinError::Move(before.clone(), error))?;
+    }
+    let mut report = JoinReport { before, ..JoinReport::default() };
+    let store = Sqlite::open(path)?;
+    let registry = ClientRegistry::new(link.clone(), store.clone(), prefix);
+    match registry.join_at_start(WITHIN).await? {
+        JoinOutcome::Joined { .. } => {}
+        JoinOutcome::Foreign | JoinOutcome::Unreachable => return Err(JoinError::Unreachable),
+    }
+    if own == OwnClients::Import {
+        store.publish_through(registry.publisher());
+        let (stop, stopping) = watch::channel(false);
+        let running = tokio::spawn(async move { registry.run(stopping).await });
+        let added = add_all(&store, &mut report, clock).await;
+        stop.send_replace(true);
+        // It only ends.
+        let _ = running.await;
+        added?;
+    }
+    store.close();
+    Ok(report)
+}
+
+/// Makes the clients of the file from before in `store`.
+async fn add_all(store: &Sqlite, report: &mut JoinReport, clock: &dyn Clock) -> Result<(), JoinError> {
+    let old = Sqlite::open(&report.before)?;
+    let mut records = Vec::new();
+    old.for_each(&mut |record| {
+        records.push(record);
+        true
+    })?;
+    old.close();
+    for Record { id, profile, .. } in records {
+        let (wanted, name) = (profile, id.clone());
+        let edit = move |there: Option<&Record>| match there {
+            Some(there) if there.profile != wanted => Err(Refusal::Exists(name.clone())),
+            _ => Ok(Some(wanted.clone())),
+        };
+        let by = "fleet join".to_owned();
+        let change =
+            Change { id: id.clone(), by, at: clock.wall(), rollback: false, local: false, edit: Box::new(edit) };
+        match store.change(change).wait().await {
+            Ok(_) => report.added += 1,
+            Err(WriteError::Refused(refusal)) => report.conflicts.push((id, refusal)),
+            Err(WriteError::FleetUnreachable | WriteError::FleetUnknown) => return Err(JoinError::Unreachable),
+            Err(error) => return Err(JoinError::Write(error)),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::{ApiKey, KeyDigest, Quota};
+    use crate::clock::SystemClock;
+    use crate::fleet::link::tests::{settings, start};
+    use crate::fleet::servers::{Engine, StoreServer};
+    use crate::store::Profile;
+
+    fn make(store: &Sqlite, name: &str, capacity: u64, key: &str) {
+        let api_keys = vec![ApiKey::primary(KeyDigest::of(key.as_bytes()))];
+        let profile = Profile { api_keys, ..Profile::new(Quota::new(capacity, 1.0).unwrap()) };
+        let edit = Box::new(move |_: Option<&Record>| Ok(Some(profile.clone())));
+        let (id, at) = (ClientId::parse(name).unwrap(), SystemClock.wall());
+        let change = Change { id, by: "test".to_owned(), at, rollback: false, local: false, edit };
+        store.change(change).wait_blocking().unwrap();
+    }
+
+    /// A closed file with these clients: name, capacity, key.
+    fn file(clients: &[(&str, u64, &str)]) -> (tempfile::TempDir, PathBuf) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("tollgate.db");
+        let store = Sqlite::open(&path).unwrap();
+        clients.iter().for_each(|(name, capacity, key)| make(&store, name, *capacity, key));
+        store.close();
+        (directory, path)
+    }
+
+    fn names(path: &Path) -> Vec<String> {
+        let store = Sqlite::open(path).unwrap();
+        let mut names = Vec::new();
+        let read = store.for_each(&mut |record| {
+            names.push(record.id.to_string());
+            true
+        });
+        read.unwrap();
+        names
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_nodes_clients_are_added_or_given_up() {
+        let server = StoreServer::start(Engine::all()[0]);
+        let (link, _stop) = start(&settings(&server.url()));
+        let made = |clients: &'static [(&'static str, u64, &'static str)]| async {
+            tokio::task::spawn_blocking(|| file(clients)).await.unwrap()
+        };
+        let (_first, first) = made(&[("a", 1, "ka"), ("b", 1, "kb")]).await;
+        let registry = ClientRegistry::new(link.clone(), Sqlite::open(&first).unwrap(), "tollgate");
+        assert!(matches!(registry.join_at_start(WITHIN).await.unwrap(), JoinOutcome::Joined { .. }));
+        let (_own, own) = made(&[("a", 2, "other"), ("b", 1, "kb"), ("c", 1, "kc"), ("d", 1, "ka")]).await;
+        for _ in 0..2 {
+            let report = join(&link, (&own, "tollgate"), OwnClients::Import, &SystemClock).await.unwrap();
+            let conflicts: Vec<_> = report.conflicts.iter().map(|(_, why)| why.to_string()).collect();
+            let told = ["client a exists already", "the API key of d is that of client a"];
+            assert_eq!((report.added, conflicts), (2, told.map(str::to_owned).to_vec()));
+            assert_eq!((names(&own), names(&report.before)), (text("abc"), text("abcd")));
+        }
+        let (_given, given) = made(&[("z", 1, "kz")]).await;
+        let report = join(&link, (&given, "tollgate"), OwnClients::Replace, &SystemClock).await.unwrap();
+        assert_eq!((names(&given), names(&report.before)), (text("abc"), text("z")));
+    }
+
+    fn text(names: &str) -> Vec<String> {
+        names.chars().map(String::from).collect()
+    }
+}
