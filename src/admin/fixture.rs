@@ -18,7 +18,7 @@ use crate::limit::exact::Exact;
 use crate::limit::{Charge, Key, KeyMaker, WholeLimiter};
 use crate::store::memory::Memory;
 use crate::store::{ClientRepository, Committed, Record};
-use crate::telemetry::LatestRefusals;
+use crate::telemetry::{FleetView, LatestRefusals};
 
 /// How long silent connections stay once the API closes.
 pub(super) const PATIENCE: Duration = Duration::from_millis(400);
@@ -106,6 +106,7 @@ impl Fixture {
             metrics: Box::new(String::new),
             explain: Box::new(|question| panic!("nobody asks {question:?} here")),
             status: Box::new(status),
+            fleet: Arc::new(FleetView::default),
             readiness: Box::new(|| Readiness::Ready),
             reload,
             clock: Arc::clone(&clock) as Arc<dyn Clock>,

@@ -17,7 +17,7 @@ use utoipa::{Modify, OpenApi};
 
 use super::api::error::ErrorBody;
 use super::api::{Api, respond};
-use super::handlers::{clients, decisions, explain, reload, status, upstreams};
+use super::handlers::{clients, decisions, explain, fleet, reload, status, upstreams};
 
 /// The name of the security scheme.
 const BEARER: &str = "bearer";
@@ -67,6 +67,7 @@ const EVERYWHERE: &[CommonAnswer] = &[
         upstreams::list,
         upstreams::change,
         status::status,
+        fleet::fleet,
         reload::reload,
         status::healthz,
         status::readyz,
@@ -207,6 +208,7 @@ mod tests {
             "GET /upstreams",
             "PATCH /upstreams/{name}/backends/{address}",
             "GET /status",
+            "GET /fleet",
             "POST /config/reload",
             "GET /healthz",
             "GET /readyz",

@@ -8,7 +8,7 @@ use axum::middleware::from_fn_with_state;
 use axum::routing::{get, patch, post};
 
 use super::api::{AdminParts, Api, ApiError, guard, wrong_method};
-use super::handlers::{clients, decisions, explain, reload, status, upstreams};
+use super::handlers::{clients, decisions, explain, fleet, reload, status, upstreams};
 use super::openapi;
 
 /// The API as a service.
@@ -21,6 +21,7 @@ pub(super) fn router(parts: AdminParts) -> Router {
         .route("/upstreams", get(upstreams::list))
         .route("/upstreams/{name}/backends/{address}", patch(upstreams::change))
         .route("/status", get(status::status))
+        .route("/fleet", get(fleet::fleet))
         .route("/config/reload", post(reload::reload))
         .route("/healthz", get(status::healthz))
         .route("/readyz", get(status::readyz))

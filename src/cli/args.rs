@@ -11,7 +11,7 @@ use super::clients::ClientsArgs;
 use super::endpoint::EndpointArgs;
 use super::environment::{list, one, token_to_ask_for};
 use super::failure::Failure;
-use crate::config::{BackendOverride, Overrides, parse_admin, parse_database, parse_listen};
+use crate::config::{BackendOverride, Overrides, parse_admin, parse_database, parse_fleet, parse_listen};
 use crate::process::ListenAddress;
 use crate::upstream::Balance;
 
@@ -122,6 +122,7 @@ impl RunArgs {
             admin: self.admin.clone(),
             admin_token: token_to_ask_for(&variable)?,
             database: self.database.clone(),
+            fleet: one("TOLLGATE_FLEET", &variable, parse_fleet)?,
             directory: None,
         };
         if overrides.listen.is_empty() {
@@ -175,6 +176,7 @@ mod tests {
                 "TOLLGATE_ADMIN" => "127.0.0.1:4",
                 "TOLLGATE_ADMIN_TOKEN" => " 0123456789abcdef\n",
                 "TOLLGATE_DATABASE" => "variable.db",
+                "TOLLGATE_FLEET" => "redis://edge@10.0.0.5",
                 name => panic!("{name} is asked for"),
             }))
         };
@@ -187,6 +189,7 @@ mod tests {
             (overrides.admin, overrides.database),
             (Some("127.0.0.1:4".parse().unwrap()), Some("variable.db".into()))
         );
+        assert_eq!(overrides.fleet.map(|store| store.to_string()).as_deref(), Some("redis://edge@10.0.0.5:6379"));
         assert_eq!(overrides.admin_token.map(|token| token.secret).as_deref(), Some("0123456789abcdef"));
         let flags = ["--listen", "127.0.0.1:3", "--balance", "round_robin", "--admin", "[::1]:5", "--database", "1"];
         let flags = Args::try_parse_from(["tollgate"].into_iter().chain(flags)).unwrap();

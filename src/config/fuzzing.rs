@@ -14,7 +14,7 @@ fn load(text: &str) -> Result<Config, Problems> {
 pub fn configuration(bytes: &[u8]) {
     let Ok(text) = str::from_utf8(bytes) else { return };
     // Files that the text names are the machine's, and may be anything.
-    if ["cert", "key", "token_file"].iter().any(|key| text.contains(key)) {
+    if ["cert", "key", "_file", "ca"].iter().any(|key| text.contains(key)) {
         return;
     }
     // What YAML 1.1 takes for the end of a line; a number of lines is one more, and the end of the text may be one

@@ -39,7 +39,7 @@ mod tests;
 
 pub use load::load;
 pub use overrides::{
-    BackendOverride, InvalidValue, Overrides, parse_admin, parse_database, parse_listen, parse_target,
+    BackendOverride, InvalidValue, Overrides, parse_admin, parse_database, parse_fleet, parse_listen, parse_target,
 };
 pub use problem::{Problem, Problems};
 pub use schema::schema;

@@ -8,6 +8,8 @@ use std::str::FromStr;
 use super::value::{AdminAddress, BackendPeer, BackendWeight, Choice, DatabasePath, Listen, Peer, ValueKind};
 use super::written::Written;
 use crate::admin::Token;
+use crate::fleet::StoreAddress;
+use crate::fleet::settings::StoreAddressError;
 use crate::process::ListenAddress;
 use crate::upstream::{BackendAddress, Balance};
 
@@ -26,6 +28,8 @@ pub struct Overrides {
     pub admin_token: Option<Token>,
     /// `--database`: the SQLite file.
     pub database: Option<PathBuf>,
+    /// `TOLLGATE_FLEET`: the store of the fleet, which it makes this node join.
+    pub fleet: Option<StoreAddress>,
     /// From where relative paths count, absolute; none is the present directory, whatever it is when a path is used. A
     /// daemon leaves the directory in which it was started, and a file that is read again later must mean the same.
     pub directory: Option<PathBuf>,
@@ -89,6 +93,14 @@ pub fn parse_database(text: &str) -> Result<PathBuf, InvalidValue> {
     // As text in any case: a file may be called 1.
     let wrong = || InvalidValue(format!("must be the path of a file, not {text:?}"));
     DatabasePath::read(&text.into()).flatten().ok_or_else(wrong)
+}
+
+/// Reads where the fleet's store is.
+///
+/// # Errors
+/// When it is no such address. The message shows nothing of a password.
+pub fn parse_fleet(text: &str) -> Result<StoreAddress, InvalidValue> {
+    text.parse().map_err(|error: StoreAddressError| InvalidValue(error.to_string()))
 }
 
 impl FromStr for BackendOverride {

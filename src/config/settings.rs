@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::problem::Problem;
 use crate::admin::Access;
 use crate::client::Plans;
+use crate::fleet::FleetSettings;
 use crate::limit::RateLimit;
 use crate::process::{ListenAddress, ProcessSettings};
 use crate::proxy::{Identity, Limits, ListenerRules, PolicySettings, SiteAnswers};
@@ -31,6 +32,8 @@ pub struct Config {
     /// The SQLite file that keeps clients and buckets, relative to the working directory; none keeps them in memory
     /// only.
     pub database: Option<PathBuf>,
+    /// The nodes that share their clients and their budgets; none where this one is alone. Never without `database`.
+    pub fleet: Option<FleetSettings>,
     /// What is kept of the changes of clients.
     pub history: HistoryRules,
     /// How callers are told apart.

@@ -20,9 +20,11 @@ pub(super) use upstreams::{
 
 mod upstreams;
 
+mod fleet;
 mod listeners;
 mod policies;
 
+pub(super) use fleet::{FleetKeys, StoreTlsKeys};
 pub(super) use listeners::{AcmeKeys, ListenerKeys, PairKeys, TlsKeys};
 pub(super) use policies::{MatchKeys, PolicyKeys};
 
@@ -44,6 +46,9 @@ pub(super) struct FileShape {
     /// The SQLite file that keeps clients and buckets, made when it is missing; null keeps them in memory only.
     #[schemars(extend("default" = "data/tollgate.db"))]
     pub(super) database: Written<DatabasePath>,
+    /// Many nodes that hold their clients to one budget, over Valkey or Redis; null is this node alone. Needs `database`.
+    #[schemars(extend("default" = null))]
+    pub(super) fleet: Written<OrNone<Section<FleetKeys>>>,
     /// What is kept of the changes of clients.
     pub(super) history: Written<Section<HistoryKeys>>,
     /// The pools of backends.

@@ -11,7 +11,7 @@ use super::lifecycle::State;
 use super::reload::Reloader;
 use crate::admin::{Access, AdminParts, Fill, Question, Readiness, ServerStatus};
 use crate::proxy::{Proxy, Rules, Seats};
-use crate::telemetry::Metrics;
+use crate::telemetry::{FleetView, Metrics};
 
 /// What the admin API looks at.
 pub(super) struct View {
@@ -80,6 +80,7 @@ impl View {
                 State::Starting => Readiness::Starting,
                 _ => Readiness::Draining,
             }),
+            fleet: Arc::new(FleetView::default),
             status,
             clock,
             timeline,

@@ -11,6 +11,7 @@
 
 mod gather;
 mod policies;
+mod shared;
 mod tally;
 
 use std::fmt;
@@ -20,7 +21,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use prometheus_client::encoding::text::encode_registry;
 use prometheus_client::registry::Registry;
 
-use super::{AccessLog, EventLog};
+use super::{AccessLog, EventLog, ShowFleet};
 use crate::limit::Gauges;
 use crate::tls::TlsListeners;
 use crate::upstream::Pools;
@@ -47,6 +48,8 @@ pub struct MetricsParts {
     pub tls: Arc<TlsListeners>,
     /// How often the store could not be written.
     pub persist_errors: Box<dyn Fn() -> u64 + Send + Sync>,
+    /// The fleet.
+    pub fleet: ShowFleet,
 }
 
 /// The metrics of one server. Any thread may ask at any time.

@@ -12,12 +12,13 @@ use crate::harness::server::{Tollgate, command};
 use crate::harness::setup::Setup;
 
 /// The variables of `run`, and what is wrong for each.
-const WRONG: [(&str, &str); 5] = [
+const WRONG: [(&str, &str); 6] = [
     ("TOLLGATE_LISTEN", "bogus"),
     ("TOLLGATE_BACKENDS", "bogus"),
     ("TOLLGATE_BALANCE", "bogus"),
     ("TOLLGATE_ADMIN", "bogus"),
     ("TOLLGATE_DATABASE", "bogus/"),
+    ("TOLLGATE_FLEET", "redis://bogus:0"),
 ];
 
 const TOKEN: &str = "TOLLGATE_ADMIN_TOKEN";

@@ -17,7 +17,7 @@ use crate::client::{Directory, KeyDigest, Plans, Quota, Recorder};
 use crate::clock::{Clock, Timeline};
 use crate::limit::{KeyMaker, Limiter, Payer};
 use crate::store::{ClientRepository, WriteError};
-use crate::telemetry::{Explanation, LatestRefusals};
+use crate::telemetry::{Explanation, LatestRefusals, ShowFleet};
 use crate::upstream::Pool;
 
 /// What the admin API is made of.
@@ -52,6 +52,8 @@ pub struct AdminParts {
     pub explain: Explain,
     /// What the server is doing.
     pub status: Box<dyn Fn() -> ServerStatus + Send + Sync>,
+    /// The fleet.
+    pub fleet: ShowFleet,
     /// Whether it serves.
     pub readiness: Box<dyn Fn() -> Readiness + Send + Sync>,
     /// How long a connection must have been silent to be closed once the API closes.

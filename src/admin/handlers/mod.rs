@@ -3,6 +3,7 @@
 pub(super) mod clients;
 pub(super) mod decisions;
 pub(super) mod explain;
+pub(super) mod fleet;
 pub(super) mod reload;
 pub(super) mod status;
 pub(super) mod upstreams;

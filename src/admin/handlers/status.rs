@@ -13,11 +13,13 @@ use http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::fleet::FleetStandingBody;
 use crate::admin::api::Api;
 use crate::admin::api::error::ErrorBody;
 use crate::admin::api::parts::{Readiness, ServerStatus};
 use crate::admin::api::query::Query;
 use crate::admin::api::{ApiError, respond};
+use crate::telemetry::FleetView;
 
 /// The type of the Prometheus text format that the metrics are in.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -64,10 +66,12 @@ pub(in crate::admin) struct StatusBody {
     /// and writes over this API get 503.
     #[schema(required)]
     store_error: Option<String>,
+    /// How this node stands to its fleet.
+    fleet: FleetStandingBody,
 }
 
 impl StatusBody {
-    fn new(status: ServerStatus) -> Self {
+    fn new(status: ServerStatus, fleet: &FleetView) -> Self {
         StatusBody {
             version: env!("CARGO_PKG_VERSION"),
             state: status.state,
@@ -85,6 +89,7 @@ impl StatusBody {
             connections: status.connections,
             max_connections: status.max_connections,
             store_error: status.store_error,
+            fleet: fleet.into(),
         }
     }
 }
@@ -111,7 +116,7 @@ pub(in crate::admin) struct HealthBody {
 )]
 pub(in crate::admin) async fn status(State(api): State<Arc<Api>>, request: Request) -> Result<Response, ApiError> {
     Query::of(request.uri(), &[])?.finish()?;
-    Ok(respond::json(StatusCode::OK, &StatusBody::new((api.parts.status)())))
+    Ok(respond::json(StatusCode::OK, &StatusBody::new((api.parts.status)(), &(api.parts.fleet)())))
 }
 
 /// Shows the metrics
@@ -201,9 +206,9 @@ mod tests {
             "version": env!("CARGO_PKG_VERSION"), "state": "ready", "uptime_seconds": 90,
             "listeners": ["127.0.0.1:8080", "[::1]:8080"], "admin": "127.0.0.1:9901", "clients": 1, "buckets": 2,
             "requests": 10, "allowed": 3, "limited": 4, "blocked": 5, "unlimited": 6, "in_flight": 7, "connections": 8, "max_connections": 9,
-            "store_error": "data/tollgate.db: disk full",
+            "store_error": "data/tollgate.db: disk full", "fleet": {"state": "alone", "since": null},
         });
-        assert_eq!(serde_json::to_value(StatusBody::new(status)).unwrap(), expected);
+        assert_eq!(serde_json::to_value(StatusBody::new(status, &FleetView::default())).unwrap(), expected);
     }
 
     #[test]

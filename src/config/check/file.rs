@@ -1,6 +1,7 @@
 //! The file as a whole.
 
-use super::{admin, answers, listeners, process, routes, sections, upstreams};
+use super::manner::Doubts;
+use super::{admin, answers, fleet, listeners, process, routes, sections, upstreams};
 use crate::config::overrides::Overrides;
 use crate::config::problem::KeyPath;
 use crate::config::report::{Level, Report};
@@ -30,6 +31,8 @@ pub(in crate::config) fn check(file: Option<FileShape>, overrides: &Overrides, r
     let mut admin = admin::of_file(&mut top, file.admin, overrides);
     let direct = top.or("direct", file.direct, true);
     let database = top.or("database", file.database, Some(DATABASE.into()));
+    let mut doubts = Doubts::default();
+    let fleet = fleet::of_file(&mut top, file.fleet, overrides, &mut doubts);
     let history = sections::history(&mut top, file.history);
     let mut upstreams = upstreams::of_file(&mut top, file.upstreams, (needs_upstreams, overrides));
     let mut routes = routes::of_file(&mut top, file.routes, upstreams.names.as_deref());
@@ -47,6 +50,10 @@ pub(in crate::config) fn check(file: Option<FileShape>, overrides: &Overrides, r
         admin.move_to(report, address, overrides);
     }
     let database = overrides.database.clone().or(database).map(|path| overrides.locate(path));
+    if fleet.is_some() && database.is_none() {
+        let message = "must be the path of a file with `fleet`, whose clients and leases it keeps, not null";
+        report.add(&KeyPath::default().key("database"), message);
+    }
     if !overrides.backends.is_empty() {
         let pool = upstreams::of_flags(report, &overrides.backends);
         routes = vec![Route::catch_all(&pool.name)];
@@ -56,14 +63,15 @@ pub(in crate::config) fn check(file: Option<FileShape>, overrides: &Overrides, r
     listeners.warn_of_strangers(&identity);
     listeners.warn_of_http1_alone(&upstreams.pools);
     let (admin, mut warnings, mut lapsed) = admin.finish(report, &listeners.addresses());
-    warnings.extend(listeners.warnings.into_iter().chain(upstreams.doubts.warnings));
-    lapsed.extend(listeners.lapsed.into_iter().chain(upstreams.doubts.lapsed));
+    warnings.extend(listeners.warnings.into_iter().chain(upstreams.doubts.warnings).chain(doubts.warnings));
+    lapsed.extend(listeners.lapsed.into_iter().chain(upstreams.doubts.lapsed).chain(doubts.lapsed));
     let config = Config {
         pingora,
         listeners: listeners.list.into_iter().map(|(_, listener)| listener).collect(),
         admin,
         direct,
         database,
+        fleet,
         history,
         identity,
         plans,

@@ -6,6 +6,7 @@
 mod admin;
 mod answers;
 mod file;
+mod fleet;
 mod header_rules;
 mod listeners;
 mod lists;

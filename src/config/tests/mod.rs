@@ -1,6 +1,7 @@
 //! Wrong files, right files, any files.
 
 mod any;
+mod fleet;
 mod right;
 mod wrong;
 

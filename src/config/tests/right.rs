@@ -51,6 +51,7 @@ fn the_smallest_file_gets_the_defaults() {
         admin: Some(AdminSettings { address: "127.0.0.1:9901".parse().unwrap(), access: Access::Loopback, tls: None }),
         direct: true,
         database: Some("data/tollgate.db".into()),
+        fleet: None,
         upstreams: vec![PoolSettings {
             name: "app".to_owned(),
             balance: Balance::default(),
@@ -214,6 +215,7 @@ fn the_command_line_stands_above_the_file() {
         admin: Some("0.0.0.0:2".parse().unwrap()),
         admin_token: Some(parse_token("0123456789abcdef").unwrap()),
         database: Some("other.db".into()),
+        fleet: None,
         directory: None,
     };
     let alone = load(None, &overrides).unwrap();

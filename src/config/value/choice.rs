@@ -6,6 +6,7 @@ use schemars::{Schema, SchemaGenerator, json_schema};
 use serde_yaml::Value;
 
 use super::kind::ValueKind;
+use crate::fleet::WhenUnreachable;
 use crate::limit::ResetHeader;
 use crate::proxy::{HeaderVersions, Underscores, UnknownKey};
 use crate::spelling::closest;
@@ -63,6 +64,13 @@ impl Named for HeaderVersions {
 impl Named for ResetHeader {
     fn names() -> impl Iterator<Item = (&'static str, Self)> {
         [("epoch", ResetHeader::Epoch), ("seconds", ResetHeader::Seconds), ("off", ResetHeader::Off)].into_iter()
+    }
+}
+
+impl Named for WhenUnreachable {
+    fn names() -> impl Iterator<Item = (&'static str, Self)> {
+        use WhenUnreachable::{Allow, Refuse, Share};
+        [("share", Share), ("refuse", Refuse), ("allow", Allow)].into_iter()
     }
 }
 

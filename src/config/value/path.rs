@@ -65,6 +65,20 @@ impl ValueKind for TokenPath {
     }
 }
 
+/// Where a password is; null is nowhere.
+#[derive(Debug)]
+pub(in crate::config) struct SecretPath;
+
+impl ValueKind for SecretPath {
+    type Checked = Option<PathBuf>;
+    const WANTED: &str = "the path of a file with nothing but a password, or null for none";
+    const SCHEMA: &str = PATH_OR_NULL;
+
+    fn read(value: &Value) -> Option<Option<PathBuf>> {
+        path_or_null(value)
+    }
+}
+
 /// A file that a running process keeps for itself.
 #[derive(Debug)]
 pub(in crate::config) struct StatePath;

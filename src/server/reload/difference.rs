@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use crate::config::{AdminSettings, Config, ListenerSettings, PingoraSettings};
+use crate::fleet::FleetSettings;
 use crate::limit::RateLimit;
 use crate::process::ProcessSettings;
 use crate::tls::Pair;
@@ -23,11 +24,13 @@ pub(super) fn needs_a_restart(old: &Config, new: &Config) -> Vec<(String, String
         ("admin.address", address(&old.admin) != address(&new.admin)),
         ("admin.tls", secure(&old.admin) != secure(&new.admin) && address(&old.admin) == address(&new.admin)),
         ("database", old.database != new.database),
+        ("fleet", old.fleet.is_some() != new.fleet.is_some()),
         ("rate_limit.max_buckets", *max_buckets != new.rate_limit.max_buckets),
         ("rate_limit.refill_interval", *refill_interval != new.rate_limit.refill_interval),
         ("rate_limit.persist_interval", *persist_interval != new.rate_limit.persist_interval),
     ];
     keys.extend(rest.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key.to_owned()));
+    keys.extend(old.fleet.iter().zip(&new.fleet).flat_map(|(old, new)| fleet(old, new)));
     let reason = |key: &str| match key {
         "pingora.pid_file" | "pingora.upgrade_sock" | "pingora.user" => STOP,
         _ => RESTART,
@@ -62,6 +65,23 @@ fn pingora(old: &PingoraSettings, new: &PingoraSettings) -> Vec<String> {
         ("error_log", *error_log != new.process.error_log),
     ];
     keys.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| format!("pingora.{key}")).collect()
+}
+
+/// All keys of the fleet.
+fn fleet(old: &FleetSettings, new: &FleetSettings) -> Vec<String> {
+    let FleetSettings { store, password, tls, prefix, node, lease, timeout, max_asks, when_unreachable } = old;
+    let keys = [
+        ("store", *store != new.store),
+        ("password_file", *password != new.password),
+        ("tls", *tls != new.tls),
+        ("prefix", *prefix != new.prefix),
+        ("node", *node != new.node),
+        ("lease", *lease != new.lease),
+        ("timeout", *timeout != new.timeout),
+        ("max_asks", *max_asks != new.max_asks),
+        ("when_unreachable", *when_unreachable != new.when_unreachable),
+    ];
+    keys.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| format!("fleet.{key}")).collect()
 }
 
 /// The listeners that are not the same any more, in whatever order; those that went are told as the list.
@@ -193,6 +213,19 @@ routes: [{path: /, upstream: a}, {path: /b, upstream: b}]
             "rate_limit.persist_interval",
         ];
         assert_eq!(keys(more, "", ""), expected);
+        assert_eq!(keys("fleet: {store: redis://a}", "", ""), ["fleet"]);
+        let alone = config(&format!("{BASE}fleet: {{store: redis://a}}"));
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("password"), "secret\n").unwrap();
+        let more = format!(
+            "fleet: {{store: 'redis://b', password_file: {}, prefix: a, node: b, lease: 1s, timeout: 1ms, max_asks: 1, \
+             when_unreachable: allow}}",
+            dir.path().join("password").display()
+        );
+        let keys = needs_a_restart(&alone, &config(&format!("{BASE}{more}")));
+        let keys: Vec<_> = keys.iter().map(|(key, _)| key.strip_prefix("fleet.").unwrap()).collect();
+        let expected = ["store", "password_file", "prefix", "node", "lease", "timeout", "max_asks", "when_unreachable"];
+        assert_eq!(keys, expected);
     }
 
     #[test]

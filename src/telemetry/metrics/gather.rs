@@ -26,6 +26,7 @@ impl Collector for Sources {
         self.policies(&mut encoder)?;
         self.backends(&mut encoder)?;
         self.server(&mut encoder)?;
+        self.fleet(&mut encoder)?;
         self.certificates(&mut encoder)
     }
 }
@@ -344,10 +345,10 @@ impl Sources {
 }
 
 /// The series of one name.
-struct Family<'e>(MetricEncoder<'e>);
+pub(super) struct Family<'e>(MetricEncoder<'e>);
 
 impl<'e> Family<'e> {
-    fn of(
+    pub(super) fn of(
         encoder: &'e mut DescriptorEncoder<'_>,
         name: &'e str,
         help: &str,
@@ -356,21 +357,35 @@ impl<'e> Family<'e> {
         encoder.encode_descriptor(name, help, None, kind).map(Family)
     }
 
-    fn counter(encoder: &'e mut DescriptorEncoder<'_>, name: &'e str, help: &str) -> std::result::Result<Self, Error> {
+    pub(super) fn counter(
+        encoder: &'e mut DescriptorEncoder<'_>,
+        name: &'e str,
+        help: &str,
+    ) -> std::result::Result<Self, Error> {
         Self::of(encoder, name, help, MetricType::Counter)
     }
 
-    fn gauge(encoder: &'e mut DescriptorEncoder<'_>, name: &'e str, help: &str) -> std::result::Result<Self, Error> {
+    pub(super) fn gauge(
+        encoder: &'e mut DescriptorEncoder<'_>,
+        name: &'e str,
+        help: &str,
+    ) -> std::result::Result<Self, Error> {
         Self::of(encoder, name, help, MetricType::Gauge)
     }
 
     /// The value of a name without labels.
-    fn bare(mut self, value: impl EncodeGaugeValue) -> Result {
+    pub(super) fn bare(mut self, value: impl EncodeGaugeValue) -> Result {
         self.0.encode_gauge(&value)
     }
 
-    fn value(&mut self, labels: &impl EncodeLabelSet, value: impl EncodeGaugeValue) -> Result {
+    pub(super) fn value(&mut self, labels: &impl EncodeLabelSet, value: impl EncodeGaugeValue) -> Result {
         self.0.encode_family(labels)?.encode_gauge(&value)
+    }
+
+    /// The histogram of a name without labels, from what is in each bucket alone.
+    pub(super) fn bare_histogram(mut self, sum: f64, buckets: &[(f64, u64)]) -> Result {
+        let count = buckets.iter().map(|(_, count)| count).sum();
+        self.0.encode_histogram::<NoLabelSet>(sum, count, buckets, None)
     }
 
     fn histogram(&mut self, labels: &impl EncodeLabelSet, totals: &TrafficTotals) -> Result {

@@ -11,7 +11,7 @@ use crate::client::Quota;
 use crate::limit::exact::Exact;
 use crate::limit::samples::stranger;
 use crate::limit::{Charge, Limiter};
-use crate::telemetry::{AccessLogFormat, AccessLogSettings};
+use crate::telemetry::{AccessLogFormat, AccessLogSettings, FleetState, FleetStore, FleetView, LeaseCounts};
 use crate::upstream::{
     Anybody, BackendAddress, BackendSettings, Balance, Check, DURATIONS, HealthSettings, PoolSettings, Timeouts,
 };
@@ -46,8 +46,20 @@ fn metrics(pools: Vec<PoolSettings>, limiter: Arc<Exact>) -> (Metrics, Arc<Pools
         limiter,
         tls: Arc::default(),
         persist_errors: Box::new(|| 7),
+        fleet: Arc::new(view),
     };
     (Metrics::new(parts), pools, tally)
+}
+
+fn view() -> FleetView {
+    let store = FleetStore {
+        errors: 4,
+        seconds: vec![(0.001, 2), (0.01, 1), (f64::INFINITY, 3)],
+        seconds_sum: 0.5,
+        ..FleetStore::default()
+    };
+    let leases = LeaseCounts { asked: 1, ahead: 2, returned: 3, late: 4 };
+    FleetView { state: FleetState::Joined, store, leases, waits: 5, ..FleetView::default() }
 }
 
 fn limiter(max_buckets: usize) -> Arc<Exact> {
@@ -116,6 +128,12 @@ fn every_name_of_the_contract_is_there_with_its_kind_from_the_start() {
         ("tollgate_upstream_panics_total", Kind::Counter),
         ("tollgate_health_transitions_total", Kind::Counter),
         ("tollgate_persist_errors_total", Kind::Counter),
+        ("tollgate_fleet_state", Kind::Gauge),
+        ("tollgate_fleet_nodes", Kind::Gauge),
+        ("tollgate_fleet_store_seconds", Kind::Histogram),
+        ("tollgate_fleet_store_errors_total", Kind::Counter),
+        ("tollgate_fleet_leases_total", Kind::Counter),
+        ("tollgate_fleet_waits_total", Kind::Counter),
         ("tollgate_proxy_protocol_errors_total", Kind::Counter),
         ("tollgate_config_reloads_total", Kind::Counter),
         ("tollgate_connections", Kind::Gauge),
@@ -164,6 +182,17 @@ fn the_text_keeps_the_format_and_says_what_was_counted() {
     says("tollgate_persist_errors_total", &[], 7.0);
     says("tollgate_config_reloads_total", &[("result", "success")], 1.0);
     says("tollgate_connections", &[], 1.0);
+    says("tollgate_fleet_state", &[], 1.0);
+    says("tollgate_fleet_nodes", &[], 1.0);
+    for (end, count) in [("0.001", 2.0), ("0.01", 3.0), ("+Inf", 6.0)] {
+        says("tollgate_fleet_store_seconds_bucket", &[("le", end)], count);
+    }
+    says("tollgate_fleet_store_seconds_sum", &[], 0.5);
+    says("tollgate_fleet_store_errors_total", &[], 4.0);
+    for (kind, count) in [("asked", 1.0), ("ahead", 2.0), ("returned", 3.0), ("late", 4.0)] {
+        says("tollgate_fleet_leases_total", &[("kind", kind)], count);
+    }
+    says("tollgate_fleet_waits_total", &[], 5.0);
     says("tollgate_http2_malformed_targets_total", &[], 2.0);
     says("tollgate_access_log_dropped_total", &[], 0.0);
     says("tollgate_event_log_dropped_total", &[], 0.0);

@@ -26,7 +26,7 @@ const OPERATIONS: Page = page!("docs/operations.md");
 const TLS: Page = page!("docs/tls.md");
 
 /// All of them but the change log, which tells of what was.
-const PAGES: [Page; 16] = [
+const PAGES: [Page; 17] = [
     README,
     BALANCING,
     CLIENTS,
@@ -39,6 +39,7 @@ const PAGES: [Page; 16] = [
     page!("docs/architecture.md"),
     page!("docs/architecture-map.md"),
     page!("docs/benchmarks.md"),
+    page!("docs/fleet.md"),
     page!("docs/performance.md"),
     page!("docs/upstream/README.md"),
     page!("findings/README.md"),
