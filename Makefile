@@ -9,7 +9,7 @@ endif
 # Cargo spreads its own jobs; make's job server, which it cannot reach, would only make it warn.
 unexport MAKEFLAGS MFLAGS
 
-.PHONY: help setup setup-tests run test check bench bench-quick bench-check pgo schema openapi man fuzz-api deb test-docker test-package test-upgrade clean fuzz
+.PHONY: help setup setup-tests run fleet test check bench bench-quick bench-check pgo schema openapi man fuzz-api deb test-docker test-package test-upgrade clean fuzz
 .DEFAULT_GOAL := help
 
 help: ## list these commands
@@ -24,6 +24,10 @@ setup-tests: ## the same, and the servers and clients that tests put before and 
 # As `make test` builds it, which then takes what is there. Link-time optimisation alone takes longer than all of this.
 run: setup ## build and run the demo: the proxy on 127.0.0.1:8080 over three sample backends
 	@cargo run --locked -- demo
+
+fleet: setup ## build, and run three nodes with one budget for each client over a Redis or Valkey on loopback
+	@cargo build --locked
+	@sh packaging/fleet.sh $${CARGO_TARGET_DIR:-target}/debug/tollgate
 
 # The second command sends every request by Pingora's loop (`direct: false`), which has to look the same from outside.
 test: setup-tests ## run all tests, those on the whole binary both ways of a request

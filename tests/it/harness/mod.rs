@@ -9,6 +9,7 @@ pub(crate) mod browser;
 pub(crate) mod checksum;
 pub(crate) mod client;
 pub(crate) mod daemon;
+pub(crate) mod fleet;
 pub(crate) mod front;
 pub(crate) mod haproxy;
 pub(crate) mod http2;
@@ -25,6 +26,8 @@ pub(crate) mod script;
 pub(crate) mod scripted;
 pub(crate) mod server;
 pub(crate) mod setup;
+#[path = "../../../src/fleet/servers.rs"]
+pub(crate) mod store;
 pub(crate) mod tls;
 pub(crate) mod way;
 pub(crate) mod wire;
