@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tollgate::client::Quota;
 use tollgate::limit::{Striped, StripedSettings};
-use tollgate::telemetry::{AccessLog, AccessLogFormat, AccessLogSettings, Metrics, MetricsParts};
+use tollgate::telemetry::{AccessLog, AccessLogFormat, AccessLogSettings, FleetView, Metrics, MetricsParts};
 use tollgate::upstream::{AdminState, BackendState};
 
 use crate::harness::backend::{Backend, three_scripted};
@@ -28,6 +28,7 @@ fn metrics(server: &InProcess) -> Metrics {
         events: None,
         limiter: Arc::new(Striped::new(StripedSettings { max_buckets, stripes: None, default_quota }, 0)),
         persist_errors: Box::new(|| 0),
+        fleet: Arc::new(FleetView::default),
     })
 }
 
