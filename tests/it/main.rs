@@ -78,6 +78,14 @@ mod events_stuck;
 #[cfg(test)]
 mod failover;
 #[cfg(test)]
+mod fleet_config;
+#[cfg(test)]
+mod fleet_limits;
+#[cfg(test)]
+mod fleet_nodes;
+#[cfg(test)]
+mod fleet_store_away;
+#[cfg(test)]
 mod foreign_files;
 #[cfg(test)]
 mod forwarding;

@@ -23,7 +23,7 @@ pub(crate) const EVERYWHERE: Duration = Duration::from_secs(1);
 pub(crate) struct Fleet {
     pub(crate) store: StoreServer,
     pub(crate) nodes: Vec<Instance>,
-    backend: Backend,
+    pub(crate) backend: Backend,
     /// The keys of every node's `fleet`, beside its store and name.
     keys: String,
     /// Further lines of every node's file.
@@ -61,11 +61,6 @@ impl Fleet {
         let (url, keys) = (self.store.url(), &self.keys);
         let comma = if keys.is_empty() { "" } else { ", " };
         format!("fleet: {{store: \"{url}\", node: {name}{comma}{keys}}}\n{}", self.more)
-    }
-
-    /// The backend behind all of them.
-    pub(crate) fn backend(&self) -> SocketAddr {
-        self.backend.address
     }
 
     /// Where all nodes listen.

@@ -1,0 +1,93 @@
+//! Nodes join, stop, are killed and are upgraded: never more than the budget, and little less.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::harness::daemon::Daemon;
+use crate::harness::fleet::{FlatOut, Fleet, standing};
+use crate::harness::store::Engine;
+use crate::harness::{PATIENCE, dawdle, eventually};
+
+/// Long enough for whoever comes or goes to be asked.
+const MEANWHILE: Duration = Duration::from_secs(2);
+
+#[test]
+fn every_node_is_seen_with_its_name_and_version() {
+    let mut fleet = Fleet::start(Engine::all()[0], 2, "", "");
+    fleet.join();
+    fleet.wait_for_nodes(3);
+    let told = standing(&fleet.nodes[0]);
+    let nodes = told["nodes"].as_array().unwrap();
+    let names: Vec<_> = nodes.iter().map(|node| node["node"].as_str().unwrap()).collect();
+    assert_eq!(names, ["node-0", "node-1", "node-2"]);
+    assert!(nodes.iter().all(|node| node["version"] == env!("CARGO_PKG_VERSION") && node["leased"].is_u64()), "{told}");
+    assert!(nodes.iter().all(|node| node["seen"].as_str().unwrap().ends_with('Z')), "{told}");
+    let store = &told["store"];
+    assert_eq!((store["address"].as_str(), store["evicted_keys"].as_u64()), (Some(&*fleet.store.url()), Some(0)));
+    assert!(store["latency_ms"].as_f64().is_some_and(|latency| latency > 0.0), "{told}");
+    fleet.nodes.pop().unwrap().stop();
+    fleet.wait_for_nodes(2);
+}
+
+#[test]
+fn who_joins_and_who_stops_changes_nothing_of_the_budget() {
+    for engine in Engine::all() {
+        let mut fleet = Fleet::start(engine, 2, "", "");
+        fleet.create("a", 50, 40.0);
+        let load = FlatOut::start(&fleet.addresses(), 1, "a");
+        fleet.join();
+        let joined = FlatOut::start(&fleet.addresses()[2..], 1, "a");
+        dawdle(MEANWHILE);
+        let of_joined = joined.stop();
+        fleet.nodes.pop().unwrap().stop();
+        dawdle(MEANWHILE);
+        let mut tally = load.stop();
+        assert_eq!(of_joined.failed, Vec::<String>::new(), "{engine:?}");
+        tally.allowed += of_joined.allowed;
+        tally.assert_exact(50.0, 40.0);
+    }
+}
+
+#[test]
+fn a_node_that_is_killed_costs_at_most_what_it_held() {
+    for engine in Engine::all() {
+        let mut fleet = Fleet::start(engine, 3, "", "");
+        fleet.create("a", 100, 50.0);
+        let doomed = FlatOut::start(&fleet.addresses()[2..], 1, "a");
+        let load = FlatOut::start(&fleet.addresses()[..2], 1, "a");
+        dawdle(Duration::from_secs(1));
+        let leased = |fleet: &Fleet| {
+            let told = standing(&fleet.nodes[0]);
+            let nodes = told["nodes"].as_array().unwrap().iter();
+            nodes.filter(|node| node["node"] == "node-2").filter_map(|node| node["leased"].as_u64()).max()
+        };
+        let held = leased(&fleet).unwrap_or_default();
+        let mut killed = fleet.nodes.pop().unwrap();
+        killed.kill();
+        dawdle(MEANWHILE);
+        let (mut tally, of_killed) = (load.stop(), doomed.stop());
+        tally.allowed += of_killed.allowed;
+        let budget = tally.budget(100.0, 50.0);
+        assert!(tally.failed.is_empty() && tally.allowed as f64 <= budget, "{engine:?}: {tally:?}");
+        // A lease is 100 ms of what the node spends, and twice that while it is renewed.
+        let least = (budget - held as f64 - 0.2 * 50.0) * 0.98 - 1.0;
+        assert!(tally.allowed as f64 >= least, "{engine:?}: {} of {budget}, {held} held", tally.allowed);
+    }
+}
+
+#[test]
+fn an_upgrade_hands_over_what_the_node_holds() {
+    let fleet = Fleet::start(Engine::all()[0], 1, "", "");
+    fleet.create("a", 50, 20.0);
+    let daemon = Daemon::start(fleet.backend.address, &fleet.lines("daemon"));
+    let told = || serde_json::from_str::<Value>(&daemon.ask("GET", "/fleet", "").unwrap().text()).unwrap();
+    assert!(eventually(PATIENCE, || told()["state"] == "joined" && told()["nodes"].as_array().unwrap().len() == 2));
+    assert!(eventually(PATIENCE, || daemon.ask("GET", "/clients/a", "").unwrap().status == 200));
+    let load = FlatOut::start(&[fleet.nodes[0].address, daemon.address], 1, "a");
+    dawdle(Duration::from_secs(1));
+    daemon.upgrade();
+    dawdle(MEANWHILE);
+    load.stop().assert_exact(50.0, 20.0);
+    assert!(eventually(PATIENCE, || told()["nodes"].as_array().unwrap().len() == 2), "{}", told());
+}

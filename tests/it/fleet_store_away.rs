@@ -1,0 +1,157 @@
+//! The store stands still, is killed, comes back empty: no request fails or waits for it, and nobody gets more than the
+//! nodes' shares.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::harness::client::{Client, Request, Response};
+use crate::harness::fleet::{FlatOut, Fleet, Tally, metric, standing};
+use crate::harness::instance::{Instance, is_ready};
+use crate::harness::store::Engine;
+use crate::harness::{PATIENCE, assert_ours, dawdle, eventually};
+
+/// `fleet.timeout` of these tests.
+const TIMEOUT: Duration = Duration::from_millis(25);
+/// What an answer may take beside that: 10 ms where a core is free. In a debug build beside other tests it often is not.
+const BESIDE: Duration = Duration::from_millis(250);
+/// How long the store is away.
+const AWAY: Duration = Duration::from_secs(2);
+
+fn get(node: &Instance, key: &str) -> Response {
+    let headers = [("x-api-key", key)];
+    Client::connect(node.address).call(&Request::new("GET", "/").headers(&headers)).unwrap()
+}
+
+/// Asks all nodes flat out while the store is taken away and brought back.
+fn through(fleet: &mut Fleet, away: impl Fn(&mut Fleet), back: impl Fn(&mut Fleet)) -> Tally {
+    let load = FlatOut::start(&fleet.addresses(), 1, "a");
+    dawdle(Duration::from_secs(1));
+    away(fleet);
+    fleet.wait_until("unreachable");
+    assert!(fleet.nodes.iter().all(|node| is_ready(node.admin)), "a node without its store serves");
+    dawdle(AWAY);
+    back(fleet);
+    fleet.wait_until("joined");
+    dawdle(Duration::from_secs(1));
+    load.stop()
+}
+
+/// Asserts on the shares' bound, on the waits, and that every change was told once.
+fn assert_bounds(engine: Engine, fleet: &Fleet, tally: &Tally, budget: f64) {
+    assert_eq!((&tally.failed, tally.unavailable), (&Vec::new(), 0), "{engine:?}");
+    assert!(tally.allowed as f64 <= budget, "{engine:?}: {} of {budget}: {tally:?}", tally.allowed);
+    assert!(tally.slowest <= TIMEOUT + BESIDE, "{engine:?}: {tally:?}");
+    for node in &fleet.nodes {
+        let lines = node.process.err.lines();
+        let told = |word: &str| lines.iter().filter(|line| line.contains("fleet") && line.contains(word)).count();
+        assert_eq!(told("unreachable"), 1, "{engine:?}: {lines:#?}");
+    }
+}
+
+#[test]
+fn a_store_that_stands_still_leaves_each_node_its_share() {
+    for engine in Engine::all() {
+        let mut fleet = Fleet::start(engine, 3, "", "");
+        fleet.create("a", 60, 30.0);
+        let tally = through(&mut fleet, |fleet| fleet.store.pause(), |fleet| fleet.store.resume());
+        // All three nodes are cut off: k = n.
+        assert_bounds(engine, &fleet, &tally, 2.0 * tally.budget(60.0, 30.0));
+        assert!(tally.allowed as f64 >= 0.9 * tally.budget(60.0, 30.0) - 1.0, "{engine:?}: {tally:?}");
+        // What was given meanwhile is told: there is nothing to burst with.
+        let after = FlatOut::run(&fleet.addresses(), 1, "a", Duration::from_secs(1));
+        assert!(after.allowed as f64 <= 30.0 * after.time.as_secs_f64() + 5.0, "{engine:?}: {after:?}");
+    }
+}
+
+#[test]
+fn a_store_that_is_killed_and_comes_back_empty_forgives_a_bucket_at_most() {
+    for engine in Engine::all() {
+        let mut fleet = Fleet::start(engine, 3, "", "");
+        fleet.create("a", 60, 30.0);
+        let tally = through(&mut fleet, |fleet| fleet.store.kill(), |fleet| fleet.store.restart());
+        // A bucket that the store does not know is full.
+        assert_bounds(engine, &fleet, &tally, 2.0 * tally.budget(60.0, 30.0) + 60.0);
+        fleet.wait_for_client("a", |client| client["capacity"] == 60);
+        fleet.create("b", 7, 1.0);
+    }
+}
+
+#[test]
+fn callers_are_refused_or_let_in_where_the_configuration_says_so() {
+    let refuses = Fleet::start(Engine::all()[0], 1, "when_unreachable: refuse", "");
+    let allows = Fleet::start(Engine::all()[0], 1, "when_unreachable: allow", "");
+    for fleet in [&refuses, &allows] {
+        fleet.create("a", 1, 0.001);
+        assert_eq!([get(&fleet.nodes[0], "a").status, get(&fleet.nodes[0], "a").status], [200, 429]);
+        fleet.store.pause();
+        fleet.wait_until("unreachable");
+    }
+    let refused = get(&refuses.nodes[0], "a");
+    assert_ours(&refused, 503, "Limits unavailable");
+    assert_eq!(refused.header("retry-after"), Some("1"));
+    assert!((0..5).all(|_| get(&allows.nodes[0], "a").status == 200));
+    assert!(is_ready(refuses.nodes[0].admin) && is_ready(allows.nodes[0].admin));
+    for fleet in [&refuses, &allows] {
+        fleet.store.resume();
+        fleet.wait_until("joined");
+        assert!(eventually(PATIENCE, || get(&fleet.nodes[0], "a").status == 429));
+    }
+}
+
+#[test]
+fn an_absence_is_noticed_at_once_and_told_everywhere() {
+    let fleet = Fleet::start(Engine::all()[0], 1, "", "");
+    let node = &fleet.nodes[0];
+    let status = |field: &str| node.admin("GET", "/status", "").json()["fleet"][field].clone();
+    assert_eq!((status("state"), metric(node, "tollgate_fleet_state")), (json!("joined"), 1.0));
+    let joined = status("since");
+    fleet.store.pause();
+    // 250 ms, and what two busy cores take.
+    let noticed = eventually(Duration::from_millis(1000), || status("state") == "unreachable");
+    assert!(noticed, "{}", standing(node));
+    assert_eq!(metric(node, "tollgate_fleet_state"), 2.0);
+    assert!(standing(node)["reason"].is_string() && status("since") != joined, "{}", standing(node));
+    fleet.store.resume();
+    assert!(eventually(PATIENCE, || status("state") == "joined"));
+}
+
+#[test]
+fn writes_wait_for_the_store_but_those_for_one_node() {
+    let fleet = Fleet::start(Engine::all()[0], 2, "", "");
+    fleet.create("a", 5, 1.0);
+    fleet.store.pause();
+    fleet.wait_until("unreachable");
+    let node = &fleet.nodes[0];
+    let body = r#"{"client_id":"b","capacity":7,"rate_per_sec":1}"#;
+    assert_ours(&node.admin("POST", "/clients", body), 503, "Fleet store unreachable");
+    assert_ours(&node.admin("PATCH", "/clients/a", r#"{"capacity":9}"#), 503, "Fleet store unreachable");
+    assert_eq!(node.admin("GET", "/clients/b", "").status, 404);
+    assert_eq!(node.admin("POST", "/clients?local=1", body).status, 201);
+    assert_eq!(node.admin("PATCH", "/clients/a?local=1", r#"{"capacity":9}"#).json()["capacity"], json!(9));
+    assert_eq!(fleet.nodes[1].admin("GET", "/clients/b", "").status, 404);
+    fleet.store.resume();
+    fleet.wait_until("joined");
+    for node in &fleet.nodes {
+        let there = || {
+            let (a, b) = (node.admin("GET", "/clients/a", ""), node.admin("GET", "/clients/b", ""));
+            (a.json()["capacity"].as_u64(), b.status) == (Some(9), 200)
+        };
+        assert!(eventually(Duration::from_secs(5), there));
+    }
+}
+
+#[test]
+fn a_node_starts_without_the_store_and_catches_up() {
+    let mut fleet = Fleet::start(Engine::all()[0], 2, "", "");
+    fleet.create("a", 5, 0.001);
+    fleet.nodes[1].stop();
+    assert_eq!(fleet.nodes[0].admin("PATCH", "/clients/a", r#"{"capacity":6}"#).status, 200);
+    fleet.store.pause();
+    fleet.nodes[1].start_again();
+    let node = &fleet.nodes[1];
+    assert_eq!((standing(node)["state"].as_str(), get(node, "a").status), (Some("unreachable"), 200));
+    fleet.store.resume();
+    fleet.wait_until("joined");
+    fleet.wait_for_client("a", |client| client["capacity"] == 6);
+}
