@@ -19,6 +19,7 @@
 //! knows no Sentinel; functions (`FCALL`), which a store without persistence forgets like scripts but answers less
 //! clearly for; MULTI, which cannot decide.
 
+pub mod asker;
 pub mod bucket;
 pub mod joining;
 pub mod link;
@@ -29,7 +30,10 @@ pub mod script;
 #[cfg(test)]
 pub(crate) mod servers;
 pub mod settings;
+#[cfg(test)]
+mod simulation;
 
+pub use asker::Asker;
 pub use joining::{JoinError, JoinReport, OwnClients};
 pub use link::{LinkError, LinkState, ScriptCall, StoreLink};
 pub use names::Names;

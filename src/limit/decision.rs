@@ -24,6 +24,9 @@ pub enum Decision {
     Allowed(Standing),
     /// There was not enough; nothing was taken.
     Refused(Standing),
+    /// Somebody is to be [asked](crate::limit::Limiter::ask) first, or could not be: nothing was taken. What is known
+    /// meanwhile.
+    Undecided(Standing),
 }
 
 impl Decision {
@@ -38,10 +41,15 @@ impl Decision {
         matches!(self, Decision::Allowed(_))
     }
 
+    /// Whether somebody is to be asked first.
+    pub fn is_undecided(&self) -> bool {
+        matches!(self, Decision::Undecided(_))
+    }
+
     /// How the bucket stands.
     pub fn standing(&self) -> &Standing {
         match self {
-            Decision::Allowed(standing) | Decision::Refused(standing) => standing,
+            Decision::Allowed(standing) | Decision::Refused(standing) | Decision::Undecided(standing) => standing,
         }
     }
 }

@@ -293,6 +293,11 @@ impl KeyMaker {
         Key::new(scope, self.bits(payer))
     }
 
+    /// The bits of the key of `payer`, whatever its scope is where it is used.
+    pub fn of(&self, payer: Payer) -> u128 {
+        self.bits(payer)
+    }
+
     #[inline]
     fn bits(&self, payer: Payer) -> u128 {
         let policy = payer.policy.map_or(0, PolicyId::bits);

@@ -7,8 +7,9 @@
 //! | [`Gauges`] | the metrics and the status |
 //!
 //! [`Striped`](crate::limit::Striped) is the limiter of one process, and the only place that names it is the one that
-//! builds a server. One that shares its tokens among several nodes fits behind the same calls, as long as it answers
-//! from memory: a request never waits for a limiter, so no call is asynchronous and none can fail.
+//! builds a server, or a [`Shared`](crate::limit::Shared) one that spends tokens together with other nodes. A limiter
+//! answers from memory: no call is asynchronous and none can fail. What it cannot decide, a request has asked about
+//! ([`Limiter::ask`]), waits for, and is judged again.
 
 use std::num::{NonZeroU32, NonZeroUsize};
 
@@ -18,6 +19,7 @@ use crate::client::Quota;
 use crate::limit::bucket::{Bucket, Nanos};
 use crate::limit::decision::{Decision, Standing};
 use crate::limit::key::{Key, PolicyId, PolicySlot};
+use crate::limit::shared::asking::{Asking, StoreAnswers};
 
 /// The most claims of a request for which nothing is allocated: its caller's own and those of five policies.
 pub const USUAL_CLAIMS: usize = 6;
@@ -112,6 +114,22 @@ pub trait Limiter: Send + Sync {
     /// Makes what is claimed in one step, or nothing of it: nothing is taken unless all are allowed that are not on
     /// trial, and nobody else takes in between. No two claims are of one bucket.
     fn take_all(&self, claims: &[Claim], now: Nanos) -> Decisions;
+
+    /// Decides as [`take_all`](Limiter::take_all) does on a request that has asked; when it waits no longer, by what is
+    /// known.
+    fn judge(&self, claims: &[Claim], _asked: &mut StoreAnswers, now: Nanos) -> Decisions {
+        self.take_all(claims, now)
+    }
+
+    /// Asks about what was [undecided](Decision::Undecided); `None` when nobody can be asked.
+    fn ask(&self, _charges: &[Charge], _now: Nanos) -> Option<Asking> {
+        None
+    }
+
+    /// Makes a charge that no node but this one is to know of.
+    fn rehearse(&self, charge: &Charge, now: Nanos) -> Decision {
+        self.take(charge, now)
+    }
 
     /// Takes what `charge` costs whether it is there or not, for a request that was let in by a claim for later; how
     /// the bucket stands then. What is missing is owed, and the bucket earns it before anything else.

@@ -7,6 +7,7 @@
 //! | [`key`] | whose bucket it is: the same 128 bits on every node and after a restart |
 //! | [`limiter`] | the seam: what a limiter is asked, by the proxy, by who keeps buckets, and by the metrics |
 //! | [`replay`] | what a limit would have done to requests that were recorded |
+//! | [`shared`] | the limiter of one node among many: leases beside a [`striped`] |
 //! | `turns` | how many requests of one caller run at once |
 //! | [`striped`] | the limiter of one process: a bounded map of buckets under many locks |
 //!
@@ -26,6 +27,7 @@ pub mod replay;
 #[cfg(test)]
 pub(crate) mod samples;
 mod settings;
+pub mod shared;
 pub mod striped;
 mod turns;
 
@@ -37,5 +39,7 @@ pub use limiter::{
     are_allowed,
 };
 pub use settings::{RateLimit, ResetHeader, Telling};
+pub use shared::Shared;
+pub use shared::asking::{Asking, StoreAnswers};
 pub use striped::{Striped, StripedSettings};
 pub use turns::{CallerTurns, Turn};

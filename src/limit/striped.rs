@@ -31,13 +31,13 @@
 //! Cost: 50 to 62 bytes for each bucket; one lock, and beside its line one or two cache lines. Where every bucket has a
 //! quota of its own, about 30 bytes more. See `benches/limiters.rs`.
 
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crossbeam_utils::CachePadded;
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::client::Quota;
+use crate::client::{Quota, Rate};
 use crate::limit::bucket::{Bucket, Nanos, Tokens};
 use crate::limit::decision::{Decision, Standing};
 use crate::limit::key::{Key, PolicyId, Scope};
@@ -208,6 +208,47 @@ impl Striped {
 fn default_stripes(max_buckets: usize) -> usize {
     let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
     (4 * cores).max(STRIPES.0).max(max_buckets / BUCKETS)
+}
+
+impl Striped {
+    /// Takes from one of `nodes` parts of a bucket; from all of it where it is too small to divide and this node is its
+    /// `owner`.
+    pub(super) fn take_divided(&self, charge: &Charge, nodes: u32, owner: bool, now: Nanos) -> Decision {
+        let mut stripe = self.stripe(charge.key).lock();
+        let mut terms = stripe.terms_of(charge.key, charge.quota);
+        let Some(quota) = divided(terms.quota, nodes, owner) else {
+            let empty = Standing::new(Bucket::resume(Tokens::default(), now), terms.quota, now);
+            return Decision::Refused(empty.for_cost(charge.cost.get()));
+        };
+        terms.quota = quota;
+        let charge = Charge { cost: charge.cost.min(quota.capacity()), ..*charge };
+        match stripe.take(&charge, terms, now) {
+            Some(decision) => decision,
+            None => self.take_first(stripe, &charge, terms, now),
+        }
+    }
+
+    /// Whether that would be allowed.
+    pub(super) fn affords_divided(&self, charge: &Charge, (nodes, owner): (u32, bool), now: Nanos) -> bool {
+        let mut stripe = self.stripe(charge.key).lock();
+        let mut terms = stripe.terms_of(charge.key, charge.quota);
+        let Some(quota) = divided(terms.quota, nodes, owner) else { return false };
+        terms.quota = quota;
+        let bucket = match stripe.locate(charge.key, terms, now) {
+            Some((_, bucket)) => bucket,
+            None => stripe.full(quota, now),
+        };
+        bucket.held(quota, now) >= Tokens::whole(charge.cost.min(quota.capacity()).get())
+    }
+}
+
+/// One of `nodes` parts of a quota; all of it, or none, where there is less than a token for each.
+fn divided(quota: Quota, nodes: u32, owner: bool) -> Option<Quota> {
+    let capacity = quota.capacity().get() / nodes;
+    match (NonZeroU32::new(capacity), Rate::from_nanos_per_sec(quota.rate().nanos_per_sec() / u64::from(nodes))) {
+        (Some(capacity), Some(rate)) => Some(Quota::of(capacity, rate)),
+        _ => owner.then_some(quota),
+    }
 }
 
 impl Limiter for Striped {

@@ -29,6 +29,7 @@
 //! right behind its 101 (Pingora issue 946), has one timeout for a read and for a silence, and ends both directions
 //! with the first.
 
+pub(in crate::proxy) mod asking;
 pub(in crate::proxy) mod client;
 pub(in crate::proxy) mod context;
 pub(in crate::proxy) mod counts;

@@ -10,13 +10,13 @@ use http::HeaderMap;
 
 use crate::client::{Directory, KeyDigest, Mode};
 use crate::clock::Clock;
-use crate::limit::Nanos;
+use crate::limit::{Asking, Nanos};
 use crate::proxy::backend::answer::Answer;
 use crate::proxy::downstream::arrival::Arrival;
 use crate::proxy::exchange::context::Context;
 use crate::proxy::exchange::parts::ProxyParts;
 use crate::proxy::exchange::{counts, refused};
-use crate::proxy::gate::admit::{Asked, Gate};
+use crate::proxy::gate::admit::{Admission, Asked, Gate};
 use crate::proxy::gate::certificate::ShownCertificate;
 use crate::proxy::gate::explain::{RateTelling, SupposedRequest};
 use crate::proxy::gate::headers::X_REQUEST_ID;
@@ -84,7 +84,9 @@ impl Proxy {
     ///
     /// The bucket is asked at the present moment, not at the one when the request began: a header that comes slowly
     /// must not buy tokens of the past.
-    pub(in crate::proxy) fn admit(&self, asked: Asked<'_, impl Fields>, ctx: &mut Context) {
+    ///
+    /// Where somebody else has to be asked first, what is to be waited for; then it is decided again.
+    pub(in crate::proxy) fn admit(&self, asked: Asked<'_, impl Fields>, ctx: &mut Context) -> Option<Box<Asking>> {
         let (rules, fields, target) = (self.rules(), asked.fields, asked.target);
         if let Some(rate) = rules.rate {
             (ctx.rate_headers, ctx.telling, ctx.close_after) = (rate.headers, rate.telling, rate.close_after);
@@ -94,17 +96,24 @@ impl Proxy {
         let directory = self.inner.directory.load();
         let of_itself = rules.self_service && target.path == standing::PATH;
         if of_itself && self.tells_standing((&rules, &directory), &asked, ctx) {
-            return take_over_name(fields, ctx);
+            take_over_name(fields, ctx);
+            return None;
         }
         ctx.decided = self.clock().now();
         let now = self.inner.timeline.nanos(ctx.decided);
         let admitted = self.gate(&rules, &directory).admit(asked, ctx.peer, now, &mut ctx.admission);
+        if admitted == Err(Rejection::LimitsUnavailable)
+            && let Some(asking) = self.ask(ctx, now)
+        {
+            return Some(asking);
+        }
         // The loop knows backends of HTTP/1.1 alone.
         ctx.direct |= ctx.protocol() != Protocol::Http1;
         counts::decided(self.tally(), ctx);
         take_over_name(fields, ctx);
         if of_itself && matches!(admitted, Ok(()) | Err(Rejection::NoRoute | Rejection::BodyTooLarge(_))) {
-            return self.tell_standing((&rules, &directory), target.method, ctx);
+            self.tell_standing((&rules, &directory), target.method, ctx);
+            return None;
         }
         if let Err(rejection) = admitted.map_err(|rejection| rules.as_told(rejection)) {
             ctx.rejection = Some(rejection);
@@ -115,6 +124,16 @@ impl Proxy {
                 self.inner.decisions.record(refused);
             }
         }
+        None
+    }
+
+    /// Asks what the request's buckets stand at; `None` when it has waited long enough, or nobody can be asked.
+    #[cold]
+    fn ask(&self, ctx: &mut Context, now: Nanos) -> Option<Box<Asking>> {
+        let waits = ctx.admission.asked.as_ref().is_none_or(|asked| !asked.last);
+        let asking = self.inner.limiter.ask(&ctx.admission.undecided, now).filter(|_| waits)?;
+        ctx.admission = Admission { asked: ctx.admission.asked.take(), ..Admission::default() };
+        Some(Box::new(asking))
     }
 
     /// Answers a caller that asks how it stands; not one that shows a key that no client has, or that is refused.

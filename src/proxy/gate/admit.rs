@@ -14,9 +14,10 @@ use std::time::Duration;
 use http::header::{CONTENT_LENGTH, HOST};
 use http::{HeaderMap, HeaderName};
 use pingora_http::RequestHeader;
+use smallvec::{SmallVec, smallvec};
 
 use crate::client::{Client, Directory, Mode, Quota, Recorder, Usage};
-use crate::limit::{CallerTurns, Charge, Decision, Key, KeyMaker, Limiter, Nanos, Payer, Standing, Turn};
+use crate::limit::{CallerTurns, Charge, Decision, Key, KeyMaker, Limiter, Nanos, Payer, Standing, StoreAnswers, Turn};
 use crate::proxy::gate::affinity::Affinity;
 use crate::proxy::gate::certificate::ShownCertificate;
 use crate::proxy::gate::changes::RouteChanges;
@@ -159,6 +160,10 @@ pub struct Admission {
     pub changes: Option<Arc<RouteChanges>>,
     /// What it has by which its backend is chosen, where the pool asks for it.
     pub affinity: Option<Box<Affinity>>,
+    /// What it has asked about its buckets, where they are not this process' alone.
+    pub asked: Option<Box<StoreAnswers>>,
+    /// What it is to ask.
+    pub(in crate::proxy) undecided: SmallVec<[Charge; 2]>,
 }
 
 impl Admission {
@@ -174,6 +179,9 @@ impl Admission {
         self.paid.as_ref().is_some_and(|paid| paid.has_costs())
     }
 }
+
+/// What the limiter said of a request; or what it is to ask first.
+type Limited = Result<Option<Limit>, SmallVec<[Charge; 2]>>;
 
 /// What the limiter said of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -235,12 +243,20 @@ impl Gate<'_> {
             }
         };
         let policies = self.policies.and_then(|policies| PaidPolicies::of(policies, &asked));
-        admission.limit = match policies {
-            None => self.limit(caller, pays, now),
+        let known = &mut admission.asked;
+        let limit = match policies {
+            None => self.limit(caller, pays, known, now),
             Some((mut paid, met)) => {
-                let limit = self.limit_with(&mut paid, &met, (caller, asked.fields), pays, now);
+                let limit = self.limit_with(&mut paid, &met, (caller, asked.fields), (pays, known), now);
                 admission.paid = (!paid.is_idle()).then_some(paid);
                 limit
+            }
+        };
+        admission.limit = match limit {
+            Ok(limit) => limit,
+            Err(undecided) => {
+                admission.undecided = undecided;
+                return Err(Rejection::LimitsUnavailable);
             }
         };
         if let Some((client, _)) = &caller.client {
@@ -276,17 +292,26 @@ impl Gate<'_> {
     }
 
     /// What the limiter says of a request of `caller`, who `pays` for it or not.
-    fn limit(&self, caller: &Caller, pays: bool, now: Nanos) -> Option<Limit> {
-        Some(match self.account(caller) {
-            Account::None => return None,
-            Account::Bucket(..) if !pays => return None,
+    #[inline]
+    fn limit(&self, caller: &Caller, pays: bool, asked: &mut Option<Box<StoreAnswers>>, now: Nanos) -> Limited {
+        Ok(Some(match self.account(caller) {
+            Account::None => return Ok(None),
+            Account::Bucket(..) if !pays => return Ok(None),
             Account::Blocked => Limit::Blocked,
             Account::Unlimited => Limit::Unlimited,
-            Account::Bucket(limiter, key, quota) => match limiter.take(&Charge::one(key, quota), now) {
-                Decision::Allowed(standing) => Limit::Allowed(standing),
-                Decision::Refused(standing) => Limit::Limited(standing),
-            },
-        })
+            Account::Bucket(limiter, key, quota) => {
+                let charge = Charge::one(key, quota);
+                let decision = match asked {
+                    None => limiter.take(&charge, now),
+                    Some(asked) => limiter.judge(&[charge.into()], asked, now)[0],
+                };
+                match decision {
+                    Decision::Allowed(standing) => Limit::Allowed(standing),
+                    Decision::Refused(standing) => Limit::Limited(standing),
+                    Decision::Undecided(_) => return Err(smallvec![charge]),
+                }
+            }
+        }))
     }
 
     /// The same of one that meets policies.
@@ -296,17 +321,20 @@ impl Gate<'_> {
         paid: &mut PaidPolicies,
         met: &[u32],
         (caller, fields): (&Caller, &impl Fields),
-        pays: bool,
+        (pays, asked): (bool, &mut Option<Box<StoreAnswers>>),
         now: Nanos,
-    ) -> Option<Limit> {
-        let Account::Bucket(limiter, key, quota) = self.account(caller) else { return self.limit(caller, pays, now) };
+    ) -> Limited {
+        let Account::Bucket(limiter, key, quota) = self.account(caller) else {
+            return self.limit(caller, pays, asked, now);
+        };
         if !pays {
-            return None;
+            return Ok(None);
         }
         let client = caller.client.as_ref().map(|(client, _)| &**client);
         let who = (client, self.payer(caller.address), fields);
-        let (own, goes) = paid.pay((limiter, self.keys), (Charge::one(key, quota), met), who, now);
-        Some(if goes { Limit::Allowed(own) } else { Limit::Limited(own) })
+        let own = (Charge::one(key, quota), met);
+        let (own, goes) = paid.pay((limiter, self.keys), own, who, (asked.as_deref_mut(), now))?;
+        Ok(Some(if goes { Limit::Allowed(own) } else { Limit::Limited(own) }))
     }
 
     /// The key of the caller's own bucket, and of its turns.
@@ -320,7 +348,7 @@ impl Gate<'_> {
     fn try_candidate(&self, client: &Client, pays: bool, now: Nanos) -> Option<bool> {
         let candidate = client.candidate.filter(|_| pays && client.mode == Mode::Limit)?;
         let (limiter, _) = self.limiter?;
-        let goes = limiter.take(&Charge::one(Key::candidate(client.uid), candidate), now).is_allowed();
+        let goes = limiter.rehearse(&Charge::one(Key::candidate(client.uid), candidate), now).is_allowed();
         if !goes {
             client.usage.count_candidate_limited();
         }

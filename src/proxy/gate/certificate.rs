@@ -8,7 +8,7 @@ use crate::tls::ShownNames;
 
 /// What a client is known by that has shown a certificate: its fingerprint, and the names in it. Found out once for a
 /// connection; a request costs a look-up for each of them.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ShownCertificate {
     /// The fingerprint first.
     credentials: Vec<KeyDigest>,

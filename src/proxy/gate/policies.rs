@@ -27,12 +27,12 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use http::HeaderName;
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 
 use crate::client::{Client, Quota};
 use crate::limit::{
     Bucket, Charge, Claim, Claims, Decision, KeyMaker, Limiter, Nanos, Payer, PolicyId, PolicySlot, Standing,
-    are_allowed,
+    StoreAnswers, are_allowed,
 };
 use crate::proxy::gate::policy_settings::{PolicyCost, PolicyKey, PolicySettings, put_terms};
 use crate::proxy::wire::lines::Fields;
@@ -207,8 +207,8 @@ impl PaidPolicies {
         (limiter, keys): (&dyn Limiter, &KeyMaker),
         (own, met): (Charge, &[u32]),
         who: (Option<&Client>, Payer, &impl Fields),
-        now: Nanos,
-    ) -> (Standing, bool) {
+        (known, now): (Option<&mut StoreAnswers>, Nanos),
+    ) -> Result<(Standing, bool), SmallVec<[Charge; 2]>> {
         let mut claims = Claims::new();
         claims.push(own.into());
         let mut asked = MetPolicies::new();
@@ -219,11 +219,16 @@ impl PaidPolicies {
             claims.push(Claim { charge, later, trial: policy.settings.shadow });
             asked.push(number);
         }
-        if asked.is_empty() {
-            let decision = limiter.take(&own, now);
-            return (*decision.standing(), decision.is_allowed());
+        let decisions = match known {
+            Some(known) => limiter.judge(&claims, known, now),
+            None if asked.is_empty() => smallvec![limiter.take(&own, now)],
+            None => limiter.take_all(&claims, now),
+        };
+        let undecided = claims.iter().zip(&decisions).filter(|(_, decision)| decision.is_undecided());
+        let undecided: SmallVec<_> = undecided.map(|(claim, _)| claim.charge).collect();
+        if !undecided.is_empty() {
+            return Err(undecided);
         }
-        let decisions = limiter.take_all(&claims, now);
         let goes = are_allowed(&claims, &decisions);
         self.paid.reserve_exact(asked.len());
         for ((number, claim), decision) in asked.into_iter().zip(&claims[1..]).zip(&decisions[1..]) {
@@ -238,7 +243,7 @@ impl PaidPolicies {
                 self.paid.push(PolicyPayment { policy: number, charge: claim.charge, decision: *decision });
             }
         }
-        (*decisions[0].standing(), goes)
+        Ok((*decisions[0].standing(), goes))
     }
 
     /// Those that count, with how their buckets stand.

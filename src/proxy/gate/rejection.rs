@@ -92,6 +92,8 @@ pub enum Rejection {
     RateLimited(u64),
     /// As many requests of the caller run as may at once.
     TooManyAtOnce,
+    /// What counts over all nodes cannot be asked, and nobody is to be let in meanwhile.
+    LimitsUnavailable,
     /// Something in tollgate itself went wrong.
     Internal,
     /// The backend broke the exchange.
@@ -121,7 +123,9 @@ impl Rejection {
             Rejection::RateLimited(_) | Rejection::TooManyAtOnce => StatusCode::TOO_MANY_REQUESTS,
             Rejection::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Rejection::BadGateway => StatusCode::BAD_GATEWAY,
-            Rejection::NoHealthyBackend(_) | Rejection::BackendsBusy => StatusCode::SERVICE_UNAVAILABLE,
+            Rejection::NoHealthyBackend(_) | Rejection::BackendsBusy | Rejection::LimitsUnavailable => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Rejection::GatewayTimeout => StatusCode::GATEWAY_TIMEOUT,
         }
     }
@@ -162,6 +166,7 @@ impl Rejection {
             Rejection::HeaderTooLarge => "Request header fields too large",
             Rejection::RateLimited(_) => "Rate limit exceeded",
             Rejection::TooManyAtOnce => "Too many requests at once",
+            Rejection::LimitsUnavailable => "Limits unavailable",
             Rejection::Internal => "Internal server error",
             Rejection::BadGateway => "Bad gateway",
             Rejection::NoHealthyBackend(_) => "No healthy backend",
@@ -198,6 +203,7 @@ impl Rejection {
             Rejection::BadGateway => r#"{"code":502,"message":"Bad gateway"}"#,
             Rejection::NoHealthyBackend(_) => r#"{"code":503,"message":"No healthy backend"}"#,
             Rejection::BackendsBusy => r#"{"code":503,"message":"All backends are busy"}"#,
+            Rejection::LimitsUnavailable => r#"{"code":503,"message":"Limits unavailable"}"#,
             Rejection::GatewayTimeout => r#"{"code":504,"message":"Gateway timeout"}"#,
         })
     }
@@ -232,7 +238,7 @@ impl Rejection {
             Rejection::RateLimited(seconds) | Rejection::NoHealthyBackend(seconds) => Some(seconds),
             Rejection::BackendsBusy => Some(1),
             // Nobody knows when one of them ends.
-            Rejection::TooManyAtOnce => Some(1),
+            Rejection::TooManyAtOnce | Rejection::LimitsUnavailable => Some(1),
             _ => None,
         }
     }

@@ -23,6 +23,7 @@ use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use tokio::time::timeout;
 
 use crate::proxy::downstream::pace::allowance;
+use crate::proxy::exchange::asking;
 use crate::proxy::exchange::context::Context;
 use crate::proxy::exchange::counts;
 use crate::proxy::exchange::failure::{MALFORMED_BODY, STALLED, TOO_MANY_INTERIM, is_timeout, rejection_for};
@@ -84,7 +85,9 @@ impl ProxyHttp for Proxy {
         if !ctx.is_decided() {
             // Nobody decided before, as the session is not one of our own.
             ctx.peer = peer_ip(session);
-            self.admit(Asked::by(session.req_header()), ctx);
+            if let Some(asking) = self.admit(Asked::by(session.req_header()), ctx) {
+                asking::wait(asking, ctx, |ctx| self.admit(Asked::by(session.req_header()), ctx)).await;
+            }
         }
         match ctx.rejection {
             None => Ok(false),

@@ -49,6 +49,7 @@ use crate::proxy::downstream::head::Head;
 use crate::proxy::downstream::head_reading::read_head;
 use crate::proxy::downstream::seats::Seat;
 use crate::proxy::downstream::socket::ClientSocket;
+use crate::proxy::exchange::asking;
 use crate::proxy::exchange::client::ReceivedRequest;
 use crate::proxy::exchange::context::Context;
 use crate::proxy::exchange::http1::Http1Request;
@@ -289,7 +290,9 @@ impl Downstream {
                 BodyThere::Part => Http1Request::part(&buffer, &head, &lines, asks),
             };
             let mut ctx = Context::new(since, origin.peer);
-            request.admit(&self.app, origin, &mut ctx);
+            if let Some(asking) = request.admit(&self.app, origin, &mut ctx) {
+                Box::pin(asking::wait(asking, &mut ctx, |ctx| request.admit(&self.app, origin, ctx))).await;
+            }
             ctx.count_in(&mut refused);
             ctx.meet(|| ends(stream.get_socket_digest()?.as_ref()));
             if ctx.rejection.is_none() && asks.goes_by_loop(ctx.direct) {

@@ -31,20 +31,15 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use h2::server::{Builder, Connection, SendResponse};
 use h2::{Reason, RecvStream};
-use http::header::CONTENT_LENGTH;
 use http::request::Parts;
 use http::{Method, Request};
-use pingora_core::apps::HttpServerApp;
-use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::{Digest, Stream};
 use pingora_core::server::ShutdownWatch;
 use pingora_timeout::timeout;
-use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use crate::proxy::downstream::activity::Busy;
-use crate::proxy::downstream::address::ends;
 use crate::proxy::downstream::arrival::stopped;
 use crate::proxy::downstream::closing::close_and_read;
 use crate::proxy::downstream::head::MAX_HEAD;
@@ -54,6 +49,8 @@ use crate::proxy::downstream::http2::unseen::Unseen;
 use crate::proxy::downstream::http2::upload::Upload;
 use crate::proxy::downstream::http2::windows::Windows;
 use crate::proxy::downstream::seats::Seat;
+use crate::proxy::exchange::asking;
+use crate::proxy::exchange::client::ReceivedRequest;
 use crate::proxy::exchange::context::Context;
 use crate::proxy::exchange::http2::received::{Http2Request, announced, purpose_of};
 use crate::proxy::exchange::proxy::CLIENT_TIMEOUT;
@@ -63,13 +60,11 @@ use crate::proxy::gate::grpc::AnswerForm;
 use crate::proxy::gate::rejection::Rejection;
 use crate::proxy::gate::rejection::{LINGER, ToldOfRequest, bytes_of};
 use crate::proxy::gate::request_id::RequestId;
-use crate::proxy::pingora::admitted::Admitted;
-use crate::proxy::pingora::http2_session::Http2Session;
 use crate::proxy::pingora::loan::{HalfClose, Lender, Loan};
 use crate::proxy::service::downstream::Downstream;
+use crate::proxy::service::stream_way::StreamWay;
 use crate::proxy::wire::request_body::Body;
 use crate::upstream::Sips;
-use pingora_http::RequestHeader;
 
 /// The most requests of one connection at once; nginx's `http2_max_concurrent_streams`.
 const MAX_STREAMS: u32 = 128;
@@ -312,63 +307,30 @@ impl Serving<'_> {
 impl Serving<'_> {
     /// Serves a request among `streams`, or answers one that is not let in.
     fn serve(&self, request: ToServe, busy: Busy, streams: &mut JoinSet<()>) {
-        let ToServe { parts, mut body, respond, asks } = request;
+        let ToServe { parts, body, respond, asks } = request;
         let (app, origin) = (self.downstream.app.clone(), self.origin);
-        let (secure, sections) = (origin.secure, Arc::clone(&self.sections));
-        let mut ctx = Context::new(self.downstream.app.arrival(), origin.peer);
-        let (over, parts) = (body.is_over(), Http2Request::part(parts, asks).admitted(&app, origin, &mut ctx));
-        ctx.meet(|| ends(self.digest.socket_digest.as_deref()?));
-        let (refused, by_loop) = (ctx.rejection.is_some(), asks.goes_by_loop(ctx.direct));
-        if asks == Purpose::Upgrade && !refused {
-            let tunnels = Arc::clone(&self.downstream.tunnels);
-            streams.spawn(Box::pin(async move {
-                let request = Http2Request::new(parts, asks, None);
-                let (from, ctx) = ((&request, body), (&mut ctx, secure));
-                Downstream::serve_tunnel_stream((&app, &tunnels), from, (respond, &sections), ctx).await;
-                drop(busy);
-            }));
+        let way = StreamWay {
+            sections: Arc::clone(&self.sections),
+            tunnels: Arc::clone(&self.downstream.tunnels),
+            proxy: Arc::clone(&self.downstream.proxy),
+            shutdown: Arc::clone(&self.shutdown),
+            digest: Arc::clone(&self.digest),
+            secure: origin.secure,
+        };
+        let mut ctx = Context::new(app.arrival(), origin.peer);
+        let part = Http2Request::part(parts, asks);
+        let Some(asking) = part.admit(&app, origin, &mut ctx) else {
+            streams.spawn(way.serve(app, (part.into_parts(), asks), (body, respond), (ctx, busy)));
             return;
-        }
-        if over && (refused || !by_loop) {
-            let request = Http2Request::new(parts, asks, None);
-            // Boxed at once, since spawning moves it several times.
-            streams.spawn(Box::pin(async move {
-                let answers = (respond, &*sections);
-                Downstream::serve_stream_directly(&app, &request, answers, (&mut ctx, secure)).await;
-                drop(busy);
-            }));
-            return;
-        }
-        let (proxy, shutdown) = (Arc::clone(&self.downstream.proxy), Arc::clone(&self.shutdown));
-        let (digest, min_rate) = (Arc::clone(&self.digest), app.limits().min_body_rate);
+        };
+        // The connection goes on meanwhile.
+        let certificate = origin.certificate.cloned();
+        let owned = (origin.peer, origin.redirect);
         streams.spawn(Box::pin(async move {
-            let _busy = busy;
-            if refused || !by_loop {
-                let waits = !parts.headers.contains_key(CONTENT_LENGTH);
-                let there = match !refused && asks.sends_at_once() {
-                    true => body.take_what_is_there(waits).await,
-                    false => None,
-                };
-                let Some(data) = there else {
-                    let request = Http2Request::part(parts, asks);
-                    let (body, ctx) = ((&request, body), (&mut ctx, secure));
-                    return Downstream::serve_streaming_stream(&app, body, (respond, &sections), ctx).await;
-                };
-                drop(body);
-                let request = Http2Request::new(parts, asks, Some(data));
-                // Its length is known only now, where it was not announced.
-                ctx.rejection = request.too_large(ctx.admission.max_body);
-                let answers = (respond, &*sections);
-                return Downstream::serve_stream_directly(&app, &request, answers, (&mut ctx, secure)).await;
-            }
-            let (leave, left) = oneshot::channel();
-            let mut head = RequestHeader::from(*parts);
-            head.extensions_mut().insert(Admitted::new(ctx));
-            let session = Http2Session::new(head, (body, min_rate), (respond, sections), digest, leave);
-            proxy.process_new_http(ServerSession::new_custom(Box::new(session)), &shutdown).await;
-            if let Ok(body) = left.await {
-                body.discard().await;
-            }
+            let (peer, redirect) = owned;
+            let origin = Origin { peer, secure: way.secure, redirect, certificate: certificate.as_ref() };
+            asking::wait(asking, &mut ctx, |ctx| part.admit(&app, origin, ctx)).await;
+            way.serve(app.clone(), (part.into_parts(), asks), (body, respond), (ctx, busy)).await;
         }));
     }
 

@@ -8,3 +8,4 @@ pub(in crate::proxy) mod http2;
 pub(in crate::proxy) mod introduce;
 #[cfg(test)]
 mod simulation;
+mod stream_way;

@@ -13,7 +13,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use crate::client::Quota;
-use crate::limit::{Charge, Claim, Decision, Decisions, Key, Limiter, Nanos, Standing, WholeLimiter, are_allowed};
+use crate::limit::{
+    Asking, Charge, Claim, Decision, Decisions, Key, Limiter, Nanos, Standing, StoreAnswers, WholeLimiter, are_allowed,
+};
 
 /// Whether somebody wants to know.
 trait Switch {
@@ -78,6 +80,16 @@ impl Told {
     }
 }
 
+impl Told {
+    /// Tells of what was made of several claims.
+    fn tell_of_all(&self, claims: &[Claim], decisions: &[Decision]) {
+        if are_allowed(claims, decisions) {
+            let made = claims.iter().zip(decisions).filter(|(claim, decision)| claim.is_made(decision));
+            made.for_each(|(claim, decision)| self.tell_of(&claim.charge, decision));
+        }
+    }
+}
+
 impl Limiter for Told {
     fn take(&self, charge: &Charge, now: Nanos) -> Decision {
         take_and_tell(&self.on, || self.limiter.take(charge, now), |decision| self.tell_of(charge, decision))
@@ -85,12 +97,20 @@ impl Limiter for Told {
 
     fn take_all(&self, claims: &[Claim], now: Nanos) -> Decisions {
         let take = || self.limiter.take_all(claims, now);
-        take_and_tell(&self.on, take, |decisions| {
-            if are_allowed(claims, decisions) {
-                let made = claims.iter().zip(decisions).filter(|(claim, decision)| claim.is_made(decision));
-                made.for_each(|(claim, decision)| self.tell_of(&claim.charge, decision));
-            }
-        })
+        take_and_tell(&self.on, take, |decisions| self.tell_of_all(claims, decisions))
+    }
+
+    fn judge(&self, claims: &[Claim], asked: &mut StoreAnswers, now: Nanos) -> Decisions {
+        let judge = || self.limiter.judge(claims, asked, now);
+        take_and_tell(&self.on, judge, |decisions| self.tell_of_all(claims, decisions))
+    }
+
+    fn ask(&self, charges: &[Charge], now: Nanos) -> Option<Asking> {
+        self.limiter.ask(charges, now)
+    }
+
+    fn rehearse(&self, charge: &Charge, now: Nanos) -> Decision {
+        self.limiter.rehearse(charge, now)
     }
 
     fn settle(&self, charge: &Charge, now: Nanos) -> Standing {

@@ -8,11 +8,8 @@ use http::{HeaderMap, HeaderName, Method};
 
 use crate::proxy::backend::stream::RequestFields;
 use crate::proxy::exchange::client::ReceivedRequest;
-use crate::proxy::exchange::context::Context;
-use crate::proxy::exchange::proxy::Proxy;
 use crate::proxy::exchange::request;
 use crate::proxy::exchange::request::Framing;
-use crate::proxy::exchange::scratch::Origin;
 use crate::proxy::exchange::takes::Purpose;
 use crate::proxy::exchange::upgrade;
 use crate::proxy::gate::admit::RequestTarget;
@@ -81,9 +78,8 @@ impl Http2Request {
         (self.asks == Purpose::Upgrade).then_some(b"websocket")
     }
 
-    /// Its header, once it is decided whether it is let in.
-    pub(in crate::proxy) fn admitted(self, proxy: &Proxy, origin: Origin<'_>, ctx: &mut Context) -> Box<Parts> {
-        self.admit(proxy, origin, ctx);
+    /// Its header.
+    pub(in crate::proxy) fn into_parts(self) -> Box<Parts> {
         self.parts
     }
 

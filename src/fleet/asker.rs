@@ -1,0 +1,194 @@
+//! Asks the store what this node's limiter wants to know.
+//!
+//! The questions of a moment go together, in one round trip on a single server. What requests wait for goes at once,
+//! unless as many round trips as [`UNDERWAY`] are; then it goes with the next, which is when many requests come that
+//! each find nothing. What nobody waits for goes every [`PACE`].
+//!
+//! Whether the store is away is the link's to say. It counts as there again only [`SETTLING`] after it is: by then every
+//! node has told what it gave meanwhile, so that none of it is given again.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::bucket::{self, BucketAsk};
+use super::link::StoreLink;
+use super::names::Names;
+use super::settings::WhenUnreachable;
+use crate::clock::{Clock, Timeline};
+use crate::limit::shared::leases::{Answered, Leases, Question, VALID};
+use crate::limit::shared::{Reach, Shared};
+use crate::limit::{Key, KeyMaker};
+
+/// How often is asked what nobody waits for.
+const PACE: Duration = Duration::from_millis(10);
+/// How often all leases are looked through.
+const TEND: Duration = Duration::from_millis(100);
+/// The most questions of one round trip.
+const MOST: usize = 1_000;
+/// The most round trips at once.
+const UNDERWAY: usize = 2;
+/// How long an answer is waited for: longer than requests do, since it is of use to the next ones.
+const ANSWER: Duration = Duration::from_millis(250);
+/// How long after its return the store is believed to know what was given without it.
+const SETTLING: Duration = Duration::from_millis(500);
+
+/// What asks for one limiter.
+pub struct Asker {
+    link: StoreLink,
+    names: Names,
+    /// This process, among all that hold leases.
+    holder: String,
+    limiter: Arc<Shared>,
+    leases: Arc<Leases>,
+    /// What made the limiter's keys, and what makes those of the fleet.
+    keys: (Arc<KeyMaker>, Arc<KeyMaker>),
+    away: Reach,
+    time: (Arc<dyn Clock>, Timeline),
+    underway: AtomicUsize,
+    returned: Notify,
+}
+
+impl From<WhenUnreachable> for Reach {
+    fn from(when: WhenUnreachable) -> Self {
+        match when {
+            WhenUnreachable::Share => Reach::Share,
+            WhenUnreachable::Refuse => Reach::Refuse,
+            WhenUnreachable::Allow => Reach::Allow,
+        }
+    }
+}
+
+impl Asker {
+    /// For `limiter`, which has these `leases`; this node is `node`. Of `keys` the first made the limiter's, the second
+    /// those of the fleet.
+    pub fn new(
+        (link, names, node): (StoreLink, Names, &str),
+        (limiter, leases): (Arc<Shared>, Arc<Leases>),
+        keys: (Arc<KeyMaker>, Arc<KeyMaker>),
+        when_unreachable: WhenUnreachable,
+        time: (Arc<dyn Clock>, Timeline),
+    ) -> Arc<Self> {
+        let holder = format!("{node}/{:08x}", fastrand::u32(..));
+        let (away, underway, returned) = (when_unreachable.into(), AtomicUsize::new(0), Notify::new());
+        Arc::new(Asker { link, names, holder, limiter, leases, keys, away, time, underway, returned })
+    }
+
+    fn now(&self) -> u64 {
+        self.time.1.nanos(self.time.0.now())
+    }
+
+    /// Asks, until `shutdown` says that the server stops.
+    pub async fn run(self: &Arc<Self>, mut shutdown: watch::Receiver<bool>) {
+        tokio::select! {
+            biased;
+            _ = shutdown.wait_for(|stopping| *stopping) => {}
+            () = self.follow_link() => {}
+            () = self.ask_on() => {}
+        }
+    }
+
+    /// Gives back what is held; after the last request.
+    pub async fn finish(self: &Arc<Self>) {
+        self.leases.give_all_back();
+        loop {
+            let questions = self.leases.due(MOST, self.now());
+            if questions.is_empty() || !self.ask(questions).await {
+                break;
+            }
+        }
+    }
+
+    /// Has the limiter do what it should, as the store comes and goes.
+    async fn follow_link(&self) {
+        let mut state = self.link.state();
+        loop {
+            if state.wait_for(|state| state.is_reachable()).await.is_err() {
+                return;
+            }
+            let settled = tokio::time::sleep(SETTLING);
+            tokio::select! {
+                lost = state.wait_for(|state| !state.is_reachable()) => {
+                    if lost.is_err() {
+                        return;
+                    }
+                    continue;
+                }
+                () = settled => self.leases.set_reach(Reach::Joined),
+            }
+            if state.wait_for(|state| !state.is_reachable()).await.is_err() {
+                return;
+            }
+            self.leases.set_reach(self.away);
+        }
+    }
+
+    async fn ask_on(self: &Arc<Self>) {
+        let (mut pace, mut tend) = (interval(PACE), interval(TEND));
+        pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        tend.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = self.leases.woken() => {}
+                () = self.returned.notified() => {}
+                _ = pace.tick() => {}
+                _ = tend.tick() => self.leases.tend(self.now()),
+            }
+            while self.link.state().borrow().is_reachable() && self.underway.load(Ordering::Relaxed) < UNDERWAY {
+                let questions = self.leases.due(MOST, self.now());
+                if questions.is_empty() {
+                    break;
+                }
+                self.underway.fetch_add(1, Ordering::Relaxed);
+                let asker = Arc::clone(self);
+                tokio::spawn(async move {
+                    asker.ask(questions).await;
+                    asker.underway.fetch_sub(1, Ordering::Relaxed);
+                    asker.returned.notify_one();
+                });
+            }
+        }
+    }
+
+    /// Asks, and takes in the answers; whether all came.
+    async fn ask(&self, questions: Vec<Question>) -> bool {
+        let calls: Vec<_> = questions.iter().map(|question| self.call(question)).collect();
+        let answers = self.link.calls(&calls, ANSWER).await;
+        let mut all = true;
+        for (question, answer) in questions.iter().zip(answers) {
+            let now = self.now();
+            match answer.and_then(|answer| bucket::read(&answer)) {
+                Ok(answer) => {
+                    let bucket::BucketAnswer { granted, ahead, tokens, age_us, .. } = answer;
+                    let told = Answered { granted, ahead, tokens, age: age_us.saturating_mul(1_000) };
+                    self.limiter.told(question.key, &told, now);
+                }
+                Err(error) => {
+                    log::debug!("a bucket's question was not answered: {error}");
+                    self.limiter.unanswered(question.key, now);
+                    all = false;
+                }
+            }
+        }
+        all
+    }
+
+    fn call(&self, question: &Question) -> super::link::ScriptCall {
+        let Question { key, quota, left, want, ahead, divisor, debit, back } = *question;
+        let valid = Duration::from_nanos(VALID);
+        let ask = BucketAsk { quota, holder: &self.holder, left, want, ahead, divisor, debit, back, valid };
+        bucket::ask(&self.names, self.bits(key), &ask)
+    }
+
+    /// The bits of a key in the store.
+    fn bits(&self, key: Key) -> u128 {
+        let (own, fleet) = &self.keys;
+        if Arc::ptr_eq(own, fleet) {
+            return key.bits();
+        }
+        own.payer(key).map_or(key.bits(), |payer| fleet.of(payer))
+    }
+}

@@ -1,0 +1,199 @@
+//! Nodes with real limiters over one bucket of the model, in time that is made up: nothing is over the quota, and
+//! nearly nothing is lost.
+
+use std::collections::VecDeque;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fastrand::Rng;
+use futures_util::FutureExt;
+
+use super::bucket::BucketAsk;
+use super::bucket::model::ModelBucket;
+use crate::client::Quota;
+use crate::limit::shared::leases::{Answered, LeaseSettings, Leases, Question, VALID};
+use crate::limit::shared::{FleetPart, Reach, Shared};
+use crate::limit::{Asking, Charge, Claim, Key, Limiter, Nanos, StoreAnswers, Striped, StripedSettings};
+
+const MILLI: Nanos = 1_000_000;
+const SECOND: Nanos = 1_000_000_000;
+/// Where time begins.
+const START: Nanos = 1_000 * SECOND;
+
+/// A node of the simulation.
+struct SimulatedNode {
+    name: String,
+    limiter: Shared,
+    leases: Arc<Leases>,
+    /// What is on its way to the store and back, and when it is there.
+    underway: VecDeque<(Nanos, Question)>,
+    back: VecDeque<(Nanos, Key, Answered)>,
+    waiting: Vec<(Asking, StoreAnswers, Nanos)>,
+}
+
+/// What a run came to.
+#[derive(Debug, Default)]
+struct Run {
+    admitted: Vec<Nanos>,
+    questions: u64,
+    requests: u64,
+}
+
+struct Simulation {
+    nodes: Vec<SimulatedNode>,
+    bucket: ModelBucket,
+    quota: Quota,
+    latency: Nanos,
+    rng: Rng,
+    run: Run,
+}
+
+fn node(name: &str, names: &[String]) -> SimulatedNode {
+    let quota = Quota::new(1, 1.0).unwrap();
+    let settings =
+        StripedSettings { max_buckets: NonZeroUsize::MIN, stripes: NonZeroUsize::new(1), default_quota: quota };
+    let lease =
+        LeaseSettings { lease: Duration::from_millis(100), timeout: Duration::from_millis(25), max_asks: 1_024 };
+    let part = FleetPart::new(name, names.iter().map(String::as_str));
+    let leases = Leases::new(lease, part, Reach::Joined);
+    let limiter = Shared::new(Striped::new(settings, START), Arc::clone(&leases));
+    let (underway, back, waiting) = (VecDeque::new(), VecDeque::new(), Vec::new());
+    SimulatedNode { name: name.to_owned(), limiter, leases, underway, back, waiting }
+}
+
+impl Simulation {
+    fn new(nodes: usize, quota: Quota, latency: Nanos, seed: u64) -> Self {
+        let names: Vec<_> = (0..nodes).map(|node| format!("n{node}")).collect();
+        let nodes = names.iter().map(|name| node(name, &names)).collect();
+        let (bucket, rng, run) = (ModelBucket::default(), Rng::with_seed(seed), Run::default());
+        Simulation { nodes, bucket, quota, latency, rng, run }
+    }
+
+    fn charge(&self) -> Charge {
+        Charge::one(Key::client(7), self.quota)
+    }
+
+    /// A request comes to a node.
+    fn request(&mut self, node: usize, now: Nanos) {
+        self.run.requests += 1;
+        let (charge, node) = (self.charge(), &mut self.nodes[node]);
+        let decision = node.limiter.take(&charge, now);
+        if decision.is_allowed() {
+            self.run.admitted.push(now);
+        } else if decision.is_undecided() {
+            let asking = node.limiter.ask(&[charge], now).unwrap();
+            node.waiting.push((asking, StoreAnswers::default(), now));
+        }
+    }
+
+    /// What waits is judged again where it was answered.
+    fn judge(&mut self, node: usize, now: Nanos) {
+        let charge = self.charge();
+        let node = &mut self.nodes[node];
+        for (mut asking, mut answers, since) in std::mem::take(&mut node.waiting) {
+            match asking.answered(&mut answers).now_or_never() {
+                Some(all) => {
+                    answers.last = !all;
+                    let decision = node.limiter.judge(&[Claim::from(charge)], &mut answers, now)[0];
+                    if decision.is_allowed() {
+                        self.run.admitted.push(now);
+                    } else if decision.is_undecided() {
+                        let asking = node.limiter.ask(&[charge], now).unwrap();
+                        node.waiting.push((asking, answers, since));
+                    }
+                }
+                None => panic!("an unanswered question cannot be looked at twice"),
+            }
+        }
+    }
+
+    /// One millisecond passes for the store and the ways to it.
+    fn step(&mut self, now: Nanos) {
+        for at in 0..self.nodes.len() {
+            let way = self.latency / 2 + self.rng.u64(0..=self.latency / 2);
+            let node = &mut self.nodes[at];
+            if (now / MILLI).is_multiple_of(100) {
+                node.leases.tend(now);
+            }
+            for question in node.leases.due(100, now) {
+                self.run.questions += 1;
+                node.underway.push_back((now + way, question));
+            }
+            while node.underway.front().is_some_and(|(there, _)| *there <= now) {
+                let Some((_, question)) = node.underway.pop_front() else { break };
+                let Question { key, quota, left, want, ahead, divisor, debit, back } = question;
+                let valid = Duration::from_nanos(VALID);
+                let holder = node.name.as_str();
+                let ask = BucketAsk { quota, holder, left, want, ahead, divisor, debit, back, valid };
+                let answer = self.bucket.ask(now / 1_000, &ask);
+                let answered = Answered {
+                    granted: answer.granted,
+                    ahead: answer.ahead,
+                    tokens: answer.tokens,
+                    age: answer.age_us * 1_000,
+                };
+                node.back.push_back((now + way, key, answered));
+            }
+            let mut heard = false;
+            while node.back.front().is_some_and(|(there, ..)| *there <= now) {
+                let Some((_, key, answered)) = node.back.pop_front() else { break };
+                node.limiter.told(key, &answered, now);
+                heard = true;
+            }
+            if heard {
+                self.judge(at, now);
+            }
+        }
+    }
+
+    /// Every node is asked as often as can be for so long.
+    fn flat_out(&mut self, seconds: u64, per_milli: usize) {
+        for milli in 0..seconds * 1_000 {
+            let now = START + milli * MILLI;
+            for node in 0..self.nodes.len() {
+                for _ in 0..per_milli {
+                    // While its question is under way a caller waits, and so do as many as have a connection.
+                    if self.nodes[node].waiting.len() < 4 {
+                        self.request(node, now);
+                    }
+                }
+            }
+            self.step(now);
+        }
+    }
+}
+
+fn quota(capacity: u64, rate: f64) -> Quota {
+    Quota::new(capacity, rate).unwrap()
+}
+
+/// The most that was over `C + ρ·t` in any window, in tokens; negative where nothing was.
+fn over(run: &Run, quota: Quota) -> f64 {
+    let (capacity, rate) = (f64::from(quota.capacity().get()), quota.rate().to_f64());
+    let (mut level, mut last, mut over) = (0.0_f64, START, f64::MIN);
+    for at in &run.admitted {
+        // The least bucket that would have let all in: what is taken, drained at the rate.
+        level = (level - rate * (at - last) as f64 / 1e9).max(0.0) + 1.0;
+        last = *at;
+        over = over.max(level - capacity);
+    }
+    over
+}
+
+#[test]
+fn nodes_that_are_asked_flat_out_give_what_one_bucket_would_and_no_more() {
+    for (nodes, capacity, rate) in [(3, 100, 50.0), (10, 100, 50.0), (3, 1, 1.0), (10, 5, 0.2), (3, 20_000, 2_000.0)] {
+        let quota = quota(capacity, rate);
+        let mut simulation = Simulation::new(nodes, quota, 2 * MILLI, 7);
+        simulation.flat_out(60, 4);
+        let run = &simulation.run;
+        let (admitted, may) = (run.admitted.len() as f64, capacity as f64 + rate * 60.0);
+        // A token that is given is spent a way later.
+        assert!(over(run, quota) <= rate * 0.005 + 1e-6, "{nodes} {capacity}/{rate}: {} over", over(run, quota));
+        assert!(admitted <= may, "{nodes} {capacity}/{rate}: {admitted} of {may}");
+        assert!(admitted >= (may * 0.98).floor() - 1.0, "{nodes} {capacity}/{rate}: {admitted} of {may}");
+        let share = run.questions as f64 / run.requests as f64;
+        assert!(share < 0.2, "{nodes} {capacity}/{rate}: {} questions for {}", run.questions, run.requests);
+    }
+}

@@ -1,0 +1,537 @@
+//! What this node may spend without asking, and what it has to ask.
+//!
+//! An entry is there for each bucket that is busy on this node, and goes when it has not been used for a second, once
+//! what it held is given back: [`tend`](Leases::tend). Its state is what the node knows and no clock of its own: `lease`
+//! tokens until `valid`, counted from before the question was sent, by a clock that nobody sets; the store counts a
+//! tenth longer.
+//!
+//! How much is asked ahead: what a bucket's requests here need in the time of a lease, ten times as much while at least
+//! half of the bucket is there, and never more than its capacity over twice the nodes, so that idle leases take little
+//! from others. The rate is that of the requests since the last questions, halved and added as TCP smooths its round
+//! trips. A bucket that is too small for any of this is asked about each time.
+//!
+//! One question of a bucket is under way at a time. Requests that come meanwhile wait for its answer, too: it may leave
+//! them something, or say that there is nothing.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, Guard};
+use crossbeam_utils::CachePadded;
+use hashbrown::HashTable;
+use parking_lot::Mutex;
+use smallvec::SmallVec;
+use tokio::sync::{Notify, oneshot};
+
+use super::asking::{Asking, Prepaid, Verdict, WaitingSeat};
+use super::part::FleetPart;
+use super::{BELIEVED, Reach};
+use crate::client::Quota;
+use crate::limit::bucket::Nanos;
+use crate::limit::key::Key;
+use crate::limit::limiter::Charge;
+
+/// In how many parts they are kept, each under a lock of its own.
+const PARTS: usize = 256;
+/// For how long a lease may be spent, in nanoseconds.
+pub const VALID: Nanos = 2_000_000_000;
+/// After how long without use it is given back.
+const UNUSED: Nanos = 1_000_000_000;
+/// How much longer is asked ahead while there is plenty.
+const PLENTY: u64 = 10;
+
+/// How leases are held.
+#[derive(Clone, Copy, Debug)]
+pub struct LeaseSettings {
+    /// How far ahead of its need a node holds tokens, at least.
+    pub lease: Duration,
+    /// The longest that a request waits.
+    pub timeout: Duration,
+    /// The most requests that wait at once.
+    pub max_asks: usize,
+}
+
+/// What is to be asked about one bucket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// Which.
+    pub key: Key,
+    /// Its quota, as this node knows it.
+    pub quota: Quota,
+    /// Tokens of the lease that are still held.
+    pub left: u32,
+    /// Tokens for requests that wait.
+    pub want: u32,
+    /// Tokens to hold for later, at most.
+    pub ahead: u32,
+    /// Of what is there, at most one part in so many is held for later.
+    pub divisor: u32,
+    /// Tokens that were given without having been asked for.
+    pub debit: u64,
+    /// Tokens that go back.
+    pub back: u32,
+}
+
+/// What the store said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answered {
+    /// Tokens for the requests that waited.
+    pub granted: u32,
+    /// Tokens to hold for later, beside what was still held.
+    pub ahead: u32,
+    /// What is left there; below zero for a debt.
+    pub tokens: i64,
+    /// For how long the next one has been earned, in nanoseconds.
+    pub age: Nanos,
+}
+
+/// What was found of a lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reserved {
+    /// It was there, and is taken.
+    Taken,
+    /// It was not, and the view was heard of lately.
+    Believed,
+    /// Nothing is known.
+    Unknown,
+}
+
+/// What was counted since the start.
+#[derive(Debug, Default)]
+pub struct LeaseCounts {
+    /// Questions for requests that waited.
+    pub asked: AtomicU64,
+    /// Questions that were answered with tokens for later.
+    pub ahead: AtomicU64,
+    /// Leases that were given back.
+    pub returned: AtomicU64,
+    /// Questions without an answer.
+    pub late: AtomicU64,
+    /// Requests that waited.
+    pub waits: AtomicU64,
+}
+
+/// The leases of one node.
+#[derive(Debug)]
+pub struct Leases {
+    parts: Box<[CachePadded<Mutex<HashTable<LeaseEntry>>>]>,
+    settings: LeaseSettings,
+    reach: AtomicU8,
+    part: ArcSwap<FleetPart>,
+    /// Buckets with something to ask.
+    queue: Mutex<Vec<Key>>,
+    woken: Notify,
+    waiting: AtomicUsize,
+    /// What was counted.
+    pub counts: LeaseCounts,
+}
+
+/// A request that waits.
+#[derive(Debug)]
+struct Waiter {
+    cost: u32,
+    answer: oneshot::Sender<Verdict>,
+}
+
+/// What a question under way has of the entry.
+#[derive(Clone, Copy, Debug, Default)]
+struct Flight {
+    sent: Nanos,
+    waiters: usize,
+    debit: u64,
+}
+
+#[derive(Debug)]
+struct LeaseEntry {
+    key: Key,
+    quota: Quota,
+    lease: u32,
+    valid: Nanos,
+    /// When the store was last heard of; 0 when its word counts no more.
+    heard: Nanos,
+    /// What is asked ahead for.
+    need: u32,
+    /// Tokens that were wanted since `since`.
+    used: u32,
+    since: Nanos,
+    /// The same a second, smoothed.
+    rate: f32,
+    used_at: Nanos,
+    owed: u64,
+    back: u32,
+    queued: bool,
+    flight: Option<Flight>,
+    waiters: Vec<Waiter>,
+    /// For the waiters of a question: what was granted and is not given out yet.
+    granted: u32,
+    /// Whether half of the bucket was there.
+    plenty: bool,
+}
+
+impl LeaseEntry {
+    fn new(key: Key, quota: Quota, now: Nanos) -> Self {
+        LeaseEntry {
+            key,
+            quota,
+            lease: 0,
+            valid: 0,
+            heard: 0,
+            need: 0,
+            used: 0,
+            since: now,
+            rate: 0.0,
+            used_at: now,
+            owed: 0,
+            back: 0,
+            queued: false,
+            flight: None,
+            waiters: Vec::new(),
+            granted: 0,
+            plenty: false,
+        }
+    }
+
+    fn held(&self, now: Nanos) -> u32 {
+        if now < self.valid { self.lease } else { 0 }
+    }
+
+    fn use_up(&mut self, cost: u32, now: Nanos) {
+        self.used = self.used.saturating_add(cost);
+        self.used_at = now;
+    }
+
+    fn is_idle(&self) -> bool {
+        self.flight.is_none() && self.waiters.is_empty() && self.owed == 0 && self.back == 0 && self.granted == 0
+    }
+
+    /// Reckons what its requests need in the time of a lease.
+    fn reckon(&mut self, lease: Duration, nodes: u32, now: Nanos) {
+        let window = now.saturating_sub(self.since);
+        if window > 0 {
+            let seen = self.used as f32 / (window as f32 / 1e9);
+            let share = (window as f32 / lease.as_nanos() as f32).min(1.0) / 2.0;
+            self.rate += (seen - self.rate) * share;
+            (self.used, self.since) = (0, now);
+        }
+        let ahead = lease.as_secs_f32() * if self.plenty { PLENTY as f32 } else { 1.0 };
+        let most = self.quota.capacity().get() / nodes.saturating_mul(2).max(1);
+        self.need = ((self.rate * ahead).ceil() as u32).min(most);
+    }
+}
+
+impl Leases {
+    /// None yet. The store counts as away, and this node as alone.
+    pub fn new(settings: LeaseSettings, part: FleetPart, away: Reach) -> Arc<Self> {
+        let leases = Leases {
+            parts: (0..PARTS).map(|_| CachePadded::default()).collect(),
+            settings,
+            reach: AtomicU8::new(0),
+            part: ArcSwap::from_pointee(part),
+            queue: Mutex::default(),
+            woken: Notify::new(),
+            waiting: AtomicUsize::new(0),
+            counts: LeaseCounts::default(),
+        };
+        leases.set_reach(away);
+        Arc::new(leases)
+    }
+
+    /// What is done with requests from now on.
+    pub fn set_reach(&self, reach: Reach) {
+        self.reach.store(reach as u8, Ordering::SeqCst);
+    }
+
+    /// What is done with requests.
+    #[inline]
+    pub fn reach(&self) -> Reach {
+        match self.reach.load(Ordering::Relaxed) {
+            0 => Reach::Joined,
+            1 => Reach::Share,
+            2 => Reach::Refuse,
+            _ => Reach::Allow,
+        }
+    }
+
+    /// Which part of the quotas is this node's from now on.
+    pub fn set_part(&self, part: FleetPart) {
+        self.part.store(Arc::new(part));
+    }
+
+    pub(super) fn part(&self) -> Guard<Arc<FleetPart>> {
+        self.part.load()
+    }
+
+    pub(super) fn timeout(&self) -> Duration {
+        self.settings.timeout
+    }
+
+    /// Tokens that are held.
+    pub fn leased(&self, now: Nanos) -> u64 {
+        let of = |part: &CachePadded<Mutex<HashTable<LeaseEntry>>>| -> u64 {
+            part.lock().iter().map(|entry| u64::from(entry.held(now))).sum()
+        };
+        self.parts.iter().map(of).sum()
+    }
+
+    /// The entries there are.
+    pub fn entries(&self) -> usize {
+        self.parts.iter().map(|part| part.lock().len()).sum()
+    }
+
+    /// Waits until there is something to ask that somebody waits for.
+    pub async fn woken(&self) {
+        self.woken.notified().await;
+    }
+
+    fn table(&self, key: Key) -> &Mutex<HashTable<LeaseEntry>> {
+        &self.parts[(key.hash() >> 40) as usize % PARTS]
+    }
+
+    fn with<T>(&self, key: Key, change: impl FnOnce(&mut LeaseEntry) -> T) -> Option<T> {
+        self.table(key).lock().find_mut(key.hash(), |entry| entry.key == key).map(change)
+    }
+
+    fn with_made<T>(&self, key: Key, quota: Quota, now: Nanos, change: impl FnOnce(&mut LeaseEntry) -> T) -> T {
+        let mut table = self.table(key).lock();
+        let entry = table.entry(key.hash(), |entry| entry.key == key, |entry| entry.key.hash());
+        let mut entry = entry.or_insert_with(|| LeaseEntry::new(key, quota, now));
+        entry.get_mut().quota = quota;
+        change(entry.get_mut())
+    }
+
+    /// Has something asked about a bucket, at once when `urgent`.
+    fn enqueue(&self, entry: &mut LeaseEntry, urgent: bool) {
+        if !entry.queued && entry.flight.is_none() {
+            entry.queued = true;
+            self.queue.lock().push(entry.key);
+        }
+        if urgent {
+            self.woken.notify_one();
+        }
+    }
+
+    #[inline]
+    pub(super) fn reserve(&self, key: Key, cost: u32, now: Nanos) -> Reserved {
+        let mut table = self.table(key).lock();
+        let Some(entry) = table.find_mut(key.hash(), |entry| entry.key == key) else { return Reserved::Unknown };
+        if entry.lease >= cost && now < entry.valid {
+            entry.lease -= cost;
+            entry.use_up(cost, now);
+            if entry.lease < entry.need.div_ceil(2) {
+                self.enqueue(entry, false);
+            }
+            return Reserved::Taken;
+        }
+        match now < entry.heard.saturating_add(BELIEVED) {
+            true => Reserved::Believed,
+            false => Reserved::Unknown,
+        }
+    }
+
+    pub(super) fn put_back(&self, key: Key, cost: u32) {
+        self.with(key, |entry| entry.lease = entry.lease.saturating_add(cost));
+    }
+
+    pub(super) fn return_prepaid(&self, key: Key, cost: u32) {
+        self.with(key, |entry| {
+            // Of a request that waited in vain and was let in all the same.
+            let owed = u64::from(cost).min(entry.owed);
+            entry.owed -= owed;
+            entry.back = entry.back.saturating_add(cost - owed as u32);
+            self.enqueue(entry, false);
+        });
+    }
+
+    /// Notes what was given without having been asked for.
+    pub(super) fn owe(&self, key: Key, quota: Quota, cost: u32, now: Nanos) {
+        self.with_made(key, quota, now, |entry| {
+            entry.owed = entry.owed.saturating_add(u64::from(cost));
+            entry.use_up(cost, now);
+            self.enqueue(entry, false);
+        });
+    }
+
+    /// Notes what a request cost that was let in before that was known.
+    pub(super) fn settle(&self, key: Key, quota: Quota, cost: u32, now: Nanos) {
+        self.with_made(key, quota, now, |entry| {
+            let held = entry.held(now).min(cost);
+            entry.lease -= held;
+            entry.owed = entry.owed.saturating_add(u64::from(cost - held));
+            entry.use_up(cost, now);
+            self.enqueue(entry, false);
+        });
+    }
+
+    /// The view of a bucket counts no more: the next request asks. Whoever changes a bucket in the store calls it.
+    pub fn disbelieve(&self, key: Key) {
+        self.with(key, |entry| {
+            entry.heard = 0;
+            entry.back = entry.back.saturating_add(std::mem::take(&mut entry.lease));
+            self.enqueue(entry, true);
+        });
+    }
+
+    /// Puts a request's questions, unless too many wait already: then it is told at once that nobody answers.
+    pub(super) fn ask(self: &Arc<Self>, charges: impl Iterator<Item = Charge>, now: Nanos) -> Asking {
+        let full = self.waiting.fetch_add(1, Ordering::Relaxed) >= self.settings.max_asks;
+        let seat = WaitingSeat(Arc::clone(self));
+        if !full {
+            self.counts.waits.fetch_add(1, Ordering::Relaxed);
+        }
+        let ask = |charge: Charge| {
+            let (answer, question) = oneshot::channel();
+            if !full {
+                self.with_made(charge.key, charge.quota, now, |entry| {
+                    entry.waiters.push(Waiter { cost: charge.cost.get(), answer });
+                    entry.use_up(charge.cost.get(), now);
+                    self.enqueue(entry, true);
+                });
+            }
+            (charge.key, question)
+        };
+        let questions: SmallVec<_> = charges.map(ask).collect();
+        Asking::new(questions, Some(seat), Arc::clone(self))
+    }
+
+    pub(super) fn stood_up(&self) {
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Takes out what is to be asked now, at most `most` questions.
+    pub fn due(&self, most: usize, now: Nanos) -> Vec<Question> {
+        let keys: Vec<Key> = {
+            let mut queue = self.queue.lock();
+            let count = queue.len().min(most);
+            queue.drain(..count).collect()
+        };
+        let nodes = self.part().nodes();
+        keys.into_iter().filter_map(|key| self.with(key, |entry| self.question(entry, nodes, now)).flatten()).collect()
+    }
+
+    fn question(&self, entry: &mut LeaseEntry, nodes: u32, now: Nanos) -> Option<Question> {
+        entry.queued = false;
+        if entry.flight.is_some() {
+            return None;
+        }
+        entry.waiters.retain(|waiter| !waiter.answer.is_closed());
+        entry.reckon(self.settings.lease, nodes, now);
+        entry.lease = entry.held(now);
+        let unused = now.saturating_sub(entry.used_at) >= UNUSED;
+        if unused && entry.lease > 0 {
+            self.counts.returned.fetch_add(1, Ordering::Relaxed);
+            entry.back = entry.back.saturating_add(std::mem::take(&mut entry.lease));
+        }
+        let want = entry.waiters.iter().fold(0_u32, |want, waiter| want.saturating_add(waiter.cost));
+        let ahead = if unused { 0 } else { entry.need.saturating_sub(entry.lease) };
+        let (debit, back) = (std::mem::take(&mut entry.owed), std::mem::take(&mut entry.back));
+        if want > 0 {
+            self.counts.asked.fetch_add(1, Ordering::Relaxed);
+        }
+        entry.flight = Some(Flight { sent: now, waiters: entry.waiters.len(), debit });
+        let (key, quota, left, divisor) = (entry.key, entry.quota, entry.lease, nodes.saturating_mul(2));
+        Some(Question { key, quota, left, want, ahead, divisor, debit, back })
+    }
+
+    /// Takes in an answer; the quota of the bucket, and what of it is here.
+    pub(super) fn told(&self, key: Key, answer: &Answered, now: Nanos) -> Option<(Quota, u64)> {
+        self.with(key, |entry| {
+            let flight = entry.flight?;
+            entry.lease = entry.lease.saturating_add(answer.ahead);
+            entry.valid = flight.sent.saturating_add(VALID);
+            entry.heard = now;
+            entry.granted = answer.granted;
+            entry.plenty = answer.tokens >= i64::from(entry.quota.capacity().get() / 2);
+            if answer.ahead > 0 {
+                self.counts.ahead.fetch_add(1, Ordering::Relaxed);
+            }
+            Some((entry.quota, u64::from(entry.lease) + u64::from(answer.granted)))
+        })?
+    }
+
+    /// Tells the requests that waited, after the view was brought up to date: whether it has `enough` for what one
+    /// costs.
+    pub(super) fn answer(self: &Arc<Self>, key: Key, enough: impl Fn(u32) -> bool, now: Nanos) {
+        let mut answers: Vec<(oneshot::Sender<Verdict>, Option<u32>)> = Vec::new();
+        self.with(key, |entry| {
+            let Some(flight) = entry.flight.take() else { return };
+            let asked = flight.waiters.min(entry.waiters.len());
+            let mut left = std::mem::take(&mut entry.granted);
+            let mut dry = false;
+            for waiter in entry.waiters.drain(..asked) {
+                // In their order: who wants much is not passed by for ever.
+                dry |= waiter.cost > left;
+                if !dry {
+                    left -= waiter.cost;
+                }
+                answers.push((waiter.answer, (!dry).then_some(waiter.cost)));
+            }
+            entry.back = entry.back.saturating_add(left);
+            // Who came meanwhile waits for the next answer, unless there is nothing to wait for.
+            let later = std::mem::take(&mut entry.waiters);
+            for waiter in later {
+                if entry.held(now) >= waiter.cost {
+                    entry.lease -= waiter.cost;
+                    answers.push((waiter.answer, Some(waiter.cost)));
+                } else if enough(waiter.cost) {
+                    entry.waiters.push(waiter);
+                } else {
+                    answers.push((waiter.answer, None));
+                }
+            }
+            if !entry.waiters.is_empty() || entry.owed > 0 || entry.back > 0 {
+                self.enqueue(entry, !entry.waiters.is_empty());
+            }
+        });
+        for (answer, cost) in answers {
+            let verdict =
+                cost.map_or(Verdict::Empty, |cost| Verdict::Granted(Prepaid::new(Arc::clone(self), key, cost)));
+            // Whoever is gone gives it back by that.
+            drop(answer.send(verdict));
+        }
+    }
+
+    /// A question was not answered: what was owed still is, what was given back is gone, and nobody waits any more.
+    pub(super) fn unanswered(&self, key: Key, _now: Nanos) {
+        self.counts.late.fetch_add(1, Ordering::Relaxed);
+        let waiters = self.with(key, |entry| {
+            let Some(flight) = entry.flight.take() else { return Vec::new() };
+            entry.owed = entry.owed.saturating_add(flight.debit);
+            entry.heard = 0;
+            if entry.owed > 0 {
+                self.enqueue(entry, false);
+            }
+            std::mem::take(&mut entry.waiters)
+        });
+        drop(waiters);
+    }
+
+    /// Looks through all entries: has those asked about that are to be given back or held longer, and forgets those
+    /// that nobody used for a second.
+    pub fn tend(&self, now: Nanos) {
+        for part in &self.parts {
+            part.lock().retain(|entry| {
+                let unused = now.saturating_sub(entry.used_at) >= UNUSED;
+                let held = entry.held(now) > 0;
+                let runs_out = held && now.saturating_add(VALID / 2) >= entry.valid;
+                if unused && held || runs_out || entry.owed > 0 || entry.back > 0 {
+                    self.enqueue(entry, false);
+                    return true;
+                }
+                !unused || held || !entry.is_idle() || entry.queued
+            });
+        }
+    }
+
+    /// Has everything asked about: what is held is given back at the end.
+    pub fn give_all_back(&self) {
+        for part in &self.parts {
+            for entry in part.lock().iter_mut() {
+                entry.used_at = 0;
+                if entry.lease > 0 || entry.owed > 0 || entry.back > 0 {
+                    self.enqueue(entry, false);
+                }
+            }
+        }
+    }
+}
