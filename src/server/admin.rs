@@ -7,11 +7,15 @@ use arc_swap::ArcSwap;
 
 use super::buckets::Buckets;
 use super::core::Core;
+use super::fleet::{FleetPlace, show};
 use super::lifecycle::State;
 use super::reload::Reloader;
-use crate::admin::{Access, AdminParts, Fill, Question, Readiness, ServerStatus};
+use crate::admin::{Access, AdminParts, Fill, NotFilled, Question, Readiness, ServerStatus};
+use crate::fleet::LinkError;
+use crate::limit::Payer;
 use crate::proxy::{Proxy, Rules, Seats};
-use crate::telemetry::{FleetView, Metrics};
+use crate::store::{StoreError, WriteError};
+use crate::telemetry::Metrics;
 
 /// What the admin API looks at.
 pub(super) struct View {
@@ -43,6 +47,7 @@ impl View {
             lifecycle,
             clock,
             timeline,
+            fleet,
             ..
         } = core;
         let patience = lifecycle.patience();
@@ -51,13 +56,18 @@ impl View {
             repository: store.clients,
             keys: Arc::clone(buckets.keys()),
             grant: Box::new({
-                let buckets = Arc::clone(&buckets);
+                let (buckets, fleet) = (Arc::clone(&buckets), fleet.clone());
                 move |payer, quota, tokens| {
-                    let buckets = Arc::clone(&buckets);
-                    Box::pin(async move { buckets.grant(payer, quota, tokens).await })
+                    let (buckets, fleet) = (Arc::clone(&buckets), fleet.clone());
+                    Box::pin(async move {
+                        if let Some(fleet) = fleet {
+                            fleet.grant(payer, quota, tokens.get()).await.map_err(away)?;
+                        }
+                        buckets.grant(payer, quota, tokens).await
+                    })
                 }
             }),
-            fill: fill(buckets, Arc::clone(&rules)),
+            fill: fill(buckets, Arc::clone(&rules), fleet.clone()),
             directory,
             plans,
             recorder,
@@ -80,7 +90,7 @@ impl View {
                 State::Starting => Readiness::Starting,
                 _ => Readiness::Draining,
             }),
-            fleet: Arc::new(FleetView::default),
+            fleet: show(fleet),
             status,
             clock,
             timeline,
@@ -116,11 +126,24 @@ impl View {
 }
 
 /// What fills the buckets of a client: its own one, and those of policies that go by clients.
-fn fill(buckets: Arc<Buckets>, rules: Arc<ArcSwap<Rules>>) -> Fill {
+fn fill(buckets: Arc<Buckets>, rules: Arc<ArcSwap<Rules>>, fleet: Option<FleetPlace>) -> Fill {
     Box::new(move |payer, own| {
         let (buckets, rules) = (Arc::clone(&buckets), rules.load());
         let policies = rules.policies.iter().flat_map(|policies| policies.of_clients());
         let payers: Vec<_> = policies.map(|policy| payer.within(policy)).chain([payer]).collect();
-        Box::pin(async move { buckets.reset(&payers, |payer| own.get(&payer).copied()).await })
+        let fleet = fleet.clone();
+        Box::pin(async move {
+            let own = |payer: Payer| own.get(&payer).copied();
+            if let Some(fleet) = fleet {
+                let whose = |payer: &Payer| buckets.whose(*payer, own).map(|(_, quota)| (*payer, quota));
+                fleet.reset(&payers.iter().filter_map(whose).collect::<Vec<_>>()).await.map_err(away)?;
+            }
+            buckets.reset(&payers, own).await
+        })
     })
+}
+
+/// Why nothing was filled or added: the fleet's store did not do it.
+fn away(error: LinkError) -> NotFilled {
+    NotFilled::Store(WriteError::Unavailable(StoreError(format!("Fleet store unreachable: {error}"))))
 }

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 
 use super::buckets::Buckets;
 use super::error::ServerError;
+use super::fleet::FleetPlace;
 use super::handover::Inherited;
 use super::lifecycle::Lifecycle;
 use super::store::{Followers, Store};
@@ -20,6 +21,7 @@ use crate::config::Config;
 use crate::limit::{Nanos, Payer, RateLimit, Striped, StripedSettings, WholeLimiter};
 use crate::process::Sockets;
 use crate::proxy::{Activity, Policies, PolicySettings};
+use crate::store::sqlite::Sqlite;
 use crate::telemetry::{AccessLog, AccessLogWriter, LatestRefusals, Tally};
 use crate::tls::{AcmeKeeper, TlsListeners};
 use crate::upstream::{Pools, StickyKey};
@@ -35,6 +37,8 @@ pub(super) struct Core {
     pub(super) acme: Arc<AcmeKeeper>,
     /// Where clients and buckets are kept.
     pub(super) store: Store,
+    /// The fleet that it belongs to.
+    pub(super) fleet: Option<FleetPlace>,
     /// Where the proxy looks clients up.
     pub(super) directory: Arc<ArcSwap<Directory>>,
     /// What clients with a plan may spend.
@@ -95,7 +99,16 @@ impl Core {
         let successor = inherited.is_some();
         let failed = |what: &str, error: &dyn std::fmt::Display| ServerError::Failed(format!("{what}{error}"));
         // The directory of the database first: pairs are kept beside it.
-        let store = Store::open(config.database.as_deref())?;
+        let mut store = Store::open(config.database.as_deref())?;
+        let fleet = match (&config.fleet, store.file(), &config.database) {
+            (Some(settings), Some(mut file), Some(path)) => {
+                let reopen = || Ok(Sqlite::open(path)?);
+                let place = FleetPlace::join(settings, &mut file, reopen, &clock)?;
+                store = Store::of(file);
+                Some(place)
+            }
+            _ => None,
+        };
         let pairs = addresses.iter().zip(&config.listeners);
         let pairs = pairs.filter_map(|(address, listener)| Some((*address, listener.tls.clone()?)));
         let acme = AcmeKeeper::new(config.database.as_deref());
@@ -112,10 +125,20 @@ impl Core {
         let timeline = Timeline::new(clock.as_ref());
         let RateLimit { quota, max_buckets, .. } = config.rate_limit;
         let settings = StripedSettings { max_buckets, stripes: None, default_quota: quota };
-        let limiter: Arc<dyn WholeLimiter> = Arc::new(Striped::new(settings, timeline.nanos(clock.now())));
+        let striped = Striped::new(settings, timeline.nanos(clock.now()));
+        let (limiter, shared): (Arc<dyn WholeLimiter>, _) = match &fleet {
+            None => (Arc::new(striped), None),
+            Some(place) => {
+                let shared = place.limiter(striped);
+                (Arc::clone(&shared) as _, Some(shared))
+            }
+        };
         store.clients.keep_history(config.history);
         let (limits, saved) = (Arc::clone(&limiter), Arc::clone(&store.buckets));
         let buckets = Buckets::new(limits, saved, &config.rate_limit, Arc::clone(&clock), timeline);
+        if let Some((place, shared)) = fleet.as_ref().zip(shared) {
+            place.feed(&shared, buckets.keys(), timeline);
+        }
         let secret = store.buckets.secret();
         let sticky = config.database.is_none().then(|| inherited.and_then(|had| had.sticky).unwrap_or(secret));
         let core = Core {
@@ -124,6 +147,7 @@ impl Core {
             tls: Arc::new(tls),
             acme: Arc::new(acme),
             store,
+            fleet,
             directory: Arc::default(),
             plans: Arc::new(ArcSwap::from_pointee(config.plans.clone())),
             alone: Arc::default(),

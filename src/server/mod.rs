@@ -15,6 +15,7 @@ mod conductor;
 mod core;
 pub mod echo;
 mod error;
+mod fleet;
 mod handover;
 mod lifecycle;
 mod listening;

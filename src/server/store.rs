@@ -40,15 +40,22 @@ impl Store {
     /// Opens the file, or begins with nothing when there is to be none.
     pub(super) fn open(path: Option<&Path>) -> Result<Self, ServerError> {
         Ok(match path {
-            Some(path) => {
-                let file = Sqlite::open(path)?;
-                Store { clients: Arc::new(file.clone()), buckets: Arc::new(file.clone()), file: Some(file) }
-            }
+            Some(path) => Store::of(Sqlite::open(path)?),
             None => {
                 let memory = Arc::new(Memory::new());
                 Store { clients: Arc::clone(&memory) as _, buckets: memory, file: None }
             }
         })
+    }
+
+    /// The file, to join a fleet with.
+    pub(super) fn file(&self) -> Option<Sqlite> {
+        self.file.clone()
+    }
+
+    /// The same store in `file`.
+    pub(super) fn of(file: Sqlite) -> Self {
+        Store { clients: Arc::new(file.clone()), buckets: Arc::new(file.clone()), file: Some(file) }
     }
 
     /// Why nothing can be written now; none when it can.

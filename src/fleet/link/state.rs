@@ -24,4 +24,19 @@ impl LinkState {
     pub fn is_reachable(&self) -> bool {
         matches!(self, LinkState::Reachable { .. })
     }
+
+    /// Since when it does or does not.
+    pub fn since(&self) -> Instant {
+        match self {
+            LinkState::Reachable { since } | LinkState::Unreachable { since, .. } => *since,
+        }
+    }
+
+    /// Why it does not.
+    pub fn reason(&self) -> Option<&str> {
+        match self {
+            LinkState::Reachable { .. } => None,
+            LinkState::Unreachable { reason, .. } => Some(reason),
+        }
+    }
 }

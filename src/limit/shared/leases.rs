@@ -99,7 +99,7 @@ pub(super) enum Reserved {
 
 /// What was counted since the start.
 #[derive(Debug, Default)]
-pub struct LeaseCounts {
+pub struct LeaseTally {
     /// Questions for requests that waited.
     pub asked: AtomicU64,
     /// Questions that were answered with tokens for later.
@@ -124,7 +124,7 @@ pub struct Leases {
     woken: Notify,
     waiting: AtomicUsize,
     /// What was counted.
-    pub counts: LeaseCounts,
+    pub counts: LeaseTally,
 }
 
 /// A request that waits.
@@ -231,7 +231,7 @@ impl Leases {
             queue: Mutex::default(),
             woken: Notify::new(),
             waiting: AtomicUsize::new(0),
-            counts: LeaseCounts::default(),
+            counts: LeaseTally::default(),
         };
         leases.set_reach(away);
         Arc::new(leases)

@@ -16,6 +16,7 @@ use crate::server::asks::Stop;
 use crate::server::buckets;
 use crate::server::conductor::{self, Conductor};
 use crate::server::core::{Core, database_name, owner};
+use crate::server::fleet::FleetPlace;
 use crate::server::handover::{Estate, Predecessor, Successor, TakeOver, Told, Underway};
 use crate::server::lifecycle::State;
 use crate::server::logs::Logs;
@@ -147,8 +148,9 @@ impl Ending {
         if let Some(underway) = underway {
             underway.finish(self.core.clock.as_ref());
         }
-        let Core { buckets, store, .. } = self.core;
+        let Core { buckets, store, fleet, .. } = self.core;
         conductor::finish(stop, move || {
+            fleet.iter().for_each(FleetPlace::leave);
             buckets::save_at_stop(&buckets);
             store.close();
         });

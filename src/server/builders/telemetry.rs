@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use crate::server::core::Core;
+use crate::server::fleet;
 use crate::server::services::{LogGuard, Telemetry};
-use crate::telemetry::{AccessLogWriter, EventLog, FleetView, Metrics, MetricsParts};
+use crate::telemetry::{AccessLogWriter, EventLog, Metrics, MetricsParts};
 
 /// What tells of all the others.
 pub(in crate::server) struct TelemetryPlane {
@@ -27,7 +28,7 @@ impl TelemetryPlane {
             limiter: Arc::clone(&core.limiter) as _,
             tls: Arc::clone(&core.tls),
             persist_errors: Box::new(move || store.errors()),
-            fleet: Arc::new(FleetView::default),
+            fleet: fleet::show(core.fleet.clone()),
         });
         TelemetryPlane { guard: service.guard(), service, metrics: Arc::new(metrics) }
     }

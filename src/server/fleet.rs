@@ -1,0 +1,299 @@
+//! This server as a node of a fleet: what joins it, follows it, asks for tokens, and leaves.
+//!
+//! It has a runtime of its own, one thread, which lives from before the clients are read until the last token is given
+//! back: no request and no service waits for the store's connections, nor they for them.
+//!
+//! A node whose store answers takes the fleet's clients in before it serves. One whose store does not within
+//! [`JOINING`] serves what its database has, and joins later. Its secret, of which bits the names of buckets are made in
+//! the store, becomes the fleet's when it first joins; that is why the database is opened again then.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use log::{info, warn};
+use parking_lot::Mutex;
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::error::ServerError;
+use crate::client::Quota;
+use crate::clock::{Clock, Timeline};
+use crate::fleet::nodes::Nodes;
+use crate::fleet::registry::FOREIGN;
+use crate::fleet::{
+    Asker, ClientRegistry, FleetSettings, JoinOutcome, LinkError, Names, RegistryState, StoreLink, bucket,
+};
+use crate::limit::shared::leases::{LeaseSettings, Leases};
+use crate::limit::shared::{FleetPart, Shared};
+use crate::limit::{KeyMaker, Payer, Striped};
+use crate::store::BucketStore;
+use crate::store::sqlite::Sqlite;
+use crate::telemetry::{FleetNode, FleetState, FleetStore, FleetView, LeaseCounts, ShowFleet};
+
+/// How long a start waits for the fleet.
+const JOINING: Duration = Duration::from_secs(5);
+/// How long a change of a bucket by an operator may take.
+const CHANGE: Duration = Duration::from_secs(1);
+/// How long leaving may take.
+const LEAVING: Duration = Duration::from_secs(1);
+
+/// This server's part of a fleet. A clone is the same.
+#[derive(Clone)]
+pub(super) struct FleetPlace(Arc<PlaceParts>);
+
+struct PlaceParts {
+    runtime: Mutex<Option<Runtime>>,
+    stop: watch::Sender<bool>,
+    settings: FleetSettings,
+    link: StoreLink,
+    names: Names,
+    node: String,
+    registry: ClientRegistry,
+    /// What makes the fleet's keys.
+    keys: Arc<KeyMaker>,
+    leases: Arc<Leases>,
+    file: Sqlite,
+    clock: Arc<dyn Clock>,
+    late: Mutex<LateParts>,
+}
+
+/// What is there once the limiter is.
+#[derive(Default)]
+struct LateParts {
+    nodes: Option<Arc<Nodes>>,
+    asker: Option<Arc<Asker>>,
+}
+
+impl FleetPlace {
+    /// Joins the fleet of `settings` with the clients in `file`, which is open; `reopen` opens it again.
+    ///
+    /// # Errors
+    /// When the fleet has other clients than this node, or the file cannot take them in.
+    pub(super) fn join(
+        settings: &FleetSettings,
+        file: &mut Sqlite,
+        reopen: impl Fn() -> Result<Sqlite, ServerError>,
+        clock: &Arc<dyn Clock>,
+    ) -> Result<Self, ServerError> {
+        let failed = |error: &dyn std::fmt::Display| ServerError::Failed(format!("fleet: {error}"));
+        let runtime = Builder::new_multi_thread().worker_threads(1).thread_name("fleet").enable_all().build();
+        let runtime = runtime.map_err(|error| failed(&error))?;
+        let (stop, stopping) = watch::channel(false);
+        let link = StoreLink::new(settings, Arc::clone(clock));
+        let running = link.clone();
+        runtime.spawn(async move { running.run(stopping).await });
+        let mut registry = ClientRegistry::new(link.clone(), file.clone(), &settings.prefix);
+        let own = file.secret();
+        let secret = match runtime.block_on(registry.join_at_start(JOINING)) {
+            Ok(JoinOutcome::Joined { secret }) => secret,
+            Ok(JoinOutcome::Foreign) => return Err(failed(&FOREIGN)),
+            Ok(JoinOutcome::Unreachable) => {
+                warn!(
+                    "fleet: the store at {} does not answer; serving with the clients of the database",
+                    settings.store
+                );
+                own
+            }
+            Err(error) => return Err(failed(&error)),
+        };
+        if secret != own {
+            file.clone().close();
+            *file = reopen()?;
+            registry = ClientRegistry::new(link.clone(), file.clone(), &settings.prefix);
+        }
+        file.publish_through(registry.publisher());
+        let following = (registry.clone(), stop.subscribe());
+        runtime.spawn(async move { following.0.run(following.1).await });
+        let node = node_name(settings, file)?;
+        let known = known_nodes(file);
+        let part = FleetPart::new(&node, known.iter().map(String::as_str));
+        let lease =
+            LeaseSettings { lease: settings.lease, timeout: settings.timeout, max_asks: settings.max_asks.get() };
+        let parts = PlaceParts {
+            runtime: Mutex::new(Some(runtime)),
+            stop,
+            settings: settings.clone(),
+            link,
+            names: Names::new(&settings.prefix),
+            node,
+            registry,
+            keys: Arc::new(KeyMaker::new(secret)),
+            leases: Leases::new(lease, part, settings.when_unreachable.into()),
+            file: file.clone(),
+            clock: Arc::clone(clock),
+            late: Mutex::default(),
+        };
+        Ok(FleetPlace(Arc::new(parts)))
+    }
+
+    /// The limiter of this node, over what `view` holds.
+    pub(super) fn limiter(&self, view: Striped) -> Arc<Shared> {
+        Arc::new(Shared::new(view, Arc::clone(&self.0.leases)))
+    }
+
+    /// Has `limiter` fed, whose keys `own` makes.
+    pub(super) fn feed(&self, limiter: &Arc<Shared>, own: &Arc<KeyMaker>, timeline: Timeline) {
+        let parts = &self.0;
+        let any = Payer::client(1);
+        let same = own.of(any) == parts.keys.of(any);
+        let fleet = if same { own } else { &parts.keys };
+        let asker = Asker::new(
+            (parts.link.clone(), parts.names.clone(), &parts.node),
+            (Arc::clone(limiter), Arc::clone(&parts.leases)),
+            (Arc::clone(own), Arc::clone(fleet)),
+            parts.settings.when_unreachable,
+            (Arc::clone(&parts.clock), timeline),
+        );
+        let (leases, clock) = (Arc::clone(&parts.leases), Arc::clone(&parts.clock));
+        let leased = Box::new(move || leases.leased(timeline.nanos(clock.now())));
+        let (leases, file, node) = (Arc::clone(&parts.leases), parts.file.clone(), parts.node.clone());
+        let heard = Box::new(move |names: &[String]| {
+            leases.set_part(FleetPart::new(&node, names.iter().map(String::as_str)));
+            drop(file.keep_fleet_note(KNOWN, &names.join(" ")));
+        });
+        let version = env!("CARGO_PKG_VERSION");
+        let known = known_nodes(&parts.file);
+        let named = (parts.node.as_str(), version);
+        let nodes =
+            Nodes::new(parts.link.clone(), &parts.names, named, known, Arc::clone(&parts.clock), (leased, heard));
+        let nodes = Arc::new(nodes);
+        if let Some(runtime) = &*parts.runtime.lock() {
+            let running = (Arc::clone(&asker), parts.stop.subscribe());
+            runtime.spawn(async move { running.0.run(running.1).await });
+            let running = (Arc::clone(&nodes), parts.stop.subscribe());
+            runtime.spawn(async move { running.0.run(running.1).await });
+            runtime.spawn(tell(self.clone()));
+        }
+        *parts.late.lock() = LateParts { nodes: Some(nodes), asker: Some(asker) };
+    }
+
+    /// Fills buckets in the store, but for what nodes hold.
+    ///
+    /// # Errors
+    /// When the store does not do it.
+    pub(super) async fn reset(&self, buckets: &[(Payer, Quota)]) -> Result<(), LinkError> {
+        let call = |(payer, quota): &(Payer, Quota)| bucket::reset(&self.0.names, self.0.keys.of(*payer), *quota);
+        let calls: Vec<_> = buckets.iter().map(call).collect();
+        self.0.link.calls(&calls, CHANGE).await.into_iter().try_for_each(|answer| answer.map(drop))
+    }
+
+    /// Adds tokens to a bucket in the store.
+    ///
+    /// # Errors
+    /// When the store does not do it.
+    pub(super) async fn grant(&self, payer: Payer, quota: Quota, tokens: u32) -> Result<(), LinkError> {
+        let call = bucket::grant(&self.0.names, self.0.keys.of(payer), quota, tokens);
+        self.0.link.calls(&[call], CHANGE).await.into_iter().try_for_each(|answer| answer.map(drop))
+    }
+
+    /// The fleet as this node sees it now.
+    pub(super) fn view(&self) -> FleetView {
+        let parts = &self.0;
+        let link = parts.link.state().borrow().clone();
+        let registry = *parts.registry.state().borrow();
+        let (state, reason) = match (link.is_reachable(), registry) {
+            (true, RegistryState::Foreign) => (FleetState::Unreachable, Some(FOREIGN.to_owned())),
+            (true, _) => (FleetState::Joined, None),
+            (false, _) => (FleetState::Unreachable, link.reason().map(str::to_owned)),
+        };
+        let figures = parts.link.figures();
+        let counts = &parts.leases.counts;
+        let count = |count: &std::sync::atomic::AtomicU64| count.load(std::sync::atomic::Ordering::Relaxed);
+        let nodes = parts.late.lock().nodes.as_ref().map(|nodes| nodes.list());
+        let seen = |seen: &crate::fleet::nodes::NodeSeen| FleetNode {
+            node: seen.node.clone(),
+            version: seen.version.clone(),
+            seen: seen.seen,
+            leased: seen.leased,
+        };
+        let bounds = crate::fleet::link::BOUNDS.into_iter().chain([f64::INFINITY]);
+        FleetView {
+            state,
+            since: Some(parts.clock.wall() - parts.clock.now().saturating_duration_since(link.since())),
+            reason,
+            node: Some(parts.node.clone()),
+            nodes: nodes.iter().flat_map(|nodes| nodes.iter().map(seen)).collect(),
+            store: FleetStore {
+                address: Some(parts.settings.store.to_string()),
+                latency: figures.latency,
+                errors: figures.errors,
+                evicted_keys: figures.evicted_keys,
+                maxmemory_policy: figures.maxmemory_policy.clone(),
+                seconds: bounds.zip(figures.seconds).collect(),
+                seconds_sum: figures.seconds_sum,
+            },
+            leases: LeaseCounts {
+                asked: count(&counts.asked),
+                ahead: count(&counts.ahead),
+                returned: count(&counts.returned),
+                late: count(&counts.late),
+            },
+            waits: count(&counts.waits),
+        }
+    }
+
+    /// Gives back what is held and leaves; blocks the thread.
+    pub(super) fn leave(&self) {
+        let Some(runtime) = self.0.runtime.lock().take() else { return };
+        let asker = self.0.late.lock().asker.clone();
+        let _ = self.0.stop.send(true);
+        runtime.block_on(async {
+            if let Some(asker) = asker {
+                let _ = timeout(LEAVING, asker.finish()).await;
+            }
+        });
+        runtime.shutdown_timeout(LEAVING);
+    }
+}
+
+/// What shows the fleet, or that there is none.
+pub(super) fn show(place: Option<FleetPlace>) -> ShowFleet {
+    Arc::new(move || place.as_ref().map_or_else(FleetView::default, FleetPlace::view))
+}
+
+/// Says, in a line each, when the store goes and when it comes.
+async fn tell(place: FleetPlace) {
+    let mut state = place.0.link.state();
+    loop {
+        let now = state.borrow_and_update().clone();
+        match now.is_reachable() {
+            true => info!("fleet: joined as {}; the store at {} answers", place.0.node, place.0.settings.store),
+            false => {
+                let reason = now.reason().unwrap_or_default();
+                let meanwhile = match crate::limit::shared::Reach::from(place.0.settings.when_unreachable) {
+                    crate::limit::shared::Reach::Refuse => "nobody is let in who has a limit",
+                    crate::limit::shared::Reach::Allow => "everybody is let in",
+                    _ => "this node gives its share of every limit",
+                };
+                warn!("fleet: the store at {} is unreachable ({reason}); {meanwhile}", place.0.settings.store);
+            }
+        }
+        let was = now.is_reachable();
+        if state.wait_for(|state| state.is_reachable() != was).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// The note of this node's name, and of those that it knows.
+const NODE: &str = "node";
+const KNOWN: &str = "nodes";
+
+/// This node's name: that of the settings, or the one that the database keeps.
+fn node_name(settings: &FleetSettings, file: &Sqlite) -> Result<String, ServerError> {
+    if let Some(name) = &settings.node {
+        return Ok(name.clone());
+    }
+    let kept = file.fleet_note(NODE).map_err(|error| ServerError::Failed(error.to_string()))?;
+    Ok(kept.unwrap_or_else(|| {
+        let made = format!("node-{:08x}", fastrand::u32(..));
+        drop(file.keep_fleet_note(NODE, &made));
+        made
+    }))
+}
+
+fn known_nodes(file: &Sqlite) -> Vec<String> {
+    let kept = file.fleet_note(KNOWN).ok().flatten().unwrap_or_default();
+    kept.split_whitespace().map(str::to_owned).collect()
+}
