@@ -19,7 +19,8 @@ done
     echo "fleet: there is no redis-server or valkey-server. On Debian and Ubuntu: sudo apt-get install redis-server" >&2
     exit 1
 }
-store=$(realpath "$store")
+# Not resolved: a redis-server that is another name of a tool goes by how it is called.
+case $store in /*) ;; *) store=$PWD/$store ;; esac
 
 # Each process writes into a file of its own; all of it goes at the end.
 dir=$(mktemp -d)
@@ -52,6 +53,7 @@ until_it() { # NAME COMMAND...
 }
 
 start store "$store" --port 6399 --bind 127.0.0.1 --save '' --appendonly no --maxmemory-policy noeviction
+pid_of_store=$!
 start backend "$tollgate" echo --listen 127.0.0.1:9001 --name sample
 for node in 1 2 3; do
     mkdir "$dir/$node"
@@ -70,8 +72,8 @@ done
 for node in 1 2 3; do
     until_it "node-$node" "$tollgate" healthcheck --admin "127.0.0.1:991$node"
 done
+until_it store kill -0 "$pid_of_store"
 
-pid_of_store=$(echo "$pids" | awk '{ print $1 }')
 cat <<EOF
 A fleet of three nodes over $(basename "$store"), logs in $dir:
 
