@@ -1,11 +1,14 @@
 //! Nodes join, stop, are killed and are upgraded: never more than the budget, and little less.
 
+use std::io::Write;
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::harness::daemon::Daemon;
 use crate::harness::fleet::{FlatOut, Fleet, standing};
+use crate::harness::server::{clean, command};
 use crate::harness::store::Engine;
 use crate::harness::{PATIENCE, dawdle, eventually};
 
@@ -90,4 +93,27 @@ fn an_upgrade_hands_over_what_the_node_holds() {
     dawdle(MEANWHILE);
     load.stop().assert_exact(50.0, 20.0);
     assert!(eventually(PATIENCE, || told()["nodes"].as_array().unwrap().len() == 2), "{}", told());
+}
+
+#[test]
+fn clocks_that_are_hours_apart_change_nothing() {
+    let there = Command::new("faketime").arg("--version").output().is_ok();
+    if !there {
+        let _ =
+            writeln!(std::io::stderr(), "clocks_that_are_hours_apart_change_nothing is skipped: there is no faketime");
+        return;
+    }
+    let mut fleet = Fleet::start(Engine::all()[0], 3, "", "");
+    fleet.create("a", 50, 40.0);
+    for (node, apart) in fleet.nodes.iter_mut().zip(["-5h", "+0h", "+7h"]) {
+        node.stop();
+        let mut faked = Command::new("faketime");
+        faked.args(["-f", apart]).arg(command().get_program());
+        node.start_again_as(clean(faked));
+    }
+    fleet.wait_until("joined");
+    FlatOut::run(&fleet.addresses(), 1, "a", MEANWHILE).assert_exact(50.0, 40.0);
+    assert_eq!(fleet.nodes[0].admin("PATCH", "/clients/a", r#"{"capacity":51}"#).status, 200);
+    assert_eq!(fleet.nodes[2].admin("PATCH", "/clients/a", r#"{"rate_per_sec":41}"#).status, 200);
+    fleet.wait_for_client("a", |client| (client["capacity"] == 51) & (client["rate_per_sec"] == 41));
 }

@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::harness::client::{Client, Request, Response};
 use crate::harness::fleet::{FlatOut, Fleet, Tally, metric, standing};
 use crate::harness::instance::{Instance, is_ready};
-use crate::harness::store::Engine;
+use crate::harness::store::{Engine, StoreServer};
 use crate::harness::{PATIENCE, assert_ours, dawdle, eventually};
 
 /// `fleet.timeout` of these tests.
@@ -75,6 +75,26 @@ fn a_store_that_is_killed_and_comes_back_empty_forgives_a_bucket_at_most() {
         fleet.wait_for_client("a", |client| client["capacity"] == 60);
         fleet.create("b", 7, 1.0);
     }
+}
+
+#[test]
+fn a_promoted_replica_is_followed() {
+    let engine = Engine::all()[0];
+    let primary = StoreServer::start(engine);
+    let of = primary.port.to_string();
+    let replica = StoreServer::start_with(engine, &["--save", "", "--replicaof", "127.0.0.1", &of]);
+    assert!(eventually(PATIENCE, || replica.command("INFO replication").contains("master_link_status:up")));
+    let sentinel = StoreServer::sentinel(engine, primary.port);
+    let port = replica.port.to_string();
+    assert!(eventually(PATIENCE, || sentinel.command("SENTINEL REPLICAS main").contains(&port)));
+    let url = format!("redis+sentinel://127.0.0.1:{}/main", sentinel.port);
+    let mut fleet = Fleet::at(primary, url, 3, "", "");
+    fleet.create("a", 60, 30.0);
+    let tally = through(&mut fleet, |fleet| fleet.store.kill(), |_| ());
+    assert!(replica.command("ROLE").contains("master"));
+    // What was acknowledged and not replicated: a lease in flight of each node.
+    assert_bounds(engine, &fleet, &tally, 2.0 * tally.budget(60.0, 30.0) + 30.0);
+    fleet.create("b", 7, 1.0);
 }
 
 #[test]

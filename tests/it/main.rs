@@ -78,6 +78,8 @@ mod events_stuck;
 #[cfg(test)]
 mod failover;
 #[cfg(test)]
+mod fleet_clients;
+#[cfg(test)]
 mod fleet_config;
 #[cfg(test)]
 mod fleet_limits;

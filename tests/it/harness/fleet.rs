@@ -23,6 +23,8 @@ pub(crate) const EVERYWHERE: Duration = Duration::from_secs(1);
 pub(crate) struct Fleet {
     pub(crate) store: StoreServer,
     pub(crate) nodes: Vec<Instance>,
+    /// Where the store is.
+    url: String,
     pub(crate) backend: Backend,
     /// The keys of every node's `fleet`, beside its store and name.
     keys: String,
@@ -41,8 +43,15 @@ impl Fleet {
     /// The same over this store.
     #[track_caller]
     pub(crate) fn over(store: StoreServer, nodes: usize, keys: &str, more: &str) -> Self {
+        let url = store.url();
+        Self::at(store, url, nodes, keys, more)
+    }
+
+    /// The same with another address for it.
+    #[track_caller]
+    pub(crate) fn at(store: StoreServer, url: String, nodes: usize, keys: &str, more: &str) -> Self {
         let (keys, more) = (keys.to_owned(), more.to_owned());
-        let mut fleet = Fleet { store, nodes: Vec::new(), backend: Backend::scripted("a"), keys, more };
+        let mut fleet = Fleet { store, nodes: Vec::new(), url, backend: Backend::scripted("a"), keys, more };
         (0..nodes).for_each(|_| fleet.join());
         fleet.wait_until("joined");
         fleet.wait_for_nodes(nodes);
@@ -58,7 +67,7 @@ impl Fleet {
 
     /// The lines that make a node of this name a node of this fleet.
     pub(crate) fn lines(&self, name: &str) -> String {
-        let (url, keys) = (self.store.url(), &self.keys);
+        let (url, keys) = (&self.url, &self.keys);
         let comma = if keys.is_empty() { "" } else { ", " };
         format!("fleet: {{store: \"{url}\", node: {name}{comma}{keys}}}\n{}", self.more)
     }
