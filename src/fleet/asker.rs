@@ -106,18 +106,20 @@ impl Asker {
     async fn follow_link(&self) {
         let mut state = self.link.state();
         loop {
-            if state.wait_for(|state| state.is_reachable()).await.is_err() {
-                return;
-            }
-            let settled = tokio::time::sleep(SETTLING);
-            tokio::select! {
-                lost = state.wait_for(|state| !state.is_reachable()) => {
-                    if lost.is_err() {
-                        return;
-                    }
-                    continue;
+            // Who joined at its start has given nothing that the store does not know.
+            while self.leases.reach() != Reach::Joined {
+                if state.wait_for(|state| state.is_reachable()).await.is_err() {
+                    return;
                 }
-                () = settled => self.leases.set_reach(Reach::Joined),
+                let settled = tokio::time::sleep(SETTLING);
+                tokio::select! {
+                    lost = state.wait_for(|state| !state.is_reachable()) => {
+                        if lost.is_err() {
+                            return;
+                        }
+                    }
+                    () = settled => self.leases.set_reach(Reach::Joined),
+                }
             }
             if state.wait_for(|state| !state.is_reachable()).await.is_err() {
                 return;

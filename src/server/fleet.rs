@@ -25,7 +25,7 @@ use crate::fleet::{
     Asker, ClientRegistry, FleetSettings, JoinOutcome, LinkError, Names, RegistryState, StoreLink, bucket,
 };
 use crate::limit::shared::leases::{LeaseSettings, Leases};
-use crate::limit::shared::{FleetPart, Shared};
+use crate::limit::shared::{FleetPart, Reach, Shared};
 use crate::limit::{KeyMaker, Payer, Striped};
 use crate::store::BucketStore;
 use crate::store::sqlite::Sqlite;
@@ -85,8 +85,12 @@ impl FleetPlace {
         runtime.spawn(async move { running.run(stopping).await });
         let mut registry = ClientRegistry::new(link.clone(), file.clone(), &settings.prefix);
         let own = file.secret();
+        let mut reach = settings.when_unreachable.into();
         let secret = match runtime.block_on(registry.join_at_start(JOINING)) {
-            Ok(JoinOutcome::Joined { secret }) => secret,
+            Ok(JoinOutcome::Joined { secret }) => {
+                reach = Reach::Joined;
+                secret
+            }
             Ok(JoinOutcome::Foreign) => return Err(failed(&FOREIGN)),
             Ok(JoinOutcome::Unreachable) => {
                 warn!(
@@ -119,7 +123,7 @@ impl FleetPlace {
             node,
             registry,
             keys: Arc::new(KeyMaker::new(secret)),
-            leases: Leases::new(lease, part, settings.when_unreachable.into()),
+            leases: Leases::new(lease, part, reach),
             file: file.clone(),
             clock: Arc::clone(clock),
             late: Mutex::default(),
@@ -192,10 +196,14 @@ impl FleetPlace {
         let parts = &self.0;
         let link = parts.link.state().borrow().clone();
         let registry = *parts.registry.state().borrow();
-        let (state, reason) = match (link.is_reachable(), registry) {
+        let settled = link.is_reachable() && parts.leases.reach() == Reach::Joined;
+        let (state, reason) = match (settled, registry) {
             (true, RegistryState::Foreign) => (FleetState::Unreachable, Some(FOREIGN.to_owned())),
             (true, _) => (FleetState::Joined, None),
-            (false, _) => (FleetState::Unreachable, link.reason().map(str::to_owned)),
+            (false, _) => {
+                let settling = "it answers again, and hears first what was given without it";
+                (FleetState::Unreachable, Some(link.reason().unwrap_or(settling).to_owned()))
+            }
         };
         let figures = parts.link.figures();
         let counts = &parts.leases.counts;
@@ -261,9 +269,9 @@ async fn tell(place: FleetPlace) {
             true => info!("fleet: joined as {}; the store at {} answers", place.0.node, place.0.settings.store),
             false => {
                 let reason = now.reason().unwrap_or_default();
-                let meanwhile = match crate::limit::shared::Reach::from(place.0.settings.when_unreachable) {
-                    crate::limit::shared::Reach::Refuse => "nobody is let in who has a limit",
-                    crate::limit::shared::Reach::Allow => "everybody is let in",
+                let meanwhile = match Reach::from(place.0.settings.when_unreachable) {
+                    Reach::Refuse => "nobody is let in who has a limit",
+                    Reach::Allow => "everybody is let in",
                     _ => "this node gives its share of every limit",
                 };
                 warn!("fleet: the store at {} is unreachable ({reason}); {meanwhile}", place.0.settings.store);

@@ -36,7 +36,7 @@ fn every_node_is_seen_with_its_name_and_version() {
 #[test]
 fn who_joins_and_who_stops_changes_nothing_of_the_budget() {
     for engine in Engine::all() {
-        let mut fleet = Fleet::start(engine, 2, "", "");
+        let mut fleet = Fleet::start(engine, 2, "timeout: 1s", "");
         fleet.create("a", 50, 40.0);
         let load = FlatOut::start(&fleet.addresses(), 1, "a");
         fleet.join();
@@ -55,7 +55,7 @@ fn who_joins_and_who_stops_changes_nothing_of_the_budget() {
 #[test]
 fn a_node_that_is_killed_costs_at_most_what_it_held() {
     for engine in Engine::all() {
-        let mut fleet = Fleet::start(engine, 3, "", "");
+        let mut fleet = Fleet::start(engine, 3, "timeout: 1s", "");
         fleet.create("a", 100, 50.0);
         let doomed = FlatOut::start(&fleet.addresses()[2..], 1, "a");
         let load = FlatOut::start(&fleet.addresses()[..2], 1, "a");
@@ -81,7 +81,7 @@ fn a_node_that_is_killed_costs_at_most_what_it_held() {
 
 #[test]
 fn an_upgrade_hands_over_what_the_node_holds() {
-    let fleet = Fleet::start(Engine::all()[0], 1, "", "");
+    let fleet = Fleet::start(Engine::all()[0], 1, "timeout: 1s", "");
     fleet.create("a", 50, 20.0);
     let daemon = Daemon::start(fleet.backend.address, &fleet.lines("daemon"));
     let told = || serde_json::from_str::<Value>(&daemon.ask("GET", "/fleet", "").unwrap().text()).unwrap();
@@ -103,7 +103,7 @@ fn clocks_that_are_hours_apart_change_nothing() {
             writeln!(std::io::stderr(), "clocks_that_are_hours_apart_change_nothing is skipped: there is no faketime");
         return;
     }
-    let mut fleet = Fleet::start(Engine::all()[0], 3, "", "");
+    let mut fleet = Fleet::start(Engine::all()[0], 3, "timeout: 1s", "");
     fleet.create("a", 50, 40.0);
     for (node, apart) in fleet.nodes.iter_mut().zip(["-5h", "+0h", "+7h"]) {
         node.stop();

@@ -144,8 +144,10 @@ fn writes_wait_for_the_store_but_those_for_one_node() {
     fleet.wait_until("unreachable");
     let node = &fleet.nodes[0];
     let body = r#"{"client_id":"b","capacity":7,"rate_per_sec":1}"#;
-    assert_ours(&node.admin("POST", "/clients", body), 503, "Fleet store unreachable");
-    assert_ours(&node.admin("PATCH", "/clients/a", r#"{"capacity":9}"#), 503, "Fleet store unreachable");
+    for (method, target, body) in [("POST", "/clients", body), ("PATCH", "/clients/a", r#"{"capacity":9}"#)] {
+        let refused = node.admin(method, target, body);
+        assert_eq!((refused.status, refused.json()["message"].as_str()), (503, Some("Fleet store unreachable")));
+    }
     assert_eq!(node.admin("GET", "/clients/b", "").status, 404);
     assert_eq!(node.admin("POST", "/clients?local=1", body).status, 201);
     assert_eq!(node.admin("PATCH", "/clients/a?local=1", r#"{"capacity":9}"#).json()["capacity"], json!(9));
