@@ -19,8 +19,8 @@ use super::link::StoreLink;
 use super::names::Names;
 use super::settings::WhenUnreachable;
 use crate::clock::{Clock, Timeline};
-use crate::limit::shared::leases::{Answered, Leases, Question, VALID};
-use crate::limit::shared::{Reach, Shared};
+use crate::limit::shared::leases::{Answered, BucketQuestion, Leases, VALID};
+use crate::limit::shared::{Reach, SharedLimiter};
 use crate::limit::{Key, KeyMaker};
 
 /// How often is asked what nobody waits for.
@@ -42,7 +42,7 @@ pub struct Asker {
     names: Names,
     /// This process, among all that hold leases.
     holder: String,
-    limiter: Arc<Shared>,
+    limiter: Arc<SharedLimiter>,
     leases: Arc<Leases>,
     /// What made the limiter's keys, and what makes those of the fleet.
     keys: (Arc<KeyMaker>, Arc<KeyMaker>),
@@ -67,7 +67,7 @@ impl Asker {
     /// those of the fleet.
     pub fn new(
         (link, names, node): (StoreLink, Names, &str),
-        (limiter, leases): (Arc<Shared>, Arc<Leases>),
+        (limiter, leases): (Arc<SharedLimiter>, Arc<Leases>),
         keys: (Arc<KeyMaker>, Arc<KeyMaker>),
         when_unreachable: WhenUnreachable,
         time: (Arc<dyn Clock>, Timeline),
@@ -156,7 +156,7 @@ impl Asker {
     }
 
     /// Asks, and takes in the answers; whether all came.
-    async fn ask(&self, questions: Vec<Question>) -> bool {
+    async fn ask(&self, questions: Vec<BucketQuestion>) -> bool {
         let calls: Vec<_> = questions.iter().map(|question| self.call(question)).collect();
         let answers = self.link.calls(&calls, ANSWER).await;
         let mut all = true;
@@ -178,8 +178,8 @@ impl Asker {
         all
     }
 
-    fn call(&self, question: &Question) -> super::link::ScriptCall {
-        let Question { key, quota, left, want, ahead, divisor, debit, back } = *question;
+    fn call(&self, question: &BucketQuestion) -> super::link::ScriptCall {
+        let BucketQuestion { key, quota, left, want, ahead, divisor, debit, back } = *question;
         let valid = Duration::from_nanos(VALID);
         let ask = BucketAsk { quota, holder: &self.holder, left, want, ahead, divisor, debit, back, valid };
         bucket::ask(&self.names, self.bits(key), &ask)

@@ -13,9 +13,9 @@ use futures_util::FutureExt;
 use super::bucket::BucketAsk;
 use super::bucket::model::ModelBucket;
 use crate::client::Quota;
-use crate::limit::shared::leases::{Answered, LeaseSettings, Leases, Question, VALID};
-use crate::limit::shared::{FleetPart, Reach, Shared};
-use crate::limit::{Asking, Charge, Claim, Key, Limiter, Nanos, StoreAnswers, Striped, StripedSettings};
+use crate::limit::shared::leases::{Answered, BucketQuestion, LeaseSettings, Leases, VALID};
+use crate::limit::shared::{FleetPart, Reach, SharedLimiter};
+use crate::limit::{Charge, Claim, Key, Limiter, Nanos, PendingAnswers, StoreAnswers, Striped, StripedSettings};
 
 const MILLI: Nanos = 1_000_000;
 const SECOND: Nanos = 1_000_000_000;
@@ -28,10 +28,10 @@ type Wait = Pin<Box<dyn Future<Output = StoreAnswers>>>;
 /// A node of the simulation.
 struct SimulatedNode {
     name: String,
-    limiter: Shared,
+    limiter: SharedLimiter,
     leases: Arc<Leases>,
     /// What is on its way to the store and back, and when it is there.
-    underway: VecDeque<(Nanos, Question)>,
+    underway: VecDeque<(Nanos, BucketQuestion)>,
     back: VecDeque<(Nanos, Key, Answered)>,
     waiting: Vec<Wait>,
 }
@@ -53,7 +53,7 @@ struct Simulation {
     run: Run,
 }
 
-fn wait(mut asking: Asking, mut answers: StoreAnswers) -> Wait {
+fn wait(mut asking: PendingAnswers, mut answers: StoreAnswers) -> Wait {
     Box::pin(async move {
         answers.last = !asking.answered(&mut answers).await;
         answers
@@ -68,7 +68,7 @@ fn node(name: &str, names: &[String]) -> SimulatedNode {
         LeaseSettings { lease: Duration::from_millis(100), timeout: Duration::from_millis(25), max_asks: 1_024 };
     let part = FleetPart::new(name, names.iter().map(String::as_str));
     let leases = Leases::new(lease, part, Reach::Joined);
-    let limiter = Shared::new(Striped::new(settings, START), Arc::clone(&leases));
+    let limiter = SharedLimiter::new(Striped::new(settings, START), Arc::clone(&leases));
     let (underway, back, waiting) = (VecDeque::new(), VecDeque::new(), Vec::new());
     SimulatedNode { name: name.to_owned(), limiter, leases, underway, back, waiting }
 }
@@ -131,7 +131,7 @@ impl Simulation {
             }
             while node.underway.front().is_some_and(|(there, _)| *there <= now) {
                 let Some((_, question)) = node.underway.pop_front() else { break };
-                let Question { key, quota, left, want, ahead, divisor, debit, back } = question;
+                let BucketQuestion { key, quota, left, want, ahead, divisor, debit, back } = question;
                 let valid = Duration::from_nanos(VALID);
                 let holder = node.name.as_str();
                 let ask = BucketAsk { quota, holder, left, want, ahead, divisor, debit, back, valid };

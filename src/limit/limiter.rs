@@ -7,7 +7,7 @@
 //! | [`Gauges`] | the metrics and the status |
 //!
 //! [`Striped`](crate::limit::Striped) is the limiter of one process, and the only place that names it is the one that
-//! builds a server, or a [`Shared`](crate::limit::Shared) one that spends tokens together with other nodes. A limiter
+//! builds a server, or a [`Shared`](crate::limit::SharedLimiter) one that spends tokens together with other nodes. A limiter
 //! answers from memory: no call is asynchronous and none can fail. What it cannot decide, a request has asked about
 //! ([`Limiter::ask`]), waits for, and is judged again.
 
@@ -16,10 +16,10 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use smallvec::SmallVec;
 
 use crate::client::Quota;
+use crate::limit::asking::{PendingAnswers, StoreAnswers};
 use crate::limit::bucket::{Bucket, Nanos};
 use crate::limit::decision::{Decision, Standing};
 use crate::limit::key::{Key, PolicyId, PolicySlot};
-use crate::limit::shared::asking::{Asking, StoreAnswers};
 
 /// The most claims of a request for which nothing is allocated: its caller's own and those of five policies.
 pub const USUAL_CLAIMS: usize = 6;
@@ -122,7 +122,7 @@ pub trait Limiter: Send + Sync {
     }
 
     /// Asks about what was [undecided](Decision::Undecided); `None` when nobody can be asked.
-    fn ask(&self, _charges: &[Charge], _now: Nanos) -> Option<Asking> {
+    fn ask(&self, _charges: &[Charge], _now: Nanos) -> Option<PendingAnswers> {
         None
     }
 

@@ -2,6 +2,7 @@
 //!
 //! | module | holds |
 //! |---|---|
+//! | [`asking`] | requests that wait for an answer about their buckets |
 //! | [`bucket`] | one token bucket: pure, exact, handed `now` |
 //! | [`decision`] | the answer to a request as data, and what it says in whole seconds |
 //! | [`key`] | whose bucket it is: the same 128 bits on every node and after a restart |
@@ -15,6 +16,7 @@
 //! taken from the wall clock at the start and moved by the monotonic clock from then on, buckets keep their meaning
 //! across a restart, and 64 bits last until the year 2554.
 
+pub mod asking;
 pub mod bucket;
 #[cfg(test)]
 mod contract;
@@ -31,6 +33,7 @@ pub mod shared;
 pub mod striped;
 mod turns;
 
+pub use asking::{PendingAnswers, StoreAnswers};
 pub use bucket::{Bucket, Nanos, Tokens};
 pub use decision::{Decision, Standing};
 pub use key::{Key, KeyMaker, Payer, PolicyId, PolicySlot, Scope};
@@ -39,7 +42,6 @@ pub use limiter::{
     are_allowed,
 };
 pub use settings::{RateLimit, ResetHeader, Telling};
-pub use shared::Shared;
-pub use shared::asking::{Asking, StoreAnswers};
+pub use shared::SharedLimiter;
 pub use striped::{Striped, StripedSettings};
 pub use turns::{CallerTurns, Turn};

@@ -9,7 +9,7 @@
 //! - Beside it a [lease](leases): tokens that are this node's to spend, for a while. A request that finds one takes it
 //!   and waits for nobody.
 //! - A request that finds none is [undecided](Decision::Undecided): it asks, waits a moment, and is judged again. Not
-//!   where the view, heard of within [`BELIEVED`], says that there is nothing: then it is refused from memory, until the
+//!   where the view, heard of within half a second, says that there is nothing: then it is refused from memory, until the
 //!   bucket can have a token again. The view is never less than the truth but for what others gave back or an operator
 //!   added, which is heard of when it is believed no more.
 //! - What the store gives for a request that waits is that request's alone: a [`Prepaid`] token, given back if it is
@@ -20,7 +20,7 @@
 //! what a request is given that waited in vain, is owed and told to the store as soon as it answers, into debt if need
 //! be. Or everybody is refused, or nobody, as the operator wants it.
 //!
-//! All of it is pure: who asks is [`due`](Leases::due), and what is answered is [`told`](Shared::told).
+//! All of it is pure: who asks is [`due`](Leases::due), and what is answered is [`told`](SharedLimiter::told).
 //!
 //! A bucket that callers share for want of room is each node's own. So is what a client is only tried with.
 //!
@@ -32,6 +32,7 @@
 use std::sync::Arc;
 
 use crate::client::Quota;
+use crate::limit::asking::{PendingAnswers, Prepaid, StoreAnswers, StoreVerdict};
 use crate::limit::bucket::{Bucket, Nanos, Tokens};
 use crate::limit::decision::{Decision, Standing};
 use crate::limit::key::{Key, PolicyId, PolicySlot};
@@ -40,40 +41,22 @@ use crate::limit::limiter::{
 };
 use crate::limit::striped::Striped;
 
-pub mod asking;
 pub mod leases;
 mod part;
 
-use asking::{Asking, StoreAnswers, Verdict};
 use leases::{Answered, Leases, Reserved};
-pub use part::FleetPart;
-
-/// For how long a view is believed that says that there is nothing, in nanoseconds.
-pub const BELIEVED: Nanos = 500_000_000;
-
-/// What is done with requests.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reach {
-    /// The store answers: it decides.
-    Joined,
-    /// It does not: this node gives its part of every quota.
-    Share,
-    /// It does not: nobody is let in.
-    Refuse,
-    /// It does not: everybody is let in.
-    Allow,
-}
+pub use part::{FleetPart, Reach};
 
 /// The limiter of one node among many. See the [module](self).
-pub struct Shared {
+pub struct SharedLimiter {
     view: Striped,
     leases: Arc<Leases>,
 }
 
-impl Shared {
+impl SharedLimiter {
     /// Over the views that `view` holds.
     pub fn new(view: Striped, leases: Arc<Leases>) -> Self {
-        Shared { view, leases }
+        SharedLimiter { view, leases }
     }
 
     /// Takes in what the store said of a bucket.
@@ -120,32 +103,34 @@ impl Shared {
     }
 
     /// Several claims while the store answers, for a request that has `asked` or not.
+    ///
+    /// Long because what is held for each claim is given back where the others are not made.
     fn take_several(&self, claims: &[Claim], asked: Option<&mut StoreAnswers>, now: Nanos) -> Decisions {
         let last = asked.as_ref().is_some_and(|asked| asked.last);
         let mut asked = asked;
         let mut prepaid = Vec::new();
-        let mut held = vec![Held::Nothing; claims.len()];
+        let mut held = vec![ClaimBacking::Nothing; claims.len()];
         let mut open = false;
         for (claim, held) in claims.iter().zip(&mut held) {
             let (key, cost) = (claim.charge.key, claim.charge.cost.get());
             if claim.trial {
-                *held = Held::Owed;
+                *held = ClaimBacking::Owed;
                 continue;
             }
             *held = match asked.as_mut().and_then(|asked| asked.take(key)) {
-                Some(Verdict::Granted(granted)) => {
+                Some(StoreVerdict::Granted(granted)) => {
                     prepaid.push(granted);
-                    Held::Prepaid
+                    ClaimBacking::Prepaid
                 }
                 _ => match self.leases.reserve(key, cost, now) {
-                    Reserved::Taken => Held::Lease,
+                    Reserved::Taken => ClaimBacking::Lease,
                     found => match self.without_lease_of(claim, found == Reserved::Believed, now) {
-                        true if last => Held::Late,
+                        true if last => ClaimBacking::Late,
                         true => {
                             open = true;
-                            Held::Open
+                            ClaimBacking::Open
                         }
-                        false => Held::Nothing,
+                        false => ClaimBacking::Nothing,
                     },
                 },
             };
@@ -157,7 +142,7 @@ impl Shared {
                 self.view.peek(key, quota, now).for_cost(cost.get())
             };
             let decided = claims.iter().zip(&held).map(|(claim, held)| match (held, peek(claim)) {
-                (Held::Open, standing) => Decision::Undecided(standing),
+                (ClaimBacking::Open, standing) => Decision::Undecided(standing),
                 (_, standing) => Decision::new(standing.is_enough(), standing),
             });
             let decided = decided.collect();
@@ -168,7 +153,7 @@ impl Shared {
             return decided;
         }
         let part = self.leases.part();
-        let late = held.contains(&Held::Late);
+        let late = held.contains(&ClaimBacking::Late);
         let decisions = match late {
             false => self.view.take_all(claims, now),
             // Its part of the quota is what this node may give without the store.
@@ -179,8 +164,10 @@ impl Shared {
             let (key, cost) = (claim.charge.key, claim.charge.cost.get());
             let made = goes && claim.is_made(decision);
             match held {
-                Held::Lease if !made => self.leases.put_back(key, cost),
-                Held::Nothing | Held::Late | Held::Owed if made && !decision.standing().is_overflow() => {
+                ClaimBacking::Lease if !made => self.leases.put_back(key, cost),
+                ClaimBacking::Nothing | ClaimBacking::Late | ClaimBacking::Owed
+                    if made && !decision.standing().is_overflow() =>
+                {
                     self.leases.owe(key, decision.standing().quota(), cost, now);
                 }
                 _ => {}
@@ -188,7 +175,7 @@ impl Shared {
         }
         if goes {
             let made = |key| claims.iter().any(|claim| claim.charge.key == key && !claim.later);
-            prepaid.into_iter().filter(|granted| made(granted.key())).for_each(asking::Prepaid::spend);
+            prepaid.into_iter().filter(|granted| made(granted.key())).for_each(Prepaid::spend);
         }
         decisions
     }
@@ -200,8 +187,8 @@ impl Shared {
         !standing.is_overflow() && (!believed || standing.is_enough())
     }
 
-    fn put_all_back(&self, claims: &[Claim], held: &[Held]) {
-        for (claim, _) in claims.iter().zip(held).filter(|(_, held)| **held == Held::Lease) {
+    fn put_all_back(&self, claims: &[Claim], held: &[ClaimBacking]) {
+        for (claim, _) in claims.iter().zip(held).filter(|(_, held)| **held == ClaimBacking::Lease) {
             self.leases.put_back(claim.charge.key, claim.charge.cost.get());
         }
     }
@@ -266,7 +253,7 @@ impl Shared {
 
 /// What a claim was found to have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Held {
+enum ClaimBacking {
     /// Tokens of the lease.
     Lease,
     /// Tokens that were given for it.
@@ -281,7 +268,7 @@ enum Held {
     Owed,
 }
 
-impl Limiter for Shared {
+impl Limiter for SharedLimiter {
     #[inline]
     fn take(&self, charge: &Charge, now: Nanos) -> Decision {
         match self.leases.reach() {
@@ -304,7 +291,7 @@ impl Limiter for Shared {
         }
     }
 
-    fn ask(&self, charges: &[Charge], now: Nanos) -> Option<Asking> {
+    fn ask(&self, charges: &[Charge], now: Nanos) -> Option<PendingAnswers> {
         (self.leases.reach() == Reach::Joined).then(|| {
             let quota = |charge: &Charge| self.view.peek(charge.key, charge.quota, now).quota();
             self.leases.ask(charges.iter().map(|charge| Charge { quota: quota(charge), ..*charge }), now)
@@ -328,7 +315,7 @@ impl Limiter for Shared {
     }
 }
 
-impl Upkeep for Shared {
+impl Upkeep for SharedLimiter {
     fn parts(&self) -> usize {
         self.view.parts()
     }
@@ -381,7 +368,7 @@ impl Upkeep for Shared {
     }
 }
 
-impl Gauges for Shared {
+impl Gauges for SharedLimiter {
     fn buckets(&self) -> usize {
         self.view.buckets()
     }

@@ -32,6 +32,8 @@ pub(super) struct View {
 
 impl View {
     /// The parts of the admin API.
+    ///
+    /// Long because each part has its line.
     pub(super) fn into_parts(self) -> AdminParts {
         let status = self.status();
         let View { core, access, reloader, proxy, rules, metrics, .. } = self;

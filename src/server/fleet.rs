@@ -25,7 +25,7 @@ use crate::fleet::{
     Asker, ClientRegistry, FleetSettings, JoinOutcome, LinkError, Names, RegistryState, StoreLink, bucket,
 };
 use crate::limit::shared::leases::{LeaseSettings, Leases};
-use crate::limit::shared::{FleetPart, Reach, Shared};
+use crate::limit::shared::{FleetPart, Reach, SharedLimiter};
 use crate::limit::{KeyMaker, Payer, Striped};
 use crate::store::BucketStore;
 use crate::store::sqlite::Sqlite;
@@ -132,12 +132,12 @@ impl FleetPlace {
     }
 
     /// The limiter of this node, over what `view` holds.
-    pub(super) fn limiter(&self, view: Striped) -> Arc<Shared> {
-        Arc::new(Shared::new(view, Arc::clone(&self.0.leases)))
+    pub(super) fn limiter(&self, view: Striped) -> Arc<SharedLimiter> {
+        Arc::new(SharedLimiter::new(view, Arc::clone(&self.0.leases)))
     }
 
     /// Has `limiter` fed, whose keys `own` makes.
-    pub(super) fn feed(&self, limiter: &Arc<Shared>, own: &Arc<KeyMaker>, timeline: Timeline) {
+    pub(super) fn feed(&self, limiter: &Arc<SharedLimiter>, own: &Arc<KeyMaker>, timeline: Timeline) {
         let parts = &self.0;
         let any = Payer::client(1);
         let same = own.of(any) == parts.keys.of(any);

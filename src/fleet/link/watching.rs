@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
-use log::{info, warn};
+use log::{debug, warn};
 use tokio::time::{sleep, timeout};
 
 use super::core::LinkCore;
@@ -56,7 +56,7 @@ impl LinkCore {
         self.counted.policy(session.policy.clone());
         self.alive();
         self.session.store(Some(std::sync::Arc::clone(&session)));
-        info!(target: TARGET, "the fleet's store answers: {}, {}", session.place, session.version);
+        debug!(target: TARGET, "the fleet's store answers: {}, {}", session.place, session.version);
         if let Some(policy) = session.policy.as_deref().filter(|policy| *policy != "noeviction") {
             warn!(
                 target: TARGET,
@@ -79,7 +79,10 @@ impl LinkCore {
     fn down(&self, reason: String, told: &mut Vec<String>) {
         self.session.store(None);
         if !told.contains(&reason) && told.len() < REASONS {
-            warn!(target: TARGET, "the fleet's store is unreachable: {}: {reason}", self.settings.store);
+            // The first reason is told with the change of state, by whoever watches that.
+            if !told.is_empty() {
+                warn!(target: TARGET, "the fleet's store is unreachable still: {}: {reason}", self.settings.store);
+            }
             told.push(reason.clone());
         }
         self.state.send_modify(|state| {

@@ -24,10 +24,9 @@ use parking_lot::Mutex;
 use smallvec::SmallVec;
 use tokio::sync::{Notify, oneshot};
 
-use super::asking::{Asking, Prepaid, Verdict, WaitingSeat};
-use super::part::FleetPart;
-use super::{BELIEVED, Reach};
+use super::part::{FleetPart, Reach};
 use crate::client::Quota;
+use crate::limit::asking::{AnswersStore, PendingAnswers, Prepaid, StoreVerdict};
 use crate::limit::bucket::Nanos;
 use crate::limit::key::Key;
 use crate::limit::limiter::Charge;
@@ -38,6 +37,8 @@ const PARTS: usize = 256;
 pub const VALID: Nanos = 2_000_000_000;
 /// After how long without use it is given back.
 const UNUSED: Nanos = 1_000_000_000;
+/// For how long a view is believed that says that there is nothing.
+const BELIEVED: Nanos = 500_000_000;
 /// How much longer is asked ahead while there is plenty.
 const PLENTY: u64 = 10;
 
@@ -54,7 +55,7 @@ pub struct LeaseSettings {
 
 /// What is to be asked about one bucket.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Question {
+pub struct BucketQuestion {
     /// Which.
     pub key: Key,
     /// Its quota, as this node knows it.
@@ -129,9 +130,9 @@ pub struct Leases {
 
 /// A request that waits.
 #[derive(Debug)]
-struct Waiter {
+struct WaitingClaim {
     cost: u32,
-    answer: oneshot::Sender<Verdict>,
+    answer: oneshot::Sender<StoreVerdict>,
 }
 
 /// What a question under way has of the entry.
@@ -162,7 +163,7 @@ struct LeaseEntry {
     back: u32,
     queued: bool,
     flight: Option<Flight>,
-    waiters: Vec<Waiter>,
+    waiters: Vec<WaitingClaim>,
     /// For the waiters of a question: what was granted and is not given out yet.
     granted: u32,
     /// Whether half of the bucket was there.
@@ -220,6 +221,22 @@ impl LeaseEntry {
     }
 }
 
+impl AnswersStore for Leases {
+    fn take_back(&self, key: Key, cost: u32) {
+        self.with(key, |entry| {
+            // Of a request that waited in vain and was let in all the same.
+            let owed = u64::from(cost).min(entry.owed);
+            entry.owed -= owed;
+            entry.back = entry.back.saturating_add(cost - owed as u32);
+            self.enqueue(entry, false);
+        });
+    }
+
+    fn stood_up(&self) {
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl Leases {
     /// None yet. The store counts as away, and this node as alone.
     pub fn new(settings: LeaseSettings, part: FleetPart, away: Reach) -> Arc<Self> {
@@ -260,10 +277,6 @@ impl Leases {
 
     pub(super) fn part(&self) -> Guard<Arc<FleetPart>> {
         self.part.load()
-    }
-
-    pub(super) fn timeout(&self) -> Duration {
-        self.settings.timeout
     }
 
     /// Tokens that are held.
@@ -333,16 +346,6 @@ impl Leases {
         self.with(key, |entry| entry.lease = entry.lease.saturating_add(cost));
     }
 
-    pub(super) fn return_prepaid(&self, key: Key, cost: u32) {
-        self.with(key, |entry| {
-            // Of a request that waited in vain and was let in all the same.
-            let owed = u64::from(cost).min(entry.owed);
-            entry.owed -= owed;
-            entry.back = entry.back.saturating_add(cost - owed as u32);
-            self.enqueue(entry, false);
-        });
-    }
-
     /// Notes what was given without having been asked for.
     pub(super) fn owe(&self, key: Key, quota: Quota, cost: u32, now: Nanos) {
         self.with_made(key, quota, now, |entry| {
@@ -373,9 +376,8 @@ impl Leases {
     }
 
     /// Puts a request's questions, unless too many wait already: then it is told at once that nobody answers.
-    pub(super) fn ask(self: &Arc<Self>, charges: impl Iterator<Item = Charge>, now: Nanos) -> Asking {
+    pub(super) fn ask(self: &Arc<Self>, charges: impl Iterator<Item = Charge>, now: Nanos) -> PendingAnswers {
         let full = self.waiting.fetch_add(1, Ordering::Relaxed) >= self.settings.max_asks;
-        let seat = WaitingSeat(Arc::clone(self));
         if !full {
             self.counts.waits.fetch_add(1, Ordering::Relaxed);
         }
@@ -383,7 +385,7 @@ impl Leases {
             let (answer, question) = oneshot::channel();
             if !full {
                 self.with_made(charge.key, charge.quota, now, |entry| {
-                    entry.waiters.push(Waiter { cost: charge.cost.get(), answer });
+                    entry.waiters.push(WaitingClaim { cost: charge.cost.get(), answer });
                     entry.use_up(charge.cost.get(), now);
                     self.enqueue(entry, true);
                 });
@@ -391,15 +393,11 @@ impl Leases {
             (charge.key, question)
         };
         let questions: SmallVec<_> = charges.map(ask).collect();
-        Asking::new(questions, Some(seat), Arc::clone(self))
-    }
-
-    pub(super) fn stood_up(&self) {
-        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        PendingAnswers::new(questions, Arc::clone(self) as _, self.settings.timeout)
     }
 
     /// Takes out what is to be asked now, at most `most` questions.
-    pub fn due(&self, most: usize, now: Nanos) -> Vec<Question> {
+    pub fn due(&self, most: usize, now: Nanos) -> Vec<BucketQuestion> {
         let keys: Vec<Key> = {
             let mut queue = self.queue.lock();
             let count = queue.len().min(most);
@@ -409,7 +407,7 @@ impl Leases {
         keys.into_iter().filter_map(|key| self.with(key, |entry| self.question(entry, nodes, now)).flatten()).collect()
     }
 
-    fn question(&self, entry: &mut LeaseEntry, nodes: u32, now: Nanos) -> Option<Question> {
+    fn question(&self, entry: &mut LeaseEntry, nodes: u32, now: Nanos) -> Option<BucketQuestion> {
         entry.queued = false;
         if entry.flight.is_some() {
             return None;
@@ -430,7 +428,7 @@ impl Leases {
         }
         entry.flight = Some(Flight { sent: now, waiters: entry.waiters.len(), debit });
         let (key, quota, left, divisor) = (entry.key, entry.quota, entry.lease, nodes.saturating_mul(2));
-        Some(Question { key, quota, left, want, ahead, divisor, debit, back })
+        Some(BucketQuestion { key, quota, left, want, ahead, divisor, debit, back })
     }
 
     /// Takes in an answer; the quota of the bucket, and what of it is here.
@@ -452,7 +450,7 @@ impl Leases {
     /// Tells the requests that waited, after the view was brought up to date: whether it has `enough` for what one
     /// costs.
     pub(super) fn answer(self: &Arc<Self>, key: Key, enough: impl Fn(u32) -> bool, now: Nanos) {
-        let mut answers: Vec<(oneshot::Sender<Verdict>, Option<u32>)> = Vec::new();
+        let mut answers: Vec<(oneshot::Sender<StoreVerdict>, Option<u32>)> = Vec::new();
         self.with(key, |entry| {
             let Some(flight) = entry.flight.take() else { return };
             let asked = flight.waiters.min(entry.waiters.len());
@@ -484,8 +482,9 @@ impl Leases {
             }
         });
         for (answer, cost) in answers {
-            let verdict =
-                cost.map_or(Verdict::Empty, |cost| Verdict::Granted(Prepaid::new(Arc::clone(self), key, cost)));
+            let verdict = cost.map_or(StoreVerdict::Empty, |cost| {
+                StoreVerdict::Granted(Prepaid::new(Arc::clone(self) as _, key, cost))
+            });
             // Whoever is gone gives it back by that.
             drop(answer.send(verdict));
         }

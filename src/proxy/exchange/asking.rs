@@ -2,15 +2,15 @@
 
 use tokio::time::timeout;
 
-use crate::limit::Asking;
+use crate::limit::PendingAnswers;
 use crate::proxy::exchange::context::Context;
 
 /// Waits, and has the request decided again, until it is; it waits no longer than the limiter says, in all, and is then
 /// judged by what this node knows.
 pub(in crate::proxy) async fn wait(
-    first: Box<Asking>,
+    first: Box<PendingAnswers>,
     ctx: &mut Context,
-    mut decide: impl FnMut(&mut Context) -> Option<Box<Asking>>,
+    mut decide: impl FnMut(&mut Context) -> Option<Box<PendingAnswers>>,
 ) {
     let limit = first.limit();
     let mut asked = ctx.admission.asked.take().unwrap_or_default();

@@ -8,7 +8,7 @@ use http::HeaderMap;
 use pingora_core::{Error, Result};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::limit::Asking;
+use crate::limit::PendingAnswers;
 use crate::proxy::backend::answer::Answer;
 use crate::proxy::backend::body::AnswerBody;
 use crate::proxy::backend::sink::RequestSink;
@@ -50,7 +50,7 @@ pub(in crate::proxy) trait ReceivedRequest {
     /// everybody to HTTPS it is not, but for what proves to a certificate authority whose name it
     /// is (RFC 8555 section 8.3), which has to work without a certificate. What an authority asks of tollgate itself
     /// is answered on every listener.
-    fn admit(&self, proxy: &Proxy, origin: Origin<'_>, ctx: &mut ExchangeContext) -> Option<Box<Asking>> {
+    fn admit(&self, proxy: &Proxy, origin: Origin<'_>, ctx: &mut ExchangeContext) -> Option<Box<PendingAnswers>> {
         let (fields, target, length) = (self.fields(), self.target(), self.length());
         if let Some(answer) = proxy.inner.challenges.answer(target.path) {
             ctx.rejection = Some(Rejection::AcmeChallenge);

@@ -10,7 +10,7 @@ use http::HeaderMap;
 
 use crate::client::{Directory, KeyDigest, Mode};
 use crate::clock::Clock;
-use crate::limit::{Asking, Nanos};
+use crate::limit::{Nanos, PendingAnswers};
 use crate::proxy::backend::answer::Answer;
 use crate::proxy::downstream::arrival::Arrival;
 use crate::proxy::exchange::context::Context;
@@ -86,7 +86,11 @@ impl Proxy {
     /// must not buy tokens of the past.
     ///
     /// Where somebody else has to be asked first, what is to be waited for; then it is decided again.
-    pub(in crate::proxy) fn admit(&self, asked: Asked<'_, impl Fields>, ctx: &mut Context) -> Option<Box<Asking>> {
+    pub(in crate::proxy) fn admit(
+        &self,
+        asked: Asked<'_, impl Fields>,
+        ctx: &mut Context,
+    ) -> Option<Box<PendingAnswers>> {
         let (rules, fields, target) = (self.rules(), asked.fields, asked.target);
         if let Some(rate) = rules.rate {
             (ctx.rate_headers, ctx.telling, ctx.close_after) = (rate.headers, rate.telling, rate.close_after);
@@ -129,7 +133,7 @@ impl Proxy {
 
     /// Asks what the request's buckets stand at; `None` when it has waited long enough, or nobody can be asked.
     #[cold]
-    fn ask(&self, ctx: &mut Context, now: Nanos) -> Option<Box<Asking>> {
+    fn ask(&self, ctx: &mut Context, now: Nanos) -> Option<Box<PendingAnswers>> {
         let waits = ctx.admission.asked.as_ref().is_none_or(|asked| !asked.last);
         let asking = self.inner.limiter.ask(&ctx.admission.undecided, now).filter(|_| waits)?;
         ctx.admission = Admission { asked: ctx.admission.asked.take(), ..Admission::default() };

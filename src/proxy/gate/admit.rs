@@ -223,6 +223,8 @@ impl Gate<'_> {
     ///
     /// # Errors
     /// Why it is not let in.
+    ///
+    /// Long because it is what befalls a request, in its order.
     pub fn admit(
         &self,
         asked: Asked<'_, impl Fields>,

@@ -14,7 +14,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 
 use crate::client::Quota;
 use crate::limit::{
-    Asking, Charge, Claim, Decision, Decisions, Key, Limiter, Nanos, Standing, StoreAnswers, WholeLimiter, are_allowed,
+    Charge, Claim, Decision, Decisions, Key, Limiter, Nanos, PendingAnswers, Standing, StoreAnswers, WholeLimiter,
+    are_allowed,
 };
 
 /// Whether somebody wants to know.
@@ -105,7 +106,7 @@ impl Limiter for Told {
         take_and_tell(&self.on, judge, |decisions| self.tell_of_all(claims, decisions))
     }
 
-    fn ask(&self, charges: &[Charge], now: Nanos) -> Option<Asking> {
+    fn ask(&self, charges: &[Charge], now: Nanos) -> Option<PendingAnswers> {
         self.limiter.ask(charges, now)
     }
 
