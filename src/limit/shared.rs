@@ -230,7 +230,7 @@ impl SharedLimiter {
                     );
                     enough || claim.trial
                 });
-                let goes = weighed.fold(true, |all, one| all && one);
+                let goes = weighed.filter(|enough| !enough).count() == 0;
                 let decide = |claim: &Claim| {
                     let of = (part.nodes(), part.is_owner(claim.charge.key.bits()));
                     if !goes || claim.later {

@@ -10,6 +10,8 @@
 //! from others. The rate is that of the requests since the last questions, halved and added as TCP smooths its round
 //! trips. A bucket that is too small for any of this is asked about each time.
 //!
+//! Long because it is one state with everything that moves it.
+//!
 //! One question of a bucket is under way at a time. Requests that come meanwhile wait for its answer, too: it may leave
 //! them something, or say that there is nothing.
 

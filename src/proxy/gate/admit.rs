@@ -5,6 +5,8 @@
 //! or whoever is out of tokens could go on asking for what is not there. On a route with `limit: false` nobody pays but
 //! those who are refused for their key; who is blocked stays so. What the [policies](crate::proxy::gate::policies) take
 //! is taken with the caller's own token, all or none.
+//!
+//! Long because it is the gate, with what goes in and what comes out.
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;

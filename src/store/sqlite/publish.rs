@@ -9,7 +9,6 @@ use super::queue::{Write, WriteOutcome};
 use super::rows::ReadFailure;
 
 /// A transaction that was given up.
-#[expect(clippy::large_enum_variant, reason = "it lives for a moment")]
 pub(super) enum Failed {
     /// The file cannot.
     Store {
