@@ -109,34 +109,6 @@ fn policies_hold_over_the_fleet() {
 }
 
 #[test]
-fn requests_at_once_are_counted_over_the_fleet() {
-    let fleet = Fleet::start(Engine::all()[0], 2, PATIENT, "");
-    let client = r#"{"client_id":"a","capacity":1000,"rate_per_sec":100,"max_concurrent":2}"#;
-    assert_eq!(fleet.nodes[0].admin("POST", "/clients", client).status, 201);
-    fleet.wait_for_client("a", |client| client["max_concurrent"] == 2);
-    let headers = [("x-api-key", "a")];
-    let hold = |node: &Instance| {
-        let mut client = Client::connect(node.address);
-        client.send(&Request::new("GET", "/?hold=turns").headers(&headers).encode()).unwrap();
-        client
-    };
-    let held: Vec<_> = fleet.nodes.iter().map(hold).collect();
-    assert!(eventually(PATIENCE, || fleet.backend.held("turns") == 2));
-    for node in &fleet.nodes {
-        let refused = get(node, "a");
-        assert_ours(&refused, 429, "Too many requests at once");
-        assert_eq!(refused.header("retry-after"), Some("1"));
-    }
-    fleet.backend.release("turns");
-    for mut client in held {
-        assert_eq!(client.read("GET").unwrap().status, 200);
-    }
-    for node in &fleet.nodes {
-        assert!(eventually(PATIENCE, || get(node, "a").status == 200));
-    }
-}
-
-#[test]
 fn resets_and_grants_reach_every_node() {
     for engine in Engine::all() {
         let fleet = Fleet::start(engine, 3, PATIENT, "");
