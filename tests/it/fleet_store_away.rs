@@ -57,7 +57,8 @@ fn a_store_that_stands_still_leaves_each_node_its_share() {
         let tally = through(&mut fleet, |fleet| fleet.store.pause(), |fleet| fleet.store.resume());
         // All three nodes are cut off: k = n.
         assert_bounds(engine, &fleet, &tally, 2.0 * tally.budget(60.0, 30.0));
-        assert!(tally.allowed as f64 >= 0.9 * tally.budget(60.0, 30.0) - 1.0, "{engine:?}: {tally:?}");
+        // What was asked for in the moment when it stood still is lost.
+        assert!(tally.allowed as f64 >= 0.75 * tally.budget(60.0, 30.0) - 1.0, "{engine:?}: {tally:?}");
         // What was given meanwhile is told: there is nothing to burst with.
         let after = FlatOut::run(&fleet.addresses(), 1, "a", Duration::from_secs(1));
         assert!(after.allowed as f64 <= 30.0 * after.time.as_secs_f64() + 5.0, "{engine:?}: {after:?}");

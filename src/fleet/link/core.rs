@@ -1,7 +1,7 @@
 //! What the link and the task that keeps it up have in common.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
@@ -29,6 +29,8 @@ pub(super) struct LinkCore {
     pub(super) broken: Notify,
     pub(super) why: Mutex<Option<String>>,
     pub(super) counted: Counted,
+    /// Whether it was ever reached.
+    pub(super) met: AtomicBool,
 }
 
 impl LinkCore {
@@ -46,6 +48,7 @@ impl LinkCore {
             broken: Notify::new(),
             why: Mutex::new(None),
             counted: Counted::default(),
+            met: AtomicBool::new(false),
         }
     }
 

@@ -1,5 +1,6 @@
 //! Keeping the link up: connecting, pings, the primary that Sentinel names, and what is said when it changes.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
@@ -55,6 +56,7 @@ impl LinkCore {
         let _ = timeout(Duration::ZERO, self.broken.notified()).await;
         self.counted.policy(session.policy.clone());
         self.alive();
+        self.met.store(true, Ordering::Relaxed);
         self.session.store(Some(std::sync::Arc::clone(&session)));
         debug!(target: TARGET, "the fleet's store answers: {}, {}", session.place, session.version);
         if let Some(policy) = session.policy.as_deref().filter(|policy| *policy != "noeviction") {
@@ -79,8 +81,8 @@ impl LinkCore {
     fn down(&self, reason: String, told: &mut Vec<String>) {
         self.session.store(None);
         if !told.contains(&reason) && told.len() < REASONS {
-            // The first reason is told with the change of state, by whoever watches that.
-            if !told.is_empty() {
+            // A change of state is told by whoever watches that. Before the first one it is said what is in the way.
+            if !told.is_empty() && !self.met.load(Ordering::Relaxed) {
                 warn!(target: TARGET, "the fleet's store is unreachable still: {}: {reason}", self.settings.store);
             }
             told.push(reason.clone());
