@@ -11,6 +11,7 @@ use super::clients::ClientsArgs;
 use super::endpoint::EndpointArgs;
 use super::environment::{list, one, token_to_ask_for};
 use super::failure::Failure;
+use super::fleet::FleetArgs;
 use crate::config::{BackendOverride, Overrides, parse_admin, parse_database, parse_fleet, parse_listen};
 use crate::process::ListenAddress;
 use crate::upstream::Balance;
@@ -51,6 +52,8 @@ pub(super) enum Command {
     },
     /// List and edit clients, over the admin API of a running proxy
     Clients(ClientsArgs),
+    /// Bring a stopped node with clients of its own into a fleet
+    Fleet(FleetArgs),
     /// Exit 0 when a running proxy is ready, and 1 when it is not
     Healthcheck(EndpointArgs),
     /// Run the proxy on 127.0.0.1:8080 over three built-in sample backends, and print what to try
@@ -73,7 +76,7 @@ pub(super) enum Command {
     },
 }
 
-#[derive(Debug, ClapArgs)]
+#[derive(Debug, Default, ClapArgs)]
 pub(super) struct RunArgs {
     /// The configuration file
     #[arg(short, long, value_name = "FILE")]
@@ -110,6 +113,11 @@ fn balance_help() -> String {
 }
 
 impl RunArgs {
+    /// With this file, and nothing else typed.
+    pub(super) fn of_file(conf: PathBuf) -> Self {
+        RunArgs { conf: Some(conf), ..RunArgs::default() }
+    }
+
     /// What flags and the environment say instead of the file; a flag counts before its variable.
     ///
     /// # Errors

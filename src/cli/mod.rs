@@ -11,6 +11,7 @@ mod demo;
 mod endpoint;
 mod environment;
 mod failure;
+mod fleet;
 mod healthcheck;
 #[cfg(test)]
 mod manual;
@@ -45,6 +46,7 @@ pub fn main() -> ExitCode {
         Some(Command::Upgrade(args)) => upgrade::run(&args),
         Some(Command::Check { conf }) => check(&conf),
         Some(Command::Clients(args)) => clients::run(args).map(done),
+        Some(Command::Fleet(args)) => fleet::run(args),
         Some(Command::Healthcheck(args)) => healthcheck::run(&args).map(done),
         Some(Command::Demo) => demo::run().map(done),
         Some(Command::Echo { listen, name }) => echo(listen, name).map(done),

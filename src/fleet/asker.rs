@@ -1,10 +1,10 @@
 //! Asks the store what this node's limiter wants to know.
 //!
 //! The questions of a moment go together, in one round trip on a single server. What requests wait for goes at once,
-//! unless as many round trips as [`UNDERWAY`] are; then it goes with the next, which is when many requests come that
-//! each find nothing. What nobody waits for goes every [`PACE`].
+//! unless as many round trips as `UNDERWAY` are; then it goes with the next, which is when many requests come that
+//! each find nothing. What nobody waits for goes every `PACE`.
 //!
-//! Whether the store is away is the link's to say. It counts as there again only [`SETTLING`] after it is: by then every
+//! Whether the store is away is the link's to say. It counts as there again only `SETTLING` after it is: by then every
 //! node has told what it gave meanwhile, so that none of it is given again.
 
 use std::sync::Arc;
@@ -19,8 +19,8 @@ use super::link::StoreLink;
 use super::names::Names;
 use super::settings::WhenUnreachable;
 use crate::clock::{Clock, Timeline};
-use crate::limit::shared::leases::{Answered, BucketQuestion, Leases, VALID};
-use crate::limit::shared::{Reach, SharedLimiter};
+use crate::limit::shared::leases::{Leases, VALID};
+use crate::limit::shared::{Answered, BucketQuestion, Reach, SharedLimiter};
 use crate::limit::{Key, KeyMaker};
 
 /// How often is asked what nobody waits for.
@@ -170,7 +170,7 @@ impl Asker {
                 }
                 Err(error) => {
                     log::debug!("a bucket's question was not answered: {error}");
-                    self.limiter.unanswered(question.key, now);
+                    self.limiter.unanswered(question.key);
                     all = false;
                 }
             }

@@ -8,7 +8,7 @@ use crate::client::Quota;
 
 use super::link::{LinkError, ScriptCall};
 use super::names::Names;
-use super::script::{BUCKET, GRANT, RESET, Script, TURNS};
+use super::script::{BUCKET, GRANT, RESET, Script};
 
 pub mod model;
 #[cfg(test)]
@@ -54,15 +54,6 @@ pub struct BucketAnswer {
     pub was_missing: bool,
 }
 
-/// What the store says of the turns of a caller.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TurnsAnswer {
-    /// What this node holds now.
-    pub held: u32,
-    /// What other nodes hold.
-    pub others: u32,
-}
-
 /// Asks of the bucket of a key.
 pub fn ask(names: &Names, key: u128, ask: &BucketAsk<'_>) -> ScriptCall {
     let mut args = quota(ask.quota);
@@ -88,12 +79,6 @@ pub fn grant(names: &Names, key: u128, of: Quota, tokens: u32) -> ScriptCall {
     call(&GRANT, names.bucket(key), args)
 }
 
-/// Asks to hold `held` of the `most` turns that a caller may have at once over all nodes.
-pub fn turns(names: &Names, key: u128, holder: &str, held: u32, most: u32, valid: Duration) -> ScriptCall {
-    let args = vec![holder.into(), held.to_string().into_bytes(), most.to_string().into_bytes(), millis(valid)];
-    call(&TURNS, names.turns(key), args)
-}
-
 /// The answer to [`ask`].
 pub fn read(value: &Value) -> Result<BucketAnswer, LinkError> {
     let [granted, ahead, tokens, age_us, others, missing] = integers(value)?;
@@ -110,11 +95,6 @@ pub fn read(value: &Value) -> Result<BucketAnswer, LinkError> {
 /// The answer to [`reset`] and [`grant`]: whole tokens in the store.
 pub fn read_tokens(value: &Value) -> Result<i64, LinkError> {
     integers(value).map(|[tokens]| tokens)
-}
-
-/// The answer to [`turns`].
-pub fn read_turns(value: &Value) -> Result<TurnsAnswer, LinkError> {
-    integers(value).map(|[held, others]| TurnsAnswer { held: narrow(held), others: narrow(others) })
 }
 
 fn call(script: &'static Script, key: Vec<u8>, args: Vec<Vec<u8>>) -> ScriptCall {

@@ -11,15 +11,18 @@ use std::time::Duration;
 
 use thiserror::Error;
 use tokio::sync::watch;
+use tokio::time::timeout;
 
-use super::link::StoreLink;
+use super::link::{LinkState, StoreLink};
 use super::registry::{ClientRegistry, JoinOutcome, RegistryError};
 use crate::client::ClientId;
 use crate::clock::Clock;
 use crate::store::sqlite::{OpenError, Sqlite};
 use crate::store::{Change, ClientRepository, Record, Refusal, StoreError, WriteError};
 
-/// How long the fleet's store may take to answer.
+/// How long the fleet's store may take to answer at all.
+const ANSWERS: Duration = Duration::from_secs(10);
+/// How long it may take to take all of its clients in.
 const WITHIN: Duration = Duration::from_secs(600);
 
 /// What becomes of the clients that a node has.
@@ -51,6 +54,9 @@ pub enum JoinError {
     /// A file cannot be read.
     #[error(transparent)]
     Read(#[from] StoreError),
+    /// Another process has the file open.
+    #[error("the database {0} is in use: stop the node first")]
+    InUse(PathBuf),
     /// The file cannot be moved aside.
     #[error("the database cannot be moved to {0}: {1}")]
     Move(PathBuf, std::io::Error),
@@ -61,11 +67,12 @@ pub enum JoinError {
     #[error(transparent)]
     Write(WriteError),
     /// The fleet's store does not answer.
-    #[error("the fleet's store cannot be reached; run it again when it can")]
+    #[error("the fleet's store cannot be reached; nothing is lost: run it again when it can")]
     Unreachable,
 }
 
-/// Brings the node of the database at `path` into the fleet. `link` must [run](StoreLink::run); the node must not.
+/// Brings the node of the database at `path` into the fleet. `link` must [run](StoreLink::run); the node must not. Where
+/// the store does not answer within 10 s, nothing was touched.
 ///
 /// # Errors
 /// When it did not join, or not all of its clients could be added yet. The file from before is then beside it, with
@@ -76,13 +83,26 @@ pub async fn join(
     own: OwnClients,
     clock: &dyn Clock,
 ) -> Result<JoinReport, JoinError> {
+    let mut state = link.state();
+    if !matches!(timeout(ANSWERS, state.wait_for(LinkState::is_reachable)).await, Ok(Ok(_))) {
+        return Err(JoinError::Unreachable);
+    }
     let mut name = path.as_os_str().to_owned();
     name.push(".before-fleet");
     let before = PathBuf::from(name);
-    if !before.exists() {
-        // Closed by this process last, it has no log beside it.
+    let moving = |error| JoinError::Move(before.clone(), error);
+    // Gone where an earlier call got no further.
+    if path.exists() {
         Sqlite::open(path)?.close();
-        std::fs::rename(path, &before).map_err(|error| JoinError::Move(before.clone(), error))?;
+        let mut log = std::fs::canonicalize(path).map_err(moving)?.into_os_string();
+        log.push("-wal");
+        // Whoever closes it last takes its log away.
+        if Path::new(&log).exists() {
+            return Err(JoinError::InUse(path.to_owned()));
+        }
+    }
+    if !before.exists() {
+        std::fs::rename(path, &before).map_err(moving)?;
     }
     let mut report = JoinReport { before, ..JoinReport::default() };
     let store = Sqlite::open(path)?;

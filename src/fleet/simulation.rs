@@ -13,8 +13,8 @@ use futures_util::FutureExt;
 use super::bucket::BucketAsk;
 use super::bucket::model::ModelBucket;
 use crate::client::Quota;
-use crate::limit::shared::leases::{Answered, BucketQuestion, LeaseSettings, Leases, VALID};
-use crate::limit::shared::{FleetPart, Reach, SharedLimiter};
+use crate::limit::shared::leases::{LeaseSettings, Leases, VALID};
+use crate::limit::shared::{Answered, BucketQuestion, FleetPart, Reach, SharedLimiter};
 use crate::limit::{Charge, Claim, Key, Limiter, Nanos, PendingAnswers, StoreAnswers, Striped, StripedSettings};
 
 const MILLI: Nanos = 1_000_000;

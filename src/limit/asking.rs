@@ -1,6 +1,6 @@
 //! Requests that wait for an answer about their buckets.
 //!
-//! Who is asked is behind [`AnswersStore`], so that a request, and the seam it is decided through, need not know what
+//! Who is asked is behind `AnswersStore`, so that a request, and the seam it is decided through, need not know what
 //! leases are.
 
 use std::fmt;
@@ -31,7 +31,7 @@ pub enum StoreVerdict {
 }
 
 /// Tokens that the store gave for one request. They go back when they are dropped before they were
-/// [spent](Prepaid::spend).
+/// spent.
 pub struct Prepaid {
     of: Arc<dyn AnswersStore>,
     key: Key,

@@ -6,10 +6,10 @@
 //! | [`Upkeep`] | whoever keeps the buckets: sweeps, saves, reads back, hands over, changes quotas |
 //! | [`Gauges`] | the metrics and the status |
 //!
-//! [`Striped`](crate::limit::Striped) is the limiter of one process, and the only place that names it is the one that
-//! builds a server, or a [`Shared`](crate::limit::SharedLimiter) one that spends tokens together with other nodes. A limiter
-//! answers from memory: no call is asynchronous and none can fail. What it cannot decide, a request has asked about
-//! ([`Limiter::ask`]), waits for, and is judged again.
+//! [`Striped`](crate::limit::Striped) is the limiter of one process, [`SharedLimiter`](crate::limit::SharedLimiter) that
+//! of one node among many, and the only place that names them is the one that builds a server. A limiter answers from
+//! memory: no call is asynchronous and none can fail. What it cannot decide a request has asked about
+//! ([`Limiter::ask`]), waits for, and has judged again.
 
 use std::num::{NonZeroU32, NonZeroUsize};
 

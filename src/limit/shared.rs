@@ -31,21 +31,29 @@
 
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use crate::client::Quota;
 use crate::limit::asking::{PendingAnswers, Prepaid, StoreAnswers, StoreVerdict};
 use crate::limit::bucket::{Bucket, Nanos, Tokens};
 use crate::limit::decision::{Decision, Standing};
 use crate::limit::key::{Key, PolicyId, PolicySlot};
 use crate::limit::limiter::{
-    Charge, Claim, Decisions, Gauges, KeptBucket, Limiter, PolicyGauge, PolicyTerms, Upkeep, are_allowed,
+    Charge, Claim, Decisions, Gauges, KeptBucket, Limiter, PolicyGauge, PolicyTerms, USUAL_CLAIMS, Upkeep, are_allowed,
 };
 use crate::limit::striped::Striped;
 
+mod entry;
 pub mod leases;
 mod part;
+mod question;
+#[cfg(test)]
+mod tests;
 
-use leases::{Answered, Leases, Reserved};
+use entry::Reserved;
+use leases::Leases;
 pub use part::{FleetPart, Reach};
+pub use question::{Answered, BucketQuestion};
 
 /// The limiter of one node among many. See the [module](self).
 pub struct SharedLimiter {
@@ -73,8 +81,8 @@ impl SharedLimiter {
     }
 
     /// The store did not answer a question about a bucket, or not in time.
-    pub fn unanswered(&self, key: Key, now: Nanos) {
-        self.leases.unanswered(key, now);
+    pub fn unanswered(&self, key: Key) {
+        self.leases.unanswered(key);
     }
 
     /// One claim while the store answers.
@@ -94,178 +102,142 @@ impl SharedLimiter {
     /// The same where there is no lease.
     #[cold]
     fn without_lease(&self, charge: &Charge, believed: bool, now: Nanos) -> Decision {
-        let standing = self.view.peek(charge.key, charge.quota, now).for_cost(charge.cost.get());
-        match standing {
+        match self.seen(charge, now) {
             standing if standing.is_overflow() => self.view.take(charge, now),
             standing if believed && !standing.is_enough() => Decision::Refused(standing),
             standing => Decision::Undecided(standing),
         }
     }
 
+    /// How the bucket that a charge is to be made to stands in the view.
+    fn seen(&self, charge: &Charge, now: Nanos) -> Standing {
+        self.view.peek(charge.key, charge.quota, now).for_cost(charge.cost.get())
+    }
+
     /// Several claims while the store answers, for a request that has `asked` or not.
-    ///
-    /// Long because what is held for each claim is given back where the others are not made.
-    fn take_several(&self, claims: &[Claim], asked: Option<&mut StoreAnswers>, now: Nanos) -> Decisions {
+    fn take_several(&self, claims: &[Claim], mut asked: Option<&mut StoreAnswers>, now: Nanos) -> Decisions {
+        let backing = claims.iter().map(|claim| self.back(claim, asked.as_deref_mut(), now));
+        let backing: SmallVec<[ClaimBacking; USUAL_CLAIMS]> = backing.collect();
+        if !backing.iter().any(|backing| matches!(backing, ClaimBacking::Open)) {
+            return self.take_backed(claims, backing, now);
+        }
         let last = asked.as_ref().is_some_and(|asked| asked.last);
-        let mut asked = asked;
-        let mut prepaid = Vec::new();
-        let mut held = vec![ClaimBacking::Nothing; claims.len()];
-        let mut open = false;
-        for (claim, held) in claims.iter().zip(&mut held) {
-            let (key, cost) = (claim.charge.key, claim.charge.cost.get());
-            if claim.trial {
-                *held = ClaimBacking::Owed;
-                continue;
-            }
-            *held = match asked.as_mut().and_then(|asked| asked.take(key)) {
-                Some(StoreVerdict::Granted(granted)) => {
-                    prepaid.push(granted);
-                    ClaimBacking::Prepaid
+        let decide = |(claim, backing): (&Claim, ClaimBacking)| {
+            let standing = self.seen(&claim.charge, now);
+            match backing {
+                ClaimBacking::Open => return Decision::Undecided(standing),
+                ClaimBacking::Lease => self.leases.put_back(claim.charge.key, claim.charge.cost.get()),
+                // What was given for it stays its own while it asks for the rest.
+                ClaimBacking::Prepaid(prepaid) => {
+                    if let Some(asked) = &mut asked {
+                        asked.keep(prepaid);
+                    }
                 }
-                _ => match self.leases.reserve(key, cost, now) {
-                    Reserved::Taken => ClaimBacking::Lease,
-                    found => match self.without_lease_of(claim, found == Reserved::Believed, now) {
-                        true if last => ClaimBacking::Late,
-                        true => {
-                            open = true;
-                            ClaimBacking::Open
-                        }
-                        false => ClaimBacking::Nothing,
-                    },
-                },
-            };
-        }
-        if open {
-            self.put_all_back(claims, &held);
-            let peek = |claim: &Claim| {
-                let Charge { key, quota, cost } = claim.charge;
-                self.view.peek(key, quota, now).for_cost(cost.get())
-            };
-            let decided = claims.iter().zip(&held).map(|(claim, held)| match (held, peek(claim)) {
-                (ClaimBacking::Open, standing) => Decision::Undecided(standing),
-                (_, standing) => Decision::new(standing.is_enough(), standing),
-            });
-            let decided = decided.collect();
-            // What was given for it stays its own while it asks for the rest.
-            if let Some(asked) = asked {
-                prepaid.into_iter().for_each(|granted| asked.keep(granted));
+                ClaimBacking::View => {}
             }
-            return decided;
-        }
-        let part = self.leases.part();
-        let late = held.contains(&ClaimBacking::Late);
-        let decisions = match late {
-            false => self.view.take_all(claims, now),
-            // Its part of the quota is what this node may give without the store.
-            true => claims.iter().map(|claim| self.take_part(&claim.charge, &part, now)).collect(),
+            Decision::new(standing.is_enough(), standing)
         };
+        let decisions = claims.iter().zip(backing).map(decide).collect();
+        // What this node may give without the store is its part of the quotas.
+        if last { self.take_part(claims, now) } else { decisions }
+    }
+
+    /// What there is for a claim.
+    fn back(&self, claim: &Claim, asked: Option<&mut StoreAnswers>, now: Nanos) -> ClaimBacking {
+        let (key, cost) = (claim.charge.key, claim.charge.cost.get());
+        if claim.trial {
+            return ClaimBacking::View;
+        }
+        if let Some(StoreVerdict::Granted(prepaid)) = asked.and_then(|asked| asked.take(key)) {
+            return ClaimBacking::Prepaid(prepaid);
+        }
+        let found = self.leases.reserve(key, cost, now);
+        if found == Reserved::Taken {
+            return ClaimBacking::Lease;
+        }
+        match self.seen(&claim.charge, now) {
+            standing if standing.is_overflow() => ClaimBacking::View,
+            standing if found == Reserved::Believed && !standing.is_enough() => ClaimBacking::View,
+            _ => ClaimBacking::Open,
+        }
+    }
+
+    /// Claims of which none is open.
+    fn take_backed(&self, claims: &[Claim], backing: SmallVec<[ClaimBacking; USUAL_CLAIMS]>, now: Nanos) -> Decisions {
+        let decisions = self.view.take_all(claims, now);
         let goes = are_allowed(claims, &decisions);
-        for ((claim, held), decision) in claims.iter().zip(&held).zip(&decisions) {
-            let (key, cost) = (claim.charge.key, claim.charge.cost.get());
+        for ((claim, backing), decision) in claims.iter().zip(backing).zip(&decisions) {
             let made = goes && claim.is_made(decision);
-            match held {
-                ClaimBacking::Lease if !made => self.leases.put_back(key, cost),
-                ClaimBacking::Nothing | ClaimBacking::Late | ClaimBacking::Owed
-                    if made && !decision.standing().is_overflow() =>
-                {
-                    self.leases.owe(key, decision.standing().quota(), cost, now);
-                }
+            match backing {
+                ClaimBacking::Lease if !made => self.leases.put_back(claim.charge.key, claim.charge.cost.get()),
+                ClaimBacking::Prepaid(prepaid) if made => prepaid.spend(),
+                ClaimBacking::View if made => self.owe(claim, decision, decision.standing().quota(), now),
                 _ => {}
             }
-        }
-        if goes {
-            let made = |key| claims.iter().any(|claim| claim.charge.key == key && !claim.later);
-            prepaid.into_iter().filter(|granted| made(granted.key())).for_each(Prepaid::spend);
         }
         decisions
     }
 
-    /// Whether a claim for which there is no lease is to be asked about.
-    fn without_lease_of(&self, claim: &Claim, believed: bool, now: Nanos) -> bool {
-        let Charge { key, quota, cost } = claim.charge;
-        let standing = self.view.peek(key, quota, now).for_cost(cost.get());
-        !standing.is_overflow() && (!believed || standing.is_enough())
-    }
-
-    fn put_all_back(&self, claims: &[Claim], held: &[ClaimBacking]) {
-        for (claim, _) in claims.iter().zip(held).filter(|(_, held)| **held == ClaimBacking::Lease) {
-            self.leases.put_back(claim.charge.key, claim.charge.cost.get());
+    /// Notes that a claim was made without the store, to a bucket under `quota`; not to one that callers share.
+    fn owe(&self, claim: &Claim, decision: &Decision, quota: Quota, now: Nanos) {
+        if !decision.standing().is_overflow() {
+            self.leases.owe(claim.charge.key, quota, claim.charge.cost.get(), now);
         }
-    }
-
-    /// Takes from this node's part of a quota.
-    fn take_part(&self, charge: &Charge, part: &FleetPart, now: Nanos) -> Decision {
-        self.view.take_divided(charge, part.nodes(), part.is_owner(charge.key.bits()), now)
     }
 
     /// Claims while the store is away.
     #[cold]
     fn take_away(&self, claims: &[Claim], reach: Reach, now: Nanos) -> Decisions {
-        let undivided = |claim: &Claim| {
-            let Charge { key, quota, cost } = claim.charge;
-            self.view.peek(key, quota, now).for_cost(cost.get())
-        };
         match reach {
-            Reach::Refuse => claims.iter().map(|claim| Decision::Undecided(undivided(claim))).collect(),
-            Reach::Allow => {
-                let decide = |claim: &Claim| match self.view.take(&claim.charge, now) {
-                    Decision::Allowed(standing) if !standing.is_overflow() => {
-                        // What is not there is not owed either: nobody is to pay for the outage when it is over.
-                        self.leases.owe(claim.charge.key, standing.quota(), claim.charge.cost.get(), now);
-                        Decision::Allowed(standing)
-                    }
-                    Decision::Allowed(standing) | Decision::Refused(standing) | Decision::Undecided(standing) => {
-                        Decision::Allowed(standing)
-                    }
-                };
-                claims.iter().map(decide).collect()
-            }
-            Reach::Joined | Reach::Share => {
-                let part = self.leases.part();
-                let weighed = claims.iter().map(|claim| {
-                    let enough = self.view.affords_divided(
-                        &claim.charge,
-                        (part.nodes(), part.is_owner(claim.charge.key.bits())),
-                        now,
-                    );
-                    enough || claim.trial
-                });
-                let goes = weighed.filter(|enough| !enough).count() == 0;
-                let decide = |claim: &Claim| {
-                    let of = (part.nodes(), part.is_owner(claim.charge.key.bits()));
-                    if !goes || claim.later {
-                        let standing = undivided(claim);
-                        let enough = self.view.affords_divided(&claim.charge, of, now);
-                        return Decision::new(enough, standing);
-                    }
-                    let decision = self.view.take_divided(&claim.charge, of.0, of.1, now);
-                    if decision.is_allowed() && !decision.standing().is_overflow() {
-                        let quota = undivided(claim).quota();
-                        self.leases.owe(claim.charge.key, quota, claim.charge.cost.get(), now);
-                    }
-                    decision
-                };
-                claims.iter().map(decide).collect()
-            }
+            Reach::Refuse => claims.iter().map(|claim| Decision::Undecided(self.seen(&claim.charge, now))).collect(),
+            Reach::Allow => claims.iter().map(|claim| self.let_in(claim, now)).collect(),
+            Reach::Joined | Reach::Share => self.take_part(claims, now),
         }
+    }
+
+    /// Makes a claim where there is enough, and lets its request in all the same.
+    fn let_in(&self, claim: &Claim, now: Nanos) -> Decision {
+        let decision = self.view.take(&claim.charge, now);
+        if decision.is_allowed() {
+            // What is not there is not owed: nobody is to pay for the outage when it is over.
+            self.owe(claim, &decision, decision.standing().quota(), now);
+        }
+        Decision::Allowed(*decision.standing())
+    }
+
+    /// Makes claims to this node's part of the quotas, all or none.
+    #[cold]
+    fn take_part(&self, claims: &[Claim], now: Nanos) -> Decisions {
+        let part = self.leases.part();
+        let of = |claim: &Claim| (part.nodes(), part.is_owner(claim.charge.key.bits()));
+        let enough = |claim: &Claim| self.view.affords_divided(&claim.charge, of(claim), now);
+        let goes = claims.iter().all(|claim| claim.trial || enough(claim));
+        let decide = |claim: &Claim| {
+            // The quota of all nodes, which the store is told.
+            let whole = self.seen(&claim.charge, now);
+            if !goes || claim.later {
+                return Decision::new(enough(claim), whole);
+            }
+            let decision = self.view.take_divided(&claim.charge, of(claim), now);
+            if decision.is_allowed() {
+                self.owe(claim, &decision, whole.quota(), now);
+            }
+            decision
+        };
+        claims.iter().map(decide).collect()
     }
 }
 
-/// What a claim was found to have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What there is for a claim.
 enum ClaimBacking {
-    /// Tokens of the lease.
+    /// Tokens of the lease, which are taken.
     Lease,
     /// Tokens that were given for it.
-    Prepaid,
-    /// Nothing, as the view says that there is nothing.
-    Nothing,
-    /// Nothing, and the store is to be asked.
+    Prepaid(Prepaid),
+    /// Nothing; it goes by the view, which says that there is nothing, or whose bucket is no other node's.
+    View,
+    /// Nothing, and the store is to be asked about the bucket.
     Open,
-    /// Nothing, and it was asked in vain.
-    Late,
-    /// It is on trial, and goes by the view.
-    Owed,
 }
 
 impl Limiter for SharedLimiter {
@@ -293,8 +265,8 @@ impl Limiter for SharedLimiter {
 
     fn ask(&self, charges: &[Charge], now: Nanos) -> Option<PendingAnswers> {
         (self.leases.reach() == Reach::Joined).then(|| {
-            let quota = |charge: &Charge| self.view.peek(charge.key, charge.quota, now).quota();
-            self.leases.ask(charges.iter().map(|charge| Charge { quota: quota(charge), ..*charge }), now)
+            let charges = charges.iter().map(|charge| Charge { quota: self.seen(charge, now).quota(), ..*charge });
+            self.leases.ask(charges, now)
         })
     }
 

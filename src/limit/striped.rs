@@ -213,7 +213,7 @@ fn default_stripes(max_buckets: usize) -> usize {
 impl Striped {
     /// Takes from one of `nodes` parts of a bucket; from all of it where it is too small to divide and this node is its
     /// `owner`.
-    pub(super) fn take_divided(&self, charge: &Charge, nodes: u32, owner: bool, now: Nanos) -> Decision {
+    pub(super) fn take_divided(&self, charge: &Charge, (nodes, owner): (u32, bool), now: Nanos) -> Decision {
         let mut stripe = self.stripe(charge.key).lock();
         let mut terms = stripe.terms_of(charge.key, charge.quota);
         let Some(quota) = divided(terms.quota, nodes, owner) else {

@@ -82,6 +82,8 @@ mod fleet_clients;
 #[cfg(test)]
 mod fleet_config;
 #[cfg(test)]
+mod fleet_join;
+#[cfg(test)]
 mod fleet_limits;
 #[cfg(test)]
 mod fleet_nodes;

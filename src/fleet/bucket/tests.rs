@@ -168,35 +168,6 @@ fn scripts_do_what_the_model_does_on_either_engine() {
 }
 
 #[test]
-fn turns_are_shared_and_come_back() {
-    for engine in Engine::all() {
-        let server = StoreServer::start(engine);
-        runtime().block_on(async {
-            let (link, _stop) = start(&settings(&server.url()));
-            until(&link, true).await;
-            let names = Names::new("t");
-            let hold = async |holder: &str, held| {
-                let call = turns(&names, 9, holder, held, 5, Duration::from_millis(300));
-                let answer = read_turns(&link.calls(&[call], LONG).await.pop().unwrap().unwrap()).unwrap();
-                (answer.held, answer.others)
-            };
-            assert_eq!(hold("a", 3).await, (3, 0), "{engine:?}");
-            assert_eq!(hold("b", 4).await, (2, 3));
-            assert_eq!(hold("a", 1).await, (1, 2));
-            assert_eq!(hold("b", 4).await, (4, 1));
-            assert_eq!(hold("a", 0).await, (0, 4));
-            // A node that vanished holds nothing after its time.
-            let mut tries = 0;
-            while hold("a", 5).await != (5, 0) {
-                tries += 1;
-                assert!(tries < 1000, "slots of a node that vanished stay");
-                crate::fleet::servers::pause();
-            }
-        });
-    }
-}
-
-#[test]
 fn a_bucket_stays_as_long_as_it_is_not_full() {
     let server = StoreServer::start(Engine::all()[0]);
     runtime().block_on(async {

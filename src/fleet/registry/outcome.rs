@@ -49,5 +49,5 @@ pub enum RegistryError {
 }
 
 /// What to do about a node that has clients of its own.
-pub const FOREIGN: &str = "this node has clients of its own, and the fleet has others: give it a new \
-    database, and put its clients in again on any node";
+pub const FOREIGN: &str = "this node has clients of its own, and the fleet has others: stop it, and run `tollgate fleet \
+    join --import` to add its clients to the fleet's, or `tollgate fleet join --replace` to have the fleet's instead";

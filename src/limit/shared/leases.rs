@@ -5,13 +5,6 @@
 //! tokens until `valid`, counted from before the question was sent, by a clock that nobody sets; the store counts a
 //! tenth longer.
 //!
-//! How much is asked ahead: what a bucket's requests here need in the time of a lease, ten times as much while at least
-//! half of the bucket is there, and never more than its capacity over twice the nodes, so that idle leases take little
-//! from others. The rate is that of the requests since the last questions, halved and added as TCP smooths its round
-//! trips. A bucket that is too small for any of this is asked about each time.
-//!
-//! Long because it is one state with everything that moves it.
-//!
 //! One question of a bucket is under way at a time. Requests that come meanwhile wait for its answer, too: it may leave
 //! them something, or say that there is nothing.
 
@@ -26,7 +19,9 @@ use parking_lot::Mutex;
 use smallvec::SmallVec;
 use tokio::sync::{Notify, oneshot};
 
+use super::entry::{Flight, LeaseEntry, Reserved, WaitingClaim};
 use super::part::{FleetPart, Reach};
+use super::question::{Answered, BucketQuestion};
 use crate::client::Quota;
 use crate::limit::asking::{AnswersStore, PendingAnswers, Prepaid, StoreVerdict};
 use crate::limit::bucket::Nanos;
@@ -41,8 +36,6 @@ pub const VALID: Nanos = 2_000_000_000;
 const UNUSED: Nanos = 1_000_000_000;
 /// For how long a view is believed that says that there is nothing.
 const BELIEVED: Nanos = 500_000_000;
-/// How much longer is asked ahead while there is plenty.
-const PLENTY: u64 = 10;
 
 /// How leases are held.
 #[derive(Clone, Copy, Debug)]
@@ -53,51 +46,6 @@ pub struct LeaseSettings {
     pub timeout: Duration,
     /// The most requests that wait at once.
     pub max_asks: usize,
-}
-
-/// What is to be asked about one bucket.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BucketQuestion {
-    /// Which.
-    pub key: Key,
-    /// Its quota, as this node knows it.
-    pub quota: Quota,
-    /// Tokens of the lease that are still held.
-    pub left: u32,
-    /// Tokens for requests that wait.
-    pub want: u32,
-    /// Tokens to hold for later, at most.
-    pub ahead: u32,
-    /// Of what is there, at most one part in so many is held for later.
-    pub divisor: u32,
-    /// Tokens that were given without having been asked for.
-    pub debit: u64,
-    /// Tokens that go back.
-    pub back: u32,
-}
-
-/// What the store said.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Answered {
-    /// Tokens for the requests that waited.
-    pub granted: u32,
-    /// Tokens to hold for later, beside what was still held.
-    pub ahead: u32,
-    /// What is left there; below zero for a debt.
-    pub tokens: i64,
-    /// For how long the next one has been earned, in nanoseconds.
-    pub age: Nanos,
-}
-
-/// What was found of a lease.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reserved {
-    /// It was there, and is taken.
-    Taken,
-    /// It was not, and the view was heard of lately.
-    Believed,
-    /// Nothing is known.
-    Unknown,
 }
 
 /// What was counted since the start.
@@ -128,99 +76,6 @@ pub struct Leases {
     waiting: AtomicUsize,
     /// What was counted.
     pub counts: LeaseTally,
-}
-
-/// A request that waits.
-#[derive(Debug)]
-struct WaitingClaim {
-    cost: u32,
-    answer: oneshot::Sender<StoreVerdict>,
-}
-
-/// What a question under way has of the entry.
-#[derive(Clone, Copy, Debug, Default)]
-struct Flight {
-    sent: Nanos,
-    waiters: usize,
-    debit: u64,
-}
-
-#[derive(Debug)]
-struct LeaseEntry {
-    key: Key,
-    quota: Quota,
-    lease: u32,
-    valid: Nanos,
-    /// When the store was last heard of; 0 when its word counts no more.
-    heard: Nanos,
-    /// What is asked ahead for.
-    need: u32,
-    /// Tokens that were wanted since `since`.
-    used: u32,
-    since: Nanos,
-    /// The same a second, smoothed.
-    rate: f32,
-    used_at: Nanos,
-    owed: u64,
-    back: u32,
-    queued: bool,
-    flight: Option<Flight>,
-    waiters: Vec<WaitingClaim>,
-    /// For the waiters of a question: what was granted and is not given out yet.
-    granted: u32,
-    /// Whether half of the bucket was there.
-    plenty: bool,
-}
-
-impl LeaseEntry {
-    fn new(key: Key, quota: Quota, now: Nanos) -> Self {
-        LeaseEntry {
-            key,
-            quota,
-            lease: 0,
-            valid: 0,
-            heard: 0,
-            need: 0,
-            used: 0,
-            since: now,
-            rate: 0.0,
-            used_at: now,
-            owed: 0,
-            back: 0,
-            queued: false,
-            flight: None,
-            waiters: Vec::new(),
-            granted: 0,
-            plenty: false,
-        }
-    }
-
-    fn held(&self, now: Nanos) -> u32 {
-        if now < self.valid { self.lease } else { 0 }
-    }
-
-    fn use_up(&mut self, cost: u32, now: Nanos) {
-        self.used = self.used.saturating_add(cost);
-        self.used_at = now;
-    }
-
-    fn is_idle(&self) -> bool {
-        self.flight.is_none() && self.waiters.is_empty() && self.owed == 0 && self.back == 0 && self.granted == 0
-    }
-
-    /// Reckons what its requests need in the time of a lease.
-    fn reckon(&mut self, lease: Duration, nodes: u32, now: Nanos) {
-        let window = now.saturating_sub(self.since);
-        if window > 0 {
-            let seen = self.used as f32 / (window as f32 / 1e9);
-            let share = (window as f32 / lease.as_nanos() as f32).min(1.0) / 2.0;
-            self.rate += (seen - self.rate) * share;
-            (self.used, self.since) = (0, now);
-        }
-        let ahead = lease.as_secs_f32() * if self.plenty { PLENTY as f32 } else { 1.0 };
-        let most = self.quota.capacity().get() / nodes.saturating_mul(2).max(1);
-        self.need = ((self.rate * ahead).ceil() as u32).min(most);
-    }
 }
 
 impl AnswersStore for Leases {
@@ -493,7 +348,7 @@ impl Leases {
     }
 
     /// A question was not answered: what was owed still is, what was given back is gone, and nobody waits any more.
-    pub(super) fn unanswered(&self, key: Key, _now: Nanos) {
+    pub(super) fn unanswered(&self, key: Key) {
         self.counts.late.fetch_add(1, Ordering::Relaxed);
         let waiters = self.with(key, |entry| {
             let Some(flight) = entry.flight.take() else { return Vec::new() };

@@ -134,8 +134,10 @@ impl Proxy {
     /// Asks what the request's buckets stand at; `None` when it has waited long enough, or nobody can be asked.
     #[cold]
     fn ask(&self, ctx: &mut Context, now: Nanos) -> Option<Box<PendingAnswers>> {
-        let waits = ctx.admission.asked.as_ref().is_none_or(|asked| !asked.last);
-        let asking = self.inner.limiter.ask(&ctx.admission.undecided, now).filter(|_| waits)?;
+        if ctx.admission.asked.as_ref().is_some_and(|asked| asked.last) {
+            return None;
+        }
+        let asking = self.inner.limiter.ask(&ctx.admission.undecided, now)?;
         ctx.admission = Admission { asked: ctx.admission.asked.take(), ..Admission::default() };
         Some(Box::new(asking))
     }

@@ -16,7 +16,6 @@ use std::time::Duration;
 use http::header::{CONTENT_LENGTH, HOST};
 use http::{HeaderMap, HeaderName};
 use pingora_http::RequestHeader;
-use smallvec::{SmallVec, smallvec};
 
 use crate::client::{Client, Directory, Mode, Quota, Recorder, Usage};
 use crate::limit::{CallerTurns, Charge, Decision, Key, KeyMaker, Limiter, Nanos, Payer, Standing, StoreAnswers, Turn};
@@ -165,7 +164,7 @@ pub struct Admission {
     /// What it has asked about its buckets, where they are not this process' alone.
     pub asked: Option<Box<StoreAnswers>>,
     /// What it is to ask.
-    pub(in crate::proxy) undecided: SmallVec<[Charge; 2]>,
+    pub(in crate::proxy) undecided: Box<[Charge]>,
 }
 
 impl Admission {
@@ -183,7 +182,7 @@ impl Admission {
 }
 
 /// What the limiter said of a request; or what it is to ask first.
-type Limited = Result<Option<Limit>, SmallVec<[Charge; 2]>>;
+type Limited = Result<Option<Limit>, Box<[Charge]>>;
 
 /// What the limiter said of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -312,7 +311,7 @@ impl Gate<'_> {
                 match decision {
                     Decision::Allowed(standing) => Limit::Allowed(standing),
                     Decision::Refused(standing) => Limit::Limited(standing),
-                    Decision::Undecided(_) => return Err(smallvec![charge]),
+                    Decision::Undecided(_) => return Err([charge].into()),
                 }
             }
         }))

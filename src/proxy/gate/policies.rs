@@ -208,7 +208,7 @@ impl PaidPolicies {
         (own, met): (Charge, &[u32]),
         who: (Option<&Client>, Payer, &impl Fields),
         (known, now): (Option<&mut StoreAnswers>, Nanos),
-    ) -> Result<(Standing, bool), SmallVec<[Charge; 2]>> {
+    ) -> Result<(Standing, bool), Box<[Charge]>> {
         let mut claims = Claims::new();
         claims.push(own.into());
         let mut asked = MetPolicies::new();
@@ -224,10 +224,9 @@ impl PaidPolicies {
             None if asked.is_empty() => smallvec![limiter.take(&own, now)],
             None => limiter.take_all(&claims, now),
         };
-        let undecided = claims.iter().zip(&decisions).filter(|(_, decision)| decision.is_undecided());
-        let undecided: SmallVec<_> = undecided.map(|(claim, _)| claim.charge).collect();
-        if !undecided.is_empty() {
-            return Err(undecided);
+        if decisions.iter().any(Decision::is_undecided) {
+            let undecided = claims.iter().zip(&decisions).filter(|(_, decision)| decision.is_undecided());
+            return Err(undecided.map(|(claim, _)| claim.charge).collect());
         }
         let goes = are_allowed(&claims, &decisions);
         self.paid.reserve_exact(asked.len());

@@ -136,19 +136,17 @@ impl Downstream {
             () = seat.told() => return,
         };
         if let Ok(Ok(connection)) = opened {
-            let windows = (windows, window);
-            let (taken, sections) = (&lender, Arc::default());
-            let serving = Serving {
-                downstream: self,
-                connection,
-                windows,
-                lender: taken,
-                seat,
-                digest,
-                origin,
+            let way = Arc::new(StreamWay {
+                app: self.app.clone(),
+                sections: Arc::default(),
+                tunnels: Arc::clone(&self.tunnels),
+                proxy: Arc::clone(&self.proxy),
                 shutdown,
-                sections,
-            };
+                digest,
+                secure: origin.secure,
+            });
+            let (windows, taken) = ((windows, window), &lender);
+            let serving = Serving { downstream: self, connection, windows, lender: taken, seat, origin, way };
             let linger = serving.run(opening).await;
             if let Some(returned) = lender.take_back() {
                 close_and_read(returned.stream, linger).await;
@@ -174,11 +172,8 @@ struct Serving<'a> {
     windows: (Arc<Windows>, u32),
     lender: &'a Lender,
     seat: &'a Seat,
-    digest: Arc<Digest>,
     origin: Origin<'a>,
-    shutdown: Arc<ShutdownWatch>,
-    /// What it does not take of header sections.
-    sections: Arc<UntakenSections>,
+    way: Arc<StreamWay>,
 }
 
 impl Serving<'_> {
@@ -187,7 +182,7 @@ impl Serving<'_> {
     /// Long because all that can happen to a connection is one choice, of which each branch borrows it.
     async fn run(mut self, opening: Busy) -> Duration {
         let app = &self.downstream.app;
-        let (mut opening, mut stopping) = (Some(opening), ShutdownWatch::clone(&self.shutdown));
+        let (mut opening, mut stopping) = (Some(opening), ShutdownWatch::clone(&self.way.shutdown));
         let (mut streams, windows) = (JoinSet::new(), Arc::clone(&self.windows.0));
         let (mut leaving, mut malformed, mut last) = (false, 0, None);
         let mut patience = Box::pin(sleep(app.limits().header_timeout));
@@ -208,7 +203,7 @@ impl Serving<'_> {
                         patience.set(sleep(if leaving { LINGER } else { app.limits().keepalive_timeout }));
                     }
                 }
-                opened = next(&mut self.connection, full, (&self.downstream.unseen, &self.sections, self.lender)) => {
+                opened = next(&mut self.connection, full, (&self.downstream.unseen, &self.way.sections, self.lender)) => {
                     let Some(Ok((request, respond))) = opened else { break true };
                     (opening, untaken) = (None, Untaken::default());
                     self.seat.busy();
@@ -308,29 +303,20 @@ impl Serving<'_> {
     /// Serves a request among `streams`, or answers one that is not let in.
     fn serve(&self, request: ToServe, busy: Busy, streams: &mut JoinSet<()>) {
         let ToServe { parts, body, respond, asks } = request;
-        let (app, origin) = (self.downstream.app.clone(), self.origin);
-        let way = StreamWay {
-            sections: Arc::clone(&self.sections),
-            tunnels: Arc::clone(&self.downstream.tunnels),
-            proxy: Arc::clone(&self.downstream.proxy),
-            shutdown: Arc::clone(&self.shutdown),
-            digest: Arc::clone(&self.digest),
-            secure: origin.secure,
-        };
-        let mut ctx = Context::new(app.arrival(), origin.peer);
+        let (way, origin) = (Arc::clone(&self.way), self.origin);
+        let mut ctx = Context::new(way.app.arrival(), origin.peer);
         let part = Http2Request::part(parts, asks);
-        let Some(asking) = part.admit(&app, origin, &mut ctx) else {
-            streams.spawn(way.serve(app, (part.into_parts(), asks), (body, respond), (ctx, busy)));
+        let Some(asking) = part.admit(&way.app, origin, &mut ctx) else {
+            streams.spawn(way.serve((part.into_parts(), asks), (body, respond), (ctx, busy)));
             return;
         };
         // The connection goes on meanwhile.
         let certificate = origin.certificate.cloned();
-        let owned = (origin.peer, origin.redirect);
+        let Origin { peer, secure, redirect, .. } = origin;
         streams.spawn(Box::pin(async move {
-            let (peer, redirect) = owned;
-            let origin = Origin { peer, secure: way.secure, redirect, certificate: certificate.as_ref() };
-            asking::wait(asking, &mut ctx, |ctx| part.admit(&app, origin, ctx)).await;
-            way.serve(app.clone(), (part.into_parts(), asks), (body, respond), (ctx, busy)).await;
+            let origin = Origin { peer, secure, redirect, certificate: certificate.as_ref() };
+            asking::wait(asking, &mut ctx, |ctx| part.admit(&way.app, origin, ctx)).await;
+            way.serve((part.into_parts(), asks), (body, respond), (ctx, busy)).await;
         }));
     }
 

@@ -27,8 +27,10 @@ use crate::proxy::pingora::admitted::Admitted;
 use crate::proxy::pingora::http2_session::Http2Session;
 use crate::proxy::service::downstream::Downstream;
 
-/// What a stream has of its connection.
+/// What all streams of a connection have.
 pub(super) struct StreamWay {
+    pub(super) app: Proxy,
+    /// What the client does not take of header sections.
     pub(super) sections: Arc<UntakenSections>,
     pub(super) tunnels: Arc<Tunnels>,
     pub(super) proxy: Arc<HttpProxy<Proxy>>,
@@ -40,32 +42,30 @@ pub(super) struct StreamWay {
 impl StreamWay {
     /// Serves the request, or answers it where it is not let in. Boxed, since spawning moves it several times.
     pub(super) fn serve(
-        self,
-        app: Proxy,
+        self: Arc<Self>,
         (parts, asks): (Box<Parts>, Purpose),
         (mut body, respond): (Upload, SendResponse<Bytes>),
         (mut ctx, busy): (Context, Busy),
     ) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-        let StreamWay { sections, tunnels, proxy, shutdown, digest, secure } = self;
-        ctx.meet(|| ends(digest.socket_digest.as_deref()?));
+        let secure = self.secure;
+        ctx.meet(|| ends(self.digest.socket_digest.as_deref()?));
         let (refused, by_loop) = (ctx.rejection.is_some(), asks.goes_by_loop(ctx.direct));
         if asks == Purpose::Upgrade && !refused {
             return Box::pin(async move {
                 let request = Http2Request::new(parts, asks, None);
                 let (from, ctx) = ((&request, body), (&mut ctx, secure));
-                Downstream::serve_tunnel_stream((&app, &tunnels), from, (respond, &sections), ctx).await;
+                Downstream::serve_tunnel_stream((&self.app, &self.tunnels), from, (respond, &self.sections), ctx).await;
                 drop(busy);
             });
         }
         if body.is_over() && (refused || !by_loop) {
             return Box::pin(async move {
                 let request = Http2Request::new(parts, asks, None);
-                let answers = (respond, &*sections);
-                Downstream::serve_stream_directly(&app, &request, answers, (&mut ctx, secure)).await;
+                let answers = (respond, &*self.sections);
+                Downstream::serve_stream_directly(&self.app, &request, answers, (&mut ctx, secure)).await;
                 drop(busy);
             });
         }
-        let min_rate = app.limits().min_body_rate;
         Box::pin(async move {
             let _busy = busy;
             if refused || !by_loop {
@@ -77,20 +77,22 @@ impl StreamWay {
                 let Some(data) = there else {
                     let request = Http2Request::part(parts, asks);
                     let (body, ctx) = ((&request, body), (&mut ctx, secure));
-                    return Downstream::serve_streaming_stream(&app, body, (respond, &sections), ctx).await;
+                    return Downstream::serve_streaming_stream(&self.app, body, (respond, &self.sections), ctx).await;
                 };
                 drop(body);
                 let request = Http2Request::new(parts, asks, Some(data));
                 // Its length is known only now, where it was not announced.
                 ctx.rejection = request.too_large(ctx.admission.max_body);
-                let answers = (respond, &*sections);
-                return Downstream::serve_stream_directly(&app, &request, answers, (&mut ctx, secure)).await;
+                let answers = (respond, &*self.sections);
+                return Downstream::serve_stream_directly(&self.app, &request, answers, (&mut ctx, secure)).await;
             }
             let (leave, left) = oneshot::channel();
             let mut head = RequestHeader::from(*parts);
             head.extensions_mut().insert(Admitted::new(ctx));
+            let (min_rate, sections) = (self.app.limits().min_body_rate, Arc::clone(&self.sections));
+            let digest = Arc::clone(&self.digest);
             let session = Http2Session::new(head, (body, min_rate), (respond, sections), digest, leave);
-            proxy.process_new_http(ServerSession::new_custom(Box::new(session)), &shutdown).await;
+            self.proxy.process_new_http(ServerSession::new_custom(Box::new(session)), &self.shutdown).await;
             if let Ok(body) = left.await {
                 body.discard().await;
             }

@@ -79,9 +79,7 @@ impl Told {
             self.tell(*charge);
         }
     }
-}
 
-impl Told {
     /// Tells of what was made of several claims.
     fn tell_of_all(&self, claims: &[Claim], decisions: &[Decision]) {
         if are_allowed(claims, decisions) {
