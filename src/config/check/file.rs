@@ -51,7 +51,7 @@ pub(in crate::config) fn check(file: Option<FileShape>, overrides: &Overrides, r
     }
     let database = overrides.database.clone().or(database).map(|path| overrides.locate(path));
     if fleet.is_some() && database.is_none() {
-        let message = "must be the path of a file with `fleet`, whose clients and leases it keeps, not null";
+        let message = "must be the path of a file with `fleet`, where this node keeps the clients, not null";
         report.add(&KeyPath::default().key("database"), message);
     }
     if !overrides.backends.is_empty() {

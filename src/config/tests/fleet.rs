@@ -64,7 +64,7 @@ fn the_environments_store_makes_a_fleet_and_counts_before_the_files() {
     assert_eq!(of("fleet: {prefix: p}\n").unwrap().fleet.unwrap().prefix, "p");
     assert_eq!(
         lines(of("database: null\n")),
-        ["database: must be the path of a file with `fleet`, whose clients and leases it keeps, not null (line 5)"]
+        ["database: must be the path of a file with `fleet`, where this node keeps the clients, not null (line 5)"]
     );
     assert!(parse_fleet("http://a").unwrap_err().to_string().starts_with("must begin with redis://"));
 }
