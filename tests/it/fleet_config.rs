@@ -112,3 +112,32 @@ fn the_environment_makes_a_node_join() {
     assert_eq!(told()["store"]["address"], json!(store.url()));
     assert!(told()["node"].as_str().is_some_and(|name| !name.is_empty()), "{}", told());
 }
+
+#[test]
+fn the_rights_that_the_docs_name_are_enough() {
+    let docs = include_str!("../../docs/fleet.md");
+    let (_, rights) = docs.split_once("~tollgate:* ").unwrap();
+    let (rights, _) = rights.split_once("+role").unwrap();
+    let rights: Vec<_> = rights.split_whitespace().collect();
+    for engine in Engine::all() {
+        let store = StoreServer::start(engine);
+        store.command(&format!("ACL SETUSER edge on >pw resetchannels ~tollgate:* {}", rights.join(" ")));
+        store.command("ACL SETUSER default off");
+        let url = store.url().replace("//", "//edge:pw@");
+        let fleet = Fleet::at(store, url, 2, "", "");
+        fleet.create("a", 2, 0.001);
+        // More than are published in one piece.
+        let all = (0..5_100).map(|n| json!({"client_id": format!("c{n}"), "capacity": 1, "rate_per_sec": 1}));
+        let applied = fleet.nodes[1].admin("PUT", "/clients", &Value::from(all.collect::<Vec<_>>()).to_string());
+        assert_eq!(applied.status, 200, "{applied:?}");
+        let there = |node: &Instance| node.admin("GET", "/clients/c5099", "").status == 200;
+        assert!(fleet.nodes.iter().all(|node| eventually(PATIENCE, || there(node))), "{engine:?}");
+        assert_eq!(fleet.nodes[0].admin("POST", "/clients/a/reset", "").status, 200);
+        let lines = fleet.nodes.iter().flat_map(|node| node.process.err.lines());
+        assert_eq!(
+            lines.filter(|line| line.contains("NOPERM")).collect::<Vec<_>>(),
+            Vec::<String>::new(),
+            "{engine:?}"
+        );
+    }
+}

@@ -168,6 +168,38 @@ fn scripts_do_what_the_model_does_on_either_engine() {
 }
 
 #[test]
+fn who_leases_again_after_its_time_is_counted_again() {
+    for engine in Engine::all() {
+        let server = StoreServer::start(engine);
+        runtime().block_on(async {
+            let (link, _stop) = start(&settings(&server.url()));
+            until(&link, true).await;
+            let (names, quota) = (Names::new("t"), Quota::new(10, 0.001).unwrap());
+            let lease = |holder: &'static str, ahead| BucketAsk {
+                holder,
+                ahead,
+                valid: Duration::from_millis(1),
+                ..plain(quota, 0)
+            };
+            let call = async |asked| read(&link.calls(&[asked], LONG).await.pop().unwrap().unwrap()).unwrap();
+            assert_eq!(call(ask(&names, 1, &lease("a", 2))).await.ahead, 2);
+            let time = async || -> (u64, u64) {
+                let answer = link.commands(&[redis::cmd("TIME")], LONG).await.unwrap().remove(0);
+                redis::from_redis_value(answer).unwrap()
+            };
+            // Until it is over by the store's clock, and nobody has looked since.
+            let (begun, mut looks) = (time().await, 0);
+            while time().await < (begun.0, begun.1 + 2_000) {
+                looks += 1;
+                assert!(looks < 100_000, "{engine:?}: the store's clock stands still");
+            }
+            assert_eq!(call(ask(&names, 1, &BucketAsk { valid: LONG, ..lease("a", 3) })).await.ahead, 3);
+            assert_eq!(call(ask(&names, 1, &lease("b", 0))).await.others, 3, "{engine:?}");
+        });
+    }
+}
+
+#[test]
 fn a_bucket_stays_as_long_as_it_is_not_full() {
     let server = StoreServer::start(Engine::all()[0]);
     runtime().block_on(async {

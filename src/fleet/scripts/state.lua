@@ -88,8 +88,9 @@ local function save(key, b)
     fields[#fields + 1] = name
     fields[#fields + 1] = string.format('%.0f:%.0f', held[1], held[2])
   end
-  redis.call('HSET', key, unpack(fields))
+  -- First: whoever held something until a moment ago may hold something again.
   if #b.gone > 0 then redis.call('HDEL', key, unpack(b.gone)) end
+  redis.call('HSET', key, unpack(fields))
   if b.t > b.c then
     redis.call('PERSIST', key)
     return
