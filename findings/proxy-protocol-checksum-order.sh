@@ -4,7 +4,7 @@
 # Seen: only while the fields behind the addresses stand in the order of their types, each once. The library does not sum up what it
 # received, but what it would write of it: sorted, and of fields of one type the last. HAProxy (2.6.12) puts the checksum
 # first and ALPN and the server's name behind it, of lower types, so with `proxy-v2-options crc32c,authority` each of its
-# connections is refused with ProxyProtocolChecksumError, and none without the checksum. The protocol's document (section 2.2)
+# connections is refused with ProxyProtocolChecksumError, and none without the checksum. The protocol's document (section 2.2.3)
 # has the sum be over the header as received, and names no order.
 #
 # Ends with 1 when others are refused.
