@@ -3,8 +3,8 @@
 #
 # Seen: one set of buckets without a label, that of the series that came last, and no sum and no count. Two backends' latencies come
 # in, one comes out, and nothing says which. A histogram without labels is read whole, and counters and gauges keep their
-# labels. The readme's example of a histogram has no labels, and it does not say that none may be there; nearly every
-# histogram of a server has some. The text is prom-client's own. Known upstream, and open since 2019.
+# labels. The readme's example of a histogram has no labels, and it does not say that none may be there. The text
+# that is read is prom-client's own. Known upstream, and open since 2019.
 #
 # Ends with 1 when something else is read.
 set -euo pipefail

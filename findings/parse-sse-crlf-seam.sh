@@ -4,8 +4,8 @@
 # Seen: yes, when lines end with CRLF. Where a part of the body ends between the CR and the LF, the LF at the head of the next one
 # is taken for an empty line, which ends the event: a cut behind the `event` line loses the event's name, one between two `data`
 # lines makes two events of the one. The HTML standard (section 9.2.5) has CR LF end one line, wherever it was cut. Of the 33
-# places to cut the stream below in two these two differ; in one part, or with LF alone, all is well. A proxy passes a body on
-# in the parts in which it comes, so the same stream is read right a thousand times and wrong once.
+# places to cut the stream below in two these two differ; in one part, or with LF alone, all is well. Where a body is
+# cut is up to the network, so the same stream is read right this time and wrong the next.
 #
 # Ends with 1 when other cuts, or none, make a difference.
 set -euo pipefail

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # crate sse-codec 0.3.3: does it read the `retry` that it writes?
 #
-# Seen: no. It writes `retry: 3000`, with the space that nearly every server puts there, and its own decoder drops that line without a
+# Seen: no. It writes `retry: 3000`, with a space behind the colon, and its own decoder drops that line without a
 # word; `retry:3000` it reads. Of the fields `data`, `event` and `id` it takes the space away, as the HTML standard (section
 # 9.2.6) has it for every field. The `match` on it in the documentation's example never comes to its turn, and a client
 # connects again at its own pace, whatever the server says.
