@@ -29,7 +29,12 @@ type CommonAnswer = (&'static str, fn(&Operation) -> bool, &'static str);
 const EVERYWHERE: &[CommonAnswer] = &[
     ("400", every, "The request cannot be read"),
     ("401", wants_token, "The token is missing or wrong"),
-    ("403", every, "No token is set, and the Host is no loopback name or the request comes from another site's page"),
+    (
+        "403",
+        every,
+        "The token is a viewer's and this is a write, or no token is set and the Host is no loopback name or the request comes \
+         from another site's page",
+    ),
     ("408", has_body, "The body took too long to arrive"),
     ("413", has_body, "The body is too large"),
     ("415", has_body, "The body's Content-Type is not JSON"),
@@ -42,7 +47,8 @@ const EVERYWHERE: &[CommonAnswer] = &[
         title = "tollgate admin API",
         description = "Clients and their limits, edited while traffic flows; what the proxy does and why.\n\nErrors are \
                        `{\"code\":N,\"message\":\"…\"}`, with `errors` that name each wrong field for 422. With a token set, \
-                       everything but `/healthz` and `/readyz` wants `Authorization: Bearer TOKEN`.",
+                       everything but `/healthz` and `/readyz` wants `Authorization: Bearer TOKEN`; a viewer's token reads, \
+                       explains and simulates, and gets 403 for the rest.",
         license(name = "Apache-2.0", url = "https://www.apache.org/licenses/LICENSE-2.0"),
     ),
     paths(

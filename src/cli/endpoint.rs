@@ -139,7 +139,7 @@ impl EndpointArgs {
 
 fn of_file(admin: AdminSettings) -> Option<Token> {
     match admin.access {
-        Access::Tokens(tokens) => tokens.into_iter().next(),
+        Access::Tokens(tokens) => Some(first(tokens)),
         Access::Loopback | Access::Anyone => None,
     }
 }
@@ -154,7 +154,12 @@ fn of_address(address: &ListenAddress) -> AdminPlace {
 
 fn first_token(file: &Path) -> Result<Token, Failure> {
     let tokens = config::read_tokens(file).map_err(|messages| Failure::Usage(messages.join("\n")))?;
-    Ok(tokens.into_iter().next().expect("a file of tokens holds at least one"))
+    Ok(first(tokens))
+}
+
+/// The first token that may change something, or else the first.
+fn first(mut tokens: Vec<Token>) -> Token {
+    tokens.swap_remove(tokens.iter().position(|token| !token.viewer).unwrap_or(0))
 }
 
 /// Where something that listens on `address` can be reached from this machine.
@@ -193,7 +198,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
         let [flag, variable, file] = SECRETS;
-        std::fs::write(path("flag"), format!("a {flag}\nb {file}\n")).unwrap();
+        std::fs::write(path("flag"), format!("viewer v {variable}\na {flag}\nb {file}\n")).unwrap();
         std::fs::write(path("file"), file).unwrap();
         let start = "listeners: [{address: 0.0.0.0:1}]\nupstreams: [{name: a, backends: [{address: a:1}]}]\n";
         std::fs::write(path("conf"), format!("{start}admin: {{address: '[::]:7', token_file: {}}}\n", path("file")))

@@ -124,7 +124,7 @@ pub(super) struct AdminKeys {
     /// The certificate and its key, for HTTPS; null is plain HTTP.
     #[schemars(extend("default" = null))]
     pub(super) tls: Written<OrNone<Section<PairKeys>>>,
-    /// A file with one token a line, `TOKEN` or `NAME TOKEN`. The variable `TOLLGATE_ADMIN_TOKEN` counts before it.
+    /// A file with one token a line, `TOKEN`, `NAME TOKEN` or `viewer NAME TOKEN`, whose holder may only look. The variable `TOLLGATE_ADMIN_TOKEN` counts before it.
     #[schemars(extend("default" = null))]
     pub(super) token_file: Written<TokenPath>,
 }

@@ -1,7 +1,8 @@
 //! The tokens of the admin API: from a file, or from the environment.
 //!
-//! The file has one token a line, `TOKEN` or `NAME TOKEN`; the name stands in the history of what its holder changes.
-//! Empty lines and lines that begin with `#` do not count.
+//! The file has one token a line, `TOKEN`, `NAME TOKEN` or `viewer NAME TOKEN`; the name stands in the history of what
+//! its holder changes, and a viewer changes nothing. `viewer` is no name, so that a line that lacks one is never taken for
+//! a token that may change something. Empty lines and lines that begin with `#` do not count.
 //!
 //! No message here repeats a word of the file: a line that is wrong may still hold a secret, in whichever place.
 //!
@@ -17,8 +18,14 @@ use super::source;
 use super::value::{PoolName, ValueKind};
 use crate::admin::Token;
 
+/// What a line begins with whose holder may only look.
+const VIEWER: &str = "viewer";
+
 /// What the holder of a token without a name is called.
 const UNNAMED: &str = "admin";
+
+/// What a line can be.
+const FORMS: &str = "TOKEN, NAME TOKEN or viewer NAME TOKEN";
 
 /// The length of a token: not to be guessed, and yet short enough for a header.
 const LENGTH: std::ops::RangeInclusive<usize> = 16..=4096;
@@ -34,7 +41,9 @@ const TOLD: usize = 10;
 /// # Errors
 /// When it is too short, too long, or has other characters than visible ASCII. The message does not show it.
 pub fn parse_token(text: &str) -> Result<Token, InvalidValue> {
-    secret(text.trim()).map(|secret| Token { name: UNNAMED.to_owned(), secret }).map_err(InvalidValue::new)
+    secret(text.trim())
+        .map(|secret| Token { name: UNNAMED.to_owned(), secret, viewer: false })
+        .map_err(InvalidValue::new)
 }
 
 /// Reads a file of tokens, at least one.
@@ -88,20 +97,24 @@ fn parse(text: &str) -> Result<Vec<Token>, Vec<String>> {
         }
     }
     if tokens.is_empty() && problems.is_empty() {
-        problems.push("the file holds no token, must have one a line: TOKEN, or NAME TOKEN".to_owned());
+        problems.push(format!("the file holds no token, must have one a line: {FORMS}"));
     }
     if problems.is_empty() { Ok(tokens) } else { Err(problems) }
 }
 
 fn token(line: &str) -> Result<Token, String> {
     let words: Vec<_> = line.split_whitespace().collect();
-    let (name, text) = match words[..] {
-        [text] => (UNNAMED, text),
-        [name, text] => (name, text),
-        _ => return Err(format!("must be TOKEN, or NAME TOKEN, not {} words", words.len())),
+    let (name, text, viewer) = match words[..] {
+        [VIEWER] | [VIEWER, _] | [VIEWER, VIEWER, _] => {
+            return Err(format!("must be {FORMS}; `{VIEWER}` alone is no name"));
+        }
+        [text] => (UNNAMED, text, false),
+        [name, text] => (name, text, false),
+        [VIEWER, name, text] => (name, text, true),
+        _ => return Err(format!("must be {FORMS}, not {} words", words.len())),
     };
     let name = PoolName::read(&name.into()).ok_or_else(|| format!("the name must be {}", PoolName::wanted()))?;
-    secret(text).map(|secret| Token { name, secret })
+    secret(text).map(|secret| Token { name, secret, viewer })
 }
 
 fn secret(text: &str) -> Result<String, String> {

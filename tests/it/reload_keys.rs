@@ -323,6 +323,64 @@ fn other_admin_tokens_count_at_once() {
 }
 
 #[test]
+fn a_viewer_looks_and_changes_nothing() {
+    let backends = [Backend::scripted("a")];
+    let dir = tempfile::tempdir().unwrap();
+    let tokens = dir.path().join("tokens");
+    let [ops, eve] = ["ops-token-0123456789", "eve-token-0123456789"];
+    std::fs::write(&tokens, format!("ops {ops}\n")).unwrap();
+    let line = format!("admin: {{address: \"$ADMIN\", token_file: {}}}", tokens.display());
+    let server = Tollgate::from_yaml(&Setup::app(&backends, NO_CHECK).line(&line).yaml());
+    let call = |token: &str, method: &str, target: &str, body: &'static str| {
+        let bearer = format!("Bearer {token}");
+        let headers = [("Authorization", bearer.as_str()), ("Content-Type", "application/json")];
+        let request =
+            Request::new(method, target).host("localhost").headers(&headers).body(Body::Length(body.as_bytes()));
+        let answer = Client::connect(server.admin).call(&request).unwrap();
+        (answer.status, answer.text())
+    };
+    let client = r#"{"client_id":"a","capacity":1,"rate_per_sec":1}"#;
+    assert_eq!(call(eve, "GET", "/clients", "").0, 401);
+    std::fs::write(&tokens, format!("viewer eve {eve}\nops {ops}\n")).unwrap();
+    assert_eq!(call(ops, "POST", "/config/reload", ""), (200, r#"{"changed":["admin tokens changed"]}"#.to_owned()));
+    assert_eq!(call(ops, "POST", "/clients", client).0, 201);
+    assert!(call(eve, "GET", "/status", "").1.contains(r#""caller":{"name":"eve","viewer":true}"#));
+    assert!(call(ops, "GET", "/status", "").1.contains(r#""caller":{"name":"ops","viewer":false}"#));
+    for path in ["/clients", "/clients/a", "/clients/a/history", "/decisions", "/upstreams", "/metrics"] {
+        assert_eq!(call(eve, "GET", path, "").0, 200, "{path}");
+    }
+    assert_eq!(call(eve, "POST", "/explain", r#"{"address":"203.0.113.7"}"#).0, 200);
+    let (status, text) = call(eve, "POST", "/clients/a/simulate", r#"{"capacity":1,"rate_per_sec":1}"#);
+    assert!(
+        status == 404 && text.contains("recorded"),
+        "nothing is recorded of it, which only a handler knows: {text}"
+    );
+    for (method, path, body) in [
+        ("POST", "/clients", r#"{"client_id":"b","capacity":1,"rate_per_sec":1}"#),
+        ("PATCH", "/clients/a", r#"{"capacity":9}"#),
+        ("PUT", "/clients/a/simulate", r#"{"capacity":9,"rate_per_sec":1}"#),
+        ("POST", "/clients/a/reset", ""),
+        ("POST", "/clients/a/grant", r#"{"tokens":9}"#),
+        ("DELETE", "/clients/a", ""),
+        ("POST", "/config/reload", ""),
+    ] {
+        let (status, text) = call(eve, method, path, body);
+        assert!(
+            status == 403 && text.contains("viewer's, which may read, explain and simulate"),
+            "{method} {path}: {text}"
+        );
+    }
+    let (status, left) = call(ops, "GET", "/clients/a", "");
+    assert!(status == 200 && left.contains(r#""version":1"#) && left.contains(r#""capacity":1,"#), "{left}");
+    std::fs::write(&tokens, format!("viewer {eve}\nops {ops}\n")).unwrap();
+    let (status, text) = call(ops, "POST", "/config/reload", "");
+    assert!(
+        status == 422 && text.contains("viewer NAME TOKEN; `viewer` alone is no name") && !text.contains(eve),
+        "{text}"
+    );
+}
+
+#[test]
 fn a_backend_that_is_down_stays_down_and_one_that_drains_drains() {
     let mut backends = three_scripted();
     let mut setup = Setup::app(&backends, QUICK_TCP);

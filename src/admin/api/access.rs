@@ -1,7 +1,9 @@
 //! Who gets in.
 //!
 //! With tokens: whoever shows one. Only the probes need none, since an orchestrator that asks whether the process lives
-//! has no secret. Tokens are compared by their SHA-256 digests, in constant time, and always all of them, so that the
+//! has no secret. A viewer's token reads, and asks the two questions that come by POST and change nothing; that is told
+//! by method and path, here, before any handler, so that a call that somebody adds is a write until it is named here.
+//! Tokens are compared by their SHA-256 digests, in constant time, and always all of them, so that the
 //! time of an answer tells neither a prefix nor a length.
 //!
 //! Over a Unix socket: whoever may connect, which its owner, group and mode say.
@@ -20,7 +22,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use axum::extract::Request;
 use http::header::{AUTHORIZATION, HOST, ORIGIN};
-use http::{HeaderMap, StatusCode, Version};
+use http::{HeaderMap, Method, StatusCode, Version};
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 
@@ -30,6 +32,8 @@ use super::ApiError;
 const WRONG_TOKEN: &str = "The token is wrong; the right ones are those of admin.token_file or TOLLGATE_ADMIN_TOKEN";
 /// What those are told whose request is for no host, or for several.
 const WRONG_HOST: &str = "Exactly one Host header is required";
+/// What viewers are told that want to change something.
+const VIEWER: &str = "The token is a viewer's, which may read, explain and simulate, and change nothing";
 /// What the history calls whoever came over loopback without a token.
 const LOOPBACK: &str = "loopback";
 /// What it calls whoever came over a Unix socket.
@@ -46,11 +50,13 @@ pub struct Token {
     pub name: String,
     /// The secret.
     pub secret: String,
+    /// Whether its holder may only look.
+    pub viewer: bool,
 }
 
 impl std::fmt::Debug for Token {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Token").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("Token").field("name", &self.name).field("viewer", &self.viewer).finish_non_exhaustive()
     }
 }
 
@@ -65,15 +71,36 @@ pub enum Access {
     Anyone,
 }
 
-/// Who sent a request that was let in, by the name that the history gets. An extension of the request.
+/// Who sent a request that was let in. An extension of the request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::admin) struct Actor(pub(in crate::admin) String);
+pub(in crate::admin) struct Actor {
+    /// The name that the history gets.
+    pub(in crate::admin) name: String,
+    /// Whether it may only look.
+    pub(in crate::admin) viewer: bool,
+}
 
 impl Actor {
-    /// Who sent `request`.
-    pub(in crate::admin) fn of(request: &Request) -> String {
-        request.extensions().get::<Actor>().map_or_else(|| LOOPBACK.to_owned(), |actor| actor.0.clone())
+    fn named(name: &str) -> Self {
+        Actor { name: name.to_owned(), viewer: false }
     }
+
+    /// The name of who sent `request`.
+    pub(in crate::admin) fn of(request: &Request) -> String {
+        Self::sent(request).name
+    }
+
+    /// Who sent `request`.
+    pub(in crate::admin) fn sent(request: &Request) -> Self {
+        request.extensions().get::<Actor>().cloned().unwrap_or_else(|| Actor::named(LOOPBACK))
+    }
+}
+
+/// Whether `request` asks and changes nothing.
+fn only_asks(request: &Request) -> bool {
+    let path = request.uri().path();
+    let question = path == "/explain" || path.starts_with("/clients/") && path.ends_with("/simulate");
+    request.method().is_safe() || request.method() == Method::POST && question
 }
 
 /// Who gets in now, which a reload may change: each request is judged by the [`Access`] of the moment it came.
@@ -110,8 +137,8 @@ impl Entrance {
 pub(in crate::admin) enum Doorkeeper {
     /// Whoever is on this machine.
     Loopback,
-    /// Names and the digests of their tokens.
-    Tokens(Vec<(String, [u8; 32])>),
+    /// Who they are, and the digests of their tokens.
+    Tokens(Vec<(Actor, [u8; 32])>),
     /// Whoever can connect.
     Anyone,
 }
@@ -123,7 +150,9 @@ impl Doorkeeper {
             Access::Loopback => Doorkeeper::Loopback,
             Access::Anyone => Doorkeeper::Anyone,
             Access::Tokens(tokens) => {
-                let digest = |token: Token| (token.name, Sha256::digest(token.secret.as_bytes()).into());
+                let digest = |Token { name, secret, viewer }: Token| {
+                    (Actor { name, viewer }, Sha256::digest(secret.as_bytes()).into())
+                };
                 Doorkeeper::Tokens(tokens.into_iter().map(digest).collect())
             }
         }
@@ -134,27 +163,32 @@ impl Doorkeeper {
         let host = host(request)?;
         match self {
             // No page of a browser gets to a socket of the file system.
-            Doorkeeper::Anyone => Ok(Actor(SOCKET.to_owned())),
+            Doorkeeper::Anyone => Ok(Actor::named(SOCKET)),
             Doorkeeper::Loopback => {
                 check_same_site(request, host.as_deref())?;
-                Ok(Actor(LOOPBACK.to_owned()))
+                Ok(Actor::named(LOOPBACK))
             }
             Doorkeeper::Tokens(_) if matches!(request.uri().path(), "/healthz" | "/readyz") => {
-                Ok(Actor("probe".to_owned()))
+                Ok(Actor::named("probe"))
             }
             Doorkeeper::Tokens(tokens) => {
                 let given = bearer(request.headers()).ok_or_else(|| {
                     ApiError::new(StatusCode::UNAUTHORIZED, "A token is required: Authorization: Bearer TOKEN")
                 })?;
-                let name = holder(tokens, given.as_bytes());
-                name.map(Actor).ok_or_else(|| ApiError::new(StatusCode::UNAUTHORIZED, WRONG_TOKEN))
+                match holder(tokens, given.as_bytes()) {
+                    None => Err(ApiError::new(StatusCode::UNAUTHORIZED, WRONG_TOKEN)),
+                    Some(actor) if actor.viewer && !only_asks(request) => {
+                        Err(ApiError::new(StatusCode::FORBIDDEN, VIEWER))
+                    }
+                    Some(actor) => Ok(actor),
+                }
             }
         }
     }
 }
 
 /// Whose token this is. Looks at all of them, whichever it is.
-fn holder(tokens: &[(String, [u8; 32])], given: &[u8]) -> Option<String> {
+fn holder(tokens: &[(Actor, [u8; 32])], given: &[u8]) -> Option<Actor> {
     let given: [u8; 32] = Sha256::digest(given).into();
     let mut found = Choice::from(0);
     let mut place = 0_u64;
@@ -164,7 +198,7 @@ fn holder(tokens: &[(String, [u8; 32])], given: &[u8]) -> Option<String> {
         found |= same;
     }
     let place = usize::try_from(place).ok()?;
-    bool::from(found).then(|| tokens.get(place).map(|(name, _)| name.clone())).flatten()
+    bool::from(found).then(|| tokens.get(place).map(|(actor, _)| actor.clone())).flatten()
 }
 
 /// The token in the one `Authorization` header, when there is one of that kind.
@@ -228,141 +262,4 @@ fn is_loopback(host: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use axum::body::Body;
-
-    use super::*;
-
-    fn request(target: &str, headers: &[(&str, &str)]) -> Request {
-        let start = http::Request::builder().uri(target);
-        headers.iter().fold(start, |request, (name, value)| request.header(*name, *value)).body(Body::empty()).unwrap()
-    }
-
-    fn tokens() -> Doorkeeper {
-        let token = |name: &str, secret: &str| Token { name: name.to_owned(), secret: secret.to_owned() };
-        Doorkeeper::new(Access::Tokens(vec![token("ops", "first-secret"), token("ci", "second")]))
-    }
-
-    #[test]
-    fn a_token_gives_its_holder_a_name() {
-        let admit = |authorization: &str| {
-            let headers = [("host", "admin.example"), ("authorization", authorization)];
-            tokens().admit(&request("/clients", &headers)).map(|actor| actor.0).map_err(|error| error.status.as_u16())
-        };
-        assert_eq!(admit("Bearer first-secret"), Ok("ops".to_owned()));
-        assert_eq!(admit("bearer  second"), Ok("ci".to_owned()));
-        for wrong in ["Bearer", "Bearer ", "Bearer first", "Bearer first-secret2", "Basic second", "second", ""] {
-            assert_eq!(admit(wrong), Err(401), "{wrong}");
-        }
-        let host = ("host", "admin.example");
-        assert_eq!(tokens().admit(&request("/clients", &[host])).unwrap_err().status, 401);
-        let two = [host, ("authorization", "Bearer second"), ("authorization", "Bearer second")];
-        assert_eq!(tokens().admit(&request("/clients", &two)).unwrap_err().status, 401);
-        for open in ["/healthz", "/readyz"] {
-            assert!(tokens().admit(&request(open, &[host])).is_ok());
-        }
-        assert!(!format!("{:?}", tokens()).contains("secret"));
-    }
-
-    #[test]
-    fn another_access_counts_from_the_next_request_on() {
-        let only = |secret: &str| Access::Tokens(vec![Token { name: "ops".to_owned(), secret: secret.to_owned() }]);
-        let access = Arc::new(ArcSwap::from_pointee(only("old")));
-        let entrance = Entrance::new(Arc::clone(&access));
-        let admit = |secret: &str| {
-            let bearer = format!("Bearer {secret}");
-            entrance.admit(&request("/clients", &[("host", "127.0.0.1"), ("authorization", &bearer)])).is_ok()
-        };
-        assert!(admit("old") && !admit("new"));
-        access.store(Arc::new(only("new")));
-        assert!(admit("new") && !admit("old"));
-        access.store(Arc::new(Access::Loopback));
-        assert!(entrance.admit(&request("/clients", &[("host", "127.0.0.1")])).is_ok());
-        access.store(Arc::new(only("old")));
-        assert!(admit("old") && !admit("new"));
-    }
-
-    #[test]
-    fn without_a_token_the_host_must_be_loopback() {
-        let admit = |host: &str| Doorkeeper::Loopback.admit(&request("/healthz", &[("host", host)])).is_ok();
-        for host in ["127.0.0.1", "127.0.0.1:9901", "127.9.9.9", "localhost", "LOCALHOST:80", "[::1]", "[::1]:9901"] {
-            assert!(admit(host), "{host}");
-        }
-        for host in [
-            "",
-            "evil.example",
-            "evil.example:9901",
-            "127.0.0.1.evil.example",
-            "localhost.evil.example",
-            "10.0.0.1",
-            "0.0.0.0",
-            "[::]",
-            "::1",
-            "[127.0.0.1]",
-            "127.0.0.1:x",
-            "127.0.0.1:99999",
-            "localhost@evil.example",
-            "2130706433",
-        ] {
-            assert!(!admit(host), "{host}");
-        }
-        let absolute = request("http://evil.example/clients", &[("host", "127.0.0.1")]);
-        assert_eq!(Doorkeeper::Loopback.admit(&absolute).unwrap_err().status, 403);
-        let two = request("/clients", &[("host", "127.0.0.1"), ("host", "127.0.0.1")]);
-        assert_eq!(Doorkeeper::Loopback.admit(&two).unwrap_err().status, 400);
-        assert_eq!(Doorkeeper::Loopback.admit(&request("/clients", &[])).unwrap_err().status, 400);
-    }
-
-    #[test]
-    fn over_a_socket_nobody_is_asked_and_over_tls_an_origin_is_another_one() {
-        let anyone = Doorkeeper::new(Access::Anyone);
-        let actor = anyone.admit(&request("/clients", &[("host", "whatever")])).unwrap();
-        assert_eq!(actor.0, "socket");
-        let admit = |origin: &str| {
-            let mut request = request("/clients", &[("host", "127.0.0.1:9901"), ("origin", origin)]);
-            request.extensions_mut().insert(OverTls);
-            Doorkeeper::Loopback.admit(&request).is_ok()
-        };
-        assert!(admit("https://127.0.0.1:9901") && !admit("http://127.0.0.1:9901"));
-    }
-
-    #[test]
-    fn an_old_request_is_no_way_around() {
-        let admit = |target: &str, headers: &[(&str, &str)]| {
-            let mut request = request(target, headers);
-            *request.version_mut() = Version::HTTP_10;
-            Doorkeeper::Loopback.admit(&request).map_err(|error| error.status.as_u16()).map(drop)
-        };
-        assert_eq!(admit("/clients", &[]), Ok(()));
-        assert_eq!(admit("/clients", &[("sec-fetch-site", "same-origin")]), Ok(()));
-        assert_eq!(admit("http://127.0.0.1:9901/clients", &[("origin", "http://127.0.0.1:9901")]), Ok(()));
-        assert_eq!(admit("http://evil.example/clients", &[]), Err(403));
-        assert_eq!(admit("http://127.0.0.1:9901/clients", &[("origin", "http://evil.example")]), Err(403));
-        for origin in ["http://evil.example", "http://127.0.0.1:9901", "http://", "null", ""] {
-            assert_eq!(admit("/clients", &[("origin", origin)]), Err(403), "{origin}");
-        }
-        assert_eq!(admit("/clients", &[("sec-fetch-site", "cross-site")]), Err(403));
-        assert_eq!(admit("/clients", &[("host", "localhost"), ("host", "localhost")]), Err(400));
-    }
-
-    #[test]
-    fn without_a_token_pages_of_others_are_refused() {
-        let admit = |name: &str, value: &str| {
-            let headers = [("host", "127.0.0.1:9901"), (name, value)];
-            Doorkeeper::Loopback.admit(&request("/clients", &headers)).map_err(|error| error.status.as_u16()).is_ok()
-        };
-        assert!(admit("origin", "http://127.0.0.1:9901"));
-        for origin in [
-            "null",
-            "",
-            "http://evil.example",
-            "http://127.0.0.1:8080",
-            "https://127.0.0.1:9901",
-            "http://localhost:9901",
-        ] {
-            assert!(!admit("origin", origin), "{origin}");
-        }
-        assert!(!admit("sec-fetch-site", "cross-site"));
-        assert!(admit("sec-fetch-site", "same-origin") && admit("sec-fetch-site", "none"));
-    }
-}
+mod tests;

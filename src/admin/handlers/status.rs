@@ -15,6 +15,7 @@ use utoipa::ToSchema;
 
 use super::fleet::FleetStandingBody;
 use crate::admin::api::Api;
+use crate::admin::api::access::Actor;
 use crate::admin::api::error::ErrorBody;
 use crate::admin::api::parts::{Readiness, ServerStatus};
 use crate::admin::api::query::Query;
@@ -68,10 +69,24 @@ pub(in crate::admin) struct StatusBody {
     store_error: Option<String>,
     /// How this node stands to its fleet.
     fleet: FleetStandingBody,
+    /// Whose token the call came with.
+    caller: CallerBody,
+}
+
+/// Who calls.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Caller)]
+pub(in crate::admin) struct CallerBody {
+    /// The name that the history gives to its changes: that of the token's line, `admin` without one, `loopback` or
+    /// `socket` where no token is asked for.
+    #[schema(example = "ops")]
+    name: String,
+    /// Whether it may only read, explain and simulate.
+    viewer: bool,
 }
 
 impl StatusBody {
-    fn new(status: ServerStatus, fleet: &FleetView) -> Self {
+    fn new(status: ServerStatus, fleet: &FleetView, caller: Actor) -> Self {
         StatusBody {
             version: env!("CARGO_PKG_VERSION"),
             state: status.state,
@@ -90,6 +105,7 @@ impl StatusBody {
             max_connections: status.max_connections,
             store_error: status.store_error,
             fleet: fleet.into(),
+            caller: CallerBody { name: caller.name, viewer: caller.viewer },
         }
     }
 }
@@ -116,7 +132,8 @@ pub(in crate::admin) struct HealthBody {
 )]
 pub(in crate::admin) async fn status(State(api): State<Arc<Api>>, request: Request) -> Result<Response, ApiError> {
     Query::of(request.uri(), &[])?.finish()?;
-    Ok(respond::json(StatusCode::OK, &StatusBody::new((api.parts.status)(), &(api.parts.fleet)())))
+    let caller = Actor::sent(&request);
+    Ok(respond::json(StatusCode::OK, &StatusBody::new((api.parts.status)(), &(api.parts.fleet)(), caller)))
 }
 
 /// Shows the metrics
@@ -206,9 +223,10 @@ mod tests {
             "version": env!("CARGO_PKG_VERSION"), "state": "ready", "uptime_seconds": 90,
             "listeners": ["127.0.0.1:8080", "[::1]:8080"], "admin": "127.0.0.1:9901", "clients": 1, "buckets": 2,
             "requests": 10, "allowed": 3, "limited": 4, "blocked": 5, "unlimited": 6, "in_flight": 7, "connections": 8, "max_connections": 9,
-            "store_error": "data/tollgate.db: disk full", "fleet": {"state": "alone", "since": null},
+            "store_error": "data/tollgate.db: disk full", "fleet": {"state": "alone", "since": null}, "caller": {"name": "eve", "viewer": true},
         });
-        assert_eq!(serde_json::to_value(StatusBody::new(status, &FleetView::default())).unwrap(), expected);
+        let caller = Actor { name: "eve".to_owned(), viewer: true };
+        assert_eq!(serde_json::to_value(StatusBody::new(status, &FleetView::default(), caller)).unwrap(), expected);
     }
 
     #[test]

@@ -247,7 +247,7 @@ fn the_command_line_stands_above_the_file() {
 }
 
 fn one_token(name: &str, secret: &str) -> Access {
-    Access::Tokens(vec![Token { name: name.to_owned(), secret: secret.to_owned() }])
+    Access::Tokens(vec![Token { name: name.to_owned(), secret: secret.to_owned(), viewer: false }])
 }
 
 #[test]

@@ -8,11 +8,12 @@ fn secret_of(letter: char) -> String {
 
 #[test]
 fn each_line_is_a_token_with_or_without_a_name() {
-    let (a, b) = (secret_of('a'), secret_of('#'));
-    let text = format!("\u{feff}# who may what\r\n\r\n  {a}  \r\nci.deploy_1-x\t{b}\n   # the end");
+    let (a, b, c) = (secret_of('a'), secret_of('#'), secret_of('c'));
+    let text =
+        format!("\u{feff}# who may what\r\n\r\n  {a}  \r\nci.deploy_1-x\t{b}\nviewer\tgrafana {c}\n   # the end");
     let tokens = parse(&text).unwrap();
-    let read: Vec<_> = tokens.iter().map(|token| (token.name.as_str(), token.secret.as_str())).collect();
-    assert_eq!(read, [("admin", &*a), ("ci.deploy_1-x", &*b)]);
+    let read: Vec<_> = tokens.iter().map(|token| (&*token.name, &*token.secret, token.viewer)).collect();
+    assert_eq!(read, [("admin", &*a, false), ("ci.deploy_1-x", &*b, false), ("grafana", &*c, true)]);
     assert!(parse(&"x".repeat(4096)).is_ok());
 }
 
@@ -20,13 +21,24 @@ fn each_line_is_a_token_with_or_without_a_name() {
 fn a_wrong_line_is_told_with_its_number_and_without_its_words() {
     let a = secret_of('a');
     let allowed = "a token must be 16 to 4096 visible ASCII characters";
+    let forms = "must be TOKEN, NAME TOKEN or viewer NAME TOKEN";
     let good = "`openssl rand -hex 32` makes a good one";
     for (text, said) in [
-        ("\n# none\n".to_owned(), "the file holds no token, must have one a line: TOKEN, or NAME TOKEN".to_owned()),
+        (
+            "\n# none\n".to_owned(),
+            "the file holds no token, must have one a line: TOKEN, NAME TOKEN or viewer NAME TOKEN".to_owned(),
+        ),
         ("\nhunter2".to_owned(), format!("line 2: {allowed}, not 7 ({good})")),
         ("x".repeat(4097), format!("line 1: {allowed}, not 4097 ({good})")),
         (format!("ops {a}é"), format!("line 1: {allowed}, and this one has others")),
-        (format!("ops is {a}"), "line 1: must be TOKEN, or NAME TOKEN, not 3 words".to_owned()),
+        (format!("ops is {a}"), "line 1: must be TOKEN, NAME TOKEN or viewer NAME TOKEN, not 3 words".to_owned()),
+        (format!("viewer {a}"), format!("line 1: {forms}; `viewer` alone is no name")),
+        (format!("viewer viewer {a}"), format!("line 1: {forms}; `viewer` alone is no name")),
+        (format!("viewer is {a} x"), format!("line 1: {forms}, not 4 words")),
+        (
+            format!("viewer ops {a}\nops {}", secret_of('b')),
+            "line 2: must have a name of its own, but has that of line 1".to_owned(),
+        ),
         (
             format!("hunter/2 {a}"),
             "line 1: the name must be a name of 1 to 64 characters of A-Z, a-z, 0-9, . _ and -".to_owned(),
