@@ -13,6 +13,7 @@ use super::settings::Config;
 use super::shape::FileShape;
 use super::source::{self, FileRefusal};
 use super::value::describe;
+use super::variables::{self, Hidden, Variables};
 use super::{schema, tree, unknown};
 
 /// What to write into a file that has nothing in it.
@@ -25,7 +26,7 @@ const LARGEST: u64 = 4 << 20;
 /// Reads and checks the file at `path`, overridden by `overrides`; without a path they say everything.
 ///
 /// The file is checked as a whole even where an override takes the place of a part of it; only then may that part be
-/// missing. Blocks on the file, so it is for the start and for threads of its own.
+/// missing. Variables are those of this process. Blocks on the file, so it is for the start and for threads of its own.
 ///
 /// # Errors
 /// Every problem of the file and of the overrides.
@@ -33,31 +34,37 @@ pub fn load(path: Option<&Path>, overrides: &Overrides) -> Result<Config, Proble
     let Some(path) = path else {
         let mut report = Report::default();
         let config = check(None, overrides, &mut report);
-        return finish("the command line", config, report);
+        return finish("the command line", config, report, &Hidden::default());
     };
     let name = path.display().to_string();
     match source::read(path, LARGEST) {
-        Ok(text) => load_text(&name, &text, overrides),
+        Ok(text) => load_text(&name, &text, overrides, &|name| std::env::var_os(name)),
         Err(refusal) => Err(refused(&name, refusal)),
     }
 }
 
-/// As [`load`], from the text of the file `source`.
-pub(super) fn load_text(source: &str, text: &str, overrides: &Overrides) -> Result<Config, Problems> {
+/// As [`load`], from the text of the file `source`, with other variables.
+pub(super) fn load_text(
+    source: &str,
+    text: &str,
+    overrides: &Overrides,
+    variables: Variables<'_>,
+) -> Result<Config, Problems> {
     // Some editors begin a file with a byte order mark.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let (file, mut report) = parse(text).map_err(|refusal| refused(source, refusal))?;
+    let (file, mut report, hidden) = parse(text, variables).map_err(|refusal| refused(source, refusal))?;
     let config = check(Some(file), overrides, &mut report);
-    finish(source, config, report)
+    finish(source, config, report, &hidden)
 }
 
 fn refused(source: &str, (message, line): FileRefusal) -> Problems {
     Problems::new(source, vec![Problem { path: source.to_owned(), message, line }])
 }
 
-fn parse(text: &str) -> Result<(FileShape, Report), FileRefusal> {
+fn parse(text: &str, variables: Variables<'_>) -> Result<(FileShape, Report, Hidden), FileRefusal> {
     let not_yaml = |error: serde_yaml::Error| {
-        (format!("the file cannot be read as YAML: {error}"), error.location().map(|location| location.line()))
+        let hint = if text.contains("${") { "; between brackets ${NAME} needs quotes" } else { "" };
+        (format!("the file cannot be read as YAML: {error}{hint}"), error.location().map(|location| location.line()))
     };
     let empty = || (format!("the file is empty; {SMALLEST}"), None);
     if is_blank(text) {
@@ -71,8 +78,9 @@ fn parse(text: &str) -> Result<(FileShape, Report), FileRefusal> {
         return Err((format!("the file must be a mapping of keys to values, not {}", describe(&value)), None));
     }
     unknown::remove(&mut value, &schema::value(), &KeyPath::default(), &mut report);
+    let hidden = variables::fill(&mut value, variables, &mut report);
     let file = FileShape::deserialize(value).map_err(not_yaml)?;
-    Ok((file, report))
+    Ok((file, report, hidden))
 }
 
 /// Whether there is nothing but space and comments.
@@ -80,9 +88,17 @@ fn is_blank(text: &str) -> bool {
     text.lines().map(str::trim).all(|line| line.is_empty() || line.starts_with('#'))
 }
 
-fn finish(source: &str, config: Option<Config>, report: Report) -> Result<Config, Problems> {
+fn finish(source: &str, config: Option<Config>, mut report: Report, hidden: &Hidden) -> Result<Config, Problems> {
+    let hide = |message: &mut String| *message = hidden.without(std::mem::take(message));
     match config {
-        Some(config) if report.problems.is_empty() => Ok(config),
-        _ => Err(Problems::new(source, report.problems)),
+        Some(mut config) if report.problems.is_empty() => {
+            config.warnings.iter_mut().for_each(hide);
+            config.lapsed.iter_mut().for_each(|problem| hide(&mut problem.message));
+            Ok(config)
+        }
+        _ => {
+            report.problems.iter_mut().for_each(|problem| hide(&mut problem.message));
+            Err(Problems::new(source, report.problems))
+        }
     }
 }

@@ -3,14 +3,15 @@
 //! The problem: a proxy that guesses what a wrong file meant sends traffic somewhere, and one that stops at the first
 //! mistake makes its user start it ten times to find ten.
 //!
-//! The rule, in four steps, none of which stops at a mistake:
+//! The rule, in five steps, none of which stops at a mistake:
 //!
 //! 1. `tree` reads the text into a tree and remembers the line of every key.
 //! 2. `unknown` takes out keys that the schema does not have, and reports them.
-//! 3. `shape` is the file's. Each of its keys holds what was written there: nothing, a value of its kind (`value`), or
+//! 3. `variables` puts in what `${NAME}` says, value by value.
+//! 4. `shape` is the file's. Each of its keys holds what was written there: nothing, a value of its kind (`value`), or
 //!    what is wrong with it. The same types yield the JSON Schema, so that an editor and `tollgate check` allow the
 //!    same.
-//! 4. `check` looks at what no key can know alone (names, addresses, routes), lets the command line override the
+//! 5. `check` looks at what no key can know alone (names, addresses, routes), lets the command line override the
 //!    file, and builds the [`Config`]. It exists only when no problem was found.
 //!
 //! Refused: serde's own errors, which end at the first; `serde_ignored`, which names an unknown key and not the known
@@ -32,6 +33,7 @@ mod tokens;
 mod tree;
 mod unknown;
 mod value;
+mod variables;
 mod written;
 
 #[cfg(test)]

@@ -139,6 +139,6 @@ fn parse<T: ValueKind>(text: &str) -> Result<T::Checked, InvalidValue> {
     match Written::<T>::read_text(text) {
         Written::Given(value) => Ok(value),
         Written::Wrong(message) => Err(InvalidValue(message)),
-        Written::Absent => Err(InvalidValue(format!("must be {}", T::wanted()))),
+        Written::Absent | Written::Told => Err(InvalidValue(format!("must be {}", T::wanted()))),
     }
 }

@@ -33,7 +33,7 @@ impl Report {
     pub(super) fn take<T: ValueKind>(&mut self, path: &KeyPath, key: Written<T>) -> Option<T::Checked> {
         match key {
             Written::Given(value) => Some(value),
-            Written::Absent => None,
+            Written::Absent | Written::Told => None,
             Written::Wrong(message) => {
                 self.add(path, message);
                 None

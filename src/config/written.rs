@@ -10,7 +10,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserialize, DeserializeOwned, Deserializer};
 use serde_yaml::Value;
 
-use super::value::{ValueKind, describe};
+use super::value::{Filled, ValueKind, describe, filled};
 use crate::proxy::STATUSES;
 
 /// What was written at one key.
@@ -21,6 +21,8 @@ pub(super) enum Written<T: ValueKind> {
     Absent,
     /// Something that is not allowed; this says why.
     Wrong(String),
+    /// Something that is not known, which was reported.
+    Told,
     /// A value.
     Given(T::Checked),
 }
@@ -28,6 +30,11 @@ pub(super) enum Written<T: ValueKind> {
 impl<T: ValueKind> Written<T> {
     /// Reads what is written.
     pub(super) fn read(value: &Value) -> Self {
+        match filled(value) {
+            Some(Filled::Told) => return Written::Told,
+            Some(Filled::With(text, stands)) => return Self::read_filled(text, &stands),
+            None => {}
+        }
         // Values see through their tags. No key here knows what a tag means, so none may carry one.
         let checked = if let Value::Tagged(_) = value { None } else { T::read(value) };
         match checked {
@@ -38,6 +45,20 @@ impl<T: ValueKind> Written<T> {
                 Written::Wrong(format!("must be {}, not {}{hint}", T::wanted(), describe(value)))
             }
         }
+    }
+
+    /// Reads what variables say, which may be meant as a number, or as true or false. Messages show what stands there.
+    fn read_filled(text: &str, stands: &str) -> Self {
+        let number = || {
+            let whole = text.parse::<u64>().map(Value::from).or_else(|_| text.parse::<i64>().map(Value::from));
+            whole.ok().or_else(|| text.parse::<f64>().ok().filter(|number| number.is_finite()).map(Value::from))
+        };
+        let bare = || number().or_else(|| text.parse::<bool>().ok().map(Value::from));
+        let checked = T::read(&text.into()).or_else(|| T::read(&bare()?));
+        checked.map_or_else(
+            || Written::Wrong(format!("must be {}, not what {} says", T::wanted(), describe(&stands.into()))),
+            Written::Given,
+        )
     }
 
     /// Reads the text of an argument.

@@ -55,7 +55,7 @@ fn a_fleet_is_what_is_written_or_its_defaults() {
 fn the_environments_store_makes_a_fleet_and_counts_before_the_files() {
     let fleet = Some(parse_fleet("redis://:secret@other").unwrap());
     let overrides = Overrides { fleet, ..Overrides::default() };
-    let of = |text: &str| load_text("f.yaml", &format!("{START}{text}"), &overrides);
+    let of = |text: &str| load_text("f.yaml", &format!("{START}{text}"), &overrides, &|_| None);
     let store = |text: &str| of(text).unwrap().fleet.unwrap().store;
     for text in ["", "fleet: null\n", "fleet: {prefix: p}\n", "fleet: {store: redis://a}\n"] {
         let store = store(text);

@@ -3,6 +3,7 @@
 mod any;
 mod fleet;
 mod right;
+mod variables;
 mod wrong;
 
 use super::load::load_text;
@@ -17,7 +18,7 @@ upstreams:
 
 /// Checks `text` as the file `f.yaml`.
 fn check(text: &str) -> Result<Config, Problems> {
-    load_text("f.yaml", text, &Overrides::default())
+    load_text("f.yaml", text, &Overrides::default(), &|_| None)
 }
 
 /// One problem a line, without the line that counts them.

@@ -90,7 +90,7 @@ fn relative_paths_count_from_where_it_was_started() {
          pingora: {{pid_file: a.pid, upgrade_sock: /run/a.sock, error_log: error.log, working_directory: work}}\n"
     );
     let overrides = Overrides { directory: Some(directory.path().to_owned()), ..Overrides::default() };
-    let config = load_text("f.yaml", &yaml, &overrides).unwrap();
+    let config = load_text("f.yaml", &yaml, &overrides, &|_| None).unwrap();
     let pingora = &config.pingora;
     assert_eq!(config.database, Some(path("d/a.db")));
     assert_eq!(config.admin.unwrap().access, one_token("admin", "0123456789abcdef"));
@@ -238,7 +238,7 @@ fn the_command_line_stands_above_the_file() {
     assert_eq!((alone.limits.max_body, over.limits.max_body), (10 << 20, 1 << 20), "the rest is the file's");
 
     let off = "admin: {address: null}\ndatabase: null\n";
-    let on = load_text("f.yaml", &format!("{START}{off}"), &overrides).unwrap();
+    let on = load_text("f.yaml", &format!("{START}{off}"), &overrides, &|_| None).unwrap();
     assert_eq!((on.admin.map(|admin| admin.address), on.database), (overrides.admin, overrides.database));
 
     let balance = Overrides { balance: "random".parse().ok(), ..Overrides::default() };
@@ -272,7 +272,7 @@ fn tokens_come_from_the_environment_or_else_from_a_file() {
     let token = parse_token("0123456789abcdef").unwrap();
     let variable = Overrides { admin_token: Some(token), ..Overrides::default() };
     std::fs::remove_file(&file).unwrap();
-    let config = load_text("f.yaml", &yaml, &variable).unwrap();
+    let config = load_text("f.yaml", &yaml, &variable, &|_| None).unwrap();
     assert_eq!(config.admin.as_ref().unwrap().access, one_token("admin", "0123456789abcdef"));
     assert!(!format!("{config:?} {variable:?}").contains("0123456789abcdef"));
 }

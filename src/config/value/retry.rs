@@ -21,9 +21,9 @@ impl ValueKind for RetryCauses {
                 Some("connect") => &mut on.connect,
                 Some("broken") => &mut on.broken,
                 Some("timeout") => &mut on.timeout,
-                Some(_) => return None,
-                None => {
-                    let status = cause.as_u64()?;
+                text => {
+                    let filled = || matches!(cause, Value::Tagged(_)).then(|| text?.parse().ok()).flatten();
+                    let status = cause.as_u64().or_else(filled)?;
                     let at = RetryOn::STATUSES.iter().position(|of| u64::from(*of) == status)?;
                     &mut on.statuses[at]
                 }
