@@ -87,6 +87,7 @@ mod fleet_join;
 mod fleet_limits;
 #[cfg(test)]
 mod fleet_nodes;
+mod fleet_relay;
 #[cfg(test)]
 mod fleet_store_away;
 #[cfg(test)]

@@ -18,6 +18,68 @@ use super::{PATIENCE, eventually, now};
 /// How long a change may take to reach every node.
 pub(crate) const EVERYWHERE: Duration = Duration::from_secs(1);
 
+/// Whether the long forms are asked for, as `make test-fleet` does.
+pub(crate) fn is_long() -> bool {
+    std::env::var("TOLLGATE_TEST_FLEET").is_ok_and(|form| form == "long")
+}
+
+/// How long callers ask flat out: `short`, or a minute in the long forms.
+pub(crate) fn window(short: Duration) -> Duration {
+    if is_long() { Duration::from_secs(60) } else { short }
+}
+
+/// A bucket that one caller drains.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Budget {
+    /// The caller.
+    pub(crate) name: &'static str,
+    pub(crate) capacity: u64,
+    pub(crate) rate: f64,
+    /// Tokens that one request costs.
+    pub(crate) cost: u64,
+}
+
+/// The quotas that a fleet is held to. No test spends 100,000 a second one by one: of the last, a request costs many.
+pub(crate) const BUDGETS: [Budget; 4] = [
+    Budget { name: "middle", capacity: 100, rate: 50.0, cost: 1 },
+    Budget { name: "single", capacity: 1, rate: 1.0, cost: 1 },
+    Budget { name: "slow", capacity: 5, rate: 0.2, cost: 1 },
+    Budget { name: "large", capacity: 1_000_000, rate: 100_000.0, cost: 500 },
+];
+
+/// What makes the last of [`BUDGETS`] cost that; of the file of each node.
+pub(crate) const COSTS: &str = "rate_limit: {policies: [{name: large, match: {paths: [/large]}, key: client, \
+     capacity: 1000000, rate_per_sec: 100000, cost: 500}]}";
+
+impl Budget {
+    /// Asks each of `nodes` flat out for it.
+    pub(crate) fn drain(&self, nodes: &[SocketAddr]) -> FlatOut {
+        FlatOut::start(nodes, 1, self.name)
+    }
+
+    /// What it may have given meanwhile, in requests.
+    pub(crate) fn of(&self, tally: &Tally) -> f64 {
+        tally.budget(self.capacity as f64, self.rate) / self.cost as f64
+    }
+
+    /// The same as a line of the table in `docs/fleet.md`, for the long forms.
+    pub(crate) fn tell(&self, what: &str, engine: Engine, nodes: usize, tally: &Tally) {
+        let Budget { capacity, rate, cost, .. } = self;
+        let (budget, allowed, asked) = (self.of(tally), tally.allowed, tally.allowed + tally.limited);
+        let of = if *cost > 1 { format!(", {cost} a request") } else { String::new() };
+        let (part, slowest) = (allowed as f64 / budget, tally.slowest.as_millis());
+        eprintln!(
+            "| {what} | {engine:?} | {nodes} | {capacity}/{rate}{of} | {asked} | {allowed} | {part:.4} | {slowest} ms |"
+        );
+    }
+
+    /// Asserts that the fleet gave what one bucket gives.
+    #[track_caller]
+    pub(crate) fn assert_exact(&self, tally: &Tally) {
+        tally.assert_exact(self.capacity as f64 / self.cost as f64, self.rate / self.cost as f64);
+    }
+}
+
 /// Some nodes with one store, before one backend.
 #[derive(Debug)]
 pub(crate) struct Fleet {
@@ -92,6 +154,15 @@ impl Fleet {
         for node in &self.nodes {
             let seen = || standing(node)["nodes"].as_array().map_or(0, Vec::len);
             assert!(eventually(PATIENCE, || seen() == count), "{}", standing(node));
+        }
+    }
+
+    /// Makes the callers of [`BUDGETS`].
+    #[track_caller]
+    pub(crate) fn create_budgets(&self) {
+        for Budget { name, capacity, rate, cost } in BUDGETS {
+            let (capacity, rate) = if cost > 1 { (1_000_000_000, 1e9) } else { (capacity, rate) };
+            self.create(name, capacity, rate);
         }
     }
 
@@ -215,8 +286,8 @@ impl FlatOut {
 }
 
 fn ask(mut client: Client, address: SocketAddr, key: &str, stop: &AtomicBool) -> Tally {
-    let headers = [("x-api-key", key)];
-    let request = Request::new("GET", "/").headers(&headers);
+    let (headers, target) = ([("x-api-key", key)], format!("/{key}"));
+    let request = Request::new("GET", &target).headers(&headers);
     let (mut tally, began) = (Tally::default(), now());
     while !stop.load(Ordering::Relaxed) && tally.failed.len() < 10 {
         let asked: Instant = now();

@@ -21,17 +21,20 @@ pub(crate) const LISTEN: &str = "$LISTEN";
 /// Stands for the admin API's address.
 pub(crate) const ADMIN: &str = "$ADMIN";
 
-const BINARY: &str = env!("CARGO_BIN_EXE_tollgate");
+/// The binary: what `TOLLGATE_TEST_BINARY` names, for a build of another profile, or what was built with the tests.
+fn binary() -> PathBuf {
+    std::env::var_os("TOLLGATE_TEST_BINARY").map_or_else(|| env!("CARGO_BIN_EXE_tollgate").into(), PathBuf::from)
+}
 
 /// The binary with a clean environment, in a directory where a stray file does no harm.
 pub(crate) fn command() -> Command {
-    clean(Command::new(BINARY))
+    clean(Command::new(binary()))
 }
 
 /// The same, with at most so many open files.
 fn command_with_files(files: u32) -> Command {
     let mut command = clean(Command::new("sh"));
-    command.args(["-c", r#"ulimit -n "$0" && exec "$@""#, &files.to_string(), BINARY]);
+    command.args(["-c", r#"ulimit -n "$0" && exec "$@""#, &files.to_string()]).arg(binary());
     command
 }
 
