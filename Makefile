@@ -9,7 +9,7 @@ endif
 # Cargo spreads its own jobs; make's job server, which it cannot reach, would only make it warn.
 unexport MAKEFLAGS MFLAGS
 
-.PHONY: help setup setup-tests run fleet test check bench bench-quick bench-check pgo schema openapi man fuzz-api deb test-docker test-package test-upgrade clean fuzz
+.PHONY: help setup setup-tests run fleet test test-fleet check bench bench-quick bench-check bench-fleet pgo schema openapi man fuzz-api deb test-docker test-package test-upgrade clean fuzz
 .DEFAULT_GOAL := help
 
 help: ## list these commands
@@ -33,6 +33,16 @@ fleet: setup ## build, and run three nodes with one budget for each client over 
 test: setup-tests ## run all tests, those on the whole binary both ways of a request
 	cargo test --locked --no-fail-fast
 	TOLLGATE_TEST_DIRECT=false cargo test --locked --no-fail-fast --test it
+	@sh packaging/setup.sh skipped
+
+# The tests' own binary is not optimised, the nodes are; one test at a time, as each is to have the machine for itself.
+test-fleet: setup-tests ## run the fleet's tests in their long forms, and print the table of docs/fleet.md; some half an hour once built
+	cargo build --release --locked
+	@log=$${CARGO_TARGET_DIR:-target}/tmp/test-fleet.log; \
+	TOLLGATE_TEST_FLEET=long TOLLGATE_TEST_BINARY=$$(realpath $${CARGO_TARGET_DIR:-target})/release/tollgate \
+		cargo test --locked --no-fail-fast --test it fleet_ -- --nocapture --test-threads 1 >$$log 2>&1; \
+	code=$$?; grep -o '| .* |$$' $$log; grep '^test result' $$log; \
+	[ $$code -eq 0 ] || { grep -A 2 panicked $$log; echo "all of it is in $$log"; exit $$code; }
 	@sh packaging/setup.sh skipped
 
 check: setup ## formatting, lints, docs, floors, dependencies, every configuration
@@ -65,6 +75,12 @@ bench-quick: setup ## run the benchmark beside nginx and HAProxy with short roun
 bench-check: setup ## fail if a cost beside nginx's is over 10 % worse than in benches/peers/figures.json; some seven minutes
 	@sh benches/peers/setup.sh
 	cargo bench --locked --bench peers -- --check
+
+bench-fleet: setup-tests ## what a fleet costs, and beside other ways to count over many nodes: the tables of docs/fleet.md; half an hour
+	@sh benches/peers/setup.sh
+	cargo bench --locked --bench fleet
+	@sh benches/contenders/setup.sh
+	cargo run --release --manifest-path benches/contenders/Cargo.toml
 
 pgo: setup ## build target/pgo/tollgate by a profile of our own load, and say what that gains; needs h2load and llvm-profdata
 	@sh packaging/pgo.sh

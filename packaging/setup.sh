@@ -134,6 +134,8 @@ if [ "${1-}" = skipped ]; then
     [ -e "${CARGO_TARGET_DIR:-target}/tmp/valkey/pinned" ] || has valkey-server || echo "skipped: the fleet over Valkey (fleet): pip could not install it"
     has redis-server || echo "skipped: the fleet over Redis (fleet): redis-server is missing"
     has faketime || echo "skipped: the fleet with clocks apart (fleet): faketime is missing"
+    [ "$(id -u)" -eq 0 ] && has iptables ||
+        echo "skipped: lost segments on the way to a fleet's store (fleet_relay): iptables is missing, or this is not root"
     exit 0
 fi
 
@@ -148,6 +150,7 @@ if [ "${1-}" = tests ]; then
     want pebble pebble "for the tests of certificates from an authority"
     want redis-server redis-server "for the tests of the fleet"
     want redis-sentinel redis-sentinel "for the tests of the fleet over Sentinel"
+    [ "$(id -u)" -ne 0 ] || want iptables iptables "for the test of the fleet over a way that loses segments"
     want faketime faketime "for the tests of the fleet with clocks apart"
     want chromium chromium "for the tests with a browser"
     python3 -c 'import ensurepip, venv' 2>/dev/null || wanted="${wanted}python3 python3-venv for the tests with grpcio and Valkey

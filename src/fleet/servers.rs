@@ -170,6 +170,36 @@ pub fn free_port() -> u16 {
     TcpListener::bind(("127.0.0.1", 0)).and_then(|socket| socket.local_addr()).expect("a port").port()
 }
 
+/// Three primaries of a Cluster, and the ids by which they know each other.
+pub fn cluster(engine: Engine) -> (Vec<StoreServer>, Vec<String>) {
+    let args = ["--save", "", "--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--cluster-port", "{bus}"];
+    let servers: Vec<StoreServer> = (0..3).map(|_| StoreServer::start_with(engine, &args)).collect();
+    let line = |said: String, line: usize| said.lines().nth(line).expect("an answer").to_owned();
+    let ids = servers.iter().map(|server| line(server.command("CLUSTER MYID"), 1)).collect();
+    for (server, slots) in servers.iter().zip(["0 5460", "5461 10922", "10923 16383"]) {
+        server.command(&format!("CLUSTER ADDSLOTSRANGE {slots}"));
+        let bus = line(server.command("CONFIG GET cluster-port"), 4);
+        servers[0].command(&format!("CLUSTER MEET 127.0.0.1 {} {bus}", server.port));
+    }
+    wait("no cluster", || {
+        servers.iter().all(|server| {
+            let said = server.command("CLUSTER INFO");
+            said.contains("cluster_state:ok") && said.contains("cluster_known_nodes:3")
+        })
+    });
+    (servers, ids)
+}
+
+/// Polls until `there` says so.
+pub fn wait(what: &str, mut there: impl FnMut() -> bool) {
+    let mut tries = 0;
+    while !there() {
+        tries += 1;
+        assert!(tries < 1500, "{what}");
+        pause();
+    }
+}
+
 #[expect(clippy::disallowed_methods, reason = "between two looks at a process, which nothing tells of")]
 pub fn pause() {
     std::thread::sleep(Duration::from_millis(10));

@@ -264,7 +264,8 @@ impl Limiter for SharedLimiter {
     }
 
     fn ask(&self, charges: &[Charge], now: Nanos) -> Option<PendingAnswers> {
-        (self.leases.reach() == Reach::Joined).then(|| {
+        // The store may have gone since the request was found undecided: then its answer is at once that nobody answers.
+        (self.leases.reach() != Reach::Refuse).then(|| {
             let charges = charges.iter().map(|charge| Charge { quota: self.seen(charge, now).quota(), ..*charge });
             self.leases.ask(charges, now)
         })

@@ -263,8 +263,8 @@ pub(super) fn show(place: Option<FleetPlace>) -> ShowFleet {
 /// Says, in a line each, when the store goes and when it comes.
 async fn tell(place: FleetPlace) {
     let mut state = place.0.link.state();
+    let mut now = state.borrow_and_update().clone();
     loop {
-        let now = state.borrow_and_update().clone();
         match now.is_reachable() {
             true => info!("fleet: joined as {}; the store at {} answers", place.0.node, place.0.settings.store),
             false => {
@@ -278,8 +278,10 @@ async fn tell(place: FleetPlace) {
             }
         }
         let was = now.is_reachable();
-        if state.wait_for(|state| state.is_reachable() != was).await.is_err() {
-            return;
+        // As it changed: it may have changed again until the next look.
+        match state.wait_for(|state| state.is_reachable() != was).await {
+            Ok(changed) => now = changed.clone(),
+            Err(_) => return,
         }
     }
 }

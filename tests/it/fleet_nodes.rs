@@ -8,13 +8,14 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::harness::daemon::Daemon;
-use crate::harness::fleet::{FlatOut, Fleet, standing};
+use crate::harness::fleet::{Budget, COSTS, Drain, FlatOut, Fleet, Tally, assert_exact, standing, window};
+use crate::harness::instance::Instance;
 use crate::harness::server::command;
 use crate::harness::store::Engine;
-use crate::harness::{PATIENCE, dawdle, eventually};
+use crate::harness::{PATIENCE, dawdle, eventually, now};
 
 /// Long enough for whoever comes or goes to be asked.
-const MEANWHILE: Duration = Duration::from_secs(2);
+const MEANWHILE: Duration = Duration::from_secs(1);
 
 #[test]
 fn every_node_is_seen_with_its_name_and_version() {
@@ -35,21 +36,44 @@ fn every_node_is_seen_with_its_name_and_version() {
 }
 
 #[test]
-fn who_joins_and_who_stops_changes_nothing_of_the_budget() {
+fn nodes_that_come_and_go_change_nothing_of_the_budget() {
     for engine in Engine::all() {
-        let mut fleet = Fleet::start(engine, 2, "timeout: 1s", "");
-        fleet.create("a", 50, 40.0);
-        let load = FlatOut::start(&fleet.addresses(), 1, "a");
-        fleet.join();
-        let joined = FlatOut::start(&fleet.addresses()[2..], 1, "a");
-        dawdle(MEANWHILE);
-        let of_joined = joined.stop();
-        fleet.nodes.pop().unwrap().stop();
-        dawdle(MEANWHILE);
-        let mut tally = load.stop();
-        assert_eq!(of_joined.failed, Vec::<String>::new(), "{engine:?}");
-        tally.allowed += of_joined.allowed;
-        tally.assert_exact(50.0, 40.0);
+        let mut fleet = Fleet::start(engine, 2, "timeout: 1s", COSTS);
+        fleet.create_budgets();
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("sock");
+        let place =
+            format!("pingora: {{upgrade_sock: {}, pid_file: {}}}", socket.display(), dir.path().join("pid").display());
+        let mut upgraded = Instance::start(fleet.backend.address, &format!("{}\n{place}", fleet.lines("upgraded")));
+        fleet.wait_for_nodes(3);
+        let end = now() + window(Duration::from_secs(5));
+        let load = Drain::some(&[&fleet.addresses()[..], &[upgraded.address]].concat());
+        let (mut beside, mut killed) = (Vec::new(), 0);
+        while now() < end {
+            fleet.join();
+            let joined = Drain::some(&fleet.addresses()[2..]);
+            dawdle(MEANWHILE);
+            beside.push(joined.stop());
+            fleet.nodes.pop().unwrap().stop();
+            upgraded.upgrade(&socket);
+            fleet.join();
+            let doomed = Drain::some(&fleet.addresses()[2..]);
+            dawdle(MEANWHILE);
+            fleet.nodes.pop().unwrap().kill();
+            killed += 1;
+            // Its callers cannot know of it.
+            let forgive = |(budget, tally)| (budget, Tally { failed: Vec::new(), ..tally });
+            beside.push(doomed.stop().into_iter().map(forgive).collect());
+        }
+        let mut drained = load.stop();
+        for (at, (_, more)) in beside.into_iter().flat_map(|beside| beside.into_iter().enumerate()) {
+            drained[at].1.allowed += more.allowed;
+            drained[at].1.limited += more.limited;
+            drained[at].1.failed.extend(more.failed);
+        }
+        // A lease is never more than the capacity over twice the nodes; and a request is under way.
+        let lost = |budget: &Budget| f64::from(killed) * (budget.capacity as f64 / budget.cost as f64 / 8.0 + 1.0);
+        assert_exact(("nodes come and go", engine, 4), &drained, (|_| 0.0, lost));
     }
 }
 
@@ -113,7 +137,7 @@ fn clocks_that_are_hours_apart_change_nothing() {
         node.start_again_as(faked);
     }
     fleet.wait_until("joined");
-    FlatOut::run(&fleet.addresses(), 1, "a", MEANWHILE).assert_exact(50.0, 40.0);
+    FlatOut::run(&fleet.addresses(), 1, "a", window(Duration::from_secs(2))).assert_exact(50.0, 40.0);
     let change = |node: usize, body: &str| {
         let changed = fleet.nodes[node].admin("PATCH", "/clients/a", body);
         assert_eq!(changed.status, 200, "{changed:?}");

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::harness::client::{Client, Request, Response};
-use crate::harness::fleet::{FlatOut, Fleet, Tally, metric, standing};
+use crate::harness::fleet::{Budget, COSTS, Drain, FlatOut, Fleet, Tally, is_long, metric, standing};
 use crate::harness::instance::{Instance, is_ready};
 use crate::harness::store::{Engine, StoreServer};
 use crate::harness::{PATIENCE, assert_ours, dawdle, eventually};
@@ -15,8 +15,14 @@ use crate::harness::{PATIENCE, assert_ours, dawdle, eventually};
 const TIMEOUT: Duration = Duration::from_millis(25);
 /// What an answer may take beside that: 10 ms where a core is free. In a debug build beside other tests it often is not.
 const BESIDE: Duration = Duration::from_millis(250);
-/// How long the store is away.
-const AWAY: Duration = Duration::from_secs(2);
+/// How long the store is away; longer in the long forms.
+fn meanwhile() -> Duration {
+    Duration::from_secs(if is_long() { 20 } else { 2 })
+}
+/// How long it is there before, and afterwards.
+fn beside() -> Duration {
+    meanwhile() / 2
+}
 /// How long it takes at least until that is noticed, in seconds.
 const NOTICED: f64 = 0.25;
 
@@ -26,24 +32,32 @@ fn get(node: &Instance, key: &str) -> Response {
 }
 
 /// Asks all nodes flat out while the store is taken away and brought back.
-fn through(fleet: &mut Fleet, away: impl Fn(&mut Fleet), back: impl Fn(&mut Fleet)) -> Tally {
-    let load = FlatOut::start(&fleet.addresses(), 1, "a");
-    dawdle(Duration::from_secs(1));
+fn through(fleet: &mut Fleet, away: impl Fn(&mut Fleet), back: impl Fn(&mut Fleet)) -> Vec<(Budget, Tally)> {
+    let load = Drain::some(&fleet.addresses());
+    dawdle(beside());
     away(fleet);
     fleet.wait_until("unreachable");
     assert!(fleet.nodes.iter().all(|node| is_ready(node.admin)), "a node without its store serves");
-    dawdle(AWAY);
+    dawdle(meanwhile());
     back(fleet);
     fleet.wait_until("joined");
-    dawdle(Duration::from_secs(1));
+    dawdle(beside());
     load.stop()
 }
 
-/// Asserts on the shares' bound, on the waits, and that every change was told once.
-fn assert_bounds(engine: Engine, fleet: &Fleet, tally: &Tally, budget: f64) {
-    assert_eq!((&tally.failed, tally.unavailable), (&Vec::new(), 0), "{engine:?}");
-    assert!(tally.allowed as f64 <= budget, "{engine:?}: {} of {budget}: {tally:?}", tally.allowed);
-    assert!(tally.slowest <= TIMEOUT + BESIDE, "{engine:?}: {tally:?}");
+/// Asserts on the bound, so many times the budget and so many capacities above it; on the waits, and that every change
+/// was told once.
+fn assert_bounds((what, engine): (&str, Engine), fleet: &Fleet, drained: &[(Budget, Tally)], above: f64) {
+    for (budget, tally) in drained {
+        budget.tell(what, engine, fleet.nodes.len(), tally);
+    }
+    for (budget, tally) in drained {
+        assert_eq!((&tally.failed, tally.unavailable), (&Vec::new(), 0), "{engine:?}");
+        // All nodes are cut off: k = n.
+        let most = 2.0 * budget.of(tally) + above * budget.capacity as f64 / budget.cost as f64;
+        assert!(tally.allowed as f64 <= most, "{engine:?} {}: {} of {most}: {tally:?}", budget.name, tally.allowed);
+        assert!(tally.slowest <= TIMEOUT + BESIDE, "{engine:?}: {tally:?}");
+    }
     for node in &fleet.nodes {
         let lines = node.process.err.lines();
         let told = |word: &str| lines.iter().filter(|line| line.contains("fleet") && line.contains(word)).count();
@@ -54,52 +68,57 @@ fn assert_bounds(engine: Engine, fleet: &Fleet, tally: &Tally, budget: f64) {
 #[test]
 fn a_store_that_stands_still_leaves_each_node_its_share() {
     for engine in Engine::all() {
-        let mut fleet = Fleet::start(engine, 3, "", "");
-        fleet.create("a", 60, 30.0);
-        let tally = through(&mut fleet, |fleet| fleet.store.pause(), |fleet| fleet.store.resume());
-        // All three nodes are cut off: k = n.
-        assert_bounds(engine, &fleet, &tally, 2.0 * tally.budget(60.0, 30.0));
+        let mut fleet = Fleet::start(engine, 3, "", COSTS);
+        fleet.create_budgets();
+        let drained = through(&mut fleet, |fleet| fleet.store.pause(), |fleet| fleet.store.resume());
+        assert_bounds(("store stands still", engine), &fleet, &drained, 0.0);
+        let (middle, tally) = &drained[0];
         // What the store earned meanwhile counts up to the capacity, before it hears what was given without it.
-        let swallowed = (30.0 * (AWAY.as_secs_f64() + NOTICED) - 60.0).max(0.0);
-        let least = 0.9 * tally.budget(60.0, 30.0) - swallowed - 1.0;
+        let capacity = middle.capacity as f64;
+        let swallowed = (middle.rate * (meanwhile().as_secs_f64() + NOTICED) - capacity).max(0.0);
+        let least = 0.9 * middle.of(tally) - swallowed - 1.0;
         assert!(tally.allowed as f64 >= least, "{engine:?}: at least {least} of {tally:?}");
         // What was given meanwhile is told: there is nothing to burst with.
-        let after = FlatOut::run(&fleet.addresses(), 1, "a", Duration::from_secs(1));
-        assert!(after.allowed as f64 <= 30.0 * after.time.as_secs_f64() + 5.0, "{engine:?}: {after:?}");
+        let after = FlatOut::run(&fleet.addresses(), 1, middle.name, Duration::from_secs(1));
+        assert!(after.allowed as f64 <= middle.rate * after.time.as_secs_f64() + 5.0, "{engine:?}: {after:?}");
     }
 }
 
 #[test]
 fn a_store_that_is_killed_and_comes_back_empty_forgives_a_bucket_at_most() {
     for engine in Engine::all() {
-        let mut fleet = Fleet::start(engine, 3, "", "");
-        fleet.create("a", 60, 30.0);
-        let tally = through(&mut fleet, |fleet| fleet.store.kill(), |fleet| fleet.store.restart());
+        let mut fleet = Fleet::start(engine, 3, "", COSTS);
+        fleet.create_budgets();
+        let drained = through(&mut fleet, |fleet| fleet.store.kill(), |fleet| fleet.store.restart());
         // A bucket that the store does not know is full.
-        assert_bounds(engine, &fleet, &tally, 2.0 * tally.budget(60.0, 30.0) + 60.0);
-        fleet.wait_for_client("a", |client| client["capacity"] == 60);
-        fleet.create("b", 7, 1.0);
+        assert_bounds(("store comes back empty", engine), &fleet, &drained, 1.0);
+        fleet.wait_for_client("middle", |client| client["capacity"] == 100);
+        // Once the registry is filled again.
+        let body = r#"{"client_id":"b","capacity":7,"rate_per_sec":1}"#;
+        assert!(eventually(PATIENCE, || fleet.nodes[0].admin("POST", "/clients", body).status == 201), "{engine:?}");
+        fleet.wait_for_client("b", |client| client["capacity"] == 7);
     }
 }
 
 #[test]
 fn a_promoted_replica_is_followed() {
-    let engine = Engine::all()[0];
-    let primary = StoreServer::start(engine);
-    let of = primary.port.to_string();
-    let replica = StoreServer::start_with(engine, &["--save", "", "--replicaof", "127.0.0.1", &of]);
-    assert!(eventually(PATIENCE, || replica.command("INFO replication").contains("master_link_status:up")));
-    let sentinel = StoreServer::sentinel(engine, primary.port);
-    let port = replica.port.to_string();
-    assert!(eventually(PATIENCE, || sentinel.command("SENTINEL REPLICAS main").contains(&port)));
-    let url = format!("redis+sentinel://127.0.0.1:{}/main", sentinel.port);
-    let mut fleet = Fleet::at(primary, url, 3, "", "");
-    fleet.create("a", 60, 30.0);
-    let tally = through(&mut fleet, |fleet| fleet.store.kill(), |_| ());
-    assert!(replica.command("ROLE").contains("master"));
-    // What was acknowledged and not replicated: a lease in flight of each node.
-    assert_bounds(engine, &fleet, &tally, 2.0 * tally.budget(60.0, 30.0) + 30.0);
-    fleet.create("b", 7, 1.0);
+    for engine in if is_long() { Engine::all() } else { Engine::all()[..1].to_vec() } {
+        let primary = StoreServer::start(engine);
+        let of = primary.port.to_string();
+        let replica = StoreServer::start_with(engine, &["--save", "", "--replicaof", "127.0.0.1", &of]);
+        assert!(eventually(PATIENCE, || replica.command("INFO replication").contains("master_link_status:up")));
+        let sentinel = StoreServer::sentinel(engine, primary.port);
+        let port = replica.port.to_string();
+        assert!(eventually(PATIENCE, || sentinel.command("SENTINEL REPLICAS main").contains(&port)));
+        let url = format!("redis+sentinel://127.0.0.1:{}/main", sentinel.port);
+        let mut fleet = Fleet::at(primary, url, 3, "", COSTS);
+        fleet.create_budgets();
+        let drained = through(&mut fleet, |fleet| fleet.store.kill(), |_| ());
+        assert!(replica.command("ROLE").contains("master"));
+        // What was acknowledged and not replicated: a lease in flight of each node, half a bucket together.
+        assert_bounds(("replica promoted", engine), &fleet, &drained, 0.5);
+        fleet.create("b", 7, 1.0);
+    }
 }
 
 #[test]

@@ -90,6 +90,7 @@ mod fleet_nodes;
 mod fleet_relay;
 #[cfg(test)]
 mod fleet_store_away;
+mod fleet_stores;
 #[cfg(test)]
 mod foreign_files;
 #[cfg(test)]

@@ -6,7 +6,7 @@ use super::*;
 use crate::clock::SystemClock;
 use crate::fleet::bucket::{self, BucketAsk};
 use crate::fleet::names::Names;
-use crate::fleet::servers::{Engine, StoreServer};
+use crate::fleet::servers::{Engine, StoreServer, wait};
 use crate::fleet::settings::{StoreTls, WhenUnreachable};
 
 mod several;
@@ -141,16 +141,6 @@ fn what_a_store_refuses_is_said() {
         let (link, _stop) = start(&FleetSettings { password: Some("right".to_owned()), ..wrong });
         until(&link, true).await;
     });
-}
-
-/// Polls until `there` says so.
-pub(crate) fn wait(what: &str, mut there: impl FnMut() -> bool) {
-    let mut tries = 0;
-    while !there() {
-        tries += 1;
-        assert!(tries < 1500, "{what}");
-        crate::fleet::servers::pause();
-    }
 }
 
 #[test]

@@ -232,9 +232,11 @@ impl Leases {
         });
     }
 
-    /// Puts a request's questions, unless too many wait already: then it is told at once that nobody answers.
+    /// Puts a request's questions, unless too many wait already or the store is away: then it is told at once that
+    /// nobody answers.
     pub(super) fn ask(self: &Arc<Self>, charges: impl Iterator<Item = Charge>, now: Nanos) -> PendingAnswers {
-        let full = self.waiting.fetch_add(1, Ordering::Relaxed) >= self.settings.max_asks;
+        let waiting = self.waiting.fetch_add(1, Ordering::Relaxed);
+        let full = waiting >= self.settings.max_asks || self.reach() != Reach::Joined;
         if !full {
             self.counts.waits.fetch_add(1, Ordering::Relaxed);
         }

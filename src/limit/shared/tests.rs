@@ -74,3 +74,20 @@ fn what_was_given_for_a_request_that_is_refused_goes_back() {
     let back: Vec<_> = leases.due(16, SECOND).iter().map(|question| (question.key, question.back)).collect();
     assert_eq!(back, [(charges[0].key, 1)]);
 }
+
+#[test]
+fn a_store_that_goes_before_it_is_asked_leaves_the_node_its_part() {
+    for (away, goes) in [(Reach::Share, true), (Reach::Allow, true), (Reach::Refuse, false)] {
+        let (limiter, leases) = node();
+        let claims = [claim(1, 30, 1)];
+        assert!(limiter.take(&claims[0].charge, SECOND).is_undecided());
+        leases.set_reach(away);
+        let asking = limiter.ask(&[claims[0].charge], SECOND);
+        assert_eq!(asking.is_some(), goes, "{away:?}");
+        let Some(mut asking) = asking else { continue };
+        let mut answers = StoreAnswers::default();
+        let all = futures_util::FutureExt::now_or_never(asking.answered(&mut answers));
+        assert_eq!(all, Some(false), "{away:?}");
+        assert!(limiter.judge(&claims, &mut answers, SECOND)[0].is_allowed(), "{away:?}");
+    }
+}

@@ -52,11 +52,6 @@ pub(crate) const COSTS: &str = "rate_limit: {policies: [{name: large, match: {pa
      capacity: 1000000, rate_per_sec: 100000, cost: 500}]}";
 
 impl Budget {
-    /// Asks each of `nodes` flat out for it.
-    pub(crate) fn drain(&self, nodes: &[SocketAddr]) -> FlatOut {
-        FlatOut::start(nodes, 1, self.name)
-    }
-
     /// What it may have given meanwhile, in requests.
     pub(crate) fn of(&self, tally: &Tally) -> f64 {
         tally.budget(self.capacity as f64, self.rate) / self.cost as f64
@@ -72,11 +67,50 @@ impl Budget {
             "| {what} | {engine:?} | {nodes} | {capacity}/{rate}{of} | {asked} | {allowed} | {part:.4} | {slowest} ms |"
         );
     }
+}
 
-    /// Asserts that the fleet gave what one bucket gives.
+/// Callers that drain budgets.
+#[derive(Debug)]
+pub(crate) struct Drain(Vec<(Budget, FlatOut)>);
+
+impl Drain {
+    /// Begins to ask each of `nodes` for all of [`BUDGETS`].
+    pub(crate) fn all(nodes: &[SocketAddr]) -> Self {
+        Self::of(&BUDGETS, nodes)
+    }
+
+    /// The same for the first only but in the long forms: several servers and whatever else runs need some of the
+    /// machine, too.
+    pub(crate) fn some(nodes: &[SocketAddr]) -> Self {
+        Self::of(&BUDGETS[..if is_long() { BUDGETS.len() } else { 1 }], nodes)
+    }
+
+    fn of(budgets: &[Budget], nodes: &[SocketAddr]) -> Self {
+        Drain(budgets.iter().map(|budget| (*budget, FlatOut::start(nodes, 1, budget.name))).collect())
+    }
+
+    /// Ends it: what came of each.
     #[track_caller]
-    pub(crate) fn assert_exact(&self, tally: &Tally) {
-        tally.assert_exact(self.capacity as f64 / self.cost as f64, self.rate / self.cost as f64);
+    pub(crate) fn stop(self) -> Vec<(Budget, Tally)> {
+        self.0.into_iter().map(|(budget, load)| (budget, load.stop())).collect()
+    }
+}
+
+/// Asserts that the fleet gave what one bucket each gives: no more but what is `owed`, which requests got that waited in
+/// vain; and, but for what was `lost`, all of it but 2 %, or but a token, or as much as was asked for.
+#[track_caller]
+pub(crate) fn assert_exact(
+    (what, engine, nodes): (&str, Engine, usize),
+    drained: &[(Budget, Tally)],
+    (owed, lost): (impl Fn(&Budget) -> f64, impl Fn(&Budget) -> f64),
+) {
+    drained.iter().for_each(|(budget, tally)| budget.tell(what, engine, nodes, tally));
+    for (budget, tally) in drained {
+        let (name, of, allowed) = (budget.name, budget.of(tally), tally.allowed as f64);
+        assert!(tally.failed.is_empty() && tally.unavailable == 0, "{engine:?} {name}: {tally:?}");
+        assert!(allowed <= of + owed(budget), "{engine:?} {name}: {allowed} of {of}: {tally:?}");
+        let least = (of * 0.98).min(of.floor() - 1.0) - lost(budget);
+        assert!(allowed >= least || tally.limited == 0, "{engine:?} {name}: only {allowed} of {of}: {tally:?}");
     }
 }
 
@@ -193,7 +227,7 @@ pub(crate) fn standing(node: &Instance) -> Value {
     node.admin("GET", "/fleet", "").json()
 }
 
-/// The value of a metric without labels.
+/// The value of a metric, with its labels if it has some.
 #[track_caller]
 pub(crate) fn metric(node: &Instance, name: &str) -> f64 {
     let text = node.admin("GET", "/metrics", "").text();

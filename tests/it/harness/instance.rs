@@ -96,6 +96,21 @@ impl Instance {
         self.wait_until_it_serves();
     }
 
+    /// Has a successor take over, with the socket that its file names as `pingora.upgrade_sock`.
+    ///
+    /// In the foreground, unlike a daemon: that would be a session of its own, which a kernel with autogroups runs
+    /// seldom beside a test that is all others on a busy machine.
+    #[track_caller]
+    pub(crate) fn upgrade(&mut self, socket: &Path) {
+        let successor = Process::start(command().args(["run", "-u", "-c"]).arg(&self.file));
+        assert!(eventually(PATIENCE, || socket.exists()), "{}", successor.err.text());
+        self.process.signal("QUIT");
+        let finished = self.process.wait_exit(PATIENCE);
+        assert_eq!(finished.code, Some(0), "{finished:?}\n{}", successor.err.text());
+        self.process = successor;
+        self.wait_until_it_serves();
+    }
+
     /// Stops it as an operator does.
     #[track_caller]
     pub(crate) fn stop(&mut self) -> Finished {

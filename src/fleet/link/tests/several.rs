@@ -1,6 +1,7 @@
 //! Several servers that stand for each other: replicas, Sentinel, a Cluster.
 
 use super::*;
+use crate::fleet::servers::{cluster, wait};
 
 #[test]
 fn a_promoted_replica_is_followed() {
@@ -27,26 +28,6 @@ fn a_promoted_replica_is_followed() {
             assert!(take(&link, 7).await.unwrap().tokens <= 4);
         });
     }
-}
-
-/// Three primaries of a Cluster, and the ids by which they know each other.
-fn cluster(engine: Engine) -> (Vec<StoreServer>, Vec<String>) {
-    let args = ["--save", "", "--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--cluster-port", "{bus}"];
-    let servers: Vec<StoreServer> = (0..3).map(|_| StoreServer::start_with(engine, &args)).collect();
-    let id = |server: &StoreServer| server.command("CLUSTER MYID").lines().nth(1).unwrap().to_owned();
-    let ids = servers.iter().map(id).collect();
-    for (server, slots) in servers.iter().zip(["0 5460", "5461 10922", "10923 16383"]) {
-        server.command(&format!("CLUSTER ADDSLOTSRANGE {slots}"));
-        let bus = server.command("CONFIG GET cluster-port").lines().nth(4).unwrap().to_owned();
-        servers[0].command(&format!("CLUSTER MEET 127.0.0.1 {} {bus}", server.port));
-    }
-    wait("no cluster", || {
-        servers.iter().all(|server| {
-            let said = server.command("CLUSTER INFO");
-            said.contains("cluster_state:ok") && said.contains("cluster_known_nodes:3")
-        })
-    });
-    (servers, ids)
 }
 
 #[test]
