@@ -78,7 +78,8 @@ bench-check: setup ## fail if a cost beside nginx's is over 10 % worse than in b
 
 bench-fleet: setup-tests ## what a fleet costs, and beside other ways to count over many nodes: the tables of docs/fleet.md; half an hour
 	@sh benches/peers/setup.sh
-	cargo bench --locked --bench fleet
+	cargo build --release --locked
+	@benches/fleet-cost.sh
 	@sh benches/contenders/setup.sh
 	cargo run --release --manifest-path benches/contenders/Cargo.toml
 

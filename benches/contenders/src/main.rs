@@ -6,7 +6,8 @@
 //! decide nothing, and of the server; and how often the server is asked. Then as many as go. Last, two instances are
 //! asked flat out for one client: how much of its quota do they let in together?
 //!
-//! `cargo run --release` in this directory, as `make bench-fleet` does; prints the tables of docs/fleet.md.
+//! `cargo run --release [-- paced|flat-out|over …]` in this directory, after `setup.sh`, as `make bench-fleet` does;
+//! prints the tables of docs/fleet.md.
 
 mod limitador_way;
 mod lua_way;
@@ -59,38 +60,53 @@ const ROUND: Duration = Duration::from_secs(5);
 const ROUNDS: usize = 3;
 
 fn main() -> Fallible<()> {
+    let named: Vec<String> = std::env::args().skip(1).collect();
+    let wants = |table: &str| named.is_empty() || named.iter().any(|name| name == table);
     let store = StoreServer::start(Engine::Redis);
-    // Two thirds of what is asked, or all of it.
-    for quota in [Quota { capacity: 1_000, rate: 1_000 }, Quota { capacity: 133, rate: 133 }] {
-        println!("\n{CLIENTS} clients, each asks {EACH} times a second and has {}/{}:\n", quota.capacity, quota.rate);
-        println!("| way | let in | µs of CPU a decision, node | store | round trips a decision |\n|---|---:|---:|---:|---:|");
-        for _ in 0..ROUNDS {
-            let nothing = paced::<nothing::Nothing>(&store, quota, None)?;
-            let ours = paced::<ours::Ours>(&store, quota, Some(&nothing))?;
-            let lua = paced::<lua_way::LuaWay>(&store, quota, Some(&nothing))?;
-            println!(
-                "| ÷ ours | | {:.1} | {:.1} | {:.0} |",
-                lua.node / ours.node,
-                lua.store / ours.store,
-                lua.trips / ours.trips
-            );
-            paced::<limitador_way::LimitadorWay>(&store, quota, Some(&nothing))?;
+    if wants("paced") {
+        all_paced(&store)?;
+    }
+    if wants("flat-out") {
+        all_flat_out(&store)?;
+    }
+    if wants("over") {
+        println!("\nOne client flat out on two instances for 10 s:\n");
+        println!("| way | quota | let in | C + ρ·t | part |\n|---|---|---:|---:|---:|");
+        for quota in [Quota { capacity: 100, rate: 50 }, Quota { capacity: 1_000, rate: 1_000 }] {
+            over::<ours::Ours>(&store, quota)?;
+            over::<lua_way::LuaWay>(&store, quota)?;
+            over::<limitador_way::LimitadorWay>(&store, quota)?;
         }
     }
+    Ok(())
+}
+
+fn all_paced(store: &StoreServer) -> Fallible<()> {
+    // All of what is asked, or two thirds.
+    for quota in [Quota { capacity: 1_000, rate: 1_000 }, Quota { capacity: 133, rate: 133 }] {
+        println!("\n{CLIENTS} clients, each asks {EACH} times a second and has {}/{}:\n", quota.capacity, quota.rate);
+        println!("| way | let in | µs of CPU a decision, node | store | round trips |\n|---|---:|---:|---:|---:|");
+        for _ in 0..ROUNDS {
+            let nothing = paced::<nothing::Nothing>(store, quota, None)?;
+            let ours = paced::<ours::Ours>(store, quota, Some(&nothing))?;
+            let lua = paced::<lua_way::LuaWay>(store, quota, Some(&nothing))?;
+            let ratio = (lua.node / ours.node, lua.store / ours.store, lua.trips / ours.trips);
+            println!("| a Lua call ÷ tollgate | | {:.1} | {:.1} | {:.0} |", ratio.0, ratio.1, ratio.2);
+            paced::<limitador_way::LimitadorWay>(store, quota, Some(&nothing))?;
+        }
+    }
+    Ok(())
+}
+
+fn all_flat_out(store: &StoreServer) -> Fallible<()> {
     println!("\n{CLIENTS} clients flat out on two threads:\n\n| way | quota | decisions a second |\n|---|---|---:|");
     for quota in [Quota { capacity: 1_000_000_000, rate: 1_000_000_000 }, Quota { capacity: 100, rate: 50 }] {
         for _ in 0..ROUNDS {
-            let ours = flat_out::<ours::Ours>(&store, quota)?;
-            flat_out::<lua_way::LuaWay>(&store, quota)?;
-            let theirs = flat_out::<limitador_way::LimitadorWay>(&store, quota)?;
-            println!("| ours ÷ limitador | | {:.1} |", ours / theirs);
+            let ours = flat_out::<ours::Ours>(store, quota)?;
+            flat_out::<lua_way::LuaWay>(store, quota)?;
+            let theirs = flat_out::<limitador_way::LimitadorWay>(store, quota)?;
+            println!("| tollgate ÷ limitador | | {:.1} |", ours / theirs);
         }
-    }
-    println!("\nOne client flat out on two instances for 10 s:\n\n| way | quota | let in | C + ρ·t | part |\n|---|---|---:|---:|---:|");
-    for quota in [Quota { capacity: 100, rate: 50 }, Quota { capacity: 1_000, rate: 1_000 }] {
-        over::<ours::Ours>(&store, quota)?;
-        over::<lua_way::LuaWay>(&store, quota)?;
-        over::<limitador_way::LimitadorWay>(&store, quota)?;
     }
     Ok(())
 }

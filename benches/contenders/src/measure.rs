@@ -79,7 +79,8 @@ pub fn paced<W: Way>(store: &StoreServer, quota: Quota, nothing: Option<&Cost>) 
         _ => 1.0,
     };
     let node = (after.0 - before.0) / count;
-    let cost = Cost { node: node - nothing.map_or(0.0, |nothing| nothing.node), store: (after.1 - before.1) / count, trips };
+    let cost =
+        Cost { node: node - nothing.map_or(0.0, |nothing| nothing.node), store: (after.1 - before.1) / count, trips };
     let let_in = allowed.load(Ordering::Relaxed) as f64 / count;
     println!("| {} | {let_in:.3} | {:.3} | {:.3} | {:.4} |", W::NAME, cost.node, cost.store, cost.trips);
     runtime.shutdown_timeout(Duration::from_secs(1));
