@@ -18,9 +18,11 @@ use super::bucket::{self, BucketAsk};
 use super::link::StoreLink;
 use super::names::Names;
 use super::settings::WhenUnreachable;
+use super::turns::{self, TurnsAsk};
 use crate::clock::{Clock, Timeline};
 use crate::limit::shared::leases::{Leases, VALID};
 use crate::limit::shared::{Answered, BucketQuestion, Reach, SharedLimiter};
+use crate::limit::turns::shared::{SharedTurns, TurnQuestion};
 use crate::limit::{Key, KeyMaker};
 
 /// How often is asked what nobody waits for.
@@ -36,6 +38,9 @@ const ANSWER: Duration = Duration::from_millis(250);
 /// How long after its return the store is believed to know what was given without it.
 const SETTLING: Duration = Duration::from_millis(500);
 
+/// What is asked in one round trip: about buckets, and about turns.
+type Questions = (Vec<BucketQuestion>, Vec<TurnQuestion>);
+
 /// What asks for one limiter.
 pub struct Asker {
     link: StoreLink,
@@ -44,6 +49,7 @@ pub struct Asker {
     holder: String,
     limiter: Arc<SharedLimiter>,
     leases: Arc<Leases>,
+    turns: Arc<SharedTurns>,
     /// What made the limiter's keys, and what makes those of the fleet.
     keys: (Arc<KeyMaker>, Arc<KeyMaker>),
     away: Reach,
@@ -63,18 +69,18 @@ impl From<WhenUnreachable> for Reach {
 }
 
 impl Asker {
-    /// For `limiter`, which has these `leases`; this node is `node`. Of `keys` the first made the limiter's, the second
+    /// For `limiter`, which has these `leases`, and for `turns`; this node is `node`. Of `keys` the first made the limiter's, the second
     /// those of the fleet.
     pub fn new(
         (link, names, node): (StoreLink, Names, &str),
-        (limiter, leases): (Arc<SharedLimiter>, Arc<Leases>),
+        (limiter, leases, turns): (Arc<SharedLimiter>, Arc<Leases>, Arc<SharedTurns>),
         keys: (Arc<KeyMaker>, Arc<KeyMaker>),
         when_unreachable: WhenUnreachable,
         time: (Arc<dyn Clock>, Timeline),
     ) -> Arc<Self> {
         let holder = format!("{node}/{:08x}", fastrand::u32(..));
         let (away, underway, returned) = (when_unreachable.into(), AtomicUsize::new(0), Notify::new());
-        Arc::new(Asker { link, names, holder, limiter, leases, keys, away, time, underway, returned })
+        Arc::new(Asker { link, names, holder, limiter, leases, turns, keys, away, time, underway, returned })
     }
 
     fn now(&self) -> u64 {
@@ -94,9 +100,9 @@ impl Asker {
     /// Gives back what is held; after the last request.
     pub async fn finish(self: &Arc<Self>) {
         self.leases.give_all_back();
-        loop {
-            let questions = self.leases.due(MOST, self.now());
-            if questions.is_empty() || !self.ask(questions).await {
+        self.turns.give_all_back();
+        while let Some(questions) = self.due() {
+            if !self.ask(questions).await {
                 break;
             }
         }
@@ -137,13 +143,13 @@ impl Asker {
                 () = self.leases.woken() => {}
                 () = self.returned.notified() => {}
                 _ = pace.tick() => {}
-                _ = tend.tick() => self.leases.tend(self.now()),
+                _ = tend.tick() => {
+                    self.leases.tend(self.now());
+                    self.turns.tend(self.now());
+                }
             }
             while self.link.state().borrow().is_reachable() && self.underway.load(Ordering::Relaxed) < UNDERWAY {
-                let questions = self.leases.due(MOST, self.now());
-                if questions.is_empty() {
-                    break;
-                }
+                let Some(questions) = self.due() else { break };
                 self.underway.fetch_add(1, Ordering::Relaxed);
                 let asker = Arc::clone(self);
                 tokio::spawn(async move {
@@ -155,12 +161,32 @@ impl Asker {
         }
     }
 
+    /// What is to be asked now, if anything is.
+    fn due(&self) -> Option<Questions> {
+        let now = self.now();
+        let buckets = self.leases.due(MOST, now);
+        let turns = self.turns.due(MOST - buckets.len(), now);
+        (!buckets.is_empty() || !turns.is_empty()).then_some((buckets, turns))
+    }
+
     /// Asks, and takes in the answers; whether all came.
-    async fn ask(&self, questions: Vec<BucketQuestion>) -> bool {
-        let calls: Vec<_> = questions.iter().map(|question| self.call(question)).collect();
-        let answers = self.link.calls(&calls, ANSWER).await;
+    async fn ask(&self, (buckets, turns): Questions) -> bool {
+        let calls = buckets.iter().map(|question| self.call(question));
+        let calls: Vec<_> = calls.chain(turns.iter().map(|question| self.turn_call(question))).collect();
+        let mut answers = self.link.calls(&calls, ANSWER).await;
+        let of_turns = answers.split_off(buckets.len());
         let mut all = true;
-        for (question, answer) in questions.iter().zip(answers) {
+        for (question, answer) in turns.iter().zip(of_turns) {
+            match answer.and_then(|answer| turns::read(&answer)) {
+                Ok(told) => self.turns.told(question.key, told, self.now()),
+                Err(error) => {
+                    log::debug!("a question about turns was not answered: {error}");
+                    self.turns.unanswered(question.key);
+                    all = false;
+                }
+            }
+        }
+        for (question, answer) in buckets.iter().zip(answers) {
             let now = self.now();
             match answer.and_then(|answer| bucket::read(&answer)) {
                 Ok(answer) => {
@@ -183,6 +209,13 @@ impl Asker {
         let valid = Duration::from_nanos(VALID);
         let ask = BucketAsk { quota, holder: &self.holder, left, want, ahead, divisor, debit, back, valid };
         bucket::ask(&self.names, self.bits(key), &ask)
+    }
+
+    fn turn_call(&self, question: &TurnQuestion) -> super::link::ScriptCall {
+        let TurnQuestion { key, running, keeps, wants, most, number } = *question;
+        let valid = Duration::from_nanos(VALID);
+        let ask = TurnsAsk { holder: &self.holder, running, keeps, wants, most, number, valid };
+        turns::ask(&self.names, self.bits(key), &ask)
     }
 
     /// The bits of a key in the store.

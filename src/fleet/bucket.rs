@@ -97,7 +97,7 @@ pub fn read_tokens(value: &Value) -> Result<i64, LinkError> {
     integers(value).map(|[tokens]| tokens)
 }
 
-fn call(script: &'static Script, key: Vec<u8>, args: Vec<Vec<u8>>) -> ScriptCall {
+pub(super) fn call(script: &'static Script, key: Vec<u8>, args: Vec<Vec<u8>>) -> ScriptCall {
     ScriptCall { script, keys: vec![key], args }
 }
 
@@ -108,11 +108,11 @@ fn quota(quota: Quota) -> Vec<Vec<u8>> {
     numbers.map(|number| number.to_string().into_bytes()).into()
 }
 
-fn millis(time: Duration) -> Vec<u8> {
+pub(super) fn millis(time: Duration) -> Vec<u8> {
     time.as_millis().clamp(1, 1_000_000_000).to_string().into_bytes()
 }
 
-fn integers<const N: usize>(value: &Value) -> Result<[i64; N], LinkError> {
+pub(super) fn integers<const N: usize>(value: &Value) -> Result<[i64; N], LinkError> {
     let strange = || LinkError::Script(format!("not an answer of {N} numbers"));
     let Value::Array(items) = value else { return Err(strange()) };
     let numbers = items.iter().map(|item| if let Value::Int(number) = item { Some(*number) } else { None });
@@ -120,6 +120,6 @@ fn integers<const N: usize>(value: &Value) -> Result<[i64; N], LinkError> {
     numbers.and_then(|numbers| numbers.try_into().ok()).ok_or_else(strange)
 }
 
-fn narrow(number: i64) -> u32 {
+pub(super) fn narrow(number: i64) -> u32 {
     u32::try_from(number.max(0)).unwrap_or(u32::MAX)
 }

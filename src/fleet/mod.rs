@@ -32,6 +32,7 @@ pub(crate) mod servers;
 pub mod settings;
 #[cfg(test)]
 mod simulation;
+pub mod turns;
 
 pub use asker::Asker;
 pub use joining::{JoinError, JoinReport, OwnClients};

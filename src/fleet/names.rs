@@ -20,6 +20,11 @@ impl Names {
         self.under(key, 'b')
     }
 
+    /// The turns that the caller of such a key may have at once.
+    pub fn turns(&self, key: u128) -> Vec<u8> {
+        self.under(key, 'c')
+    }
+
     /// Something of the registry of clients.
     pub fn clients(&self, what: &str) -> Vec<u8> {
         format!("{}:{{clients}}:{what}", self.prefix).into_bytes()

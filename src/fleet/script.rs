@@ -45,6 +45,8 @@ pub static RESET: Script =
 /// Adds tokens to a bucket, above its capacity if need be.
 pub static GRANT: Script =
     Script::new("grant", concat!(include_str!("scripts/state.lua"), include_str!("scripts/grant.lua")));
+/// Holds turns of those that a caller may have at once.
+pub static TURNS: Script = Script::new("turns", include_str!("scripts/turns.lua"));
 
 /// Says that a node is there, and hears of the others.
 pub static NODES: Script = Script::new("nodes", include_str!("scripts/nodes.lua"));
@@ -57,6 +59,6 @@ pub static REGISTRY_OFFER: Script = Script::new("registry_offer", include_str!("
 pub static REGISTRY_OPEN: Script = Script::new("registry_open", include_str!("scripts/registry_open.lua"));
 
 /// All of them: what is loaded at a connection.
-pub fn all() -> [&'static Script; 7] {
-    [&BUCKET, &RESET, &GRANT, &NODES, &REGISTRY_PUBLISH, &REGISTRY_OFFER, &REGISTRY_OPEN]
+pub fn all() -> [&'static Script; 8] {
+    [&BUCKET, &RESET, &GRANT, &TURNS, &NODES, &REGISTRY_PUBLISH, &REGISTRY_OFFER, &REGISTRY_OPEN]
 }

@@ -9,7 +9,7 @@
 //! | [`limiter`] | the seam: what a limiter is asked, by the proxy, by who keeps buckets, and by the metrics |
 //! | [`replay`] | what a limit would have done to requests that were recorded |
 //! | [`shared`] | the limiter of one node among many: leases beside a [`striped`] |
-//! | `turns` | how many requests of one caller run at once |
+//! | [`turns`] | how many requests of one caller run at once, in this process or over all nodes |
 //! | [`striped`] | the limiter of one process: a bounded map of buckets under many locks |
 //!
 //! Time is a `u64` of nanoseconds since an epoch that the caller chooses once ([`bucket::Nanos`]). With the Unix epoch,
@@ -31,7 +31,7 @@ pub(crate) mod samples;
 mod settings;
 pub mod shared;
 pub mod striped;
-mod turns;
+pub mod turns;
 
 pub use asking::{PendingAnswers, StoreAnswers};
 pub use bucket::{Bucket, Nanos, Tokens};
@@ -44,4 +44,5 @@ pub use limiter::{
 pub use settings::{RateLimit, ResetHeader, Telling};
 pub use shared::SharedLimiter;
 pub use striped::{Striped, StripedSettings};
+pub use turns::shared::{NoTurn, SharedTurns};
 pub use turns::{CallerTurns, Turn};

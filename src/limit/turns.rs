@@ -1,61 +1,78 @@
 //! How many requests of one caller run at once.
 //!
 //! A [`Turn`] is had by each request that counts, and given back when it is dropped: with whatever holds it, however
-//! that ends. A caller stands here only while it has one, so there are no more entries than requests in flight, and
-//! nothing has to be swept.
+//! that ends. A bound that is lowered takes no turn away; from then on new ones are refused until there are few enough.
 //!
-//! A bound that is lowered takes no turn away; from then on new ones are refused until there are few enough. The count
-//! is of this process: during an upgrade what the old one finishes is not counted by the new one.
+//! A process alone counts [its own](own); in a fleet the count is [one over all nodes](shared).
 //!
 //! Refused: a count within the bucket. Buckets are dropped when they are full, and handed over and saved, where a
 //! request in flight is neither; and a caller who pays no bucket may have a bound of its own.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use ahash::RandomState;
-use crossbeam_utils::CachePadded;
-use parking_lot::Mutex;
-
+use crate::limit::asking::{PendingAnswers, StoreAnswers};
+use crate::limit::bucket::Nanos;
 use crate::limit::key::Key;
 
-/// In how many parts they are kept, each under a lock of its own.
-const PARTS: usize = 64;
+mod entry;
+mod own;
+pub mod shared;
+
+use own::OwnTurns;
+use shared::{NoTurn, SharedTurns};
 
 /// The requests in flight of each caller.
 #[derive(Debug)]
-pub struct CallerTurns(Box<[CachePadded<Mutex<TurnCounts>>]>);
-
-/// The requests in flight of some callers, each of whom has at least one.
-type TurnCounts = HashMap<Key, u32, RandomState>;
+pub enum CallerTurns {
+    /// In this process.
+    Own(OwnTurns),
+    /// In all nodes of a fleet.
+    Shared(Arc<SharedTurns>),
+}
 
 impl Default for CallerTurns {
     fn default() -> Self {
-        CallerTurns((0..PARTS).map(|_| CachePadded::default()).collect())
+        CallerTurns::Own(OwnTurns::default())
     }
 }
 
 impl CallerTurns {
-    /// A turn for a request of whoever has `key`, unless as many as `most` have one.
-    pub fn take(self: &Arc<Self>, key: Key, most: NonZeroU32) -> Option<Turn> {
-        let mut part = self.part(key).lock();
-        let count = part.entry(key).or_insert(0);
-        if *count >= most.get() {
-            return None;
+    /// A turn for a request of whoever has `key`, of whose requests `most` may run; what it has `asked` before counts.
+    ///
+    /// # Errors
+    /// Whether as many run, or the fleet's store is to be [asked](CallerTurns::ask).
+    #[inline]
+    pub fn take(
+        self: &Arc<Self>,
+        key: Key,
+        most: NonZeroU32,
+        asked: &mut Option<Box<StoreAnswers>>,
+        now: Nanos,
+    ) -> Result<Turn, NoTurn> {
+        match &**self {
+            CallerTurns::Own(own) if own.take(key, most) => {}
+            CallerTurns::Own(_) => return Err(NoTurn::Full),
+            CallerTurns::Shared(shared) => shared.judge((key, most), asked, now)?,
         }
-        *count += 1;
-        Some(Turn { of: Arc::clone(self), key })
+        Ok(Turn { of: Arc::clone(self), key })
     }
 
-    /// How many there are now.
+    /// Asks for the turn that a request has `asked` for, where it has; `None` also when nobody can be asked.
+    pub fn ask(&self, asked: &mut StoreAnswers) -> Option<PendingAnswers> {
+        let (key, most) = asked.wanted.take()?;
+        match self {
+            CallerTurns::Own(_) => None,
+            CallerTurns::Shared(shared) => shared.ask(key, most),
+        }
+    }
+
+    /// How many run in this process now.
     pub fn taken(&self, key: Key) -> u32 {
-        self.part(key).lock().get(&key).copied().unwrap_or(0)
-    }
-
-    fn part(&self, key: Key) -> &Mutex<TurnCounts> {
-        &self.0[(key.hash() >> 48) as usize % PARTS]
+        match self {
+            CallerTurns::Own(own) => own.taken(key),
+            CallerTurns::Shared(shared) => shared.running(key),
+        }
     }
 }
 
@@ -68,12 +85,9 @@ pub struct Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        let mut part = self.of.part(self.key).lock();
-        if let Entry::Occupied(mut count) = part.entry(self.key) {
-            match count.get_mut() {
-                1 => drop(count.remove()),
-                more => *more -= 1,
-            }
+        match &*self.of {
+            CallerTurns::Own(own) => own.end(self.key),
+            CallerTurns::Shared(shared) => shared.end(self.key),
         }
     }
 }
@@ -82,18 +96,22 @@ impl Drop for Turn {
 mod tests {
     use super::*;
 
+    fn take(turns: &Arc<CallerTurns>, key: Key, most: NonZeroU32) -> Option<Turn> {
+        turns.take(key, most, &mut None, 0).ok()
+    }
+
     #[test]
     fn as_many_as_may_have_a_turn_and_what_is_given_back_is_anothers() {
         let (turns, most) = (Arc::new(CallerTurns::default()), NonZeroU32::new(2).unwrap());
         let (a, b) = (Key::client(1), Key::client(2));
-        let (first, second) = (turns.take(a, most).unwrap(), turns.take(a, most).unwrap());
-        assert!(turns.take(a, most).is_none() && turns.take(b, most).is_some());
+        let (first, second) = (take(&turns, a, most).unwrap(), take(&turns, a, most).unwrap());
+        assert!(take(&turns, a, most).is_none() && take(&turns, b, most).is_some());
         drop(first);
         assert_eq!(turns.taken(a), 1);
-        assert!(turns.take(a, NonZeroU32::MIN).is_none(), "the bound was lowered");
-        let third = turns.take(a, most);
+        assert!(take(&turns, a, NonZeroU32::MIN).is_none(), "the bound was lowered");
+        let third = take(&turns, a, most);
         drop((second, third));
-        assert_eq!((turns.taken(a), turns.0.iter().map(|part| part.lock().len()).sum::<usize>()), (0, 0));
+        assert_eq!(turns.taken(a), 0);
     }
 
     #[test]
@@ -105,7 +123,7 @@ mod tests {
             for _ in 0..8 {
                 scope.spawn(|| {
                     for _ in 0..2_000 {
-                        if let Some(_turn) = turns.take(Key::client(1), most) {
+                        if let Some(_turn) = take(&turns, Key::client(1), most) {
                             let now = running.fetch_add(1, std::sync::atomic::Ordering::SeqCst) + 1;
                             highest.fetch_max(now, std::sync::atomic::Ordering::SeqCst);
                             std::thread::yield_now();

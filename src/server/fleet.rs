@@ -26,7 +26,7 @@ use crate::fleet::{
 };
 use crate::limit::shared::leases::{LeaseSettings, Leases};
 use crate::limit::shared::{FleetPart, Reach, SharedLimiter};
-use crate::limit::{KeyMaker, Payer, Striped};
+use crate::limit::{CallerTurns, KeyMaker, Payer, SharedTurns, Striped};
 use crate::store::BucketStore;
 use crate::store::sqlite::Sqlite;
 use crate::telemetry::{FleetNode, FleetState, FleetStore, FleetView, LeaseCounts, ShowFleet};
@@ -53,6 +53,7 @@ struct PlaceParts {
     /// What makes the fleet's keys.
     keys: Arc<KeyMaker>,
     leases: Arc<Leases>,
+    turns: Arc<SharedTurns>,
     file: Sqlite,
     clock: Arc<dyn Clock>,
     late: Mutex<LateParts>,
@@ -114,6 +115,7 @@ impl FleetPlace {
         let part = FleetPart::new(&node, known.iter().map(String::as_str));
         let lease =
             LeaseSettings { lease: settings.lease, timeout: settings.timeout, max_asks: settings.max_asks.get() };
+        let leases = Leases::new(lease, part, reach);
         let parts = PlaceParts {
             runtime: Mutex::new(Some(runtime)),
             stop,
@@ -123,7 +125,8 @@ impl FleetPlace {
             node,
             registry,
             keys: Arc::new(KeyMaker::new(secret)),
-            leases: Leases::new(lease, part, reach),
+            turns: SharedTurns::new(Arc::clone(&leases)),
+            leases,
             file: file.clone(),
             clock: Arc::clone(clock),
             late: Mutex::default(),
@@ -136,6 +139,11 @@ impl FleetPlace {
         Arc::new(SharedLimiter::new(view, Arc::clone(&self.0.leases)))
     }
 
+    /// The turns of this node's callers.
+    pub(super) fn turns(&self) -> CallerTurns {
+        CallerTurns::Shared(Arc::clone(&self.0.turns))
+    }
+
     /// Has `limiter` fed, whose keys `own` makes.
     pub(super) fn feed(&self, limiter: &Arc<SharedLimiter>, own: &Arc<KeyMaker>, timeline: Timeline) {
         let parts = &self.0;
@@ -144,7 +152,7 @@ impl FleetPlace {
         let fleet = if same { own } else { &parts.keys };
         let asker = Asker::new(
             (parts.link.clone(), parts.names.clone(), &parts.node),
-            (Arc::clone(limiter), Arc::clone(&parts.leases)),
+            (Arc::clone(limiter), Arc::clone(&parts.leases), Arc::clone(&parts.turns)),
             (Arc::clone(own), Arc::clone(fleet)),
             parts.settings.when_unreachable,
             (Arc::clone(&parts.clock), timeline),

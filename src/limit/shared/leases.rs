@@ -9,7 +9,7 @@
 //! them something, or say that there is nothing.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
@@ -17,13 +17,13 @@ use crossbeam_utils::CachePadded;
 use hashbrown::HashTable;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::oneshot;
 
 use super::entry::{Flight, LeaseEntry, Reserved, WaitingClaim};
 use super::part::{FleetPart, Reach};
 use super::question::{Answered, BucketQuestion};
 use crate::client::Quota;
-use crate::limit::asking::{AnswersStore, PendingAnswers, Prepaid, StoreVerdict};
+use crate::limit::asking::{AnswersStore, AskingRoom, PendingAnswers, Prepaid, StoreVerdict};
 use crate::limit::bucket::Nanos;
 use crate::limit::key::Key;
 use crate::limit::limiter::Charge;
@@ -72,8 +72,7 @@ pub struct Leases {
     part: ArcSwap<FleetPart>,
     /// Buckets with something to ask.
     queue: Mutex<Vec<Key>>,
-    woken: Notify,
-    waiting: AtomicUsize,
+    room: Arc<AskingRoom>,
     /// What was counted.
     pub counts: LeaseTally,
 }
@@ -88,10 +87,6 @@ impl AnswersStore for Leases {
             self.enqueue(entry, false);
         });
     }
-
-    fn stood_up(&self) {
-        self.waiting.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 impl Leases {
@@ -103,8 +98,7 @@ impl Leases {
             reach: AtomicU8::new(0),
             part: ArcSwap::from_pointee(part),
             queue: Mutex::default(),
-            woken: Notify::new(),
-            waiting: AtomicUsize::new(0),
+            room: AskingRoom::new(settings.max_asks, settings.timeout),
             counts: LeaseTally::default(),
         };
         leases.set_reach(away);
@@ -132,7 +126,7 @@ impl Leases {
         self.part.store(Arc::new(part));
     }
 
-    pub(super) fn part(&self) -> Guard<Arc<FleetPart>> {
+    pub(in crate::limit) fn part(&self) -> Guard<Arc<FleetPart>> {
         self.part.load()
     }
 
@@ -149,9 +143,14 @@ impl Leases {
         self.parts.iter().map(|part| part.lock().len()).sum()
     }
 
+    /// Where requests wait.
+    pub(in crate::limit) fn room(&self) -> &Arc<AskingRoom> {
+        &self.room
+    }
+
     /// Waits until there is something to ask that somebody waits for.
     pub async fn woken(&self) {
-        self.woken.notified().await;
+        self.room.woken().await;
     }
 
     fn table(&self, key: Key) -> &Mutex<HashTable<LeaseEntry>> {
@@ -177,7 +176,7 @@ impl Leases {
             self.queue.lock().push(entry.key);
         }
         if urgent {
-            self.woken.notify_one();
+            self.room.wake();
         }
     }
 
@@ -235,14 +234,14 @@ impl Leases {
     /// Puts a request's questions, unless too many wait already or the store is away: then it is told at once that
     /// nobody answers.
     pub(super) fn ask(self: &Arc<Self>, charges: impl Iterator<Item = Charge>, now: Nanos) -> PendingAnswers {
-        let waiting = self.waiting.fetch_add(1, Ordering::Relaxed);
-        let full = waiting >= self.settings.max_asks || self.reach() != Reach::Joined;
-        if !full {
+        let (place, has_room) = self.room.enter();
+        let is_asked = has_room && self.reach() == Reach::Joined;
+        if is_asked {
             self.counts.waits.fetch_add(1, Ordering::Relaxed);
         }
         let ask = |charge: Charge| {
             let (answer, question) = oneshot::channel();
-            if !full {
+            if is_asked {
                 self.with_made(charge.key, charge.quota, now, |entry| {
                     entry.waiters.push(WaitingClaim { cost: charge.cost.get(), answer });
                     entry.use_up(charge.cost.get(), now);
@@ -252,7 +251,7 @@ impl Leases {
             (charge.key, question)
         };
         let questions: SmallVec<_> = charges.map(ask).collect();
-        PendingAnswers::new(questions, Arc::clone(self) as _, self.settings.timeout)
+        PendingAnswers::new(questions, place)
     }
 
     /// Takes out what is to be asked now, at most `most` questions.

@@ -131,14 +131,17 @@ impl Proxy {
         None
     }
 
-    /// Asks what the request's buckets stand at; `None` when it has waited long enough, or nobody can be asked.
+    /// Asks whether the request may run, and then what its buckets stand at; `None` when it has waited long enough, or
+    /// nobody can be asked.
     #[cold]
     fn ask(&self, ctx: &mut Context, now: Nanos) -> Option<Box<PendingAnswers>> {
-        if ctx.admission.asked.as_ref().is_some_and(|asked| asked.last) {
+        let Admission { asked, turn, undecided, .. } = &mut ctx.admission;
+        if asked.as_ref().is_some_and(|asked| asked.last) {
             return None;
         }
-        let asking = self.inner.limiter.ask(&ctx.admission.undecided, now)?;
-        ctx.admission = Admission { asked: ctx.admission.asked.take(), ..Admission::default() };
+        let of_turn = asked.as_mut().and_then(|asked| self.inner.turns.ask(asked));
+        let asking = of_turn.or_else(|| self.inner.limiter.ask(undecided, now))?;
+        ctx.admission = Admission { asked: asked.take(), turn: turn.take(), ..Admission::default() };
         Some(Box::new(asking))
     }
 

@@ -238,8 +238,10 @@ impl Gate<'_> {
         let to = self.routes.find(asked.target.host, asked.target.path);
         // Keys could be guessed without end where that costs nothing.
         let pays = caller.unknown_key || to.is_none_or(|to| to.limit);
-        let turn = match self.turn(caller, pays) {
+        let asks = (&mut admission.turn, &mut admission.asked);
+        let turn = match self.turn(caller, pays, asks, now) {
             Ok(turn) => turn,
+            Err(rejection @ Rejection::LimitsUnavailable) => return Err(rejection),
             Err(rejection) => {
                 admission.limit = self.without_turn(caller, now);
                 return Err(admission.limit.and_then(Limit::without_token).unwrap_or(rejection));
@@ -259,6 +261,8 @@ impl Gate<'_> {
             Ok(limit) => limit,
             Err(undecided) => {
                 admission.undecided = undecided;
+                // It keeps it while it waits.
+                admission.turn = turn;
                 return Err(Rejection::LimitsUnavailable);
             }
         };

@@ -8,10 +8,11 @@ use pingora_core::server::configuration::ServerConf;
 use pingora_proxy::HttpProxy;
 
 use crate::config::Config;
-use crate::limit::Charge;
+use crate::limit::{CallerTurns, Charge};
 use crate::process::descriptors;
 use crate::proxy::{Downstream, Proxy, ProxyParts, Rules, SeatRoom, Seats, UntakenAnswers};
 use crate::server::core::Core;
+use crate::server::fleet::FleetPlace;
 use crate::server::handover::Told;
 use crate::server::reload;
 use crate::upstream::Transport;
@@ -50,7 +51,7 @@ impl DataPlane {
             tally: Arc::clone(&core.tally),
             decisions: Arc::clone(&core.decisions),
             transport: Arc::clone(&transport),
-            turns: Arc::default(),
+            turns: Arc::new(core.fleet.as_ref().map_or_else(CallerTurns::default, FleetPlace::turns)),
             recorder: Arc::clone(&core.recorder),
             untaken: UntakenAnswers::default(),
             challenges: Arc::clone(core.acme.challenges()),

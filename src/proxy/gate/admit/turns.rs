@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 
 use super::{Account, Gate, Limit};
 use crate::client::Mode;
-use crate::limit::{Nanos, Turn};
+use crate::limit::{Nanos, NoTurn, StoreAnswers, Turn};
 use crate::proxy::gate::identify::Caller;
 use crate::proxy::gate::rejection::Rejection;
 
@@ -17,10 +17,23 @@ impl Limit {
 }
 
 impl Gate<'_> {
-    /// A turn for a request of `caller`, where it counts how many of them run.
-    pub(super) fn turn(&self, caller: &Caller, pays: bool) -> Result<Option<Turn>, Rejection> {
+    /// A turn for a request of `caller`, where it counts how many of them run: the one that it `has` already, or one by
+    /// what it has asked.
+    pub(super) fn turn(
+        &self,
+        caller: &Caller,
+        pays: bool,
+        (has, asked): (&mut Option<Turn>, &mut Option<Box<StoreAnswers>>),
+        now: Nanos,
+    ) -> Result<Option<Turn>, Rejection> {
         let Some(most) = self.most_at_once(caller, pays) else { return Ok(None) };
-        self.turns.0.take(self.key_of(caller), most).map(Some).ok_or(Rejection::TooManyAtOnce)
+        if has.is_some() {
+            return Ok(has.take());
+        }
+        self.turns.0.take(self.key_of(caller), most, asked, now).map(Some).map_err(|why| match why {
+            NoTurn::Full => Rejection::TooManyAtOnce,
+            NoTurn::Unknown => Rejection::LimitsUnavailable,
+        })
     }
 
     /// What is said of a request of `caller` that got no turn: it counts as refused by a limit, and takes nothing.
