@@ -113,9 +113,7 @@ impl FleetPlace {
         let node = node_name(settings, file)?;
         let known = known_nodes(file);
         let part = FleetPart::new(&node, known.iter().map(String::as_str));
-        let lease =
-            LeaseSettings { lease: settings.lease, timeout: settings.timeout, max_asks: settings.max_asks.get() };
-        let leases = Leases::new(lease, part, reach);
+        let leases = Leases::new(lease_settings(settings), part, reach);
         let parts = PlaceParts {
             runtime: Mutex::new(Some(runtime)),
             stop,
@@ -292,6 +290,11 @@ async fn tell(place: FleetPlace) {
             Err(_) => return,
         }
     }
+}
+
+/// How leases are held by the settings.
+fn lease_settings(settings: &FleetSettings) -> LeaseSettings {
+    LeaseSettings { lease: settings.lease, timeout: settings.timeout, max_asks: settings.max_asks.get() }
 }
 
 /// The note of this node's name, and of those that it knows.
