@@ -3,7 +3,7 @@
 //! A [`Turn`] is had by each request that counts, and given back when it is dropped: with whatever holds it, however
 //! that ends. A bound that is lowered takes no turn away; from then on new ones are refused until there are few enough.
 //!
-//! A process alone counts [its own](own); in a fleet the count is [one over all nodes](shared).
+//! A process alone counts its own; in a fleet the count is [one over all nodes](shared).
 //!
 //! Refused: a count within the bucket. Buckets are dropped when they are full, and handed over and saved, where a
 //! request in flight is neither; and a caller who pays no bucket may have a bound of its own.
