@@ -84,9 +84,13 @@ mod fleet_config;
 #[cfg(test)]
 mod fleet_join;
 #[cfg(test)]
+mod fleet_kills;
+#[cfg(test)]
 mod fleet_limits;
 #[cfg(test)]
 mod fleet_nodes;
+#[cfg(test)]
+mod fleet_partition;
 #[cfg(test)]
 mod fleet_store_away;
 #[cfg(test)]
