@@ -4,14 +4,14 @@
 //! write at once must end with the same; no write that was answered may be lost, whatever ends in between.
 //!
 //! The rule: who writes has seen everything. The store holds one line of changes, numbered from 2 on (a stream, cut to
-//! the last 100,000), and each client's last change (a hash, with the deleted ones). A node's [store](crate::store)
-//! publishes what a transaction changes before it commits, by a script that adds to the line only for who has seen its
+//! the last 100,000), and each client's last change (a hash, with those that were deleted within the time that the history
+//! goes back; bulks are folded in behind them). A node's [store](crate::store) publishes what a transaction changes before it commits, by a script that adds to the line only for who has seen its
 //! end. So every node's file is the same at the same number, and what must be free or unchanged is checked there.
 //!
 //! - **Generation**: made anew whenever the store was empty, or turned out to have lost what a node had seen (a replica
 //!   that was promoted without it: the marks of changes tell). Then every node offers all it has, the newer change of a
 //!   client holds, and takes in the whole table. A node that is new, or has been away for longer than the line is kept,
-//!   takes in the whole table too.
+//!   takes in the whole table too, and drops whom that does not know; but for what was made there alone.
 //! - **Lineage**: one for good. A node that has clients and meets another lineage stays apart.
 //! - **Following**: `XREAD` wakes the node, and every 500 ms it looks anyway; each time the script for adding, with
 //!   nothing to add, says what came since, and whether the store still has what was seen.
@@ -20,11 +20,15 @@
 //! a node that owns the clients, which is one more thing that can be away.
 
 mod answers;
+mod came;
 mod outcome;
 mod publish;
+mod serving;
 mod sync;
+mod tend;
 #[cfg(test)]
 mod tests;
+mod whole;
 mod wire;
 
 use std::sync::Arc;
@@ -37,10 +41,7 @@ use super::link::StoreLink;
 use crate::store::sqlite::Sqlite;
 use crate::store::{Published, Publisher};
 pub use outcome::{FOREIGN, JoinOutcome, RegistryError, RegistryState};
-use publish::{ChangeLine, PublishAsk, patience};
-
-/// How long a writer waits for its turn to be answered, beyond what the call may take.
-const PATIENCE: Duration = Duration::from_secs(1);
+use publish::{ChangeLine, PublishAsk};
 
 /// The clients of the fleet and this node's part in them. Clones are the same one.
 #[derive(Clone)]
@@ -61,10 +62,9 @@ impl ClientRegistry {
                 return Published::Unreachable;
             }
             let (answer, answered) = std::sync::mpsc::sync_channel(1);
-            let ask = PublishAsk { cursor: *cursor, changes: changes.to_vec(), answer };
-            let limit = patience(changes.len()) + PATIENCE;
-            match asks.try_send(ask) {
-                Ok(()) => answered.recv_timeout(limit).unwrap_or(Published::Unknown),
+            match asks.try_send(PublishAsk { cursor: *cursor, changes, answer }) {
+                // Every call to the store has its time, so there will be an answer, or whoever runs has stopped.
+                Ok(()) => answered.recv().unwrap_or(Published::Unknown),
                 Err(_) => Published::Unreachable,
             }
         })
@@ -102,6 +102,7 @@ impl ClientRegistry {
             _ = shutdown.wait_for(|stopping| *stopping) => {}
             () = self.0.serve(asked) => {}
             () = self.0.keep_up() => {}
+            () = self.0.tend() => {}
         }
         self.0.state.send_replace(RegistryState::Away);
     }

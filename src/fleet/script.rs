@@ -54,11 +54,19 @@ pub static NODES: Script = Script::new("nodes", include_str!("scripts/nodes.lua"
 /// Adds changes of clients at the end of their line.
 pub static REGISTRY_PUBLISH: Script = Script::new("registry_publish", include_str!("scripts/registry_publish.lua"));
 /// Adds those changes of clients that are newer than what is there.
-pub static REGISTRY_OFFER: Script = Script::new("registry_offer", include_str!("scripts/registry_offer.lua"));
+pub static REGISTRY_OFFER: Script = Script::new(
+    "registry_offer",
+    concat!(include_str!("scripts/registry_order.lua"), include_str!("scripts/registry_offer.lua")),
+);
+/// Folds bulks of changes of clients in, and drops old deletions.
+pub static REGISTRY_TEND: Script = Script::new(
+    "registry_tend",
+    concat!(include_str!("scripts/registry_order.lua"), include_str!("scripts/registry_tend.lua")),
+);
 /// Makes a registry of clients.
 pub static REGISTRY_OPEN: Script = Script::new("registry_open", include_str!("scripts/registry_open.lua"));
 
 /// All of them: what is loaded at a connection.
 pub fn all() -> [&'static Script; 8] {
-    [&BUCKET, &RESET, &GRANT, &TURNS, &NODES, &REGISTRY_PUBLISH, &REGISTRY_OFFER, &REGISTRY_OPEN]
+    [&BUCKET, &RESET, &GRANT, &TURNS, &NODES, &REGISTRY_PUBLISH, &REGISTRY_OFFER, &REGISTRY_TEND, &REGISTRY_OPEN]
 }

@@ -9,11 +9,15 @@
 //!
 //! Changes that were made here alone (the fleet's store was away, and whoever wrote wanted it so) are marked, and go
 //! along with the next that are published. Where two changes of a client meet, the newer one holds: that of the higher
-//! version, then the later, then that of the client with the higher number.
+//! version, then the later, then that of the client with the higher number. What
+//! was made here alone and is not newer never was, in the history neither. Where both are of one version, what comes of
+//! them has the next one, so that who has seen either is told that there was another.
 
+use std::collections::HashSet;
 use std::time::SystemTime;
 
 use super::{Committed, micros};
+use crate::client::ClientId;
 
 /// A change, by whom, and when.
 #[derive(Clone, Debug, PartialEq)]
@@ -52,13 +56,16 @@ pub struct FleetCursor {
 /// Changes of other nodes, to be taken in as they are.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Adoption {
-    /// Them with their numbers, in their order.
+    /// Them with their numbers, in their order; those of a bulk have one number.
     pub changes: Vec<(u64, Authored)>,
     /// What is kept with them.
     pub cursor: FleetCursor,
     /// Whether they are taken in whatever was kept before, and the cursor with them. Otherwise only what is behind the
     /// kept cursor is, and nothing when that is of another generation.
     pub anew: bool,
+    /// With the last piece of all that the fleet has: whom it knows. Any other client goes that was not changed here
+    /// alone; it was deleted so long ago that nothing tells of it any more.
+    pub known: Option<HashSet<ClientId>>,
 }
 
 /// What became of changes that were to be published.
@@ -81,4 +88,4 @@ pub enum Published {
 
 /// Publishes what a transaction changes, given how far this store has come. Runs on the writer's thread, which waits
 /// for it; it must not call the repository.
-pub type Publisher = Box<dyn FnMut(&FleetCursor, &[Authored]) -> Published + Send>;
+pub type Publisher = Box<dyn FnMut(&FleetCursor, Vec<Authored>) -> Published + Send>;

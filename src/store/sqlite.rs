@@ -171,6 +171,11 @@ impl Sqlite {
         self.ask(|answer| Write::Note(name.to_owned(), value.to_owned(), answer))
     }
 
+    /// What is kept of the history.
+    pub fn history_rules(&self) -> HistoryRules {
+        *self.0.shared.history.lock()
+    }
+
     /// Finishes the writes that wait and closes the file; later writes are refused. Blocks until that is done.
     pub fn close(self) {
         self.0.close();

@@ -127,10 +127,10 @@ fn the_rights_that_the_docs_name_are_enough() {
         let fleet = Fleet::at(store, url, 2, "", "");
         fleet.create("a", 2, 0.001);
         // More than are published in one piece.
-        let all = (0..5_100).map(|n| json!({"client_id": format!("c{n}"), "capacity": 1, "rate_per_sec": 1}));
+        let all = (0..1_100).map(|n| json!({"client_id": format!("c{n}"), "capacity": 1, "rate_per_sec": 1}));
         let applied = fleet.nodes[1].admin("PUT", "/clients", &Value::from(all.collect::<Vec<_>>()).to_string());
         assert_eq!(applied.status, 200, "{applied:?}");
-        let there = |node: &Instance| node.admin("GET", "/clients/c5099", "").status == 200;
+        let there = |node: &Instance| node.admin("GET", "/clients/c1099", "").status == 200;
         assert!(fleet.nodes.iter().all(|node| eventually(PATIENCE, || there(node))), "{engine:?}");
         assert_eq!(fleet.nodes[0].admin("POST", "/clients/a/reset", "").status, 200);
         let lines = fleet.nodes.iter().flat_map(|node| node.process.err.lines());

@@ -84,10 +84,14 @@ mod fleet_config;
 #[cfg(test)]
 mod fleet_join;
 #[cfg(test)]
+mod fleet_kills;
+#[cfg(test)]
 mod fleet_limits;
 #[cfg(test)]
 mod fleet_nodes;
 mod fleet_relay;
+#[cfg(test)]
+mod fleet_partition;
 #[cfg(test)]
 mod fleet_store_away;
 mod fleet_stores;

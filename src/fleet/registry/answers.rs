@@ -3,6 +3,7 @@
 use redis::Value;
 
 use super::wire;
+use crate::client::ClientId;
 use crate::store::Authored;
 
 /// Which registry the store has, and how far it is.
@@ -21,8 +22,13 @@ pub(super) const META: [&str; 5] = ["lineage", "generation", "secret", "seq", "m
 /// What was answered to who wanted to add to the line.
 #[derive(Debug, PartialEq)]
 pub(super) enum LineTurn {
-    /// It is added; the last number.
-    Done(u64),
+    /// It is added.
+    Done {
+        /// The last number.
+        seq: u64,
+        /// The mark of the first bulk that is not folded in.
+        unfolded: Option<u64>,
+    },
     /// Others came first.
     Behind(Vec<LogEntry>),
     /// What is kept is not what the caller has seen: another generation, or the store has lost something.
@@ -31,15 +37,29 @@ pub(super) enum LineTurn {
     Empty,
     /// The store is behind the caller.
     Lost,
+    /// Another has many changes to add, and comes first.
+    Held,
+    /// The stage is not what was put down.
+    Stage,
 }
 
-/// One change in the line.
+/// One entry of the line.
 #[derive(Debug, PartialEq)]
 pub(super) struct LogEntry {
     pub(super) seq: u64,
     pub(super) mark: u64,
-    /// None when it makes no sense.
-    pub(super) change: Option<Authored>,
+    pub(super) what: Logged,
+}
+
+/// What an entry of the line tells.
+#[derive(Debug, PartialEq)]
+pub(super) enum Logged {
+    /// A change.
+    One(Box<Authored>),
+    /// So many, in the stage of the entry's mark.
+    Bulk(usize),
+    /// What makes no sense.
+    Nonsense,
 }
 
 /// The registry, none where there is none; an error for what makes no sense.
@@ -60,17 +80,33 @@ pub(super) fn meta(value: &Value) -> Result<Option<Meta>, &'static str> {
 pub(super) fn turn(value: &Value) -> Option<LineTurn> {
     let fields = list(value);
     match text(fields.first()?)?.as_str() {
-        "DONE" => Some(LineTurn::Done(text(fields.get(1)?)?.parse().ok()?)),
+        "DONE" => {
+            let seq = text(fields.get(1)?)?.parse().ok()?;
+            Some(LineTurn::Done { seq, unfolded: fields.get(2).and_then(text)?.parse().ok() })
+        }
         "BEHIND" => Some(LineTurn::Behind(line(fields.get(3)?)?)),
         "OTHER" => Some(LineTurn::Other),
         "EMPTY" => Some(LineTurn::Empty),
         "LOST" => Some(LineTurn::Lost),
+        "HELD" => Some(LineTurn::Held),
+        "STAGE" => Some(LineTurn::Stage),
         _ => None,
     }
 }
 
-/// The place to go on from, and the changes, of a piece of the table of all clients.
-pub(super) fn piece(value: &Value) -> Option<(Vec<u8>, Vec<Authored>)> {
+/// A piece of the table of all clients.
+#[derive(Debug)]
+pub(super) struct TablePiece {
+    /// The place to go on from.
+    pub(super) next: Vec<u8>,
+    /// Whose changes are in it.
+    pub(super) ids: Vec<ClientId>,
+    /// Those that make sense.
+    pub(super) changes: Vec<Authored>,
+}
+
+/// A piece of the table of all clients.
+pub(super) fn piece(value: &Value) -> Option<TablePiece> {
     let fields = list(value);
     let next = bytes(fields.first()?)?.to_vec();
     let pairs = list(fields.get(1)?);
@@ -80,7 +116,26 @@ pub(super) fn piece(value: &Value) -> Option<(Vec<u8>, Vec<Authored>)> {
         let start = bytes.iter().position(|byte| *byte == b'{')?;
         wire::read(&bytes[start..])
     };
-    Some((next, pairs.iter().skip(1).step_by(2).filter_map(change).collect()))
+    let id = |value: &Value| ClientId::parse(&text(value)?).ok();
+    let ids = pairs.iter().step_by(2).filter_map(id).collect();
+    Some(TablePiece { next, ids, changes: pairs.iter().skip(1).step_by(2).filter_map(change).collect() })
+}
+
+/// A piece of a stage; none for what makes no sense in it.
+pub(super) fn staged(value: &Value) -> Vec<Option<Authored>> {
+    // A change stands behind its client and its order.
+    list(value).iter().skip(2).step_by(3).map(|change| bytes(change).and_then(wire::read)).collect()
+}
+
+/// The numbers in a list of them.
+pub(super) fn numbers(value: &Value) -> Vec<u64> {
+    list(value).iter().filter_map(|number| text(number)?.parse().ok()).collect()
+}
+
+/// Whether there is more to tend, and the mark of the first bulk that is not folded in.
+pub(super) fn tended(value: &Value) -> Option<(bool, Option<u64>)> {
+    let fields = list(value);
+    Some((text(fields.first()?)? == "MORE", text(fields.get(1)?)?.parse().ok()))
 }
 
 /// A piece of the line.
@@ -96,8 +151,14 @@ fn entry(value: &Value) -> Option<LogEntry> {
         let at = fields.iter().step_by(2).position(|field| bytes(field) == Some(name))?;
         bytes(fields.get(at * 2 + 1)?)
     };
-    let mark = std::str::from_utf8(field(b"m")?).ok()?.parse().ok()?;
-    Some(LogEntry { seq, mark, change: field(b"c").and_then(wire::read) })
+    let number = |bytes: &[u8]| std::str::from_utf8(bytes).ok()?.parse::<u64>().ok();
+    let bulk = field(b"b").and_then(number).and_then(|count| usize::try_from(count).ok());
+    let what = match (bulk, field(b"c").and_then(wire::read)) {
+        (Some(count), _) => Logged::Bulk(count),
+        (None, Some(change)) => Logged::One(Box::new(change)),
+        (None, None) => Logged::Nonsense,
+    };
+    Some(LogEntry { seq, mark: number(field(b"m")?)?, what })
 }
 
 fn list(value: &Value) -> &[Value] {

@@ -1,31 +1,41 @@
 //! Adding to the line of changes.
+//!
+//! A few changes are added one by one. Many, a bulk, are put down in a list of their own first, the stage, which nobody
+//! looks at; then one entry of the line names it, which is the switch: before it nothing has happened, after it all of
+//! it is in force. Who follows the line takes the stage in as a whole; whoever [tends](super::tend) the table folds it in
+//! there. While a bulk is put down nobody else adds to the line, or it would always come too late.
 
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use redis::Value;
 use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
 
-use super::answers::{self, LineTurn, LogEntry, META, Meta};
+use super::answers::{self, LineTurn, META, Meta};
 use super::outcome::{RegistryError, RegistryState};
 use super::wire;
 use crate::fleet::link::{LinkError, ScriptCall, StoreLink};
 use crate::fleet::names::Names;
 use crate::fleet::script::{self, Script};
 use crate::store::sqlite::Sqlite;
-use crate::store::{Adoption, Authored, FleetCursor, Published};
+use crate::store::{Authored, FleetCursor, Published};
 
-/// How long one call may take; a large one for each thousand changes more.
+/// How long one call may take.
 pub(super) const CALL: Duration = Duration::from_secs(2);
-/// How many changes are kept in the line.
+/// How many entries are kept in the line.
 pub(super) const LOG: &str = "100000";
 /// How many of them are answered at once.
 pub(super) const ENTRIES: &str = "1000";
 /// How many changes go in one call.
 pub(super) const PIECE: usize = 500;
-/// More changes than these are put down in the store first, and added by one call then.
-const STAGED: usize = 5_000;
-
+/// More changes than these are a bulk.
+const STAGED: usize = 1_000;
+/// How many seconds a stage is kept that nobody has switched to, or that is folded in.
+pub(super) const LAPSE: u32 = 600;
+/// For how many microseconds nobody else adds to the line before a bulk: so many, and some for each of its changes.
+/// Whoever ends in between is waited for no longer.
+const HOLD: [u64; 2] = [5_000_000, 50];
 /// This node's part in the line of changes.
 pub(super) struct ChangeLine {
     pub(super) link: StoreLink,
@@ -34,6 +44,10 @@ pub(super) struct ChangeLine {
     pub(super) state: watch::Sender<RegistryState>,
     pub(super) asks: mpsc::Sender<PublishAsk>,
     pub(super) asked: Mutex<Option<mpsc::Receiver<PublishAsk>>>,
+    /// Who this is to the others.
+    pub(super) me: u64,
+    /// The mark of the first bulk that is not folded in, as was last heard.
+    pub(super) unfolded: watch::Sender<Option<u64>>,
 }
 
 /// Changes to be published, and where the answer goes.
@@ -41,11 +55,6 @@ pub(super) struct PublishAsk {
     pub(super) cursor: FleetCursor,
     pub(super) changes: Vec<Authored>,
     pub(super) answer: std::sync::mpsc::SyncSender<Published>,
-}
-
-/// How long a call with so many changes may take.
-pub(super) fn patience(changes: usize) -> Duration {
-    CALL + CALL / 100 * u32::try_from(changes / 1_000).unwrap_or(u32::MAX).min(10_000)
 }
 
 /// A number that nobody has drawn before. Lua and Redis read it as text.
@@ -57,71 +66,86 @@ impl ChangeLine {
     /// That of the clients in `store`.
     pub(super) fn new(link: StoreLink, store: Sqlite, prefix: &str) -> Self {
         let (asks, asked) = mpsc::channel(1);
-        let (names, state) = (Names::new(prefix), watch::Sender::default());
-        ChangeLine { link, store, names, state, asks, asked: Mutex::new(Some(asked)) }
+        let (names, state, unfolded) = (Names::new(prefix), watch::Sender::default(), watch::Sender::default());
+        ChangeLine { link, store, names, state, asks, asked: Mutex::new(Some(asked)), me: drawn(), unfolded }
     }
 
-    /// Publishes for the writer of the store.
-    pub(super) async fn serve(&self, mut asked: mpsc::Receiver<PublishAsk>) {
-        while let Some(PublishAsk { cursor, changes, answer }) = asked.recv().await {
-            // The writer may have stopped waiting.
-            let _ = answer.try_send(self.publish(&cursor, &changes).await);
-        }
-    }
-
-    pub(super) async fn publish(&self, cursor: &FleetCursor, changes: &[Authored]) -> Published {
-        let mark = drawn();
-        match self.turn(cursor, changes, mark).await {
-            Ok(LineTurn::Done(seq)) if changes.is_empty() => Published::Committed { seq, mark: cursor.mark },
-            Ok(LineTurn::Done(seq)) => Published::Committed { seq, mark },
-            Ok(LineTurn::Behind(entries)) => match adoption(cursor, entries) {
-                Ok(Some(adoption)) => Published::Behind(adoption),
-                // Whoever follows finds it out too, and sees to it.
-                Ok(None) | Err(_) => Published::Unreachable,
-            },
-            Ok(LineTurn::Other | LineTurn::Empty | LineTurn::Lost) | Err(LinkError::Unreachable(_)) => {
-                Published::Unreachable
-            }
-            Err(LinkError::TimedOut) => Published::Unknown,
-            Err(LinkError::Script(reason)) => {
-                log::error!(target: "tollgate::fleet", "the fleet's store does not take changes of clients: {reason}");
-                Published::Unreachable
-            }
-        }
-    }
-
-    /// Adds changes to the line, if `cursor` is its end.
+    /// Adds changes to the line, if `cursor` is its end; without any, looks whether it is.
     pub(super) async fn turn(
         &self,
         cursor: &FleetCursor,
         changes: &[Authored],
         mark: u64,
     ) -> Result<LineTurn, LinkError> {
+        if changes.len() <= STAGED {
+            let mut args = Vec::new();
+            changes.iter().for_each(|change| push(&mut args, change));
+            return self.line(cursor, mark, args, None).await;
+        }
+        // Nothing counts before the switch.
+        let unsure = |error| match error {
+            LinkError::TimedOut => LinkError::Unreachable("the stage was not written in time".to_owned()),
+            other => other,
+        };
+        let hold = HOLD[0] + HOLD[1] * changes.len() as u64;
+        let held = self.line(cursor, mark, texts(&[hold]), None).await.map_err(unsure)?;
+        if !matches!(held, LineTurn::Done { .. }) {
+            return Ok(held);
+        }
+        let count = self.put_down(mark, changes).await.map_err(unsure)?;
+        self.line(cursor, mark, texts(&[count]), Some(self.stage(mark))).await
+    }
+
+    /// Puts a bulk down in the stage of its mark; how many changes it has.
+    pub(super) async fn put_down(&self, mark: u64, changes: &[Authored]) -> Result<u64, LinkError> {
+        let (stage, mut count) = (self.stage(mark), 0);
+        for piece in changes.chunks(PIECE) {
+            let mut items = Vec::new();
+            piece.iter().for_each(|change| push(&mut items, change));
+            count += items.len() as u64 / 3;
+            let mut put = redis::cmd("RPUSH");
+            put.arg(&stage).arg(items);
+            let mut lapse = redis::cmd("EXPIRE");
+            lapse.arg(&stage).arg(LAPSE);
+            self.link.commands(&[put, lapse], CALL).await?;
+        }
+        Ok(count)
+    }
+
+    pub(super) async fn line(
+        &self,
+        cursor: &FleetCursor,
+        mark: u64,
+        more: Vec<Vec<u8>>,
+        stage: Option<Vec<u8>>,
+    ) -> Result<LineTurn, LinkError> {
         let mut args = texts(&[cursor.generation, cursor.seq, cursor.mark, mark]);
         args.extend([ENTRIES, LOG].map(|text| text.as_bytes().to_vec()));
-        let mut keys = vec![self.names.clients("meta"), self.names.clients("all"), self.names.clients("log")];
-        if changes.len() <= STAGED {
-            changes.iter().for_each(|change| push(&mut args, change));
-        } else {
-            let stage = self.names.clients(&format!("stage:{mark}"));
-            for piece in changes.chunks(PIECE) {
-                let mut items = Vec::new();
-                piece.iter().for_each(|change| push(&mut items, change));
-                let mut put = redis::cmd("RPUSH");
-                put.arg(&stage).arg(items);
-                let mut lapse = redis::cmd("EXPIRE");
-                lapse.arg(&stage).arg(600);
-                // Nothing counts before the switch.
-                let unsure = |error| match error {
-                    LinkError::TimedOut => LinkError::Unreachable("the stage was not written in time".to_owned()),
-                    other => other,
-                };
-                self.link.commands(&[put, lapse], CALL).await.map_err(unsure)?;
-            }
-            keys.push(stage);
+        args.extend(texts(&[self.me]));
+        args.extend(more);
+        let keys = ["meta", "all", "log", "bulks"].map(|name| self.names.clients(name)).into_iter().chain(stage);
+        let answer = self.call(&script::REGISTRY_PUBLISH, keys.collect(), args, CALL).await?;
+        let turn = answers::turn(&answer);
+        if let Some(LineTurn::Done { unfolded, .. }) = &turn {
+            self.heard(*unfolded);
         }
-        let answer = self.call(&script::REGISTRY_PUBLISH, keys, args, patience(changes.len())).await?;
-        answers::turn(&answer).ok_or_else(|| LinkError::Script("an answer that makes no sense".to_owned()))
+        turn.ok_or_else(|| LinkError::Script("an answer that makes no sense".to_owned()))
+    }
+
+    /// Takes note of the first bulk that is not folded in.
+    pub(super) fn heard(&self, unfolded: Option<u64>) {
+        self.unfolded.send_if_modified(|known| std::mem::replace(known, unfolded) != unfolded);
+    }
+
+    /// Where the bulk of that mark is put down.
+    pub(super) fn stage(&self, mark: u64) -> Vec<u8> {
+        self.names.clients(&format!("stage:{mark}"))
+    }
+
+    /// Lets some time pass, but no more when the store goes or comes.
+    pub(super) async fn pause(&self, time: Duration) {
+        // Either is as good.
+        let _ = timeout(time, self.link.state().changed()).await;
     }
 
     pub(super) async fn call(
@@ -141,31 +165,6 @@ impl ChangeLine {
         let answers = self.link.commands(&[get], CALL).await?;
         answers::meta(answers.first().unwrap_or(&Value::Nil)).map_err(RegistryError::Senseless)
     }
-}
-
-/// What is to be taken in of what came after `cursor`; none when some of it is gone, and an error when the change at
-/// the cursor is another one than was seen.
-pub(super) fn adoption(cursor: &FleetCursor, entries: Vec<LogEntry>) -> Result<Option<Adoption>, ()> {
-    let first = entries.first().map(|entry| (entry.seq, entry.mark));
-    match first {
-        Some((seq, mark)) if seq == cursor.seq => {
-            if mark != cursor.mark {
-                return Err(());
-            }
-        }
-        // Nothing stands at the first number.
-        Some((2, _)) if cursor.seq == 1 => {}
-        _ => return Ok(None),
-    }
-    let Some((seq, mark)) = entries.last().map(|entry| (entry.seq, entry.mark)) else { return Ok(None) };
-    let changes = entries.into_iter().filter(|entry| entry.seq > cursor.seq);
-    let changes = changes.filter_map(|LogEntry { seq, change, .. }| {
-        if change.is_none() {
-            log::error!(target: "tollgate::fleet", "change {seq} of the fleet's clients makes no sense and is passed over");
-        }
-        change.map(|change| (seq, change))
-    });
-    Ok(Some(Adoption { changes: changes.collect(), cursor: FleetCursor { seq, mark, ..*cursor }, anew: false }))
 }
 
 /// What the scripts take of a change: its client, its order, and itself.

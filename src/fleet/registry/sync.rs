@@ -7,8 +7,9 @@ use redis::Cmd;
 use tokio::sync::mpsc;
 
 use super::answers::{self, LineTurn, Meta};
+use super::came::Came;
 use super::outcome::{FOREIGN, JoinOutcome, RegistryError, RegistryState};
-use super::publish::{CALL, ChangeLine, ENTRIES, LOG, PIECE, adoption, drawn, push, texts};
+use super::publish::{CALL, ChangeLine, LOG, PIECE, drawn, push, texts};
 use crate::fleet::link::{Blocking, LinkError};
 use crate::fleet::script;
 use crate::store::{Adoption, Authored, BucketStore, ClientRepository, FleetCursor, PageQuery, StoreError};
@@ -55,7 +56,7 @@ impl ChangeLine {
                 Ok(JoinOutcome::Unreachable) | Err(RegistryError::Link(_)) => {}
                 Err(error) => log::error!(target: "tollgate::fleet", "the fleet's clients cannot be had: {error}"),
             }
-            tokio::time::sleep(POLL.mul_f64(0.5 + fastrand::f64())).await;
+            self.pause(POLL.mul_f64(0.5 + fastrand::f64())).await;
         }
     }
 
@@ -80,7 +81,7 @@ impl ChangeLine {
             *waker = self.link.blocking().await.ok();
         }
         let (Some(connection), Some(cursor)) = (waker.as_mut(), self.cursor().await?) else {
-            tokio::time::sleep(POLL).await;
+            self.pause(POLL).await;
             return Ok(());
         };
         let mut read = Cmd::new();
@@ -88,7 +89,7 @@ impl ChangeLine {
         read.arg("STREAMS").arg(self.names.clients("log")).arg(format!("{}-0", cursor.seq));
         if connection.command(&read, LOOK * 2).await.is_err() {
             *waker = None;
-            tokio::time::sleep(POLL).await;
+            self.pause(POLL).await;
         }
         Ok(())
     }
@@ -100,21 +101,21 @@ impl ChangeLine {
             return Ok(Step::Whole);
         }
         let adoption = match self.turn(&cursor, &[], drawn()).await? {
-            LineTurn::Done(_) => {
+            LineTurn::Done { .. } => {
                 let store = self.store.clone();
                 if blocking(move || store.pending()).await?.is_empty() {
                     return Ok(Step::Level);
                 }
                 // What was changed here alone goes along with nothing.
-                Adoption { changes: Vec::new(), cursor, anew: false }
+                Adoption { changes: Vec::new(), cursor, anew: false, known: None }
             }
-            LineTurn::Behind(entries) => match adoption(&cursor, entries) {
-                Ok(Some(adoption)) => adoption,
-                Ok(None) => return Ok(Step::Whole),
-                Err(()) => return Ok(Step::Lost(cursor.generation)),
+            LineTurn::Behind(entries) => match self.what_came(&cursor, entries).await? {
+                Came::Next(adoption) => adoption,
+                Came::Gone => return Ok(Step::Whole),
+                Came::Other => return Ok(Step::Lost(cursor.generation)),
             },
             LineTurn::Lost => return Ok(Step::Lost(cursor.generation)),
-            LineTurn::Other | LineTurn::Empty => return Ok(Step::Anew),
+            LineTurn::Other | LineTurn::Empty | LineTurn::Held | LineTurn::Stage => return Ok(Step::Anew),
         };
         self.store.adopt(adoption).wait().await?;
         Ok(Step::More)
@@ -208,50 +209,12 @@ impl ChangeLine {
             piece.iter().for_each(|change| push(&mut args, change));
             let keys = vec![self.names.clients("meta"), self.names.clients("all"), self.names.clients("log")];
             let answer = self.call(&script::REGISTRY_OFFER, keys, args, CALL).await?;
-            if !matches!(answers::turn(&answer), Some(LineTurn::Done(_))) {
+            if !matches!(answers::turn(&answer), Some(LineTurn::Done { .. })) {
                 return Err(LinkError::Unreachable("the registry of clients was lost meanwhile".to_owned()).into());
             }
         }
         reading.await.map_err(|_| RegistryError::Senseless("the clients could not be read"))??;
         Ok(())
-    }
-
-    /// Takes in the whole table, and before it whatever the line still has: that tells what happened on the way to what
-    /// is, for the history. Until its end is, the cursor is 0: who ends in between begins again.
-    async fn take_all(&self, meta: Meta) -> Result<JoinOutcome, RegistryError> {
-        let Some(start) = self.meta().await?.filter(|now| now.generation == meta.generation) else {
-            return Ok(JoinOutcome::Unreachable);
-        };
-        let Meta { lineage, generation, secret, seq, mark } = start;
-        let begun = FleetCursor { lineage, generation, secret, seq: 0, mark: 0 };
-        let mut from = "-".to_owned();
-        loop {
-            let mut range = redis::cmd("XRANGE");
-            range.arg(self.names.clients("log")).arg(&from).arg("+").arg("COUNT").arg(ENTRIES);
-            let answers = self.link.commands(&[range], CALL).await?;
-            let entries = answers.first().and_then(answers::line);
-            let entries = entries.ok_or(RegistryError::Senseless("the line of changes of clients makes no sense"))?;
-            let Some(last) = entries.last().map(|entry| entry.seq) else { break };
-            from = format!("({last}-0");
-            let changes = entries.into_iter().filter_map(|entry| Some((0, entry.change?))).collect();
-            self.store.adopt(Adoption { changes, cursor: begun, anew: true }).wait().await?;
-        }
-        let mut place = b"0".to_vec();
-        loop {
-            let mut scan = redis::cmd("HSCAN");
-            scan.arg(self.names.clients("all")).arg(&place).arg("COUNT").arg(PIECE * 4);
-            let answers = self.link.commands(&[scan], CALL).await?;
-            let piece = answers.first().and_then(answers::piece);
-            let (next, changes) = piece.ok_or(RegistryError::Senseless("the table of clients makes no sense"))?;
-            let last = next == b"0";
-            let cursor = if last { FleetCursor { seq, mark, ..begun } } else { begun };
-            let changes = changes.into_iter().map(|change| (0, change)).collect();
-            self.store.adopt(Adoption { changes, cursor, anew: true }).wait().await?;
-            if last {
-                return Ok(JoinOutcome::Joined { secret });
-            }
-            place = next;
-        }
     }
 }
 

@@ -13,6 +13,8 @@ use crate::store::{
     Batch, BatchItem, Change, ClientRepository as _, Committed, HistoryEntry, KeyChange, Profile, Record, WriteError,
 };
 
+mod bulks;
+
 const LONG: Duration = Duration::from_secs(20);
 
 struct TestNode {

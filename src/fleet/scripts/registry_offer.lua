@@ -3,21 +3,12 @@
 local generation = redis.call('HGET', KEYS[1], 'generation')
 if generation ~= ARGV[1] then return {'OTHER'} end
 local seq, begun = tonumber(redis.call('HGET', KEYS[1], 'seq')), 0
-local order = '^(%d+) (%-?%d+) (%d+) '
 for at = 4, #ARGV, 3 do
-  local there, newer = redis.call('HGET', KEYS[2], ARGV[at]), true
-  if there then
-    local v, u, n = there:match(order)
-    local w, x, m = ARGV[at + 1]:match(order)
-    v, u, w, x = tonumber(v), tonumber(u), tonumber(w), tonumber(x)
-    -- Numbers have more digits than a double.
-    newer = w > v or (w == v and (x > u or (x == u and (#m > #n or (#m == #n and m > n)))))
-  end
-  if newer then
+  if is_newer(redis.call('HGET', KEYS[2], ARGV[at]), ARGV[at + 1], ARGV[at + 2]) then
     seq, begun = seq + 1, 1
     redis.call('HSET', KEYS[2], ARGV[at], ARGV[at + 1] .. ARGV[at + 2])
     redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[3], string.format('%.0f-0', seq), 'm', ARGV[2], 'c', ARGV[at + 2])
   end
 end
 if begun == 1 then redis.call('HSET', KEYS[1], 'seq', string.format('%.0f', seq), 'mark', ARGV[2]) end
-return {'DONE', string.format('%.0f', seq)}
+return {'DONE', string.format('%.0f', seq), ''}

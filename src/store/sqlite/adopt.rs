@@ -1,5 +1,7 @@
 //! What is kept of the fleet, and taking in what other nodes have changed.
 
+use std::collections::{HashMap, HashSet};
+
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension};
 
@@ -15,6 +17,19 @@ const LINEAGE: &str = "fleet_lineage";
 const GENERATION: &str = "fleet_generation";
 const SEQ: &str = "fleet_seq";
 const MARK: &str = "fleet_mark";
+
+/// A client that was made this many microseconds after its last change, with a lower version, was made anew: its
+/// deletion had been forgotten, which takes a day at least. Half of one is left for clocks.
+const FORGOTTEN: i64 = 12 * 60 * 60 * 1_000_000;
+
+/// What becomes of clients that were changed here alone and elsewhere.
+#[derive(Default)]
+struct Met {
+    /// What was made elsewhere is newer than what was made here, which is from this version on.
+    lost: HashMap<ClientId, u64>,
+    /// Both have come to one version, and have been answered with it; what comes of it has another.
+    even: Vec<ClientId>,
+}
 
 /// How far the file has taken in the fleet's changes; none when it belongs to no fleet.
 pub(super) fn cursor(connection: &Connection) -> rusqlite::Result<Option<FleetCursor>> {
@@ -106,10 +121,17 @@ impl ClientRows<'_> {
         }
         let seen = kept.map_or(0, |kept| kept.seq);
         let mut told = Vec::new();
-        for (seq, authored) in &adoption.changes {
-            if adoption.anew || *seq > seen {
-                self.adopt_one(authored, &mut told)?;
-            }
+        let coming =
+            || adoption.changes.iter().filter(|(seq, _)| adoption.anew || *seq > seen).map(|(_, change)| change);
+        let mut met = self.meet(coming())?;
+        for authored in coming() {
+            self.adopt_one(authored, &mut met, &mut told)?;
+        }
+        for id in met.even {
+            self.raise(&id, &mut told)?;
+        }
+        if let Some(known) = &adoption.known {
+            self.drop_unknown(known, &mut told)?;
         }
         if kept.is_none() || adoption.cursor.seq > seen {
             keep(self.connection(), &adoption.cursor)?;
@@ -117,7 +139,39 @@ impl ClientRows<'_> {
         Ok(told)
     }
 
-    fn adopt_one(&mut self, authored: &Authored, told: &mut Vec<Committed>) -> Result<(), ChangeStop> {
+    /// Finds out which clients that were changed here alone come, and what comes of them.
+    fn meet<'a>(&self, coming: impl Iterator<Item = &'a Authored>) -> Result<Met, ChangeStop> {
+        let mut pending = HashMap::new();
+        let mut select = self.connection().prepare_cached(
+            "SELECT client_id, p.version, h.version, h.changed_at, h.number FROM fleet_pending AS p JOIN history AS h
+                 USING (client_id) WHERE h.version = (SELECT max(version) FROM history WHERE client_id = p.client_id)",
+        )?;
+        let mut found = select.query([])?;
+        while let Some(row) = found.next()? {
+            let [from, version, number] = [row.get(1)?, row.get(2)?, row.get(4)?].map(i64::cast_unsigned);
+            pending.insert(row.get::<_, String>(0)?, (from, (version, row.get(3)?, number)));
+        }
+        let mut last = HashMap::new();
+        for change in coming.filter(|_| !pending.is_empty()) {
+            let shown = change.change.after.as_ref().or(change.change.before.as_ref());
+            if let Some(id) = shown.map(|record| &record.id).filter(|id| pending.contains_key(id.as_str())) {
+                last.insert(id, change.order());
+            }
+        }
+        let mut met = Met::default();
+        for (id, order) in last {
+            let (from, own) = pending[id.as_str()];
+            if order > own {
+                met.lost.insert(id.clone(), from);
+            }
+            if order != own && order.0 == own.0 {
+                met.even.push(id.clone());
+            }
+        }
+        Ok(met)
+    }
+
+    fn adopt_one(&mut self, authored: &Authored, met: &mut Met, told: &mut Vec<Committed>) -> Result<(), ChangeStop> {
         let Authored { change, by, at } = authored;
         let Some(id) = change.after.as_ref().or(change.before.as_ref()).map(|record| record.id.clone()) else {
             return Ok(());
@@ -135,7 +189,13 @@ impl ClientRows<'_> {
         };
         let latest = "SELECT version, changed_at, number, sequence FROM history
             WHERE client_id = ?1 AND version <= ?2 ORDER BY version DESC LIMIT 1";
-        if let Some((newest, _)) = known(latest, u64::MAX)?
+        let newest = known(latest, u64::MAX)?.map(|(newest, _)| newest);
+        // Who made it had forgotten that it was deleted.
+        let reborn = change.action == Some(Action::Create)
+            && newest.is_some_and(|newest| newest > order && order.1.saturating_sub(newest.1) >= FORGOTTEN)
+            && !self.is_pending(&id)?;
+        let lost = met.lost.get(&id).copied().filter(|from| order.0 >= *from);
+        if let Some(newest) = newest.filter(|_| !reborn && lost.is_none())
             && (newest > order || newest == order && !self.is_pending(&id)?)
         {
             // Of two changes to one version, the history keeps the newer one, everywhere the same.
@@ -148,22 +208,90 @@ impl ClientRows<'_> {
         }
         let before = self.get(&id)?;
         let here = Committed { before, after: change.after.clone(), action: change.action };
-        let (release, claim) = credentials_of(&here);
-        for credential in release.iter().filter(|old| !claim.contains(old)) {
-            credential.release_of(connection, &id)?;
-        }
-        for credential in &claim {
-            if let Some(other) = credential.owner(connection)?.filter(|other| *other != id) {
-                credential.release(connection)?;
-                self.bereave(&other, credential, authored, told)?;
-            }
-            credential.claim(connection, &id)?;
-        }
+        self.move_credentials(&id, &here, authored, told)?;
         self.put(&here)?;
         changes::record(connection, change, stamp, Value::Null)?;
+        if let Some(from) = lost {
+            // What was changed here alone never was. What has just been recorded has the highest number.
+            met.lost.remove(&id);
+            let mut forget = connection.prepare_cached(
+                "DELETE FROM history WHERE client_id = ?1 AND version >= ?2 AND sequence < last_insert_rowid()",
+            )?;
+            forget.execute((id.as_str(), signed(from)))?;
+        }
+        if reborn {
+            let mut forget = connection.prepare_cached("DELETE FROM history WHERE client_id = ?1 AND version > ?2")?;
+            forget.execute((id.as_str(), signed(order.0)))?;
+        }
         self.forget_pending(&id)?;
         if here.before.is_some() || here.after.is_some() {
             told.push(here);
+        }
+        Ok(())
+    }
+
+    /// Gives a client the credentials that it has after a change, and takes those that it had.
+    fn move_credentials(
+        &mut self,
+        id: &ClientId,
+        here: &Committed,
+        authored: &Authored,
+        told: &mut Vec<Committed>,
+    ) -> Result<(), ChangeStop> {
+        let connection = self.connection();
+        let (release, claim) = credentials_of(here);
+        for credential in release.iter().filter(|old| !claim.contains(old)) {
+            credential.release_of(connection, id)?;
+        }
+        for credential in &claim {
+            if let Some(other) = credential.owner(connection)?.filter(|other| other != id) {
+                credential.release(connection)?;
+                self.bereave(&other, credential, authored, told)?;
+            }
+            credential.claim(connection, id)?;
+        }
+        Ok(())
+    }
+
+    /// Gives a client that came to one version here alone and elsewhere the next one, which is a change of its own
+    /// that is yet to be published: whoever has seen either change has not seen what came of both.
+    fn raise(&mut self, id: &ClientId, told: &mut Vec<Committed>) -> Result<(), ChangeStop> {
+        let connection = self.connection();
+        let Some(before) = self.get(id)? else { return Ok(()) };
+        let at = before.updated_at;
+        let after = Record { version: before.version + 1, ..before.clone() };
+        let change = Committed { before: Some(before), after: Some(after), action: Some(Action::Update) };
+        self.put(&change)?;
+        changes::record(connection, &change, ("fleet", at), Value::Null)?;
+        mark(connection, &[Authored { change: change.clone(), by: String::new(), at }])?;
+        told.push(change);
+        Ok(())
+    }
+
+    /// Deletes whom the fleet does not know any more, as of their last change: nobody else has a later one either.
+    fn drop_unknown(&mut self, known: &HashSet<ClientId>, told: &mut Vec<Committed>) -> Result<(), ChangeStop> {
+        let connection = self.connection();
+        let mut gone = Vec::new();
+        {
+            let mut all = connection.prepare_cached(
+                "SELECT client_id FROM clients WHERE client_id NOT IN (SELECT client_id FROM fleet_pending)",
+            )?;
+            let mut names = all.query([])?;
+            while let Some(name) = names.next()? {
+                let name: String = name.get(0)?;
+                gone.extend(ClientId::parse(&name).ok().filter(|id| !known.contains(id)));
+            }
+        }
+        for id in gone {
+            let Some(before) = self.get(&id)? else { continue };
+            let at = before.updated_at;
+            let change = Committed { before: Some(before), after: None, action: Some(Action::Delete) };
+            for credential in credentials_of(&change).0 {
+                credential.release_of(connection, &id)?;
+            }
+            self.put(&change)?;
+            changes::record(connection, &change, ("fleet", at), Value::Null)?;
+            told.push(change);
         }
         Ok(())
     }

@@ -17,7 +17,7 @@ pub(super) enum Failed {
         known: bool,
     },
     /// Others of the fleet came first.
-    Behind(Adoption),
+    Behind(Box<Adoption>),
     /// The fleet cannot.
     Fleet(WriteError),
 }
@@ -54,9 +54,9 @@ pub(super) fn check_seen(
 ) -> Result<(), Failed> {
     let (Some(publisher), Some(cursor)) = (publisher, kept) else { return Ok(()) };
     if outcomes.iter().any(WriteOutcome::is_refused)
-        && let Published::Behind(adoption) = publisher(&cursor, &[])
+        && let Published::Behind(adoption) = publisher(&cursor, Vec::new())
     {
-        return Err(Failed::Behind(adoption));
+        return Err(Failed::Behind(Box::new(adoption)));
     }
     Ok(())
 }
@@ -66,7 +66,7 @@ pub(super) fn publish(
     connection: &Connection,
     publisher: Option<&mut Publisher>,
     alone: bool,
-    changes: &[Authored],
+    changes: Vec<Authored>,
 ) -> Result<(), Failed> {
     // After the writes: what others have changed may have been among them.
     let kept = adopt::cursor(connection)?;
@@ -75,19 +75,19 @@ pub(super) fn publish(
         // A fleet that is not joined yet.
         (None, Some(_)) if !alone && !changes.is_empty() => return Err(Failed::Fleet(WriteError::FleetUnreachable)),
         (None, _) => return Ok(()),
-        (Some(_), None) => return Ok(adopt::mark(connection, changes)?),
+        (Some(_), None) => return Ok(adopt::mark(connection, &changes)?),
     };
     let mut all = adopt::pending(connection)?;
-    all.extend_from_slice(changes);
+    all.extend(changes);
     if all.is_empty() {
         return Ok(());
     }
-    match publisher(&cursor, &all) {
+    match publisher(&cursor, all) {
         Published::Committed { seq, mark } => {
             adopt::unmark(connection)?;
             Ok(adopt::keep(connection, &FleetCursor { seq, mark, ..cursor })?)
         }
-        Published::Behind(adoption) => Err(Failed::Behind(adoption)),
+        Published::Behind(adoption) => Err(Failed::Behind(Box::new(adoption))),
         Published::Unreachable => Err(Failed::Fleet(WriteError::FleetUnreachable)),
         Published::Unknown => Err(Failed::Fleet(WriteError::FleetUnknown)),
     }

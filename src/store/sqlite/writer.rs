@@ -127,7 +127,7 @@ impl Writer {
                 Ok(carried) => return self.finish(group, carried),
                 Err(Failed::Store { reason, known }) => return self.give_up(group, &reason, known),
                 Err(Failed::Behind(adoption)) => {
-                    let adopt = [Write::Adopt(adoption, Reply::new().0)];
+                    let adopt = [Write::Adopt(*adoption, Reply::new().0)];
                     match self.transact(&adopt, true) {
                         Ok(carried) => self.finish(adopt.into(), carried),
                         Err(Failed::Store { reason, known }) => return self.give_up(group, &reason, known),
@@ -257,7 +257,7 @@ impl Writer {
         if changes.is_empty() {
             check_seen(publisher.as_deref_mut(), kept, &outcomes)?;
         }
-        publish(connection, publisher, alone, &changes)?;
+        publish(connection, publisher, alone, changes)?;
         if long {
             announce::end(connection)?;
         }

@@ -21,7 +21,7 @@ type SharedLine = Arc<Mutex<FleetLine>>;
 fn adoption(line: &FleetLine, from: u64) -> Adoption {
     let seq = line.log.len() as u64;
     let changes = (from + 1..).zip(line.log[from as usize..].iter().cloned()).collect();
-    Adoption { changes, cursor: FleetCursor { seq, mark: seq, ..FLEET }, anew: false }
+    Adoption { changes, cursor: FleetCursor { seq, mark: seq, ..FLEET }, anew: false, known: None }
 }
 
 /// A node of a fleet.
@@ -42,11 +42,11 @@ fn join(store: &Sqlite, line: &SharedLine) {
         if cursor.seq != line.log.len() as u64 {
             return Published::Behind(adoption(&line, cursor.seq));
         }
-        line.log.extend_from_slice(changes);
+        line.log.extend(changes);
         let seq = line.log.len() as u64;
         Published::Committed { seq, mark: seq }
     }));
-    store.adopt(Adoption { changes: Vec::new(), cursor: FLEET, anew: true }).wait_blocking().unwrap();
+    store.adopt(Adoption { changes: Vec::new(), cursor: FLEET, anew: true, known: None }).wait_blocking().unwrap();
 }
 
 /// Takes in what the line has.
@@ -154,7 +154,37 @@ fn the_newer_of_two_changes_holds_everywhere() {
         follow(store, &line);
     }
     assert_eq!((all(&a)[0].profile.clone(), all(&b)), (profile(5, 1.0), all(&a)));
+    assert_eq!(all(&a)[0].version, 3, "who has seen either change has not seen what came of both");
+    assert!(a.pending().unwrap().is_empty() && b.pending().unwrap().is_empty());
     assert_eq!(a.history(&client_id("x"), None, 9).unwrap(), b.history(&client_id("x"), None, 9).unwrap());
+}
+
+#[test]
+fn a_client_that_is_made_anew_long_after_its_deletion_is_another_one() {
+    let line = SharedLine::default();
+    let (_directory, store) = node(&line);
+    let (begun, day) = (SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000), Duration::from_secs(24 * 60 * 60));
+    let made = |number, at, capacity| {
+        let (id, profile) = (client_id("x"), profile(capacity, 1.0));
+        let record = Record { number, id, profile, created_at: at, updated_at: at, version: 1 };
+        let change = Committed { before: None, after: Some(record), action: Some(Action::Create) };
+        Authored { change, by: "test".to_owned(), at }
+    };
+    let first = made(1, begun, 1);
+    let before = first.change.after.clone();
+    let deleted = Committed { before, after: None, action: Some(Action::Delete) };
+    let deleted = Authored { change: deleted, by: "test".to_owned(), at: begun + day };
+    let take = |seq, change: &Authored| {
+        let cursor = FleetCursor { seq, mark: seq, ..FLEET };
+        let adoption = Adoption { changes: vec![(seq, change.clone())], cursor, anew: false, known: None };
+        store.adopt(adoption).wait_blocking().unwrap();
+        all(&store).into_iter().map(|record| (record.number, record.version)).collect::<Vec<_>>()
+    };
+    assert_eq!((take(1, &first), take(2, &deleted)), (vec![(1, 1)], vec![]));
+    // What comes late is not taken for what comes again.
+    assert_eq!(take(3, &made(1, begun + day + day / 4, 1)), []);
+    assert_eq!(take(4, &made(2, begun + 3 * day, 2)), [(2, 1)]);
+    assert_eq!(store.history(&client_id("x"), None, 9).unwrap().len(), 1, "what was before is of another client");
 }
 
 #[test]
@@ -190,7 +220,9 @@ fn what_is_known_already_is_passed_over() {
     assert_eq!((told.lock().len(), b.history(&client_id("x"), None, 9).unwrap().len()), (1, 1));
     let foreign = FleetCursor { generation: 8, seq: 90, ..FLEET };
     let change = Authored { at: SystemTime::UNIX_EPOCH, ..line.lock().log[0].clone() };
-    b.adopt(Adoption { changes: vec![(90, change)], cursor: foreign, anew: false }).wait_blocking().unwrap();
+    b.adopt(Adoption { changes: vec![(90, change)], cursor: foreign, anew: false, known: None })
+        .wait_blocking()
+        .unwrap();
     assert_eq!(b.fleet_cursor().unwrap().unwrap().seq, 1, "another generation's changes are none of its");
     let mut latest = Vec::new();
     b.latest_changes(&mut |change| {
