@@ -189,13 +189,13 @@ impl Asker {
         for (question, answer) in buckets.iter().zip(answers) {
             let now = self.now();
             match answer.and_then(|answer| bucket::read(&answer)) {
-                Ok(answer) => {
+                Ok(answer) if !answer.is_late => {
                     let bucket::BucketAnswer { granted, ahead, tokens, age_us, .. } = answer;
                     let told = Answered { granted, ahead, tokens, age: age_us.saturating_mul(1_000) };
                     self.limiter.told(question.key, &told, now);
                 }
-                Err(error) => {
-                    log::debug!("a bucket's question was not answered: {error}");
+                unanswered => {
+                    log::debug!("a bucket's question was not answered: {unanswered:?}");
                     self.limiter.unanswered(question.key);
                     all = false;
                 }
@@ -205,9 +205,10 @@ impl Asker {
     }
 
     fn call(&self, question: &BucketQuestion) -> super::link::ScriptCall {
-        let BucketQuestion { key, quota, left, want, ahead, divisor, debit, back } = *question;
+        let BucketQuestion { key, quota, left, want, ahead, divisor, debit, back, number, known } = *question;
         let valid = Duration::from_nanos(VALID);
-        let ask = BucketAsk { quota, holder: &self.holder, left, want, ahead, divisor, debit, back, valid };
+        let holder = &self.holder;
+        let ask = BucketAsk { quota, holder, left, want, ahead, divisor, debit, back, valid, number, known };
         bucket::ask(&self.names, self.bits(key), &ask)
     }
 

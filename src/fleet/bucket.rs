@@ -10,6 +10,8 @@ use super::link::{LinkError, ScriptCall};
 use super::names::Names;
 use super::script::{BUCKET, GRANT, RESET, Script};
 
+#[cfg(test)]
+mod losses;
 pub mod model;
 #[cfg(test)]
 mod tests;
@@ -35,10 +37,14 @@ pub struct BucketAsk<'a> {
     pub back: u32,
     /// How long it may spend what it holds; the store keeps them from others a tenth longer.
     pub valid: Duration,
+    /// The number of this question, above those of all that this node asked before; 0 for none, which is not remembered.
+    pub number: u64,
+    /// The number of the last one that was answered: what a later one took is given back first.
+    pub known: u64,
 }
 
 /// What the store says to that.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BucketAnswer {
     /// Tokens for the requests that wait; spent.
     pub granted: u32,
@@ -52,6 +58,8 @@ pub struct BucketAnswer {
     pub others: u32,
     /// Whether the store did not know the bucket.
     pub was_missing: bool,
+    /// Whether it came after a later one: then nothing was done, and the rest is zeros.
+    pub is_late: bool,
 }
 
 /// Asks of the bucket of a key.
@@ -64,6 +72,7 @@ pub fn ask(names: &Names, key: u128, ask: &BucketAsk<'_>) -> ScriptCall {
     args.push(ask.debit.min(1 << 50).to_string().into_bytes());
     args.push(ask.back.to_string().into_bytes());
     args.push(millis(ask.valid));
+    args.extend([ask.number, ask.known].map(|number| number.to_string().into_bytes()));
     call(&BUCKET, names.bucket(key), args)
 }
 
@@ -81,7 +90,7 @@ pub fn grant(names: &Names, key: u128, of: Quota, tokens: u32) -> ScriptCall {
 
 /// The answer to [`ask`].
 pub fn read(value: &Value) -> Result<BucketAnswer, LinkError> {
-    let [granted, ahead, tokens, age_us, others, missing] = integers(value)?;
+    let [granted, ahead, tokens, age_us, others, missing, late] = integers(value)?;
     Ok(BucketAnswer {
         granted: narrow(granted),
         ahead: narrow(ahead),
@@ -89,6 +98,7 @@ pub fn read(value: &Value) -> Result<BucketAnswer, LinkError> {
         age_us: u64::try_from(age_us).unwrap_or(0),
         others: narrow(others),
         was_missing: missing != 0,
+        is_late: late != 0,
     })
 }
 

@@ -22,34 +22,60 @@ struct ModelState {
     rest: i64,
     at: u64,
     quota: Quota,
-    /// What each holds, and until when.
-    holders: BTreeMap<String, (u32, u64)>,
+    holders: BTreeMap<String, ModelHolder>,
+}
+
+/// What a node holds, and what its last question took.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct ModelHolder {
+    amount: u32,
+    till: u64,
+    number: u64,
+    ahead: u32,
+    /// What comes back when the answer was lost, in tokens and parts of one.
+    taken: (i64, i64),
 }
 
 impl ModelBucket {
     /// What `bucket.lua` does.
     pub fn ask(&mut self, now: u64, ask: &BucketAsk<'_>) -> BucketAnswer {
         let (mut state, was_missing) = self.credited(now, ask.quota);
-        state.holders.remove(ask.holder);
-        let others = state.out();
-        state.tokens -= i64::try_from(ask.debit.min(1 << 50)).unwrap_or(i64::MAX);
-        if ask.back > 0 {
-            state.add(ask.back.into(), others + i64::from(ask.left));
+        let had = state.holders.remove(ask.holder);
+        let out = state.out();
+        let others = u32::try_from(out).unwrap_or(u32::MAX);
+        if had.as_ref().is_some_and(|had| ask.number > 0 && ask.number <= had.number) {
+            return BucketAnswer { is_late: true, ..BucketAnswer::default() };
+        }
+        let valid = u64::try_from(ask.valid.as_millis()).unwrap_or(u64::MAX).clamp(1, 1_000_000_000);
+        let mut mine =
+            ModelHolder { amount: ask.left, till: now + valid * 1100, number: ask.number, ..ModelHolder::default() };
+        state.holders.insert(ask.holder.to_owned(), mine.clone());
+        if let Some(had) = had.as_ref().filter(|had| had.number > ask.known) {
+            let rest = i128::from(state.rest) + i128::from(had.taken.1);
+            state.rest = i64::try_from(rest % UNIT).unwrap_or(0);
+            state.add(i64::from(had.ahead) + had.taken.0 + i64::from(rest >= UNIT));
+        }
+        let debit = i64::try_from(ask.debit.min(1 << 50)).unwrap_or(i64::MAX);
+        state.tokens -= debit;
+        if ask.back > 0 && had.is_some() {
+            state.add(ask.back.into());
         }
         let granted = u32::try_from(state.tokens.max(0)).unwrap_or(u32::MAX).min(ask.want);
         state.tokens -= i64::from(granted);
         let part = state.tokens.max(0) / i64::from(ask.divisor.max(1));
         let ahead = u32::try_from(part).unwrap_or(u32::MAX).min(ask.ahead);
         state.tokens -= i64::from(ahead);
-        let mine = ask.left.saturating_add(ahead);
-        if mine > 0 {
-            let valid = u64::try_from(ask.valid.as_millis()).unwrap_or(u64::MAX).clamp(1, 1_000_000_000);
-            state.holders.insert(ask.holder.to_owned(), (mine, now + valid * 1100));
+        mine.amount = ask.left.saturating_add(ahead);
+        (mine.ahead, mine.taken) = (ahead, (i64::from(granted) + debit, 0));
+        if mine.amount == 0 && mine.number == 0 {
+            state.holders.remove(ask.holder);
+        } else {
+            state.holders.insert(ask.holder.to_owned(), mine);
         }
         let rate = i64::try_from(ask.quota.rate().nanos_per_sec()).unwrap_or(i64::MAX);
         let age_us = u64::try_from(state.rest / rate).unwrap_or(0);
         let tokens = self.keep(state);
-        BucketAnswer { granted, ahead, tokens, age_us, others: u32::try_from(others).unwrap_or(u32::MAX), was_missing }
+        BucketAnswer { granted, ahead, tokens, age_us, others, was_missing, is_late: false }
     }
 
     /// What `reset.lua` does.
@@ -77,13 +103,13 @@ impl ModelBucket {
         let missing = self.0.is_none();
         let full =
             ModelState { tokens: quota.capacity().get().into(), rest: 0, at: now, quota, holders: BTreeMap::new() };
-        let mut state = self.0.take().unwrap_or(full);
-        state.holders.retain(|_, (_, till)| *till >= now);
+        let mut state = self.0.clone().unwrap_or(full);
+        state.holders.retain(|_, holder| holder.till >= now);
         if let Some(micros) = now.checked_sub(state.at) {
             let earned = i128::from(micros) * i128::from(state.quota.rate().nanos_per_sec()) + i128::from(state.rest);
             state.at = now;
             state.rest = i64::try_from(earned % UNIT).unwrap_or(0);
-            state.add(i64::try_from(earned / UNIT).unwrap_or(i64::MAX / 2), state.out());
+            state.add(i64::try_from(earned / UNIT).unwrap_or(i64::MAX / 2));
         } else if state.at - now > STEP {
             state.at = now;
         }
@@ -95,6 +121,7 @@ impl ModelBucket {
             }
             state.tokens = below.min(most) + above;
             state.quota = quota;
+            state.fit();
         }
         (state, missing)
     }
@@ -103,6 +130,7 @@ impl ModelBucket {
     fn keep(&mut self, mut state: ModelState) -> i64 {
         let told = state.tokens;
         state.tokens = state.tokens.clamp(-4_000_000_000_000_000, Tokens::MOST.floor().into());
+        state.fit();
         let full = state.tokens == i64::from(state.quota.capacity().get()) && state.holders.is_empty();
         self.0 = if full { None } else { Some(state) };
         told
@@ -111,16 +139,33 @@ impl ModelBucket {
 
 impl ModelState {
     fn out(&self) -> i64 {
-        self.holders.values().map(|(amount, _)| i64::from(*amount)).sum()
+        self.holders.values().map(|holder| i64::from(holder.amount)).sum()
     }
 
-    /// Adds what there is room for beside what is `out`; what is above stays.
-    fn add(&mut self, tokens: i64, out: i64) {
-        let most = i64::from(self.quota.capacity().get()) - out;
+    /// No more of what was taken comes back than there is room for.
+    fn fit(&mut self) {
+        let unit = i64::try_from(UNIT).unwrap_or(i64::MAX);
+        let mut room = (i64::from(self.quota.capacity().get()) - self.out() - self.tokens, 0);
+        if self.rest > 0 {
+            room = (room.0 - 1, unit - self.rest);
+        }
+        for holder in self.holders.values_mut() {
+            holder.taken = if room.0 < 0 { (0, 0) } else { holder.taken.min(room) };
+            room = (room.0 - holder.taken.0, room.1 - holder.taken.1);
+            if room.1 < 0 {
+                room = (room.0 - 1, room.1 + unit);
+            }
+        }
+    }
+
+    /// Adds what there is room for beside what is held; what is above stays.
+    fn add(&mut self, tokens: i64) {
+        let most = i64::from(self.quota.capacity().get()) - self.out();
         if self.tokens.saturating_add(tokens) >= most {
             (self.tokens, self.rest) = (self.tokens.max(most), 0);
         } else {
             self.tokens += tokens;
         }
+        self.fit();
     }
 }

@@ -47,7 +47,19 @@ pub(crate) async fn until(link: &StoreLink, reachable: bool) {
 pub(crate) fn five() -> BucketAsk<'static> {
     let quota = crate::client::Quota::new(5, 0.001).unwrap();
     let valid = Duration::from_secs(1);
-    BucketAsk { quota, holder: "a", left: 0, want: 1, ahead: 0, divisor: 1, debit: 0, back: 0, valid }
+    BucketAsk {
+        quota,
+        holder: "a",
+        left: 0,
+        want: 1,
+        ahead: 0,
+        divisor: 1,
+        debit: 0,
+        back: 0,
+        valid,
+        number: 0,
+        known: 0,
+    }
 }
 
 /// Takes a token of such a bucket.

@@ -41,6 +41,7 @@ pub(super) struct Flight {
     pub(super) sent: Nanos,
     pub(super) waiters: usize,
     pub(super) debit: u64,
+    pub(super) number: u64,
 }
 
 #[derive(Debug)]
@@ -68,10 +69,14 @@ pub(super) struct LeaseEntry {
     pub(super) granted: u32,
     /// Whether half of the bucket was there.
     pub(super) plenty: bool,
+    /// The number of the last question that was answered, or asked of any before there was an entry.
+    pub(super) known: u64,
+    /// Whether one since was not, and may have been carried out.
+    pub(super) unsure: bool,
 }
 
 impl LeaseEntry {
-    pub(super) fn new(key: Key, quota: Quota, now: Nanos) -> Self {
+    pub(super) fn new(key: Key, quota: Quota, known: u64, now: Nanos) -> Self {
         LeaseEntry {
             key,
             quota,
@@ -90,6 +95,8 @@ impl LeaseEntry {
             waiters: Vec::new(),
             granted: 0,
             plenty: false,
+            known,
+            unsure: false,
         }
     }
 
@@ -103,7 +110,8 @@ impl LeaseEntry {
     }
 
     pub(super) fn is_idle(&self) -> bool {
-        self.flight.is_none() && self.waiters.is_empty() && self.owed == 0 && self.back == 0 && self.granted == 0
+        let asks = self.flight.is_some() || self.unsure || !self.waiters.is_empty();
+        !asks && self.owed == 0 && self.back == 0 && self.granted == 0
     }
 
     /// Reckons what its requests need in the time of a lease.

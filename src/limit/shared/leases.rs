@@ -7,6 +7,10 @@
 //!
 //! One question of a bucket is under way at a time. Requests that come meanwhile wait for its answer, too: it may leave
 //! them something, or say that there is nothing.
+//!
+//! A question without an answer may be carried out, or be so later. So each has a number and names the last that was
+//! answered: the store first gives back what a later one took, and does nothing for one that comes after a later one.
+//! What goes back is said once: the store forgets numbers when leases are over, and would take it twice.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -73,6 +77,8 @@ pub struct Leases {
     /// Buckets with something to ask.
     queue: Mutex<Vec<Key>>,
     room: Arc<AskingRoom>,
+    /// The number of the last question.
+    number: AtomicU64,
     /// What was counted.
     pub counts: LeaseTally,
 }
@@ -99,6 +105,7 @@ impl Leases {
             part: ArcSwap::from_pointee(part),
             queue: Mutex::default(),
             room: AskingRoom::new(settings.max_asks, settings.timeout),
+            number: AtomicU64::new(0),
             counts: LeaseTally::default(),
         };
         leases.set_reach(away);
@@ -164,7 +171,7 @@ impl Leases {
     fn with_made<T>(&self, key: Key, quota: Quota, now: Nanos, change: impl FnOnce(&mut LeaseEntry) -> T) -> T {
         let mut table = self.table(key).lock();
         let entry = table.entry(key.hash(), |entry| entry.key == key, |entry| entry.key.hash());
-        let mut entry = entry.or_insert_with(|| LeaseEntry::new(key, quota, now));
+        let mut entry = entry.or_insert_with(|| LeaseEntry::new(key, quota, self.number.load(Ordering::Relaxed), now));
         entry.get_mut().quota = quota;
         change(entry.get_mut())
     }
@@ -284,9 +291,10 @@ impl Leases {
         if want > 0 {
             self.counts.asked.fetch_add(1, Ordering::Relaxed);
         }
-        entry.flight = Some(Flight { sent: now, waiters: entry.waiters.len(), debit });
-        let (key, quota, left, divisor) = (entry.key, entry.quota, entry.lease, nodes.saturating_mul(2));
-        Some(BucketQuestion { key, quota, left, want, ahead, divisor, debit, back })
+        let (number, divisor) = (self.number.fetch_add(1, Ordering::Relaxed) + 1, nodes.saturating_mul(2));
+        entry.flight = Some(Flight { sent: now, waiters: entry.waiters.len(), debit, number });
+        let LeaseEntry { key, quota, known, lease: left, .. } = *entry;
+        Some(BucketQuestion { key, quota, left, want, ahead, divisor, debit, back, number, known })
     }
 
     /// Takes in an answer; the quota of the bucket, and what of it is here.
@@ -295,8 +303,7 @@ impl Leases {
             let flight = entry.flight?;
             entry.lease = entry.lease.saturating_add(answer.ahead);
             entry.valid = flight.sent.saturating_add(VALID);
-            entry.heard = now;
-            entry.granted = answer.granted;
+            (entry.heard, entry.known, entry.unsure, entry.granted) = (now, flight.number, false, answer.granted);
             entry.plenty = answer.tokens >= i64::from(entry.quota.capacity().get() / 2);
             if answer.ahead > 0 {
                 self.counts.ahead.fetch_add(1, Ordering::Relaxed);
@@ -348,16 +355,14 @@ impl Leases {
         }
     }
 
-    /// A question was not answered: what was owed still is, what was given back is gone, and nobody waits any more.
+    /// A question was not answered: it is asked again, but for what went back, and nobody waits any more.
     pub(super) fn unanswered(&self, key: Key) {
         self.counts.late.fetch_add(1, Ordering::Relaxed);
         let waiters = self.with(key, |entry| {
             let Some(flight) = entry.flight.take() else { return Vec::new() };
             entry.owed = entry.owed.saturating_add(flight.debit);
-            entry.heard = 0;
-            if entry.owed > 0 {
-                self.enqueue(entry, false);
-            }
+            (entry.heard, entry.unsure) = (0, true);
+            self.enqueue(entry, false);
             std::mem::take(&mut entry.waiters)
         });
         drop(waiters);
@@ -371,7 +376,7 @@ impl Leases {
                 let unused = now.saturating_sub(entry.used_at) >= UNUSED;
                 let held = entry.held(now) > 0;
                 let runs_out = held && now.saturating_add(VALID / 2) >= entry.valid;
-                if unused && held || runs_out || entry.owed > 0 || entry.back > 0 {
+                if unused && held || runs_out || entry.unsure || entry.owed > 0 || entry.back > 0 {
                     self.enqueue(entry, false);
                     return true;
                 }
@@ -385,7 +390,7 @@ impl Leases {
         for part in &self.parts {
             for entry in part.lock().iter_mut() {
                 entry.used_at = 0;
-                if entry.lease > 0 || entry.owed > 0 || entry.back > 0 {
+                if entry.lease > 0 || entry.unsure || entry.owed > 0 || entry.back > 0 {
                     self.enqueue(entry, false);
                 }
             }

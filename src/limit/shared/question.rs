@@ -23,6 +23,10 @@ pub struct BucketQuestion {
     pub debit: u64,
     /// Tokens that go back.
     pub back: u32,
+    /// Above that of every question before.
+    pub number: u64,
+    /// That of the last one about the bucket that was answered, or one from before there was any.
+    pub known: u64,
 }
 
 /// What the store said.
