@@ -67,6 +67,6 @@ pub static REGISTRY_TEND: Script = Script::new(
 pub static REGISTRY_OPEN: Script = Script::new("registry_open", include_str!("scripts/registry_open.lua"));
 
 /// All of them: what is loaded at a connection.
-pub fn all() -> [&'static Script; 8] {
+pub fn all() -> [&'static Script; 9] {
     [&BUCKET, &RESET, &GRANT, &TURNS, &NODES, &REGISTRY_PUBLISH, &REGISTRY_OFFER, &REGISTRY_TEND, &REGISTRY_OPEN]
 }

@@ -89,9 +89,9 @@ mod fleet_kills;
 mod fleet_limits;
 #[cfg(test)]
 mod fleet_nodes;
-mod fleet_relay;
 #[cfg(test)]
 mod fleet_partition;
+mod fleet_relay;
 #[cfg(test)]
 mod fleet_store_away;
 mod fleet_stores;
