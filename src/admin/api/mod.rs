@@ -8,6 +8,7 @@
 //! | `body`, `json`, `fields`, `query`, `percent` | reading what came |
 //! | `error` | every answer that is no success, and the one place where a cause becomes a status |
 //! | `respond` | every answer that is one |
+//! | `ranking` | clients in the order of what they have done |
 //! | `reads` | blocking reads, off the threads that serve connections, so many at once |
 //! | `stopping` | when the API closes |
 
@@ -19,6 +20,7 @@ pub(super) mod json;
 pub(super) mod parts;
 pub(super) mod percent;
 pub(super) mod query;
+pub(super) mod ranking;
 pub(super) mod reads;
 pub(super) mod respond;
 mod state;

@@ -19,6 +19,7 @@ use crate::admin::api::{Api, ApiError, wrong_method};
 pub(in crate::admin) fn routes() -> Router<Arc<Api>> {
     Router::new()
         .route("/clients", get(read::list).post(write::create).put(bulk::apply))
+        .route("/changes", get(read::changes))
         .route("/clients/{*rest}", any(one))
 }
 
