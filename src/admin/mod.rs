@@ -6,7 +6,6 @@
 //! | `router` | which path and method is which handler |
 //! | `handlers` | what is answered: clients, refusals and why, pools and backends, the server's state |
 //! | `api` | what every handler needs: who gets in, reading what came, errors and answers |
-//! | `ui` | the files of the page |
 //! | `openapi` | the description of all this |
 //!
 //! Handlers read the whole request strictly and report everything that is wrong with it at once, since the reader is a
@@ -22,7 +21,6 @@ mod fixture;
 mod handlers;
 mod openapi;
 mod router;
-mod ui;
 
 pub use api::access::{Access, Token};
 pub use api::error::{ApiError, FieldError};

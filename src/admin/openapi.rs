@@ -61,7 +61,7 @@ const EVERYWHERE: &[CommonAnswer] = &[
         clients::write::delete,
         clients::tokens::reset,
         clients::read::history,
-        clients::read::changes,
+        clients::changes::list,
         clients::tokens::grant,
         clients::write::promote,
         clients::recorded::recommend,

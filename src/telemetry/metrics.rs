@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use prometheus_client::encoding::text::encode_registry;
 use prometheus_client::registry::Registry;
 
-use super::series::Counted;
+use super::series::CountedSoFar;
 use super::{AccessLog, EventLog, ShowFleet};
 use crate::limit::Gauges;
 use crate::tls::TlsListeners;
@@ -123,11 +123,11 @@ impl Metrics {
     }
 
     /// What was counted so far, for a series of samples.
-    pub fn counted(&self) -> Counted {
+    pub fn counted(&self) -> CountedSoFar {
         let MetricsParts { pools, tally, limiter, .. } = &self.sources.parts;
         let all = pools.all();
         let mut counted =
-            Counted { connections: tally.connections(), buckets: limiter.buckets(), ..Counted::default() };
+            CountedSoFar { connections: tally.connections(), buckets: limiter.buckets(), ..CountedSoFar::default() };
         for traffic in std::iter::once(tally.unrouted()).chain(all.iter().map(|pool| pool.traffic())) {
             let totals = traffic.totals();
             counted.statuses.extend(totals.statuses);

@@ -34,7 +34,7 @@ pub use explanation::{ExplainedPolicy, Explanation};
 pub use fleet::{FleetNode, FleetState, FleetStore, FleetView, LeaseCounts, ShowFleet};
 pub use metrics::{IntroductionFault, Metrics, MetricsParts, PolicyTally, PolicyVerdict, SeatLimit, Tally, Verdict};
 pub use record::AccessRecord;
-pub use series::{BackendStates, Counted, Latency, Sample, Series};
+pub use series::{BackendStates, CountedSoFar, Latency, Sample, Series};
 pub use settings::{AccessLogFormat, AccessLogSettings, AccessLogTarget};
 pub use switch::Prepared;
 pub use talkers::{Talk, Talker, TalkersBy};

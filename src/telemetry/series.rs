@@ -100,7 +100,7 @@ pub struct Sample {
 
 /// What was counted up to a moment, and how it stands then.
 #[derive(Clone, Debug, Default)]
-pub struct Counted {
+pub struct CountedSoFar {
     /// The requests by status, in whatever order, a status as often as it comes.
     pub statuses: Vec<(u16, u64)>,
     /// The requests by duration: one for each of [`DURATIONS`], and one for what is above.
@@ -127,12 +127,12 @@ pub struct BackendStates {
 /// The samples of the last minutes. Any thread may ask at any time.
 #[derive(Debug)]
 pub struct Series {
-    kept: Mutex<Kept>,
+    kept: Mutex<KeptSamples>,
     latest: watch::Sender<Option<Sample>>,
 }
 
 #[derive(Debug, Default)]
-struct Kept {
+struct KeptSamples {
     samples: VecDeque<Sample>,
     answers: [u64; CLASSES],
     durations: [u64; DURATIONS.len() + 1],
@@ -149,8 +149,8 @@ impl Default for Series {
 
 impl Series {
     /// Takes the sample of the second that ended at `at`, since the Unix epoch. To be called once a second.
-    pub fn take(&self, at: u64, counted: Counted, in_flight: usize) {
-        let Counted { statuses, durations, connections, buckets, backends } = counted;
+    pub fn take(&self, at: u64, counted: CountedSoFar, in_flight: usize) {
+        let CountedSoFar { statuses, durations, connections, buckets, backends } = counted;
         let mut answers = [0; CLASSES];
         for (status, count) in statuses {
             answers[AnswerClass::of(status) as usize] += count;
@@ -203,7 +203,7 @@ impl Series {
     }
 }
 
-impl Kept {
+impl KeptSamples {
     /// Notes what has changed among backends at the second `at`.
     fn follow(&mut self, at: u64, backends: Vec<(String, String, BackendState)>) {
         let mut before = std::mem::take(&mut self.backends);
@@ -248,10 +248,10 @@ fn latency(buckets: &[u64; DURATIONS.len() + 1]) -> Option<Latency> {
 mod tests {
     use super::*;
 
-    fn counted(statuses: &[(u16, u64)]) -> Counted {
+    fn counted(statuses: &[(u16, u64)]) -> CountedSoFar {
         let mut durations = [0; DURATIONS.len() + 1];
         durations[0] = statuses.iter().map(|(_, count)| count).sum();
-        Counted { statuses: statuses.to_vec(), durations, connections: 3, buckets: 4, backends: Vec::new() }
+        CountedSoFar { statuses: statuses.to_vec(), durations, connections: 3, buckets: 4, backends: Vec::new() }
     }
 
     #[test]
@@ -299,7 +299,7 @@ mod tests {
         let series = Series::default();
         let look = |at: u64, state: Option<BackendState>| {
             let backends = state.map(|state| ("app".to_owned(), "127.0.0.1:1".to_owned(), state));
-            series.take(at, Counted { backends: backends.into_iter().collect(), ..Counted::default() }, 0);
+            series.take(at, CountedSoFar { backends: backends.into_iter().collect(), ..CountedSoFar::default() }, 0);
         };
         look(10, Some(BackendState::Unknown));
         look(11, Some(BackendState::Up));

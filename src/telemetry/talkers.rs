@@ -80,9 +80,9 @@ pub(super) fn weight(count: u64, mark: u64) -> Option<u64> {
 
 /// What one thread has heard in this second.
 #[derive(Debug, Default)]
-pub(super) struct Heard(Mutex<Both>);
+pub(super) struct ThreadTalk(Mutex<Both>);
 
-impl Heard {
+impl ThreadTalk {
     /// Counts `weight` requests.
     #[cold]
     pub(super) fn add(&self, talker: Talker, weight: u64, limited: bool) {
@@ -140,7 +140,7 @@ pub(super) struct Talkers(Mutex<VecDeque<(u64, Both)>>);
 
 impl Talkers {
     /// Adds what the threads have heard up to the second `now`. To be called once a second.
-    pub(super) fn collect<'a>(&self, threads: impl Iterator<Item = &'a Heard>, now: u64) {
+    pub(super) fn collect<'a>(&self, threads: impl Iterator<Item = &'a ThreadTalk>, now: u64) {
         let heard: Vec<_> = threads.map(|heard| std::mem::take(&mut *heard.0.lock())).collect();
         let mut minutes = self.0.lock();
         if minutes.back().is_none_or(|(began, _)| now >= began + MINUTE) {
@@ -201,7 +201,7 @@ mod tests {
 
     #[test]
     fn the_greatest_are_found_among_strangers() {
-        let (heard, talkers) = ([Heard::default(), Heard::default()], Talkers::default());
+        let (heard, talkers) = ([ThreadTalk::default(), ThreadTalk::default()], Talkers::default());
         // Each of ten callers makes 2,000 requests or more, between 50,000 that come once.
         for round in 0..2_000_u32 {
             for caller in 0..10 {
@@ -227,7 +227,7 @@ mod tests {
 
     #[test]
     fn what_is_minutes_old_is_forgotten() {
-        let (heard, talkers) = (Heard::default(), Talkers::default());
+        let (heard, talkers) = (ThreadTalk::default(), Talkers::default());
         heard.add(address(1), 7, true);
         talkers.collect(std::iter::once(&heard), 600);
         heard.add(address(2), 5, false);

@@ -22,7 +22,7 @@ use crate::harness::{eventually, now};
 const PLACE: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/page");
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/page/operator.js");
 const TOKEN: &str = "an-operators-token";
-const VIEWER: &str = "a-viewers-token";
+const VIEWER: &str = "the-token-of-a-viewer";
 /// The longest that a stop may take with the page open: what is under way ends, and nothing else is waited for.
 const STOP: Duration = Duration::from_secs(5);
 

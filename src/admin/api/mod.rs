@@ -10,6 +10,7 @@
 //! | `respond` | every answer that is one |
 //! | `ranking` | clients in the order of what they have done |
 //! | `reads` | blocking reads, off the threads that serve connections, so many at once |
+//! | `ui` | the files of the page |
 //! | `stopping` | when the API closes |
 
 pub(super) mod access;
@@ -25,6 +26,7 @@ pub(super) mod reads;
 pub(super) mod respond;
 mod state;
 mod stopping;
+mod ui;
 
 pub(super) use access::OverTls;
 pub(super) use error::{ApiError, FieldError};

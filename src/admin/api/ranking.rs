@@ -84,13 +84,13 @@ impl Ranking {
 
 /// The latest list of each order.
 pub(in crate::admin) struct Rankings {
-    orders: [Arc<Order>; 3],
+    orders: [Arc<RankOrder>; 3],
     directory: Arc<ArcSwap<Directory>>,
     clock: Arc<dyn Clock>,
 }
 
 #[derive(Debug, Default)]
-struct Order {
+struct RankOrder {
     latest: Mutex<Option<Latest>>,
     /// Held by whoever makes another one.
     making: Arc<tokio::sync::Mutex<()>>,
@@ -141,7 +141,7 @@ impl Rankings {
     }
 
     /// The latest list and its age.
-    fn latest(&self, order: &Order) -> Option<(Arc<Ranking>, Duration)> {
+    fn latest(&self, order: &RankOrder) -> Option<(Arc<Ranking>, Duration)> {
         let (now, mut latest) = (self.clock.now(), order.latest.lock());
         let latest = latest.as_mut()?;
         latest.asked = now;
@@ -149,7 +149,7 @@ impl Rankings {
     }
 
     /// Drops what nobody has asked for in a while.
-    fn drop_unused(&self, order: &Arc<Order>) {
+    fn drop_unused(&self, order: &Arc<RankOrder>) {
         let (order, clock) = (Arc::downgrade(order), Arc::clone(&self.clock));
         tokio::spawn(async move {
             loop {
@@ -166,7 +166,7 @@ impl Rankings {
     }
 }
 
-impl Order {
+impl RankOrder {
     async fn make(
         &self,
         by: Achievement,

@@ -11,8 +11,8 @@ use http::StatusCode;
 use super::access::Entrance;
 use super::ranking::Rankings;
 use super::reads::Reads;
+use super::ui::UiFiles;
 use super::{AdminParts, ApiError};
-use crate::admin::ui::UiFiles;
 
 /// What every handler is given.
 pub(in crate::admin) struct Api {

@@ -76,7 +76,7 @@ mod tests {
 
     use super::*;
     use crate::admin::fixture::Fixture;
-    use crate::telemetry::Counted;
+    use crate::telemetry::CountedSoFar;
 
     const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -91,8 +91,8 @@ mod tests {
             frame.map(|frame| String::from_utf8(frame.unwrap().into_data().unwrap().to_vec()).unwrap())
         };
         assert_eq!(frame(answer.body_mut()).await.as_deref(), Some(": tollgate\n\n"));
-        fixture.series.take(10, Counted::default(), 0);
-        fixture.series.take(11, Counted { statuses: vec![(200, 2)], ..Counted::default() }, 5);
+        fixture.series.take(10, CountedSoFar::default(), 0);
+        fixture.series.take(11, CountedSoFar { statuses: vec![(200, 2)], ..CountedSoFar::default() }, 5);
         let event = frame(answer.body_mut()).await.unwrap();
         let data = event.strip_prefix("data: ").and_then(|rest| rest.strip_suffix("\n\n")).unwrap();
         let data: serde_json::Value = serde_json::from_str(data).unwrap();

@@ -93,7 +93,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_page_needs_no_token_and_says_what_it_may() {
-        let token = Token { name: "ops".to_owned(), secret: "secret".to_owned() };
+        let token = Token { name: "ops".to_owned(), secret: "secret".to_owned(), viewer: false };
         let fixture = Fixture::over(std::sync::Arc::new(Memory::new()), Access::Tokens(vec![token]));
         let page = fixture.call("GET", "/", "").await;
         assert_eq!((page.status.as_u16(), &page.headers["content-type"]), (200, &HTML));

@@ -244,7 +244,7 @@ mod tests {
     use crate::admin::fixture::Fixture;
     use crate::client::KeyDigest;
     use crate::clock::Clock;
-    use crate::telemetry::Counted;
+    use crate::telemetry::CountedSoFar;
     use crate::upstream::{BackendState, DURATIONS};
 
     #[tokio::test]
@@ -255,8 +255,12 @@ mod tests {
         for (second, requests) in [(now - 100, 0), (now - 99, 4), (now - 1, 9)] {
             let mut durations = [0; DURATIONS.len() + 1];
             durations[0] = requests;
-            let counted =
-                Counted { statuses: vec![(429, requests)], durations, backends: backend(), ..Counted::default() };
+            let counted = CountedSoFar {
+                statuses: vec![(429, requests)],
+                durations,
+                backends: backend(),
+                ..CountedSoFar::default()
+            };
             fixture.series.take(second, counted, 2);
         }
         let all = fixture.call("GET", "/series", "").await.json();

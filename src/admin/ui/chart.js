@@ -28,7 +28,7 @@ export function chart(label, lines, { height = 190, signal, format = String, sta
       height,
       legend: { show: false },
       cursor: { y: false, points: { show: false }, drag: { x: false, y: false } },
-      scales: { x: { time: true }, y: { range: (_, low, high) => [0, Math.max(high * 1.08, 1e-3) || 1] } },
+      scales: { x: { time: true }, y: { range: (_, low, high) => [0, high > 0 ? high * 1.08 : 1] } },
       axes: [
         { ...axis, size: 26, space: 80, values: (_, ticks) => ticks.map((at) => clock(at, ticks[1] - ticks[0] < 60)) },
         { ...axis, size: 44, gap: 4, values: (_, ticks) => ticks.map((value) => brief(value)) },

@@ -39,6 +39,7 @@ export function client(view, signal, id) {
 
   const samples = new Map();
   let seen = 0;
+  let draw = null;
   const again = every(1000, signal, async () => {
     try {
       now = await get(clientPath(id), { signal });
@@ -53,6 +54,7 @@ export function client(view, signal, id) {
     }
     if (seen === -1) return location.reload();
     show();
+    if (seen === 0) draw?.();
     if (seen !== now.version) {
       seen = now.version;
       history();
@@ -82,7 +84,7 @@ export function client(view, signal, id) {
   }
 
   // What is recorded, the limit as a line in it, and how full its bucket was by that.
-  every(2000, signal, async () => {
+  draw = every(2000, signal, async () => {
     const told = await get(`/series?client_id=${encodeURIComponent(id)}`, { signal });
     if (!now) return;
     const begin = Math.floor(Date.now() / 1000) - SECONDS;
@@ -156,7 +158,7 @@ export function client(view, signal, id) {
     const { items, next_before } = await get(clientPath(id, "/history?limit=20"), { signal }).catch((error) => ({ items: [], failed: error.message }));
     const list = items.map((entry, place) => h("li", {},
       h("span", { class: "grow" }, h("b", {}, `${entry.version} ${entry.action}`), ` by ${entry.by}, `, when(entry.at), difference(entry)),
-      entry.after && (place > 0 || items[0].action === "delete") && h("button", { class: "quiet", type: "button", disabled: !writable(), "aria-label": `Roll back to version ${entry.version}`, onclick: () => rollBack(entry) }, "Roll back to this")));
+      entry.after && (place > 0 || items[0].action === "delete") && h("button", { class: "quiet", type: "button", disabled: !writable(), "aria-label": `Roll back to version ${entry.version}`, onclick: () => rollBack(entry) }, "Roll back")));
     put(past, items.length ? h("ul", { class: "plain" }, list) : h("p", { class: "empty" }, "Nothing is kept."), next_before && h("p", { class: "note left" }, "Earlier ones are in the API."));
   }
 

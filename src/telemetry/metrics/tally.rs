@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use crossbeam_utils::CachePadded;
 
 use super::policies::{PolicyTallies, PolicyTally};
-use crate::telemetry::talkers::{self, Heard, Talk, Talker, Talkers, TalkersBy};
+use crate::telemetry::talkers::{self, Talk, Talker, Talkers, TalkersBy, ThreadTalk};
 use crate::upstream::{Sharded, Traffic};
 
 /// What the limiter made of a request.
@@ -121,7 +121,7 @@ struct Decided {
     counts: [AtomicU64; KINDS],
     /// What the counts were when the present second began.
     marks: [AtomicU64; KINDS],
-    heard: Heard,
+    heard: ThreadTalk,
 }
 
 /// What the proxy counts that belongs to no pool. One for all listeners of a server.

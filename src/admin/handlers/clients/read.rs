@@ -8,7 +8,7 @@ use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
 use http::StatusCode;
 
 use super::describe::ClientName;
-use super::wire::{ChangesView, ClientView, EntryView, HistoryView, NamedEntryView, PageView, show};
+use super::wire::{ClientView, EntryView, HistoryView, PageView, show};
 use super::{export, path};
 use crate::admin::api::Api;
 use crate::admin::api::error::ErrorBody;
@@ -24,8 +24,6 @@ const MAX_PAGE: usize = 1_000;
 const PAGE: usize = 100;
 /// The latest version that can be asked for: the largest number that JavaScript reads exactly.
 const MAX_VERSION: usize = (1 << 53) - 1;
-/// The latest changes when nothing is said.
-const CHANGES: usize = 20;
 /// The longest text that is searched for, in characters.
 const MAX_SEARCH: usize = 1_024;
 
@@ -176,32 +174,6 @@ pub(in crate::admin) async fn history(api: &Arc<Api>, raw: &str, request: Reques
         })
     });
     Ok(respond::json(StatusCode::OK, &view.await?))
-}
-
-/// Shows the latest changes of clients
-///
-/// Of all clients, deleted ones too, the latest first.
-#[utoipa::path(
-    get,
-    path = "/changes",
-    operation_id = "list_changes",
-    tag = "clients",
-    params(("limit" = Option<u32>, Query, minimum = 1, maximum = 1000, description = "At most so many. Default 20")),
-    responses(
-        (status = 200, description = "The latest changes", body = ChangesView),
-        (status = 400, description = "The query cannot be decoded", body = ErrorBody),
-        (status = 422, description = "A parameter is wrong", body = ErrorBody),
-        (status = 503, description = "The store cannot be read", body = ErrorBody),
-    ),
-)]
-pub(in crate::admin) async fn changes(State(api): State<Arc<Api>>, request: Request) -> Result<Response, ApiError> {
-    let mut query = Query::of(request.uri(), &["limit"])?;
-    let limit = query.number("limit", 1..=MAX_PAGE, CHANGES);
-    query.finish()?;
-    let repository = Arc::clone(&api.parts.repository);
-    let latest = api.reads.run(move || repository.latest_changes(limit)).await?;
-    let items = latest.iter().map(|(id, entry)| NamedEntryView::new(id, entry)).collect();
-    Ok(respond::json(StatusCode::OK, &ChangesView { items }))
 }
 
 /// The client `id`.

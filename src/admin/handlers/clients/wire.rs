@@ -190,25 +190,6 @@ pub(in crate::admin) struct EntryView {
     after: Option<ConfigView>,
 }
 
-/// The latest changes of clients.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(as = Changes)]
-pub(in crate::admin) struct ChangesView {
-    /// Them, the latest first.
-    pub(super) items: Vec<NamedEntryView>,
-}
-
-/// A change and whose it is.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(as = NamedHistoryEntry)]
-pub(in crate::admin) struct NamedEntryView {
-    /// The client's name.
-    #[schema(example = "user1")]
-    client_id: String,
-    #[serde(flatten)]
-    entry: EntryView,
-}
-
 /// What a bulk apply changes.
 #[derive(Debug, Default, Serialize, ToSchema)]
 #[schema(as = Difference)]
@@ -319,13 +300,6 @@ impl KeyExport {
     fn new(key: &ApiKey) -> Self {
         let KeyView { key_id, expires_at } = KeyView::new(key);
         KeyExport { key_id, key_sha256: key.digest.hex(), expires_at }
-    }
-}
-
-impl NamedEntryView {
-    /// `entry` of the history of the client `id`.
-    pub(super) fn new(id: &ClientId, entry: &HistoryEntry) -> Self {
-        NamedEntryView { client_id: id.to_string(), entry: EntryView::new(id, entry) }
     }
 }
 

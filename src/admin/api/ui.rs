@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 /// The files of these names.
 macro_rules! files {
     ($($name:literal),* $(,)?) => {
-        &[$(($name, include_str!(concat!("ui/", $name)))),*]
+        &[$(($name, include_str!(concat!("../ui/", $name)))),*]
     };
 }
 
@@ -42,17 +42,17 @@ const FILES: &[(&str, &str)] = files![
 
 /// A file, ready to be sent.
 #[derive(Debug)]
-pub(super) struct UiFile {
+pub(in crate::admin) struct UiFile {
     /// Its name below `/ui/`.
-    pub(super) name: &'static str,
+    pub(in crate::admin) name: &'static str,
     /// What is in it.
-    pub(super) text: &'static str,
+    pub(in crate::admin) text: &'static str,
     made: OnceLock<(String, Bytes)>,
 }
 
 impl UiFile {
     /// Its tag, which tells it from what it was in another version, without quotes; and what is in it, packed.
-    pub(super) fn packed(&self) -> &(String, Bytes) {
+    pub(in crate::admin) fn packed(&self) -> &(String, Bytes) {
         self.made.get_or_init(|| {
             let digest = Sha256::digest(self.text.as_bytes());
             let tag = digest[..16].iter().map(|byte| format!("{byte:02x}")).collect();
@@ -66,7 +66,7 @@ impl UiFile {
 
 /// All files of the page.
 #[derive(Debug)]
-pub(super) struct UiFiles(Vec<UiFile>);
+pub(in crate::admin) struct UiFiles(Vec<UiFile>);
 
 impl Default for UiFiles {
     fn default() -> Self {
@@ -76,7 +76,7 @@ impl Default for UiFiles {
 
 impl UiFiles {
     /// The file of this name.
-    pub(super) fn get(&self, name: &str) -> Option<&UiFile> {
+    pub(in crate::admin) fn get(&self, name: &str) -> Option<&UiFile> {
         self.0.iter().find(|file| file.name == name)
     }
 }
