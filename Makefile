@@ -9,7 +9,7 @@ endif
 # Cargo spreads its own jobs; make's job server, which it cannot reach, would only make it warn.
 unexport MAKEFLAGS MFLAGS
 
-.PHONY: help setup setup-tests run fleet test test-fleet check bench bench-quick bench-check bench-fleet pgo schema openapi man fuzz-api deb test-docker test-package test-upgrade clean fuzz
+.PHONY: help setup setup-tests run fleet test test-fleet test-ui check bench bench-quick bench-check bench-fleet pgo schema openapi man fuzz-api deb test-docker test-package test-upgrade clean fuzz
 .DEFAULT_GOAL := help
 
 help: ## list these commands
@@ -43,6 +43,10 @@ test-fleet: setup-tests ## run the fleet's tests in their long forms, and print 
 		cargo test --locked --no-fail-fast --test it fleet_ -- --nocapture --test-threads 1 >$$log 2>&1; \
 	code=$$?; grep -o '| .* |$$' $$log; grep '^test result' $$log; \
 	[ $$code -eq 0 ] || { grep -A 2 panicked $$log; echo "all of it is in $$log"; exit $$code; }
+	@sh packaging/setup.sh skipped
+
+test-ui: setup-tests ## run the test of the page in a browser
+	cargo test --locked --test it page::
 	@sh packaging/setup.sh skipped
 
 check: setup ## formatting, lints, docs, floors, dependencies, every configuration

@@ -127,9 +127,24 @@ install_valkey() {
         say "valkey-server is missing: the tests with it need Python 3 with venv, and pip"
 }
 
+# What drives a browser over the page, and what looks whether everybody can use it, in a place of its own below target/.
+page="playwright-core@1.65.1 axe-core@4.14.1"
+install_page() {
+    place=${CARGO_TARGET_DIR:-target}/tmp/page
+    [ "$(cat "$place/pinned" 2>/dev/null)" != "$page" ] || return 0
+    say "installing playwright-core and axe-core into $place with npm"
+    rm -rf "$place"
+    mkdir -p "$place"
+    # shellcheck disable=SC2086
+    { has node && npm install --prefix "$place" --ignore-scripts --no-fund --no-audit --no-save --loglevel=error $page &&
+      echo "$page" >"$place/pinned"; } </dev/null >&2 ||
+        say "playwright-core is missing: the test of the page needs Node 18 or newer, and npm"
+}
+
 # What is not tested for want of a program, for the end of a run, where it is seen.
 if [ "${1-}" = skipped ]; then
     has chromium || echo "skipped: the tests with a browser (websocket_browser): chromium is missing"
+    { has chromium && [ -e "${CARGO_TARGET_DIR:-target}/tmp/page/pinned" ]; } || echo "skipped: the page in a browser (page): chromium is missing, or npm could not install playwright-core"
     [ -e "${CARGO_TARGET_DIR:-target}/tmp/grpcio/pinned" ] || echo "skipped: the tests with grpcio (grpcio): pip could not install it"
     [ -e "${CARGO_TARGET_DIR:-target}/tmp/valkey/pinned" ] || has valkey-server || echo "skipped: the fleet over Valkey (fleet): pip could not install it"
     has redis-server || echo "skipped: the fleet over Redis (fleet): redis-server is missing"
@@ -153,11 +168,13 @@ if [ "${1-}" = tests ]; then
     [ "$(id -u)" -ne 0 ] || want iptables iptables "for the test of the fleet over a way that loses segments"
     want faketime faketime "for the tests of the fleet with clocks apart"
     want chromium chromium "for the tests with a browser"
+    want node nodejs "for the test of the page"
+    want npm npm "for the test of the page"
     python3 -c 'import ensurepip, venv' 2>/dev/null || wanted="${wanted}python3 python3-venv for the tests with grpcio and Valkey
 "
 fi
 install_wanted
-[ "${1-}" != tests ] || { install_grpcio; install_valkey; }
+[ "${1-}" != tests ] || { install_grpcio; install_valkey; install_page; }
 echo "$wanted" | while read -r program _ why; do
     [ -z "$program" ] || has "$program" || say "$program is missing: install it $why"
 done

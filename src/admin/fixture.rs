@@ -5,12 +5,15 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use axum::body::Body;
+use axum::response::Response;
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt;
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 use serde_json::Value;
+use tokio::sync::watch;
 
+use super::api::Stopping;
 use super::{Access, Admin, AdminParts, Readiness, Reload, Reloaded, ServerStatus};
 use crate::client::{Directory, KeyDigest, PlanName, Plans, Quota, Recorder};
 use crate::clock::{Clock, ManualClock, Timeline};
@@ -18,7 +21,7 @@ use crate::limit::exact::Exact;
 use crate::limit::{Charge, Key, KeyMaker, WholeLimiter};
 use crate::store::memory::Memory;
 use crate::store::{ClientRepository, Committed, Record};
-use crate::telemetry::{FleetView, LatestRefusals};
+use crate::telemetry::{FleetView, LatestRefusals, Series, Tally};
 
 /// How long silent connections stay once the API closes.
 pub(super) const PATIENCE: Duration = Duration::from_millis(400);
@@ -29,6 +32,9 @@ pub(super) struct Fixture {
     pub(super) limiter: Arc<dyn WholeLimiter>,
     pub(super) clock: Arc<ManualClock>,
     pub(super) timeline: Timeline,
+    pub(super) series: Arc<Series>,
+    pub(super) tally: Arc<Tally>,
+    pub(super) recorder: Arc<Recorder>,
     pub(super) admin: Arc<Admin>,
 }
 
@@ -77,6 +83,7 @@ impl Fixture {
         let limiter: Arc<dyn WholeLimiter> = Arc::new(Exact::new(1_000, default_quota, timeline.nanos(clock.now())));
         let directory = Arc::new(ArcSwap::from_pointee(Directory::default()));
         follow(&*repository, &directory, &limiter, &clock, timeline);
+        let (series, tally, recorder) = (Arc::default(), Arc::default(), Arc::new(Recorder::new(10)));
         let parts = AdminParts {
             access: Arc::new(ArcSwap::from_pointee(access)),
             repository: Arc::clone(&repository),
@@ -96,7 +103,9 @@ impl Fixture {
             }),
             directory: Arc::clone(&directory),
             plans: Arc::new(ArcSwap::from_pointee(plans())),
-            recorder: Arc::new(Recorder::new(10)),
+            recorder: Arc::clone(&recorder),
+            series: Arc::clone(&series),
+            tally: Arc::clone(&tally),
             limiter: Arc::clone(&limiter) as _,
             keys: Arc::new(keys()),
             patience: Arc::new(|| PATIENCE),
@@ -112,7 +121,8 @@ impl Fixture {
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
             timeline,
         };
-        Fixture { directory, limiter, clock, timeline, admin: Arc::new(Admin::new(parts, None)) }
+        let admin = Arc::new(Admin::new(parts, None));
+        Fixture { directory, limiter, clock, timeline, series, tally, recorder, admin }
     }
 
     /// The answer to a request with these headers, beside `Host`, and this body.
@@ -132,6 +142,21 @@ impl Fixture {
         let (head, body) = response.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
         Answer { status: head.status, headers: head.headers, text: String::from_utf8(body.to_vec()).unwrap() }
+    }
+
+    /// The answer to a request whose body is read as it comes, until `closing`.
+    pub(super) async fn open(&self, target: &str, closing: watch::Receiver<bool>) -> Response {
+        let request = Request::builder().uri(target).header("host", "127.0.0.1:9901").extension(Stopping(closing));
+        let service = TowerToHyperService::new(self.admin.router.clone());
+        service.call(request.body(Body::empty()).unwrap()).await.unwrap()
+    }
+
+    /// The answer to a request with these headers, whose body may be anything.
+    pub(super) async fn open_with(&self, target: &str, headers: &[(&str, &str)]) -> Response {
+        let request = Request::builder().uri(target).header("host", "127.0.0.1:9901");
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        let service = TowerToHyperService::new(self.admin.router.clone());
+        service.call(request.body(Body::empty()).unwrap()).await.unwrap()
     }
 
     /// The answer to a request with a JSON body, or with none when it is empty.

@@ -17,7 +17,7 @@ use utoipa::{Modify, OpenApi};
 
 use super::api::error::ErrorBody;
 use super::api::{Api, respond};
-use super::handlers::{clients, decisions, explain, fleet, reload, status, upstreams};
+use super::handlers::{clients, decisions, explain, fleet, live, reload, series, status, top, upstreams};
 
 /// The name of the security scheme.
 const BEARER: &str = "bearer";
@@ -61,6 +61,7 @@ const EVERYWHERE: &[CommonAnswer] = &[
         clients::write::delete,
         clients::tokens::reset,
         clients::read::history,
+        clients::changes::list,
         clients::tokens::grant,
         clients::write::promote,
         clients::recorded::recommend,
@@ -70,6 +71,9 @@ const EVERYWHERE: &[CommonAnswer] = &[
         clients::write::rollback,
         explain::explain,
         decisions::list,
+        live::live,
+        series::series,
+        top::top,
         upstreams::list,
         upstreams::change,
         status::status,
@@ -202,6 +206,7 @@ mod tests {
             "DELETE /clients/{client_id}",
             "POST /clients/{client_id}/reset",
             "GET /clients/{client_id}/history",
+            "GET /changes",
             "POST /clients/{client_id}/keys",
             "DELETE /clients/{client_id}/keys/{key_id}",
             "POST /clients/{client_id}/rollback",
@@ -211,6 +216,9 @@ mod tests {
             "POST /clients/{client_id}/simulate",
             "POST /explain",
             "GET /decisions",
+            "GET /live",
+            "GET /series",
+            "GET /top",
             "GET /upstreams",
             "PATCH /upstreams/{name}/backends/{address}",
             "GET /status",

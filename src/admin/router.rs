@@ -8,7 +8,7 @@ use axum::middleware::from_fn_with_state;
 use axum::routing::{get, patch, post};
 
 use super::api::{AdminParts, Api, ApiError, guard, wrong_method};
-use super::handlers::{clients, decisions, explain, fleet, reload, status, upstreams};
+use super::handlers::{clients, decisions, explain, fleet, live, page, reload, series, status, top, upstreams};
 use super::openapi;
 
 /// The API as a service.
@@ -18,6 +18,9 @@ pub(super) fn router(parts: AdminParts) -> Router {
         .merge(clients::routes())
         .route("/explain", post(explain::explain))
         .route("/decisions", get(decisions::list))
+        .route("/live", get(live::live))
+        .route("/series", get(series::series))
+        .route("/top", get(top::top))
         .route("/upstreams", get(upstreams::list))
         .route("/upstreams/{name}/backends/{address}", patch(upstreams::change))
         .route("/status", get(status::status))
@@ -27,6 +30,8 @@ pub(super) fn router(parts: AdminParts) -> Router {
         .route("/readyz", get(status::readyz))
         .route("/metrics", get(status::metrics))
         .route("/openapi.json", get(openapi::describe))
+        .route("/", get(page::index))
+        .route("/ui/{*file}", get(page::file))
         .method_not_allowed_fallback(wrong_method)
         .fallback(unknown_path)
         .layer(from_fn_with_state(Arc::clone(&api), guard))

@@ -116,8 +116,12 @@ impl Directory {
     /// The clients of which `which` holds, each once. Looks at all clients.
     pub fn those(&self, which: impl Fn(&Client) -> bool) -> impl Iterator<Item = &Arc<Client>> {
         let mut seen = HashSet::new();
-        let all = self.by_key.clients().chain(self.by_network.clients());
-        all.filter(move |client| which(client) && seen.insert(client.uid))
+        self.credentials().filter(move |client| which(client) && seen.insert(client.uid))
+    }
+
+    /// All clients, each as often as it has credentials.
+    pub fn credentials(&self) -> impl Iterator<Item = &Arc<Client>> {
+        self.by_key.clients().chain(self.by_network.clients())
     }
 
     /// How many clients there are.

@@ -22,7 +22,7 @@ use crate::limit::{Nanos, Payer, RateLimit, Striped, StripedSettings, WholeLimit
 use crate::process::Sockets;
 use crate::proxy::{Activity, Policies, PolicySettings};
 use crate::store::sqlite::Sqlite;
-use crate::telemetry::{AccessLog, AccessLogWriter, LatestRefusals, Tally};
+use crate::telemetry::{AccessLog, AccessLogWriter, LatestRefusals, Series, Tally};
 use crate::tls::{AcmeKeeper, TlsListeners};
 use crate::upstream::{Pools, StickyKey};
 
@@ -53,6 +53,8 @@ pub(super) struct Core {
     pub(super) decisions: Arc<LatestRefusals>,
     /// What is recorded of clients.
     pub(super) recorder: Arc<Recorder>,
+    /// What the last minutes were like.
+    pub(super) series: Arc<Series>,
     pub(super) lifecycle: Lifecycle,
     /// The sockets that listen.
     pub(super) sockets: Sockets,
@@ -157,6 +159,7 @@ impl Core {
             tally: Arc::default(),
             decisions: Arc::default(),
             recorder: Arc::new(Recorder::new(config.rate_limit.record)),
+            series: Arc::default(),
             lifecycle: Lifecycle::new(),
             sockets: Sockets::default(),
             traffic: ServerActivity::default(),

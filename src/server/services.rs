@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use log::{info, warn};
@@ -21,7 +21,8 @@ use super::sparingly::Sparingly;
 use super::ticker;
 use crate::client::Recorder;
 use crate::clock::{Clock, Timeline};
-use crate::telemetry::{AccessLogGuard, AccessLogWriter, EventLog, Tally};
+use crate::proxy::Activity;
+use crate::telemetry::{AccessLogGuard, AccessLogWriter, EventLog, Metrics, Series, Tally};
 use crate::tls::{AcmeKeeper, AcmeNews, AcmeSettings, PairNews, PairWatch, TlsListeners};
 use crate::upstream::{Pool, Transport, health};
 
@@ -227,14 +228,17 @@ impl AcmeOrders {
     }
 }
 
-/// Runs the access log's writer, writes the logs' summaries once a second, tells of what leaves no access line, and has
-/// a look at whose requests are recorded.
+/// Runs the access log's writer, writes the logs' summaries once a second, tells of what leaves no access line, has a
+/// look at whose requests are recorded, and takes the samples that the page shows.
 pub(super) struct Telemetry {
     writer: Mutex<Option<AccessLogWriter>>,
     guard: LogGuard,
     events: Option<EventLog>,
     tally: Arc<Tally>,
     recorder: Arc<Recorder>,
+    metrics: Arc<Metrics>,
+    series: Arc<Series>,
+    requests: Arc<Activity>,
     clock: Arc<dyn Clock>,
     timeline: Timeline,
     lifecycle: Lifecycle,
@@ -244,13 +248,16 @@ pub(super) struct Telemetry {
 pub(super) type LogGuard = Arc<Mutex<Option<AccessLogGuard>>>;
 
 impl Telemetry {
-    pub(super) fn new(writer: AccessLogWriter, events: Option<EventLog>, core: &Core) -> Self {
+    pub(super) fn new(writer: AccessLogWriter, events: Option<EventLog>, metrics: Arc<Metrics>, core: &Core) -> Self {
         Telemetry {
             writer: Mutex::new(Some(writer)),
             guard: LogGuard::default(),
             events,
             tally: Arc::clone(&core.tally),
             recorder: Arc::clone(&core.recorder),
+            metrics,
+            series: Arc::clone(&core.series),
+            requests: Arc::clone(&core.traffic.requests),
             clock: Arc::clone(&core.clock),
             timeline: core.timeline,
             lifecycle: core.lifecycle.clone(),
@@ -260,6 +267,13 @@ impl Telemetry {
     /// What to drop once the last line is recorded.
     pub(super) fn guard(&self) -> LogGuard {
         Arc::clone(&self.guard)
+    }
+
+    /// Takes the sample of the second that is over, and puts together whose requests it had.
+    fn sample(&self) {
+        let since_epoch = self.clock.wall().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        self.tally.collect_talkers(since_epoch);
+        self.series.take(since_epoch, self.metrics.counted(), self.requests.busy());
     }
 }
 
@@ -280,6 +294,7 @@ impl BackgroundService for Telemetry {
             }
             let now = self.clock.now();
             self.recorder.look(self.timeline.nanos(now));
+            self.sample();
             let event = self.guard.lock().as_mut().and_then(|guard| guard.tick(now));
             if let Some(event) = event {
                 warn!("{event}");

@@ -261,6 +261,15 @@ impl ClientRepository for Memory {
         Ok(earlier.take(limit).cloned().collect())
     }
 
+    fn latest_changes(&self, limit: usize) -> Result<Vec<(ClientId, HistoryEntry)>, StoreError> {
+        let clients = self.clients.lock();
+        let each = clients.history.iter().flat_map(|(id, entries)| entries.iter().map(move |entry| (id, entry)));
+        let mut latest: Vec<_> = each.map(|(id, entry)| (id.clone(), entry.clone())).collect();
+        latest.sort_by(|(id, a), (other, b)| (b.at, b.version, id).cmp(&(a.at, a.version, other)));
+        latest.truncate(limit);
+        Ok(latest)
+    }
+
     fn for_each(&self, each: &mut dyn FnMut(Record) -> bool) -> Result<(), StoreError> {
         let records = self.clients.lock().records.clone();
         let _ = records.into_values().all(each);

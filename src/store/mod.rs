@@ -73,6 +73,12 @@ pub trait ClientRepository: Send + Sync {
     /// When the store cannot be read.
     fn history(&self, id: &ClientId, before: Option<u64>, limit: usize) -> Result<Vec<HistoryEntry>, StoreError>;
 
+    /// The latest changes of all clients, deleted ones too, the latest first; at most `limit` of them.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn latest_changes(&self, limit: usize) -> Result<Vec<(ClientId, HistoryEntry)>, StoreError>;
+
     /// Gives `each` every client of one moment, in the order of their names, until it returns false.
     ///
     /// # Errors

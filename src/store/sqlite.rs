@@ -253,6 +253,10 @@ impl ClientRepository for Sqlite {
         self.read(|connection| reads::history(connection, id, before, limit))
     }
 
+    fn latest_changes(&self, limit: usize) -> Result<Vec<(ClientId, HistoryEntry)>, StoreError> {
+        self.read(|connection| reads::latest_changes(connection, limit))
+    }
+
     fn for_each(&self, each: &mut dyn FnMut(Record) -> bool) -> Result<(), StoreError> {
         self.read_long(|connection| reads::for_each(connection, each))
     }

@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use prometheus_client::encoding::text::encode_registry;
 use prometheus_client::registry::Registry;
 
+use super::series::CountedSoFar;
 use super::{AccessLog, EventLog, ShowFleet};
 use crate::limit::Gauges;
 use crate::tls::TlsListeners;
@@ -119,6 +120,28 @@ impl Metrics {
             blocked: tally.verdicts(Verdict::Blocked),
             unlimited: tally.verdicts(Verdict::Unlimited),
         }
+    }
+
+    /// What was counted so far, for a series of samples.
+    pub fn counted(&self) -> CountedSoFar {
+        let MetricsParts { pools, tally, limiter, .. } = &self.sources.parts;
+        let all = pools.all();
+        let mut counted =
+            CountedSoFar { connections: tally.connections(), buckets: limiter.buckets(), ..CountedSoFar::default() };
+        for traffic in std::iter::once(tally.unrouted()).chain(all.iter().map(|pool| pool.traffic())) {
+            let totals = traffic.totals();
+            counted.statuses.extend(totals.statuses);
+            for (sum, count) in counted.durations.iter_mut().zip(totals.durations) {
+                *sum += count;
+            }
+        }
+        for pool in all.iter() {
+            let backends = pool.backends().into_iter();
+            let stands =
+                backends.map(|backend| (pool.name().to_owned(), backend.address().to_string(), backend.state()));
+            counted.backends.extend(stands);
+        }
+        counted
     }
 
     /// The open connections from clients.

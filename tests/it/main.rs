@@ -152,6 +152,8 @@ mod own_answers;
 #[cfg(test)]
 mod own_standing;
 #[cfg(test)]
+mod page;
+#[cfg(test)]
 mod pages;
 #[cfg(test)]
 mod peers;

@@ -1,10 +1,11 @@
 //! Who gets in.
 //!
 //! With tokens: whoever shows one. Only the probes need none, since an orchestrator that asks whether the process lives
-//! has no secret. A viewer's token reads, and asks the two questions that come by POST and change nothing; that is told
-//! by method and path, here, before any handler, so that a call that somebody adds is a write until it is named here.
-//! Tokens are compared by their SHA-256 digests, in constant time, and always all of them, so that the
-//! time of an answer tells neither a prefix nor a length.
+//! has no secret, and the files of the page, which hold no data: the page asks for a token and sends it then. A viewer's
+//! token reads, and asks the two questions that come by POST and change nothing; that is told by method and path, here,
+//! before any handler, so that a call that somebody adds is a write until it is named here. Tokens are compared by their
+//! SHA-256 digests, in constant time, and always all of them, so that the time of an answer tells neither a prefix nor a
+//! length.
 //!
 //! Over a Unix socket: whoever may connect, which its owner, group and mode say.
 //!
@@ -168,9 +169,7 @@ impl Doorkeeper {
                 check_same_site(request, host.as_deref())?;
                 Ok(Actor::named(LOOPBACK))
             }
-            Doorkeeper::Tokens(_) if matches!(request.uri().path(), "/healthz" | "/readyz") => {
-                Ok(Actor::named("probe"))
-            }
+            Doorkeeper::Tokens(_) if is_open(request.uri().path()) => Ok(Actor::named("probe")),
             Doorkeeper::Tokens(tokens) => {
                 let given = bearer(request.headers()).ok_or_else(|| {
                     ApiError::new(StatusCode::UNAUTHORIZED, "A token is required: Authorization: Bearer TOKEN")
@@ -185,6 +184,11 @@ impl Doorkeeper {
             }
         }
     }
+}
+
+/// Whether a path needs no token: it holds nothing of anybody.
+fn is_open(path: &str) -> bool {
+    matches!(path, "/healthz" | "/readyz" | "/") || path.starts_with("/ui/")
 }
 
 /// Whose token this is. Looks at all of them, whichever it is.

@@ -8,7 +8,9 @@
 //! | `body`, `json`, `fields`, `query`, `percent` | reading what came |
 //! | `error` | every answer that is no success, and the one place where a cause becomes a status |
 //! | `respond` | every answer that is one |
+//! | `ranking` | clients in the order of what they have done |
 //! | `reads` | blocking reads, off the threads that serve connections, so many at once |
+//! | `ui` | the files of the page |
 //! | `stopping` | when the API closes |
 
 pub(super) mod access;
@@ -19,10 +21,12 @@ pub(super) mod json;
 pub(super) mod parts;
 pub(super) mod percent;
 pub(super) mod query;
+pub(super) mod ranking;
 pub(super) mod reads;
 pub(super) mod respond;
 mod state;
 mod stopping;
+mod ui;
 
 pub(super) use access::OverTls;
 pub(super) use error::{ApiError, FieldError};

@@ -17,7 +17,7 @@ use crate::client::{Directory, KeyDigest, Plans, Quota, Recorder};
 use crate::clock::{Clock, Timeline};
 use crate::limit::{KeyMaker, Limiter, Payer};
 use crate::store::{ClientRepository, WriteError};
-use crate::telemetry::{Explanation, LatestRefusals, ShowFleet};
+use crate::telemetry::{Explanation, LatestRefusals, Series, ShowFleet, Tally};
 use crate::upstream::Pool;
 
 /// What the admin API is made of.
@@ -36,6 +36,10 @@ pub struct AdminParts {
     pub plans: Arc<ArcSwap<Plans>>,
     /// What is recorded of them.
     pub recorder: Arc<Recorder>,
+    /// What the last minutes were like.
+    pub series: Arc<Series>,
+    /// Who asks most.
+    pub tally: Arc<Tally>,
     /// Their buckets.
     pub limiter: Arc<dyn Limiter>,
     /// What makes the keys of buckets.

@@ -9,7 +9,9 @@ use bytes::Bytes;
 use http::StatusCode;
 
 use super::access::Entrance;
+use super::ranking::Rankings;
 use super::reads::Reads;
+use super::ui::UiFiles;
 use super::{AdminParts, ApiError};
 
 /// What every handler is given.
@@ -19,6 +21,10 @@ pub(in crate::admin) struct Api {
     entrance: Entrance,
     /// Where blocking reads run.
     pub(in crate::admin) reads: Reads,
+    /// Clients in the order of what they have done.
+    pub(in crate::admin) rankings: Rankings,
+    /// The files of the page.
+    pub(in crate::admin) page: UiFiles,
     /// What describes the API.
     pub(in crate::admin) description: Bytes,
 }
@@ -27,7 +33,8 @@ impl Api {
     /// What handlers are given over `parts`.
     pub(in crate::admin) fn new(parts: AdminParts, description: Bytes) -> Self {
         let entrance = Entrance::new(Arc::clone(&parts.access));
-        Api { parts, entrance, reads: Reads::default(), description }
+        let rankings = Rankings::new(Arc::clone(&parts.directory), Arc::clone(&parts.clock));
+        Api { parts, entrance, reads: Reads::default(), rankings, page: UiFiles::default(), description }
     }
 }
 

@@ -2,26 +2,41 @@
 
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
 use pingora_core::Error;
 
 use crate::proxy::backend::stream::is_unprocessed;
 use crate::proxy::exchange::context::Context;
 use crate::proxy::gate::admit::Limit;
-use crate::telemetry::{Tally, Verdict};
+use crate::proxy::gate::identify::Caller;
+use crate::telemetry::{Talker, Tally, Verdict};
 use crate::upstream::{is_backends_fault, reason};
 
-/// Counts what the limiter decided, if it was asked.
-pub(in crate::proxy) fn decided(tally: &Tally, ctx: &Context) {
-    match ctx.admission.limit {
-        Some(Limit::Allowed(_)) => tally.decided(Verdict::Allowed),
-        Some(Limit::Limited(_)) => tally.decided(Verdict::Limited),
-        Some(Limit::Blocked) => tally.decided(Verdict::Blocked),
-        Some(Limit::Unlimited) => tally.decided(Verdict::Unlimited),
-        None => {}
-    }
+/// Counts what the limiter decided, if it was asked, and whose request it is; those of an IPv6 network of `ipv6_prefix`
+/// bits are one caller's.
+#[inline]
+pub(in crate::proxy) fn decided(tally: &Tally, ctx: &Context, ipv6_prefix: u8) {
+    let verdict = ctx.admission.limit.map(|limit| match limit {
+        Limit::Allowed(_) => Verdict::Allowed,
+        Limit::Limited(_) => Verdict::Limited,
+        Limit::Blocked => Verdict::Blocked,
+        Limit::Unlimited => Verdict::Unlimited,
+    });
+    tally.decided(verdict, || ctx.admission.caller.as_ref().and_then(|caller| talker(caller, ipv6_prefix)));
     if let Some(goes) = ctx.admission.candidate {
         tally.tried(goes);
     }
+}
+
+/// What a caller is told by.
+#[cold]
+fn talker(caller: &Caller, ipv6_prefix: u8) -> Option<Talker> {
+    if let Some((client, _)) = &caller.client {
+        return Some(Talker::Client(client.id.clone()));
+    }
+    let address = caller.address.to_canonical();
+    let network = IpNet::new(address, if address.is_ipv4() { 32 } else { ipv6_prefix }).ok()?;
+    Some(Talker::Address(network.trunc()))
 }
 
 /// Counts an attempt that was given a backend, if it is not the first.

@@ -113,7 +113,7 @@ impl Proxy {
         }
         // The loop knows backends of HTTP/1.1 alone.
         ctx.direct |= ctx.protocol() != Protocol::Http1;
-        counts::decided(self.tally(), ctx);
+        counts::decided(self.tally(), ctx, rules.identity.ipv6_prefix);
         take_over_name(fields, ctx);
         if of_itself && matches!(admitted, Ok(()) | Err(Rejection::NoRoute | Rejection::BodyTooLarge(_))) {
             self.tell_standing((&rules, &directory), target.method, ctx);

@@ -18,18 +18,19 @@ pub(in crate::server) struct TelemetryPlane {
 
 impl TelemetryPlane {
     pub(in crate::server) fn new(core: &Core, writer: AccessLogWriter, events: Option<EventLog>) -> Self {
-        let service = Telemetry::new(writer, events.clone(), core);
         let store = core.store.clone();
         let metrics = Metrics::new(MetricsParts {
             pools: Arc::clone(&core.pools),
             tally: Arc::clone(&core.tally),
             access_log: core.access_log.clone(),
-            events,
+            events: events.clone(),
             limiter: Arc::clone(&core.limiter) as _,
             tls: Arc::clone(&core.tls),
             persist_errors: Box::new(move || store.errors()),
             fleet: fleet::show(core.fleet.clone()),
         });
-        TelemetryPlane { guard: service.guard(), service, metrics: Arc::new(metrics) }
+        let metrics = Arc::new(metrics);
+        let service = Telemetry::new(writer, events, Arc::clone(&metrics), core);
+        TelemetryPlane { guard: service.guard(), service, metrics }
     }
 }

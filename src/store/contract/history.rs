@@ -23,6 +23,27 @@ fn the_history_says_who_when_and_what() {
 }
 
 #[test]
+fn the_latest_changes_are_those_of_all_clients() {
+    over_each(|store| {
+        assert_eq!(store.latest_changes(9).unwrap(), []);
+        let later = |seconds: u64, mut change: Change| {
+            change.at += Duration::from_secs(seconds);
+            store.change(change).wait_blocking().unwrap();
+        };
+        later(1, set("b", profile(1, 1.0)));
+        later(2, set("a", profile(1, 1.0)));
+        later(3, set("b", profile(2, 1.0)));
+        later(4, delete("a"));
+        let latest = |limit| store.latest_changes(limit).unwrap();
+        let seen: Vec<_> = latest(9).iter().map(|(id, entry)| (id.to_string(), entry.version, entry.action)).collect();
+        let expected =
+            [("a", 2, Action::Delete), ("b", 2, Action::Update), ("a", 1, Action::Create), ("b", 1, Action::Create)];
+        assert_eq!(seen, expected.map(|(id, version, action)| (id.to_owned(), version, action)));
+        assert_eq!(latest(1)[0].1, store.history(&client_id("a"), None, 1).unwrap()[0]);
+    });
+}
+
+#[test]
 fn the_history_keeps_every_change_and_comes_in_pages() {
     over_each(|store| {
         for capacity in 1..=150 {

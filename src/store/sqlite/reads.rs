@@ -118,6 +118,22 @@ pub(super) fn history(
     Ok(entries)
 }
 
+/// The latest changes of all clients, the latest first. Takes as long as the answer is long.
+pub(super) fn latest_changes(
+    connection: &Connection,
+    limit: usize,
+) -> Result<Vec<(ClientId, HistoryEntry)>, ReadFailure> {
+    let mut reader = ClientReader::default();
+    let sql = format!("SELECT {} FROM history ORDER BY sequence DESC LIMIT ?1", rows::HISTORY);
+    let mut latest = connection.prepare_cached(&sql)?;
+    let mut changes = latest.query([rows::signed(limit as u64)])?;
+    let mut entries = Vec::new();
+    while let Some(row) = changes.next()? {
+        entries.push(reader.named_entry(row)?);
+    }
+    Ok(entries)
+}
+
 /// Gives `each` every client of one moment, in the order of their names, until it returns false.
 pub(super) fn for_each(connection: &Connection, each: &mut dyn FnMut(Record) -> bool) -> Result<(), ReadFailure> {
     let mut reader = ClientReader::default();

@@ -129,6 +129,12 @@ impl ClientReader {
         entry().map_err(|column| senseless("history", row, column))
     }
 
+    /// The same, with the client's name.
+    pub(super) fn named_entry(&mut self, row: &Row<'_>) -> Result<(ClientId, HistoryEntry), ReadFailure> {
+        let id = id(row, 1).map_err(|column| senseless("history", row, column))?;
+        Ok((id, self.entry(row)?))
+    }
+
     /// The change that a row of [`HISTORY`] records.
     pub(super) fn committed(&mut self, row: &Row<'_>) -> Result<Committed, ReadFailure> {
         let HistoryEntry { version, at, action, before, after, .. } = self.entry(row)?;

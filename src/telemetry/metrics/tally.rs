@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use crossbeam_utils::CachePadded;
 
 use super::policies::{PolicyTallies, PolicyTally};
+use crate::telemetry::talkers::{self, Talk, Talker, Talkers, TalkersBy, ThreadTalk};
 use crate::upstream::{Sharded, Traffic};
 
 /// What the limiter made of a request.
@@ -111,11 +112,24 @@ impl IntroductionFault {
     }
 }
 
+/// How many kinds of requests there are: those of [`Verdict::ALL`], and those on which the limiter was not asked.
+const KINDS: usize = 5;
+
+/// What one thread has counted of verdicts.
+#[derive(Debug, Default)]
+struct Decided {
+    counts: [AtomicU64; KINDS],
+    /// What the counts were when the present second began.
+    marks: [AtomicU64; KINDS],
+    heard: ThreadTalk,
+}
+
 /// What the proxy counts that belongs to no pool. One for all listeners of a server.
 #[derive(Debug, Default)]
 pub struct Tally {
-    /// In the order of [`Verdict::ALL`].
-    verdicts: Sharded<[AtomicU64; 4]>,
+    /// In the order of [`Verdict::ALL`], and those without one.
+    verdicts: Sharded<Decided>,
+    talkers: Talkers,
     unrouted: Traffic,
     /// Written once for a connection, not for a request.
     connections: CachePadded<AtomicUsize>,
@@ -132,14 +146,36 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Counts a request on which the limiter decided.
-    pub fn decided(&self, verdict: Verdict) {
-        self.verdicts.mine()[verdict as usize].fetch_add(1, Ordering::Relaxed);
+    /// Counts a request on which the limiter decided, or was not asked. Some are told of who `caller` is.
+    #[inline]
+    pub fn decided(&self, verdict: Option<Verdict>, caller: impl FnOnce() -> Option<Talker>) {
+        let (mine, kind) = (self.verdicts.mine(), verdict.map_or(KINDS - 1, |verdict| verdict as usize));
+        let count = mine.counts[kind].fetch_add(1, Ordering::Relaxed);
+        if let Some(weight) = talkers::weight(count, mine.marks[kind].load(Ordering::Relaxed))
+            && let Some(caller) = caller()
+        {
+            mine.heard.add(caller, weight, verdict == Some(Verdict::Limited));
+        }
     }
 
     /// How many requests got this verdict.
     pub fn verdicts(&self, verdict: Verdict) -> u64 {
-        self.verdicts.iter().map(|counts| counts[verdict as usize].load(Ordering::Relaxed)).sum()
+        self.verdicts.iter().map(|decided| decided.counts[verdict as usize].load(Ordering::Relaxed)).sum()
+    }
+
+    /// Puts together whose requests they were, up to the second `now`. To be called once a second.
+    pub fn collect_talkers(&self, now: u64) {
+        for decided in self.verdicts.iter() {
+            for (mark, count) in decided.marks.iter().zip(&decided.counts) {
+                mark.store(count.load(Ordering::Relaxed), Ordering::Relaxed);
+            }
+        }
+        self.talkers.collect(self.verdicts.iter().map(|decided| &decided.heard), now);
+    }
+
+    /// Who has asked most of late, at most `limit`; and since which second that is counted.
+    pub fn top_talkers(&self, by: TalkersBy, limit: usize) -> (Vec<Talk>, Option<u64>) {
+        self.talkers.top(by, limit)
     }
 
     /// Counts of the policies with these names, from now on; what is counted of each, in their order. One that stays

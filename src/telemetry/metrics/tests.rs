@@ -82,7 +82,7 @@ fn busy() -> Metrics {
     pools[1].traffic().record(0, Duration::ZERO);
     tally.unrouted().record(429, Duration::from_micros(250));
     for (verdict, count) in Verdict::ALL.into_iter().zip(1..) {
-        (0..count).for_each(|_| tally.decided(verdict));
+        (0..count).for_each(|_| tally.decided(Some(verdict), || None));
     }
     drop(pools[0].lease(&[], &Anybody).unwrap());
     let lease = pools[0].lease(&[], &Anybody).unwrap();

@@ -41,7 +41,8 @@ impl Browser {
     }
 }
 
-fn find() -> Option<PathBuf> {
+/// Where it is, if it is.
+pub(crate) fn find() -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let places: Vec<_> = std::env::split_paths(&path).collect();
     let names = ["chromium", "chromium-browser", "google-chrome"];

@@ -30,7 +30,7 @@ fn a_token_gives_its_holder_a_name() {
     assert_eq!(tokens().admit(&request("/clients", &[host])).unwrap_err().status, 401);
     let two = [host, ("authorization", "Bearer second"), ("authorization", "Bearer second")];
     assert_eq!(tokens().admit(&request("/clients", &two)).unwrap_err().status, 401);
-    for open in ["/healthz", "/readyz"] {
+    for open in ["/healthz", "/readyz", "/", "/ui/main.js"] {
         assert!(tokens().admit(&request(open, &[host])).is_ok());
     }
     assert!(!format!("{:?}", tokens()).contains("secret"));

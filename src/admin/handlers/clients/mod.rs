@@ -12,6 +12,7 @@
 //! | `wire` | what answers say of one |
 //! | `read` | one, a page of them, a history |
 //! | `recorded` | what a quota would have done to a client's requests |
+//! | `changes` | what changed last, of all of them |
 //! | `write` | the changes of one |
 //! | `key_calls` | those of its API keys |
 //! | `tokens` | what is done to its bucket |
@@ -21,6 +22,7 @@
 
 mod author;
 pub(in crate::admin) mod bulk;
+pub(in crate::admin) mod changes;
 mod condition;
 mod describe;
 mod export;

@@ -13,9 +13,10 @@ use super::{export, path};
 use crate::admin::api::Api;
 use crate::admin::api::error::ErrorBody;
 use crate::admin::api::query::Query;
+use crate::admin::api::ranking::{Achievement, RankPlace};
 use crate::admin::api::{ApiError, Stopping, respond};
 use crate::client::ClientId;
-use crate::store::{PageQuery, Record, Refusal};
+use crate::store::{PageQuery, Record, Refusal, StoreError};
 
 /// The longest page.
 const MAX_PAGE: usize = 1_000;
@@ -28,7 +29,8 @@ const MAX_SEARCH: usize = 1_024;
 
 /// Lists clients
 ///
-/// In the order of their names. `format=ndjson` streams all of them instead, one a line, in the form that the bulk
+/// In the order of their names, or of what they have done since this process started, the greatest first; that order is
+/// some seconds old. `format=ndjson` streams all of them instead, one a line, in the form that the bulk
 /// apply takes.
 #[utoipa::path(
     get,
@@ -42,6 +44,9 @@ const MAX_SEARCH: usize = 1_024;
             description = "The `next_cursor` of the page before; empty, like none, for the first page"),
         ("q" = Option<String>, Query, max_length = 1024, pattern = r"^[^\x00]*$",
             description = "Only clients in whose name or note this occurs, ASCII letters in either case"),
+        ("sort" = Option<String>, Query, pattern = "^(client_id|requests|limited|last_seen)$",
+            description = "What goes first: `client_id`, the names in their order; or who has made most `requests`, was \
+                refused most (`limited`), or was `last_seen`. Those three not with `q`"),
         ("format" = Option<String>, Query, pattern = "^(json|ndjson)$",
             description = "`json`, or `ndjson` for all of them as a stream, without the other parameters"),
     ),
@@ -54,11 +59,11 @@ const MAX_SEARCH: usize = 1_024;
     ),
 )]
 pub(in crate::admin) async fn list(State(api): State<Arc<Api>>, request: Request) -> Result<Response, ApiError> {
-    let mut query = Query::of(request.uri(), &["limit", "cursor", "q", "format"])?;
+    let mut query = Query::of(request.uri(), &["limit", "cursor", "q", "sort", "format"])?;
     let limit = query.number("limit", 1..=MAX_PAGE, PAGE);
     let stream = query.choice("format", &["json", "ndjson"]) == 1;
     if stream {
-        for name in ["limit", "cursor", "q"] {
+        for name in ["limit", "cursor", "q", "sort"] {
             if query.has(name) {
                 query.wrong(name, "is not allowed with format=ndjson, which streams all clients");
             }
@@ -68,7 +73,12 @@ pub(in crate::admin) async fn list(State(api): State<Arc<Api>>, request: Request
     if search.chars().count() > MAX_SEARCH {
         query.wrong("q", format!("must be at most {MAX_SEARCH} characters long"));
     }
-    let after = query.text("cursor").filter(|cursor| !cursor.is_empty()).map(from_cursor);
+    let by = SORTS[query.choice("sort", &["client_id", "requests", "limited", "last_seen"])];
+    if by.is_some() && !search.is_empty() {
+        query.wrong("sort", "must be client_id with q");
+    }
+    let after =
+        query.text("cursor").filter(|cursor| !cursor.is_empty()).map(|cursor| from_cursor(cursor, by.is_some()));
     if after == Some(None) {
         query.wrong("cursor", "must be the next_cursor of another page");
     }
@@ -76,7 +86,13 @@ pub(in crate::admin) async fn list(State(api): State<Arc<Api>>, request: Request
     if stream {
         return export::stream(&api, Stopping::of(&request)).await;
     }
-    let query = PageQuery { after: after.flatten(), limit, search };
+    let after = after.flatten();
+    if let Some(by) = by {
+        let place = after.and_then(|cursor| if let Cursor::Rank(place) = cursor { Some(place) } else { None });
+        return ranked(&api, by, place, limit).await;
+    }
+    let after = after.and_then(|cursor| if let Cursor::Name(id) = cursor { Some(id) } else { None });
+    let query = PageQuery { after, limit, search };
     let (view, repository) = (Arc::clone(&api), Arc::clone(&api.parts.repository));
     let page = api.reads.run(move || {
         repository.page(&query).map(|page| PageView {
@@ -170,11 +186,49 @@ pub(super) async fn find(api: &Arc<Api>, id: &ClientId) -> Result<Record, ApiErr
     record.ok_or_else(|| Refusal::Missing(id.clone()).into())
 }
 
-/// A cursor is the last name of a page. It says so to nobody, so that another order stays possible.
+/// What clients can be sorted by; none is their names.
+const SORTS: [Option<Achievement>; 4] =
+    [None, Some(Achievement::Requests), Some(Achievement::Limited), Some(Achievement::LastSeen)];
+
+/// A page of clients in the order of what they have done. One that was deleted since that was looked at is left out.
+async fn ranked(api: &Arc<Api>, by: Achievement, after: Option<RankPlace>, limit: usize) -> Result<Response, ApiError> {
+    let list = api.rankings.get(by).await?;
+    let (view, repository) = (Arc::clone(api), Arc::clone(&api.parts.repository));
+    let page = api.reads.run(move || {
+        let (page, more) = list.page(after, limit);
+        let mut items = Vec::with_capacity(page.len());
+        for (.., client) in page {
+            items.extend(repository.get(&client.id)?.map(|record| ClientView::new(&record, &view)));
+        }
+        let next_cursor = page.last().filter(|_| more).map(|(done, uid, _)| rank_cursor(*done, *uid));
+        Ok::<_, StoreError>(PageView { next_cursor, items, total: list.len() as u64 })
+    });
+    Ok(respond::json(StatusCode::OK, &page.await?))
+}
+
+/// Where a page ended.
+#[derive(Clone, Debug, PartialEq)]
+enum Cursor {
+    /// Behind this name.
+    Name(ClientId),
+    /// Behind this place.
+    Rank(RankPlace),
+}
+
+/// A cursor is the last name of a page, or its last place. It says so to nobody, so that another order stays possible.
 fn to_cursor(id: &ClientId) -> String {
     BASE64_URL_SAFE_NO_PAD.encode(id.as_str())
 }
 
-fn from_cursor(cursor: &str) -> Option<ClientId> {
-    ClientId::parse(&String::from_utf8(BASE64_URL_SAFE_NO_PAD.decode(cursor).ok()?).ok()?).ok()
+fn rank_cursor(done: u64, uid: u128) -> String {
+    BASE64_URL_SAFE_NO_PAD.encode(format!("{done:x} {uid:x}"))
+}
+
+fn from_cursor(cursor: &str, ranked: bool) -> Option<Cursor> {
+    let text = String::from_utf8(BASE64_URL_SAFE_NO_PAD.decode(cursor).ok()?).ok()?;
+    if !ranked {
+        return ClientId::parse(&text).ok().map(Cursor::Name);
+    }
+    let (done, uid) = text.split_once(' ')?;
+    Some(Cursor::Rank((u64::from_str_radix(done, 16).ok()?, u128::from_str_radix(uid, 16).ok()?)))
 }

@@ -1,7 +1,7 @@
 //! What a quota would have done to a client's requests, as far as they were recorded.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use axum::extract::Request;
 use axum::response::Response;
@@ -17,7 +17,7 @@ use crate::admin::api::error::ErrorBody;
 use crate::admin::api::json::Value;
 use crate::admin::api::query::Query;
 use crate::admin::api::{Api, ApiError, BodyFields, body, respond};
-use crate::client::{ClientId, Mode, Quota, RECORDED_SECONDS};
+use crate::client::{Client, ClientId, Mode, Quota, RECORDED_SECONDS};
 use crate::limit::replay;
 
 /// What is said of a window that is none.
@@ -176,16 +176,39 @@ async fn recorded(
     seconds: u64,
     window: &str,
 ) -> Result<(Vec<(u64, u32)>, Option<Quota>), ApiError> {
-    let (record, parts) = (read::find(api, id).await?, &api.parts);
-    let client = record.client(&parts.keys, &parts.plans.load());
-    let usage = parts.directory.load().get(&client).map(|client| Arc::clone(&client.usage));
-    let now = parts.timeline.nanos(parts.clock.now()) / 1_000_000_000;
-    let from = (now + 1).saturating_sub(seconds);
-    let recorded = usage.and_then(|usage| parts.recorder.recorded(&usage, from)).unwrap_or_default();
+    let client = known(api, id).await?;
+    let recorded = since(api, &client, seconds);
     if recorded.is_empty() {
         return Err(nothing(id, window));
     }
     Ok((recorded, (client.mode == Mode::Limit).then_some(client.quota)))
+}
+
+/// What is recorded of a client in the last `seconds`, by the wall clock: each second with its requests.
+///
+/// # Errors
+/// 404 when there is no such client, 503 when the store cannot be read.
+pub(in crate::admin) async fn latest(api: &Arc<Api>, id: &ClientId, seconds: u64) -> Result<Vec<(u64, u32)>, ApiError> {
+    let (recorded, parts) = (since(api, &known(api, id).await?, seconds), &api.parts);
+    let wall = |second: u64| {
+        let at = parts.timeline.wall(second * 1_000_000_000, parts.clock.as_ref());
+        at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
+    };
+    Ok(recorded.into_iter().map(|(second, requests)| (wall(second), requests)).collect())
+}
+
+/// The client as the proxy has it.
+async fn known(api: &Arc<Api>, id: &ClientId) -> Result<Client, ApiError> {
+    Ok(read::find(api, id).await?.client(&api.parts.keys, &api.parts.plans.load()))
+}
+
+/// What is recorded of it in the last `seconds`, by the limiter's clock.
+fn since(api: &Api, client: &Client, seconds: u64) -> Vec<(u64, u32)> {
+    let parts = &api.parts;
+    let usage = parts.directory.load().get(client).map(|client| Arc::clone(&client.usage));
+    let now = parts.timeline.nanos(parts.clock.now()) / 1_000_000_000;
+    let from = (now + 1).saturating_sub(seconds);
+    usage.and_then(|usage| parts.recorder.recorded(&usage, from)).unwrap_or_default()
 }
 
 fn nothing(id: &ClientId, window: &str) -> ApiError {

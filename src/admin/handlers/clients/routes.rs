@@ -12,13 +12,14 @@ use http::header::ALLOW;
 use http::{HeaderValue, Method};
 
 use super::path::{self, PathTarget};
-use super::{bulk, key_calls, read, recorded, tokens, write};
+use super::{bulk, changes, key_calls, read, recorded, tokens, write};
 use crate::admin::api::{Api, ApiError, wrong_method};
 
 /// The routes.
 pub(in crate::admin) fn routes() -> Router<Arc<Api>> {
     Router::new()
         .route("/clients", get(read::list).post(write::create).put(bulk::apply))
+        .route("/changes", get(changes::list))
         .route("/clients/{*rest}", any(one))
 }
 

@@ -168,7 +168,7 @@ async fn no_new_client_is_named_so_that_paths_lose_it() {
 async fn other_paths_methods_and_types_are_told() {
     let api = Fixture::new();
     make(&api, &json!({"client_id": "a"})).await;
-    for target in ["/", "/client", "/clients/", "/clients?x=1/a/b"] {
+    for target in ["/ui", "/client", "/clients/", "/clients?x=1/a/b"] {
         let answer = api.call("GET", target, "").await;
         assert!([404, 422].contains(&answer.status.as_u16()), "{target}");
         assert_eq!(answer.json()["code"], json!(answer.status.as_u16()), "{target}");

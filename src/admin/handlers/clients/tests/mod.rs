@@ -291,3 +291,34 @@ async fn the_list_comes_in_pages() {
         assert_eq!((answer.status.as_u16(), fields), (422, vec![field.to_owned()]), "{query}");
     }
 }
+
+#[tokio::test]
+async fn the_list_comes_in_the_order_of_what_was_done() {
+    let api = Fixture::new();
+    for (name, limited) in [("a", 1), ("b", 3), ("c", 0), ("d", 2)] {
+        make(&api, &json!({"client_id": name})).await;
+        let directory = api.directory.load();
+        let client = directory.by_key(&crate::client::KeyDigest::of(name.as_bytes()), 0).unwrap();
+        (0..limited).for_each(|_| client.usage.count_limited(1_000_000_000));
+    }
+    let first = api.call("GET", "/clients?sort=limited&limit=2", "").await.json();
+    let cursor = first["next_cursor"].as_str().unwrap();
+    let rest = api.call("GET", &format!("/clients?sort=limited&limit=2&cursor={cursor}"), "").await.json();
+    let names = [&first["items"][0], &first["items"][1], &rest["items"][0], &rest["items"][1]];
+    assert_eq!(names.map(|item| item["client_id"].as_str().unwrap()), ["b", "d", "a", "c"]);
+    assert_eq!((&first["total"], &rest["next_cursor"]), (&json!(4), &json!(null)));
+    // One that is deleted since leaves its place empty.
+    assert_eq!(api.call("DELETE", "/clients/b", "").await.status, 204);
+    let first = api.call("GET", "/clients?sort=limited&limit=2", "").await.json();
+    assert_eq!(first["items"].as_array().map(Vec::len), Some(1), "{first}");
+    for (query, field) in [
+        ("sort=name", "sort"),
+        ("sort=limited&q=a", "sort"),
+        ("sort=limited&cursor=YQ", "cursor"),
+        ("sort=requests&format=ndjson", "sort"),
+    ] {
+        let answer = api.call("GET", &format!("/clients?{query}"), "").await;
+        let fields: Vec<_> = answer.errors().into_iter().map(|(field, _)| field).collect();
+        assert_eq!((answer.status.as_u16(), fields), (422, vec![field.to_owned()]), "{query}");
+    }
+}

@@ -48,6 +48,10 @@ impl ClientRepository for Failing {
         Err(full())
     }
 
+    fn latest_changes(&self, _: usize) -> Result<Vec<(ClientId, HistoryEntry)>, StoreError> {
+        Err(full())
+    }
+
     fn for_each(&self, each: &mut dyn FnMut(Record) -> bool) -> Result<(), StoreError> {
         let quota = Quota::new(1, 1.0).unwrap();
         let profile = Profile { note: "x".repeat(1_000), ..Profile::new(quota) };
