@@ -4,7 +4,8 @@
 //! after the file was parsed, so whatever it says, it is one value and never YAML; a number or true or false only where
 //! the key wants one, and never null. Names of keys are as they stand. As in a shell, a default counts where the
 //! variable is unset or empty. A literal `${` is written `$${`, as Docker Compose has it; a `$` before anything else is
-//! itself, since regular expressions end with it.
+//! itself, since regular expressions end with it, and so is `${` before a digit, which no name begins with: what is put
+//! in their stead names its groups like that.
 //!
 //! A value that came out of the environment may be a secret: no message says it. So what was put in is marked (by a tag
 //! with a NUL, which no tag of the file can have), messages show what the file says in its place, and where a later
@@ -103,6 +104,11 @@ impl Filler<'_> {
                 rest = &found[2..];
                 continue;
             }
+            if found.as_bytes().get(2).is_some_and(u8::is_ascii_digit) {
+                text.extend([before, "${"]);
+                rest = &found[2..];
+                continue;
+            }
             let end = found.find('}').ok_or_else(|| format!("has a ${{ without a }} behind it; {LITERAL}"))?;
             let value = self.value(&found[2..end])?;
             text.extend([before, &value]);
@@ -117,11 +123,7 @@ impl Filler<'_> {
     fn value(&mut self, inner: &str) -> Result<String, String> {
         let (name, default) = inner.split_once(":-").map_or((inner, None), |(name, default)| (name, Some(default)));
         let is_name = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-        if !is_name
-            || name.is_empty()
-            || name.as_bytes()[0].is_ascii_digit()
-            || default.is_some_and(|d| d.contains("${"))
-        {
+        if !is_name || name.is_empty() || default.is_some_and(|default| default.contains("${")) {
             let shown: String = inner.chars().take(60).collect();
             return Err(format!(
                 "must be ${{NAME}} or ${{NAME:-default}}, with a name of letters, digits and _, and no variable in the \
