@@ -36,6 +36,7 @@ pub(super) const LAPSE: u32 = 600;
 /// For how many microseconds nobody else adds to the line before a bulk: so many, and some for each of its changes.
 /// Whoever ends in between is waited for no longer.
 const HOLD: [u64; 2] = [5_000_000, 50];
+
 /// This node's part in the line of changes.
 pub(super) struct ChangeLine {
     pub(super) link: StoreLink,
