@@ -116,6 +116,7 @@ impl Fixture {
             explain: Box::new(|question| panic!("nobody asks {question:?} here")),
             status: Box::new(status),
             fleet: Arc::new(FleetView::default),
+            fleet_figures: None,
             readiness: Box::new(|| Readiness::Ready),
             reload,
             clock: Arc::clone(&clock) as Arc<dyn Clock>,

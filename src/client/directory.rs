@@ -87,6 +87,14 @@ impl Directory {
         by_key.chain(by_network).find(|known| known.uid == client.uid)
     }
 
+    /// The client that has this credential, as [`Client::credential`] writes it, whether or not it counts now.
+    pub fn by_credential(&self, text: &str) -> Option<&Arc<Client>> {
+        match KeyDigest::from_hex(text) {
+            Some(key) => self.by_key.get(&key),
+            None => self.by_network.get(&canonical(text.parse().ok()?).into()),
+        }
+    }
+
     /// The directory after `changes`: of each client what it was and what it is, in the order in which that came about.
     /// A client that stays keeps its usage. Credentials may go from one client to another, whatever the order.
     ///

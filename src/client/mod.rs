@@ -6,6 +6,7 @@
 mod api_key;
 mod digest;
 mod directory;
+mod figures;
 mod lengths;
 mod networks;
 mod plans;
@@ -25,6 +26,7 @@ use ipnet::IpNet;
 pub use api_key::{ApiKey, KeyId, MOST_KEYS};
 pub use digest::KeyDigest;
 pub use directory::{Conflict, Directory};
+pub use figures::{UsageFigures, together};
 pub use networks::Networks;
 pub use plans::{PlanName, Plans};
 pub(crate) use quota::MAX_CAPACITY;
@@ -173,6 +175,11 @@ impl Client {
 }
 
 impl Client {
+    /// One of its credentials as text: what it is found by in the directory of another node.
+    pub fn credential(&self) -> Option<String> {
+        self.keys().next().map(|key| key.hex()).or_else(|| self.addresses.first().map(IpNet::to_string))
+    }
+
     /// All its keys, those that have ended too.
     pub(crate) fn keys(&self) -> impl Iterator<Item = KeyDigest> {
         self.api_key.into_iter().chain(self.further_keys.iter().map(|key| key.digest))

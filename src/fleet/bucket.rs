@@ -8,7 +8,7 @@ use crate::client::Quota;
 
 use super::link::{LinkError, ScriptCall};
 use super::names::Names;
-use super::script::{BUCKET, GRANT, RESET, Script};
+use super::script::{BUCKET, GRANT, PEEK, RESET, Script};
 
 #[cfg(test)]
 mod losses;
@@ -86,6 +86,17 @@ pub fn grant(names: &Names, key: u128, of: Quota, tokens: u32) -> ScriptCall {
     let mut args = quota(of);
     args.push(tokens.to_string().into_bytes());
     call(&GRANT, names.bucket(key), args)
+}
+
+/// Looks at the bucket of a key, and changes nothing.
+pub fn peek(names: &Names, key: u128, of: Quota) -> ScriptCall {
+    call(&PEEK, names.bucket(key), quota(of))
+}
+
+/// The answer to [`peek`]: thousandths of tokens, those that nodes hold among them; 0 for a debt.
+pub fn read_thousandths(value: &Value) -> Result<u64, LinkError> {
+    let [tokens, thousandths, held] = integers(value)?;
+    Ok(u64::try_from((tokens + held) * 1_000 + thousandths).unwrap_or(0))
 }
 
 /// The answer to [`ask`].

@@ -21,6 +21,7 @@
 
 pub mod asker;
 pub mod bucket;
+pub mod gather;
 pub mod joining;
 pub mod link;
 pub mod names;
@@ -32,6 +33,7 @@ pub(crate) mod servers;
 pub mod settings;
 #[cfg(test)]
 mod simulation;
+pub mod sums;
 pub mod turns;
 
 pub use asker::Asker;

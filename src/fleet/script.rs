@@ -45,6 +45,9 @@ pub static RESET: Script =
 /// Adds tokens to a bucket, above its capacity if need be.
 pub static GRANT: Script =
     Script::new("grant", concat!(include_str!("scripts/state.lua"), include_str!("scripts/grant.lua")));
+/// Looks at a bucket.
+pub static PEEK: Script =
+    Script::new("peek", concat!(include_str!("scripts/state.lua"), include_str!("scripts/peek.lua")));
 /// Holds turns of those that a caller may have at once.
 pub static TURNS: Script = Script::new("turns", include_str!("scripts/turns.lua"));
 
@@ -67,6 +70,6 @@ pub static REGISTRY_TEND: Script = Script::new(
 pub static REGISTRY_OPEN: Script = Script::new("registry_open", include_str!("scripts/registry_open.lua"));
 
 /// All of them: what is loaded at a connection.
-pub fn all() -> [&'static Script; 9] {
-    [&BUCKET, &RESET, &GRANT, &TURNS, &NODES, &REGISTRY_PUBLISH, &REGISTRY_OFFER, &REGISTRY_TEND, &REGISTRY_OPEN]
+pub fn all() -> [&'static Script; 10] {
+    [&BUCKET, &RESET, &GRANT, &PEEK, &TURNS, &NODES, &REGISTRY_PUBLISH, &REGISTRY_OFFER, &REGISTRY_TEND, &REGISTRY_OPEN]
 }

@@ -96,6 +96,7 @@ impl View {
                 State::Starting => Readiness::Starting,
                 _ => Readiness::Draining,
             }),
+            fleet_figures: fleet.as_ref().and_then(FleetPlace::figures),
             fleet: show(fleet),
             status,
             clock,

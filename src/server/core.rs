@@ -18,6 +18,7 @@ use super::store::{Followers, Store};
 use crate::client::{Directory, Plans, Quota, Recorder};
 use crate::clock::{Clock, Timeline};
 use crate::config::Config;
+use crate::fleet::sums::OwnFigures;
 use crate::limit::{Nanos, Payer, RateLimit, Striped, StripedSettings, WholeLimiter};
 use crate::process::Sockets;
 use crate::proxy::{Activity, Policies, PolicySettings};
@@ -138,8 +139,11 @@ impl Core {
         store.clients.keep_history(config.history);
         let (limits, saved) = (Arc::clone(&limiter), Arc::clone(&store.buckets));
         let buckets = Buckets::new(limits, saved, &config.rate_limit, Arc::clone(&clock), timeline);
+        let (directory, recorder) = (Arc::default(), Arc::new(Recorder::new(config.rate_limit.record)));
         if let Some((place, shared)) = fleet.as_ref().zip(shared) {
-            place.feed(&shared, buckets.keys(), timeline);
+            let (directory, recorder) = (Arc::clone(&directory), Arc::clone(&recorder));
+            let figures = OwnFigures { directory, recorder, clock: Arc::clone(&clock), timeline };
+            place.feed(&shared, buckets.keys(), figures);
         }
         let secret = store.buckets.secret();
         let sticky = config.database.is_none().then(|| inherited.and_then(|had| had.sticky).unwrap_or(secret));
@@ -150,7 +154,7 @@ impl Core {
             acme: Arc::new(acme),
             store,
             fleet,
-            directory: Arc::default(),
+            directory,
             plans: Arc::new(ArcSwap::from_pointee(config.plans.clone())),
             alone: Arc::default(),
             limiter,
@@ -158,7 +162,7 @@ impl Core {
             access_log,
             tally: Arc::default(),
             decisions: Arc::default(),
-            recorder: Arc::new(Recorder::new(config.rate_limit.record)),
+            recorder,
             series: Arc::default(),
             lifecycle: Lifecycle::new(),
             sockets: Sockets::default(),

@@ -17,10 +17,13 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::error::ServerError;
+use crate::admin::FleetFigures;
 use crate::client::Quota;
-use crate::clock::{Clock, Timeline};
+use crate::clock::Clock;
+use crate::fleet::gather::Gatherer;
 use crate::fleet::nodes::Nodes;
 use crate::fleet::registry::FOREIGN;
+use crate::fleet::sums::{FleetSums, OwnFigures};
 use crate::fleet::{
     Asker, ClientRegistry, FleetSettings, JoinOutcome, LinkError, Names, RegistryState, StoreLink, bucket,
 };
@@ -35,6 +38,8 @@ use crate::telemetry::{FleetNode, FleetState, FleetStore, FleetView, LeaseCounts
 const JOINING: Duration = Duration::from_secs(5);
 /// How long a change of a bucket by an operator may take.
 const CHANGE: Duration = Duration::from_secs(1);
+/// How long a look at buckets may take.
+const LOOK: Duration = Duration::from_millis(250);
 /// How long leaving may take.
 const LEAVING: Duration = Duration::from_secs(1);
 
@@ -64,6 +69,8 @@ struct PlaceParts {
 struct LateParts {
     nodes: Option<Arc<Nodes>>,
     asker: Option<Arc<Asker>>,
+    /// What asks the other nodes.
+    gatherer: Option<Arc<Gatherer>>,
 }
 
 impl FleetPlace {
@@ -142,9 +149,9 @@ impl FleetPlace {
         CallerTurns::Shared(Arc::clone(&self.0.turns))
     }
 
-    /// Has `limiter` fed, whose keys `own` makes.
-    pub(super) fn feed(&self, limiter: &Arc<SharedLimiter>, own: &Arc<KeyMaker>, timeline: Timeline) {
-        let parts = &self.0;
+    /// Has `limiter` fed, whose keys `own` makes, and answers other nodes by `figures`.
+    pub(super) fn feed(&self, limiter: &Arc<SharedLimiter>, own: &Arc<KeyMaker>, figures: OwnFigures) {
+        let (parts, timeline) = (&self.0, figures.timeline);
         let any = Payer::client(1);
         let same = own.of(any) == parts.keys.of(any);
         let fleet = if same { own } else { &parts.keys };
@@ -168,14 +175,22 @@ impl FleetPlace {
         let nodes =
             Nodes::new(parts.link.clone(), &parts.names, named, known, Arc::clone(&parts.clock), (leased, heard));
         let nodes = Arc::new(nodes);
+        let gatherer = Arc::new(Gatherer::new(
+            (parts.link.clone(), parts.names.clone(), &parts.node),
+            Arc::clone(&nodes),
+            Arc::clone(&parts.clock),
+            Box::new(move |question| figures.answer(question)),
+        ));
         if let Some(runtime) = &*parts.runtime.lock() {
+            let running = (Arc::clone(&gatherer), parts.stop.subscribe());
+            runtime.spawn(async move { running.0.run(running.1).await });
             let running = (Arc::clone(&asker), parts.stop.subscribe());
             runtime.spawn(async move { running.0.run(running.1).await });
             let running = (Arc::clone(&nodes), parts.stop.subscribe());
             runtime.spawn(async move { running.0.run(running.1).await });
             runtime.spawn(tell(self.clone()));
         }
-        *parts.late.lock() = LateParts { nodes: Some(nodes), asker: Some(asker) };
+        *parts.late.lock() = LateParts { nodes: Some(nodes), asker: Some(asker), gatherer: Some(gatherer) };
     }
 
     /// Fills buckets in the store, but for what nodes hold.
@@ -195,6 +210,38 @@ impl FleetPlace {
     pub(super) async fn grant(&self, payer: Payer, quota: Quota, tokens: u32) -> Result<(), LinkError> {
         let call = bucket::grant(&self.0.names, self.0.keys.of(payer), quota, tokens);
         self.0.link.calls(&[call], CHANGE).await.into_iter().try_for_each(|answer| answer.map(drop))
+    }
+
+    /// What asks for what all nodes and the store know of clients.
+    pub(super) fn figures(&self) -> Option<FleetFigures> {
+        let sums = Arc::new(FleetSums::new(self.0.late.lock().gatherer.clone()?));
+        let (usage, recorded, place) = (Arc::clone(&sums), sums, self.clone());
+        Some(FleetFigures {
+            usage: Box::new(move |credentials| {
+                let sums = Arc::clone(&usage);
+                Box::pin(async move { sums.usage(credentials).await })
+            }),
+            recorded: Box::new(move |(credential, from)| {
+                let sums = Arc::clone(&recorded);
+                Box::pin(async move { sums.recorded(credential, from).await })
+            }),
+            tokens: Box::new(move |buckets| {
+                let place = place.clone();
+                Box::pin(async move { place.tokens(&buckets).await })
+            }),
+        })
+    }
+
+    /// The thousandths of tokens in buckets, as the store has them. While this node goes by its share, that is not what
+    /// it gives.
+    async fn tokens(&self, buckets: &[(Payer, Quota)]) -> Vec<Option<u64>> {
+        if self.0.leases.reach() != Reach::Joined {
+            return vec![None; buckets.len()];
+        }
+        let call = |(payer, quota): &(Payer, Quota)| bucket::peek(&self.0.names, self.0.keys.of(*payer), *quota);
+        let calls: Vec<_> = buckets.iter().map(call).collect();
+        let answers = self.0.link.calls(&calls, LOOK).await;
+        answers.into_iter().map(|answer| bucket::read_thousandths(&answer.ok()?).ok()).collect()
     }
 
     /// The fleet as this node sees it now.

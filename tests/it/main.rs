@@ -96,6 +96,8 @@ mod fleet_relay;
 mod fleet_store_away;
 mod fleet_stores;
 #[cfg(test)]
+mod fleet_sums;
+#[cfg(test)]
 mod fleet_turns;
 #[cfg(test)]
 mod foreign_files;

@@ -13,7 +13,7 @@ use http::HeaderMap;
 
 use super::access::Access;
 use super::error::{ApiError, sentence};
-use crate::client::{Directory, KeyDigest, Plans, Quota, Recorder};
+use crate::client::{Directory, KeyDigest, Plans, Quota, Recorder, UsageFigures};
 use crate::clock::{Clock, Timeline};
 use crate::limit::{KeyMaker, Limiter, Payer};
 use crate::store::{ClientRepository, WriteError};
@@ -58,6 +58,8 @@ pub struct AdminParts {
     pub status: Box<dyn Fn() -> ServerStatus + Send + Sync>,
     /// The fleet.
     pub fleet: ShowFleet,
+    /// What the whole fleet knows of clients; none without a fleet.
+    pub fleet_figures: Option<FleetFigures>,
     /// Whether it serves.
     pub readiness: Box<dyn Fn() -> Readiness + Send + Sync>,
     /// How long a connection must have been silent to be closed once the API closes.
@@ -69,6 +71,21 @@ pub struct AdminParts {
     /// The limiter's time; the same one wherever the limiter is asked.
     pub timeline: Timeline,
 }
+
+/// Asks for what the whole fleet knows of clients. Each answers within moments, with what is known then.
+pub struct FleetFigures {
+    /// What clients, each known by a credential, have done on all other nodes, and the names of the nodes of which that
+    /// is not known.
+    pub usage: AskFleet<Vec<String>, (Vec<UsageFigures>, Vec<String>)>,
+    /// The requests of each second of a client on all other nodes, from a second since the Unix epoch on, and the names
+    /// of the nodes of which they are not known.
+    pub recorded: AskFleet<(String, u64), (Vec<(u64, u32)>, Vec<String>)>,
+    /// The thousandths of tokens in buckets, where the store tells them.
+    pub tokens: AskFleet<Vec<(Payer, Quota)>, Vec<Option<u64>>>,
+}
+
+/// Asks a fleet something.
+pub type AskFleet<Q, A> = Box<dyn Fn(Q) -> BoxFuture<'static, A> + Send + Sync>;
 
 /// Reads the configuration again and applies it, all or nothing. One that runs already is waited for.
 pub type Reload = Box<dyn Fn() -> BoxFuture<'static, Result<Reloaded, ReloadRefused>> + Send + Sync>;

@@ -233,3 +233,31 @@ fn a_bucket_stays_as_long_as_it_is_not_full() {
         assert_eq!(left().await, -1, "a grant ends");
     });
 }
+
+#[test]
+fn a_look_changes_nothing_and_counts_what_nodes_hold() {
+    for engine in Engine::all() {
+        let server = StoreServer::start(engine);
+        runtime().block_on(async {
+            let (link, _stop) = start(&settings(&server.url()));
+            until(&link, true).await;
+            // So slow that nothing comes back meanwhile.
+            let (names, quota) = (Names::new("t"), Quota::new(10, 0.000_001).unwrap());
+            let kept = || server.command("HGETALL t:{07}:b:00000000000000000000000000000007");
+            for (asked, shown) in [
+                (None, 10_000),
+                (Some(BucketAsk { ahead: 4, ..plain(quota, 3) }), 7_000),
+                (Some(BucketAsk { left: 4, debit: 2, ..plain(quota, 0) }), 5_000),
+                (Some(BucketAsk { debit: 30, ..plain(quota, 0) }), 0),
+            ] {
+                if let Some(asked) = asked {
+                    link.calls(&[ask(&names, 7, &asked)], LONG).await.pop().unwrap().unwrap();
+                }
+                let before = kept();
+                let answer = link.calls(&[peek(&names, 7, quota)], LONG).await.pop().unwrap().unwrap();
+                assert_eq!(read_thousandths(&answer).unwrap(), shown, "{engine:?}");
+                assert_eq!(kept(), before, "{engine:?}");
+            }
+        });
+    }
+}

@@ -58,7 +58,7 @@ pub(in crate::admin) async fn make_key(api: &Arc<Api>, raw: &str, request: Reque
         Ok(Some(profile))
     };
     let committed = change_existing(api, author, (id, condition), edit).await?;
-    changed(api, committed, Some(Made { secret, id: Some(key) }), StatusCode::CREATED)
+    changed(api, committed, Some(Made { secret, id: Some(key) }), StatusCode::CREATED).await
 }
 
 /// Deletes an API key of a client

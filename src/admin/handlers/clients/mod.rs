@@ -10,6 +10,7 @@
 //! | `keys` | what it says of the client's API keys |
 //! | `describe` | the same for the description of the API |
 //! | `wire` | what answers say of one |
+//! | `standing` | how clients stand now |
 //! | `read` | one, a page of them, a history |
 //! | `recorded` | what a quota would have done to a client's requests |
 //! | `changes` | what changed last, of all of them |
@@ -35,6 +36,7 @@ pub(in crate::admin) mod read;
 pub(in crate::admin) mod recorded;
 mod routes;
 mod secret;
+mod standing;
 pub(in crate::admin) mod tokens;
 mod wire;
 pub(in crate::admin) mod write;

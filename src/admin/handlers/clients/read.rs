@@ -8,8 +8,8 @@ use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
 use http::StatusCode;
 
 use super::describe::ClientName;
-use super::wire::{ClientView, EntryView, HistoryView, PageView, show};
-use super::{export, path};
+use super::wire::{ClientView, EntryView, HistoryView, PageView};
+use super::{export, path, standing};
 use crate::admin::api::Api;
 use crate::admin::api::error::ErrorBody;
 use crate::admin::api::query::Query;
@@ -52,7 +52,8 @@ const MAX_SEARCH: usize = 1_024;
     ),
     responses(
         (status = 200, description = "Some clients",
-            content((PageView = "application/json"), (String = "application/x-ndjson"))),
+            content((PageView = "application/json"), (String = "application/x-ndjson")),
+            headers(("Nodes-Missing" = Option<String>, description = "The nodes of the fleet whose figures are not in this"))),
         (status = 400, description = "The query cannot be decoded", body = ErrorBody),
         (status = 422, description = "A parameter is wrong", body = ErrorBody),
         (status = 503, description = "The store cannot be read", body = ErrorBody),
@@ -93,15 +94,10 @@ pub(in crate::admin) async fn list(State(api): State<Arc<Api>>, request: Request
     }
     let after = after.and_then(|cursor| if let Cursor::Name(id) = cursor { Some(id) } else { None });
     let query = PageQuery { after, limit, search };
-    let (view, repository) = (Arc::clone(&api), Arc::clone(&api.parts.repository));
-    let page = api.reads.run(move || {
-        repository.page(&query).map(|page| PageView {
-            next_cursor: page.items.last().filter(|_| page.more).map(|last| to_cursor(&last.id)),
-            items: page.items.iter().map(|record| ClientView::new(record, &view)).collect(),
-            total: page.total,
-        })
-    });
-    Ok(respond::json(StatusCode::OK, &page.await?))
+    let repository = Arc::clone(&api.parts.repository);
+    let page = api.reads.run(move || repository.page(&query)).await?;
+    let next_cursor = page.items.last().filter(|_| page.more).map(|last| to_cursor(&last.id));
+    Ok(show_page(&api, &page.items, next_cursor, page.total).await)
 }
 
 /// Shows a client
@@ -115,7 +111,8 @@ pub(in crate::admin) async fn list(State(api): State<Arc<Api>>, request: Request
     params(ClientName),
     responses(
         (status = 200, description = "The client", body = ClientView,
-            headers(("ETag" = String, description = "Its version in quotes"))),
+            headers(("ETag" = String, description = "Its version in quotes"),
+                ("Nodes-Missing" = Option<String>, description = "The nodes of the fleet whose figures are not in this"))),
         (status = 400, description = "The path cannot be decoded", body = ErrorBody),
         (status = 404, description = "There is no such client", body = ErrorBody),
         (status = 422, description = "The name is none, or a parameter is unknown", body = ErrorBody),
@@ -126,7 +123,7 @@ pub(in crate::admin) async fn get(api: &Arc<Api>, raw: &str, request: Request) -
     let id = path::id(raw)?;
     Query::of(request.uri(), &[])?.finish()?;
     let record = find(api, &id).await?;
-    Ok(show(StatusCode::OK, &ClientView::new(&record, api), &record))
+    Ok(standing::show(api, StatusCode::OK, &record, |_| ()).await)
 }
 
 /// Shows a client's changes
@@ -193,17 +190,26 @@ const SORTS: [Option<Achievement>; 4] =
 /// A page of clients in the order of what they have done. One that was deleted since that was looked at is left out.
 async fn ranked(api: &Arc<Api>, by: Achievement, after: Option<RankPlace>, limit: usize) -> Result<Response, ApiError> {
     let list = api.rankings.get(by).await?;
-    let (view, repository) = (Arc::clone(api), Arc::clone(&api.parts.repository));
+    let (repository, total) = (Arc::clone(&api.parts.repository), list.len() as u64);
     let page = api.reads.run(move || {
         let (page, more) = list.page(after, limit);
-        let mut items = Vec::with_capacity(page.len());
+        let mut records = Vec::with_capacity(page.len());
         for (.., client) in page {
-            items.extend(repository.get(&client.id)?.map(|record| ClientView::new(&record, &view)));
+            records.extend(repository.get(&client.id)?);
         }
         let next_cursor = page.last().filter(|_| more).map(|(done, uid, _)| rank_cursor(*done, *uid));
-        Ok::<_, StoreError>(PageView { next_cursor, items, total: list.len() as u64 })
+        Ok::<_, StoreError>((records, next_cursor))
     });
-    Ok(respond::json(StatusCode::OK, &page.await?))
+    let (records, next_cursor) = page.await?;
+    Ok(show_page(api, &records, next_cursor, total).await)
+}
+
+/// The answer that shows a page.
+async fn show_page(api: &Api, records: &[Record], next_cursor: Option<String>, total: u64) -> Response {
+    let (items, missing) = standing::views(api, records).await;
+    let mut response = respond::json(StatusCode::OK, &PageView { next_cursor, items, total });
+    missing.tell(&mut response);
+    response
 }
 
 /// Where a page ended.

@@ -11,8 +11,9 @@ use utoipa::ToSchema;
 
 use super::describe::ClientName;
 use super::quotas::{capacity, rate};
+use super::standing::MissingNodes;
 use super::wire::QuotaView;
-use super::{path, read};
+use super::{path, read, standing};
 use crate::admin::api::error::ErrorBody;
 use crate::admin::api::json::Value;
 use crate::admin::api::query::Query;
@@ -86,7 +87,8 @@ pub(in crate::admin) struct SimulateInput {
 /// Recommends a quota for a client
 ///
 /// By its recorded requests: the rate of the busiest minute, and the least capacity that refuses none of them. Recorded
-/// are the requests a second of the busiest clients, for an hour, by this process.
+/// are the requests a second of the busiest clients, for an hour, by each process; in a fleet those of all nodes are
+/// added up, but for those in the header `Nodes-Missing`.
 #[utoipa::path(
     get,
     path = "/clients/{client_id}/recommend",
@@ -98,7 +100,8 @@ pub(in crate::admin) struct SimulateInput {
             description = "How far back to look, from `1s` to `1h`; an hour when it is left out"),
     ),
     responses(
-        (status = 200, description = "A quota, and what it would have done", body = RecommendView),
+        (status = 200, description = "A quota, and what it would have done", body = RecommendView,
+            headers(("Nodes-Missing" = Option<String>, description = "The nodes of the fleet whose figures are not in this"))),
         (status = 400, description = "The path or the query cannot be decoded", body = ErrorBody),
         (status = 404, description = "There is no such client, or nothing is recorded of it", body = ErrorBody),
         (status = 422, description = "The name is none, or a parameter is wrong", body = ErrorBody),
@@ -114,7 +117,8 @@ pub(in crate::admin) async fn recommend(api: &Arc<Api>, raw: &str, request: Requ
         query.wrong("window", WINDOW);
     }
     query.finish()?;
-    let (recorded, in_force) = recorded(api, &id, window.unwrap_or(RECORDED_SECONDS), &text).await?;
+    let RecordedRequests { seconds: recorded, in_force, missing } =
+        recorded(api, &id, window.unwrap_or(RECORDED_SECONDS), &text).await?;
     let recommended = replay::recommended(&recorded).ok_or_else(|| nothing(&id, &text))?;
     let view = RecommendView {
         window: text,
@@ -125,7 +129,9 @@ pub(in crate::admin) async fn recommend(api: &Arc<Api>, raw: &str, request: Requ
         in_force_limited: in_force.map_or(0, |quota| replay::refused(&recorded, quota)),
         model: MODEL,
     };
-    Ok(respond::json(StatusCode::OK, &view))
+    let mut response = respond::json(StatusCode::OK, &view);
+    missing.tell(&mut response);
+    Ok(response)
 }
 
 /// Tells what a quota would have done to a client's requests
@@ -139,7 +145,8 @@ pub(in crate::admin) async fn recommend(api: &Arc<Api>, raw: &str, request: Requ
     params(ClientName),
     request_body = SimulateInput,
     responses(
-        (status = 200, description = "What it would have done", body = SimulateView),
+        (status = 200, description = "What it would have done", body = SimulateView,
+            headers(("Nodes-Missing" = Option<String>, description = "The nodes of the fleet whose figures are not in this"))),
         (status = 400, description = "The body is not JSON, or the path cannot be decoded", body = ErrorBody),
         (status = 404, description = "There is no such client, or nothing is recorded of it", body = ErrorBody),
         (status = 422, description = "A field is wrong; all wrong fields are named", body = ErrorBody),
@@ -159,37 +166,44 @@ pub(in crate::admin) async fn simulate(api: &Arc<Api>, raw: &str, request: Reque
     let quota = capacity.zip(rate).and_then(|(capacity, rate)| Quota::from_parts(capacity, rate).ok());
     let quota = quota.ok_or_else(|| ApiError::field("body", "must have a capacity and a rate_per_sec"))?;
     let (text, seconds) = wanted.unwrap_or_else(|| ("1h".to_owned(), RECORDED_SECONDS));
-    let (recorded, _) = recorded(api, &id, seconds, &text).await?;
+    let RecordedRequests { seconds: recorded, missing, .. } = recorded(api, &id, seconds, &text).await?;
     let view = SimulateView {
         window: text,
         requests: replay::requests(&recorded),
         would_limit: replay::refused(&recorded, quota),
         model: MODEL,
     };
-    Ok(respond::json(StatusCode::OK, &view))
+    let mut response = respond::json(StatusCode::OK, &view);
+    missing.tell(&mut response);
+    Ok(response)
 }
 
-/// What is recorded of a client in the last `seconds`, and its quota when it is held to one.
-async fn recorded(
-    api: &Arc<Api>,
-    id: &ClientId,
-    seconds: u64,
-    window: &str,
-) -> Result<(Vec<(u64, u32)>, Option<Quota>), ApiError> {
+/// What is recorded of a client.
+struct RecordedRequests {
+    /// The requests of each second, the earliest first; some.
+    seconds: Vec<(u64, u32)>,
+    /// Its quota when it is held to one.
+    in_force: Option<Quota>,
+    missing: MissingNodes,
+}
+
+/// What is recorded of a client in the last `seconds`.
+async fn recorded(api: &Arc<Api>, id: &ClientId, seconds: u64, window: &str) -> Result<RecordedRequests, ApiError> {
     let client = known(api, id).await?;
-    let recorded = since(api, &client, seconds);
+    let (recorded, missing) = standing::recorded(api, &client, first(api, seconds)).await;
     if recorded.is_empty() {
         return Err(nothing(id, window));
     }
-    Ok((recorded, (client.mode == Mode::Limit).then_some(client.quota)))
+    Ok(RecordedRequests { seconds: recorded, in_force: (client.mode == Mode::Limit).then_some(client.quota), missing })
 }
 
-/// What is recorded of a client in the last `seconds`, by the wall clock: each second with its requests.
+/// What this node has recorded of a client in the last `seconds`, by the wall clock: each second with its requests.
 ///
 /// # Errors
 /// 404 when there is no such client, 503 when the store cannot be read.
 pub(in crate::admin) async fn latest(api: &Arc<Api>, id: &ClientId, seconds: u64) -> Result<Vec<(u64, u32)>, ApiError> {
-    let (recorded, parts) = (since(api, &known(api, id).await?, seconds), &api.parts);
+    let parts = &api.parts;
+    let recorded = standing::recorded_here(api, &known(api, id).await?, first(api, seconds));
     let wall = |second: u64| {
         let at = parts.timeline.wall(second * 1_000_000_000, parts.clock.as_ref());
         at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
@@ -202,13 +216,10 @@ async fn known(api: &Arc<Api>, id: &ClientId) -> Result<Client, ApiError> {
     Ok(read::find(api, id).await?.client(&api.parts.keys, &api.parts.plans.load()))
 }
 
-/// What is recorded of it in the last `seconds`, by the limiter's clock.
-fn since(api: &Api, client: &Client, seconds: u64) -> Vec<(u64, u32)> {
-    let parts = &api.parts;
-    let usage = parts.directory.load().get(client).map(|client| Arc::clone(&client.usage));
-    let now = parts.timeline.nanos(parts.clock.now()) / 1_000_000_000;
-    let from = (now + 1).saturating_sub(seconds);
-    usage.and_then(|usage| parts.recorder.recorded(&usage, from)).unwrap_or_default()
+/// The first of the last `seconds`, by the limiter's clock.
+fn first(api: &Api, seconds: u64) -> u64 {
+    let now = api.parts.timeline.nanos(api.parts.clock.now()) / 1_000_000_000;
+    (now + 1).saturating_sub(seconds)
 }
 
 fn nothing(id: &ClientId, window: &str) -> ApiError {

@@ -13,9 +13,9 @@ use tokio::time::timeout;
 use super::condition::Condition;
 use super::describe::{ClientName, GrantInput, MatchHeaders};
 use super::quotas::capacity;
-use super::wire::{ClientView, show};
+use super::wire::ClientView;
 use super::write::{PATIENCE, incomplete, late};
-use super::{path, read};
+use super::{path, read, standing};
 use crate::admin::api::access::Actor;
 use crate::admin::api::error::ErrorBody;
 use crate::admin::api::query::Query;
@@ -58,7 +58,7 @@ pub(in crate::admin) async fn reset(api: &Arc<Api>, raw: &str, request: Request)
     let filled = (parts.fill)(payer, in_policies.chain([own]).collect());
     timeout(PATIENCE, filled).await.unwrap_or_else(|_| Err(late().into()))?;
     info!("client {id}: buckets filled by {}", Actor::of(&request));
-    Ok(show(StatusCode::OK, &ClientView::new(&record, api), &record))
+    Ok(standing::show(api, StatusCode::OK, &record, |_| ()).await)
 }
 
 /// Adds tokens to a client's bucket, once
@@ -102,5 +102,5 @@ pub(in crate::admin) async fn grant(api: &Arc<Api>, raw: &str, request: Request)
     let granted = (parts.grant)(Payer::client(record.number), record.profile.quota(&parts.plans.load()), tokens);
     timeout(PATIENCE, granted).await.unwrap_or_else(|_| Err(late().into()))?;
     info!("client {id}: {tokens} tokens granted by {actor}");
-    Ok(show(StatusCode::OK, &ClientView::new(&record, api), &record))
+    Ok(standing::show(api, StatusCode::OK, &record, |_| ()).await)
 }

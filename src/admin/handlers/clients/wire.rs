@@ -3,19 +3,14 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 
-use axum::response::Response;
-use http::StatusCode;
-use http::header::ETAG;
 use ipnet::IpNet;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::condition::etag;
 use super::describe::ModeName;
 use super::keys;
-use crate::admin::api::Api;
-use crate::admin::api::respond::{self, number, optional_number, thousandths};
-use crate::client::{ApiKey, ClientId, PlanName, Quota};
+use crate::admin::api::respond::{number, optional_number};
+use crate::client::{ApiKey, ClientId, PlanName, Quota, UsageFigures};
 use crate::store::{HistoryEntry, Profile, Record};
 use crate::telemetry::rfc3339;
 
@@ -34,11 +29,13 @@ pub(in crate::admin) struct ClientView {
     /// Counts its changes; in quotes it is the `ETag`.
     #[schema(minimum = 1, example = 1)]
     version: u64,
-    /// The tokens in its bucket now, to a thousandth, rounded down; null when nobody is limited.
+    /// The tokens in its bucket now, to a thousandth, rounded down; null when nobody is limited. In a fleet those that
+    /// nodes hold for it count among them, and while the store is away it is what this node knows.
     #[serde(serialize_with = "optional_number")]
     #[schema(required, example = 87.5)]
     tokens: Option<f64>,
-    /// Its requests that its limit let through since the process started. With `rate_limit.enabled: false` there is
+    /// Its requests that its limit let through since the process started, as what follows; in a fleet the sum over all
+    /// processes of its nodes, but for those in the header `Nodes-Missing`. With `rate_limit.enabled: false` there is
     /// none, so only those of mode `unlimited` count.
     #[schema(example = 1200)]
     allowed: u64,
@@ -59,6 +56,14 @@ pub(in crate::admin) struct ClientView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "4f9c0e8a1b2d")]
     pub(super) key_id: Option<String>,
+}
+
+/// How a client stands.
+pub(super) struct ClientStanding {
+    /// The tokens in its bucket; none when nobody is limited.
+    pub(super) tokens: Option<f64>,
+    /// What it has done.
+    pub(super) figures: UsageFigures,
 }
 
 /// An API key of a client, which is not shown itself.
@@ -244,26 +249,19 @@ pub(super) struct ExportView {
 }
 
 impl ClientView {
-    /// `record` as it stands now.
-    pub(super) fn new(record: &Record, api: &Api) -> Self {
-        let (parts, plans) = (&api.parts, api.parts.plans.load());
-        let quota = record.profile.quota(&plans);
-        let usage = parts.directory.load().get(&record.client(&parts.keys, &plans)).map(|client| client.usage.clone());
-        let tokens = (parts.limited)().then(|| {
-            let now = parts.timeline.nanos(parts.clock.now());
-            thousandths(parts.limiter.peek(parts.keys.client(record.number), quota, now).tokens())
-        });
-        let seen = usage.as_ref().and_then(|usage| usage.last_seen());
+    /// `record`, which may spend `quota` and stands like this.
+    pub(super) fn new(record: &Record, quota: Quota, standing: ClientStanding) -> Self {
+        let ClientStanding { tokens, figures } = standing;
         ClientView {
             config: ConfigView::new(&record.id, &Profile { quota, ..record.profile.clone() }),
             created_at: rfc3339(record.created_at).to_string(),
             updated_at: rfc3339(record.updated_at).to_string(),
             version: record.version,
             tokens,
-            allowed: usage.as_ref().map_or(0, |usage| usage.allowed()),
-            limited: usage.as_ref().map_or(0, |usage| usage.limited()),
-            candidate_limited: usage.as_ref().map_or(0, |usage| usage.candidate_limited()),
-            last_seen: seen.map(|nanos| rfc3339(parts.timeline.wall(nanos, parts.clock.as_ref())).to_string()),
+            allowed: figures.allowed,
+            limited: figures.limited,
+            candidate_limited: figures.candidate_limited,
+            last_seen: figures.last_seen.map(|seen| rfc3339(seen).to_string()),
             api_key: None,
             key_id: None,
         }
@@ -371,13 +369,6 @@ impl ExportView {
 /// A network as people write it: a single address without its length.
 fn address(network: &IpNet) -> String {
     if network.prefix_len() == network.max_prefix_len() { network.addr().to_string() } else { network.to_string() }
-}
-
-/// An answer that shows a client, with its entity tag.
-pub(super) fn show(status: StatusCode, view: &ClientView, record: &Record) -> Response {
-    let mut response = respond::json(status, view);
-    response.headers_mut().insert(ETAG, etag(record.version));
-    response
 }
 
 #[cfg(test)]

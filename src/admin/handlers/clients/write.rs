@@ -20,14 +20,12 @@ use super::describe::{
 };
 use super::fields::Draft;
 use super::keys::Call;
-use super::path;
 use super::secret::Secret;
-use super::wire::{ClientView, show};
-use crate::admin::api::Api;
-use crate::admin::api::BodyFields;
+use super::wire::ClientView;
+use super::{path, standing};
 use crate::admin::api::error::ErrorBody;
 use crate::admin::api::json::Value;
-use crate::admin::api::{ApiError, body, percent, respond};
+use crate::admin::api::{Api, ApiError, BodyFields, body, percent, respond};
 use crate::client::{ClientId, KeyId};
 use crate::store::{Action, Change, Committed, Edit, HistoryEntry, Profile, Record, Refusal, WriteError};
 
@@ -70,7 +68,7 @@ pub(in crate::admin) async fn create(State(api): State<Arc<Api>>, request: Reque
         }
     };
     let committed = change(&api, author, id, false, Box::new(edit)).await?;
-    changed(&api, committed, secret.map(Made::short), StatusCode::CREATED)
+    changed(&api, committed, secret.map(Made::short), StatusCode::CREATED).await
 }
 
 /// Makes or replaces a client
@@ -122,7 +120,7 @@ pub(in crate::admin) async fn replace(api: &Arc<Api>, raw: &str, request: Reques
     };
     let committed = change(api, author, id, false, Box::new(edit)).await.map_err(unmet)?;
     let status = if committed.before.is_none() { StatusCode::CREATED } else { StatusCode::OK };
-    changed(api, committed, secret.map(Made::short), status)
+    changed(api, committed, secret.map(Made::short), status).await
 }
 
 /// Changes a client
@@ -154,7 +152,7 @@ pub(in crate::admin) async fn merge(api: &Arc<Api>, raw: &str, request: Request)
     let plans = api.parts.plans.load_full();
     let edit = move |record: &Record| draft.clone().merge(record, &plans).map(Some);
     let committed = change_existing(api, author, (id, condition), edit).await?;
-    changed(api, committed, secret.map(Made::short), StatusCode::OK)
+    changed(api, committed, secret.map(Made::short), StatusCode::OK).await
 }
 
 /// Deletes a client
@@ -218,7 +216,7 @@ pub(in crate::admin) async fn rollback(api: &Arc<Api>, raw: &str, request: Reque
     let wanted = id.clone();
     let edit = move |record: Option<&Record>| condition.check(&wanted, record).map(|()| Some(profile.clone()));
     let committed = change(api, author, id, true, Box::new(edit)).await.map_err(unmet)?;
-    changed(api, committed, None, StatusCode::OK)
+    changed(api, committed, None, StatusCode::OK).await
 }
 
 /// Puts a client's candidate in force
@@ -249,7 +247,7 @@ pub(in crate::admin) async fn promote(api: &Arc<Api>, raw: &str, request: Reques
         Ok(Some(Profile { quota, plan: None, candidate: None, ..record.profile.clone() }))
     };
     let committed = change_existing(api, author, (id, condition), edit).await?;
-    changed(api, committed, None, StatusCode::OK)
+    changed(api, committed, None, StatusCode::OK).await
 }
 
 /// What the client `id` was after the change `version`. That never changes, so it may be looked up before the write.
@@ -352,22 +350,25 @@ impl Made {
 }
 
 /// The answer that shows what a client has become.
-pub(super) fn changed(
+pub(super) async fn changed(
     api: &Api,
     committed: Committed,
-    made: Option<Made>,
+    mut made: Option<Made>,
     status: StatusCode,
 ) -> Result<Response, ApiError> {
     // No edit above turns a client into none and gets here.
     let record = committed.after.ok_or_else(incomplete)?;
-    let mut view = ClientView::new(&record, api);
     let mut location = format!("/clients/{}", percent::encode_segment(record.id.as_str()));
-    if let Some(Made { secret, id }) = made {
-        view.api_key = Some(secret.reveal());
-        location.extend(id.iter().map(|id| format!("/keys/{id}")));
-        view.key_id = id.map(|id| id.to_string());
+    if let Some(id) = made.as_ref().and_then(|made| made.id.as_ref()) {
+        location.push_str(&format!("/keys/{id}"));
     }
-    let mut response = show(status, &view, &record);
+    let tell = |view: &mut ClientView| {
+        if let Some(Made { secret, id }) = made.take() {
+            view.api_key = Some(secret.reveal());
+            view.key_id = id.map(|id| id.to_string());
+        }
+    };
+    let mut response = standing::show(api, status, &record, tell).await;
     if let (StatusCode::CREATED, Ok(location)) = (status, HeaderValue::from_str(&location)) {
         response.headers_mut().insert(LOCATION, location);
     }
