@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use clap_complete::Shell;
 
+use super::backup::BackupArgs;
 use super::clients::ClientsArgs;
 use super::endpoint::EndpointArgs;
 use super::environment::{list, one, token_to_ask_for};
@@ -54,6 +55,11 @@ pub(super) enum Command {
     Clients(ClientsArgs),
     /// Bring a stopped node with clients of its own into a fleet
     Fleet(FleetArgs),
+    /// Copy the database of clients and buckets into a file, while the proxy runs
+    ///
+    /// The copy is of one moment, whatever is written meanwhile; the file gets the mode 0600 and its name once it is whole, and
+    /// nothing is overwritten.
+    Backup(BackupArgs),
     /// Exit 0 when a running proxy is ready, and 1 when it is not
     Healthcheck(EndpointArgs),
     /// Run the proxy on 127.0.0.1:8080 over three built-in sample backends, and print what to try

@@ -5,6 +5,7 @@
 
 mod api;
 mod args;
+mod backup;
 mod clients;
 mod connect;
 mod demo;
@@ -47,6 +48,7 @@ pub fn main() -> ExitCode {
         Some(Command::Check { conf }) => check(&conf),
         Some(Command::Clients(args)) => clients::run(args).map(done),
         Some(Command::Fleet(args)) => fleet::run(args),
+        Some(Command::Backup(args)) => backup::run(args),
         Some(Command::Healthcheck(args)) => healthcheck::run(&args).map(done),
         Some(Command::Demo) => demo::run().map(done),
         Some(Command::Echo { listen, name }) => echo(listen, name).map(done),

@@ -18,6 +18,7 @@
 
 mod adopt;
 mod announce;
+pub mod backup;
 mod buckets;
 mod changes;
 mod create;

@@ -28,6 +28,8 @@ mod backend_unix;
 #[cfg(test)]
 mod backpressure;
 #[cfg(test)]
+mod backup;
+#[cfg(test)]
 mod bad_input;
 #[cfg(test)]
 mod balance;

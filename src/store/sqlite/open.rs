@@ -123,7 +123,7 @@ pub(super) fn open(path: &Path, patience: &LockPatience) -> Result<Database, Ope
 }
 
 /// What can be seen without SQLite.
-fn look(path: &Path) -> Result<(), OpenError> {
+pub(super) fn look(path: &Path) -> Result<(), OpenError> {
     let refuse = |reason: &str, remedy: &str| Err(refusal(path, reason, remedy));
     let access = "let the user that tollgate runs as read and write it";
     let found = match fs::metadata(path) {

@@ -1,0 +1,68 @@
+//! `tollgate backup`: a copy of the database, while the proxy runs or not.
+//!
+//! It reads the file itself and asks no admin API, so it works whenever the file can be read: as the user that tollgate
+//! runs as, or as root. How far it is, is told on a terminal only.
+
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Args as ClapArgs;
+
+use super::args::RunArgs;
+use super::failure::Failure;
+use super::output::print;
+use super::run::load;
+use crate::config::parse_database;
+use crate::store::sqlite::backup::{BackupDone, backup};
+
+/// Where the database is when nothing says so.
+const DATABASE: &str = "data/tollgate.db";
+
+/// What may be typed behind `tollgate backup`.
+#[derive(Debug, ClapArgs)]
+pub(super) struct BackupArgs {
+    /// The file to make; nothing may be there yet
+    #[arg(value_name = "FILE")]
+    to: PathBuf,
+    /// The configuration file, which says where the database is
+    #[arg(short, long, value_name = "FILE")]
+    conf: Option<PathBuf>,
+    /// The database, in place of the file's [default: data/tollgate.db] [env: TOLLGATE_DATABASE]
+    #[arg(long, value_name = "PATH", value_parser = parse_database)]
+    database: Option<PathBuf>,
+}
+
+/// Makes the backup and says what it holds.
+///
+/// # Errors
+/// When there is no database, or no copy of it could be made.
+pub(super) fn run(args: BackupArgs) -> Result<ExitCode, Failure> {
+    let BackupArgs { to, conf, database } = args;
+    let from = match (database, conf) {
+        (Some(database), _) => database,
+        (None, Some(conf)) => load(&RunArgs::of_file(conf))?.0.database.ok_or_else(|| {
+            Failure::Usage("database: is null, so clients are in memory only and there is nothing to copy".to_owned())
+        })?,
+        (None, None) => super::environment::one("TOLLGATE_DATABASE", |name| std::env::var_os(name), parse_database)?
+            .unwrap_or_else(|| DATABASE.into()),
+    };
+    let absolute = |path: &Path| {
+        std::path::absolute(path).map_err(|error| Failure::Background(format!("{}: {error}", path.display())))
+    };
+    let (source, place) = (absolute(&from)?, absolute(&to)?);
+    let terminal = io::stderr().is_terminal();
+    let mut shown = None;
+    let done = backup(&source, &place, &mut |share| {
+        let percent = (share * 100.0) as u8;
+        if terminal && shown.replace(percent) != Some(percent) {
+            // Nobody may be there to read it.
+            let _ = write!(io::stderr(), "\rcopying {}: {percent} %", from.display());
+        }
+    });
+    if shown.is_some() {
+        let _ = write!(io::stderr(), "\r\x1b[K");
+    }
+    let BackupDone { clients, bytes } = done.map_err(Failure::Background)?;
+    Ok(print(&format!("{}: {clients} clients, {bytes} bytes, from {}\n", to.display(), from.display())))
+}
