@@ -9,11 +9,10 @@ use std::process::ExitCode;
 
 use clap::Args as ClapArgs;
 
-use super::args::RunArgs;
+use super::environment::{one, token_to_ask_for};
 use super::failure::Failure;
 use super::output::print;
-use super::run::load;
-use crate::config::parse_database;
+use crate::config::{self, Overrides, parse_database};
 use crate::store::sqlite::backup::{BackupDone, backup};
 
 /// Where the database is when nothing says so.
@@ -39,13 +38,19 @@ pub(super) struct BackupArgs {
 /// When there is no database, or no copy of it could be made.
 pub(super) fn run(args: BackupArgs) -> Result<ExitCode, Failure> {
     let BackupArgs { to, conf, database } = args;
-    let from = match (database, conf) {
+    let var = |name: &str| std::env::var_os(name);
+    let named = database.map_or_else(|| one("TOLLGATE_DATABASE", var, parse_database), |flag| Ok(Some(flag)))?;
+    let from = match (named, conf) {
         (Some(database), _) => database,
-        (None, Some(conf)) => load(&RunArgs::of_file(conf))?.0.database.ok_or_else(|| {
-            Failure::Usage("database: is null, so clients are in memory only and there is nothing to copy".to_owned())
-        })?,
-        (None, None) => super::environment::one("TOLLGATE_DATABASE", |name| std::env::var_os(name), parse_database)?
-            .unwrap_or_else(|| DATABASE.into()),
+        (None, Some(conf)) => {
+            let overrides = Overrides { admin_token: token_to_ask_for(var)?, ..Overrides::default() };
+            config::load(Some(&conf), &overrides)?.database.ok_or_else(|| {
+                Failure::Usage(
+                    "database: is null, so clients are in memory only and there is nothing to copy".to_owned(),
+                )
+            })?
+        }
+        (None, None) => DATABASE.into(),
     };
     let absolute = |path: &Path| {
         std::path::absolute(path).map_err(|error| Failure::Background(format!("{}: {error}", path.display())))

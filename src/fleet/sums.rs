@@ -1,4 +1,4 @@
-//! What nodes tell each other of clients: what each has counted and recorded.
+//! What nodes tell each other of callers: what each has counted and recorded.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -19,6 +19,8 @@ enum NodesQuestion {
     /// The requests of each second of a client, from a second since the Unix epoch on. The answer has pairs of how many
     /// seconds later, and how many.
     Recorded(String, u64),
+    /// Who has asked most of late, or, when true, been refused most. The answer is [`OwnFigures::talkers`]'.
+    Talkers(bool),
 }
 
 /// What one process has counted: allowed, limited, limited by the candidate, last seen in µs since the Unix epoch or 0.
@@ -34,6 +36,8 @@ pub struct OwnFigures {
     pub clock: Arc<dyn Clock>,
     /// The limiter's time.
     pub timeline: Timeline,
+    /// Tells, in JSON, who has asked most of late, or, when true, been refused most.
+    pub talkers: Box<dyn Fn(bool) -> Option<String> + Send + Sync>,
 }
 
 impl OwnFigures {
@@ -56,6 +60,7 @@ impl OwnFigures {
                 let later: Vec<_> = recorded.iter().map(|(second, requests)| (second - from, *requests)).collect();
                 serde_json::to_string(&later).ok()
             }
+            NodesQuestion::Talkers(limited) => (self.talkers)(limited),
         }
     }
 }
@@ -86,6 +91,11 @@ impl FleetSums {
         let (answers, missing) = self.ask::<Vec<(u64, u32)>>(&NodesQuestion::Recorded(credential, from)).await;
         let moment = |(later, requests): (u64, u32)| (from.saturating_add(later), requests);
         (together(answers.into_iter().map(|seconds| seconds.into_iter().map(moment).collect())), missing)
+    }
+
+    /// What each other node tells of who has asked most of late, or been refused most, and the nodes that have not told.
+    pub async fn talkers<T: for<'a> Deserialize<'a>>(&self, limited: bool) -> (Vec<T>, Vec<String>) {
+        self.ask(&NodesQuestion::Talkers(limited)).await
     }
 
     async fn ask<T: for<'a> Deserialize<'a>>(&self, question: &NodesQuestion) -> (Vec<T>, Vec<String>) {
@@ -126,6 +136,7 @@ mod tests {
             recorder: Arc::clone(&recorder),
             clock: Arc::clone(&clock) as _,
             timeline,
+            talkers: Box::new(|limited| Some(format!("[{limited}]"))),
         };
         let now = timeline.nanos(clock.now());
         recorder.turn(&known.usage, now);
@@ -148,6 +159,7 @@ mod tests {
         let from = now / 1_000_000_000 - 5;
         assert_eq!(ask(&NodesQuestion::Recorded(names[0].clone(), from)).unwrap(), "[[5,2]]");
         assert_eq!(ask(&NodesQuestion::Recorded(names[1].clone(), from)), None);
+        assert_eq!(ask(&NodesQuestion::Talkers(true)).unwrap(), "[true]");
         // As a newer node may ask.
         assert_eq!(own.answer(r#"{"busiest":20}"#), None);
     }

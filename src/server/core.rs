@@ -23,7 +23,7 @@ use crate::limit::{Nanos, Payer, RateLimit, Striped, StripedSettings, WholeLimit
 use crate::process::Sockets;
 use crate::proxy::{Activity, Policies, PolicySettings};
 use crate::store::sqlite::Sqlite;
-use crate::telemetry::{AccessLog, AccessLogWriter, LatestRefusals, Series, Tally};
+use crate::telemetry::{AccessLog, AccessLogWriter, LatestRefusals, Series, TalkersBy, Tally};
 use crate::tls::{AcmeKeeper, TlsListeners};
 use crate::upstream::{Pools, StickyKey};
 
@@ -140,9 +140,11 @@ impl Core {
         let (limits, saved) = (Arc::clone(&limiter), Arc::clone(&store.buckets));
         let buckets = Buckets::new(limits, saved, &config.rate_limit, Arc::clone(&clock), timeline);
         let (directory, recorder) = (Arc::default(), Arc::new(Recorder::new(config.rate_limit.record)));
+        let tally = Arc::<Tally>::default();
         if let Some((place, shared)) = fleet.as_ref().zip(shared) {
             let (directory, recorder) = (Arc::clone(&directory), Arc::clone(&recorder));
-            let figures = OwnFigures { directory, recorder, clock: Arc::clone(&clock), timeline };
+            let talkers = told_talkers(Arc::clone(&tally), Arc::clone(&clock));
+            let figures = OwnFigures { directory, recorder, clock: Arc::clone(&clock), timeline, talkers };
             place.feed(&shared, buckets.keys(), figures);
         }
         let secret = store.buckets.secret();
@@ -160,7 +162,7 @@ impl Core {
             limiter,
             buckets: Arc::new(if successor { buckets.of_successor() } else { buckets }),
             access_log,
-            tally: Arc::default(),
+            tally,
             decisions: Arc::default(),
             recorder,
             series: Arc::default(),
@@ -218,4 +220,12 @@ pub(super) fn owner(payer: Payer, unknown: Quota, own: &HashMap<Payer, Quota>) -
 /// The database, as another process would name it: after it was opened, by whatever path, it is the same one.
 pub(super) fn database_name(path: Option<&Path>) -> Option<String> {
     Some(path?.canonicalize().ok()?.display().to_string())
+}
+
+/// Tells other nodes who has asked this one most of late, or, when `true`, been refused most, and over how many seconds.
+fn told_talkers(tally: Arc<Tally>, clock: Arc<dyn Clock>) -> Box<dyn Fn(bool) -> Option<String> + Send + Sync> {
+    Box::new(move |limited| {
+        let by = if limited { TalkersBy::Limited } else { TalkersBy::Requests };
+        serde_json::to_string(&tally.top_talkers(by, usize::MAX, clock.wall())).ok()
+    })
 }

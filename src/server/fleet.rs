@@ -32,7 +32,7 @@ use crate::limit::shared::{FleetPart, Reach, SharedLimiter};
 use crate::limit::{CallerTurns, KeyMaker, Payer, SharedTurns, Striped};
 use crate::store::BucketStore;
 use crate::store::sqlite::Sqlite;
-use crate::telemetry::{FleetNode, FleetState, FleetStore, FleetView, LeaseCounts, ShowFleet};
+use crate::telemetry::{FleetNode, FleetState, FleetStore, FleetView, LeaseCounts, ShowFleet, Talk, TalkersBy};
 
 /// How long a start waits for the fleet.
 const JOINING: Duration = Duration::from_secs(5);
@@ -215,7 +215,7 @@ impl FleetPlace {
     /// What asks for what all nodes and the store know of clients.
     pub(super) fn figures(&self) -> Option<FleetFigures> {
         let sums = Arc::new(FleetSums::new(self.0.late.lock().gatherer.clone()?));
-        let (usage, recorded, place) = (Arc::clone(&sums), sums, self.clone());
+        let (usage, recorded, talkers, place) = (Arc::clone(&sums), Arc::clone(&sums), sums, self.clone());
         Some(FleetFigures {
             usage: Box::new(move |credentials| {
                 let sums = Arc::clone(&usage);
@@ -224,6 +224,14 @@ impl FleetPlace {
             recorded: Box::new(move |(credential, from)| {
                 let sums = Arc::clone(&recorded);
                 Box::pin(async move { sums.recorded(credential, from).await })
+            }),
+            talkers: Box::new(move |by| {
+                let sums = Arc::clone(&talkers);
+                Box::pin(async move {
+                    let (told, missing) = sums.talkers::<(Vec<Talk>, u64)>(by == TalkersBy::Limited).await;
+                    let seconds = told.iter().map(|(_, seconds)| *seconds).max().unwrap_or(0);
+                    (told.into_iter().flat_map(|(talks, _)| talks).collect(), seconds, missing)
+                })
             }),
             tokens: Box::new(move |buckets| {
                 let place = place.clone();

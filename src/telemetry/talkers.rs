@@ -21,6 +21,7 @@ use std::collections::{HashMap, VecDeque};
 
 use ipnet::IpNet;
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 
 use crate::client::ClientId;
 
@@ -36,8 +37,9 @@ const MINUTES: usize = 5;
 /// Seconds in a minute.
 const MINUTE: u64 = 60;
 
-/// A caller, by what an operator would make it a client by.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+/// A caller, by what an operator would make it a client by. It is written as `client:NAME` or `address:NETWORK`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub enum Talker {
     /// A client.
     Client(ClientId),
@@ -45,8 +47,30 @@ pub enum Talker {
     Address(IpNet),
 }
 
+impl From<Talker> for String {
+    fn from(talker: Talker) -> String {
+        match talker {
+            Talker::Client(id) => format!("client:{id}"),
+            Talker::Address(network) => format!("address:{network}"),
+        }
+    }
+}
+
+impl TryFrom<String> for Talker {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Talker, &'static str> {
+        let talker = match text.split_once(':') {
+            Some(("client", id)) => ClientId::parse(id).ok().map(Talker::Client),
+            Some(("address", network)) => network.parse().ok().map(Talker::Address),
+            _ => None,
+        };
+        talker.ok_or("must be client:NAME or address:NETWORK")
+    }
+}
+
 /// How much a caller has asked for of late.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Talk {
     /// Who.
     pub talker: Talker,
@@ -65,6 +89,28 @@ pub enum TalkersBy {
     Requests,
     /// Those that were refused for want of a token.
     Limited,
+}
+
+impl TalkersBy {
+    /// The first of what several have told, at most `limit`, the greatest first: each caller with the sum of its numbers.
+    pub fn together(self, told: impl IntoIterator<Item = Talk>, limit: usize) -> Vec<Talk> {
+        let mut sums = HashMap::<Talker, Talk>::new();
+        for talk in told {
+            match sums.get_mut(&talk.talker) {
+                Some(sum) => {
+                    sum.requests = sum.requests.saturating_add(talk.requests);
+                    sum.limited = sum.limited.saturating_add(talk.limited);
+                    sum.error = sum.error.saturating_add(talk.error);
+                }
+                None => drop(sums.insert(talk.talker.clone(), talk)),
+            }
+        }
+        let mut sums: Vec<Talk> = sums.into_values().collect();
+        let number = |talk: &Talk| if self == TalkersBy::Requests { talk.requests } else { talk.limited };
+        sums.sort_unstable_by(|one, other| (number(other), &one.talker).cmp(&(number(one), &other.talker)));
+        sums.truncate(limit);
+        sums
+    }
 }
 
 /// For how many requests the one counts that found its thread's counter at `count`, when that was at `mark` as the
@@ -223,6 +269,26 @@ mod tests {
     fn found_count(talkers: &Talkers, number: u32) -> u64 {
         let all = top(talkers, TalkersBy::Requests, usize::MAX);
         all.into_iter().find(|(who, ..)| *who == address(number)).map_or(0, |(_, requests, _)| requests)
+    }
+
+    #[test]
+    fn what_several_tell_adds_up() {
+        let client = |name: &str| Talker::Client(ClientId::parse(name).unwrap());
+        let talk = |talker, requests, limited, error| Talk { talker, requests, limited, error };
+        let told = [
+            talk(client("10.0.0.1"), 5, 5, 1),
+            talk(address(7), 9, 0, 0),
+            talk(client("10.0.0.1"), 5, 1, 2),
+            talk(client("b"), 9, 7, 0),
+        ];
+        let [first, second] = [talk(client("10.0.0.1"), 10, 6, 3), talk(client("b"), 9, 7, 0)];
+        assert_eq!(TalkersBy::Requests.together(told.clone(), 2), [first.clone(), second.clone()]);
+        assert_eq!(TalkersBy::Limited.together(told.clone(), 9), [second, first, talk(address(7), 9, 0, 0)]);
+        let text = serde_json::to_string(&told).unwrap();
+        assert_eq!(serde_json::from_str::<Vec<Talk>>(&text).unwrap(), told);
+        for wrong in ["client:", "address:x", "address:1.2.3.4", "b", ""] {
+            assert!(Talker::try_from(wrong.to_owned()).is_err(), "{wrong}");
+        }
     }
 
     #[test]

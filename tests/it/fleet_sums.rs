@@ -39,6 +39,10 @@ fn every_node_shows_what_all_have_counted_and_recorded() {
         let counted = |client: &Value| (client["allowed"] == 6, client["limited"] == 9) == (true, true);
         all_show(&fleet, "/clients/a", |client| counted(client) && client["candidate_limited"].as_u64() > Some(0));
         all_show(&fleet, "/clients", |page| counted(&page["items"][0]));
+        let top = json!([{"client_id": "a", "address": null, "requests": 15, "limited": 9, "error": 0}]);
+        for by in ["requests", "limited"] {
+            all_show(&fleet, &format!("/top?by={by}"), |told| told["items"] == top);
+        }
         let seen: Vec<Value> = fleet.nodes.iter().map(|node| shown(node, "/clients/a")).collect();
         for field in ["last_seen", "candidate_limited"] {
             assert!(seen[0][field] != Value::Null && seen.iter().all(|one| one[field] == seen[0][field]), "{seen:?}");

@@ -17,7 +17,7 @@ use crate::client::{Directory, KeyDigest, Plans, Quota, Recorder, UsageFigures};
 use crate::clock::{Clock, Timeline};
 use crate::limit::{KeyMaker, Limiter, Payer};
 use crate::store::{ClientRepository, WriteError};
-use crate::telemetry::{Explanation, LatestRefusals, Series, ShowFleet, Tally};
+use crate::telemetry::{Explanation, LatestRefusals, Series, ShowFleet, Talk, TalkersBy, Tally};
 use crate::upstream::Pool;
 
 /// What the admin API is made of.
@@ -80,6 +80,9 @@ pub struct FleetFigures {
     /// The requests of each second of a client on all other nodes, from a second since the Unix epoch on, and the names
     /// of the nodes of which they are not known.
     pub recorded: AskFleet<(String, u64), (Vec<(u64, u32)>, Vec<String>)>,
+    /// Who has asked most of late, or been refused most, on all other nodes; over how many seconds at most; and the names
+    /// of the nodes of which that is not known.
+    pub talkers: AskFleet<TalkersBy, (Vec<Talk>, u64, Vec<String>)>,
     /// The thousandths of tokens in buckets, where the store tells them.
     pub tokens: AskFleet<Vec<(Payer, Quota)>, Vec<Option<u64>>>,
 }

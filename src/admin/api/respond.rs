@@ -3,7 +3,7 @@
 use axum::body::Body;
 use axum::response::Response;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use http::{HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode};
 use serde::{Serialize, Serializer};
 
 use crate::limit::Tokens;
@@ -22,6 +22,20 @@ pub(in crate::admin) fn with_type(status: StatusCode, content_type: &'static str
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
+}
+
+/// The nodes of the fleet whose figures are not in an answer.
+#[derive(Debug, Default)]
+pub(in crate::admin) struct MissingNodes(pub(in crate::admin) Vec<String>);
+
+impl MissingNodes {
+    /// Says so in a header of the answer, if there is any.
+    pub(in crate::admin) fn tell(&self, response: &mut Response) {
+        let names = HeaderValue::from_str(&self.0.join(", "));
+        if let (false, Ok(names)) = (self.0.is_empty(), names) {
+            response.headers_mut().insert(HeaderName::from_static("nodes-missing"), names);
+        }
+    }
 }
 
 /// 204: done, nothing to say.

@@ -10,7 +10,8 @@ use utoipa::ToSchema;
 
 use crate::admin::api::error::ErrorBody;
 use crate::admin::api::query::Query;
-use crate::admin::api::{Api, ApiError, respond};
+use crate::admin::api::respond::{self, MissingNodes};
+use crate::admin::api::{Api, ApiError};
 use crate::telemetry::{Talk, Talker, TalkersBy};
 
 /// The most callers of one answer, and how many it has when nobody says.
@@ -64,8 +65,9 @@ impl TalkBody {
 
 /// Shows who asks most
 ///
-/// Clients, and addresses of callers who are none, in the last five minutes on this node. The numbers are estimates: of
-/// many requests some are drawn, and only the greatest callers are kept.
+/// Clients, and addresses of callers who are none, in the last five minutes; in a fleet on all nodes together, but for
+/// those in the header `Nodes-Missing`. The numbers are estimates: of many requests some are drawn, and only the greatest
+/// callers of each node are kept.
 #[utoipa::path(
     get,
     path = "/top",
@@ -77,7 +79,8 @@ impl TalkBody {
         ("limit" = Option<u32>, Query, description = "At most so many. Default 20", minimum = 1, maximum = 100),
     ),
     responses(
-        (status = 200, description = "Who asks most", body = TopBody),
+        (status = 200, description = "Who asks most", body = TopBody,
+            headers(("Nodes-Missing" = Option<String>, description = "The nodes of the fleet whose figures are not in this"))),
         (status = 400, description = "The query cannot be decoded", body = ErrorBody),
         (status = 422, description = "A parameter is wrong", body = ErrorBody),
     ),
@@ -87,11 +90,17 @@ pub(in crate::admin) async fn top(State(api): State<Arc<Api>>, request: Request)
     let by = [TalkersBy::Requests, TalkersBy::Limited][query.choice("by", &["requests", "limited"])];
     let limit = query.number("limit", 1..=LIMIT, DEFAULT_LIMIT);
     query.finish()?;
-    let (talks, since) = api.parts.tally.top_talkers(by, limit);
-    let now = api.parts.clock.wall().duration_since(std::time::SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-    let seconds = since.map_or(0, |since| now.saturating_sub(since) + 1);
-    let body = TopBody { seconds, items: talks.into_iter().map(TalkBody::new).collect() };
-    Ok(respond::json(StatusCode::OK, &body))
+    let (mut talks, mut seconds) = api.parts.tally.top_talkers(by, usize::MAX, api.parts.clock.wall());
+    let mut missing = MissingNodes::default();
+    if let Some(fleet) = &api.parts.fleet_figures {
+        let (others, longest, nodes) = (fleet.talkers)(by).await;
+        talks.extend(others);
+        (seconds, missing) = (seconds.max(longest), MissingNodes(nodes));
+    }
+    let items = by.together(talks, limit).into_iter().map(TalkBody::new).collect();
+    let mut response = respond::json(StatusCode::OK, &TopBody { seconds, items });
+    missing.tell(&mut response);
+    Ok(response)
 }
 
 #[cfg(test)]

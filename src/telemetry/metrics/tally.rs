@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::SystemTime;
 
 use crossbeam_utils::CachePadded;
 
@@ -173,9 +174,11 @@ impl Tally {
         self.talkers.collect(self.verdicts.iter().map(|decided| &decided.heard), now);
     }
 
-    /// Who has asked most of late, at most `limit`; and since which second that is counted.
-    pub fn top_talkers(&self, by: TalkersBy, limit: usize) -> (Vec<Talk>, Option<u64>) {
-        self.talkers.top(by, limit)
+    /// Who has asked most of late, at most `limit`; and over how many seconds up to `now` that is counted.
+    pub fn top_talkers(&self, by: TalkersBy, limit: usize, now: SystemTime) -> (Vec<Talk>, u64) {
+        let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        let (talks, since) = self.talkers.top(by, limit);
+        (talks, since.map_or(0, |since| now.saturating_sub(since) + 1))
     }
 
     /// Counts of the policies with these names, from now on; what is counted of each, in their order. One that stays

@@ -11,13 +11,13 @@ use utoipa::ToSchema;
 
 use super::describe::ClientName;
 use super::quotas::{capacity, rate};
-use super::standing::MissingNodes;
 use super::wire::QuotaView;
 use super::{path, read, standing};
 use crate::admin::api::error::ErrorBody;
 use crate::admin::api::json::Value;
 use crate::admin::api::query::Query;
-use crate::admin::api::{Api, ApiError, BodyFields, body, respond};
+use crate::admin::api::respond::{self, MissingNodes};
+use crate::admin::api::{Api, ApiError, BodyFields, body};
 use crate::client::{Client, ClientId, Mode, Quota, RECORDED_SECONDS};
 use crate::limit::replay;
 

@@ -4,33 +4,16 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use axum::response::Response;
+use http::StatusCode;
 use http::header::ETAG;
-use http::{HeaderName, HeaderValue, StatusCode};
 
 use super::condition::etag;
 use super::wire::{ClientStanding, ClientView};
 use crate::admin::api::Api;
-use crate::admin::api::respond::{self, thousandths};
+use crate::admin::api::respond::{self, MissingNodes, thousandths};
 use crate::client::{Client, Usage, UsageFigures, together};
 use crate::limit::Payer;
 use crate::store::Record;
-
-/// The header that names the nodes whose figures are not in an answer.
-const MISSING: HeaderName = HeaderName::from_static("nodes-missing");
-
-/// The nodes of the fleet whose figures are not known now.
-#[derive(Debug, Default)]
-pub(super) struct MissingNodes(Vec<String>);
-
-impl MissingNodes {
-    /// Says so in an answer, if there is any.
-    pub(super) fn tell(&self, response: &mut Response) {
-        let names = HeaderValue::from_str(&self.0.join(", "));
-        if let (false, Ok(names)) = (self.0.is_empty(), names) {
-            response.headers_mut().insert(MISSING, names);
-        }
-    }
-}
 
 /// These clients as they stand now.
 pub(super) async fn views(api: &Api, records: &[Record]) -> (Vec<ClientView>, MissingNodes) {
