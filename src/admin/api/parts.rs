@@ -79,13 +79,16 @@ pub struct FleetFigures {
     pub usage: AskFleet<Vec<String>, (Vec<UsageFigures>, Vec<String>)>,
     /// The requests of each second of a client on all other nodes, from a second since the Unix epoch on, and the names
     /// of the nodes of which they are not known.
-    pub recorded: AskFleet<(String, u64), (Vec<(u64, u32)>, Vec<String>)>,
+    pub recorded: AskFleet<(String, u64), (RecordedSeconds, Vec<String>)>,
     /// Who has asked most of late, or been refused most, on all other nodes; over how many seconds at most; and the names
     /// of the nodes of which that is not known.
     pub talkers: AskFleet<TalkersBy, (Vec<Talk>, u64, Vec<String>)>,
     /// The thousandths of tokens in buckets, where the store tells them.
     pub tokens: AskFleet<Vec<(Payer, Quota)>, Vec<Option<u64>>>,
 }
+
+/// Seconds since the Unix epoch with the requests of each, the earliest first.
+pub type RecordedSeconds = Vec<(u64, u32)>;
 
 /// Asks a fleet something.
 pub type AskFleet<Q, A> = Box<dyn Fn(Q) -> BoxFuture<'static, A> + Send + Sync>;
