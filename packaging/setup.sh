@@ -91,7 +91,7 @@ install_wanted() {
     # shellcheck disable=SC2086
     { $as_root apt-get update || true
       $apt $packages || for package in $packages; do $apt $package || true; done
-      for server in haproxy nginx redis-server redis-sentinel; do
+      for server in haproxy nginx redis-server redis-sentinel prometheus; do
           case $packages in *$server*) $as_root systemctl disable $server ;; esac
       done; } </dev/null >/dev/null 2>&1 || true
     [ -z "$ours" ] || $as_root rm -f $policy
@@ -148,6 +148,7 @@ if [ "${1-}" = skipped ]; then
     [ -e "${CARGO_TARGET_DIR:-target}/tmp/grpcio/pinned" ] || echo "skipped: the tests with grpcio (grpcio): pip could not install it"
     [ -e "${CARGO_TARGET_DIR:-target}/tmp/valkey/pinned" ] || has valkey-server || echo "skipped: the fleet over Valkey (fleet): pip could not install it"
     has redis-server || echo "skipped: the fleet over Redis (fleet): redis-server is missing"
+    has prometheus || echo "skipped: the metrics as Prometheus reads them (prometheus, promtool): prometheus is missing"
     has faketime || echo "skipped: the fleet with clocks apart (fleet): faketime is missing"
     [ "$(id -u)" -eq 0 ] && has iptables ||
         echo "skipped: lost segments on the way to a fleet's store (fleet_relay): iptables is missing, or this is not root"
@@ -167,6 +168,7 @@ if [ "${1-}" = tests ]; then
     want redis-sentinel redis-sentinel "for the tests of the fleet over Sentinel"
     [ "$(id -u)" -ne 0 ] || want iptables iptables "for the test of the fleet over a way that loses segments"
     want faketime faketime "for the tests of the fleet with clocks apart"
+    want prometheus prometheus "for the tests of the metrics"
     want chromium chromium "for the tests with a browser"
     want node nodejs "for the test of the page"
     want npm npm "for the test of the page"

@@ -112,7 +112,7 @@ impl Fixture {
             limited: Box::new(|| true),
             pools: Box::new(Arc::default),
             decisions: Arc::new(LatestRefusals::default()),
-            metrics: Box::new(String::new),
+            metrics: Box::new(|format| format!("{format:?}")),
             explain: Box::new(|question| panic!("nobody asks {question:?} here")),
             status: Box::new(status),
             fleet: Arc::new(FleetView::default),

@@ -85,7 +85,7 @@ impl View {
                 Box::pin(async move { reloader.reload().await })
             }),
             decisions,
-            metrics: Box::new(move || metrics.text()),
+            metrics: Box::new(move |format| metrics.text(format)),
             explain: Box::new(move |Question { address, headers, certificate, method, target }| {
                 let target = target.as_ref().map(|(host, path)| (host.as_str(), path.as_str()));
                 proxy.explain(*address, headers, certificate, (method, target))

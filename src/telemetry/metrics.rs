@@ -9,6 +9,7 @@
 //!
 //! Refused: the library's own families, which find their counter by its labels, under a lock, for every request.
 
+mod family;
 mod gather;
 mod policies;
 mod shared;
@@ -18,7 +19,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use prometheus_client::encoding::text::encode_registry;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::DescriptorEncoder;
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::registry::Registry;
 
 use super::series::CountedSoFar;
@@ -27,11 +30,10 @@ use crate::limit::Gauges;
 use crate::tls::TlsListeners;
 use crate::upstream::Pools;
 
+use family::Pen;
+pub use family::TextFormat;
 pub use policies::{PolicyTally, PolicyVerdict};
 pub use tally::{IntroductionFault, OpenConnection, SeatLimit, Tally, Verdict};
-
-/// The content type of [`Metrics::text`].
-pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Where the metrics are gathered from.
 pub struct MetricsParts {
@@ -56,7 +58,6 @@ pub struct MetricsParts {
 /// The metrics of one server. Any thread may ask at any time.
 #[derive(Debug)]
 pub struct Metrics {
-    registry: Registry,
     sources: Arc<Sources>,
 }
 
@@ -81,6 +82,19 @@ struct Sources {
     failed_reloads: AtomicU64,
 }
 
+/// What is gathered for whoever asks in this format: the library's way to metrics that are held elsewhere.
+#[derive(Debug)]
+struct MetricsPage {
+    sources: Arc<Sources>,
+    format: TextFormat,
+}
+
+impl Collector for MetricsPage {
+    fn encode(&self, encoder: DescriptorEncoder) -> fmt::Result {
+        self.sources.write(&mut Pen { encoder, format: self.format })
+    }
+}
+
 impl fmt::Debug for Sources {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Sources").finish_non_exhaustive()
@@ -91,16 +105,18 @@ impl Metrics {
     /// Metrics gathered from these parts.
     pub fn new(parts: MetricsParts) -> Self {
         let sources = Arc::new(Sources { parts, reloads: AtomicU64::new(0), failed_reloads: AtomicU64::new(0) });
-        let mut registry = Registry::default();
-        registry.register_collector(Box::new(Arc::clone(&sources)));
-        Metrics { registry, sources }
+        Metrics { sources }
     }
 
-    /// All metrics in Prometheus' text format, version 0.0.4. Costs some microseconds for each pool and backend.
-    pub fn text(&self) -> String {
-        let mut text = String::new();
-        // Without the `# EOF` that OpenMetrics wants, and with names as `gather` writes them, this is the older format.
-        encode_registry(&mut text, &self.registry).expect("a String takes everything that is written to it");
+    /// All metrics. Costs some microseconds for each pool and backend.
+    pub fn text(&self, format: TextFormat) -> String {
+        let (mut text, mut registry) = (String::new(), Registry::default());
+        registry.register_collector(Box::new(MetricsPage { sources: Arc::clone(&self.sources), format }));
+        let written = encode_registry(&mut text, &registry).and_then(|()| match format {
+            TextFormat::Prometheus => Ok(()),
+            TextFormat::OpenMetrics => encode_eof(&mut text),
+        });
+        written.expect("a String takes everything that is written to it");
         text
     }
 

@@ -32,7 +32,9 @@ pub use decisions::{LatestRefusals, Refused};
 pub use events::{EventLog, EventLogGuard};
 pub use explanation::{ExplainedPolicy, Explanation};
 pub use fleet::{FleetNode, FleetState, FleetStore, FleetView, LeaseCounts, ShowFleet};
-pub use metrics::{IntroductionFault, Metrics, MetricsParts, PolicyTally, PolicyVerdict, SeatLimit, Tally, Verdict};
+pub use metrics::{
+    IntroductionFault, Metrics, MetricsParts, PolicyTally, PolicyVerdict, SeatLimit, Tally, TextFormat, Verdict,
+};
 pub use record::AccessRecord;
 pub use series::{BackendStates, CountedSoFar, Latency, Sample, Series};
 pub use settings::{AccessLogFormat, AccessLogSettings, AccessLogTarget};

@@ -311,6 +311,15 @@ fn the_server_tells_how_it_is() {
     }
     let metrics = server.admin("GET", "/metrics", "");
     assert_eq!(metrics.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+    assert_eq!(metrics.header("vary"), Some("Accept"));
+    let accept = [("Accept", "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1")];
+    let host = server.admin.to_string();
+    let asked = Request::new("GET", "/metrics").host(&host).headers(&accept);
+    let open = Client::connect(server.admin).call(&asked).unwrap();
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    assert_eq!((open.status, open.header("content-type")), (200, Some(kind)));
+    let end = open.text();
+    assert!(end.ends_with("\n# EOF\n") && end.contains("# TYPE tollgate_requests counter\n"), "{end}");
     for line in [
         "tollgate_ratelimit_decisions_total{decision=\"limited\"} 1",
         "tollgate_requests_total{upstream=\"app\",status=\"200\"} 2",

@@ -172,6 +172,8 @@ mod policy_exactness;
 #[cfg(test)]
 mod pools;
 #[cfg(test)]
+mod prometheus;
+#[cfg(test)]
 mod proxy_protocol;
 #[cfg(test)]
 mod reasons;

@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tollgate::client::Quota;
 use tollgate::limit::{Striped, StripedSettings};
-use tollgate::telemetry::{AccessLog, AccessLogFormat, AccessLogSettings, FleetView, Metrics, MetricsParts};
+use tollgate::telemetry::{
+    AccessLog, AccessLogFormat, AccessLogSettings, FleetView, Metrics, MetricsParts, TextFormat,
+};
 use tollgate::upstream::{AdminState, BackendState};
 
 use crate::harness::backend::{Backend, three_scripted};
@@ -36,10 +38,15 @@ fn metrics(server: &InProcess) -> Metrics {
 #[track_caller]
 fn assert_lines(metrics: &Metrics, expected: &[String]) {
     let missing = || {
-        let text = metrics.text();
+        let text = metrics.text(TextFormat::Prometheus);
         expected.iter().filter(|line| !text.lines().any(|found| found == **line)).cloned().collect::<Vec<_>>()
     };
-    assert!(eventually(PATIENCE, || missing().is_empty()), "{:?} in {}", missing(), metrics.text());
+    assert!(
+        eventually(PATIENCE, || missing().is_empty()),
+        "{:?} in {}",
+        missing(),
+        metrics.text(TextFormat::Prometheus)
+    );
 }
 
 /// Sends one request on a connection of its own.

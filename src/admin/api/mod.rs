@@ -5,7 +5,7 @@
 //! | `parts` | what the API is made of |
 //! | `state` | what a handler is given, and what comes before it |
 //! | `access` | who gets in |
-//! | `body`, `json`, `fields`, `query`, `percent` | reading what came |
+//! | `accept`, `body`, `json`, `fields`, `query`, `percent` | reading what came |
 //! | `error` | every answer that is no success, and the one place where a cause becomes a status |
 //! | `respond` | every answer that is one |
 //! | `ranking` | clients in the order of what they have done |
@@ -13,6 +13,7 @@
 //! | `ui` | the files of the page |
 //! | `stopping` | when the API closes |
 
+pub(super) mod accept;
 pub(super) mod access;
 pub(super) mod body;
 pub(super) mod error;

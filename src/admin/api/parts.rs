@@ -17,7 +17,7 @@ use crate::client::{Directory, KeyDigest, Plans, Quota, Recorder, UsageFigures};
 use crate::clock::{Clock, Timeline};
 use crate::limit::{KeyMaker, Limiter, Payer};
 use crate::store::{ClientRepository, WriteError};
-use crate::telemetry::{Explanation, LatestRefusals, Series, ShowFleet, Talk, TalkersBy, Tally};
+use crate::telemetry::{Explanation, LatestRefusals, Series, ShowFleet, Talk, TalkersBy, Tally, TextFormat};
 use crate::upstream::Pool;
 
 /// What the admin API is made of.
@@ -50,8 +50,8 @@ pub struct AdminParts {
     pub pools: Box<dyn Fn() -> Arc<Vec<Arc<Pool>>> + Send + Sync>,
     /// The latest refusals.
     pub decisions: Arc<LatestRefusals>,
-    /// The metrics as Prometheus text, format 0.0.4.
-    pub metrics: Box<dyn Fn() -> String + Send + Sync>,
+    /// The metrics as text.
+    pub metrics: Box<dyn Fn(TextFormat) -> String + Send + Sync>,
     /// Who a caller would be and what it would get, step by step; takes nothing from any bucket.
     pub explain: Explain,
     /// What the server is doing.

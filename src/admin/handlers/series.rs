@@ -265,7 +265,7 @@ mod tests {
         }
         let all = fixture.call("GET", "/series", "").await.json();
         assert_eq!((&all["at"], &all["answers"]["429"]), (&json!([now - 99, now - 1]), &json!([4, 5])));
-        assert_eq!((&all["latency_ms"]["p50"], &all["in_flight"]), (&json!([0.5, 0.5]), &json!([2, 2])));
+        assert_eq!((&all["latency_ms"]["p50"], &all["in_flight"]), (&json!([0.25, 0.25]), &json!([2, 2])));
         let states =
             json!([{"upstream": "app", "address": "127.0.0.1:1", "states": [{"at": now - 100, "state": "up"}]}]);
         assert_eq!(all["backends"], states);

@@ -9,21 +9,20 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
-use http::StatusCode;
+use http::header::VARY;
+use http::{HeaderValue, StatusCode};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::fleet::FleetStandingBody;
 use crate::admin::api::Api;
+use crate::admin::api::accept::metrics_format;
 use crate::admin::api::access::Actor;
 use crate::admin::api::error::ErrorBody;
 use crate::admin::api::parts::{Readiness, ServerStatus};
 use crate::admin::api::query::Query;
 use crate::admin::api::{ApiError, respond};
 use crate::telemetry::FleetView;
-
-/// The type of the Prometheus text format that the metrics are in.
-const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// What the server is doing. Counts are since it started.
 #[derive(Debug, Serialize, ToSchema)]
@@ -138,16 +137,25 @@ pub(in crate::admin) async fn status(State(api): State<Arc<Api>>, request: Reque
 
 /// Shows the metrics
 ///
-/// In the Prometheus text format, version 0.0.4.
+/// In the OpenMetrics format, version 1.0.0, where `Accept` prefers it, otherwise in Prometheus' text format, version
+/// 0.0.4.
 #[utoipa::path(
     get,
     path = "/metrics",
     operation_id = "get_metrics",
     tag = "server",
-    responses((status = 200, description = "The metrics", body = String, content_type = "text/plain")),
+    responses((
+        status = 200,
+        description = "The metrics",
+        content((String = "text/plain"), (String = "application/openmetrics-text")),
+    )),
 )]
-pub(in crate::admin) async fn metrics(State(api): State<Arc<Api>>) -> Response {
-    respond::with_type(StatusCode::OK, METRICS_TYPE, Body::from((api.parts.metrics)()))
+pub(in crate::admin) async fn metrics(State(api): State<Arc<Api>>, request: Request) -> Response {
+    let format = metrics_format(request.headers());
+    let body = Body::from((api.parts.metrics)(format));
+    let mut response = respond::with_type(StatusCode::OK, format.content_type(), body);
+    response.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
+    response
 }
 
 /// Tells whether the process lives

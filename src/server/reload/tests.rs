@@ -82,7 +82,7 @@ impl World {
 
     fn counted(&self, result: &str) -> u32 {
         let name = format!("tollgate_config_reloads_total{{result=\"{result}\"}} ");
-        let text = self.live().metrics.text();
+        let text = self.live().metrics.text(crate::telemetry::TextFormat::Prometheus);
         text.lines().find_map(|line| line.strip_prefix(&name)?.parse().ok()).unwrap_or_default()
     }
 }

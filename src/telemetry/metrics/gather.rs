@@ -1,39 +1,31 @@
-//! Every metric with its name, its help and its labels, written out when somebody asks.
-//!
-//! The library writes OpenMetrics, in which a counter's help and type go by its name without `_total`. The format that
-//! Prometheus has always read wants them under the whole name. So counters are announced as such, under their whole
-//! name, and their values are written as a gauge's are: name, labels, number, and nothing put on. A test reads the
-//! whole text by the rules of that format.
+//! Every metric with its name, its help and its labels, written out when somebody asks. A test reads the whole text by
+//! the rules of each format.
 
 use std::collections::BTreeMap;
-use std::fmt::{Error, Result};
+use std::fmt::Result;
 use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
-use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, EncodeLabelSet, MetricEncoder, NoLabelSet};
-use prometheus_client::metrics::MetricType;
-
+use super::family::{Family, Pen};
 use super::{EventLog, IntroductionFault, PolicyVerdict, SeatLimit, Sources, Verdict};
 use crate::upstream::health::HealthStatus;
-use crate::upstream::{Backend, DURATIONS, TrafficTotals};
-
-impl Collector for Sources {
-    fn encode(&self, mut encoder: DescriptorEncoder) -> Result {
-        self.traffic(&mut encoder)?;
-        self.backpressure(&mut encoder)?;
-        self.limits(&mut encoder)?;
-        self.policies(&mut encoder)?;
-        self.backends(&mut encoder)?;
-        self.server(&mut encoder)?;
-        self.fleet(&mut encoder)?;
-        self.certificates(&mut encoder)
-    }
-}
+use crate::upstream::{Backend, TrafficTotals};
 
 impl Sources {
+    /// All of them.
+    pub(super) fn write(&self, encoder: &mut Pen<'_>) -> Result {
+        self.traffic(encoder)?;
+        self.backpressure(encoder)?;
+        self.limits(encoder)?;
+        self.policies(encoder)?;
+        self.backends(encoder)?;
+        self.server(encoder)?;
+        self.fleet(encoder)?;
+        self.certificates(encoder)
+    }
+
     /// Requests by pool.
-    fn traffic(&self, encoder: &mut DescriptorEncoder<'_>) -> Result {
+    fn traffic(&self, encoder: &mut Pen<'_>) -> Result {
         let parts = &self.parts;
         let all = parts.pools.all();
         let pools = all.iter().map(|pool| (pool.name(), pool.traffic()));
@@ -51,14 +43,13 @@ impl Sources {
                 family.value(&[("upstream", *upstream), ("status", &status.to_string())], *count)?;
             }
         }
-        let mut family = Family::of(
+        let mut family = Family::histogram(
             encoder,
             "tollgate_request_duration_seconds",
             "Time from the first byte of a request to the end of its answer, by upstream.",
-            MetricType::Histogram,
         )?;
         for (upstream, totals) in &traffic {
-            family.histogram(&[("upstream", *upstream)], totals)?;
+            family.durations(&[("upstream", *upstream)], totals)?;
         }
         let mut family = Family::counter(
             encoder,
@@ -80,7 +71,7 @@ impl Sources {
     }
 
     /// What pools hold back.
-    fn backpressure(&self, encoder: &mut DescriptorEncoder<'_>) -> Result {
+    fn backpressure(&self, encoder: &mut Pen<'_>) -> Result {
         let all = self.parts.pools.all();
         let mut family =
             Family::gauge(encoder, "tollgate_upstream_queue", "Requests that wait for room at a backend.")?;
@@ -116,7 +107,7 @@ impl Sources {
     }
 
     /// What the limiter decided, and its buckets.
-    fn limits(&self, encoder: &mut DescriptorEncoder<'_>) -> Result {
+    fn limits(&self, encoder: &mut Pen<'_>) -> Result {
         let mut family = Family::counter(
             encoder,
             "tollgate_ratelimit_decisions_total",
@@ -151,7 +142,7 @@ impl Sources {
     }
 
     /// What policies decided, and their buckets.
-    fn policies(&self, encoder: &mut DescriptorEncoder<'_>) -> Result {
+    fn policies(&self, encoder: &mut Pen<'_>) -> Result {
         let all = self.parts.tally.policies();
         let mut family = Family::counter(
             encoder,
@@ -193,7 +184,7 @@ impl Sources {
     /// Backends, each with its upstream.
     ///
     /// Long because it is one family after another.
-    fn backends(&self, encoder: &mut DescriptorEncoder<'_>) -> Result {
+    fn backends(&self, encoder: &mut Pen<'_>) -> Result {
         let all = self.parts.pools.all();
         let backends =
             all.iter().flat_map(|pool| pool.backends().into_iter().map(move |backend| (pool.name(), backend)));
@@ -266,7 +257,7 @@ impl Sources {
     }
 
     /// The server itself.
-    fn server(&self, encoder: &mut DescriptorEncoder<'_>) -> Result {
+    fn server(&self, encoder: &mut Pen<'_>) -> Result {
         Family::gauge(encoder, "tollgate_connections", "Open connections from clients.")?
             .bare(self.parts.tally.connections() as u64)?;
         let mut family = Family::counter(
@@ -322,7 +313,7 @@ impl Sources {
     }
 
     /// The certificates of listeners.
-    fn certificates(&self, encoder: &mut DescriptorEncoder<'_>) -> Result {
+    fn certificates(&self, encoder: &mut Pen<'_>) -> Result {
         let mut family = Family::gauge(
             encoder,
             "tollgate_certificate_expiry_timestamp_seconds",
@@ -341,59 +332,5 @@ impl Sources {
             }
         }
         Ok(())
-    }
-}
-
-/// The series of one name.
-pub(super) struct Family<'e>(MetricEncoder<'e>);
-
-impl<'e> Family<'e> {
-    pub(super) fn of(
-        encoder: &'e mut DescriptorEncoder<'_>,
-        name: &'e str,
-        help: &str,
-        kind: MetricType,
-    ) -> std::result::Result<Self, Error> {
-        encoder.encode_descriptor(name, help, None, kind).map(Family)
-    }
-
-    pub(super) fn counter(
-        encoder: &'e mut DescriptorEncoder<'_>,
-        name: &'e str,
-        help: &str,
-    ) -> std::result::Result<Self, Error> {
-        Self::of(encoder, name, help, MetricType::Counter)
-    }
-
-    pub(super) fn gauge(
-        encoder: &'e mut DescriptorEncoder<'_>,
-        name: &'e str,
-        help: &str,
-    ) -> std::result::Result<Self, Error> {
-        Self::of(encoder, name, help, MetricType::Gauge)
-    }
-
-    /// The value of a name without labels.
-    pub(super) fn bare(mut self, value: impl EncodeGaugeValue) -> Result {
-        self.0.encode_gauge(&value)
-    }
-
-    pub(super) fn value(&mut self, labels: &impl EncodeLabelSet, value: impl EncodeGaugeValue) -> Result {
-        self.0.encode_family(labels)?.encode_gauge(&value)
-    }
-
-    /// The histogram of a name without labels, from what is in each bucket alone.
-    pub(super) fn bare_histogram(mut self, sum: f64, buckets: &[(f64, u64)]) -> Result {
-        let count = buckets.iter().map(|(_, count)| count).sum();
-        self.0.encode_histogram::<NoLabelSet>(sum, count, buckets, None)
-    }
-
-    fn histogram(&mut self, labels: &impl EncodeLabelSet, totals: &TrafficTotals) -> Result {
-        let ends = DURATIONS.iter().map(|end| end.as_secs_f64()).chain([f64::INFINITY]);
-        let buckets: Vec<_> = ends.zip(totals.durations).collect();
-        // From the buckets, so that it is their sum also while requests are being counted.
-        let count = totals.durations.iter().sum();
-        let sum = totals.time.as_secs_f64();
-        self.0.encode_family(labels)?.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
     }
 }

@@ -2,16 +2,13 @@
 
 use std::fmt::Result;
 
-use prometheus_client::encoding::DescriptorEncoder;
-use prometheus_client::metrics::MetricType;
-
 use super::Sources;
-use super::gather::Family;
+use super::family::{Family, Pen};
 use crate::telemetry::FleetState;
 
 impl Sources {
     /// The fleet as this node sees it.
-    pub(super) fn fleet(&self, encoder: &mut DescriptorEncoder<'_>) -> Result {
+    pub(super) fn fleet(&self, encoder: &mut Pen<'_>) -> Result {
         let view = (self.parts.fleet)();
         let state = match view.state {
             FleetState::Alone => 0_u64,
@@ -22,13 +19,8 @@ impl Sources {
         Family::gauge(encoder, "tollgate_fleet_state", help)?.bare(state)?;
         Family::gauge(encoder, "tollgate_fleet_nodes", "Nodes of the fleet that are seen, this one among them.")?
             .bare(view.nodes.len().max(1) as u64)?;
-        Family::of(
-            encoder,
-            "tollgate_fleet_store_seconds",
-            "Time of round trips to the fleet's store.",
-            MetricType::Histogram,
-        )?
-        .bare_histogram(view.store.seconds_sum, &view.store.seconds)?;
+        Family::histogram(encoder, "tollgate_fleet_store_seconds", "Time of round trips to the fleet's store.")?
+            .bare_buckets(view.store.seconds_sum, &view.store.seconds)?;
         Family::counter(
             encoder,
             "tollgate_fleet_store_errors_total",

@@ -98,7 +98,7 @@ fn busy() -> Metrics {
 #[test]
 fn every_name_of_the_contract_is_there_with_its_kind_from_the_start() {
     let (metrics, ..) = metrics(vec![pool("app", "127.0.0.1:1")], limiter(1));
-    let text = Text::read(&metrics.text());
+    let text = Text::read(&metrics.text(TextFormat::Prometheus));
     let kinds: Vec<_> = text.families.iter().map(|family| (family.name.as_str(), family.kind)).collect();
     let mut expected = vec![
         ("tollgate_requests_total", Kind::Counter),
@@ -159,11 +159,11 @@ fn every_name_of_the_contract_is_there_with_its_kind_from_the_start() {
 #[test]
 fn the_text_keeps_the_format_and_says_what_was_counted() {
     let metrics = busy();
-    let text = Text::read(&metrics.text());
+    let text = Text::read(&metrics.text(TextFormat::Prometheus));
     let says = |name: &str, labels: &[(&str, &str)], value: f64| {
         assert_eq!(text.value(name, labels), Some(value), "{name} {labels:?}");
     };
-    says("tollgate_requests_total", &[("upstream", "app"), ("status", "200")], 13.0);
+    says("tollgate_requests_total", &[("upstream", "app"), ("status", "200")], 15.0);
     says("tollgate_requests_total", &[("upstream", "app"), ("status", "503")], 1.0);
     says("tollgate_requests_total", &[("upstream", ODD_NAME), ("status", "0")], 1.0);
     says("tollgate_requests_total", &[("upstream", ""), ("status", "429")], 1.0);
@@ -199,11 +199,19 @@ fn the_text_keeps_the_format_and_says_what_was_counted() {
     let duration = |end: &str| {
         text.value("tollgate_request_duration_seconds_bucket", &[("le", end), ("upstream", "app")]).unwrap()
     };
-    assert_eq!((duration("0.001"), duration("0.0025"), duration("10.0"), duration("+Inf")), (1.0, 2.0, 13.0, 14.0));
+    assert_eq!((duration("0.0005"), duration("0.001"), duration("30.0"), duration("+Inf")), (1.0, 2.0, 15.0, 16.0));
     let sum = 60.0 + DURATIONS.iter().map(Duration::as_secs_f64).sum::<f64>();
     says("tollgate_request_duration_seconds_sum", &[("upstream", "app")], (sum * 1e6).round() / 1e6);
-    let expected = Totals { requests: 16, allowed: 1, limited: 2, blocked: 3, unlimited: 4 };
+    let expected = Totals { requests: 18, allowed: 1, limited: 2, blocked: 3, unlimited: 4 };
     assert_eq!((metrics.totals(), metrics.connections()), (expected, 1));
+}
+
+#[test]
+fn both_formats_say_the_same() {
+    let metrics = busy();
+    let text = Text::read(&metrics.text(TextFormat::Prometheus));
+    let open = Text::read_as(TextFormat::OpenMetrics, &metrics.text(TextFormat::OpenMetrics));
+    assert_eq!(open.samples(), text.samples());
 }
 
 #[test]
@@ -214,10 +222,10 @@ fn up_is_what_the_checks_say_also_while_it_drains() {
     let (metrics, pools, _) = metrics(vec![settings], limiter(1));
     let pool = pools.named("app").unwrap();
     let labels = [("upstream", "app"), ("backend", "127.0.0.1:1")];
-    let up = || Text::read(&metrics.text()).value("tollgate_backend_up", &labels);
+    let up = || Text::read(&metrics.text(TextFormat::Prometheus)).value("tollgate_backend_up", &labels);
     let went_down = || {
         let labels = [labels[0], labels[1], ("to", "down")];
-        Text::read(&metrics.text()).value("tollgate_health_transitions_total", &labels)
+        Text::read(&metrics.text(TextFormat::Prometheus)).value("tollgate_health_transitions_total", &labels)
     };
     let address: SocketAddr = "127.0.0.1:1".parse().unwrap();
     let now = crate::clock::Clock::now(&crate::clock::ManualClock::new());
@@ -239,7 +247,7 @@ fn the_total_does_not_go_back_when_a_pool_goes() {
     let gone = pools.replace(pools.prepare(vec![other]));
     assert_eq!(gone.len(), 2, "one goes on as another");
     assert_eq!(metrics.totals().requests, 2);
-    assert!(!metrics.text().contains("upstream=\"b\""));
+    assert!(!metrics.text(TextFormat::Prometheus).contains("upstream=\"b\""));
 }
 
 #[test]
@@ -267,7 +275,7 @@ fn promtool_has_no_complaint() {
         }
         Err(error) => panic!("promtool does not start: {error}"),
     };
-    check.stdin.take().unwrap().write_all(busy().text().as_bytes()).unwrap();
+    check.stdin.take().unwrap().write_all(busy().text(TextFormat::Prometheus).as_bytes()).unwrap();
     let done = check.wait_with_output().unwrap();
     let said = [done.stdout, done.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
     assert!(done.status.success() && said.trim().is_empty(), "{said}");

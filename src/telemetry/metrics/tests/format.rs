@@ -1,10 +1,13 @@
-//! Reads Prometheus' text format, version 0.0.4, by its rules, and panics at the first breach.
+//! Reads Prometheus' text format, version 0.0.4, or OpenMetrics, version 1.0.0, by its rules, and panics at the first
+//! breach.
 //!
 //! Stricter than Prometheus itself: every name has help and a type, in this order, once and before its samples; no
-//! series comes twice; counters end in `_total` and are whole; histograms are cumulative, end with `+Inf`, and count
+//! series comes twice; counters end in `_total`, in OpenMetrics without it in help and type, and are whole; histograms are cumulative, end with `+Inf`, and count
 //! what it counts.
 
 use std::collections::{BTreeMap, BTreeSet};
+
+use crate::telemetry::TextFormat;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -21,8 +24,8 @@ pub(super) struct Family {
     samples: Vec<Sample>,
 }
 
-#[derive(Debug)]
-struct Sample {
+#[derive(Debug, PartialEq)]
+pub(super) struct Sample {
     name: String,
     labels: BTreeMap<String, String>,
     value: f64,
@@ -32,13 +35,21 @@ struct Sample {
 #[derive(Debug, Default)]
 pub(super) struct Text {
     pub(super) families: Vec<Family>,
+    is_open: bool,
 }
 
 impl Text {
     #[track_caller]
     pub(super) fn read(text: &str) -> Self {
+        Text::read_as(TextFormat::Prometheus, text)
+    }
+
+    #[track_caller]
+    pub(super) fn read_as(format: TextFormat, text: &str) -> Self {
         assert!(text.ends_with('\n') && !text.contains('\r'), "lines end with a line feed, the last one too");
-        let mut read = Text::default();
+        let is_open = format == TextFormat::OpenMetrics;
+        let mut read = Text { is_open, ..Text::default() };
+        let text = if is_open { text.strip_suffix("# EOF\n").expect("the end is marked") } else { text };
         let mut help: Option<&str> = None;
         for line in text.lines() {
             if let Some(rest) = line.strip_prefix("# HELP ") {
@@ -66,6 +77,11 @@ impl Text {
         samples.find(|sample| sample.name == name && sample.labels == labels).map(|sample| sample.value)
     }
 
+    /// What it says, whatever the format.
+    pub(super) fn samples(&self) -> Vec<&Sample> {
+        self.families.iter().flat_map(|family| &family.samples).collect()
+    }
+
     fn begin(&mut self, name: &str, kind: &str) {
         assert!(is_name(name, true), "{name}");
         assert!(self.families.iter().all(|family| family.name != name), "{name} comes twice");
@@ -75,14 +91,18 @@ impl Text {
             "histogram" => Kind::Histogram,
             other => panic!("{name} is of type {other}"),
         };
-        assert_eq!(kind == Kind::Counter, name.ends_with("_total"), "{name}");
+        assert_eq!(kind == Kind::Counter && !self.is_open, name.ends_with("_total"), "{name}");
         self.families.push(Family { name: name.to_owned(), kind, samples: Vec::new() });
     }
 
     fn take(&mut self, sample: Sample) {
         let family = self.families.last_mut().unwrap_or_else(|| panic!("{} comes before its type", sample.name));
         let suffix = sample.name.strip_prefix(&family.name).unwrap_or_else(|| panic!("{} is not here", sample.name));
-        let suffixes: &[&str] = if family.kind == Kind::Histogram { &["_bucket", "_sum", "_count"] } else { &[""] };
+        let suffixes: &[&str] = match family.kind {
+            Kind::Histogram => &["_bucket", "_sum", "_count"],
+            Kind::Counter if self.is_open => &["_total"],
+            Kind::Counter | Kind::Gauge => &[""],
+        };
         assert!(suffixes.contains(&suffix), "{}", sample.name);
         family.samples.push(sample);
     }
