@@ -141,12 +141,26 @@ install_page() {
         say "playwright-core is missing: the test of the page needs Node 18 or newer, and npm"
 }
 
+# Grafana's own types of a dashboard, which are made from its schema, in a place of their own below target/.
+grafana="grafana_foundation_sdk==1769699998!10.1.0"
+install_grafana() {
+    place=${CARGO_TARGET_DIR:-target}/tmp/grafana
+    [ "$(cat "$place/pinned" 2>/dev/null)" != "$grafana" ] || return 0
+    say "installing Grafana's types of dashboards into $place with pip"
+    rm -rf "$place"
+    { python3 -m venv "$place" &&
+      "$place/bin/pip" install --quiet --no-input --disable-pip-version-check --only-binary :all: "$grafana" &&
+      echo "$grafana" >"$place/pinned"; } </dev/null >&2 ||
+        say "Grafana's types are missing: the test of its dashboard needs Python 3.11 or newer with venv, and pip"
+}
+
 # What is not tested for want of a program, for the end of a run, where it is seen.
 if [ "${1-}" = skipped ]; then
     has chromium || echo "skipped: the tests with a browser (websocket_browser): chromium is missing"
     { has chromium && [ -e "${CARGO_TARGET_DIR:-target}/tmp/page/pinned" ]; } || echo "skipped: the page in a browser (page): chromium is missing, or npm could not install playwright-core"
     [ -e "${CARGO_TARGET_DIR:-target}/tmp/grpcio/pinned" ] || echo "skipped: the tests with grpcio (grpcio): pip could not install it"
     [ -e "${CARGO_TARGET_DIR:-target}/tmp/valkey/pinned" ] || has valkey-server || echo "skipped: the fleet over Valkey (fleet): pip could not install it"
+    [ -e "${CARGO_TARGET_DIR:-target}/tmp/grafana/pinned" ] || echo "skipped: the dashboard as Grafana reads it (monitoring): pip could not install its types"
     has redis-server || echo "skipped: the fleet over Redis (fleet): redis-server is missing"
     has prometheus || echo "skipped: the metrics as Prometheus reads them (prometheus, promtool): prometheus is missing"
     has faketime || echo "skipped: the fleet with clocks apart (fleet): faketime is missing"
@@ -172,11 +186,11 @@ if [ "${1-}" = tests ]; then
     want chromium chromium "for the tests with a browser"
     want node nodejs "for the test of the page"
     want npm npm "for the test of the page"
-    python3 -c 'import ensurepip, venv' 2>/dev/null || wanted="${wanted}python3 python3-venv for the tests with grpcio and Valkey
+    python3 -c 'import ensurepip, venv' 2>/dev/null || wanted="${wanted}python3 python3-venv for the tests with grpcio, Valkey and Grafana
 "
 fi
 install_wanted
-[ "${1-}" != tests ] || { install_grpcio; install_valkey; install_page; }
+[ "${1-}" != tests ] || { install_grpcio; install_valkey; install_page; install_grafana; }
 echo "$wanted" | while read -r program _ why; do
     [ -z "$program" ] || has "$program" || say "$program is missing: install it $why"
 done

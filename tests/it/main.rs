@@ -150,6 +150,8 @@ mod limits;
 #[cfg(test)]
 mod max_concurrent;
 #[cfg(test)]
+mod monitoring;
+#[cfg(test)]
 mod outliers;
 #[cfg(test)]
 mod own_answers;
