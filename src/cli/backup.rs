@@ -3,7 +3,6 @@
 //! It reads the file itself and asks no admin API, so it works whenever the file can be read: as the user that tollgate
 //! runs as, or as root. How far it is, is told on a terminal only.
 
-use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -12,6 +11,7 @@ use clap::Args as ClapArgs;
 use super::environment::{one, token_to_ask_for};
 use super::failure::Failure;
 use super::output::print;
+use super::progress::Progress;
 use crate::config::{self, Overrides, parse_database};
 use crate::store::sqlite::backup::{BackupDone, backup};
 
@@ -56,18 +56,9 @@ pub(super) fn run(args: BackupArgs) -> Result<ExitCode, Failure> {
         std::path::absolute(path).map_err(|error| Failure::Background(format!("{}: {error}", path.display())))
     };
     let (source, place) = (absolute(&from)?, absolute(&to)?);
-    let terminal = io::stderr().is_terminal();
-    let mut shown = None;
-    let done = backup(&source, &place, &mut |share| {
-        let percent = (share * 100.0) as u8;
-        if terminal && shown.replace(percent) != Some(percent) {
-            // Nobody may be there to read it.
-            let _ = write!(io::stderr(), "\rcopying {}: {percent} %", from.display());
-        }
-    });
-    if shown.is_some() {
-        let _ = write!(io::stderr(), "\r\x1b[K");
-    }
+    let progress = Progress::bytes(format!("copying {}", from.display()), Some(0));
+    let done = backup(&source, &place, &mut |done, all| progress.set(done, all));
+    drop(progress);
     let BackupDone { clients, bytes } = done.map_err(Failure::Background)?;
     Ok(print(&format!("{}: {clients} clients, {bytes} bytes, from {}\n", to.display(), from.display())))
 }

@@ -17,10 +17,11 @@ use self::args::{FleetCommand, JoinArgs};
 use super::args::RunArgs;
 use super::failure::Failure;
 use super::output::{print, start_events};
+use super::progress::Progress;
 use super::run::load;
 use crate::clock::{Clock, SystemClock};
 use crate::fleet::joining::join;
-use crate::fleet::{JoinReport, OwnClients, StoreLink};
+use crate::fleet::{JoinReport, JoinStep, OwnClients, StoreLink};
 
 pub(super) use args::FleetArgs;
 
@@ -42,15 +43,24 @@ pub(super) fn run(args: FleetArgs) -> Result<ExitCode, Failure> {
     }
     let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().map_err(|error| failed(&error))?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let progress = Progress::waiting("reaching the fleet's store");
+    let mut step = None;
+    let mut tell_progress = |now: JoinStep, done, all| {
+        if step.replace(now) != Some(now) {
+            progress.items(if now == JoinStep::Taking { "taking in the fleet's clients" } else { "adding clients" });
+        }
+        progress.set(done, all);
+    };
     let report = runtime.block_on(async {
         let (stop, stopping) = watch::channel(false);
         let link = StoreLink::new(settings, Arc::clone(&clock));
         let running = link.clone();
         tokio::spawn(async move { running.run(stopping).await });
-        let report = join(&link, (path, &settings.prefix), own, clock.as_ref()).await;
+        let report = join(&link, (path, &settings.prefix), own, (clock.as_ref(), &mut tell_progress)).await;
         stop.send_replace(true);
         report
     });
+    drop(progress);
     // What was logged comes before what is printed.
     drop(events);
     Ok(tell(&report.map_err(|error| failed(&error))?))

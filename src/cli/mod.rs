@@ -17,6 +17,7 @@ mod healthcheck;
 #[cfg(test)]
 mod manual;
 mod output;
+mod progress;
 mod run;
 mod trust;
 mod upgrade;

@@ -15,6 +15,7 @@ use rustix::process::{Pid, Signal, geteuid, kill_process};
 use super::args::RunArgs;
 use super::failure::Failure;
 use super::output::{print, print_verdict};
+use super::progress::Progress;
 use super::run::{exit_code, load, warn_of_lost_output};
 use crate::config::Config;
 use crate::process::daemon::{Ended, Milestone, Starter};
@@ -34,8 +35,10 @@ pub(super) fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
     same_user(old, &config)?;
     warn_of_lost_output(&config);
     let new = Starter::start_orphan(arguments(), Milestone::Settled);
+    let progress = Progress::waiting("starting the new process");
     let outcome = new.and_then(|mut new| {
         new.wait_for(Milestone::Waiting)?;
+        progress.wait("handing over");
         if let Err(reason) = ask(old, &config.pingora.process.pid_file) {
             new.end();
             return Err(Ended::Failed(std::io::Error::other(format!(
@@ -45,6 +48,7 @@ pub(super) fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
         new.wait_for(Milestone::Settled)?;
         Ok(new.pid())
     });
+    drop(progress);
     match outcome {
         Ok(new) => Ok(print(&format!("upgraded: pid {old} -> {new}\n"))),
         Err(Ended::Exited(status)) => {

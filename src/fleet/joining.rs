@@ -34,6 +34,18 @@ pub enum OwnClients {
     Replace,
 }
 
+/// What a node that joins is at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JoinStep {
+    /// It takes in the fleet's clients.
+    Taking,
+    /// It adds its own.
+    Adding,
+}
+
+/// Is told how many clients of how many are done.
+pub type JoinProgress<'p> = &'p mut (dyn FnMut(JoinStep, u64, u64) + Send);
+
 /// What a node's joining came to.
 #[derive(Debug, Default)]
 pub struct JoinReport {
@@ -81,7 +93,7 @@ pub async fn join(
     link: &StoreLink,
     (path, prefix): (&Path, &str),
     own: OwnClients,
-    clock: &dyn Clock,
+    (clock, progress): (&dyn Clock, JoinProgress<'_>),
 ) -> Result<JoinReport, JoinError> {
     let mut state = link.state();
     if !matches!(timeout(ANSWERS, state.wait_for(LinkState::is_reachable)).await, Ok(Ok(_))) {
@@ -107,7 +119,7 @@ pub async fn join(
     let mut report = JoinReport { before, ..JoinReport::default() };
     let store = Sqlite::open(path)?;
     let registry = ClientRegistry::new(link.clone(), store.clone(), prefix);
-    match registry.join_at_start(WITHIN).await? {
+    match taking(&registry, progress).await? {
         JoinOutcome::Joined { .. } => {}
         JoinOutcome::Foreign | JoinOutcome::Unreachable => return Err(JoinError::Unreachable),
     }
@@ -115,7 +127,7 @@ pub async fn join(
         store.publish_through(registry.publisher());
         let (stop, stopping) = watch::channel(false);
         let running = tokio::spawn(async move { registry.run(stopping).await });
-        let added = add_all(&store, &mut report, clock).await;
+        let added = add_all(&store, &mut report, (clock, progress)).await;
         stop.send_replace(true);
         // It only ends.
         let _ = running.await;
@@ -125,8 +137,28 @@ pub async fn join(
     Ok(report)
 }
 
+/// Takes in the fleet's clients.
+async fn taking(registry: &ClientRegistry, progress: JoinProgress<'_>) -> Result<JoinOutcome, RegistryError> {
+    let mut taken = registry.taken();
+    let mut joining = std::pin::pin!(registry.join_at_start(WITHIN));
+    loop {
+        tokio::select! {
+            biased;
+            Ok(()) = taken.changed() => {
+                let (done, all) = *taken.borrow_and_update();
+                progress(JoinStep::Taking, done, all);
+            }
+            outcome = &mut joining => return outcome,
+        }
+    }
+}
+
 /// Makes the clients of the file from before in `store`.
-async fn add_all(store: &Sqlite, report: &mut JoinReport, clock: &dyn Clock) -> Result<(), JoinError> {
+async fn add_all(
+    store: &Sqlite,
+    report: &mut JoinReport,
+    (clock, progress): (&dyn Clock, JoinProgress<'_>),
+) -> Result<(), JoinError> {
     let old = Sqlite::open(&report.before)?;
     let mut records = Vec::new();
     old.for_each(&mut |record| {
@@ -134,7 +166,9 @@ async fn add_all(store: &Sqlite, report: &mut JoinReport, clock: &dyn Clock) -> 
         true
     })?;
     old.close();
-    for Record { id, profile, .. } in records {
+    let all = records.len() as u64;
+    for (done, Record { id, profile, .. }) in (0..).zip(records) {
+        progress(JoinStep::Adding, done, all);
         let (wanted, name) = (profile, id.clone());
         let edit = move |there: Option<&Record>| match there {
             Some(there) if there.profile != wanted => Err(Refusal::Exists(name.clone())),
@@ -204,14 +238,21 @@ mod tests {
         assert!(matches!(registry.join_at_start(WITHIN).await.unwrap(), JoinOutcome::Joined { .. }));
         let (_own, own) = made(&[("a", 2, "other"), ("b", 1, "kb"), ("c", 1, "kc"), ("d", 1, "ka")]).await;
         for _ in 0..2 {
-            let report = join(&link, (&own, "tollgate"), OwnClients::Import, &SystemClock).await.unwrap();
+            let mut steps = Vec::new();
+            let mut told = |step, done, all| steps.push((step, done, all));
+            let report = join(&link, (&own, "tollgate"), OwnClients::Import, (&SystemClock, &mut told)).await.unwrap();
+            let adding = (0..4).map(|done| (JoinStep::Adding, done, 4));
+            assert!(steps.ends_with(&adding.collect::<Vec<_>>()), "{steps:?}");
             let conflicts: Vec<_> = report.conflicts.iter().map(|(_, why)| why.to_string()).collect();
             let told = ["client a exists already", "the API key of d is that of client a"];
             assert_eq!((report.added, conflicts), (2, told.map(str::to_owned).to_vec()));
             assert_eq!((names(&own), names(&report.before)), (text("abc"), text("abcd")));
         }
         let (_given, given) = made(&[("z", 1, "kz")]).await;
-        let report = join(&link, (&given, "tollgate"), OwnClients::Replace, &SystemClock).await.unwrap();
+        let mut steps = Vec::new();
+        let mut told = |step, done, all| steps.push((step, done, all));
+        let report = join(&link, (&given, "tollgate"), OwnClients::Replace, (&SystemClock, &mut told)).await.unwrap();
+        assert_eq!(steps, [(JoinStep::Taking, 3, 3)]);
         assert_eq!((names(&given), names(&report.before)), (text("abc"), text("z")));
     }
 

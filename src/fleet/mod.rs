@@ -37,7 +37,7 @@ pub mod sums;
 pub mod turns;
 
 pub use asker::Asker;
-pub use joining::{JoinError, JoinReport, OwnClients};
+pub use joining::{JoinError, JoinReport, JoinStep, OwnClients};
 pub use link::{LinkError, LinkState, ScriptCall, StoreLink};
 pub use names::Names;
 pub use registry::{ClientRegistry, JoinOutcome, RegistryError, RegistryState};

@@ -94,6 +94,11 @@ impl ClientRegistry {
         }
     }
 
+    /// How many clients are taken in while the whole table is, and of about how many.
+    pub fn taken(&self) -> watch::Receiver<(u64, u64)> {
+        self.0.taken.subscribe()
+    }
+
     /// Publishes for the store and takes in what others publish, until `shutdown` says that the server stops.
     pub async fn run(&self, mut shutdown: watch::Receiver<bool>) {
         let Some(asked) = self.0.asked.lock().take() else { return };

@@ -174,6 +174,8 @@ mod policy_exactness;
 #[cfg(test)]
 mod pools;
 #[cfg(test)]
+mod progress;
+#[cfg(test)]
 mod prometheus;
 #[cfg(test)]
 mod proxy_protocol;

@@ -18,6 +18,7 @@ use ureq::SendBody;
 
 use super::api::{AnswerPatience, ApiClient, Content, EMPTY, client_path, percent_encoded, plain};
 use super::failure::Failure;
+use super::progress::Progress;
 use crate::client::ClientId;
 use args::{ClientFlags, ClientsCommand};
 use table::TextTable;
@@ -153,18 +154,25 @@ fn show((text, client): &(String, Value), json: bool) -> Result<(), Failure> {
 /// Makes the clients what `file` says, and prints the difference.
 fn apply(api: &ApiClient, file: &Path, dry_run: bool, prune: bool, json: bool) -> Result<(), Failure> {
     let refused = |error: io::Error| Failure::Usage(format!("{}: {error}", file.display()));
+    let progress;
+    let then = if dry_run { "finding out what would change" } else { "changing clients" };
     let body = if file == Path::new("-") {
-        SendBody::from_owned_reader(io::stdin())
+        progress = Progress::bytes("sending", None);
+        SendBody::from_owned_reader(progress.upload(io::stdin(), then))
     } else {
         let opened = File::open(file).map_err(refused)?;
-        if opened.metadata().map_err(refused)?.is_dir() {
+        let found = opened.metadata().map_err(refused)?;
+        if found.is_dir() {
             return Err(Failure::Usage(format!("{}: this is a directory, not a file", file.display())));
         }
-        SendBody::from_owned_reader(opened)
+        progress =
+            Progress::bytes(format!("sending {}", file.display()), Some(found.len()).filter(|_| found.is_file()));
+        SendBody::from_owned_reader(progress.upload(opened, then))
     };
     let path = format!("/clients?dry_run={}&prune={}", u8::from(dry_run), u8::from(prune));
     let content = Content { kind: JSON, body, waits: true };
     let (text, difference) = api.json(AnswerPatience::Bulk, Method::PUT, &path, Some(content))?;
+    drop(progress);
     print(|out| if json { writeln!(out, "{}", text.trim_end()) } else { difference::write(&difference, out) })
 }
 

@@ -132,6 +132,11 @@ pub(super) fn numbers(value: &Value) -> Vec<u64> {
     list(value).iter().filter_map(|number| text(number)?.parse().ok()).collect()
 }
 
+/// A number.
+pub(super) fn number(value: &Value) -> u64 {
+    if let Value::Int(number) = value { number.unsigned_abs() } else { 0 }
+}
+
 /// Whether there is more to tend, and the mark of the first bulk that is not folded in.
 pub(super) fn tended(value: &Value) -> Option<(bool, Option<u64>)> {
     let fields = list(value);

@@ -49,6 +49,8 @@ pub(super) struct ChangeLine {
     pub(super) me: u64,
     /// The mark of the first bulk that is not folded in, as was last heard.
     pub(super) unfolded: watch::Sender<Option<u64>>,
+    /// How many clients of the whole table are taken in, and of about how many.
+    pub(super) taken: watch::Sender<(u64, u64)>,
 }
 
 /// Changes to be published, and where the answer goes.
@@ -67,8 +69,9 @@ impl ChangeLine {
     /// That of the clients in `store`.
     pub(super) fn new(link: StoreLink, store: Sqlite, prefix: &str) -> Self {
         let (asks, asked) = mpsc::channel(1);
-        let (names, state, unfolded) = (Names::new(prefix), watch::Sender::default(), watch::Sender::default());
-        ChangeLine { link, store, names, state, asks, asked: Mutex::new(Some(asked)), me: drawn(), unfolded }
+        let (state, unfolded, taken) = Default::default();
+        let (names, asked) = (Names::new(prefix), Mutex::new(Some(asked)));
+        ChangeLine { link, store, names, state, asks, asked, me: drawn(), unfolded, taken }
     }
 
     /// Adds changes to the line, if `cursor` is its end; without any, looks whether it is.

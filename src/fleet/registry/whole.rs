@@ -72,15 +72,20 @@ impl ChangeLine {
     }
 
     async fn take_table(&self, begun: FleetCursor, known: &mut HashSet<ClientId>) -> Result<(), RegistryError> {
-        let mut place = b"0".to_vec();
+        let (mut place, mut done) = (b"0".to_vec(), 0);
+        let mut length = redis::cmd("HLEN");
+        length.arg(self.names.clients("all"));
+        let all = self.link.commands(&[length], CALL).await?.first().map_or(0, answers::number);
         loop {
             let mut scan = redis::cmd("HSCAN");
             scan.arg(self.names.clients("all")).arg(&place).arg("COUNT").arg(PIECE);
             let answers = self.link.commands(&[scan], CALL).await?;
             let piece = answers.first().and_then(answers::piece);
             let piece = piece.ok_or(RegistryError::Senseless("the table of clients makes no sense"))?;
+            done += piece.ids.len() as u64;
             known.extend(piece.ids);
             self.take(piece.changes, begun).await?;
+            self.taken.send_replace((done, all.max(done)));
             if piece.next == b"0" {
                 return Ok(());
             }

@@ -29,12 +29,12 @@ pub struct BackupDone {
     pub bytes: u64,
 }
 
-/// Copies the database at `from` to `to`, where nothing may be yet; both are absolute. `progress` is told the share that
-/// is done, from 0 to 1. Blocks until the copy is on disk.
+/// Copies the database at `from` to `to`, where nothing may be yet; both are absolute. `progress` is told how
+/// many bytes are copied, and of how many. Blocks until the copy is on disk.
 ///
 /// # Errors
 /// In words, with the path that they are about. Nothing is left at `to` then that was not there before.
-pub fn backup(from: &Path, to: &Path, progress: &mut dyn FnMut(f64)) -> Result<BackupDone, String> {
+pub fn backup(from: &Path, to: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<BackupDone, String> {
     let there = || format!("{}: something is there already, and a backup overwrites nothing", to.display());
     if std::fs::symlink_metadata(to).is_ok() {
         return Err(there());
@@ -68,14 +68,16 @@ pub fn backup(from: &Path, to: &Path, progress: &mut dyn FnMut(f64)) -> Result<B
     Ok(BackupDone { clients, bytes })
 }
 
-fn copy_in_steps(from: &Connection, to: &mut Connection, progress: &mut dyn FnMut(f64)) -> rusqlite::Result<()> {
+fn copy_in_steps(from: &Connection, to: &mut Connection, progress: &mut dyn FnMut(u64, u64)) -> rusqlite::Result<()> {
+    let page: u64 = from.query_row("PRAGMA page_size", [], |row| row.get::<_, i64>(0))?.unsigned_abs();
     let copying = Backup::new(from, to)?;
     loop {
         match copying.step(PAGES)? {
             StepResult::Done => return Ok(()),
             StepResult::More => {
                 let left = copying.progress();
-                progress(1.0 - f64::from(left.remaining) / f64::from(left.pagecount.max(1)));
+                let bytes = |pages: i32| u64::from(pages.unsigned_abs()) * page;
+                progress(bytes(left.pagecount - left.remaining), bytes(left.pagecount));
             }
             _ => return Err(rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_BUSY), None)),
         }

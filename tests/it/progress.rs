@@ -1,0 +1,42 @@
+//! What takes long shows a bar on a terminal, and nothing elsewhere. The terminal is one that `script` opens.
+
+use std::fmt::Write as _;
+use std::process::Command;
+
+use crate::harness::backend::Backend;
+use crate::harness::process::run;
+use crate::harness::server::command;
+use crate::harness::setup::{NO_CHECK, Setup};
+
+/// What `tollgate` with these arguments, and none that a shell would touch, shows on a terminal.
+fn on_a_terminal(arguments: &[&str]) -> String {
+    let mut script = Command::new("script");
+    let typed = format!("{} {}", env!("CARGO_BIN_EXE_tollgate"), arguments.join(" "));
+    let done = run(script.args(["--quiet", "--return", "--command", &typed, "/dev/null"]).env("TERM", "xterm"));
+    assert_eq!(done.code, Some(0), "{done:?}");
+    done.out
+}
+
+#[test]
+fn an_import_shows_how_far_it_is_on_a_terminal_alone() {
+    let backend = Backend::scripted("a");
+    let server = Setup::default().pool("app", &[backend.address], NO_CHECK).start();
+    let place = tempfile::tempdir().unwrap();
+    let file = place.path().join("clients.ndjson");
+    let mut lines = String::new();
+    for number in 0..5_000 {
+        writeln!(lines, r#"{{"client_id":"c{number}","capacity":10,"rate_per_sec":1}}"#).unwrap();
+    }
+    std::fs::write(&file, lines).unwrap();
+    let (file, admin) = (file.to_str().unwrap(), server.admin.to_string());
+    let apply = ["clients", "apply", file, "--admin", &admin];
+    let shown = on_a_terminal(&apply);
+    assert!(shown.contains(&format!("sending {file}")) && shown.contains("B/s"), "{shown:?}");
+    assert!(shown.contains("changing clients: ") && shown.contains("5000"), "{shown:?}");
+    // It is wiped away before the outcome is said.
+    let outcome = shown.rsplit("\x1b[2K").next().unwrap();
+    assert!(!outcome.contains("sending") && outcome.contains("5000"), "{outcome:?}");
+    let piped = run(command().args(apply));
+    assert_eq!((piped.code, &*piped.err), (Some(0), ""), "{piped:?}");
+    assert!(!piped.out.contains('\x1b'), "{piped:?}");
+}
