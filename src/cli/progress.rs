@@ -52,8 +52,8 @@ impl Progress {
     }
 
     /// Counts what is read, and from its end on waits for what comes of it.
-    pub(super) fn upload<R: Read>(&self, reader: R, then: &'static str) -> Upload<R> {
-        Upload { reader, bar: self.0.clone(), then }
+    pub(super) fn upload<R: Read>(&self, reader: R, then: &'static str) -> WatchedReader<R> {
+        WatchedReader { reader, bar: self.0.clone(), then }
     }
 }
 
@@ -64,13 +64,13 @@ impl Drop for Progress {
 }
 
 /// Something that is read while it is shown how far that is.
-pub(super) struct Upload<R> {
+pub(super) struct WatchedReader<R> {
     reader: R,
     bar: ProgressBar,
     then: &'static str,
 }
 
-impl<R: Read> Read for Upload<R> {
+impl<R: Read> Read for WatchedReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.reader.read(buffer)?;
         if read == 0 && !buffer.is_empty() {
