@@ -163,6 +163,8 @@ if [ "${1-}" = skipped ]; then
     [ -e "${CARGO_TARGET_DIR:-target}/tmp/grafana/pinned" ] || echo "skipped: the dashboard as Grafana reads it (monitoring): pip could not install its types"
     has redis-server || echo "skipped: the fleet over Redis (fleet): redis-server is missing"
     has prometheus || echo "skipped: the metrics as Prometheus reads them (prometheus, promtool): prometheus is missing"
+    has goaccess || echo "skipped: the access log as GoAccess reads it (log_readers): goaccess is missing"
+    has lnav || echo "skipped: the access log as lnav reads it (log_readers): lnav is missing"
     has faketime || echo "skipped: the fleet with clocks apart (fleet): faketime is missing"
     [ "$(id -u)" -eq 0 ] && has iptables ||
         echo "skipped: lost segments on the way to a fleet's store (fleet_relay): iptables is missing, or this is not root"
@@ -183,6 +185,8 @@ if [ "${1-}" = tests ]; then
     [ "$(id -u)" -ne 0 ] || want iptables iptables "for the test of the fleet over a way that loses segments"
     want faketime faketime "for the tests of the fleet with clocks apart"
     want prometheus prometheus "for the tests of the metrics"
+    want goaccess goaccess "for the tests of what reads the access log"
+    want lnav lnav "for the tests of what reads the access log"
     want chromium chromium "for the tests with a browser"
     want node nodejs "for the test of the page"
     want npm npm "for the test of the page"

@@ -6,9 +6,10 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::value::{
-    AdminAddress, AnyText, BackendWeight, Choice, Connections, DatabasePath, DirectoryPath, EventsPath, Flag,
-    GroupName, Header, HeaderField, HeaderPiece, HeaderText, LogPath, Network, OrAuto, OrNone, OrNull, Pattern, PerSec,
-    Period, PoolName, RouteHost, RoutePath, Size, StatePath, Tick, TokenPath, UserName, Whole, WholeSeconds,
+    AdminAddress, AnyText, BackendWeight, Choice, Connections, DatabasePath, DirectoryPath, EventsPath, Flag, Fraction,
+    GroupName, Header, HeaderField, HeaderPiece, HeaderText, LineField, LogPath, Network, OrAuto, OrNone, OrNull,
+    Pattern, PerSec, Period, PoolName, RouteHost, RoutePath, Size, StatePath, Tick, TokenPath, UserName, Whole,
+    WholeSeconds,
 };
 use super::written::{List, Map, Section, Statuses, Written};
 use crate::limit::ResetHeader;
@@ -381,4 +382,11 @@ pub(super) struct AccessLogKeys {
     /// The form of a line.
     #[schemars(extend("default" = "json"))]
     pub(super) format: Written<Choice<AccessLogFormat>>,
+    /// The share of requests that get a line, whatever they came to.
+    #[schemars(extend("default" = 1.0))]
+    pub(super) sample: Written<Fraction>,
+    /// What a line in JSON holds, in this order: names of fields, or a field with another name, such as
+    /// `{status: code}`. Null is what all lines have.
+    #[schemars(extend("default" = null))]
+    pub(super) fields: Written<OrNone<List<LineField>>>,
 }

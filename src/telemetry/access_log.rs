@@ -48,6 +48,11 @@ impl AccessLog {
         self.shared.as_ref().is_some_and(|shared| shared.on.load(Ordering::Relaxed))
     }
 
+    /// Whether what is recorded now is to say what a request's header says of where it comes from. One relaxed load.
+    pub fn tells_of_header(&self) -> bool {
+        self.shared.as_ref().is_some_and(|shared| shared.of_header.load(Ordering::Relaxed))
+    }
+
     /// Queues the line for one request. Never waits for a write: a line that finds no room is dropped and counted.
     ///
     /// Costs the formatting and a lock that is seldom held; nothing but one relaxed load when the access log is off.
@@ -76,18 +81,18 @@ impl AccessLog {
 
 #[cfg(test)]
 mod tests {
-    use super::super::queue::QUEUE_BYTES;
+    use super::super::AccessLogFormat;
+    use super::super::queue::{QUEUE_BYTES, QueueReader};
     use super::super::record::tests::SAMPLE;
-    use super::super::{AccessLogFormat, AccessLogTarget};
     use super::*;
 
     fn over(target: LogTarget, format: AccessLogFormat) -> (AccessLog, AccessLogWriter) {
-        AccessLog::over(target, AccessLogSettings { target: Some(AccessLogTarget::Stdout), format })
+        AccessLog::over(target, AccessLogSettings { format, ..AccessLogSettings::default() })
     }
 
     #[test]
     fn switched_off_it_does_nothing() {
-        let settings = AccessLogSettings { target: None, format: AccessLogFormat::Json };
+        let settings = AccessLogSettings { target: None, ..AccessLogSettings::default() };
         let (log, writer) = AccessLog::new(&settings).unwrap();
         log.record(&SAMPLE);
         log.reopen();
@@ -110,6 +115,21 @@ mod tests {
         let waiting = log.shared.as_ref().unwrap().queue.granted();
         assert!((QUEUE_BYTES..QUEUE_BYTES + 1_000_000).contains(&waiting), "{waiting}");
         assert!(log.dropped() > 500, "{}", log.dropped());
+    }
+
+    #[test]
+    fn a_share_gets_lines_and_the_rest_is_not_dropped() {
+        for (sample, least, most) in [(0.0, 0, 0), (0.25, 2_300, 2_700), (1.0, 10_000, 10_000)] {
+            let settings = AccessLogSettings { sample, ..AccessLogSettings::default() };
+            let (log, _writer) = AccessLog::over(LogTarget::of(io::sink()), settings);
+            fastrand::seed(17);
+            (0..10_000).for_each(|_| log.record(&SAMPLE));
+            let mut lines = 0;
+            QueueReader::new(&log.shared.as_ref().unwrap().queue).take(|_, _| lines += 1);
+            // For a quarter, the bounds are 4.6 standard deviations away.
+            assert!((least..=most).contains(&lines), "{lines} of {sample}");
+            assert_eq!(log.dropped(), 0);
+        }
     }
 
     #[test]

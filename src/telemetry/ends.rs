@@ -16,6 +16,8 @@ use super::{AccessLogSettings, AccessRecord};
 pub(super) struct LogEnds {
     /// Whether lines are recorded at all. Looked at first, so that a log that is off costs no more than that.
     pub(super) on: AtomicBool,
+    /// Whether they tell what is looked for among the lines of a request's header.
+    pub(super) of_header: AtomicBool,
     /// Where a line that is recorded now goes, and in which form.
     pub(super) destination: ArcSwap<LogDestination>,
     /// What waits to be written.
@@ -74,6 +76,7 @@ impl LogEnds {
     pub(super) fn new(settings: AccessLogSettings) -> Self {
         LogEnds {
             on: AtomicBool::new(settings.target.is_some()),
+            of_header: AtomicBool::new(settings.tells_of_header()),
             destination: ArcSwap::from_pointee(LogDestination { generation: 0, settings }),
             queue: LineQueue::new(),
             switches: Mutex::default(),
@@ -85,11 +88,12 @@ impl LogEnds {
         }
     }
 
-    /// Queues the line for a request that was recorded while `destination` was the present one.
+    /// Queues the line for a request that was recorded while `destination` was the present one, unless it is one of
+    /// those that get none.
     pub(super) fn push_for(&self, destination: &LogDestination, record: &AccessRecord<'_>) {
-        let LogDestination { generation, settings: AccessLogSettings { target, format } } = destination;
-        if target.is_some() {
-            self.queue.push(*generation, record.end(), |seconds, out| record.write(*format, seconds, out));
+        let LogDestination { generation, settings } = destination;
+        if settings.keeps_next() {
+            self.queue.push(*generation, record.end(), |seconds, out| record.write(settings, seconds, out));
         }
     }
 
@@ -105,12 +109,14 @@ impl LogEnds {
 
     pub(super) fn switch(&self, switches: &mut Switches, settings: AccessLogSettings, next: Option<NextOutput>) {
         let (generation, on) = (self.destination.load().generation + 1, settings.target.is_some());
+        let of_header = settings.tells_of_header();
         // Those that nobody holds any more need not wait for the writer.
         switches.oldest();
         // Before any line of that generation.
         switches.waiting.extend(next.map(|next| (generation, next)));
         switches.retired.push(self.destination.swap(Arc::new(LogDestination { generation, settings })));
         self.on.store(on, Ordering::Relaxed);
+        self.of_header.store(of_header, Ordering::Relaxed);
         self.switching.store(true, Ordering::SeqCst);
         self.queue.ring();
     }

@@ -5,6 +5,7 @@
 //! happens seldom, in words, with repeats summed up so that a burst of failures stays readable. It has a queue and a
 //! thread, too: whoever logs never waits for standard error.
 
+mod access_field;
 mod access_log;
 pub mod decisions;
 mod drops;
@@ -12,6 +13,7 @@ mod ends;
 pub mod events;
 mod explanation;
 mod fleet;
+mod line_text;
 pub mod metrics;
 mod outlet;
 mod output;
@@ -27,6 +29,7 @@ mod talkers;
 mod timestamp;
 mod writer;
 
+pub use access_field::{AccessField, NamedField};
 pub use access_log::AccessLog;
 pub use decisions::{LatestRefusals, Refused};
 pub use events::{EventLog, EventLogGuard};

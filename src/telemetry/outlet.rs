@@ -81,12 +81,12 @@ impl Outlet {
 mod tests {
     use std::fs;
 
+    use super::super::AccessLogSettings;
     use super::super::sink::tests::Disk;
-    use super::super::{AccessLogFormat, AccessLogSettings};
     use super::*;
 
     fn shared() -> LogEnds {
-        LogEnds::new(AccessLogSettings { target: None, format: AccessLogFormat::Json })
+        LogEnds::new(AccessLogSettings { target: None, ..AccessLogSettings::default() })
     }
 
     #[test]

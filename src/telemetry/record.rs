@@ -5,23 +5,31 @@
 //!
 //! - JSON: control characters (those above 127 too) and Unicode's own line ends are written as `\u` escapes, bytes that
 //!   are not UTF-8 as U+FFFD. A field that has no value is `null`, never absent, so that a reader can count on the
-//!   keys; but for `grpc_status`, which only answers of gRPC have.
-//! - Text: nginx's `combined` (without user, referer and agent, which are `-`), then `key=value` pairs. As nginx does,
-//!   quotes, backslashes and all bytes that are not printable ASCII are written as `\xHH`. No value is `-`.
+//!   keys; but for `grpc_status`, `limited_by` and `shadow`, which few lines have anything to say in, and that are
+//!   always there only where the configuration chooses them.
+//! - Text: nginx's `combined`, with the client's name for a user, then `key=value` pairs. As nginx does, quotes,
+//!   backslashes and all bytes that are not printable ASCII are written as `\xHH`. No value is `-`; but where no status
+//!   was sent, which what reads `combined` must find, it is nginx's own 499.
 //!
-//! A query string is never written, since keys and tokens travel in it. Fields are not clipped: the longest line is
-//! bounded by the longest request head. Serialising through serde was refused, because it cannot take bytes that are
-//! not UTF-8 without a copy of each field first. A further field costs one line in the struct and one in each form.
+//! A query string is never written, since keys and tokens travel in it; nor is that of the page that a request came
+//! from. Referer and agent, of which a client may send what it likes, are cut off behind [`LONGEST`] bytes; other fields
+//! are bounded by the longest request head. Serialising through serde was refused, because it cannot take bytes that
+//! are not UTF-8 without a copy of each field first. A further field costs one line in the struct and one in each form.
 
-use std::fmt;
-use std::io::Write;
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
-use super::AccessLogFormat;
+use super::access_field::{AccessField, NamedField};
+use super::line_text::{OrDash, escape_text, literal, or_null, put, quoted, text, text_pair, word};
+use super::settings::{AccessLogFormat, AccessLogSettings};
 use super::timestamp::{CommonLog, SecondText};
 use crate::decimal::{put_address, put_number, put_socket_address, put_thousandths};
 use crate::upstream::ConnectAddress;
+
+/// The most that is written of what a client says of itself, in bytes, before escapes.
+const LONGEST: usize = 1024;
+/// What nginx logs for a client that went before its answer.
+const NOTHING_SENT: u16 = 499;
 
 /// One request, as it is known when its last byte is sent or its client is gone.
 #[derive(Clone, Copy, Debug)]
@@ -44,7 +52,15 @@ pub struct AccessRecord<'a> {
     pub host: &'a [u8],
     /// The path, as it was sent; anything from a `?` on is not written.
     pub path: &'a [u8],
-    /// The status of the answer, 0 when none was sent (written as `null` or `-`).
+    /// The version of HTTP: `HTTP/1.0`, `HTTP/1.1` or `HTTP/2.0`; none when it is not known.
+    pub protocol: Option<&'a str>,
+    /// The version of TLS, such as `TLSv1.3`; none without TLS.
+    pub tls_version: Option<&'a str>,
+    /// `Referer`, as it was sent; none when it was not, or nobody has asked for it. Without its query and fragment.
+    pub referer: Option<&'a [u8]>,
+    /// `User-Agent`, in the same way.
+    pub user_agent: Option<&'a [u8]>,
+    /// The status of the answer, 0 when none was sent (written as `null` or 499).
     pub status: u16,
     /// The status of gRPC that stood in its place, where the caller was told one by tollgate; no key of other lines.
     pub grpc_status: Option<u32>,
@@ -84,6 +100,10 @@ impl AccessRecord<'static> {
             method: "-",
             host: b"",
             path: b"",
+            protocol: None,
+            tls_version: None,
+            referer: None,
+            user_agent: None,
             status: 0,
             grpc_status: None,
             duration: Duration::ZERO,
@@ -103,85 +123,132 @@ impl AccessRecord<'static> {
 
 impl AccessRecord<'_> {
     /// Appends the record to `out` as one line with its line end.
-    pub(super) fn write(&self, format: AccessLogFormat, seconds: &mut SecondText, out: &mut Vec<u8>) {
-        match format {
-            AccessLogFormat::Json => self.write_json(seconds, out),
-            AccessLogFormat::Text => self.write_text(out),
+    pub(super) fn write(&self, settings: &AccessLogSettings, seconds: &mut SecondText, out: &mut Vec<u8>) {
+        match (settings.format, &settings.fields) {
+            (AccessLogFormat::Json, None) => self.write_json(seconds, out),
+            (AccessLogFormat::Json, Some(fields)) => self.write_fields(fields, seconds, out),
+            (AccessLogFormat::Text, _) => self.write_text(out),
         }
     }
 
     /// Keys and their order are a public contract.
     fn write_json(&self, seconds: &mut SecondText, out: &mut Vec<u8>) {
-        literal(r#"{"ts":""#, out);
-        seconds.put(self.ts, out);
-        literal(r#"","request_id":""#, out);
-        escape_json(self.request_id.as_bytes(), out);
-        literal(r#"","client_id":"#, out);
-        or_null(self.client_id, out, |id, out| text(id.as_bytes(), out));
-        literal(r#","client_ip":""#, out);
-        put_address(self.client_ip, out);
-        literal(r#"","identity":"#, out);
-        or_null(self.identity, out, word);
-        literal(r#","method":""#, out);
-        escape_json(self.method.as_bytes(), out);
-        literal(r#"","host":""#, out);
-        escape_json(self.host, out);
-        literal(r#"","path":""#, out);
-        escape_json(self.path(), out);
-        literal(r#"","status":"#, out);
-        or_null(self.status(), out, |status, out| put_number(status.into(), out));
-        if let Some(status) = self.grpc_status {
-            literal(r#","grpc_status":"#, out);
-            put_number(status.into(), out);
+        use AccessField as F;
+        self.member(r#"{"ts":"#, F::Ts, seconds, out);
+        self.member(r#","request_id":"#, F::RequestId, seconds, out);
+        self.member(r#","client_id":"#, F::ClientId, seconds, out);
+        self.member(r#","client_ip":"#, F::ClientIp, seconds, out);
+        self.member(r#","identity":"#, F::Identity, seconds, out);
+        self.member(r#","method":"#, F::Method, seconds, out);
+        self.member(r#","host":"#, F::Host, seconds, out);
+        self.member(r#","path":"#, F::Path, seconds, out);
+        self.member(r#","status":"#, F::Status, seconds, out);
+        if self.grpc_status.is_some() {
+            self.member(r#","grpc_status":"#, F::GrpcStatus, seconds, out);
         }
-        literal(r#","duration_ms":"#, out);
-        put_thousandths(micros(self.duration), out);
-        literal(r#","bytes_in":"#, out);
-        put_number(self.bytes_in, out);
-        literal(r#","bytes_out":"#, out);
-        put_number(self.bytes_out, out);
-        literal(r#","upstream":"#, out);
-        or_null(self.upstream, out, |name, out| text(name.as_bytes(), out));
-        literal(r#","backend":"#, out);
-        or_null(self.backend, out, |backend, out| {
-            literal("\"", out);
-            match backend {
-                ConnectAddress::Tcp(address) => put_socket_address(*address, out),
-                ConnectAddress::Unix(path) => put(out, format_args!("{path}")),
-            }
-            literal("\"", out);
-        });
-        literal(r#","attempts":"#, out);
-        put_number(self.attempts.into(), out);
-        literal(r#","limit":"#, out);
-        or_null(self.limit, out, word);
-        literal(r#","tokens":"#, out);
-        or_null(self.tokens, out, put_tokens);
-        if let Some(policy) = self.limited_by {
-            literal(r#","limited_by":"#, out);
-            word(policy, out);
+        self.member(r#","duration_ms":"#, F::DurationMs, seconds, out);
+        self.member(r#","bytes_in":"#, F::BytesIn, seconds, out);
+        self.member(r#","bytes_out":"#, F::BytesOut, seconds, out);
+        self.member(r#","upstream":"#, F::Upstream, seconds, out);
+        self.member(r#","backend":"#, F::Backend, seconds, out);
+        self.member(r#","attempts":"#, F::Attempts, seconds, out);
+        self.member(r#","limit":"#, F::Limit, seconds, out);
+        self.member(r#","tokens":"#, F::Tokens, seconds, out);
+        if self.limited_by.is_some() {
+            self.member(r#","limited_by":"#, F::LimitedBy, seconds, out);
         }
-        if let Some(policies) = self.shadow {
-            literal(r#","shadow":"#, out);
-            word(policies, out);
+        if self.shadow.is_some() {
+            self.member(r#","shadow":"#, F::Shadow, seconds, out);
         }
-        literal(r#","error":"#, out);
-        or_null(self.error, out, |error, out| text(error.as_bytes(), out));
+        self.member(r#","error":"#, F::Error, seconds, out);
         literal("}\n", out);
     }
 
+    /// What was chosen, and called so.
+    fn write_fields(&self, fields: &[NamedField], seconds: &mut SecondText, out: &mut Vec<u8>) {
+        let mut before = "{\"";
+        for NamedField { field, name } in fields {
+            literal(before, out);
+            out.extend_from_slice(name.as_bytes());
+            literal("\":", out);
+            self.value(*field, seconds, out);
+            before = ",\"";
+        }
+        literal("}\n", out);
+    }
+
+    /// Appends a value behind what stands before it. Inlined, so that nothing is left of the choice.
+    #[inline(always)]
+    fn member(&self, before: &str, field: AccessField, seconds: &mut SecondText, out: &mut Vec<u8>) {
+        literal(before, out);
+        self.value(field, seconds, out);
+    }
+
+    #[inline(always)]
+    fn value(&self, field: AccessField, seconds: &mut SecondText, out: &mut Vec<u8>) {
+        use AccessField as F;
+        let number = |number: u32, out: &mut Vec<u8>| put_number(number.into(), out);
+        let string = |value: &str, out: &mut Vec<u8>| text(value.as_bytes(), out);
+        match field {
+            F::Ts => quoted(out, |out| seconds.put(self.ts, out)),
+            F::RequestId => string(self.request_id, out),
+            F::ClientId => or_null(self.client_id, out, string),
+            F::ClientIp => quoted(out, |out| put_address(self.client_ip, out)),
+            F::Identity => or_null(self.identity, out, word),
+            F::Method => string(self.method, out),
+            F::Host => text(self.host, out),
+            F::Path => text(self.path(), out),
+            F::Protocol => or_null(self.protocol, out, word),
+            F::TlsVersion => or_null(self.tls_version, out, word),
+            F::Referer => or_null(self.referer(), out, text),
+            F::UserAgent => or_null(self.user_agent(), out, text),
+            F::Status => or_null(self.status(), out, |status, out| number(status.into(), out)),
+            F::GrpcStatus => or_null(self.grpc_status, out, number),
+            F::DurationMs => put_thousandths(micros(self.duration), out),
+            F::BytesIn => put_number(self.bytes_in, out),
+            F::BytesOut => put_number(self.bytes_out, out),
+            F::Upstream => or_null(self.upstream, out, string),
+            F::Backend => or_null(self.backend, out, |backend, out| {
+                quoted(out, |out| match backend {
+                    ConnectAddress::Tcp(address) => put_socket_address(*address, out),
+                    ConnectAddress::Unix(path) => put(out, format_args!("{path}")),
+                });
+            }),
+            F::Attempts => number(self.attempts, out),
+            F::Limit => or_null(self.limit, out, word),
+            F::Tokens => or_null(self.tokens, out, put_tokens),
+            F::LimitedBy => or_null(self.limited_by, out, word),
+            F::Shadow => or_null(self.shadow, out, word),
+            F::Error => or_null(self.error, out, string),
+        }
+    }
+
     fn write_text(&self, out: &mut Vec<u8>) {
-        put(out, format_args!("{} - - [{}] \"", self.client_ip.to_canonical(), CommonLog(self.ts)));
+        let (address, user) = (self.client_ip.to_canonical(), OrDash(self.client_id));
+        put(out, format_args!("{address} - {user} [{}] \"", CommonLog(self.ts)));
         escape_text(self.method.as_bytes(), out);
-        out.push(b' ');
-        escape_text(self.path(), out);
-        put(out, format_args!("\" {} {} \"-\" \"-\"", OrDash(self.status()), self.bytes_out));
+        if !self.path().is_empty() {
+            out.push(b' ');
+            escape_text(self.path(), out);
+        }
+        if let Some(protocol) = self.protocol.filter(|_| self.method != "-") {
+            put(out, format_args!(" {protocol}"));
+        }
+        put(out, format_args!("\" {} {}", self.status().unwrap_or(NOTHING_SENT), self.bytes_out));
+        for said in [self.referer(), self.user_agent()] {
+            out.extend_from_slice(b" \"");
+            escape_text(said.unwrap_or(b"-"), out);
+            out.push(b'"');
+        }
         text_pair("host", Some(self.host).filter(|host| !host.is_empty()), out);
         text_pair("request_id", Some(self.request_id.as_bytes()), out);
         text_pair("client_id", self.client_id.map(str::as_bytes), out);
         put(out, format_args!(" identity={}", OrDash(self.identity)));
         if let Some(status) = self.grpc_status {
             put(out, format_args!(" grpc_status={status}"));
+        }
+        if let Some(version) = self.tls_version {
+            put(out, format_args!(" tls_version={version}"));
         }
         out.extend_from_slice(b" duration_ms=");
         put_thousandths(micros(self.duration), out);
@@ -215,11 +282,22 @@ impl AccessRecord<'_> {
     fn path(&self) -> &[u8] {
         self.path.split(|byte| *byte == b'?').next().unwrap_or_default()
     }
+
+    fn referer(&self) -> Option<&[u8]> {
+        self.referer.and_then(|page| page.split(|byte| b"?#".contains(byte)).next()).and_then(bounded)
+    }
+
+    fn user_agent(&self) -> Option<&[u8]> {
+        self.user_agent.and_then(bounded)
+    }
 }
 
-/// Appends formatted text.
-fn put(out: &mut Vec<u8>, text: fmt::Arguments<'_>) {
-    out.write_fmt(text).expect("a Vec takes every write and nothing formatted here fails");
+/// What is written of a client's words; none when there are none. Ends between two characters.
+fn bounded(value: &[u8]) -> Option<&[u8]> {
+    let is_start = |end: &usize| value.get(*end).is_none_or(|byte| byte & 0xC0 != 0x80);
+    // A character has four bytes at most.
+    let end = (LONGEST - 3..=LONGEST).rev().find(is_start).unwrap_or(LONGEST);
+    (!value.is_empty()).then_some(&value[..end.min(value.len())])
 }
 
 /// A duration in microseconds, cut off.
@@ -231,96 +309,6 @@ fn micros(duration: Duration) -> u64 {
 fn put_tokens(tokens: f64, out: &mut Vec<u8>) {
     // Never below 0 or beyond the largest capacity.
     put_thousandths((tokens * 1000.0) as u64, out);
-}
-
-/// A value, or `-` for none.
-struct OrDash<T>(Option<T>);
-
-impl<T: fmt::Display> fmt::Display for OrDash<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0 {
-            Some(value) => value.fmt(f),
-            None => f.write_str("-"),
-        }
-    }
-}
-
-/// Appends what is the same in every line. Inlined, so that its length is known where it is copied.
-#[inline(always)]
-fn literal(text: &str, out: &mut Vec<u8>) {
-    out.extend_from_slice(text.as_bytes());
-}
-
-/// Appends a value by `write` when it is there, and `null` when it is not.
-#[inline(always)]
-fn or_null<T>(value: Option<T>, out: &mut Vec<u8>, write: impl FnOnce(T, &mut Vec<u8>)) {
-    match value {
-        Some(value) => write(value, out),
-        None => literal("null", out),
-    }
-}
-
-/// Appends a word of our own, which needs no escapes, in quotes.
-fn word(value: &str, out: &mut Vec<u8>) {
-    literal("\"", out);
-    out.extend_from_slice(value.as_bytes());
-    literal("\"", out);
-}
-
-/// Appends text from outside in quotes.
-fn text(value: &[u8], out: &mut Vec<u8>) {
-    literal("\"", out);
-    escape_json(value, out);
-    literal("\"", out);
-}
-
-/// Whether both forms write `value` as it is, which nearly all values are.
-fn is_plain(value: &[u8]) -> bool {
-    let is_plain = |byte: &u8| matches!(byte, b' '..=b'~') & !matches!(byte, b'"' | b'\\');
-    // All of them, since a loop that may end early is not made one over many bytes at a time.
-    value.iter().fold(true, |all, byte| all & is_plain(byte))
-}
-
-fn escape_json(value: &[u8], out: &mut Vec<u8>) {
-    if is_plain(value) {
-        return out.extend_from_slice(value);
-    }
-    for chunk in value.utf8_chunks() {
-        for c in chunk.valid().chars() {
-            match c {
-                '"' | '\\' => out.extend_from_slice(&[b'\\', c as u8]),
-                '\u{2028}' | '\u{2029}' => put(out, format_args!("\\u{:04x}", u32::from(c))),
-                _ if c.is_control() => put(out, format_args!("\\u{:04x}", u32::from(c))),
-                _ => out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
-            }
-        }
-        if !chunk.invalid().is_empty() {
-            out.extend_from_slice("\u{fffd}".as_bytes());
-        }
-    }
-}
-
-/// Appends ` key="value"`, or ` key=-` for no value.
-fn text_pair(key: &str, value: Option<&[u8]>, out: &mut Vec<u8>) {
-    put(out, format_args!(" {key}="));
-    let Some(value) = value else {
-        return out.push(b'-');
-    };
-    out.push(b'"');
-    escape_text(value, out);
-    out.push(b'"');
-}
-
-fn escape_text(value: &[u8], out: &mut Vec<u8>) {
-    if is_plain(value) {
-        return out.extend_from_slice(value);
-    }
-    for byte in value {
-        match byte {
-            b' '..=b'~' if !matches!(byte, b'"' | b'\\') => out.push(*byte),
-            _ => put(out, format_args!("\\x{byte:02X}")),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Another target or format for the access log, or its file opened again, while requests are recorded.
+//! Another target or form for the access log, or its file opened again, while requests are recorded.
 //!
 //! The problem: a line is made on its request's thread and written by another one. While the destination changes, some
 //! threads hold lines in the old form that are not in the queue yet; those must not end up in the new file.
@@ -50,7 +50,7 @@ impl AccessLog {
         let Some(shared) = &self.shared else { return };
         let Prepared { settings, output } = prepared;
         let mut switches = shared.switches.lock();
-        if output.is_some() || shared.destination.load().settings.format != settings.format {
+        if output.is_some() || shared.destination.load().settings != settings {
             shared.switch(&mut switches, settings, output.map(NextOutput::Output));
         }
     }

@@ -7,8 +7,10 @@ use serde_json::Value;
 
 use crate::harness::backend::Backend;
 use crate::harness::client::{Body, Request};
+use crate::harness::http2::{self, Http2};
 use crate::harness::ports::free_address;
 use crate::harness::setup::{NO_CHECK, QUICK_TCP, Setup};
+use crate::harness::tls::{NOW, write_pair};
 use crate::harness::{PATIENCE, eventually, now};
 
 /// Whether this is a UTC time as in RFC 3339.
@@ -125,8 +127,54 @@ fn the_text_format_is_one_line_of_text() {
     let lines = server.process.out.wait("a line", PATIENCE, |lines| !lines.is_empty());
     let line = &lines[0];
     assert!(serde_json::from_str::<Value>(line).is_err(), "{line}");
-    assert!(line.starts_with("127.0.0.1 ") && line.contains("GET /shop") && line.contains(" 200 "), "{line}");
+    let (start, rest) = (line.starts_with("127.0.0.1 - - ["), "] \"GET /shop HTTP/1.1\" 200 ");
+    assert!(start && line.contains(rest) && line.contains(" \"-\" \"-\" host="), "{line}");
     assert!(!line.contains("secret"), "{line}");
+}
+
+#[test]
+fn chosen_fields_are_written_under_their_names_by_both_protocols() {
+    let backend = [Backend::scripted("a")];
+    let fields = "access_log: {fields: [{status: http.status}, protocol, user_agent, {referer: from}, tls_version]}";
+    let server = Setup::app(&backend, NO_CHECK).line(fields).start();
+    let long = "x".repeat(5000);
+    let headers = [("User-Agent", "curl/8 \"x\""), ("Referer", "https://a.example/p?key=s3cr3t")];
+    server.client().call(&Request::new("GET", "/").headers(&headers)).unwrap();
+    server.client().call(&Request::new("GET", "/nowhere").headers(&[("User-Agent", &long)])).unwrap();
+    let mut old = server.client();
+    old.send(b"GET /old HTTP/1.0\r\n\r\n").unwrap();
+    old.read("GET").unwrap();
+    server.access_lines(3);
+    let lines = server.process.out.lines();
+    let first = r#"{"http.status":200,"protocol":"HTTP/1.1","user_agent":"curl/8 \"x\"","from":"https://a.example/p","tls_version":null}"#;
+    assert_eq!(lines[0], first);
+    assert!(lines[1].contains(&format!("\"{}\"", &long[..1024])), "{}", lines[1]);
+    assert!(lines[2].contains(r#""protocol":"HTTP/1.0","user_agent":null,"from":null"#), "{}", lines[2]);
+    assert!(!server.process.out.text().contains("s3cr3t"));
+
+    let dir = tempfile::TempDir::new().unwrap();
+    write_pair(dir.path(), NOW);
+    let server = Setup::app(&backend, NO_CHECK).tls(dir.path()).line(fields).start();
+    let mut asked = http2::get("/");
+    asked.headers_mut().insert("user-agent", "two".parse().unwrap());
+    Http2::connect(server.address).call(asked, &[]).unwrap();
+    let line = server.access_lines(1).remove(0);
+    let told = (&line["protocol"], &line["tls_version"], &line["user_agent"]);
+    assert_eq!(told, (&"HTTP/2.0".into(), &"TLSv1.3".into(), &"two".into()), "{line}");
+}
+
+#[test]
+fn a_share_of_requests_gets_a_line_and_the_rest_is_not_dropped() {
+    let backend = [Backend::echo("a")];
+    let server = Setup::app(&backend, NO_CHECK).line("access_log: {sample: 0.5}").start();
+    let mut client = server.client();
+    (0..400).for_each(|_| drop(client.get("/").unwrap()));
+    let metrics = server.ask("GET", "/metrics", "").text();
+    assert!(metrics.contains("tollgate_access_log_dropped_total 0\n"), "{metrics}");
+    assert!(metrics.contains("status=\"200\"} 400\n"), "{metrics}");
+    // 200 are expected, give or take 10: seven times that is left to chance.
+    let lines = server.access_lines(130).len();
+    assert!((130..=270).contains(&lines), "{lines}");
 }
 
 #[test]

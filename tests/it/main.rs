@@ -18,6 +18,7 @@ mod admin_info;
 mod admin_place;
 #[cfg(test)]
 mod affinity;
+#[cfg(test)]
 mod answers;
 #[cfg(test)]
 mod backend_proxy_protocol;
@@ -72,6 +73,8 @@ mod direct;
 #[cfg(test)]
 mod early_answers;
 #[cfg(test)]
+mod early_lines;
+#[cfg(test)]
 mod environment;
 #[cfg(test)]
 mod events;
@@ -93,9 +96,11 @@ mod fleet_limits;
 mod fleet_nodes;
 #[cfg(test)]
 mod fleet_partition;
+#[cfg(test)]
 mod fleet_relay;
 #[cfg(test)]
 mod fleet_store_away;
+#[cfg(test)]
 mod fleet_stores;
 #[cfg(test)]
 mod fleet_sums;
@@ -148,6 +153,8 @@ mod kept;
 #[cfg(test)]
 mod limits;
 #[cfg(test)]
+mod log_readers;
+#[cfg(test)]
 mod max_concurrent;
 #[cfg(test)]
 mod monitoring;
@@ -199,6 +206,7 @@ mod reload_tls;
 mod resilience;
 #[cfg(test)]
 mod retry_on;
+#[cfg(test)]
 mod route_rules;
 #[cfg(test)]
 mod routes;

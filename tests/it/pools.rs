@@ -6,9 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tollgate::client::Quota;
 use tollgate::limit::{Striped, StripedSettings};
-use tollgate::telemetry::{
-    AccessLog, AccessLogFormat, AccessLogSettings, FleetView, Metrics, MetricsParts, TextFormat,
-};
+use tollgate::telemetry::{AccessLog, AccessLogSettings, FleetView, Metrics, MetricsParts, TextFormat};
 use tollgate::upstream::{AdminState, BackendState};
 
 use crate::harness::backend::{Backend, three_scripted};
@@ -20,7 +18,7 @@ use crate::harness::{PATIENCE, assert_ours, eventually};
 const NO_CHECK: &str = "health_check: {type: none}";
 
 fn metrics(server: &InProcess) -> Metrics {
-    let off = AccessLogSettings { target: None, format: AccessLogFormat::Json };
+    let off = AccessLogSettings { target: None, ..AccessLogSettings::default() };
     let (max_buckets, default_quota) = (NonZeroUsize::MIN, Quota::new(1, 1.0).unwrap());
     Metrics::new(MetricsParts {
         tls: Arc::default(),

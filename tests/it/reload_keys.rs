@@ -275,6 +275,16 @@ fn the_access_log_changes_its_place_and_form_and_loses_no_line() {
     get(&server, 5);
     assert!(eventually(PATIENCE, || lines(&server, "two.log").len() == 5));
     assert!(lines(&server, "two.log")[0].starts_with("127.0.0.1 "));
+    assert_eq!(reload(&server, &log("path: $DIR/three.log, fields: [{status: code}]")), ["access_log changed"]);
+    get(&server, 2);
+    assert!(eventually(PATIENCE, || lines(&server, "three.log") == [r#"{"code":200}"#; 2]));
+    assert_eq!(reload(&server, &log("path: $DIR/three.log, fields: [user_agent]")), ["access_log changed"]);
+    get(&server, 1);
+    assert!(eventually(PATIENCE, || lines(&server, "three.log")
+        .get(2)
+        .is_some_and(|line| line.starts_with(r#"{"user_agent":"#))));
+    assert_eq!(reload(&server, &log("path: $DIR/three.log, sample: 0")), ["access_log changed"]);
+    get(&server, 5);
     // A log that cannot be opened is refused, and with it the rest of the file.
     let told = refused(&server, &log("path: $DIR/no/such/dir.log").line("limits: {max_body: 1}"));
     assert_eq!(told[0].0, "access_log.path");
@@ -289,8 +299,8 @@ fn the_access_log_changes_its_place_and_form_and_loses_no_line() {
     get(&server, 1);
     server.process.signal("TERM");
     assert_eq!(server.process.wait_exit(PATIENCE).code, Some(0));
-    let counts = ["old.log", "one.log", "two.log"].map(|name| lines(&server, name).len());
-    assert_eq!(counts, [12, 1, 5]);
+    let counts = ["old.log", "one.log", "two.log", "three.log"].map(|name| lines(&server, name).len());
+    assert_eq!(counts, [12, 1, 5, 3]);
 }
 
 #[test]

@@ -14,7 +14,7 @@ use crate::config::written::{List, Section, Written};
 use crate::limit::{RateLimit, Telling};
 use crate::proxy::{Identity, Limits, PolicySettings};
 use crate::store::HistoryRules;
-use crate::telemetry::{AccessLogSettings, AccessLogTarget};
+use crate::telemetry::{AccessLogFormat, AccessLogSettings, AccessLogTarget};
 
 pub(super) fn identity(top: &mut Level<'_>, key: Written<Section<IdentityKeys>>) -> Identity {
     let (keys, mut at) = top.section("identity", key);
@@ -121,5 +121,25 @@ pub(super) fn access_log(
     if let Some(AccessLogTarget::File(path)) = &mut target {
         *path = overrides.locate(std::mem::take(path));
     }
-    AccessLogSettings { target, format: at.or("format", keys.format, default.format) }
+    let format = at.or("format", keys.format, default.format);
+    let sample = at.or("sample", keys.sample, default.sample);
+    let fields_at = at.at.key("fields");
+    let fields = at.take("fields", keys.fields).flatten();
+    if fields.is_some() && format == AccessLogFormat::Text {
+        at.add("fields", "counts for format: json alone; a line of text is what nginx calls combined");
+    }
+    let fields = fields.map(|items| {
+        let mut seen = HashMap::new();
+        let items = items.into_iter().enumerate().filter_map(|(index, item)| {
+            let place = fields_at.item(index);
+            let item = at.report.take(&place, item)?;
+            if let Some(first) = seen_at(&mut seen, item.name.clone(), &place) {
+                at.report
+                    .add(&place, format!("must have a name of its own, but {:?} is the name of {first}", item.name));
+            }
+            Some(item)
+        });
+        items.collect()
+    });
+    AccessLogSettings { target, format, sample, fields }
 }

@@ -16,7 +16,7 @@ use crate::process::{Group, User};
 use crate::proxy::{Identity, Limits, Underscores};
 use crate::route::{HeaderRules, HostPattern, Route};
 use crate::store::HistoryRules;
-use crate::telemetry::{AccessLogFormat, AccessLogSettings, AccessLogTarget};
+use crate::telemetry::{AccessField, AccessLogFormat, AccessLogSettings, AccessLogTarget, NamedField};
 use crate::upstream::{BackendAddress, Balance, Check, HealthSettings, PoolSettings, Timeouts};
 
 fn conf(name: &str) -> PathBuf {
@@ -143,7 +143,7 @@ limits:
   {max_body: 64KiB, header_timeout: 2s, keepalive_timeout: 3s, abort_on_half_close: true, max_connections: 5,
   max_connections_per_address: 6, body_timeout: 7s, min_body_rate: 8}
 identity: {underscores: pass, forward_api_key: false}
-access_log: {path: /var/log/access.log, format: text}
+access_log: {path: /var/log/access.log, format: text, sample: 0.25}
 admin: {address: "[::1]:99", token_file: null}
 direct: false
 database: /var/lib/clients.db
@@ -193,7 +193,8 @@ rate_limit: {refill_interval: 2s, persist_interval: 250ms, reset_header: off, ma
     assert_eq!(connections.map(|bound| bound.map(NonZeroUsize::get)), [Some(5), Some(6)]);
     assert_eq!((config.limits.body_timeout.as_secs(), config.limits.min_body_rate.map(NonZeroU64::get)), (7, Some(8)));
     let target = Some(AccessLogTarget::File("/var/log/access.log".into()));
-    assert_eq!(config.access_log, AccessLogSettings { target, format: AccessLogFormat::Text });
+    let access_log = AccessLogSettings { target, format: AccessLogFormat::Text, sample: 0.25, fields: None };
+    assert_eq!(config.access_log, access_log);
     let admin = AdminSettings { address: "[::1]:99".parse().unwrap(), access: Access::Loopback, tls: None };
     assert_eq!(config.admin, Some(admin));
     assert_eq!(config.database, Some("/var/lib/clients.db".into()));
@@ -204,6 +205,17 @@ rate_limit: {refill_interval: 2s, persist_interval: 250ms, reset_header: off, ma
     let off = format!("{START}access_log: {{path: null}}\nadmin: {{address: null}}\ndatabase: null\n");
     let off = check(&off).unwrap();
     assert_eq!((off.access_log.target, off.admin, off.database), (None, None, None));
+}
+
+#[test]
+fn fields_of_access_lines_are_chosen_in_order_and_named() {
+    let of = |keys: &str| check(&format!("{START}access_log: {{{keys}}}\n")).unwrap().access_log;
+    let named = |field, name: &str| NamedField { field, name: name.into() };
+    let fields = of("sample: 0, fields: [ts, {status: http.status}, referer, {path: ts2}]");
+    let (ts, path) = (named(AccessField::Ts, "ts"), named(AccessField::Path, "ts2"));
+    let (status, referer) = (named(AccessField::Status, "http.status"), named(AccessField::Referer, "referer"));
+    assert_eq!((fields.sample, fields.fields.as_deref()), (0.0, Some(&[ts, status, referer, path][..])));
+    assert_eq!(of("fields: null, sample: 1"), AccessLogSettings::default());
 }
 
 #[test]

@@ -11,6 +11,15 @@ pub(in crate::proxy) fn peer(stream: &Stream) -> IpAddr {
     address_of(stream.as_ref())
 }
 
+/// The version of TLS on a connection, as web servers call it; none without TLS.
+pub(in crate::proxy) fn tls_version(stream: &Stream) -> Option<&'static str> {
+    match &*stream.get_ssl_digest()?.version {
+        "TLSv1_2" => Some("TLSv1.2"),
+        "TLSv1_3" => Some("TLSv1.3"),
+        _ => None,
+    }
+}
+
 /// Both ends of the connection over a socket, where they are known.
 pub(in crate::proxy) fn ends(socket: &SocketDigest) -> Option<ClientEnds> {
     Some(ClientEnds { client: *socket.peer_addr()?.as_inet()?, here: *socket.local_addr()?.as_inet()? })

@@ -16,6 +16,7 @@ use std::mem::MaybeUninit;
 use std::net::Ipv6Addr;
 
 use bytes::{BufMut, BytesMut};
+use http::Version;
 use httparse::{Error, Header, Request, Status};
 
 use crate::proxy::gate::rejection::Rejection;
@@ -112,15 +113,45 @@ fn parse_error(error: Error) -> &'static str {
     }
 }
 
-/// The method and the target of what may be a request, for the log; as far as they can be made out.
-pub(in crate::proxy) fn request_line(head: &[u8]) -> (&str, &[u8]) {
-    let line = head.split(|byte| b"\r\n".contains(byte)).find(|line| !line.is_empty()).unwrap_or_default();
+/// What the first line of what may be a request says.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(in crate::proxy) struct RequestLine<'h> {
+    /// The method.
+    pub(in crate::proxy) method: &'h str,
+    /// The target.
+    pub(in crate::proxy) target: &'h [u8],
+    /// The version of HTTP.
+    pub(in crate::proxy) protocol: Option<&'static str>,
+}
+
+impl RequestLine<'_> {
+    /// Where nothing is known of it.
+    pub(in crate::proxy) const UNKNOWN: RequestLine<'static> = RequestLine { method: "-", target: b"", protocol: None };
+}
+
+/// The first line of what may be a request, for the log; as far as it can be made out. None while there is none.
+pub(in crate::proxy) fn request_line(head: &[u8]) -> Option<RequestLine<'_>> {
+    let line = head.split(|byte| b"\r\n".contains(byte)).find(|line| !line.is_empty())?;
     let mut words = line.split(|byte| *byte == b' ');
     let method = words.next().and_then(|word| str::from_utf8(word).ok());
     let method = method.filter(|word| (1..=20).contains(&word.len()) && word.bytes().all(|b| b.is_ascii_graphic()));
-    match method {
-        Some(method) => (method, words.next().unwrap_or_default()),
-        None => ("-", b""),
+    let Some(method) = method else { return Some(RequestLine::UNKNOWN) };
+    let target = words.next().unwrap_or_default();
+    let protocol = match words.next() {
+        Some(b"HTTP/1.0") => protocol_name(Version::HTTP_10),
+        Some(b"HTTP/1.1") => protocol_name(Version::HTTP_11),
+        _ => None,
+    };
+    Some(RequestLine { method, target, protocol })
+}
+
+/// What a version of HTTP is called in the access log, as web servers have it.
+pub(in crate::proxy) fn protocol_name(version: Version) -> Option<&'static str> {
+    match version {
+        Version::HTTP_10 => Some("HTTP/1.0"),
+        Version::HTTP_11 => Some("HTTP/1.1"),
+        Version::HTTP_2 => Some("HTTP/2.0"),
+        _ => None,
     }
 }
 

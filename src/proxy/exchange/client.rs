@@ -4,7 +4,7 @@ use std::task::{Context, Poll};
 
 use bytes::BytesMut;
 use h2::Reason;
-use http::HeaderMap;
+use http::{HeaderMap, Version};
 use pingora_core::{Error, Result};
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -34,6 +34,9 @@ pub(in crate::proxy) trait ReceivedRequest {
 
     /// What it asks for.
     fn target(&self) -> RequestTarget<'_>;
+
+    /// In which version of HTTP it came.
+    fn version(&self) -> Version;
 
     /// Its target as it was asked for, with its query.
     fn asked(&self) -> &[u8];

@@ -1,5 +1,7 @@
 //! What is known of one request, from its admission to its log line. Dropped with the request, whatever ends it, and
 //! its guards with it.
+//!
+//! Long because all that is known of a request from one step to the next is one list.
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroU64};
@@ -10,6 +12,7 @@ use crate::clock::Clock;
 use crate::limit::{Standing, Telling};
 use crate::proxy::downstream::arrival::Arrival;
 use crate::proxy::exchange::course::Course;
+use crate::proxy::exchange::scratch::Origin;
 use crate::proxy::gate::admit::Admission;
 use crate::proxy::gate::affinity::Affinity;
 use crate::proxy::gate::changes::Rewriting;
@@ -40,6 +43,8 @@ pub struct Context {
     pub(in crate::proxy) decided: Instant,
     /// The address at the other end of the connection.
     pub(in crate::proxy) peer: IpAddr,
+    /// The version of TLS on the connection, where there is one.
+    pub(in crate::proxy) tls_version: Option<&'static str>,
     /// Both ends of the connection, where its backend is told of them.
     ends: Option<Box<ClientEnds>>,
     pub(in crate::proxy) admission: Admission,
@@ -94,6 +99,11 @@ pub struct Context {
 }
 
 impl Context {
+    /// One that came `since` then from there.
+    pub(in crate::proxy) fn of(since: Arrival, origin: Origin<'_>) -> Self {
+        Context { tls_version: origin.tls_version, ..Context::new(since, origin.peer) }
+    }
+
     /// One that came `since` then over a connection from `peer`.
     pub(in crate::proxy) fn new(since: Arrival, peer: IpAddr) -> Self {
         Context {
@@ -102,6 +112,7 @@ impl Context {
             started_wall: since.wall,
             decided: since.at,
             peer,
+            tls_version: None,
             ends: None,
             admission: Admission::default(),
             body_timeout: None,

@@ -6,8 +6,8 @@ use std::task::{Poll, ready};
 
 use bytes::BytesMut;
 use h2::Reason;
-use http::Method;
 use http::uri::PathAndQuery;
+use http::{Method, Version};
 use pingora_core::protocols::Stream;
 use pingora_core::protocols::http::date::get_cached_date;
 use pingora_core::server::ShutdownWatch;
@@ -123,6 +123,10 @@ impl ReceivedRequest for Http1Request<'_> {
 
     fn target(&self) -> RequestTarget<'_> {
         self.target
+    }
+
+    fn version(&self) -> Version {
+        if self.is_bare() { Version::HTTP_10 } else { Version::HTTP_11 }
     }
 
     fn asked(&self) -> &[u8] {

@@ -1,9 +1,12 @@
 //! What an attempt at a backend comes to, and what a request comes to in the end: counted, told, logged. By whichever
 //! way it went.
 
+use http::Version;
+use http::header::{REFERER, USER_AGENT};
 use pingora_core::{Error, ErrorSource, ErrorType};
 
 use crate::proxy::backend::stream::is_unprocessed;
+use crate::proxy::downstream::head::protocol_name;
 use crate::proxy::exchange::context::{Context, Onward};
 use crate::proxy::exchange::counts;
 use crate::proxy::exchange::failure::{STALLED, client_reason, is_timeout, report};
@@ -13,6 +16,7 @@ use crate::proxy::gate::admit::{Limit, RequestTarget};
 use crate::proxy::gate::grpc::{AnswerForm, status_for};
 use crate::proxy::gate::identify::Caller;
 use crate::proxy::gate::rejection::Rejection;
+use crate::proxy::wire::lines::Fields;
 use crate::telemetry::AccessRecord;
 use crate::upstream::{after_rest, is_backends_fault, reason, silent_midway};
 
@@ -27,6 +31,8 @@ pub(in crate::proxy) struct Break {
 
 /// What a request came to.
 pub(in crate::proxy) struct RequestOutcome<'a> {
+    /// In which version of HTTP it came.
+    pub(in crate::proxy) version: Version,
     /// The status of the answer, 0 when none was sent.
     pub(in crate::proxy) status: u16,
     /// Bytes of the request's body.
@@ -97,8 +103,13 @@ impl Proxy {
         again
     }
 
-    /// Counts and logs a request that has ended.
-    pub(in crate::proxy) fn ended(&self, target: RequestTarget<'_>, ctx: &Context, outcome: RequestOutcome<'_>) {
+    /// Counts and logs a request that has ended: what it asked for, with which header.
+    pub(in crate::proxy) fn ended(
+        &self,
+        (target, fields): (RequestTarget<'_>, &impl Fields),
+        ctx: &Context,
+        outcome: RequestOutcome<'_>,
+    ) {
         let caller = ctx.admission.caller.as_ref();
         // A request that went well in the end went well; its attempts tell the rest.
         let failed = outcome.error.is_some() || ctx.rejection.is_some();
@@ -121,6 +132,8 @@ impl Proxy {
             Some(Rejection::TooManyAtOnce) => Some("max_concurrent"),
             _ => ctx.admission.standings().and_then(|all| all.refused_by()).map(|(name, _)| name),
         };
+        let of_header = self.access_log().tells_of_header();
+        let said = |name| if of_header { fields.all_of(name).next() } else { None };
         self.access_log().record(&AccessRecord {
             ts: ctx.started_wall,
             request_id: ctx.request_id.as_str(),
@@ -130,6 +143,10 @@ impl Proxy {
             method: target.method,
             host: target.host.as_bytes(),
             path: target.path.as_bytes(),
+            protocol: protocol_name(outcome.version),
+            tls_version: ctx.tls_version,
+            referer: said(&REFERER),
+            user_agent: said(&USER_AGENT),
             status: outcome.status,
             grpc_status: grpc.filter(|_| outcome.status != 0).or(outcome.grpc_status),
             duration,

@@ -72,13 +72,14 @@ impl<'e, R: ReceivedRequest, C: Recipient> Exchange<'e, R, C> {
             Some(rejection) => self.reject(rejection, ctx).await,
         };
         let outcome = RequestOutcome {
+            version: self.request.version(),
             status: self.progress.status,
             bytes_in: self.request.body().len() as u64 + self.received() + self.progress.bytes_in,
             bytes_out: self.progress.bytes_out,
             grpc_status: self.progress.grpc_status,
             error: failure.as_ref().err().map(|error| &**error),
         };
-        self.proxy.ended(self.request.target(), ctx, outcome);
+        self.proxy.ended((self.request.target(), &self.request.fields()), ctx, outcome);
         self.client
     }
 

@@ -49,6 +49,8 @@ pub(in crate::proxy) struct Origin<'c> {
     pub(in crate::proxy) peer: IpAddr,
     /// Whether it is TLS.
     pub(in crate::proxy) secure: bool,
+    /// Of which version.
+    pub(in crate::proxy) tls_version: Option<&'static str>,
     /// The port of HTTPS to which every request of it is sent.
     pub(in crate::proxy) redirect: Option<NonZeroU16>,
     /// The certificate that the client has shown.

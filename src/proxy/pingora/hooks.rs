@@ -310,7 +310,9 @@ impl ProxyHttp for Proxy {
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Context) {
         let status = session.response_written().map_or(0, final_status);
+        let head = session.req_header();
         let outcome = RequestOutcome {
+            version: head.version,
             grpc_status: None,
             // One of gRPC hides the one that everybody else would have got.
             status: match (ctx.form, ctx.rejection) {
@@ -324,7 +326,7 @@ impl ProxyHttp for Proxy {
         if error.is_none() && ctx.rejection.is_none() {
             counts::passed_on(ctx, status);
         }
-        self.ended(RequestTarget::of(session.req_header()), ctx, outcome);
+        self.ended((RequestTarget::of(head), &head.headers), ctx, outcome);
     }
 
     fn suppress_error_log(&self, _session: &Session, _ctx: &Context, _error: &Error) -> bool {

@@ -40,7 +40,7 @@ use tokio::time::timeout;
 
 use crate::clock::{Alarm, Late};
 use crate::proxy::downstream::activity::Busy;
-use crate::proxy::downstream::address::ends;
+use crate::proxy::downstream::address::{ends, tls_version};
 use crate::proxy::downstream::arrival::Arrival;
 use crate::proxy::downstream::arrival::stopped;
 use crate::proxy::downstream::arrived::{data_of, read_what_is_there};
@@ -59,7 +59,7 @@ use crate::proxy::gate::certificate::ShownCertificate;
 use crate::proxy::gate::rejection::Rejection;
 use crate::proxy::gate::settings::ListenerRules;
 use crate::proxy::pingora::loan::{HalfClose, Loan, Returned};
-use crate::proxy::service::downstream::{After, Downstream, HeadRefusal};
+use crate::proxy::service::downstream::{After, Downstream, GONE, HeadRefusal};
 use crate::proxy::service::handshake::Opened;
 use crate::proxy::wire::chunked::MalformedChunks;
 use crate::proxy::wire::lines::Lines;
@@ -121,6 +121,15 @@ enum BodyThere {
 }
 
 impl BodyThere {
+    /// What is to come of the body behind this `head`, where in `bytes` ends what has come, and what that is.
+    fn behind(head: &Head, asks: Purpose, bytes: &[u8]) -> Result<(Body, usize, Self), Rejection> {
+        let mut body = head.body.clone();
+        let malformed = |MalformedChunks| Rejection::BadRequest("malformed body");
+        let end = head.end + body.follow(&bytes[head.end..]).map_err(malformed)?;
+        let there = Self::of((head, asks), &body, &bytes[head.end..end]);
+        Ok((body, end, there))
+    }
+
     /// What of the body behind this `head` is there: `came` has come of it, behind which `body` is to come.
     fn of((head, asks): (&Head, Purpose), body: &Body, came: &[u8]) -> Self {
         match &head.body {
@@ -166,12 +175,18 @@ impl Downstream {
         let read = tokio::select! {
             biased;
             read = alarm.within(limit, read_head(stream, buffer, lines)) => read,
-            () = seat.told() => return Ok(NextRequest::End),
+            () = seat.told() => {
+                self.record_lost(stream, buffer, "its connection was closed to make room for another", since);
+                return Ok(NextRequest::End);
+            }
         };
         seat.busy();
         let head = match read {
             Ok(Ok(Some(head))) => Ok(head),
-            Ok(Ok(None)) => return Ok(NextRequest::End),
+            Ok(Ok(None)) => {
+                self.record_lost(stream, buffer, GONE, since);
+                return Ok(NextRequest::End);
+            }
             Ok(Err(rejection)) => Err(rejection),
             Err(_) => Err(Rejection::RequestTimeout),
         };
@@ -179,15 +194,8 @@ impl Downstream {
         if let (true, Ok(head)) = (asks.sends_at_once(), &head) {
             read_what_is_there(stream, buffer, head).await;
         }
-        let request = head.and_then(|head| {
-            let mut body = head.body.clone();
-            let malformed = |MalformedChunks| Rejection::BadRequest("malformed body");
-            let end = head.end + body.follow(&buffer[head.end..]).map_err(malformed)?;
-            let there = BodyThere::of((&head, asks), &body, &buffer[head.end..end]);
-            Ok((head, body, end, there))
-        });
-        match request {
-            Ok((head, body, end, there)) => {
+        match head.and_then(|head| Ok((BodyThere::behind(&head, asks, buffer)?, head))) {
+            Ok(((body, end, there), head)) => {
                 let ahead = if end < buffer.len() { buffer.split_off(end) } else { BytesMut::new() };
                 Ok(NextRequest::Request(Incoming { head, body, ahead, since, asks, there, _busy: busy }))
             }
@@ -289,7 +297,7 @@ impl Downstream {
                 BodyThere::Chunks(data) => Http1Request::new(&buffer, &head, &lines, asks).with_body(data),
                 BodyThere::Part => Http1Request::part(&buffer, &head, &lines, asks),
             };
-            let mut ctx = Context::new(since, origin.peer);
+            let mut ctx = Context::of(since, origin);
             if let Some(asking) = request.admit(&self.app, origin, &mut ctx) {
                 Box::pin(asking::wait(asking, &mut ctx, |ctx| request.admit(&self.app, origin, ctx))).await;
             }
@@ -365,8 +373,9 @@ impl ServerApp for Downstream {
         };
         let shown = stream.get_ssl().and_then(TlsRef::peer_certificate_der);
         let shown = shown.map(|certificate| Box::new(ShownCertificate::of(certificate)));
-        let (secure, redirect) = (stream.get_ssl_digest().is_some(), rules.redirect_to_https);
-        let origin = Origin { peer, secure, redirect, certificate: shown.as_deref() };
+        let (secure, tls_version) = (stream.get_ssl_digest().is_some(), tls_version(&stream));
+        let (redirect, certificate) = (rules.redirect_to_https, shown.as_deref());
+        let origin = Origin { peer, secure, tls_version, redirect, certificate };
         if let Some(busy) = http2 {
             Box::pin(self.serve_http2((stream, origin), busy, &seat, shutdown)).await;
             return None;

@@ -3,17 +3,19 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use http::StatusCode;
 use pingora_core::protocols::Stream;
 use pingora_proxy::HttpProxy;
 use pingora_timeout::timeout;
 use tokio::io::AsyncWriteExt;
 
 use crate::proxy::downstream::activity::{Activity, Busy, Tunnels};
-use crate::proxy::downstream::address::peer;
+use crate::proxy::downstream::address::{peer, tls_version};
 use crate::proxy::downstream::arrival::Arrival;
 use crate::proxy::downstream::budget::WindowBudget;
 use crate::proxy::downstream::closing::close;
 use crate::proxy::downstream::head;
+use crate::proxy::downstream::head::RequestLine;
 use crate::proxy::downstream::http2::unseen::Unseen;
 use crate::proxy::downstream::pace::Waited;
 use crate::proxy::downstream::patience::Patience;
@@ -46,6 +48,47 @@ pub(in crate::proxy) struct HeadRefusal {
     pub(in crate::proxy) since: Arrival,
     /// It is work until it is answered.
     pub(in crate::proxy) _busy: Busy,
+}
+
+/// Why nothing comes of what a client began to ask.
+pub(in crate::proxy) const GONE: &str = "the client went before all of its header was there";
+
+/// What is known of what was refused, or lost, before it was a request.
+pub(in crate::proxy) struct EarlyEnd<'e> {
+    /// The address at the other end of its connection.
+    pub(in crate::proxy) peer: IpAddr,
+    /// The version of TLS there.
+    pub(in crate::proxy) tls_version: Option<&'static str>,
+    /// What it said first.
+    pub(in crate::proxy) line: RequestLine<'e>,
+    /// In which form it was answered.
+    pub(in crate::proxy) form: AnswerForm,
+    /// Its id.
+    pub(in crate::proxy) request_id: RequestId,
+    /// The status and the bytes of the answer's body; none when the client never got one.
+    pub(in crate::proxy) sent: Option<(StatusCode, usize)>,
+    /// Why it came to nothing.
+    pub(in crate::proxy) why: &'e str,
+    /// When it began to come.
+    pub(in crate::proxy) since: Arrival,
+}
+
+impl<'e> EarlyEnd<'e> {
+    /// Of one that came over this connection and was not answered.
+    fn over(stream: &Stream, why: &'e str, since: Arrival) -> Self {
+        Self::from(peer(stream), tls_version(stream), why, since)
+    }
+
+    /// The same, from that address over that version of TLS.
+    pub(in crate::proxy) fn from(
+        peer: IpAddr,
+        tls_version: Option<&'static str>,
+        why: &'e str,
+        since: Arrival,
+    ) -> Self {
+        let (line, form, request_id, sent) = (RequestLine::UNKNOWN, AnswerForm::Json, RequestId::random(), None);
+        EarlyEnd { peer, tls_version, line, form, request_id, sent, why, since }
+    }
 }
 
 /// What becomes of a connection behind a request.
@@ -120,34 +163,42 @@ impl Downstream {
             stream.flush().await
         });
         let sent = matches!(sent.await, Ok(Ok(())));
-        let sent = sent.then_some(body);
-        self.record_refusal((rejection, form), head::request_line(head), &request_id, sent, since, peer(&stream));
+        let sent = sent.then_some((rejection.status(), body));
+        let line = head::request_line(head).unwrap_or(RequestLine::UNKNOWN);
+        self.record_early(EarlyEnd {
+            form,
+            line,
+            request_id,
+            sent,
+            ..EarlyEnd::over(&stream, &rejection.reason(), since)
+        });
         close(stream, true).await;
     }
 
-    /// Counts and logs what was refused before it was a request; `sent` are the bytes of the answer's body, none when
-    /// the client never got the answer.
-    pub(in crate::proxy) fn record_refusal(
-        &self,
-        (rejection, form): (Rejection, AnswerForm),
-        (method, path): (&str, &[u8]),
-        request_id: &RequestId,
-        sent: Option<usize>,
-        since: Arrival,
-        peer: IpAddr,
-    ) {
-        let status = sent.map_or(0, |_| rejection.status().as_u16());
+    /// Records a request of which no more came than this beginning of its `head`, if it is one.
+    pub(in crate::proxy) fn record_lost(&self, stream: &Stream, head: &[u8], why: &str, since: Arrival) {
+        if let Some(line) = head::request_line(head) {
+            self.record_early(EarlyEnd { line, ..EarlyEnd::over(stream, why, since) });
+        }
+    }
+
+    /// Counts and logs what was refused, or lost, before it was a request.
+    pub(in crate::proxy) fn record_early(&self, end: EarlyEnd<'_>) {
+        let EarlyEnd { peer, tls_version, line, form, request_id, sent, why, since } = end;
+        let (status, bytes) = sent.map_or((0, 0), |(status, bytes)| (status.as_u16(), bytes as u64));
         let duration = self.app.clock().now().saturating_duration_since(since.at);
         self.app.tally().unrouted().record(status, duration);
         self.app.access_log().record(&AccessRecord {
             request_id: request_id.as_str(),
-            method,
-            path,
-            bytes_out: sent.unwrap_or_default() as u64,
+            method: line.method,
+            path: line.target,
+            protocol: line.protocol,
+            tls_version,
+            bytes_out: bytes,
             status,
             grpc_status: (form == AnswerForm::Grpc).then(|| u32::from(status_for(status))).filter(|_| status != 0),
             duration,
-            error: Some(&rejection.reason()),
+            error: Some(why),
             ..AccessRecord::bare(since.wall, peer)
         });
     }

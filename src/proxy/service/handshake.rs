@@ -27,7 +27,7 @@ use crate::proxy::downstream::head_reading::read_head;
 use crate::proxy::downstream::seats::Seat;
 use crate::proxy::downstream::socket::ClientSocket;
 use crate::proxy::gate::rejection::Rejection;
-use crate::proxy::service::downstream::{Downstream, HeadRefusal};
+use crate::proxy::service::downstream::{Downstream, GONE, HeadRefusal};
 use crate::proxy::service::introduce::Listened;
 use crate::proxy::wire::lines::Lines;
 use crate::tls::Terminator;
@@ -91,7 +91,8 @@ impl Downstream {
                 return Some(Opened::Http1(socket));
             }
             if self.more(&mut socket, since, stopping).await != Listened::More {
-                return None;
+                // What may be a request of HTTP/1, such as a lone `P`, ends as one does.
+                return (1..3).contains(&same).then(|| Opened::Http1(socket));
             }
         }
     }
@@ -135,7 +136,7 @@ impl Downstream {
         let (since, mut buffer) = (self.app.arrival(), BytesMut::new());
         // Read to its end, so that the answer is not overtaken by a reset; for the rest of it see `close`.
         match timeout(left, read_head(&mut stream, &mut buffer, &mut Lines::default())).await {
-            Ok(Ok(None)) | Err(_) => {}
+            Ok(Ok(None)) | Err(_) => self.record_lost(&stream, &buffer, GONE, since),
             Ok(Ok(Some(_)) | Err(_)) => {
                 let rejection = Rejection::BadRequest("plain HTTP on a listener of HTTPS");
                 self.refuse(stream, &buffer, HeadRefusal { rejection, since, _busy: busy }).await;

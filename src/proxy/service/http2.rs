@@ -25,14 +25,14 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::task;
+use std::task::{self, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use h2::server::{Builder, Connection, SendResponse};
 use h2::{Reason, RecvStream};
 use http::request::Parts;
-use http::{Method, Request};
+use http::{Method, Request, Version};
 use pingora_core::protocols::{Digest, Stream};
 use pingora_core::server::ShutdownWatch;
 use pingora_timeout::timeout;
@@ -42,10 +42,10 @@ use tokio::time::sleep;
 use crate::proxy::downstream::activity::Busy;
 use crate::proxy::downstream::arrival::stopped;
 use crate::proxy::downstream::closing::close_and_read;
-use crate::proxy::downstream::head::MAX_HEAD;
+use crate::proxy::downstream::head::{MAX_HEAD, RequestLine, protocol_name};
 use crate::proxy::downstream::http2::request;
 use crate::proxy::downstream::http2::sections::UntakenSections;
-use crate::proxy::downstream::http2::unseen::Unseen;
+use crate::proxy::downstream::http2::unseen::{Unseen, UnseenRequest};
 use crate::proxy::downstream::http2::upload::Upload;
 use crate::proxy::downstream::http2::windows::Windows;
 use crate::proxy::downstream::seats::Seat;
@@ -61,7 +61,7 @@ use crate::proxy::gate::rejection::Rejection;
 use crate::proxy::gate::rejection::{LINGER, ToldOfRequest, bytes_of};
 use crate::proxy::gate::request_id::RequestId;
 use crate::proxy::pingora::loan::{HalfClose, Lender, Loan};
-use crate::proxy::service::downstream::Downstream;
+use crate::proxy::service::downstream::{Downstream, EarlyEnd};
 use crate::proxy::service::stream_way::StreamWay;
 use crate::proxy::wire::request_body::Body;
 use crate::upstream::Sips;
@@ -155,6 +155,24 @@ impl Downstream {
     }
 }
 
+impl Downstream {
+    /// What is known of a request that came from there, and comes to nothing now.
+    fn early_end<'e>(&self, origin: Origin<'_>, why: &'e str) -> EarlyEnd<'e> {
+        EarlyEnd::from(origin.peer, origin.tls_version, why, self.app.arrival())
+    }
+
+    /// Records a request that h2 has dealt with, unless it is one of a stream not beyond the `newest`: then it is the
+    /// end of a body that was malformed, and the request has its own line.
+    #[cold]
+    fn record_unseen(&self, unseen: UnseenRequest, newest: u32, origin: Origin<'_>) {
+        if unseen.stream.is_none_or(|stream| stream > newest) {
+            let line = RequestLine { protocol: protocol_name(Version::HTTP_2), ..RequestLine::UNKNOWN };
+            let sent = unseen.is_answered.then(|| (unseen.why.status(), 0));
+            self.record_early(EarlyEnd { line, sent, ..self.early_end(origin, &unseen.why.reason()) });
+        }
+    }
+}
+
 /// A request that is to be served.
 struct ToServe {
     parts: Box<Parts>,
@@ -187,8 +205,10 @@ impl Serving<'_> {
         let (mut leaving, mut malformed, mut last) = (false, 0, None);
         let mut patience = Box::pin(sleep(app.limits().header_timeout));
         let mut untaken = Untaken::default();
+        let (downstream, origin, mut newest, mut heard) = (self.downstream, self.origin, 0, Vec::new());
         let agreed = loop {
             let (idle, full) = (streams.is_empty(), streams.len() >= MAX_STREAMS as usize);
+            let hears = (&mut heard, |unseen| downstream.record_unseen(unseen, newest, origin));
             tokio::select! {
                 biased;
                 () = stopped(&mut stopping), if last.is_none() => {
@@ -203,8 +223,9 @@ impl Serving<'_> {
                         patience.set(sleep(if leaving { LINGER } else { app.limits().keepalive_timeout }));
                     }
                 }
-                opened = next(&mut self.connection, full, (&self.downstream.unseen, &self.way.sections, self.lender)) => {
+                opened = next(&mut self.connection, full, (&downstream.unseen, &self.way.sections, self.lender), hears) => {
                     let Some(Ok((request, respond))) = opened else { break true };
+                    newest = newest.max(respond.stream_id().into());
                     (opening, untaken) = (None, Untaken::default());
                     self.seat.busy();
                     last = last.map(|_| false);
@@ -262,6 +283,7 @@ impl Serving<'_> {
             }
         };
         drop(opening);
+        heard.into_iter().for_each(|unseen| downstream.record_unseen(unseen, newest, origin));
         // Those that are left find that their connection is gone, and say so in the log.
         streams.detach_all();
         match (last, agreed) {
@@ -290,9 +312,11 @@ impl Serving<'_> {
                 let answer = (rejection, rejection.form_for(&parts.headers, site.as_deref()));
                 let told = ToldOfRequest { site: site.as_deref(), ..ToldOfRequest::default() };
                 let sent = refuse(respond, answer, (&request_id, told), &parts.method);
-                let line = (parts.method.as_str(), parts.uri.path().as_bytes());
-                let since = self.downstream.app.arrival();
-                self.downstream.record_refusal(answer, line, &request_id, sent, since, self.origin.peer);
+                let (method, target) = (parts.method.as_str(), parts.uri.path().as_bytes());
+                let line = RequestLine { method, target, protocol: protocol_name(parts.version) };
+                let (sent, why) = (sent.map(|bytes| (rejection.status(), bytes)), rejection.reason());
+                let end = self.downstream.early_end(self.origin, &why);
+                self.downstream.record_early(EarlyEnd { line, form: answer.1, request_id, sent, ..end });
                 Err(Box::new(body))
             }
         }
@@ -304,7 +328,7 @@ impl Serving<'_> {
     fn serve(&self, request: ToServe, busy: Busy, streams: &mut JoinSet<()>) {
         let ToServe { parts, body, respond, asks } = request;
         let (way, origin) = (Arc::clone(&self.way), self.origin);
-        let mut ctx = Context::new(way.app.arrival(), origin.peer);
+        let mut ctx = Context::of(way.app.arrival(), origin);
         let part = Http2Request::part(parts, asks);
         let Some(asking) = part.admit(&way.app, origin, &mut ctx) else {
             streams.spawn(way.serve((part.into_parts(), asks), (body, respond), (ctx, busy)));
@@ -312,9 +336,9 @@ impl Serving<'_> {
         };
         // The connection goes on meanwhile.
         let certificate = origin.certificate.cloned();
-        let Origin { peer, secure, redirect, .. } = origin;
+        let Origin { peer, secure, tls_version, redirect, .. } = origin;
         streams.spawn(Box::pin(async move {
-            let origin = Origin { peer, secure, redirect, certificate: certificate.as_ref() };
+            let origin = Origin { peer, secure, tls_version, redirect, certificate: certificate.as_ref() };
             asking::wait(asking, &mut ctx, |ctx| part.admit(&way.app, origin, ctx)).await;
             way.serve((part.into_parts(), asks), (body, respond), (ctx, busy)).await;
         }));
@@ -359,10 +383,12 @@ impl Untaken {
 }
 
 /// The next stream of the connection, which moves on meanwhile; while it is `full`, only the latter. `None` at its end.
+/// Tells of the requests that h2 has dealt with itself.
 async fn next(
     connection: &mut Connection<Sips<Loan>, Bytes>,
     full: bool,
     (unseen, sections, lender): (&Unseen, &UntakenSections, &Lender),
+    (heard, tell): (&mut Vec<UnseenRequest>, impl Fn(UnseenRequest)),
 ) -> Option<Result<OpenedStream, h2::Error>> {
     let mut poll = |cx: &mut task::Context<'_>| match full {
         true => connection.poll_closed(cx).map(|closed| closed.err().map(Err)),
@@ -370,7 +396,11 @@ async fn next(
     };
     let moved = poll_fn(|cx| {
         let waiting = sections.waiting();
-        let moved = unseen.counted(|| poll(cx));
+        let moved = unseen.heard(|| poll(cx), heard);
+        if !heard.is_empty() && !full && !matches!(moved, Poll::Ready(Some(Ok(_)))) {
+            // All that was opened has been handed out, so that what was not is known.
+            heard.drain(..).for_each(&tell);
+        }
         if waiting > 0 && moved.is_pending() && lender.is_flushed() {
             // All that h2 had of them has left.
             sections.taken(waiting);

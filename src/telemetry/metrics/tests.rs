@@ -11,7 +11,7 @@ use crate::client::Quota;
 use crate::limit::exact::Exact;
 use crate::limit::samples::stranger;
 use crate::limit::{Charge, Limiter};
-use crate::telemetry::{AccessLogFormat, AccessLogSettings, FleetState, FleetStore, FleetView, LeaseCounts};
+use crate::telemetry::{AccessLogSettings, FleetState, FleetStore, FleetView, LeaseCounts};
 use crate::upstream::{
     Anybody, BackendAddress, BackendSettings, Balance, Check, DURATIONS, HealthSettings, PoolSettings, Timeouts,
 };
@@ -35,7 +35,7 @@ fn pool(name: &str, address: &str) -> PoolSettings {
 
 fn metrics(pools: Vec<PoolSettings>, limiter: Arc<Exact>) -> (Metrics, Arc<Pools>, Arc<Tally>) {
     let pools = Arc::new(Pools::new(pools));
-    let off = AccessLogSettings { target: None, format: AccessLogFormat::Json };
+    let off = AccessLogSettings { target: None, ..AccessLogSettings::default() };
     let (access_log, _) = AccessLog::new(&off).unwrap();
     let tally = Arc::<Tally>::default();
     let parts = MetricsParts {

@@ -12,7 +12,7 @@ use super::*;
 use crate::clock::{Clock, ManualClock};
 
 fn file(path: &Path, format: AccessLogFormat) -> AccessLogSettings {
-    AccessLogSettings { target: Some(AccessLogTarget::File(path.to_owned())), format }
+    AccessLogSettings { target: Some(AccessLogTarget::File(path.to_owned())), format, ..AccessLogSettings::default() }
 }
 
 fn switch(log: &AccessLog, settings: &AccessLogSettings) {
@@ -33,7 +33,7 @@ fn text_ids(text: &str) -> Vec<usize> {
 fn what_was_recorded_before_stays_in_the_old_target_and_form() {
     let dir = tempfile::tempdir().unwrap();
     let [a, b, c] = ["a.log", "b.log", "c.log"].map(|name| dir.path().join(name));
-    let off = AccessLogSettings { target: None, format: AccessLogFormat::Json };
+    let off = AccessLogSettings { target: None, ..AccessLogSettings::default() };
     let (log, writer) = to_file(&a);
     let guard = writer.start().unwrap();
     record(&log, 0..100);
@@ -57,7 +57,7 @@ fn what_was_recorded_before_stays_in_the_old_target_and_form() {
 fn a_log_that_was_off_begins() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("access.log");
-    let off = AccessLogSettings { target: None, format: AccessLogFormat::Json };
+    let off = AccessLogSettings { target: None, ..AccessLogSettings::default() };
     let (log, writer) = AccessLog::new(&off).unwrap();
     let guard = writer.start().unwrap();
     record(&log, 0..10);

@@ -20,14 +20,14 @@ pub(in crate::telemetry) fn wait_until(what: &str, mut done: impl FnMut() -> boo
 
 pub(in crate::telemetry) fn to_file(path: &Path) -> (AccessLog, AccessLogWriter) {
     let target = Some(AccessLogTarget::File(path.to_owned()));
-    AccessLog::new(&AccessLogSettings { target, format: AccessLogFormat::Json }).unwrap()
+    AccessLog::new(&AccessLogSettings { target, ..AccessLogSettings::default() }).unwrap()
 }
 
 pub(in crate::telemetry) fn over(
     out: impl io::Write + Send + 'static,
     format: AccessLogFormat,
 ) -> (AccessLog, AccessLogWriter) {
-    AccessLog::over(LogTarget::of(out), AccessLogSettings { target: Some(AccessLogTarget::Stdout), format })
+    AccessLog::over(LogTarget::of(out), AccessLogSettings { format, ..AccessLogSettings::default() })
 }
 
 pub(in crate::telemetry) fn record(log: &AccessLog, numbers: std::ops::Range<usize>) {

@@ -111,14 +111,17 @@ fn http2_is_told_where_it_is_offered() {
 #[test]
 fn the_log_learns_what_can_be_made_out() {
     for (head, expected) in [
-        (&b"GET /a?b HTTP/1.1\r\nHost: a"[..], ("GET", &b"/a?b"[..])),
-        (b"\r\nGET /a\nHost: a", ("GET", b"/a")),
-        (b"GARBAGE", ("GARBAGE", b"")),
-        (b"\x16\x03\x01 x", ("-", b"")),
-        (b"", ("-", b"")),
+        (&b"GET /a?b HTTP/1.1\r\nHost: a"[..], ("GET", &b"/a?b"[..], Some("HTTP/1.1"))),
+        (b"GET /a HTTP/1.0\r\n", ("GET", b"/a", Some("HTTP/1.0"))),
+        (b"GET /a HTTP/1.15", ("GET", b"/a", None)),
+        (b"\r\nGET /a\nHost: a", ("GET", b"/a", None)),
+        (b"GARBAGE", ("GARBAGE", b"", None)),
+        (b"\x16\x03\x01 x", ("-", b"", None)),
     ] {
-        assert_eq!(request_line(head), expected, "{head:?}");
+        let (method, target, protocol) = expected;
+        assert_eq!(request_line(head), Some(RequestLine { method, target, protocol }), "{head:?}");
     }
+    assert_eq!((request_line(b""), request_line(b"\r\n\r\n")), (None, None), "none has begun");
 }
 
 #[test]

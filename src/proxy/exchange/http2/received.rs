@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, EXPECT, HOST};
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, Method};
+use http::{HeaderMap, HeaderName, Method, Version};
 
 use crate::proxy::backend::stream::RequestFields;
 use crate::proxy::exchange::client::ReceivedRequest;
@@ -98,6 +98,10 @@ impl ReceivedRequest for Http2Request {
     fn target(&self) -> RequestTarget<'_> {
         let host = self.parts.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
         RequestTarget { method: self.parts.method.as_str(), host, path: self.parts.uri.path() }
+    }
+
+    fn version(&self) -> Version {
+        Version::HTTP_2
     }
 
     fn asked(&self) -> &[u8] {
