@@ -14,7 +14,7 @@ use crate::process::{ListenAddress, ProcessSettings};
 use crate::proxy::{Identity, Limits, ListenerRules, PolicySettings, SiteAnswers};
 use crate::route::Route;
 use crate::store::HistoryRules;
-use crate::telemetry::AccessLogSettings;
+use crate::telemetry::{AccessLogSettings, TracingSettings};
 use crate::tls::ListenerTls;
 use crate::upstream::PoolSettings;
 
@@ -54,6 +54,8 @@ pub struct Config {
     pub limits: Limits,
     /// The access log.
     pub access_log: AccessLogSettings,
+    /// What is done about traces; none where there are none.
+    pub tracing: Option<TracingSettings>,
     /// What is allowed and yet not wise, one sentence each.
     pub warnings: Vec<String>,
     /// Certificates that are not valid now. They are served all the same, and are errors for whoever only checks.

@@ -24,10 +24,12 @@ mod upstreams;
 mod fleet;
 mod listeners;
 mod policies;
+mod tracing;
 
 pub(super) use fleet::{FleetKeys, StoreTlsKeys};
 pub(super) use listeners::{AcmeKeys, ListenerKeys, PairKeys, TlsKeys};
 pub(super) use policies::{MatchKeys, PolicyKeys};
+pub(super) use tracing::TracingKeys;
 
 /// The configuration file of tollgate.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -70,6 +72,9 @@ pub(super) struct FileShape {
     pub(super) limits: Written<Section<LimitKeys>>,
     /// The access log.
     pub(super) access_log: Written<Section<AccessLogKeys>>,
+    /// Traces, by W3C's Trace Context. Null is none: what clients say of them is passed on as it is.
+    #[schemars(extend("default" = null))]
+    pub(super) tracing: Written<OrNone<Section<TracingKeys>>>,
 }
 
 /// Pingora's own keys.

@@ -102,7 +102,7 @@ fn is_the_same_for_a_backend(bytes: &[u8], head: &Head, lines: LinesOf<'_>, choi
     }
     let (peer, caller): (IpAddr, IpAddr) = ([192, 0, 2, 7].into(), [203, 0, 113, 9].into());
     let underscores = if choice & 2 == 0 { Underscores::Drop } else { Underscores::Pass };
-    let sender = Sender { peer, caller, trusted: choice & 1 == 1, secure: false, underscores };
+    let sender = Sender { peer, caller, trusted: choice & 1 == 1, secure: false, underscores, trace: None };
     let id = RequestId::given(b"r1").expect("it is one");
     let (framing, told) = match length(head) {
         Some(length) => (Framing::AsSaid, Some(length)),

@@ -246,6 +246,7 @@ pub(super) fn rules(config: &Config, pools: &[Arc<Pool>], policies: Option<Arc<P
         limits: config.limits,
         listeners: listener_rules(&config.listeners),
         direct: config.direct,
+        tracing: config.tracing.clone(),
     }
 }
 

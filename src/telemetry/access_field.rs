@@ -52,13 +52,15 @@ pub enum AccessField {
     LimitedBy,
     /// What would have refused it.
     Shadow,
+    /// The trace that it belongs to.
+    TraceId,
     /// What went wrong.
     Error,
 }
 
 impl AccessField {
     /// All of them by their names.
-    pub const ALL: [(&'static str, AccessField); 25] = [
+    pub const ALL: [(&'static str, AccessField); 26] = [
         ("ts", AccessField::Ts),
         ("request_id", AccessField::RequestId),
         ("client_id", AccessField::ClientId),
@@ -83,6 +85,7 @@ impl AccessField {
         ("tokens", AccessField::Tokens),
         ("limited_by", AccessField::LimitedBy),
         ("shadow", AccessField::Shadow),
+        ("trace_id", AccessField::TraceId),
         ("error", AccessField::Error),
     ];
 

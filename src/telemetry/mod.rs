@@ -1,4 +1,4 @@
-//! The access log, the event log, the metrics, the latest refusals.
+//! The access log, the event log, the metrics, the latest refusals, traces.
 //!
 //! The access log has a line for each request and must never hold one up: lines go through a bounded queue to a thread
 //! of their own, and what that thread cannot write in time is dropped and counted. The event log is for people: what
@@ -27,6 +27,7 @@ mod spool;
 mod switch;
 mod talkers;
 mod timestamp;
+mod trace;
 mod writer;
 
 pub use access_field::{AccessField, NamedField};
@@ -44,4 +45,5 @@ pub use settings::{AccessLogFormat, AccessLogSettings, AccessLogTarget};
 pub use switch::Prepared;
 pub use talkers::{Talk, Talker, TalkersBy};
 pub(crate) use timestamp::rfc3339;
+pub use trace::{RequestTrace, SpanId, TraceId, TraceParent, TracingSettings};
 pub use writer::{AccessLogGuard, AccessLogWriter};

@@ -23,6 +23,7 @@ use super::access_field::{AccessField, NamedField};
 use super::line_text::{OrDash, escape_text, literal, or_null, put, quoted, text, text_pair, word};
 use super::settings::{AccessLogFormat, AccessLogSettings};
 use super::timestamp::{CommonLog, SecondText};
+use super::trace::TraceId;
 use crate::decimal::{put_address, put_number, put_socket_address, put_thousandths};
 use crate::upstream::ConnectAddress;
 
@@ -84,6 +85,8 @@ pub struct AccessRecord<'a> {
     pub limited_by: Option<&'a str>,
     /// The policies on trial that would have refused it, with commas between them.
     pub shadow: Option<&'a str>,
+    /// The trace that it belongs to; no key of other lines.
+    pub trace_id: Option<TraceId>,
     /// What went wrong, in words.
     pub error: Option<&'a str>,
 }
@@ -116,6 +119,7 @@ impl AccessRecord<'static> {
             tokens: None,
             limited_by: None,
             shadow: None,
+            trace_id: None,
             error: None,
         }
     }
@@ -159,6 +163,9 @@ impl AccessRecord<'_> {
         }
         if self.shadow.is_some() {
             self.member(r#","shadow":"#, F::Shadow, seconds, out);
+        }
+        if self.trace_id.is_some() {
+            self.member(r#","trace_id":"#, F::TraceId, seconds, out);
         }
         self.member(r#","error":"#, F::Error, seconds, out);
         literal("}\n", out);
@@ -219,6 +226,9 @@ impl AccessRecord<'_> {
             F::Tokens => or_null(self.tokens, out, put_tokens),
             F::LimitedBy => or_null(self.limited_by, out, word),
             F::Shadow => or_null(self.shadow, out, word),
+            F::TraceId => {
+                or_null(self.trace_id, out, |trace, out| quoted(out, |out| out.extend_from_slice(&trace.digits())));
+            }
             F::Error => or_null(self.error, out, string),
         }
     }
@@ -265,6 +275,10 @@ impl AccessRecord<'_> {
         }
         if let Some(policies) = self.shadow {
             put(out, format_args!(" shadow={policies}"));
+        }
+        if let Some(trace) = self.trace_id {
+            out.extend_from_slice(b" trace_id=");
+            out.extend_from_slice(&trace.digits());
         }
         text_pair("error", self.error.map(str::as_bytes), out);
         out.push(b'\n');

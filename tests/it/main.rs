@@ -231,6 +231,8 @@ mod told_lengths;
 #[cfg(test)]
 mod told_policies;
 #[cfg(test)]
+mod tracing;
+#[cfg(test)]
 mod trailers;
 #[cfg(test)]
 mod tunnel;

@@ -1,7 +1,7 @@
 //! The file as a whole.
 
 use super::manner::Doubts;
-use super::{admin, answers, fleet, listeners, process, routes, sections, upstreams};
+use super::{admin, answers, fleet, listeners, process, routes, sections, tracing, upstreams};
 use crate::config::overrides::Overrides;
 use crate::config::problem::KeyPath;
 use crate::config::report::{Level, Report};
@@ -42,6 +42,7 @@ pub(in crate::config) fn check(file: Option<FileShape>, overrides: &Overrides, r
     let plans = sections::plans(&mut top, file.plans);
     let limits = sections::limits(&mut top, file.limits);
     let access_log = sections::access_log(&mut top, file.access_log, overrides);
+    let tracing = tracing::of_file(&mut top, file.tracing);
 
     if !overrides.listen.is_empty() {
         listeners = listeners::of_flags(report, &overrides.listen);
@@ -82,6 +83,7 @@ pub(in crate::config) fn check(file: Option<FileShape>, overrides: &Overrides, r
         routes,
         limits,
         access_log,
+        tracing,
         warnings,
         lapsed,
     };

@@ -15,6 +15,7 @@ mod policies;
 mod process;
 mod routes;
 mod sections;
+mod tracing;
 mod upstreams;
 
 pub(super) use file::check;

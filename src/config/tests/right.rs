@@ -70,6 +70,7 @@ fn the_smallest_file_gets_the_defaults() {
         policies: Vec::new(),
         limits: Limits::default(),
         access_log: AccessLogSettings::default(),
+        tracing: None,
         warnings: Vec::new(),
         lapsed: Vec::new(),
     };

@@ -25,7 +25,7 @@ fn all_problems_together_name_the_file_and_count() {
     let problems = check(&format!("{START}    retries: 17\nlimit: 3\n")).unwrap_err();
     let said = "f.yaml has 2 problems:\n\
         upstreams[0].retries: must be a whole number from 0 to 16, not 17 (line 5)\n\
-        limit: unknown key, did you mean limits? (allowed: access_log, admin, answers, database, direct, fleet, history, identity, limits, listeners, pingora, plans, rate_limit, routes, upstreams) \
+        limit: unknown key, did you mean limits? (allowed: access_log, admin, answers, database, direct, fleet, history, identity, limits, listeners, pingora, plans, rate_limit, routes, tracing, upstreams) \
         (line 6)";
     assert_eq!(problems.to_string(), said);
     assert_eq!((problems.source(), problems.iter().count()), ("f.yaml", 2));

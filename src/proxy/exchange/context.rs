@@ -17,14 +17,14 @@ use crate::proxy::gate::admit::Admission;
 use crate::proxy::gate::affinity::Affinity;
 use crate::proxy::gate::changes::Rewriting;
 use crate::proxy::gate::grpc::AnswerForm;
-use crate::proxy::gate::headers::Sender;
-use crate::proxy::gate::headers::Underscores;
+use crate::proxy::gate::headers::{Sender, ToldTrace, Underscores};
 use crate::proxy::gate::identify::Caller;
 use crate::proxy::gate::rate_headers::Standings;
 use crate::proxy::gate::rejection::{Rejection, ToldOfRequest};
 use crate::proxy::gate::request_id::RequestId;
 use crate::proxy::gate::site::SiteAnswer;
 use crate::proxy::gate::sticky::StickyCookie;
+use crate::telemetry::RequestTrace;
 use crate::upstream::{
     BackendId, ClientEnds, ConnectAddress, Lease, Pool, Protocol, Requester, RetryOn, Site, StickyToken, Timeouts,
     Waiter,
@@ -39,6 +39,8 @@ pub struct Context {
     pub(in crate::proxy) request_id: RequestId,
     pub(in crate::proxy) started: Instant,
     pub(in crate::proxy) started_wall: SystemTime,
+    /// The trace that it belongs to, where there are traces.
+    pub(in crate::proxy) trace: Option<Box<RequestTrace>>,
     /// When the buckets were asked last.
     pub(in crate::proxy) decided: Instant,
     /// The address at the other end of the connection.
@@ -110,6 +112,7 @@ impl Context {
             request_id: RequestId::random(),
             started: since.at,
             started_wall: since.wall,
+            trace: None,
             decided: since.at,
             peer,
             tls_version: None,
@@ -188,6 +191,7 @@ impl Context {
             trusted: self.behind_proxy(),
             secure,
             underscores: self.underscores,
+            trace: self.trace.as_deref().and_then(ToldTrace::of),
         }
     }
 

@@ -159,6 +159,7 @@ impl Proxy {
             tokens: ctx.standing().map(|standing| standing.tokens().to_f64()),
             limited_by,
             shadow: shadow.as_deref(),
+            trace_id: ctx.trace.as_ref().map(|trace| trace.own.trace),
             error: because,
         });
     }

@@ -19,7 +19,7 @@ use crate::proxy::exchange::{counts, refused};
 use crate::proxy::gate::admit::{Admission, Asked, Gate};
 use crate::proxy::gate::certificate::ShownCertificate;
 use crate::proxy::gate::explain::{RateTelling, SupposedRequest};
-use crate::proxy::gate::headers::X_REQUEST_ID;
+use crate::proxy::gate::headers::{TRACEPARENT, X_REQUEST_ID};
 use crate::proxy::gate::identify::{Recognised, identify};
 use crate::proxy::gate::policies::{PaidPolicies, ToldCosts};
 use crate::proxy::gate::rate_headers::Standings;
@@ -30,7 +30,7 @@ use crate::proxy::gate::settings::Limits;
 use crate::proxy::gate::site::SiteAnswer;
 use crate::proxy::gate::standing;
 use crate::proxy::wire::lines::Fields;
-use crate::telemetry::{AccessLog, Explanation, Tally};
+use crate::telemetry::{AccessLog, Explanation, RequestTrace, Tally};
 use crate::upstream::{Protocol, Transport};
 
 /// The longest that a client may take no byte of its answer; nginx's `send_timeout`.
@@ -100,7 +100,7 @@ impl Proxy {
         let directory = self.inner.directory.load();
         let of_itself = rules.self_service && target.path == standing::PATH;
         if of_itself && self.tells_standing((&rules, &directory), &asked, ctx) {
-            take_over_name(fields, ctx);
+            take_over_names(&rules, fields, ctx);
             return None;
         }
         ctx.decided = self.clock().now();
@@ -114,7 +114,7 @@ impl Proxy {
         // The loop knows backends of HTTP/1.1 alone.
         ctx.direct |= ctx.protocol() != Protocol::Http1;
         counts::decided(self.tally(), ctx, rules.identity.ipv6_prefix);
-        take_over_name(fields, ctx);
+        take_over_names(&rules, fields, ctx);
         if of_itself && matches!(admitted, Ok(()) | Err(Rejection::NoRoute | Rejection::BodyTooLarge(_))) {
             self.tell_standing((&rules, &directory), target.method, ctx);
             return None;
@@ -182,8 +182,8 @@ impl Proxy {
         port: NonZeroU16,
         ctx: &mut Context,
     ) {
-        let identity = &self.rules().identity;
-        let caller = identify(fields, (ctx.peer, None, self.nanos()), identity, &self.inner.directory.load());
+        let rules = self.rules();
+        let caller = identify(fields, (ctx.peer, None, self.nanos()), &rules.identity, &self.inner.directory.load());
         ctx.rejection = Some(match caller {
             Ok(caller) => {
                 ctx.admission.caller = Some(caller);
@@ -193,7 +193,7 @@ impl Proxy {
             }
             Err(rejection) => rejection,
         });
-        take_over_name(fields, ctx);
+        take_over_names(&rules, fields, ctx);
     }
 
     /// Who would send a request with these headers over a connection from `peer`, over which a certificate was shown
@@ -275,8 +275,11 @@ impl Proxy {
     }
 }
 
-/// Calls a request as a trusted proxy does.
-fn take_over_name(fields: &impl Fields, ctx: &mut Context) {
+/// Calls a request as a trusted proxy does, and its trace as whoever sent it.
+fn take_over_names(rules: &Rules, fields: &impl Fields, ctx: &mut Context) {
+    if let Some(tracing) = &rules.tracing {
+        ctx.trace = Some(Box::new(RequestTrace::of(fields.all_of(&TRACEPARENT), ctx.behind_proxy(), tracing)));
+    }
     if ctx.behind_proxy()
         && let Some(given) = fields.all_of(&X_REQUEST_ID).next().and_then(RequestId::given)
     {

@@ -18,7 +18,7 @@ use crate::proxy::gate::request_id::RequestId;
 use crate::proxy::wire::lines::{LinesOf, is, line};
 
 /// The names of the lines that a direct request may have and that are not passed on as they are.
-const OWN: [&[u8]; 10] = [
+const OWN: [&[u8]; 12] = [
     b"connection",
     b"keep-alive",
     b"x-forwarded-for",
@@ -29,6 +29,8 @@ const OWN: [&[u8]; 10] = [
     b"forwarded",
     b"te",
     b"transfer-encoding",
+    b"traceparent",
+    b"tracestate",
 ];
 
 /// Whether a request with these lines is one of nearly all: none of them asks for more than one plain exchange, and
@@ -215,7 +217,7 @@ fn pass_on<'h, L: SentLine<'h>, I: Iterator<Item = L>>(
             continue;
         }
         // The first letters first: nearly all names end here.
-        let own = matches!(name.len(), 2 | 9 | 10 | 12 | 15 | 16 | 17)
+        let own = matches!(name.len(), 2 | 9..=12 | 15 | 16 | 17)
             && matches!(name[0] | 0x20, b'c' | b'f' | b'k' | b't' | b'x');
         if own && let Some(which) = OWN.iter().position(|known| is(name, known)) {
             let kept = match which {
@@ -234,6 +236,8 @@ fn pass_on<'h, L: SentLine<'h>, I: Iterator<Item = L>>(
                 0 | 8 => takes_trailers.note(which == 8, value),
                 7 => sender.trusted,
                 9 => framing == Framing::Chunks,
+                10 => sender.trace.is_none(),
+                11 => sender.trace.is_none_or(|trace| trace.goes_on),
                 _ => false,
             };
             if !kept {

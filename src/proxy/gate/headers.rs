@@ -7,6 +7,7 @@ use http::HeaderName;
 use crate::decimal::put_address;
 use crate::proxy::gate::own_lines::{OwnLines, OwnName, OwnValue};
 use crate::proxy::gate::request_id::RequestId;
+use crate::telemetry::{RequestTrace, TraceParent};
 
 pub(in crate::proxy) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -16,11 +17,15 @@ pub(in crate::proxy) static REQUEST_ID: OwnName = OwnName::new("X-Request-Id: ",
 pub(in crate::proxy) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub(in crate::proxy) const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 pub(in crate::proxy) const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+pub(in crate::proxy) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+pub(in crate::proxy) const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
 static HOPS: OwnName = OwnName::new("X-Forwarded-For: ", || X_FORWARDED_FOR);
 static CALLER: OwnName = OwnName::new("X-Real-IP: ", || X_REAL_IP);
 static PROTO: OwnName = OwnName::new("X-Forwarded-Proto: ", || X_FORWARDED_PROTO);
+/// In lower case also where names are spelt, as the recommendation asks.
+static TRACE: OwnName = OwnName::new("traceparent: ", || TRACEPARENT);
 static HOST: OwnName = OwnName::new("X-Forwarded-Host: ", || X_FORWARDED_HOST);
 
 /// What becomes of a client's headers with `_` in their name. CGI, WSGI and PHP write every name in capitals with `_`
@@ -47,6 +52,25 @@ pub(in crate::proxy) struct Sender {
     pub(in crate::proxy) secure: bool,
     /// What becomes of headers with `_` in their name.
     pub(in crate::proxy) underscores: Underscores,
+    /// The trace, where the backend is told of it.
+    pub(in crate::proxy) trace: Option<ToldTrace>,
+}
+
+/// What a backend is told of a request's trace.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::proxy) struct ToldTrace {
+    /// The trace, and our place in it.
+    pub(in crate::proxy) parent: TraceParent,
+    /// Whether the trace is the sender's, and what it says of it in `tracestate` stays.
+    pub(in crate::proxy) goes_on: bool,
+}
+
+impl ToldTrace {
+    /// What is told of this one.
+    #[cold]
+    pub(in crate::proxy) fn of(trace: &RequestTrace) -> Option<Self> {
+        trace.propagates.then(|| ToldTrace { parent: trace.own, goes_on: trace.parent.is_some() })
+    }
 }
 
 /// What a trusted proxy has said that stays.
@@ -78,6 +102,9 @@ impl Sender {
             lines.line(&HOST, host);
         }
         lines.line(&REQUEST_ID, id);
+        if let Some(trace) = self.trace {
+            lines.line(&TRACE, trace.parent);
+        }
     }
 }
 

@@ -14,6 +14,7 @@ use pingora_http::{RequestHeader, ResponseHeader};
 
 use crate::decimal::{put_address, put_number};
 use crate::proxy::gate::request_id::RequestId;
+use crate::telemetry::TraceParent;
 
 /// Why no line of ours is refused by a map.
 const VALID: &str = "what tollgate writes is a name and a value";
@@ -92,6 +93,12 @@ impl OwnValue for &RequestId {
     #[inline]
     fn put(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(self.as_bytes());
+    }
+}
+
+impl OwnValue for TraceParent {
+    fn put(&self, out: &mut Vec<u8>) {
+        TraceParent::put(*self, out);
     }
 }
 

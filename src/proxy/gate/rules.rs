@@ -14,6 +14,7 @@ use crate::proxy::gate::rejection::Rejection;
 use crate::proxy::gate::settings::{Limits, ListenerRules};
 use crate::proxy::gate::site::SiteAnswers;
 use crate::route::RouteTable;
+use crate::telemetry::TracingSettings;
 
 /// What the configuration says of requests.
 #[derive(Debug)]
@@ -36,6 +37,8 @@ pub struct Rules {
     pub answers: Option<SiteAnswers>,
     /// Whether requests that need nothing of Pingora's request loop go past it.
     pub direct: bool,
+    /// What is done about traces; `None` when there are none.
+    pub tracing: Option<TracingSettings>,
 }
 
 /// What the proxy has to know beside the buckets.

@@ -48,7 +48,7 @@ use crate::upstream::{BackendStream, ClientEnds, Link, Reached, Site, Timeouts, 
 const LONG_READ: usize = 64 << 10;
 
 /// The lines that are ours in a request, in their order and spelling. Over HTTP/2 Pingora has all names in lower case.
-const OURS: [&[u8]; 7] = [
+const OURS: [&[u8]; 8] = [
     b"Content-Length",
     b"Transfer-Encoding",
     b"X-Forwarded-For",
@@ -56,6 +56,7 @@ const OURS: [&[u8]; 7] = [
     b"X-Forwarded-Proto",
     b"X-Forwarded-Host",
     b"X-Request-Id",
+    b"traceparent",
 ];
 /// Those of them that may be the client's, and those that may be a trusted proxy's.
 const FROM_CLIENT: [&[u8]; 2] = [b"Content-Length", b"Transfer-Encoding"];
@@ -75,6 +76,8 @@ pub(in crate::proxy) struct Dial {
     pub(in crate::proxy) to_head: bool,
     /// Whether the sender's word about whom it sends for counts.
     pub(in crate::proxy) trusted: bool,
+    /// Whether the backend is told of a trace.
+    pub(in crate::proxy) traced: bool,
     /// Whether the client is told how its bucket stands.
     pub(in crate::proxy) limited: bool,
     /// How the exchange goes.
@@ -104,7 +107,7 @@ impl L4Connect for Dial {
             whose: self.wanted.whose.clone(),
             timeouts: self.timeouts,
             answers: Answers::new(self.to_head, self.limited),
-            requests: Requests { head: Rewriter::default(), body: None, trusted: self.trusted },
+            requests: Requests { head: Rewriter::default(), body: None, trusted: self.trusted, traced: self.traced },
             rewriting: self.rewriting.clone(),
             course: Arc::clone(&self.course),
             connection: Some(stream),
@@ -164,6 +167,7 @@ struct Requests {
     /// What of its body is still to come from Pingora; `None` while the header section is.
     body: Option<Body>,
     trusted: bool,
+    traced: bool,
 }
 
 impl Answers {
@@ -257,9 +261,11 @@ impl Requests {
             return None;
         }
         let kept = if self.trusted { &FROM_TRUSTED[..] } else { &FROM_CLIENT[..] };
+        // What the client says of a trace is its own where nobody else says anything of one.
+        let ours = &OURS[..OURS.len() - usize::from(!self.traced)];
         let (part, _) = self.head.take(bytes, |head| {
             self.body = Some(body(head));
-            let mut head = in_order(head, &course.take_request(), &OURS, kept);
+            let mut head = in_order(head, &course.take_request(), ours, kept);
             if let Some(rewriting) = rewriting {
                 rewriting.request(&mut head);
             }

@@ -13,7 +13,9 @@ use http::HeaderValue;
 use http::header::{FORWARDED, HOST};
 use pingora_http::RequestHeader;
 
-use crate::proxy::gate::headers::{Sender, Underscores, Vouched, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO};
+use crate::proxy::gate::headers::{
+    Sender, TRACESTATE, Underscores, Vouched, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO,
+};
 use crate::proxy::gate::request_id::RequestId;
 
 /// Prepares a request for the backend: says who sent it, to which host, and under which id. What a trusted proxy says
@@ -27,6 +29,9 @@ pub(in crate::proxy) fn to_backend(request: &mut RequestHeader, sender: Sender, 
         for claim in [FORWARDED, X_FORWARDED_FOR, X_FORWARDED_PROTO, X_FORWARDED_HOST] {
             request.remove_header(&claim);
         }
+    }
+    if sender.trace.is_some_and(|trace| !trace.goes_on) {
+        request.remove_header(&TRACESTATE);
     }
     let hops: Vec<_> = request.headers.get_all(X_FORWARDED_FOR).iter().cloned().collect();
     let host = request.headers.get(HOST).cloned();
@@ -47,6 +52,7 @@ mod tests {
             trusted,
             secure: false,
             underscores: Underscores::Drop,
+            trace: None,
         }
     }
 

@@ -126,7 +126,8 @@ impl ProxyHttp for Proxy {
                 let (proxy, course, trusted) = (self.clone(), Arc::clone(&ctx.course), ctx.behind_proxy());
                 let secure = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
                 let (limited, rewriting) = (ctx.told_standing().is_some(), ctx.rewriting(secure));
-                let dial = Dial { proxy, site, wanted, timeouts, to_head, trusted, limited, course, rewriting };
+                let traced = ctx.trace.as_ref().is_some_and(|trace| trace.propagates);
+                let dial = Dial { proxy, site, wanted, timeouts, to_head, trusted, traced, limited, course, rewriting };
                 Ok(Box::new(peer::reached_by(dial)))
             }
             None => Error::e_explain(ErrorType::InternalError, "a backend that came free is gone"),

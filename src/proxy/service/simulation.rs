@@ -346,6 +346,7 @@ async fn server(rng: &mut Rng) -> (Arc<Downstream>, Arc<Pool>, Arc<Tally>, Seen)
         limits: Limits::default(),
         listeners: [].into(),
         direct: true,
+        tracing: None,
     };
     let (rules, tally) = (Arc::new(ArcSwap::from_pointee(rules)), Arc::<Tally>::default());
     let app = Proxy::new(ProxyParts {

@@ -129,6 +129,7 @@ pub(super) fn changes(old: &Config, new: &Config) -> Vec<String> {
         ("history", old.history != new.history),
         ("limits", old.limits != new.limits),
         ("access_log", old.access_log != new.access_log),
+        ("tracing", old.tracing != new.tracing),
         ("admin tokens", access(&old.admin) != access(&new.admin)),
         ("admin certificate", admin_pair(&old.admin) != admin_pair(&new.admin)),
     ];
@@ -254,9 +255,9 @@ routes: [{path: /, upstream: a}, {path: /b, upstream: b}]
             renamed
         );
         assert_eq!(told("", ":2}", ":2, proxy_protocol: any}"), ["listeners changed: 127.0.0.1:2"]);
-        let more = "direct: false\nidentity: {ipv6_prefix: 56}\nrate_limit: {headers: false}\nlimits: {max_body: 1}\naccess_log: {path: null}";
-        let expected =
-            ["identity changed", "rate_limit changed", "direct changed", "limits changed", "access_log changed"];
+        let more = "direct: false\nidentity: {ipv6_prefix: 56}\nrate_limit: {headers: false}\nlimits: {max_body: 1}\naccess_log: {path: null}\ntracing: {}";
+        let expected = ["identity", "rate_limit", "direct", "limits", "access_log", "tracing"];
+        let expected = expected.map(|section| format!("{section} changed"));
         assert_eq!(told(more, "", ""), expected);
     }
 }

@@ -3,6 +3,7 @@ use std::time::UNIX_EPOCH;
 use proptest::prelude::*;
 
 use super::*;
+use crate::telemetry::TraceParent;
 
 /// A request that went well.
 pub(in crate::telemetry) const SAMPLE: AccessRecord<'static> = AccessRecord {
@@ -30,6 +31,7 @@ pub(in crate::telemetry) const SAMPLE: AccessRecord<'static> = AccessRecord {
     tokens: Some(87.4999),
     limited_by: None,
     shadow: None,
+    trace_id: None,
     error: None,
 };
 
@@ -81,6 +83,11 @@ fn the_json_form_is_the_contract() {
     let both = "\"tokens\":87.499,\"limited_by\":\"writes\",\"shadow\":\"a,b\",\"error\":null}\n";
     assert!(line(&limited, AccessLogFormat::Json).ends_with(both));
     assert!(line(&limited, AccessLogFormat::Text).contains(" limited_by=writes shadow=a,b"));
+    let trace = TraceParent::parse(b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01").unwrap().trace;
+    let traced = AccessRecord { trace_id: Some(trace), ..SAMPLE };
+    let id = "4bf92f3577b34da6a3ce929d0e0e4736";
+    assert!(line(&traced, AccessLogFormat::Json).ends_with(&format!(",\"trace_id\":\"{id}\",\"error\":null}}\n")));
+    assert!(line(&traced, AccessLogFormat::Text).contains(&format!(" trace_id={id} error=-")));
     let bare: serde_json::Value = serde_json::from_str(&line(&BARE, AccessLogFormat::Json)).unwrap();
     assert!(
         ["status", "upstream", "backend", "client_id", "identity", "limit", "tokens"]

@@ -60,6 +60,7 @@ fn rules(max: Option<usize>, of_an_address: Option<usize>) -> Rules {
         limits,
         listeners: [].into(),
         direct: true,
+        tracing: None,
     }
 }
 

@@ -11,8 +11,10 @@ use crate::proxy::exchange::client::ReceivedRequest;
 use crate::proxy::exchange::http1::Http1Request;
 use crate::proxy::exchange::http2::received::Http2Request;
 use crate::proxy::exchange::takes::Purpose;
+use crate::proxy::gate::headers::ToldTrace;
 use crate::proxy::pingora::headers;
 use crate::proxy::wire::lines::Lines;
+use crate::telemetry::TraceParent;
 use crate::upstream::Protocol;
 
 /// What `with` makes of the request in `text`.
@@ -24,11 +26,14 @@ fn request<T>(text: &str, with: impl FnOnce(&Http1Request<'_>) -> T) -> T {
 
 fn sender(trusted: bool, underscores: Underscores) -> Sender {
     let (peer, caller) = ([192, 0, 2, 7].into(), [203, 0, 113, 9].into());
-    Sender { peer, caller, trusted, secure: false, underscores }
+    Sender { peer, caller, trusted, secure: false, underscores, trace: None }
 }
 
 fn written(text: &str, trusted: bool, underscores: Underscores, id: &RequestId) -> String {
-    let sender = sender(trusted, underscores);
+    written_by(sender(trusted, underscores), text, id)
+}
+
+fn written_by(sender: Sender, text: &str, id: &RequestId) -> String {
     let mut out = Vec::new();
     request(text, |request| request.write(&mut out, Protocol::Http1, sender, id));
     String::from_utf8(out).unwrap()
@@ -132,13 +137,14 @@ proptest! {
     fn both_ways_say_the_same(
         sent in prop::collection::vec(
             (
-                "[xX][-_][fF]orwarded-(For|Proto|Host)|X-Request-ID|X[-_]Real[-_]IP|[fF]orwarded|_|a_?|Accept|Cookie|Connection|Keep-Alive",
+                "[xX][-_][fF]orwarded-(For|Proto|Host)|X-Request-ID|X[-_]Real[-_]IP|[fF]orwarded|_|a_?|Accept|Cookie|Connection|Keep-Alive|[tT]race(parent|state)",
                 "[a-z0-9._]{1,8}",
             ),
             0..8,
         ),
         trusted: bool,
         passes: bool,
+        traced: Option<bool>,
     ) {
         let underscores = if passes { Underscores::Pass } else { Underscores::Drop };
         let mut connections = 0;
@@ -150,7 +156,10 @@ proptest! {
         let lines: String = sent.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
         let id = RequestId::random();
         let came = format!("GET /x HTTP/1.1\r\nHost: a:80\r\n{lines}\r\n");
-        let text = written(&came, trusted, underscores, &id);
+        let parent = TraceParent::parse(b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01").unwrap();
+        let trace = traced.map(|goes_on| ToldTrace { parent, goes_on });
+        let sender = Sender { trace, ..sender(trusted, underscores) };
+        let text = written_by(sender, &came, &id);
         let mut parsed = [httparse::EMPTY_HEADER; 32];
         let start = text.find("\r\n").unwrap() + 2;
         let (_, parsed) = httparse::parse_headers(&text.as_bytes()[start..], &mut parsed).unwrap().unwrap();
@@ -163,10 +172,13 @@ proptest! {
         for (name, value) in for_maps.clone() {
             header.append_header(name, value).unwrap();
         }
-        let sender = sender(trusted, underscores);
         headers::to_backend(&mut header, sender, &id);
         let by_pingora = by_name(header.headers.iter().map(|(name, value)| (name.to_string(), value.as_bytes())));
         prop_assert_eq!(&direct, &by_pingora);
+        if let Some(goes_on) = traced {
+            prop_assert_eq!(direct["traceparent"].len(), 1);
+            prop_assert!(goes_on || !direct.contains_key("tracestate"));
+        }
 
         let names = |fields: &RequestFields| {
             by_name(fields.fields.iter().map(|(name, value)| (name.to_string(), value.as_bytes())))

@@ -290,6 +290,7 @@ fn a_proxy_explains_with_its_own_clients_buckets_and_time() {
         limits: world.limits,
         listeners: [].into(),
         direct: true,
+        tracing: None,
     };
     let proxy = Proxy::new(ProxyParts {
         rules: Arc::new(ArcSwap::from_pointee(rules)),

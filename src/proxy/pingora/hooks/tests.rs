@@ -43,6 +43,7 @@ fn proxy() -> Proxy {
         limits: Limits::default(),
         listeners: [].into(),
         direct: true,
+        tracing: None,
     };
     let settings = AccessLogSettings { target: None, ..AccessLogSettings::default() };
     Proxy::new(ProxyParts {
