@@ -10,6 +10,7 @@ use tollgate::clock::{Clock, SystemClock, Timeline};
 use tollgate::fleet::{Asker, FleetSettings, Names, StoreLink, StoreTls, WhenUnreachable};
 use tollgate::limit::shared::leases::{LeaseSettings, Leases};
 use tollgate::limit::shared::{FleetPart, Reach, SharedLimiter};
+use tollgate::limit::turns::shared::SharedTurns;
 use tollgate::limit::{Charge, Decision, KeyMaker, Limiter, StoreAnswers, Striped, StripedSettings};
 
 use crate::{Fallible, Quota, Way};
@@ -62,7 +63,7 @@ impl Way for Ours {
         let keys = Arc::new(KeyMaker::new(7));
         let asker = Asker::new(
             (link.clone(), Names::new(&settings.prefix), name),
-            (Arc::clone(&limiter), leases),
+            (Arc::clone(&limiter), Arc::clone(&leases), SharedTurns::new(leases)),
             (Arc::clone(&keys), Arc::clone(&keys)),
             settings.when_unreachable,
             (clock, time),
