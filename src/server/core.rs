@@ -23,7 +23,7 @@ use crate::limit::{Nanos, Payer, RateLimit, Striped, StripedSettings, WholeLimit
 use crate::process::Sockets;
 use crate::proxy::{Activity, Policies, PolicySettings};
 use crate::store::sqlite::Sqlite;
-use crate::telemetry::{AccessLog, AccessLogWriter, LatestRefusals, Series, TalkersBy, Tally};
+use crate::telemetry::{AccessLog, AccessLogWriter, LatestRefusals, Series, SpanQueue, TalkersBy, Tally};
 use crate::tls::{AcmeKeeper, TlsListeners};
 use crate::upstream::{Pools, StickyKey};
 
@@ -51,6 +51,8 @@ pub(super) struct Core {
     pub(super) buckets: Arc<Buckets>,
     pub(super) access_log: AccessLog,
     pub(super) tally: Arc<Tally>,
+    /// Where spans are put.
+    pub(super) spans: Arc<SpanQueue>,
     pub(super) decisions: Arc<LatestRefusals>,
     /// What is recorded of clients.
     pub(super) recorder: Arc<Recorder>,
@@ -163,6 +165,7 @@ impl Core {
             buckets: Arc::new(if successor { buckets.of_successor() } else { buckets }),
             access_log,
             tally,
+            spans: Arc::default(),
             decisions: Arc::default(),
             recorder,
             series: Arc::default(),

@@ -25,7 +25,7 @@ use crate::client::Plans;
 use crate::config::{Config, ListenerSettings, Problems};
 use crate::proxy::{Destination, ListenerRules, Policies, PoolSplit, RateRules, RouteChanges, Rules, Seats};
 use crate::route::{Route, RouteTable};
-use crate::telemetry::{AccessLogSettings, Metrics, Prepared};
+use crate::telemetry::{AccessLogSettings, Metrics, Prepared, SpanQueue, Tracing};
 use crate::upstream::Pool;
 use difference::{changes, needs_a_restart};
 
@@ -170,7 +170,7 @@ impl Reloader {
         let live = &self.live;
         let policies = self.set_quotas(next).await;
         self.set_plans(next.plans.clone()).await;
-        let rules = rules(next, &pools, policies);
+        let rules = rules(next, &pools, (policies, &live.core.spans));
         // The pools first: only then all of their backends may be up.
         let gone = live.core.pools.replace(pools);
         live.rules.store(Arc::new(rules));
@@ -227,8 +227,13 @@ impl Reloader {
     }
 }
 
-/// What `config` says of requests, which go to `pools` and pay into the buckets of `policies`.
-pub(super) fn rules(config: &Config, pools: &[Arc<Pool>], policies: Option<Arc<Policies>>) -> Rules {
+/// What `config` says of requests, which go to `pools` and pay into the buckets of `policies`, and whose
+/// `spans` are put there.
+pub(super) fn rules(
+    config: &Config,
+    pools: &[Arc<Pool>],
+    (policies, spans): (Option<Arc<Policies>>, &Arc<SpanQueue>),
+) -> Rules {
     let rate = RateRules {
         default: config.rate_limit.quota,
         headers: config.rate_limit.headers,
@@ -246,7 +251,7 @@ pub(super) fn rules(config: &Config, pools: &[Arc<Pool>], policies: Option<Arc<P
         limits: config.limits,
         listeners: listener_rules(&config.listeners),
         direct: config.direct,
-        tracing: config.tracing.clone(),
+        tracing: config.tracing.clone().map(|settings| Tracing { settings, queue: Arc::clone(spans) }),
     }
 }
 

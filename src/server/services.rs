@@ -22,7 +22,7 @@ use super::ticker;
 use crate::client::Recorder;
 use crate::clock::{Clock, Timeline};
 use crate::proxy::Activity;
-use crate::telemetry::{AccessLogGuard, AccessLogWriter, EventLog, Metrics, Series, Tally};
+use crate::telemetry::{AccessLogGuard, AccessLogWriter, EventLog, Metrics, Series, SpanQueue, Tally};
 use crate::tls::{AcmeKeeper, AcmeNews, AcmeSettings, PairNews, PairWatch, TlsListeners};
 use crate::upstream::{Pool, Transport, health};
 
@@ -235,6 +235,7 @@ pub(super) struct Telemetry {
     guard: LogGuard,
     events: Option<EventLog>,
     tally: Arc<Tally>,
+    spans: Arc<SpanQueue>,
     recorder: Arc<Recorder>,
     metrics: Arc<Metrics>,
     series: Arc<Series>,
@@ -254,6 +255,7 @@ impl Telemetry {
             guard: LogGuard::default(),
             events,
             tally: Arc::clone(&core.tally),
+            spans: Arc::clone(&core.spans),
             recorder: Arc::clone(&core.recorder),
             metrics,
             series: Arc::clone(&core.series),
@@ -295,6 +297,7 @@ impl BackgroundService for Telemetry {
             let now = self.clock.now();
             self.recorder.look(self.timeline.nanos(now));
             self.sample();
+            self.spans.tend();
             let event = self.guard.lock().as_mut().and_then(|guard| guard.tick(now));
             if let Some(event) = event {
                 warn!("{event}");

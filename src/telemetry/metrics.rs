@@ -25,7 +25,7 @@ use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::registry::Registry;
 
 use super::series::CountedSoFar;
-use super::{AccessLog, EventLog, ShowFleet};
+use super::{AccessLog, EventLog, ShowFleet, SpanQueue};
 use crate::limit::Gauges;
 use crate::tls::TlsListeners;
 use crate::upstream::Pools;
@@ -43,6 +43,8 @@ pub struct MetricsParts {
     pub tally: Arc<Tally>,
     /// The access log.
     pub access_log: AccessLog,
+    /// The spans of traces.
+    pub spans: Arc<SpanQueue>,
     /// The event log of the process; none when the process is not all of one server.
     pub events: Option<EventLog>,
     /// The buckets.

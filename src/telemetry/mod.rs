@@ -45,5 +45,8 @@ pub use settings::{AccessLogFormat, AccessLogSettings, AccessLogTarget};
 pub use switch::Prepared;
 pub use talkers::{Talk, Talker, TalkersBy};
 pub(crate) use timestamp::rfc3339;
-pub use trace::{RequestTrace, SpanId, TraceId, TraceParent, TracingSettings};
+pub use trace::{
+    AttemptSpan, CAN_EXPORT, RequestSpan, RequestTrace, SpanId, SpanQueue, TraceId, TraceParent, Tracing,
+    TracingSettings,
+};
 pub use writer::{AccessLogGuard, AccessLogWriter};

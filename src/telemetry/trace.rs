@@ -12,7 +12,37 @@
 //! The recommendation of 2020 has one flag, so no other is passed on. A later version is read as far as it is the same,
 //! and answered by this one, as it asks.
 
-use std::num::{NonZeroU64, NonZeroU128};
+#[cfg(feature = "otlp")]
+mod export;
+mod parent;
+mod queue;
+mod spans;
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+pub use parent::{SpanId, TraceId, TraceParent};
+pub use queue::SpanQueue;
+pub use spans::{AttemptSpan, RequestSpan};
+
+use crate::upstream::ConnectAddress;
+
+/// Whether this build can send spans anywhere.
+pub const CAN_EXPORT: bool = cfg!(feature = "otlp");
+
+impl SpanQueue {
+    /// Begins to send spans once there was one; to be called about once a second, when the process forks no more.
+    pub fn tend(self: &Arc<Self>) {
+        #[cfg(feature = "otlp")]
+        self.start(export::send_all);
+    }
+
+    /// Has what waits sent. Waits a second at most.
+    pub fn stop(self: &Arc<Self>) {
+        self.tend();
+        self.end();
+    }
+}
 
 /// What is done about traces.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,87 +51,17 @@ pub struct TracingSettings {
     pub propagate: bool,
     /// The share of requests that is written down, from 0 to 1, where no trusted proxy has decided.
     pub sample: f64,
+    /// Where spans are sent to, by OTLP over HTTP; none where they are sent nowhere.
+    pub otlp: Option<Arc<str>>,
 }
 
-/// The name of a trace.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TraceId(NonZeroU128);
-
-/// The name of a part of a trace: what one server did about one request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SpanId(NonZeroU64);
-
-impl TraceId {
-    fn random() -> Self {
-        TraceId(NonZeroU128::new(fastrand::u128(1..)).unwrap_or(NonZeroU128::MIN))
-    }
-
-    /// Its 32 hexadecimal digits.
-    pub fn digits(self) -> [u8; 32] {
-        digits(self.0.get())
-    }
-}
-
-impl SpanId {
-    /// A new one.
-    pub fn random() -> Self {
-        SpanId(NonZeroU64::new(fastrand::u64(1..)).unwrap_or(NonZeroU64::MIN))
-    }
-}
-
-/// What a `traceparent` says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TraceParent {
-    /// The trace.
-    pub trace: TraceId,
-    /// Who asks, in it.
-    pub span: SpanId,
-    /// Whether who asks writes it down.
-    pub sampled: bool,
-}
-
-impl TraceParent {
-    /// How many bytes one of the version that is known has.
-    const LENGTH: usize = 55;
-
-    /// Reads one; none when it is wrong.
-    pub fn parse(value: &[u8]) -> Option<Self> {
-        let (known, more) = value.split_at_checked(Self::LENGTH)?;
-        let is_right = match number(&known[..2])? {
-            0xff => false,
-            0 => more.is_empty(),
-            _ => more.first().is_none_or(|byte| *byte == b'-'),
-        };
-        (is_right && [2, 35, 52].iter().all(|place| known[*place] == b'-')).then_some(())?;
-        let trace = TraceId(NonZeroU128::new(number(&known[3..35])?)?);
-        let span = SpanId(NonZeroU64::new(u64::try_from(number(&known[36..52])?).ok()?)?);
-        Some(TraceParent { trace, span, sampled: number(&known[53..])? & 1 == 1 })
-    }
-
-    /// Appends it.
-    pub fn put(self, out: &mut Vec<u8>) {
-        out.extend_from_slice(b"00-");
-        out.extend_from_slice(&self.trace.digits());
-        out.push(b'-');
-        out.extend_from_slice(&digits::<16>(self.span.0.get().into()));
-        out.extend_from_slice(if self.sampled { b"-01" } else { b"-00" });
-    }
-}
-
-/// The number that these hexadecimal digits are, at most 32; none with any other byte, or with capitals.
-fn number(text: &[u8]) -> Option<u128> {
-    text.iter().try_fold(0, |number, byte| {
-        let digit = match byte {
-            b'0'..=b'9' => byte - b'0',
-            b'a'..=b'f' => byte - b'a' + 10,
-            _ => return None,
-        };
-        Some(number << 4 | u128::from(digit))
-    })
-}
-
-fn digits<const N: usize>(number: u128) -> [u8; N] {
-    std::array::from_fn(|place| b"0123456789abcdef"[(number >> (4 * (N - 1 - place)) & 0xf) as usize])
+/// The same, with the means to do it.
+#[derive(Clone, Debug)]
+pub struct Tracing {
+    /// What is done.
+    pub settings: TracingSettings,
+    /// Where spans are put.
+    pub queue: Arc<SpanQueue>,
 }
 
 /// The trace of one request.
@@ -113,6 +73,11 @@ pub struct RequestTrace {
     pub parent: Option<SpanId>,
     /// Whether backends are told.
     pub propagates: bool,
+    /// Whether it came over TLS, once that is known.
+    pub secure: Option<bool>,
+    /// Where what is known of it goes in the end, where it is written down.
+    outlet: Option<(Arc<SpanQueue>, Arc<str>)>,
+    attempts: Vec<AttemptSpan>,
 }
 
 impl RequestTrace {
@@ -120,7 +85,7 @@ impl RequestTrace {
     pub fn of<'h>(
         mut sent: impl Iterator<Item = &'h [u8]>,
         trusted: bool,
-        TracingSettings { propagate, sample }: &TracingSettings,
+        Tracing { settings: TracingSettings { propagate, sample, otlp }, queue }: &Tracing,
     ) -> Self {
         let parent = match (sent.next(), sent.next()) {
             (Some(value), None) => TraceParent::parse(value),
@@ -132,7 +97,38 @@ impl RequestTrace {
             span: SpanId::random(),
             sampled: decided.unwrap_or_else(|| fastrand::f64() < *sample),
         };
-        RequestTrace { own, parent: parent.map(|parent| parent.span), propagates: *propagate }
+        let outlet = otlp.as_ref().filter(|_| own.sampled).map(|to| (Arc::clone(queue), Arc::clone(to)));
+        let parent = parent.map(|parent| parent.span);
+        RequestTrace { own, parent, propagates: *propagate, secure: None, outlet, attempts: Vec::new() }
+    }
+
+    /// Takes note of an attempt at this backend.
+    pub fn begin_attempt(&mut self, start: SystemTime, backend: &ConnectAddress) {
+        if self.outlet.is_some() {
+            let (id, backend) = (SpanId::random(), backend.clone());
+            self.attempts.push(AttemptSpan { id, start, end: None, backend, status: 0, error: None });
+        }
+    }
+
+    /// Takes note of the status of an answer to the last attempt.
+    pub fn answer_attempt(&mut self, status: u16) {
+        if let Some(attempt) = self.attempts.last_mut() {
+            attempt.status = status;
+        }
+    }
+
+    /// Takes note of why the last attempt failed.
+    pub fn fail_attempt(&mut self, end: SystemTime, why: &str) {
+        if let Some(attempt) = self.attempts.last_mut() {
+            (attempt.end, attempt.error) = (Some(end), Some(why.to_owned()));
+        }
+    }
+
+    /// Has what is known of the request sent, if it is to be: what `told` makes of its attempts.
+    pub fn finish(&self, told: impl FnOnce(Vec<AttemptSpan>) -> RequestSpan) {
+        if let Some((queue, to)) = &self.outlet {
+            queue.put(Arc::clone(to), Box::new(told(self.attempts.clone())));
+        }
     }
 }
 

@@ -62,6 +62,8 @@ pub(crate) const LIBRARIES: &[(&str, &[&str])] = &[
     ("axum", &["admin"]),
     ("utoipa", &["admin"]),
     ("prometheus_client", &["telemetry"]),
+    ("opentelemetry", &["telemetry"]),
+    ("opentelemetry_otlp", &["telemetry"]),
 ];
 
 /// Types of `static` items that are the same in every server: what is written there once is the name of a header, or

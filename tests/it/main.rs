@@ -159,6 +159,8 @@ mod max_concurrent;
 #[cfg(test)]
 mod monitoring;
 #[cfg(test)]
+mod otlp;
+#[cfg(test)]
 mod outliers;
 #[cfg(test)]
 mod own_answers;

@@ -25,6 +25,7 @@ fn metrics(server: &InProcess) -> Metrics {
         pools: Arc::clone(&server.all_pools),
         tally: server.tally.clone(),
         access_log: AccessLog::new(&off).unwrap().0,
+        spans: Arc::default(),
         events: None,
         limiter: Arc::new(Striped::new(StripedSettings { max_buckets, stripes: None, default_quota }, 0)),
         persist_errors: Box::new(|| 0),

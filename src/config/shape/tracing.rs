@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::config::value::{Flag, Fraction};
+use crate::config::value::{Flag, Fraction, OrNone, OtlpAddress};
 use crate::config::written::Written;
 
 /// Traces, by W3C's Trace Context.
@@ -17,4 +17,7 @@ pub(in crate::config) struct TracingKeys {
     /// The share of requests that is sampled, where no trusted proxy has decided.
     #[schemars(extend("default" = 0.01))]
     pub(in crate::config) sample: Written<Fraction>,
+    /// Where a collector takes spans by OTLP over HTTP: `/v1/traces` below this. Null is nowhere.
+    #[schemars(extend("default" = null))]
+    pub(in crate::config) otlp: Written<OrNone<OtlpAddress>>,
 }

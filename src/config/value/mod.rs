@@ -12,6 +12,7 @@ mod header;
 mod kind;
 mod number;
 mod optional;
+mod otlp;
 mod path;
 mod period;
 mod policy;
@@ -30,6 +31,7 @@ pub(super) use header::{AnyText, HeaderField, HeaderPiece, HeaderText, Pattern, 
 pub(super) use kind::{ValueKind, describe};
 pub(super) use number::{BackendWeight, Connections, Expect, Flag, Fraction, PerSec, Size, Threshold, Whole};
 pub(super) use optional::{OrAuto, OrNone, OrNull};
+pub(super) use otlp::OtlpAddress;
 pub(super) use path::{DatabasePath, DirectoryPath, EventsPath, LogPath, PemPath, SecretPath, StatePath, TokenPath};
 pub(super) use period::{Pause, Period, Tick, WholeSeconds};
 pub(super) use policy::{Cost, PolicyName, PolicyPayer, RequestMethod};

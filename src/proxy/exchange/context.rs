@@ -366,7 +366,12 @@ impl Context {
             Some(next) => next,
             None => self.admission.pool.as_ref()?.lease(&self.tried, &by)?,
         };
-        self.backend = Some(lease.backend().address().clone());
+        let backend = lease.backend().address().clone();
+        if let Some(trace) = &mut self.trace {
+            let since = clock.now().saturating_duration_since(self.started);
+            trace.begin_attempt(self.started_wall + since, &backend);
+        }
+        self.backend = Some(backend);
         self.attempts += 1;
         Some(self.lease.insert(lease))
     }

@@ -50,7 +50,10 @@ pub(in crate::proxy) fn attempted(ctx: &Context) {
 /// Counts an answer of this status, the header of which was there at `now`, for rules that go by what a backend answers
 /// and how soon. One that says that the backend failed is none. That of a request whose body is `sent_on` as it comes
 /// says how fast its client is. Whether it is a good one is known at its [end](passed_on).
-pub(in crate::proxy) fn answered(ctx: &Context, status: u16, now: Instant, sent_on: bool) {
+pub(in crate::proxy) fn answered(ctx: &mut Context, status: u16, now: Instant, sent_on: bool) {
+    if let Some(trace) = &mut ctx.trace {
+        trace.answer_attempt(status);
+    }
     match &ctx.lease {
         Some(lease) if status >= 500 => {
             lease.let_down(now, ctx.timeouts().unwrap_or_default().read);

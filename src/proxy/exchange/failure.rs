@@ -1,5 +1,7 @@
 //! What becomes of a request that failed: what the log says, and what the client gets.
 
+use std::time::Instant;
+
 use log::warn;
 use pingora_core::{Error, ErrorSource, ErrorType};
 
@@ -7,7 +9,11 @@ use crate::proxy::exchange::context::{Context, Onward};
 use crate::proxy::gate::rejection::Rejection;
 
 /// Says what a backend did to a request, in the log and for the access line. Whether it is tried again.
-pub(in crate::proxy) fn report(ctx: &mut Context, why: &str, onward: Onward) -> bool {
+pub(in crate::proxy) fn report(ctx: &mut Context, (why, now): (&str, Instant), onward: Onward) -> bool {
+    let end = ctx.wall(now);
+    if let Some(trace) = &mut ctx.trace {
+        trace.fail_attempt(end, why);
+    }
     if let (Some(pool), Some(backend)) = (ctx.pool(), &ctx.backend) {
         let then = match onward {
             Onward::Again => "; trying again",

@@ -3,6 +3,8 @@
 
 use http::Version;
 use http::header::{REFERER, USER_AGENT};
+use std::time::Duration;
+
 use pingora_core::{Error, ErrorSource, ErrorType};
 
 use crate::proxy::backend::stream::is_unprocessed;
@@ -17,7 +19,7 @@ use crate::proxy::gate::grpc::{AnswerForm, status_for};
 use crate::proxy::gate::identify::Caller;
 use crate::proxy::gate::rejection::Rejection;
 use crate::proxy::wire::lines::Fields;
-use crate::telemetry::AccessRecord;
+use crate::telemetry::{AccessRecord, RequestSpan};
 use crate::upstream::{after_rest, is_backends_fault, reason, silent_midway};
 
 /// How far an attempt had come that broke off.
@@ -58,7 +60,7 @@ impl Proxy {
             // All have been tried, or those that have not have no room.
             ctx.rejection = Some(ctx.why_none(pool));
         }
-        report(ctx, &why, onward)
+        report(ctx, (&why, self.clock().now()), onward)
     }
 
     /// Takes note that the exchange with the request's backend broke off; whether to send it once more.
@@ -88,7 +90,7 @@ impl Proxy {
         };
         let kept = unprocessed || (ctx.idled.is_some() && !late);
         let onward = if repeatable && wanted { ctx.goes_on((kept, late), self.clock()) } else { Onward::NoMore };
-        let again = report(ctx, &why, onward);
+        let again = report(ctx, (&why, self.clock().now()), onward);
         ctx.fresh = again && !late;
         again
     }
@@ -98,7 +100,7 @@ impl Proxy {
     pub(in crate::proxy) fn asks_another(&self, ctx: &mut Context, status: u16, repeatable: bool) -> bool {
         let again = repeatable && ctx.retry_on().status(status) && ctx.asks_another(self.clock());
         if again {
-            report(ctx, &format!("answered {status}"), Onward::Again);
+            report(ctx, (&format!("answered {status}"), self.clock().now()), Onward::Again);
         }
         again
     }
@@ -119,6 +121,7 @@ impl Proxy {
         let grpc = (ctx.form == AnswerForm::Grpc).then(|| u32::from(status_for(outcome.status)));
         let duration = self.clock().now().saturating_duration_since(ctx.started);
         counts::ended(self.tally(), ctx, outcome.status, duration);
+        write_down(ctx, target, (outcome.status, duration, because));
         if !self.access_log().is_on() {
             return;
         }
@@ -163,6 +166,30 @@ impl Proxy {
             error: because,
         });
     }
+}
+
+/// Has a request written down in its trace, if it is to be.
+fn write_down(ctx: &Context, target: RequestTarget<'_>, (status, duration, error): (u16, Duration, Option<&str>)) {
+    let Some(trace) = &ctx.trace else { return };
+    let caller = ctx.admission.caller.as_ref();
+    trace.finish(|attempts| RequestSpan {
+        own: trace.own,
+        parent: trace.parent,
+        start: ctx.started_wall,
+        end: ctx.started_wall + duration,
+        method: target.method.to_owned(),
+        secure: trace.secure,
+        host: target.host.to_owned(),
+        path: target.path.to_owned(),
+        status,
+        address: caller.map_or(ctx.peer, |caller| caller.address),
+        client: caller.and_then(|caller| Some(caller.client.as_ref()?.0.id.as_str().to_owned())),
+        upstream: ctx.pool().map(|pool| pool.name().to_owned()),
+        limit: ctx.admission.limit.as_ref().map(Limit::name),
+        request_id: ctx.request_id.as_str().to_owned(),
+        error: error.map(str::to_owned),
+        attempts,
+    });
 }
 
 /// Whether an exchange failed with `error` because of the body that `relay` sends on; says so in `ctx`.

@@ -67,6 +67,9 @@ impl<'e, R: ReceivedRequest, C: Recipient> Exchange<'e, R, C> {
     /// Serves the request, or answers it as its context says, counts it and logs it. Whatever goes wrong, the client
     /// has its answer, if it can have one. Returns its client.
     pub(in crate::proxy) async fn run(mut self, ctx: &mut Context, secure: bool) -> C {
+        if let Some(trace) = &mut ctx.trace {
+            trace.secure = Some(secure);
+        }
         let failure = match ctx.rejection {
             None => self.serve(ctx, secure).await,
             Some(rejection) => self.reject(rejection, ctx).await,

@@ -14,7 +14,7 @@ use crate::proxy::gate::rejection::Rejection;
 use crate::proxy::gate::settings::{Limits, ListenerRules};
 use crate::proxy::gate::site::SiteAnswers;
 use crate::route::RouteTable;
-use crate::telemetry::TracingSettings;
+use crate::telemetry::Tracing;
 
 /// What the configuration says of requests.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ pub struct Rules {
     /// Whether requests that need nothing of Pingora's request loop go past it.
     pub direct: bool,
     /// What is done about traces; `None` when there are none.
-    pub tracing: Option<TracingSettings>,
+    pub tracing: Option<Tracing>,
 }
 
 /// What the proxy has to know beside the buckets.

@@ -173,6 +173,9 @@ impl ProxyHttp for Proxy {
             None => order::text(pairs(&session.req_header().headers)),
         });
         let secure = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
+        if let Some(trace) = &mut ctx.trace {
+            trace.secure = Some(secure);
+        }
         headers::to_backend(request, ctx.sender(secure), &ctx.request_id);
         Ok(())
     }

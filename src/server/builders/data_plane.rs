@@ -38,7 +38,7 @@ impl DataPlane {
     pub(in crate::server) fn new(core: &Core, config: &Config, conf: &Arc<ServerConf>) -> Self {
         let settings = &config.pingora;
         let (told, given) = Told::new(Arc::clone(&core.limiter));
-        let rules = reload::rules(config, &core.pools.all(), core.policies(config));
+        let rules = reload::rules(config, &core.pools.all(), (core.policies(config), &core.spans));
         let rules = Arc::new(ArcSwap::from_pointee(rules));
         let transport = Transport::new(settings.upstream_keepalive_pool_size, settings.threads, settings.work_stealing);
         let transport = Arc::new(transport);

@@ -148,13 +148,14 @@ impl Ending {
         if let Some(underway) = underway {
             underway.finish(self.core.clock.as_ref());
         }
-        let Core { buckets, store, fleet, .. } = self.core;
+        let Core { buckets, store, fleet, spans, .. } = self.core;
         conductor::finish(stop, move || {
             fleet.iter().for_each(FleetPlace::leave);
             buckets::save_at_stop(&buckets);
             store.close();
         });
-        // It may wait, and have something to say.
+        // Both may wait, and have something to say.
+        spans.stop();
         let guard = self.guard.lock().take();
         drop(guard);
         // Whoever serves has the pid file: a successor, or the predecessor of one that came to nothing.

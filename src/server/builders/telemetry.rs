@@ -23,6 +23,7 @@ impl TelemetryPlane {
             pools: Arc::clone(&core.pools),
             tally: Arc::clone(&core.tally),
             access_log: core.access_log.clone(),
+            spans: Arc::clone(&core.spans),
             events: events.clone(),
             limiter: Arc::clone(&core.limiter) as _,
             tls: Arc::clone(&core.tls),

@@ -55,7 +55,8 @@ impl World {
         tokio::spawn(async move { service.start(watched).await });
         tokio::spawn(async move { health.start_with_ready_notifier(stopping, ready).await });
         core.lifecycle.advance(State::Ready);
-        let rules = Arc::new(ArcSwap::from_pointee(rules(&config, &core.pools.all(), core.policies(&config))));
+        let rules =
+            Arc::new(ArcSwap::from_pointee(rules(&config, &core.pools.all(), (core.policies(&config), &core.spans))));
         let room = SeatRoom { auto: 10, most: 20 };
         let seats = Arc::new(Seats::new(Arc::clone(&rules), room, Arc::default(), Arc::clone(&core.clock)));
         let access = Arc::new(ArcSwap::from_pointee(Access::Loopback));

@@ -257,6 +257,8 @@ impl Sources {
     }
 
     /// The server itself.
+    ///
+    /// Long because it is one family after another.
     fn server(&self, encoder: &mut Pen<'_>) -> Result {
         Family::gauge(encoder, "tollgate_connections", "Open connections from clients.")?
             .bare(self.parts.tally.connections() as u64)?;
@@ -302,6 +304,14 @@ impl Sources {
             "Event log lines that were lost, as they could not be written in time.",
         )?
         .bare(self.parts.events.as_ref().map_or(0, EventLog::dropped))?;
+        Family::counter(encoder, "tollgate_spans_exported_total", "Spans that a collector has taken.")?
+            .bare(self.parts.spans.exported())?;
+        Family::counter(
+            encoder,
+            "tollgate_spans_dropped_total",
+            "Spans that were lost, as no collector took them, or not in time.",
+        )?
+        .bare(self.parts.spans.dropped())?;
         Family::counter(encoder, "tollgate_persist_errors_total", "Failed writes of the database.")?
             .bare((self.parts.persist_errors)())?;
         let mut family =

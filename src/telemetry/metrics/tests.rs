@@ -42,6 +42,7 @@ fn metrics(pools: Vec<PoolSettings>, limiter: Arc<Exact>) -> (Metrics, Arc<Pools
         pools: Arc::clone(&pools),
         tally: Arc::clone(&tally),
         access_log,
+        spans: Arc::default(),
         events: None,
         limiter,
         tls: Arc::default(),
@@ -142,6 +143,8 @@ fn every_name_of_the_contract_is_there_with_its_kind_from_the_start() {
         ("tollgate_http2_malformed_targets_total", Kind::Counter),
         ("tollgate_access_log_dropped_total", Kind::Counter),
         ("tollgate_event_log_dropped_total", Kind::Counter),
+        ("tollgate_spans_exported_total", Kind::Counter),
+        ("tollgate_spans_dropped_total", Kind::Counter),
         ("tollgate_certificate_expiry_timestamp_seconds", Kind::Gauge),
     ];
     let mut sorted = kinds.clone();

@@ -75,8 +75,9 @@ proptest! {
 }
 
 fn trace(sent: &[&str], trusted: bool, sample: f64) -> RequestTrace {
-    let settings = TracingSettings { propagate: true, sample };
-    RequestTrace::of(sent.iter().map(|value| value.as_bytes()), trusted, &settings)
+    let settings = TracingSettings { propagate: true, sample, otlp: None };
+    let tracing = Tracing { settings, queue: Arc::default() };
+    RequestTrace::of(sent.iter().map(|value| value.as_bytes()), trusted, &tracing)
 }
 
 #[test]
