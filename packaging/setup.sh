@@ -164,6 +164,7 @@ if [ "${1-}" = skipped ]; then
     has redis-server || echo "skipped: the fleet over Redis (fleet): redis-server is missing"
     has prometheus || echo "skipped: the metrics as Prometheus reads them (prometheus, promtool): prometheus is missing"
     has goaccess || echo "skipped: the access log as GoAccess reads it (log_readers): goaccess is missing"
+    has tmux || echo "skipped: top in a terminal (top): tmux is missing"
     has lnav || echo "skipped: the access log as lnav reads it (log_readers): lnav is missing"
     has faketime || echo "skipped: the fleet with clocks apart (fleet): faketime is missing"
     [ "$(id -u)" -eq 0 ] && has iptables ||
@@ -186,6 +187,7 @@ if [ "${1-}" = tests ]; then
     want faketime faketime "for the tests of the fleet with clocks apart"
     want prometheus prometheus "for the tests of the metrics"
     want goaccess goaccess "for the tests of what reads the access log"
+    want tmux tmux "for the test of top in a terminal"
     want lnav lnav "for the tests of what reads the access log"
     want chromium chromium "for the tests with a browser"
     want node nodejs "for the test of the page"

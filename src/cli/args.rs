@@ -13,6 +13,7 @@ use super::endpoint::EndpointArgs;
 use super::environment::{list, one, token_to_ask_for};
 use super::failure::Failure;
 use super::fleet::FleetArgs;
+use super::top::TopArgs;
 use crate::config::{BackendOverride, Overrides, parse_admin, parse_database, parse_fleet, parse_listen};
 use crate::process::ListenAddress;
 use crate::upstream::Balance;
@@ -60,6 +61,11 @@ pub(super) enum Command {
     /// The copy is of one moment, whatever is written meanwhile; the file gets the mode 0600 and its name once it is whole, and
     /// nothing is overwritten.
     Backup(BackupArgs),
+    /// Show live in a terminal what a running proxy does: requests, backends, who asks most and is limited most
+    ///
+    /// Once a second, over the admin API. Tab or the arrows left and right turn to the next list, up and down scroll it, q, Esc
+    /// and Ctrl-C quit.
+    Top(TopArgs),
     /// Exit 0 when a running proxy is ready, and 1 when it is not
     Healthcheck(EndpointArgs),
     /// Run the proxy on 127.0.0.1:8080 over three built-in sample backends, and print what to try

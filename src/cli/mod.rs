@@ -19,6 +19,7 @@ mod manual;
 mod output;
 mod progress;
 mod run;
+mod top;
 mod trust;
 mod upgrade;
 
@@ -50,6 +51,7 @@ pub fn main() -> ExitCode {
         Some(Command::Clients(args)) => clients::run(args).map(done),
         Some(Command::Fleet(args)) => fleet::run(args),
         Some(Command::Backup(args)) => backup::run(args),
+        Some(Command::Top(args)) => top::run(args),
         Some(Command::Healthcheck(args)) => healthcheck::run(&args).map(done),
         Some(Command::Demo) => demo::run().map(done),
         Some(Command::Echo { listen, name }) => echo(listen, name).map(done),

@@ -233,6 +233,8 @@ mod told_lengths;
 #[cfg(test)]
 mod told_policies;
 #[cfg(test)]
+mod top;
+#[cfg(test)]
 mod tracing;
 #[cfg(test)]
 mod trailers;
