@@ -44,6 +44,7 @@ pub(super) fn send_all(spans: &Receiver<QueuedSpan>, queue: &SpanQueue) {
         Err(error) => return log::warn!("traces: they are not sent: {error}"),
     };
     let mut collector: Option<Collector> = None;
+    let mut more = false;
     loop {
         let mut batch: Vec<(Arc<str>, Box<RequestSpan>)> = Vec::new();
         if !queue.is_stopping() {
@@ -52,7 +53,9 @@ pub(super) fn send_all(spans: &Receiver<QueuedSpan>, queue: &SpanQueue) {
                 Ok(QueuedSpan::Stop) => continue,
                 Err(_) => return,
             }
-            std::thread::park_timeout(GATHER);
+            if !more {
+                std::thread::park_timeout(GATHER);
+            }
         }
         while batch.len() < BATCH
             && let Ok(next) = spans.try_recv()
@@ -64,6 +67,8 @@ pub(super) fn send_all(spans: &Receiver<QueuedSpan>, queue: &SpanQueue) {
         if batch.is_empty() {
             return;
         }
+        // Whatever waits behind a full batch has waited long enough.
+        more = batch.len() == BATCH;
         for part in batch.chunk_by(|one, next| one.0 == next.0) {
             let (to, count) = (&part[0].0, part.iter().map(|(_, span)| span.count()).sum());
             if collector.as_ref().is_none_or(|collector| collector.to != *to) {
