@@ -15,6 +15,7 @@
 #[cfg(feature = "otlp")]
 mod export;
 mod parent;
+#[cfg_attr(not(feature = "otlp"), allow(dead_code, reason = "nothing is taken out where nothing can be sent"))]
 mod queue;
 mod spans;
 
