@@ -3,8 +3,8 @@
 # holds a quotation mark?
 #
 # Seen: what stands before the mark, with the backslash that escapes it. Apache's httpd writes a quotation mark within a quoted
-# value as \" (nginx as \x22). All four end the value there, without an error, and
-# reports by agent are wrong. PyPI's apachelogs 0.6.1 gives the whole value, and so does npm's alpine 0.2.1, with its escapes.
+# value as \" (nginx as \x22). All four end the value there, without an error, and reports by agent are wrong. PyPI's
+# apachelogs 0.6.1 gives the whole value, and so does npm's alpine 0.2.1, with its escapes.
 #
 # Ends with 1 when this is no longer so.
 set -euo pipefail
