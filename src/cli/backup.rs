@@ -52,6 +52,10 @@ pub(super) fn run(args: BackupArgs) -> Result<ExitCode, Failure> {
         }
         (None, None) => DATABASE.into(),
     };
+    if matches!(std::fs::symlink_metadata(&from), Err(error) if error.kind() == std::io::ErrorKind::NotFound) {
+        let told = format!("{}: there is no database; --database PATH or --conf FILE says where it is", from.display());
+        return Err(Failure::Background(told));
+    }
     let absolute = |path: &Path| {
         std::path::absolute(path).map_err(|error| Failure::Background(format!("{}: {error}", path.display())))
     };

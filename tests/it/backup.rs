@@ -116,7 +116,10 @@ fn it_overwrites_nothing_and_says_what_is_wrong() {
     assert_eq!(std::fs::read_to_string(path("kept")).unwrap(), "mine");
     let finished = backup(&server, &path("no/such/place.db"));
     assert!(finished.code == Some(1) && finished.err.contains("the backup cannot be made"), "{finished:?}");
-    for (database, said) in [("missing.db", "cannot be looked at"), ("kept", "is no SQLite database")] {
+    for (database, said) in [
+        ("missing.db", "missing.db: there is no database; --database PATH or --conf FILE says where it is"),
+        ("kept", "is no SQLite database"),
+    ] {
         let finished = run(command().args(["backup", "--database"]).arg(path(database)).arg(path("copy")));
         assert!(finished.code == Some(1) && finished.err.contains(said), "{finished:?}");
     }

@@ -1,6 +1,5 @@
 //! Nodes join, stop, are killed and are upgraded: never more than the budget, and little less.
 
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
@@ -10,6 +9,7 @@ use serde_json::Value;
 use crate::harness::daemon::Daemon;
 use crate::harness::fleet::{Budget, COSTS, Drain, FlatOut, Fleet, Tally, assert_exact, standing, window};
 use crate::harness::instance::Instance;
+use crate::harness::process::tell_skipped;
 use crate::harness::server::command;
 use crate::harness::store::Engine;
 use crate::harness::{PATIENCE, dawdle, eventually, now};
@@ -123,9 +123,7 @@ fn an_upgrade_hands_over_what_the_node_holds() {
 #[test]
 fn clocks_that_are_hours_apart_change_nothing() {
     let Some(library) = faketime() else {
-        let _ =
-            writeln!(std::io::stderr(), "clocks_that_are_hours_apart_change_nothing is skipped: there is no faketime");
-        return;
+        return tell_skipped("faketime");
     };
     let mut fleet = Fleet::start(Engine::all()[0], 3, "timeout: 1s", "");
     fleet.create("a", 50, 40.0);

@@ -1,7 +1,6 @@
 //! gRPC between a client and a server of grpcio, the library in C that Python, Ruby and others share, with the proxy
 //! between them. `grpc` has the same with one in Rust, and what only that can do.
 
-use std::io::Write;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
@@ -11,7 +10,7 @@ use tempfile::TempDir;
 
 use crate::harness::authority::Authority;
 use crate::harness::ports::free_address;
-use crate::harness::process::{Process, run};
+use crate::harness::process::{Process, run, tell_skipped};
 use crate::harness::server::Tollgate;
 use crate::harness::setup::{NO_CHECK, Setup};
 use crate::harness::tls::{NAME, NOW};
@@ -21,13 +20,11 @@ use crate::harness::{PATIENCE, eventually};
 const PYTHON: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/grpcio/bin/python");
 const HERE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/grpcio/");
 
-/// Whether it is there. Where it is not, that is told past the capture of the test's own output.
+/// Whether it is there. Where it is not, that is told.
 fn is_installed() -> bool {
     let found = Path::new(PYTHON).exists();
     if !found {
-        let test = std::thread::current();
-        let test = test.name().unwrap_or_default();
-        let _ = writeln!(std::io::stderr(), "{test} is skipped: there is no grpcio; `make setup-tests` installs it");
+        tell_skipped("grpcio");
     }
     found
 }

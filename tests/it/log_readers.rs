@@ -1,6 +1,5 @@
 //! The access log as the programs read it that people read logs with: GoAccess and lnav.
 
-use std::io::Write;
 use std::process::Command;
 
 use serde_json::Value;
@@ -8,21 +7,10 @@ use serde_json::Value;
 use crate::harness::backend::Backend;
 use crate::harness::client::Request;
 use crate::harness::http2::Http2;
-use crate::harness::process::run;
+use crate::harness::process::{is_installed, run};
 use crate::harness::server::{LISTEN, Tollgate};
 use crate::harness::setup::{NO_CHECK, Setup};
 use crate::harness::{PATIENCE, eventually};
-
-/// Whether `program` is there. Where it is not, that is told past the capture of the test's own output.
-fn is_installed(program: &str) -> bool {
-    let found = Command::new(program).arg("--version").output().is_ok();
-    if !found {
-        let test = std::thread::current();
-        let test = test.name().unwrap_or_default();
-        let _ = writeln!(std::io::stderr(), "{test} is skipped: there is no {program}; `make setup-tests` installs it");
-    }
-    found
-}
 
 /// A server that has written a line for each of some requests, most of them odd, to `access.log`; how many.
 fn written(form: &str) -> (Tollgate, usize) {

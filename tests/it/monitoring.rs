@@ -2,14 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::path::Path;
 use std::process::Command;
 
 use regex::Regex;
 use serde_json::Value;
 
-use crate::harness::process::run;
+use crate::harness::process::{is_installed, run};
 
 const PACKAGING: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging");
 const ALERTS: &str = include_str!("../../packaging/alerts.yaml");
@@ -18,17 +17,6 @@ const DASHBOARD: &str = include_str!("../../packaging/grafana.json");
 const OPERATIONS: &str = include_str!("../../docs/operations.md");
 /// Where `make setup-tests` installs Grafana's own types.
 const PYTHON: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/grafana/bin/python");
-
-/// Whether there is such a program. Where there is none, that is told past the capture of the test's own output.
-fn is_installed(program: &str) -> bool {
-    let found = Command::new(program).arg("--version").output().is_ok();
-    if !found {
-        let test = std::thread::current();
-        let test = test.name().unwrap_or_default();
-        let _ = writeln!(std::io::stderr(), "{test} is skipped: there is no {program}; `make setup-tests` installs it");
-    }
-    found
-}
 
 /// Runs promtool, which must have nothing against it.
 #[track_caller]

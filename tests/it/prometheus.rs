@@ -1,6 +1,5 @@
 //! The metrics as a real Prometheus scrapes them.
 
-use std::io::Write;
 use std::net::SocketAddr;
 use std::process::Command;
 
@@ -10,7 +9,7 @@ use tempfile::TempDir;
 use crate::harness::backend::Backend;
 use crate::harness::client::Client;
 use crate::harness::ports::free_address;
-use crate::harness::process::Process;
+use crate::harness::process::{Process, tell_skipped};
 use crate::harness::server::Tollgate;
 use crate::harness::setup::{NO_CHECK, Setup};
 use crate::harness::{PATIENCE, eventually};
@@ -59,11 +58,7 @@ fn a_real_prometheus_scrapes_the_metrics() {
     let backend = Backend::scripted("a");
     let server = Tollgate::from_yaml(&Setup::app(std::slice::from_ref(&backend), NO_CHECK).yaml());
     let Some(mut prometheus) = Prometheus::scraping(server.admin) else {
-        let _ = writeln!(
-            std::io::stderr(),
-            "a_real_prometheus_scrapes_the_metrics is skipped: there is no prometheus; `make setup-tests` installs it"
-        );
-        return;
+        return tell_skipped("prometheus");
     };
     let mut client = server.client();
     for _ in 0..3 {

@@ -1,6 +1,5 @@
 //! `tollgate top`: in a real terminal, which tmux is, and as plain text.
 
-use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +10,7 @@ use tempfile::TempDir;
 use crate::harness::backend::Backend;
 use crate::harness::client::Client;
 use crate::harness::instance::Instance;
-use crate::harness::process::run;
+use crate::harness::process::{is_installed, run};
 use crate::harness::server::command;
 use crate::harness::{PATIENCE, eventually};
 
@@ -23,10 +22,7 @@ struct Tmux {
 impl Tmux {
     /// `None`, which is told past the capture of the test's own output, where there is no tmux.
     fn start(args: &str, (width, height): (u16, u16)) -> Option<Self> {
-        if Command::new("tmux").arg("-V").output().is_err() {
-            let test = std::thread::current();
-            let test = test.name().unwrap_or_default();
-            let _ = writeln!(std::io::stderr(), "{test} is skipped: there is no tmux; `make setup-tests` installs it");
+        if !is_installed("tmux") {
             return None;
         }
         let tmux = Tmux { dir: TempDir::new().unwrap() };

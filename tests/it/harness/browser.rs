@@ -1,13 +1,12 @@
 //! A real browser: Chromium, without a window.
 
-use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tempfile::TempDir;
 
-use super::process::Process;
+use super::process::{Process, tell_skipped};
 use super::tls::NAME;
 
 /// A browser with one page; dropping it kills it.
@@ -22,11 +21,7 @@ impl Browser {
     /// where there is no browser.
     pub(crate) fn open(address: SocketAddr, path: &str) -> Option<Self> {
         let Some(chromium) = find() else {
-            let test = std::thread::current();
-            let test = test.name().unwrap_or_default();
-            // Past the capture of the test's own output.
-            let _ =
-                writeln!(std::io::stderr(), "{test} is skipped: there is no Chromium; `make setup-tests` installs it");
+            tell_skipped("Chromium");
             return None;
         };
         let profile = TempDir::new().unwrap();

@@ -1,6 +1,6 @@
 //! Child processes whose output is read all along and which never outlive their test.
 
-use std::io::{PipeReader, Read, Write};
+use std::io::{PipeReader, Read, Write, stderr};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
@@ -218,4 +218,20 @@ fn a_signal_reaches_the_process_and_only_whole_lines_count() {
     drop(process.child.stdin.take());
     let finished = process.wait_exit(PATIENCE);
     assert_eq!((finished.code, finished.out.as_str()), (Some(5), "ready\nhalfgot it\n"));
+}
+
+/// Tells, past the capture of a test's own output, that it is skipped, as there is no `what`.
+pub(crate) fn tell_skipped(what: &str) {
+    let test = std::thread::current();
+    let test = test.name().unwrap_or_default();
+    let _ = writeln!(stderr(), "{test} is skipped: there is no {what}; `make setup-tests` installs it");
+}
+
+/// Whether there is such a program. Where there is none, that is told.
+pub(crate) fn is_installed(program: &str) -> bool {
+    let found = Command::new(program).arg("--version").output().is_ok();
+    if !found {
+        tell_skipped(program);
+    }
+    found
 }
