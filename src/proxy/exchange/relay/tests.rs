@@ -163,21 +163,24 @@ proptest! {
                         let mut part = [0; 5000];
                         while got.len() < most {
                             match backend.read(&mut part).await.unwrap() {
-                                0 => return,
+                                0 => return true,
                                 read => got.extend_from_slice(&part[..read]),
                             }
                         }
                         drop(backend);
+                        false
                     };
                     let running = async {
                         way.run(&mut to).await.unwrap();
                         drop(to);
                     };
-                    tokio::join!(running, taking);
-                    if way.relay.is_sent() {
+                    let ((), is_whole) = tokio::join!(running, taking);
+                    if is_whole {
+                        assert!(way.relay.is_sent());
                         break got;
                     }
-                    assert!(way.relay.take_refusal().is_some());
+                    // All of it may have been on its way to a backend that left before it had read it.
+                    assert!(way.relay.is_sent() || way.relay.take_refusal().is_some());
                     if !way.relay.is_kept() {
                         // Too much has passed to begin anew.
                         assert!(way.relay.received() > MOST as u64 - 1);
