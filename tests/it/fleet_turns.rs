@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
+use tempfile::TempDir;
+
 use crate::harness::client::{Client, Request, Response};
 use crate::harness::fleet::{EVERYWHERE, Fleet};
+use crate::harness::http2::{self, Http2};
 use crate::harness::instance::Instance;
 use crate::harness::store::Engine;
 use crate::harness::{PATIENCE, assert_ours, dawdle, eventually, now};
@@ -129,6 +132,65 @@ fn one_that_runs_for_long_keeps_its_turn_and_a_node_that_is_killed_loses_its() {
         finish(&fleet, "more", more);
         finish(&fleet, "long", held.into_iter().skip(2));
     }
+}
+
+#[test]
+fn over_http_2_each_request_counts_and_one_that_its_client_gives_up_no_more() {
+    let mut fleet = Fleet::start(Engine::all()[0], 2, PATIENT, "");
+    fleet.nodes[1].take_h2c();
+    create(&fleet, 3);
+    let (one, address) = (hold(&fleet, 0, "one").unwrap(), fleet.nodes[1].address);
+    let mut http2 = Http2::plain(address);
+    let with_key = |target: &str| {
+        let mut request = http2::get(target);
+        request.headers_mut().insert("x-api-key", "a".parse().unwrap());
+        request
+    };
+    // Two on one connection, and no third.
+    let mut streams: Vec<_> = (0..2).map(|_| http2.open(with_key("/?hold=two"), true).unwrap()).collect();
+    assert!(eventually(PATIENCE, || fleet.backend.held("two") == 2));
+    let refused = http2.call(with_key("/"), b"").unwrap();
+    assert_ours(&refused, 429, "Too many requests at once");
+    assert_full(&fleet);
+    // A stream that is reset leaves its turn to the other node.
+    let (answer, mut body) = streams.pop().unwrap();
+    body.send_reset(h2::Reason::CANCEL);
+    drop(answer);
+    let other = hold_soon(&fleet, 0, "other", SOON);
+    assert_full(&fleet);
+    fleet.backend.release("two");
+    let (answer, _body) = streams.pop().unwrap();
+    assert_eq!(http2.runtime.block_on(http2::read(answer)).unwrap().status, 200);
+    let last = hold_soon(&fleet, 0, "last", SOON);
+    assert_full(&fleet);
+    for (name, client) in [("one", one), ("other", other), ("last", last)] {
+        finish(&fleet, name, [client]);
+    }
+}
+
+#[test]
+fn what_an_old_process_still_runs_counts_after_an_upgrade_too() {
+    let dir = TempDir::new().unwrap();
+    let socket = dir.path().join("upgrade.sock");
+    let mut fleet = Fleet::start(Engine::all()[0], 1, PATIENT, "");
+    let more = format!("{}\npingora: {{upgrade_sock: {}}}", fleet.lines("upgraded"), socket.display());
+    fleet.nodes.push(Instance::start(fleet.backend.address, &more));
+    create(&fleet, 3);
+    let old = [(); 2].map(|()| hold(&fleet, 1, "old").unwrap());
+    let other = hold(&fleet, 0, "other").unwrap();
+    let mut before = fleet.nodes[1].succeed(&socket);
+    // Longer than a hold counts that is not renewed.
+    let end = now() + EXPIRY + Duration::from_millis(500);
+    while now() < end {
+        assert_full(&fleet);
+        dawdle(Duration::from_millis(50));
+    }
+    finish(&fleet, "old", old);
+    assert_eq!(before.wait_exit(PATIENCE).code, Some(0));
+    let new = [0, 1].map(|node| hold_soon(&fleet, node, "new", SOON));
+    assert_full(&fleet);
+    finish(&fleet, "new", new);
+    finish(&fleet, "other", [other]);
 }
 
 #[test]

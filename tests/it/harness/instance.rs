@@ -76,6 +76,17 @@ impl Instance {
         std::fs::write(&self.file, format!("{}{rest}\n", self.head)).unwrap();
     }
 
+    /// Starts it anew with a listener that takes HTTP/2 by prior knowledge, too.
+    #[track_caller]
+    pub(crate) fn take_h2c(&mut self) {
+        self.stop();
+        let with = |text: &str| text.replacen("\"}]", "\", h2c: true}]", 1);
+        self.head = with(&self.head);
+        let whole = std::fs::read_to_string(&self.file).unwrap();
+        std::fs::write(&self.file, with(&whole)).unwrap();
+        self.start_again();
+    }
+
     #[track_caller]
     fn wait_until_it_serves(&mut self) {
         let (admin, process) = (self.admin, &mut self.process);
@@ -102,13 +113,18 @@ impl Instance {
     /// seldom beside a test that is all others on a busy machine.
     #[track_caller]
     pub(crate) fn upgrade(&mut self, socket: &Path) {
+        let finished = self.succeed(socket).wait_exit(PATIENCE);
+        assert_eq!(finished.code, Some(0), "{finished:?}\n{}", self.process.err.text());
+        self.wait_until_it_serves();
+    }
+
+    /// The same, but for the end of the old process, which is returned: it may have requests still.
+    #[track_caller]
+    pub(crate) fn succeed(&mut self, socket: &Path) -> Process {
         let successor = Process::start(command().args(["run", "-u", "-c"]).arg(&self.file));
         assert!(eventually(PATIENCE, || socket.exists()), "{}", successor.err.text());
         self.process.signal("QUIT");
-        let finished = self.process.wait_exit(PATIENCE);
-        assert_eq!(finished.code, Some(0), "{finished:?}\n{}", successor.err.text());
-        self.process = successor;
-        self.wait_until_it_serves();
+        std::mem::replace(&mut self.process, successor)
     }
 
     /// Stops it as an operator does.
