@@ -32,7 +32,8 @@ async fn node(url: &str, name: &'static str) -> AskingNode {
     let nodes = Nodes::new(link.clone(), &names, (name, "1"), Vec::new(), Arc::new(SystemClock), parts);
     let (nodes, held) = (Arc::new(nodes), Arc::clone(&busy));
     let answer = Box::new(move |question: &str| {
-        drop(held.lock());
+        // What else waits for this thread of the runtime goes on without it.
+        tokio::task::block_in_place(|| drop(held.lock()));
         (question != "?").then(|| format!("{name} {question}"))
     });
     let gatherer = Gatherer::new((link, names, name), Arc::clone(&nodes), Arc::clone(&clock) as _, answer);
