@@ -28,10 +28,10 @@ use super::series::CountedSoFar;
 use super::{AccessLog, EventLog, ShowFleet, SpanQueue};
 use crate::limit::Gauges;
 use crate::tls::TlsListeners;
-use crate::upstream::Pools;
+use crate::upstream::{DURATIONS, DurationExemplar, Pools, TrafficTotals};
 
-use family::Pen;
 pub use family::TextFormat;
+use family::{Pen, with_exemplars};
 pub use policies::{PolicyTally, PolicyVerdict};
 pub use tally::{IntroductionFault, OpenConnection, SeatLimit, Tally, Verdict};
 
@@ -89,11 +89,20 @@ struct Sources {
 struct MetricsPage {
     sources: Arc<Sources>,
     format: TextFormat,
+    traffic: Arc<[PoolTraffic]>,
+}
+
+/// The requests of a pool, or of none.
+#[derive(Debug)]
+struct PoolTraffic {
+    upstream: String,
+    totals: TrafficTotals,
+    exemplars: [Option<DurationExemplar>; DURATIONS.len() + 1],
 }
 
 impl Collector for MetricsPage {
     fn encode(&self, encoder: DescriptorEncoder) -> fmt::Result {
-        self.sources.write(&mut Pen { encoder, format: self.format })
+        self.sources.write(&mut Pen { encoder, format: self.format }, &self.traffic)
     }
 }
 
@@ -113,13 +122,17 @@ impl Metrics {
     /// All metrics. Costs some microseconds for each pool and backend.
     pub fn text(&self, format: TextFormat) -> String {
         let (mut text, mut registry) = (String::new(), Registry::default());
-        registry.register_collector(Box::new(MetricsPage { sources: Arc::clone(&self.sources), format }));
+        let (sources, traffic) = (Arc::clone(&self.sources), Arc::<[_]>::from(self.sources.by_pool()));
+        registry.register_collector(Box::new(MetricsPage { sources, format, traffic: Arc::clone(&traffic) }));
         let written = encode_registry(&mut text, &registry).and_then(|()| match format {
             TextFormat::Prometheus => Ok(()),
             TextFormat::OpenMetrics => encode_eof(&mut text),
         });
         written.expect("a String takes everything that is written to it");
-        text
+        match format {
+            TextFormat::Prometheus => text,
+            TextFormat::OpenMetrics => with_exemplars(&text, traffic.iter().flat_map(|pool| pool.exemplars)),
+        }
     }
 
     /// Counts a reload of the configuration, one that took place or one that was refused.

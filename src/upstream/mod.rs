@@ -38,7 +38,7 @@ pub use selector::{Balance, HashKey, Needs};
 pub use settings::{BackendAddress, BackendSettings, Check, HashBy, HealthSettings, PoolSettings, Timeouts};
 pub use sharded::Sharded;
 pub use sticky::{StickyKey, StickyToken};
-pub use traffic::{DURATIONS, Traffic, TrafficTotals};
+pub use traffic::{DURATIONS, DurationExemplar, Traffic, TrafficTotals};
 #[cfg(any(fuzzing, test))]
 #[doc(hidden)]
 pub use transport::streamed;

@@ -2,9 +2,14 @@
 //!
 //! Counted once for each request, by whichever thread ends it, and read when somebody asks for the metrics. So the
 //! counters are a table with a place for each status, found by its number: no map, no lock, no label that is looked up.
+//!
+//! Of the requests whose trace is written down each bucket of durations names the last one. Only these take a lock, and
+//! where another has it they are not named.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
+
+use parking_lot::Mutex;
 
 use super::sharded::Sharded;
 
@@ -28,6 +33,9 @@ pub const DURATIONS: [Duration; 15] = [
     Duration::from_secs(30),
 ];
 
+/// How many buckets there are.
+const BUCKETS: usize = DURATIONS.len() + 1;
+
 /// The statuses that an answer can have: those of three digits. Backends answer some that no RFC knows.
 const STATUSES: std::ops::RangeInclusive<u16> = 100..=999;
 
@@ -35,13 +43,25 @@ const STATUSES: std::ops::RangeInclusive<u16> = 100..=999;
 #[derive(Debug, Default)]
 pub struct Traffic {
     shards: Sharded<Shard>,
+    exemplars: [Mutex<Option<DurationExemplar>>; BUCKETS],
+}
+
+/// A request that stands for others that took about as long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DurationExemplar {
+    /// The number that its trace has.
+    pub trace: u128,
+    /// How long it took.
+    pub duration: Duration,
+    /// When it ended.
+    pub end: SystemTime,
 }
 
 #[derive(Debug)]
 struct Shard {
     /// First the requests without an answer, then each status.
     statuses: [AtomicU64; 901],
-    durations: [AtomicU64; DURATIONS.len() + 1],
+    durations: [AtomicU64; BUCKETS],
     /// The sum of the durations. In nanoseconds, a hundred thousand WebSockets would overflow it in two days.
     micros: AtomicU64,
 }
@@ -50,7 +70,7 @@ impl Default for Shard {
     fn default() -> Self {
         Shard {
             statuses: [const { AtomicU64::new(0) }; 901],
-            durations: [const { AtomicU64::new(0) }; DURATIONS.len() + 1],
+            durations: [const { AtomicU64::new(0) }; BUCKETS],
             micros: AtomicU64::new(0),
         }
     }
@@ -62,7 +82,7 @@ pub struct TrafficTotals {
     /// The requests by status, those that occurred, in order; 0 stands for no answer.
     pub statuses: Vec<(u16, u64)>,
     /// The requests by duration, one number for each of [`DURATIONS`] and one for what is above.
-    pub durations: [u64; DURATIONS.len() + 1],
+    pub durations: [u64; BUCKETS],
     /// The sum of their durations, to the microsecond.
     pub time: Duration,
 }
@@ -72,11 +92,22 @@ impl Traffic {
     pub fn record(&self, status: u16, duration: Duration) {
         let shard = self.shards.mine();
         let place = if STATUSES.contains(&status) { usize::from(status - STATUSES.start()) + 1 } else { 0 };
-        let bucket = DURATIONS.iter().position(|end| duration <= *end).unwrap_or(DURATIONS.len());
         let micros = u64::try_from(duration.as_nanos().saturating_add(500) / 1_000).unwrap_or(u64::MAX);
         shard.statuses[place].fetch_add(1, Ordering::Relaxed);
-        shard.durations[bucket].fetch_add(1, Ordering::Relaxed);
+        shard.durations[bucket(duration)].fetch_add(1, Ordering::Relaxed);
         shard.micros.fetch_add(micros, Ordering::Relaxed);
+    }
+
+    /// Names a request in its bucket, in place of the one before; or not, while another is being named there. Never waits.
+    pub fn name_exemplar(&self, exemplar: DurationExemplar) {
+        if let Some(mut place) = self.exemplars[bucket(exemplar.duration)].try_lock() {
+            *place = Some(exemplar);
+        }
+    }
+
+    /// The request that is named in each bucket.
+    pub fn exemplars(&self) -> [Option<DurationExemplar>; BUCKETS] {
+        self.exemplars.each_ref().map(|place| *place.lock())
     }
 
     /// How many requests there were.
@@ -100,6 +131,10 @@ impl Traffic {
         totals.time = Duration::from_micros(micros);
         totals
     }
+}
+
+fn bucket(duration: Duration) -> usize {
+    DURATIONS.iter().position(|end| duration <= *end).unwrap_or(DURATIONS.len())
 }
 
 fn add(sums: &mut [u64], counters: &[AtomicU64]) {
@@ -130,9 +165,28 @@ mod tests {
             traffic.record(200, end);
             traffic.record(200, end + nanosecond);
         }
-        let mut expected = [2; DURATIONS.len() + 1];
+        let mut expected = [2; BUCKETS];
         (expected[0], expected[DURATIONS.len()]) = (1, 1);
         assert_eq!(traffic.totals().durations, expected);
+    }
+
+    #[test]
+    fn each_bucket_names_the_last_request_that_is_told_of() {
+        let traffic = Traffic::default();
+        let request = |trace, duration| DurationExemplar { trace, duration, end: SystemTime::UNIX_EPOCH };
+        let (soon, late, last) = (DURATIONS[0], DURATIONS[14] + Duration::from_nanos(1), DURATIONS[14]);
+        for (trace, duration) in [(1, soon), (2, late), (3, Duration::ZERO), (4, last)] {
+            traffic.name_exemplar(request(trace, duration));
+        }
+        let mut expected = [None; BUCKETS];
+        (expected[0], expected[14]) = (Some(request(3, Duration::ZERO)), Some(request(4, last)));
+        expected[15] = Some(request(2, late));
+        assert_eq!(traffic.exemplars(), expected);
+        let held = traffic.exemplars[0].lock();
+        traffic.name_exemplar(request(5, soon));
+        drop(held);
+        assert_eq!(traffic.exemplars(), expected, "nobody waits for the place");
+        assert_eq!(traffic.requests(), 0);
     }
 
     #[test]

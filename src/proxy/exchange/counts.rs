@@ -10,7 +10,7 @@ use crate::proxy::exchange::context::Context;
 use crate::proxy::gate::admit::Limit;
 use crate::proxy::gate::identify::Caller;
 use crate::telemetry::{Talker, Tally, Verdict};
-use crate::upstream::{is_backends_fault, reason};
+use crate::upstream::{DurationExemplar, is_backends_fault, reason};
 
 /// Counts what the limiter decided, if it was asked, and whose request it is; those of an IPv6 network of `ipv6_prefix`
 /// bits are one caller's.
@@ -85,7 +85,12 @@ pub(in crate::proxy) fn failed(ctx: &Context, error: &Error, now: Instant) {
     }
 }
 
-/// Counts a request that has ended.
+/// Counts a request that has ended, and names it beside those that took as long if its trace is written down.
 pub(in crate::proxy) fn ended(tally: &Tally, ctx: &Context, status: u16, duration: Duration) {
-    ctx.pool().map_or(tally.unrouted(), |pool| pool.traffic()).record(status, duration);
+    let traffic = ctx.pool().map_or(tally.unrouted(), |pool| pool.traffic());
+    traffic.record(status, duration);
+    if let Some(trace) = ctx.trace.as_ref().filter(|trace| trace.own.sampled) {
+        let (trace, end) = (u128::from_be_bytes(trace.own.trace.bytes()), ctx.started_wall + duration);
+        traffic.name_exemplar(DurationExemplar { trace, duration, end });
+    }
 }

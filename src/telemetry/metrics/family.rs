@@ -3,13 +3,19 @@
 //! The library writes OpenMetrics, in which a counter's help and type go by its name without `_total`. The format that
 //! Prometheus has always read wants them under the whole name. So there counters are announced as such, under their
 //! whole name, and their values are written as a gauge's are: name, labels, number, and nothing put on.
+//!
+//! It lets nobody make an exemplar but by observing into a histogram of its own. So exemplars are put into its text.
 
-use std::fmt::{Error, Result};
+use std::fmt::{Error, Result, Write};
+use std::time::SystemTime;
 
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 
-use crate::upstream::{DURATIONS, TrafficTotals};
+use crate::upstream::{DURATIONS, DurationExemplar, TrafficTotals};
+
+/// The latency of requests.
+pub(super) const DURATION: &str = "tollgate_request_duration_seconds";
 
 /// How metrics are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -94,6 +100,22 @@ impl<'e> Family<'e> {
         let sum = totals.time.as_secs_f64();
         self.encoder.encode_family(labels)?.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
     }
+}
+
+/// This text with exemplars behind the buckets of [`DURATION`], which come in the same order.
+pub(super) fn with_exemplars(text: &str, mut exemplars: impl Iterator<Item = Option<DurationExemplar>>) -> String {
+    let mut all = String::with_capacity(text.len());
+    for line in text.lines() {
+        all.push_str(line);
+        let bucket = line.strip_prefix(DURATION).is_some_and(|rest| rest.starts_with("_bucket{"));
+        if bucket && let Some(DurationExemplar { trace, duration, end }) = exemplars.next().flatten() {
+            let end = end.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+            let duration = duration.as_secs_f64();
+            let _ = write!(all, " # {{trace_id=\"{trace:032x}\"}} {duration} {end:.3}");
+        }
+        all.push('\n');
+    }
+    all
 }
 
 fn write(encoder: &mut MetricEncoder<'_>, is_cut: bool, value: u64) -> Result {

@@ -6,15 +6,16 @@ use std::fmt::Result;
 use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
-use super::family::{Family, Pen};
-use super::{EventLog, IntroductionFault, PolicyVerdict, SeatLimit, Sources, Verdict};
+use super::family::{DURATION, Family, Pen};
+use super::{EventLog, IntroductionFault, PolicyVerdict, PoolTraffic, SeatLimit, Sources, Verdict};
+use crate::upstream::Backend;
 use crate::upstream::health::HealthStatus;
-use crate::upstream::{Backend, TrafficTotals};
 
 impl Sources {
-    /// All of them.
-    pub(super) fn write(&self, encoder: &mut Pen<'_>) -> Result {
-        self.traffic(encoder)?;
+    /// All of them, with these requests by pool.
+    pub(super) fn write(&self, encoder: &mut Pen<'_>, traffic: &[PoolTraffic]) -> Result {
+        Self::traffic(encoder, traffic)?;
+        self.retries(encoder)?;
         self.backpressure(encoder)?;
         self.limits(encoder)?;
         self.policies(encoder)?;
@@ -24,33 +25,41 @@ impl Sources {
         self.certificates(encoder)
     }
 
-    /// Requests by pool.
-    fn traffic(&self, encoder: &mut Pen<'_>) -> Result {
-        let parts = &self.parts;
-        let all = parts.pools.all();
+    /// Requests by pool, those that reached none first.
+    pub(super) fn by_pool(&self) -> Vec<PoolTraffic> {
+        let all = self.parts.pools.all();
         let pools = all.iter().map(|pool| (pool.name(), pool.traffic()));
-        let traffic: Vec<(&str, TrafficTotals)> = std::iter::once(("", parts.tally.unrouted()))
-            .chain(pools)
-            .map(|(upstream, traffic)| (upstream, traffic.totals()))
-            .collect();
+        let traffic = std::iter::once(("", self.parts.tally.unrouted())).chain(pools).map(|(upstream, traffic)| {
+            PoolTraffic { upstream: upstream.to_owned(), totals: traffic.totals(), exemplars: traffic.exemplars() }
+        });
+        traffic.collect()
+    }
+
+    fn traffic(encoder: &mut Pen<'_>, traffic: &[PoolTraffic]) -> Result {
         let mut family = Family::counter(
             encoder,
             "tollgate_requests_total",
             "Requests that ended, by upstream (empty: refused before one was found) and status (0: no answer).",
         )?;
-        for (upstream, totals) in &traffic {
+        for PoolTraffic { upstream, totals, .. } in traffic {
             for (status, count) in &totals.statuses {
-                family.value(&[("upstream", *upstream), ("status", &status.to_string())], *count)?;
+                family.value(&[("upstream", upstream.as_str()), ("status", &status.to_string())], *count)?;
             }
         }
         let mut family = Family::histogram(
             encoder,
-            "tollgate_request_duration_seconds",
+            DURATION,
             "Time from the first byte of a request to the end of its answer, by upstream.",
         )?;
-        for (upstream, totals) in &traffic {
-            family.durations(&[("upstream", *upstream)], totals)?;
+        for PoolTraffic { upstream, totals, .. } in traffic {
+            family.durations(&[("upstream", upstream.as_str())], totals)?;
         }
+        Ok(())
+    }
+
+    /// Further attempts by pool.
+    fn retries(&self, encoder: &mut Pen<'_>) -> Result {
+        let all = self.parts.pools.all();
         let mut family = Family::counter(
             encoder,
             "tollgate_upstream_retries_total",

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::*;
 use crate::client::Quota;
@@ -81,6 +81,10 @@ fn busy() -> Metrics {
     }
     pools[0].traffic().record(503, Duration::from_secs(60));
     pools[1].traffic().record(0, Duration::ZERO);
+    let end = SystemTime::UNIX_EPOCH + Duration::from_millis(1_792_000_000_125);
+    for (pool, trace, duration) in [(0, 1, DURATIONS[14] * 2), (0, u128::MAX, DURATIONS[1]), (1, 2, Duration::ZERO)] {
+        pools[pool].traffic().name_exemplar(DurationExemplar { trace, duration, end });
+    }
     tally.unrouted().record(429, Duration::from_micros(250));
     for (verdict, count) in Verdict::ALL.into_iter().zip(1..) {
         (0..count).for_each(|_| tally.decided(Some(verdict), || None));
@@ -215,6 +219,20 @@ fn both_formats_say_the_same() {
     let text = Text::read(&metrics.text(TextFormat::Prometheus));
     let open = Text::read_as(TextFormat::OpenMetrics, &metrics.text(TextFormat::OpenMetrics));
     assert_eq!(open.samples(), text.samples());
+    assert_eq!(text.exemplars, []);
+}
+
+#[test]
+fn openmetrics_names_a_trace_in_each_bucket_that_has_one() {
+    let open = Text::read_as(TextFormat::OpenMetrics, &busy().text(TextFormat::OpenMetrics));
+    let told = open.exemplars.iter().map(|exemplar| {
+        let (bucket, labels) = (&exemplar.bucket, &exemplar.labels);
+        assert_eq!((labels.len(), exemplar.seconds), (1, 1_792_000_000.125), "{exemplar:?}");
+        (bucket["upstream"].as_str(), bucket["le"].as_str(), labels["trace_id"].as_str(), exemplar.value)
+    });
+    let (one, two, all) = (format!("{:032x}", 1), format!("{:032x}", 2), "f".repeat(32));
+    let expected = [("app", "0.001", &*all, 0.001), ("app", "+Inf", &one, 60.0), (ODD_NAME, "0.0005", &two, 0.0)];
+    assert_eq!(told.collect::<Vec<_>>(), expected);
 }
 
 #[test]

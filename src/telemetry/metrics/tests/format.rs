@@ -3,7 +3,7 @@
 //!
 //! Stricter than Prometheus itself: every name has help and a type, in this order, once and before its samples; no
 //! series comes twice; counters end in `_total`, in OpenMetrics without it in help and type, and are whole; histograms are cumulative, end with `+Inf`, and count
-//! what it counts.
+//! what it counts; exemplars are there in OpenMetrics alone, behind buckets, each within its bucket's end.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -31,10 +31,21 @@ pub(super) struct Sample {
     value: f64,
 }
 
+/// What stands behind a bucket.
+#[derive(Debug, PartialEq)]
+pub(super) struct Exemplar {
+    /// The labels of the bucket.
+    pub(super) bucket: BTreeMap<String, String>,
+    pub(super) labels: BTreeMap<String, String>,
+    pub(super) value: f64,
+    pub(super) seconds: f64,
+}
+
 /// A whole text.
 #[derive(Debug, Default)]
 pub(super) struct Text {
     pub(super) families: Vec<Family>,
+    pub(super) exemplars: Vec<Exemplar>,
     is_open: bool,
 }
 
@@ -62,7 +73,11 @@ impl Text {
                 read.begin(name, kind);
             } else {
                 assert!(!line.starts_with('#') && help.is_none(), "neither help, type nor sample: {line}");
-                read.take(sample(line));
+                let (sample, exemplar) = sample(line);
+                if let Some(exemplar) = exemplar {
+                    read.take_exemplar(&sample, exemplar);
+                }
+                read.take(sample);
             }
         }
         assert!(help.is_none(), "help without a type");
@@ -93,6 +108,20 @@ impl Text {
         };
         assert_eq!(kind == Kind::Counter && !self.is_open, name.ends_with("_total"), "{name}");
         self.families.push(Family { name: name.to_owned(), kind, samples: Vec::new() });
+    }
+
+    fn take_exemplar(&mut self, bucket: &Sample, text: &str) {
+        assert!(self.is_open && bucket.name.ends_with("_bucket"), "{bucket:?} # {text}");
+        let (of, seconds) = text.rsplit_once(' ').unwrap_or_else(|| panic!("no time: {text}"));
+        let of = format!("exemplar{of}");
+        let (of, inner) = sample(&of);
+        let length: usize = of.labels.iter().map(|(label, value)| label.chars().count() + value.chars().count()).sum();
+        assert!(length <= 128 && inner.is_none(), "{text}");
+        let end = bucket.labels["le"].replace("+Inf", "inf").parse().unwrap();
+        assert!(of.value <= end, "{bucket:?} # {text}");
+        let seconds = seconds.parse().unwrap_or_else(|_| panic!("no time: {text}"));
+        let bucket = bucket.labels.clone();
+        self.exemplars.push(Exemplar { bucket, labels: of.labels, value: of.value, seconds });
     }
 
     fn take(&mut self, sample: Sample) {
@@ -153,8 +182,8 @@ fn is_name(name: &str, colons: bool) -> bool {
     chars.next().is_some_and(start) && chars.all(|c| start(c) || c.is_ascii_digit())
 }
 
-/// One line: `name{label="value",…} number`.
-fn sample(line: &str) -> Sample {
+/// One line: `name{label="value",…} number`, and what may stand behind ` # `.
+fn sample(line: &str) -> (Sample, Option<&str>) {
     let end = line.find(['{', ' ']).unwrap_or_else(|| panic!("no value: {line}"));
     let (name, mut rest) = line.split_at(end);
     assert!(is_name(name, true), "{line}");
@@ -177,9 +206,10 @@ fn sample(line: &str) -> Sample {
         }
     }
     let number = rest.strip_prefix(' ').unwrap_or_else(|| panic!("no blank before the value: {line}"));
+    let (number, exemplar) = number.split_once(" # ").map_or((number, None), |(number, text)| (number, Some(text)));
     assert!(!number.contains(' '), "more than a value: {line}");
     let value = number.parse().unwrap_or_else(|_| panic!("no number: {line}"));
-    Sample { name: name.to_owned(), labels, value }
+    (Sample { name: name.to_owned(), labels, value }, exemplar)
 }
 
 /// The value up to its closing quote, and what comes behind it.
