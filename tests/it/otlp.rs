@@ -13,6 +13,7 @@ use crate::harness::played::{Played, Taken};
 use crate::harness::ports::free_address;
 use crate::harness::server::Tollgate;
 use crate::harness::setup::{NO_CHECK, Setup};
+use crate::harness::wire::Head;
 use crate::harness::{PATIENCE, eventually, now};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
@@ -30,6 +31,12 @@ fn server(backends: &[Backend], keys: &str, otlp: &str) -> Tollgate {
 /// The spans of the next batch, which is answered with this status.
 #[track_caller]
 fn batch(connection: &mut Taken, status: &str) -> Vec<Span> {
+    told_batch(connection, status).0
+}
+
+/// The same, with what it came with.
+#[track_caller]
+fn told_batch(connection: &mut Taken, status: &str) -> (Vec<Span>, Head) {
     let got = connection.request();
     assert_eq!(got.head.first, "POST /v1/traces HTTP/1.1");
     let kind = got.head.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("content-type"));
@@ -40,7 +47,7 @@ fn batch(connection: &mut Taken, status: &str) -> Vec<Span> {
     let name = resource.attributes.iter().find(|attribute| attribute.key == "service.name").unwrap().value.clone();
     assert_eq!(name.and_then(|name| name.value), Some(Value::StringValue("tollgate".to_owned())));
     let scopes = sent.resource_spans.into_iter().flat_map(|resource| resource.scope_spans);
-    scopes.flat_map(|scope| scope.spans).collect()
+    (scopes.flat_map(|scope| scope.spans).collect(), got.head)
 }
 
 /// What is said under this key; empty when nothing is.
@@ -169,6 +176,33 @@ fn a_collector_that_says_nothing_holds_up_neither_requests_nor_a_stop() {
     assert_eq!(finished.code, Some(0), "{finished:?}");
     assert!(now() - begins < STOP, "{:?}", now() - begins);
     drop((held, another));
+}
+
+#[test]
+fn headers_come_from_the_environment_and_nothing_else_does() {
+    let (backend, collector) = ([Backend::scripted("a")], Played::new());
+    let tracing = format!("tracing: {{sample: 1, otlp: \"http://{}\"}}", collector.address);
+    let yaml = Setup::app(&backend, NO_CHECK).line(&tracing).yaml();
+    let all = [
+        ("OTEL_EXPORTER_OTLP_HEADERS", "x-team=edge,Authorization=Bearer%20secret"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1"),
+        ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://127.0.0.1:1"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json"),
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip"),
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "1"),
+        ("OTEL_SERVICE_NAME", "another"),
+        ("OTEL_RESOURCE_ATTRIBUTES", "service.name=another"),
+        ("OTEL_SDK_DISABLED", "true"),
+        ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "x-team=proxies"),
+    ];
+    let without = &all[..all.len() - 1];
+    for (variables, team, authorization) in [(without, "edge", vec!["Bearer secret"]), (&all[..], "proxies", vec![])] {
+        let server = Tollgate::start(&yaml, &["run", "-c", "$FILE"], variables, false);
+        assert_eq!(server.client().get("/").unwrap().status, 200);
+        let (spans, head) = told_batch(&mut collector.take(), "200 OK");
+        let sent = ["x-team", "authorization", "content-encoding"].map(|name| head.all(name));
+        assert_eq!((spans.len(), sent), (2, [vec![team], authorization, vec![]]));
+    }
 }
 
 #[test]
