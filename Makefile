@@ -36,11 +36,13 @@ test: setup-tests ## run all tests, those on the whole binary both ways of a req
 	@sh packaging/setup.sh skipped
 
 # The tests' own binary is not optimised, the nodes are; one test at a time, as each is to have the machine for itself.
-test-fleet: setup-tests ## run the fleet's tests in their long forms, and print the table of docs/fleet.md; some half an hour once built
+test-fleet: setup-tests ## run the fleet's tests in their long forms, and print the tables of docs/fleet.md; some half an hour once built
 	cargo build --release --locked
-	@log=$${CARGO_TARGET_DIR:-target}/tmp/test-fleet.log; \
-	TOLLGATE_TEST_FLEET=long TOLLGATE_TEST_BINARY=$$(realpath $${CARGO_TARGET_DIR:-target})/release/tollgate \
-		cargo test --locked --no-fail-fast --test it fleet_ -- --nocapture --test-threads 1 >$$log 2>&1; \
+	@log=$${CARGO_TARGET_DIR:-target}/tmp/test-fleet.log; export TOLLGATE_TEST_FLEET=long; \
+	(TOLLGATE_TEST_BINARY=$$(realpath $${CARGO_TARGET_DIR:-target})/release/tollgate \
+		cargo test --locked --no-fail-fast --test it fleet_ -- --nocapture --test-threads 1; code=$$?; \
+	cargo test --locked --lib fleet::simulation::scale -- --nocapture && exit $$code) \
+		>$$log 2>&1; \
 	code=$$?; grep -o '| .* |$$' $$log; grep '^test result' $$log; \
 	[ $$code -eq 0 ] || { grep -A 2 panicked $$log; echo "all of it is in $$log"; exit $$code; }
 	@sh packaging/setup.sh skipped

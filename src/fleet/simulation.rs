@@ -10,12 +10,14 @@ use std::time::Duration;
 use fastrand::Rng;
 use futures_util::FutureExt;
 
-use super::bucket::BucketAsk;
 use super::bucket::model::ModelBucket;
+use super::bucket::{BucketAnswer, BucketAsk};
 use crate::client::Quota;
 use crate::limit::shared::leases::{LeaseSettings, Leases, VALID};
 use crate::limit::shared::{Answered, BucketQuestion, FleetPart, Reach, SharedLimiter};
 use crate::limit::{Charge, Claim, Key, Limiter, Nanos, PendingAnswers, StoreAnswers, Striped, StripedSettings};
+
+mod scale;
 
 const MILLI: Nanos = 1_000_000;
 const SECOND: Nanos = 1_000_000_000;
@@ -68,7 +70,8 @@ fn wait(mut asking: PendingAnswers, mut answers: StoreAnswers) -> Wait {
     })
 }
 
-fn node(name: &str, names: &[String]) -> SimulatedNode {
+/// What a node of this name decides by, which has the others' word that these are all nodes.
+fn limiter(name: &str, names: &[String], now: Nanos) -> (SharedLimiter, Arc<Leases>) {
     let quota = Quota::new(1, 1.0).unwrap();
     let settings =
         StripedSettings { max_buckets: NonZeroUsize::MIN, stripes: NonZeroUsize::new(1), default_quota: quota };
@@ -76,15 +79,27 @@ fn node(name: &str, names: &[String]) -> SimulatedNode {
         LeaseSettings { lease: Duration::from_millis(100), timeout: Duration::from_millis(25), max_asks: 1_024 };
     let part = FleetPart::new(name, names.iter().map(String::as_str));
     let leases = Leases::new(lease, part, Reach::Joined);
-    let limiter = SharedLimiter::new(Striped::new(settings, START), Arc::clone(&leases));
-    let (underway, back, asked, waiting) = (VecDeque::new(), VecDeque::new(), Vec::new(), Vec::new());
-    SimulatedNode { name: name.to_owned(), limiter, leases, underway, back, asked, waiting }
+    (SharedLimiter::new(Striped::new(settings, now), Arc::clone(&leases)), leases)
+}
+
+/// What the store says to a question of `holder`, unless that came late.
+fn carried_out(bucket: &mut ModelBucket, holder: &str, question: &BucketQuestion, now: Nanos) -> Option<Answered> {
+    let BucketQuestion { quota, left, want, ahead, divisor, debit, back, number, known, .. } = *question;
+    let valid = Duration::from_nanos(VALID);
+    let ask = BucketAsk { quota, holder, left, want, ahead, divisor, debit, back, valid, number, known };
+    let BucketAnswer { granted, ahead, tokens, age_us, is_late, .. } = bucket.ask(now / 1_000, &ask);
+    (!is_late).then_some(Answered { granted, ahead, tokens, age: age_us * 1_000 })
 }
 
 impl Simulation {
     fn new(nodes: usize, quota: Quota, latency: Nanos, seed: u64) -> Self {
         let names: Vec<_> = (0..nodes).map(|node| format!("n{node}")).collect();
-        let nodes = names.iter().map(|name| node(name, &names)).collect();
+        let node = |name: &String| {
+            let (limiter, leases) = limiter(name, &names, START);
+            let (underway, back, asked, waiting) = (VecDeque::new(), VecDeque::new(), Vec::new(), Vec::new());
+            SimulatedNode { name: name.clone(), limiter, leases, underway, back, asked, waiting }
+        };
+        let nodes = names.iter().map(node).collect();
         let (bucket, rng, run) = (ModelBucket::default(), Rng::with_seed(seed), Run::default());
         Simulation { nodes, bucket, quota, latency, stalls: None, loss: 0.0, rng, run }
     }
@@ -143,19 +158,9 @@ impl Simulation {
             }
             while !stands && node.underway.front().is_some_and(|(there, _)| *there <= now) {
                 let Some((_, question)) = node.underway.pop_front() else { break };
-                let BucketQuestion { quota, left, want, ahead, divisor, debit, back, number, known, .. } = question;
-                let valid = Duration::from_nanos(VALID);
-                let holder = node.name.as_str();
-                let ask = BucketAsk { quota, holder, left, want, ahead, divisor, debit, back, valid, number, known };
-                let answer = self.bucket.ask(now / 1_000, &ask);
-                let answered = Answered {
-                    granted: answer.granted,
-                    ahead: answer.ahead,
-                    tokens: answer.tokens,
-                    age: answer.age_us * 1_000,
-                };
-                if self.rng.f64() >= self.loss && !answer.is_late {
-                    node.back.push_back((now + way, number, answered));
+                let answered = carried_out(&mut self.bucket, &node.name, &question, now);
+                if let Some(answered) = answered.filter(|_| self.rng.f64() >= self.loss) {
+                    node.back.push_back((now + way, question.number, answered));
                 }
             }
             let mut heard = false;

@@ -98,6 +98,11 @@ impl ModelBucket {
         self.0.as_ref().map(|state| state.tokens + state.out())
     }
 
+    /// Tokens that this node was said to hold when it last asked.
+    pub fn held_by(&self, holder: &str) -> u32 {
+        self.0.as_ref().and_then(|state| state.holders.get(holder)).map_or(0, |held| held.amount)
+    }
+
     /// The bucket at `now` under `quota`, and whether there was none.
     fn credited(&mut self, now: u64, quota: Quota) -> (ModelState, bool) {
         let missing = self.0.is_none();
