@@ -190,6 +190,19 @@ pub fn cluster(engine: Engine) -> (Vec<StoreServer>, Vec<String>) {
     (servers, ids)
 }
 
+/// A replica of the one of these primaries of a Cluster that has that id; all of them know of it.
+pub fn cluster_replica(engine: Engine, servers: &[StoreServer], id: &str) -> StoreServer {
+    let args = ["--save", "", "--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-port", "{bus}"];
+    let replica = StoreServer::start_with(engine, &args);
+    let bus = replica.command("CONFIG GET cluster-port").lines().nth(4).expect("an answer").to_owned();
+    servers[0].command(&format!("CLUSTER MEET 127.0.0.1 {} {bus}", replica.port));
+    wait("the replica is not taken", || replica.command(&format!("CLUSTER REPLICATE {id}")).starts_with("+OK"));
+    wait("the replica does not follow", || replica.command("INFO replication").contains("master_link_status:up"));
+    let knows = |server: &StoreServer| server.command(&format!("CLUSTER REPLICAS {id}")).contains("slave");
+    wait("not all know of the replica", || servers.iter().all(knows));
+    replica
+}
+
 /// Polls until `there` says so.
 pub fn wait(what: &str, mut there: impl FnMut() -> bool) {
     let mut tries = 0;

@@ -1,7 +1,7 @@
 //! Several servers that stand for each other: replicas, Sentinel, a Cluster.
 
 use super::*;
-use crate::fleet::servers::{cluster, wait};
+use crate::fleet::servers::{cluster, cluster_replica, wait};
 
 #[test]
 fn a_promoted_replica_is_followed() {
@@ -72,17 +72,8 @@ fn buckets_of_a_cluster_follow_a_slot_that_moves() {
 fn a_promoted_replica_of_a_cluster_is_found() {
     let engine = Engine::all()[0];
     let (mut servers, ids) = cluster(engine);
-    let args = ["--save", "", "--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-port", "{bus}"];
-    let replica = StoreServer::start_with(engine, &args);
-    let bus = replica.command("CONFIG GET cluster-port").lines().nth(4).unwrap().to_owned();
-    servers[0].command(&format!("CLUSTER MEET 127.0.0.1 {} {bus}", replica.port));
-    wait("the replica is not taken", || replica.command(&format!("CLUSTER REPLICATE {}", ids[2])).starts_with("+OK"));
-    wait("the replica does not follow", || replica.command("INFO replication").contains("master_link_status:up"));
+    let replica = cluster_replica(engine, &servers, &ids[2]);
     let seeds: Vec<String> = servers.iter().map(|server| format!("127.0.0.1:{}", server.port)).collect();
-    // The others know whose replica it is.
-    wait("nobody knows of the replica", || {
-        servers[0].command(&format!("CLUSTER REPLICAS {}", ids[2])).contains("slave")
-    });
     runtime().block_on(async {
         let (link, _stop) = start(&settings(&format!("redis+cluster://{}", seeds.join(","))));
         until(&link, true).await;
