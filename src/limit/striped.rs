@@ -211,12 +211,12 @@ fn default_stripes(max_buckets: usize) -> usize {
 }
 
 impl Striped {
-    /// Takes from one of `nodes` parts of a bucket; from all of it where it is too small to divide and this node is its
-    /// `owner`.
+    /// Takes from one of `nodes` parts of a bucket; from all of it where it is too small to divide for what is taken, and
+    /// this node is its `owner`.
     pub(super) fn take_divided(&self, charge: &Charge, (nodes, owner): (u32, bool), now: Nanos) -> Decision {
         let mut stripe = self.stripe(charge.key).lock();
         let mut terms = stripe.terms_of(charge.key, charge.quota);
-        let Some(quota) = divided(terms.quota, nodes, owner) else {
+        let Some(quota) = divided(terms.quota, (nodes, owner), charge.cost) else {
             let empty = Standing::new(Bucket::resume(Tokens::default(), now), terms.quota, now);
             return Decision::Refused(empty.for_cost(charge.cost.get()));
         };
@@ -232,7 +232,7 @@ impl Striped {
     pub(super) fn affords_divided(&self, charge: &Charge, (nodes, owner): (u32, bool), now: Nanos) -> bool {
         let mut stripe = self.stripe(charge.key).lock();
         let mut terms = stripe.terms_of(charge.key, charge.quota);
-        let Some(quota) = divided(terms.quota, nodes, owner) else { return false };
+        let Some(quota) = divided(terms.quota, (nodes, owner), charge.cost) else { return false };
         terms.quota = quota;
         let bucket = match stripe.locate(charge.key, terms, now) {
             Some((_, bucket)) => bucket,
@@ -242,10 +242,11 @@ impl Striped {
     }
 }
 
-/// One of `nodes` parts of a quota; all of it, or none, where there is less than a token for each.
-fn divided(quota: Quota, nodes: u32, owner: bool) -> Option<Quota> {
-    let capacity = quota.capacity().get() / nodes;
-    match (NonZeroU32::new(capacity), Rate::from_nanos_per_sec(quota.rate().nanos_per_sec() / u64::from(nodes))) {
+/// One of `nodes` parts of a quota; all of it, or none, where there is less than the `cost` for each. Were a part enough
+/// that is less, each node would give as much as the cost for it.
+fn divided(quota: Quota, (nodes, owner): (u32, bool), cost: NonZeroU32) -> Option<Quota> {
+    let part = NonZeroU32::new(quota.capacity().get() / nodes).filter(|part| *part >= cost.min(quota.capacity()));
+    match (part, Rate::from_nanos_per_sec(quota.rate().nanos_per_sec() / u64::from(nodes))) {
         (Some(capacity), Some(rate)) => Some(Quota::of(capacity, rate)),
         _ => owner.then_some(quota),
     }
@@ -349,5 +350,23 @@ mod tests {
         assert_eq!((stripes(1), stripes(5), stripes(usize::MAX)), (1, 8, 1 << 16));
         let default = stripes(0);
         assert!(default >= 64 && default.is_power_of_two());
+    }
+
+    #[test]
+    fn what_costs_more_than_a_part_is_its_owners_to_give() {
+        let quota = Quota::new(9, 3.0).unwrap();
+        let settings = StripedSettings { max_buckets: NonZeroUsize::MIN, stripes: None, default_quota: quota };
+        let given = |cost, owner| {
+            let (limiter, cost) = (Striped::new(settings, 0), NonZeroU32::new(cost).unwrap());
+            let charge = Charge { key: Key::client(1), quota, cost };
+            let take = |_: &i32| {
+                limiter.affords_divided(&charge, (3, owner), 0)
+                    && limiter.take_divided(&charge, (3, owner), 0).is_allowed()
+            };
+            (0..9).filter(take).count()
+        };
+        assert_eq!((given(1, false), given(3, false), given(1, true)), (3, 1, 3));
+        // A bucket of nine is enough for two of four, and for one of more than there can be.
+        assert_eq!((given(4, false), given(4, true), given(10, false), given(10, true)), (0, 2, 0, 1));
     }
 }
