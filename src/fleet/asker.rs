@@ -2,7 +2,7 @@
 //!
 //! The questions of a moment go together, in one round trip on a single server. What requests wait for goes at once,
 //! unless as many round trips as `UNDERWAY` are; then it goes with the next, which is when many requests come that
-//! each find nothing. What nobody waits for goes every `PACE`.
+//! each find nothing. What nobody waits for goes when its time has come, which is looked for every `PACE`.
 //!
 //! Whether the store is away is the link's to say. It counts as there again only `SETTLING` after it is: by then every
 //! node has told what it gave meanwhile, so that none of it is given again.
@@ -20,12 +20,12 @@ use super::names::Names;
 use super::settings::WhenUnreachable;
 use super::turns::{self, TurnsAsk};
 use crate::clock::{Clock, Timeline};
-use crate::limit::shared::leases::{Leases, VALID};
+use crate::limit::shared::leases::Leases;
 use crate::limit::shared::{Answered, BucketQuestion, Reach, SharedLimiter};
-use crate::limit::turns::shared::{SharedTurns, TurnQuestion};
+use crate::limit::turns::shared::{SharedTurns, TurnQuestion, VALID};
 use crate::limit::{Key, KeyMaker};
 
-/// How often is asked what nobody waits for.
+/// How often is looked for what nobody waits for.
 const PACE: Duration = Duration::from_millis(10);
 /// How often all leases are looked through.
 const TEND: Duration = Duration::from_millis(100);
@@ -205,8 +205,7 @@ impl Asker {
     }
 
     fn call(&self, question: &BucketQuestion) -> super::link::ScriptCall {
-        let BucketQuestion { key, quota, left, want, ahead, divisor, debit, back, number, known } = *question;
-        let valid = Duration::from_nanos(VALID);
+        let BucketQuestion { key, quota, left, want, ahead, divisor, debit, back, valid, number, known } = *question;
         let holder = &self.holder;
         let ask = BucketAsk { quota, holder, left, want, ahead, divisor, debit, back, valid, number, known };
         bucket::ask(&self.names, self.bits(key), &ask)

@@ -64,33 +64,28 @@ pub struct BucketAnswer {
 
 /// Asks of the bucket of a key.
 pub fn ask(names: &Names, key: u128, ask: &BucketAsk<'_>) -> ScriptCall {
-    let mut args = quota(ask.quota);
-    args.push(ask.holder.as_bytes().to_vec());
-    let numbers = [ask.left, ask.want, ask.ahead, ask.divisor.max(1)];
-    args.extend(numbers.map(|number| number.to_string().into_bytes()));
+    let [left, want, ahead, divisor, back] =
+        [ask.left, ask.want, ask.ahead, ask.divisor.max(1), ask.back].map(u64::from);
     // Beyond what Lua's numbers hold, a debt is as good as any other.
-    args.push(ask.debit.min(1 << 50).to_string().into_bytes());
-    args.push(ask.back.to_string().into_bytes());
-    args.push(millis(ask.valid));
-    args.extend([ask.number, ask.known].map(|number| number.to_string().into_bytes()));
+    let debit = ask.debit.min(1 << 50);
+    let numbers = [left, want, ahead, divisor, debit, back, millis(ask.valid), ask.number, ask.known];
+    let args = vec![with_quota(ask.quota, &numbers), ask.holder.as_bytes().to_vec()];
     call(&BUCKET, names.bucket(key), args)
 }
 
 /// Fills the bucket of a key, but for what nodes hold.
 pub fn reset(names: &Names, key: u128, of: Quota) -> ScriptCall {
-    call(&RESET, names.bucket(key), quota(of))
+    call(&RESET, names.bucket(key), vec![with_quota(of, &[])])
 }
 
 /// Adds tokens to the bucket of a key, above its capacity if need be.
 pub fn grant(names: &Names, key: u128, of: Quota, tokens: u32) -> ScriptCall {
-    let mut args = quota(of);
-    args.push(tokens.to_string().into_bytes());
-    call(&GRANT, names.bucket(key), args)
+    call(&GRANT, names.bucket(key), vec![with_quota(of, &[tokens.into()])])
 }
 
 /// Looks at the bucket of a key, and changes nothing.
 pub fn peek(names: &Names, key: u128, of: Quota) -> ScriptCall {
-    call(&PEEK, names.bucket(key), quota(of))
+    call(&PEEK, names.bucket(key), vec![with_quota(of, &[])])
 }
 
 /// The answer to [`peek`]: thousandths of tokens, those that nodes hold among them; 0 for a debt.
@@ -122,15 +117,17 @@ pub(super) fn call(script: &'static Script, key: Vec<u8>, args: Vec<Vec<u8>>) ->
     ScriptCall { script, keys: vec![key], args }
 }
 
-/// Capacity, whole tokens a second, and the nanotokens beside them.
-fn quota(quota: Quota) -> Vec<Vec<u8>> {
+/// Capacity, whole tokens a second, the nanotokens beside them, and further numbers: as Lua has them, so that the store
+/// reads no digits.
+fn with_quota(quota: Quota, more: &[u64]) -> Vec<u8> {
     let nanos = quota.rate().nanos_per_sec();
-    let numbers = [u64::from(quota.capacity().get()), nanos / 1_000_000_000, nanos % 1_000_000_000];
-    numbers.map(|number| number.to_string().into_bytes()).into()
+    let of_quota = [u64::from(quota.capacity().get()), nanos / 1_000_000_000, nanos % 1_000_000_000];
+    of_quota.iter().chain(more).flat_map(|number| (*number as f64).to_le_bytes()).collect()
 }
 
-pub(super) fn millis(time: Duration) -> Vec<u8> {
-    time.as_millis().clamp(1, 1_000_000_000).to_string().into_bytes()
+/// Milliseconds, as a lease has them.
+pub(super) fn millis(time: Duration) -> u64 {
+    time.as_millis().clamp(1, 1_000_000_000) as u64
 }
 
 pub(super) fn integers<const N: usize>(value: &Value) -> Result<[i64; N], LinkError> {

@@ -13,7 +13,7 @@ use futures_util::FutureExt;
 use super::bucket::model::ModelBucket;
 use super::bucket::{BucketAnswer, BucketAsk};
 use crate::client::Quota;
-use crate::limit::shared::leases::{LeaseSettings, Leases, VALID};
+use crate::limit::shared::leases::{LeaseSettings, Leases};
 use crate::limit::shared::{Answered, BucketQuestion, FleetPart, Reach, SharedLimiter};
 use crate::limit::{Charge, Claim, Key, Limiter, Nanos, PendingAnswers, StoreAnswers, Striped, StripedSettings};
 
@@ -84,8 +84,7 @@ fn limiter(name: &str, names: &[String], now: Nanos) -> (SharedLimiter, Arc<Leas
 
 /// What the store says to a question of `holder`, unless that came late.
 fn carried_out(bucket: &mut ModelBucket, holder: &str, question: &BucketQuestion, now: Nanos) -> Option<Answered> {
-    let BucketQuestion { quota, left, want, ahead, divisor, debit, back, number, known, .. } = *question;
-    let valid = Duration::from_nanos(VALID);
+    let BucketQuestion { quota, left, want, ahead, divisor, debit, back, valid, number, known, .. } = *question;
     let ask = BucketAsk { quota, holder, left, want, ahead, divisor, debit, back, valid, number, known };
     let BucketAnswer { granted, ahead, tokens, age_us, is_late, .. } = bucket.ask(now / 1_000, &ask);
     (!is_late).then_some(Answered { granted, ahead, tokens, age: age_us * 1_000 })

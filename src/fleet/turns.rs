@@ -38,7 +38,7 @@ pub struct TurnsAsk<'a> {
 pub fn ask(names: &Names, key: u128, ask: &TurnsAsk<'_>) -> ScriptCall {
     let mut args = vec![ask.holder.into()];
     args.extend([ask.running, ask.keeps, ask.wants, ask.most].map(|number| number.to_string().into_bytes()));
-    args.extend([millis(ask.valid), ask.number.to_string().into_bytes()]);
+    args.extend([millis(ask.valid).to_string().into_bytes(), ask.number.to_string().into_bytes()]);
     call(&TURNS, names.turns(key), args)
 }
 

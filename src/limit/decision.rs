@@ -84,6 +84,16 @@ impl Standing {
         Standing { overflow: true, ..self }
     }
 
+    /// The same for who finds enough `then` at the earliest.
+    #[must_use]
+    pub(super) fn until(mut self, then: Nanos) -> Self {
+        if self.retry_at() < then {
+            let earns = Bucket::resume(Tokens::default(), 0).affords_at(Tokens::whole(self.cost), self.quota, 0);
+            self.bucket = Bucket::resume(Tokens::default(), then.saturating_sub(earns));
+        }
+        self
+    }
+
     /// How the bucket stands after one take more, if there is a token for it.
     #[must_use]
     pub fn after_take(mut self) -> Self {

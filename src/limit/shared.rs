@@ -10,7 +10,7 @@
 //!   and waits for nobody.
 //! - A request that finds none is [undecided](Decision::Undecided): it asks, waits a moment, and is judged again. Not
 //!   where the view, heard of within half a second, says that there is nothing: then it is refused from memory, until the
-//!   bucket can have a token again. The view is never less than the truth but for what others gave back or an operator
+//!   bucket can have a token again, or is asked about again with others. The view is never less than the truth but for what others gave back or an operator
 //!   added, which is heard of when it is believed no more.
 //! - What the store gives for a request that waits is that request's alone: a [`Prepaid`] token, given back if it is
 //!   not spent.
@@ -47,6 +47,8 @@ mod entry;
 pub mod leases;
 mod part;
 mod question;
+mod queue;
+mod tally;
 #[cfg(test)]
 mod tests;
 
@@ -54,6 +56,7 @@ use entry::Reserved;
 use leases::Leases;
 pub use part::{FleetPart, Reach};
 pub use question::{Answered, BucketQuestion};
+pub use tally::LeaseTally;
 
 /// The limiter of one node among many. See the [module](self).
 pub struct SharedLimiter {
@@ -95,17 +98,19 @@ impl SharedLimiter {
                 }
                 decision
             }
-            found => self.without_lease(charge, found == Reserved::Believed, now),
+            found => self.without_lease(charge, found, now),
         }
     }
 
     /// The same where there is no lease.
     #[cold]
-    fn without_lease(&self, charge: &Charge, believed: bool, now: Nanos) -> Decision {
-        match self.seen(charge, now) {
-            standing if standing.is_overflow() => self.view.take(charge, now),
-            standing if believed && !standing.is_enough() => Decision::Refused(standing),
-            standing => Decision::Undecided(standing),
+    fn without_lease(&self, charge: &Charge, found: Reserved, now: Nanos) -> Decision {
+        let standing = self.seen(charge, now);
+        match found {
+            _ if standing.is_overflow() => self.view.take(charge, now),
+            Reserved::Until(then) => Decision::Refused(standing.until(then)),
+            Reserved::Believed if !standing.is_enough() => Decision::Refused(standing),
+            _ => Decision::Undecided(standing),
         }
     }
 
@@ -118,13 +123,17 @@ impl SharedLimiter {
     fn take_several(&self, claims: &[Claim], mut asked: Option<&mut StoreAnswers>, now: Nanos) -> Decisions {
         let backing = claims.iter().map(|claim| self.back(claim, asked.as_deref_mut(), now));
         let backing: SmallVec<[ClaimBacking; USUAL_CLAIMS]> = backing.collect();
-        if !backing.iter().any(|backing| matches!(backing, ClaimBacking::Open)) {
+        let put_off = backing.iter().any(|backing| matches!(backing, ClaimBacking::PutOff(_)));
+        if !put_off && !backing.iter().any(|backing| matches!(backing, ClaimBacking::Open)) {
             return self.take_backed(claims, backing, now);
         }
-        let last = asked.as_ref().is_some_and(|asked| asked.last);
+        let last = !put_off && asked.as_ref().is_some_and(|asked| asked.last);
         let decide = |(claim, backing): (&Claim, ClaimBacking)| {
             let standing = self.seen(&claim.charge, now);
             match backing {
+                ClaimBacking::PutOff(then) => return Decision::Refused(standing.until(then)),
+                // Nobody is asked for a request that is refused.
+                ClaimBacking::Open if put_off => {}
                 ClaimBacking::Open => return Decision::Undecided(standing),
                 ClaimBacking::Lease => self.leases.put_back(claim.charge.key, claim.charge.cost.get()),
                 // What was given for it stays its own while it asks for the rest.
@@ -155,9 +164,11 @@ impl SharedLimiter {
         if found == Reserved::Taken {
             return ClaimBacking::Lease;
         }
-        match self.seen(&claim.charge, now) {
-            standing if standing.is_overflow() => ClaimBacking::View,
-            standing if found == Reserved::Believed && !standing.is_enough() => ClaimBacking::View,
+        let standing = self.seen(&claim.charge, now);
+        match found {
+            _ if standing.is_overflow() => ClaimBacking::View,
+            Reserved::Until(then) => ClaimBacking::PutOff(then),
+            Reserved::Believed if !standing.is_enough() => ClaimBacking::View,
             _ => ClaimBacking::Open,
         }
     }
@@ -236,6 +247,8 @@ enum ClaimBacking {
     Prepaid(Prepaid),
     /// Nothing; it goes by the view, which says that there is nothing, or whose bucket is no other node's.
     View,
+    /// Nothing, and there is none before that instant.
+    PutOff(Nanos),
     /// Nothing, and the store is to be asked about the bucket.
     Open,
 }

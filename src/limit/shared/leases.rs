@@ -1,6 +1,6 @@
 //! What this node may spend without asking, and what it has to ask.
 //!
-//! An entry is there for each bucket that is busy on this node, and goes when it has not been used for a second, once
+//! An entry is there for each bucket that is busy on this node, and goes when it has not been used for some seconds, once
 //! what it held is given back: [`tend`](Leases::tend). Its state is what the node knows and no clock of its own: `lease`
 //! tokens until `valid`, counted from before the question was sent, by a clock that nobody sets; the store counts a
 //! tenth longer.
@@ -23,9 +23,11 @@ use parking_lot::Mutex;
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
-use super::entry::{Flight, LeaseEntry, Reserved, WaitingClaim};
+use super::entry::{FORGOTTEN, Flight, LeaseEntry, Reserved, WaitingClaim};
 use super::part::{FleetPart, Reach};
 use super::question::{Answered, BucketQuestion};
+use super::queue::{AskQueue, Queued};
+use super::tally::LeaseTally;
 use crate::client::Quota;
 use crate::limit::asking::{AnswersStore, AskingRoom, PendingAnswers, Prepaid, StoreVerdict};
 use crate::limit::bucket::Nanos;
@@ -34,10 +36,6 @@ use crate::limit::limiter::Charge;
 
 /// In how many parts they are kept, each under a lock of its own.
 const PARTS: usize = 256;
-/// For how long a lease may be spent, in nanoseconds.
-pub const VALID: Nanos = 2_000_000_000;
-/// After how long without use it is given back.
-const UNUSED: Nanos = 1_000_000_000;
 /// For how long a view is believed that says that there is nothing.
 const BELIEVED: Nanos = 500_000_000;
 
@@ -52,21 +50,6 @@ pub struct LeaseSettings {
     pub max_asks: usize,
 }
 
-/// What was counted since the start.
-#[derive(Debug, Default)]
-pub struct LeaseTally {
-    /// Questions for requests that waited.
-    pub asked: AtomicU64,
-    /// Questions that were answered with tokens for later.
-    pub ahead: AtomicU64,
-    /// Leases that were given back.
-    pub returned: AtomicU64,
-    /// Questions without an answer.
-    pub late: AtomicU64,
-    /// Requests that waited.
-    pub waits: AtomicU64,
-}
-
 /// The leases of one node.
 #[derive(Debug)]
 pub struct Leases {
@@ -75,7 +58,7 @@ pub struct Leases {
     reach: AtomicU8,
     part: ArcSwap<FleetPart>,
     /// Buckets with something to ask.
-    queue: Mutex<Vec<Key>>,
+    queue: AskQueue,
     room: Arc<AskingRoom>,
     /// The number of the last question.
     number: AtomicU64,
@@ -103,7 +86,7 @@ impl Leases {
             settings,
             reach: AtomicU8::new(0),
             part: ArcSwap::from_pointee(part),
-            queue: Mutex::default(),
+            queue: AskQueue::default(),
             room: AskingRoom::new(settings.max_asks, settings.timeout),
             number: AtomicU64::new(0),
             counts: LeaseTally::default(),
@@ -178,12 +161,24 @@ impl Leases {
 
     /// Has something asked about a bucket, at once when `urgent`.
     fn enqueue(&self, entry: &mut LeaseEntry, urgent: bool) {
-        if !entry.queued && entry.flight.is_none() {
-            entry.queued = true;
-            self.queue.lock().push(entry.key);
+        if entry.flight.is_some() {
+            return;
+        }
+        if entry.queued != Queued::Next {
+            entry.queued = Queued::Next;
+            self.queue.push(entry.key);
         }
         if urgent {
+            self.queue.hurry();
             self.room.wake();
+        }
+    }
+
+    /// The same when the bucket is to be asked about again.
+    fn enqueue_later(&self, entry: &mut LeaseEntry) {
+        if entry.flight.is_none() && entry.queued == Queued::No {
+            entry.queued = Queued::Later;
+            self.queue.push_later(entry.key, entry.next);
         }
     }
 
@@ -194,10 +189,15 @@ impl Leases {
         if entry.lease >= cost && now < entry.valid {
             entry.lease -= cost;
             entry.use_up(cost, now);
-            if entry.lease < entry.need.div_ceil(2) {
-                self.enqueue(entry, false);
+            if entry.lease < entry.low {
+                if now < entry.next { self.enqueue_later(entry) } else { self.enqueue(entry, false) }
             }
             return Reserved::Taken;
+        }
+        if entry.is_put_off(cost, now) {
+            entry.use_up(cost, now);
+            self.enqueue_later(entry);
+            return Reserved::Until(entry.next);
         }
         match now < entry.heard.saturating_add(BELIEVED) {
             true => Reserved::Believed,
@@ -232,7 +232,7 @@ impl Leases {
     /// The view of a bucket counts no more: the next request asks. Whoever changes a bucket in the store calls it.
     pub fn disbelieve(&self, key: Key) {
         self.with(key, |entry| {
-            entry.heard = 0;
+            (entry.heard, entry.next, entry.batch) = (0, 0, 0);
             entry.back = entry.back.saturating_add(std::mem::take(&mut entry.lease));
             self.enqueue(entry, true);
         });
@@ -263,24 +263,19 @@ impl Leases {
 
     /// Takes out what is to be asked now, at most `most` questions.
     pub fn due(&self, most: usize, now: Nanos) -> Vec<BucketQuestion> {
-        let keys: Vec<Key> = {
-            let mut queue = self.queue.lock();
-            let count = queue.len().min(most);
-            queue.drain(..count).collect()
-        };
         let nodes = self.part().nodes();
-        keys.into_iter().filter_map(|key| self.with(key, |entry| self.question(entry, nodes, now)).flatten()).collect()
+        let keys = self.queue.take(most, now).into_iter();
+        keys.filter_map(|key| self.with(key, |entry| self.question(entry, nodes, now)).flatten()).collect()
     }
 
     fn question(&self, entry: &mut LeaseEntry, nodes: u32, now: Nanos) -> Option<BucketQuestion> {
-        entry.queued = false;
-        if entry.flight.is_some() {
+        if std::mem::take(&mut entry.queued) == Queued::No || entry.flight.is_some() {
             return None;
         }
         entry.waiters.retain(|waiter| !waiter.answer.is_closed());
         entry.reckon(self.settings.lease, nodes, now);
         entry.lease = entry.held(now);
-        let unused = now.saturating_sub(entry.used_at) >= UNUSED;
+        let unused = now.saturating_sub(entry.used_at) >= entry.keeps(nodes);
         if unused && entry.lease > 0 {
             self.counts.returned.fetch_add(1, Ordering::Relaxed);
             entry.back = entry.back.saturating_add(std::mem::take(&mut entry.lease));
@@ -291,10 +286,12 @@ impl Leases {
         if want > 0 {
             self.counts.asked.fetch_add(1, Ordering::Relaxed);
         }
-        let (number, divisor) = (self.number.fetch_add(1, Ordering::Relaxed) + 1, nodes.saturating_mul(2));
-        entry.flight = Some(Flight { sent: now, waiters: entry.waiters.len(), debit, number });
+        let (number, divisor) = (self.number.fetch_add(1, Ordering::Relaxed) + 1, entry.divisor(nodes));
+        let (valid, asked) = (entry.validity(), want.saturating_add(ahead));
+        entry.flight = Some(Flight { sent: now, waiters: entry.waiters.len(), debit, number, valid, asked });
         let LeaseEntry { key, quota, known, lease: left, .. } = *entry;
-        Some(BucketQuestion { key, quota, left, want, ahead, divisor, debit, back, number, known })
+        let valid = Duration::from_nanos(valid);
+        Some(BucketQuestion { key, quota, left, want, ahead, divisor, debit, back, valid, number, known })
     }
 
     /// Takes in an answer; the quota of the bucket, and what of it is here.
@@ -302,9 +299,9 @@ impl Leases {
         self.with(key, |entry| {
             let flight = entry.flight?;
             entry.lease = entry.lease.saturating_add(answer.ahead);
-            entry.valid = flight.sent.saturating_add(VALID);
+            (entry.valid, entry.valid_for) = (flight.sent.saturating_add(flight.valid), flight.valid);
             (entry.heard, entry.known, entry.unsure, entry.granted) = (now, flight.number, false, answer.granted);
-            entry.plenty = answer.tokens >= i64::from(entry.quota.capacity().get() / 2);
+            entry.heard_of(answer, &flight, self.settings.lease, self.part().nodes());
             if answer.ahead > 0 {
                 self.counts.ahead.fetch_add(1, Ordering::Relaxed);
             }
@@ -336,7 +333,7 @@ impl Leases {
                 if entry.held(now) >= waiter.cost {
                     entry.lease -= waiter.cost;
                     answers.push((waiter.answer, Some(waiter.cost)));
-                } else if enough(waiter.cost) {
+                } else if enough(waiter.cost) && !entry.is_put_off(waiter.cost, now) {
                     entry.waiters.push(waiter);
                 } else {
                     answers.push((waiter.answer, None));
@@ -369,18 +366,19 @@ impl Leases {
     }
 
     /// Looks through all entries: has those asked about that are to be given back or held longer, and forgets those
-    /// that nobody used for a second.
+    /// that nobody used for a while.
     pub fn tend(&self, now: Nanos) {
+        let nodes = self.part().nodes();
         for part in &self.parts {
             part.lock().retain(|entry| {
-                let unused = now.saturating_sub(entry.used_at) >= UNUSED;
+                let without_use = now.saturating_sub(entry.used_at);
                 let held = entry.held(now) > 0;
-                let runs_out = held && now.saturating_add(VALID / 2) >= entry.valid;
-                if unused && held || runs_out || entry.unsure || entry.owed > 0 || entry.back > 0 {
+                let goes_back = held && (without_use >= entry.keeps(nodes) || entry.runs_out(now));
+                if goes_back || entry.unsure || entry.owed > 0 || entry.back > 0 {
                     self.enqueue(entry, false);
                     return true;
                 }
-                !unused || held || !entry.is_idle() || entry.queued
+                without_use < FORGOTTEN || held || !entry.is_idle() || entry.queued != Queued::No
             });
         }
     }
@@ -389,11 +387,12 @@ impl Leases {
     pub fn give_all_back(&self) {
         for part in &self.parts {
             for entry in part.lock().iter_mut() {
-                entry.used_at = 0;
+                (entry.used_at, entry.plenty) = (0, false);
                 if entry.lease > 0 || entry.unsure || entry.owed > 0 || entry.back > 0 {
                     self.enqueue(entry, false);
                 }
             }
         }
+        self.queue.ripen();
     }
 }

@@ -1,5 +1,7 @@
 //! What passes between a node and the store, as plain values.
 
+use std::time::Duration;
+
 use crate::client::Quota;
 use crate::limit::bucket::Nanos;
 use crate::limit::key::Key;
@@ -23,6 +25,8 @@ pub struct BucketQuestion {
     pub debit: u64,
     /// Tokens that go back.
     pub back: u32,
+    /// For how long what is held may be spent; the store keeps it from others a tenth longer.
+    pub valid: Duration,
     /// Above that of every question before.
     pub number: u64,
     /// That of the last one about the bucket that was answered, or one from before there was any.
