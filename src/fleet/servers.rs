@@ -61,10 +61,14 @@ impl StoreServer {
 
     /// Starts one with further arguments.
     pub fn start_with(engine: Engine, args: &[&str]) -> Self {
+        Self::start_below(engine, args, &std::env::temp_dir())
+    }
+
+    fn start_below(engine: Engine, args: &[&str], place: &Path) -> Self {
         let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
         // Another test may take a port that was free a moment ago.
         for _ in 0..20 {
-            let (dir, port) = (tempfile::tempdir().expect("a directory"), free_port());
+            let (dir, port) = (tempfile::tempdir_in(place).expect("a directory"), free_port());
             let child = spawn(engine, port, dir.path(), &args);
             let mut server = StoreServer { engine, child, port, dir, args: args.clone() };
             if server.answers() {
@@ -74,13 +78,16 @@ impl StoreServer {
         panic!("no server starts: {args:?}");
     }
 
-    /// Starts a sentinel that watches `main` on that port.
+    /// Starts a sentinel that watches `main` on that port. In memory: it writes down each step of a failover before it is
+    /// taken, and when that takes two seconds, on a disk that others keep busy, it does nothing for half a minute.
     pub fn sentinel(engine: Engine, primary: u16) -> Self {
         let conf = format!(
             "sentinel monitor main 127.0.0.1 {primary} 1\nsentinel down-after-milliseconds main 300\n\
              sentinel failover-timeout main 3000\n"
         );
-        Self::start_with(engine, &["--sentinel", &conf])
+        let memory = Path::new("/dev/shm");
+        let place = if memory.is_dir() { memory.to_path_buf() } else { std::env::temp_dir() };
+        Self::start_below(engine, &["--sentinel", &conf], &place)
     }
 
     /// `redis://127.0.0.1:PORT`.
