@@ -132,8 +132,8 @@ impl SharedLimiter {
             let standing = self.seen(&claim.charge, now);
             match backing {
                 ClaimBacking::PutOff(then) => return Decision::Refused(standing.until(then)),
-                // Nobody is asked for a request that is refused.
-                ClaimBacking::Open if put_off => {}
+                // Nobody is asked for a request that is refused, and what was given for it goes back.
+                ClaimBacking::Open | ClaimBacking::Prepaid(_) if put_off => {}
                 ClaimBacking::Open => return Decision::Undecided(standing),
                 ClaimBacking::Lease => self.leases.put_back(claim.charge.key, claim.charge.cost.get()),
                 // What was given for it stays its own while it asks for the rest.
@@ -168,7 +168,7 @@ impl SharedLimiter {
         match found {
             _ if standing.is_overflow() => ClaimBacking::View,
             Reserved::Until(then) => ClaimBacking::PutOff(then),
-            Reserved::Believed if !standing.is_enough() => ClaimBacking::View,
+            Reserved::Believed if !standing.is_enough() => ClaimBacking::PutOff(now),
             _ => ClaimBacking::Open,
         }
     }
@@ -247,7 +247,8 @@ enum ClaimBacking {
     Prepaid(Prepaid),
     /// Nothing; it goes by the view, which says that there is nothing, or whose bucket is no other node's.
     View,
-    /// Nothing, and there is none before that instant.
+    /// Nothing, and there is none before that instant. The view is left as it is: in that of a bucket that this node gives
+    /// its part of until it knows that the store is away, only the part is earned.
     PutOff(Nanos),
     /// Nothing, and the store is to be asked about the bucket.
     Open,
