@@ -8,7 +8,7 @@
 //!
 //! ```text
 //! user NAME on >PASSWORD resetchannels ~tollgate:* -@all +ping +evalsha +script|load +time
-//!   +get +set +del +expire +pexpire +persist +hget +hset +hdel +hmget +hgetall +hscan
+//!   +get +set +del +expire +pexpire +persist +hget +hset +hdel +hlen +hmget +hgetall +hscan
 //!   +xadd +xrange +xread +rpush +lpop +lindex +lrange +llen
 //!   +role +info +config|get          (may be left out: then not known are version, evictions and policy)
 //!   +select                           (a database but 0 only)

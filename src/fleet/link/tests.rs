@@ -160,7 +160,7 @@ fn rights_that_are_written_down_are_enough() {
     let doc = include_str!("../mod.rs");
     let of = |line: &str| doc.contains(line).then(|| line.to_owned()).expect("not what is written down");
     let buckets = of("-@all +ping +evalsha +script|load +time");
-    let keys = of("+get +set +del +expire +pexpire +persist +hget +hset +hdel +hmget +hgetall +hscan");
+    let keys = of("+get +set +del +expire +pexpire +persist +hget +hset +hdel +hlen +hmget +hgetall +hscan");
     for engine in Engine::all() {
         let server = StoreServer::start(engine);
         server.command(&format!("ACL SETUSER edge on >pw resetchannels ~tollgate:* {buckets} {keys}"));
