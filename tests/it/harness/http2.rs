@@ -174,11 +174,15 @@ impl Frames {
     /// Connects, and sends the preface and empty settings.
     #[track_caller]
     pub(crate) fn connect(address: SocketAddr) -> Self {
+        Self::try_connect(address).unwrap()
+    }
+
+    pub(crate) fn try_connect(address: SocketAddr) -> io::Result<Self> {
         let config = tls::config(rustls::ALL_VERSIONS, PROTOCOLS);
-        let mut frames = Frames { stream: tls::handshake(address, &config).unwrap().1 };
-        frames.stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
-        frames.send(SETTINGS, 0, 0, &[]).unwrap();
-        frames
+        let mut frames = Frames { stream: tls::handshake(address, &config)?.1 };
+        frames.stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")?;
+        frames.send(SETTINGS, 0, 0, &[])?;
+        Ok(frames)
     }
 
     /// Sends a frame.
