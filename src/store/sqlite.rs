@@ -36,6 +36,8 @@ mod reads;
 mod recovery;
 mod rows;
 mod schema;
+mod search;
+mod search_text;
 mod shared;
 #[cfg(test)]
 mod tests;
@@ -63,6 +65,7 @@ pub use open::OpenError;
 use patience::LockPatience;
 use queue::{Queue, Request, Write};
 use rows::{ClientReader, ReadFailure};
+use search::Search;
 use shared::{Reading, Shared};
 use writer::Writer;
 
@@ -192,10 +195,15 @@ impl Sqlite {
 
     /// A short read.
     fn read<T>(&self, read: impl FnOnce(&Connection) -> Result<T, ReadFailure>) -> Result<T, StoreError> {
+        self.read_with(|connection, _| read(connection))
+    }
+
+    /// The same, with what searches look through.
+    fn read_with<T>(&self, read: impl FnOnce(&Connection, &Search) -> Result<T, ReadFailure>) -> Result<T, StoreError> {
         let shared = &self.0.shared;
         let reading = shared.reading()?;
         let connection = reading.readers.get();
-        read(&connection).map_err(|failure| shared.failed(failure))
+        read(&connection, &reading.search).map_err(|failure| shared.failed(failure))
     }
 
     /// A long read, on a connection of its own and in one transaction.
@@ -247,7 +255,7 @@ impl ClientRepository for Sqlite {
     }
 
     fn page(&self, query: &PageQuery) -> Result<Page, StoreError> {
-        self.read(|connection| reads::page(connection, query))
+        self.read_with(|connection, search| reads::page(connection, search, query))
     }
 
     fn history(&self, id: &ClientId, before: Option<u64>, limit: usize) -> Result<Vec<HistoryEntry>, StoreError> {

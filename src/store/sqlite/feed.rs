@@ -86,7 +86,8 @@ impl Feed {
     }
 }
 
-fn last(connection: &Connection) -> rusqlite::Result<i64> {
+/// The number of the last change of all.
+pub(super) fn last(connection: &Connection) -> rusqlite::Result<i64> {
     let mut last = connection.prepare_cached("SELECT max(sequence) FROM history")?;
     let last: Option<i64> = last.query_row([], |row| row.get(0))?;
     Ok(last.unwrap_or(0))

@@ -15,14 +15,12 @@ use rusqlite::{Connection, OpenFlags};
 use super::super::{HistoryEntry, Page, PageQuery, Record};
 use super::meta;
 use super::rows::{self, ClientReader, ReadFailure};
+use super::search::Search;
+use super::search_text::SearchPass;
 use crate::client::ClientId;
 
 /// How many short reads can run at once.
 const CONNECTIONS: NonZeroUsize = NonZeroUsize::new(4).expect("4 is not 0");
-
-/// Those in whose name or note a text occurs; `LIKE` takes ASCII letters in either case.
-const SEARCH: &str = "SELECT client_id FROM clients \
-     WHERE client_id LIKE ?1 ESCAPE '\\' OR note LIKE ?1 ESCAPE '\\' ORDER BY client_id";
 
 /// The connections for short reads.
 #[derive(Debug)]
@@ -62,13 +60,14 @@ pub(super) fn connect(path: &Path) -> rusqlite::Result<Connection> {
 }
 
 /// Some clients, in the order of their names. Without a search this takes as long as the page is long, wherever it is;
-/// a search looks at all clients, by what SQLite has for that, which leaves most columns of most rows alone.
-pub(super) fn page(connection: &Connection, query: &PageQuery) -> Result<Page, ReadFailure> {
+/// a search looks through the text of all clients.
+pub(super) fn page(connection: &Connection, search: &Search, query: &PageQuery) -> Result<Page, ReadFailure> {
     // The total is of the same moment as the items.
     let moment = connection.unchecked_transaction()?;
     let mut reader = ClientReader::default();
     let after = query.after.as_ref().map_or("", ClientId::as_str);
-    let (mut items, mut more, mut total) = (Vec::new(), false, 0);
+    let (mut items, mut more) = (Vec::new(), false);
+    let total;
     if query.search.is_empty() {
         let sql = format!("SELECT {} FROM clients WHERE client_id > ?1 ORDER BY client_id", rows::RECORD);
         let mut all = moment.prepare_cached(&sql)?;
@@ -81,17 +80,12 @@ pub(super) fn page(connection: &Connection, query: &PageQuery) -> Result<Page, R
         }
         total = meta::get(&moment, "clients")?.unwrap_or(0).cast_unsigned();
     } else {
-        let escaped = query.search.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
-        let mut all = moment.prepare_cached(SEARCH)?;
-        let mut found = all.query([format!("%{escaped}%")])?;
+        let mut pass = SearchPass::new(&query.search, after, query.limit.saturating_add(1));
+        search.look(&moment, &mut pass)?;
+        (more, total) = (pass.names.len() > query.limit, pass.total);
         let mut one = moment.prepare_cached(&format!("SELECT {} FROM clients WHERE client_id = ?1", rows::RECORD))?;
-        while let Some(row) = found.next()? {
-            total += 1;
-            let Some(id) = rows::text(row, 0).filter(|id| !more && *id > after) else { continue };
-            more = items.len() == query.limit;
-            if !more {
-                items.push(one.query_row([id], |row| Ok(reader.record(row)))??);
-            }
+        for id in pass.names.iter().take(query.limit) {
+            items.push(one.query_row([id], |row| Ok(reader.record(row)))??);
         }
     }
     Ok(Page { items, more, total })

@@ -9,8 +9,9 @@ use super::super::{Follower, HistoryRules, Publisher, StoreError};
 use super::fault::Fault;
 use super::identity::FileIdentity;
 use super::open::Database;
-use super::reads::Readers;
+use super::reads::{self, Readers};
 use super::rows::ReadFailure;
+use super::search::Search;
 
 /// What the writer and those who ask it share.
 pub(super) struct Shared {
@@ -29,6 +30,7 @@ pub(super) struct Shared {
 /// The connections for reading, and the file that they read.
 pub(super) struct Reading {
     pub(super) readers: Readers,
+    pub(super) search: Search,
     pub(super) real: PathBuf,
     pub(super) identity: FileIdentity,
 }
@@ -61,6 +63,7 @@ impl Shared {
 impl Reading {
     pub(super) fn open(database: &Database) -> rusqlite::Result<Self> {
         let (real, identity) = (database.real.clone(), database.identity.clone());
-        Ok(Reading { readers: Readers::open(&real)?, real, identity })
+        let search = Search::new(reads::connect(&real)?);
+        Ok(Reading { readers: Readers::open(&real)?, search, real, identity })
     }
 }

@@ -3,6 +3,7 @@
 mod failing;
 mod fleet;
 mod running;
+mod search;
 mod sharing;
 mod start;
 mod survival;
