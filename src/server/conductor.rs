@@ -25,6 +25,9 @@ use crate::upstream::Pools;
 /// How long connections that were accepted in the last moment get to show their request.
 const SETTLE: Duration = Duration::from_millis(100);
 
+/// How long requests that are cut may take to write their access line.
+const CUT: Duration = Duration::from_millis(500);
+
 /// How long saving may take after the last request.
 const LAST_WORK: Duration = Duration::from_secs(30);
 
@@ -183,6 +186,15 @@ impl Conductor {
                 }
             }
         }));
+    }
+}
+
+/// Waits until what was cut is gone from the threads that served it, but not for long.
+pub(super) fn cut_requests_end(traffic: &ServerActivity) {
+    if traffic.requests.busy() > 0
+        && let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build()
+    {
+        let _ = runtime.block_on(async { timeout(CUT, traffic.requests.idle()).await });
     }
 }
 

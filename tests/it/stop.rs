@@ -3,15 +3,20 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use serde_json::Value;
+use tempfile::TempDir;
+
 use crate::harness::backend::Backend;
 use crate::harness::checksum;
 use crate::harness::client::{Body, Client, Request};
+use crate::harness::http2::{Http2, get, request};
 use crate::harness::instance::Instance;
 use crate::harness::load::{Behaviour, Load};
 use crate::harness::ports::free_address;
 use crate::harness::process::run;
 use crate::harness::server::command;
 use crate::harness::setup::{NO_CHECK, Setup};
+use crate::harness::tls::{NOW, write_pair};
 use crate::harness::{PATIENCE, eventually, now};
 
 /// Soon, on a busy machine.
@@ -198,17 +203,65 @@ fn only_a_second_interrupt_is_impatience() {
 }
 
 #[test]
-fn what_the_end_of_the_grace_period_cuts_is_counted() {
-    let backend = [Backend::scripted("a")];
-    let mut server = Setup::app(&backend, NO_CHECK).line("pingora: {grace_period_seconds: 1}").start();
-    let mut clients: Vec<_> = (0..3).map(|_| server.client()).collect();
-    for client in &mut clients {
-        client.send(&Request::new("GET", "/?fault=hang").encode()).unwrap();
+fn what_the_end_of_the_grace_period_cuts_is_counted_and_has_its_lines() {
+    let (backend, dir) = ([Backend::scripted("a")], TempDir::new().unwrap());
+    write_pair(dir.path(), NOW);
+    // Over TLS as in the clear, with h2 where it is agreed.
+    for tls in [false, true] {
+        let stop = "pingora: {grace_period_seconds: 1}";
+        let mut setup = Setup::app(&backend, NO_CHECK).line(stop);
+        if tls {
+            setup = setup.tls(dir.path());
+        }
+        let mut server = setup.start();
+        let before = backend[0].count("GET /hang") + backend[0].count("GET /midway") + backend[0].count("POST /body");
+        let (mut plain, mut http2) = (Vec::new(), None);
+        if tls {
+            let mut client = Http2::connect(server.address);
+            let begun = [get("/hang?fault=hang"), get("/midway?fault=head_only")];
+            let [(hangs, _), (midway, _)] = begun.map(|request| client.open(request, true).unwrap());
+            let begins = client.runtime.block_on(midway).unwrap();
+            assert_eq!(begins.status(), 200);
+            let (answer, mut body) = client.open(request("POST", "/body?fault=hang"), false).unwrap();
+            body.send_data("abc".into(), false).unwrap();
+            http2 = Some((client, hangs, begins, answer, body));
+        } else {
+            let body = "POST /body?fault=hang HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nabc";
+            let half = "GET /half?x HTTP/1.1\r\nHost: a\r\nX-Half: ";
+            let whole = |target| Request::new("GET", target).encode();
+            let [hang, midway] = ["/hang?fault=hang", "/midway?fault=head_only"].map(whole);
+            for bytes in [hang.as_slice(), &midway, body.as_bytes(), half.as_bytes()] {
+                plain.push(server.client());
+                plain.last_mut().unwrap().send(bytes).unwrap();
+            }
+            // The first bytes of its body have come: it is midway.
+            let head = String::from_utf8(plain[1].read_bytes(15).unwrap()).unwrap();
+            assert_eq!(head, "HTTP/1.1 200 OK");
+        }
+        let begun = || {
+            backend[0].count("GET /hang") + backend[0].count("GET /midway") + backend[0].count("POST /body") - before
+        };
+        assert!(eventually(PATIENCE, || begun() == 3), "{}", begun());
+        server.process.signal("TERM");
+        let finished = server.process.wait_exit(PATIENCE);
+        let cut = if tls { 3 } else { 4 };
+        let told = format!("the grace period is over; requests cut: {cut}");
+        assert!(finished.code == Some(0) && finished.err.contains(&told), "{finished:?}");
+        let mut lines: Vec<_> = finished.out.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()).collect();
+        lines.sort_by_key(|line| line["path"].to_string());
+        let statuses = lines.iter().map(|line| (line["path"].as_str().unwrap(), line["status"].as_u64()));
+        let mut expected = vec![("/body", None), ("/half", None), ("/hang", None), ("/midway", Some(200))];
+        expected.retain(|(path, _)| !tls || *path != "/half");
+        assert_eq!(statuses.collect::<Vec<_>>(), expected, "{lines:?}");
+        for line in &lines {
+            assert_eq!(line["error"], "the server stopped", "{line}");
+            let [ms, got, sent] = ["duration_ms", "bytes_in", "bytes_out"].map(|key| line[key].as_f64().unwrap());
+            let expected = (3.0 * f64::from(line["path"] == "/body"), 5.0 * f64::from(line["path"] == "/midway"));
+            assert_eq!((got, sent), expected, "{line}");
+            assert!(ms >= 900.0 && (line["path"] == "/half" || line["backend"].is_string()), "{line}");
+        }
+        drop((plain, http2));
     }
-    assert!(eventually(PATIENCE, || backend[0].count("GET /") == 3));
-    server.process.signal("TERM");
-    let finished = server.process.wait_exit(PATIENCE);
-    assert!(finished.err.contains("the grace period is over; requests cut: 3"), "{finished:?}");
 }
 
 #[test]

@@ -27,6 +27,8 @@ pub(in crate::proxy) fn report(ctx: &mut Context, (why, now): (&str, Instant), o
 }
 
 pub(in crate::proxy) const MALFORMED_BODY: &str = "malformed body";
+/// What ends the requests that a stop does not wait for.
+pub(in crate::proxy) const STOPPED: &str = "the server stopped";
 pub(in crate::proxy) const STALLED: &str = "the client did not send its body in time";
 
 pub(in crate::proxy) const TOO_MANY_INTERIM: &str = "more than 64 interim answers";
@@ -50,6 +52,13 @@ pub(in crate::proxy) fn rejection_for(error: &Error) -> Option<Rejection> {
         (ErrorSource::Downstream, _) => Some(Rejection::BadRequest(MALFORMED_BODY)),
         _ => Some(Rejection::Internal),
     }
+}
+
+/// What becomes of a request that is dropped while it goes on: the server stops, or its own thread has failed.
+#[cold]
+pub(in crate::proxy) fn cut(ctx: &mut Context) -> Box<Error> {
+    ctx.error = Some(if std::thread::panicking() { "internal error" } else { STOPPED }.to_owned());
+    Error::explain(ErrorType::ConnectionClosed, "cut").into_in()
 }
 
 /// What a client did to its own request, in words.

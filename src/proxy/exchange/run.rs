@@ -2,6 +2,7 @@
 
 mod heard;
 mod queue;
+mod unended;
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -19,7 +20,7 @@ use crate::proxy::exchange::client::{ReceivedRequest, Recipient};
 use crate::proxy::exchange::context::Context;
 use crate::proxy::exchange::counts;
 use crate::proxy::exchange::failure::{is_timeout, rejection_for};
-use crate::proxy::exchange::outcome::{Break, RequestOutcome, fails_by_its_body};
+use crate::proxy::exchange::outcome::{Break, fails_by_its_body};
 use crate::proxy::exchange::progress::{AfterExchange, AnswerProgress, AttemptFailure};
 use crate::proxy::exchange::proxy::Proxy;
 use crate::proxy::exchange::relay::Relay;
@@ -70,25 +71,8 @@ impl<'e, R: ReceivedRequest, C: Recipient> Exchange<'e, R, C> {
         if let Some(trace) = &mut ctx.trace {
             trace.secure = Some(secure);
         }
-        let failure = match ctx.rejection {
-            None => self.serve(ctx, secure).await,
-            Some(rejection) => self.reject(rejection, ctx).await,
-        };
-        let outcome = RequestOutcome {
-            version: self.request.version(),
-            status: self.progress.status,
-            bytes_in: self.request.body().len() as u64 + self.received() + self.progress.bytes_in,
-            bytes_out: self.progress.bytes_out,
-            grpc_status: self.progress.grpc_status,
-            error: failure.as_ref().err().map(|error| &**error),
-        };
-        self.proxy.ended((self.request.target(), &self.request.fields()), ctx, outcome);
+        self.run_to_its_end(ctx, secure).await;
         self.client
-    }
-
-    /// Bytes of its body that came after it had begun.
-    fn received(&mut self) -> u64 {
-        self.client.rest().relay().map_or(0, |relay| relay.received())
     }
 
     /// Answers it with `rejection`.
@@ -317,10 +301,11 @@ impl<'e, R: ReceivedRequest, C: Recipient> Exchange<'e, R, C> {
         let limit = if quiet { FOREVER } else { timeouts.read };
         let mut at_once = true;
         loop {
+            let before = std::mem::replace(&mut self.progress.status, answer.status);
             let passed = self.client.pass(&mut answer.body, &mut backend.buffer, &mut backend.connection).await;
             // A body that turns out to be none before anything of it was passed on is no answer.
-            if !passed.as_ref().is_err_and(|error| *error.esource() == ErrorSource::Upstream) {
-                self.progress.status = answer.status;
+            if passed.as_ref().is_err_and(|error| *error.esource() == ErrorSource::Upstream) {
+                self.progress.status = before;
             }
             self.progress.bytes_out += passed? as u64;
             if answer.body.is_done() {

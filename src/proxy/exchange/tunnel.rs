@@ -27,6 +27,7 @@ use tokio::time::sleep;
 
 use crate::clock::Clock;
 use crate::proxy::exchange::context::Context as Exchanged;
+use crate::proxy::exchange::failure::STOPPED;
 
 /// What is read at once, in bytes, and the most that is kept of a direction.
 const PIECE: usize = 32 << 10;
@@ -73,7 +74,7 @@ impl TunnelEnd {
             }
             TunnelEnd::BackendWent => "the backend closed the connection".to_owned(),
             TunnelEnd::Silence => format!("the tunnel was silent for {}", format_duration(silence)),
-            TunnelEnd::Stop => "the server stopped".to_owned(),
+            TunnelEnd::Stop => STOPPED.to_owned(),
         };
         ctx.error = Some(why);
         Err(Error::explain(ErrorType::ConnectionClosed, WHERE).into_in())

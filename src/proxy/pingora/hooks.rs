@@ -36,6 +36,7 @@ use crate::proxy::gate::rejection::{LINGER, Rejection};
 use crate::proxy::pingora::admitted;
 use crate::proxy::pingora::backend_side::Dial;
 use crate::proxy::pingora::loan::Loan;
+use crate::proxy::pingora::loop_request::LoopRequest;
 use crate::proxy::pingora::peer;
 use crate::proxy::pingora::{headers, send::send};
 use crate::proxy::wire::order;
@@ -46,20 +47,21 @@ const LATE_BODY: Duration = Duration::from_secs(1);
 
 #[async_trait]
 impl ProxyHttp for Proxy {
-    type CTX = Context;
+    type CTX = LoopRequest;
 
-    fn new_ctx(&self) -> Context {
-        Context::new(self.arrival(), IpAddr::from([0, 0, 0, 0]))
+    fn new_ctx(&self) -> LoopRequest {
+        LoopRequest::new(Context::new(self.arrival(), IpAddr::from([0, 0, 0, 0])))
     }
 
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {
         // Pingora's default is a compression module, which costs every request and is not offered.
     }
 
-    async fn early_request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<()> {
+    async fn early_request_filter(&self, session: &mut Session, ctx: &mut LoopRequest) -> Result<()> {
         if let Some(admitted) = admitted::of(session) {
-            *ctx = admitted;
+            **ctx = admitted;
         }
+        ctx.begin(self, session.req_header());
         if session.req_header().version == Version::HTTP_10 {
             // RFC 9110 section 15.2: HTTP/1.0 knows no interim answers.
             session.set_ignore_info_resp(true);
@@ -81,7 +83,7 @@ impl ProxyHttp for Proxy {
         Ok(())
     }
 
-    async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
+    async fn request_filter(&self, session: &mut Session, ctx: &mut LoopRequest) -> Result<bool> {
         if !ctx.is_decided() {
             // Nobody decided before, as the session is not one of our own.
             ctx.peer = peer_ip(session);
@@ -95,7 +97,7 @@ impl ProxyHttp for Proxy {
         }
     }
 
-    async fn upstream_peer(&self, session: &mut Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
+    async fn upstream_peer(&self, session: &mut Session, ctx: &mut LoopRequest) -> Result<Box<HttpPeer>> {
         let pool = Arc::clone(ctx.pool().ok_or_else(|| Error::new_str("a request that was not let in has no pool"))?);
         let timeouts = ctx.timeouts().unwrap_or(pool.settings().timeouts);
         if ctx.lease(self.clock()).is_none() {
@@ -138,7 +140,7 @@ impl ProxyHttp for Proxy {
         &self,
         _session: &mut Session,
         _peer: &HttpPeer,
-        ctx: &mut Context,
+        ctx: &mut LoopRequest,
         mut error: Box<Error>,
     ) -> Box<Error> {
         let again = self.not_connected(ctx, &error);
@@ -153,7 +155,7 @@ impl ProxyHttp for Proxy {
         _peer: &HttpPeer,
         _fd: RawFd,
         _digest: Option<&Digest>,
-        ctx: &mut Context,
+        ctx: &mut LoopRequest,
     ) -> Result<()> {
         ctx.idled = ctx.course.idled();
         if let (None, Some(lease)) = (ctx.idled, &ctx.lease) {
@@ -166,7 +168,7 @@ impl ProxyHttp for Proxy {
         &self,
         session: &mut Session,
         request: &mut RequestHeader,
-        ctx: &mut Context,
+        ctx: &mut LoopRequest,
     ) -> Result<()> {
         ctx.course.set_request(match Loan::of(session) {
             Some(loan) => loan.lines().to_vec(),
@@ -185,9 +187,10 @@ impl ProxyHttp for Proxy {
         session: &mut Session,
         _body: &mut Option<Bytes>,
         _end_of_stream: bool,
-        ctx: &mut Context,
+        ctx: &mut LoopRequest,
     ) -> Result<()> {
         let limit = ctx.admission.max_body;
+        ctx.received(session.body_bytes_read() as u64);
         if session.body_bytes_read() as u64 > limit && !is_grpc(&session.req_header().headers) {
             ctx.rejection = Some(Rejection::BodyTooLarge(limit));
             return Error::e_explain(ErrorType::HTTPStatus(413), "the body is larger than it may be");
@@ -203,7 +206,7 @@ impl ProxyHttp for Proxy {
         &self,
         session: &mut Session,
         answer: &mut ResponseHeader,
-        ctx: &mut Context,
+        ctx: &mut LoopRequest,
     ) -> Result<()> {
         if answer.status.is_informational() && ctx.has_too_many_interim() {
             return Err(Error::explain(ErrorType::InvalidHTTPHeader, TOO_MANY_INTERIM).into_up());
@@ -239,6 +242,7 @@ impl ProxyHttp for Proxy {
                 session.set_keepalive(None);
             }
         }
+        ctx.answers(answer.status.as_u16());
         if let Some(costs) = ctx.course.take_costs() {
             self.settle(ctx, |_| costs);
         }
@@ -255,10 +259,11 @@ impl ProxyHttp for Proxy {
     fn response_body_filter(
         &self,
         session: &mut Session,
-        _body: &mut Option<Bytes>,
+        body: &mut Option<Bytes>,
         end_of_stream: bool,
-        _ctx: &mut Context,
+        ctx: &mut LoopRequest,
     ) -> Result<Option<Duration>> {
+        ctx.sends(body.as_ref().map_or(0, Bytes::len) as u64);
         if end_of_stream && !session.is_body_done() {
             // The backend has said all it had to say, so nobody waits for a body that does not come.
             session.set_read_timeout(Some(LATE_BODY));
@@ -271,7 +276,7 @@ impl ProxyHttp for Proxy {
         _peer: &HttpPeer,
         session: &mut Session,
         mut error: Box<Error>,
-        ctx: &mut Context,
+        ctx: &mut LoopRequest,
         _reused: bool,
     ) -> Box<Error> {
         if std::mem::take(&mut ctx.asks_another) {
@@ -300,7 +305,7 @@ impl ProxyHttp for Proxy {
         error
     }
 
-    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Context) -> FailToProxy {
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut LoopRequest) -> FailToProxy {
         let malformed =
             Loan::of(session).is_some_and(Loan::is_malformed).then_some(Rejection::BadRequest(MALFORMED_BODY));
         let rejection = ctx.rejection.or(malformed).or_else(|| rejection_for(error));
@@ -312,7 +317,8 @@ impl ProxyHttp for Proxy {
         FailToProxy { error_code, can_reuse_downstream: true }
     }
 
-    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Context) {
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut LoopRequest) {
+        ctx.end();
         let status = session.response_written().map_or(0, final_status);
         let head = session.req_header();
         let outcome = RequestOutcome {
@@ -333,14 +339,14 @@ impl ProxyHttp for Proxy {
         self.ended((RequestTarget::of(head), &head.headers), ctx, outcome);
     }
 
-    fn suppress_error_log(&self, _session: &Session, _ctx: &Context, _error: &Error) -> bool {
+    fn suppress_error_log(&self, _session: &Session, _ctx: &LoopRequest, _error: &Error) -> bool {
         true // `report` and the access log say it, in words that repeat, so that repeats can be counted.
     }
 
     fn suppress_proxy_warn_log(
         &self,
         _session: &Session,
-        _ctx: &Context,
+        _ctx: &LoopRequest,
         _error: &Error,
         _context: ProxyWarnLogContext,
     ) -> bool {

@@ -17,5 +17,6 @@ pub(in crate::proxy) mod headers;
 pub(in crate::proxy) mod hooks;
 pub(in crate::proxy) mod http2_session;
 pub(in crate::proxy) mod loan;
+pub(in crate::proxy) mod loop_request;
 pub(in crate::proxy) mod peer;
 pub(in crate::proxy) mod send;

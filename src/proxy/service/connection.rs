@@ -52,6 +52,7 @@ use crate::proxy::downstream::socket::ClientSocket;
 use crate::proxy::exchange::asking;
 use crate::proxy::exchange::client::ReceivedRequest;
 use crate::proxy::exchange::context::Context;
+use crate::proxy::exchange::failure::STOPPED;
 use crate::proxy::exchange::http1::Http1Request;
 use crate::proxy::exchange::scratch::{Origin, Scratch};
 use crate::proxy::exchange::takes::{Purpose, purpose};
@@ -59,6 +60,7 @@ use crate::proxy::gate::certificate::ShownCertificate;
 use crate::proxy::gate::rejection::Rejection;
 use crate::proxy::gate::settings::ListenerRules;
 use crate::proxy::pingora::loan::{HalfClose, Loan, Returned};
+use crate::proxy::service::begun_head::BegunHead;
 use crate::proxy::service::downstream::{After, Downstream, GONE, HeadRefusal};
 use crate::proxy::service::handshake::Opened;
 use crate::proxy::wire::chunked::MalformedChunks;
@@ -172,21 +174,21 @@ impl Downstream {
         let limit = begun.unwrap_or(limits.header_timeout);
         let busy = self.activity.begin();
         let since = self.app.arrival();
+        let mut begun = BegunHead { downstream: self, stream, buffer, since, lost: Some(STOPPED) };
         let read = tokio::select! {
             biased;
-            read = alarm.within(limit, read_head(stream, buffer, lines)) => read,
+            read = alarm.within(limit, read_head(begun.stream, begun.buffer, lines)) => read,
             () = seat.told() => {
-                self.record_lost(stream, buffer, "its connection was closed to make room for another", since);
+                begun.lost = Some("its connection was closed to make room for another");
                 return Ok(NextRequest::End);
             }
         };
+        begun.lost = matches!(read, Ok(Ok(None))).then_some(GONE);
+        drop(begun);
         seat.busy();
         let head = match read {
             Ok(Ok(Some(head))) => Ok(head),
-            Ok(Ok(None)) => {
-                self.record_lost(stream, buffer, GONE, since);
-                return Ok(NextRequest::End);
-            }
+            Ok(Ok(None)) => return Ok(NextRequest::End),
             Ok(Err(rejection)) => Err(rejection),
             Err(_) => Err(Rejection::RequestTimeout),
         };

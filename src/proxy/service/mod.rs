@@ -1,5 +1,6 @@
 //! A connection from its first byte to its last: which way each of its requests goes.
 
+mod begun_head;
 pub(in crate::proxy) mod connection;
 pub(in crate::proxy) mod direct;
 pub(in crate::proxy) mod downstream;

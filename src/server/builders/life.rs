@@ -148,12 +148,14 @@ impl Ending {
         if let Some(underway) = underway {
             underway.finish(self.core.clock.as_ref());
         }
-        let Core { buckets, store, fleet, spans, .. } = self.core;
+        let Core { buckets, store, fleet, spans, traffic, .. } = self.core;
         conductor::finish(stop, move || {
             fleet.iter().for_each(FleetPlace::leave);
             buckets::save_at_stop(&buckets);
             store.close();
         });
+        // Requests that were cut have lines and spans, too.
+        conductor::cut_requests_end(&traffic);
         // Both may wait, and have something to say.
         spans.stop();
         let guard = self.guard.lock().take();

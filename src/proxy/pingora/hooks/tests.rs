@@ -74,7 +74,7 @@ async fn session(wrap: impl FnOnce(DuplexStream) -> pingora_core::protocols::Str
 }
 
 /// What the hooks up to `request_filter` say: whether the request is answered, and its context.
-async fn filtered(proxy: &Proxy, session: &mut Session) -> (bool, Context) {
+async fn filtered(proxy: &Proxy, session: &mut Session) -> (bool, LoopRequest) {
     let mut ctx = proxy.new_ctx();
     proxy.early_request_filter(session, &mut ctx).await.unwrap();
     (proxy.request_filter(session, &mut ctx).await.unwrap(), ctx)
@@ -117,7 +117,7 @@ async fn who_was_admitted_before_is_not_asked_again() {
     let (mut session, client) = session(lend).await;
     let (answered, ctx) = filtered(&proxy, &mut session).await;
     assert!(answered && ctx.admission.caller.is_none(), "nobody looked who it is");
-    assert_eq!((ctx.peer, ctx.request_id), ([192, 0, 2, 7].into(), id));
+    assert_eq!((ctx.peer, &ctx.request_id), ([192, 0, 2, 7].into(), &id));
     drop(client);
     // The token is still there.
     let (mut session, _client) = self::session(|stream| Box::new(stream)).await;
