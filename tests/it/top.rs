@@ -65,6 +65,11 @@ impl Tmux {
         assert_eq!(run(self.command().args(["send-keys", key])).code, Some(0));
     }
 
+    fn signal(&self, name: &str) {
+        let pid = std::fs::read_to_string(Path::new(&self.pid_file())).unwrap();
+        assert_eq!(run(Command::new("kill").args(["-s", name, pid.trim()])).code, Some(0));
+    }
+
     /// Waits until it has ended well, and asserts that the terminal is as it was.
     #[track_caller]
     fn ended(&self) {
@@ -145,9 +150,20 @@ fn a_narrow_terminal_has_a_list_at_a_time_and_a_signal_leaves_it_clean() {
     tmux.shows(&["most limited"]);
     tmux.press("Left");
     tmux.shows(&["top talkers"]);
-    let pid = std::fs::read_to_string(Path::new(&tmux.pid_file())).unwrap();
-    assert_eq!(run(Command::new("kill").args(["-TERM", pid.trim()])).code, Some(0));
+    tmux.signal("TERM");
     tmux.ended();
+}
+
+#[test]
+fn a_lost_line_and_other_signals_leave_the_terminal_as_it_was() {
+    let backend = Backend::echo("a");
+    let server = Instance::start(backend.address, "");
+    for signal in ["HUP", "TERM", "INT"] {
+        let Some(tmux) = Tmux::start(&format!("--admin {}", server.admin), (80, 24)) else { return };
+        tmux.shows(&["ready", "top talkers"]);
+        tmux.signal(signal);
+        tmux.ended();
+    }
 }
 
 #[test]
