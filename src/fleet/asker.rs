@@ -164,7 +164,7 @@ impl Asker {
     /// What is to be asked now, if anything is.
     fn due(&self) -> Option<Questions> {
         let now = self.now();
-        let buckets = self.leases.due(MOST, now);
+        let buckets = self.limiter.due(MOST, now);
         let turns = self.turns.due(MOST - buckets.len(), now);
         (!buckets.is_empty() || !turns.is_empty()).then_some((buckets, turns))
     }

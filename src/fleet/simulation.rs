@@ -148,7 +148,7 @@ impl Simulation {
             if (now / MILLI).is_multiple_of(100) {
                 node.leases.tend(now);
             }
-            for question in node.leases.due(100, now) {
+            for question in node.limiter.due(100, now) {
                 self.run.questions += 1;
                 node.asked.push((now, question.key, question.number));
                 if self.rng.f64() >= self.loss {

@@ -20,7 +20,7 @@
 //! what a request is given that waited in vain, is owed and told to the store as soon as it answers, into debt if need
 //! be. Or everybody is refused, or nobody, as the operator wants it.
 //!
-//! All of it is pure: who asks is [`due`](Leases::due), and what is answered is [`told`](SharedLimiter::told).
+//! All of it is pure: who asks is [`due`](SharedLimiter::due), and what is answered is [`told`](SharedLimiter::told).
 //!
 //! A bucket that callers share for want of room is each node's own. So is what a client is only tried with.
 //!
@@ -68,6 +68,12 @@ impl SharedLimiter {
     /// Over the views that `view` holds.
     pub fn new(view: Striped, leases: Arc<Leases>) -> Self {
         SharedLimiter { view, leases }
+    }
+
+    /// Takes out what is to be asked now, at most `most` questions, each under the quota that its bucket has now.
+    pub fn due(&self, most: usize, now: Nanos) -> Vec<BucketQuestion> {
+        let of = |key, known| Some(self.view.peek(key, known, now)).filter(|seen| !seen.is_overflow());
+        self.leases.due(most, |key, known| of(key, known).map_or(known, |seen| seen.quota()), now)
     }
 
     /// Takes in what the store said of a bucket.
@@ -329,7 +335,7 @@ impl Upkeep for SharedLimiter {
 
     fn edit(&self, key: Key, from: Quota, to: Quota, now: Nanos) {
         self.view.edit(key, from, to, now);
-        self.leases.disbelieve(key);
+        self.leases.edit(key, to);
     }
 
     fn grant(&self, key: Key, quota: Quota, tokens: u32, now: Nanos) {

@@ -8,7 +8,7 @@ use crate::harness::client::{Client, Request, Response};
 use crate::harness::fleet::{Budget, COSTS, Drain, EVERYWHERE, FlatOut, Fleet, assert_exact, is_long, metric, window};
 use crate::harness::instance::Instance;
 use crate::harness::store::Engine;
-use crate::harness::{PATIENCE, assert_ours, dawdle, eventually};
+use crate::harness::{PATIENCE, assert_ours, dawdle, eventually, now};
 
 /// Longer than a request takes on a busy machine, as one that waits longer is judged by its node's share.
 const PATIENT: &str = "timeout: 1s";
@@ -122,6 +122,76 @@ fn resets_and_grants_reach_every_node() {
         }
         assert_eq!(allowed(&fleet, "a", 5), 6, "{engine:?}");
     }
+}
+
+#[test]
+fn what_nodes_hold_is_of_the_quota_and_of_the_grants_of_now() {
+    for engine in Engine::all() {
+        let fleet = Fleet::start(engine, 3, PATIENT, "");
+        for (id, verb, target, body, more) in [
+            ("cut", "PATCH", "", r#"{"capacity":200}"#, 191..=200),
+            ("raised", "PATCH", "", r#"{"capacity":400}"#, 291..=291),
+            ("granted", "POST", "/grant", r#"{"tokens":100}"#, 391..=391),
+        ] {
+            fleet.create(id, 300, 0.001);
+            // Each node holds some of it ahead from then on.
+            assert_eq!(allowed(&fleet, id, 3), 9, "{engine:?}");
+            let changed = fleet.nodes[0].admin(verb, &format!("/clients/{id}{target}"), body);
+            assert_eq!(changed.status, 200, "{changed:?}");
+            let capacity = changed.json()["capacity"].clone();
+            for node in &fleet.nodes {
+                let seen = || node.admin("GET", &format!("/clients/{id}"), "").json()["capacity"] == capacity;
+                assert!(eventually(EVERYWHERE, seen), "{id} {engine:?}");
+            }
+            // What a node has spent and not told may have kept its room while the capacity shrank.
+            let rest = allowed(&fleet, id, 140);
+            assert!(more.contains(&rest), "{id} {engine:?}: {rest}");
+        }
+    }
+}
+
+#[test]
+fn who_asks_all_the_time_has_a_lowered_rate_at_once() {
+    let fleet = Fleet::start(Engine::all()[0], 3, PATIENT, "");
+    fleet.create("a", 50, 1000.0);
+    // How many are let in meanwhile, and how many a rate of one a second allows for.
+    let ask = |time| {
+        let (mut let_in, begun) = (0, now());
+        while now() - begun < time {
+            let_in += allowed(&fleet, "a", 1);
+        }
+        (let_in, (now() - begun).as_secs_f64().ceil() as usize + 1)
+    };
+    assert!(ask(Duration::from_millis(500)).0 > 0);
+    assert_eq!(fleet.nodes[0].admin("PATCH", "/clients/a", r#"{"rate_per_sec":1}"#).status, 200);
+    // Every node has it within a second, and what was there is gone soon.
+    ask(EVERYWHERE);
+    assert!(eventually(PATIENCE, || allowed(&fleet, "a", 1) == 0));
+    let (let_in, earned) = ask(Duration::from_secs(2));
+    assert!(let_in <= earned, "{let_in} of {earned}");
+    // A reset gives all of it, whatever the rate was before.
+    assert_eq!(fleet.nodes[1].admin("POST", "/clients/a/reset", "").status, 200);
+    let (let_in, earned) = ask(2 * EVERYWHERE);
+    assert!((50..=50 + earned).contains(&let_in), "{let_in} after the reset");
+}
+
+#[test]
+fn a_reload_changes_what_everybody_has_on_every_node() {
+    let rates = |capacity| format!("rate_limit: {{default: {{capacity: {capacity}, rate_per_sec: 0.001}}}}");
+    let fleet = Fleet::start(Engine::all()[0], 3, PATIENT, &rates(300));
+    let ask = |rounds| {
+        let answers = (0..rounds)
+            .flat_map(|_| fleet.nodes.iter().map(|node| Client::connect(node.address).get("/").unwrap().status));
+        answers.filter(|status| *status == 200).count()
+    };
+    assert_eq!(ask(3), 9);
+    for node in &fleet.nodes {
+        let yaml = std::fs::read_to_string(node.file()).unwrap();
+        std::fs::write(node.file(), yaml.replace(&rates(300), &rates(200))).unwrap();
+        assert_eq!(node.admin("POST", "/config/reload", "").status, 200);
+    }
+    let rest = ask(110);
+    assert!((191..=200).contains(&rest), "{rest}");
 }
 
 #[test]

@@ -50,15 +50,18 @@ impl ModelBucket {
         let mut mine =
             ModelHolder { amount: ask.left, till: now + valid * 1100, number: ask.number, ..ModelHolder::default() };
         state.holders.insert(ask.holder.to_owned(), mine.clone());
+        let mut room = had.as_ref().map_or(0, |had| had.amount.saturating_sub(ask.left));
         if let Some(had) = had.as_ref().filter(|had| had.number > ask.known) {
             let rest = i128::from(state.rest) + i128::from(had.taken.1);
             state.rest = i64::try_from(rest % UNIT).unwrap_or(0);
-            state.add(i64::from(had.ahead) + had.taken.0 + i64::from(rest >= UNIT));
+            let held = had.ahead.min(room);
+            room -= held;
+            state.add(i64::from(had.ahead) + had.taken.0 + i64::from(rest >= UNIT), held);
         }
         let debit = i64::try_from(ask.debit.min(1 << 50)).unwrap_or(i64::MAX);
         state.tokens -= debit;
         if ask.back > 0 && had.is_some() {
-            state.add(ask.back.into());
+            state.add(ask.back.into(), ask.back.min(room));
         }
         let granted = u32::try_from(state.tokens.max(0)).unwrap_or(u32::MAX).min(ask.want);
         state.tokens -= i64::from(granted);
@@ -114,12 +117,12 @@ impl ModelBucket {
             let earned = i128::from(micros) * i128::from(state.quota.rate().nanos_per_sec()) + i128::from(state.rest);
             state.at = now;
             state.rest = i64::try_from(earned % UNIT).unwrap_or(0);
-            state.add(i64::try_from(earned / UNIT).unwrap_or(i64::MAX / 2));
+            state.add(i64::try_from(earned / UNIT).unwrap_or(i64::MAX / 2), 0);
         } else if state.at - now > STEP {
             state.at = now;
         }
         if state.quota != quota {
-            let above = (state.tokens - i64::from(state.quota.capacity().get())).max(0);
+            let above = (state.tokens + state.out() - i64::from(state.quota.capacity().get())).max(0);
             let (below, most) = (state.tokens - above, i64::from(quota.capacity().get()) - state.out());
             if below >= most {
                 state.rest = 0;
@@ -163,11 +166,12 @@ impl ModelState {
         }
     }
 
-    /// Adds what there is room for beside what is held; what is above stays.
-    fn add(&mut self, tokens: i64) {
+    /// Adds what there is room for beside what is held; what is above stays, and so do those of the tokens that have had
+    /// their room.
+    fn add(&mut self, tokens: i64, roomed: u32) {
         let most = i64::from(self.quota.capacity().get()) - self.out();
         if self.tokens.saturating_add(tokens) >= most {
-            (self.tokens, self.rest) = (self.tokens.max(most), 0);
+            (self.tokens, self.rest) = ((self.tokens + i64::from(roomed)).max(most), 0);
         } else {
             self.tokens += tokens;
         }

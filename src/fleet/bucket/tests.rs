@@ -85,6 +85,36 @@ proptest! {
     }
 }
 
+proptest! {
+    /// While nothing is earned, what was granted is spent or there, wherever nodes hold it and however they give it back.
+    /// Only with a lost answer may some of it go.
+    #[test]
+    fn what_is_granted_is_lost_nowhere(
+        capacity in 1u64..200,
+        steps in vec((0usize..3, 0u32..30, 0u32..40, 0u32..30, 1u32..6, 0u32..3), 1..60),
+    ) {
+        let quota = Quota::new(capacity, 1.0).unwrap();
+        let (mut model, mut left, mut spent, mut put_in) = (ModelBucket::default(), [0u32; 3], 0, capacity as i64);
+        let mut number = 0;
+        for (node, want, ahead, spends, divisor, granted) in steps {
+            let spend = left[node].min(spends);
+            let back = (left[node] - spend) / 2;
+            left[node] -= spend + back;
+            let (holder, known) = (["a", "b", "c"][node], number);
+            number += 1;
+            let of = BucketAsk { holder, left: left[node], ahead, divisor, back, number, known, ..plain(quota, want) };
+            let answer = model.ask(1_000_000, &of);
+            left[node] += answer.ahead;
+            spent += i64::from(spend + answer.granted);
+            if granted > 0 {
+                model.grant(1_000_000, quota, 50 * granted);
+                put_in += i64::from(50 * granted);
+            }
+            prop_assert_eq!(model.held().unwrap_or(capacity as i64) + spent, put_in);
+        }
+    }
+}
+
 /// Something that is done to a bucket.
 #[derive(Clone, Debug)]
 enum Step {

@@ -11,15 +11,19 @@ local mine = {name, left, now + math.ceil(valid * 1100), number, 0, 0, 0}
 if had then holders[place] = mine else table.insert(holders, place, mine) end
 local others = had and out - had[2] or out
 out = others + left
+-- What comes back of what was held has had its room all the time.
+local room = had and max(had[2] - left, 0) or 0
 -- The answer to the last one was lost: it has taken nothing.
 if had and had[4] > known then
   local carry
   carry, f = split(f + had[7], UNIT)
-  add(had[5] + had[6] + carry)
+  local held = min(had[5], room)
+  room = room - held
+  add(had[5] + had[6] + carry, held)
 end
 t = t - debit
 -- What is held for longer than it counts is nobody's any more.
-if back > 0 and had then add(back) end
+if back > 0 and had then add(back, min(back, room)) end
 local granted = min(max(t, 0), want)
 t = t - granted
 local ahead = min(math.floor(max(t, 0) / divisor), most)

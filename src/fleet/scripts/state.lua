@@ -55,15 +55,11 @@ local function fit()
   end
 end
 
--- Not above what the capacity leaves beside what nodes hold; what was granted above it stays.
-local function add(tokens)
+-- Not above what the capacity leaves beside what nodes hold; what was granted above it stays, and so do those of the
+-- tokens that have had their room.
+local function add(tokens, roomed)
   local cap = c - out
-  if t + tokens < cap then
-    t = t + tokens
-  else
-    f = 0
-    if t < cap then t = cap end
-  end
+  if t + tokens < cap then t = t + tokens else t, f = max(cap, t + roomed), 0 end
   fit()
 end
 
@@ -105,12 +101,12 @@ elseif micros >= 0 then
   local carry
   carry, f = split(f + part * 1000000000 + left * 1000000 + rest * lo, UNIT)
   z = z + seconds * 1000000 + rest
-  add(seconds * hi + whole + of_lo + carry)
+  add(seconds * hi + whole + of_lo + carry, 0)
 end
 
 -- Another quota from now on: clamped, but for what was above the old one.
 if c ~= to_c or hi ~= to_hi or lo ~= to_lo then
-  local above = max(0, t - c)
+  local above = max(0, t + out - c)
   local below, cap = t - above, to_c - out
   if below >= cap then below, f = cap, 0 end
   t, c, hi, lo = below + above, to_c, to_hi, to_lo

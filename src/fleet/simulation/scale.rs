@@ -253,7 +253,7 @@ impl Fleet {
         }
         let has_room = node.trips.iter().filter(|trip| !trip.given_up).count() < UNDERWAY;
         if has_room && !node.is_away && (!node.waits.is_empty() || tick.is_multiple_of(PACE)) {
-            let questions = node.leases.due(MOST, own);
+            let questions = node.limiter.due(MOST, own);
             if !questions.is_empty() {
                 self.counts.trips += 1;
                 self.counts.questions += questions.len() as u64;

@@ -229,8 +229,14 @@ impl Leases {
         });
     }
 
+    /// A bucket is under this quota from now on.
+    pub(super) fn edit(&self, key: Key, quota: Quota) {
+        self.with(key, |entry| entry.quota = quota);
+        self.disbelieve(key);
+    }
+
     /// The view of a bucket counts no more: the next request asks. Whoever changes a bucket in the store calls it.
-    pub fn disbelieve(&self, key: Key) {
+    pub(super) fn disbelieve(&self, key: Key) {
         self.with(key, |entry| {
             (entry.heard, entry.next, entry.batch) = (0, 0, 0);
             entry.back = entry.back.saturating_add(std::mem::take(&mut entry.lease));
@@ -261,11 +267,16 @@ impl Leases {
         PendingAnswers::new(questions, place)
     }
 
-    /// Takes out what is to be asked now, at most `most` questions.
-    pub fn due(&self, most: usize, now: Nanos) -> Vec<BucketQuestion> {
+    /// Takes out what is to be asked now, at most `most` questions. `quota` tells what a bucket has now of which that
+    /// was known.
+    pub(super) fn due(&self, most: usize, quota: impl Fn(Key, Quota) -> Quota, now: Nanos) -> Vec<BucketQuestion> {
         let nodes = self.part().nodes();
+        let ask = |entry: &mut LeaseEntry| {
+            entry.quota = quota(entry.key, entry.quota);
+            self.question(entry, nodes, now)
+        };
         let keys = self.queue.take(most, now).into_iter();
-        keys.filter_map(|key| self.with(key, |entry| self.question(entry, nodes, now)).flatten()).collect()
+        keys.filter_map(|key| self.with(key, ask).flatten()).collect()
     }
 
     fn question(&self, entry: &mut LeaseEntry, nodes: u32, now: Nanos) -> Option<BucketQuestion> {

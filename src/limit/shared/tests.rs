@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::leases::LeaseSettings;
 use super::queue::SLOT;
 use super::*;
-use crate::limit::StripedSettings;
+use crate::limit::{Scope, StripedSettings};
 
 const SECOND: Nanos = 1_000_000_000;
 
@@ -26,13 +26,13 @@ fn claim(bucket: u128, capacity: u64, cost: u32) -> Claim {
 
 /// What is told to the store of a request with these claims, for which it was asked in vain, and whether it goes on.
 fn in_vain(claims: &[Claim]) -> (bool, Vec<(Key, u32, u64)>) {
-    let (limiter, leases) = node();
+    let (limiter, _) = node();
     assert!(limiter.take_all(claims, SECOND).iter().all(Decision::is_undecided));
     let mut answers = StoreAnswers::default();
     answers.last = true;
     let decisions = limiter.judge(claims, &mut answers, SECOND);
     assert!(!decisions.iter().any(Decision::is_undecided), "{decisions:?}");
-    let told = leases.due(16, SECOND).into_iter();
+    let told = limiter.due(16, SECOND).into_iter();
     let told = told.map(|question| (question.key, question.quota.capacity().get(), question.debit));
     (are_allowed(claims, &decisions), told.collect())
 }
@@ -60,19 +60,19 @@ fn claims_are_made_to_its_parts_all_or_none() {
 
 #[test]
 fn what_was_given_for_a_request_that_is_refused_goes_back() {
-    let (limiter, leases) = node();
+    let (limiter, _) = node();
     let claims = [claim(1, 30, 1), claim(2, 30, 1)];
     let charges = claims.map(|claim| claim.charge);
     let mut asking = limiter.ask(&charges, SECOND).unwrap();
     let mut answers = StoreAnswers::default();
-    for (question, granted) in leases.due(16, SECOND).iter().zip([1, 0]) {
+    for (question, granted) in limiter.due(16, SECOND).iter().zip([1, 0]) {
         let answer = Answered { granted, ahead: 0, tokens: 0, age: 0 };
         limiter.told(question.key, &answer, SECOND);
     }
     assert!(futures_util::FutureExt::now_or_never(asking.answered(&mut answers)).unwrap());
     let decisions = limiter.judge(&claims, &mut answers, SECOND);
     assert!(decisions[0].is_allowed() && !decisions[1].is_allowed() && !decisions[1].is_undecided(), "{decisions:?}");
-    let back: Vec<_> = leases.due(16, SECOND + SLOT).iter().map(|question| (question.key, question.back)).collect();
+    let back: Vec<_> = limiter.due(16, SECOND + SLOT).iter().map(|question| (question.key, question.back)).collect();
     assert_eq!(back, [(charges[0].key, 1)]);
 }
 
@@ -126,7 +126,7 @@ impl Stored {
 /// What a node is let in and asks between two instants, where a request comes every so many milliseconds; each
 /// question is answered at once.
 fn served(
-    (node, limiter, leases): (usize, &SharedLimiter, &Leases),
+    (node, limiter): (usize, &SharedLimiter),
     charge: Charge,
     (from, to, every): (Nanos, Nanos, usize),
     stored: &mut Stored,
@@ -135,7 +135,7 @@ fn served(
     for at in (from..to).step_by(every * MILLI as usize) {
         let decision = limiter.take(&charge, at);
         let mut asking = decision.is_undecided().then(|| limiter.ask(&[charge], at).unwrap());
-        for question in leases.due(16, at) {
+        for question in limiter.due(16, at) {
             limiter.told(question.key, &stored.answer(node, &question, at), at);
             questions.push(question);
         }
@@ -157,25 +157,25 @@ fn served(
 
 #[test]
 fn an_empty_bucket_is_asked_about_for_all_that_it_earned() {
-    let (limiter, leases) = node();
+    let (limiter, _) = node();
     let quota = Quota::new(100, 100.0).unwrap();
     let (charge, mut stored) = (Charge::one(Key::client(1), quota), Stored::full(quota));
     // Until it is empty.
-    served((0, &limiter, &leases), charge, (SECOND, 5 * SECOND, 1), &mut stored);
-    let (allowed, questions) = served((0, &limiter, &leases), charge, (5 * SECOND, 15 * SECOND, 5), &mut stored);
+    served((0, &limiter), charge, (SECOND, 5 * SECOND, 1), &mut stored);
+    let (allowed, questions) = served((0, &limiter), charge, (5 * SECOND, 15 * SECOND, 5), &mut stored);
     assert!((990..=1_010).contains(&allowed), "{allowed}");
     assert!(questions.len() <= 120, "{} questions for 2,000 requests", questions.len());
     // Nobody asks for who does not come.
-    assert!(leases.due(16, 16 * SECOND).len() <= 1 && leases.due(16, 17 * SECOND).is_empty());
+    assert!(limiter.due(16, 16 * SECOND).len() <= 1 && limiter.due(16, 17 * SECOND).is_empty());
 }
 
 #[test]
 fn an_empty_bucket_that_earns_little_is_asked_about_when_it_has_a_token() {
-    let (limiter, leases) = node();
+    let (limiter, _) = node();
     let quota = Quota::new(100, 5.0).unwrap();
     let (charge, mut stored) = (Charge::one(Key::client(1), quota), Stored::full(quota));
-    served((0, &limiter, &leases), charge, (SECOND, 5 * SECOND, 1), &mut stored);
-    let (allowed, questions) = served((0, &limiter, &leases), charge, (5 * SECOND, 15 * SECOND, 1), &mut stored);
+    served((0, &limiter), charge, (SECOND, 5 * SECOND, 1), &mut stored);
+    let (allowed, questions) = served((0, &limiter), charge, (5 * SECOND, 15 * SECOND, 1), &mut stored);
     assert!((49..=51).contains(&allowed) && questions.len() <= 60, "{allowed}, {} questions", questions.len());
 }
 
@@ -188,7 +188,7 @@ fn who_seldom_asks_is_asked_for_seldom_while_there_is_plenty() {
     let (mut asked, mut most) = (0, 0);
     // Two requests a second, and what is held is looked through.
     while now < 61 * SECOND {
-        asked += served((0, &limiter, &leases), charge, (now, now + MILLI, 1), &mut stored).1.len();
+        asked += served((0, &limiter), charge, (now, now + MILLI, 1), &mut stored).1.len();
         leases.tend(now + 100 * MILLI);
         most = most.max(leases.leased(now));
         now += SECOND / 2;
@@ -198,16 +198,44 @@ fn who_seldom_asks_is_asked_for_seldom_while_there_is_plenty() {
     leases.tend(now + 5 * SECOND);
     assert!(leases.leased(now + 5 * SECOND) > 0);
     leases.tend(now + 10 * SECOND);
-    let back: Vec<_> = leases.due(16, now + 10 * SECOND).iter().map(|question| question.back > 0).collect();
+    let back: Vec<_> = limiter.due(16, now + 10 * SECOND).iter().map(|question| question.back > 0).collect();
     assert_eq!(back, [true]);
 }
 
 #[test]
+fn a_lease_is_asked_for_under_the_quota_of_now() {
+    let (limiter, _) = node();
+    let [old, new] = [30, 20].map(|capacity| Quota::new(capacity, 1.0).unwrap());
+    let keys = [Key::client(1), Key::new(Scope::Address, 2)];
+    limiter.set_default_quota(old, SECOND);
+    let asked_under = |at| -> Vec<_> {
+        let questions = limiter.due(16, at);
+        for question in &questions {
+            let answer = Answered { granted: question.want, ahead: question.ahead, tokens: 20, age: 0 };
+            limiter.told(question.key, &answer, at);
+        }
+        let mut asked: Vec<_> = questions.iter().map(|question| (question.key, question.quota)).collect();
+        asked.sort_by_key(|(key, _)| key.bits());
+        asked
+    };
+    let waits = keys.map(|key| limiter.ask(&[Charge::one(key, old)], SECOND).unwrap());
+    let first = asked_under(SECOND);
+    assert_eq!(first.iter().map(|(_, quota)| *quota).collect::<Vec<_>>(), [old, old]);
+    drop(waits);
+    // An operator's edit of the client, and a reload for everybody else.
+    limiter.edit(keys[0], old, new, 2 * SECOND);
+    limiter.set_default_quota(new, 2 * SECOND);
+    limiter.settle(&Charge::one(keys[1], old), 2 * SECOND);
+    let second = asked_under(2 * SECOND + SLOT);
+    assert_eq!(second.iter().map(|(_, quota)| *quota).collect::<Vec<_>>(), [new, new]);
+}
+
+#[test]
 fn a_request_is_refused_where_one_of_its_buckets_is_not_to_be_asked_about_yet() {
-    let (limiter, leases) = node();
+    let (limiter, _) = node();
     let quota = Quota::new(100, 100.0).unwrap();
     let (dry, other) = (Charge::one(Key::client(1), quota), claim(2, 1_000, 1));
-    served((0, &limiter, &leases), dry, (SECOND, 5 * SECOND, 1), &mut Stored::full(quota));
+    served((0, &limiter), dry, (SECOND, 5 * SECOND, 1), &mut Stored::full(quota));
     let now = 5 * SECOND;
     // There may be a token by then, and nobody is asked.
     let decisions = limiter.take_all(&[dry.into(), other], now + 15 * MILLI);
@@ -225,8 +253,8 @@ fn what_a_full_bucket_earns_while_nodes_drain_it_is_given_too() {
         let ends = SECOND + seconds * SECOND;
         let mut allowed = 0;
         for at in (SECOND..ends).step_by(MILLI as usize) {
-            for (node, (limiter, leases)) in nodes.iter().enumerate() {
-                allowed += served((node, limiter, leases), charge, (at, at + MILLI, 1), &mut stored).0;
+            for (node, (limiter, _)) in nodes.iter().enumerate() {
+                allowed += served((node, limiter), charge, (at, at + MILLI, 1), &mut stored).0;
             }
         }
         let given = allowed as f64 * f64::from(cost);
