@@ -61,7 +61,7 @@ Try, in another terminal:
 Clients have limits of their own. The admin API edits them while traffic flows, and data/ keeps them:
 
   curl -s http://{admin}/clients -d '{{\"client_id\":\"user1\",\"capacity\":100,\"rate_per_sec\":10}}'
-  curl -i http://{LISTEN}/ -H 'X-ApiClient-Key: user1'     a client without a key goes by its id
+  curl -i http://{LISTEN}/ -H 'X-Api-Key: user1'     a client without a key goes by its id
   curl -s http://{admin}/clients/user1               its tokens, among other things
   curl -s -X PATCH http://{admin}/clients/user1 -d '{{\"capacity\":1000,\"rate_per_sec\":100}}'
   curl -s -X PATCH http://{admin}/clients/user1 -d '{{\"mode\":\"blocked\"}}'

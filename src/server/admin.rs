@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use log::warn;
 
 use super::buckets::Buckets;
 use super::core::Core;
@@ -14,7 +15,7 @@ use crate::admin::{Access, AdminParts, Fill, NotFilled, Question, Readiness, Ser
 use crate::fleet::LinkError;
 use crate::limit::Payer;
 use crate::proxy::{Proxy, Rules, Seats};
-use crate::store::{StoreError, WriteError};
+use crate::store::WriteError;
 use crate::telemetry::Metrics;
 
 /// What the admin API looks at.
@@ -152,5 +153,6 @@ fn fill(buckets: Arc<Buckets>, rules: Arc<ArcSwap<Rules>>, fleet: Option<FleetPl
 
 /// Why nothing was filled or added: the fleet's store did not do it.
 fn away(error: LinkError) -> NotFilled {
-    NotFilled::Store(WriteError::Unavailable(StoreError(format!("Fleet store unreachable: {error}"))))
+    warn!("fleet: no buckets were filled or given tokens: {error}");
+    NotFilled::Store(if error == LinkError::TimedOut { WriteError::FleetUnknown } else { WriteError::FleetUnreachable })
 }

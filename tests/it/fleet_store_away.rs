@@ -206,7 +206,12 @@ fn writes_wait_for_the_store_but_those_for_one_node() {
     fleet.wait_until("unreachable");
     let node = &fleet.nodes[0];
     let body = r#"{"client_id":"b","capacity":7,"rate_per_sec":1}"#;
-    for (method, target, body) in [("POST", "/clients", body), ("PATCH", "/clients/a", r#"{"capacity":9}"#)] {
+    for (method, target, body) in [
+        ("POST", "/clients", body),
+        ("PATCH", "/clients/a", r#"{"capacity":9}"#),
+        ("POST", "/clients/a/reset", ""),
+        ("POST", "/clients/a/grant", r#"{"tokens":9}"#),
+    ] {
         let refused = node.admin(method, target, body);
         assert_eq!((refused.status, refused.json()["message"].as_str()), (503, Some("Fleet store unreachable")));
     }

@@ -95,13 +95,11 @@ proptest! {
     ) {
         let quota = Quota::new(capacity, 1.0).unwrap();
         let (mut model, mut left, mut spent, mut put_in) = (ModelBucket::default(), [0u32; 3], 0, capacity as i64);
-        let mut number = 0;
-        for (node, want, ahead, spends, divisor, granted) in steps {
+        for (known, (node, want, ahead, spends, divisor, granted)) in (0..).zip(steps) {
             let spend = left[node].min(spends);
             let back = (left[node] - spend) / 2;
             left[node] -= spend + back;
-            let (holder, known) = (["a", "b", "c"][node], number);
-            number += 1;
+            let (holder, number) = (["a", "b", "c"][node], known + 1);
             let of = BucketAsk { holder, left: left[node], ahead, divisor, back, number, known, ..plain(quota, want) };
             let answer = model.ask(1_000_000, &of);
             left[node] += answer.ahead;
