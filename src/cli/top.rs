@@ -15,7 +15,7 @@ use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, channel};
 use std::thread;
 use std::time::Duration;
 
@@ -102,10 +102,7 @@ fn show(screen: &mut Screen, found: &Receiver<FoundFigures>) -> io::Result<()> {
     let mut terminal = ratatui::try_init()?;
     let mut changed = true;
     while !ends.load(Ordering::Relaxed) {
-        while let Ok(figures) = found.try_recv() {
-            screen.take(figures);
-            changed = true;
-        }
+        changed |= take_all(found, |figures| screen.take(figures))?;
         if std::mem::take(&mut changed) {
             terminal.draw(|frame| screen.draw(frame.area(), frame.buffer_mut()))?;
         }
@@ -120,6 +117,22 @@ fn show(screen: &mut Screen, found: &Receiver<FoundFigures>) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Takes what was found since; whether there was anything.
+///
+/// # Errors
+/// When nobody asks any more: its thread has failed, and the terminal was put back under the picture.
+fn take_all<T>(found: &Receiver<T>, mut take: impl FnMut(T)) -> io::Result<bool> {
+    let mut any = false;
+    loop {
+        match found.try_recv() {
+            Ok(figures) => take(figures),
+            Err(TryRecvError::Empty) => return Ok(any),
+            Err(TryRecvError::Disconnected) => return Err(io::Error::other("nobody asks the admin API any more")),
+        }
+        any = true;
+    }
 }
 
 /// Does what a key says; whether to go on.
@@ -138,4 +151,24 @@ fn obey(screen: &mut Screen, key: KeyEvent) -> bool {
         _ => {}
     }
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_ends_when_the_thread_that_asks_has_failed() {
+        let ((send, found), mut taken) = (channel(), Vec::new());
+        assert!(!take_all(&found, |number| taken.push(number)).unwrap());
+        (1..=2).for_each(|number| send.send(number).unwrap());
+        assert!(take_all(&found, |number| taken.push(number)).unwrap());
+        let failed = thread::spawn(move || {
+            let _send = send;
+            panic!("as an asking thread may");
+        });
+        assert!(failed.join().is_err());
+        assert!(take_all(&found, |number| taken.push(number)).is_err());
+        assert_eq!(taken, [1, 2]);
+    }
 }
