@@ -11,6 +11,8 @@
 //! A question without an answer may be carried out, or be so later. So each has a number and names the last that was
 //! answered: the store first gives back what a later one took, and does nothing for one that comes after a later one.
 //! What goes back is said once: the store forgets numbers when leases are over, and would take it twice.
+//!
+//! Long because all that locks a part of the table stands together, so that one sees that no lock is taken within another.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
