@@ -47,8 +47,8 @@ const EVERYWHERE: &[CommonAnswer] = &[
         title = "tollgate admin API",
         description = "Clients and their limits, edited while traffic flows; what the proxy does and why.\n\nErrors are \
                        `{\"code\":N,\"message\":\"…\"}`, with `errors` that name each wrong field for 422. With a token set, \
-                       everything but `/healthz` and `/readyz` wants `Authorization: Bearer TOKEN`; a viewer's token reads, \
-                       explains and simulates, and gets 403 for the rest.",
+                       everything but `/healthz`, `/readyz` and the page's files wants `Authorization: Bearer TOKEN`; a \
+                       viewer's token reads, explains and simulates, and gets 403 for the rest.",
         license(name = "Apache-2.0", url = "https://www.apache.org/licenses/LICENSE-2.0"),
     ),
     paths(
