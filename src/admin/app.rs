@@ -41,6 +41,7 @@ use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::api::ranking::Rankings;
 use super::api::{AdminParts, OverTls, Stopping};
 use super::router;
 use crate::clock::Clock;
@@ -75,6 +76,7 @@ pub type HandshakeConfig = Box<dyn Fn() -> Arc<ServerConfig> + Send + Sync>;
 /// The admin API, to be listened with.
 pub struct Admin {
     pub(super) router: Router,
+    rankings: Arc<Rankings>,
     /// What handshakes are done with; none is plain HTTP.
     secure: Option<HandshakeConfig>,
     served: Semaphore,
@@ -87,14 +89,22 @@ pub struct Admin {
 impl Admin {
     /// The API over `parts`; over TLS where `secure` says how.
     pub fn new(parts: AdminParts, secure: Option<HandshakeConfig>) -> Self {
+        let (clock, patience) = (Arc::clone(&parts.clock), Arc::clone(&parts.patience));
+        let (router, rankings) = router::router(parts);
         Admin {
+            router,
+            rankings,
             secure,
-            clock: Arc::clone(&parts.clock),
-            patience: Arc::clone(&parts.patience),
-            router: router::router(parts),
+            clock,
+            patience,
             served: Semaphore::new(MAX_CONNECTIONS),
             turned_away: Semaphore::new(MAX_TURNED_AWAY),
         }
+    }
+
+    /// What it does while nobody asks, for as long as it is there.
+    pub fn upkeep(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.rankings.upkeep()
     }
 
     /// Does the handshake, for as long as a head may take; nothing when nothing came of it, or the API closes.

@@ -7,14 +7,16 @@ use axum::extract::Request;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{get, patch, post};
 
+use super::api::ranking::Rankings;
 use super::api::{AdminParts, Api, ApiError, guard, wrong_method};
 use super::handlers::{clients, decisions, explain, fleet, live, page, reload, series, status, top, upstreams};
 use super::openapi;
 
-/// The API as a service.
-pub(super) fn router(parts: AdminParts) -> Router {
+/// The API as a service, and the orders of clients that it keeps.
+pub(super) fn router(parts: AdminParts) -> (Router, Arc<Rankings>) {
     let api = Arc::new(Api::new(parts, openapi::document().into()));
-    Router::new()
+    let rankings = Arc::clone(&api.rankings);
+    let router = Router::new()
         .merge(clients::routes())
         .route("/explain", post(explain::explain))
         .route("/decisions", get(decisions::list))
@@ -35,7 +37,8 @@ pub(super) fn router(parts: AdminParts) -> Router {
         .method_not_allowed_fallback(wrong_method)
         .fallback(unknown_path)
         .layer(from_fn_with_state(Arc::clone(&api), guard))
-        .with_state(api)
+        .with_state(api);
+    (router, rankings)
 }
 
 async fn unknown_path(request: Request) -> ApiError {

@@ -1,18 +1,20 @@
 //! Clients in the order of what they have done.
 //!
 //! The problem: what clients do changes with every request and stands in memory, a million counters apart from each
-//! other; a page of them in order must not look at all of them each time.
+//! other; a page of them in order must not look at all of them each time, and nobody should wait for one.
 //!
-//! The rule: whoever asks for an order gets a list of all clients that is some seconds old, which is made anew beside
-//! that when it is older than [`FRESH`]. Only the first to ask waits for one, some tenths of a second for a million
-//! clients. A list that nobody asks for is dropped after [`UNUSED`]. Those with the same number stand in an order that
-//! has no meaning and is always the same, so that a page begins where the one before ended.
+//! The rule: all clients stand in the order of their names in a list that is kept for good, 8 bytes each, and made anew
+//! behind requests when clients have changed, so that it takes a [`SHARE`] of one thread at most. Over a million clients
+//! it takes half a second to make. An order is a list of numbers beside it, 16 bytes for each client, which needs one
+//! pass over the counters and a sort of those that have done something: some 70 ms for a million, and who asks first
+//! waits for that. It is some seconds old, made anew beside requests when it is older than [`FRESH`], and dropped when
+//! nobody has asked for it for [`UNUSED`]. Those with the same number stand by their names.
 //!
-//! Refused: a tree that requests keep in order, which they would wait for; names as the second key, which cost a
-//! million looks elsewhere for the many that have done nothing.
+//! Refused: a tree that requests keep in order, which they would wait for; orders that are kept up while nobody asks; an
+//! order as old as the last question.
 
 use std::cmp::Reverse;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -21,7 +23,7 @@ use tokio::time::sleep;
 
 use super::ApiError;
 use super::reads::blocking;
-use crate::client::{Client, Directory};
+use crate::client::{Client, ClientId, Directory};
 use crate::clock::Clock;
 
 /// How old a list may be that is given away while a newer one is made.
@@ -30,6 +32,10 @@ const FRESH: Duration = Duration::from_secs(3);
 const OLDEST: Duration = Duration::from_secs(30);
 /// For how long one is kept that nobody asks for.
 const UNUSED: Duration = Duration::from_secs(60);
+/// The names are made anew once they are so many times as old as they took to make.
+const SHARE: u32 = 50;
+/// What takes no longer than this, whoever asks waits for.
+const QUICK: Duration = Duration::from_millis(10);
 
 /// What clients are sorted by, the greatest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,49 +48,96 @@ pub(in crate::admin) enum Achievement {
     LastSeen,
 }
 
-/// A place among the clients: what it is sorted by, and the client's own bits.
-pub(in crate::admin) type RankPlace = (u64, u128);
+/// A place among the clients: what it is sorted by, and the client's name.
+pub(in crate::admin) type RankPlace = (u64, ClientId);
 
-/// A client and its place.
-type RankedClient = (u64, u128, Arc<Client>);
+/// All clients by their names.
+#[derive(Debug)]
+struct NamedClients {
+    clients: Vec<Arc<Client>>,
+    /// What they were read from, to know whether there is another one.
+    directory: Weak<Directory>,
+    made: Instant,
+    /// How long that took.
+    cost: Duration,
+}
+
+impl NamedClients {
+    fn new(directory: &Arc<Directory>, clock: &dyn Clock) -> Self {
+        let began = clock.now();
+        let mut clients = Vec::with_capacity(directory.len());
+        clients.extend(directory.credentials().cloned());
+        clients.sort_unstable_by(|one, other| one.id.cmp(&other.id));
+        // One with several credentials came as often.
+        clients.dedup_by_key(|client| client.uid);
+        let made = clock.now();
+        NamedClients {
+            clients,
+            directory: Arc::downgrade(directory),
+            made,
+            cost: made.saturating_duration_since(began),
+        }
+    }
+
+    /// Whether clients have changed, and it is time to look at them.
+    fn is_due(&self, directory: &ArcSwap<Directory>, now: Instant) -> bool {
+        !std::ptr::eq(self.directory.as_ptr(), Arc::as_ptr(&directory.load()))
+            && now.saturating_duration_since(self.made) >= self.cost.saturating_mul(SHARE)
+    }
+}
 
 /// All clients in one order.
 #[derive(Debug)]
-pub(in crate::admin) struct Ranking(Vec<RankedClient>);
+pub(in crate::admin) struct Ranking {
+    names: Arc<NamedClients>,
+    /// What each has done, and which it is among the names.
+    order: Vec<(u64, u32)>,
+}
 
 impl Ranking {
-    fn new(directory: &Directory, by: Achievement) -> Self {
+    fn new(names: Arc<NamedClients>, by: Achievement) -> Self {
         let done = |client: &Client| match by {
             Achievement::Requests => client.usage.requests(),
             Achievement::Limited => client.usage.limited(),
             Achievement::LastSeen => client.usage.last_seen().unwrap_or(0),
         };
-        let mut all = Vec::with_capacity(directory.len());
-        all.extend(directory.credentials().map(|client| (done(client), client.uid, Arc::clone(client))));
-        all.sort_unstable_by_key(|(done, uid, _)| (Reverse(*done), *uid));
-        // One with several credentials came as often, and may have done more meanwhile.
-        all.dedup_by_key(|(_, uid, _)| *uid);
-        Ranking(all)
+        let mut order = Vec::with_capacity(names.clients.len());
+        let mut idle = Vec::new();
+        for (place, client) in (0..).zip(&names.clients) {
+            match done(client) {
+                0 => idle.push((0, place)),
+                done => order.push((done, place)),
+            }
+        }
+        order.sort_unstable_by_key(|(done, place)| (Reverse(*done), *place));
+        // Most have done nothing as a rule, and stand by their names already.
+        order.append(&mut idle);
+        Ranking { names, order }
     }
 
-    /// At most `limit` clients behind `after`, with their places, and whether there are more.
-    pub(in crate::admin) fn page(&self, after: Option<RankPlace>, limit: usize) -> (&[RankedClient], bool) {
-        let is_before = |(done, uid, _): &RankedClient| {
-            after.is_some_and(|(last, last_uid)| (Reverse(*done), *uid) <= (Reverse(last), last_uid))
+    /// At most `limit` clients behind `after`, with what each has done, and whether there are more.
+    pub(in crate::admin) fn page(&self, after: Option<&RankPlace>, limit: usize) -> (Vec<(u64, &ClientId)>, bool) {
+        let named = |(done, place): &(u64, u32)| (*done, &self.names.clients[*place as usize].id);
+        let is_before = |entry: &(u64, u32)| {
+            let (done, id) = named(entry);
+            after.is_some_and(|(last, last_id)| (Reverse(done), id) <= (Reverse(*last), last_id))
         };
-        let rest = &self.0[self.0.partition_point(is_before)..];
-        (&rest[..limit.min(rest.len())], rest.len() > limit)
+        let rest = &self.order[self.order.partition_point(is_before)..];
+        (rest.iter().take(limit).map(named).collect(), rest.len() > limit)
     }
 
     /// How many there are.
     pub(in crate::admin) fn len(&self) -> usize {
-        self.0.len()
+        self.order.len()
     }
 }
 
 /// The latest list of each order.
 pub(in crate::admin) struct Rankings {
-    orders: [Arc<RankOrder>; 3],
+    orders: [RankOrder; 3],
+    names: Mutex<Option<Arc<NamedClients>>>,
+    /// Held by whoever makes other names, on a thread where it may block.
+    naming: Mutex<()>,
     directory: Arc<ArcSwap<Directory>>,
     clock: Arc<dyn Clock>,
 }
@@ -106,24 +159,39 @@ struct Latest {
 impl Rankings {
     /// Of the clients in `directory`.
     pub(in crate::admin) fn new(directory: Arc<ArcSwap<Directory>>, clock: Arc<dyn Clock>) -> Self {
-        Rankings { orders: Default::default(), directory, clock }
+        Rankings { orders: Default::default(), names: Mutex::default(), naming: Mutex::default(), directory, clock }
+    }
+
+    /// Has the names at hand before somebody asks, and drops what nobody asks for any more, for as long as there is
+    /// an API.
+    pub(in crate::admin) fn upkeep(self: &Arc<Self>) -> impl Future<Output = ()> + Send + use<> {
+        let rankings = Arc::downgrade(self);
+        async move {
+            while let Some(rankings) = rankings.upgrade() {
+                rankings.drop_unused();
+                if rankings.named(Duration::MAX).is_none() {
+                    // The log has it if that failed; the next look tries again.
+                    let _ = blocking(move || rankings.names(Duration::MAX)).await;
+                }
+                sleep(FRESH).await;
+            }
+        }
     }
 
     /// The clients in this order, as they stood some seconds ago at most.
     ///
     /// # Errors
     /// 500 when making the list panics.
-    pub(in crate::admin) async fn get(&self, by: Achievement) -> Result<Arc<Ranking>, ApiError> {
+    pub(in crate::admin) async fn get(self: &Arc<Self>, by: Achievement) -> Result<Arc<Ranking>, ApiError> {
         let order = &self.orders[by as usize];
         if let Some((list, age)) = self.latest(order) {
             if age >= FRESH
                 && let Ok(making) = Arc::clone(&order.making).try_lock_owned()
             {
-                let (order, directory, clock) =
-                    (Arc::clone(order), self.directory.load_full(), Arc::clone(&self.clock));
+                let rankings = Arc::clone(self);
                 tokio::spawn(async move {
                     let _making = making;
-                    order.make(by, directory, &*clock).await
+                    rankings.make(by).await
                 });
             }
             if age < OLDEST {
@@ -135,9 +203,7 @@ impl Rankings {
         if let Some((list, _)) = self.latest(order).filter(|(_, age)| *age < FRESH) {
             return Ok(list);
         }
-        let list = order.make(by, self.directory.load_full(), &*self.clock).await?;
-        self.drop_unused(order);
-        Ok(list)
+        self.make(by).await
     }
 
     /// The latest list and its age.
@@ -148,35 +214,43 @@ impl Rankings {
         Some((Arc::clone(&latest.list), now.saturating_duration_since(latest.made)))
     }
 
-    /// Drops what nobody has asked for in a while.
-    fn drop_unused(&self, order: &Arc<RankOrder>) {
-        let (order, clock) = (Arc::downgrade(order), Arc::clone(&self.clock));
-        tokio::spawn(async move {
-            loop {
-                sleep(UNUSED).await;
-                let Some(order) = order.upgrade() else { return };
-                let mut latest = order.latest.lock();
-                let asked = latest.as_ref().map(|latest| clock.now().saturating_duration_since(latest.asked));
-                if asked.is_none_or(|asked| asked >= UNUSED) {
-                    *latest = None;
-                    return;
-                }
-            }
-        });
-    }
-}
-
-impl RankOrder {
-    async fn make(
-        &self,
-        by: Achievement,
-        directory: Arc<Directory>,
-        clock: &dyn Clock,
-    ) -> Result<Arc<Ranking>, ApiError> {
-        let list = blocking(move || Arc::new(Ranking::new(&directory, by))).await?;
-        let now = clock.now();
-        *self.latest.lock() = Some(Latest { made: now, asked: now, list: Arc::clone(&list) });
+    async fn make(self: &Arc<Self>, by: Achievement) -> Result<Arc<Ranking>, ApiError> {
+        let rankings = Arc::clone(self);
+        let list = blocking(move || Arc::new(Ranking::new(rankings.names(QUICK), by))).await?;
+        let now = self.clock.now();
+        let latest = Latest { made: now, asked: now, list: Arc::clone(&list) };
+        *self.orders[by as usize].latest.lock() = Some(latest);
         Ok(list)
+    }
+
+    /// The names, made anew if they are due and that takes no longer than `patience`. Blocks for that long.
+    fn names(&self, patience: Duration) -> Arc<NamedClients> {
+        if let Some(names) = self.named(patience) {
+            return names;
+        }
+        let _naming = self.naming.lock();
+        // Whoever made them meanwhile made them for all who wait.
+        self.named(patience).unwrap_or_else(|| {
+            let names = Arc::new(NamedClients::new(&self.directory.load_full(), &*self.clock));
+            *self.names.lock() = Some(Arc::clone(&names));
+            names
+        })
+    }
+
+    /// The names, unless they are to be made anew.
+    fn named(&self, patience: Duration) -> Option<Arc<NamedClients>> {
+        let (now, names) = (self.clock.now(), self.names.lock().clone()?);
+        (names.cost > patience || !names.is_due(&self.directory, now)).then_some(names)
+    }
+
+    /// Drops what nobody has asked for in a while.
+    fn drop_unused(&self) {
+        for order in &self.orders {
+            let (now, mut latest) = (self.clock.now(), order.latest.lock());
+            if latest.as_ref().is_some_and(|latest| now.saturating_duration_since(latest.asked) >= UNUSED) {
+                *latest = None;
+            }
+        }
     }
 }
 
@@ -196,8 +270,13 @@ mod tests {
         (0..count).map(client).collect()
     }
 
-    fn names(page: &[RankedClient]) -> Vec<&str> {
-        page.iter().map(|(.., client)| client.id.as_str()).collect()
+    fn names<'a>(page: &[(u64, &'a ClientId)]) -> Vec<&'a str> {
+        page.iter().map(|(_, id)| id.as_str()).collect()
+    }
+
+    async fn first(rankings: &Arc<Rankings>) -> [String; 1] {
+        let list = rankings.get(Achievement::Requests).await.unwrap();
+        [list.page(None, 1).0[0].1.to_string()]
     }
 
     #[tokio::test]
@@ -207,22 +286,59 @@ mod tests {
             (0..requests).for_each(|_| client.usage.count_limited(1_000_000_000 * client.uid as u64));
         }
         let directory = Arc::new(ArcSwap::from_pointee(Directory::new(all.clone()).unwrap()));
-        let rankings = Rankings::new(directory, clock.clone());
+        let rankings = Arc::new(Rankings::new(directory, clock.clone()));
         for by in [Achievement::Requests, Achievement::Limited] {
             let list = rankings.get(by).await.unwrap();
             assert_eq!(list.len(), 5);
             let (first, more) = list.page(None, 2);
-            assert_eq!((names(first), more), (vec!["c2", "c0"], true));
-            let (rest, more) = list.page(first.last().map(|(done, uid, _)| (*done, *uid)), 9);
-            assert_eq!((names(rest), more), (vec!["c3", "c1", "c4"], false));
-            assert!(list.page(Some((0, u128::MAX)), 9).0.is_empty());
+            assert_eq!((names(&first), more), (vec!["c2", "c0"], true));
+            let (rest, more) = list.page(first.last().map(|(done, id)| (*done, ClientId::clone(id))).as_ref(), 9);
+            assert_eq!((names(&rest), more), (vec!["c3", "c1", "c4"], false));
+            assert!(list.page(Some(&(0, ClientId::parse("c5").unwrap())), 9).0.is_empty());
         }
         let seen = rankings.get(Achievement::LastSeen).await.unwrap();
-        assert_eq!(names(seen.page(None, 3).0), ["c3", "c2", "c0"]);
+        assert_eq!(names(&seen.page(None, 3).0), ["c3", "c2", "c0"]);
         // What is done meanwhile shows once the list is old.
         (0..20).for_each(|_| all[4].usage.count_allowed(1));
-        assert_eq!(names(rankings.get(Achievement::Requests).await.unwrap().page(None, 1).0), ["c2"]);
+        assert_eq!(first(&rankings).await, ["c2"]);
         clock.advance(OLDEST);
-        assert_eq!(names(rankings.get(Achievement::Requests).await.unwrap().page(None, 1).0), ["c4"]);
+        assert_eq!(first(&rankings).await, ["c4"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn names_are_at_hand_and_follow_the_clients() {
+        let clock = Arc::new(ManualClock::new());
+        let directory = Arc::new(ArcSwap::from_pointee(Directory::new(clients(3)).unwrap()));
+        let rankings = Arc::new(Rankings::new(Arc::clone(&directory), clock.clone()));
+        let upkeep = tokio::spawn(rankings.upkeep());
+        let made = |count| {
+            let rankings = &rankings;
+            async move {
+                while rankings.names.lock().as_ref().is_none_or(|names| names.clients.len() != count) {
+                    sleep(FRESH).await;
+                }
+            }
+        };
+        made(3).await;
+        // Other clients are seen without a question, and by who asks where that is quick.
+        directory.store(Arc::new(Directory::new(clients(4)).unwrap()));
+        made(4).await;
+        directory.store(Arc::new(Directory::new(clients(5)).unwrap()));
+        assert_eq!(rankings.get(Achievement::Limited).await.unwrap().len(), 5);
+        // Names that took long are waited for by nobody, and made anew in proportion.
+        let slow = NamedClients { cost: 2 * QUICK, ..NamedClients::new(&directory.load_full(), &*clock) };
+        *rankings.names.lock() = Some(Arc::new(slow));
+        directory.store(Arc::new(Directory::new(clients(6)).unwrap()));
+        assert_eq!(rankings.get(Achievement::Requests).await.unwrap().len(), 5);
+        clock.advance(2 * QUICK * SHARE);
+        assert_eq!(rankings.get(Achievement::LastSeen).await.unwrap().len(), 5);
+        made(6).await;
+        // An order that nobody asks for goes; the upkeep ends with the API.
+        clock.advance(UNUSED);
+        while rankings.orders.iter().any(|order| order.latest.lock().is_some()) {
+            sleep(FRESH).await;
+        }
+        drop(rankings);
+        upkeep.await.unwrap();
     }
 }

@@ -22,7 +22,7 @@ pub(in crate::admin) struct Api {
     /// Where blocking reads run.
     pub(in crate::admin) reads: Reads,
     /// Clients in the order of what they have done.
-    pub(in crate::admin) rankings: Rankings,
+    pub(in crate::admin) rankings: Arc<Rankings>,
     /// The files of the page.
     pub(in crate::admin) page: UiFiles,
     /// What describes the API.
@@ -33,7 +33,7 @@ impl Api {
     /// What handlers are given over `parts`.
     pub(in crate::admin) fn new(parts: AdminParts, description: Bytes) -> Self {
         let entrance = Entrance::new(Arc::clone(&parts.access));
-        let rankings = Rankings::new(Arc::clone(&parts.directory), Arc::clone(&parts.clock));
+        let rankings = Arc::new(Rankings::new(Arc::clone(&parts.directory), Arc::clone(&parts.clock)));
         Api { parts, entrance, reads: Reads::default(), rankings, page: UiFiles::default(), description }
     }
 }

@@ -68,8 +68,12 @@ impl ControlPlane {
             };
             let threads = (ADMIN_THREADS, &core.traffic.admin);
             let admin = Admin::new(view.into_parts(), secure);
+            let upkeep = admin.upkeep();
             let admin = Listening::new("admin", admin, vec![socket], threads, (&core.sockets, &core.lifecycle));
-            admin.until_drained().announced(move || info!("admin API on {address}"))
+            admin.until_drained().announced(move || {
+                info!("admin API on {address}");
+                tokio::spawn(upkeep);
+            })
         });
         let health = Health::new(core.pools.all().to_vec(), orders, Arc::clone(&core.clock));
         ControlPlane { reloader, health, admin }

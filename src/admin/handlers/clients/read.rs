@@ -29,8 +29,8 @@ const MAX_SEARCH: usize = 1_024;
 
 /// Lists clients
 ///
-/// In the order of their names, or of what they have done since this process started, the greatest first; that order is
-/// some seconds old. `format=ndjson` streams all of them instead, one a line, in the form that the bulk
+/// In the order of their names, or of what they have done since this process started, the greatest first and equal ones
+/// by their names; that order is some seconds old. `format=ndjson` streams all of them instead, one a line, in the form that the bulk
 /// apply takes.
 #[utoipa::path(
     get,
@@ -192,12 +192,12 @@ async fn ranked(api: &Arc<Api>, by: Achievement, after: Option<RankPlace>, limit
     let list = api.rankings.get(by).await?;
     let (repository, total) = (Arc::clone(&api.parts.repository), list.len() as u64);
     let page = api.reads.run(move || {
-        let (page, more) = list.page(after, limit);
+        let (page, more) = list.page(after.as_ref(), limit);
         let mut records = Vec::with_capacity(page.len());
-        for (.., client) in page {
-            records.extend(repository.get(&client.id)?);
+        for (_, id) in &page {
+            records.extend(repository.get(id)?);
         }
-        let next_cursor = page.last().filter(|_| more).map(|(done, uid, _)| rank_cursor(*done, *uid));
+        let next_cursor = page.last().filter(|_| more).map(|(done, id)| rank_cursor(*done, id));
         Ok::<_, StoreError>((records, next_cursor))
     });
     let (records, next_cursor) = page.await?;
@@ -226,8 +226,8 @@ fn to_cursor(id: &ClientId) -> String {
     BASE64_URL_SAFE_NO_PAD.encode(id.as_str())
 }
 
-fn rank_cursor(done: u64, uid: u128) -> String {
-    BASE64_URL_SAFE_NO_PAD.encode(format!("{done:x} {uid:x}"))
+fn rank_cursor(done: u64, id: &ClientId) -> String {
+    BASE64_URL_SAFE_NO_PAD.encode(format!("{done:x} {id}"))
 }
 
 fn from_cursor(cursor: &str, ranked: bool) -> Option<Cursor> {
@@ -235,6 +235,6 @@ fn from_cursor(cursor: &str, ranked: bool) -> Option<Cursor> {
     if !ranked {
         return ClientId::parse(&text).ok().map(Cursor::Name);
     }
-    let (done, uid) = text.split_once(' ')?;
-    Some(Cursor::Rank((u64::from_str_radix(done, 16).ok()?, u128::from_str_radix(uid, 16).ok()?)))
+    let (done, id) = text.split_once(' ')?;
+    Some(Cursor::Rank((u64::from_str_radix(done, 16).ok()?, ClientId::parse(id).ok()?)))
 }
