@@ -21,9 +21,9 @@ use super::settings::WhenUnreachable;
 use super::turns::{self, TurnsAsk};
 use crate::clock::{Clock, Timeline};
 use crate::limit::shared::leases::Leases;
-use crate::limit::shared::{Answered, BucketQuestion, Reach, SharedLimiter};
+use crate::limit::shared::{Answered, BucketQuestion, SharedLimiter};
 use crate::limit::turns::shared::{SharedTurns, TurnQuestion, VALID};
-use crate::limit::{Key, KeyMaker};
+use crate::limit::{Key, KeyMaker, Reach};
 
 /// How often is looked for what nobody waits for.
 const PACE: Duration = Duration::from_millis(10);

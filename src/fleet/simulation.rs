@@ -14,8 +14,8 @@ use super::bucket::model::ModelBucket;
 use super::bucket::{BucketAnswer, BucketAsk};
 use crate::client::Quota;
 use crate::limit::shared::leases::{LeaseSettings, Leases};
-use crate::limit::shared::{Answered, BucketQuestion, FleetPart, Reach, SharedLimiter};
-use crate::limit::{Charge, Claim, Key, Limiter, Nanos, PendingAnswers, StoreAnswers, Striped, StripedSettings};
+use crate::limit::shared::{Answered, BucketQuestion, FleetPart, SharedLimiter};
+use crate::limit::{Charge, Claim, Key, Limiter, Nanos, PendingAnswers, Reach, StoreAnswers, Striped, StripedSettings};
 
 mod scale;
 

@@ -20,6 +20,7 @@ use crate::limit::asking::{PendingAnswers, StoreAnswers};
 use crate::limit::bucket::{Bucket, Nanos};
 use crate::limit::decision::{Decision, Standing};
 use crate::limit::key::{Key, PolicyId, PolicySlot};
+use crate::limit::reach::Reach;
 
 /// The most claims of a request for which nothing is allocated: its caller's own and those of five policies.
 pub const USUAL_CLAIMS: usize = 6;
@@ -137,6 +138,21 @@ pub trait Limiter: Send + Sync {
 
     /// How the bucket of `key` stands. Takes nothing and makes no bucket.
     fn peek(&self, key: Key, quota: Quota, now: Nanos) -> Standing;
+
+    /// What would be decided of a request that waits for nobody: as [`take_all`](Limiter::take_all) by what is known,
+    /// but nothing is taken, and the buckets stand as they do before.
+    fn foresee(&self, claims: &[Claim], now: Nanos) -> Decisions {
+        let seen = |Claim { charge, .. }: &Claim| {
+            let standing = self.peek(charge.key, charge.quota, now).for_cost(charge.cost.get());
+            Decision::new(standing.is_enough(), standing)
+        };
+        claims.iter().map(seen).collect()
+    }
+
+    /// By whom requests are judged now, and among how many nodes quotas are divided when each gives its part.
+    fn reach(&self) -> (Reach, u32) {
+        (Reach::Joined, 1)
+    }
 }
 
 /// A bucket as it is to be saved.

@@ -7,6 +7,7 @@
 //! | [`decision`] | the answer to a request as data, and what it says in whole seconds |
 //! | [`key`] | whose bucket it is: the same 128 bits on every node and after a restart |
 //! | [`limiter`] | the seam: what a limiter is asked, by the proxy, by who keeps buckets, and by the metrics |
+//! | [`reach`] | whether a fleet's store decides, and what is done while it is away |
 //! | [`replay`] | what a limit would have done to requests that were recorded |
 //! | [`shared`] | the limiter of one node among many: leases beside a [`striped`] |
 //! | [`turns`] | how many requests of one caller run at once, in this process or over all nodes |
@@ -25,6 +26,7 @@ pub mod decision;
 pub(crate) mod exact;
 pub mod key;
 pub mod limiter;
+pub mod reach;
 pub mod replay;
 #[cfg(test)]
 pub(crate) mod samples;
@@ -41,6 +43,7 @@ pub use limiter::{
     Charge, Claim, Claims, Decisions, Gauges, KeptBucket, Limiter, PolicyGauge, PolicyTerms, Upkeep, WholeLimiter,
     are_allowed,
 };
+pub use reach::Reach;
 pub use settings::{RateLimit, ResetHeader, Telling};
 pub use shared::SharedLimiter;
 pub use striped::{Striped, StripedSettings};

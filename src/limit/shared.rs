@@ -41,9 +41,11 @@ use crate::limit::key::{Key, PolicyId, PolicySlot};
 use crate::limit::limiter::{
     Charge, Claim, Decisions, Gauges, KeptBucket, Limiter, PolicyGauge, PolicyTerms, USUAL_CLAIMS, Upkeep, are_allowed,
 };
+use crate::limit::reach::Reach;
 use crate::limit::striped::Striped;
 
 mod entry;
+mod foresee;
 pub mod leases;
 mod part;
 mod question;
@@ -54,7 +56,7 @@ mod tests;
 
 use entry::Reserved;
 use leases::Leases;
-pub use part::{FleetPart, Reach};
+pub use part::FleetPart;
 pub use question::{Answered, BucketQuestion};
 pub use tally::LeaseTally;
 
@@ -214,6 +216,9 @@ impl SharedLimiter {
 
     /// Makes a claim where there is enough, and lets its request in all the same.
     fn let_in(&self, claim: &Claim, now: Nanos) -> Decision {
+        if claim.later {
+            return Decision::Allowed(self.seen(&claim.charge, now));
+        }
         let decision = self.view.take(&claim.charge, now);
         if decision.is_allowed() {
             // What is not there is not owed: nobody is to pay for the outage when it is over.
@@ -225,9 +230,7 @@ impl SharedLimiter {
     /// Makes claims to this node's part of the quotas, all or none.
     #[cold]
     fn take_part(&self, claims: &[Claim], now: Nanos) -> Decisions {
-        let part = self.leases.part();
-        let of = |claim: &Claim| (part.nodes(), part.is_owner(claim.charge.key.bits()));
-        let enough = |claim: &Claim| self.view.affords_divided(&claim.charge, of(claim), now);
+        let enough = |claim: &Claim| self.view.affords_divided(&claim.charge, self.part_of(claim), now);
         let goes = claims.iter().all(|claim| claim.trial || enough(claim));
         let decide = |claim: &Claim| {
             // The quota of all nodes, which the store is told.
@@ -235,13 +238,19 @@ impl SharedLimiter {
             if !goes || claim.later {
                 return Decision::new(enough(claim), whole);
             }
-            let decision = self.view.take_divided(&claim.charge, of(claim), now);
+            let decision = self.view.take_divided(&claim.charge, self.part_of(claim), now);
             if decision.is_allowed() {
                 self.owe(claim, &decision, whole.quota(), now);
             }
             decision
         };
         claims.iter().map(decide).collect()
+    }
+
+    /// Among how many nodes the bucket of a claim is divided, and whether it is this node's where it cannot be.
+    fn part_of(&self, claim: &Claim) -> (u32, bool) {
+        let part = self.leases.part();
+        (part.nodes(), part.is_owner(claim.charge.key.bits()))
     }
 }
 
@@ -305,6 +314,14 @@ impl Limiter for SharedLimiter {
 
     fn peek(&self, key: Key, quota: Quota, now: Nanos) -> Standing {
         self.view.peek(key, quota, now)
+    }
+
+    fn foresee(&self, claims: &[Claim], now: Nanos) -> Decisions {
+        self.foreseen(claims, now)
+    }
+
+    fn reach(&self) -> (Reach, u32) {
+        (self.leases.reach(), self.leases.part().nodes())
     }
 }
 

@@ -228,17 +228,22 @@ impl Striped {
         }
     }
 
-    /// Whether that would be allowed.
-    pub(super) fn affords_divided(&self, charge: &Charge, (nodes, owner): (u32, bool), now: Nanos) -> bool {
+    /// How that part stands; none where it is another node's.
+    pub(super) fn peek_divided(&self, charge: &Charge, (nodes, owner): (u32, bool), now: Nanos) -> Option<Standing> {
         let mut stripe = self.stripe(charge.key).lock();
         let mut terms = stripe.terms_of(charge.key, charge.quota);
-        let Some(quota) = divided(terms.quota, (nodes, owner), charge.cost) else { return false };
+        let quota = divided(terms.quota, (nodes, owner), charge.cost)?;
         terms.quota = quota;
         let bucket = match stripe.locate(charge.key, terms, now) {
             Some((_, bucket)) => bucket,
             None => stripe.full(quota, now),
         };
-        bucket.held(quota, now) >= Tokens::whole(charge.cost.min(quota.capacity()).get())
+        Some(Standing::new(bucket, quota, now).for_cost(charge.cost.min(quota.capacity()).get()))
+    }
+
+    /// Whether [`take_divided`](Striped::take_divided) would be allowed.
+    pub(super) fn affords_divided(&self, charge: &Charge, of: (u32, bool), now: Nanos) -> bool {
+        self.peek_divided(charge, of, now).is_some_and(|standing| standing.is_enough())
     }
 }
 

@@ -67,6 +67,18 @@ impl CallerTurns {
         }
     }
 
+    /// What [`take`](CallerTurns::take) would say to who waits for nobody.
+    ///
+    /// # Errors
+    /// Why there would be no turn.
+    pub fn foresee(&self, key: Key, most: NonZeroU32) -> Result<(), NoTurn> {
+        let most = match self {
+            CallerTurns::Own(_) => most.get(),
+            CallerTurns::Shared(shared) => shared.most_here(key, most)?,
+        };
+        if self.taken(key) < most { Ok(()) } else { Err(NoTurn::Full) }
+    }
+
     /// How many run in this process now.
     pub fn taken(&self, key: Key) -> u32 {
         match self {

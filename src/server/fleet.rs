@@ -28,8 +28,8 @@ use crate::fleet::{
     Asker, ClientRegistry, FleetSettings, JoinOutcome, LinkError, Names, RegistryState, StoreLink, bucket,
 };
 use crate::limit::shared::leases::{LeaseSettings, Leases};
-use crate::limit::shared::{FleetPart, Reach, SharedLimiter};
-use crate::limit::{CallerTurns, KeyMaker, Payer, SharedTurns, Striped};
+use crate::limit::shared::{FleetPart, SharedLimiter};
+use crate::limit::{CallerTurns, KeyMaker, Payer, Reach, SharedTurns, Striped};
 use crate::store::BucketStore;
 use crate::store::sqlite::Sqlite;
 use crate::telemetry::{FleetNode, FleetState, FleetStore, FleetView, LeaseCounts, ShowFleet, Talk, TalkersBy};

@@ -27,7 +27,8 @@ pub struct Explanation {
     pub mode: Option<Mode>,
     /// How its bucket stands; none when it has none.
     pub standing: Option<Standing>,
-    /// What the limiter would say: `allowed`, `limited`, `blocked` or `unlimited`; none when it would not be asked.
+    /// What the limiter would say: `allowed`, `limited`, `blocked`, `unlimited`, or `unavailable` when it would say
+    /// nothing; none when it would not be asked.
     pub decision: Option<&'static str>,
     /// What would refuse it: the name of a policy, `default` for its own bucket, or `max_concurrent`.
     pub limited_by: Option<String>,
@@ -64,6 +65,8 @@ pub struct ExplainedPolicy {
     /// How the bucket stands for that cost; none when the request lacks the header that the policy goes by, and pays
     /// nothing.
     pub standing: Option<Standing>,
+    /// Whether there is enough for it, for this node to give.
+    pub enough: bool,
 }
 
 impl fmt::Display for ExplainedPolicy {
@@ -83,6 +86,10 @@ impl fmt::Display for ExplainedPolicy {
             (Some(cost), _) => write!(f, "the request costs {cost}")?,
             (None, header) => write!(f, "its answer says in {} what it costs", header.as_deref().unwrap_or_default())?,
         }
-        if standing.is_enough() { Ok(()) } else { write!(f, ", for which {} s are missing", standing.retry_after()) }
+        match (self.enough, standing.is_enough()) {
+            (true, _) => Ok(()),
+            (false, true) => f.write_str(", which this node's share has not"),
+            (false, false) => write!(f, ", for which {} s are missing", standing.retry_after()),
+        }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::harness::client::{Client, Request, Response};
 use crate::harness::fleet::{Budget, COSTS, Drain, FlatOut, Fleet, Tally, is_long, metric, standing};
@@ -159,25 +159,96 @@ fn a_cluster_that_loses_a_primary_goes_on_with_its_replica() {
     }
 }
 
+/// What a node explains of the caller with this key.
+fn explained(node: &Instance, key: &str) -> Value {
+    let question = json!({"address": "127.0.0.1", "headers": {"x-api-key": key}}).to_string();
+    node.admin("POST", "/explain", &question).json()
+}
+
+/// What a node tells the caller with this key of itself.
+fn own_standing(node: &Instance, key: &str) -> Response {
+    let headers = [("x-api-key", key)];
+    Client::connect(node.address).call(&Request::new("GET", "/.well-known/ratelimit").headers(&headers)).unwrap()
+}
+
+/// Asserts that what a node explains of a caller's request is what that request gets.
+#[track_caller]
+fn assert_explained(node: &Instance, key: &str) -> (Value, Response) {
+    let (told, answer) = (explained(node, key), get(node, key));
+    let refused = (answer.status != 200).then_some(answer.status);
+    assert_eq!(told["answer"]["status"], json!(refused), "{told} {answer:?}");
+    for (name, value) in told["answer"]["headers"].as_object().unwrap() {
+        assert_eq!(answer.header(name), value.as_str(), "{name}: {told} {answer:?}");
+    }
+    (told, answer)
+}
+
 #[test]
 fn callers_are_refused_or_let_in_where_the_configuration_says_so() {
-    let refuses = Fleet::start(Engine::all()[0], 1, "when_unreachable: refuse", "");
-    let allows = Fleet::start(Engine::all()[0], 1, "when_unreachable: allow", "");
+    let more = "rate_limit: {self_service: true, reset_header: off}";
+    let refuses = Fleet::start(Engine::all()[0], 1, "when_unreachable: refuse", more);
+    let allows = Fleet::start(Engine::all()[0], 1, "when_unreachable: allow", more);
     for fleet in [&refuses, &allows] {
         fleet.create("a", 1, 0.001);
+        let vip = r#"{"client_id":"vip","capacity":1,"rate_per_sec":1,"mode":"unlimited","max_concurrent":3}"#;
+        assert_eq!(fleet.nodes[0].admin("POST", "/clients", vip).status, 201);
         assert_eq!([get(&fleet.nodes[0], "a").status, get(&fleet.nodes[0], "a").status], [200, 429]);
         fleet.store.pause();
         fleet.wait_until("unreachable");
     }
-    let refused = get(&refuses.nodes[0], "a");
-    assert_ours(&refused, 503, "Limits unavailable");
-    assert_eq!(refused.header("retry-after"), Some("1"));
-    assert!((0..5).all(|_| get(&allows.nodes[0], "a").status == 200));
+    for key in ["a", "vip"] {
+        let (told, refused) = assert_explained(&refuses.nodes[0], key);
+        assert_ours(&refused, 503, "Limits unavailable");
+        assert_eq!(
+            (refused.header("retry-after"), &told["answer"]["headers"]),
+            (Some("1"), &json!({"retry-after": "1"}))
+        );
+        assert_eq!((&told["decision"], &told["limited_by"]), (&json!("unavailable"), &Value::Null), "{told}");
+        assert_eq!(told["answer"]["message"], "Limits unavailable");
+    }
+    assert_ours(&own_standing(&refuses.nodes[0], "a"), 503, "Limits unavailable");
+    for _ in 0..3 {
+        let (told, _) = assert_explained(&allows.nodes[0], "a");
+        assert_eq!((&told["decision"], &told["limited_by"]), (&json!("allowed"), &Value::Null), "{told}");
+        assert_eq!(get(&allows.nodes[0], "vip").status, 200);
+    }
+    let own = own_standing(&allows.nodes[0], "a").json()["policies"][0].clone();
+    assert!(own["retry_after"] == 0 && own["tokens"].as_f64().unwrap() < 1.0, "{own}");
     assert!(is_ready(refuses.nodes[0].admin) && is_ready(allows.nodes[0].admin));
     for fleet in [&refuses, &allows] {
         fleet.store.resume();
         fleet.wait_until("joined");
         assert!(eventually(PATIENCE, || get(&fleet.nodes[0], "a").status == 429));
+        assert_eq!(explained(&fleet.nodes[0], "a")["decision"], "limited");
+    }
+}
+
+#[test]
+fn a_share_is_explained_and_told_as_it_is_given() {
+    let policy = "{name: writes, key: client, capacity: 4, rate_per_sec: 0.001}";
+    let more = format!("rate_limit: {{self_service: true, reset_header: off, policies: [{policy}]}}");
+    let fleet = Fleet::start(Engine::all()[0], 2, "", &more);
+    fleet.create("a", 7, 0.001);
+    fleet.create("one", 1, 0.001);
+    let turns = r#"{"client_id":"b","capacity":9,"rate_per_sec":1,"max_concurrent":1}"#;
+    assert_eq!(fleet.nodes[0].admin("POST", "/clients", turns).status, 201);
+    fleet.wait_for_client("b", |client| client["max_concurrent"] == 1);
+    fleet.store.pause();
+    fleet.wait_until("unreachable");
+    for node in &fleet.nodes {
+        // Two of the policy's four, and three of seven.
+        let own = own_standing(node, "a").json()["policies"].clone();
+        assert_eq!(json!([own[0]["capacity"], own[1]["capacity"]]), json!([3, 2]), "{own}");
+        let decisions = [(); 4].map(|()| assert_explained(node, "a").0);
+        let decided = decisions.each_ref().map(|told| (&told["decision"], &told["policies"][0]["enough"]));
+        let (yes, no) = ((&json!("allowed"), &json!(true)), (&json!("limited"), &json!(false)));
+        assert_eq!(decided, [yes, yes, no, no], "{decisions:?}");
+        assert_ne!(own_standing(node, "a").json()["policies"][1]["retry_after"], 0);
+    }
+    // What is too small to divide is one node's; a turn and a token, each that of its owner.
+    for key in ["one", "b"] {
+        let told = [&fleet.nodes[0], &fleet.nodes[1]].map(|node| assert_explained(node, key).0["decision"].clone());
+        assert!(told.contains(&json!("allowed")) && told.contains(&json!("limited")), "{key}: {told:?}");
     }
 }
 

@@ -123,7 +123,8 @@ pub(in crate::admin) struct ExplanationBody {
     #[serde(serialize_with = "respond::optional_number")]
     #[schema(required)]
     tokens: Option<f64>,
-    /// What the limiter would say: `allowed`, `limited`, `blocked` or `unlimited`; null when it would not be asked.
+    /// What the limiter would say: `allowed`, `limited`, `blocked` or `unlimited`; `unavailable` while the fleet's store is
+    /// away and `fleet.when_unreachable` is `refuse`; null when it would not be asked.
     #[schema(example = "allowed", required)]
     decision: Option<&'static str>,
     /// What would refuse it: the name of a policy, `default` for the caller's own bucket, or `max_concurrent`; null
@@ -174,7 +175,8 @@ struct ExplainedPolicyBody {
     /// The header in which its answer says what it costs; null when that is known before.
     #[schema(example = json!(null), required)]
     cost_header: Option<String>,
-    /// Whether there is enough for the request; null when it pays nothing.
+    /// Whether there is enough for the request, while the fleet's store is away in this node's share; null when it pays
+    /// nothing.
     #[schema(required)]
     enough: Option<bool>,
     /// `enforce`, or `shadow` for one that is on trial and refuses nothing.
@@ -203,7 +205,7 @@ impl From<ExplainedPolicy> for ExplainedPolicyBody {
             tokens: policy.standing.map(|standing| respond::thousandths(standing.tokens())),
             cost: policy.cost,
             cost_header: policy.cost_header,
-            enough: policy.standing.map(|standing| standing.is_enough()),
+            enough: policy.standing.map(|_| policy.enough),
             mode: if policy.shadow { "shadow" } else { "enforce" },
         }
     }

@@ -4,7 +4,7 @@ import { ask } from "./api.js";
 import { card, clientLink, empty, fact, h, head, number, pill, put, rowHead, table } from "./dom.js";
 import { explain as tellWrong, field, lines } from "./forms.js";
 
-const KINDS = { allowed: "good", unlimited: "good", limited: "warn", blocked: "bad" };
+const KINDS = { allowed: "good", unlimited: "good", limited: "warn", blocked: "bad", unavailable: "bad" };
 
 export function explain(view, signal, asked) {
 	const fields = [
@@ -44,17 +44,17 @@ export function explain(view, signal, asked) {
 
 function told(answer) {
 	const known = (name, value) => (value ?? null) !== null && fact(name, value);
-	const status = answer.answer.code ?? answer.answer.status;
-	const policies = answer.policies.map((policy) => h("tr", rowHead(policy.name), h("td", policy.key), h("td.number", policy.tokens === null ? "–" : number(policy.tokens)), h("td", policy.decision ?? "–")));
+	const { status, message } = answer.answer;
+	const policies = answer.policies.map((policy) => h("tr", rowHead(policy.name), h("td", policy.key), h("td.number", policy.tokens === null ? "–" : number(policy.tokens)), h("td", policy.enough === null ? "pays nothing" : policy.enough ? "enough" : "not enough")));
 	return [
 		card("Answer", h("div.body",
-			h("p.verdict", pill(answer.decision ?? "not limited", KINDS[answer.decision]), status ? ` ${status}` : "", answer.answer.message ? ` ${answer.answer.message}` : ""),
+			h("p.verdict", pill(answer.decision ?? "not limited", KINDS[answer.decision]), status ? ` ${status}` : "", ` ${message}`),
 			h("dl.facts",
 				fact("Caller", answer.client_id ? clientLink(answer.client_id) : "nobody known"),
 				[["Address", "client_ip"], ["Recognised by", "matched_by"], ["Network", "network"], ["Key read from", "api_key_from"], ["Trusted proxy", "trusted_proxy"], ["Mode", "mode"]].map(([name, key]) => known(name, answer[key])),
 				answer.capacity !== null && fact("Bucket", `${number(answer.tokens)} of ${number(answer.capacity)} tokens, ${number(answer.rate_per_sec)} a second`),
 				known("Limited by", answer.limited_by), answer.running !== null && fact("Running", `${answer.running} of ${answer.max_concurrent}`), known("Upstream", answer.upstream)))),
 		card("Steps", h("div.body", h("ol.steps", answer.steps.map((step) => h("li", step))))),
-		policies.length > 0 && card("Policies", table("Policies", ["Policy", "Paid by", "Tokens.number", "Decision"], h("tbody", policies))),
+		policies.length > 0 && card("Policies", table("Policies", ["Policy", "Paid by", "Tokens.number", "For the request"], h("tbody", policies))),
 	];
 }

@@ -15,8 +15,9 @@ use super::model::ModelTurns;
 use super::*;
 use crate::fleet::link::tests::{runtime, settings, start, until};
 use crate::fleet::servers::{Engine, StoreServer, pause};
+use crate::limit::Reach;
+use crate::limit::shared::FleetPart;
 use crate::limit::shared::leases::{LeaseSettings, Leases};
-use crate::limit::shared::{FleetPart, Reach};
 use crate::limit::turns::shared::{TurnQuestion, VALID};
 use crate::limit::{CallerTurns, Key, Nanos, NoTurn, SharedTurns, StoreAnswers, Turn};
 

@@ -26,7 +26,7 @@ use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
 use super::entry::{FORGOTTEN, Flight, LeaseEntry, Reserved, WaitingClaim};
-use super::part::{FleetPart, Reach};
+use super::part::FleetPart;
 use super::question::{Answered, BucketQuestion};
 use super::queue::{AskQueue, Queued};
 use super::tally::LeaseTally;
@@ -35,6 +35,7 @@ use crate::limit::asking::{AnswersStore, AskingRoom, PendingAnswers, Prepaid, St
 use crate::limit::bucket::Nanos;
 use crate::limit::key::Key;
 use crate::limit::limiter::Charge;
+use crate::limit::reach::Reach;
 
 /// In how many parts they are kept, each under a lock of its own.
 const PARTS: usize = 256;

@@ -1,18 +1,5 @@
 //! This node's part of the fleet, while the store is away.
 
-/// What is done with requests.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reach {
-    /// The store answers: it decides.
-    Joined,
-    /// It does not: this node gives its part of every quota.
-    Share,
-    /// It does not: nobody is let in.
-    Refuse,
-    /// It does not: everybody is let in.
-    Allow,
-}
-
 /// How many nodes there are, and which buckets that cannot be divided are this one's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FleetPart {

@@ -59,6 +59,17 @@ fn claims_are_made_to_its_parts_all_or_none() {
 }
 
 #[test]
+fn what_is_let_in_without_the_store_pays_nothing_before_its_cost_is_known() {
+    let (limiter, leases) = node();
+    leases.set_reach(Reach::Allow);
+    let later = Claim { later: true, ..claim(1, 1, 1) };
+    let before = limiter.foresee(&[later], SECOND);
+    assert!(before[0].is_allowed() && limiter.take_all(&[later], SECOND) == before);
+    assert_eq!((before[0].standing().remaining(), limiter.foresee(&[later], SECOND)), (1, before));
+    assert!(limiter.due(16, SECOND).is_empty());
+}
+
+#[test]
 fn what_was_given_for_a_request_that_is_refused_goes_back() {
     let (limiter, _) = node();
     let claims = [claim(1, 30, 1), claim(2, 30, 1)];

@@ -33,7 +33,7 @@ use super::entry::TurnEntry;
 use crate::limit::asking::{AnswersStore, PendingAnswers, Prepaid, StoreAnswers, StoreVerdict};
 use crate::limit::bucket::Nanos;
 use crate::limit::key::Key;
-use crate::limit::shared::Reach;
+use crate::limit::reach::Reach;
 use crate::limit::shared::leases::Leases;
 
 pub use super::entry::{NoTurn, TurnQuestion, TurnsTold, VALID};
@@ -156,6 +156,16 @@ impl SharedTurns {
         let begun = part.entry(key, most).begin_in_vain(share, now);
         part.enqueue(key);
         begun
+    }
+
+    /// How many may run on this node, as far as it knows.
+    pub(super) fn most_here(&self, key: Key, most: NonZeroU32) -> Result<u32, NoTurn> {
+        match self.leases.reach() {
+            Reach::Joined => Ok(most.get()),
+            Reach::Share => Ok(self.share(key, most)),
+            Reach::Refuse => Err(NoTurn::Unknown),
+            Reach::Allow => Ok(u32::MAX),
+        }
     }
 
     /// This node's part of a bound.

@@ -167,8 +167,9 @@ impl Proxy {
         let Some(caller) = &ctx.admission.caller else { return };
         ctx.rejection = Some(Rejection::NotForStanding);
         if matches!(method, "GET" | "HEAD") {
-            ctx.location = Some(gate.tell_standing(caller, ctx.telling, now).into_bytes().into());
-            ctx.rejection = Some(Rejection::Standing);
+            let told = gate.tell_standing(caller, ctx.telling, now);
+            ctx.rejection = Some(told.as_ref().map_or(Rejection::LimitsUnavailable, |_| Rejection::Standing));
+            ctx.location = told.map(|told| told.into_bytes().into());
         }
         ctx.admission.pool = None;
     }

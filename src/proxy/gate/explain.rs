@@ -2,7 +2,8 @@
 //!
 //! The answer comes out of the same functions that real requests go through, so that it cannot say one thing while the
 //! proxy does another. Only the bucket is looked at where a request would take from it, and nothing is counted. Keys
-//! are not told.
+//! are not told. While a fleet's store is away, what is told of a bucket is how the whole of it stands, and what is decided
+//! is what this node would do.
 
 use std::net::IpAddr;
 use std::time::SystemTime;
@@ -10,13 +11,12 @@ use std::time::SystemTime;
 use http::header::{AUTHORIZATION, HOST};
 use http::{HeaderMap, HeaderName};
 
-use crate::limit::{Limiter, Nanos, Payer, Standing, Telling};
+use crate::limit::{Charge, Limiter, Nanos, NoTurn, Payer, Telling};
 use crate::proxy::gate::admit::{Account, Destination, Gate};
 use crate::proxy::gate::certificate::ShownCertificate;
-use crate::proxy::gate::headers::X_FORWARDED_FOR;
-use crate::proxy::gate::identify::{Caller, KeySource, Recognised, Walk, identify, origin};
+use crate::proxy::gate::identify::{Caller, KeySource, Recognised, identify, origin};
 use crate::proxy::gate::own_lines::OwnLines;
-use crate::proxy::gate::policies::PaidPolicies;
+use crate::proxy::gate::policies::{MetPolicies, PaidPolicies};
 use crate::proxy::gate::policy_settings::OWN;
 use crate::proxy::gate::rate_headers;
 use crate::proxy::gate::rate_headers::Standings;
@@ -24,9 +24,9 @@ use crate::proxy::gate::rejection::{RETRY_AFTER, Rejection};
 use crate::proxy::wire::lines::Fields;
 use crate::route::MatchedRequest;
 use crate::telemetry::Explanation;
+use words::{bucket, whence, without_store};
 
-/// How many bytes of `X-Forwarded-For` are shown.
-const SHOWN: usize = 256;
+mod words;
 
 /// A request that nobody has sent.
 #[derive(Clone, Copy, Debug)]
@@ -201,49 +201,66 @@ impl Gate<'_> {
                 explained.standing = Some(own);
                 let anonymous = caller.client.is_none().then(|| self.payer(caller.address)).and_then(Payer::anonymous);
                 explained.step(bucket(anonymous, self.identity.ipv6_prefix, &own));
-                self.explain_payment(caller, supposed, (limiter, own), when, explained)
+                self.explain_payment(caller, supposed, (limiter, Charge::one(key, quota)), when, explained)
             }
         };
         explained.decision = Some(decision);
     }
 
-    /// Tells what the request would pay, into its caller's own bucket, which stands so, and those of policies; what
-    /// the limiter would say.
+    /// Tells what the request would pay, its own charge and those of policies; what the limiter would say.
     fn explain_payment(
         &self,
         caller: &Caller,
         supposed: &SupposedRequest<'_>,
-        (limiter, mut own): (&dyn Limiter, Standing),
+        (limiter, charge): (&dyn Limiter, Charge),
         (now, told): (Nanos, Option<RateTelling>),
         explained: &mut Explanation,
     ) -> &'static str {
         let met = self.policies.and_then(|policies| PaidPolicies::of(policies, supposed));
-        let mut paid = met.map(|(mut paid, met)| {
-            let client = caller.client.as_ref().map(|(client, _)| &**client);
-            let who = (client, self.payer(caller.address), supposed.headers);
-            explained.policies = paid.look((limiter, self.keys), &met, who, now);
-            paid
-        });
+        let (mut paid, met) = met.map_or_else(|| (None, MetPolicies::new()), |(paid, met)| (Some(paid), met));
+        let (own, goes) = match &mut paid {
+            None => {
+                let own = limiter.foresee(&[charge.into()], now)[0];
+                (own, own.is_allowed())
+            }
+            Some(paid) => {
+                let client = caller.client.as_ref().map(|(client, _)| &**client);
+                let who = (client, self.payer(caller.address), supposed.headers);
+                let (own, goes, policies) = paid.look((limiter, self.keys), (charge, &met), who, now);
+                explained.policies = policies;
+                (own, goes)
+            }
+        };
         let policies: Vec<_> = explained.policies.iter().map(ToString::to_string).collect();
         explained.steps.extend(policies);
-        let by_policy = paid.as_ref().is_some_and(|paid| paid.refusing().next().is_some());
-        let refused = by_policy || !own.is_enough();
-        if !own.is_enough() {
-            let wait = own.retry_after();
-            explained.step(format!("there is no whole token; the next is there after {wait} s at most"));
-        } else if !refused {
-            explained.step("the request would take a token");
-            own = own.after_take();
-            paid.iter_mut().for_each(|paid| paid.after_take());
+        let reach = limiter.reach();
+        explained.steps.extend(without_store(reach));
+        if own.is_undecided() {
+            return explained.unavailable();
+        }
+        let mut standing = *own.standing();
+        match own.is_allowed() {
+            true if goes && standing.is_enough() => {
+                explained.step("the request would take a token");
+                standing = standing.after_take();
+            }
+            true if goes => explained.step("there is no whole token, and the request would be let in all the same"),
+            true => {}
+            false if standing.is_enough() => explained.step("this node's share has no whole token"),
+            false => {
+                let wait = standing.retry_after();
+                explained.step(format!("there is no whole token; the next is there after {wait} s at most"));
+            }
         }
         let RateTelling { headers, telling, at } =
             told.unwrap_or(RateTelling { headers: false, telling: Telling::default(), at: SystemTime::UNIX_EPOCH });
-        let standings = Standings { own: &own, paid: paid.as_deref(), refused, telling, at };
+        let standings = Standings { own: &standing, paid: paid.as_deref(), refused: !goes, telling, at };
         explained.headers = rate_lines(&standings, headers, told.is_some());
-        if !refused {
+        if goes {
             return "allowed";
         }
-        explained.limited_by = standings.refused_by().map(|(name, _)| name.to_owned());
+        let by = standings.refused_by().map(|(name, _)| name);
+        explained.limited_by = by.or((!own.is_allowed()).then_some(OWN)).map(ToOwned::to_owned);
         if let Some(name) = explained.limited_by.as_deref().filter(|name| *name != OWN) {
             let step = format!("policy {name} would refuse it, and nothing would be taken");
             explained.step(step);
@@ -258,9 +275,18 @@ impl Gate<'_> {
         let running = self.turns.0.taken(self.key_of(caller));
         explained.at_once = Some((most.get(), running));
         explained.step(format!("at most {most} of its requests run at once, and {running} do"));
-        // Who has no token either is told of that.
-        if running < most.get() || explained.standing.is_some_and(|own| !own.is_enough()) {
-            return;
+        match self.turns.0.foresee(self.key_of(caller), most) {
+            Ok(()) => return,
+            Err(NoTurn::Unknown) => {
+                explained.decision = Some(explained.unavailable());
+                return;
+            }
+            // Who has no token either is told of that.
+            Err(NoTurn::Full) if explained.standing.is_some_and(|own| !own.is_enough()) => return,
+            Err(NoTurn::Full) => {}
+        }
+        if running < most.get() {
+            explained.step("which is this node's share while the fleet's store is away");
         }
         explained.decision = Some("limited");
         explained.limited_by = Some("max_concurrent".to_owned());
@@ -319,56 +345,16 @@ impl Explanation {
         self.steps.push(step.into());
     }
 
+    /// Refuses it, as the limiter says nothing; what it says then.
+    fn unavailable(&mut self) -> &'static str {
+        self.refuse(Rejection::LimitsUnavailable);
+        self.headers = vec![("retry-after".to_owned(), "1".to_owned())];
+        "unavailable"
+    }
+
     fn refuse(&mut self, rejection: Rejection) {
         self.refusal = Some((rejection.status().as_u16(), rejection.message().into_owned()));
     }
-}
-
-/// The steps to the caller's address.
-fn whence(headers: &HeaderMap, peer: IpAddr, address: IpAddr, walk: Option<Walk>) -> Vec<String> {
-    let lines: Vec<_> = headers.get_all(X_FORWARDED_FOR).iter().map(|line| line.as_bytes()).collect();
-    let list = (!lines.is_empty()).then(|| end(&lines.join(&b", "[..])));
-    let Some(walk) = walk else {
-        let ignored = list.map_or("", |_| ", so its X-Forwarded-For is ignored");
-        return vec![format!("the connection comes from {peer}, which is not a trusted proxy{ignored}")];
-    };
-    let reached = match (list, walk) {
-        (None, _) => format!("there is no X-Forwarded-For, so {address} counts as the caller's address"),
-        (Some(list), Walk::Untrusted) => {
-            format!("X-Forwarded-For: {list} → {address} is the rightmost untrusted address")
-        }
-        (Some(list), Walk::End) => {
-            format!("X-Forwarded-For: {list} → all are trusted proxies, so the leftmost counts, {address}")
-        }
-        (Some(list), Walk::Broken) => {
-            format!("X-Forwarded-For: {list} → ends, from the right, at what is no address; {address} before it counts")
-        }
-    };
-    vec![format!("the connection comes from {peer}, which is a trusted proxy"), reached]
-}
-
-/// The end of a list as text, as far as it is worth showing: the walk begins there.
-fn end(list: &[u8]) -> String {
-    let (ellipsis, shown) = match list.len().checked_sub(SHOWN) {
-        None | Some(0) => ("", list),
-        Some(start) => ("…", &list[start..]),
-    };
-    format!("{ellipsis}{}", String::from_utf8_lossy(shown))
-}
-
-/// How a bucket stands, and whose it is: that of the first of these addresses, or a client's.
-fn bucket(anonymous: Option<IpAddr>, ipv6_prefix: u8, standing: &Standing) -> String {
-    let whose = match anonymous {
-        None => "mode limit".to_owned(),
-        Some(IpAddr::V4(address)) => format!("the default limit, for {address}"),
-        Some(IpAddr::V6(first)) => format!("the default limit, for {first}/{ipv6_prefix}"),
-    };
-    let quota = standing.quota();
-    let (capacity, rate) = (quota.capacity(), quota.rate().to_f64());
-    // Cut off, not rounded: 0.9999 tokens are not one.
-    let tokens = (standing.tokens().to_f64() * 1000.0).floor() / 1000.0;
-    let shared = if standing.is_overflow() { ", shared with others for want of room" } else { "" };
-    format!("{whose}: capacity {capacity}, {rate} tokens a second, {tokens} tokens now{shared}")
 }
 
 #[cfg(test)]

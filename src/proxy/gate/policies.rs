@@ -63,7 +63,7 @@ pub struct Policies {
 }
 
 /// The numbers of policies that a request meets, in their order.
-type MetPolicies = SmallVec<[u32; 6]>;
+pub(super) type MetPolicies = SmallVec<[u32; 6]>;
 
 impl Policies {
     /// These policies, each with its place in the limiter and what is counted of it; none when there are none.
@@ -209,16 +209,7 @@ impl PaidPolicies {
         who: (Option<&Client>, Payer, &impl Fields),
         (known, now): (Option<&mut StoreAnswers>, Nanos),
     ) -> Result<(Standing, bool), Box<[Charge]>> {
-        let mut claims = Claims::new();
-        claims.push(own.into());
-        let mut asked = MetPolicies::new();
-        for &number in met {
-            let policy = self.policies.get(number);
-            let Some(charge) = policy.charge(keys, who) else { continue };
-            let later = matches!(policy.settings.cost, PolicyCost::AnswerHeader(_));
-            claims.push(Claim { charge, later, trial: policy.settings.shadow });
-            asked.push(number);
-        }
+        let (claims, asked) = self.claims(keys, (own, met), who);
         let decisions = match known {
             Some(known) => limiter.judge(&claims, known, now),
             None if asked.is_empty() => smallvec![limiter.take(&own, now)],
@@ -243,6 +234,26 @@ impl PaidPolicies {
             }
         }
         Ok((*decisions[0].standing(), goes))
+    }
+
+    /// What a request claims: of its caller's own bucket, and of those of the policies that are `met`, which come with
+    /// their numbers.
+    fn claims(
+        &self,
+        keys: &KeyMaker,
+        (own, met): (Charge, &[u32]),
+        who: (Option<&Client>, Payer, &impl Fields),
+    ) -> (Claims, MetPolicies) {
+        let (mut claims, mut asked) = (Claims::new(), MetPolicies::new());
+        claims.push(own.into());
+        for &number in met {
+            let policy = self.policies.get(number);
+            let Some(charge) = policy.charge(keys, who) else { continue };
+            let later = matches!(policy.settings.cost, PolicyCost::AnswerHeader(_));
+            claims.push(Claim { charge, later, trial: policy.settings.shadow });
+            asked.push(number);
+        }
+        (claims, asked)
     }
 
     /// Those that count, with how their buckets stand.

@@ -8,11 +8,12 @@
 //! address, whichever of its requests pay into them; what it shares with others is not its standing, and of policies on
 //! trial nobody is told. Whoever shows a key that no client has is let in as any request, or answered so: keys
 //! could be guessed without end where that costs nothing. It has the numbers of the admin API, so that an operator and
-//! a client talk of the same.
+//! a client talk of the same; while a fleet's store is away, those of this node's share, which requests are told of, too.
+//! Where nobody is let in meanwhile, nobody is told anything.
 
 use serde::Serialize;
 
-use crate::limit::{Nanos, Standing, Telling};
+use crate::limit::{Charge, Decision, Nanos, Telling};
 use crate::proxy::gate::admit::{Account, Gate};
 use crate::proxy::gate::identify::Caller;
 use crate::proxy::gate::policy_settings::OWN;
@@ -49,7 +50,8 @@ struct BucketStanding<'a> {
 }
 
 impl<'a> BucketStanding<'a> {
-    fn new(name: &'a str, standing: &Standing, telling: Telling) -> Self {
+    fn new(name: &'a str, decision: &Decision, telling: Telling) -> Self {
+        let standing = decision.standing();
         let quota = standing.quota();
         BucketStanding {
             name,
@@ -57,31 +59,34 @@ impl<'a> BucketStanding<'a> {
             rate_per_sec: quota.rate().to_f64(),
             // Cut off, not rounded: 0.9999 tokens are not one.
             tokens: (standing.tokens().to_f64() * 1000.0).floor() / 1000.0,
-            retry_after: if standing.is_enough() { 0 } else { telling.at_most(standing.retry_after()) },
+            retry_after: if decision.is_allowed() { 0 } else { telling.at_most(standing.retry_after()) },
             full_after: standing.full_after(),
         }
     }
 }
 
 impl Gate<'_> {
-    /// What `caller` is told at `now`, as JSON.
-    pub(in crate::proxy) fn tell_standing(&self, caller: &Caller, telling: Telling, now: Nanos) -> String {
+    /// What `caller` is told at `now`, as JSON; none when it cannot be told.
+    pub(in crate::proxy) fn tell_standing(&self, caller: &Caller, telling: Telling, now: Nanos) -> Option<String> {
         let (mode, policies) = match self.account(caller) {
             Account::Blocked => ("blocked", Vec::new()),
             Account::None | Account::Unlimited => ("unlimited", Vec::new()),
             Account::Bucket(limiter, key, quota) => {
-                let mut buckets = vec![(OWN, limiter.peek(key, quota, now))];
+                let mut buckets = vec![(OWN, limiter.foresee(&[Charge::one(key, quota).into()], now)[0])];
                 if let Some(policies) = self.policies {
                     let client = caller.client.as_ref().map(|(client, _)| &**client);
                     let who = (client, self.payer(caller.address));
                     buckets.extend(policies.standings((limiter, self.keys), who, now));
                 }
-                let told = buckets.iter().map(|(name, standing)| BucketStanding::new(name, standing, telling));
+                if buckets.iter().any(|(_, decision)| decision.is_undecided()) {
+                    return None;
+                }
+                let told = buckets.iter().map(|(name, decision)| BucketStanding::new(name, decision, telling));
                 ("limit", told.collect())
             }
         };
         let client_id = caller.client.as_ref().map(|(client, _)| client.id.as_str());
         let told = CallerStanding { client_id, identity: caller.identity(), mode, policies };
-        serde_json::to_string(&told).expect("it holds texts and finite numbers")
+        Some(serde_json::to_string(&told).expect("it holds texts and finite numbers"))
     }
 }

@@ -14,8 +14,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 
 use crate::client::Quota;
 use crate::limit::{
-    Charge, Claim, Decision, Decisions, Key, Limiter, Nanos, PendingAnswers, Standing, StoreAnswers, WholeLimiter,
-    are_allowed,
+    Charge, Claim, Decision, Decisions, Key, Limiter, Nanos, PendingAnswers, Reach, Standing, StoreAnswers,
+    WholeLimiter, are_allowed,
 };
 
 /// Whether somebody wants to know.
@@ -126,6 +126,14 @@ impl Limiter for Told {
 
     fn peek(&self, key: Key, quota: Quota, now: Nanos) -> Standing {
         self.limiter.peek(key, quota, now)
+    }
+
+    fn foresee(&self, claims: &[Claim], now: Nanos) -> Decisions {
+        self.limiter.foresee(claims, now)
+    }
+
+    fn reach(&self) -> (Reach, u32) {
+        self.limiter.reach()
     }
 }
 

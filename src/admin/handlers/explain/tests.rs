@@ -105,6 +105,7 @@ fn explanation() -> Explanation {
             cost_header: None,
             shadow: true,
             standing: Some(Standing::new(bucket, quota, 0).for_cost(88)),
+            enough: false,
         }],
         at_once: Some((8, 3)),
         upstream: Some("app".to_owned()),

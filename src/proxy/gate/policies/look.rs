@@ -1,13 +1,11 @@
 //! What a request would pay into policies, looked at and not paid: for whoever asks how it would go, or how its caller
 //! stands.
 
-use std::sync::Arc;
-
 use http::HeaderMap;
 
 use super::{PaidPolicies, Policies, Policy, PolicyPayment};
 use crate::client::Client;
-use crate::limit::{Charge, Decision, KeyMaker, Limiter, Nanos, Payer, PolicyId, Standing};
+use crate::limit::{Charge, Decision, KeyMaker, Limiter, Nanos, Payer, PolicyId, Standing, are_allowed};
 use crate::proxy::gate::policy_settings::{PolicyCost, PolicyKey};
 use crate::proxy::wire::lines::Fields;
 use crate::telemetry::ExplainedPolicy;
@@ -18,18 +16,18 @@ impl Policies {
         self.all.iter().filter(|policy| policy.settings.key == PolicyKey::Client).map(|policy| policy.id)
     }
 
-    /// How the caller's own buckets stand, its client's and its address's, of policies that are not on trial.
+    /// What is to be said of the caller's own buckets, its client's and its address's, of policies that are not on trial.
     pub(in crate::proxy::gate) fn standings(
         &self,
         (limiter, keys): (&dyn Limiter, &KeyMaker),
         (client, payer): (Option<&Client>, Payer),
         now: Nanos,
-    ) -> Vec<(&str, Standing)> {
+    ) -> Vec<(&str, Decision)> {
         let own = |policy: &&Policy| matches!(policy.settings.key, PolicyKey::Client | PolicyKey::Address);
-        let standing =
-            |policy: &'_ Policy| policy.charge(keys, (client, payer, &HeaderMap::new())).map(look(limiter, now));
+        let foresee = |charge: Charge| limiter.foresee(&[charge.into()], now)[0];
+        let said = |policy: &Policy| policy.charge(keys, (client, payer, &HeaderMap::new())).map(foresee);
         let told = self.all.iter().filter(own).filter(|policy| !policy.settings.shadow);
-        told.filter_map(|policy| Some((policy.settings.name.as_str(), standing(policy)?))).collect()
+        told.filter_map(|policy| Some((policy.settings.name.as_str(), said(policy)?))).collect()
     }
 }
 
@@ -39,50 +37,54 @@ fn look(limiter: &dyn Limiter, now: Nanos) -> impl Fn(Charge) -> Standing {
 }
 
 impl PaidPolicies {
-    /// What a caller would have to pay into the policies that are `met`. As [`pay`](Self::pay), but nothing is taken
-    /// and nothing counted.
+    /// What would be said to a request that is to pay into its caller's own bucket and those of the policies that are
+    /// `met`, and whether it would go on. As [`pay`](Self::pay), but nothing is taken and nothing counted. The buckets of
+    /// policies stand as they would afterwards.
     pub(in crate::proxy::gate) fn look(
         &mut self,
         (limiter, keys): (&dyn Limiter, &KeyMaker),
-        met: &[u32],
+        (own, met): (Charge, &[u32]),
         who: (Option<&Client>, Payer, &impl Fields),
         now: Nanos,
-    ) -> Vec<ExplainedPolicy> {
-        let policies = Arc::clone(&self.policies);
-        let mut explained = Vec::new();
-        for &number in met {
-            let settings = &policies.get(number).settings;
-            let charge = policies.get(number).charge(keys, who);
-            let standing = charge.map(look(limiter, now));
-            if let Some((charge, standing)) = charge.zip(standing) {
-                let decision =
-                    if standing.is_enough() { Decision::Allowed(standing) } else { Decision::Refused(standing) };
-                self.paid.push(PolicyPayment { policy: number, charge, decision });
-            }
-            let (cost, cost_header) = match &settings.cost {
-                PolicyCost::Tokens(cost) => (Some(charge.map_or(*cost, |charge| charge.cost).get()), None),
-                PolicyCost::AnswerHeader(name) => (None, Some(name.as_str().to_owned())),
+    ) -> (Decision, bool, Vec<ExplainedPolicy>) {
+        let (claims, asked) = self.claims(keys, (own, met), who);
+        let foreseen = limiter.foresee(&claims, now);
+        let goes = are_allowed(&claims, &foreseen);
+        for ((&policy, claim), foreseen) in asked.iter().zip(&claims[1..]).zip(&foreseen[1..]) {
+            let decision = match foreseen {
+                Decision::Allowed(standing) if goes && !claim.later => Decision::Allowed(standing.after_take()),
+                other => *other,
             };
-            explained.push(ExplainedPolicy {
-                name: settings.name.clone(),
-                key: settings.key.to_string(),
-                quota: standing.map_or(settings.quota, |standing| standing.quota()),
-                cost,
-                cost_header,
-                shadow: settings.shadow,
-                standing,
-            });
+            self.paid.push(PolicyPayment { policy, charge: claim.charge, decision });
         }
-        explained
+        let explain = |&number: &u32| {
+            let at = asked.iter().position(|asked| *asked == number).map(|at| at + 1);
+            let claim = at.map(|at| (claims[at].charge, foreseen[at]));
+            self.policies.get(number).explained(claim, look(limiter, now))
+        };
+        (foreseen[0], goes, met.iter().map(explain).collect())
     }
+}
 
-    /// Takes what was looked at as paid: how the buckets would stand then.
-    pub(in crate::proxy::gate) fn after_take(&mut self) {
-        for payment in &mut self.paid {
-            let told = matches!(self.policies.get(payment.policy).settings.cost, PolicyCost::AnswerHeader(_));
-            if let (Decision::Allowed(standing), false) = (payment.decision, told) {
-                payment.decision = Decision::Allowed(standing.after_take());
-            }
+impl Policy {
+    /// What is told of it to who asks how a request would go that was to be charged, and of which that was decided.
+    fn explained(&self, claim: Option<(Charge, Decision)>, look: impl Fn(Charge) -> Standing) -> ExplainedPolicy {
+        let settings = &self.settings;
+        let standing = claim.map(|(charge, _)| look(charge));
+        let (cost, cost_header) = match &settings.cost {
+            PolicyCost::Tokens(cost) => (Some(claim.map_or(*cost, |(charge, _)| charge.cost).get()), None),
+            PolicyCost::AnswerHeader(name) => (None, Some(name.as_str().to_owned())),
+        };
+        let refused = claim.is_some_and(|(_, decision)| matches!(decision, Decision::Refused(_)));
+        ExplainedPolicy {
+            name: settings.name.clone(),
+            key: settings.key.to_string(),
+            quota: standing.map_or(settings.quota, |standing| standing.quota()),
+            cost,
+            cost_header,
+            shadow: settings.shadow,
+            standing,
+            enough: standing.is_some_and(|standing| standing.is_enough()) && !refused,
         }
     }
 }
