@@ -144,18 +144,22 @@ impl RunArgs {
             database: self.database.clone(),
             fleet: one("TOLLGATE_FLEET", &variable, parse_fleet)?,
             directory: None,
+            variables: Vec::new(),
         };
         if overrides.listen.is_empty() {
             overrides.listen = list("TOLLGATE_LISTEN", &variable, parse_listen)?;
+            overrides.variables.push("TOLLGATE_LISTEN");
         }
         if overrides.backends.is_empty() {
             overrides.backends = list("TOLLGATE_BACKENDS", &variable, str::parse)?;
+            overrides.variables.push("TOLLGATE_BACKENDS");
         }
         if overrides.balance.is_none() {
             overrides.balance = list("TOLLGATE_BALANCE", &variable, str::parse)?.pop();
         }
         if overrides.admin.is_none() {
             overrides.admin = one("TOLLGATE_ADMIN", &variable, parse_admin)?;
+            overrides.variables.push("TOLLGATE_ADMIN");
         }
         if overrides.database.is_none() {
             overrides.database = one("TOLLGATE_DATABASE", &variable, parse_database)?;
@@ -211,6 +215,8 @@ mod tests {
         );
         assert_eq!(overrides.fleet.map(|store| store.to_string()).as_deref(), Some("redis://edge@10.0.0.5:6379"));
         assert_eq!(overrides.admin_token.map(|token| token.secret).as_deref(), Some("0123456789abcdef"));
+        let named = ["TOLLGATE_LISTEN", "TOLLGATE_BACKENDS", "TOLLGATE_ADMIN"];
+        assert_eq!(overrides.variables, named);
         let flags = ["--listen", "127.0.0.1:3", "--balance", "round_robin", "--admin", "[::1]:5", "--database", "1"];
         let flags = Args::try_parse_from(["tollgate"].into_iter().chain(flags)).unwrap();
         let overrides = flags.run.overrides(variables).unwrap();

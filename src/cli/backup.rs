@@ -8,11 +8,12 @@ use std::process::ExitCode;
 
 use clap::Args as ClapArgs;
 
-use super::environment::{one, token_to_ask_for};
+use super::args::RunArgs;
+use super::environment::one;
 use super::failure::Failure;
 use super::output::print;
 use super::progress::Progress;
-use crate::config::{self, Overrides, parse_database};
+use crate::config::{self, parse_database};
 use crate::store::sqlite::backup::{BackupDone, backup};
 
 /// Where the database is when nothing says so.
@@ -43,7 +44,7 @@ pub(super) fn run(args: BackupArgs) -> Result<ExitCode, Failure> {
     let from = match (named, conf) {
         (Some(database), _) => database,
         (None, Some(conf)) => {
-            let overrides = Overrides { admin_token: token_to_ask_for(var)?, ..Overrides::default() };
+            let overrides = RunArgs::of_file(conf.clone()).overrides(var)?;
             config::load(Some(&conf), &overrides)?.database.ok_or_else(|| {
                 Failure::Usage(
                     "database: is null, so clients are in memory only and there is nothing to copy".to_owned(),
@@ -55,6 +56,11 @@ pub(super) fn run(args: BackupArgs) -> Result<ExitCode, Failure> {
     if matches!(std::fs::symlink_metadata(&from), Err(error) if error.kind() == std::io::ErrorKind::NotFound) {
         let told = format!("{}: there is no database; --database PATH or --conf FILE says where it is", from.display());
         return Err(Failure::Background(told));
+    }
+    if to.as_os_str() == "-" {
+        let told =
+            "FILE: must be the path of a file, as the copy is checked before it gets its name; ./- is a file called -";
+        return Err(Failure::Usage(told.to_owned()));
     }
     let absolute = |path: &Path| {
         std::path::absolute(path).map_err(|error| Failure::Background(format!("{}: {error}", path.display())))

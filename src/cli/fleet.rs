@@ -74,7 +74,7 @@ fn tell(JoinReport { added, conflicts, before }: &JoinReport) -> ExitCode {
         let _ = writeln!(err, "tollgate: not added: {refusal}");
     }
     let told = print(&format!(
-        "joined; clients added: {added}, not added: {}; the database from before is {}\n",
+        "joined; its clients in the fleet: {added}, not added: {}; the database from before is {}\n",
         conflicts.len(),
         before.display()
     ));

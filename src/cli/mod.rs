@@ -29,13 +29,12 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
-use crate::config::{self, Overrides, PingoraSettings};
+use crate::config::{self, PingoraSettings};
 use crate::process::descriptors::raise_open_files_limit;
 use crate::server::echo::Echo;
 use crate::server::{ServerError, Stop};
 use crate::telemetry;
-use args::{Args, Command};
-use environment::token_to_ask_for;
+use args::{Args, Command, RunArgs};
 use failure::Failure;
 use output::{print, print_problems, print_verdict, start_events};
 
@@ -84,9 +83,8 @@ fn echo(listen: std::net::SocketAddr, name: Option<String>) -> Result<(), Failur
 }
 
 fn check(conf: &Path) -> Result<ExitCode, Failure> {
-    // The token decides whether the admin API may listen where the file says.
-    let admin_token = token_to_ask_for(|name| std::env::var_os(name))?;
-    let overrides = Overrides { admin_token, ..Overrides::default() };
+    // As `run` would find it.
+    let overrides = RunArgs::of_file(conf.to_owned()).overrides(|name| std::env::var_os(name))?;
     Ok(match config::load(Some(conf), &overrides) {
         Ok(config) => print_verdict(Some(conf), &config),
         Err(problems) => print_problems(problems.iter()),

@@ -33,9 +33,16 @@ pub struct Overrides {
     /// From where relative paths count, absolute; none is the present directory, whatever it is when a path is used. A
     /// daemon leaves the directory in which it was started, and a file that is read again later must mean the same.
     pub directory: Option<PathBuf>,
+    /// The variables among these, which messages then name in place of the flags.
+    pub variables: Vec<&'static str>,
 }
 
 impl Overrides {
+    /// What an argument is called: `flag`, or its twin `variable` where that has it.
+    pub(super) fn name(&self, flag: &'static str, variable: &'static str) -> &'static str {
+        if self.variables.contains(&variable) { variable } else { flag }
+    }
+
     /// `path`, counted from where relative paths count from.
     pub(super) fn locate(&self, path: PathBuf) -> PathBuf {
         match &self.directory {

@@ -57,7 +57,7 @@ pub(super) struct FileShape {
     /// The pools of backends.
     pub(super) upstreams: Written<List<Section<UpstreamKeys>>>,
     /// Which requests go to which pool. The longest path wins, whatever the order. Can be left out with one upstream.
-    pub(super) routes: Written<List<Section<RouteKeys>>>,
+    pub(super) routes: Written<List<Section<RouteKeys>, 0>>,
     /// How callers are told apart.
     pub(super) identity: Written<Section<IdentityKeys>>,
     /// Quotas with a name: a client of a plan may spend what the plan has now.
@@ -71,7 +71,7 @@ pub(super) struct FileShape {
     /// The limits on clients.
     pub(super) limits: Written<Section<LimitKeys>>,
     /// The access log.
-    pub(super) access_log: Written<Section<AccessLogKeys>>,
+    pub(super) access_log: Written<OrNone<Section<AccessLogKeys>>>,
     /// Traces, by W3C's Trace Context. Null is none: what clients say of them is passed on as it is.
     #[schemars(extend("default" = null))]
     pub(super) tracing: Written<OrNone<Section<TracingKeys>>>,

@@ -6,7 +6,7 @@
 
 use std::fs::{self, File, FileType, OpenOptions};
 use std::io::{self, ErrorKind, Read};
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -31,6 +31,16 @@ pub(super) fn read(path: &Path, largest: u64) -> Result<String, FileRefusal> {
         let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
         let line = 1 + before.iter().filter(|&&byte| byte == b'\n').count();
         ("the file is not text in UTF-8".to_owned(), Some(line))
+    })
+}
+
+/// What to say of a file with secrets at `path` that others may read or write. That is a warning and no problem: what
+/// Kubernetes and Docker mount as a secret is such a file, in a place that nobody else can get to.
+pub(super) fn open_to_all(path: &Path) -> Option<String> {
+    let mode = fs::metadata(path).map_or(0, |metadata| metadata.permissions().mode() & 0o777);
+    let file = path.display();
+    (mode & 0o006 != 0).then(|| {
+        format!("{file} is open to every user of this machine (mode {mode:03o}); `chmod 600 {file}` closes it")
     })
 }
 

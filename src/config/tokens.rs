@@ -5,12 +5,8 @@
 //! a token that may change something. Empty lines and lines that begin with `#` do not count.
 //!
 //! No message here repeats a word of the file: a line that is wrong may still hold a secret, in whichever place.
-//!
-//! A file that others may read is a warning and no problem: what Kubernetes and Docker mount as a secret is such a
-//! file, in a place that nobody else can get to.
 
 use std::collections::HashMap;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use super::overrides::InvalidValue;
@@ -66,11 +62,7 @@ pub(super) fn read(path: &Path) -> Result<(Vec<Token>, Option<String>), Vec<Stri
         let told = messages.into_iter().take(TOLD).map(|message| format!("{file}: {message}"));
         told.chain((rest > 0).then(|| format!("{file}: and {rest} more like these"))).collect::<Vec<_>>()
     })?;
-    let mode = std::fs::metadata(path).map_or(0, |metadata| metadata.permissions().mode() & 0o777);
-    let warning = (mode & 0o006 != 0).then(|| {
-        format!("{file} is open to every user of this machine (mode {mode:03o}); `chmod 600 {file}` closes it")
-    });
-    Ok((tokens, warning))
+    Ok((tokens, source::open_to_all(path)))
 }
 
 /// Reads the lines of the file.

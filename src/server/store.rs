@@ -171,6 +171,30 @@ impl Followers {
         }
     }
 
+    /// Says in a line which policy that is not there clients now have a quota of their own in.
+    fn warn_of_new_missing(&self, changes: &[Committed]) {
+        let has = |record: &Option<Record>, name: &str| {
+            record.as_ref().is_some_and(|record| record.profile.policies.iter().any(|(other, _)| other == name))
+        };
+        let new = |change: &Committed| {
+            let own = &change.after.as_ref()?.profile.policies;
+            let mut missing = own.iter().filter(|(name, _)| self.limiter.policy(PolicyId::of(name)).is_none());
+            let (name, _) = missing.find(|(name, _)| !has(&change.before, name))?;
+            Some((change.after.as_ref()?.id.clone(), name.clone()))
+        };
+        let mut found = changes.iter().filter_map(new);
+        if let Some((client, policy)) = found.next() {
+            let others = match found.count() {
+                0 => String::new(),
+                count => format!(", and {count} other clients in such a policy"),
+            };
+            warn!(
+                "client {client} has a quota of its own in {policy}, a policy that the configuration does not have{others}; \
+                 it is kept, and counts when the policy is there"
+            );
+        }
+    }
+
     /// Puts a bucket under another quota; the bucket if it is to be saved at once.
     fn edit(&self, (payer, key): (Payer, Key), from: Quota, to: Quota, now: Nanos) -> Option<Raised> {
         self.limiter.edit(key, from, to, now);
@@ -231,6 +255,7 @@ impl Followers {
         let directory =
             self.directory.load().with(changed.map(|change| (client(&change.before), client(&change.after))));
         self.replace(directory, changes.len() >= MANY);
+        self.warn_of_new_missing(changes);
         for change in changes {
             if let (Some(gone), None) = (&change.before, &change.after) {
                 // Full, so the next sweep drops it.

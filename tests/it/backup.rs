@@ -115,7 +115,9 @@ fn it_overwrites_nothing_and_says_what_is_wrong() {
     }
     assert_eq!(std::fs::read_to_string(path("kept")).unwrap(), "mine");
     let finished = backup(&server, &path("no/such/place.db"));
-    assert!(finished.code == Some(1) && finished.err.contains("the backup cannot be made"), "{finished:?}");
+    assert!(finished.code == Some(1) && finished.err.contains("there is no directory"), "{finished:?}");
+    let finished = backup(&server, Path::new("-"));
+    assert!(finished.code == Some(2) && finished.err.contains("FILE: must be the path of a file"), "{finished:?}");
     for (database, said) in [
         ("missing.db", "missing.db: there is no database; --database PATH or --conf FILE says where it is"),
         ("kept", "is no SQLite database"),

@@ -53,6 +53,24 @@ fn is_about(problem: &str, path: &str) -> bool {
 }
 
 #[test]
+fn variables_count_as_for_run() {
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("tollgate.yaml");
+    std::fs::write(&file, format!("{GOOD}fleet: {{node: a}}\n")).unwrap();
+    for typed in [&["check", "-c"][..], &["run", "-t", "-c"]] {
+        let of = |variables: &[(&str, &str)]| {
+            run(command().args(typed).arg(&file).envs(variables.iter().copied()).current_dir(directory.path()))
+        };
+        let alone = of(&[]);
+        assert!(alone.code == Some(2) && alone.all().contains("fleet.store: is missing"), "{alone:?}");
+        let stored = of(&[("TOLLGATE_FLEET", "redis://10.0.0.5")]);
+        assert_eq!(stored.code, Some(0), "{stored:?}");
+        let open = of(&[("TOLLGATE_FLEET", "redis://10.0.0.5"), ("TOLLGATE_ADMIN", "0.0.0.0:1")]);
+        assert!(open.code == Some(2) && open.all().contains("TOLLGATE_ADMIN: must be a loopback address"), "{open:?}");
+    }
+}
+
+#[test]
 fn a_good_file_is_one_line_and_0() {
     let smallest = "listeners: [{address: 0.0.0.0:8080}]\nupstreams:\n  - name: app\n    backends: \
                     [{address: 127.0.0.1:9001}, {address: 127.0.0.1:9002}]\n";

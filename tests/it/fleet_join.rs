@@ -48,7 +48,7 @@ fn its_clients_are_added_and_who_is_in_the_way_is_told() {
         let joined = join(&node, &["--import"]);
         assert_eq!(joined.code, Some(1), "{joined:?}");
         assert!(joined.err.contains("tollgate: not added: client a exists already"), "{joined:?}");
-        let told = "joined; clients added: 1, not added: 1; the database from before is ";
+        let told = "joined; its clients in the fleet: 1, not added: 1; the database from before is ";
         assert!(joined.out.starts_with(told) && joined.out.ends_with(".before-fleet\n"), "{joined:?}");
     }
     node.start_again();

@@ -16,6 +16,9 @@ pub(super) enum FleetCommand {
     /// Bring this node, which is stopped and has clients of its own, into a fleet that has others
     ///
     /// Its database is moved aside, to a name that ends on `.before-fleet`, and a new one takes in the fleet's clients.
+    ///
+    /// Exits with 1 when some of its clients were not added, which are listed: the node is one of the fleet all the same, and the
+    /// command can be given again once they are settled.
     Join(JoinArgs),
 }
 

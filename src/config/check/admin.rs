@@ -76,9 +76,9 @@ fn of_token_file(Level { report, at }: &mut Level<'_>, file: &Path, warnings: &m
 }
 
 impl AdminDraft {
-    /// Makes it listen where `--admin` says.
+    /// Makes it listen where `--admin` or its variable says.
     pub(super) fn move_to(&mut self, report: &mut Report, address: &ListenAddress, overrides: &Overrides) {
-        self.at = KeyPath::flag("--admin");
+        self.at = KeyPath::flag(overrides.name("--admin", "TOLLGATE_ADMIN"));
         self.is_default = false;
         let key = Written::<AdminAddress>::read(&address.to_string().into());
         self.address = report.take(&self.at, key).flatten().map(|address| located(address, overrides));

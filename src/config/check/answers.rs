@@ -1,6 +1,6 @@
 //! What is said in place of tollgate's own answers.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::lists::seen_at;
 use crate::config::report::Level;
@@ -13,7 +13,11 @@ use crate::proxy::{STATUSES, SiteAnswer, SiteAnswers};
 pub(super) fn of_file(top: &mut Level<'_>, key: Written<OrNone<Statuses<Section<AnswerKeys>>>>) -> Option<SiteAnswers> {
     let written = top.take("answers", key).flatten().unwrap_or_default();
     let (mut at, mut answers) = (top.below("answers"), Vec::new());
+    let mut seen = HashSet::new();
     for (name, keys) in written {
+        if !seen.insert(name.clone()) {
+            at.add(&name, "stands here twice, as a number and in quotes, must be written once");
+        }
         let Some(status) = STATUSES.into_iter().find(|status| status.to_string() == name) else {
             let allowed: Vec<_> = STATUSES.iter().map(u16::to_string).collect();
             at.add(&name, format!("is no status that tollgate answers with (allowed: {})", allowed.join(", ")));

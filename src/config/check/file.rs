@@ -45,7 +45,7 @@ pub(in crate::config) fn check(file: Option<FileShape>, overrides: &Overrides, r
     let tracing = tracing::of_file(&mut top, file.tracing);
 
     if !overrides.listen.is_empty() {
-        listeners = listeners::of_flags(report, &overrides.listen);
+        listeners = listeners::of_flags(report, overrides);
     }
     if let Some(address) = &overrides.admin {
         admin.move_to(report, address, overrides);
@@ -56,7 +56,7 @@ pub(in crate::config) fn check(file: Option<FileShape>, overrides: &Overrides, r
         report.add(&KeyPath::default().key("database"), message);
     }
     if !overrides.backends.is_empty() {
-        let pool = upstreams::of_flags(report, &overrides.backends);
+        let pool = upstreams::of_flags(report, overrides);
         routes = vec![Route::catch_all(&pool.name)];
         upstreams.pools = vec![pool];
     }

@@ -37,7 +37,12 @@ pub(super) fn of_file(
     let at = &mut top.below("fleet");
     let store = store(at, keys.store, overrides);
     let password = at.take("password_file", keys.password_file).flatten();
-    let password = password.and_then(|path| password_of(at, &overrides.locate(path)));
+    let password = password.and_then(|path| {
+        let path = overrides.locate(path);
+        let warning = source::open_to_all(&path).map(|why| format!("{}: {why}", at.at.key("password_file")));
+        doubts.warnings.extend(warning);
+        password_of(at, &path)
+    });
     let tls = at.take("tls", keys.tls).flatten().unwrap_or_default();
     let tls = tls_files(&mut at.below("tls"), tls, (store.as_ref(), overrides, doubts));
     let max_asks = NonZeroUsize::new(1024).unwrap_or(NonZeroUsize::MIN);

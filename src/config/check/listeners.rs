@@ -12,6 +12,7 @@ use crate::config::problem::{KeyPath, Problem};
 use crate::config::report::{Level, Report};
 use crate::config::settings::ListenerSettings;
 use crate::config::shape::{AcmeKeys, ListenerKeys, PairKeys, TlsKeys};
+use crate::config::source;
 use crate::config::value::{AcmeDomain, ClientCerts, Listen};
 use crate::config::written::{List, Section, Written};
 use crate::process::collide;
@@ -94,8 +95,8 @@ pub(super) fn of_file(
         let Some(keys) = keys else { continue };
         let mut at = Level { report: top.report, at };
         let address = at.need("address", keys.address);
-        let has_tls = !matches!(keys.tls, Written::Absent);
-        let tls = at.take("tls", keys.tls);
+        let has_tls = !matches!(keys.tls, Written::Absent | Written::Given(None));
+        let tls = at.take("tls", keys.tls).flatten();
         let tls = tls.and_then(|keys| self::tls(&mut at.below("tls"), keys, (overrides, &mut found)));
         let rules = ListenerRules {
             proxy_protocol: at.or("proxy_protocol", keys.proxy_protocol, None),
@@ -114,9 +115,9 @@ pub(super) fn of_file(
 }
 
 /// The listeners of `--listen`, which are plain.
-pub(super) fn of_flags(report: &mut Report, flags: &[SocketAddr]) -> Listeners {
-    let at = KeyPath::flag("--listen");
-    let keys = flags.iter().map(|address| Written::<Listen>::read(&Value::from(address.to_string())));
+pub(super) fn of_flags(report: &mut Report, overrides: &Overrides) -> Listeners {
+    let at = KeyPath::flag(overrides.name("--listen", "TOLLGATE_LISTEN"));
+    let keys = overrides.listen.iter().map(|address| Written::<Listen>::read(&Value::from(address.to_string())));
     let list = keys.filter_map(|key| Some((at.clone(), report.take(&at, key)?.into()))).collect();
     Listeners { list, ..Listeners::default() }.apart(report)
 }
@@ -155,6 +156,8 @@ fn tls(at: &mut Level<'_>, keys: TlsKeys, (overrides, found): (&Overrides, &mut 
         }
     };
     let ticket_keys = at.or("ticket_keys", ticket_keys, None).map(|path| overrides.locate(path));
+    let open = ticket_keys.as_deref().and_then(source::open_to_all);
+    found.warnings.extend(open.map(|why| format!("{}: {why}", at.at.key("ticket_keys"))));
     let ticket_keys = ticket_keys.map(|path| TicketKeys::load(&path).map_err(|why| at.add("ticket_keys", why)));
     let required = at.or("client_certs", client_certs, ClientCerts::Optional) == ClientCerts::Required;
     let client_ca = at.or("client_ca", client_ca, None).map(|path| overrides.locate(path));

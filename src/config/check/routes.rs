@@ -14,10 +14,15 @@ use crate::route::{HostPattern, PathPrefix, Route, RuleSide};
 /// The routes of the file, to the upstreams of these `names`; without names, where they lead is not checked.
 pub(super) fn of_file(
     top: &mut Level<'_>,
-    key: Written<List<Section<RouteKeys>>>,
+    key: Written<List<Section<RouteKeys>, 0>>,
     names: Option<&[String]>,
 ) -> Vec<Route> {
-    if let (Written::Absent, Some(names)) = (&key, names) {
+    let is_none = match &key {
+        Written::Absent => true,
+        Written::Given(list) => list.is_empty(),
+        Written::Wrong(_) | Written::Told => false,
+    };
+    if let (true, Some(names)) = (is_none, names) {
         if let [name] = names {
             return vec![Route::catch_all(name)];
         }

@@ -10,6 +10,7 @@ use crate::config::overrides::Overrides;
 use crate::config::problem::KeyPath;
 use crate::config::report::Level;
 use crate::config::shape::{AccessLogKeys, HistoryKeys, IdentityKeys, LimitKeys, PlanKeys, RateLimitKeys};
+use crate::config::value::OrNone;
 use crate::config::written::{List, Section, Written};
 use crate::limit::{RateLimit, Telling};
 use crate::proxy::{Identity, Limits, PolicySettings};
@@ -112,11 +113,14 @@ pub(super) fn limits(top: &mut Level<'_>, key: Written<Section<LimitKeys>>) -> L
 
 pub(super) fn access_log(
     top: &mut Level<'_>,
-    key: Written<Section<AccessLogKeys>>,
+    key: Written<OrNone<Section<AccessLogKeys>>>,
     overrides: &Overrides,
 ) -> AccessLogSettings {
-    let (keys, mut at) = top.section("access_log", key);
     let default = AccessLogSettings::default();
+    if matches!(key, Written::Given(None)) {
+        return AccessLogSettings { target: None, ..default };
+    }
+    let (keys, mut at) = (top.take("access_log", key).flatten().unwrap_or_default(), top.below("access_log"));
     let mut target = at.or("path", keys.path, default.target);
     if let Some(AccessLogTarget::File(path)) = &mut target {
         *path = overrides.locate(std::mem::take(path));

@@ -11,7 +11,7 @@ use serde_yaml::Value;
 
 use super::lists::{sections, seen_at};
 use super::manner::{Doubts, Files, manner};
-use crate::config::overrides::{BackendOverride, Overrides};
+use crate::config::overrides::Overrides;
 use crate::config::problem::KeyPath;
 use crate::config::report::{Level, Report};
 use crate::config::shape::{
@@ -80,9 +80,9 @@ pub(super) fn of_file(
 }
 
 /// The one pool of the command line.
-pub(super) fn of_flags(report: &mut Report, flags: &[BackendOverride]) -> PoolSettings {
-    let at = KeyPath::flag("--backend");
-    let entries = flags.iter().map(|flag| BackendEntry {
+pub(super) fn of_flags(report: &mut Report, overrides: &Overrides) -> PoolSettings {
+    let at = KeyPath::flag(overrides.name("--backend", "TOLLGATE_BACKENDS"));
+    let entries = overrides.backends.iter().map(|flag| BackendEntry {
         address: (at.clone(), Written::read(&Value::from(flag.address.to_string()))),
         weight: (at.clone(), Written::read(&Value::from(flag.weight.get()))),
     });

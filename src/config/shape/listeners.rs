@@ -18,8 +18,9 @@ use crate::proxy::HeaderVersions;
 pub(in crate::config) struct ListenerKeys {
     /// An IP address and a port.
     pub(in crate::config) address: Written<Listen>,
-    /// The certificate and its key, for HTTPS with HTTP/2 and HTTP/1.1. Default: plain HTTP/1.1.
-    pub(in crate::config) tls: Written<Section<TlsKeys>>,
+    /// The certificate and its key, for HTTPS with HTTP/2 and HTTP/1.1. Null is plain HTTP/1.1.
+    #[schemars(extend("default" = null))]
+    pub(in crate::config) tls: Written<OrNone<Section<TlsKeys>>>,
     /// Which version of the PROXY protocol's header every connection begins with, before TLS; it says whom the
     /// connection is from. Only `identity.trusted_proxies` may connect then. Null is none.
     #[schemars(extend("default" = null))]

@@ -1,5 +1,7 @@
 //! The fleet.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use super::{START, check, lines};
@@ -87,6 +89,11 @@ fn files_of_the_fleet_are_looked_at() {
     ] {
         assert_eq!(said(&format!("store: redis://a, password_file: {path}")), told(path, what));
     }
+    let password = file("open", "hunter2");
+    std::fs::set_permissions(&password, Permissions::from_mode(0o644)).unwrap();
+    let config = check(&format!("{START}fleet: {{store: redis://a, password_file: {password}}}\n")).unwrap();
+    let why = format!("is open to every user of this machine (mode 644); `chmod 600 {password}` closes it");
+    assert_eq!(config.warnings, [format!("fleet.password_file: {password} {why}")]);
     let certified = rcgen::generate_simple_self_signed(["a.example".to_owned()]).unwrap();
     let (cert, key) =
         (file("cert.pem", &certified.cert.pem()), file("key.pem", &certified.signing_key.serialize_pem()));

@@ -170,6 +170,11 @@ fn problems_of_arguments_stand_under_their_flags() {
             "--listen: must be an address of its own, but 127.0.0.1:80 is taken by --listen (0.0.0.0:80)",
         ]
     );
+    let variables =
+        Overrides { variables: vec!["TOLLGATE_ADMIN", "TOLLGATE_LISTEN", "TOLLGATE_BACKENDS"], ..overrides };
+    let said = lines(load(None, &variables));
+    let named = ["TOLLGATE_ADMIN:", "TOLLGATE_ADMIN:", "TOLLGATE_BACKENDS:", "TOLLGATE_LISTEN:", "TOLLGATE_LISTEN:"];
+    assert!(said.iter().zip(named).all(|(line, name)| line.starts_with(name)) && said.len() == 5, "{said:#?}");
     assert_eq!(
         load(None, &Overrides::default()).unwrap_err().to_string(),
         "the command line has 2 problems:\n\

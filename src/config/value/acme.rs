@@ -4,6 +4,7 @@ use rustls::pki_types::DnsName;
 use serde_yaml::Value;
 
 use super::kind::ValueKind;
+use super::web;
 
 /// A name that a certificate is to have.
 #[derive(Debug)]
@@ -54,7 +55,10 @@ impl ValueKind for AcmeDirectory {
 
     fn read(value: &Value) -> Option<String> {
         let text = value.as_str()?;
-        let uri: http::Uri = text.parse().ok()?;
-        (uri.scheme_str() == Some("https") && uri.host().is_some()).then(|| text.to_owned())
+        web::check(text, "https").ok().map(|()| text.to_owned())
+    }
+
+    fn hint(refused: &Value) -> Option<String> {
+        web::check(refused.as_str()?, "https").err().flatten().map(str::to_owned)
     }
 }

@@ -1,5 +1,7 @@
 //! What every kind of value is.
 
+use std::borrow::Cow;
+
 use schemars::{Schema, SchemaGenerator};
 use serde_yaml::Value;
 
@@ -44,10 +46,12 @@ pub(in crate::config) fn describe(value: &Value) -> String {
         Value::Null => "nothing".to_owned(),
         Value::Bool(value) => value.to_string(),
         Value::Number(number) => number.to_string(),
-        Value::String(text) if text.chars().count() > SHOWN => {
-            format!("{:?} and so on", text.chars().take(SHOWN).collect::<String>())
-        }
-        Value::String(text) => format!("{text:?}"),
+        Value::String(text) => match &*without_login(text) {
+            text if text.chars().count() > SHOWN => {
+                format!("{:?} and so on", text.chars().take(SHOWN).collect::<String>())
+            }
+            text => format!("{text:?}"),
+        },
         Value::Sequence(items) if items.is_empty() => "an empty list".to_owned(),
         Value::Sequence(items) => {
             let items: Option<Vec<_>> = items.iter().map(plain).collect();
@@ -63,6 +67,12 @@ pub(in crate::config) fn describe(value: &Value) -> String {
         }
         Value::Tagged(tagged) => format!("a value with the tag {}", tagged.tag),
     }
+}
+
+/// `text` without the user and the password of an address.
+fn without_login(text: &str) -> Cow<'_, str> {
+    let login = text.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?.1)));
+    login.map_or(text.into(), |(scheme, rest)| format!("{scheme}://***@{rest}").into())
 }
 
 /// A value that is no list and no mapping, as a message shows it within one.

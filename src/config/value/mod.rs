@@ -18,6 +18,7 @@ mod period;
 mod policy;
 mod retry;
 mod text;
+mod web;
 
 pub(super) use account::{GroupName, UserName};
 pub(super) use acme::{AcmeContact, AcmeDirectory, AcmeDomain};

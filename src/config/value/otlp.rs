@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use http::Uri;
 use serde_yaml::Value;
 
 use super::kind::ValueKind;
+use super::web;
 
 /// What is below the address of a collector for traces, by OTLP's own rule.
 const PATH: &str = "/v1/traces";
 
-/// The address of a collector, without TLS.
+/// The address of a collector, without TLS. One that ends with [`PATH`] has it already.
 #[derive(Debug)]
 pub(in crate::config) struct OtlpAddress;
 
@@ -20,9 +20,18 @@ impl ValueKind for OtlpAddress {
     const SCHEMA: &str = r#"{"type": "string", "pattern": "^http://[^?#@]+$", "examples": ["http://127.0.0.1:4318"]}"#;
 
     fn read(value: &Value) -> Option<Arc<str>> {
-        let text = value.as_str().filter(|text| !text.contains(['?', '#', '@']))?;
-        let uri: Uri = text.parse().ok()?;
-        let is_right = uri.scheme_str() == Some("http") && uri.host().is_some_and(|host| !host.is_empty());
-        is_right.then(|| format!("{}{PATH}", text.trim_end_matches('/')).into())
+        let text = value.as_str()?;
+        check(text).ok()?;
+        let base = text.trim_end_matches('/');
+        Some(if base.ends_with(PATH) { base.into() } else { format!("{base}{PATH}").into() })
     }
+
+    fn hint(refused: &Value) -> Option<String> {
+        check(refused.as_str()?).err().flatten().map(str::to_owned)
+    }
+}
+
+fn check(text: &str) -> Result<(), Option<&'static str>> {
+    web::check(text, "http")?;
+    if text.contains(['?', '#']) { Err(Some("it must hold no ? and no #")) } else { Ok(()) }
 }

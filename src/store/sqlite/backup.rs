@@ -39,6 +39,10 @@ pub fn backup(from: &Path, to: &Path, progress: &mut dyn FnMut(u64, u64)) -> Res
     if std::fs::symlink_metadata(to).is_ok() {
         return Err(there());
     }
+    let directory = to.parent().unwrap_or(to);
+    if !directory.is_dir() {
+        return Err(format!("{}: there is no directory {}", to.display(), directory.display()));
+    }
     open::look(from).map_err(|error| error.to_string())?;
     let unreadable = |error: rusqlite::Error| format!("database {} cannot be read: {}", from.display(), words(&error));
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use super::keys::{Call, keys};
 use super::quotas::{GivenQuota, MAX_POLICIES, OwnQuotas, candidate, capacity, policies, rate};
 use super::secret::Secret;
-use crate::admin::api::json::{Value, shown};
+use crate::admin::api::json::Value;
 use crate::admin::api::{ApiError, BodyFields, FieldError};
 use crate::client::{ClientId, Mode, PlanName, Plans, Quota, Rate, network};
 use crate::store::{KeyChange, Profile, Record, Refusal};
@@ -190,7 +190,7 @@ impl Draft {
         for (name, own) in self.policies.flatten().unwrap_or_default() {
             match own {
                 Some(own) => {
-                    let field = format!("policies.{}", shown(&name));
+                    let field = format!("policies.{name}");
                     let own = own.over(policies.get(&name).copied()).ok_or_else(half(field))?;
                     policies.insert(name, own);
                 }

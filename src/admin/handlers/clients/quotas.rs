@@ -82,9 +82,12 @@ pub(super) fn policies(fields: &mut BodyFields, merge: bool) -> Option<Option<Ow
         fields.wrong("policies", format!("must be at most {MAX_POLICIES} names"));
     }
     for (name, value) in given.into_iter().take(MAX_POLICIES) {
-        let at = format!("policies.{}", shown(&name));
+        let at = format!("policies.{name}");
         if PlanName::parse(&name).is_none() {
-            fields.wrong(&at, "has no valid name: 1 to 64 characters of A-Z, a-z, 0-9, . _ and -");
+            fields.wrong(
+                &format!("policies.{}", shown(&name)),
+                "has no valid name: 1 to 64 characters of A-Z, a-z, 0-9, . _ and -",
+            );
             continue;
         }
         let own = match value {
