@@ -8,12 +8,11 @@ use std::process::ExitCode;
 
 use clap::Args as ClapArgs;
 
-use super::args::RunArgs;
 use super::environment::one;
 use super::failure::Failure;
 use super::output::print;
 use super::progress::Progress;
-use crate::config::{self, parse_database};
+use crate::config::{self, Overrides, parse_database};
 use crate::store::sqlite::backup::{BackupDone, backup};
 
 /// Where the database is when nothing says so.
@@ -33,24 +32,22 @@ pub(super) struct BackupArgs {
     database: Option<PathBuf>,
 }
 
-/// Makes the backup and says what it holds.
+/// Makes the backup and says what it holds. `overrides` counts before a file.
 ///
 /// # Errors
 /// When there is no database, or no copy of it could be made.
-pub(super) fn run(args: BackupArgs) -> Result<ExitCode, Failure> {
+pub(super) fn run(
+    args: BackupArgs,
+    overrides: impl FnOnce(&Path) -> Result<Overrides, Failure>,
+) -> Result<ExitCode, Failure> {
     let BackupArgs { to, conf, database } = args;
     let var = |name: &str| std::env::var_os(name);
     let named = database.map_or_else(|| one("TOLLGATE_DATABASE", var, parse_database), |flag| Ok(Some(flag)))?;
     let from = match (named, conf) {
         (Some(database), _) => database,
-        (None, Some(conf)) => {
-            let overrides = RunArgs::of_file(conf.clone()).overrides(var)?;
-            config::load(Some(&conf), &overrides)?.database.ok_or_else(|| {
-                Failure::Usage(
-                    "database: is null, so clients are in memory only and there is nothing to copy".to_owned(),
-                )
-            })?
-        }
+        (None, Some(conf)) => config::load(Some(&conf), &overrides(&conf)?)?.database.ok_or_else(|| {
+            Failure::Usage("database: is null, so clients are in memory only and there is nothing to copy".to_owned())
+        })?,
         (None, None) => DATABASE.into(),
     };
     if matches!(std::fs::symlink_metadata(&from), Err(error) if error.kind() == std::io::ErrorKind::NotFound) {

@@ -29,7 +29,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
-use crate::config::{self, PingoraSettings};
+use crate::config::{self, Overrides, PingoraSettings};
 use crate::process::descriptors::raise_open_files_limit;
 use crate::server::echo::Echo;
 use crate::server::{ServerError, Stop};
@@ -49,7 +49,7 @@ pub fn main() -> ExitCode {
         Some(Command::Check { conf }) => check(&conf),
         Some(Command::Clients(args)) => clients::run(args).map(done),
         Some(Command::Fleet(args)) => fleet::run(args),
-        Some(Command::Backup(args)) => backup::run(args),
+        Some(Command::Backup(args)) => backup::run(args, overrides),
         Some(Command::Top(args)) => top::run(args),
         Some(Command::Healthcheck(args)) => healthcheck::run(&args).map(done),
         Some(Command::Demo) => demo::run().map(done),
@@ -82,10 +82,13 @@ fn echo(listen: std::net::SocketAddr, name: Option<String>) -> Result<(), Failur
     Ok(echo.run(Stop::Signals, &PingoraSettings::default())?)
 }
 
+/// What the environment says instead of the file `conf`, as `run` would find it.
+fn overrides(conf: &Path) -> Result<Overrides, Failure> {
+    RunArgs::of_file(conf.to_owned()).overrides(|name| std::env::var_os(name))
+}
+
 fn check(conf: &Path) -> Result<ExitCode, Failure> {
-    // As `run` would find it.
-    let overrides = RunArgs::of_file(conf.to_owned()).overrides(|name| std::env::var_os(name))?;
-    Ok(match config::load(Some(conf), &overrides) {
+    Ok(match config::load(Some(conf), &overrides(conf)?) {
         Ok(config) => print_verdict(Some(conf), &config),
         Err(problems) => print_problems(problems.iter()),
     })

@@ -167,7 +167,7 @@ pub(super) struct RouteKeys {
     pub(super) max_body: Written<Size>,
     /// For each read from a backend; the wait for the first byte of its answer is one. Default: the upstream's.
     pub(super) read_timeout: Written<Period>,
-    /// What backends do not get of the path: its first segments. `path` is this or below it.
+    /// What backends do not get of the path: its first segments. `path`, if any, is this or below it.
     pub(super) strip_prefix: Written<RoutePath>,
     /// Whether requests pay into their caller's bucket. With false they do not, and their answers have no rate headers.
     #[schemars(extend("default" = true))]

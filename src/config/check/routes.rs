@@ -17,11 +17,7 @@ pub(super) fn of_file(
     key: Written<List<Section<RouteKeys>, 0>>,
     names: Option<&[String]>,
 ) -> Vec<Route> {
-    let is_none = match &key {
-        Written::Absent => true,
-        Written::Given(list) => list.is_empty(),
-        Written::Wrong(_) | Written::Told => false,
-    };
+    let is_none = matches!(&key, Written::Absent) || matches!(&key, Written::Given(list) if list.is_empty());
     if let (true, Some(names)) = (is_none, names) {
         if let [name] = names {
             return vec![Route::catch_all(name)];
@@ -108,10 +104,11 @@ fn unknown(names: &[String], name: &str) -> String {
     format!("must be the name of an upstream ({}), not {name:?}", listed(names))
 }
 
-/// What backends do not get of the paths below `path`, if it is known.
+/// What backends do not get of the paths below it: of all paths of the route, whose `path` is below it if it is known, or
+/// of those that are where the route is for every path.
 fn prefix(at: &mut Level<'_>, key: Written<RoutePath>, path: Option<&PathPrefix>) -> Option<PathPrefix> {
     let prefix = at.take("strip_prefix", key)?;
-    if let Some(path) = path.filter(|path| !path.is_within(&prefix)) {
+    if let Some(path) = path.filter(|path| **path != PathPrefix::root() && !path.is_within(&prefix)) {
         let message =
             format!("must be the start of the route's path by whole segments, and {path} is not below {prefix}");
         at.add("strip_prefix", message);

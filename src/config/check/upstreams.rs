@@ -225,14 +225,18 @@ fn health(pool: &mut Level<'_>, key: Written<Section<HealthCheckKeys>>, protocol
         Written::Absent => Some(CheckType::Tcp),
         key => at.take("type", key),
     };
-    let http_only =
-        [("path", matches!(keys.path, Written::Given(_))), ("expect", matches!(keys.expect, Written::Given(_)))];
+    // What is the default anyhow asks for nothing that another check does not do.
+    let http_only = [
+        ("path", matches!(&keys.path, Written::Given(path) if path != CHECK_PATH)),
+        ("expect", matches!(&keys.expect, Written::Given(expect) if *expect != CHECK_EXPECT)),
+    ];
     if kind.is_some_and(|kind| kind != CheckType::Http) {
         for (name, _) in http_only.into_iter().filter(|(_, given)| *given) {
             at.add(name, "must be left out unless the check has type: http");
         }
     }
-    if kind.is_some_and(|kind| kind != CheckType::Grpc) && matches!(keys.service, Written::Given(_)) {
+    let asks_for_one = matches!(&keys.service, Written::Given(service) if !service.is_empty());
+    if asks_for_one && kind.is_some_and(|kind| kind != CheckType::Grpc) {
         at.add("service", "must be left out unless the check has type: grpc");
     }
     if kind == Some(CheckType::Grpc) && protocol == Protocol::Http1 {

@@ -4,6 +4,7 @@ mod any;
 mod fleet;
 mod right;
 mod variables;
+mod whole;
 mod wrong;
 
 use super::load::load_text;

@@ -291,27 +291,6 @@ fn tokens_come_from_the_environment_or_else_from_a_file() {
     assert!(!format!("{config:?} {variable:?}").contains("0123456789abcdef"));
 }
 
-/// Null is none wherever there can be none, and an empty list is one where there need be no item.
-#[test]
-fn nothing_is_said_by_null_and_by_an_empty_list() {
-    let none = "listeners: [{address: 0.0.0.0:8080, tls: null, h2c: true}]\nroutes: []\naccess_log: null\ntracing: null\n\
-                answers: null\nplans: []\nfleet: null\nupstreams: [{name: app, backends: [{address: 127.0.0.1:9001}]}]\n";
-    let config = check(none).unwrap();
-    assert!(config.listeners[0].tls.is_none() && config.listeners[0].rules.h2c && config.access_log.target.is_none());
-    assert_eq!(config.routes, check(START).unwrap().routes);
-}
-
-/// The path that OTLP wants is added unless it is there.
-#[test]
-fn a_collectors_address_may_have_the_path() {
-    let to =
-        |otlp: &str| check(&format!("{START}tracing: {{otlp: '{otlp}'}}\n")).unwrap().tracing.unwrap().otlp.unwrap();
-    for otlp in ["http://a:4318", "http://a:4318/", "http://a:4318/v1/traces", "http://a:4318/v1/traces/"] {
-        assert_eq!(&*to(otlp), "http://a:4318/v1/traces", "{otlp}");
-    }
-    assert_eq!((&*to("http://[::1]/x"), &*to("http://a")), ("http://[::1]/x/v1/traces", "http://a/v1/traces"));
-}
-
 /// What conf/tollgate.yaml shows behind `#` is what applies without it, so that it cannot say something else.
 #[test]
 fn the_starting_file_shows_the_defaults() {
