@@ -96,15 +96,15 @@ pub fn read_thousandths(value: &Value) -> Result<u64, LinkError> {
 
 /// The answer to [`ask`].
 pub fn read(value: &Value) -> Result<BucketAnswer, LinkError> {
-    let [granted, ahead, tokens, age_us, others, missing, late] = integers(value)?;
+    let [granted, ahead, tokens, age_us, others, missing, late] = doubles(value)?;
     Ok(BucketAnswer {
-        granted: narrow(granted),
-        ahead: narrow(ahead),
-        tokens,
-        age_us: u64::try_from(age_us).unwrap_or(0),
-        others: narrow(others),
-        was_missing: missing != 0,
-        is_late: late != 0,
+        granted: granted as u32,
+        ahead: ahead as u32,
+        tokens: tokens as i64,
+        age_us: age_us as u64,
+        others: others as u32,
+        was_missing: missing != 0.0,
+        is_late: late != 0.0,
     })
 }
 
@@ -130,12 +130,23 @@ pub(super) fn millis(time: Duration) -> u64 {
     time.as_millis().clamp(1, 1_000_000_000) as u64
 }
 
+/// Numbers as Lua has them; whole ones, below 2^53.
+fn doubles<const N: usize>(value: &Value) -> Result<[f64; N], LinkError> {
+    let Value::BulkString(bytes) = value else { return Err(strange(N)) };
+    let (numbers, []) = bytes.as_chunks() else { return Err(strange(N)) };
+    let numbers: Vec<f64> = numbers.iter().map(|number| f64::from_le_bytes(*number)).collect();
+    numbers.try_into().map_err(|_| strange(N))
+}
+
+fn strange(numbers: usize) -> LinkError {
+    LinkError::Script(format!("not an answer of {numbers} numbers"))
+}
+
 pub(super) fn integers<const N: usize>(value: &Value) -> Result<[i64; N], LinkError> {
-    let strange = || LinkError::Script(format!("not an answer of {N} numbers"));
-    let Value::Array(items) = value else { return Err(strange()) };
+    let Value::Array(items) = value else { return Err(strange(N)) };
     let numbers = items.iter().map(|item| if let Value::Int(number) = item { Some(*number) } else { None });
     let numbers: Option<Vec<i64>> = numbers.collect();
-    numbers.and_then(|numbers| numbers.try_into().ok()).ok_or_else(strange)
+    numbers.and_then(|numbers| numbers.try_into().ok()).ok_or_else(|| strange(N))
 }
 
 pub(super) fn narrow(number: i64) -> u32 {

@@ -88,10 +88,10 @@ impl StoreLink {
     /// Runs scripts, in one go; an answer for each, in order. A script that the store has forgotten is loaded and
     /// called again, once.
     pub async fn calls(&self, calls: &[ScriptCall], limit: Duration) -> Vec<Result<Value, LinkError>> {
-        let commands: Vec<Cmd> = calls.iter().map(ScriptCall::command).collect();
+        let commands = calls.iter().map(ScriptCall::command).collect();
         let end = self.0.clock.now() + limit;
         let (mut answers, session) = match self.0.session.load_full() {
-            Some(session) => (self.0.send(&session, &commands, limit).await, session),
+            Some(session) => (self.0.send(&session, commands, limit).await, session),
             None => return vec![Err(self.0.unreachable()); calls.len()],
         };
         let unknown = |answer: &Result<Value, StoreFault>| matches!(answer, Err(fault) if fault.is_unknown_script());
@@ -99,8 +99,8 @@ impl StoreLink {
         if !again.is_empty() {
             let rest = || end.saturating_duration_since(self.0.clock.now());
             if let Ok(Ok(())) = timeout(rest(), session.load_scripts()).await {
-                let commands: Vec<Cmd> = again.iter().map(|index| commands[*index].clone()).collect();
-                let second = self.0.send(&session, &commands, rest()).await;
+                let commands = again.iter().map(|index| calls[*index].command()).collect();
+                let second = self.0.send(&session, commands, rest()).await;
                 for (index, answer) in again.into_iter().zip(second) {
                     answers[index] = answer;
                 }
@@ -113,7 +113,7 @@ impl StoreLink {
     /// hash tag.
     pub async fn commands(&self, commands: &[Cmd], limit: Duration) -> Result<Vec<Value>, LinkError> {
         let Some(session) = self.0.session.load_full() else { return Err(self.0.unreachable()) };
-        let answers = self.0.send(&session, commands, limit).await;
+        let answers = self.0.send(&session, commands.to_vec(), limit).await;
         answers.into_iter().map(|answer| answer.map_err(|fault| fault.error)).collect()
     }
 

@@ -24,6 +24,10 @@ use std::time::Duration;
 use measure::{flat_out, over, paced};
 use servers::{Engine, StoreServer};
 
+/// As tollgate has it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// What can fail, with its reason.
 pub type Fallible<T> = Result<T, Box<dyn Error + Send + Sync>>;
 

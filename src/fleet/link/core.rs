@@ -65,16 +65,16 @@ impl LinkCore {
     pub(super) async fn send(
         &self,
         session: &Session,
-        commands: &[Cmd],
+        commands: Vec<Cmd>,
         limit: Duration,
     ) -> Vec<Result<Value, StoreFault>> {
-        let begun = self.clock.now();
+        let (begun, count) = (self.clock.now(), commands.len());
         let mut state = self.state.subscribe();
         let sent_in = state.borrow().clone();
         let answers = tokio::select! {
             biased;
             answers = session.send(commands, limit) => answers,
-            _ = state.wait_for(|state| sent_in.is_reachable() && *state != sent_in) => vec![Err(StoreFault::late()); commands.len()],
+            _ = state.wait_for(|state| sent_in.is_reachable() && *state != sent_in) => vec![Err(StoreFault::late()); count],
         };
         let faults: Vec<&StoreFault> = answers.iter().filter_map(|answer| answer.as_ref().err()).collect();
         self.counted.failed(faults.len());

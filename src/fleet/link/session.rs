@@ -68,21 +68,22 @@ impl Session {
     /// Sends commands, and answers each within `limit`. On one server they go as one pipeline. On a Cluster each goes
     /// its own way, side by side on the same connections, as a pipeline that meets a moved slot would be sent again
     /// whole, with what was carried out already.
-    pub(super) async fn send(&self, commands: &[Cmd], limit: Duration) -> Vec<Result<Value, StoreFault>> {
+    pub(super) async fn send(&self, commands: Vec<Cmd>, limit: Duration) -> Vec<Result<Value, StoreFault>> {
         if commands.is_empty() {
             return Vec::new();
         }
         match &self.wires {
             Wires::One(wire) => {
-                let mut pipeline = Pipeline::with_capacity(commands.len());
+                let count = commands.len();
+                let mut pipeline = Pipeline::with_capacity(count);
                 for command in commands {
-                    pipeline.add_command(command.clone());
+                    pipeline.add_command(command);
                 }
                 let mut wire = wire.clone();
-                match timeout(limit, wire.req_packed_commands(&pipeline, 0, commands.len())).await {
-                    Ok(Ok(answers)) if answers.len() == commands.len() => answers.into_iter().map(answered).collect(),
-                    Ok(Err(error)) => vec![Err(StoreFault::of(&error)); commands.len()],
-                    Ok(Ok(_)) | Err(_) => vec![Err(StoreFault::late()); commands.len()],
+                match timeout(limit, wire.req_packed_commands(&pipeline, 0, count)).await {
+                    Ok(Ok(answers)) if answers.len() == count => answers.into_iter().map(answered).collect(),
+                    Ok(Err(error)) => vec![Err(StoreFault::of(&error)); count],
+                    Ok(Ok(_)) | Err(_) => vec![Err(StoreFault::late()); count],
                 }
             }
             Wires::Many(wires) => {

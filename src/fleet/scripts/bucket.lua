@@ -1,12 +1,13 @@
 -- ARGV: numbers (the quota, left, want, ahead, divisor, debit, back, valid ms, number, known), holder.
--- Answers: granted, ahead, tokens, age in us, held by others, whether the key was missing, whether the question was late.
+-- Answers doubles in one string, too: granted, ahead, tokens, age in us, held by others, whether the key was missing,
+-- whether the question was late.
 local name, left, want, most, divisor, debit, back, valid, number, known = ARGV[2], read('<ddddddddd', ARGV[1], more)
 local place = 1
 while holders[place] and holders[place][1] < name do place = place + 1 end
 local had = holders[place]
 if had and had[1] ~= name then had = nil end
 -- A later one came before: whoever asked has given this one up.
-if had and number > 0 and number <= had[4] then return {0, 0, 0, 0, 0, 0, 1} end
+if had and number > 0 and number <= had[4] then return pack('<ddddddd', 0, 0, 0, 0, 0, 0, 1) end
 local mine = {name, left, now + math.ceil(valid * 1100), number, 0, 0, 0}
 if had then holders[place] = mine else table.insert(holders, place, mine) end
 local others = had and out - had[2] or out
@@ -31,4 +32,4 @@ t, out = t - ahead, out + ahead
 mine[2], mine[5], mine[6] = left + ahead, ahead, granted + debit
 if mine[2] == 0 and number == 0 then table.remove(holders, place) end
 save()
-return {granted, ahead, t, math.floor(f / (hi * 1000000000 + lo)), others, kept and 0 or 1, 0}
+return pack('<ddddddd', granted, ahead, t, math.floor(f / (hi * 1000000000 + lo)), others, kept and 0 or 1, 0)

@@ -185,6 +185,14 @@ impl Leases {
         }
     }
 
+    /// The same when there is time.
+    fn enqueue_calm(&self, entry: &mut LeaseEntry) {
+        if entry.flight.is_none() && entry.queued == Queued::No {
+            entry.queued = Queued::Calm;
+            self.queue.push_calm(entry.key);
+        }
+    }
+
     #[inline]
     pub(super) fn reserve(&self, key: Key, cost: u32, now: Nanos) -> Reserved {
         let mut table = self.table(key).lock();
@@ -193,7 +201,11 @@ impl Leases {
             entry.lease -= cost;
             entry.use_up(cost, now);
             if entry.lease < entry.low {
-                if now < entry.next { self.enqueue_later(entry) } else { self.enqueue(entry, false) }
+                match now < entry.next {
+                    true => self.enqueue_later(entry),
+                    false if entry.low - entry.lease <= entry.slack => self.enqueue_calm(entry),
+                    false => self.enqueue(entry, false),
+                }
             }
             return Reserved::Taken;
         }

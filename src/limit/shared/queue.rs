@@ -2,6 +2,7 @@
 //!
 //! A trip to the store costs a node as much as ten questions in it. So what nobody waits for goes with the next trip that
 //! somebody waits for, or every [`SLOT`], and what is put off to some time goes with all that is put off to the same slot.
+//! What has time goes with any other, or every [`CALM`].
 
 use std::collections::BTreeMap;
 
@@ -12,6 +13,8 @@ use crate::limit::key::Key;
 
 /// What nobody waits for goes together so often.
 pub(super) const SLOT: Nanos = 20_000_000;
+/// How long what has time waits for another question to go with.
+pub(super) const CALM: Nanos = 3 * SLOT;
 
 /// Whether an entry's bucket is going to be asked about.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,6 +24,8 @@ pub(super) enum Queued {
     No,
     /// At some time.
     Later,
+    /// With the next trip, which need not be soon.
+    Calm,
     /// With the next trip.
     Next,
 }
@@ -32,6 +37,7 @@ pub(super) struct AskQueue(Mutex<QueuedKeys>);
 #[derive(Debug, Default)]
 struct QueuedKeys {
     next: Vec<Key>,
+    calm: Vec<Key>,
     later: BTreeMap<Nanos, Vec<Key>>,
     /// Whether somebody waits for something of it.
     urgent: bool,
@@ -43,6 +49,11 @@ impl AskQueue {
     /// Puts a bucket in, for the next trip.
     pub(super) fn push(&self, key: Key) {
         self.0.lock().next.push(key);
+    }
+
+    /// Puts a bucket in, for a trip that somebody else makes before long.
+    pub(super) fn push_calm(&self, key: Key) {
+        self.0.lock().calm.push(key);
     }
 
     /// Puts a bucket in, for the trip of the slot that begins `at`.
@@ -58,8 +69,8 @@ impl AskQueue {
     /// Nothing of it is put off any more.
     pub(super) fn ripen(&self) {
         let mut queue = self.0.lock();
-        let later = std::mem::take(&mut queue.later);
-        queue.next.extend(later.into_values().flatten());
+        let (later, calm) = (std::mem::take(&mut queue.later), std::mem::take(&mut queue.calm));
+        queue.next.extend(later.into_values().flatten().chain(calm));
         queue.urgent = true;
     }
 
@@ -73,6 +84,10 @@ impl AskQueue {
         while let Some(ripe) = queue.later.first_entry().filter(|ripe| *ripe.key() <= now) {
             let ripe = ripe.remove();
             queue.next.extend(ripe);
+        }
+        if !queue.next.is_empty() || slot.is_multiple_of(CALM / SLOT) {
+            let calm = std::mem::take(&mut queue.calm);
+            queue.next.extend(calm);
         }
         let count = queue.next.len().min(most);
         let taken = queue.next.drain(..count).collect();

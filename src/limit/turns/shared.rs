@@ -22,7 +22,7 @@
 use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use ahash::RandomState;
 use crossbeam_utils::CachePadded;
@@ -51,6 +51,8 @@ pub struct SharedTurns {
     number: AtomicU64,
     /// The part that is asked about first.
     first: AtomicUsize,
+    /// Whether any part may have something to ask.
+    has_questions: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -61,17 +63,6 @@ struct TurnsPart {
 }
 
 impl TurnsPart {
-    /// Has something asked about the turns of `key`.
-    fn enqueue(&mut self, key: Key) {
-        if let Some(entry) = self.entries.get_mut(&key)
-            && !entry.queued
-            && !entry.is_asked()
-        {
-            entry.queued = true;
-            self.queue.push(key);
-        }
-    }
-
     /// That of `key`, of whose requests `most` may run.
     fn entry(&mut self, key: Key, most: NonZeroU32) -> &mut TurnEntry {
         let entry = self.entries.entry(key).or_default();
@@ -90,11 +81,24 @@ impl SharedTurns {
     /// None yet, beside the `leases` of the node.
     pub fn new(leases: Arc<Leases>) -> Arc<Self> {
         let parts = (0..PARTS).map(|_| CachePadded::default()).collect();
-        Arc::new(SharedTurns { parts, leases, number: AtomicU64::new(1), first: AtomicUsize::new(0) })
+        let (number, first, has_questions) = (AtomicU64::new(1), AtomicUsize::new(0), AtomicBool::new(false));
+        Arc::new(SharedTurns { parts, leases, number, first, has_questions })
     }
 
     fn part(&self, key: Key) -> &Mutex<TurnsPart> {
         &self.parts[(key.hash() >> 48) as usize % PARTS]
+    }
+
+    /// Has something asked about the turns of `key`, which are in `part`.
+    fn enqueue(&self, part: &mut TurnsPart, key: Key) {
+        if let Some(entry) = part.entries.get_mut(&key)
+            && !entry.queued
+            && !entry.is_asked()
+        {
+            entry.queued = true;
+            part.queue.push(key);
+            self.has_questions.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Begins a request of whoever has `key`, of whose requests `most` may run, by what it has `asked` where it has.
@@ -154,7 +158,7 @@ impl SharedTurns {
         let share = self.share(key, most);
         let mut part = self.part(key).lock();
         let begun = part.entry(key, most).begin_in_vain(share, now);
-        part.enqueue(key);
+        self.enqueue(&mut part, key);
         begun
     }
 
@@ -189,7 +193,7 @@ impl SharedTurns {
             self.leases.counts.waits.fetch_add(1, Ordering::Relaxed);
             let mut part = self.part(key).lock();
             part.entry(key, most).waiters.push(answer);
-            part.enqueue(key);
+            self.enqueue(&mut part, key);
             self.leases.room().wake();
         }
         Some(PendingAnswers::of_turn(question, place))
@@ -202,7 +206,7 @@ impl SharedTurns {
         let Some(entry) = part.entries.get_mut(&key) else { return };
         entry.end();
         if entry.has_spare(nodes) {
-            part.enqueue(key);
+            self.enqueue(&mut part, key);
         } else if !entry.queued && entry.is_over(0) {
             part.entries.remove(&key);
         }
@@ -220,6 +224,10 @@ impl SharedTurns {
 
     /// Takes out what is to be asked now, at most `most` questions.
     pub fn due(&self, most: usize, now: Nanos) -> Vec<TurnQuestion> {
+        // What is put in meanwhile is found below, or says so again.
+        if !self.has_questions.swap(false, Ordering::Relaxed) {
+            return Vec::new();
+        }
         let (nodes, first) = (self.leases.part().nodes(), self.first.fetch_add(1, Ordering::Relaxed));
         let mut questions = Vec::new();
         for part in (0..PARTS).map(|at| &self.parts[(first.wrapping_add(at)) % PARTS]) {
@@ -230,6 +238,9 @@ impl SharedTurns {
                 let number = self.number.fetch_add(1, Ordering::Relaxed);
                 entries.get_mut(&key)?.question(key, nodes, number, now)
             }));
+            if !queue.is_empty() {
+                self.has_questions.store(true, Ordering::Relaxed);
+            }
         }
         questions
     }
@@ -243,7 +254,7 @@ impl SharedTurns {
             let heard = entry.told(told, now);
             let (waits, spare, over) = (!entry.waiters.is_empty(), entry.has_spare(nodes), entry.is_over(now));
             if waits || spare {
-                part.enqueue(key);
+                self.enqueue(&mut part, key);
             } else if over {
                 part.entries.remove(&key);
             }
@@ -267,7 +278,7 @@ impl SharedTurns {
         let waiters = {
             let mut part = self.part(key).lock();
             let waiters = part.entries.get_mut(&key).map(TurnEntry::unanswered);
-            part.enqueue(key);
+            self.enqueue(&mut part, key);
             waiters
         };
         drop(waiters);
@@ -289,6 +300,9 @@ impl SharedTurns {
             if entries.len() < known {
                 queue.retain(|key| entries.contains_key(key));
             }
+            if !queue.is_empty() {
+                self.has_questions.store(true, Ordering::Relaxed);
+            }
         }
     }
 
@@ -302,6 +316,7 @@ impl SharedTurns {
                 if !entry.queued && !entry.is_asked() {
                     entry.queued = true;
                     queue.push(*key);
+                    self.has_questions.store(true, Ordering::Relaxed);
                 }
             }
         }
