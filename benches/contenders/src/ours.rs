@@ -9,9 +9,9 @@ use tokio::time::timeout;
 use tollgate::clock::{Clock, SystemClock, Timeline};
 use tollgate::fleet::{Asker, FleetSettings, Names, StoreLink, StoreTls, WhenUnreachable};
 use tollgate::limit::shared::leases::{LeaseSettings, Leases};
-use tollgate::limit::shared::{FleetPart, Reach, SharedLimiter};
+use tollgate::limit::shared::{FleetPart, SharedLimiter};
 use tollgate::limit::turns::shared::SharedTurns;
-use tollgate::limit::{Charge, Decision, KeyMaker, Limiter, StoreAnswers, Striped, StripedSettings};
+use tollgate::limit::{Charge, Decision, KeyMaker, Limiter, Reach, StoreAnswers, Striped, StripedSettings};
 
 use crate::{Fallible, Quota, Way};
 
