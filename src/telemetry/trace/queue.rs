@@ -82,7 +82,8 @@ impl SpanQueue {
         self.dropped.load(Ordering::Relaxed)
     }
 
-    pub(super) fn count_exported(&self, spans: u64) {
+    /// Counts spans that were taken.
+    pub fn count_exported(&self, spans: u64) {
         self.exported.fetch_add(spans, Ordering::Relaxed);
     }
 
@@ -90,7 +91,8 @@ impl SpanQueue {
         self.dropped.fetch_add(spans, Ordering::Relaxed);
     }
 
-    pub(super) fn is_stopping(&self) -> bool {
+    /// Whether the thread is to end.
+    pub fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::SeqCst)
     }
 
