@@ -40,7 +40,7 @@ pub use metrics::{
     IntroductionFault, Metrics, MetricsParts, PolicyTally, PolicyVerdict, SeatLimit, Tally, TextFormat, Verdict,
 };
 pub use record::AccessRecord;
-pub use series::{BackendStates, CountedSoFar, Latency, Sample, Series};
+pub use series::{BackendStates, CountedSoFar, KEPT, Latency, MOST_CHANGES, Sample, Series};
 pub use settings::{AccessLogFormat, AccessLogSettings, AccessLogTarget};
 pub use switch::Prepared;
 pub use talkers::{Talk, Talker, TalkersBy};

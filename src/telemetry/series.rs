@@ -20,10 +20,11 @@ use tokio::sync::watch;
 use crate::upstream::{BackendState, DURATIONS};
 
 /// How many samples are kept: fifteen minutes of them, and the one before.
-const KEPT: usize = 15 * 60 + 1;
-/// Of how many backends changes are kept, and how many of each.
+pub const KEPT: usize = 15 * 60 + 1;
+/// Of how many backends changes are kept.
 const MOST_BACKENDS: usize = 1_024;
-const MOST_CHANGES: usize = 64;
+/// How many changes of one backend are kept.
+pub const MOST_CHANGES: usize = 64;
 
 /// How many kinds of answers are told apart.
 const CLASSES: usize = AnswerClass::ALL.len();
@@ -138,6 +139,8 @@ struct KeptSamples {
     durations: [u64; DURATIONS.len() + 1],
     /// Whether anything was counted yet.
     begun: bool,
+    /// The last second of the process before, if it handed on any.
+    inherited: u64,
     backends: HashMap<(String, String), VecDeque<(u64, BackendState)>>,
 }
 
@@ -195,6 +198,42 @@ impl Series {
         let mut backends: Vec<_> = backends.collect();
         backends.sort_by(|a, b| (&a.upstream, &a.address).cmp(&(&b.upstream, &b.address)));
         backends
+    }
+
+    /// Puts the samples of the process before in front of those from here: up to their last one, that one served.
+    pub fn inherit(&self, before: Vec<Sample>) {
+        let mut kept = self.kept.lock();
+        let last = before.last().map_or(0, |sample| sample.at);
+        kept.inherited = last;
+        let own = std::mem::take(&mut kept.samples);
+        kept.samples = before.into_iter().chain(own.into_iter().filter(|sample| sample.at > last)).collect();
+        let more = kept.samples.len().saturating_sub(KEPT);
+        kept.samples.drain(..more);
+    }
+
+    /// Puts how backends stood in the process before in front of how they stand here. After [`inherit`](Series::inherit).
+    pub fn inherit_backends(&self, before: Vec<BackendStates>) {
+        let mut kept = self.kept.lock();
+        let begin = kept.inherited.saturating_add(1);
+        for BackendStates { upstream, address, states } in before {
+            let (begun, place) = (kept.begun, (upstream, address));
+            // Once looked at here, one that is not there is gone.
+            let Some(own) = kept.backends.remove(&place).or_else(|| (!begun).then(VecDeque::new)) else { continue };
+            let mut states = VecDeque::from(states);
+            for (at, state) in own {
+                // Until then that one served, however they stood here.
+                let at = at.max(begin);
+                if states.back().is_some_and(|(since, _)| *since >= at) {
+                    states.pop_back();
+                }
+                if states.back().is_none_or(|(_, known)| *known != state) {
+                    states.push_back((at, state));
+                }
+            }
+            let more = states.len().saturating_sub(MOST_CHANGES);
+            states.drain(..more);
+            kept.backends.insert(place, states);
+        }
     }
 
     /// Tells of each sample from now on.
@@ -278,6 +317,30 @@ mod tests {
         let all = series.since(0);
         assert_eq!((all.len(), all[0].at, all[KEPT - 1].at), (KEPT, 2_000 - KEPT as u64, 1_999));
         assert!(all.iter().all(|sample| sample.answers[0] == 1));
+    }
+
+    #[test]
+    fn what_the_process_before_has_seen_goes_before() {
+        let backend = |at: u64, state| {
+            let backends = vec![("app".to_owned(), "127.0.0.1:1".to_owned(), state)];
+            (at, CountedSoFar { backends, ..counted(&[(200, at)]) })
+        };
+        let take = |series: &Series, (at, counted)| series.take(at, counted, 0);
+        let (before, after) = (Series::default(), Series::default());
+        (0..=1_000).for_each(|at| take(&before, backend(at, BackendState::Up)));
+        take(&after, backend(998, BackendState::Unknown));
+        take(&after, backend(999, BackendState::Unknown));
+        take(&after, backend(1_001, BackendState::Down));
+        after.inherit(before.since(0));
+        after.inherit_backends(before.backends());
+        let all = after.since(0);
+        assert_eq!((all.len(), all[0].at, all[KEPT - 2], all[KEPT - 1].at), (KEPT, 101, before.since(999)[0], 1_001));
+        let [BackendStates { states, .. }] = &after.backends()[..] else { panic!() };
+        assert_eq!(states[..], [(0, BackendState::Up), (1_001, BackendState::Down)]);
+        let none = Series::default();
+        take(&none, (0, counted(&[])));
+        none.inherit_backends(before.backends());
+        assert_eq!(none.backends(), [], "it is no backend any more");
     }
 
     #[test]

@@ -101,8 +101,14 @@ fn buckets_and_edits_are_carried_over() {
     assert_eq!(daemon.ask("PATCH", "/clients/edited", r#"{"capacity":9}"#).unwrap().status, 200);
     assert_eq!(daemon.ask("POST", "/clients/edited/reset", "").unwrap().status, 200);
     assert_eq!(daemon.call("edited"), 200);
+    let minutes = || daemon.ask("GET", "/series", "").unwrap().json();
+    assert!(eventually(PATIENCE, || !minutes()["at"].as_array().unwrap().is_empty()));
+    let (first, states) = (minutes()["at"][0].clone(), minutes()["backends"][0]["states"][0].clone());
     for _ in 0..2 {
         daemon.upgrade_by_hand();
+        // So did the last minutes, for the page.
+        let after = minutes();
+        assert_eq!((&after["at"][0], &after["backends"][0]["states"][0]), (&first, &states));
         // What was never saved came by memory.
         assert_eq!(daemon.call("spent"), 429);
     }

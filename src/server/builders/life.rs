@@ -70,6 +70,7 @@ impl Descent {
             now: Box::new(move || of_now.nanos()),
             quota: Box::new(move |payer| owner(payer, unknown, &quotas)),
             database,
+            series: Arc::clone(&core.series),
             process: process.expect("only a whole process takes over from another one"),
             lifecycle: core.lifecycle.clone(),
         };
@@ -107,6 +108,7 @@ impl Life {
                 estate: Estate { buckets: Arc::clone(&core.buckets), told: Arc::clone(&told), given: given.into() },
                 database: origin.database.clone(),
                 sticky: core.sticky,
+                series: Arc::clone(&core.series),
                 lifecycle: core.lifecycle.clone(),
                 clock: Arc::clone(&core.clock),
             })

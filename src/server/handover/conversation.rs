@@ -76,7 +76,7 @@ impl Conversation {
         if read.is_ok() { bytes } else { Vec::new() }
     }
 
-    /// Whether one descriptor more came beside all others: the predecessor knows policies.
+    /// Whether one descriptor more came beside all others: the predecessor knows policies, or the last minutes.
     pub(super) fn has_descriptor(&mut self) -> bool {
         self.0.next_descriptor().is_some()
     }

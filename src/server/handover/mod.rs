@@ -7,7 +7,7 @@
 //!       │──── connects, hello, listening sockets ────────►│ keeps those that its configuration names, binds the rest
 //!       │                                                 │ opens the database, loads clients, first health checks
 //!       │◄──── prepared ──────────────────────────────────│
-//!       │──── all buckets ───────────────────────────────►│ keeps them
+//!       │──── the last minutes, all buckets ─────────────►│ keeps them
 //!  accepts no more; new connections wait in the kernel    │
 //!       │──── the buckets that changed meanwhile, go ────►│ takes the pid file over, accepts
 //!       │◄──── serving ───────────────────────────────────│

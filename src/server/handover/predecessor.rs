@@ -19,7 +19,7 @@ use super::beside;
 use super::beside::Inherited;
 use super::conversation::Conversation;
 use super::debits::Told;
-use super::wire::{Debit, Message, PIECE, SOCKETS, VERSION};
+use super::wire::{Debit, Message, PIECE, SOCKETS, SOME_BACKENDS, VERSION};
 use crate::client::Quota;
 use crate::clock::Clock;
 use crate::limit::{Bucket, Charge, Key, Tokens};
@@ -27,6 +27,7 @@ use crate::process::{Channel, Process, Sockets, trusted};
 use crate::server::buckets::{Buckets, HandedOver};
 use crate::server::lifecycle::{Lifecycle, State};
 use crate::store::Saved;
+use crate::telemetry::Series;
 use crate::tls::TlsListeners;
 
 /// How long somebody may need to be there.
@@ -54,6 +55,8 @@ pub(in crate::server) struct Predecessor {
     pub(in crate::server) database: Option<String>,
     /// The secret of its sticky cookies, where no database keeps it.
     pub(in crate::server) sticky: Option<u128>,
+    /// What the last minutes were like.
+    pub(in crate::server) series: Arc<Series>,
     pub(in crate::server) lifecycle: Lifecycle,
     pub(in crate::server) clock: Arc<dyn Clock>,
 }
@@ -72,6 +75,13 @@ pub(in crate::server) enum Outcome {
     Leaves,
     /// Nothing has changed, or everything is as it was; this is why.
     Stays(String),
+}
+
+/// What a successor knows that versions before did not.
+#[derive(Clone, Copy, Debug, Default)]
+struct Known {
+    policies: bool,
+    minutes: bool,
 }
 
 /// A hand-over that was begun.
@@ -131,9 +141,12 @@ impl Predecessor {
             Err(reason) => return drop(tell.send(Outcome::Stays(reason))),
         };
         let handed = self.prepare(&mut channel, flags);
-        let settled = handed.and_then(|knows| {
-            self.hand_over(&mut channel, knows, flags)?;
-            self.settle(&mut channel, knows, flags).map(|()| knows)
+        let settled = handed.and_then(|Known { policies, minutes }| {
+            if minutes {
+                self.send_minutes(&mut channel)?;
+            }
+            self.hand_over(&mut channel, policies, flags)?;
+            self.settle(&mut channel, policies, flags).map(|()| policies)
         });
         let knows = match settled {
             Ok(knows) => knows,
@@ -149,9 +162,9 @@ impl Predecessor {
         self.send_the_rest(&mut channel, knows, flags);
     }
 
-    /// Names itself, gives the sockets, and waits until the successor has built everything. Whether that one knows
-    /// policies: a version before them is told of none.
-    fn prepare(&self, channel: &mut Conversation, flags: &Flags) -> Result<bool, String> {
+    /// Names itself, gives the sockets, and waits until the successor has built everything. What that one knows:
+    /// a version before policies is told of none.
+    fn prepare(&self, channel: &mut Conversation, flags: &Flags) -> Result<Known, String> {
         let sockets = self.sockets.all().map_err(|error| format!("the sockets cannot be duplicated: {error}"))?;
         let hello = Message::Hello {
             version: VERSION,
@@ -161,21 +174,22 @@ impl Predecessor {
         };
         channel.send(&hello, TAKE).map_err(gone)?;
         let beside = self.beside().map_err(|error| format!("a pipe for the keys of tickets cannot be had: {error}"))?;
-        let mut pieces = sockets.chunks(SOCKETS - 2).peekable();
+        let mut pieces = sockets.chunks(SOCKETS - 3).peekable();
         while let Some(some) = pieces.next() {
-            // The second one says that policies are known here, and nothing else.
-            let last = pieces.peek().is_none().then_some([beside.as_fd(); 2]);
+            // The second one says that policies are known here, the third that the last minutes are, and nothing else.
+            let last = pieces.peek().is_none().then_some([beside.as_fd(); 3]);
             let last = last.into_iter().flatten();
             let descriptors: Vec<_> = some.iter().map(|(_, socket)| socket.as_fd()).chain(last).collect();
             let addresses = some.iter().map(|(address, _)| address.clone()).collect();
             channel.send_with(&Message::Sockets(addresses), &descriptors, TAKE).map_err(gone)?;
         }
         drop(sockets);
-        let mut knows = false;
+        let mut known = Known::default();
         loop {
             match self.wait(channel, PREPARE, flags)? {
-                Message::KnowsPolicies => knows = true,
-                Message::Prepared => return Ok(knows),
+                Message::KnowsPolicies => known.policies = true,
+                Message::KnowsMinutes => known.minutes = true,
+                Message::Prepared => return Ok(known),
                 other => return Err(unexpected(&other)),
             }
         }
@@ -188,6 +202,14 @@ impl Predecessor {
         // Shorter than what a pipe takes before anybody reads.
         writer.write_all(&beside::encode(&Inherited { tickets, sticky: self.sticky }))?;
         Ok(reader)
+    }
+
+    /// Tells what the last minutes were like.
+    fn send_minutes(&self, channel: &mut Conversation) -> Result<(), String> {
+        channel.send(&Message::Minutes(self.series.since(0)), TAKE).map_err(gone)?;
+        let backends = self.series.backends();
+        let mut pieces = backends.chunks(SOME_BACKENDS);
+        pieces.try_for_each(|piece| channel.send(&Message::Backends(piece.to_vec()), TAKE)).map_err(gone)
     }
 
     /// Gives the buckets, stops accepting, and waits until the successor accepts.

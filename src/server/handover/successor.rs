@@ -21,6 +21,7 @@ use crate::process::daemon::Milestone;
 use crate::process::{Channel, ListenAddress, ListeningSocket, MeetingPlace, Process, trusted};
 use crate::server::buckets::{Buckets, HandedOver};
 use crate::server::lifecycle::{Lifecycle, State};
+use crate::telemetry::Series;
 
 /// How long a predecessor may need to come.
 const COME: Duration = Duration::from_secs(30);
@@ -116,6 +117,9 @@ impl Successor {
         if channel.has_descriptor() {
             channel.send(&Message::KnowsPolicies, SAY)?;
         }
+        if channel.has_descriptor() {
+            channel.send(&Message::KnowsMinutes, SAY)?;
+        }
         Ok(Successor { channel, pid, database, sockets, inherited })
     }
 
@@ -159,6 +163,8 @@ pub(in crate::server) struct TakeOver {
     /// What a payer has of its own now, none when nobody is known.
     pub(in crate::server) quota: Box<dyn Fn(Payer) -> Option<Quota> + Send + Sync>,
     pub(in crate::server) database: Option<String>,
+    /// What the last minutes were like.
+    pub(in crate::server) series: Arc<Series>,
     pub(in crate::server) process: Arc<Process>,
     pub(in crate::server) lifecycle: Lifecycle,
 }
@@ -206,6 +212,8 @@ impl TakeOver {
                     }
                     self.buckets.take_over(&HandedOver { at, changed, dropped }, &self.quota);
                 }
+                Message::Minutes(samples) => self.series.inherit(samples),
+                Message::Backends(backends) => self.series.inherit_backends(backends),
                 Message::Go => {
                     if !same {
                         self.restore_once(&mut restored)?;

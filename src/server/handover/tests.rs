@@ -19,7 +19,9 @@ use crate::process::{Channel, ListeningSocket, Process, ProcessSettings, Sockets
 use crate::server::buckets::Buckets;
 use crate::server::lifecycle::{Lifecycle, State};
 use crate::store::memory::Memory;
+use crate::telemetry::{CountedSoFar, Sample, Series};
 use crate::tls::{TicketSecret, TlsListeners};
+use crate::upstream::BackendState;
 
 const LONG: Duration = Duration::from_secs(20);
 
@@ -65,6 +67,7 @@ impl Bench {
             estate: Estate { buckets: Arc::new(buckets), told: Arc::clone(&told), given: given.into() },
             database: Some("a.db".to_owned()),
             sticky: None,
+            series: Arc::default(),
             lifecycle: lifecycle.clone(),
             clock: Arc::clone(&clock) as _,
         });
@@ -157,6 +160,26 @@ async fn it_leaves_when_the_successor_has_served_for_long_enough() {
 }
 
 #[tokio::test]
+async fn one_that_knows_the_last_minutes_is_told_of_them() {
+    let bench = Bench::new();
+    for at in [5, 6] {
+        let backends = (0..300).map(|n| ("app".to_owned(), format!("10.0.0.{n}:1"), BackendState::Up)).collect();
+        bench.predecessor.series.take(at, CountedSoFar { backends, ..CountedSoFar::default() }, 0);
+    }
+    let (_underway, mut channel) = bench.begin();
+    channel.send(&Message::KnowsMinutes, LONG).unwrap();
+    channel.send(&Message::Prepared, LONG).unwrap();
+    let samples = vec![Sample { at: 6, ..Sample::default() }];
+    assert_eq!(channel.receive(LONG).unwrap(), Message::Minutes(samples));
+    let mut backends = Vec::new();
+    while backends.len() < 300 {
+        let Message::Backends(some) = channel.receive(LONG).unwrap() else { panic!("other backends were awaited") };
+        backends.extend(some);
+    }
+    assert_eq!(backends, bench.predecessor.series.backends());
+}
+
+#[tokio::test]
 async fn a_successor_that_does_not_get_ready_is_not_waited_for_for_ever() {
     let bench = Bench::new();
     let (underway, mut channel) = bench.begin();
@@ -239,12 +262,14 @@ fn served(dir: &std::path::Path) -> (Lifecycle, Conversation, std::thread::JoinH
     let limiter: Arc<dyn WholeLimiter> = Arc::new(Exact::new(100, quota(), timeline.nanos(time.now())));
     let (told, _given) = Told::new(Arc::clone(&limiter));
     let buckets = Buckets::new(limiter, Arc::new(Memory::new()), &RateLimit::default(), Arc::clone(&time), timeline);
+    let series = Arc::<Series>::default();
     let take_over = TakeOver {
         buckets: Arc::new(buckets.of_successor()),
         told,
         now: Box::new(|| 0),
         quota: Box::new(|_| Some(quota())),
         database: None,
+        series: Arc::clone(&series),
         process: Arc::new(Process::new(&settings, None)),
         lifecycle: lifecycle.clone(),
     };
@@ -255,9 +280,11 @@ fn served(dir: &std::path::Path) -> (Lifecycle, Conversation, std::thread::JoinH
     channel.send(&hello, LONG).unwrap();
     let successor = std::thread::spawn(move || take_over.run(waiting.wait(&time).unwrap()));
     assert_eq!(channel.receive(LONG).unwrap(), Message::Prepared);
+    let sample = Sample { at: 7, ..Sample::default() };
+    channel.send(&Message::Minutes(vec![sample]), LONG).unwrap();
     channel.send(&Message::Go, LONG).unwrap();
     assert_eq!(channel.receive(LONG).unwrap(), Message::Serving);
-    assert_eq!(lifecycle.state(), State::Ready);
+    assert_eq!((lifecycle.state(), series.since(0)), (State::Ready, vec![sample]));
     (lifecycle, channel, successor)
 }
 

@@ -14,12 +14,15 @@
 //! Buckets of policies have messages of their own, which only a successor gets that has said that it knows them, and
 //! says so only where its predecessor has [given](super::predecessor) one descriptor more.
 //!
+//! The last minutes, which the page shows, go the same way, by another descriptor.
+//!
 //! Buckets go by who pays, not by the keys of one process: the other end may have another secret, or none.
 //!
 //! Refused: a format of serde (postcard, JSON lines), which the version before does not understand, so that an upgrade
 //! from it would stop the service once.
 
 use std::io;
+use std::time::Duration;
 
 use borsh::{BorshDeserialize, BorshSerialize};
 
@@ -27,6 +30,8 @@ use crate::client::{Quota, Rate};
 use crate::limit::{Bucket, Payer, PolicyId, Tokens};
 use crate::process::ListenAddress;
 use crate::store::{Moment, Saved};
+use crate::telemetry::{BackendStates, KEPT, Latency, MOST_CHANGES, Sample};
+use crate::upstream::BackendState;
 
 /// Counts up when the words change. Two processes that do not speak the same part as friends: the old one goes on.
 pub(super) const VERSION: u32 = 1;
@@ -34,6 +39,8 @@ pub(super) const VERSION: u32 = 1;
 pub(super) const SOCKETS: usize = 64;
 /// How many buckets or debits go into one message, so that none is too long.
 pub(super) const PIECE: usize = 4096;
+/// How many backends go into one message with what became of them.
+pub(super) const SOME_BACKENDS: usize = 256;
 
 /// What is said.
 #[derive(Clone, Debug, PartialEq)]
@@ -74,6 +81,12 @@ pub(super) enum Message {
     Refused(String),
     /// Successor, before it is prepared: I know policies.
     KnowsPolicies,
+    /// Successor, before it is prepared: I know the last minutes.
+    KnowsMinutes,
+    /// Predecessor: what the last minutes were like. At most [`KEPT`].
+    Minutes(Vec<Sample>),
+    /// Predecessor: how some backends stood in them. At most [`SOME_BACKENDS`].
+    Backends(Vec<BackendStates>),
 }
 
 /// Tokens that the predecessor gave after it had handed its buckets over.
@@ -113,6 +126,9 @@ impl Message {
                 borsh::to_vec(&(12_u8, debits))
             }
             Message::KnowsPolicies => borsh::to_vec(&10_u8),
+            Message::KnowsMinutes => borsh::to_vec(&13_u8),
+            Message::Minutes(samples) => borsh::to_vec(&(14_u8, parts_of(samples))),
+            Message::Backends(backends) => borsh::to_vec(&(15_u8, parts_of(backends))),
             Message::Debits(debits) => borsh::to_vec(&(7_u8, parts_of(debits))),
             Message::Settled => borsh::to_vec(&8_u8),
             Message::Refused(reason) => borsh::to_vec(&(9_u8, reason)),
@@ -155,6 +171,9 @@ impl Message {
                 Message::Buckets { at, changed: within(rest, PIECE)?, dropped: within(rest, PIECE)? }
             }
             12 => Message::Debits(within(rest, PIECE)?),
+            13 => Message::KnowsMinutes,
+            14 => Message::Minutes(list(rest, KEPT)?),
+            15 => Message::Backends(list(rest, SOME_BACKENDS)?),
             _ => return Err(io::ErrorKind::InvalidData.into()),
         })
     }
@@ -246,6 +265,45 @@ impl OfPayer for Payer {
             Some(policy) => Payer::from_parts_within(policy, kind, payload),
             None => Payer::from_parts(kind, payload),
         }
+    }
+}
+
+impl Wired for Sample {
+    type Parts = (u64, [u64; 6], Option<[u64; 3]>, [u64; 3]);
+
+    fn to_wire(&self) -> Self::Parts {
+        let nanos = |Latency { p50, p95, p99 }: Latency| [p50, p95, p99].map(|time| time.as_nanos() as u64);
+        let gauges = [self.connections, self.in_flight, self.buckets].map(|gauge| gauge as u64);
+        (self.at, self.answers, self.latency.map(nanos), gauges)
+    }
+
+    fn from_wire((at, answers, latency, gauges): Self::Parts) -> Option<Self> {
+        let latency = latency.map(|nanos| {
+            let [p50, p95, p99] = nanos.map(Duration::from_nanos);
+            Latency { p50, p95, p99 }
+        });
+        let [connections, in_flight, buckets] = gauges.map(|gauge| gauge as usize);
+        Some(Sample { at, answers, latency, connections, in_flight, buckets })
+    }
+}
+
+/// The states by their numbers on the wire.
+const STATES: [BackendState; 5] =
+    [BackendState::Unknown, BackendState::Up, BackendState::Down, BackendState::Ejected, BackendState::Drain];
+
+impl Wired for BackendStates {
+    type Parts = (String, String, Vec<(u64, u8)>);
+
+    fn to_wire(&self) -> Self::Parts {
+        let number = |state| STATES.iter().position(|known| *known == state).unwrap_or_default() as u8;
+        let states = self.states.iter().map(|(at, state)| (*at, number(*state))).collect();
+        (self.upstream.clone(), self.address.clone(), states)
+    }
+
+    fn from_wire((upstream, address, states): Self::Parts) -> Option<Self> {
+        let state = |(at, number)| Some((at, *STATES.get(usize::from(number))?));
+        let states: Vec<_> = states.into_iter().map(state).collect::<Option<_>>()?;
+        (states.len() <= MOST_CHANGES).then_some(BackendStates { upstream, address, states })
     }
 }
 

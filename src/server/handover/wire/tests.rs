@@ -28,6 +28,24 @@ fn buckets() -> impl Strategy<Value = Saved> {
     )
 }
 
+fn samples() -> impl Strategy<Value = Sample> {
+    let times = prop::option::of(any::<[u64; 3]>());
+    (any::<u64>(), any::<[u64; 6]>(), times, any::<[usize; 3]>()).prop_map(|(at, answers, times, gauges)| {
+        let latency = times.map(|times| {
+            let [p50, p95, p99] = times.map(Duration::from_nanos);
+            Latency { p50, p95, p99 }
+        });
+        let [connections, in_flight, buckets] = gauges;
+        Sample { at, answers, latency, connections, in_flight, buckets }
+    })
+}
+
+fn backends() -> impl Strategy<Value = BackendStates> {
+    let states = (any::<u64>(), prop::sample::select(STATES.to_vec()));
+    (any::<String>(), any::<String>(), prop::collection::vec(states, 0..=MOST_CHANGES))
+        .prop_map(|(upstream, address, states)| BackendStates { upstream, address, states })
+}
+
 fn messages() -> impl Strategy<Value = Message> {
     let debits = (payers(), any::<u32>(), quotas()).prop_map(|(payer, tokens, quota)| Debit { payer, tokens, quota });
     let moments = (any::<u64>(), any::<u64>()).prop_map(|(timeline, wall)| Moment { timeline, wall, boot: None });
@@ -47,7 +65,16 @@ fn messages() -> impl Strategy<Value = Message> {
         (moments, lists).prop_map(|(at, (changed, dropped))| Message::Buckets { at, changed, dropped }),
         prop::collection::vec(debits, 0..20).prop_map(Message::Debits),
         any::<String>().prop_map(Message::Refused),
-        prop::sample::select(vec![Message::Prepared, Message::Go, Message::Serving, Message::Settled]),
+        prop::collection::vec(samples(), 0..20).prop_map(Message::Minutes),
+        prop::collection::vec(backends(), 0..20).prop_map(Message::Backends),
+        prop::sample::select(vec![
+            Message::Prepared,
+            Message::Go,
+            Message::Serving,
+            Message::Settled,
+            Message::KnowsPolicies,
+            Message::KnowsMinutes,
+        ]),
     ]
 }
 
