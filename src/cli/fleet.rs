@@ -47,7 +47,7 @@ pub(super) fn run(args: FleetArgs) -> Result<ExitCode, Failure> {
     let mut step = None;
     let mut tell_progress = |now: JoinStep, done, all| {
         if step.replace(now) != Some(now) {
-            progress.items(if now == JoinStep::Taking { "taking in the fleet's clients" } else { "adding clients" });
+            progress.count(if now == JoinStep::Taking { "taking in the fleet's clients" } else { "adding clients" });
         }
         progress.set(done, all);
     };

@@ -37,12 +37,16 @@ impl Progress {
         wait(&self.0, what);
     }
 
+    /// Of one thing after the other.
+    pub(super) fn items(what: &'static str) -> Self {
+        let progress = Progress(ProgressBar::no_length());
+        progress.count(what);
+        progress
+    }
+
     /// Does one thing after the other from now on.
-    pub(super) fn items(&self, what: &'static str) {
-        self.0.disable_steady_tick();
-        self.0.set_style(style(ITEMS));
-        self.0.set_message(what);
-        self.0.reset();
+    pub(super) fn count(&self, what: &'static str) {
+        count(&self.0, what);
     }
 
     /// Says that `done` of `all` are done.
@@ -79,6 +83,13 @@ impl<R: Read> Read for WatchedReader<R> {
         self.bar.inc(read as u64);
         Ok(read)
     }
+}
+
+fn count(bar: &ProgressBar, what: &'static str) {
+    bar.disable_steady_tick();
+    bar.set_style(style(ITEMS));
+    bar.set_message(what);
+    bar.reset();
 }
 
 fn wait(bar: &ProgressBar, what: &'static str) {

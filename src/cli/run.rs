@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::args::RunArgs;
 use super::failure::Failure;
 use super::output::{print_verdict, start_events};
+use super::progress::Progress;
 use crate::config::{self, Config, Overrides};
 use crate::process::daemon::{Detached, Ended, Milestone, Starter, is_journal, pass_on};
 use crate::process::descriptors::raise_open_files_limit;
@@ -35,7 +36,13 @@ pub(super) fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
     raise_open_files_limit();
     let changes_user = config.pingora.process.user.is_some();
     let log = events.as_ref().map(EventLogGuard::log);
-    let mut server = Server::start(config, detached, args.upgrade, log)?;
+    let mut progress = None;
+    let mut taking = |done, all| {
+        progress.get_or_insert_with(|| Progress::items("taking in the fleet's clients")).set(done, all);
+    };
+    let server = Server::start(config, detached, args.upgrade, log, &mut taking);
+    drop(progress);
+    let mut server = server?;
     if let Some(file) = &args.conf {
         let source = source(file, overrides, args.daemon);
         // By now it is another user, who may not be allowed to read what was read before.

@@ -22,8 +22,8 @@ use crate::store::{Change, ClientRepository, Record, Refusal, StoreError, WriteE
 
 /// How long the fleet's store may take to answer at all.
 const ANSWERS: Duration = Duration::from_secs(10);
-/// How long it may take to take all of its clients in.
-const WITHIN: Duration = Duration::from_secs(600);
+/// How long taking its clients in may come no further.
+const WITHIN: Duration = Duration::from_secs(60);
 
 /// What becomes of the clients that a node has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,7 +119,8 @@ pub async fn join(
     let mut report = JoinReport { before, ..JoinReport::default() };
     let store = Sqlite::open(path)?;
     let registry = ClientRegistry::new(link.clone(), store.clone(), prefix);
-    match taking(&registry, progress).await? {
+    let mut taking = |done, all| progress(JoinStep::Taking, done, all);
+    match registry.join_at_start(WITHIN, &mut taking).await? {
         JoinOutcome::Joined { .. } => {}
         JoinOutcome::Foreign | JoinOutcome::Unreachable => return Err(JoinError::Unreachable),
     }
@@ -135,22 +136,6 @@ pub async fn join(
     }
     store.close();
     Ok(report)
-}
-
-/// Takes in the fleet's clients.
-async fn taking(registry: &ClientRegistry, progress: JoinProgress<'_>) -> Result<JoinOutcome, RegistryError> {
-    let mut taken = registry.taken();
-    let mut joining = std::pin::pin!(registry.join_at_start(WITHIN));
-    loop {
-        tokio::select! {
-            biased;
-            Ok(()) = taken.changed() => {
-                let (done, all) = *taken.borrow_and_update();
-                progress(JoinStep::Taking, done, all);
-            }
-            outcome = &mut joining => return outcome,
-        }
-    }
 }
 
 /// Makes the clients of the file from before in `store`.
@@ -235,7 +220,7 @@ mod tests {
         };
         let (_first, first) = made(&[("a", 1, "ka"), ("b", 1, "kb")]).await;
         let registry = ClientRegistry::new(link.clone(), Sqlite::open(&first).unwrap(), "tollgate");
-        assert!(matches!(registry.join_at_start(WITHIN).await.unwrap(), JoinOutcome::Joined { .. }));
+        assert!(matches!(registry.join_at_start(WITHIN, &mut |_, _| ()).await.unwrap(), JoinOutcome::Joined { .. }));
         let (_own, own) = made(&[("a", 2, "other"), ("b", 1, "kb"), ("c", 1, "kc"), ("d", 1, "ka")]).await;
         for _ in 0..2 {
             let mut steps = Vec::new();

@@ -31,17 +31,21 @@ mod tests;
 mod whole;
 mod wire;
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::sleep;
 
 use super::link::StoreLink;
 use crate::store::sqlite::Sqlite;
 use crate::store::{Published, Publisher};
 pub use outcome::{FOREIGN, JoinOutcome, RegistryError, RegistryState};
 use publish::{ChangeLine, PublishAsk};
+
+/// Is told how many clients of how many are taken in.
+pub type TakingIn<'t> = &'t mut (dyn FnMut(u64, u64) + Send);
 
 /// The clients of the fleet and this node's part in them. Clones are the same one.
 #[derive(Clone)]
@@ -75,28 +79,35 @@ impl ClientRegistry {
         self.0.state.subscribe()
     }
 
-    /// Meets the fleet, if the store can be reached within `within`. Only before this [runs](ClientRegistry::run).
+    /// Meets the fleet, if the store can be reached within `patience`, and goes on for as long as no more than that
+    /// passes without a client that is taken in. `tell` hears how many clients are while the whole table is, and of about
+    /// how many. Only before this [runs](ClientRegistry::run).
     ///
     /// # Errors
     /// When this node's file cannot take in what the fleet has, or that makes no sense.
-    pub async fn join_at_start(&self, within: Duration) -> Result<JoinOutcome, RegistryError> {
-        match timeout(within, async {
+    pub async fn join_at_start(&self, patience: Duration, tell: TakingIn<'_>) -> Result<JoinOutcome, RegistryError> {
+        let mut taken = self.0.taken.subscribe();
+        let mut joining = pin!(async {
             let mut state = self.0.link.state();
             if state.wait_for(|state| state.is_reachable()).await.is_err() {
                 return Ok(JoinOutcome::Unreachable);
             }
             self.0.sync().await
-        })
-        .await
-        {
-            Err(_) | Ok(Err(RegistryError::Link(_))) => Ok(JoinOutcome::Unreachable),
-            Ok(outcome) => outcome,
+        });
+        loop {
+            tokio::select! {
+                biased;
+                Ok(()) = taken.changed() => {
+                    let (done, all) = *taken.borrow_and_update();
+                    tell(done, all);
+                }
+                outcome = &mut joining => return match outcome {
+                    Err(RegistryError::Link(_)) => Ok(JoinOutcome::Unreachable),
+                    outcome => outcome,
+                },
+                () = sleep(patience) => return Ok(JoinOutcome::Unreachable),
+            }
         }
-    }
-
-    /// How many clients are taken in while the whole table is, and of about how many.
-    pub fn taken(&self) -> watch::Receiver<(u64, u64)> {
-        self.0.taken.subscribe()
     }
 
     /// Publishes for the store and takes in what others publish, until `shutdown` says that the server stops.

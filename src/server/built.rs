@@ -14,6 +14,7 @@ use super::reload::Source;
 use crate::client::{Directory, Quota};
 use crate::clock::SystemClock;
 use crate::config::Config;
+use crate::fleet::registry::TakingIn;
 use crate::limit::Payer;
 use crate::process::{Bound, ListenAddress, Process};
 use crate::telemetry::{AccessLogWriter, Tally};
@@ -44,20 +45,22 @@ impl Server {
         let listeners = config.listeners.iter().map(|listener| Bound::new(listener.address));
         let listeners = listeners.collect::<Result<_, _>>()?;
         let admin = config.admin.as_ref().map(|admin| Bound::new(admin.address.clone())).transpose()?;
-        Server::build(config, (listeners, admin), None).map(|(server, _)| server)
+        Server::build(config, (listeners, admin), None, &mut |_, _| ()).map(|(server, _)| server)
     }
 
     /// Builds a server over sockets that are bound, and gives the quotas of its clients beside it. With `process` it is
     /// all of one; a successor, which has the keys of tickets of another, does not read what was saved of the buckets,
-    /// since it gets them later.
+    /// since it gets them later. `taking` hears how far it is while it takes in all clients of a fleet.
     pub(super) fn build(
         config: Config,
         (listeners, admin): (Vec<Bound>, Option<Bound>),
         process: Option<(Arc<Process>, Option<Inherited>)>,
+        taking: TakingIn<'_>,
     ) -> Result<(Self, HashMap<Payer, Quota>), ServerError> {
         let inherited = process.as_ref().and_then(|(_, inherited)| inherited.as_ref());
         let addresses: Vec<_> = listeners.iter().filter_map(|bound| bound.address().tcp()).collect();
-        let (core, OpenedCore { writer, quotas }) = Core::open(&config, &addresses, inherited, Arc::new(SystemClock))?;
+        let (core, OpenedCore { writer, quotas }) =
+            Core::open(&config, &addresses, inherited, (Arc::new(SystemClock), taking))?;
         let server = Server {
             config,
             source: None,

@@ -18,6 +18,7 @@ use super::store::{Followers, Store};
 use crate::client::{Directory, Plans, Quota, Recorder};
 use crate::clock::{Clock, Timeline};
 use crate::config::Config;
+use crate::fleet::registry::TakingIn;
 use crate::fleet::sums::OwnFigures;
 use crate::limit::{Nanos, Payer, RateLimit, Striped, StripedSettings, WholeLimiter};
 use crate::process::Sockets;
@@ -99,7 +100,7 @@ impl Core {
         config: &Config,
         addresses: &[SocketAddr],
         inherited: Option<&Inherited>,
-        clock: Arc<dyn Clock>,
+        (clock, taking): (Arc<dyn Clock>, TakingIn<'_>),
     ) -> Result<(Self, OpenedCore), ServerError> {
         let successor = inherited.is_some();
         let failed = |what: &str, error: &dyn std::fmt::Display| ServerError::Failed(format!("{what}{error}"));
@@ -108,7 +109,7 @@ impl Core {
         let fleet = match (&config.fleet, store.file(), &config.database) {
             (Some(settings), Some(mut file), Some(path)) => {
                 let reopen = || Ok(Sqlite::open(path)?);
-                let place = FleetPlace::join(settings, &mut file, reopen, &clock)?;
+                let place = FleetPlace::join(settings, &mut file, reopen, (&clock, taking))?;
                 store = Store::of(file);
                 Some(place)
             }

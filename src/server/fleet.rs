@@ -3,8 +3,8 @@
 //! It has a runtime of its own, one thread, which lives from before the clients are read until the last token is given
 //! back: no request and no service waits for the store's connections, nor they for them.
 //!
-//! A node whose store answers takes the fleet's clients in before it serves. One whose store does not within
-//! [`JOINING`] serves what its database has, and joins later. Its secret, of which bits the names of buckets are made in
+//! A node whose store answers takes the fleet's clients in before it serves, however many there are. One whose store does
+//! not within [`JOINING`] serves what its database has, and joins later. Its secret, of which bits the names of buckets are made in
 //! the store, becomes the fleet's when it first joins; that is why the database is opened again then.
 
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use crate::client::Quota;
 use crate::clock::Clock;
 use crate::fleet::gather::Gatherer;
 use crate::fleet::nodes::Nodes;
-use crate::fleet::registry::FOREIGN;
+use crate::fleet::registry::{FOREIGN, TakingIn};
 use crate::fleet::sums::{FleetSums, OwnFigures};
 use crate::fleet::{
     Asker, ClientRegistry, FleetSettings, JoinOutcome, LinkError, Names, RegistryState, StoreLink, bucket,
@@ -34,7 +34,7 @@ use crate::store::BucketStore;
 use crate::store::sqlite::Sqlite;
 use crate::telemetry::{FleetNode, FleetState, FleetStore, FleetView, LeaseCounts, ShowFleet, Talk, TalkersBy};
 
-/// How long a start waits for the fleet.
+/// How long a start waits for the fleet to answer, and for the next of its clients.
 const JOINING: Duration = Duration::from_secs(5);
 /// How long a change of a bucket by an operator may take.
 const CHANGE: Duration = Duration::from_secs(1);
@@ -74,7 +74,8 @@ struct LateParts {
 }
 
 impl FleetPlace {
-    /// Joins the fleet of `settings` with the clients in `file`, which is open; `reopen` opens it again.
+    /// Joins the fleet of `settings` with the clients in `file`, which is open; `reopen` opens it again, and `taking` hears
+    /// how far it is while it takes in all that the fleet has.
     ///
     /// # Errors
     /// When the fleet has other clients than this node, or the file cannot take them in.
@@ -82,7 +83,7 @@ impl FleetPlace {
         settings: &FleetSettings,
         file: &mut Sqlite,
         reopen: impl Fn() -> Result<Sqlite, ServerError>,
-        clock: &Arc<dyn Clock>,
+        (clock, taking): (&Arc<dyn Clock>, TakingIn<'_>),
     ) -> Result<Self, ServerError> {
         let failed = |error: &dyn std::fmt::Display| ServerError::Failed(format!("fleet: {error}"));
         let runtime = Builder::new_multi_thread().worker_threads(1).thread_name("fleet").enable_all().build();
@@ -94,7 +95,7 @@ impl FleetPlace {
         let mut registry = ClientRegistry::new(link.clone(), file.clone(), &settings.prefix);
         let own = file.secret();
         let mut reach = settings.when_unreachable.into();
-        let secret = match runtime.block_on(registry.join_at_start(JOINING)) {
+        let secret = match runtime.block_on(registry.join_at_start(JOINING, taking)) {
             Ok(JoinOutcome::Joined { secret }) => {
                 reach = Reach::Joined;
                 secret

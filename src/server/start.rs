@@ -18,6 +18,7 @@ use super::error::ServerError;
 use super::handover::{Successor, Waiting};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
+use crate::fleet::registry::TakingIn;
 use crate::process::daemon::{Detached, Milestone};
 use crate::process::{BindError, Bound, ListenAddress, NeededFiles, Process, become_user, notify};
 use crate::telemetry::{AccessLogTarget, EventLog};
@@ -26,7 +27,8 @@ impl Server {
     /// Builds a server that is all of this process, as [`bind`](Server::bind) does, with everything that a process
     /// has: its user, its directory, its pid file, its logs when it is `detached`. As a `successor` it waits until the
     /// running process hands over to it; that one goes on when this fails. Needs a process without other threads;
-    /// `events` gets its own once nobody needs that any more.
+    /// `events` gets its own once nobody needs that any more. `taking` hears how far it is while it takes in all clients
+    /// of a fleet.
     ///
     /// # Errors
     /// As [`bind`](Server::bind); when it cannot become its user, its pid file is held by a living process, or nobody
@@ -36,6 +38,7 @@ impl Server {
         detached: Option<Detached>,
         successor: bool,
         events: Option<&EventLog>,
+        taking: TakingIn<'_>,
     ) -> Result<Self, ServerError> {
         let failed = |what: &str, error: io::Error| ServerError::Failed(format!("{what}: {error}"));
         ignore_signals().map_err(|error| failed("cannot handle signals", error))?;
@@ -56,12 +59,12 @@ impl Server {
         if !successor {
             process.take_pid_file()?;
             let sockets = sockets(&config, bound, None)?;
-            return Server::build(config, sockets, Some((process, None))).map(|(server, _)| server);
+            return Server::build(config, sockets, Some((process, None)), taking).map(|(server, _)| server);
         }
         let mut successor = wait(&process)?;
         let build = || {
             let sockets = sockets(&config, std::mem::take(&mut bound), Some(&mut successor))?;
-            Server::build(config, sockets, Some((process, Some(successor.take_inherited()))))
+            Server::build(config, sockets, Some((process, Some(successor.take_inherited()))), taking)
         };
         match build() {
             Ok((mut server, quotas)) => {

@@ -4,16 +4,19 @@ use std::fmt::Write as _;
 use std::process::Command;
 
 use crate::harness::backend::Backend;
+use crate::harness::fleet::Fleet;
+use crate::harness::instance::Instance;
 use crate::harness::process::run;
 use crate::harness::server::command;
 use crate::harness::setup::{NO_CHECK, Setup};
+use crate::harness::store::Engine;
 
-/// What `tollgate` with these arguments, and none that a shell would touch, shows on a terminal.
-fn on_a_terminal(arguments: &[&str]) -> String {
+/// What `tollgate` with these arguments, and none that a shell would touch, shows on a terminal, before it ends with `code`.
+fn on_a_terminal(arguments: &[&str], code: i32) -> String {
     let mut script = Command::new("script");
     let typed = format!("{} {}", env!("CARGO_BIN_EXE_tollgate"), arguments.join(" "));
     let done = run(script.args(["--quiet", "--return", "--command", &typed, "/dev/null"]).env("TERM", "xterm"));
-    assert_eq!(done.code, Some(0), "{done:?}");
+    assert_eq!(done.code, Some(code), "{done:?}");
     done.out
 }
 
@@ -30,7 +33,7 @@ fn an_import_shows_how_far_it_is_on_a_terminal_alone() {
     std::fs::write(&file, lines).unwrap();
     let (file, admin) = (file.to_str().unwrap(), server.admin.to_string());
     let apply = ["clients", "apply", file, "--admin", &admin];
-    let shown = on_a_terminal(&apply);
+    let shown = on_a_terminal(&apply, 0);
     assert!(shown.contains(&format!("sending {file}")) && shown.contains("B/s"), "{shown:?}");
     assert!(shown.contains("changing clients: ") && shown.contains("5000"), "{shown:?}");
     // It is wiped away before the outcome is said.
@@ -39,4 +42,23 @@ fn an_import_shows_how_far_it_is_on_a_terminal_alone() {
     let piped = run(command().args(apply));
     assert_eq!((piped.code, &*piped.err), (Some(0), ""), "{piped:?}");
     assert!(!piped.out.contains('\x1b'), "{piped:?}");
+}
+
+#[test]
+fn a_node_that_takes_in_a_fleets_clients_shows_how_far_it_is_on_a_terminal_alone() {
+    let fleet = Fleet::start(Engine::all()[0], 1, "", "");
+    fleet.create("a", 5, 1.0);
+    let mut node = Instance::start(fleet.backend.address, "");
+    node.stop();
+    let upstreams = format!("upstreams: [{{name: app, backends: [{{address: \"{}\"}}]}}]", fleet.backend.address);
+    // What it comes to next ends it.
+    node.configure(&format!("access_log: {{path: /dev/null/no}}\n{upstreams}\n{}", fleet.lines("late")));
+    let file = node.file();
+    let typed = ["run", "-c", file.to_str().unwrap()];
+    let shown = on_a_terminal(&typed, 1);
+    assert!(shown.contains("taking in the fleet's clients") && shown.contains("/s, "), "{shown:?}");
+    let said = shown.rsplit("\x1b[2K").next().unwrap();
+    assert!(said.contains("/dev/null/no") && !said.contains("taking in"), "{said:?}");
+    let piped = run(command().args(typed));
+    assert!(piped.code == Some(1) && !piped.err.contains("taking in"), "{piped:?}");
 }

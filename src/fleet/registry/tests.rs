@@ -48,7 +48,7 @@ impl TestNode {
 
     async fn joined(url: &str) -> Self {
         let node = TestNode::new(url);
-        let outcome = node.registry.join_at_start(LONG).await.unwrap();
+        let outcome = node.registry.join_at_start(LONG, &mut |_, _| ()).await.unwrap();
         assert!(matches!(outcome, JoinOutcome::Joined { .. }), "{outcome:?}");
         node.run();
         node
@@ -214,7 +214,7 @@ async fn a_store_that_lost_everything_is_filled_again_with_the_newest() {
         server.restart();
         // Who is first has the older ones.
         let b = TestNode::in_directory(&url, directory);
-        assert!(matches!(b.registry.join_at_start(LONG).await.unwrap(), JoinOutcome::Joined { .. }));
+        assert!(matches!(b.registry.join_at_start(LONG, &mut |_, _| ()).await.unwrap(), JoinOutcome::Joined { .. }));
         b.run();
         let a = TestNode::in_directory(&url, directory_a);
         a.run();
@@ -257,9 +257,9 @@ async fn a_node_with_clients_of_its_own_stays_apart() {
     // Where there is no fleet yet, its clients are the fleet's.
     let first = TestNode::new(&server.url());
     first.write(set("first", Some(profile(1)))).await.unwrap();
-    assert!(matches!(first.registry.join_at_start(LONG).await.unwrap(), JoinOutcome::Joined { .. }));
+    assert!(matches!(first.registry.join_at_start(LONG, &mut |_, _| ()).await.unwrap(), JoinOutcome::Joined { .. }));
     first.run();
-    assert_eq!(stranger.registry.join_at_start(LONG).await.unwrap(), JoinOutcome::Foreign);
+    assert_eq!(stranger.registry.join_at_start(LONG, &mut |_, _| ()).await.unwrap(), JoinOutcome::Foreign);
     stranger.run();
     until("it is known", || *stranger.registry.state().borrow() == RegistryState::Foreign).await;
     assert_eq!(stranger.write(set("more", Some(profile(1)))).await, Err(WriteError::FleetUnreachable));
@@ -268,7 +268,10 @@ async fn a_node_with_clients_of_its_own_stays_apart() {
     level(&[&first, &empty]).await;
     // Nobody is there.
     let away = TestNode::new("redis://127.0.0.1:1");
-    assert_eq!(away.registry.join_at_start(Duration::from_millis(50)).await.unwrap(), JoinOutcome::Unreachable);
+    assert_eq!(
+        away.registry.join_at_start(Duration::from_millis(50), &mut |_, _| ()).await.unwrap(),
+        JoinOutcome::Unreachable
+    );
 }
 
 /// What happens in a run of the test below.

@@ -45,7 +45,8 @@ impl World {
         let dir = TempDir::new().unwrap();
         std::fs::write(file(&dir), yaml(&[("app", 1)], "")).unwrap();
         let config = read(&file(&dir)).unwrap();
-        let (core, OpenedCore { writer, .. }) = Core::open(&config, &[], None, Arc::new(ManualClock::new())).unwrap();
+        let (core, OpenedCore { writer, .. }) =
+            Core::open(&config, &[], None, (Arc::new(ManualClock::new()), &mut |_, _| ())).unwrap();
         let TelemetryPlane { metrics, service, .. } = TelemetryPlane::new(&core, writer, None);
         let (watches, orders) = mpsc::unbounded_channel();
         let health = Health::new(core.pools.all().to_vec(), orders, Arc::clone(&core.clock));

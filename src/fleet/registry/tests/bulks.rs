@@ -196,7 +196,7 @@ async fn who_was_away_for_too_long_drops_what_was_deleted_but_not_its_own() {
         a.write(set("anew", Some(Profile { api_keys: vec![key("x")], ..profile(5) }))).await.unwrap();
         server.command(&format!("XTRIM {CLIENTS}:log MAXLEN 0"));
         let b = TestNode::in_directory(&server.url(), directory);
-        assert!(matches!(b.registry.join_at_start(LONG).await.unwrap(), JoinOutcome::Joined { .. }));
+        assert!(matches!(b.registry.join_at_start(LONG, &mut |_, _| ()).await.unwrap(), JoinOutcome::Joined { .. }));
         b.run();
         level(&[&a, &b]).await;
         let names: Vec<_> = b.all().into_iter().map(|record| (record.id.to_string(), record.version)).collect();
