@@ -188,7 +188,15 @@ fn item(name: &str, capacity: u64) -> BatchItem {
 
 fn batch(items: Vec<BatchItem>) -> Batch {
     let at = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
-    Batch { items, prune: false, dry_run: false, local: false, by: "bench".to_owned(), at }
+    Batch {
+        items,
+        prune: false,
+        dry_run: false,
+        local: false,
+        by: "bench".to_owned(),
+        at,
+        progress: Default::default(),
+    }
 }
 
 fn apply(store: &Sqlite, items: Vec<BatchItem>, dry_run: bool) -> usize {

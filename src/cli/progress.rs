@@ -32,6 +32,11 @@ impl Progress {
         Progress(bar)
     }
 
+    /// Whether anybody sees it.
+    pub(super) fn is_shown(&self) -> bool {
+        !self.0.is_hidden()
+    }
+
     /// Waits for something else from now on.
     pub(super) fn wait(&self, what: &'static str) {
         wait(&self.0, what);

@@ -29,7 +29,7 @@ pub use fleet::{Adoption, Authored, FleetCursor, Published, Publisher};
 pub use keys::{KeyChange, WantedKey, WrongKeys, with_key, without_key};
 pub use record::{Action, HistoryEntry, Page, PageQuery, Profile, Record};
 pub(crate) use write::credentials;
-pub use write::{Batch, BatchItem, Change, Committed, Difference, Edit, Refusal, Reply, WriteError};
+pub use write::{Batch, BatchItem, BatchProgress, Change, Committed, Difference, Edit, Refusal, Reply, WriteError};
 
 /// Why the store could not do what it was asked to. It says what happened, to which file, in words for people.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

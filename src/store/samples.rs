@@ -63,7 +63,7 @@ pub(super) fn item(name: &str, profile: Profile) -> BatchItem {
 }
 
 pub(super) fn batch(items: Vec<BatchItem>, prune: bool) -> Batch {
-    Batch { items, prune, dry_run: false, local: false, by: "test".to_owned(), at: at() }
+    Batch { items, prune, dry_run: false, local: false, by: "test".to_owned(), at: at(), progress: Default::default() }
 }
 
 /// The names of all clients.

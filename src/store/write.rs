@@ -1,6 +1,8 @@
 //! What is asked of the repository, and what it answers.
 
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use ipnet::IpNet;
@@ -51,6 +53,35 @@ pub struct Batch {
     pub by: String,
     /// When, for the history and the records.
     pub at: SystemTime,
+    /// How far it is, for whoever looks.
+    pub progress: Arc<BatchProgress>,
+}
+
+/// How far a batch is: what it looks at, claims and writes counts alike.
+#[derive(Debug, Default)]
+pub struct BatchProgress {
+    clients: AtomicU64,
+    done: AtomicU64,
+    all: AtomicU64,
+}
+
+impl BatchProgress {
+    /// Says of how many clients it is, and how many steps that takes, as far as is known.
+    pub fn expect(&self, clients: usize, steps: usize) {
+        self.clients.store(clients as u64, Ordering::Relaxed);
+        self.all.store(steps as u64, Ordering::Relaxed);
+    }
+
+    /// Counts some steps.
+    pub fn count(&self, steps: usize) {
+        self.done.fetch_add(steps as u64, Ordering::Relaxed);
+    }
+
+    /// How many clients that comes to, and of how many.
+    pub fn clients(&self) -> (u64, u64) {
+        let [clients, done, all] = [&self.clients, &self.done, &self.all].map(|count| count.load(Ordering::Relaxed));
+        ((done * clients).checked_div(all).unwrap_or(0).min(clients), clients)
+    }
 }
 
 /// What one client becomes.

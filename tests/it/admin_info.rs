@@ -305,6 +305,7 @@ fn the_server_tells_how_it_is() {
         ("in_flight", json!(0)),
         ("connections", json!(0)),
         ("store_error", Value::Null),
+        ("importing", Value::Null),
         ("fleet", json!({"state": "alone", "since": null})),
     ] {
         assert_eq!(told[field], value, "{field} in {told}");

@@ -27,7 +27,7 @@ fn an_import_shows_how_far_it_is_on_a_terminal_alone() {
     let place = tempfile::tempdir().unwrap();
     let file = place.path().join("clients.ndjson");
     let mut lines = String::new();
-    for number in 0..5_000 {
+    for number in 0..20_000 {
         writeln!(lines, r#"{{"client_id":"c{number}","capacity":10,"rate_per_sec":1}}"#).unwrap();
     }
     std::fs::write(&file, lines).unwrap();
@@ -35,10 +35,12 @@ fn an_import_shows_how_far_it_is_on_a_terminal_alone() {
     let apply = ["clients", "apply", file, "--admin", &admin];
     let shown = on_a_terminal(&apply, 0);
     assert!(shown.contains(&format!("sending {file}")) && shown.contains("B/s"), "{shown:?}");
-    assert!(shown.contains("changing clients: ") && shown.contains("5000"), "{shown:?}");
+    // The API says how far it is with what it has.
+    assert!(shown.contains("changing clients: ") && shown.contains("/20,000, "), "{shown:?}");
+    assert!(shown.contains("changing clients: ") && shown.contains("20000"), "{shown:?}");
     // It is wiped away before the outcome is said.
     let outcome = shown.rsplit("\x1b[2K").next().unwrap();
-    assert!(!outcome.contains("sending") && outcome.contains("5000"), "{outcome:?}");
+    assert!(!outcome.contains("sending") && outcome.contains("20000"), "{outcome:?}");
     let piped = run(command().args(apply));
     assert_eq!((piped.code, &*piped.err), (Some(0), ""), "{piped:?}");
     assert!(!piped.out.contains('\x1b'), "{piped:?}");

@@ -1,18 +1,20 @@
 //! What every handler is given, and what comes before all of them.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::StatusCode;
+use parking_lot::Mutex;
 
 use super::access::Entrance;
 use super::ranking::Rankings;
 use super::reads::Reads;
 use super::ui::UiFiles;
 use super::{AdminParts, ApiError};
+use crate::store::BatchProgress;
 
 /// What every handler is given.
 pub(in crate::admin) struct Api {
@@ -21,6 +23,8 @@ pub(in crate::admin) struct Api {
     entrance: Entrance,
     /// Where blocking reads run.
     pub(in crate::admin) reads: Reads,
+    /// How far the latest bulk apply is; nothing when it is done.
+    pub(in crate::admin) importing: Mutex<Weak<BatchProgress>>,
     /// Clients in the order of what they have done.
     pub(in crate::admin) rankings: Arc<Rankings>,
     /// The files of the page.
@@ -34,7 +38,8 @@ impl Api {
     pub(in crate::admin) fn new(parts: AdminParts, description: Bytes) -> Self {
         let entrance = Entrance::new(Arc::clone(&parts.access));
         let rankings = Arc::new(Rankings::new(Arc::clone(&parts.directory), Arc::clone(&parts.clock)));
-        Api { parts, entrance, reads: Reads::default(), rankings, page: UiFiles::default(), description }
+        let importing = Mutex::default();
+        Api { parts, entrance, reads: Reads::default(), importing, rankings, page: UiFiles::default(), description }
     }
 }
 

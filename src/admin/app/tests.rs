@@ -99,7 +99,15 @@ async fn a_stream_that_nobody_ends_does_not_hold_a_stop() {
         of_plan: None,
     });
     let (by, at) = ("test".to_owned(), SystemTime::UNIX_EPOCH);
-    let batch = Batch { items: items.collect(), prune: false, dry_run: false, local: false, by, at };
+    let batch = Batch {
+        items: items.collect(),
+        prune: false,
+        dry_run: false,
+        local: false,
+        by,
+        at,
+        progress: Default::default(),
+    };
     repository.apply(batch).wait().await.unwrap();
     let fixture = Fixture::over(repository, Access::Loopback);
     let server = Server { admin: Arc::clone(&fixture.admin), stop: watch::Sender::new(false) };

@@ -22,6 +22,7 @@ use crate::admin::api::error::ErrorBody;
 use crate::admin::api::parts::{Readiness, ServerStatus};
 use crate::admin::api::query::Query;
 use crate::admin::api::{ApiError, respond};
+use crate::store::BatchProgress;
 use crate::telemetry::FleetView;
 
 /// What the server is doing. Counts are since it started.
@@ -66,10 +67,23 @@ pub(in crate::admin) struct StatusBody {
     /// and writes over this API get 503.
     #[schema(required)]
     store_error: Option<String>,
+    /// How far the bulk apply is that is under way; null when none is.
+    #[schema(required)]
+    importing: Option<ImportBody>,
     /// How this node stands to its fleet.
     fleet: FleetStandingBody,
     /// Whose token the call came with.
     caller: CallerBody,
+}
+
+/// How far a bulk apply is, once it was sent.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Import)]
+pub(in crate::admin) struct ImportBody {
+    /// How many clients that comes to.
+    done: u64,
+    /// Of how many.
+    all: u64,
 }
 
 /// Who calls.
@@ -85,7 +99,7 @@ pub(in crate::admin) struct CallerBody {
 }
 
 impl StatusBody {
-    fn new(status: ServerStatus, fleet: &FleetView, caller: Actor) -> Self {
+    fn new(status: ServerStatus, importing: Option<&BatchProgress>, fleet: &FleetView, caller: Actor) -> Self {
         StatusBody {
             version: env!("CARGO_PKG_VERSION"),
             state: status.state,
@@ -103,6 +117,7 @@ impl StatusBody {
             connections: status.connections,
             max_connections: status.max_connections,
             store_error: status.store_error,
+            importing: importing.map(BatchProgress::clients).map(|(done, all)| ImportBody { done, all }),
             fleet: fleet.into(),
             caller: CallerBody { name: caller.name, viewer: caller.viewer },
         }
@@ -132,7 +147,9 @@ pub(in crate::admin) struct HealthBody {
 pub(in crate::admin) async fn status(State(api): State<Arc<Api>>, request: Request) -> Result<Response, ApiError> {
     Query::of(request.uri(), &[])?.finish()?;
     let caller = Actor::sent(&request);
-    Ok(respond::json(StatusCode::OK, &StatusBody::new((api.parts.status)(), &(api.parts.fleet)(), caller)))
+    let importing = api.importing.lock().upgrade();
+    let body = StatusBody::new((api.parts.status)(), importing.as_deref(), &(api.parts.fleet)(), caller);
+    Ok(respond::json(StatusCode::OK, &body))
 }
 
 /// Shows the metrics
@@ -231,10 +248,13 @@ mod tests {
             "version": env!("CARGO_PKG_VERSION"), "state": "ready", "uptime_seconds": 90,
             "listeners": ["127.0.0.1:8080", "[::1]:8080"], "admin": "127.0.0.1:9901", "clients": 1, "buckets": 2,
             "requests": 10, "allowed": 3, "limited": 4, "blocked": 5, "unlimited": 6, "in_flight": 7, "connections": 8, "max_connections": 9,
-            "store_error": "data/tollgate.db: disk full", "fleet": {"state": "alone", "since": null}, "caller": {"name": "eve", "viewer": true},
+            "store_error": "data/tollgate.db: disk full", "importing": {"done": 2, "all": 4}, "fleet": {"state": "alone", "since": null}, "caller": {"name": "eve", "viewer": true},
         });
-        let caller = Actor { name: "eve".to_owned(), viewer: true };
-        assert_eq!(serde_json::to_value(StatusBody::new(status, &FleetView::default(), caller)).unwrap(), expected);
+        let (caller, importing) = (Actor { name: "eve".to_owned(), viewer: true }, BatchProgress::default());
+        importing.expect(4, 8);
+        importing.count(5);
+        let body = StatusBody::new(status, Some(&importing), &FleetView::default(), caller);
+        assert_eq!(serde_json::to_value(body).unwrap(), expected);
     }
 
     #[test]

@@ -11,6 +11,8 @@ mod table;
 use std::fs::File;
 use std::io::{self, BufRead, BufWriter, Read, Write};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use http::Method;
 use serde_json::{Value, json};
@@ -27,6 +29,9 @@ pub(super) use args::ClientsArgs;
 
 /// The most clients that the API gives at once.
 const PAGE: usize = 1000;
+
+/// How often the API is asked how far it is with what was sent.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// The types of what is sent.
 const JSON: &str = "application/json";
@@ -171,9 +176,35 @@ fn apply(api: &ApiClient, file: &Path, dry_run: bool, prune: bool, json: bool) -
     };
     let path = format!("/clients?dry_run={}&prune={}", u8::from(dry_run), u8::from(prune));
     let content = Content { kind: JSON, body, waits: true };
-    let (text, difference) = api.json(AnswerPatience::Bulk, Method::PUT, &path, Some(content))?;
+    let answered = AtomicBool::new(false);
+    let answer = std::thread::scope(|scope| {
+        let watching = progress.is_shown().then(|| scope.spawn(|| watch(api, &progress, &answered, then)));
+        let answer = api.json(AnswerPatience::Bulk, Method::PUT, &path, Some(content));
+        answered.store(true, Ordering::Relaxed);
+        watching.inspect(|watching| watching.thread().unpark());
+        answer
+    });
     drop(progress);
+    let (text, difference) = answer?;
     print(|out| if json { writeln!(out, "{}", text.trim_end()) } else { difference::write(&difference, out) })
+}
+
+/// Shows how far the API is with what was sent, by what it says of itself, until it has answered.
+fn watch(api: &ApiClient, progress: &Progress, answered: &AtomicBool, what: &'static str) {
+    let mut counts = false;
+    while !answered.load(Ordering::Relaxed) {
+        // One that does not say how far it is goes on waiting.
+        if let Ok((_, status)) = api.json(AnswerPatience::Probe, Method::GET, "/status", EMPTY)
+            && let [Some(done), Some(all)] = ["done", "all"].map(|key| status["importing"][key].as_u64())
+            && !answered.load(Ordering::Relaxed)
+        {
+            if !std::mem::replace(&mut counts, true) {
+                progress.count(what);
+            }
+            progress.set(done, all);
+        }
+        std::thread::park_timeout(LOOK);
+    }
 }
 
 /// Copies all clients to standard output as they come.

@@ -166,6 +166,7 @@ async fn a_batch_is_on_all_nodes_at_once() {
                 local: false,
                 by: "test".to_owned(),
                 at: SystemClock.wall(),
+                progress: Default::default(),
             };
             a.store.apply(batch).wait().await.unwrap();
             level(&[&a, &b]).await;

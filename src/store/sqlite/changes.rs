@@ -136,11 +136,15 @@ impl<'c> ClientRows<'c> {
         let stamp = Stamp::new(batch.by.clone(), batch.at, false);
         let mut items: Vec<_> = batch.items.iter().collect();
         items.sort_unstable_by(|a, b| a.id.cmp(&b.id));
-        let mut difference = Difference::default();
+        let (mut difference, clients) = (Difference::default(), items.len());
+        // Half of it is to look at them; what is to be done then is not known yet.
+        batch.progress.expect(clients, 2 * clients);
         if batch.prune {
             self.compare_all(items, &stamp, &mut difference)?;
+            batch.progress.count(clients);
         } else {
             for item in items {
+                batch.progress.count(1);
                 let before = self.get(&item.id)?;
                 self.compare(&item.id, before, Some(item), &stamp, &mut difference)?;
             }
@@ -156,10 +160,12 @@ impl<'c> ClientRows<'c> {
         }
         release.sort_unstable();
         claim.sort_unstable();
+        batch.progress.expect(clients, clients + claim.len() + difference.changes.len());
         for credential in &release {
             credential.release(self.connection)?;
         }
         for (credential, index) in &claim {
+            batch.progress.count(1);
             let Some(Record { id, .. }) = &difference.changes[*index].after else { continue };
             if !credential.claim(self.connection, id)? {
                 let other = credential.owner(self.connection)?.unwrap_or_else(|| id.clone());
@@ -167,6 +173,7 @@ impl<'c> ClientRows<'c> {
             }
         }
         for committed in &difference.changes {
+            batch.progress.count(1);
             self.write(committed, &stamp)?;
         }
         Ok(difference)

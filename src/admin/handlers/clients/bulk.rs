@@ -77,7 +77,9 @@ pub(in crate::admin) async fn apply(State(api): State<Arc<Api>>, request: Reques
     let text = body::read(request, BodyLimits::BULK).await?;
     let plans = api.parts.plans.load_full();
     let items = blocking(move || read(text, &plans, MAX_ITEMS)).await??;
-    let batch = Batch { items, prune, dry_run, local, by: by.clone(), at: api.parts.clock.wall() };
+    let (at, progress) = (api.parts.clock.wall(), Arc::default());
+    *api.importing.lock() = Arc::downgrade(&progress);
+    let batch = Batch { items, prune, dry_run, local, by: by.clone(), at, progress };
     let reply = api.parts.repository.apply(batch);
     // Logged even when whoever asked has gone meanwhile.
     let applied = tokio::spawn(async move {

@@ -13,7 +13,15 @@ fn batch(count: usize, capacity: u64) -> Batch {
     let item =
         |at| BatchItem { id: id(&format!("c{at}")), profile: profile(capacity), keys: KeyChange::Keep, of_plan: None };
     let items = (0..count).map(item).collect();
-    Batch { items, prune: false, dry_run: false, local: false, by: "test".to_owned(), at: SystemClock.wall() }
+    Batch {
+        items,
+        prune: false,
+        dry_run: false,
+        local: false,
+        by: "test".to_owned(),
+        at: SystemClock.wall(),
+        progress: Default::default(),
+    }
 }
 
 /// What a writer that has seen `of` would publish.
