@@ -14,7 +14,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use super::api::Stopping;
-use super::{Access, Admin, AdminParts, Readiness, Reload, Reloaded, ServerStatus};
+use super::{Access, Admin, AdminParts, MadeWhere, Readiness, Reload, Reloaded, ServerStatus};
 use crate::client::{Directory, KeyDigest, PlanName, Plans, Quota, Recorder};
 use crate::clock::{Clock, ManualClock, Timeline};
 use crate::limit::exact::Exact;
@@ -89,16 +89,16 @@ impl Fixture {
             repository: Arc::clone(&repository),
             fill: Box::new({
                 let (limiter, clock) = (Arc::clone(&limiter), Arc::clone(&clock));
-                move |payer, own| {
+                move |payer, own, _| {
                     limiter.reset(keys().key(payer), own[&payer], timeline.nanos(clock.now()));
-                    Box::pin(std::future::ready(Ok(())))
+                    Box::pin(std::future::ready(Ok(MadeWhere::Everywhere)))
                 }
             }),
             grant: Box::new({
                 let (limiter, clock) = (Arc::clone(&limiter), Arc::clone(&clock));
-                move |payer, quota, tokens| {
+                move |(payer, quota), tokens, _| {
                     limiter.grant(keys().key(payer), quota, tokens.get(), timeline.nanos(clock.now()));
-                    Box::pin(std::future::ready(Ok(())))
+                    Box::pin(std::future::ready(Ok(MadeWhere::Everywhere)))
                 }
             }),
             directory: Arc::clone(&directory),

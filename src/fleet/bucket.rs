@@ -73,14 +73,16 @@ pub fn ask(names: &Names, key: u128, ask: &BucketAsk<'_>) -> ScriptCall {
     call(&BUCKET, names.bucket(key), args)
 }
 
-/// Fills the bucket of a key, but for what nodes hold.
-pub fn reset(names: &Names, key: u128, of: Quota) -> ScriptCall {
-    call(&RESET, names.bucket(key), vec![with_quota(of, &[])])
+/// Fills the bucket of a key, but for what nodes hold; once, where the change has a number.
+pub fn reset(names: &Names, key: u128, of: Quota, once: Option<u64>) -> ScriptCall {
+    let keys = [Some(names.bucket(key)), once.map(|change| names.changed(key, change))];
+    ScriptCall { script: &RESET, keys: keys.into_iter().flatten().collect(), args: vec![with_quota(of, &[])] }
 }
 
-/// Adds tokens to the bucket of a key, above its capacity if need be.
-pub fn grant(names: &Names, key: u128, of: Quota, tokens: u32) -> ScriptCall {
-    call(&GRANT, names.bucket(key), vec![with_quota(of, &[tokens.into()])])
+/// Adds tokens to the bucket of a key, above its capacity if need be; once, where the change has a number.
+pub fn grant(names: &Names, key: u128, of: Quota, tokens: u32, once: Option<u64>) -> ScriptCall {
+    let args = vec![with_quota(of, &[tokens.into()])];
+    ScriptCall { script: &GRANT, args, ..reset(names, key, of, once) }
 }
 
 /// Looks at the bucket of a key, and changes nothing.

@@ -21,6 +21,7 @@
 
 pub mod asker;
 pub mod bucket;
+pub mod bucket_changes;
 pub mod gather;
 pub mod joining;
 pub mod link;
@@ -37,6 +38,7 @@ pub mod sums;
 pub mod turns;
 
 pub use asker::Asker;
+pub use bucket_changes::{BucketChange, BucketChanges, KeptChange};
 pub use joining::{JoinError, JoinReport, JoinStep, OwnClients};
 pub use link::{LinkError, LinkState, ScriptCall, StoreLink};
 pub use names::Names;

@@ -20,6 +20,13 @@ impl Names {
         self.under(key, 'b')
     }
 
+    /// What remembers that the bucket of a key was changed by the change of that number.
+    pub fn changed(&self, key: u128, change: u64) -> Vec<u8> {
+        let mut name = self.under(key, 'o');
+        name.extend(format!(":{change:016x}").bytes());
+        name
+    }
+
     /// The turns that the caller of such a key may have at once.
     pub fn turns(&self, key: u128) -> Vec<u8> {
         self.under(key, 'c')

@@ -4,18 +4,18 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use log::warn;
 
 use super::buckets::Buckets;
 use super::core::Core;
 use super::fleet::{FleetPlace, show};
 use super::lifecycle::State;
 use super::reload::Reloader;
-use crate::admin::{Access, AdminParts, Fill, NotFilled, Question, Readiness, ServerStatus};
-use crate::fleet::LinkError;
+use crate::admin::{
+    Access, AdminParts, Fill, GrantTokens, MadeWhere, NotFilled, Question, Readiness, ServerStatus,
+};
+use crate::fleet::BucketChange;
 use crate::limit::Payer;
 use crate::proxy::{Proxy, Rules, Seats};
-use crate::store::WriteError;
 use crate::telemetry::Metrics;
 
 /// What the admin API looks at.
@@ -60,18 +60,7 @@ impl View {
             access,
             repository: store.clients,
             keys: Arc::clone(buckets.keys()),
-            grant: Box::new({
-                let (buckets, fleet) = (Arc::clone(&buckets), fleet.clone());
-                move |payer, quota, tokens| {
-                    let (buckets, fleet) = (Arc::clone(&buckets), fleet.clone());
-                    Box::pin(async move {
-                        if let Some(fleet) = fleet {
-                            fleet.grant(payer, quota, tokens.get()).await.map_err(away)?;
-                        }
-                        buckets.grant(payer, quota, tokens).await
-                    })
-                }
-            }),
+            grant: grant(Arc::clone(&buckets), fleet.clone()),
             fill: fill(buckets, Arc::clone(&rules), fleet.clone()),
             directory,
             plans,
@@ -133,26 +122,49 @@ impl View {
     }
 }
 
+/// What adds tokens to the bucket of a client.
+fn grant(buckets: Arc<Buckets>, fleet: Option<FleetPlace>) -> GrantTokens {
+    Box::new(move |(payer, quota), tokens, local| {
+        let (buckets, fleet) = (Arc::clone(&buckets), fleet.clone());
+        Box::pin(async move {
+            let change = BucketChange { buckets: vec![(payer, quota)], tokens: Some(tokens) };
+            everywhere(fleet, change, local, buckets.grant(payer, quota, tokens)).await
+        })
+    })
+}
+
 /// What fills the buckets of a client: its own one, and those of policies that go by clients.
 fn fill(buckets: Arc<Buckets>, rules: Arc<ArcSwap<Rules>>, fleet: Option<FleetPlace>) -> Fill {
-    Box::new(move |payer, own| {
+    Box::new(move |payer, own, local| {
         let (buckets, rules) = (Arc::clone(&buckets), rules.load());
         let policies = rules.policies.iter().flat_map(|policies| policies.of_clients());
         let payers: Vec<_> = policies.map(|policy| payer.within(policy)).chain([payer]).collect();
         let fleet = fleet.clone();
         Box::pin(async move {
             let own = |payer: Payer| own.get(&payer).copied();
-            if let Some(fleet) = fleet {
-                let whose = |payer: &Payer| buckets.whose(*payer, own).map(|(_, quota)| (*payer, quota));
-                fleet.reset(&payers.iter().filter_map(whose).collect::<Vec<_>>()).await.map_err(away)?;
-            }
-            buckets.reset(&payers, own).await
+            let whose = |payer: &Payer| buckets.whose(*payer, own).map(|(_, quota)| (*payer, quota));
+            let change = BucketChange { buckets: payers.iter().filter_map(whose).collect(), tokens: None };
+            everywhere(fleet, change, local, buckets.reset(&payers, own)).await
         })
     })
 }
 
-/// Why nothing was filled or added: the fleet's store did not do it.
-fn away(error: LinkError) -> NotFilled {
-    warn!("fleet: no buckets were filled or given tokens: {error}");
-    NotFilled::Store(if error == LinkError::TimedOut { WriteError::FleetUnknown } else { WriteError::FleetUnreachable })
+/// Makes a change in the fleet, if there is one, and then `here`; what is kept to be told later only if it counts here.
+async fn everywhere(
+    fleet: Option<FleetPlace>,
+    change: BucketChange,
+    local: bool,
+    here: impl Future<Output = Result<(), NotFilled>>,
+) -> Result<MadeWhere, NotFilled> {
+    let kept = match &fleet {
+        Some(fleet) => fleet.changes().make(&change, local).await?,
+        None => None,
+    };
+    let made = here.await;
+    match (fleet, kept) {
+        (Some(fleet), Some(kept)) if made.is_err() => fleet.changes().give_up(kept).await,
+        (_, Some(_)) => return Ok(MadeWhere::HereFirst),
+        _ => {}
+    }
+    made.map(|()| MadeWhere::Everywhere)
 }

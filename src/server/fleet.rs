@@ -25,7 +25,7 @@ use crate::fleet::nodes::Nodes;
 use crate::fleet::registry::{FOREIGN, TakingIn};
 use crate::fleet::sums::{FleetSums, OwnFigures};
 use crate::fleet::{
-    Asker, ClientRegistry, FleetSettings, JoinOutcome, LinkError, Names, RegistryState, StoreLink, bucket,
+    Asker, BucketChanges, ClientRegistry, FleetSettings, JoinOutcome, Names, RegistryState, StoreLink, bucket,
 };
 use crate::limit::shared::leases::{LeaseSettings, Leases};
 use crate::limit::shared::{FleetPart, SharedLimiter};
@@ -36,8 +36,6 @@ use crate::telemetry::{FleetNode, FleetState, FleetStore, FleetView, LeaseCounts
 
 /// How long a start waits for the fleet to answer, and for the next of its clients.
 const JOINING: Duration = Duration::from_secs(5);
-/// How long a change of a bucket by an operator may take.
-const CHANGE: Duration = Duration::from_secs(1);
 /// How long a look at buckets may take.
 const LOOK: Duration = Duration::from_millis(250);
 /// How long leaving may take.
@@ -59,6 +57,7 @@ struct PlaceParts {
     keys: Arc<KeyMaker>,
     leases: Arc<Leases>,
     turns: Arc<SharedTurns>,
+    changes: Arc<BucketChanges>,
     file: Sqlite,
     clock: Arc<dyn Clock>,
     late: Mutex<LateParts>,
@@ -122,15 +121,19 @@ impl FleetPlace {
         let known = known_nodes(file);
         let part = FleetPart::new(&node, known.iter().map(String::as_str));
         let leases = Leases::new(lease_settings(settings), part, reach);
+        let (keys, names) = (Arc::new(KeyMaker::new(secret)), Names::new(&settings.prefix));
+        let (to, of) = ((link.clone(), names.clone()), (Arc::clone(&keys), Arc::clone(&leases)));
+        let changes = BucketChanges::new(to, of, file.clone(), Arc::clone(clock));
         let parts = PlaceParts {
             runtime: Mutex::new(Some(runtime)),
             stop,
             settings: settings.clone(),
             link,
-            names: Names::new(&settings.prefix),
+            names,
             node,
             registry,
-            keys: Arc::new(KeyMaker::new(secret)),
+            keys,
+            changes,
             turns: SharedTurns::new(Arc::clone(&leases)),
             leases,
             file: file.clone(),
@@ -189,28 +192,16 @@ impl FleetPlace {
             runtime.spawn(async move { running.0.run(running.1).await });
             let running = (Arc::clone(&nodes), parts.stop.subscribe());
             runtime.spawn(async move { running.0.run(running.1).await });
+            let running = (Arc::clone(&parts.changes), parts.stop.subscribe());
+            runtime.spawn(async move { running.0.run(running.1).await });
             runtime.spawn(tell(self.clone()));
         }
         *parts.late.lock() = LateParts { nodes: Some(nodes), asker: Some(asker), gatherer: Some(gatherer) };
     }
 
-    /// Fills buckets in the store, but for what nodes hold.
-    ///
-    /// # Errors
-    /// When the store does not do it.
-    pub(super) async fn reset(&self, buckets: &[(Payer, Quota)]) -> Result<(), LinkError> {
-        let call = |(payer, quota): &(Payer, Quota)| bucket::reset(&self.0.names, self.0.keys.of(*payer), *quota);
-        let calls: Vec<_> = buckets.iter().map(call).collect();
-        self.0.link.calls(&calls, CHANGE).await.into_iter().try_for_each(|answer| answer.map(drop))
-    }
-
-    /// Adds tokens to a bucket in the store.
-    ///
-    /// # Errors
-    /// When the store does not do it.
-    pub(super) async fn grant(&self, payer: Payer, quota: Quota, tokens: u32) -> Result<(), LinkError> {
-        let call = bucket::grant(&self.0.names, self.0.keys.of(payer), quota, tokens);
-        self.0.link.calls(&[call], CHANGE).await.into_iter().try_for_each(|answer| answer.map(drop))
+    /// What changes buckets in the store.
+    pub(super) fn changes(&self) -> &BucketChanges {
+        &self.0.changes
     }
 
     /// What asks for what all nodes and the store know of clients.

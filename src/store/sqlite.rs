@@ -170,9 +170,22 @@ impl Sqlite {
         self.read(|connection| Ok(adopt::note(connection, name)?))
     }
 
+    /// Those whose names begin like this, in the order of their names.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn fleet_notes(&self, prefix: &str) -> Result<Vec<(String, String)>, StoreError> {
+        self.read(|connection| Ok(adopt::notes(connection, prefix)?))
+    }
+
     /// Keeps a text of the fleet.
     pub fn keep_fleet_note(&self, name: &str, value: &str) -> Reply<()> {
-        self.ask(|answer| Write::Note(name.to_owned(), value.to_owned(), answer))
+        self.ask(|answer| Write::Note(name.to_owned(), Some(value.to_owned()), answer))
+    }
+
+    /// Forgets one.
+    pub fn forget_fleet_note(&self, name: &str) -> Reply<()> {
+        self.ask(|answer| Write::Note(name.to_owned(), None, answer))
     }
 
     /// What is kept of the history.

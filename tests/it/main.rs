@@ -101,6 +101,8 @@ mod fleet_relay;
 #[cfg(test)]
 mod fleet_store_away;
 #[cfg(test)]
+mod fleet_store_away_tokens;
+#[cfg(test)]
 mod fleet_stores;
 #[cfg(test)]
 mod fleet_sums;

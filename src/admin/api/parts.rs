@@ -97,12 +97,24 @@ pub type AskFleet<Q, A> = Box<dyn Fn(Q) -> BoxFuture<'static, A> + Send + Sync>;
 pub type Reload = Box<dyn Fn() -> BoxFuture<'static, Result<Reloaded, ReloadRefused>> + Send + Sync>;
 
 /// Fills the buckets of this client, its own one and those in policies; with the quotas that it has of its own, by who
-/// pays. Once that is answered, no crash brings an empty one back.
-pub type Fill = Box<dyn Fn(Payer, HashMap<Payer, Quota>) -> BoxFuture<'static, Result<(), NotFilled>> + Send + Sync>;
+/// pays; and whether here alone where the fleet's store is away. Once that is answered, no crash brings an empty one back.
+pub type Fill = Box<dyn Fn(Payer, HashMap<Payer, Quota>, bool) -> BoxFuture<'static, ChangeMade> + Send + Sync>;
 
-/// Adds so many tokens to the bucket of this payer under this quota, above its capacity if need be. Once that is
-/// answered, no crash takes them away.
-pub type GrantTokens = Box<dyn Fn(Payer, Quota, NonZeroU32) -> BoxFuture<'static, Result<(), NotFilled>> + Send + Sync>;
+/// Adds so many tokens to the bucket of this payer under this quota, above its capacity if need be; here alone, too,
+/// where the fleet's store is away. Once that is answered, no crash takes them away.
+pub type GrantTokens = Box<dyn Fn((Payer, Quota), NonZeroU32, bool) -> BoxFuture<'static, ChangeMade> + Send + Sync>;
+
+/// Where buckets were filled, or given tokens.
+pub type ChangeMade = Result<MadeWhere, NotFilled>;
+
+/// Where something was done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MadeWhere {
+    /// On all nodes, or on the only one.
+    Everywhere,
+    /// On this node, and on all once the fleet's store can be reached.
+    HereFirst,
+}
 
 /// A bucket that was not filled, and is what it was.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -190,11 +190,11 @@ fn scripts_do_what_the_model_does_on_either_engine() {
                         prop_assert_eq!(read(&said).unwrap(), model.ask(now, &of), "{:?} {:?}", engine, of);
                     }
                     Step::Reset(quota) => {
-                        let (said, now) = answer(reset(&names, key, quotas[quota]));
+                        let (said, now) = answer(reset(&names, key, quotas[quota], None));
                         prop_assert_eq!(read_tokens(&said).unwrap(), model.reset(now, quotas[quota]));
                     }
                     Step::Grant(quota, tokens) => {
-                        let (said, now) = answer(grant(&names, key, quotas[quota], tokens));
+                        let (said, now) = answer(grant(&names, key, quotas[quota], tokens, None));
                         prop_assert_eq!(read_tokens(&said).unwrap(), model.grant(now, quotas[quota], tokens));
                     }
                 }
@@ -255,9 +255,9 @@ fn a_bucket_stays_as_long_as_it_is_not_full() {
         call(ask(&names, 1, &plain(quota, 10))).await;
         let ends = left().await;
         assert!((5500..=6000).contains(&ends), "{ends}");
-        assert_eq!(read_tokens(&call(reset(&names, 1, quota)).await), Ok(10));
+        assert_eq!(read_tokens(&call(reset(&names, 1, quota, None)).await), Ok(10));
         assert_eq!(left().await, -2, "a reset one is kept");
-        assert_eq!(read_tokens(&call(grant(&names, 1, quota, 5)).await), Ok(15));
+        assert_eq!(read_tokens(&call(grant(&names, 1, quota, 5, None)).await), Ok(15));
         assert_eq!(left().await, -1, "a grant ends");
     });
 }

@@ -1,5 +1,5 @@
 -- A shared bucket, as all its scripts read, credit and write it. In front of each of them.
--- KEYS: bucket. ARGV: numbers as doubles in one string (capacity, rate in tokens/s and nanotokens/s, and more), and more.
+-- KEYS: bucket, and more. ARGV: numbers as doubles in one string (capacity, rate in tokens/s and nanotokens/s, and more), and more.
 --
 -- Numbers in Lua are doubles: exact below 2^53. So a bucket is whole tokens and a rest in units of 10^-15 tokens, a
 -- rate is whole tokens and nanotokens a second, and every product here stays below 9 * 10^15. Nothing is rounded.

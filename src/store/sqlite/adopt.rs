@@ -104,8 +104,18 @@ pub(super) fn note(connection: &Connection, name: &str) -> rusqlite::Result<Opti
     get.query_row([name], |row| row.get(0)).optional()
 }
 
-/// Keeps a text by its name.
-pub(super) fn keep_note(connection: &Connection, name: &str, value: &str) -> rusqlite::Result<()> {
+/// Those whose names begin like this, in the order of their names.
+pub(super) fn notes(connection: &Connection, prefix: &str) -> rusqlite::Result<Vec<(String, String)>> {
+    let sql = "SELECT name, value FROM fleet_notes WHERE substr(name, 1, length(?1)) = ?1 ORDER BY name";
+    let mut all = connection.prepare_cached(sql)?;
+    all.query_map([prefix], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+}
+
+/// Keeps a text by its name, or forgets it.
+pub(super) fn keep_note(connection: &Connection, name: &str, value: Option<&str>) -> rusqlite::Result<()> {
+    let Some(value) = value else {
+        return connection.prepare_cached("DELETE FROM fleet_notes WHERE name = ?1")?.execute([name]).map(drop);
+    };
     let mut put = connection.prepare_cached("INSERT OR REPLACE INTO fleet_notes (name, value) VALUES (?1, ?2)")?;
     put.execute((name, value)).map(drop)
 }

@@ -44,8 +44,8 @@ pub(super) enum Write {
     Save(Snapshot, WriterAnswer<()>),
     /// Of what other nodes have changed.
     Adopt(Adoption, WriterAnswer<()>),
-    /// Of a text that is kept of the fleet.
-    Note(String, String, WriterAnswer<()>),
+    /// Of a text that is kept of the fleet, or is not any more.
+    Note(String, Option<String>, WriterAnswer<()>),
 }
 
 /// A write that was carried out, or refused, in a transaction that is not committed yet.
@@ -147,7 +147,7 @@ impl Write {
             }
             Write::Save(snapshot, _) => (WriteOutcome::Save, buckets::save(clients.connection(), snapshot).err()),
             Write::Note(name, value, _) => {
-                (WriteOutcome::Save, adopt::keep_note(clients.connection(), name, value).err())
+                (WriteOutcome::Save, adopt::keep_note(clients.connection(), name, value.as_deref()).err())
             }
         }
     }

@@ -10,16 +10,15 @@ use http::StatusCode;
 use log::info;
 use tokio::time::timeout;
 
+use super::author::Author;
 use super::condition::Condition;
-use super::describe::{ClientName, GrantInput, MatchHeaders};
+use super::describe::{ClientName, GrantInput, LocalQuery, MatchHeaders};
 use super::quotas::capacity;
 use super::wire::ClientView;
 use super::write::{PATIENCE, incomplete, late};
 use super::{path, read, standing};
-use crate::admin::api::access::Actor;
 use crate::admin::api::error::ErrorBody;
-use crate::admin::api::query::Query;
-use crate::admin::api::{Api, ApiError, BodyFields, body};
+use crate::admin::api::{Api, ApiError, BodyFields, MadeWhere, body};
 use crate::limit::{Payer, PolicyId};
 
 /// What is said of a number of tokens that is none.
@@ -34,7 +33,7 @@ const WHOLE: &str = "must be a whole number from 1 to 1000000000";
     path = "/clients/{client_id}/reset",
     operation_id = "reset_client",
     tag = "clients",
-    params(ClientName, MatchHeaders),
+    params(ClientName, LocalQuery, MatchHeaders),
     responses(
         (status = 200, description = "The client", body = ClientView,
             headers(("ETag" = String, description = "Its version in quotes"))),
@@ -42,22 +41,21 @@ const WHOLE: &str = "must be a whole number from 1 to 1000000000";
         (status = 404, description = "There is no such client", body = ErrorBody),
         (status = 412, description = "If-Match does not hold", body = ErrorBody),
         (status = 422, description = "The name is none, or a parameter is unknown", body = ErrorBody),
-        (status = 503, description = "The store cannot be read or written, or the buckets are being handed over to another process", body = ErrorBody),
+        (status = 503, description = "The store or the fleet's cannot be read or written, or the buckets are being handed over to another process", body = ErrorBody),
     ),
 )]
 pub(in crate::admin) async fn reset(api: &Arc<Api>, raw: &str, request: Request) -> Result<Response, ApiError> {
     let id = path::id(raw)?;
-    Query::of(request.uri(), &[])?.finish()?;
-    let condition = Condition::of(request.headers())?;
+    let (author, condition) = (Author::of(&request)?, Condition::of(request.headers())?);
     let record = read::find(api, &id).await?;
     condition.check(&id, Some(&record))?;
     let parts = &api.parts;
     let payer = Payer::client(record.number);
     let in_policies = record.profile.policies.iter().map(|(name, own)| (payer.within(PolicyId::of(name)), *own));
     let own = (payer, record.profile.quota(&parts.plans.load()));
-    let filled = (parts.fill)(payer, in_policies.chain([own]).collect());
-    timeout(PATIENCE, filled).await.unwrap_or_else(|_| Err(late().into()))?;
-    info!("client {id}: buckets filled by {}", Actor::of(&request));
+    let filled = (parts.fill)(payer, in_policies.chain([own]).collect(), author.local);
+    let made = timeout(PATIENCE, filled).await.unwrap_or_else(|_| Err(late().into()))?;
+    info!("client {id}: buckets filled by {}{}", author.by, told(made));
     Ok(standing::show(api, StatusCode::OK, &record, |_| ()).await)
 }
 
@@ -71,7 +69,7 @@ pub(in crate::admin) async fn reset(api: &Arc<Api>, raw: &str, request: Request)
     path = "/clients/{client_id}/grant",
     operation_id = "grant_client_tokens",
     tag = "clients",
-    params(ClientName, MatchHeaders),
+    params(ClientName, LocalQuery, MatchHeaders),
     request_body = GrantInput,
     responses(
         (status = 200, description = "The client", body = ClientView,
@@ -80,13 +78,12 @@ pub(in crate::admin) async fn reset(api: &Arc<Api>, raw: &str, request: Request)
         (status = 404, description = "There is no such client", body = ErrorBody),
         (status = 412, description = "If-Match does not hold", body = ErrorBody),
         (status = 422, description = "The name is none, or a field is wrong", body = ErrorBody),
-        (status = 503, description = "The store cannot be read or written, or the buckets are being handed over to another process", body = ErrorBody),
+        (status = 503, description = "The store or the fleet's cannot be read or written, or the buckets are being handed over to another process", body = ErrorBody),
     ),
 )]
 pub(in crate::admin) async fn grant(api: &Arc<Api>, raw: &str, request: Request) -> Result<Response, ApiError> {
     let id = path::id(raw)?;
-    Query::of(request.uri(), &[])?.finish()?;
-    let (actor, condition) = (Actor::of(&request), Condition::of(request.headers())?);
+    let (author, condition) = (Author::of(&request)?, Condition::of(request.headers())?);
     let mut fields = BodyFields::new(body::read_json(request).await?, "", &["tokens"]);
     let tokens = fields.require("tokens", |value| {
         capacity(value)
@@ -99,8 +96,17 @@ pub(in crate::admin) async fn grant(api: &Arc<Api>, raw: &str, request: Request)
     let record = read::find(api, &id).await?;
     condition.check(&id, Some(&record))?;
     let parts = &api.parts;
-    let granted = (parts.grant)(Payer::client(record.number), record.profile.quota(&parts.plans.load()), tokens);
-    timeout(PATIENCE, granted).await.unwrap_or_else(|_| Err(late().into()))?;
-    info!("client {id}: {tokens} tokens granted by {actor}");
+    let bucket = (Payer::client(record.number), record.profile.quota(&parts.plans.load()));
+    let granted = (parts.grant)(bucket, tokens, author.local);
+    let made = timeout(PATIENCE, granted).await.unwrap_or_else(|_| Err(late().into()))?;
+    info!("client {id}: {tokens} tokens granted by {}{}", author.by, told(made));
     Ok(standing::show(api, StatusCode::OK, &record, |_| ()).await)
+}
+
+/// Where something was done, for the log.
+fn told(made: MadeWhere) -> &'static str {
+    match made {
+        MadeWhere::Everywhere => "",
+        MadeWhere::HereFirst => ", on this node; on all once the fleet's store can be reached",
+    }
 }
