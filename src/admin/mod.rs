@@ -25,7 +25,7 @@ mod router;
 pub use api::access::{Access, Token};
 pub use api::error::{ApiError, FieldError};
 pub use api::parts::{
-    AdminParts, AskFleet, Explain, Fill, ChangeMade, FleetFigures, GrantTokens, MadeWhere, NotFilled, Question, Readiness,
-    RecordedSeconds, Reload, ReloadRefused, Reloaded, ServerStatus,
+    AdminParts, AskFleet, ChangeMade, Explain, Fill, FleetFigures, GrantTokens, MadeWhere, NotFilled, Question,
+    Readiness, RecordedSeconds, Reload, ReloadRefused, Reloaded, ServerStatus,
 };
 pub use app::{Admin, HandshakeConfig};

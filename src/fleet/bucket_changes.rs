@@ -87,17 +87,18 @@ impl BucketChanges {
         let number = local.then(|| fastrand::u64(1..));
         match self.tell(change, number).await {
             Ok(()) => Ok(None),
-            Err(LinkError::Unreachable(_) | LinkError::TimedOut) if let Some(number) = number => {
+            Err(LinkError::Unreachable(_) | LinkError::Refused(_) | LinkError::TimedOut)
+                if let Some(number) = number =>
+            {
                 let since = self.clock.wall().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
                 let name = format!("{KEPT}{:020}/{number:016x}", since.as_micros());
                 self.file.keep_fleet_note(&name, &written(change)).wait().await?;
                 self.some.store(true, Ordering::SeqCst);
                 Ok(Some(KeptChange(name)))
             }
-            Err(error) => {
-                warn!("fleet: no buckets were filled or given tokens: {error}");
-                Err(if error == LinkError::TimedOut { WriteError::FleetUnknown } else { WriteError::FleetUnreachable })
-            }
+            Err(LinkError::TimedOut) => Err(WriteError::FleetUnknown),
+            Err(LinkError::Unreachable(_)) => Err(WriteError::FleetUnreachable),
+            Err(LinkError::Refused(reason) | LinkError::Script(reason)) => Err(WriteError::FleetRefuses(reason)),
         }
     }
 
@@ -116,7 +117,10 @@ impl BucketChanges {
                 _ = shutdown.wait_for(|stopping| *stopping) => return,
                 _ = pace.tick() => {}
             }
-            if self.leases.reach() == Reach::Joined && self.some.swap(false, Ordering::SeqCst) && !self.tell_kept().await {
+            if self.leases.reach() == Reach::Joined
+                && self.some.swap(false, Ordering::SeqCst)
+                && !self.tell_kept().await
+            {
                 self.some.store(true, Ordering::SeqCst);
             }
         }

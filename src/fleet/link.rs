@@ -8,8 +8,13 @@
 //! - A ping every 100 ms; 250 ms after the last sign of life (a ping's answer, or any other), the store is unreachable,
 //!   and whoever still waits is told.
 //! - Tried again after 50 ms to 1 s, drawn at random, so that many nodes do not come at once.
-//! - Answers that say "not now" or "not here" (`LOADING`, `READONLY`, `OOM`, …) count as unreachable. Those that say
-//!   that the server is not the one to ask bring a new connection.
+//! - A store that answers, and cannot do what it is for (`OOM`, `READONLY`, `LOADING`, `MISCONF`, …), counts as unreachable:
+//!   each node goes by what is to be done then, rather than to ask in vain for each request. What it says is the reason.
+//!   A connection is of use when a trial of a write is answered well, one for each slot that is used in a Cluster; after
+//!   one that was of none any more for such a reason the next try waits longer, so that a store at the brink of its
+//!   memory does not come and go all the time.
+//! - What is wrong or not allowed (`NOPERM`) leaves it reachable, and is told as what it refuses.
+//! - Answers that say "not here" and "try again" (`MOVED`, `BUSY`, …) are errors of that call alone.
 //!
 //! A Cluster that loses a primary: the library learns the new slots before it sends anything else, so calls about
 //! healthy slots fail with the others until then, and the link counts as unreachable. Name several of its nodes: the
@@ -124,12 +129,17 @@ impl StoreLink {
         let Some(session) = self.0.session.load_full() else { return Err(self.0.unreachable()) };
         let opened = timeout(session::CONNECTING, session.beside(&self.0.settings)).await;
         let opened = opened.map_err(|_| LinkError::Unreachable("no connection in time".to_owned()))?;
-        Ok(Blocking::new(opened.map_err(LinkError::Unreachable)?, state, opened_in))
+        Ok(Blocking::new(opened?, state, opened_in))
     }
 
     /// Whether the store can be asked, now and from now on.
     pub fn state(&self) -> watch::Receiver<LinkState> {
         self.0.state.subscribe()
+    }
+
+    /// What the store refuses although it answers, if it did so lately; for people.
+    pub fn refuses(&self) -> Option<String> {
+        self.0.refuses()
     }
 
     /// What was counted since the start.

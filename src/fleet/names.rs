@@ -42,6 +42,12 @@ impl Names {
         format!("{}:{{nodes}}:{what}", self.prefix).into_bytes()
     }
 
+    /// A key beside every other: under each hash tag one.
+    pub fn trials(&self) -> Vec<Vec<u8>> {
+        let buckets = (0..64).map(|tag| self.under(tag, 't'));
+        [self.clients("trial"), self.nodes("trial")].into_iter().chain(buckets).collect()
+    }
+
     fn under(&self, key: u128, kind: char) -> Vec<u8> {
         format!("{}:{{{:02}}}:{kind}:{key:032x}", self.prefix, key & 63).into_bytes()
     }

@@ -38,7 +38,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use super::link::StoreLink;
+use super::link::{LinkError, StoreLink};
 use crate::store::sqlite::Sqlite;
 use crate::store::{Published, Publisher};
 pub use outcome::{FOREIGN, JoinOutcome, RegistryError, RegistryState};
@@ -62,8 +62,12 @@ impl ClientRegistry {
     pub fn publisher(&self) -> Publisher {
         let (asks, state) = (self.0.asks.clone(), self.0.link.state());
         Box::new(move |cursor, changes| {
-            if !state.borrow().is_reachable() {
-                return Published::Unreachable;
+            match state.borrow().why() {
+                None => {}
+                Some(LinkError::Refused(reason) | LinkError::Script(reason)) => {
+                    return Published::Refused(reason.clone());
+                }
+                Some(_) => return Published::Unreachable,
             }
             let (answer, answered) = std::sync::mpsc::sync_channel(1);
             match asks.try_send(PublishAsk { cursor: *cursor, changes, answer }) {

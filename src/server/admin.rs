@@ -10,9 +10,7 @@ use super::core::Core;
 use super::fleet::{FleetPlace, show};
 use super::lifecycle::State;
 use super::reload::Reloader;
-use crate::admin::{
-    Access, AdminParts, Fill, GrantTokens, MadeWhere, NotFilled, Question, Readiness, ServerStatus,
-};
+use crate::admin::{Access, AdminParts, Fill, GrantTokens, MadeWhere, NotFilled, Question, Readiness, ServerStatus};
 use crate::fleet::BucketChange;
 use crate::limit::Payer;
 use crate::proxy::{Proxy, Rules, Seats};

@@ -25,7 +25,8 @@ use crate::fleet::nodes::Nodes;
 use crate::fleet::registry::{FOREIGN, TakingIn};
 use crate::fleet::sums::{FleetSums, OwnFigures};
 use crate::fleet::{
-    Asker, BucketChanges, ClientRegistry, FleetSettings, JoinOutcome, Names, RegistryState, StoreLink, bucket,
+    Asker, BucketChanges, ClientRegistry, FleetSettings, JoinOutcome, LinkError, Names, RegistryState, StoreAddress,
+    StoreLink, bucket,
 };
 use crate::limit::shared::leases::{LeaseSettings, Leases};
 use crate::limit::shared::{FleetPart, SharedLimiter};
@@ -84,7 +85,6 @@ impl FleetPlace {
         reopen: impl Fn() -> Result<Sqlite, ServerError>,
         (clock, taking): (&Arc<dyn Clock>, TakingIn<'_>),
     ) -> Result<Self, ServerError> {
-        let failed = |error: &dyn std::fmt::Display| ServerError::Failed(format!("fleet: {error}"));
         let runtime = Builder::new_multi_thread().worker_threads(1).thread_name("fleet").enable_all().build();
         let runtime = runtime.map_err(|error| failed(&error))?;
         let (stop, stopping) = watch::channel(false);
@@ -93,22 +93,9 @@ impl FleetPlace {
         runtime.spawn(async move { running.run(stopping).await });
         let mut registry = ClientRegistry::new(link.clone(), file.clone(), &settings.prefix);
         let own = file.secret();
-        let mut reach = settings.when_unreachable.into();
-        let secret = match runtime.block_on(registry.join_at_start(JOINING, taking)) {
-            Ok(JoinOutcome::Joined { secret }) => {
-                reach = Reach::Joined;
-                secret
-            }
-            Ok(JoinOutcome::Foreign) => return Err(failed(&FOREIGN)),
-            Ok(JoinOutcome::Unreachable) => {
-                warn!(
-                    "fleet: the store at {} does not answer; serving with the clients of the database",
-                    settings.store
-                );
-                own
-            }
-            Err(error) => return Err(failed(&error)),
-        };
+        let met = runtime.block_on(meet(&registry, &link, &settings.store, taking))?;
+        let reach = met.map_or(settings.when_unreachable.into(), |_| Reach::Joined);
+        let secret = met.unwrap_or(own);
         if secret != own {
             file.clone().close();
             *file = reopen()?;
@@ -252,10 +239,13 @@ impl FleetPlace {
         let settled = link.is_reachable() && parts.leases.reach() == Reach::Joined;
         let (state, reason) = match (settled, registry) {
             (true, RegistryState::Foreign) => (FleetState::Unreachable, Some(FOREIGN.to_owned())),
-            (true, _) => (FleetState::Joined, None),
+            (true, _) => {
+                let refuses = || parts.link.refuses().map(|reason| format!("the store refuses: {reason}"));
+                (FleetState::Joined, refuses())
+            }
             (false, _) => {
-                let settling = "it answers again, and hears first what was given without it";
-                (FleetState::Unreachable, Some(link.reason().unwrap_or(settling).to_owned()))
+                let settling = || "it answers again, and hears first what was given without it".to_owned();
+                (FleetState::Unreachable, Some(link.why().map_or_else(settling, LinkError::reason)))
             }
         };
         let figures = parts.link.figures();
@@ -308,6 +298,29 @@ impl FleetPlace {
     }
 }
 
+/// The secret of the fleet, when its store can be asked now.
+async fn meet(
+    registry: &ClientRegistry,
+    link: &StoreLink,
+    store: &StoreAddress,
+    taking: TakingIn<'_>,
+) -> Result<Option<u128>, ServerError> {
+    match registry.join_at_start(JOINING, taking).await {
+        Ok(JoinOutcome::Joined { secret }) => Ok(Some(secret)),
+        Ok(JoinOutcome::Foreign) => Err(failed(&FOREIGN)),
+        Ok(JoinOutcome::Unreachable) => {
+            let why = link.state().borrow().why().map(LinkError::reason).unwrap_or_default();
+            warn!("fleet: the store at {store} is unreachable ({why}); serving with the clients of the database");
+            Ok(None)
+        }
+        Err(error) => Err(failed(&error)),
+    }
+}
+
+fn failed(error: &dyn std::fmt::Display) -> ServerError {
+    ServerError::Failed(format!("fleet: {error}"))
+}
+
 /// What shows the fleet, or that there is none.
 pub(super) fn show(place: Option<FleetPlace>) -> ShowFleet {
     Arc::new(move || place.as_ref().map_or_else(FleetView::default, FleetPlace::view))
@@ -321,7 +334,7 @@ async fn tell(place: FleetPlace) {
         match now.is_reachable() {
             true => info!("fleet: joined as {}; the store at {} answers", place.0.node, place.0.settings.store),
             false => {
-                let reason = now.reason().unwrap_or_default();
+                let reason = now.why().map(LinkError::reason).unwrap_or_default();
                 let meanwhile = match Reach::from(place.0.settings.when_unreachable) {
                     Reach::Refuse => "nobody is let in who has a limit",
                     Reach::Allow => "everybody is let in",

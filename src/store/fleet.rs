@@ -82,6 +82,8 @@ pub enum Published {
     Behind(Adoption),
     /// The fleet's store cannot be reached.
     Unreachable,
+    /// It does not take them, for this reason.
+    Refused(String),
     /// It did not answer; it may have them.
     Unknown,
 }

@@ -236,6 +236,9 @@ pub enum WriteError {
     /// The fleet's store cannot be reached, so that nothing was changed.
     #[error("fleet store unreachable")]
     FleetUnreachable,
+    /// The fleet's store can be reached and does not take it, so that nothing was changed.
+    #[error("fleet store unreachable: {0}")]
+    FleetRefuses(String),
     /// The fleet's store did not answer. When it has the change, it comes back from there.
     #[error("fleet store unreachable; whether the change was kept is not known")]
     FleetUnknown,

@@ -36,7 +36,7 @@ pub struct FleetView {
     pub state: FleetState,
     /// Since when; none where there is no fleet.
     pub since: Option<SystemTime>,
-    /// Why the store is away, in words.
+    /// Why the store is away, or what it refuses, in words.
     pub reason: Option<String>,
     /// This node's name.
     pub node: Option<String>,
@@ -71,7 +71,7 @@ pub struct FleetStore {
     pub address: Option<String>,
     /// What the last question that asked for nothing took.
     pub latency: Option<Duration>,
-    /// Calls without an answer, or with an error for one.
+    /// Calls without an answer, or with an error for one, and tries to connect in vain.
     pub errors: u64,
     /// Keys that it threw away for want of memory; none while not known.
     pub evicted_keys: Option<u64>,

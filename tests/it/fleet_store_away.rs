@@ -271,6 +271,52 @@ fn an_absence_is_noticed_at_once_and_told_everywhere() {
 }
 
 #[test]
+fn a_full_store_counts_as_away_and_says_so() {
+    for engine in Engine::all() {
+        let fleet = Fleet::start(engine, 2, "when_unreachable: refuse", "");
+        fleet.create("a", 5, 0.001);
+        fleet.store.command("CONFIG SET maxmemory 1mb");
+        fleet.wait_until("unreachable");
+        let node = &fleet.nodes[0];
+        let reason = standing(node)["reason"].as_str().unwrap().to_owned();
+        assert!(reason.starts_with("its memory is full: OOM") && !reason.contains("script"), "{engine:?}: {reason}");
+        assert_ours(&get(node, "a"), 503, "Limits unavailable");
+        for (method, target, body) in
+            [("PATCH", "/clients/a", r#"{"capacity":9}"#), ("POST", "/clients/a/grant", r#"{"tokens":9}"#)]
+        {
+            let refused = node.admin(method, target, body);
+            let message = format!("Fleet store unreachable: {reason}");
+            assert_eq!((refused.status, refused.json()["message"].as_str()), (503, Some(&*message)), "{engine:?}");
+        }
+        assert_eq!(node.admin("PATCH", "/clients/a?local=1", r#"{"capacity":9}"#).status, 200);
+        let errors = standing(node)["store"]["errors"].as_u64().unwrap();
+        assert!(errors > 0, "{engine:?}");
+        // One event as it goes, whoever asks meanwhile.
+        (0..50).for_each(|_| drop(get(node, "a")));
+        let lines = node.process.err.lines();
+        let told: Vec<_> = lines.iter().filter(|line| line.contains("OOM")).collect();
+        assert_eq!(told.len(), 1, "{engine:?}: {told:#?}");
+        fleet.store.command("CONFIG SET maxmemory 0");
+        fleet.wait_until("joined");
+        fleet.wait_for_client("a", |client| client["capacity"] == 9);
+        assert!(eventually(PATIENCE, || get(&fleet.nodes[1], "a").status == 200));
+    }
+}
+
+#[test]
+fn a_start_without_the_store_says_what_is_in_the_way() {
+    let mut fleet = Fleet::start(Engine::all()[0], 1, "", "");
+    fleet.nodes[0].stop();
+    fleet.store.command("CONFIG SET requirepass other");
+    fleet.nodes[0].start_again();
+    let node = &fleet.nodes[0];
+    let reason = standing(node)["reason"].as_str().unwrap().to_owned();
+    assert!(reason.contains("NOAUTH") && standing(node)["store"]["errors"].as_u64().unwrap() > 0, "{}", standing(node));
+    let first = node.process.err.lines().into_iter().find(|line| line.contains("fleet")).unwrap();
+    assert!(first.contains("unreachable") && first.contains(&reason), "{first}");
+}
+
+#[test]
 fn writes_wait_for_the_store_but_those_for_one_node() {
     let fleet = Fleet::start(Engine::all()[0], 2, "", "");
     fleet.create("a", 5, 1.0);

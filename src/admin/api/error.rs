@@ -159,7 +159,9 @@ impl From<WriteError> for ApiError {
         match error {
             WriteError::Refused(refusal) => refusal.into(),
             WriteError::Unavailable(error) => error.into(),
-            WriteError::FleetUnreachable | WriteError::FleetUnknown => ApiError::unavailable(sentence(&error)),
+            WriteError::FleetUnreachable | WriteError::FleetRefuses(_) | WriteError::FleetUnknown => {
+                ApiError::unavailable(sentence(&error))
+            }
         }
     }
 }
@@ -206,6 +208,8 @@ mod tests {
         }
         let error = ApiError::from(WriteError::FleetUnreachable);
         assert_eq!((error.status.as_u16(), &*error.message), (503, "Fleet store unreachable"));
+        let error = ApiError::from(WriteError::FleetRefuses("its memory is full".to_owned()));
+        assert_eq!((error.status.as_u16(), &*error.message), (503, "Fleet store unreachable: its memory is full"));
         let error = ApiError::from(StoreError("data/x.db: disk full".to_owned()));
         assert_eq!((error.status.as_u16(), &*error.message), (503, "The store is unavailable: data/x.db: disk full"));
     }

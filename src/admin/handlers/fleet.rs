@@ -25,7 +25,7 @@ pub(in crate::admin) struct FleetBody {
     /// Since when; null when alone.
     #[schema(format = DateTime, required)]
     since: Option<String>,
-    /// Why the store is unreachable, in words; null when it is not.
+    /// Why the store is unreachable, or what it refuses although it is not, in words; null when it does what it should.
     #[schema(required)]
     reason: Option<String>,
     /// This node's name; null when alone.
@@ -65,7 +65,7 @@ pub(in crate::admin) struct FleetStoreBody {
     #[serde(serialize_with = "respond::optional_number")]
     #[schema(required)]
     latency_ms: Option<f64>,
-    /// Calls without an answer, or with an error for one, since the start.
+    /// Calls without an answer, or with an error for one, and tries to connect in vain, since the start.
     errors: u64,
     /// Keys that it threw away for want of memory, each a bucket that may have been forgiven its debt; null while not
     /// known.

@@ -56,7 +56,9 @@ fn what_is_kept_reads_back_as_it_was() {
         let change = BucketChange { buckets: vec![within, own], tokens };
         assert_eq!(read("bucket-change/1/00000000000000ff", &written(&change)), Some((255, change)));
     }
-    for (name, text) in [("bucket-change/1/x", "0 0 0 7 5 1"), ("a/1", "0 0 0 7 5"), ("a/1", "0 0 9 7 5 1"), ("a/1", "")] {
+    for (name, text) in
+        [("bucket-change/1/x", "0 0 0 7 5 1"), ("a/1", "0 0 0 7 5"), ("a/1", "0 0 9 7 5 1"), ("a/1", "")]
+    {
         assert_eq!(read(name, text), None, "{name} {text}");
     }
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
+use log::warn;
 use parking_lot::Mutex;
 use redis::{Cmd, Value};
 use tokio::sync::{Notify, watch};
@@ -15,6 +16,11 @@ use super::session::Session;
 use super::state::LinkState;
 use crate::clock::Clock;
 use crate::fleet::settings::FleetSettings;
+
+pub(super) const TARGET: &str = "tollgate::fleet";
+
+/// For how long something is told that the store has refused: nodes ask for most things each second.
+const REFUSES: Duration = Duration::from_secs(10);
 
 /// The link to one store.
 pub(super) struct LinkCore {
@@ -27,7 +33,9 @@ pub(super) struct LinkCore {
     pub(super) start: Instant,
     /// Somebody saw that the connection is of no use any more, and why.
     pub(super) broken: Notify,
-    pub(super) why: Mutex<Option<String>>,
+    pub(super) why: Mutex<Option<LinkError>>,
+    /// What the store refuses while it is reachable, and when it did so last.
+    refuses: Mutex<Option<(String, Instant)>>,
     pub(super) counted: Counted,
     /// Whether it was ever reached.
     pub(super) met: AtomicBool,
@@ -37,7 +45,8 @@ impl LinkCore {
     /// Not connected yet.
     pub(super) fn new(settings: &FleetSettings, clock: Arc<dyn Clock>) -> Self {
         let start = clock.now();
-        let state = LinkState::Unreachable { since: start, reason: "not connected yet".to_owned() };
+        let state =
+            LinkState::Unreachable { since: start, why: LinkError::Unreachable("not connected yet".to_owned()) };
         LinkCore {
             settings: settings.clone(),
             clock,
@@ -47,6 +56,7 @@ impl LinkCore {
             start,
             broken: Notify::new(),
             why: Mutex::new(None),
+            refuses: Mutex::new(None),
             counted: Counted::default(),
             met: AtomicBool::new(false),
         }
@@ -54,11 +64,10 @@ impl LinkCore {
 
     pub(super) fn unreachable(&self) -> LinkError {
         self.counted.failed(1);
-        let reason = match &*self.state.borrow() {
-            LinkState::Unreachable { reason, .. } => reason.clone(),
-            LinkState::Reachable { .. } => "the connection was lost".to_owned(),
-        };
-        LinkError::Unreachable(reason)
+        match &*self.state.borrow() {
+            LinkState::Unreachable { why, .. } => why.clone(),
+            LinkState::Reachable { .. } => LinkError::lost(),
+        }
     }
 
     /// Sends commands and waits for their answers, at most so long, and not once the store counts as unreachable.
@@ -79,7 +88,9 @@ impl LinkCore {
         let faults: Vec<&StoreFault> = answers.iter().filter_map(|answer| answer.as_ref().err()).collect();
         self.counted.failed(faults.len());
         if let Some(fault) = faults.iter().find(|fault| fault.breaks) {
-            self.break_off(fault.error.to_string());
+            self.break_off(if fault.answered { fault.error.clone() } else { LinkError::lost() });
+        } else if let Some(fault) = faults.iter().find(|fault| fault.is_refusal()) {
+            self.note_refusal(fault.error.reason());
         }
         if faults.iter().all(|fault| fault.answered) {
             self.alive();
@@ -98,8 +109,24 @@ impl LinkCore {
     }
 
     /// Has the connection replaced.
-    pub(super) fn break_off(&self, reason: String) {
-        *self.why.lock() = Some(reason);
+    pub(super) fn break_off(&self, why: LinkError) {
+        *self.why.lock() = Some(why);
         self.broken.notify_one();
+    }
+
+    /// Notes, and tells once as long as it goes on, that the store does not do what it is asked.
+    fn note_refusal(&self, reason: String) {
+        let now = self.clock.now();
+        let before = self.refuses.lock().replace((reason.clone(), now));
+        if !before.is_some_and(|(of, at)| of == reason && now.saturating_duration_since(at) < REFUSES) {
+            warn!(target: TARGET, "the fleet's store at {} refuses: {reason}", self.settings.store);
+        }
+    }
+
+    /// What the store refuses, if it did so lately.
+    pub(super) fn refuses(&self) -> Option<String> {
+        let now = self.clock.now();
+        let lately = |(_, at): &(String, Instant)| now.saturating_duration_since(*at) < REFUSES;
+        self.refuses.lock().as_ref().filter(|refusal| lately(refusal)).map(|(reason, _)| reason.clone())
     }
 }

@@ -6,15 +6,33 @@ use thiserror::Error;
 /// Why there is no answer.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum LinkError {
-    /// The store was not asked, or says that it cannot now: nothing was done.
+    /// The store was not asked, or is not the one to ask: nothing was done.
     #[error("the store is unreachable: {0}")]
     Unreachable(String),
+    /// The store says that it cannot now: nothing was done.
+    #[error("the store refuses: {0}")]
+    Refused(String),
     /// No answer in time, or the connection broke before it: it may have been carried out.
     #[error("the store did not answer in time")]
     TimedOut,
     /// The store refuses this: it is wrong, or not allowed.
     #[error("the store refuses: {0}")]
     Script(String),
+}
+
+impl LinkError {
+    /// There is no connection any more.
+    pub(super) fn lost() -> Self {
+        LinkError::Unreachable("the connection was lost".to_owned())
+    }
+
+    /// Why, without what that means; for people.
+    pub fn reason(&self) -> String {
+        match self {
+            LinkError::Unreachable(reason) | LinkError::Refused(reason) | LinkError::Script(reason) => reason.clone(),
+            LinkError::TimedOut => "it did not answer in time".to_owned(),
+        }
+    }
 }
 
 /// An error, and what it means for the connection.
@@ -38,6 +56,11 @@ impl StoreFault {
         self.unknown_script
     }
 
+    /// Whether the store answers and does not do it, now or ever.
+    pub(super) fn is_refusal(&self) -> bool {
+        matches!(self.error, LinkError::Refused(_) | LinkError::Script(_)) && !self.unknown_script
+    }
+
     /// What an error of the library means.
     pub(super) fn of(error: &RedisError) -> Self {
         match error.kind() {
@@ -47,7 +70,7 @@ impl StoreFault {
             ErrorKind::Extension => StoreFault::said(None, error.code().unwrap_or_default(), &error.to_string()),
             ErrorKind::Io if error.is_timeout() => StoreFault::late(),
             ErrorKind::AuthenticationFailed => {
-                let error = LinkError::Unreachable(error.to_string());
+                let error = LinkError::Refused("it refuses the user or the password".to_owned());
                 StoreFault { error, breaks: true, answered: true, unknown_script: false }
             }
             // No node of the Cluster could be asked.
@@ -67,15 +90,28 @@ impl StoreFault {
 
     fn said(kind: Option<ServerErrorKind>, code: &str, text: &str) -> Self {
         use ServerErrorKind::{Ask, BusyLoading, ClusterDown, MasterDown, Moved, NoScript, ReadOnly, TryAgain};
-        let elsewhere = matches!(kind, Some(BusyLoading | MasterDown | ReadOnly));
-        let later = matches!(kind, Some(ClusterDown | TryAgain | Moved | Ask))
-            || matches!(code, "OOM" | "BUSY" | "NOREPLICAS" | "MISCONF" | "NOAUTH" | "UNBLOCKED");
-        let error = if elsewhere || later {
-            LinkError::Unreachable(text.to_owned())
-        } else {
-            LinkError::Script(text.to_owned())
+        let cannot = matches!(kind, Some(BusyLoading | MasterDown | ReadOnly))
+            || matches!(code, "OOM" | "NOREPLICAS" | "MISCONF" | "NOAUTH" | "WRONGPASS");
+        let later = matches!(kind, Some(ClusterDown | TryAgain | Moved | Ask)) || matches!(code, "BUSY" | "UNBLOCKED");
+        let text = plain(code, text);
+        let error = match (cannot, later) {
+            (true, _) => LinkError::Refused(text),
+            (_, true) => LinkError::Unreachable(text),
+            _ => LinkError::Script(text),
         };
-        let unknown_script = kind == Some(NoScript);
-        StoreFault { error, breaks: elsewhere || code == "NOAUTH", answered: true, unknown_script }
+        StoreFault { error, breaks: cannot, answered: true, unknown_script: kind == Some(NoScript) }
+    }
+}
+
+/// What the store says, without where in which script, and what that means where it is not plain.
+fn plain(code: &str, text: &str) -> String {
+    let is_place = |(_, rest): &(&str, &str)| rest.bytes().take_while(u8::is_ascii_hexdigit).count() == 40;
+    let said =
+        text.split_once(" script: ").filter(is_place).map_or(text, |(said, _)| said).trim_end_matches(['.', ' ']);
+    match code {
+        "OOM" => format!("its memory is full: {said}"),
+        "READONLY" => format!("it is a replica, which takes no writes: {said}"),
+        "MISCONF" => format!("it cannot write to its disk: {said}"),
+        _ => said.to_owned(),
     }
 }

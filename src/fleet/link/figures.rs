@@ -15,7 +15,7 @@ pub struct StoreFigures {
     pub seconds: [u64; BOUNDS.len() + 1],
     /// What they took in all, in seconds.
     pub seconds_sum: f64,
-    /// Calls without an answer, or with an error for one.
+    /// Calls without an answer, or with an error for one, and tries to connect in vain.
     pub errors: u64,
     /// What the last ping took.
     pub latency: Option<Duration>,

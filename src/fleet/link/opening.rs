@@ -6,6 +6,7 @@ use redis::{
     RedisConnectionInfo, RedisError, TlsCertificates,
 };
 
+use super::errors::{LinkError, StoreFault};
 use crate::fleet::settings::{FleetSettings, HostPort, StoreTls};
 
 /// Connects to one server.
@@ -22,7 +23,7 @@ pub(super) async fn connect(
 }
 
 /// How a node is connected to, and as whom.
-pub(super) fn info(settings: &FleetSettings, node: &HostPort, login: bool) -> Result<ConnectionInfo, String> {
+pub(super) fn info(settings: &FleetSettings, node: &HostPort, login: bool) -> Result<ConnectionInfo, LinkError> {
     let (host, port) = (node.host.clone(), node.port);
     let address = if settings.store.tls {
         ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None }
@@ -43,10 +44,11 @@ pub(super) fn info(settings: &FleetSettings, node: &HostPort, login: bool) -> Re
 }
 
 /// The files for TLS, read anew for each connection, as they are replaced now and then.
-pub(super) fn certificates(settings: &FleetSettings) -> Result<Option<TlsCertificates>, String> {
+pub(super) fn certificates(settings: &FleetSettings) -> Result<Option<TlsCertificates>, LinkError> {
     let StoreTls { ca, cert, key } = &settings.tls;
     let read = |path: &std::path::PathBuf| {
-        std::fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))
+        let failed = |error| LinkError::Unreachable(format!("cannot read {}: {error}", path.display()));
+        std::fs::read(path).map_err(failed)
     };
     if !settings.store.tls {
         return Ok(None);
@@ -58,7 +60,11 @@ pub(super) fn certificates(settings: &FleetSettings) -> Result<Option<TlsCertifi
     Ok(Some(TlsCertificates { client_tls, root_cert: ca.as_ref().map(read).transpose()? }))
 }
 
+/// What an error says, for people.
 #[expect(clippy::needless_pass_by_value, reason = "for map_err")]
-pub(super) fn words(error: RedisError) -> String {
-    error.to_string()
+pub(super) fn words(error: RedisError) -> LinkError {
+    match StoreFault::of(&error).error {
+        LinkError::TimedOut => LinkError::Unreachable(error.to_string()),
+        said => said,
+    }
 }

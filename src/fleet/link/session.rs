@@ -15,6 +15,7 @@ use super::errors::{LinkError, StoreFault};
 use super::opening::{certificates, connect, info, words};
 use super::sentinels::Sentinels;
 use super::state::LinkState;
+use crate::fleet::names::Names;
 use crate::fleet::script;
 use crate::fleet::settings::{FleetSettings, HostPort, StoreKind};
 
@@ -44,10 +45,11 @@ pub(super) struct Session {
 
 impl Session {
     /// Connects, looks what is there, and loads the scripts.
-    pub(super) async fn open(settings: &FleetSettings) -> Result<Session, String> {
+    pub(super) async fn open(settings: &FleetSettings) -> Result<Session, LinkError> {
         let primary = match settings.store.kind {
             StoreKind::Sentinel { .. } => {
-                Some(Sentinels::default().primary(settings).await.ok_or("no sentinel names a primary")?)
+                let none = || LinkError::Unreachable("no sentinel names a primary".to_owned());
+                Some(Sentinels::default().primary(settings).await.ok_or_else(none)?)
             }
             _ => None,
         };
@@ -56,11 +58,27 @@ impl Session {
         let mut session = Session { wires, place, version: String::new(), policy: None, primary };
         session.look().await?;
         session.load_scripts().await?;
+        session.try_writes(&Names::new(&settings.prefix)).await?;
         Ok(session)
     }
 
+    /// Whether writes are taken, on a Cluster everywhere where there will be some.
+    async fn try_writes(&self, names: &Names) -> Result<(), LinkError> {
+        let mut trials = names.trials();
+        if matches!(self.wires, Wires::One(_)) {
+            trials.truncate(1);
+        }
+        let write = |key: &Vec<u8>| {
+            let mut set = redis::cmd("SET");
+            set.arg(key).arg("").arg("PX").arg(1).clone()
+        };
+        let writes: Vec<Cmd> = trials.iter().map(write).collect();
+        let faults = self.send(writes, CONNECTING).await.into_iter().filter_map(Result::err);
+        faults.filter(StoreFault::is_refusal).map(|fault| Err(fault.error)).next().unwrap_or(Ok(()))
+    }
+
     /// Another connection to the same place, on which answers may take long.
-    pub(super) async fn beside(&self, settings: &FleetSettings) -> Result<Beside, String> {
+    pub(super) async fn beside(&self, settings: &FleetSettings) -> Result<Beside, LinkError> {
         let primary = self.primary.as_ref();
         Wires::open(settings, primary, Some(())).await.map(Beside)
     }
@@ -101,17 +119,17 @@ impl Session {
     }
 
     /// Asks for a sign of life; on a Cluster of any node.
-    pub(super) async fn ping(&self) -> Result<(), String> {
+    pub(super) async fn ping(&self) -> Result<(), LinkError> {
         self.everywhere(&redis::cmd("PING"), Some(ResponsePolicy::OneSucceeded)).await.map(drop).map_err(words)
     }
 
     /// Loads all scripts, on each node.
-    pub(super) async fn load_scripts(&self) -> Result<(), String> {
+    pub(super) async fn load_scripts(&self) -> Result<(), LinkError> {
         for script in script::all() {
             let mut load = redis::cmd("SCRIPT");
             load.arg("LOAD").arg(script.source);
             let loaded = self.everywhere(&load, Some(ResponsePolicy::AllSucceeded)).await;
-            loaded.map_err(|error| format!("script `{}` cannot be loaded: {}", script.name, words(error)))?;
+            loaded.map_err(words)?;
         }
         Ok(())
     }
@@ -125,7 +143,7 @@ impl Session {
     }
 
     /// The version, which must be new enough; what is done when memory is full; whether it takes writes.
-    async fn look(&mut self) -> Result<(), String> {
+    async fn look(&mut self) -> Result<(), LinkError> {
         self.ping().await?;
         let mut info = redis::cmd("INFO");
         info.arg("server");
@@ -139,7 +157,8 @@ impl Session {
                 None => format!("Redis {redis}"),
             };
             if major.is_some_and(|major| major < OLDEST) {
-                return Err(format!("{} is too old: Valkey, or Redis from {OLDEST}.0 on, is needed", self.version));
+                let needed = format!("Valkey, or Redis from {OLDEST}.0 on, is needed");
+                return Err(LinkError::Refused(format!("{} is too old: {needed}", self.version)));
             }
         }
         let mut policy = redis::cmd("CONFIG");
@@ -152,7 +171,7 @@ impl Session {
         if let Wires::One(wire) = &self.wires {
             let role = redis::cmd("ROLE").query_async::<Value>(&mut wire.clone()).await;
             if role.is_ok_and(|role| texts(&role).first().is_some_and(|role| role == "slave")) {
-                return Err("it is a replica, which takes no writes".to_owned());
+                return Err(LinkError::Refused("it is a replica, which takes no writes".to_owned()));
             }
         }
         Ok(())
@@ -172,7 +191,11 @@ impl Session {
 
 impl Wires {
     /// A connection to the store; `patient`, for commands that wait there.
-    async fn open(settings: &FleetSettings, primary: Option<&HostPort>, patient: Option<()>) -> Result<Self, String> {
+    async fn open(
+        settings: &FleetSettings,
+        primary: Option<&HostPort>,
+        patient: Option<()>,
+    ) -> Result<Self, LinkError> {
         let certificates = certificates(settings)?;
         if let StoreKind::Cluster(nodes) = &settings.store.kind {
             let nodes = nodes.iter().map(|node| info(settings, node, true)).collect::<Result<Vec<_>, _>>()?;
@@ -191,7 +214,7 @@ impl Wires {
         }
         let node = match (&settings.store.kind, primary) {
             (_, Some(primary)) | (StoreKind::Single(primary), None) => primary,
-            _ => return Err("no server to connect to".to_owned()),
+            _ => return Err(LinkError::Unreachable("no server to connect to".to_owned())),
         };
         connect(info(settings, node, true)?, certificates).await.map(Wires::One).map_err(words)
     }
@@ -230,7 +253,7 @@ impl Blocking {
                 Err(_) => Err(LinkError::TimedOut),
             },
             _ = self.state.wait_for(|state| self.opened.is_reachable() && *state != self.opened) => {
-                Err(LinkError::Unreachable("the connection was lost".to_owned()))
+                Err(LinkError::lost())
             }
         }
     }

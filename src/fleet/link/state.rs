@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use super::errors::LinkError;
+
 /// Whether the store can be asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LinkState {
@@ -14,8 +16,8 @@ pub enum LinkState {
     Unreachable {
         /// Since when.
         since: Instant,
-        /// Why not, for people.
-        reason: String,
+        /// Why not.
+        why: LinkError,
     },
 }
 
@@ -33,10 +35,10 @@ impl LinkState {
     }
 
     /// Why it does not.
-    pub fn reason(&self) -> Option<&str> {
+    pub fn why(&self) -> Option<&LinkError> {
         match self {
             LinkState::Reachable { .. } => None,
-            LinkState::Unreachable { reason, .. } => Some(reason),
+            LinkState::Unreachable { why, .. } => Some(why),
         }
     }
 }

@@ -146,9 +146,8 @@ fn what_a_store_refuses_is_said() {
         wrong.password = Some("wrong".to_owned());
         let (link, _stop) = start(&wrong);
         let mut state = link.state();
-        let told = state.wait_for(
-            |state| matches!(state, LinkState::Unreachable { reason, .. } if reason.contains("assword") || reason.contains("AUTH")),
-        );
+        let told =
+            state.wait_for(|state| matches!(state.why(), Some(LinkError::Refused(said)) if said.contains("assword")));
         timeout(LONG, told).await.unwrap().unwrap();
         let (link, _stop) = start(&FleetSettings { password: Some("right".to_owned()), ..wrong });
         until(&link, true).await;
@@ -200,13 +199,52 @@ fn figures_are_counted() {
 }
 
 #[test]
-fn a_store_without_memory_is_unreachable_for_what_needs_some() {
-    let server = StoreServer::start_with(Engine::all()[0], &["--save", ""]);
+fn a_store_that_cannot_do_what_it_is_for_is_unreachable_and_says_why() {
+    for engine in Engine::all() {
+        let other = StoreServer::start(engine);
+        for (does, undoes, plain) in [
+            ("CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0", "its memory is full: OOM command not allowed"),
+            (
+                &*format!("REPLICAOF 127.0.0.1 {}", other.port),
+                "REPLICAOF NO ONE",
+                "it is a replica, which takes no writes",
+            ),
+            ("CONFIG SET min-replicas-to-write 1", "CONFIG SET min-replicas-to-write 0", "NOREPLICAS"),
+        ] {
+            let server = StoreServer::start_with(engine, &["--save", ""]);
+            runtime().block_on(async {
+                let (link, _stop) = start(&settings(&server.url()));
+                until(&link, true).await;
+                server.command(does);
+                let refused = take(&link, 7).await.unwrap_err();
+                assert!(matches!(&refused, LinkError::Refused(_)), "{engine:?}: {refused}");
+                until(&link, false).await;
+                // It stays so: a connection without a write that is taken is of no use. The tries are counted.
+                wait("nobody tries", || link.figures().errors >= 3 || link.state().borrow().is_reachable());
+                assert!(!link.state().borrow().is_reachable(), "{engine:?} {does}");
+                let said = link.state().borrow().why().unwrap().reason();
+                assert!(said.contains(plain) && !said.contains("script"), "{engine:?}: {said}");
+                server.command(undoes);
+                until(&link, true).await;
+                assert_eq!(take(&link, 7).await.unwrap().tokens, 4, "{engine:?}");
+            });
+        }
+    }
+}
+
+#[test]
+fn what_is_not_allowed_is_told_while_it_is_asked() {
+    let server = StoreServer::start(Engine::all()[0]);
+    server.command("ACL SETUSER edge on >pw resetchannels ~tollgate:* -@all +ping +evalsha +script|load +time +set");
     runtime().block_on(async {
-        let (link, _stop) = start(&settings(&server.url()));
+        let as_user = settings(&server.url().replace("//", "//edge@"));
+        let (link, _stop) = start(&FleetSettings { password: Some("pw".to_owned()), ..as_user });
         until(&link, true).await;
-        server.command("CONFIG SET maxmemory 1");
-        assert!(matches!(take(&link, 7).await, Err(LinkError::Unreachable(said)) if said.contains("OOM")));
+        assert_eq!(link.refuses(), None);
+        assert!(matches!(take(&link, 7).await, Err(LinkError::Script(_))));
+        let said = link.refuses().unwrap();
+        assert!(said.contains("run") && !said.contains("user_script"), "{said}");
+        assert!(link.state().borrow().is_reachable());
     });
 }
 
@@ -262,9 +300,9 @@ fn a_store_over_tls_is_believed_by_its_authority_only() {
         ] {
             let (link, _stop) = start(&FleetSettings { tls: stranger, ..own.clone() });
             let mut state = link.state();
-            let told = state.wait_for(
-                |state| matches!(state, LinkState::Unreachable { reason, .. } if !reason.contains("yet") && reason.contains(said)),
-            );
+            let told = state.wait_for(|state| {
+                state.why().is_some_and(|why| !why.reason().contains("yet") && why.reason().contains(said))
+            });
             timeout(LONG, told).await.expect(said).unwrap();
             assert!(take(&link, 7).await.is_err());
         }

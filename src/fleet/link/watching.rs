@@ -7,12 +7,11 @@ use futures_util::future::{Either, select};
 use log::{debug, warn};
 use tokio::time::{sleep, timeout};
 
-use super::core::LinkCore;
+use super::core::{LinkCore, TARGET};
+use super::errors::LinkError;
 use super::sentinels::Sentinels;
 use super::session::{CONNECTING, Session};
 use super::state::LinkState;
-
-const TARGET: &str = "tollgate::fleet";
 
 /// Between two pings.
 const PINGS: Duration = Duration::from_millis(100);
@@ -23,6 +22,9 @@ const GRACE: Duration = Duration::from_millis(20);
 const LOOKS: Duration = Duration::from_secs(5);
 const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// The same where the store refused what it is for, again so soon after it had taken a write.
+const REFUSED_PAUSE: Duration = Duration::from_secs(2);
+const STEADY: Duration = Duration::from_secs(10);
 /// Reasons that are told while the store is away, at most.
 const REASONS: usize = 8;
 
@@ -33,15 +35,21 @@ impl LinkCore {
         let mut told: Vec<String> = Vec::new();
         loop {
             let connected = timeout(CONNECTING, Session::open(&self.settings)).await;
-            let reason = match connected.unwrap_or_else(|_| Err("it does not answer".to_owned())) {
+            let why = match connected.unwrap_or_else(|_| Err(self.silent())) {
                 Ok(session) => {
-                    pause = SHORTEST_PAUSE;
                     told.clear();
-                    self.up(session).await
+                    let began = self.clock.now();
+                    let why = self.up(session).await;
+                    let again = self.clock.now().saturating_duration_since(began) < STEADY;
+                    pause = if again && matches!(why, LinkError::Refused(_)) { REFUSED_PAUSE } else { SHORTEST_PAUSE };
+                    why
                 }
-                Err(reason) => reason,
+                Err(why) => {
+                    self.counted.failed(1);
+                    why
+                }
             };
-            self.down(reason, &mut told);
+            self.down(why, &mut told);
             // Not all nodes at the same moment.
             sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
@@ -49,7 +57,7 @@ impl LinkCore {
     }
 
     /// Has a connection in use until it is of none, and says why.
-    async fn up(&self, session: Session) -> String {
+    async fn up(&self, session: Session) -> LinkError {
         let session = std::sync::Arc::new(session);
         // What was said of the connection before.
         *self.why.lock() = None;
@@ -69,35 +77,40 @@ impl LinkCore {
         self.state.send_replace(LinkState::Reachable { since: self.clock.now() });
         tokio::select! {
             biased;
-            () = self.broken.notified() => {
-                self.why.lock().take().unwrap_or_else(|| "the connection was lost".to_owned())
-            }
-            reason = self.pings(&session) => reason,
-            reason = self.elsewhere(&session) => reason,
-            () = self.looks(&session) => String::new(),
+            () = self.broken.notified() => self.why.lock().take().unwrap_or_else(LinkError::lost),
+            why = self.pings(&session) => why,
+            why = self.elsewhere(&session) => why,
+            () = self.looks(&session) => LinkError::lost(),
         }
     }
 
-    fn down(&self, reason: String, told: &mut Vec<String>) {
+    /// Nothing came.
+    fn silent(&self) -> LinkError {
+        let speaks = if self.settings.store.tls { "; does it speak TLS at that port?" } else { "" };
+        LinkError::Unreachable(format!("it does not answer{speaks}"))
+    }
+
+    fn down(&self, why: LinkError, told: &mut Vec<String>) {
         self.session.store(None);
+        let reason = why.reason();
         if !told.contains(&reason) && told.len() < REASONS {
             // A change of state is told by whoever watches that. Before the first one it is said what is in the way.
             if !told.is_empty() && !self.met.load(Ordering::Relaxed) {
                 warn!(target: TARGET, "the fleet's store is unreachable still: {}: {reason}", self.settings.store);
             }
-            told.push(reason.clone());
+            told.push(reason);
         }
         self.state.send_modify(|state| {
             let since = match state {
                 LinkState::Unreachable { since, .. } => *since,
                 LinkState::Reachable { .. } => self.clock.now(),
             };
-            *state = LinkState::Unreachable { since, reason };
+            *state = LinkState::Unreachable { since, why };
         });
     }
 
     /// Pings until there is no sign of life any more.
-    async fn pings(&self, session: &Session) -> String {
+    async fn pings(&self, session: &Session) -> LinkError {
         loop {
             let begun = self.clock.now();
             let mut ping = Box::pin(session.ping());
@@ -107,13 +120,13 @@ impl LinkCore {
                     Either::Left((answer, _)) => break answer,
                     Either::Right((_, rest)) if left.is_zero() => {
                         drop(rest);
-                        break Err("it does not answer".to_owned());
+                        break Err(LinkError::Unreachable("it does not answer".to_owned()));
                     }
                     Either::Right((_, rest)) => ping = rest,
                 }
             };
-            if let Err(reason) = answer {
-                return reason;
+            if let Err(why) = answer {
+                return why;
             }
             self.alive();
             let took = self.clock.now().saturating_duration_since(begun);
@@ -124,7 +137,7 @@ impl LinkCore {
     }
 
     /// Returns when Sentinel names another primary than the one that is spoken to.
-    async fn elsewhere(&self, session: &Session) -> String {
+    async fn elsewhere(&self, session: &Session) -> LinkError {
         let Some(primary) = &session.primary else { return std::future::pending().await };
         let mut sentinels = Sentinels::default();
         loop {
@@ -132,7 +145,7 @@ impl LinkCore {
             if let Some(other) = sentinels.primary(&self.settings).await
                 && other != *primary
             {
-                return format!("the primary is now {other}");
+                return LinkError::Unreachable(format!("the primary is now {other}"));
             }
         }
     }

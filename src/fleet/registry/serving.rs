@@ -49,11 +49,7 @@ impl ChangeLine {
                 // Whoever follows finds it out too, and sees to it.
                 Ok(_) | Err(LinkError::Unreachable(_)) => Published::Unreachable,
                 Err(LinkError::TimedOut) => Published::Unknown,
-                Err(LinkError::Script(reason)) => {
-                    let wrong = "the fleet's store does not take changes of clients";
-                    log::error!(target: "tollgate::fleet", "{wrong}: {reason}");
-                    Published::Unreachable
-                }
+                Err(LinkError::Refused(reason) | LinkError::Script(reason)) => Published::Refused(reason),
             };
         }
         Published::Unreachable

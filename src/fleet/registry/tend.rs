@@ -34,7 +34,7 @@ impl ChangeLine {
                 let begun = SystemClock.now();
                 match self.tend_piece().await {
                     Ok(true) => self.pause(begun.elapsed()).await,
-                    Ok(false) | Err(LinkError::Unreachable(_) | LinkError::TimedOut) => break,
+                    Ok(false) | Err(LinkError::Unreachable(_) | LinkError::Refused(_) | LinkError::TimedOut) => break,
                     Err(LinkError::Script(reason)) => {
                         log::error!(target: "tollgate::fleet", "the fleet's clients cannot be tended: {reason}");
                         self.pause(TEND).await;

@@ -89,6 +89,7 @@ pub(super) fn publish(
         }
         Published::Behind(adoption) => Err(Failed::Behind(Box::new(adoption))),
         Published::Unreachable => Err(Failed::Fleet(WriteError::FleetUnreachable)),
+        Published::Refused(reason) => Err(Failed::Fleet(WriteError::FleetRefuses(reason))),
         Published::Unknown => Err(Failed::Fleet(WriteError::FleetUnknown)),
     }
 }

@@ -104,10 +104,9 @@ fn a_primary_that_hands_over_is_left_at_once() {
         until(&link, true).await;
         replica.command("REPLICAOF NO ONE");
         primary.command(&format!("REPLICAOF 127.0.0.1 {}", replica.port));
-        assert!(matches!(take(&link, 7).await, Err(LinkError::Unreachable(said)) if said.contains("READONLY")));
+        assert!(matches!(take(&link, 7).await, Err(LinkError::Refused(said)) if said.contains("READONLY")));
         let mut state = link.state();
-        let told = state
-            .wait_for(|state| matches!(state, LinkState::Unreachable { reason, .. } if reason.contains("replica")));
+        let told = state.wait_for(|state| state.why().is_some_and(|why| why.reason().contains("replica")));
         timeout(LONG, told).await.unwrap().unwrap();
         primary.command("REPLICAOF NO ONE");
         until(&link, true).await;
