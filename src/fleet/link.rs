@@ -137,6 +137,11 @@ impl StoreLink {
         self.0.state.subscribe()
     }
 
+    /// The primary that is spoken to, where sentinels name it.
+    pub fn primary(&self) -> Option<String> {
+        self.0.session.load().as_ref()?.primary.as_ref().map(ToString::to_string)
+    }
+
     /// What the store refuses although it answers, if it did so lately; for people.
     pub fn refuses(&self) -> Option<String> {
         self.0.refuses()

@@ -5,12 +5,19 @@
 //! is there, by the store's time, and counts for 5 s. A node believes in another one until it was missing for 5 s while
 //! the store answered, or nobody would count just after a store came back empty. What was believed last is handed on,
 //! to be kept over restarts.
+//!
+//! Two nodes of one name count as one, and give more than their shares together. Each says where it is, by which start of
+//! which machine and which file its database is; so the processes of one node during an upgrade are told from another
+//! node. Who finds, after its own last word, that of one elsewhere, says so, and goes on: refused is to end for it, since
+//! nobody knows which of the two is the right one, and a file that was copied by mistake would take a node down that
+//! serves (Consul refuses the later, Serf ends the one that fewer believe; there a name is an address that others call).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
+use log::{info, warn};
 use parking_lot::Mutex;
 use redis::Value;
 use tokio::sync::watch;
@@ -53,8 +60,8 @@ pub struct Nodes {
     key: Vec<u8>,
     node: String,
     version: String,
-    /// This process, among those of one node during an upgrade.
-    process: u64,
+    /// Where this node is, and this process, among those of one node during an upgrade.
+    process: String,
     clock: Arc<dyn Clock>,
     leased: LeasedCount,
     heard: NamesHeard,
@@ -67,14 +74,16 @@ struct NodesBelieved {
     names: BTreeMap<String, Instant>,
     /// When the store answered last.
     answered: Option<Instant>,
+    /// When one elsewhere was last seen that has this node's name.
+    double: Option<Instant>,
 }
 
 impl Nodes {
-    /// This node, of a fleet of which `known` were believed in before.
+    /// This node, which is at `place`, of a fleet of which `known` were believed in before.
     pub fn new(
         link: StoreLink,
         names: &Names,
-        (node, version): (&str, &str),
+        (node, version, place): (&str, &str, u64),
         known: Vec<String>,
         clock: Arc<dyn Clock>,
         (leased, heard): (LeasedCount, NamesHeard),
@@ -87,12 +96,12 @@ impl Nodes {
             key: names.nodes("all"),
             node: node.to_owned(),
             version: version.to_owned(),
-            process: fastrand::u64(..),
+            process: format!("{place:020}{}", fastrand::u64(..)),
             clock,
             leased,
             heard,
             list: ArcSwap::default(),
-            believed: Mutex::new(NodesBelieved { names: names_now, answered: None }),
+            believed: Mutex::new(NodesBelieved { names: names_now, answered: None, double: None }),
         }
     }
 
@@ -117,9 +126,10 @@ impl Nodes {
 
     /// Says that this node is there, and hears of the others.
     pub async fn beat(&self) -> Result<(), LinkError> {
-        let list = self.ask(Some((self.leased)())).await?;
+        let (list, elsewhere) = self.ask(Some((self.leased)())).await?;
         let names = list.iter().map(|seen| seen.node.clone()).collect();
         self.list.store(Arc::new(list));
+        self.note_double(elsewhere, self.clock.now());
         let names = self.believe(names, self.clock.now());
         if let Some(names) = names {
             (self.heard)(&names);
@@ -135,6 +145,29 @@ impl Nodes {
     /// The names of the nodes that are believed in, in order; this one among them.
     pub fn names(&self) -> Vec<String> {
         self.believed.lock().names.keys().cloned().collect()
+    }
+
+    /// Whether another node has this one's name.
+    pub fn has_double(&self) -> bool {
+        self.believed.lock().double.is_some()
+    }
+
+    /// Takes in whether the last word by this node's name was said elsewhere.
+    fn note_double(&self, elsewhere: bool, now: Instant) {
+        let mut believed = self.believed.lock();
+        let long_ago = |at: Instant| now.saturating_duration_since(at) > COUNTS;
+        // Before this one's first word it may be of one that has ended.
+        let seen = elsewhere && believed.answered.is_some_and(|answered| !long_ago(answered));
+        match believed.double {
+            None if seen => warn!(
+                "fleet: another node is called {}, too: they count as one, and give more than their shares while the store is \
+                 away; give one of them another fleet.node, and never copy a database",
+                self.node
+            ),
+            Some(at) if long_ago(at) => info!("fleet: no other node is called {} any more", self.node),
+            _ => {}
+        }
+        believed.double = if seen { Some(now) } else { believed.double.filter(|at| !long_ago(*at)) };
     }
 
     /// Takes in who was seen; all names, if they are others than before or the first.
@@ -158,8 +191,8 @@ impl Nodes {
     }
 
     /// One call of the script: to say that this node is there, holding so much, or that it leaves.
-    async fn ask(&self, leased: Option<u64>) -> Result<Vec<NodeSeen>, LinkError> {
-        let mut args = vec![COUNTS.as_micros().to_string(), self.node.clone(), self.process.to_string()];
+    async fn ask(&self, leased: Option<u64>) -> Result<(Vec<NodeSeen>, bool), LinkError> {
+        let mut args = vec![COUNTS.as_micros().to_string(), self.node.clone(), self.process.clone()];
         args.extend(leased.map(|_| self.version.clone()));
         args.extend(leased.map(|leased| leased.to_string()));
         let args = args.into_iter().map(String::into_bytes).collect();
@@ -168,9 +201,10 @@ impl Nodes {
         let Value::Array(items) = answer.unwrap_or(Err(LinkError::TimedOut))? else {
             return Err(LinkError::Script("not a list of nodes".to_owned()));
         };
-        let mut list: Vec<NodeSeen> = items.as_chunks::<4>().0.iter().filter_map(node_seen).collect();
+        let (items, last) = items.as_chunks::<4>();
+        let mut list: Vec<NodeSeen> = items.iter().filter_map(node_seen).collect();
         list.sort_by(|a, b| a.node.cmp(&b.node));
-        Ok(list)
+        Ok((list, matches!(last, [Value::Int(1)])))
     }
 }
 
@@ -196,11 +230,19 @@ mod tests {
     use crate::fleet::servers::{Engine, StoreServer};
 
     fn node(link: &StoreLink, name: &str, clock: Arc<dyn Clock>) -> (Nodes, Arc<Mutex<Vec<Vec<String>>>>) {
+        node_at(link, (name, 1), clock)
+    }
+
+    fn node_at(
+        link: &StoreLink,
+        (name, place): (&str, u64),
+        clock: Arc<dyn Clock>,
+    ) -> (Nodes, Arc<Mutex<Vec<Vec<String>>>>) {
         let heard = Arc::new(Mutex::new(Vec::new()));
         let hears = Arc::clone(&heard);
         let parts: (LeasedCount, NamesHeard) =
             (Box::new(|| 7), Box::new(move |names: &[String]| hears.lock().push(names.to_vec())));
-        (Nodes::new(link.clone(), &Names::new("t"), (name, "1.2.3"), Vec::new(), clock, parts), heard)
+        (Nodes::new(link.clone(), &Names::new("t"), (name, "1.2.3", place), Vec::new(), clock, parts), heard)
     }
 
     #[test]
@@ -236,6 +278,37 @@ mod tests {
                 let heard = heard.lock();
                 let heard: Vec<Vec<&str>> = heard.iter().map(|n| n.iter().map(String::as_str).collect()).collect();
                 assert_eq!(heard, [vec!["a"], vec!["a", "b"], vec!["a"]]);
+            });
+        }
+    }
+
+    #[test]
+    fn two_nodes_of_one_name_find_each_other_and_two_processes_of_one_do_not() {
+        for engine in Engine::all() {
+            let server = StoreServer::start(engine);
+            runtime().block_on(async {
+                let (link, _stop) = start(&settings(&server.url()));
+                until(&link, true).await;
+                let clock = Arc::new(ManualClock::new());
+                let of = |place| node_at(&link, ("a", place), Arc::<ManualClock>::clone(&clock)).0;
+                let (old, new, other) = (of(1), of(1), of(u64::MAX));
+                old.beat().await.unwrap();
+                for _ in 0..3 {
+                    new.beat().await.unwrap();
+                    old.beat().await.unwrap();
+                }
+                assert!(!old.has_double() && !new.has_double(), "{engine:?}: an upgrade");
+                // The old one may have ended: that is known when it says a word again.
+                other.beat().await.unwrap();
+                assert!(!other.has_double(), "{engine:?}");
+                new.beat().await.unwrap();
+                other.beat().await.unwrap();
+                assert!(new.has_double() && other.has_double(), "{engine:?}");
+                for _ in 0..7 {
+                    clock.advance(BEAT);
+                    new.beat().await.unwrap();
+                }
+                assert!(!new.has_double(), "{engine:?}: it went");
             });
         }
     }

@@ -162,7 +162,7 @@ impl FleetPlace {
         });
         let version = env!("CARGO_PKG_VERSION");
         let known = known_nodes(&parts.file);
-        let named = (parts.node.as_str(), version);
+        let named = (parts.node.as_str(), version, parts.file.place(parts.clock.boot().map_or(0, |boot| boot.id)));
         let nodes =
             Nodes::new(parts.link.clone(), &parts.names, named, known, Arc::clone(&parts.clock), (leased, heard));
         let nodes = Arc::new(nodes);
@@ -235,13 +235,16 @@ impl FleetPlace {
     pub(super) fn view(&self) -> FleetView {
         let parts = &self.0;
         let link = parts.link.state().borrow().clone();
+        let nodes = parts.late.lock().nodes.clone();
+        let double = nodes.as_ref().filter(|nodes| nodes.has_double());
+        let double = double.map(|_| format!("another node is called {}, too", parts.node));
         let registry = *parts.registry.state().borrow();
         let settled = link.is_reachable() && parts.leases.reach() == Reach::Joined;
         let (state, reason) = match (settled, registry) {
             (true, RegistryState::Foreign) => (FleetState::Unreachable, Some(FOREIGN.to_owned())),
             (true, _) => {
                 let refuses = || parts.link.refuses().map(|reason| format!("the store refuses: {reason}"));
-                (FleetState::Joined, refuses())
+                (FleetState::Joined, double.or_else(refuses))
             }
             (false, _) => {
                 let settling = || "it answers again, and hears first what was given without it".to_owned();
@@ -251,7 +254,7 @@ impl FleetPlace {
         let figures = parts.link.figures();
         let counts = &parts.leases.counts;
         let count = |count: &std::sync::atomic::AtomicU64| count.load(std::sync::atomic::Ordering::Relaxed);
-        let nodes = parts.late.lock().nodes.as_ref().map(|nodes| nodes.list());
+        let nodes = nodes.map(|nodes| nodes.list());
         let seen = |seen: &crate::fleet::nodes::NodeSeen| FleetNode {
             node: seen.node.clone(),
             version: seen.version.clone(),
@@ -267,6 +270,7 @@ impl FleetPlace {
             nodes: nodes.iter().flat_map(|nodes| nodes.iter().map(seen)).collect(),
             store: FleetStore {
                 address: Some(parts.settings.store.to_string()),
+                primary: parts.link.primary(),
                 latency: figures.latency,
                 errors: figures.errors,
                 evicted_keys: figures.evicted_keys,

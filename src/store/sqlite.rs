@@ -170,6 +170,12 @@ impl Sqlite {
         self.read(|connection| Ok(adopt::note(connection, name)?))
     }
 
+    /// Where it is: which file, on the machine whose start has this number. The same for all processes that have it open.
+    pub fn place(&self, boot: u128) -> u64 {
+        let (device, inode) = self.0.shared.reading().map(|reading| reading.identity.database()).unwrap_or_default();
+        (boot >> 64) as u64 ^ boot as u64 ^ device.rotate_left(32) ^ inode
+    }
+
     /// Those whose names begin like this, in the order of their names.
     ///
     /// # Errors

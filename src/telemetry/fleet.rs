@@ -69,6 +69,8 @@ pub struct FleetNode {
 pub struct FleetStore {
     /// Where it is, without a password.
     pub address: Option<String>,
+    /// The primary that is spoken to, where sentinels name it.
+    pub primary: Option<String>,
     /// What the last question that asked for nothing took.
     pub latency: Option<Duration>,
     /// Calls without an answer, or with an error for one, and tries to connect in vain.

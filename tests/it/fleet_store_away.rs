@@ -120,6 +120,14 @@ fn a_promoted_replica_is_followed() {
         fleet.create_budgets();
         let drained = through(&mut fleet, |fleet| fleet.store.kill(), |_| ());
         assert!(replica.command("ROLE").contains("master"));
+        for node in &fleet.nodes {
+            let primary = || standing(node)["store"]["primary"].clone();
+            assert!(
+                eventually(PATIENCE, || primary() == json!(format!("127.0.0.1:{}", replica.port))),
+                "{}",
+                primary()
+            );
+        }
         // What was acknowledged and not replicated: a lease in flight of each node, half a bucket together.
         assert_bounds(("replica promoted", engine), &fleet, &drained, 0.5);
         assert_told_once(engine, &fleet);
@@ -208,6 +216,9 @@ fn callers_are_refused_or_let_in_where_the_configuration_says_so() {
         assert_eq!(told["answer"]["message"], "Limits unavailable");
     }
     assert_ours(&own_standing(&refuses.nodes[0], "a"), 503, "Limits unavailable");
+    let refused = refuses.nodes[0].admin("GET", "/decisions?client_id=a&limit=1", "").json()["items"][0].clone();
+    let [decision, status, by] = ["decision", "status", "limited_by"].map(|field| refused[field].clone());
+    assert_eq!(json!([decision, status, by]), json!(["unavailable", 503, null]));
     for _ in 0..3 {
         let (told, _) = assert_explained(&allows.nodes[0], "a");
         assert_eq!((&told["decision"], &told["limited_by"]), (&json!("allowed"), &Value::Null), "{told}");

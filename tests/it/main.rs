@@ -93,6 +93,8 @@ mod fleet_kills;
 #[cfg(test)]
 mod fleet_limits;
 #[cfg(test)]
+mod fleet_names;
+#[cfg(test)]
 mod fleet_nodes;
 #[cfg(test)]
 mod fleet_partition;

@@ -42,7 +42,8 @@ pub(in crate::admin) struct DecisionView {
     client_ip: String,
     /// How the caller was recognised: `api_key`, `address` or `anonymous`.
     identity: &'static str,
-    /// Why it was refused: `limited` (429), `blocked` (403) or `unknown_api_key` (401).
+    /// Why it was refused: `limited` (429), `blocked` (403), `unknown_api_key` (401), or `unavailable` (503) while the fleet's
+    /// store is away and nobody is let in who has a limit.
     decision: &'static str,
     /// The bucket that refused it: the name of a policy, or `default` for the caller's own; null when none has.
     #[schema(example = "writes", required)]

@@ -25,7 +25,8 @@ pub(in crate::admin) struct FleetBody {
     /// Since when; null when alone.
     #[schema(format = DateTime, required)]
     since: Option<String>,
-    /// Why the store is unreachable, or what it refuses although it is not, in words; null when it does what it should.
+    /// Why the store is unreachable, what it refuses although it is not, or that another node has this one's name, in words;
+    /// null when all is well.
     #[schema(required)]
     reason: Option<String>,
     /// This node's name; null when alone.
@@ -61,6 +62,9 @@ pub(in crate::admin) struct FleetStoreBody {
     /// Where it is, without a password; null when alone.
     #[schema(required, example = "redis://10.0.0.5:6379")]
     address: Option<String>,
+    /// The primary that is spoken to; null without Sentinel, and while there is none.
+    #[schema(required, example = json!(null))]
+    primary: Option<String>,
     /// What the last ping took, in milliseconds; null while there was none.
     #[serde(serialize_with = "respond::optional_number")]
     #[schema(required)]
@@ -101,7 +105,7 @@ impl From<FleetView> for FleetBody {
             let seen = rfc3339(seen).to_string();
             FleetNodeBody { node, version, seen, leased }
         };
-        let FleetStore { address, latency, errors, evicted_keys, maxmemory_policy, .. } = view.store;
+        let FleetStore { address, primary, latency, errors, evicted_keys, maxmemory_policy, .. } = view.store;
         let latency_ms = latency.map(|latency| latency.as_secs_f64() * 1e3);
         FleetBody {
             state,
@@ -109,7 +113,7 @@ impl From<FleetView> for FleetBody {
             reason: view.reason,
             node: view.node,
             nodes: view.nodes.into_iter().map(node).collect(),
-            store: FleetStoreBody { address, latency_ms, errors, evicted_keys, maxmemory_policy },
+            store: FleetStoreBody { address, primary, latency_ms, errors, evicted_keys, maxmemory_policy },
         }
     }
 }
@@ -147,6 +151,7 @@ mod tests {
         let nodes = vec![FleetNode { node: "a".into(), version: "1.2.3".into(), seen: at(1), leased: 7 }];
         let store = FleetStore {
             address: Some("redis://a:6379".to_owned()),
+            primary: Some("b:6379".to_owned()),
             latency: Some(Duration::from_micros(250)),
             errors: 3,
             evicted_keys: Some(0),
@@ -164,13 +169,13 @@ mod tests {
         let expected = json!({
             "state": "joined", "since": "1970-01-01T00:00:00.000Z", "reason": null, "node": "a",
             "nodes": [{"node": "a", "version": "1.2.3", "seen": "1970-01-01T00:00:01.000Z", "leased": 7}],
-            "store": {"address": "redis://a:6379", "latency_ms": 0.25, "errors": 3, "evicted_keys": 0,
+            "store": {"address": "redis://a:6379", "primary": "b:6379", "latency_ms": 0.25, "errors": 3, "evicted_keys": 0,
                 "maxmemory_policy": "noeviction"},
         });
         assert_eq!(serde_json::to_value(FleetBody::from(view)).unwrap(), expected);
         let expected = json!({
             "state": "alone", "since": null, "reason": null, "node": null, "nodes": [],
-            "store": {"address": null, "latency_ms": null, "errors": 0, "evicted_keys": null,
+            "store": {"address": null, "primary": null, "latency_ms": null, "errors": 0, "evicted_keys": null,
                 "maxmemory_policy": null},
         });
         assert_eq!(serde_json::to_value(FleetBody::from(FleetView::default())).unwrap(), expected);

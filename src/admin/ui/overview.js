@@ -68,8 +68,8 @@ function fleetOf({ state, since, reason, store, nodes, node: own }) {
 	if (state === "alone") return fact("Fleet", pill(state), " this node shares with no other");
 	const evicted = store.evicted_keys ? `, ${brief(store.evicted_keys)} keys evicted` : "";
 	return [
-		fact("Fleet", pill(state, state === "joined" ? "good" : "bad"), " since ", when(since), reason && `: ${reason}`),
-		fact("Store", `${store.address ?? "–"}, ${millis(store.latency_ms)}, ${brief(store.errors)} errors${evicted}`),
+		fact("Fleet", pill(state, state !== "joined" ? "bad" : reason ? "warn" : "good"), " since ", when(since), reason && `: ${reason}`),
+		fact("Store", `${store.address ?? "–"}${store.primary ? `, primary ${store.primary}` : ""}, ${millis(store.latency_ms)}, ${brief(store.errors)} errors${evicted}`),
 		fact("Nodes", nodes.map(({ node, version, seen, leased }) => h("div", node === own ? h("b", node) : node, ` ${version}, seen `, when(seen), `, ${brief(leased)} tokens leased`))),
 	];
 }

@@ -29,7 +29,7 @@ async fn node(url: &str, name: &'static str) -> AskingNode {
     let clock = Arc::new(ManualClock::new());
     let (names, busy) = (Names::new("t"), Arc::<Mutex<()>>::default());
     let parts: (LeasedCount, NamesHeard) = (Box::new(|| 0), Box::new(|_| ()));
-    let nodes = Nodes::new(link.clone(), &names, (name, "1"), Vec::new(), Arc::new(SystemClock), parts);
+    let nodes = Nodes::new(link.clone(), &names, (name, "1", 1), Vec::new(), Arc::new(SystemClock), parts);
     let (nodes, held) = (Arc::new(nodes), Arc::clone(&busy));
     let answer = Box::new(move |question: &str| {
         // What else waits for this thread of the runtime goes on without it.

@@ -1,6 +1,7 @@
 //! What is kept of a request that was not let in, for whoever asks why.
 //!
-//! Only refusals that say something of the caller are kept: no tokens, a blocked client, an unknown key. All that a
+//! Only refusals that say something of the caller are kept: no tokens, a blocked client, an unknown key, limits that
+//! nobody can tell. All that a
 //! stranger chose is clipped, so that the latest thousand take little more than a megabyte. Keys and query strings are
 //! not kept.
 
@@ -17,6 +18,7 @@ pub(in crate::proxy) fn of(target: RequestTarget<'_>, ctx: &Context, rejection: 
     let (decision, retry_after) = match rejection {
         Rejection::RateLimited(seconds) => ("limited", Some(seconds)),
         Rejection::TooManyAtOnce => ("limited", Some(1)),
+        Rejection::LimitsUnavailable => ("unavailable", Some(1)),
         Rejection::Blocked => ("blocked", None),
         Rejection::UnknownApiKey => ("unknown_api_key", None),
         _ => return None,
@@ -90,6 +92,8 @@ mod tests {
         assert_eq!((limited.decision, limited.status, limited.retry_after), ("limited", 429, Some(7)));
         let blocked = of(RequestTarget::of(&head), &context(), Rejection::Blocked).unwrap();
         assert_eq!((blocked.decision, blocked.status, blocked.identity), ("blocked", 403, "anonymous"));
+        let unavailable = of(RequestTarget::of(&head), &context(), Rejection::LimitsUnavailable).unwrap();
+        assert_eq!((unavailable.decision, unavailable.status, unavailable.retry_after), ("unavailable", 503, Some(1)));
         for other in [Rejection::NoRoute, Rejection::BodyTooLarge(1), Rejection::BadRequest("two different API keys")] {
             assert_eq!(of(RequestTarget::of(&head), &context(), other), None);
         }

@@ -9,7 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// A device and an inode on it.
-type Inode = (u64, u64);
+pub(super) type Inode = (u64, u64);
 
 /// The open files.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +47,11 @@ impl Moved {
 }
 
 impl FileIdentity {
+    /// The database itself: its device, and its inode there.
+    pub(super) fn database(&self) -> Inode {
+        self.database
+    }
+
     /// Of the database at `path`, which is `real` when links are followed, and which is open.
     pub(super) fn of(path: &Path, real: &Path) -> io::Result<Self> {
         let [log, index] = beside(real);
