@@ -14,8 +14,10 @@
 //!
 //! Long because all that locks a part of the table stands together, so that one sees that no lock is taken within another.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
@@ -37,8 +39,9 @@ use crate::limit::key::Key;
 use crate::limit::limiter::Charge;
 use crate::limit::reach::Reach;
 
-/// In how many parts they are kept, each under a lock of its own.
-const PARTS: usize = 256;
+/// In how many parts for each core they are kept, rounded up to a power of two, each under a lock of its own: as few as
+/// make it rare that two requests meet, so that the locks stay in the cache.
+const PARTS: usize = 8;
 /// For how long a view is believed that says that there is nothing.
 const BELIEVED: Nanos = 500_000_000;
 
@@ -84,8 +87,9 @@ impl AnswersStore for Leases {
 impl Leases {
     /// None yet. The store counts as away, and this node as alone.
     pub fn new(settings: LeaseSettings, part: FleetPart, away: Reach) -> Arc<Self> {
+        let parts = (thread::available_parallelism().map_or(1, NonZeroUsize::get) * PARTS).next_power_of_two();
         let leases = Leases {
-            parts: (0..PARTS).map(|_| CachePadded::default()).collect(),
+            parts: (0..parts).map(|_| CachePadded::default()).collect(),
             settings,
             reach: AtomicU8::new(0),
             part: ArcSwap::from_pointee(part),
@@ -147,7 +151,7 @@ impl Leases {
     }
 
     fn table(&self, key: Key) -> &Mutex<HashTable<LeaseEntry>> {
-        &self.parts[(key.hash() >> 40) as usize % PARTS]
+        &self.parts[(key.hash() >> 40) as usize & (self.parts.len() - 1)]
     }
 
     fn with<T>(&self, key: Key, change: impl FnOnce(&mut LeaseEntry) -> T) -> Option<T> {
