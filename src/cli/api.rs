@@ -5,7 +5,7 @@
 
 use std::fmt::Display;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use http::{Method, Request, Response};
@@ -43,6 +43,8 @@ pub(super) enum AnswerPatience {
 /// The admin API.
 pub(super) struct ApiClient {
     endpoint: Endpoint,
+    /// Whether it was told that figures are not those of all nodes.
+    told: Once,
 }
 
 /// A body and what it is.
@@ -60,7 +62,7 @@ pub(super) const EMPTY: Option<Content<&[u8]>> = None;
 
 impl ApiClient {
     pub(super) fn new(endpoint: Endpoint) -> Self {
-        ApiClient { endpoint }
+        ApiClient { endpoint, told: Once::new() }
     }
 
     /// Sends one request; the answer when it is a success.
@@ -76,6 +78,9 @@ impl ApiClient {
     ) -> Result<Response<Body>, Failure> {
         let mut response = self.answer(patience, method, path, content)?;
         if response.status().is_success() {
+            if let Some(missing) = response.headers().get("nodes-missing").and_then(|names| names.to_str().ok()) {
+                self.told.call_once(|| eprintln!("tollgate: warning: without the figures of {missing}: no answer in time"));
+            }
             return Ok(response);
         }
         let status = response.status().as_u16();

@@ -192,14 +192,14 @@ export function edit(client, again) {
 		{ name: "plan", label: "Plan", value: client?.plan, hint: "Its capacity and rate count then" },
 		{ name: "max_concurrent", label: "Requests at once", value: client?.max_concurrent, inputmode: "numeric", hint: "Empty: what counts for everybody" },
 		{ name: "addresses", label: "Addresses and networks", value: client?.addresses?.join(", "), hint: "With commas between them" },
-		{ name: "policies", label: "Of its own in policies", type: "textarea", value: policies, wide: true, hint: "One a line: name, capacity, rate" },
+		{ name: "policies", label: "Of its own in policies", type: "textarea", value: policies, wide: true, hint: "One a line: its name, capacity and rate" },
 		{ name: "note", label: "Note", type: "textarea", value: client?.note, wide: true },
 		!old && { name: "generate_api_key", label: "Make an API key, shown once", type: "checkbox", wide: true },
 	].filter(Boolean);
 	form(old ? `Edit ${old.client_id}` : "New client", fields, old ? "Save" : "Create", async (values) => {
 		const own = {};
 		for (const line of lines(values.policies)) {
-			const [name, capacity, rate_per_sec] = line.trim().split(/\s+/);
+			const [name, capacity, rate_per_sec] = line.trim().split(/[\s,]+/);
 			own[name] = { capacity: amount(capacity ?? ""), rate_per_sec: amount(rate_per_sec ?? "") };
 		}
 		const wanted = { ...values, plan: values.plan || null, addresses: values.addresses.split(/[\s,]+/).filter(Boolean), policies: own };
@@ -213,7 +213,9 @@ export function edit(client, again) {
 
 /** Sends what has changed, for the version that was looked at. */
 async function save(old, wanted, again) {
-	const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
+	// Fields have no blanks at their ends.
+	const bare = (value) => typeof value === "string" ? value.trim() : value;
+	const same = (a, b) => JSON.stringify(a) === JSON.stringify(bare(b));
 	const patch = Object.fromEntries(Object.entries(wanted).filter(([name, value]) => !same(value, old[name] ?? (name === "policies" ? {} : null))));
 	// A merge keeps what is not named, so what goes is null.
 	if (patch.policies) for (const name of Object.keys(old.policies ?? {})) patch.policies[name] ??= null;

@@ -58,7 +58,9 @@ const format = (options) => {
 };
 const whole = format({ maximumFractionDigits: 0 });
 const short = format({ notation: "compact", maximumFractionDigits: 1 });
-export const number = format({ maximumFractionDigits: 3 });
+const precise = format({ maximumFractionDigits: 3 });
+const small = format({ maximumSignificantDigits: 3 });
+export const number = (value) => (Math.abs(value) < 1 ? small : precise)(value);
 /** A number in little room. */
 export const brief = (value) => (Math.abs(value) >= 10000 ? short : value > 0 && value < 1 ? number : whole)(value);
 export const rate = (value) => (value > 0 && value < 10 ? value.toFixed(1) : brief(value));

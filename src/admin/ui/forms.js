@@ -69,6 +69,7 @@ export function form(title, fields, submit, work, { about, danger } = {}) {
 			explain(error, all, wrong);
 		} finally {
 			button.disabled = false;
+			if (dialog.open && !dialog.contains(document.activeElement)) button.focus();
 		}
 	} }, all.length > 0 && h("div.form", all.map((one) => one.node)), wrong,
 	h("div.end", h("button", { onclick: () => dialog.close() }, "Cancel"), button));
