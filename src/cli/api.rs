@@ -79,7 +79,8 @@ impl ApiClient {
         let mut response = self.answer(patience, method, path, content)?;
         if response.status().is_success() {
             if let Some(missing) = response.headers().get("nodes-missing").and_then(|names| names.to_str().ok()) {
-                self.told.call_once(|| eprintln!("tollgate: warning: without the figures of {missing}: no answer in time"));
+                self.told
+                    .call_once(|| eprintln!("tollgate: warning: without the figures of {missing}: no answer in time"));
             }
             return Ok(response);
         }
