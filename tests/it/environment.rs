@@ -11,7 +11,7 @@ use crate::harness::process::run;
 use crate::harness::server::{Tollgate, command};
 use crate::harness::setup::Setup;
 
-/// The variables of `run`, and what is wrong for each.
+/// The variables of `run`, which `check` judges by, too, and what is wrong for each.
 const WRONG: [(&str, &str); 6] = [
     ("TOLLGATE_LISTEN", "bogus"),
     ("TOLLGATE_BACKENDS", "bogus"),
@@ -34,9 +34,8 @@ fn good_file() -> (TempDir, String) {
 
 #[test]
 fn a_wrong_variable_of_run_does_not_stop_other_commands() {
-    let (_directory, good) = good_file();
     for (name, wrong) in WRONG {
-        for args in [&["schema"][..], &["check", "-c", &good], &["completions", "bash"], &["--version"]] {
+        for args in [&["schema"][..], &["completions", "bash"], &["--version"]] {
             let finished = run(command().args(args).env(name, wrong));
             assert_eq!(finished.code, Some(0), "{name} {args:?}: {finished:?}");
         }
@@ -44,10 +43,11 @@ fn a_wrong_variable_of_run_does_not_stop_other_commands() {
 }
 
 #[test]
-fn a_wrong_variable_is_2_for_run_and_named() {
+fn a_wrong_variable_is_2_for_run_and_check_and_named() {
     let (_directory, good) = good_file();
     for (name, wrong) in WRONG {
-        for args in [&["run", "-c", &good][..], &["run", "-t", "-c", &good], &["-t", "-c", &good]] {
+        let check = ["check", "-c", &good];
+        for args in [&["run", "-c", &good][..], &["run", "-t", "-c", &good], &["-t", "-c", &good], &check] {
             let finished = run(command().args(args).env(name, wrong));
             assert_eq!(finished.code, Some(2), "{name} {args:?}: {finished:?}");
             assert!(finished.all().contains(name) && finished.all().contains("bogus"), "{name} {args:?}: {finished:?}");

@@ -18,7 +18,7 @@ fn a_node_alone_says_so() {
     let told = server.admin("GET", "/fleet", "");
     let expected = json!({
         "state": "alone", "since": null, "reason": null, "node": null, "nodes": [],
-        "store": {"address": null, "latency_ms": null, "errors": 0, "evicted_keys": null, "maxmemory_policy": null},
+        "store": {"address": null, "primary": null, "latency_ms": null, "errors": 0, "evicted_keys": null, "maxmemory_policy": null},
     });
     assert_eq!((told.status, told.json()), (200, expected));
     assert_eq!(server.admin("GET", "/fleet?a=1", "").status, 422);

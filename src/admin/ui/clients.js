@@ -64,7 +64,7 @@ export function clients(view, signal) {
 	every(2000, signal, () => Promise.all(talkers.map((one) => one.load(signal, again))));
 }
 
-/** A row of the table. Its sparkline begins with what the server has recorded and goes on with what is seen here. */
+/** A row. Its sparkline goes on from what the server has recorded. */
 function row(again) {
 	const all = cells(COLUMNS);
 	const [mode, tokens, limit, allowed, limited, drawing, seen, acts] = all;
@@ -181,7 +181,7 @@ export const quotaFields = ({ capacity, rate_per_sec }) => [
 	{ name: "rate_per_sec", label: "Rate, tokens a second", value: rate_per_sec, inputmode: "decimal" },
 ];
 
-/** Makes a client, or changes one: what the form says is sent, and what the API says stands at the fields. */
+/** Makes a client, or changes one. */
 export function edit(client, again) {
 	const old = client?.version ? client : null;
 	const policies = Object.entries(client?.policies ?? {}).map(([name, own]) => `${name} ${own.capacity} ${own.rate_per_sec}`).join("\n");
@@ -214,8 +214,7 @@ export function edit(client, again) {
 /** Sends what has changed, for the version that was looked at. */
 async function save(old, wanted, again) {
 	// Fields have no blanks at their ends.
-	const bare = (value) => typeof value === "string" ? value.trim() : value;
-	const same = (a, b) => JSON.stringify(a) === JSON.stringify(bare(b));
+	const same = (a, b) => JSON.stringify(a) === JSON.stringify(b?.trim?.() ?? b);
 	const patch = Object.fromEntries(Object.entries(wanted).filter(([name, value]) => !same(value, old[name] ?? (name === "policies" ? {} : null))));
 	// A merge keeps what is not named, so what goes is null.
 	if (patch.policies) for (const name of Object.keys(old.policies ?? {})) patch.policies[name] ??= null;

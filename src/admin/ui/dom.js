@@ -1,4 +1,4 @@
-// Making elements, and writing numbers and times. Everything from outside is put in as text, never as markup.
+// Elements, numbers and times. Everything from outside is put in as text, never as markup.
 
 /** Whether there is something, be it empty. */
 export const there = (value) => (value ?? false) !== false;
@@ -31,7 +31,7 @@ export function set(element, text) {
 	return element;
 }
 
-/** Keeps the children of `parent` in step with `items`: each has a node by its key, made once and then updated. */
+/** Keeps the children of `parent` in step with `items`, each by its key. */
 export function keyed(parent, items, key, make) {
 	const known = (parent.known ??= new Map());
 	const seen = new Set(items.map(key));

@@ -7,7 +7,7 @@ let count = 0;
 
 export const lines = (text) => text.split("\n").filter((line) => line.trim());
 
-/** A field: what it is, whether it is wide, a hint, the options of a select, and more attributes. */
+/** A field; further attributes are its input's. */
 export function field({ name, label, type = "text", value = "", hint, wide, options, rows = 2, ...more }) {
 	const id = `field-${++count}`;
 	const common = { id, name, autocomplete: "off", spellcheck: "false", "aria-describedby": `${id}-wrong${hint ? ` ${id}-hint` : ""}`, ...more };
@@ -52,7 +52,7 @@ function show(title, about, props, ...content) {
 	return dialog;
 }
 
-/** A form in a dialog. `work(values)` does it; what it throws is shown. Done once it returns. */
+/** A form in a dialog. `work(values)` does it; what it throws is shown. */
 export function form(title, fields, submit, work, { about, danger } = {}) {
 	const all = fields.map(field);
 	const wrong = h("div.wrong", { role: "alert" });

@@ -105,7 +105,10 @@ impl StoreFault {
 
 /// What the store says, without where in which script, and what that means where it is not plain.
 fn plain(code: &str, text: &str) -> String {
-    let is_place = |(_, rest): &(&str, &str)| rest.bytes().take_while(u8::is_ascii_hexdigit).count() == 40;
+    // Valkey leaves the digest out at times.
+    let is_place = |(_, rest): &(&str, &str)| {
+        rest.bytes().take_while(u8::is_ascii_hexdigit).count() == 40 || rest.starts_with("on @user_script:")
+    };
     let said =
         text.split_once(" script: ").filter(is_place).map_or(text, |(said, _)| said).trim_end_matches(['.', ' ']);
     match code {
@@ -113,5 +116,23 @@ fn plain(code: &str, text: &str) -> String {
         "READONLY" => format!("it is a replica, which takes no writes: {said}"),
         "MISCONF" => format!("it cannot write to its disk: {said}"),
         _ => said.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_store_says_is_told_without_the_place_in_a_script() {
+        let full = "OOM command not allowed when used memory > 'maxmemory'.";
+        for place in [
+            "",
+            " script: 033e04db8ad3e3ae2a7d13c2ffb3d94b0f4f8a10, on @user_script:86.",
+            " script: on @user_script:15",
+        ] {
+            let told = plain("OOM", &format!("{full}{place}"));
+            assert_eq!(told, "its memory is full: OOM command not allowed when used memory > 'maxmemory'", "{place}");
+        }
     }
 }
