@@ -407,6 +407,7 @@ fn who_is_not_verified_is_warned_of_once_and_may_be_anybody() {
     for _ in 0..3 {
         assert_eq!(server.client().get("/?answer=close").unwrap().status, 200);
     }
+    server.wait_for_event(&["upstreams[0].tls.verify: "], PATIENCE);
     let told = server.process.err.lines();
     let told: Vec<_> = told.iter().filter(|line| line.contains("upstreams[0].tls.verify: ")).collect();
     assert_eq!(told.len(), 1, "{told:#?}");

@@ -242,9 +242,9 @@ fn the_demo_runs_on_8080_or_says_that_it_cannot() {
     names.sort_unstable();
     names.dedup();
     assert_eq!(names.len(), 3, "three sample backends: {names:?}");
-    let printed = format!("{}{}", process.out.text(), process.err.text());
+    let printed = || format!("{}{}", process.out.text(), process.err.text());
     for word in ["curl", "-H 'X-Api-Key: user1'", "127.0.0.1:8080", "127.0.0.1:9901/clients/user1", "clients list"] {
-        assert!(printed.contains(word), "{word} is not in {printed}");
+        assert!(eventually(PATIENCE, || printed().contains(word)), "{word} is not in {}", printed());
     }
     process.signal("TERM");
     assert_eq!(process.wait_exit(PATIENCE).code, Some(0));

@@ -33,8 +33,7 @@ fn a_burst_of_the_same_failure_is_summarised() {
         }
     });
     assert_eq!(server.access_lines(2000).len(), 2000, "the access log has them all");
-    let events = server.process.err.lines();
-    assert!(!events.is_empty(), "failures are told");
+    let events = server.process.err.wait("failures are told", PATIENCE, |lines| !lines.is_empty());
     assert!(events.len() < 200, "{} events for 2000 failures of one kind:\n{}", events.len(), events[..20].join("\n"));
 }
 

@@ -62,6 +62,7 @@ fn assert_bounds((what, engine): (&str, Engine), fleet: &Fleet, drained: &[(Budg
 /// Asserts that each node has told once that the store went.
 fn assert_told_once(engine: Engine, fleet: &Fleet) {
     for node in &fleet.nodes {
+        node.process.err.wait_for(&["fleet", "unreachable"], PATIENCE);
         let lines = node.process.err.lines();
         let told = |word: &str| lines.iter().filter(|line| line.contains("fleet") && line.contains(word)).count();
         assert_eq!(told("unreachable"), 1, "{engine:?}: {lines:#?}");
@@ -304,6 +305,7 @@ fn a_full_store_counts_as_away_and_says_so() {
         assert!(errors > 0, "{engine:?}");
         // One event as it goes, whoever asks meanwhile.
         (0..50).for_each(|_| drop(get(node, "a")));
+        node.process.err.wait_for(&["OOM"], PATIENCE);
         let lines = node.process.err.lines();
         let told: Vec<_> = lines.iter().filter(|line| line.contains("OOM")).collect();
         assert_eq!(told.len(), 1, "{engine:?}: {told:#?}");
@@ -323,7 +325,7 @@ fn a_start_without_the_store_says_what_is_in_the_way() {
     let node = &fleet.nodes[0];
     let reason = standing(node)["reason"].as_str().unwrap().to_owned();
     assert!(reason.contains("NOAUTH") && standing(node)["store"]["errors"].as_u64().unwrap() > 0, "{}", standing(node));
-    let first = node.process.err.lines().into_iter().find(|line| line.contains("fleet")).unwrap();
+    let first = node.process.err.wait_for(&["fleet"], PATIENCE);
     assert!(first.contains("unreachable") && first.contains(&reason), "{first}");
 }
 

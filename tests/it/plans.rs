@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use crate::harness::PATIENCE;
 use crate::harness::backend::Backend;
 use crate::harness::instance::Instance;
 
@@ -48,11 +49,11 @@ fn a_reload_changes_all_clients_of_a_plan_at_once_and_keeps_what_was_spent() {
     assert_eq!(reload(&server, &backend, ""), json!(["plans changed"]));
     assert_eq!((shown(&server)["capacity"].clone(), shown(&server)["plan"].clone()), (json!(3), json!("free")));
     let warned = "clients whose plan the configuration does not have: 2, such as ";
-    assert!(server.process.err.text().contains(warned), "{}", server.process.err.text());
+    server.process.err.wait_for(&[warned], PATIENCE);
     server.stop();
     server.start_again();
     assert_eq!(shown(&server)["capacity"], json!(3));
-    assert!(server.process.err.text().contains(warned), "{}", server.process.err.text());
+    server.process.err.wait_for(&[warned], PATIENCE);
     reload(&server, &backend, FREE_AND_PRO);
     let moved = server.admin("PATCH", "/clients/a", r#"{"plan":"pro"}"#).json();
     assert_eq!((&moved["capacity"], &moved["plan"]), (&json!(6), &json!("pro")));

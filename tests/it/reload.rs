@@ -126,7 +126,7 @@ fn a_signal_reloads_too() {
     server.configure(&format!("upstreams:\n{}{QUIET}", upstream("app", &[&b], CHECKED)));
     server.process.signal("HUP");
     assert!(eventually(PATIENCE, || answering(&server, "/", 2) == names(["b"])), "{}", server.process.err.text());
-    assert!(server.process.err.text().contains("configuration reloaded: upstreams changed: app"));
+    server.process.err.wait_for(&["configuration reloaded: upstreams changed: app"], PATIENCE);
     server.configure("upstreams: 5");
     server.process.signal("HUP");
     let refused = || server.process.err.text().contains("configuration not reloaded: upstreams: ");

@@ -61,6 +61,14 @@ impl Output {
         }
     }
 
+    /// Waits for a line with all of `words`, and returns it. The event log is written behind what it tells of.
+    #[track_caller]
+    pub(crate) fn wait_for(&self, words: &[&str], limit: Duration) -> String {
+        let holds = |line: &String| words.iter().all(|word| line.contains(word));
+        let lines = self.wait(&format!("an event with {words:?}"), limit, |lines| lines.iter().any(holds));
+        lines.into_iter().find(holds).unwrap()
+    }
+
     /// Waits for the end of the output.
     fn wait_end(&self, limit: Duration) {
         let written = self.0.0.lock().unwrap();

@@ -211,10 +211,7 @@ impl Tollgate {
     /// Waits for an event that holds all of `words`, and returns its line.
     #[track_caller]
     pub(crate) fn wait_for_event(&self, words: &[&str], limit: Duration) -> String {
-        let holds = |line: &String| words.iter().all(|word| line.contains(word));
-        let what = format!("an event with {words:?}");
-        let lines = self.process.err.wait(&what, limit, |lines| lines.iter().any(holds));
-        lines.into_iter().find(holds).unwrap()
+        self.process.err.wait_for(words, limit)
     }
 
     /// Waits for `count` lines in the access log on standard output and returns them all, parsed.
