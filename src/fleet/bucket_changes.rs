@@ -131,7 +131,7 @@ impl BucketChanges {
         let file = self.file.clone();
         let Ok(Ok(kept)) = tokio::task::spawn_blocking(move || file.fleet_notes(KEPT)).await else { return false };
         for (name, text) in &kept {
-            let Some((number, change)) = read(name, text) else {
+            let Some((number, change)) = number_in(name).zip(read(text)) else {
                 warn!("fleet: a change of buckets that was kept makes no sense: {name} {text}");
                 continue;
             };
@@ -159,8 +159,8 @@ impl BucketChanges {
     }
 }
 
-/// A change as it is kept.
-fn written(change: &BucketChange) -> String {
+/// A change as text.
+pub(super) fn written(change: &BucketChange) -> String {
     let mut text = change.tokens.map_or(0, NonZeroU32::get).to_string();
     for (payer, quota) in &change.buckets {
         let ((kind, payload), policy) = (payer.parts(), payer.policy().map_or(0, PolicyId::bits));
@@ -170,9 +170,13 @@ fn written(change: &BucketChange) -> String {
     text
 }
 
-/// Its number, and what it is.
-fn read(name: &str, text: &str) -> Option<(u64, BucketChange)> {
-    let number = u64::from_str_radix(name.rsplit('/').next()?, 16).ok()?;
+/// The number of a change, in the name that it is kept under.
+fn number_in(name: &str) -> Option<u64> {
+    u64::from_str_radix(name.rsplit('/').next()?, 16).ok()
+}
+
+/// What [`written`] wrote.
+pub(super) fn read(text: &str) -> Option<BucketChange> {
     let numbers: Vec<u64> = text.split(' ').map(|number| number.parse().ok()).collect::<Option<_>>()?;
     let (tokens, buckets) = numbers.split_first()?;
     let (buckets, []) = buckets.as_chunks::<5>() else { return None };
@@ -185,7 +189,7 @@ fn read(name: &str, text: &str) -> Option<(u64, BucketChange)> {
         Some((payer, Quota::of(capacity, Rate::from_nanos_per_sec(*rate)?)))
     };
     let buckets = buckets.iter().map(bucket).collect::<Option<_>>()?;
-    Some((number, BucketChange { buckets, tokens: NonZeroU32::new(u32::try_from(*tokens).ok()?) }))
+    Some(BucketChange { buckets, tokens: NonZeroU32::new(u32::try_from(*tokens).ok()?) })
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! The problem: some figures are each node's own (what it counted, what it recorded), and an operator wants those of
 //! the fleet, from whichever node is asked. The rule: nothing is told before it is asked for. A question goes into a
 //! stream that every node follows, each answers into a list of the question's own, and the asking node reads that until
-//! all have answered, 250 ms at most. The same question within a second has the same answers.
+//! all have answered, 250 ms at most. The same question about figures within a second has the same answers.
 //!
 //! Whoever did not answer is named, and not waited for in the next 5 s, unless it is found to have answered late. More
 //! than one process may answer for a node, while it is upgraded: one that answered the question before is waited for.
@@ -17,6 +17,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use redis::{Cmd, Value};
 use tokio::sync::watch;
@@ -47,7 +48,7 @@ const LISTEN: Duration = Duration::from_millis(500);
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// Answers a question for this process; has no answer to one that it does not know.
-pub type AnswerForNode = Box<dyn Fn(&str) -> Option<String> + Send + Sync>;
+pub type AnswerForNode = Box<dyn Fn(&str) -> BoxFuture<'static, Option<String>> + Send + Sync>;
 
 /// What nodes answered.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -104,18 +105,22 @@ impl Gatherer {
         {
             return Arc::clone(gathered);
         }
-        let gathered = self.gather(question).await.unwrap_or_else(|error| {
-            log::debug!(target: "tollgate::fleet", "the other nodes cannot be asked: {error}");
-            let missing = self.nodes.names().into_iter().filter(|name| *name != self.node).collect();
-            Gathered { answers: Vec::new(), missing }
-        });
-        let gathered = Arc::new(gathered);
+        let gathered = Arc::new(self.ask_anew(question).await);
         let mut kept = self.kept.lock();
         kept.retain(|_, (at, _)| now.saturating_duration_since(*at) < FRESH);
         if kept.len() < KEPT {
             kept.insert(question.to_owned(), (now, Arc::clone(&gathered)));
         }
         gathered
+    }
+
+    /// Asks all other nodes, whatever they answered before.
+    pub async fn ask_anew(&self, question: &str) -> Gathered {
+        self.gather(question).await.unwrap_or_else(|error| {
+            log::debug!(target: "tollgate::fleet", "the other nodes cannot be asked: {error}");
+            let missing = self.nodes.names().into_iter().filter(|name| *name != self.node).collect();
+            Gathered { answers: Vec::new(), missing }
+        })
     }
 
     async fn gather(&self, question: &str) -> Result<Gathered, LinkError> {
@@ -223,7 +228,6 @@ impl Gatherer {
             let mut read = redis::cmd("XREAD");
             read.arg("BLOCK").arg(u64::try_from(LISTEN.as_millis()).unwrap_or(500));
             read.arg("STREAMS").arg(&stream).arg(&last);
-            let mut replies = Vec::new();
             for (id, said) in questions(&connection.command(&read, LISTEN * 2).await?) {
                 last = id;
                 let mut parts = said.splitn(3, '\n');
@@ -231,15 +235,26 @@ impl Gatherer {
                     continue;
                 };
                 if process != self.process {
-                    let answer = (self.answer)(question).unwrap_or_default();
-                    let (mut push, mut stay) = (redis::cmd("RPUSH"), redis::cmd("EXPIRE"));
-                    push.arg(self.answers(name)).arg(format!("{}\n{answer}", self.process));
-                    stay.arg(self.answers(name)).arg(ANSWERS_STAY);
-                    replies.extend([push, stay]);
+                    tokio::spawn(self.reply(name, (self.answer)(question)));
                 }
             }
-            if !replies.is_empty() {
-                self.link.commands(&replies, LISTEN).await?;
+        }
+    }
+
+    /// Puts an answer, once it is there, where whoever asked reads it.
+    fn reply(
+        &self,
+        question: &str,
+        answer: BoxFuture<'static, Option<String>>,
+    ) -> impl Future<Output = ()> + Send + use<> {
+        let (link, list, process) = (self.link.clone(), self.answers(question), self.process.clone());
+        async move {
+            let answer = answer.await.unwrap_or_default();
+            let (mut push, mut stay) = (redis::cmd("RPUSH"), redis::cmd("EXPIRE"));
+            push.arg(&list).arg(format!("{process}\n{answer}"));
+            stay.arg(&list).arg(ANSWERS_STAY);
+            if let Err(error) = link.commands(&[push, stay], LISTEN).await {
+                log::debug!(target: "tollgate::fleet", "answering another node: {error}");
             }
         }
     }

@@ -36,6 +36,7 @@ pub mod settings;
 mod simulation;
 pub mod sums;
 pub mod turns;
+pub mod untold;
 
 pub use asker::Asker;
 pub use bucket_changes::{BucketChange, BucketChanges, KeptChange};

@@ -182,8 +182,12 @@ impl Simulation {
 
     /// Every node is asked as often as can be for so long.
     fn flat_out(&mut self, seconds: u64, per_milli: usize) {
+        self.flat_out_from(START, seconds, per_milli);
+    }
+
+    fn flat_out_from(&mut self, start: Nanos, seconds: u64, per_milli: usize) {
         for milli in 0..seconds * 1_000 {
-            let now = START + milli * MILLI;
+            let now = start + milli * MILLI;
             for node in 0..self.nodes.len() {
                 for _ in 0..per_milli {
                     // While its question is under way a caller waits, and so do as many as have a connection.
@@ -253,5 +257,43 @@ fn nothing_is_lost_with_answers_and_with_a_store_that_stands_still() {
         println!("{nodes} {capacity}/{rate}: {admitted} of {may}, {} over", over(&simulation.run, quota));
         assert!(whole <= may + rate * 3.0 + 1e-6, "{nodes} {capacity}/{rate}: {whole} of {may}");
         assert!(admitted >= (may * 0.98).floor() - 1.0, "{nodes} {capacity}/{rate}: {admitted} of {may}");
+    }
+}
+
+#[test]
+fn a_bucket_that_is_filled_once_all_have_told_what_they_spent_is_full_to_the_token() {
+    for (nodes, capacity, spent) in [(3, 100, 30), (3, 100, 90), (10, 1_000, 300), (3, 20_000, 1_000), (2, 3, 1)] {
+        for seed in 0..8 {
+            // So slow that nothing is earned.
+            let quota = quota(capacity, 0.000_001);
+            let mut simulation = Simulation::new(nodes, quota, 2 * MILLI, seed);
+            let mut now = START;
+            let mut pass = |simulation: &mut Simulation, asked: bool| {
+                if asked {
+                    let node = simulation.rng.usize(0..nodes);
+                    simulation.request(node, now);
+                }
+                now += MILLI;
+                simulation.step(now);
+                now
+            };
+            while simulation.run.admitted.len() < spent {
+                pass(&mut simulation, true);
+            }
+            let (bits, begun) = (simulation.charge().key.bits(), pass(&mut simulation, true));
+            let leases: Vec<_> = simulation.nodes.iter().map(|node| Arc::clone(&node.leases)).collect();
+            let mut telling: Vec<_> = leases.iter().map(|leases| Box::pin(leases.tell(bits, begun))).collect();
+            while !telling.is_empty() {
+                telling.retain_mut(|telling| telling.as_mut().now_or_never().is_none());
+                assert!(pass(&mut simulation, true) < begun + ANSWER, "{nodes} {capacity} {seed}");
+            }
+            // Requests go on until it is filled, but for those that would have been given something before that and count after it.
+            let filled = (0..40).map(|at| pass(&mut simulation, at < 30)).last().unwrap();
+            simulation.bucket.reset(filled / 1_000, quota);
+            simulation.run.admitted.clear();
+            simulation.flat_out_from(filled, 3, 4);
+            let admitted = simulation.run.admitted.len() as u64;
+            assert_eq!(admitted, capacity, "{nodes} nodes, {spent} spent, seed {seed}");
+        }
     }
 }

@@ -46,6 +46,7 @@ use crate::limit::striped::Striped;
 
 mod entry;
 mod foresee;
+mod held_off;
 pub mod leases;
 mod part;
 mod question;

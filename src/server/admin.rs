@@ -155,7 +155,10 @@ async fn everywhere(
     here: impl Future<Output = Result<(), NotFilled>>,
 ) -> Result<MadeWhere, NotFilled> {
     let kept = match &fleet {
-        Some(fleet) => fleet.changes().make(&change, local).await?,
+        Some(fleet) => {
+            fleet.tell_before(&change).await;
+            fleet.changes().make(&change, local).await?
+        }
         None => None,
     };
     let made = here.await;

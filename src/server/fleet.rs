@@ -10,6 +10,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::ready;
 use log::{info, warn};
 use parking_lot::Mutex;
 use tokio::runtime::{Builder, Runtime};
@@ -24,9 +25,10 @@ use crate::fleet::gather::Gatherer;
 use crate::fleet::nodes::Nodes;
 use crate::fleet::registry::{FOREIGN, TakingIn};
 use crate::fleet::sums::{FleetSums, OwnFigures};
+use crate::fleet::untold::Untold;
 use crate::fleet::{
-    Asker, BucketChanges, ClientRegistry, FleetSettings, JoinOutcome, LinkError, Names, RegistryState, StoreAddress,
-    StoreLink, bucket,
+    Asker, BucketChange, BucketChanges, ClientRegistry, FleetSettings, JoinOutcome, LinkError, Names, RegistryState,
+    StoreAddress, StoreLink, bucket,
 };
 use crate::limit::shared::leases::{LeaseSettings, Leases};
 use crate::limit::shared::{FleetPart, SharedLimiter};
@@ -71,6 +73,7 @@ struct LateParts {
     asker: Option<Arc<Asker>>,
     /// What asks the other nodes.
     gatherer: Option<Arc<Gatherer>>,
+    untold: Option<(Untold, Arc<Gatherer>)>,
 }
 
 impl FleetPlace {
@@ -160,7 +163,9 @@ impl FleetPlace {
             leases.set_part(FleetPart::new(&node, names.iter().map(String::as_str)));
             drop(file.keep_fleet_note(KNOWN, &names.join(" ")));
         });
-        let version = env!("CARGO_PKG_VERSION");
+        let time = (Arc::clone(&parts.clock), timeline);
+        let untold = Untold::new(Arc::clone(&parts.leases), Arc::clone(own), time);
+        let (version, telling) = (env!("CARGO_PKG_VERSION"), untold.clone());
         let known = known_nodes(&parts.file);
         let named = (parts.node.as_str(), version, parts.file.place(parts.clock.boot().map_or(0, |boot| boot.id)));
         let nodes =
@@ -170,7 +175,9 @@ impl FleetPlace {
             (parts.link.clone(), parts.names.clone(), &parts.node),
             Arc::clone(&nodes),
             Arc::clone(&parts.clock),
-            Box::new(move |question| figures.answer(question)),
+            Box::new(move |question| {
+                telling.answer(question).unwrap_or_else(|| Box::pin(ready(figures.answer(question))))
+            }),
         ));
         if let Some(runtime) = &*parts.runtime.lock() {
             let running = (Arc::clone(&gatherer), parts.stop.subscribe());
@@ -183,12 +190,21 @@ impl FleetPlace {
             runtime.spawn(async move { running.0.run(running.1).await });
             runtime.spawn(tell(self.clone()));
         }
-        *parts.late.lock() = LateParts { nodes: Some(nodes), asker: Some(asker), gatherer: Some(gatherer) };
+        let untold = Some((untold, Arc::clone(&gatherer)));
+        *parts.late.lock() = LateParts { nodes: Some(nodes), asker: Some(asker), gatherer: Some(gatherer), untold };
     }
 
     /// What changes buckets in the store.
     pub(super) fn changes(&self) -> &BucketChanges {
         &self.0.changes
+    }
+
+    /// Has all nodes tell what is to be told before a change of buckets.
+    pub(super) async fn tell_before(&self, change: &BucketChange) {
+        let asking = self.0.late.lock().untold.clone();
+        if let Some((untold, others)) = asking {
+            untold.before(change, &others).await;
+        }
     }
 
     /// What asks for what all nodes and the store know of clients.

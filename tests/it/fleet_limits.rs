@@ -125,6 +125,26 @@ fn resets_and_grants_reach_every_node() {
 }
 
 #[test]
+fn a_reset_fills_what_nodes_spent_and_had_not_told() {
+    for engine in Engine::all() {
+        let fleet = Fleet::start(engine, 3, PATIENT, "");
+        fleet.create("a", 100, 0.001);
+        for node in [0, 1, 2] {
+            assert_eq!(allowed(&fleet, "a", 10), 30, "{engine:?}");
+            let reset = fleet.nodes[node].admin("POST", "/clients/a/reset", "");
+            assert_eq!((reset.status, &reset.json()["tokens"]), (200, &json!(100)), "{engine:?}");
+        }
+        // All that is let in from then on, whichever node holds it ahead.
+        let mut all = 0;
+        assert!(eventually(PATIENCE, || {
+            all += allowed(&fleet, "a", 10);
+            all >= 100
+        }));
+        assert_eq!((all, allowed(&fleet, "a", 5)), (100, 0), "{engine:?}");
+    }
+}
+
+#[test]
 fn what_nodes_hold_is_of_the_quota_and_of_the_grants_of_now() {
     for engine in Engine::all() {
         let fleet = Fleet::start(engine, 3, PATIENT, "");

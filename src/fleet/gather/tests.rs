@@ -31,10 +31,10 @@ async fn node(url: &str, name: &'static str) -> AskingNode {
     let parts: (LeasedCount, NamesHeard) = (Box::new(|| 0), Box::new(|_| ()));
     let nodes = Nodes::new(link.clone(), &names, (name, "1", 1), Vec::new(), Arc::new(SystemClock), parts);
     let (nodes, held) = (Arc::new(nodes), Arc::clone(&busy));
-    let answer = Box::new(move |question: &str| {
+    let answer: AnswerForNode = Box::new(move |question: &str| {
         // What else waits for this thread of the runtime goes on without it.
         tokio::task::block_in_place(|| drop(held.lock()));
-        (question != "?").then(|| format!("{name} {question}"))
+        Box::pin(std::future::ready((question != "?").then(|| format!("{name} {question}"))))
     });
     let gatherer = Gatherer::new((link, names, name), Arc::clone(&nodes), Arc::clone(&clock) as _, answer);
     let gatherer = Arc::new(gatherer);

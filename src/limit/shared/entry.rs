@@ -170,6 +170,12 @@ impl LeaseEntry {
         self.used_at = now;
     }
 
+    /// Gives back what it holds, and knows nothing.
+    pub(super) fn hold_nothing(&mut self) {
+        (self.heard, self.next, self.batch) = (0, 0, 0);
+        self.back = self.back.saturating_add(std::mem::take(&mut self.lease));
+    }
+
     pub(super) fn is_idle(&self) -> bool {
         let asks = self.flight.is_some() || self.unsure || !self.waiters.is_empty();
         !asks && self.owed == 0 && self.back == 0 && self.granted == 0

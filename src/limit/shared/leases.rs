@@ -28,6 +28,7 @@ use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
 use super::entry::{FORGOTTEN, Flight, LeaseEntry, Reserved, WaitingClaim};
+use super::held_off::HeldOff;
 use super::part::FleetPart;
 use super::question::{Answered, BucketQuestion};
 use super::queue::{AskQueue, Queued};
@@ -65,6 +66,7 @@ pub struct Leases {
     part: ArcSwap<FleetPart>,
     /// Buckets with something to ask.
     queue: AskQueue,
+    held_off: HeldOff,
     room: Arc<AskingRoom>,
     /// The number of the last question.
     number: AtomicU64,
@@ -94,6 +96,7 @@ impl Leases {
             reach: AtomicU8::new(0),
             part: ArcSwap::from_pointee(part),
             queue: AskQueue::default(),
+            held_off: HeldOff::default(),
             room: AskingRoom::new(settings.max_asks, settings.timeout),
             number: AtomicU64::new(0),
             counts: LeaseTally::default(),
@@ -151,7 +154,11 @@ impl Leases {
     }
 
     fn table(&self, key: Key) -> &Mutex<HashTable<LeaseEntry>> {
-        &self.parts[(key.hash() >> 40) as usize & (self.parts.len() - 1)]
+        self.table_of(key.hash())
+    }
+
+    fn table_of(&self, hash: u64) -> &Mutex<HashTable<LeaseEntry>> {
+        &self.parts[(hash >> 40) as usize & (self.parts.len() - 1)]
     }
 
     fn with<T>(&self, key: Key, change: impl FnOnce(&mut LeaseEntry) -> T) -> Option<T> {
@@ -257,10 +264,36 @@ impl Leases {
     /// The view of a bucket counts no more: the next request asks. Whoever changes a bucket in the store calls it.
     pub(super) fn disbelieve(&self, key: Key) {
         self.with(key, |entry| {
-            (entry.heard, entry.next, entry.batch) = (0, 0, 0);
-            entry.back = entry.back.saturating_add(std::mem::take(&mut entry.lease));
+            entry.hold_nothing();
             self.enqueue(entry, true);
         });
+    }
+
+    /// Tells the store what was spent of the bucket of these bits, and holds nothing of it for a moment, in which each
+    /// request asks. Ends when the store knows all that was spent before.
+    pub async fn tell(&self, bits: u128, now: Nanos) {
+        self.held_off.put(bits, now);
+        let mut last = None;
+        while let Some(asked) = self.tell_once(bits, &mut last) {
+            // Without an answer it is asked again.
+            drop(asked.await);
+        }
+    }
+
+    /// Waits for the next answer about a bucket, unless a question was answered that came after the `last` before this began.
+    fn tell_once(&self, bits: u128, last: &mut Option<u64>) -> Option<oneshot::Receiver<StoreVerdict>> {
+        let hash = bits as u64;
+        let mut table = self.table_of(hash).lock();
+        let entry = table.find_mut(hash, |entry| entry.key.bits() == bits)?;
+        let last = *last.get_or_insert_with(|| self.number.load(Ordering::Relaxed));
+        if entry.known > last {
+            return None;
+        }
+        entry.hold_nothing();
+        let (answer, asked) = oneshot::channel();
+        entry.waiters.push(WaitingClaim { cost: 0, answer });
+        self.enqueue(entry, true);
+        Some(asked)
     }
 
     /// Puts a request's questions, unless too many wait already or the store is away: then it is told at once that
@@ -311,7 +344,8 @@ impl Leases {
             entry.back = entry.back.saturating_add(std::mem::take(&mut entry.lease));
         }
         let want = entry.waiters.iter().fold(0_u32, |want, waiter| want.saturating_add(waiter.cost));
-        let ahead = if unused { 0 } else { entry.need.saturating_sub(entry.lease) };
+        let ahead =
+            if unused || self.held_off.has(entry.key, now) { 0 } else { entry.need.saturating_sub(entry.lease) };
         let (debit, back) = (std::mem::take(&mut entry.owed), std::mem::take(&mut entry.back));
         if want > 0 {
             self.counts.asked.fetch_add(1, Ordering::Relaxed);
@@ -335,7 +369,11 @@ impl Leases {
             if answer.ahead > 0 {
                 self.counts.ahead.fetch_add(1, Ordering::Relaxed);
             }
-            Some((entry.quota, u64::from(entry.lease) + u64::from(answer.granted)))
+            let held = u64::from(entry.lease) + u64::from(answer.granted);
+            if self.held_off.has(key, now) {
+                entry.hold_nothing();
+            }
+            Some((entry.quota, held))
         })?
     }
 

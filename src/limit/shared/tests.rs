@@ -337,3 +337,41 @@ fn who_uses_little_of_what_it_earns_has_time_to_ask_and_is_given_all_the_same() 
     // Lost are C/21 that were untold, and what it earned for 35 ms: until 15 more had gone on each, and a slot.
     assert!((3_918..=4_000).contains(&there), "{allowed} and {held} held, {there} of 4,000");
 }
+
+#[test]
+fn what_was_spent_is_told_and_nothing_is_held_for_a_moment() {
+    let (limiter, leases) = node();
+    let quota = Quota::new(1_000, 0.001).unwrap();
+    let (charge, mut stored) = (Charge::one(Key::client(1), quota), Stored::full(quota));
+    served((0, &limiter), charge, (SECOND, 2 * SECOND, 5), &mut stored);
+    let mut now = 2 * SECOND;
+    // One is under way that brings more to hold.
+    let first = loop {
+        assert!(limiter.take(&charge, now).is_allowed());
+        if let Some(question) = limiter.due(16, now).pop() {
+            break question;
+        }
+        now += MILLI;
+    };
+    assert!(limiter.take(&charge, now).is_allowed() && first.left > 1 && first.ahead > 0, "{first:?}");
+    let mut telling = Box::pin(leases.tell(charge.key.bits(), now));
+    let mut told = || futures_util::FutureExt::now_or_never(telling.as_mut()).is_some();
+    assert!(!told());
+    limiter.told(charge.key, &stored.answer(0, &first, now), now);
+    // One that was spent meanwhile would be untold, and the next is lost.
+    assert!(limiter.take(&charge, now).is_undecided() && !told());
+    let second = limiter.due(16, now).pop().unwrap();
+    assert_eq!((second.left, second.back, second.ahead), (0, first.left - 1 + first.ahead, 0));
+    limiter.unanswered(charge.key);
+    assert!(!told());
+    let third = limiter.due(16, now).pop().unwrap();
+    limiter.told(charge.key, &stored.answer(0, &third, now), now);
+    assert!(told() && (stored.out[0], leases.leased(now)) == (0, 0), "{third:?}");
+    // Each request asks for itself, and then as ever.
+    let (allowed, questions) = served((0, &limiter), charge, (now, now + 400 * MILLI, 10), &mut stored);
+    assert!(allowed == 40 && questions.iter().all(|question| (question.want, question.ahead) == (1, 0)));
+    let (allowed, questions) = served((0, &limiter), charge, (now + SECOND, now + 2 * SECOND, 10), &mut stored);
+    assert!(allowed == 100 && questions.len() < 20, "{allowed}, {}", questions.len());
+    // Of one that nobody knows nothing is told.
+    assert!(futures_util::FutureExt::now_or_never(leases.tell(2, now)).is_some());
+}
