@@ -11,6 +11,8 @@ use crate::limit::Tokens;
 const UNIT: i128 = 1_000_000_000_000_000;
 /// A clock that steps back by more is another clock.
 const STEP: u64 = 1_000_000;
+/// How long its quota is firm after an operator changed it.
+const FIRM: u64 = 1_000_000;
 
 /// A shared bucket, or none where the store has none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,6 +24,7 @@ struct ModelState {
     rest: i64,
     at: u64,
     quota: Quota,
+    firm: u64,
     holders: BTreeMap<String, ModelHolder>,
 }
 
@@ -75,25 +78,28 @@ impl ModelBucket {
         } else {
             state.holders.insert(ask.holder.to_owned(), mine);
         }
-        let rate = i64::try_from(ask.quota.rate().nanos_per_sec()).unwrap_or(i64::MAX);
+        let rate = i64::try_from(state.quota.rate().nanos_per_sec()).unwrap_or(i64::MAX);
         let age_us = u64::try_from(state.rest / rate).unwrap_or(0);
-        let tokens = self.keep(state);
+        let tokens = self.keep(now, state);
         BucketAnswer { granted, ahead, tokens, age_us, others, was_missing, is_late: false }
     }
 
     /// What `reset.lua` does.
     pub fn reset(&mut self, now: u64, quota: Quota) -> i64 {
         let (mut state, _) = self.credited(now, quota);
-        (state.rest, state.at) = (0, now);
+        state.turn(quota);
+        (state.rest, state.at, state.firm) = (0, now, now + FIRM);
         state.tokens = i64::from(quota.capacity().get()) - state.out();
-        self.keep(state)
+        self.keep(now, state)
     }
 
     /// What `grant.lua` does.
     pub fn grant(&mut self, now: u64, quota: Quota, tokens: u32) -> i64 {
         let (mut state, _) = self.credited(now, quota);
+        state.turn(quota);
         state.tokens += i64::from(tokens);
-        self.keep(state)
+        state.firm = now + FIRM;
+        self.keep(now, state)
     }
 
     /// Tokens in the store and with nodes whose leases have not ended.
@@ -109,8 +115,8 @@ impl ModelBucket {
     /// The bucket at `now` under `quota`, and whether there was none.
     fn credited(&mut self, now: u64, quota: Quota) -> (ModelState, bool) {
         let missing = self.0.is_none();
-        let full =
-            ModelState { tokens: quota.capacity().get().into(), rest: 0, at: now, quota, holders: BTreeMap::new() };
+        let (tokens, holders) = (quota.capacity().get().into(), BTreeMap::new());
+        let full = ModelState { tokens, rest: 0, at: now, quota, firm: 0, holders };
         let mut state = self.0.clone().unwrap_or(full);
         state.holders.retain(|_, holder| holder.till >= now);
         if let Some(micros) = now.checked_sub(state.at) {
@@ -121,26 +127,19 @@ impl ModelBucket {
         } else if state.at - now > STEP {
             state.at = now;
         }
-        if state.quota != quota {
-            let above = (state.tokens + state.out() - i64::from(state.quota.capacity().get())).max(0);
-            let (below, most) = (state.tokens - above, i64::from(quota.capacity().get()) - state.out());
-            if below >= most {
-                state.rest = 0;
-            }
-            state.tokens = below.min(most) + above;
-            state.quota = quota;
-            state.fit();
+        if !state.is_firm(now) {
+            state.turn(quota);
         }
         (state, missing)
     }
 
     /// Keeps it, unless it is full and nobody holds anything: the tokens in it.
-    fn keep(&mut self, mut state: ModelState) -> i64 {
+    fn keep(&mut self, now: u64, mut state: ModelState) -> i64 {
         let told = state.tokens;
         state.tokens = state.tokens.clamp(-4_000_000_000_000_000, Tokens::MOST.floor().into());
         state.fit();
         let full = state.tokens == i64::from(state.quota.capacity().get()) && state.holders.is_empty();
-        self.0 = if full { None } else { Some(state) };
+        self.0 = if full && !state.is_firm(now) { None } else { Some(state) };
         told
     }
 }
@@ -148,6 +147,25 @@ impl ModelBucket {
 impl ModelState {
     fn out(&self) -> i64 {
         self.holders.values().map(|holder| i64::from(holder.amount)).sum()
+    }
+
+    fn is_firm(&self, now: u64) -> bool {
+        now < self.firm && self.firm <= now + FIRM
+    }
+
+    /// Another quota from now on.
+    fn turn(&mut self, quota: Quota) {
+        if self.quota == quota {
+            return;
+        }
+        let above = (self.tokens + self.out() - i64::from(self.quota.capacity().get())).max(0);
+        let (below, most) = (self.tokens - above, i64::from(quota.capacity().get()) - self.out());
+        if below >= most {
+            self.rest = 0;
+        }
+        self.tokens = below.min(most) + above;
+        self.quota = quota;
+        self.fit();
     }
 
     /// No more of what was taken comes back than there is room for.

@@ -1,6 +1,7 @@
 -- ARGV: numbers (the quota, tokens). Added once, above the capacity if need be. Answers: tokens.
 -- KEYS[2], where there is one, remembers for 30 days that it was done: it is done once.
 if KEYS[2] and not redis.call('SET', KEYS[2], '', 'NX', 'PX', 2592000000) then return {t} end
-t = t + read('<d', ARGV[1], more)
+turn()
+t, firm = t + read('<d', ARGV[1], more), now + FIRM
 save()
 return {t}

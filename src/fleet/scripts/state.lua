@@ -10,19 +10,22 @@
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local UNIT, LONGEST, MOST, LEAST = 1000000000000000, 9000000, 1200000000, -4000000000000000
+-- How long after an operator filled a bucket or added to it questions under another quota do not change its own: they
+-- are of nodes that have not heard of an edit before that, as all have within a second.
+local FIRM = 1000000
 local pack, read, fmod, max, min = struct.pack, struct.unpack, math.fmod, math.max, math.min
 
 -- The quota from now on: to_c, to_hi + to_lo / 10^9. The bucket: t tokens and f / 10^15 of one at z, under the quota c,
--- hi + lo / 10^9.
+-- hi + lo / 10^9, which is firm until then.
 local key, to_c, to_hi, to_lo, more = KEYS[1], read('<ddd', ARGV[1])
-local t, f, z, c, hi, lo = to_c, 0, now, to_c, to_hi, to_lo
+local t, f, z, c, hi, lo, firm = to_c, 0, now, to_c, to_hi, to_lo, 0
 -- Who holds what, in the order of their names: {name, amount, till, number, ahead, u, v}; and how much that is together.
 -- A holder's last question, of that number, took u tokens and v / 10^15, and `ahead` to hold.
 local holders, out = {}, 0
 local kept = redis.call('GET', key)
 if kept then
   local at
-  t, f, z, c, hi, lo, at = read('<dddddd', kept)
+  t, f, z, c, hi, lo, firm, at = read('<ddddddd', kept)
   while at <= #kept do
     local name, amount, till, number, ahead, u, v, next = read('<Hc0dddddd', kept, at)
     if till >= now then
@@ -31,6 +34,11 @@ if kept then
     end
     at = next
   end
+end
+
+-- By no other clock than this one.
+local function is_firm()
+  return now < firm and firm <= now + FIRM
 end
 
 local function split(n, by)
@@ -63,16 +71,17 @@ local function add(tokens, roomed)
   fit()
 end
 
--- Kept as long as it is not the same as a missing one: full, and nobody holds anything or asked a moment ago.
+-- Kept as long as it is not the same as a missing one: full, and nobody holds anything or asked a moment ago, nor is its
+-- quota firm.
 local function save()
   t = max(LEAST, min(t, MOST))
   fit()
   local count = #holders
-  if t == c and count == 0 then
+  if t == c and count == 0 and not is_firm() then
     redis.call('DEL', key)
     return
   end
-  local state, last = pack('<dddddd', t, f, z, c, hi, lo), now
+  local state, last = pack('<ddddddd', t, f, z, c, hi, lo, firm), is_firm() and firm or now
   for i = 1, count do
     local held = holders[i]
     state = state .. pack('<Hc0dddddd', #held[1], unpack(held))
@@ -105,10 +114,12 @@ elseif micros >= 0 then
 end
 
 -- Another quota from now on: clamped, but for what was above the old one.
-if c ~= to_c or hi ~= to_hi or lo ~= to_lo then
+local function turn()
+  if c == to_c and hi == to_hi and lo == to_lo then return end
   local above = max(0, t + out - c)
   local below, cap = t - above, to_c - out
   if below >= cap then below, f = cap, 0 end
   t, c, hi, lo = below + above, to_c, to_hi, to_lo
   fit()
 end
+if not is_firm() then turn() end
