@@ -132,6 +132,12 @@ impl Directory {
         self.by_key.clients().chain(self.by_network.clients())
     }
 
+    /// The clients that are not the same in `other`, each as often as it has credentials of which that is so. Of
+    /// directories of which one was made from the other, only what changed is looked at.
+    pub fn apart_from<'a>(&'a self, other: &'a Directory) -> impl Iterator<Item = &'a Arc<Client>> {
+        self.by_key.apart_from(&other.by_key).chain(self.by_network.apart_from(&other.by_network))
+    }
+
     /// How many clients there are.
     pub fn len(&self) -> usize {
         self.len

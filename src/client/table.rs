@@ -63,6 +63,20 @@ impl<K: Copy + Eq + Hash> CredentialTable<K> {
         leaves.flat_map(|leaf| leaf.iter().filter_map(|slot| slot.client.as_ref()))
     }
 
+    /// The clients here that are not at the same place in `other`, each as often as it has such a place. What both
+    /// tables share is not looked at.
+    pub(super) fn apart_from<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = &'a Arc<Client>> {
+        let branches = self.root.apart_from(Some(&other.root)).flat_map(|(own, other)| own.apart_from(other));
+        let leaves = branches.flat_map(|(own, other)| own.apart_from(other));
+        leaves.flat_map(|(own, other)| {
+            let is_there = move |client: &&Arc<Client>| {
+                let mut others = other.into_iter().flatten().filter_map(|slot| slot.client.as_ref());
+                others.any(|other| Arc::ptr_eq(client, other))
+            };
+            own.iter().filter_map(|slot| slot.client.as_ref()).filter(move |client| !is_there(client))
+        })
+    }
+
     /// Gives the key to `client`; tells who had it before.
     pub(super) fn insert(&mut self, key: K, client: Arc<Client>) -> Option<Arc<Client>> {
         let leaf = self.leaf(&key);
@@ -111,6 +125,17 @@ impl<T: ?Sized> Branch<Branch<T>> {
     /// The branch at a place, to be changed.
     fn branch(&mut self, place: usize) -> &mut Branch<T> {
         Arc::make_mut(self.0[place].get_or_insert_default())
+    }
+}
+
+impl<T: ?Sized> Branch<T> {
+    /// What is here and not the same in `other`, with what that has in its place.
+    fn apart_from<'a>(&'a self, other: Option<&'a Self>) -> impl Iterator<Item = (&'a T, Option<&'a T>)> {
+        self.0.iter().enumerate().filter_map(move |(place, own)| {
+            let (own, other) = (own.as_ref()?, other.and_then(|other| other.0[place].as_ref()));
+            let is_shared = other.is_some_and(|other| Arc::ptr_eq(own, other));
+            (!is_shared).then_some((&**own, other.map(|other| &**other)))
+        })
     }
 }
 
@@ -196,6 +221,25 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn tells_what_it_does_not_share() {
+        let mut table = CredentialTable::default();
+        (0..20_000_u64).for_each(|key| drop(table.insert(key, client(key.into()))));
+        let before = table.clone();
+        let apart = |one: &CredentialTable<u64>, other: &CredentialTable<u64>| {
+            let mut uids: Vec<_> = one.apart_from(other).map(|client| client.uid).collect();
+            uids.sort_unstable();
+            uids
+        };
+        assert!(apart(&table, &before).is_empty());
+        table.insert(7, client(7));
+        table.insert(30_000, client(30_000));
+        assert!(table.remove(&8, 8));
+        assert_eq!((apart(&table, &before), apart(&before, &table)), (vec![7, 30_000], vec![7, 8]));
+        // Tables that have nothing in common have all apart.
+        assert_eq!(apart(&table, &CredentialTable::default()).len(), 20_000);
     }
 
     #[test]

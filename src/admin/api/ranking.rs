@@ -4,23 +4,28 @@
 //! other; a page of them in order must not look at all of them each time, and nobody should wait for one.
 //!
 //! The rule: all clients stand in the order of their names in a list that is kept for good, 8 bytes each, and made anew
-//! behind requests when clients have changed, so that it takes a [`SHARE`] of one thread at most. Over a million clients
-//! it takes half a second to make. An order is a list of numbers beside it, 16 bytes for each client, which needs one
-//! pass over the counters and a sort of those that have done something: some 70 ms for a million, and who asks first
-//! waits for that. It is some seconds old, made anew beside requests when it is older than [`FRESH`], and dropped when
-//! nobody has asked for it for [`UNUSED`]. Those with the same number stand by their names.
+//! behind requests when clients have changed, so that it takes a [`SHARE`](names::SHARE) of one thread at most; over a
+//! million clients it takes half a second. An order is a list of numbers beside it, 16 bytes for each client, which
+//! needs one pass over the counters and a sort of those that have done something: some 70 ms for a million, and who asks
+//! first waits for that. It is some seconds old, made anew beside requests when it is older than [`FRESH`], and dropped
+//! when nobody has asked for it for [`UNUSED`]. Those with the same number stand by their names. Who came or went since
+//! the names were made is put in or left out of each page.
 //!
 //! Refused: a tree that requests keep in order, which they would wait for; orders that are kept up while nobody asks; an
 //! order as old as the last question.
 
+mod names;
+
 use std::cmp::Reverse;
-use std::sync::{Arc, Weak};
+use std::iter;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::time::sleep;
 
+use self::names::NamedClients;
 use super::ApiError;
 use super::reads::blocking;
 use crate::client::{Client, ClientId, Directory};
@@ -32,8 +37,8 @@ const FRESH: Duration = Duration::from_secs(3);
 const OLDEST: Duration = Duration::from_secs(30);
 /// For how long one is kept that nobody asks for.
 const UNUSED: Duration = Duration::from_secs(60);
-/// The names are made anew once they are so many times as old as they took to make.
-const SHARE: u32 = 50;
+/// How often it is looked what has changed, when nobody asks.
+const LOOK: Duration = Duration::from_secs(1);
 /// What takes no longer than this, whoever asks waits for.
 const QUICK: Duration = Duration::from_millis(10);
 
@@ -48,63 +53,35 @@ pub(in crate::admin) enum Achievement {
     LastSeen,
 }
 
-/// A place among the clients: what it is sorted by, and the client's name.
-pub(in crate::admin) type RankPlace = (u64, ClientId);
-
-/// All clients by their names.
-#[derive(Debug)]
-struct NamedClients {
-    clients: Vec<Arc<Client>>,
-    /// What they were read from, to know whether there is another one.
-    directory: Weak<Directory>,
-    made: Instant,
-    /// How long that took.
-    cost: Duration,
-}
-
-impl NamedClients {
-    fn new(directory: &Arc<Directory>, clock: &dyn Clock) -> Self {
-        let began = clock.now();
-        let mut clients = Vec::with_capacity(directory.len());
-        clients.extend(directory.credentials().cloned());
-        clients.sort_unstable_by(|one, other| one.id.cmp(&other.id));
-        // One with several credentials came as often.
-        clients.dedup_by_key(|client| client.uid);
-        let made = clock.now();
-        NamedClients {
-            clients,
-            directory: Arc::downgrade(directory),
-            made,
-            cost: made.saturating_duration_since(began),
+impl Achievement {
+    /// What `client` has done.
+    fn of(self, client: &Client) -> u64 {
+        match self {
+            Achievement::Requests => client.usage.requests(),
+            Achievement::Limited => client.usage.limited(),
+            Achievement::LastSeen => client.usage.last_seen().unwrap_or(0),
         }
     }
-
-    /// Whether clients have changed, and it is time to look at them.
-    fn is_due(&self, directory: &ArcSwap<Directory>, now: Instant) -> bool {
-        !std::ptr::eq(self.directory.as_ptr(), Arc::as_ptr(&directory.load()))
-            && now.saturating_duration_since(self.made) >= self.cost.saturating_mul(SHARE)
-    }
 }
+
+/// A place among the clients: what it is sorted by, and the client's name.
+pub(in crate::admin) type RankPlace = (u64, ClientId);
 
 /// All clients in one order.
 #[derive(Debug)]
 pub(in crate::admin) struct Ranking {
     names: Arc<NamedClients>,
+    by: Achievement,
     /// What each has done, and which it is among the names.
     order: Vec<(u64, u32)>,
 }
 
 impl Ranking {
     fn new(names: Arc<NamedClients>, by: Achievement) -> Self {
-        let done = |client: &Client| match by {
-            Achievement::Requests => client.usage.requests(),
-            Achievement::Limited => client.usage.limited(),
-            Achievement::LastSeen => client.usage.last_seen().unwrap_or(0),
-        };
         let mut order = Vec::with_capacity(names.clients.len());
         let mut idle = Vec::new();
         for (place, client) in (0..).zip(&names.clients) {
-            match done(client) {
+            match by.of(client) {
                 0 => idle.push((0, place)),
                 done => order.push((done, place)),
             }
@@ -112,23 +89,40 @@ impl Ranking {
         order.sort_unstable_by_key(|(done, place)| (Reverse(*done), *place));
         // Most have done nothing as a rule, and stand by their names already.
         order.append(&mut idle);
-        Ranking { names, order }
+        Ranking { names, by, order }
     }
 
-    /// At most `limit` clients behind `after`, with what each has done, and whether there are more.
-    pub(in crate::admin) fn page(&self, after: Option<&RankPlace>, limit: usize) -> (Vec<(u64, &ClientId)>, bool) {
-        let named = |(done, place): &(u64, u32)| (*done, &self.names.clients[*place as usize].id);
-        let is_before = |entry: &(u64, u32)| {
-            let (done, id) = named(entry);
+    /// At most `limit` clients behind `after`, with what each has done, and whether there are more: those in `directory`
+    /// now. Blocks for what has changed since the last page.
+    pub(in crate::admin) fn page(
+        &self,
+        after: Option<&RankPlace>,
+        limit: usize,
+        directory: &ArcSwap<Directory>,
+    ) -> (Vec<RankPlace>, bool) {
+        let differences = self.names.differences(directory);
+        let client = |place: u32| &self.names.clients[place as usize];
+        let is_before = |(done, id): (u64, &ClientId)| {
             after.is_some_and(|(last, last_id)| (Reverse(done), id) <= (Reverse(*last), last_id))
         };
-        let rest = &self.order[self.order.partition_point(is_before)..];
-        (rest.iter().take(limit).map(named).collect(), rest.len() > limit)
-    }
-
-    /// How many there are.
-    pub(in crate::admin) fn len(&self) -> usize {
-        self.order.len()
+        let start = self.order.partition_point(|(done, place)| is_before((*done, &client(*place).id)));
+        let stayed = self.order[start..].iter().map(|(done, place)| (*done, client(*place)));
+        let stayed = stayed.filter(|(_, client)| !differences.gone.contains(&client.uid));
+        let mut stayed = stayed.map(|(done, client)| (done, &client.id)).peekable();
+        let came = differences.came.values().map(|client| (self.by.of(client), &client.id));
+        let mut came: Vec<_> = came.filter(|place| !is_before(*place)).collect();
+        came.sort_unstable_by_key(|(done, id)| (Reverse(*done), *id));
+        let mut came = came.into_iter().peekable();
+        let both = iter::from_fn(|| {
+            let is_next = came.peek().is_some_and(|(done, id)| {
+                stayed.peek().is_none_or(|(other, other_id)| (Reverse(*done), *id) < (Reverse(*other), *other_id))
+            });
+            if is_next { came.next() } else { stayed.next() }
+        });
+        let mut page: Vec<_> = both.take(limit + 1).map(|(done, id)| (done, id.clone())).collect();
+        let more = page.len() > limit;
+        page.truncate(limit);
+        (page, more)
     }
 }
 
@@ -169,16 +163,14 @@ impl Rankings {
         async move {
             while let Some(rankings) = rankings.upgrade() {
                 rankings.drop_unused();
-                if rankings.named(Duration::MAX).is_none() {
-                    // The log has it if that failed; the next look tries again.
-                    let _ = blocking(move || rankings.names(Duration::MAX)).await;
-                }
-                sleep(FRESH).await;
+                // The log has it if that failed; the next look tries again.
+                let _ = blocking(move || rankings.names(Duration::MAX)).await;
+                sleep(LOOK).await;
             }
         }
     }
 
-    /// The clients in this order, as they stood some seconds ago at most.
+    /// The clients in this order, as they stood some seconds ago.
     ///
     /// # Errors
     /// 500 when making the list panics.
@@ -194,7 +186,7 @@ impl Rankings {
                     rankings.make(by).await
                 });
             }
-            if age < OLDEST {
+            if age < OLDEST && !list.names.is_overtaken() {
                 return Ok(list);
             }
         }
@@ -231,13 +223,13 @@ impl Rankings {
         let _naming = self.naming.lock();
         // Whoever made them meanwhile made them for all who wait.
         self.named(patience).unwrap_or_else(|| {
-            let names = Arc::new(NamedClients::new(&self.directory.load_full(), &*self.clock));
+            let names = Arc::new(NamedClients::new(self.directory.load_full(), &*self.clock));
             *self.names.lock() = Some(Arc::clone(&names));
             names
         })
     }
 
-    /// The names, unless they are to be made anew.
+    /// The names, unless they are to be made anew. Blocks for what has changed.
     fn named(&self, patience: Duration) -> Option<Arc<NamedClients>> {
         let (now, names) = (self.clock.now(), self.names.lock().clone()?);
         (names.cost > patience || !names.is_due(&self.directory, now)).then_some(names)
@@ -270,13 +262,13 @@ mod tests {
         (0..count).map(client).collect()
     }
 
-    fn names<'a>(page: &[(u64, &'a ClientId)]) -> Vec<&'a str> {
+    fn names(page: &[RankPlace]) -> Vec<&str> {
         page.iter().map(|(_, id)| id.as_str()).collect()
     }
 
     async fn first(rankings: &Arc<Rankings>) -> [String; 1] {
         let list = rankings.get(Achievement::Requests).await.unwrap();
-        [list.page(None, 1).0[0].1.to_string()]
+        [list.page(None, 1, &rankings.directory).0[0].1.to_string()]
     }
 
     #[tokio::test]
@@ -286,18 +278,36 @@ mod tests {
             (0..requests).for_each(|_| client.usage.count_limited(1_000_000_000 * client.uid as u64));
         }
         let directory = Arc::new(ArcSwap::from_pointee(Directory::new(all.clone()).unwrap()));
-        let rankings = Arc::new(Rankings::new(directory, clock.clone()));
+        let rankings = Arc::new(Rankings::new(Arc::clone(&directory), clock.clone()));
         for by in [Achievement::Requests, Achievement::Limited] {
             let list = rankings.get(by).await.unwrap();
-            assert_eq!(list.len(), 5);
-            let (first, more) = list.page(None, 2);
+            let (first, more) = list.page(None, 2, &directory);
             assert_eq!((names(&first), more), (vec!["c2", "c0"], true));
-            let (rest, more) = list.page(first.last().map(|(done, id)| (*done, ClientId::clone(id))).as_ref(), 9);
+            let (rest, more) = list.page(first.last(), 9, &directory);
             assert_eq!((names(&rest), more), (vec!["c3", "c1", "c4"], false));
-            assert!(list.page(Some(&(0, ClientId::parse("c5").unwrap())), 9).0.is_empty());
+            assert!(list.page(Some(&(0, ClientId::parse("c5").unwrap())), 9, &directory).0.is_empty());
         }
         let seen = rankings.get(Achievement::LastSeen).await.unwrap();
-        assert_eq!(names(&seen.page(None, 3).0), ["c3", "c2", "c0"]);
+        assert_eq!(names(&seen.page(None, 3, &directory).0), ["c3", "c2", "c0"]);
+        // Who comes stands in the list at once, in whatever has been done; who goes is not in it.
+        let mut now = clients(8);
+        (0..5).for_each(|at| now[at] = Arc::clone(&all[at]));
+        (0..4).for_each(|_| now[5].usage.count_allowed(1));
+        now[6].usage.count_allowed(1);
+        now.remove(2);
+        directory.store(Arc::new(Directory::new(now).unwrap()));
+        let list = rankings.get(Achievement::Requests).await.unwrap();
+        let (mut after, mut pages) = (None, Vec::new());
+        loop {
+            let (page, more) = list.page(after.as_ref(), 2, &directory);
+            pages.push(names(&page).join(" "));
+            if !more {
+                break;
+            }
+            after = page.last().cloned();
+        }
+        assert_eq!(pages, ["c5 c0", "c3 c6", "c1 c4", "c7"]);
+        directory.store(Arc::new(Directory::new(all.clone()).unwrap()));
         // What is done meanwhile shows once the list is old.
         (0..20).for_each(|_| all[4].usage.count_allowed(1));
         assert_eq!(first(&rankings).await, ["c2"]);
@@ -324,14 +334,15 @@ mod tests {
         directory.store(Arc::new(Directory::new(clients(4)).unwrap()));
         made(4).await;
         directory.store(Arc::new(Directory::new(clients(5)).unwrap()));
-        assert_eq!(rankings.get(Achievement::Limited).await.unwrap().len(), 5);
+        let named = async |by| rankings.get(by).await.unwrap().names.clients.len();
+        assert_eq!(named(Achievement::Limited).await, 5);
         // Names that took long are waited for by nobody, and made anew in proportion.
-        let slow = NamedClients { cost: 2 * QUICK, ..NamedClients::new(&directory.load_full(), &*clock) };
+        let slow = NamedClients { cost: 2 * QUICK, ..NamedClients::new(directory.load_full(), &*clock) };
         *rankings.names.lock() = Some(Arc::new(slow));
         directory.store(Arc::new(Directory::new(clients(6)).unwrap()));
-        assert_eq!(rankings.get(Achievement::Requests).await.unwrap().len(), 5);
-        clock.advance(2 * QUICK * SHARE);
-        assert_eq!(rankings.get(Achievement::LastSeen).await.unwrap().len(), 5);
+        assert_eq!(named(Achievement::Requests).await, 5);
+        clock.advance(2 * QUICK * names::SHARE);
+        assert_eq!(named(Achievement::LastSeen).await, 5);
         made(6).await;
         // An order that nobody asks for goes; the upkeep ends with the API.
         clock.advance(UNUSED);

@@ -30,7 +30,7 @@ const MAX_SEARCH: usize = 1_024;
 /// Lists clients
 ///
 /// In the order of their names, or of what they have done since this process started, the greatest first and equal ones
-/// by their names; that order is some seconds old. `format=ndjson` streams all of them instead, one a line, in the form that the bulk
+/// by their names; that order is some seconds old, a new client is in it at once. `format=ndjson` streams all of them instead, one a line, in the form that the bulk
 /// apply takes.
 #[utoipa::path(
     get,
@@ -187,12 +187,13 @@ pub(super) async fn find(api: &Arc<Api>, id: &ClientId) -> Result<Record, ApiErr
 const SORTS: [Option<Achievement>; 4] =
     [None, Some(Achievement::Requests), Some(Achievement::Limited), Some(Achievement::LastSeen)];
 
-/// A page of clients in the order of what they have done. One that was deleted since that was looked at is left out.
+/// A page of clients in the order of what they have done.
 async fn ranked(api: &Arc<Api>, by: Achievement, after: Option<RankPlace>, limit: usize) -> Result<Response, ApiError> {
     let list = api.rankings.get(by).await?;
-    let (repository, total) = (Arc::clone(&api.parts.repository), list.len() as u64);
+    let (repository, directory) = (Arc::clone(&api.parts.repository), Arc::clone(&api.parts.directory));
+    let total = directory.load().len() as u64;
     let page = api.reads.run(move || {
-        let (page, more) = list.page(after.as_ref(), limit);
+        let (page, more) = list.page(after.as_ref(), limit, &directory);
         let mut records = Vec::with_capacity(page.len());
         for (_, id) in &page {
             records.extend(repository.get(id)?);
