@@ -1,17 +1,20 @@
 //! A line in the access log for every request that has begun, also where nothing came of it before any hook saw it.
 
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::harness::PATIENCE;
 use crate::harness::backend::Backend;
-use crate::harness::client::Client;
+use crate::harness::client::{Client, Request};
 use crate::harness::http2::{
-    DATA, END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, Http2, RST_STREAM, encode, request,
+    DATA, END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, Http2, RST_STREAM, encode, get, request,
 };
 use crate::harness::server::Tollgate;
 use crate::harness::setup::{NO_CHECK, Setup};
+use crate::harness::store::{Engine, StoreServer};
 use crate::harness::tls::{self, NOW, write_pair};
 
 const FIELDS: &str = "access_log: {fields: [method, path, protocol, tls_version, status, error, client_ip, referer]}";
@@ -197,4 +200,58 @@ fn a_client_that_leaves_while_it_is_served_has_one_line() {
     assert_eq!((&line["path"], &line["error"].is_string()), (&"/post".into(), &true), "{line}");
     server.client().get("/last").unwrap();
     assert_eq!(last(&server, 2)["path"], "/last");
+}
+
+#[test]
+fn one_that_waits_for_the_fleets_store_when_the_server_stops_has_its_line() {
+    let (backend, dir) = ([Backend::scripted("a")], TempDir::new().unwrap());
+    write_pair(dir.path(), NOW);
+    let store = StoreServer::start(Engine::all()[0]);
+    for tls in [false, true] {
+        let has_cut = (0..10).any(|_| cut_while_it_waits(&backend, &store, tls.then_some(dir.path())) > 0);
+        assert!(has_cut, "none waited when the server stopped");
+    }
+}
+
+/// Stops a server while its store stands still and requests wait for that, over HTTP/2 with this certificate; how many
+/// the stop has cut. Each has its line. Those that come too late, or are judged before, are none of them.
+fn cut_while_it_waits(backend: &[Backend; 1], store: &StoreServer, tls: Option<&Path>) -> usize {
+    let fleet = format!("fleet: {{store: \"{}\", timeout: 1s}}", store.url());
+    let setup = Setup::app(backend, NO_CHECK).line(&fleet).line("pingora: {grace_period_seconds: 0}").line(FIELDS);
+    let setup = setup.line("rate_limit: {}").line("identity: {trusted_proxies: [127.0.0.1]}");
+    let setup = if let Some(dir) = tls { setup.tls(dir) } else { setup };
+    let mut server = setup.start();
+    let (mut plain, mut http2) = (Vec::new(), tls.map(|_| Http2::connect(server.address)));
+    if let Some(client) = &mut http2 {
+        client.get("/first").unwrap();
+    }
+    store.pause();
+    let of = |n: u8| ("x-forwarded-for", format!("192.0.2.{n}"));
+    let mut answers = Vec::new();
+    for n in 0..8 {
+        let (name, address) = of(n);
+        if let Some(client) = &mut http2 {
+            let mut asked = get("/waits");
+            asked.headers_mut().insert(name, address.parse().unwrap());
+            answers.push(client.open(asked, true).unwrap());
+        } else {
+            plain.push(server.client());
+            plain
+                .last_mut()
+                .unwrap()
+                .send(&Request::new("GET", "/waits").headers(&[(name, &address)]).encode())
+                .unwrap();
+        }
+    }
+    server.process.signal("TERM");
+    let finished = server.process.wait_exit(PATIENCE);
+    store.resume();
+    let lines: Vec<Value> = finished.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let of_those =
+        lines.iter().filter(|line| line["error"] == "the server stopped" && line["path"] == "/waits").count();
+    let told = finished.err.split_once("the grace period is over; requests cut: ").map_or("0", |(_, told)| told);
+    let told: usize = told.split(|other: char| !other.is_ascii_digit()).next().unwrap().parse().unwrap();
+    // Some may have come after that was counted.
+    assert!((told..=8).contains(&of_those), "{of_those} of {told}: {finished:?}");
+    told
 }

@@ -3,7 +3,45 @@
 use tokio::time::timeout;
 
 use crate::limit::PendingAnswers;
+use crate::proxy::exchange::client::ReceivedRequest;
 use crate::proxy::exchange::context::Context;
+use crate::proxy::exchange::failure::cut;
+use crate::proxy::exchange::outcome::RequestOutcome;
+use crate::proxy::exchange::proxy::Proxy;
+use crate::proxy::exchange::scratch::Origin;
+
+/// A request that is not decided on yet. If it is dropped while it waits, that is counted and logged.
+struct UndecidedRequest<'u, R: ReceivedRequest> {
+    proxy: &'u Proxy,
+    request: &'u R,
+    ctx: &'u mut Context,
+    waits: bool,
+}
+
+impl<R: ReceivedRequest> Drop for UndecidedRequest<'_, R> {
+    fn drop(&mut self) {
+        if self.waits {
+            let error = cut(self.ctx);
+            let error = Some(&*error);
+            let (version, bytes_in) = (self.request.version(), self.request.body().len() as u64);
+            let outcome = RequestOutcome { version, status: 0, bytes_in, bytes_out: 0, grpc_status: None, error };
+            self.proxy.ended((self.request.target(), &self.request.fields()), self.ctx, outcome);
+        }
+    }
+}
+
+/// [Waits](wait) for what is to be known about `request`, which came from there. It has its line in the log also where
+/// the server does not wait for it.
+pub(in crate::proxy) async fn decide(
+    first: Box<PendingAnswers>,
+    (request, origin): (&impl ReceivedRequest, Origin<'_>),
+    proxy: &Proxy,
+    ctx: &mut Context,
+) {
+    let mut undecided = UndecidedRequest { proxy, request, ctx, waits: true };
+    wait(first, undecided.ctx, |ctx| request.admit(proxy, origin, ctx)).await;
+    undecided.waits = false;
+}
 
 /// Waits, and has the request decided again, until it is; it waits no longer than the limiter says, in all, and is then
 /// judged by what this node knows.

@@ -301,7 +301,7 @@ impl Downstream {
             };
             let mut ctx = Context::of(since, origin);
             if let Some(asking) = request.admit(&self.app, origin, &mut ctx) {
-                Box::pin(asking::wait(asking, &mut ctx, |ctx| request.admit(&self.app, origin, ctx))).await;
+                Box::pin(asking::decide(asking, (&request, origin), &self.app, &mut ctx)).await;
             }
             ctx.count_in(&mut refused);
             ctx.meet(|| ends(stream.get_socket_digest()?.as_ref()));

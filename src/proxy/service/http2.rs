@@ -339,7 +339,7 @@ impl Serving<'_> {
         let Origin { peer, secure, tls_version, redirect, .. } = origin;
         streams.spawn(Box::pin(async move {
             let origin = Origin { peer, secure, tls_version, redirect, certificate: certificate.as_ref() };
-            asking::wait(asking, &mut ctx, |ctx| part.admit(&way.app, origin, ctx)).await;
+            asking::decide(asking, (&part, origin), &way.app, &mut ctx).await;
             way.serve((part.into_parts(), asks), (body, respond), (ctx, busy)).await;
         }));
     }
