@@ -329,7 +329,7 @@ async fn meet(
         Ok(JoinOutcome::Joined { secret }) => Ok(Some(secret)),
         Ok(JoinOutcome::Foreign) => Err(failed(&FOREIGN)),
         Ok(JoinOutcome::Unreachable) => {
-            let why = link.state().borrow().why().map(LinkError::reason).unwrap_or_default();
+            let why = link.state().borrow().why().map_or_else(|| LinkError::TimedOut.reason(), LinkError::reason);
             warn!("fleet: the store at {store} is unreachable ({why}); serving with the clients of the database");
             Ok(None)
         }

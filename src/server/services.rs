@@ -214,16 +214,18 @@ impl AcmeOrders {
     async fn ask(&self, all: HashSet<AcmeSettings>) {
         for settings in all {
             let (now, wall) = (self.clock.now(), self.clock.wall());
-            let Some(news) = self.acme.look(&settings, self.plain, (now, wall)).await else { continue };
-            // First served, then told: whoever waits for the line finds the certificate that it speaks of.
-            if let Some(pair) = self.acme.pair(&settings, self.clock.wall()) {
-                for (_, terminator) in self.tls.iter() {
-                    terminator.renew(&pair);
+            match self.acme.look(&settings, self.plain, (now, wall)).await {
+                Some(AcmeNews::Obtained(told)) => {
+                    // First served, then told: whoever waits for the line finds the certificate that it speaks of.
+                    if let Some(pair) = self.acme.pair(&settings, self.clock.wall()) {
+                        for (_, terminator) in self.tls.iter() {
+                            terminator.renew(&pair);
+                        }
+                    }
+                    info!("{told}");
                 }
-            }
-            match news {
-                AcmeNews::Obtained(told) => info!("{told}"),
-                AcmeNews::Failed(told) => warn!("{told}"),
+                Some(AcmeNews::Failed(told)) => warn!("{told}"),
+                None => {}
             }
         }
     }

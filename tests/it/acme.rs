@@ -189,6 +189,50 @@ fn an_upgrade_amid_an_order_takes_nothing_away() {
 }
 
 #[test]
+fn a_name_more_takes_no_certificate_away() {
+    let (backend, dir) = (Backend::scripted("a"), TempDir::new().unwrap());
+    let secure = free_address();
+    let pebble = Pebble::start(free_address(), secure, LONG);
+    let database = dir.path().join("tollgate.db");
+    let listener = |names: &str| [format!("{{address: \"{secure}\", tls: {}}}", acme(&pebble.directory, names))];
+    let run = |names: &str| server(&listener(names), (&backend, database.to_str().unwrap()), &pebble.ca());
+    let first = run("a.example, b.example");
+    got(&first, &pebble, "a.example, b.example");
+    let (root, certificate) = (pebble.root(), shown(secure));
+    stop(first);
+    let turned = run("b.example, a.example");
+    assert_eq!(shown(secure), certificate, "the order of the names is of no matter");
+    stop(turned);
+    // From an authority that is not there.
+    let nobody = format!("https://{}/dir", free_address());
+    let names = "c.example, b.example, a.example";
+    let listeners = [format!("{{address: \"{secure}\", tls: {}}}", acme(&nobody, names))];
+    let third = server(&listeners, (&backend, database.to_str().unwrap()), &pebble.ca());
+    let line = third.wait_for_event(&["WARN", "ACME: no certificate for c.example"], PATIENCE);
+    assert!(line.contains("the certificate for a.example, b.example that ends on "), "{line}");
+    assert_eq!((shown(secure), asked("a.example", secure, &root)), (certificate.clone(), "200 2".into()));
+    stop(third);
+    let fourth = run(names);
+    assert_eq!(shown(secure), certificate, "until the new one is there");
+    got(&fourth, &pebble, names);
+    assert_ne!(shown(secure), certificate);
+    assert_eq!(asked("c.example", secure, &root), "200 2");
+    stop(fourth);
+}
+
+#[test]
+fn what_is_no_authority_is_told() {
+    let (backend, secure) = (Backend::scripted("a"), free_address());
+    // Pebble's own address has a directory, and nothing else at that path.
+    let pebble = Pebble::start(free_address(), free_address(), LONG);
+    let directory = pebble.directory.replace("/dir", "/nothing");
+    let listeners = [format!("{{address: \"{secure}\", tls: {}}}", acme(&directory, "a.example"))];
+    let server = server(&listeners, (&backend, "$DIR/tollgate.db"), &pebble.ca());
+    let line = server.wait_for_event(&["WARN", "ACME: no certificate for a.example"], PATIENCE);
+    assert!(line.contains(&format!("what answers at {directory} is no ACME directory")), "{line}");
+}
+
+#[test]
 fn one_process_asks_at_a_time() {
     let (backend, dir) = (Backend::scripted("a"), TempDir::new().unwrap());
     let secure = free_address();

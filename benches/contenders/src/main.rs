@@ -3,8 +3,8 @@
 //!
 //! All decide in this process, over the same redis-server on loopback, about the same requests. First so many a second,
 //! by one task for each client: what that costs in processor time of this process, less what the same tasks cost that
-//! decide nothing, and of the server; and how often the server is asked. Then as many as go. Last, two instances are
-//! asked flat out for one client: how much of its quota do they let in together?
+//! decide nothing, and of the server; and how often the server is asked. Then as many as go, with the same figures.
+//! Last, two instances are asked flat out for one client: how much of its quota do they let in together?
 //!
 //! `cargo run --release [-- paced|flat-out|over …]` in this directory, after `setup.sh`, as `make bench-fleet` does;
 //! prints the tables of docs/fleet.md.
@@ -103,13 +103,18 @@ fn all_paced(store: &StoreServer) -> Fallible<()> {
 }
 
 fn all_flat_out(store: &StoreServer) -> Fallible<()> {
-    println!("\n{CLIENTS} clients flat out on two threads:\n\n| way | quota | decisions a second |\n|---|---|---:|");
+    println!("\n{CLIENTS} clients flat out on two threads:\n");
+    println!("| way | quota | decisions a second | µs of CPU a decision, node | store | round trips |");
+    println!("|---|---|---:|---:|---:|---:|");
     for quota in [Quota { capacity: 1_000_000_000, rate: 1_000_000_000 }, Quota { capacity: 100, rate: 50 }] {
         for _ in 0..ROUNDS {
-            let ours = flat_out::<ours::Ours>(store, quota)?;
-            flat_out::<lua_way::LuaWay>(store, quota)?;
-            let theirs = flat_out::<limitador_way::LimitadorWay>(store, quota)?;
-            println!("| tollgate ÷ limitador | | {:.1} |", ours / theirs);
+            let (_, nothing) = flat_out::<nothing::Nothing>(store, quota, None)?;
+            let (ours, cost) = flat_out::<ours::Ours>(store, quota, Some(&nothing))?;
+            let (_, lua) = flat_out::<lua_way::LuaWay>(store, quota, Some(&nothing))?;
+            let (theirs, _) = flat_out::<limitador_way::LimitadorWay>(store, quota, Some(&nothing))?;
+            let ratio = (ours / theirs, lua.node / cost.node, lua.store / cost.store);
+            println!("| tollgate ÷ limitador | | {:.1} | | | |", ratio.0);
+            println!("| a Lua call ÷ tollgate | | | {:.1} | {:.0} | |", ratio.1, ratio.2);
         }
     }
     Ok(())

@@ -74,29 +74,38 @@ pub fn paced<W: Way>(store: &StoreServer, quota: Quota, nothing: Option<&Cost>) 
     let after = (own_time()?, store_time(store), way.trips());
     stop.store(true, Ordering::Relaxed);
     let count = asked.load(Ordering::Relaxed) as f64;
-    let trips = match (before.2, after.2) {
-        (Some(before), Some(after)) => (after - before) as f64 / count,
-        _ => 1.0,
-    };
-    let node = (after.0 - before.0) / count;
-    let cost =
-        Cost { node: node - nothing.map_or(0.0, |nothing| nothing.node), store: (after.1 - before.1) / count, trips };
+    let cost = cost(before, after, count, nothing);
     let let_in = allowed.load(Ordering::Relaxed) as f64 / count;
     println!("| {} | {let_in:.3} | {:.3} | {:.3} | {:.4} |", W::NAME, cost.node, cost.store, cost.trips);
     runtime.shutdown_timeout(Duration::from_secs(1));
     Ok(cost)
 }
 
-/// Lets one task for each client decide as often as it can; decisions a second.
-pub fn flat_out<W: Way>(store: &StoreServer, quota: Quota) -> Fallible<f64> {
+/// Lets one task for each client decide as often as it can; decisions a second, and what one costs.
+pub fn flat_out<W: Way>(store: &StoreServer, quota: Quota, nothing: Option<&Cost>) -> Fallible<(f64, Cost)> {
     store.command("FLUSHALL");
     let runtime = runtime(2)?;
     let way = Arc::new(runtime.block_on(W::open(&store.url(), 0, 1, quota))?);
-    let (tally, time) = drain(&runtime, (0..CLIENTS).map(|client| (Arc::clone(&way), client)), ROUND);
-    let rate = tally.0 as f64 / time.as_secs_f64();
-    println!("| {} | {}/{} | {rate:.0} |", W::NAME, quota.capacity, quota.rate);
+    let before = (own_time()?, store_time(store), way.trips());
+    let ((asked, _), time) = drain(&runtime, (0..CLIENTS).map(|client| (Arc::clone(&way), client)), ROUND);
+    let after = (own_time()?, store_time(store), way.trips());
+    let (count, rate) = (asked as f64, asked as f64 / time.as_secs_f64());
+    let cost = cost(before, after, count, nothing);
+    let what = format!("{} | {}/{} | {rate:.0}", W::NAME, quota.capacity, quota.rate);
+    println!("| {what} | {:.3} | {:.3} | {:.6} |", cost.node, cost.store, cost.trips);
     runtime.shutdown_timeout(Duration::from_secs(1));
-    Ok(rate)
+    Ok((rate, cost))
+}
+
+/// What one of `count` decisions cost, by processor times of the node and the store and round trips before and after
+/// them.
+fn cost(before: (f64, f64, Option<u64>), after: (f64, f64, Option<u64>), count: f64, nothing: Option<&Cost>) -> Cost {
+    let trips = match (before.2, after.2) {
+        (Some(before), Some(after)) => (after - before) as f64 / count,
+        _ => 1.0,
+    };
+    let node = (after.0 - before.0) / count - nothing.map_or(0.0, |nothing| nothing.node);
+    Cost { node, store: (after.1 - before.1) / count, trips }
 }
 
 /// Asks two instances flat out for one client.

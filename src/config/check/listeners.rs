@@ -13,7 +13,7 @@ use crate::config::report::{Level, Report};
 use crate::config::settings::ListenerSettings;
 use crate::config::shape::{AcmeKeys, ListenerKeys, PairKeys, TlsKeys};
 use crate::config::source;
-use crate::config::value::{AcmeDomain, ClientCerts, Listen};
+use crate::config::value::{ClientCerts, Listen};
 use crate::config::written::{List, Section, Written};
 use crate::process::collide;
 use crate::proxy::{Identity, ListenerRules};
@@ -177,12 +177,19 @@ fn tls(at: &mut Level<'_>, keys: TlsKeys, (overrides, found): (&Overrides, &mut 
 
 /// What is asked of a certificate authority.
 fn acme(at: &mut Level<'_>, keys: AcmeKeys) -> Option<AcmeSettings> {
-    let all = |at: &mut Level<'_>, name: &str, list: Vec<Written<AcmeDomain>>| {
-        let path = at.at.key(name);
-        let items = list.into_iter().enumerate();
-        items.filter_map(|(index, item)| at.report.take(&path.item(index), item)).collect::<Vec<_>>()
-    };
-    let domains = at.need("domains", keys.domains).map(|list| all(at, "domains", list));
+    let domains = at.need("domains", keys.domains).map(|list| {
+        let path = at.at.key("domains");
+        let mut all = Vec::new();
+        for (index, item) in list.into_iter().enumerate() {
+            match at.report.take(&path.item(index), item) {
+                Some(domain) if all.contains(&domain) => {
+                    at.report.add(&path.item(index), format!("{domain} stands here twice, must be written once"));
+                }
+                domain => all.extend(domain),
+            }
+        }
+        all
+    });
     let path = at.at.key("contact");
     let contact = at.take("contact", keys.contact).unwrap_or_default().into_iter().enumerate();
     let contact = contact.filter_map(|(index, item)| at.report.take(&path.item(index), item)).collect();

@@ -44,12 +44,30 @@ pub(super) struct StoreFault {
     /// Whether the store said it.
     pub(super) answered: bool,
     unknown_script: bool,
+    /// Whether another node of a Cluster is the one to ask.
+    elsewhere: bool,
 }
 
 impl StoreFault {
+    /// The same of who was taken for the only server: one that names others is none.
+    pub(super) fn of_one_server(self) -> Self {
+        if !self.elsewhere {
+            return self;
+        }
+        let reason =
+            "it is a node of a Cluster; an address that begins with redis+cluster:// or rediss+cluster:// is needed";
+        StoreFault { error: LinkError::Refused(reason.to_owned()), breaks: true, ..self }
+    }
+
     /// The deadline passed.
     pub(super) fn late() -> Self {
-        StoreFault { error: LinkError::TimedOut, breaks: false, answered: false, unknown_script: false }
+        StoreFault {
+            error: LinkError::TimedOut,
+            breaks: false,
+            answered: false,
+            unknown_script: false,
+            elsewhere: false,
+        }
     }
 
     pub(super) fn is_unknown_script(&self) -> bool {
@@ -71,12 +89,12 @@ impl StoreFault {
             ErrorKind::Io if error.is_timeout() => StoreFault::late(),
             ErrorKind::AuthenticationFailed => {
                 let error = LinkError::Refused("it refuses the user or the password".to_owned());
-                StoreFault { error, breaks: true, answered: true, unknown_script: false }
+                StoreFault { error, breaks: true, answered: true, unknown_script: false, elsewhere: false }
             }
             // No node of the Cluster could be asked.
             ErrorKind::ClusterConnectionNotFound => {
                 let error = LinkError::Unreachable(error.to_string());
-                StoreFault { error, breaks: false, answered: false, unknown_script: false }
+                StoreFault { error, breaks: false, answered: false, unknown_script: false, elsewhere: false }
             }
             _ => StoreFault { breaks: true, ..StoreFault::late() },
         }
@@ -99,7 +117,8 @@ impl StoreFault {
             (_, true) => LinkError::Unreachable(text),
             _ => LinkError::Script(text),
         };
-        StoreFault { error, breaks: cannot, answered: true, unknown_script: kind == Some(NoScript) }
+        let (unknown_script, elsewhere) = (kind == Some(NoScript), matches!(kind, Some(Moved | Ask)));
+        StoreFault { error, breaks: cannot, answered: true, unknown_script, elsewhere }
     }
 }
 

@@ -62,12 +62,10 @@ impl Session {
         Ok(session)
     }
 
-    /// Whether writes are taken, on a Cluster everywhere where there will be some.
+    /// Whether writes are taken, everywhere where there will be some: on a Cluster on other nodes, and on one server
+    /// nowhere else.
     async fn try_writes(&self, names: &Names) -> Result<(), LinkError> {
-        let mut trials = names.trials();
-        if matches!(self.wires, Wires::One(_)) {
-            trials.truncate(1);
-        }
+        let trials = names.trials();
         let write = |key: &Vec<u8>| {
             let mut set = redis::cmd("SET");
             set.arg(key).arg("").arg("PX").arg(1).clone()
@@ -99,8 +97,10 @@ impl Session {
                 }
                 let mut wire = wire.clone();
                 match timeout(limit, wire.req_packed_commands(&pipeline, 0, count)).await {
-                    Ok(Ok(answers)) if answers.len() == count => answers.into_iter().map(answered).collect(),
-                    Ok(Err(error)) => vec![Err(StoreFault::of(&error)); count],
+                    Ok(Ok(answers)) if answers.len() == count => {
+                        answers.into_iter().map(|answer| answered(answer).map_err(StoreFault::of_one_server)).collect()
+                    }
+                    Ok(Err(error)) => vec![Err(StoreFault::of(&error).of_one_server()); count],
                     Ok(Ok(_)) | Err(_) => vec![Err(StoreFault::late()); count],
                 }
             }

@@ -79,9 +79,22 @@ impl AcmeKeeper {
                     loaded.map_err(|flaws| flaws.first().map(ToString::to_string).unwrap_or_default())?.0
                 }
             };
-            tls.pairs = vec![pair];
+            let stand_in = self.stand_in(&acme.settings, &pair, now);
+            tls.pairs = vec![stand_in.map_or_else(|| pair.clone(), |stand_in| stand_in.in_place_of(&pair))];
         }
         Ok(tls)
+    }
+
+    /// What is presented in place of `own`, where that was made here: of what authorities gave for other lists of names
+    /// and is valid, the one with the most of these, so that a name more takes nothing away from the others.
+    fn stand_in(&self, settings: &AcmeSettings, own: &Pair, now: SystemTime) -> Option<Pair> {
+        if !own.is_self_made() {
+            return None;
+        }
+        let kept = self.storage.kept().into_iter().filter_map(|files| Some(Pair::load(&files, now).ok()?.0));
+        let covered = |pair: &Pair| settings.domains.iter().filter(|name| pair.names().contains(name)).count();
+        let fit = kept.filter(|pair| !pair.is_self_made() && pair.lapse(now).is_none() && covered(pair) > 0);
+        fit.max_by_key(|pair| (covered(pair), pair.ends()))
     }
 
     /// Gets a certificate for `settings`, if one is due and it is time for a try; nothing when none is. Another process
@@ -108,8 +121,12 @@ impl AcmeKeeper {
         let pause = SHORTEST.saturating_mul(1 << tries.failures.min(16)).min(LONGEST);
         let tries = Tries { failures: tries.failures + 1, next: Some(now + pause) };
         self.tries.lock().insert(settings.clone(), tries);
-        let served = match self.pair(settings, wall) {
-            Some(pair) if !pair.is_self_made() => format!("the certificate that ends on {}", pair.end()),
+        let own = self.pair(settings, wall);
+        let served = own.and_then(|own| self.stand_in(settings, &own, wall).or(Some(own)));
+        let served = match served {
+            Some(pair) if !pair.is_self_made() => {
+                format!("the certificate for {} that ends on {}", pair.names().join(", "), pair.end())
+            }
             _ => "a self-made certificate, which no client believes,".to_owned(),
         };
         Some(AcmeNews::Failed(format!(

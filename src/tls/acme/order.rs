@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use instant_acme::{
-    Account, AuthorizationStatus, ChallengeType, Identifier, NewAccount, NewOrder, OrderStatus, RetryPolicy,
+    Account, AuthorizationStatus, ChallengeType, Error, Identifier, NewAccount, NewOrder, OrderStatus, RetryPolicy,
 };
 use rcgen::{CertificateParams, CustomExtension, DistinguishedName, DnType, KeyPair};
 use rustls::crypto::ring::sign::any_supported_type;
@@ -68,7 +68,12 @@ pub(super) async fn account(settings: &AcmeSettings, kept: Option<String>) -> Re
     }
     let contact: Vec<_> = settings.contact.iter().map(String::as_str).collect();
     let new = NewAccount { contact: &contact, terms_of_service_agreed: true, only_return_existing: false };
-    let (account, credentials) = builder.create(&new, settings.directory.clone(), None).await.map_err(told)?;
+    let created = builder.create(&new, settings.directory.clone(), None).await;
+    let (account, credentials) = created.map_err(|error| match error {
+        // The library looks at no status: a page that says 404 is what it cannot read.
+        Error::Json(_) => format!("what answers at {} is no ACME directory ({})", settings.directory, told(error)),
+        _ => told(error),
+    })?;
     Ok(OpenedAccount { account, kept: serde_json::to_string(&credentials).map_err(told)? })
 }
 

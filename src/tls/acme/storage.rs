@@ -66,10 +66,22 @@ impl AcmeStorage {
                     let made = memfd_create("tollgate-acme", MemfdFlags::CLOEXEC);
                     kept.pairs.insert(name.clone(), made.map_err(|error| error.to_string())?.into());
                 }
-                PathBuf::from(format!("/proc/self/fd/{}", kept.pairs[&name].as_raw_fd()))
+                path_of(&kept.pairs[&name])
             }
         };
         Ok(PairFiles { cert: path.clone(), key: path })
+    }
+
+    /// Where all pairs are that were kept, for whatever names.
+    pub(super) fn kept(&self) -> Vec<PairFiles> {
+        let paths: Vec<PathBuf> = match self {
+            AcmeStorage::Beside(directory) => {
+                let all = fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
+                all.filter(|path| path.extension().is_some_and(|extension| extension == "pem")).collect()
+            }
+            AcmeStorage::Memory(kept) => kept.lock().pairs.values().map(path_of).collect(),
+        };
+        paths.into_iter().map(|path| PairFiles { cert: path.clone(), key: path }).collect()
     }
 
     /// Keeps a pair.
@@ -152,6 +164,11 @@ impl AcmeStorage {
     }
 }
 
+/// Where a file is that is in memory.
+fn path_of(file: &File) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
+}
+
 /// Writes a file that is its owner's alone, whole or not at all.
 fn put(path: &Path, text: &str) -> Result<(), String> {
     let write = || {
@@ -175,10 +192,12 @@ fn account_in(directory: &Path, settings: &AcmeSettings) -> PathBuf {
     directory.join(format!("account-{}.json", digest(&settings.directory)))
 }
 
-/// What the files of a pair are called: by the first name, and by all that is asked.
+/// What the files of a pair are called: by a name, and by all that is asked, in whatever order.
 fn name_of(settings: &AcmeSettings) -> String {
-    let all = format!("{}\n{}", settings.directory, settings.domains.join("\n"));
-    format!("{}-{}", settings.domains.first().map(String::as_str).unwrap_or_default(), digest(&all))
+    let mut domains: Vec<&str> = settings.domains.iter().map(String::as_str).collect();
+    domains.sort_unstable();
+    let all = format!("{}\n{}", settings.directory, domains.join("\n"));
+    format!("{}-{}", domains.first().copied().unwrap_or_default(), digest(&all))
 }
 
 fn digest(text: &str) -> String {

@@ -31,6 +31,31 @@ fn a_promoted_replica_is_followed() {
 }
 
 #[test]
+fn a_node_of_a_cluster_is_not_taken_for_the_only_server() {
+    for engine in Engine::all() {
+        let (servers, _) = cluster(engine);
+        let url = format!("redis://127.0.0.1:{}", servers[0].port);
+        runtime().block_on(async {
+            let (link, _stop) = start(&settings(&url));
+            let mut state = link.state();
+            let said = |state: &LinkState| state.why().is_some_and(|why| why.reason().contains("redis+cluster://"));
+            let told = timeout(LONG, state.wait_for(said)).await.is_ok();
+            assert!(told, "{engine:?}: {:?}", link.state().borrow());
+            assert!(!link.state().borrow().is_reachable());
+        });
+        // Alone it has all that is asked for.
+        let alone = StoreServer::start_with(engine, &["--save", "", "--cluster-enabled", "yes"]);
+        alone.command("CLUSTER ADDSLOTSRANGE 0 16383");
+        wait("no cluster", || alone.command("CLUSTER INFO").contains("cluster_state:ok"));
+        runtime().block_on(async {
+            let (link, _stop) = start(&settings(&alone.url()));
+            until(&link, true).await;
+            assert_eq!(take(&link, 7).await.unwrap().tokens, 4, "{engine:?}");
+        });
+    }
+}
+
+#[test]
 fn buckets_of_a_cluster_follow_a_slot_that_moves() {
     for engine in Engine::all() {
         let (servers, ids) = cluster(engine);
