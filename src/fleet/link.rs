@@ -8,13 +8,16 @@
 //! - A ping every 100 ms; 250 ms after the last sign of life (a ping's answer, or any other), the store is unreachable,
 //!   and whoever still waits is told.
 //! - Tried again after 50 ms to 1 s, drawn at random, so that many nodes do not come at once.
-//! - A store that answers, and cannot do what it is for (`OOM`, `READONLY`, `LOADING`, `MISCONF`, …), counts as unreachable:
+//! - A store that answers, and cannot do what it is for (`OOM`, `READONLY`, `LOADING`, `CLUSTERDOWN`, …), counts as unreachable:
 //!   each node goes by what is to be done then, rather than to ask in vain for each request. What it says is the reason.
 //!   A connection is of use when a trial of a write is answered well, one for each slot that is used in a Cluster; after
 //!   one that was of none any more for such a reason the next try waits longer, so that a store at the brink of its
 //!   memory does not come and go all the time.
 //! - What is wrong or not allowed (`NOPERM`) leaves it reachable, and is told as what it refuses.
 //! - Answers that say "not here" and "try again" (`MOVED`, `BUSY`, …) are errors of that call alone.
+//!
+//! A Cluster whose nodes all answer pings may do nothing else. What it says then the library keeps to itself, and tries
+//! again for longer than a caller waits; so when a call was not answered in time, writes are tried with more patience.
 //!
 //! A Cluster that loses a primary: the library learns the new slots before it sends anything else, so calls about
 //! healthy slots fail with the others until then, and the link counts as unreachable. Name several of its nodes: the

@@ -34,6 +34,8 @@ pub(super) struct LinkCore {
     /// Somebody saw that the connection is of no use any more, and why.
     pub(super) broken: Notify,
     pub(super) why: Mutex<Option<LinkError>>,
+    /// A call was not answered in time.
+    pub(super) doubt: Notify,
     /// What the store refuses while it is reachable, and when it did so last.
     refuses: Mutex<Option<(String, Instant)>>,
     pub(super) counted: Counted,
@@ -56,6 +58,7 @@ impl LinkCore {
             start,
             broken: Notify::new(),
             why: Mutex::new(None),
+            doubt: Notify::new(),
             refuses: Mutex::new(None),
             counted: Counted::default(),
             met: AtomicBool::new(false),
@@ -91,6 +94,9 @@ impl LinkCore {
             self.break_off(if fault.answered { fault.error.clone() } else { LinkError::lost() });
         } else if let Some(fault) = faults.iter().find(|fault| fault.is_refusal()) {
             self.note_refusal(fault.error.reason());
+        }
+        if faults.iter().any(|fault| !fault.answered) {
+            self.doubt.notify_one();
         }
         if faults.iter().all(|fault| fault.answered) {
             self.alive();

@@ -108,9 +108,9 @@ impl StoreFault {
 
     fn said(kind: Option<ServerErrorKind>, code: &str, text: &str) -> Self {
         use ServerErrorKind::{Ask, BusyLoading, ClusterDown, MasterDown, Moved, NoScript, ReadOnly, TryAgain};
-        let cannot = matches!(kind, Some(BusyLoading | MasterDown | ReadOnly))
+        let cannot = matches!(kind, Some(BusyLoading | ClusterDown | MasterDown | ReadOnly))
             || matches!(code, "OOM" | "NOREPLICAS" | "MISCONF" | "NOAUTH" | "WRONGPASS");
-        let later = matches!(kind, Some(ClusterDown | TryAgain | Moved | Ask)) || matches!(code, "BUSY" | "UNBLOCKED");
+        let later = matches!(kind, Some(TryAgain | Moved | Ask)) || matches!(code, "BUSY" | "UNBLOCKED");
         let text = plain(code, text);
         let error = match (cannot, later) {
             (true, _) => LinkError::Refused(text),
@@ -131,6 +131,7 @@ fn plain(code: &str, text: &str) -> String {
     let said =
         text.split_once(" script: ").filter(is_place).map_or(text, |(said, _)| said).trim_end_matches(['.', ' ']);
     match code {
+        "CLUSTERDOWN" => format!("the Cluster is down: {said}"),
         "OOM" => format!("its memory is full: {said}"),
         "READONLY" => format!("it is a replica, which takes no writes: {said}"),
         "MISCONF" => format!("it cannot write to its disk: {said}"),

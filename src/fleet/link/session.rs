@@ -64,7 +64,7 @@ impl Session {
 
     /// Whether writes are taken, everywhere where there will be some: on a Cluster on other nodes, and on one server
     /// nowhere else.
-    async fn try_writes(&self, names: &Names) -> Result<(), LinkError> {
+    pub(super) async fn try_writes(&self, names: &Names) -> Result<(), LinkError> {
         let trials = names.trials();
         let write = |key: &Vec<u8>| {
             let mut set = redis::cmd("SET");
@@ -73,6 +73,11 @@ impl Session {
         let writes: Vec<Cmd> = trials.iter().map(write).collect();
         let faults = self.send(writes, CONNECTING).await.into_iter().filter_map(Result::err);
         faults.filter(StoreFault::is_refusal).map(|fault| Err(fault.error)).next().unwrap_or(Ok(()))
+    }
+
+    /// Whether it leads to the nodes of a Cluster.
+    pub(super) fn is_cluster(&self) -> bool {
+        matches!(self.wires, Wires::Many(_))
     }
 
     /// Another connection to the same place, on which answers may take long.

@@ -12,6 +12,7 @@ use super::errors::LinkError;
 use super::sentinels::Sentinels;
 use super::session::{CONNECTING, Session};
 use super::state::LinkState;
+use crate::fleet::names::Names;
 
 /// Between two pings.
 const PINGS: Duration = Duration::from_millis(100);
@@ -80,6 +81,7 @@ impl LinkCore {
             () = self.broken.notified() => self.why.lock().take().unwrap_or_else(LinkError::lost),
             why = self.pings(&session) => why,
             why = self.elsewhere(&session) => why,
+            why = self.doubts(&session) => why,
             () = self.looks(&session) => LinkError::lost(),
         }
     }
@@ -147,6 +149,19 @@ impl LinkCore {
             {
                 return LinkError::Unreachable(format!("the primary is now {other}"));
             }
+        }
+    }
+
+    /// Returns when a Cluster does not do what it is for, though it answers.
+    async fn doubts(&self, session: &Session) -> LinkError {
+        loop {
+            self.doubt.notified().await;
+            if session.is_cluster()
+                && let Err(why) = session.try_writes(&Names::new(&self.settings.prefix)).await
+            {
+                return why;
+            }
+            sleep(PINGS).await;
         }
     }
 

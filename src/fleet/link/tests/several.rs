@@ -117,6 +117,34 @@ fn a_promoted_replica_of_a_cluster_is_found() {
 }
 
 #[test]
+fn a_cluster_that_is_down_counts_as_unreachable_though_its_nodes_answer() {
+    for engine in Engine::all() {
+        let (mut servers, _) = cluster(engine);
+        let url = format!("redis+cluster://127.0.0.1:{},127.0.0.1:{}", servers[0].port, servers[1].port);
+        runtime().block_on(async {
+            let (link, _stop) = start(&settings(&url));
+            until(&link, true).await;
+            servers[2].kill();
+            wait("the Cluster is not down", || servers[0].command("CLUSTER INFO").contains("cluster_state:fail"));
+            let names = Names::new("tollgate");
+            let all: Vec<ScriptCall> = (0..64).map(|key| bucket::ask(&names, key, &five())).collect();
+            let end = link.0.clock.now() + LONG;
+            let is_told =
+                || link.state().borrow().why().is_some_and(|why| why.reason().contains("the Cluster is down"));
+            while !is_told() {
+                assert!(link.0.clock.now() < end, "{engine:?}: {:?}", link.state().borrow());
+                // As nodes ask whose callers wait no longer.
+                link.calls(&all, Duration::from_millis(25)).await;
+            }
+            // And it stays so.
+            let mut state = link.state();
+            let back = timeout(Duration::from_secs(3), state.wait_for(LinkState::is_reachable)).await.is_ok();
+            assert!(!back, "{engine:?}: {:?}", link.state().borrow());
+        });
+    }
+}
+
+#[test]
 fn a_primary_that_hands_over_is_left_at_once() {
     let engine = Engine::all()[0];
     let primary = StoreServer::start(engine);
