@@ -145,6 +145,23 @@ fn a_reset_fills_what_nodes_spent_and_had_not_told() {
 }
 
 #[test]
+fn a_grant_right_after_a_lowered_capacity_is_there_on_nodes_that_have_not_heard_of_it() {
+    for engine in Engine::all() {
+        let fleet = Fleet::start(engine, 3, PATIENT, "");
+        fleet.create("a", 300, 0.001);
+        let node = &fleet.nodes[0];
+        assert_eq!(node.admin("PATCH", "/clients/a", r#"{"capacity":200}"#).status, 200, "{engine:?}");
+        assert_eq!(node.admin("POST", "/clients/a/grant", r#"{"tokens":100}"#).status, 200, "{engine:?}");
+        let mut all = 0;
+        assert!(eventually(PATIENCE, || {
+            all += allowed(&fleet, "a", 20);
+            all >= 300
+        }));
+        assert_eq!((all, allowed(&fleet, "a", 3)), (300, 0), "{engine:?}");
+    }
+}
+
+#[test]
 fn what_nodes_hold_is_of_the_quota_and_of_the_grants_of_now() {
     for engine in Engine::all() {
         let fleet = Fleet::start(engine, 3, PATIENT, "");
