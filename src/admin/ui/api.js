@@ -7,7 +7,7 @@ export class ApiError extends Error {
 	constructor(status, message, errors) {
 		super(message);
 		this.status = status;
-		this.errors = errors ?? [];
+		this.errors = errors ?? (status === 409 ? [{ field: /^The addr/.test(message) ? "addresses" : "client_id", message }] : []);
 	}
 }
 

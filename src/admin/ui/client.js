@@ -106,15 +106,15 @@ export function client(view, signal, id) {
 
 	/** What was recorded says what would do. */
 	async function advise() {
-		const told = await get(clientPath(id, "/recommend?window=1h"), signal).catch((error) => error);
+		const asked = now.allowed + now.limited > 0 && Date.now() - new Date(now.last_seen) < 36e5;
+		const told = asked ? await get(clientPath(id, "/recommend?window=1h"), signal).catch((error) => error) : { status: 404 };
 		const { candidate } = now;
 		const disabled = !writable();
 		const trying = candidate ? h("div.buttons",
-			h("button.main", { disabled, onclick: () => confirm(`Put ${quota(candidate)} in force for ${id}?`, `It takes the place of ${quota(now)}. It would have limited ${brief(now.candidate_limited)} requests since it was set or the process started.`, "Promote",
+			h("button.main", { disabled, onclick: () => confirm(`Put ${quota(candidate)} in force for ${id}?`, `It takes the place of ${quota(now)}. It would have limited ${brief(now.candidate_limited)} requests so far.`, "Promote",
 				() => carryOut(`${id} has ${quota(candidate)}`, again, "POST", clientPath(id, "/promote"))) }, "Promote candidate"),
 			h("button", { disabled, onclick: () => carryOut(`${id} is tried no more`, again, "PATCH", clientPath(id), { candidate: null }) }, "Drop it")) : h("button", { disabled, onclick: () => tryOne(told.recommended) }, "Try a candidate");
-		const missing = told.status === 404 ? "Nothing is recorded of it in the last hour, so nothing can be recommended." : told.message;
-		put(advice, told instanceof Error ? h("p.muted", missing) : [h("dl.facts",
+		put(advice, told.status === 404 ? empty("Nothing is recorded of it in the last hour.") : told.message ? empty(told.message) : [h("dl.facts",
 			fact("Recommended", h("b", quota(told.recommended)), ` would have limited ${brief(told.would_limit)}`),
 			fact("In force", `${quota(now)} limits ${brief(told.in_force_limited)} by the same model`),
 			fact("Recorded", `${brief(told.requests)} requests in ${told.window}, ${brief(told.peak_per_sec)} in the busiest second`)),
@@ -125,12 +125,7 @@ export function client(view, signal, id) {
 	function tryOne(from) {
 		form(`Try another limit for ${id}`, quotaFields(from ?? now), "Try", async ({ capacity, rate_per_sec }) => {
 			const candidate = { capacity: Number(capacity), rate_per_sec: Number(rate_per_sec) };
-			try {
-				await carryOut(`${id} is tried with ${quota(candidate)}`, again, "PATCH", clientPath(id), { candidate });
-			} catch (error) {
-				error.errors?.forEach((one) => (one.field = one.field.replace("candidate.", "")));
-				throw error;
-			}
+			await carryOut(`${id} is tried with ${quota(candidate)}`, again, "PATCH", clientPath(id), { candidate });
 		}, { about: "It is judged beside the limit in force and refuses nothing." });
 	}
 

@@ -29,9 +29,10 @@ export function explain(error, fields, place) {
 	if (!(error instanceof ApiError)) throw error;
 	const rest = [];
 	const said = new Map();
-	for (const { field: path, message } of error.errors) {
-		const at = fields.find(({ name }) => path === name || path.startsWith(`${name}.`) || path.startsWith(`${name}[`));
-		const text = path === at?.name || path === "body" ? message : `${path}: ${message}`;
+	for (const { field, message } of error.errors) {
+		const path = field.replace("candidate.", "");
+		const at = fields.find(({ name }) => path.split(/[.[]/)[0] === name);
+		const text = path === at?.name || path === "body" || error.status === 409 ? message : `${path}: ${message}`;
 		if (at) said.set(at, [...(said.get(at) ?? []), text]);
 		else rest.push(text);
 	}
@@ -80,7 +81,7 @@ export const confirm = (title, about, submit, work, danger) => form(title, [], s
 /** Has the API do something, says so, and shows what there is `then`. Gives its answer. */
 export async function carryOut(said, then, ...request) {
 	const answer = await ask(...request);
-	say(said);
+	say([said, ...(answer?.warnings ?? [])].join("; "));
 	then();
 	return answer;
 }
