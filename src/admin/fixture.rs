@@ -14,7 +14,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use super::api::Stopping;
-use super::{Access, Admin, AdminParts, MadeWhere, Readiness, Reload, Reloaded, ServerStatus};
+use super::{Access, Admin, AdminParts, MadeWhere, QuotaInPolicy, Readiness, Reload, Reloaded, ServerStatus};
 use crate::client::{Directory, KeyDigest, PlanName, Plans, Quota, Recorder};
 use crate::clock::{Clock, ManualClock, Timeline};
 use crate::limit::exact::Exact;
@@ -110,6 +110,11 @@ impl Fixture {
             keys: Arc::new(keys()),
             patience: Arc::new(|| PATIENCE),
             limited: Box::new(|| true),
+            own_quotas: Box::new(|name| match name {
+                "writes" => QuotaInPolicy::Counts,
+                "by-address" => QuotaInPolicy::OtherKey,
+                _ => QuotaInPolicy::NoPolicy,
+            }),
             pools: Box::new(Arc::default),
             decisions: Arc::new(LatestRefusals::default()),
             metrics: Box::new(|format| format!("{format:?}")),

@@ -26,6 +26,6 @@ pub use api::access::{Access, Token};
 pub use api::error::{ApiError, FieldError};
 pub use api::parts::{
     AdminParts, AskFleet, ChangeMade, Explain, Fill, FleetFigures, GrantTokens, MadeWhere, NotFilled, Question,
-    Readiness, RecordedSeconds, Reload, ReloadRefused, Reloaded, ServerStatus,
+    QuotaInPolicy, Readiness, RecordedSeconds, Reload, ReloadRefused, Reloaded, ServerStatus,
 };
 pub use app::{Admin, HandshakeConfig};

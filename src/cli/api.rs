@@ -108,8 +108,12 @@ impl ApiClient {
         let mut response = self.call(patience, method, path, content)?;
         let text = response.body_mut().with_config().limit(LARGEST_ANSWER).read_to_string();
         let text = text.map_err(|error| self.failed(error))?;
-        match serde_json::from_str(&text) {
-            Ok(value) => Ok((text, value)),
+        match serde_json::from_str::<Value>(&text) {
+            Ok(value) => {
+                let warnings = value["warnings"].as_array().into_iter().flatten().filter_map(Value::as_str);
+                warnings.for_each(|warning| eprintln!("tollgate: warning: {}", plain(warning)));
+                Ok((text, value))
+            }
             Err(error) => Err(self.no_such_api(error)),
         }
     }

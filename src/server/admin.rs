@@ -10,7 +10,9 @@ use super::core::Core;
 use super::fleet::{FleetPlace, show};
 use super::lifecycle::State;
 use super::reload::Reloader;
-use crate::admin::{Access, AdminParts, Fill, GrantTokens, MadeWhere, NotFilled, Question, Readiness, ServerStatus};
+use crate::admin::{
+    Access, AdminParts, Fill, GrantTokens, MadeWhere, NotFilled, Question, QuotaInPolicy, Readiness, ServerStatus,
+};
 use crate::fleet::BucketChange;
 use crate::limit::Payer;
 use crate::proxy::{Proxy, Rules, Seats};
@@ -66,6 +68,14 @@ impl View {
             series,
             tally,
             limiter,
+            own_quotas: Box::new({
+                let rules = Arc::clone(&rules);
+                move |name| match rules.load().policies.as_ref().and_then(|policies| policies.is_of_clients(name)) {
+                    Some(true) => QuotaInPolicy::Counts,
+                    Some(false) => QuotaInPolicy::OtherKey,
+                    None => QuotaInPolicy::NoPolicy,
+                }
+            }),
             limited: Box::new(move || rules.load().rate.is_some()),
             pools: Box::new(move || pools.all()),
             reload: Box::new(move || {

@@ -32,6 +32,6 @@ mod ui;
 pub(super) use access::OverTls;
 pub(super) use error::{ApiError, FieldError};
 pub(super) use fields::BodyFields;
-pub(super) use parts::{AdminParts, MadeWhere};
+pub(super) use parts::{AdminParts, MadeWhere, QuotaInPolicy};
 pub(super) use state::{Api, guard, wrong_method};
 pub(super) use stopping::Stopping;

@@ -46,6 +46,8 @@ pub struct AdminParts {
     pub keys: Arc<KeyMaker>,
     /// Whether anybody is limited, which a reload may change.
     pub limited: Box<dyn Fn() -> bool + Send + Sync>,
+    /// What becomes of a client's own quota in the policy of this name, which a reload may change.
+    pub own_quotas: Box<dyn Fn(&str) -> QuotaInPolicy + Send + Sync>,
     /// The pools there are now; a reload changes which.
     pub pools: Box<dyn Fn() -> Arc<Vec<Arc<Pool>>> + Send + Sync>,
     /// The latest refusals.
@@ -70,6 +72,17 @@ pub struct AdminParts {
     pub clock: Arc<dyn Clock>,
     /// The limiter's time; the same one wherever the limiter is asked.
     pub timeline: Timeline,
+}
+
+/// What becomes of a client's own quota in a policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QuotaInPolicy {
+    /// It counts.
+    Counts,
+    /// There is no such policy.
+    NoPolicy,
+    /// Clients have no buckets of their own in it.
+    OtherKey,
 }
 
 /// Asks for what the whole fleet knows of clients. Each answers within moments, with what is known then.

@@ -91,7 +91,8 @@ impl TextTable {
 pub(super) fn write_fields(client: &Value, out: &mut dyn Write) -> io::Result<()> {
     let Some(fields) = client.as_object() else { return writeln!(out, "{}", shown(client)) };
     let known = FIELDS.iter().filter_map(|name| fields.get_key_value(*name));
-    let others = fields.iter().filter(|(name, _)| !FIELDS.contains(&name.as_str()));
+    // Warnings are told beside the answer.
+    let others = fields.iter().filter(|(name, _)| !FIELDS.contains(&name.as_str()) && *name != "warnings");
     let lines: Vec<_> = known.chain(others).map(|(name, value)| (plain(name), shown(value))).collect();
     let width = lines.iter().map(|(name, _)| name.chars().count()).max().unwrap_or_default();
     lines.iter().try_for_each(|(name, value)| writeln!(out, "{}", format!("{name:<width$}  {value}").trim_end()))

@@ -20,6 +20,7 @@ use tokio::time::timeout;
 
 use super::describe::{ClientItem, LocalQuery};
 use super::fields::Draft;
+use super::quotas;
 use super::wire::{ChangedView, DifferenceView};
 use super::write::late;
 use crate::admin::api::Api;
@@ -85,7 +86,13 @@ pub(in crate::admin) async fn apply(State(api): State<Arc<Api>>, request: Reques
     let applied = tokio::spawn(async move {
         let difference = timeout(PATIENCE, reply.wait()).await.unwrap_or_else(|_| Err(late()))?;
         blocking(move || {
-            let view = view(&difference, dry_run);
+            let mut view = view(&difference, dry_run);
+            let written = difference.changes.iter().filter_map(|change| change.after.as_ref());
+            let warned = written.flat_map(|record| {
+                let warnings = quotas::warnings(&api, &record.profile).into_iter();
+                warnings.map(|warning| format!("{}: {warning}", record.id))
+            });
+            view.warnings = warned.take(MAX_FIELDS).collect();
             let DifferenceView { created, changed, deleted, .. } = &view;
             if !dry_run {
                 let (created, changed, deleted) = (created.len(), changed.len(), deleted.len());

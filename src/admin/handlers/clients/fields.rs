@@ -41,6 +41,7 @@ pub(super) const READ_ONLY: &[&str] = &[
     "limited",
     "candidate_limited",
     "last_seen",
+    "warnings",
 ];
 /// The most addresses that one client has.
 pub(super) const MAX_ADDRESSES: usize = 1_000;

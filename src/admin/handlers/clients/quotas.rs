@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::admin::api::BodyFields;
 use crate::admin::api::json::{Value, shown};
+use crate::admin::api::{Api, BodyFields, QuotaInPolicy};
 use crate::client::{MAX_CAPACITY, PlanName, Quota, QuotaError, Rate};
+use crate::store::Profile;
 
 /// The most policies in which one client has a quota of its own.
 pub(super) const MAX_POLICIES: usize = 100;
@@ -97,4 +98,19 @@ pub(super) fn policies(fields: &mut BodyFields, merge: bool) -> Option<Option<Ow
         policies.insert(name, own);
     }
     Some(Some(policies))
+}
+
+/// What `profile` says that does not count, by the field that says it, and why.
+pub(super) fn warnings(api: &Api, profile: &Profile) -> Vec<String> {
+    let counts = |name: &str| match (api.parts.own_quotas)(name) {
+        QuotaInPolicy::Counts => None,
+        QuotaInPolicy::NoPolicy => {
+            Some("the configuration has no such policy; it is kept, and counts when that is there")
+        }
+        QuotaInPolicy::OtherKey => Some(
+            "no client has a bucket of its own in this policy, whose key is not client; it is kept, and does not count",
+        ),
+    };
+    let named = |(name, _): &(String, Quota)| Some(format!("policies.{name}: {}", counts(name)?));
+    profile.policies.iter().filter_map(named).collect()
 }

@@ -56,6 +56,10 @@ pub(in crate::admin) struct ClientView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "4f9c0e8a1b2d")]
     pub(super) key_id: Option<String>,
+    /// What of it does not count, and why: in the answers to what changes it, and only where there is such a thing.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(example = json!(["policies.writes: the configuration has no such policy; it is kept, and counts when that is there"]))]
+    pub(super) warnings: Vec<String>,
 }
 
 /// How a client stands.
@@ -209,6 +213,9 @@ pub(in crate::admin) struct DifferenceView {
     pub(super) deleted: Vec<String>,
     /// How many stay as they are.
     pub(super) unchanged: u64,
+    /// What of those that are made or changed does not count, and why, each behind the client's name; the first 100.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) warnings: Vec<String>,
 }
 
 /// A client that a bulk apply changes. When only its API key changes, `before` equals `after`.
@@ -264,6 +271,7 @@ impl ClientView {
             last_seen: figures.last_seen.map(|seen| rfc3339(seen).to_string()),
             api_key: None,
             key_id: None,
+            warnings: Vec::new(),
         }
     }
 }

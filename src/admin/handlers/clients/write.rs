@@ -22,7 +22,7 @@ use super::fields::Draft;
 use super::keys::Call;
 use super::secret::Secret;
 use super::wire::ClientView;
-use super::{path, standing};
+use super::{path, quotas, standing};
 use crate::admin::api::error::ErrorBody;
 use crate::admin::api::json::Value;
 use crate::admin::api::{Api, ApiError, BodyFields, body, percent, respond};
@@ -363,6 +363,7 @@ pub(super) async fn changed(
         location.push_str(&format!("/keys/{id}"));
     }
     let tell = |view: &mut ClientView| {
+        view.warnings = quotas::warnings(api, &record.profile);
         if let Some(Made { secret, id }) = made.take() {
             view.api_key = Some(secret.reveal());
             view.key_id = id.map(|id| id.to_string());

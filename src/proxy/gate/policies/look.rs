@@ -16,6 +16,12 @@ impl Policies {
         self.all.iter().filter(|policy| policy.settings.key == PolicyKey::Client).map(|policy| policy.id)
     }
 
+    /// Whether clients have buckets of their own in the policy of this name; `None` when there is none.
+    pub fn is_of_clients(&self, name: &str) -> Option<bool> {
+        let policy = self.all.iter().find(|policy| policy.settings.name == name)?;
+        Some(policy.settings.key == PolicyKey::Client)
+    }
+
     /// What is to be said of the caller's own buckets, its client's and its address's, of policies that are not on trial.
     pub(in crate::proxy::gate) fn standings(
         &self,

@@ -324,3 +324,31 @@ async fn the_list_comes_in_the_order_of_what_was_done() {
         assert_eq!((answer.status.as_u16(), fields), (422, vec![field.to_owned()]), "{query}");
     }
 }
+
+#[tokio::test]
+async fn a_quota_that_counts_in_no_policy_is_told_to_who_writes_it() {
+    let api = Fixture::new();
+    let own = json!({"capacity": 5, "rate_per_sec": 1});
+    let made = make(&api, &json!({"client_id": "user1", "policies": {"writes": own}})).await;
+    assert_eq!(made.json().get("warnings"), None, "{}", made.text);
+    let more = json!({"policies": {"by-address": own, "wirtes": own}}).to_string();
+    let changed = api.call("PATCH", "/clients/user1", &more).await;
+    let told = changed.json()["warnings"].clone();
+    let [of_address, of_nobody] = [0, 1].map(|at| told[at].as_str().unwrap_or_default().to_owned());
+    assert!(
+        of_address.starts_with("policies.by-address: ") && of_address.contains("whose key is not client"),
+        "{told}"
+    );
+    assert!(of_nobody.starts_with("policies.wirtes: the configuration has no such policy"), "{told}");
+    assert_eq!((changed.status.as_u16(), told.as_array().map(Vec::len)), (200, Some(2)));
+    // What is read tells it not, and what was answered is taken again.
+    assert_eq!(api.call("GET", "/clients/user1", "").await.json().get("warnings"), None);
+    assert_eq!(api.call("PUT", "/clients/user1", &changed.text).await.json()["warnings"], told);
+    // In bulk each is told with its name, of those that are written.
+    let other = json!([{"client_id": "user2", "capacity": 1, "rate_per_sec": 1, "policies": {"wirtes": own}}]);
+    for dry_run in [1, 0] {
+        let applied = api.call("PUT", &format!("/clients?dry_run={dry_run}"), &other.to_string()).await;
+        assert_eq!(applied.json()["warnings"], json!([format!("user2: {of_nobody}")]), "{}", applied.text);
+    }
+    assert_eq!(api.call("PUT", "/clients", &other.to_string()).await.json().get("warnings"), None);
+}
