@@ -44,4 +44,4 @@ pub use joining::{JoinError, JoinReport, JoinStep, OwnClients};
 pub use link::{LinkError, LinkState, ScriptCall, StoreLink};
 pub use names::Names;
 pub use registry::{ClientRegistry, JoinOutcome, RegistryError, RegistryState};
-pub use settings::{FleetSettings, StoreAddress, StoreKind, StoreTls, WhenUnreachable};
+pub use settings::{FleetSettings, StoreAddress, StoreKind, StoreTls, WhenUnreachable, password_in};

@@ -10,12 +10,12 @@ use percent_encoding::percent_decode_str;
 use thiserror::Error;
 
 /// What a node of a fleet is built from.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FleetSettings {
     /// Where the store is.
     pub store: StoreAddress,
-    /// What the password file held; goes before one in the address.
-    pub password: Option<String>,
+    /// The file that holds the password; goes before one in the address.
+    pub password_file: Option<PathBuf>,
     /// How a store over TLS is believed, and believes this node.
     pub tls: StoreTls,
     /// What all keys in the store begin with.
@@ -32,21 +32,9 @@ pub struct FleetSettings {
     pub when_unreachable: WhenUnreachable,
 }
 
-impl fmt::Debug for FleetSettings {
-    /// Without the password.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let FleetSettings { store, password: _, tls, prefix, node, lease, timeout, max_asks, when_unreachable } = self;
-        f.debug_struct("FleetSettings")
-            .field("store", store)
-            .field("tls", tls)
-            .field("prefix", prefix)
-            .field("node", node)
-            .field("lease", lease)
-            .field("timeout", timeout)
-            .field("max_asks", max_asks)
-            .field("when_unreachable", when_unreachable)
-            .finish_non_exhaustive()
-    }
+/// The password in what a password file holds.
+pub fn password_in(text: &str) -> &str {
+    text.trim_start_matches('\u{feff}').trim_end_matches(['\r', '\n'])
 }
 
 /// What is done with requests while the store is away.

@@ -33,7 +33,7 @@ impl Way for Ours {
         let (time, timeout) = (Timeline::new(&*clock), Duration::from_millis(25));
         let settings = FleetSettings {
             store: url.parse()?,
-            password: None,
+            password_file: None,
             tls: StoreTls::default(),
             prefix: "tollgate".to_owned(),
             node: None,

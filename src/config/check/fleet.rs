@@ -12,7 +12,7 @@ use crate::config::shape::{FleetKeys, StoreTlsKeys};
 use crate::config::source;
 use crate::config::value::{OrNone, PemPath, StoreKey, ValueKind};
 use crate::config::written::{Section, Written};
-use crate::fleet::{FleetSettings, StoreAddress, StoreTls, WhenUnreachable};
+use crate::fleet::{FleetSettings, StoreAddress, StoreTls, WhenUnreachable, password_in};
 use crate::tls::{Flaw, Origination, Originator, PairFiles, SystemRoots};
 
 /// No password is as long.
@@ -36,13 +36,12 @@ pub(super) fn of_file(
     };
     let at = &mut top.below("fleet");
     let store = store(at, keys.store, overrides);
-    let password = at.take("password_file", keys.password_file).flatten();
-    let password = password.and_then(|path| {
-        let path = overrides.locate(path);
-        let warning = source::open_to_all(&path).map(|why| format!("{}: {why}", at.at.key("password_file")));
+    let password_file = at.take("password_file", keys.password_file).flatten().map(|path| overrides.locate(path));
+    if let Some(path) = &password_file {
+        let warning = source::open_to_all(path).map(|why| format!("{}: {why}", at.at.key("password_file")));
         doubts.warnings.extend(warning);
-        password_of(at, &path)
-    });
+        check_password(at, path);
+    }
     let tls = at.take("tls", keys.tls).flatten().unwrap_or_default();
     let tls = tls_files(&mut at.below("tls"), tls, (store.as_ref(), overrides, doubts));
     let max_asks = NonZeroUsize::new(1024).unwrap_or(NonZeroUsize::MIN);
@@ -51,7 +50,7 @@ pub(super) fn of_file(
     let timeout = at.or("timeout", keys.timeout, Duration::from_millis(25));
     let max_asks = at.or("max_asks", keys.max_asks, max_asks);
     let when_unreachable = at.or("when_unreachable", keys.when_unreachable, WhenUnreachable::default());
-    Some(FleetSettings { store: store?, password, tls, prefix, node, lease, timeout, max_asks, when_unreachable })
+    Some(FleetSettings { store: store?, password_file, tls, prefix, node, lease, timeout, max_asks, when_unreachable })
 }
 
 /// Where the store is. That of the file may be missing where the environment has one, but is checked all the same.
@@ -74,22 +73,18 @@ fn store(at: &mut Level<'_>, key: Written<StoreKey>, overrides: &Overrides) -> O
     overrides.fleet.clone().or(of_file)
 }
 
-/// What the file of the password holds.
-fn password_of(at: &mut Level<'_>, path: &Path) -> Option<String> {
+/// Whether the file of the password holds one.
+fn check_password(at: &mut Level<'_>, path: &Path) {
     let wrong = match source::read(path, LARGEST) {
-        Ok(text) => {
-            let text = text.trim_start_matches('\u{feff}').trim_end_matches(['\r', '\n']);
-            match text {
-                "" => "is empty, must hold the store's password".to_owned(),
-                _ if text.contains(['\r', '\n', '\0']) => "must hold one line, the store's password".to_owned(),
-                _ if text.len() > LONGEST => format!("must hold a password of at most {LONGEST} bytes"),
-                _ => return Some(text.to_owned()),
-            }
-        }
+        Ok(text) => match password_in(&text) {
+            "" => "is empty, must hold the store's password".to_owned(),
+            text if text.contains(['\r', '\n', '\0']) => "must hold one line, the store's password".to_owned(),
+            text if text.len() > LONGEST => format!("must hold a password of at most {LONGEST} bytes"),
+            _ => return,
+        },
         Err((reason, _)) => reason,
     };
     at.add("password_file", format!("{}: {wrong}", path.display()));
-    None
 }
 
 /// The files for TLS, each of which is read once to see what is wrong with it.

@@ -13,7 +13,7 @@ use crate::fleet::{FleetSettings, StoreTls, WhenUnreachable};
 fn plain(store: &str) -> FleetSettings {
     FleetSettings {
         store: store.parse().unwrap(),
-        password: None,
+        password_file: None,
         tls: StoreTls::default(),
         prefix: "tollgate".to_owned(),
         node: None,
@@ -41,7 +41,7 @@ fn a_fleet_is_what_is_written_or_its_defaults() {
         file.display()
     );
     let expected = FleetSettings {
-        password: Some(" a b".to_owned()),
+        password_file: Some(file.clone()),
         prefix: "p".to_owned(),
         node: Some("edge-1".to_owned()),
         lease: Duration::from_millis(10),

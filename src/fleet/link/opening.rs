@@ -7,7 +7,7 @@ use redis::{
 };
 
 use super::errors::{LinkError, StoreFault};
-use crate::fleet::settings::{FleetSettings, HostPort, StoreTls};
+use crate::fleet::settings::{FleetSettings, HostPort, StoreTls, password_in};
 
 /// Connects to one server.
 pub(super) async fn connect(
@@ -36,11 +36,19 @@ pub(super) fn info(settings: &FleetSettings, node: &HostPort, login: bool) -> Re
         if let Some(user) = &settings.store.user {
             redis = redis.set_username(user);
         }
-        if let Some(password) = settings.password.as_ref().or(settings.store.password.as_ref()) {
+        if let Some(password) = password(settings)? {
             redis = redis.set_password(password);
         }
     }
     Ok(address.into_connection_info().map_err(words)?.set_redis_settings(redis))
+}
+
+/// The password. Its file is read anew for each connection, as those for TLS are: it is replaced now and then.
+fn password(settings: &FleetSettings) -> Result<Option<String>, LinkError> {
+    let Some(path) = &settings.password_file else { return Ok(settings.store.password.clone()) };
+    let text = std::fs::read_to_string(path);
+    let text = text.map_err(|error| LinkError::Unreachable(format!("cannot read {}: {error}", path.display())))?;
+    Ok(Some(password_in(&text).to_owned()))
 }
 
 /// The files for TLS, read anew for each connection, as they are replaced now and then.

@@ -47,10 +47,7 @@ impl Session {
     /// Connects, looks what is there, and loads the scripts.
     pub(super) async fn open(settings: &FleetSettings) -> Result<Session, LinkError> {
         let primary = match settings.store.kind {
-            StoreKind::Sentinel { .. } => {
-                let none = || LinkError::Unreachable("no sentinel names a primary".to_owned());
-                Some(Sentinels::default().primary(settings).await.ok_or_else(none)?)
-            }
+            StoreKind::Sentinel { .. } => Some(Sentinels::default().primary(settings).await?),
             _ => None,
         };
         let place = primary.as_ref().map_or_else(|| settings.store.to_string(), ToString::to_string);
@@ -144,7 +141,10 @@ impl Session {
         let mut info = redis::cmd("INFO");
         info.arg("stats");
         let said = self.everywhere(&info, None).await.ok()?;
-        texts(&said).iter().map(|text| field(text, "evicted_keys")?.parse::<u64>().ok()).sum()
+        // Of a Cluster beside the addresses of its nodes; nothing where it was refused.
+        let counts: Vec<u64> =
+            texts(&said).iter().filter_map(|text| field(text, "evicted_keys")?.parse().ok()).collect();
+        (!counts.is_empty()).then(|| counts.iter().sum())
     }
 
     /// The version, which must be new enough; what is done when memory is full; whether it takes writes.

@@ -17,7 +17,7 @@ pub(crate) const LONG: Duration = Duration::from_secs(5);
 pub(crate) fn settings(url: &str) -> FleetSettings {
     FleetSettings {
         store: url.parse().unwrap(),
-        password: None,
+        password_file: None,
         tls: StoreTls::default(),
         prefix: "tollgate".to_owned(),
         node: None,
@@ -142,14 +142,17 @@ fn a_store_that_was_killed_is_found_again() {
 fn what_a_store_refuses_is_said() {
     let server = StoreServer::start_with(Engine::all()[0], &["--save", "", "--requirepass", "right"]);
     runtime().block_on(async {
-        let mut wrong = settings(&server.url());
-        wrong.password = Some("wrong".to_owned());
-        let (link, _stop) = start(&wrong);
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("password");
+        std::fs::write(&file, "wrong\n").unwrap();
+        let with_file = FleetSettings { password_file: Some(file.clone()), ..settings(&server.url()) };
+        let (link, _stop) = start(&with_file);
         let mut state = link.state();
         let told =
             state.wait_for(|state| matches!(state.why(), Some(LinkError::Refused(said)) if said.contains("assword")));
         timeout(LONG, told).await.unwrap().unwrap();
-        let (link, _stop) = start(&FleetSettings { password: Some("right".to_owned()), ..wrong });
+        // Another one is taken up without a word.
+        std::fs::write(&file, "right\n").unwrap();
         until(&link, true).await;
     });
 }
@@ -165,9 +168,7 @@ fn rights_that_are_written_down_are_enough() {
         server.command(&format!("ACL SETUSER edge on >pw resetchannels ~tollgate:* {buckets} {keys}"));
         server.command("ACL SETUSER default off");
         runtime().block_on(async {
-            let mut as_user = settings(&server.url().replace("//", "//edge@"));
-            as_user.password = Some("pw".to_owned());
-            let (link, _stop) = start(&as_user);
+            let (link, _stop) = start(&settings(&server.url().replace("//", "//edge:pw@")));
             until(&link, true).await;
             assert_eq!(take(&link, 7).await.unwrap().tokens, 4, "{engine:?}");
             let other = link.calls(&[bucket::ask(&Names::new("other"), 7, &five())], LONG).await;
@@ -237,8 +238,7 @@ fn what_is_not_allowed_is_told_while_it_is_asked() {
     let server = StoreServer::start(Engine::all()[0]);
     server.command("ACL SETUSER edge on >pw resetchannels ~tollgate:* -@all +ping +evalsha +script|load +time +set");
     runtime().block_on(async {
-        let as_user = settings(&server.url().replace("//", "//edge@"));
-        let (link, _stop) = start(&FleetSettings { password: Some("pw".to_owned()), ..as_user });
+        let (link, _stop) = start(&settings(&server.url().replace("//", "//edge:pw@")));
         until(&link, true).await;
         assert_eq!(link.refuses(), None);
         assert!(matches!(take(&link, 7).await, Err(LinkError::Script(_))));

@@ -144,7 +144,7 @@ impl LinkCore {
         let mut sentinels = Sentinels::default();
         loop {
             sleep(PINGS).await;
-            if let Some(other) = sentinels.primary(&self.settings).await
+            if let Ok(other) = sentinels.primary(&self.settings).await
                 && other != *primary
             {
                 return LinkError::Unreachable(format!("the primary is now {other}"));

@@ -69,10 +69,10 @@ fn pingora(old: &PingoraSettings, new: &PingoraSettings) -> Vec<String> {
 
 /// All keys of the fleet.
 fn fleet(old: &FleetSettings, new: &FleetSettings) -> Vec<String> {
-    let FleetSettings { store, password, tls, prefix, node, lease, timeout, max_asks, when_unreachable } = old;
+    let FleetSettings { store, password_file, tls, prefix, node, lease, timeout, max_asks, when_unreachable } = old;
     let keys = [
         ("store", *store != new.store),
-        ("password_file", *password != new.password),
+        ("password_file", *password_file != new.password_file),
         ("tls", *tls != new.tls),
         ("prefix", *prefix != new.prefix),
         ("node", *node != new.node),

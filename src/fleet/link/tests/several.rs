@@ -31,6 +31,34 @@ fn a_promoted_replica_is_followed() {
 }
 
 #[test]
+fn why_no_sentinel_names_a_primary_is_said() {
+    let engine = Engine::all()[0];
+    let primary = StoreServer::start(engine);
+    let sentinel = StoreServer::sentinel(engine, primary.port);
+    let nobody = crate::fleet::servers::free_port();
+    let told = |url: String, words: [&'static str; 2]| {
+        runtime().block_on(async {
+            let (link, _stop) = start(&settings(&url));
+            let mut state = link.state();
+            let said = |state: &LinkState| {
+                let why = state.why().map(LinkError::reason).unwrap_or_default();
+                words.iter().all(|word| why.contains(word))
+            };
+            let told = timeout(LONG, state.wait_for(said)).await.is_ok();
+            assert!(told, "{words:?}: {:?}", link.state().borrow());
+        });
+    };
+    let both = format!("redis+sentinel://127.0.0.1:{nobody},127.0.0.1:{}", sentinel.port);
+    told(format!("{both}/other"), ["refused", "it watches nothing under the name other"]);
+    sentinel.command("ACL SETUSER default resetpass >other");
+    told(format!("{both}/main"), ["no sentinel names a primary", "NOAUTH"]);
+    told(
+        format!("{both}/main").replace("//", "//:wrong@"),
+        ["no sentinel names a primary", "the user or the password"],
+    );
+}
+
+#[test]
 fn a_node_of_a_cluster_is_not_taken_for_the_only_server() {
     for engine in Engine::all() {
         let (servers, _) = cluster(engine);
@@ -68,6 +96,11 @@ fn buckets_of_a_cluster_follow_a_slot_that_moves() {
             let all: Vec<ScriptCall> = (0..64).map(|key| bucket::ask(&names, key, &five())).collect();
             for answer in link.calls(&all, LONG).await {
                 assert_eq!(bucket::read(&answer.unwrap()).unwrap().tokens, 4, "{engine:?}");
+            }
+            let end = link.0.clock.now() + LONG;
+            while link.figures().evicted_keys != Some(0) {
+                assert!(link.0.clock.now() < end, "{engine:?}: of all nodes together: {:?}", link.figures());
+                tokio::task::yield_now().await;
             }
             let (key, held) = (7, String::from_utf8(names.bucket(7)).unwrap());
             let slot: usize =
