@@ -119,6 +119,9 @@ pub enum StoreAddressError {
     /// No host, or not one host and port.
     #[error("`{0}` is not HOST or HOST:PORT")]
     Host(String),
+    /// A port that is none.
+    #[error("`{0}` is not HOST or HOST:PORT: a port is a number from 1 to 65535")]
+    Port(String),
     /// Several servers where one is meant.
     #[error("names several servers: for a Cluster write redis+cluster://, for Sentinel redis+sentinel://")]
     Several,
@@ -194,7 +197,10 @@ fn host_port(text: &str, default: u16) -> Result<HostPort, StoreAddressError> {
         None => text.find(':').map_or((text, ""), |colon| text.split_at(colon)),
     };
     let port = match port.strip_prefix(':') {
-        Some(port) => port.parse().ok().filter(|port| *port != 0).ok_or_else(wrong)?,
+        Some(port) => {
+            let port = port.parse().ok().filter(|port| *port != 0);
+            port.ok_or_else(|| StoreAddressError::Port(text.to_owned()))?
+        }
         None if port.is_empty() => default,
         None => return Err(wrong()),
     };
@@ -260,8 +266,9 @@ mod tests {
             ("http://a", StoreAddressError::Scheme),
             ("redis+ring://a", StoreAddressError::Scheme),
             ("redis://", StoreAddressError::Host(String::new())),
-            ("redis://a:0", StoreAddressError::Host("a:0".to_owned())),
-            ("redis://a:b", StoreAddressError::Host("a:b".to_owned())),
+            ("redis://a:0", StoreAddressError::Port("a:0".to_owned())),
+            ("redis://a:99999", StoreAddressError::Port("a:99999".to_owned())),
+            ("redis://a:b", StoreAddressError::Port("a:b".to_owned())),
             ("redis://a,b", StoreAddressError::Several),
             ("redis://a/x", StoreAddressError::Database("x".to_owned())),
             ("redis+sentinel://a,b", StoreAddressError::Name),

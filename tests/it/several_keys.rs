@@ -101,6 +101,8 @@ fn a_key_that_has_ended_is_nobodys() {
     // A foreign key cannot be had by another, also while it does not count.
     let other = json!({"client_id": "b", "capacity": 1, "rate_per_sec": 1, "api_key": "past"});
     assert_eq!(server.admin("POST", "/clients", &other.to_string()).status, 409);
+    let past = server.admin("POST", "/clients/a/keys", &json!({"expires_at": "2001-01-01T00:00:00Z"}).to_string());
+    assert_eq!((past.status, past.json()["errors"][0]["field"].as_str()), (422, Some("expires_at")), "{past:?}");
     let wrong = json!({"api_keys": [{"key": "x", "expires_at": "soon"}, {"expires_at": null}, {"key_id": "k9"}]});
     let errors = server.admin("PATCH", "/clients/a", &wrong.to_string()).json()["errors"].clone();
     let fields: Vec<_> = errors.as_array().unwrap().iter().map(|error| error["field"].as_str().unwrap()).collect();

@@ -36,10 +36,10 @@ pub(super) enum ClientsCommand {
         #[command(flatten)]
         name: Name,
         /// The most requests at once, after a rest: 1 to 1000000000
-        #[arg(long, value_name = "N", value_parser = whole, required_unless_present = "plan")]
+        #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = whole, required_unless_present = "plan")]
         capacity: Option<u64>,
         /// Requests a second in the long run: 0.000001 to 1000000000
-        #[arg(long, value_name = "R", value_parser = number, required_unless_present = "plan")]
+        #[arg(long, value_name = "R", allow_negative_numbers = true, value_parser = number, required_unless_present = "plan")]
         rate: Option<serde_json::Number>,
         #[command(flatten)]
         fields: ClientFlags,
@@ -49,10 +49,10 @@ pub(super) enum ClientsCommand {
         #[command(flatten)]
         name: Name,
         /// The most requests at once, after a rest: 1 to 1000000000
-        #[arg(long, value_name = "N", value_parser = whole)]
+        #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = whole)]
         capacity: Option<u64>,
         /// Requests a second in the long run: 0.000001 to 1000000000
-        #[arg(long, value_name = "R", value_parser = number)]
+        #[arg(long, value_name = "R", allow_negative_numbers = true, value_parser = number)]
         rate: Option<serde_json::Number>,
         #[command(flatten)]
         fields: ClientFlags,
@@ -74,7 +74,7 @@ pub(super) enum ClientsCommand {
         #[command(flatten)]
         name: Name,
         /// How many: 1 to 1000000000
-        #[arg(value_parser = whole)]
+        #[arg(allow_negative_numbers = true, value_parser = whole)]
         tokens: u64,
     },
     /// Put the limit on trial of a client in force
@@ -150,10 +150,10 @@ pub(super) struct ClientFlags {
     #[arg(long, value_name = "NAME")]
     pub(super) plan: Option<String>,
     /// How many of its requests may run at once: 1 to 1000000
-    #[arg(long, value_name = "N", value_parser = whole)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = whole)]
     pub(super) max_concurrent: Option<u64>,
     /// A limit on trial, capacity and rate, as in 100/10: counted, never refused
-    #[arg(long, value_name = "N/R", value_parser = OwnQuota::parse)]
+    #[arg(long, value_name = "N/R", allow_hyphen_values = true, value_parser = OwnQuota::parse)]
     pub(super) candidate: Option<OwnQuota>,
     /// What it may spend of its own in a policy, as in writes=50/5; `writes=` takes that away; may be repeated
     #[arg(long, value_name = "NAME=N/R", value_parser = own_policy)]
@@ -221,4 +221,30 @@ fn whole(text: &str) -> Result<u64, String> {
 fn number(text: &str) -> Result<serde_json::Number, String> {
     let number = text.parse().ok().and_then(serde_json::Number::from_f64);
     number.ok_or_else(|| "must be a number, such as 10 or 0.5".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Typed {
+        #[command(flatten)]
+        clients: ClientsArgs,
+    }
+
+    #[test]
+    fn a_number_below_zero_is_a_number_and_no_flag() {
+        for (flag, value) in [("--capacity", "-5"), ("--max-concurrent", "-1"), ("--candidate", "-5/1")] {
+            let refused = Typed::try_parse_from(["clients", "set", "a", flag, value]).unwrap_err().to_string();
+            assert!(
+                refused.contains(&format!("invalid value '{value}'")) && refused.contains("must be a whole"),
+                "{refused}"
+            );
+        }
+        // What a rate may be is for the API to say.
+        assert!(Typed::try_parse_from(["clients", "set", "a", "--rate", "-0.5"]).is_ok());
+    }
 }

@@ -34,4 +34,25 @@ impl ValueKind for RetryCauses {
         }
         Some(on)
     }
+    fn hint(refused: &Value) -> Option<String> {
+        let is_quoted = |cause: &Value| cause.as_str().is_some_and(|text| text.parse().is_ok_and(is_status));
+        let is_status_quoted = refused.as_sequence()?.iter().any(is_quoted);
+        is_status_quoted.then(|| "leave out the quotes of a status".to_owned())
+    }
+}
+
+fn is_status(status: u16) -> bool {
+    RetryOn::STATUSES.contains(&status)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_in_quotes_is_told_to_be_one_without() {
+        let hint = |text: &str| RetryCauses::hint(&serde_yaml::from_str(text).unwrap());
+        assert!(hint("[connect, '503']").is_some_and(|hint| hint.contains("quotes")));
+        assert_eq!((hint("['404']"), hint("[connect, connect]"), hint("503")), (None, None, None));
+    }
 }

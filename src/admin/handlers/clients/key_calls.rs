@@ -1,6 +1,7 @@
 //! The API keys of one client, one at a time, so that a key is replaced by another without an outage.
 
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 use axum::extract::Request;
 use axum::response::Response;
@@ -44,6 +45,10 @@ pub(in crate::admin) async fn make_key(api: &Arc<Api>, raw: &str, request: Reque
     let (id, condition, author) = head(raw, &request)?;
     let mut fields = BodyFields::new(body::read_json_if_any(request).await?, "", &["expires_at"]);
     let expires_at = fields.read("expires_at", keys::moment).flatten();
+    let now = api.parts.clock.wall().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    if expires_at.is_some_and(|end| end <= now) {
+        fields.wrong("expires_at", format!("must be a moment that is to come; it is {}", keys::written(now)));
+    }
     fields.finish()?;
     let (secret, key) = (Secret::generate()?, KeyId::fresh());
     let new = ApiKey { id: key.clone(), digest: secret.digest(), expires_at };
