@@ -121,7 +121,7 @@ fn plans_policies_trials_grants_and_further_keys_are_set_from_a_shell() {
         (&["set", "c", "--policy", "writes=5"], "such as 100/10"),
         (&["set", "c", "--candidate", "5/x"], "must be a number"),
         (&["set", "c", "--plan", "free", "--clear-plan"], "cannot be used with"),
-        (&["grant", "c", "-1"], "unexpected argument"),
+        (&["grant", "c", "-1"], "invalid value '-1'"),
     ] {
         let told = refused(run(&mut clients(&server, wrong)), 2);
         assert!(told.contains(said), "{wrong:?}: {told}");
