@@ -1,25 +1,27 @@
 #!/usr/bin/env bash
 # What belonging to a fleet costs a node: the tables of docs/fleet.md.
 #
-#   cargo build --release --locked && benches/fleet-cost.sh [busy] [paced] [away] [million]
+#   cargo build --release --locked && benches/fleet-cost.sh [busy] [instructions] [paced] [away] [million]
 #
-# Needs wrk, h2load, redis-server, curl and taskset. One node is alone and one is of a fleet whose store is a redis-server on
+# Needs wrk, h2load, redis-server, curl, taskset, and valgrind for the instructions. One node is alone and one is of a fleet whose store is a redis-server on
 # loopback; both have the same clients, and are loaded in turns, in rounds. Without a table's name all of them.
 #
 # busy: processor time a request, as the kernel counts it for the process, since nothing counts instructions in most virtual
 #   machines; and round trips to the store a request, less those that a node makes when nobody asks (pings, signs of life).
-# paced: the 99th percentile at a fixed rate, some way below what a node can do.
+# instructions: those of user code for each request, by cachegrind; a short run is taken off a long one. A node is some fifteen
+#   times as slow under it, so there is a fifteenth of the clients, each of which asks as often as one of 1,000 or 10,000 otherwise.
+# paced: the 99th percentile at fixed rates, some way below what a node can do, in turns.
 # away: how long requests wait while the store stands still, from callers that each find no lease.
 # million: three nodes with a million clients each.
 set -euo pipefail
 tables=("$@")
-[ ${#tables[@]} -gt 0 ] || tables=(busy paced away million)
+[ ${#tables[@]} -gt 0 ] || tables=(busy instructions paced away million)
 tollgate=${TOLLGATE:-target/release/tollgate}
 rounds=${ROUNDS:-7} seconds=${SECONDS_EACH:-3}
 cores=$(nproc)
 node_core=$((cores - 1)) others=0-$((cores > 1 ? cores - 2 : 0))
 work=$(mktemp -d)
-pids=()
+pids=() under=()
 trap 'kill -CONT "${pids[@]}" 2>/dev/null; kill "${pids[@]}" 2>/dev/null; wait 2>/dev/null; rm -rf "$work"' EXIT
 
 cat >"$work/turns.lua" <<'LUA'
@@ -44,7 +46,7 @@ conf() { # NAME PORT MORE
 start() { # NAME PORT: in the background, until it serves; its process id in $started, and the milliseconds in $took
   local began
   began=$(date +%s%3N)
-  taskset -c "$node_core" "$tollgate" run -c "$work/$1.yaml" >/dev/null 2>>"$work/$1.log" & started=$!
+  taskset -c "$node_core" "${under[@]}" "$tollgate" run -c "$work/$1.yaml" >/dev/null 2>>"$work/$1.log" & started=$!
   pids+=("$started")
   until curl -sf -o /dev/null "http://127.0.0.1:$(($2 + 1))/readyz"; do
     kill -0 "$started" || { cat "$work/$1.log" >&2; exit 1; }
@@ -80,9 +82,23 @@ cost() { # NAME PORT PID CLIENTS: adds µs a request, and round trips a request,
   awk -v t=$((after - before)) -v n="$asked" 'BEGIN{print t * 10000 / n}' >>"$work/$1.$4.cost"
   awk -v b="$way" -v a="$(trips "$2")" -v i="${idle:-0}" -v s="$seconds" -v n="$asked" 'BEGIN{print (a - b - i * s) / n, (a - b) / n}' >>"$work/$1.$4.trips"
 }
-paced() { # PORT: the 99th percentile in µs
+counted() { # NAME PORT MORE CLIENTS SECONDS: sets $asked, and the instructions of the whole process in $sum
+  rm -f "$work/$1".db* "$work/$1.log"
+  conf "$1" "$2" "$3"
+  under=(valgrind --tool=cachegrind --cache-sim=no --cachegrind-out-file=/dev/null); start "$1" "$2"; under=()
+  clients "$4" "$2"
+  sleep 2
+  read -r asked _ < <(load "$4" "$5" 32 "$2")
+  kill "$started"; wait "$started" || true
+  sum=$(awk '/I +refs/ {gsub(",", ""); print $NF}' "$work/$1.log")
+}
+each() { # as counted, without seconds: the instructions a request in $each
+  counted "$@" 3; local few=$asked low=$sum
+  counted "$@" 18; each=$(((sum - low) / (asked - few)))
+}
+paced() { # PORT CONNECTIONS, 50 a second each: the 99th percentile in µs
   rm -f "$work/h2load.log"
-  taskset -c "$others" h2load --h1 -t1 -c16 -m1 -D"$seconds" --rps=100 -H 'X-Api-Key: paced' --log-file="$work/h2load.log" "http://127.0.0.1:$1/" >/dev/null
+  taskset -c "$others" h2load --h1 -t1 "-c$2" -m1 -D"$seconds" --rps=50 -H 'X-Api-Key: paced' --log-file="$work/h2load.log" "http://127.0.0.1:$1/" >/dev/null
   awk '{print $3}' "$work/h2load.log" | sort -n | awk '{v[NR] = $1} END{print v[int(NR * 0.99)]}'
 }
 
@@ -114,8 +130,13 @@ if wants busy; then
   done
 fi
 if wants paced; then
-  for _ in $(seq "$rounds"); do paced 18083 >>"$work/paced.alone"; paced 18085 >>"$work/paced.member"; done
-  echo; awk -v a="$(median <"$work/paced.alone")" -v m="$(median <"$work/paced.member")" 'BEGIN{printf "1,600 requests a second: 99 %% within %d µs alone, %d µs in a fleet, %d µs more (medians of the rounds)\n", a, m, m - a}'
+  echo
+  for connections in 8 32; do
+    rm -f "$work"/paced.*
+    for _ in $(seq "$rounds"); do paced 18083 "$connections" >>"$work/paced.alone"; paced 18085 "$connections" >>"$work/paced.member"; done
+    awk -v r=$((connections * 50)) -v a="$(median <"$work/paced.alone")" -v m="$(median <"$work/paced.member")" \
+      'BEGIN{printf "%d requests a second: 99 %% within %d µs alone, %d µs in a fleet, %d µs more (medians of the rounds)\n", r, a, m, m - a}'
+  done
 fi
 if wants away; then
   echo; echo "The store stands still for 3 s; two connections ask for 10,000 callers in turn:"
@@ -127,6 +148,15 @@ if wants away; then
   done
 fi
 if wants busy || wants paced || wants away; then kill "$alone" "$member"; wait "$alone" "$member" || true; fi
+if wants instructions; then
+  printf '\n| clients | instructions a request, alone | of a fleet | ratio |\n|---:|---:|---:|---:|\n'
+  for count in 66 660; do
+    redis-cli -p 19379 flushall >/dev/null
+    each alone 18083 "" "$count"; of_alone=$each
+    each member 18085 "$(fleet counted counted)" "$count"
+    awk -v c="$count" -v a="$of_alone" -v m="$each" 'BEGIN{printf "| %d | %d | %d | %.3f |\n", c, a, m, m / a}'
+  done
+fi
 if wants million; then
   redis-cli -p 19379 flushall >/dev/null
   conf alone 18083 ""; start alone 18083; clients 1000000 18083; kill "$started"; wait "$started" || true

@@ -80,7 +80,13 @@ impl Wire {
             self.used = 0;
         }
         let mut piece = [0; 16 << 10];
-        let read = self.stream.read(&mut piece)?;
+        let read = loop {
+            match self.stream.read(&mut piece) {
+                // A process that is stopped and goes on finds the reads broken off that have a timeout (signal(7)).
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                read => break read?,
+            }
+        };
         self.buffer.extend_from_slice(&piece[..read]);
         Ok(read > 0)
     }
