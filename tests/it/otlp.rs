@@ -71,6 +71,29 @@ fn metric(server: &Tollgate, name: &str) -> u64 {
 }
 
 #[test]
+fn a_websocket_that_opened_is_no_error_and_the_port_stands_apart_from_the_host() {
+    let (backends, collector) = (three_scripted(), Played::new());
+    let server = server(&backends, NO_CHECK, &collector.address.to_string());
+    let mut client = server.client();
+    let switch = format!(
+        "GET /?switch=echo HTTP/1.1\r\nHost: test.example:8443\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         traceparent: {SENT}\r\n\r\n"
+    );
+    client.send(switch.as_bytes()).unwrap();
+    assert_eq!(client.read("GET").unwrap().status, 101);
+    client.finish();
+    client.rest(PATIENCE).unwrap();
+    let spans = batch(&mut collector.take(), "200 OK");
+    for kind in [SERVER, CLIENT] {
+        let span = spans.iter().find(|span| span.kind == kind).unwrap();
+        assert_eq!(said(span, "http.response.status_code"), "101", "{span:?}");
+        assert_eq!((said(span, "error.type").as_str(), span.status.as_ref().map_or(0, |status| status.code)), ("", 0));
+    }
+    let server = spans.iter().find(|span| span.kind == SERVER).unwrap();
+    assert_eq!(["server.address", "server.port"].map(|key| said(server, key)), ["test.example", "8443"]);
+}
+
+#[test]
 fn a_request_is_a_span_with_its_attempts_below_it() {
     let (backends, collector) = (three_scripted(), Played::new());
     let server = server(&backends, &format!("{NO_CHECK}, retry_on: [broken]"), &collector.address.to_string());

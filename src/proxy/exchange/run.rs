@@ -330,6 +330,9 @@ impl<'e, R: ReceivedRequest, C: Recipient> Exchange<'e, R, C> {
     /// Lets pass what the client and the backend say to each other after a 101, until both have ended.
     async fn tunnel(&mut self, backend: BackendConnection, timeouts: &Timeouts, ctx: &mut Context) -> Result<()> {
         self.progress.status = 101;
+        if let Some(trace) = &mut ctx.trace {
+            trace.answer_attempt(101);
+        }
         let Some((mut connection, behind, unsent)) = backend.into_parts() else {
             return Err(Error::new_str("a 101 on one of many streams").into_in());
         };

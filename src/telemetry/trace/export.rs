@@ -10,6 +10,7 @@ use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use http::uri::Authority;
 use opentelemetry::trace::{SpanContext, SpanKind, Status, TraceFlags, TraceState};
 use opentelemetry::{InstrumentationScope, KeyValue, SpanId as OtlpSpanId, TraceId as OtlpTraceId};
 use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
@@ -140,8 +141,11 @@ fn told(request: &RequestSpan) -> Vec<SpanData> {
     ];
     let scheme = request.secure.map(|secure| if secure { "https" } else { "http" });
     attributes.extend(scheme.map(|scheme| KeyValue::new("url.scheme", scheme)));
+    let asked = request.host.parse::<Authority>().ok();
+    let host = asked.as_ref().map_or(&*request.host, Authority::host).to_owned();
+    attributes.extend(asked.and_then(|asked| Some(KeyValue::new("server.port", i64::from(asked.port_u16()?)))));
     let texts = [
-        ("server.address", Some(&request.host).filter(|host| !host.is_empty())),
+        ("server.address", Some(&host).filter(|host| !host.is_empty())),
         ("tollgate.client", request.client.as_ref()),
         ("tollgate.upstream", request.upstream.as_ref()),
     ];
