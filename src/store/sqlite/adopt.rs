@@ -59,13 +59,18 @@ pub(super) fn mark(connection: &Connection, changes: &[Authored]) -> rusqlite::R
     Ok(())
 }
 
+/// All changes of clients that were changed here alone. `CROSS JOIN` has SQLite begin with those, which are few: else it
+/// reads the whole history for them, each time.
+const PENDING: &str = "FROM history WHERE sequence IN (SELECT h.sequence FROM fleet_pending AS p
+    CROSS JOIN history AS h ON h.client_id = p.client_id AND h.version >= p.version) ORDER BY sequence";
+/// The last one of each.
+const LAST_PENDING: &str = "SELECT client_id, p.version, h.version, h.changed_at, h.number
+    FROM fleet_pending AS p CROSS JOIN history AS h USING (client_id)
+    WHERE h.version = (SELECT max(version) FROM history WHERE client_id = p.client_id)";
+
 /// Whatever was changed here alone, in its order.
 pub(super) fn pending(connection: &Connection) -> Result<Vec<Authored>, ReadFailure> {
-    let sql = format!(
-        "SELECT {} FROM history WHERE sequence IN (SELECT h.sequence FROM fleet_pending AS p
-             JOIN history AS h ON h.client_id = p.client_id AND h.version >= p.version) ORDER BY sequence",
-        rows::HISTORY
-    );
+    let sql = format!("SELECT {} {PENDING}", rows::HISTORY);
     let (mut reader, mut changes) = (ClientReader::default(), Vec::new());
     let mut select = connection.prepare_cached(&sql)?;
     let mut found = select.query([])?;
@@ -152,10 +157,7 @@ impl ClientRows<'_> {
     /// Finds out which clients that were changed here alone come, and what comes of them.
     fn meet<'a>(&self, coming: impl Iterator<Item = &'a Authored>) -> Result<Met, ChangeStop> {
         let mut pending = HashMap::new();
-        let mut select = self.connection().prepare_cached(
-            "SELECT client_id, p.version, h.version, h.changed_at, h.number FROM fleet_pending AS p JOIN history AS h
-                 USING (client_id) WHERE h.version = (SELECT max(version) FROM history WHERE client_id = p.client_id)",
-        )?;
+        let mut select = self.connection().prepare_cached(LAST_PENDING)?;
         let mut found = select.query([])?;
         while let Some(row) = found.next()? {
             let [from, version, number] = [row.get(1)?, row.get(2)?, row.get(4)?].map(i64::cast_unsigned);
@@ -358,5 +360,23 @@ impl ClientReader {
     fn authored(&mut self, row: &rusqlite::Row<'_>) -> Result<Authored, ReadFailure> {
         let (change, entry) = (self.committed(row)?, self.entry(row)?);
         Ok(Authored { change, by: entry.by, at: entry.at })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::schema::{STEPS, migrate};
+    use super::*;
+
+    #[test]
+    fn what_was_changed_here_alone_is_found_without_reading_the_whole_history() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        migrate(&mut connection, STEPS).unwrap();
+        for sql in [format!("SELECT * {PENDING}"), LAST_PENDING.to_owned()] {
+            let mut plan = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+            let steps = plan.query_map([], |row| row.get::<_, String>("detail")).unwrap();
+            let scans: Vec<_> = steps.map(Result::unwrap).filter(|step| step.starts_with("SCAN")).collect();
+            assert_eq!(scans, ["SCAN p"], "{sql}");
+        }
     }
 }
