@@ -10,11 +10,12 @@
 //! - Tried again after 50 ms to 1 s, drawn at random, so that many nodes do not come at once.
 //! - A store that answers, and cannot do what it is for (`OOM`, `READONLY`, `LOADING`, `CLUSTERDOWN`, …), counts as unreachable:
 //!   each node goes by what is to be done then, rather than to ask in vain for each request. What it says is the reason.
-//!   A connection is of use when a trial of a write is answered well, one for each slot that is used in a Cluster; after
+//!   A connection is of use when a trial of a write is answered well, one for each slot that is used; after
 //!   one that was of none any more for such a reason the next try waits longer, so that a store at the brink of its
 //!   memory does not come and go all the time.
 //! - What is wrong or not allowed (`NOPERM`) leaves it reachable, and is told as what it refuses.
-//! - Answers that say "not here" and "try again" (`MOVED`, `BUSY`, …) are errors of that call alone.
+//! - Answers that say "not here" and "try again" (`MOVED`, `BUSY`, …) are errors of that call alone. Who says "not here"
+//!   and was taken for the only server is a node of a Cluster, and counts as unreachable.
 //!
 //! A Cluster whose nodes all answer pings may do nothing else. What it says then the library keeps to itself, and tries
 //! again for longer than a caller waits; so when a call was not answered in time, writes are tried with more patience.

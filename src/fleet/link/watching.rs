@@ -19,6 +19,8 @@ const PINGS: Duration = Duration::from_millis(100);
 /// Without a sign of life for so long, the store is unreachable; and a little for a process that was itself held up.
 const LIFE: Duration = Duration::from_millis(225);
 const GRACE: Duration = Duration::from_millis(20);
+/// Between two trials of writes: a Cluster that is only slow is not to be given much more to do by that.
+const TRIALS: Duration = Duration::from_secs(1);
 /// Between two looks at what the store tells of itself.
 const LOOKS: Duration = Duration::from_secs(5);
 const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
@@ -161,7 +163,7 @@ impl LinkCore {
             {
                 return why;
             }
-            sleep(PINGS).await;
+            sleep(TRIALS).await;
         }
     }
 

@@ -4,7 +4,8 @@
 //! challenges; and whoever forgets one of them finds out when the certificate has expired.
 //!
 //! The rules. A listener with `acme` presents what an [`AcmeKeeper`] has for its names: at first a certificate that is
-//! made here, which no client believes, then the authority's. It is asked again when two thirds of a life are over.
+//! made here, which no client believes, then the authority's. What an authority gave for other lists of names goes before
+//! one that is made here, if it is valid and has some of the names. It is asked again when two thirds of a life are over.
 //! Challenges are answered by the listeners: HTTP-01 by any of them, whatever else it does with requests, TLS-ALPN-01
 //! (RFC 8737) by the handshakes of those with `acme`. Where there is a plain listener both are tried in turn, HTTP-01
 //! first; else TLS-ALPN-01 alone. A failure is told, and waited upon: a minute, then twice as long each time, six hours
