@@ -22,6 +22,7 @@
 pub mod asker;
 pub mod bucket;
 pub mod bucket_changes;
+pub mod challenges;
 pub mod gather;
 pub mod joining;
 pub mod link;
@@ -40,6 +41,7 @@ pub mod untold;
 
 pub use asker::Asker;
 pub use bucket_changes::{BucketChange, BucketChanges, KeptChange};
+pub use challenges::OpenChallenges;
 pub use joining::{JoinError, JoinReport, JoinStep, OwnClients};
 pub use link::{LinkError, LinkState, ScriptCall, StoreLink};
 pub use names::Names;

@@ -117,7 +117,8 @@ impl Core {
         };
         let pairs = addresses.iter().zip(&config.listeners);
         let pairs = pairs.filter_map(|(address, listener)| Some((*address, listener.tls.clone()?)));
-        let acme = AcmeKeeper::new(config.database.as_deref());
+        let board = fleet.as_ref().map(|place| (place.challenges(), Arc::clone(&clock)));
+        let acme = AcmeKeeper::new(config.database.as_deref(), board);
         let filled = |(address, tls)| acme.fill(tls, clock.wall()).map(|tls| (address, tls));
         let pairs = pairs.map(filled).collect::<Result<Vec<_>, _>>().map_err(|error| failed("ACME: ", &error))?;
         let admin = config.admin.as_ref().and_then(|admin| admin.address.tcp().zip(admin.tls.clone()));

@@ -27,8 +27,8 @@ use crate::fleet::registry::{FOREIGN, TakingIn};
 use crate::fleet::sums::{FleetSums, OwnFigures};
 use crate::fleet::untold::Untold;
 use crate::fleet::{
-    Asker, BucketChange, BucketChanges, ClientRegistry, FleetSettings, JoinOutcome, LinkError, Names, RegistryState,
-    StoreAddress, StoreLink, bucket,
+    Asker, BucketChange, BucketChanges, ClientRegistry, FleetSettings, JoinOutcome, LinkError, Names, OpenChallenges,
+    RegistryState, StoreAddress, StoreLink, bucket,
 };
 use crate::limit::shared::leases::{LeaseSettings, Leases};
 use crate::limit::shared::{FleetPart, SharedLimiter};
@@ -36,6 +36,7 @@ use crate::limit::{CallerTurns, KeyMaker, Payer, Reach, SharedTurns, Striped};
 use crate::store::BucketStore;
 use crate::store::sqlite::Sqlite;
 use crate::telemetry::{FleetNode, FleetState, FleetStore, FleetView, LeaseCounts, ShowFleet, Talk, TalkersBy};
+use crate::tls::AnswerBoard;
 
 /// How long a start waits for the fleet to answer, and for the next of its clients.
 const JOINING: Duration = Duration::from_secs(5);
@@ -97,8 +98,7 @@ impl FleetPlace {
         let mut registry = ClientRegistry::new(link.clone(), file.clone(), &settings.prefix);
         let own = file.secret();
         let met = runtime.block_on(meet(&registry, &link, &settings.store, taking))?;
-        let reach = met.map_or(settings.when_unreachable.into(), |_| Reach::Joined);
-        let secret = met.unwrap_or(own);
+        let (reach, secret) = (met.map_or(settings.when_unreachable.into(), |_| Reach::Joined), met.unwrap_or(own));
         if secret != own {
             file.clone().close();
             *file = reopen()?;
@@ -107,8 +107,7 @@ impl FleetPlace {
         file.publish_through(registry.publisher());
         let following = (registry.clone(), stop.subscribe());
         runtime.spawn(async move { following.0.run(following.1).await });
-        let node = node_name(settings, file)?;
-        let known = known_nodes(file);
+        let (node, known) = (node_name(settings, file)?, known_nodes(file));
         let part = FleetPart::new(&node, known.iter().map(String::as_str));
         let leases = Leases::new(lease_settings(settings), part, reach);
         let (keys, names) = (Arc::new(KeyMaker::new(secret)), Names::new(&settings.prefix));
@@ -146,8 +145,7 @@ impl FleetPlace {
     /// Has `limiter` fed, whose keys `own` makes, and answers other nodes by `figures`.
     pub(super) fn feed(&self, limiter: &Arc<SharedLimiter>, own: &Arc<KeyMaker>, figures: OwnFigures) {
         let (parts, timeline) = (&self.0, figures.timeline);
-        let any = Payer::client(1);
-        let same = own.of(any) == parts.keys.of(any);
+        let same = own.of(Payer::client(1)) == parts.keys.of(Payer::client(1));
         let fleet = if same { own } else { &parts.keys };
         let asker = Asker::new(
             (parts.link.clone(), parts.names.clone(), &parts.node),
@@ -192,6 +190,11 @@ impl FleetPlace {
         }
         let untold = Some((untold, Arc::clone(&gatherer)));
         *parts.late.lock() = LateParts { nodes: Some(nodes), asker: Some(asker), gatherer: Some(gatherer), untold };
+    }
+
+    /// Where all nodes see what certificate authorities ask of each.
+    pub(super) fn challenges(&self) -> Box<dyn AnswerBoard> {
+        Box::new(OpenChallenges::new(self.0.link.clone(), &self.0.names))
     }
 
     /// What changes buckets in the store.
@@ -267,8 +270,7 @@ impl FleetPlace {
                 (FleetState::Unreachable, Some(link.why().map_or_else(settling, LinkError::reason)))
             }
         };
-        let figures = parts.link.figures();
-        let counts = &parts.leases.counts;
+        let (figures, counts) = (parts.link.figures(), &parts.leases.counts);
         let count = |count: &std::sync::atomic::AtomicU64| count.load(std::sync::atomic::Ordering::Relaxed);
         let nodes = nodes.map(|nodes| nodes.list());
         let seen = |seen: &crate::fleet::nodes::NodeSeen| FleetNode {
@@ -365,10 +367,8 @@ async fn tell(place: FleetPlace) {
         }
         let was = now.is_reachable();
         // As it changed: it may have changed again until the next look.
-        match state.wait_for(|state| state.is_reachable() != was).await {
-            Ok(changed) => now = changed.clone(),
-            Err(_) => return,
-        }
+        let Ok(changed) = state.wait_for(|state| state.is_reachable() != was).await else { return };
+        now = changed.clone();
     }
 }
 

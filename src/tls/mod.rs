@@ -29,7 +29,7 @@ mod tickets;
 mod verifier;
 mod watch;
 
-pub use acme::{AcmeKeeper, AcmeListener, AcmeNews, AcmeSettings, CHALLENGE_PATH, Challenges};
+pub use acme::{AcmeKeeper, AcmeListener, AcmeNews, AcmeSettings, AnswerBoard, CHALLENGE_PATH, Challenges};
 pub use clients::{ClientCertificates, ShownNames};
 pub use flaw::{Flaw, Part};
 pub use originator::{Origination, Originator, SystemRoots};

@@ -28,7 +28,7 @@ const LONG: u64 = 90 * 24 * 60 * 60;
 const WHILE: Duration = Duration::from_secs(5);
 
 /// A `tls` that gets a certificate for these names.
-fn acme(directory: &str, names: &str) -> String {
+pub(crate) fn acme(directory: &str, names: &str) -> String {
     format!("{{acme: {{domains: [{names}], contact: [\"mailto:ops@a.example\"], directory: \"{directory}\"}}}}")
 }
 
@@ -46,7 +46,7 @@ fn server(listeners: &[String], (backend, database): (&Backend, &str), ca: &Path
 
 /// What curl is answered that asks for `name` and believes `root` alone.
 #[track_caller]
-fn asked(name: &str, at: SocketAddr, root: &Path) -> String {
+pub(crate) fn asked(name: &str, at: SocketAddr, root: &Path) -> String {
     let finished = run(Command::new("curl")
         .args(["-sS", "-o", "/dev/null", "-w", "%{http_code} %{http_version}", "--cacert"])
         .arg(root)
@@ -54,12 +54,12 @@ fn asked(name: &str, at: SocketAddr, root: &Path) -> String {
     format!("{}{}", finished.out, finished.err)
 }
 
-fn shown(at: SocketAddr) -> CertificateDer<'static> {
+pub(crate) fn shown(at: SocketAddr) -> CertificateDer<'static> {
     tls::handshake(at, &tls::config(ALL_VERSIONS, &["http/1.1"])).unwrap().0.certificate
 }
 
 #[track_caller]
-fn got(server: &Tollgate, pebble: &Pebble, names: &str) {
+pub(crate) fn got(server: &Tollgate, pebble: &Pebble, names: &str) {
     let words = format!("ACME: a certificate for {names} was got from {}", pebble.directory);
     let there = eventually(PATIENCE, || server.process.err.text().contains(&words));
     assert!(there, "{}\n{}", server.process.err.text(), pebble.told());

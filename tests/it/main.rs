@@ -83,6 +83,8 @@ mod events_stuck;
 #[cfg(test)]
 mod failover;
 #[cfg(test)]
+mod fleet_acme;
+#[cfg(test)]
 mod fleet_clients;
 #[cfg(test)]
 mod fleet_config;

@@ -1,13 +1,16 @@
 //! Against real servers.
 
+use std::collections::HashMap;
 use std::num::NonZeroUsize;
 
 use super::*;
 use crate::clock::SystemClock;
 use crate::fleet::bucket::{self, BucketAsk};
+use crate::fleet::challenges::OpenChallenges;
 use crate::fleet::names::Names;
 use crate::fleet::servers::{Engine, StoreServer, wait};
 use crate::fleet::settings::{StoreTls, WhenUnreachable};
+use crate::tls::AnswerBoard;
 
 mod several;
 
@@ -174,6 +177,12 @@ fn rights_that_are_written_down_are_enough() {
             let other = link.calls(&[bucket::ask(&Names::new("other"), 7, &five())], LONG).await;
             assert!(matches!(&other[0], Err(LinkError::Script(said)) if said.contains("NOPERM")), "{other:?}");
             assert_eq!(link.figures().maxmemory_policy, None);
+            let asked = OpenChallenges::new(link.clone(), &Names::new("tollgate"));
+            asked.put("token", "token.key").await;
+            let expected = HashMap::from([("token".to_owned(), "token.key".to_owned())]);
+            assert_eq!(asked.all().await, expected, "{engine:?}");
+            asked.remove(&["token".to_owned()]).await;
+            assert_eq!(asked.all().await, HashMap::new(), "{engine:?}");
         });
     }
 }

@@ -1,9 +1,9 @@
-//! A request that waits until it is known what its buckets hold over all nodes.
+//! A request that waits until it is known what its buckets hold over all nodes, or what one of them was asked.
 
 use tokio::time::timeout;
 
 use crate::limit::PendingAnswers;
-use crate::proxy::exchange::client::ReceivedRequest;
+use crate::proxy::exchange::client::{ReceivedRequest, WaitsFor};
 use crate::proxy::exchange::context::Context;
 use crate::proxy::exchange::failure::cut;
 use crate::proxy::exchange::outcome::RequestOutcome;
@@ -30,16 +30,28 @@ impl<R: ReceivedRequest> Drop for UndecidedRequest<'_, R> {
     }
 }
 
-/// [Waits](wait) for what is to be known about `request`, which came from there. It has its line in the log also where
+/// Waits for what is to be known about `request`, which came from there. It has its line in the log also where
 /// the server does not wait for it.
 pub(in crate::proxy) async fn decide(
-    first: Box<PendingAnswers>,
+    first: WaitsFor,
     (request, origin): (&impl ReceivedRequest, Origin<'_>),
     proxy: &Proxy,
     ctx: &mut Context,
 ) {
     let mut undecided = UndecidedRequest { proxy, request, ctx, waits: true };
-    wait(first, undecided.ctx, |ctx| request.admit(proxy, origin, ctx)).await;
+    let asking = match first {
+        WaitsFor::Limits(asking) => Some(asking),
+        WaitsFor::Challenge => match proxy.inner.challenges.answer_elsewhere(request.target().path).await {
+            Some(answer) => {
+                undecided.ctx.answer_challenge(&answer);
+                None
+            }
+            None => request.let_in(proxy, origin, undecided.ctx),
+        },
+    };
+    if let Some(asking) = asking {
+        wait(asking, undecided.ctx, |ctx| request.let_in(proxy, origin, ctx)).await;
+    }
     undecided.waits = false;
 }
 

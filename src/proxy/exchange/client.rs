@@ -27,6 +27,14 @@ use crate::proxy::wire::lines::{Fields, LinesOf};
 use crate::tls::CHALLENGE_PATH;
 use crate::upstream::Protocol;
 
+/// What a request waits for before it is decided on.
+pub(in crate::proxy) enum WaitsFor {
+    /// What another node may have been asked by a certificate authority.
+    Challenge,
+    /// What its buckets hold over all nodes.
+    Limits(Box<PendingAnswers>),
+}
+
 /// A request, of whose body at least what its client does not [send on](Recipient::rest) is there.
 pub(in crate::proxy) trait ReceivedRequest {
     /// Its header.
@@ -52,14 +60,22 @@ pub(in crate::proxy) trait ReceivedRequest {
     /// Has it decided whether it is let in, before its way is chosen; see [`Proxy::admit`]. On a listener that sends
     /// everybody to HTTPS it is not, but for what proves to a certificate authority whose name it
     /// is (RFC 8555 section 8.3), which has to work without a certificate. What an authority asks of tollgate itself
-    /// is answered on every listener.
-    fn admit(&self, proxy: &Proxy, origin: Origin<'_>, ctx: &mut ExchangeContext) -> Option<Box<PendingAnswers>> {
-        let (fields, target, length) = (self.fields(), self.target(), self.length());
-        if let Some(answer) = proxy.inner.challenges.answer(target.path) {
-            ctx.rejection = Some(Rejection::AcmeChallenge);
-            ctx.location = Some(answer.as_bytes().into());
+    /// is answered on every listener; what it asks of another node, too.
+    fn admit(&self, proxy: &Proxy, origin: Origin<'_>, ctx: &mut ExchangeContext) -> Option<WaitsFor> {
+        let (path, challenges) = (self.target().path, &proxy.inner.challenges);
+        if let Some(answer) = challenges.answer(path) {
+            ctx.answer_challenge(&answer);
             return None;
         }
+        if challenges.may_be_elsewhere(path) {
+            return Some(WaitsFor::Challenge);
+        }
+        self.let_in(proxy, origin, ctx).map(WaitsFor::Limits)
+    }
+
+    /// The same for what no authority asks.
+    fn let_in(&self, proxy: &Proxy, origin: Origin<'_>, ctx: &mut ExchangeContext) -> Option<Box<PendingAnswers>> {
+        let (fields, target, length) = (self.fields(), self.target(), self.length());
         match origin.redirect.filter(|_| !target.path.starts_with(CHALLENGE_PATH)) {
             Some(port) => {
                 proxy.redirect(&fields, (target.host, self.asked()), port, ctx);

@@ -160,6 +160,11 @@ impl Context {
         self.admission.pool.is_some() || self.rejection.is_some()
     }
 
+    /// Has it answered what a certificate authority is to be.
+    pub(in crate::proxy) fn answer_challenge(&mut self, answer: &str) {
+        (self.rejection, self.location) = (Some(Rejection::AcmeChallenge), Some(answer.as_bytes().into()));
+    }
+
     /// The time limits of its exchange with a backend, once it is let in.
     pub(in crate::proxy) fn timeouts(&self) -> Option<Timeouts> {
         let pool = self.pool()?.settings().timeouts;

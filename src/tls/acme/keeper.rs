@@ -9,9 +9,11 @@ use parking_lot::Mutex;
 use tokio::time::timeout;
 
 use super::challenges::Challenges;
+use super::elsewhere::{AnswerBoard, SeenBoard};
 use super::order::{self, Proof};
 use super::settings::AcmeSettings;
 use super::storage::AcmeStorage;
+use crate::clock::Clock;
 use crate::tls::{ListenerTls, Pair};
 
 /// How long after a first failure it is tried again.
@@ -47,10 +49,11 @@ struct Tries {
 }
 
 impl AcmeKeeper {
-    /// Keeps them beside `database`, or in memory.
-    pub fn new(database: Option<&Path>) -> Self {
+    /// Keeps them beside `database`, or in memory. Answers are put up on `board` for other nodes.
+    pub fn new(database: Option<&Path>, board: Option<(Box<dyn AnswerBoard>, Arc<dyn Clock>)>) -> Self {
         let storage = AcmeStorage::beside(database);
-        AcmeKeeper { storage, challenges: Arc::default(), tries: Mutex::default() }
+        let challenges = Challenges::new(board.map(|(board, clock)| SeenBoard::new(board, clock)));
+        AcmeKeeper { storage, challenges: Arc::new(challenges), tries: Mutex::default() }
     }
 
     /// What authorities ask.
@@ -69,6 +72,7 @@ impl AcmeKeeper {
     /// When nothing can be kept, or made.
     pub fn fill(&self, mut tls: ListenerTls, now: SystemTime) -> Result<ListenerTls, String> {
         if let Some(acme) = &mut tls.acme {
+            self.challenges.look_elsewhere();
             acme.challenges = Some(Arc::clone(&self.challenges));
             let files = self.storage.files_of(&acme.settings)?;
             let pair = match Pair::load(&files, now) {
@@ -144,7 +148,7 @@ impl AcmeKeeper {
             order::obtain(settings, proof, &self.challenges, &account).await
         };
         let outcome = timeout(LIMIT, asked).await;
-        self.challenges.clear();
+        self.challenges.clear().await;
         match outcome.unwrap_or_else(|_| Err(format!("it came to no end within {} s", LIMIT.as_secs()))) {
             Ok(pem) => self.storage.put_pair(settings, &pem),
             Err(why) => {
@@ -170,11 +174,11 @@ impl AcmeKeeper {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::{Clock, ManualClock, SystemClock};
+    use crate::clock::{ManualClock, SystemClock};
 
     #[tokio::test]
     async fn what_fails_is_tried_again_later_each_time_and_in_turn() {
-        let (keeper, clock) = (AcmeKeeper::new(None), ManualClock::new());
+        let (keeper, clock) = (AcmeKeeper::new(None, None), ManualClock::new());
         // Nobody listens there.
         let directory = "https://127.0.0.1:1/dir".to_owned();
         let settings = AcmeSettings { domains: vec!["a.example".to_owned()], contact: Vec::new(), directory };

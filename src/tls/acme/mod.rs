@@ -7,7 +7,8 @@
 //! made here, which no client believes, then the authority's. What an authority gave for other lists of names goes before
 //! one that is made here, if it is valid and has some of the names. It is asked again when two thirds of a life are over.
 //! Challenges are answered by the listeners: HTTP-01 by any of them, whatever else it does with requests, TLS-ALPN-01
-//! (RFC 8737) by the handshakes of those with `acme`. Where there is a plain listener both are tried in turn, HTTP-01
+//! (RFC 8737) by the handshakes of those with `acme`. What is asked by HTTP-01 of one node of a fleet is answered by all of
+//! them; what TLS-ALPN-01 asks is not: a handshake waits for nobody. Where there is a plain listener both are tried in turn, HTTP-01
 //! first; else TLS-ALPN-01 alone. A failure is told, and waited upon: a minute, then twice as long each time, six hours
 //! at most, well below what authorities allow.
 //!
@@ -20,6 +21,7 @@
 //! only DNS-01 proves.
 
 mod challenges;
+mod elsewhere;
 mod keeper;
 mod order;
 mod settings;
@@ -27,5 +29,6 @@ mod storage;
 
 pub(super) use challenges::ACME_PROTOCOL;
 pub use challenges::{CHALLENGE_PATH, Challenges};
+pub use elsewhere::AnswerBoard;
 pub use keeper::{AcmeKeeper, AcmeNews};
 pub use settings::{AcmeListener, AcmeSettings};

@@ -100,7 +100,7 @@ pub(super) async fn obtain(
         let mut challenge = offered.ok_or_else(|| format!("the authority does not offer it for {name}"))?;
         let answer = challenge.key_authorization();
         match proof {
-            Proof::Http => challenges.put_answer(challenge.token.clone(), answer.as_str()),
+            Proof::Http => challenges.put_answer(&challenge.token, answer.as_str()).await,
             Proof::Tls => challenges.put_certificate(name.clone(), proving(name, answer.digest().as_ref())?),
         }
         challenge.set_ready().await.map_err(told)?;
