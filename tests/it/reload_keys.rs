@@ -292,6 +292,8 @@ fn the_access_log_changes_its_place_and_form_and_loses_no_line() {
     get(&server, 3);
     assert_eq!(reload(&server, &log("path: $DIR/one.log")), ["access_log changed"]);
     get(&server, 2);
+    // A line is written behind its answer, to the file that there is then; so they are waited for.
+    assert!(eventually(PATIENCE, || lines(&server, "one.log").len() == 12));
     // It is the new file that is opened again.
     std::fs::rename(server.path("one.log"), server.path("old.log")).unwrap();
     server.process.signal("USR1");
