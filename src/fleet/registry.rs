@@ -44,6 +44,9 @@ use crate::store::{Published, Publisher};
 pub use outcome::{FOREIGN, JoinOutcome, RegistryError, RegistryState};
 use publish::{ChangeLine, PublishAsk};
 
+/// How long a start waits, in all, for what is new, where the node has had all of the fleet's clients.
+const CATCHING_UP: Duration = Duration::from_secs(1);
+
 /// Is told how many clients of how many are taken in.
 pub type TakingIn<'t> = &'t mut (dyn FnMut(u64, u64) + Send);
 
@@ -83,35 +86,62 @@ impl ClientRegistry {
         self.0.state.subscribe()
     }
 
-    /// Meets the fleet, if the store can be reached within `patience`, and goes on for as long as no more than that
-    /// passes without a client that is taken in. `tell` hears how many clients are while the whole table is, and of about
-    /// how many. Only before this [runs](ClientRegistry::run).
+    /// Meets the fleet, if the store can be reached within `patience`, and comes level with it. A node that has had all
+    /// of the fleet's clients, whatever has changed since, waits no longer than [`CATCHING_UP`] in all, and has joined
+    /// then; what is new comes in once this [runs](ClientRegistry::run). One that has not goes on for as long as no more
+    /// than `patience` passes without a piece of the whole table that is taken in; `tell` hears how many clients are, of
+    /// about how many. Only before this runs.
     ///
     /// # Errors
     /// When this node's file cannot take in what the fleet has, or that makes no sense.
     pub async fn join_at_start(&self, patience: Duration, tell: TakingIn<'_>) -> Result<JoinOutcome, RegistryError> {
-        let mut taken = self.0.taken.subscribe();
-        let mut joining = pin!(async {
+        let had = self.0.cursor().await?.is_some_and(|cursor| cursor.seq > 0);
+        let mut late = pin!(sleep(CATCHING_UP));
+        let met = {
             let mut state = self.0.link.state();
-            if state.wait_for(|state| state.is_reachable()).await.is_err() {
-                return Ok(JoinOutcome::Unreachable);
+            let meeting = async {
+                match state.wait_for(|state| state.is_reachable()).await {
+                    Ok(_) => self.0.meet().await.map(Some),
+                    Err(_) => Ok(None),
+                }
+            };
+            tokio::select! {
+                biased;
+                met = meeting => met,
+                () = &mut late, if had => Ok(None),
+                () = sleep(patience) => Ok(None),
             }
-            self.0.sync().await
-        });
+        };
+        let meeting = match met {
+            Ok(Some(Some(meeting))) => meeting,
+            Ok(Some(None)) => return Ok(JoinOutcome::Foreign),
+            Ok(None) | Err(RegistryError::Link(_)) => return Ok(JoinOutcome::Unreachable),
+            Err(error) => return Err(error),
+        };
+        let (secret, has_all) = (meeting.meta.secret, meeting.has_all);
+        let mut taken = self.0.taken.subscribe();
+        let mut joining = pin!(self.0.come_level(meeting));
         loop {
             tokio::select! {
                 biased;
-                Ok(()) = taken.changed() => {
-                    let (done, all) = *taken.borrow_and_update();
-                    tell(done, all);
-                }
                 outcome = &mut joining => return match outcome {
                     Err(RegistryError::Link(_)) => Ok(JoinOutcome::Unreachable),
                     outcome => outcome,
                 },
+                () = &mut late, if has_all => return Ok(JoinOutcome::Joined { secret }),
+                Ok(()) = taken.changed() => {
+                    let (done, all) = *taken.borrow_and_update();
+                    tell(done, all);
+                }
                 () = sleep(patience) => return Ok(JoinOutcome::Unreachable),
             }
         }
+    }
+
+    /// How many of the fleet's clients are taken in, and of about how many, while this node takes in all of them.
+    pub fn taking_in(&self) -> Option<(u64, u64)> {
+        let taken = *self.0.taken.borrow();
+        (*self.0.state.borrow() == RegistryState::Away && taken != (0, 0)).then_some(taken)
     }
 
     /// Publishes for the store and takes in what others publish, until `shutdown` says that the server stops.

@@ -3,8 +3,10 @@
 //! It has a runtime of its own, one thread, which lives from before the clients are read until the last token is given
 //! back: no request and no service waits for the store's connections, nor they for them.
 //!
-//! A node whose store answers takes the fleet's clients in before it serves, however many there are. One whose store does
-//! not within [`JOINING`] serves what its database has, and joins later. Its secret, of which bits the names of buckets are made in
+//! A node that has had the fleet's clients serves a second after it began to ask for what is new, whatever is there then:
+//! it knows them but for some, and the rest comes while it serves. A node that has not takes all of them in before it
+//! serves, however many there are: to it they would be strangers. When the store does not answer within [`JOINING`] it
+//! serves what its database has, and joins later. Its secret, of which bits the names of buckets are made in
 //! the store, becomes the fleet's when it first joins; that is why the database is opened again then.
 
 use std::sync::Arc;
@@ -263,7 +265,11 @@ impl FleetPlace {
             (true, RegistryState::Foreign) => (FleetState::Unreachable, Some(FOREIGN.to_owned())),
             (true, _) => {
                 let refuses = || parts.link.refuses().map(|reason| format!("the store refuses: {reason}"));
-                (FleetState::Joined, double.or_else(refuses))
+                let taking_in = || {
+                    let (done, all) = parts.registry.taking_in()?;
+                    Some(format!("the fleet's clients are taken in: {done} of about {all}"))
+                };
+                (FleetState::Joined, double.or_else(refuses).or_else(taking_in))
             }
             (false, _) => {
                 let settling = || "it answers again, and hears first what was given without it".to_owned();

@@ -10,6 +10,7 @@ use super::answers::{self, LineTurn, Meta};
 use super::came::Came;
 use super::outcome::{FOREIGN, JoinOutcome, RegistryError, RegistryState};
 use super::publish::{CALL, ChangeLine, LOG, PIECE, drawn, push, texts};
+use super::whole::id_of;
 use crate::fleet::link::{Blocking, LinkError};
 use crate::fleet::script;
 use crate::store::{Adoption, Authored, BucketStore, ClientRepository, FleetCursor, PageQuery, StoreError};
@@ -31,6 +32,16 @@ enum Step {
     Anew,
     /// The store has lost what was seen in this generation.
     Lost(u64),
+}
+
+/// A node that has met its fleet.
+#[derive(Clone, Copy)]
+pub(super) struct Meeting {
+    pub(super) meta: Meta,
+    /// How far the node has come in this fleet.
+    mine: Option<FleetCursor>,
+    /// Whether the node has had all of its clients, whatever has changed since.
+    pub(super) has_all: bool,
 }
 
 impl ChangeLine {
@@ -121,24 +132,55 @@ impl ChangeLine {
         Ok(Step::More)
     }
 
-    async fn cursor(&self) -> Result<Option<FleetCursor>, RegistryError> {
+    pub(super) async fn cursor(&self) -> Result<Option<FleetCursor>, RegistryError> {
         let store = self.store.clone();
         Ok(blocking(move || store.fleet_cursor()).await?)
     }
 
-    /// Meets the fleet: joins it, or comes level with it, from whatever there is.
-    pub(super) async fn sync(&self) -> Result<JoinOutcome, RegistryError> {
-        let mine = self.cursor().await?;
+    /// Meets the fleet, and joins it or comes level with it, from whatever there is.
+    async fn sync(&self) -> Result<JoinOutcome, RegistryError> {
+        match self.meet().await? {
+            Some(meeting) => self.come_level(meeting).await,
+            None => Ok(JoinOutcome::Foreign),
+        }
+    }
+
+    /// Meets the fleet, and opens it where there is none; nothing when it is not this node's.
+    pub(super) async fn meet(&self) -> Result<Option<Meeting>, RegistryError> {
+        let mut mine = self.cursor().await?;
         let (mut found, mut opened) = (self.meta().await?, false);
         if found.is_none() {
-            (found, opened) = self.open(mine, None).await?;
+            let cursor = match mine {
+                Some(cursor) => cursor,
+                None => self.begin().await?,
+            };
+            mine = Some(cursor);
+            (found, opened) = self.open(cursor, None).await?;
         }
-        let mut meta = found.ok_or(RegistryError::Senseless("the store makes no registry of clients"))?;
-        let same = mine.filter(|mine| mine.lineage == meta.lineage);
-        if same.is_none() && !opened && self.has_clients().await? {
-            return Ok(JoinOutcome::Foreign);
+        let meta = found.ok_or(RegistryError::Senseless("the store makes no registry of clients"))?;
+        let mine = mine.filter(|mine| mine.lineage == meta.lineage);
+        let clients = self.clients().await?;
+        if mine.is_none() && !opened && clients > 0 {
+            return Ok(None);
         }
-        if same.is_some_and(|mine| mine.generation == meta.generation) {
+        let has_all = match mine {
+            Some(mine) => opened || mine.seq > 0 || clients >= self.all().await?,
+            None => false,
+        };
+        Ok(Some(Meeting { meta, mine, has_all }))
+    }
+
+    /// Notes the fleet that is about to be made, or whoever ends right after that does not know it for its own.
+    async fn begin(&self) -> Result<FleetCursor, RegistryError> {
+        let cursor = FleetCursor { lineage: drawn(), generation: 0, secret: self.store.secret(), seq: 0, mark: 0 };
+        self.store.adopt(Adoption { changes: Vec::new(), cursor, anew: true, known: None }).wait().await?;
+        Ok(cursor)
+    }
+
+    /// Takes in whatever is new since.
+    pub(super) async fn come_level(&self, meeting: Meeting) -> Result<JoinOutcome, RegistryError> {
+        let Meeting { mut meta, mine, .. } = meeting;
+        if let Some(mine) = mine.filter(|mine| mine.generation == meta.generation) {
             loop {
                 match self.step().await? {
                     Step::Level => return Ok(JoinOutcome::Joined { secret: meta.secret }),
@@ -156,25 +198,25 @@ impl ChangeLine {
                     }
                 }
             }
-        } else if same.is_some() || opened {
+        } else if mine.is_some() {
             self.offer_all(meta.generation).await?;
         }
         self.take_all(meta).await
     }
 
-    async fn has_clients(&self) -> Result<bool, RegistryError> {
+    /// How many clients this node has.
+    async fn clients(&self) -> Result<u64, RegistryError> {
         let store = self.store.clone();
         let query = PageQuery { after: None, limit: 1, search: String::new() };
-        Ok(blocking(move || store.page(&query)).await?.total > 0)
+        Ok(blocking(move || store.page(&query)).await?.total)
     }
 
     /// Makes a registry, or a new generation of it instead of `lost`; what there is then, and whether that is of this
     /// call.
-    async fn open(&self, mine: Option<FleetCursor>, lost: Option<u64>) -> Result<(Option<Meta>, bool), RegistryError> {
-        let (lineage, generation) = (mine.map_or_else(drawn, |mine| mine.lineage), drawn());
-        let secret = mine.map_or_else(|| self.store.secret(), |mine| mine.secret);
-        let mut args = texts(&[lineage, generation]);
-        args.push(format!("{secret:032x}").into_bytes());
+    async fn open(&self, mine: FleetCursor, lost: Option<u64>) -> Result<(Option<Meta>, bool), RegistryError> {
+        let generation = drawn();
+        let mut args = texts(&[mine.lineage, generation]);
+        args.push(format!("{:032x}", mine.secret).into_bytes());
         args.push(lost.map(|lost| lost.to_string()).unwrap_or_default().into_bytes());
         let keys = vec![self.names.clients("meta"), self.names.clients("log")];
         let meta = answers::meta(&self.call(&script::REGISTRY_OPEN, keys, args, CALL).await?);
@@ -188,14 +230,10 @@ impl ChangeLine {
         let (pieces, mut incoming) = mpsc::channel::<Vec<Authored>>(2);
         let store = self.store.clone();
         let reading = tokio::task::spawn_blocking(move || -> Result<(), StoreError> {
-            let id = |change: &Authored| {
-                let change = &change.change;
-                change.after.as_ref().or(change.before.as_ref()).map(|record| record.id.clone())
-            };
-            let alone: HashSet<_> = store.pending()?.iter().filter_map(id).collect();
+            let alone: HashSet<_> = store.pending()?.iter().filter_map(id_of).collect();
             let mut piece = Vec::new();
             store.latest_changes(&mut |change| {
-                if id(&change).is_some_and(|id| !alone.contains(&id)) {
+                if id_of(&change).is_some_and(|id| !alone.contains(&id)) {
                     piece.push(change);
                 }
                 piece.len() < PIECE || pieces.blocking_send(std::mem::take(&mut piece)).is_ok()

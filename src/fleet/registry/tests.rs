@@ -10,10 +10,12 @@ use crate::clock::{Clock, SystemClock};
 use crate::fleet::link::tests::{settings, start};
 use crate::fleet::servers::{Engine, StoreServer};
 use crate::store::{
-    Batch, BatchItem, Change, ClientRepository as _, Committed, HistoryEntry, KeyChange, Profile, Record, WriteError,
+    Adoption, Batch, BatchItem, Change, ClientRepository as _, Committed, FleetCursor, HistoryEntry, KeyChange,
+    Profile, Record, WriteError,
 };
 
 mod bulks;
+mod starts;
 
 const LONG: Duration = Duration::from_secs(20);
 

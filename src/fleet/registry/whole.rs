@@ -1,13 +1,32 @@
 //! Taking in the whole table of clients.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use super::answers::{self, LineTurn, Logged, Meta};
 use super::came::follows;
 use super::outcome::{JoinOutcome, RegistryError};
 use super::publish::{CALL, ChangeLine, ENTRIES, PIECE, drawn};
 use crate::client::ClientId;
+use crate::fleet::link::LinkError;
 use crate::store::{Adoption, Authored, FleetCursor, WriteError};
+
+/// [`Authored::order`].
+type ChangeOrder = (u64, i64, u64);
+
+/// How far a take of the whole has come.
+struct Taking {
+    begun: FleetCursor,
+    /// The last change of each client that was taken in with a bulk: the table has most of them again.
+    of_bulks: HashMap<ClientId, ChangeOrder>,
+    /// Whom the fleet knows, whether it has them now or not.
+    known: HashSet<ClientId>,
+}
+
+impl Taking {
+    fn is_new(&self, change: &Authored) -> bool {
+        self.of_bulks.is_empty() || id_of(change).is_none_or(|id| self.of_bulks.get(&id) != Some(&change.order()))
+    }
+}
 
 impl ChangeLine {
     /// Takes in the whole table, and before it whatever the line still has: that tells what happened on the way to what
@@ -20,15 +39,18 @@ impl ChangeLine {
         };
         let Meta { lineage, generation, secret, seq, mark } = start;
         let begun = FleetCursor { lineage, generation, secret, seq: 0, mark: 0 };
-        self.take_line(begun).await?;
-        let mut known = HashSet::new();
+        self.taken.send_replace((0, self.all().await?));
+        let mut taking = Taking { begun, of_bulks: HashMap::new(), known: HashSet::new() };
+        self.take_line(&mut taking).await?;
+        // What the line's bulks brought was in force once, and needs not be so now.
+        taking.known.clear();
         let mut bulks = redis::cmd("LRANGE");
         bulks.arg(self.names.clients("bulks")).arg(0).arg(-1);
         let bulks = self.link.commands(&[bulks], CALL).await?.first().map(answers::numbers).unwrap_or_default();
-        self.take_table(begun, &mut known).await?;
+        self.take_table(&mut taking).await?;
         for bulk in bulks {
             // One that is not there was folded in meanwhile, behind where this was.
-            if self.take_stage(bulk, begun, Some(&mut known)).await? == 0 {
+            if self.take_stage(bulk, &mut taking).await? == 0 {
                 return Ok(JoinOutcome::Unreachable);
             }
         }
@@ -41,11 +63,13 @@ impl ChangeLine {
         if !whole {
             return Ok(JoinOutcome::Unreachable);
         }
-        self.store.adopt(Adoption { changes: Vec::new(), cursor, anew: true, known: Some(known) }).wait().await?;
+        let known = Some(taking.known);
+        self.store.adopt(Adoption { changes: Vec::new(), cursor, anew: true, known }).wait().await?;
+        self.taken.send_replace((0, 0));
         Ok(JoinOutcome::Joined { secret })
     }
 
-    async fn take_line(&self, begun: FleetCursor) -> Result<(), RegistryError> {
+    async fn take_line(&self, taking: &mut Taking) -> Result<(), RegistryError> {
         let mut from = "-".to_owned();
         loop {
             let mut range = redis::cmd("XRANGE");
@@ -61,30 +85,29 @@ impl ChangeLine {
                     Logged::One(change) => changes.push(*change),
                     Logged::Nonsense => {}
                     Logged::Bulk(_) => {
-                        self.take(std::mem::take(&mut changes), begun).await?;
+                        self.take(std::mem::take(&mut changes), taking.begun).await?;
                         // It may be there no more; the table has what it came to.
-                        self.take_stage(entry.mark, begun, None).await?;
+                        self.take_stage(entry.mark, taking).await?;
                     }
                 }
             }
-            self.take(changes, begun).await?;
+            self.take(changes, taking.begun).await?;
         }
     }
 
-    async fn take_table(&self, begun: FleetCursor, known: &mut HashSet<ClientId>) -> Result<(), RegistryError> {
+    async fn take_table(&self, taking: &mut Taking) -> Result<(), RegistryError> {
         let (mut place, mut done) = (b"0".to_vec(), 0);
-        let mut length = redis::cmd("HLEN");
-        length.arg(self.names.clients("all"));
-        let all = self.link.commands(&[length], CALL).await?.first().map_or(0, answers::number);
+        let all = self.all().await?;
         loop {
             let mut scan = redis::cmd("HSCAN");
             scan.arg(self.names.clients("all")).arg(&place).arg("COUNT").arg(PIECE);
             let answers = self.link.commands(&[scan], CALL).await?;
             let piece = answers.first().and_then(answers::piece);
-            let piece = piece.ok_or(RegistryError::Senseless("the table of clients makes no sense"))?;
+            let mut piece = piece.ok_or(RegistryError::Senseless("the table of clients makes no sense"))?;
             done += piece.ids.len() as u64;
-            known.extend(piece.ids);
-            self.take(piece.changes, begun).await?;
+            taking.known.extend(piece.ids);
+            piece.changes.retain(|change| taking.is_new(change));
+            self.take(piece.changes, taking.begun).await?;
             self.taken.send_replace((done, all.max(done)));
             if piece.next == b"0" {
                 return Ok(());
@@ -93,27 +116,27 @@ impl ChangeLine {
         }
     }
 
+    /// How many clients the table has, those that were deleted among them.
+    pub(super) async fn all(&self) -> Result<u64, LinkError> {
+        let mut length = redis::cmd("HLEN");
+        length.arg(self.names.clients("all"));
+        Ok(self.link.commands(&[length], CALL).await?.first().map_or(0, answers::number))
+    }
+
     /// Takes in a bulk from its stage; how many changes it had.
-    async fn take_stage(
-        &self,
-        mark: u64,
-        begun: FleetCursor,
-        mut known: Option<&mut HashSet<ClientId>>,
-    ) -> Result<usize, RegistryError> {
+    async fn take_stage(&self, mark: u64, taking: &mut Taking) -> Result<usize, RegistryError> {
         let mut read = 0;
         loop {
             let piece = self.staged(mark, read).await?;
             read += piece.len();
             let last = piece.len() < PIECE;
-            let changes: Vec<Authored> = piece.into_iter().flatten().collect();
-            if let Some(known) = &mut known {
-                let id = |change: &Authored| {
-                    let change = &change.change;
-                    change.after.as_ref().or(change.before.as_ref()).map(|record| record.id.clone())
-                };
-                known.extend(changes.iter().filter_map(id));
-            }
-            self.take(changes, begun).await?;
+            let mut changes: Vec<Authored> = piece.into_iter().flatten().collect();
+            taking.known.extend(changes.iter().filter_map(id_of));
+            changes.retain(|change| taking.is_new(change));
+            taking.of_bulks.extend(changes.iter().filter_map(|change| Some((id_of(change)?, change.order()))));
+            self.take(changes, taking.begun).await?;
+            // Whoever waits for the table hears that something comes.
+            self.taken.send_modify(|_| ());
             if last {
                 return Ok(read);
             }
@@ -124,4 +147,10 @@ impl ChangeLine {
         let changes = changes.into_iter().map(|change| (0, change)).collect();
         self.store.adopt(Adoption { changes, cursor: begun, anew: true, known: None }).wait().await
     }
+}
+
+/// Whose change it is.
+pub(super) fn id_of(change: &Authored) -> Option<ClientId> {
+    let change = &change.change;
+    change.after.as_ref().or(change.before.as_ref()).map(|record| record.id.clone())
 }
