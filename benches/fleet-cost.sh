@@ -169,6 +169,8 @@ if wants million; then
     start "$name" "$port"
     echo "node $name: first serves after $took ms"
     until [ "$(curl -s "http://127.0.0.1:$((port + 1))/clients?limit=1" | grep -o '"total":[0-9]*' | cut -d: -f2)" = 1000001 ]; do sleep 0.1; done
+    # Until then it takes them in, of which this is the end.
+    until curl -s "http://127.0.0.1:$((port + 1))/fleet" | grep -q '"reason":null'; do sleep 0.1; done
     declare "pid_$name=$started" "port_$name=$port"
   done
   for name in b c; do
