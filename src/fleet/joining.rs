@@ -237,7 +237,7 @@ mod tests {
         let mut steps = Vec::new();
         let mut told = |step, done, all| steps.push((step, done, all));
         let report = join(&link, (&given, "tollgate"), OwnClients::Replace, (&SystemClock, &mut told)).await.unwrap();
-        assert_eq!(steps, [(JoinStep::Taking, 3, 3)]);
+        assert!(steps.ends_with(&[(JoinStep::Taking, 3, 3)]), "{steps:?}");
         assert_eq!((names(&given), names(&report.before)), (text("abc"), text("z")));
     }
 

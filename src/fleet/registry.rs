@@ -124,15 +124,17 @@ impl ClientRegistry {
         loop {
             tokio::select! {
                 biased;
+                Ok(()) = taken.changed() => {
+                    let (done, all) = *taken.borrow_and_update();
+                    if all > 0 {
+                        tell(done, all);
+                    }
+                }
                 outcome = &mut joining => return match outcome {
                     Err(RegistryError::Link(_)) => Ok(JoinOutcome::Unreachable),
                     outcome => outcome,
                 },
                 () = &mut late, if has_all => return Ok(JoinOutcome::Joined { secret }),
-                Ok(()) = taken.changed() => {
-                    let (done, all) = *taken.borrow_and_update();
-                    tell(done, all);
-                }
                 () = sleep(patience) => return Ok(JoinOutcome::Unreachable),
             }
         }
