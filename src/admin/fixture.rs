@@ -1,7 +1,7 @@
 //! An API over a store in memory, called without a socket. For the tests of this module.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use axum::body::Body;
@@ -174,7 +174,7 @@ impl Fixture {
     /// Takes tokens with an API key, as the proxy does: how many there were.
     pub(super) fn spend(&self, key: &str, wanted: u32) -> u32 {
         let directory = self.directory.load();
-        let client = directory.by_key(&KeyDigest::of(key.as_bytes()), 0).unwrap();
+        let client = directory.by_key(&KeyDigest::of(key.as_bytes()), SystemTime::UNIX_EPOCH).unwrap();
         let now = self.timeline.nanos(self.clock.now());
         let takes = (0..wanted).map(|_| self.limiter.take(&Charge::one(Key::client(client.uid), client.quota), now));
         takes.map(|decision| u32::from(decision.is_allowed())).sum()

@@ -1,10 +1,14 @@
 //! The API keys of a client: several, so that one can be replaced by another while both count.
 //!
-//! A key ends at a moment in whole seconds, if ever. That moment is compared with the limiter's time, which is the wall
-//! clock's at the start and goes on evenly from then on: a wall clock that is set back brings no key back.
+//! A key ends at a moment in whole seconds, if ever, which is a moment of the wall clock as it is set when a request
+//! comes: one that was wrong at the start, or stood still while the machine slept, ends or keeps no key once it is right.
+//!
+//! Refused: the limiter's time, which goes on evenly whatever becomes of the wall clock; a key would outlive its end
+//! until the next start.
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::KeyDigest;
 
@@ -72,22 +76,28 @@ impl ApiKey {
         self.expires_at.is_none() && self.id.as_str() == "primary"
     }
 
-    /// Whether it counts at `now`, in nanoseconds since the Unix epoch.
-    pub fn counts(&self, now: u64) -> bool {
-        self.expires_at.is_none_or(|end| now < end.saturating_mul(1_000_000_000))
+    /// Whether it counts at `now`, by the wall clock as it is set then: people say when a key ends.
+    pub fn counts(&self, now: SystemTime) -> bool {
+        self.expires_at.is_none_or(|end| now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs() < end)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
     fn a_key_counts_up_to_its_second_and_not_in_it() {
         let key = ApiKey { expires_at: Some(7), ..ApiKey::primary(KeyDigest::of(b"k")) };
-        assert_eq!((key.counts(6_999_999_999), key.counts(7_000_000_000), key.is_plain()), (true, false, false));
+        let at = |nanos| SystemTime::UNIX_EPOCH + Duration::from_nanos(nanos);
+        assert_eq!(
+            (key.counts(at(6_999_999_999)), key.counts(at(7_000_000_000)), key.is_plain()),
+            (true, false, false)
+        );
         let key = ApiKey::primary(KeyDigest::of(b"k"));
-        assert_eq!((key.counts(u64::MAX), key.is_plain()), (true, true));
+        assert_eq!((key.counts(at(u64::MAX)), key.is_plain()), (true, true));
         assert_ne!(KeyId::fresh(), KeyId::fresh());
         assert_eq!(KeyId::parse(KeyId::fresh().as_str()).map(|id| id.as_str().len()), Some(12));
         assert_eq!((KeyId::parse(""), KeyId::parse("a/b"), KeyId::parse(&"x".repeat(33))), (None, None, None));

@@ -16,6 +16,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use ipnet::IpNet;
 
@@ -59,8 +60,8 @@ impl Directory {
         Ok(directory)
     }
 
-    /// The client with this key, if that counts at `now` (nanoseconds since the Unix epoch).
-    pub fn by_key(&self, key: &KeyDigest, now: u64) -> Option<&Arc<Client>> {
+    /// The client with this key, if that counts at `now`, by the wall clock.
+    pub fn by_key(&self, key: &KeyDigest, now: SystemTime) -> Option<&Arc<Client>> {
         self.by_key.get(key).filter(|client| client.counts(key, now))
     }
 

@@ -20,6 +20,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use ipnet::IpNet;
 
@@ -185,8 +186,8 @@ impl Client {
         self.api_key.into_iter().chain(self.further_keys.iter().map(|key| key.digest))
     }
 
-    /// Whether a key of its own counts at `now`, in nanoseconds since the Unix epoch.
-    fn counts(&self, key: &KeyDigest, now: u64) -> bool {
+    /// Whether a key of its own counts at `now`, by the wall clock.
+    fn counts(&self, key: &KeyDigest, now: SystemTime) -> bool {
         self.further_keys.is_empty()
             || self.api_key == Some(*key)
             || self.further_keys.iter().any(|further| further.digest == *key && further.counts(now))

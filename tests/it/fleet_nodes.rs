@@ -1,6 +1,5 @@
 //! Nodes join, stop, are killed and are upgraded: never more than the budget, and little less.
 
-use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -9,7 +8,7 @@ use serde_json::Value;
 use crate::harness::daemon::Daemon;
 use crate::harness::fleet::{Budget, COSTS, Drain, FlatOut, Fleet, Tally, assert_exact, standing, window};
 use crate::harness::instance::Instance;
-use crate::harness::process::tell_skipped;
+use crate::harness::process::{faketime, tell_skipped};
 use crate::harness::server::command;
 use crate::harness::store::Engine;
 use crate::harness::{PATIENCE, dawdle, eventually, now};
@@ -144,13 +143,6 @@ fn clocks_that_are_hours_apart_change_nothing() {
     let (early, late) = (change(0, r#"{"capacity":51}"#), change(2, r#"{"rate_per_sec":41}"#));
     assert!(early < moment("4 hours ago") && late > moment("6 hours"), "the clocks are not apart: {early}, {late}");
     fleet.wait_for_client("a", |client| (client["capacity"] == 51) & (client["rate_per_sec"] == 41));
-}
-
-/// The library that shifts a program's clocks, where it is installed.
-fn faketime() -> Option<PathBuf> {
-    let directories = std::fs::read_dir("/usr/lib").ok()?.flatten();
-    let mut libraries = directories.map(|directory| directory.path().join("faketime/libfaketimeMT.so.1"));
-    libraries.find(|library| library.exists())
 }
 
 /// A moment as `date` reads it, as the API writes it.

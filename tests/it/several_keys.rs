@@ -7,6 +7,8 @@ use serde_json::{Value, json};
 
 use crate::harness::backend::Backend;
 use crate::harness::instance::Instance;
+use crate::harness::process::{faketime, tell_skipped};
+use crate::harness::server::command;
 use crate::harness::{PATIENCE, eventually};
 
 const REJECT: &str = "identity: {unknown_api_key: reject}";
@@ -109,6 +111,32 @@ fn a_key_that_has_ended_is_nobodys() {
     assert_eq!(fields, ["api_keys[0].expires_at", "api_keys[1].key"]);
     let unknown = server.admin("PATCH", "/clients/a", r#"{"api_keys":[{"key_id":"k9"}]}"#);
     assert_eq!((unknown.status, unknown.json()["errors"][0]["field"].as_str()), (422, Some("api_keys")));
+}
+
+#[test]
+fn a_key_ends_by_the_wall_clock_as_it_is_set() {
+    let Some(library) = faketime() else {
+        return tell_skipped("faketime");
+    };
+    let backend = Backend::scripted("a");
+    let mut server = Instance::start(backend.address, REJECT);
+    let made = json!({"client_id": "a", "capacity": 1000, "rate_per_sec": 1,
+        "api_keys": [{"key": "k", "expires_at": ahead(3_600)}, {"key": "ever"}]});
+    assert_eq!(server.admin("POST", "/clients", &made.to_string()).status, 201);
+    server.stop();
+    let set = server.file().with_file_name("clock");
+    std::fs::write(&set, "+2h").unwrap();
+    let mut faked = command();
+    faked.env("LD_PRELOAD", library).env("FAKETIME_TIMESTAMP_FILE", &set).env("FAKETIME_NO_CACHE", "1");
+    // Its older and its newer name.
+    faked.env("DONT_FAKE_MONOTONIC", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+    server.start_again_as(faked);
+    assert_eq!((server.call("k"), server.call("ever")), (401, 200));
+    for (moved, status) in [("+0h", 200), ("+2h", 401), ("+0h", 200)] {
+        std::fs::write(&set, moved).unwrap();
+        assert!(eventually(PATIENCE, || server.call("k") == status), "{moved}");
+        assert_eq!(server.call("ever"), 200);
+    }
 }
 
 #[test]

@@ -281,7 +281,13 @@ mod tests {
         assert_eq!(made.status, 201, "{made:?}");
         assert_eq!(fixture.call("GET", "/series?client_id=user1", "").await.json(), json!({"at": [], "requests": []}));
         let nanos = fixture.timeline.nanos(fixture.clock.now());
-        let usage = fixture.directory.load().by_key(&KeyDigest::of(b"user1"), 0).unwrap().usage.clone();
+        let usage = fixture
+            .directory
+            .load()
+            .by_key(&KeyDigest::of(b"user1"), std::time::SystemTime::UNIX_EPOCH)
+            .unwrap()
+            .usage
+            .clone();
         fixture.recorder.turn(&usage, nanos);
         usage.count_allowed(nanos);
         let told = fixture.call("GET", "/series?client_id=user1&minutes=1", "").await.json();

@@ -19,8 +19,8 @@ fn clients_are_found_by_key_and_by_longest_prefix() {
     ])
     .unwrap();
     let by_address = |address: &str| directory.by_address(address.parse().unwrap()).map(|client| client.uid);
-    assert_eq!(directory.by_key(&KeyDigest::of(b"secret"), 0).unwrap().uid, 2);
-    assert!(directory.by_key(&KeyDigest::of(b"Secret"), 0).is_none());
+    assert_eq!(directory.by_key(&KeyDigest::of(b"secret"), SystemTime::UNIX_EPOCH).unwrap().uid, 2);
+    assert!(directory.by_key(&KeyDigest::of(b"Secret"), SystemTime::UNIX_EPOCH).is_none());
     assert_eq!((by_address("10.1.2.3"), by_address("10.2.2.3")), (Some(2), Some(1)));
     assert_eq!((by_address("2001:db8::1"), by_address("192.0.2.1")), (Some(1), None));
 }
@@ -54,8 +54,14 @@ fn a_change_counts_in_the_new_directory_only() {
     let after = client(1, "a", Some("l"), &["10.0.0.0/8"]);
     let new = old.with([(Some(Client::clone(&before)), Some(Client::clone(&after)))]);
     let (k, l) = (KeyDigest::of(b"k"), KeyDigest::of(b"l"));
-    assert_eq!((old.by_key(&k, 0).is_some(), old.by_key(&l, 0).is_some()), (true, false));
-    assert_eq!((new.by_key(&k, 0).is_some(), new.by_key(&l, 0).is_some()), (false, true));
+    assert_eq!(
+        (old.by_key(&k, SystemTime::UNIX_EPOCH).is_some(), old.by_key(&l, SystemTime::UNIX_EPOCH).is_some()),
+        (true, false)
+    );
+    assert_eq!(
+        (new.by_key(&k, SystemTime::UNIX_EPOCH).is_some(), new.by_key(&l, SystemTime::UNIX_EPOCH).is_some()),
+        (false, true)
+    );
     assert!(Arc::ptr_eq(&old.get(&before).unwrap().usage, &new.get(&after).unwrap().usage));
     let none = new.with([(Some(Client::clone(&after)), None)]);
     assert_eq!((none.is_empty(), none.get(&after).is_none()), (true, true));
@@ -91,7 +97,7 @@ fn changes_that_are_told_again_leave_what_came_of_them() {
     let told = versions
         .windows(2)
         .fold(loaded, |directory, pair| directory.with([(Some(pair[0].clone()), Some(pair[1].clone()))]));
-    let known = |key: &str| told.by_key(&KeyDigest::of(key.as_bytes()), 0).is_some();
+    let known = |key: &str| told.by_key(&KeyDigest::of(key.as_bytes()), SystemTime::UNIX_EPOCH).is_some();
     assert_eq!((told.len(), known("k"), known("l"), known("m")), (1, false, false, true));
 }
 
@@ -165,7 +171,7 @@ fn agree(directory: &Directory, model: &Model) {
     assert_eq!(directory.len(), model.len());
     for key in KEYS.map(|key| KeyDigest::of(key.as_bytes())) {
         let slow = model.values().find(|client| client.api_key == Some(key)).map(|client| client.uid);
-        assert_eq!(directory.by_key(&key, 0).map(|client| client.uid), slow);
+        assert_eq!(directory.by_key(&key, SystemTime::UNIX_EPOCH).map(|client| client.uid), slow);
     }
     for address in ADDRESSES.map(|address| address.parse::<IpAddr>().unwrap().to_canonical()) {
         let all = model.values().flat_map(|client| client.addresses.iter().map(|net| (canonical(*net), client.uid)));

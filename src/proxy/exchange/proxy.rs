@@ -105,7 +105,8 @@ impl Proxy {
         }
         ctx.decided = self.clock().now();
         let now = self.inner.timeline.nanos(ctx.decided);
-        let admitted = self.gate(&rules, &directory).admit(asked, ctx.peer, now, &mut ctx.admission);
+        let admitted =
+            self.gate(&rules, &directory).admit(asked, (ctx.peer, ctx.started_wall), now, &mut ctx.admission);
         if admitted == Err(Rejection::LimitsUnavailable)
             && let Some(asking) = self.ask(ctx, now)
         {
@@ -148,7 +149,7 @@ impl Proxy {
     /// Answers a caller that asks how it stands; not one that shows a key that no client has, or that is refused.
     #[cold]
     fn tells_standing(&self, of: (&Rules, &Directory), asked: &Asked<'_, impl Fields>, ctx: &mut Context) -> bool {
-        let from = (ctx.peer, asked.certificate, self.nanos());
+        let from = (ctx.peer, asked.certificate, ctx.started_wall);
         let Ok(caller) = identify(asked.fields, from, &of.0.identity, of.1) else { return false };
         let is_guess = caller.key.is_some() && !matches!(caller.client, Some((_, Recognised::ApiKey)));
         let is_blocked = caller.client.as_ref().is_some_and(|(client, _)| client.mode == Mode::Blocked);
@@ -184,7 +185,8 @@ impl Proxy {
         ctx: &mut Context,
     ) {
         let rules = self.rules();
-        let caller = identify(fields, (ctx.peer, None, self.nanos()), &rules.identity, &self.inner.directory.load());
+        let caller =
+            identify(fields, (ctx.peer, None, ctx.started_wall), &rules.identity, &self.inner.directory.load());
         ctx.rejection = Some(match caller {
             Ok(caller) => {
                 ctx.admission.caller = Some(caller);
@@ -215,7 +217,12 @@ impl Proxy {
             let RateRules { headers, telling, .. } = rate;
             RateTelling { headers, telling, at: self.clock().wall() }
         });
-        self.gate(&rules, &self.inner.directory.load()).explain(supposed, peer, self.nanos(), told)
+        self.gate(&rules, &self.inner.directory.load()).explain(
+            supposed,
+            peer,
+            (self.nanos(), self.clock().wall()),
+            told,
+        )
     }
 
     /// What the site says in place of `rejection`.

@@ -12,6 +12,7 @@ use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
+use std::time::SystemTime;
 
 use http::header::{CONTENT_LENGTH, HOST};
 use http::{HeaderMap, HeaderName};
@@ -219,7 +220,7 @@ impl Limit {
 
 impl Gate<'_> {
     /// Decides on a request by what it asks, which came at `now` (nanoseconds since the Unix epoch, as the limiter
-    /// counts them) over a connection from `peer`. What is found out on the way is written into `admission`, also when
+    /// counts them; `wall` by the clock on the wall) over a connection from `peer`. What is found out on the way is written into `admission`, also when
     /// the request is not let in, and the client's usage is counted.
     ///
     /// # Errors
@@ -229,11 +230,11 @@ impl Gate<'_> {
     pub fn admit(
         &self,
         asked: Asked<'_, impl Fields>,
-        peer: IpAddr,
+        (peer, wall): (IpAddr, SystemTime),
         now: Nanos,
         admission: &mut Admission,
     ) -> Result<(), Rejection> {
-        let from = (peer, asked.certificate, now);
+        let from = (peer, asked.certificate, wall);
         let caller = admission.caller.insert(identify(asked.fields, from, self.identity, self.directory)?);
         let to = self.routes.find(asked.target.host, asked.target.path);
         // Keys could be guessed without end where that costs nothing.

@@ -1,9 +1,9 @@
 //! The certificate that a client has shown, as far as somebody may be known by it.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use crate::client::{Client, Directory, KeyDigest};
-use crate::limit::Nanos;
 use crate::tls::ShownNames;
 
 /// What a client is known by that has shown a certificate: its fingerprint, and the names in it. Found out once for a
@@ -29,7 +29,7 @@ impl ShownCertificate {
     }
 
     /// The client that is known by it at `now`.
-    pub(in crate::proxy) fn client<'d>(&self, directory: &'d Directory, now: Nanos) -> Option<&'d Arc<Client>> {
+    pub(in crate::proxy) fn client<'d>(&self, directory: &'d Directory, now: SystemTime) -> Option<&'d Arc<Client>> {
         self.credentials.iter().find_map(|credential| directory.by_key(credential, now))
     }
 }

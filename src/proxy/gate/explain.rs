@@ -78,7 +78,7 @@ impl Gate<'_> {
         &self,
         supposed: SupposedRequest<'_>,
         peer: IpAddr,
-        now: Nanos,
+        (now, wall): (Nanos, SystemTime),
         told: Option<RateTelling>,
     ) -> Explanation {
         let SupposedRequest { headers, certificate, .. } = supposed;
@@ -103,7 +103,7 @@ impl Gate<'_> {
             refusal: None,
             headers: Vec::new(),
         };
-        match identify(headers, (peer, certificate, now), self.identity, self.directory) {
+        match identify(headers, (peer, certificate, wall), self.identity, self.directory) {
             Ok(caller) => self.explain_caller(&caller, supposed, (now, told), &mut explained),
             Err(rejection) => {
                 explained.step("two different API keys were sent");

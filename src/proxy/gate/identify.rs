@@ -22,13 +22,13 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use http::HeaderName;
 use http::header::AUTHORIZATION;
 use ipnet::IpNet;
 
 use crate::client::{Client, Directory, KeyDigest, Networks};
-use crate::limit::Nanos;
 use crate::proxy::gate::certificate::ShownCertificate;
 use crate::proxy::gate::headers::{Underscores, X_FORWARDED_FOR};
 use crate::proxy::gate::rejection::Rejection;
@@ -142,13 +142,13 @@ pub enum KeySource {
 }
 
 /// Finds out who sent a request with these headers over a connection from `peer`, in whose handshake `certificate` was
-/// shown, at `now`: a key that has ended is no client's.
+/// shown, at `now` by the wall clock: a key that has ended is no client's.
 ///
 /// # Errors
 /// When it has two different keys.
 pub fn identify(
     headers: &impl Fields,
-    (peer, certificate, now): (IpAddr, Option<&ShownCertificate>, Nanos),
+    (peer, certificate, now): (IpAddr, Option<&ShownCertificate>, SystemTime),
     identity: &Identity,
     directory: &Directory,
 ) -> Result<Caller, Rejection> {

@@ -1,6 +1,7 @@
 //! Child processes whose output is read all along and which never outlive their test.
 
 use std::io::{PipeReader, Read, Write, stderr};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
@@ -242,4 +243,11 @@ pub(crate) fn is_installed(program: &str) -> bool {
         tell_skipped(program);
     }
     found
+}
+
+/// The library that shifts a program's clocks, where it is installed.
+pub(crate) fn faketime() -> Option<PathBuf> {
+    let directories = std::fs::read_dir("/usr/lib").ok()?.flatten();
+    let mut libraries = directories.map(|directory| directory.path().join("faketime/libfaketimeMT.so.1"));
+    libraries.find(|library| library.exists())
 }

@@ -83,7 +83,7 @@ fn admit(
     let mut head = RequestHeader::build("POST", target.as_bytes(), None).unwrap();
     headers.iter().for_each(|(name, value)| head.insert_header(*name, *value).unwrap());
     let mut admission = Admission::default();
-    (gate.admit(Asked::by(&head), [192, 0, 2, 1].into(), now, &mut admission), admission)
+    (gate.admit(Asked::by(&head), ([192, 0, 2, 1].into(), SystemTime::UNIX_EPOCH), now, &mut admission), admission)
 }
 
 #[test]
@@ -105,7 +105,7 @@ fn a_rule_that_goes_by_the_caller_is_told_its_client_or_else_its_address() {
         head.insert_header("host", "api.example.com").unwrap();
         head.insert_header("x-api-key", api_key).unwrap();
         let mut admission = Admission::default();
-        world.gate().admit(Asked::by(&head), address, 0, &mut admission).unwrap();
+        world.gate().admit(Asked::by(&head), (address, SystemTime::UNIX_EPOCH), 0, &mut admission).unwrap();
         admission.affinity.unwrap().key
     };
     let of = |bytes: &[u8]| Some(HashKey::of(bytes));
@@ -201,7 +201,7 @@ fn what_the_limiter_said_is_counted_for_each_client() {
     let world = World::new();
     let (now, host) = (1_700_000_000 * SECOND, ("host", "api.example.com"));
     let usage = |name: &str| {
-        let usage = &world.directory.by_key(&KeyDigest::of(name.as_bytes()), 0).unwrap().usage;
+        let usage = &world.directory.by_key(&KeyDigest::of(name.as_bytes()), SystemTime::UNIX_EPOCH).unwrap().usage;
         (usage.allowed(), usage.limited(), usage.last_seen())
     };
     for _ in 0..7 {

@@ -108,7 +108,7 @@ impl World {
     }
 
     fn explain(&self, peer: &str, lines: &[(&'static str, &str)]) -> Explanation {
-        self.gate().explain(supposed(&headers(lines)), peer.parse().unwrap(), 0, None)
+        self.gate().explain(supposed(&headers(lines)), peer.parse().unwrap(), (0, SystemTime::UNIX_EPOCH), None)
     }
 }
 
@@ -129,8 +129,12 @@ fn the_way_through_a_trusted_proxy_to_a_network() {
         assert!(world.limiter.take(&Charge::one(Key::client(2), Quota::new(100, 10.0).unwrap()), 0).is_allowed());
     }
     let lines = [("x-forwarded-for", "1.1.1.1, 203.0.113.7"), ("x-forwarded-for", "10.0.0.2"), ("x-api-key", "secret")];
-    let explained =
-        world.gate().explain(supposed(&headers(&lines)), "::ffff:10.0.0.1".parse().unwrap(), SECOND / 20, None);
+    let explained = world.gate().explain(
+        supposed(&headers(&lines)),
+        "::ffff:10.0.0.1".parse().unwrap(),
+        (SECOND / 20, SystemTime::UNIX_EPOCH),
+        None,
+    );
     assert_eq!(
         explained.steps,
         [
@@ -241,7 +245,7 @@ fn refusals_are_those_of_real_requests() {
     let off = Gate { limiter: None, ..by_address.gate() }.explain(
         supposed(&HeaderMap::new()),
         [192, 0, 2, 1].into(),
-        0,
+        (0, SystemTime::UNIX_EPOCH),
         None,
     );
     assert_eq!((off.decision, off.standing, off.refusal), (None, None, None));
@@ -255,7 +259,7 @@ fn certificates_count_as_for_real_requests_and_where_they_do_not_it_is_said() {
         let shown = ShownCertificate::known_by(vec![KeyDigest::of(name.as_bytes())]);
         let none = HeaderMap::new();
         let asked = SupposedRequest { certificate: Some(&shown), target: Some(("a", "/x")), ..supposed(&none) };
-        world.gate().explain(asked, [203, 0, 113, 9].into(), 0, None)
+        world.gate().explain(asked, [203, 0, 113, 9].into(), (0, SystemTime::UNIX_EPOCH), None)
     };
     let said = |explained: &Explanation, step: &str| explained.steps.iter().any(|said| said == step);
     let off = explain(&world, "cert-san:device");
@@ -339,16 +343,16 @@ fn explain_and_ask(world: &World, peer: &str, key: Option<&str>, list: Option<&s
     key.iter().for_each(|key| head.insert_header("x-api-key", *key).unwrap());
     list.iter().for_each(|list| head.insert_header("x-forwarded-for", *list).unwrap());
     let peer = peer.parse().unwrap();
-    let used = || world.directory.by_key(&KeyDigest::of(b"alice-key"), 0).unwrap().usage.allowed();
+    let used = || world.directory.by_key(&KeyDigest::of(b"alice-key"), SystemTime::UNIX_EPOCH).unwrap().usage.allowed();
     let before = (world.limiter.buckets(), world.limiter.in_policies(), used());
     let asked = SupposedRequest { target: Some(("", "/")), ..supposed(&head.headers) };
     let told = Some(RateTelling { headers: true, telling: Telling::default(), at: SystemTime::UNIX_EPOCH });
-    let explained = world.gate().explain(asked, peer, 0, told);
-    assert_eq!(explained, world.gate().explain(asked, peer, 0, told), "nothing is taken");
+    let explained = world.gate().explain(asked, peer, (0, SystemTime::UNIX_EPOCH), told);
+    assert_eq!(explained, world.gate().explain(asked, peer, (0, SystemTime::UNIX_EPOCH), told), "nothing is taken");
     assert_eq!((world.limiter.buckets(), world.limiter.in_policies(), used()), before, "nothing is counted");
 
     let mut admission = Admission::default();
-    let outcome = world.gate().admit(Asked::by(&head), peer, 0, &mut admission);
+    let outcome = world.gate().admit(Asked::by(&head), (peer, SystemTime::UNIX_EPOCH), 0, &mut admission);
     let real = outcome.err().map(|rejection| (rejection.status().as_u16(), rejection.message().into_owned()));
     assert_eq!(explained.refusal, real, "{:?}", explained.steps);
     assert_eq!(explained.decision, admission.limit.map(|limit| limit.name()));

@@ -33,7 +33,7 @@ fn trusting(proxies: &[&str]) -> Identity {
 
 /// The name of the client, or the address of the caller, or the status of the refusal.
 fn who(identity: &Identity, peer: &str, lines: &[(&'static str, &str)]) -> String {
-    match identify(&headers(lines), (peer.parse().unwrap(), None, 0), identity, &directory()) {
+    match identify(&headers(lines), (peer.parse().unwrap(), None, SystemTime::UNIX_EPOCH), identity, &directory()) {
         Ok(Caller { unknown_key: true, .. }) => "401".to_owned(),
         Ok(Caller { client: Some((client, _)), .. }) => client.id.to_string(),
         Ok(caller) => caller.address.to_string(),
@@ -88,7 +88,8 @@ fn a_key_longer_than_any_can_be_is_that_of_nobody() {
         (Directory::new(clients).unwrap(), Identity { unknown_api_key: UnknownKey::Reject, ..Identity::default() });
     let found = |key: &str| {
         let lines = headers(&[("x-api-key", key)]);
-        let caller = identify(&lines, ([192, 0, 2, 1].into(), None, 0), &reject, &directory).unwrap();
+        let caller =
+            identify(&lines, ([192, 0, 2, 1].into(), None, SystemTime::UNIX_EPOCH), &reject, &directory).unwrap();
         (caller.client.map(|(client, _)| client.id.to_string()), caller.unknown_key)
     };
     assert_eq!(found(&longest), (Some("longest".to_owned()), false));
@@ -201,8 +202,13 @@ fn a_certificate_decides_behind_a_key_and_before_an_address_where_it_counts() {
         let clients = clients.iter().zip(5..).map(|(name, uid)| client(uid, name, Some(name), &[]));
         let directory = Directory::new([key, office].into_iter().chain(clients)).unwrap();
         let identity = Identity { client_certificates: counts, ..Identity::default() };
-        let caller =
-            identify(&headers(lines), ([192, 0, 2, 1].into(), Some(&shown), 0), &identity, &directory).unwrap();
+        let caller = identify(
+            &headers(lines),
+            ([192, 0, 2, 1].into(), Some(&shown), SystemTime::UNIX_EPOCH),
+            &identity,
+            &directory,
+        )
+        .unwrap();
         (caller.client.as_ref().unwrap().0.id.to_string(), caller.identity())
     };
     let by_fingerprint = format!("cert:{}", fingerprint.join(":"));

@@ -4,7 +4,7 @@ mod bulk;
 mod hostile;
 mod unavailable;
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
@@ -151,7 +151,7 @@ async fn what_a_client_did_is_shown() {
     make(&api, &json!({"client_id": "a"})).await;
     let seen = 1_795_290_088_123_000_000;
     let directory = api.directory.load();
-    let client = directory.by_key(&crate::client::KeyDigest::of(b"a"), 0).unwrap();
+    let client = directory.by_key(&crate::client::KeyDigest::of(b"a"), SystemTime::UNIX_EPOCH).unwrap();
     client.usage.count_allowed(seen);
     client.usage.count_limited(seen);
     client.usage.count_limited(seen);
@@ -298,7 +298,7 @@ async fn the_list_comes_in_the_order_of_what_was_done() {
     for (name, limited) in [("a", 1), ("b", 3), ("c", 0), ("d", 2)] {
         make(&api, &json!({"client_id": name})).await;
         let directory = api.directory.load();
-        let client = directory.by_key(&crate::client::KeyDigest::of(name.as_bytes()), 0).unwrap();
+        let client = directory.by_key(&crate::client::KeyDigest::of(name.as_bytes()), SystemTime::UNIX_EPOCH).unwrap();
         (0..limited).for_each(|_| client.usage.count_limited(1_000_000_000));
     }
     let first = api.call("GET", "/clients?sort=limited&limit=2", "").await.json();
