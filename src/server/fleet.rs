@@ -9,6 +9,8 @@
 //! serves what its database has, and joins later. Its secret, of which bits the names of buckets are made in
 //! the store, becomes the fleet's when it first joins; that is why the database is opened again then.
 
+mod view;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +21,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+pub(super) use self::view::show;
 use super::error::ServerError;
 use crate::admin::FleetFigures;
 use crate::client::Quota;
@@ -30,14 +33,14 @@ use crate::fleet::sums::{FleetSums, OwnFigures};
 use crate::fleet::untold::Untold;
 use crate::fleet::{
     Asker, BucketChange, BucketChanges, ClientRegistry, FleetSettings, JoinOutcome, LinkError, Names, OpenChallenges,
-    RegistryState, StoreAddress, StoreLink, bucket,
+    StoreAddress, StoreLink, bucket,
 };
 use crate::limit::shared::leases::{LeaseSettings, Leases};
 use crate::limit::shared::{FleetPart, SharedLimiter};
 use crate::limit::{CallerTurns, KeyMaker, Payer, Reach, SharedTurns, Striped};
 use crate::store::BucketStore;
 use crate::store::sqlite::Sqlite;
-use crate::telemetry::{FleetNode, FleetState, FleetStore, FleetView, LeaseCounts, ShowFleet, Talk, TalkersBy};
+use crate::telemetry::{Talk, TalkersBy};
 use crate::tls::AnswerBoard;
 
 /// How long a start waits for the fleet to answer, and for the next of its clients.
@@ -252,66 +255,6 @@ impl FleetPlace {
         answers.into_iter().map(|answer| bucket::read_thousandths(&answer.ok()?).ok()).collect()
     }
 
-    /// The fleet as this node sees it now.
-    pub(super) fn view(&self) -> FleetView {
-        let parts = &self.0;
-        let link = parts.link.state().borrow().clone();
-        let nodes = parts.late.lock().nodes.clone();
-        let double = nodes.as_ref().filter(|nodes| nodes.has_double());
-        let double = double.map(|_| format!("another node is called {}, too", parts.node));
-        let registry = *parts.registry.state().borrow();
-        let settled = link.is_reachable() && parts.leases.reach() == Reach::Joined;
-        let (state, reason) = match (settled, registry) {
-            (true, RegistryState::Foreign) => (FleetState::Unreachable, Some(FOREIGN.to_owned())),
-            (true, _) => {
-                let refuses = || parts.link.refuses().map(|reason| format!("the store refuses: {reason}"));
-                let taking_in = || {
-                    let (done, all) = parts.registry.taking_in()?;
-                    Some(format!("the fleet's clients are taken in: {done} of about {all}"))
-                };
-                (FleetState::Joined, double.or_else(refuses).or_else(taking_in))
-            }
-            (false, _) => {
-                let settling = || "it answers again, and hears first what was given without it".to_owned();
-                (FleetState::Unreachable, Some(link.why().map_or_else(settling, LinkError::reason)))
-            }
-        };
-        let (figures, counts) = (parts.link.figures(), &parts.leases.counts);
-        let count = |count: &std::sync::atomic::AtomicU64| count.load(std::sync::atomic::Ordering::Relaxed);
-        let nodes = nodes.map(|nodes| nodes.list());
-        let seen = |seen: &crate::fleet::nodes::NodeSeen| FleetNode {
-            node: seen.node.clone(),
-            version: seen.version.clone(),
-            seen: seen.seen,
-            leased: seen.leased,
-        };
-        let bounds = crate::fleet::link::BOUNDS.into_iter().chain([f64::INFINITY]);
-        FleetView {
-            state,
-            since: Some(parts.clock.wall() - parts.clock.now().saturating_duration_since(link.since())),
-            reason,
-            node: Some(parts.node.clone()),
-            nodes: nodes.iter().flat_map(|nodes| nodes.iter().map(seen)).collect(),
-            store: FleetStore {
-                address: Some(parts.settings.store.to_string()),
-                primary: parts.link.primary(),
-                latency: figures.latency,
-                errors: figures.errors,
-                evicted_keys: figures.evicted_keys,
-                maxmemory_policy: figures.maxmemory_policy.clone(),
-                seconds: bounds.zip(figures.seconds).collect(),
-                seconds_sum: figures.seconds_sum,
-            },
-            leases: LeaseCounts {
-                asked: count(&counts.asked),
-                ahead: count(&counts.ahead),
-                returned: count(&counts.returned),
-                late: count(&counts.late),
-            },
-            waits: count(&counts.waits),
-        }
-    }
-
     /// Gives back what is held and leaves; blocks the thread.
     pub(super) fn leave(&self) {
         let Some(runtime) = self.0.runtime.lock().take() else { return };
@@ -347,11 +290,6 @@ async fn meet(
 
 fn failed(error: &dyn std::fmt::Display) -> ServerError {
     ServerError::Failed(format!("fleet: {error}"))
-}
-
-/// What shows the fleet, or that there is none.
-pub(super) fn show(place: Option<FleetPlace>) -> ShowFleet {
-    Arc::new(move || place.as_ref().map_or_else(FleetView::default, FleetPlace::view))
 }
 
 /// Says, in a line each, when the store goes and when it comes.
