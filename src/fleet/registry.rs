@@ -87,7 +87,7 @@ impl ClientRegistry {
     }
 
     /// Meets the fleet, if the store can be reached within `patience`, and comes level with it. A node that has had all
-    /// of the fleet's clients, whatever has changed since, waits no longer than [`CATCHING_UP`] in all, and has joined
+    /// of the fleet's clients, whatever has changed since, waits no longer than a second in all, and has joined
     /// then; what is new comes in once this [runs](ClientRegistry::run). One that has not goes on for as long as no more
     /// than `patience` passes without a piece of the whole table that is taken in; `tell` hears how many clients are, of
     /// about how many. Only before this runs.

@@ -4,6 +4,7 @@
 //! the last process that has it open. So nothing is acknowledged unless the path still leads to the open file, and to
 //! the log and the index beside it. The inode of an open file is not given to another one, so device and inode tell.
 
+use std::fs::Metadata;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -30,6 +31,8 @@ pub(super) enum Moved {
     Replaced,
     /// The database is there; the log or its index beside it is not, or is another.
     Log,
+    /// The file has been made shorter than it must be.
+    Cut,
     /// The path cannot be looked at.
     Unseen(io::ErrorKind),
 }
@@ -41,6 +44,9 @@ impl Moved {
             Moved::Missing => "the file was removed".to_owned(),
             Moved::Replaced => "another file was put in its place".to_owned(),
             Moved::Log => "its -wal or -shm file was removed or replaced".to_owned(),
+            Moved::Cut => {
+                "the file was cut short, and what it held is lost: put a backup in its place by `mv`".to_owned()
+            }
             Moved::Unseen(kind) => format!("the file cannot be looked at: {kind}"),
         }
     }
@@ -63,15 +69,16 @@ impl FileIdentity {
         })
     }
 
-    /// Whether all of them are where they were. Two or three calls of `stat`, some microseconds.
-    pub(super) fn check(&self) -> Result<(), Moved> {
-        match inode(&self.path) {
-            Ok(found) if found == self.database => {}
+    /// The length of the database, when all of them are where they were. Two or three calls of `stat`, some
+    /// microseconds.
+    pub(super) fn check(&self) -> Result<u64, Moved> {
+        let length = match std::fs::metadata(&self.path) {
+            Ok(found) if inode_of(&found) == self.database => found.len(),
             Ok(_) => return Err(Moved::Replaced),
             Err(error) => return Err(missing(&error)),
-        }
+        };
         let there = |(path, known): &(PathBuf, Inode)| inode(path).is_ok_and(|found| found == *known);
-        if self.beside.iter().all(there) { Ok(()) } else { Err(Moved::Log) }
+        if self.beside.iter().all(there) { Ok(length) } else { Err(Moved::Log) }
     }
 
     /// The files beside the path that belong to the open database.
@@ -98,5 +105,9 @@ pub(super) fn beside(real: &Path) -> [PathBuf; 2] {
 }
 
 fn inode(path: &Path) -> io::Result<Inode> {
-    std::fs::metadata(path).map(|found| (found.dev(), found.ino()))
+    std::fs::metadata(path).map(|found| inode_of(&found))
+}
+
+fn inode_of(found: &Metadata) -> Inode {
+    (found.dev(), found.ino())
 }

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, ffi};
+use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
 
 use super::super::{Action, Committed, Record};
 use super::buckets;
@@ -54,7 +54,7 @@ impl Writer {
             Moved::Missing if !urgent && now < since + GRACE => Err(reason),
             Moved::Missing | Moved::Log => self.write_anew(moved),
             Moved::Replaced => self.adopt(),
-            Moved::Unseen(_) => Err(reason),
+            Moved::Unseen(_) | Moved::Cut => Err(reason),
         };
         match recovered {
             Ok(()) => {
@@ -64,6 +64,42 @@ impl Writer {
             Err(reason) => {
                 self.fail(&reason);
                 self.lost = Some(Lost { moved, since, reason });
+            }
+        }
+    }
+
+    /// Whether the file is where it was, and has all that it had. Shorter it may be when somebody has tidied it
+    /// (`VACUUM`); then it is read once, as far as `quick_check` does, which takes a second or two for a million clients.
+    pub(super) fn whereabouts(&mut self) -> Result<(), Moved> {
+        let (length, (was, cut)) = (self.database.identity.check()?, self.length);
+        if !cut && length < was {
+            match self.is_sound(length) {
+                Some(sound) => self.length = (length, !sound),
+                // Later.
+                None => return Ok(()),
+            }
+        }
+        if self.length.1 {
+            return Err(Moved::Cut);
+        }
+        self.length.0 = length;
+        Ok(())
+    }
+
+    /// Whether the file of this length is sound for who opens it now; unknown while it is locked.
+    fn is_sound(&self, length: u64) -> Option<bool> {
+        // SQLite takes away the log of an empty one.
+        if length == 0 {
+            return Some(false);
+        }
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let said = Connection::open_with_flags(&self.shared.path, flags)
+            .and_then(|fresh| fresh.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0)));
+        match said {
+            Ok(said) => Some(said == "ok"),
+            Err(error) => {
+                let locked = [Some(ErrorCode::DatabaseBusy), Some(ErrorCode::DatabaseLocked)];
+                (!locked.contains(&error.sqlite_error_code())).then_some(false)
             }
         }
     }
@@ -93,7 +129,7 @@ impl Writer {
         let in_words = |error: CreateError| error.words();
         create::make_directories(place.parent().unwrap_or(Path::new("/"))).map_err(|error| error.to_string())?;
         let built = create::build(&place, |copy| copy_all(&self.database.connection, copy)).map_err(in_words)?;
-        if self.database.identity.check() != Err(moved) {
+        if self.database.identity.check().err() != Some(moved) {
             return Err("it is being changed".to_owned());
         }
         self.remove_left_beside()?;
@@ -102,6 +138,12 @@ impl Writer {
 
     /// Goes over to the file at the path, if it is sound.
     fn adopt(&mut self) -> Result<(), String> {
+        if self.length.1 {
+            // What the old one held cannot be compared with it. The log is of no use to anybody, and would be taken for
+            // the new one's at the next start.
+            self.remove_left_beside()?;
+            return Err("another file was put in the place of one that was cut short: restart tollgate".to_owned());
+        }
         let explain = |reason: String| format!("another file was put in its place, and cannot be used: {reason}");
         let told = |failure: ReadFailure| explain(failure.words());
         // Our log beside the new file is not the new file's.
@@ -131,7 +173,7 @@ impl Writer {
         self.database.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         *self.shared.reading.write() = Some(Arc::new(reading));
         self.database = database;
-        self.durable = None;
+        (self.durable, self.length) = (None, (0, false));
         Ok(())
     }
 }

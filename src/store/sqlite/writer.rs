@@ -50,6 +50,8 @@ pub(super) struct Writer {
     pub(super) durable: Option<bool>,
     /// What is known of a file that is no longer at the path.
     pub(super) lost: Option<Lost>,
+    /// How long the file was, and whether it has lost some of that.
+    pub(super) length: (u64, bool),
     /// Forgets old history.
     trim: Trim,
 }
@@ -76,7 +78,7 @@ impl Writer {
         feed: Feed,
     ) -> Self {
         let trim = Trim::new(*shared.history.lock(), SystemClock.now());
-        Writer { shared, queue, database, patience, feed, durable: None, lost: None, trim }
+        Writer { shared, queue, database, patience, feed, durable: None, lost: None, length: (0, false), trim }
     }
 
     /// Writes until nobody can ask for anything any more, then closes the file. A panic ends it too, as nobody knows
@@ -220,7 +222,7 @@ impl Writer {
 
     /// Whether the file is where it was, or else why not.
     fn find(&mut self) -> Result<(), String> {
-        self.database.identity.check().map_err(|moved| self.lost(moved, SystemClock.now()))
+        self.whereabouts().map_err(|moved| self.lost(moved, SystemClock.now()))
     }
 
     /// Begins a transaction, carries out the writes in it, and publishes what they change. It is to be committed, or
@@ -331,7 +333,7 @@ impl Writer {
 
     /// Looks whether the file is there, and whether writes work again after they failed.
     fn look(&mut self, now: Instant) {
-        if let Err(moved) = self.database.identity.check() {
+        if let Err(moved) = self.whereabouts() {
             self.recover(moved, now, false);
             return;
         }

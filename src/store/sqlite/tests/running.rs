@@ -1,6 +1,7 @@
 //! Faults while it runs: no write is acknowledged that is not kept, and all is well again when the cause is gone.
 
 use std::fs;
+use std::process::Command;
 
 use super::*;
 use crate::limit::Payer;
@@ -223,4 +224,47 @@ fn a_write_that_fails_leaves_nothing_of_its_group() {
     other.execute_batch("DROP TRIGGER full").unwrap();
     create(&store, "bad", profile(1, 1.0)).unwrap();
     assert_eq!(store.fault(), None);
+}
+
+#[test]
+fn what_is_cut_short_takes_no_more_writes() {
+    for left in [0, 4096 * 3] {
+        let (_directory, path) = place();
+        filled(&path, 200);
+        let store = Sqlite::open(&path).unwrap();
+        let backup = beside(&path, "-backup");
+        super::super::backup::backup(&path, &backup, &mut |_, _| ()).unwrap();
+        create(&store, "a", profile(1, 1.0)).unwrap();
+        // By another process: one that closes the file gives up its locks.
+        let cut = Command::new("truncate").args(["-s", &left.to_string()]).arg(&path).status().unwrap();
+        assert!(cut.success());
+        let error = unavailable(&store, "b");
+        assert!(error.contains("the file was cut short"), "{error}");
+        // It stays so, until another file is there and read.
+        until("it is looked at again", || store.errors() > 1 || unavailable(&store, "b") == error);
+        assert_eq!(store.fault(), Some(error));
+        fs::rename(&backup, &path).unwrap();
+        until("the other is seen", || store.fault().is_some_and(|fault| fault.contains("restart tollgate")));
+        assert!(unavailable(&store, "b").contains("restart tollgate"));
+        store.close();
+        assert_eq!(names(&Sqlite::open(&path).unwrap()).len(), 200, "{left}");
+    }
+}
+
+#[test]
+fn a_file_that_is_tidied_loses_nothing() {
+    let (_directory, path) = place();
+    filled(&path, 500);
+    let store = Sqlite::open(&path).unwrap();
+    create(&store, "a", profile(1, 1.0)).unwrap();
+    let length = || fs::metadata(&path).unwrap().len();
+    let other = stranger(&path);
+    other.execute_batch("CREATE TABLE theirs (x); INSERT INTO theirs VALUES (zeroblob(1000000))").unwrap();
+    other.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+    create(&store, "b", profile(1, 1.0)).unwrap();
+    let before = length();
+    other.execute_batch("DROP TABLE theirs; VACUUM; PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+    assert!(length() < before);
+    create(&store, "c", profile(1, 1.0)).unwrap();
+    assert_eq!((store.fault(), names(&store).len()), (None, 503));
 }
