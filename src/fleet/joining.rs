@@ -6,6 +6,7 @@
 //!
 //! Refused: merging the files. Both have numbers and versions of their own, and histories that never met.
 
+use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -72,6 +73,11 @@ pub enum JoinError {
     /// The file cannot be moved aside.
     #[error("the database cannot be moved to {0}: {1}")]
     Move(PathBuf, std::io::Error),
+    /// The file cannot be given to whom the one from before belongs to.
+    #[error(
+        "the database {0} cannot be given the owner of the one from before: {1}; run this as that user, or as root"
+    )]
+    Own(PathBuf, std::io::Error),
     /// The clients of the fleet cannot be had.
     #[error(transparent)]
     Registry(#[from] RegistryError),
@@ -116,8 +122,9 @@ pub async fn join(
     if !before.exists() {
         std::fs::rename(path, &before).map_err(moving)?;
     }
-    let mut report = JoinReport { before, ..JoinReport::default() };
     let store = Sqlite::open(path)?;
+    like(&before, path).map_err(|error| JoinError::Own(path.to_owned(), error))?;
+    let mut report = JoinReport { before, ..JoinReport::default() };
     let registry = ClientRegistry::new(link.clone(), store.clone(), prefix);
     let mut taking = |done, all| progress(JoinStep::Taking, done, all);
     match registry.join_at_start(WITHIN, &mut taking).await? {
@@ -136,6 +143,26 @@ pub async fn join(
     }
     store.close();
     Ok(report)
+}
+
+/// Gives the database at `path`, and what is beside it while it is open, the owner and the rights of that at `before`:
+/// whoever brings the node in may be root, and the node is not.
+fn like(before: &Path, path: &Path) -> std::io::Result<()> {
+    let wanted = std::fs::metadata(before)?;
+    for suffix in ["", "-wal", "-shm"] {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        let there = match std::fs::metadata(&name) {
+            Ok(there) => there,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        };
+        if (there.uid(), there.gid()) != (wanted.uid(), wanted.gid()) {
+            chown(&name, Some(wanted.uid()), Some(wanted.gid()))?;
+        }
+        std::fs::set_permissions(&name, wanted.permissions())?;
+    }
+    Ok(())
 }
 
 /// Makes the clients of the file from before in `store`.
@@ -174,6 +201,8 @@ async fn add_all(
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
     use crate::client::{ApiKey, KeyDigest, Quota};
     use crate::clock::SystemClock;
@@ -234,10 +263,16 @@ mod tests {
             assert_eq!((names(&own), names(&report.before)), (text("abc"), text("abcd")));
         }
         let (_given, given) = made(&[("z", 1, "kz")]).await;
+        // Root brings in the node of another user.
+        let owner = if rustix::process::geteuid().is_root() { 65_534 } else { rustix::process::geteuid().as_raw() };
+        chown(&given, Some(owner), None).unwrap();
+        std::fs::set_permissions(&given, std::fs::Permissions::from_mode(0o640)).unwrap();
         let mut steps = Vec::new();
         let mut told = |step, done, all| steps.push((step, done, all));
         let report = join(&link, (&given, "tollgate"), OwnClients::Replace, (&SystemClock, &mut told)).await.unwrap();
         assert!(steps.ends_with(&[(JoinStep::Taking, 3, 3)]), "{steps:?}");
+        let found = std::fs::metadata(&given).unwrap();
+        assert_eq!((found.uid(), found.mode() & 0o777), (owner, 0o640));
         assert_eq!((names(&given), names(&report.before)), (text("abc"), text("z")));
     }
 
