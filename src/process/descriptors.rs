@@ -29,6 +29,18 @@ pub(crate) fn client_share(threads: usize) -> ClientShare {
     share_of(getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX), threads as u64)
 }
 
+/// Says so where the process needs most of them for itself, and clients are left with next to none.
+pub(crate) fn warn_of_few(threads: usize) {
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let own = OWN + OF_A_THREAD * threads as u64;
+    if limit < 2 * own {
+        log::warn!(
+            "the limit of open files is {limit}, of which tollgate needs {own} for itself: raise it to 1024 or more \
+            (LimitNOFILE, `ulimit -Hn`)"
+        );
+    }
+}
+
 fn share_of(limit: u64, threads: u64) -> ClientShare {
     let most = limit.saturating_sub(OWN + OF_A_THREAD * threads);
     let count = |number: u64| usize::try_from(number.max(FEWEST)).unwrap_or(usize::MAX);

@@ -18,6 +18,7 @@ fn assert_recovers(check: &str) {
     let backend = [Backend::scripted("a")];
     let yaml = Setup::app(&backend, check).line("pingora: {threads: 1}").yaml();
     let mut server = Tollgate::with_few_files(&yaml, FILES);
+    server.wait_for_event(&["the limit of open files is 64, of which tollgate needs 72 for itself"], PATIENCE);
     let mut clients: Vec<_> = (0..CLIENTS).map(|_| server.client()).collect();
     for client in &mut clients {
         client.send(&Request::new("GET", "/?hold=k").encode()).unwrap();

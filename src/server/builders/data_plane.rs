@@ -64,6 +64,7 @@ impl DataPlane {
         let room = SeatRoom { auto: share.auto, most: share.most };
         let seats = Seats::new(Arc::clone(&rules), room, Arc::clone(&core.tally), Arc::clone(&core.clock));
         seats.warn();
+        descriptors::warn_of_few(settings.threads.get());
         let seats = Arc::new(seats);
         let life = (Arc::clone(&core.traffic.requests), core.lifecycle.patience());
         let downstream = Downstream::new((proxy, app.clone()), Arc::clone(&core.tls), life, Arc::clone(&seats));
