@@ -9,7 +9,7 @@
 //! Refused: `f64` seconds per token (3 tokens/s has no exact period), microtokens (1.5·10⁻⁶ would become 2·10⁻⁶), and
 //! multiplying the `f64` by 10⁹ (above 9·10⁶ tokens/s the product no longer holds every integer).
 
-use std::num::{NonZeroU32, NonZeroU64};
+use std::num::{NonZeroU16, NonZeroU32, NonZeroU64};
 
 /// The highest capacity, in tokens.
 pub(crate) const MAX_CAPACITY: u64 = 1_000_000_000;
@@ -102,6 +102,13 @@ impl Quota {
     /// The quota of a capacity and a rate that came out of [`capacity`](Quota::capacity) and [`rate`](Quota::rate).
     pub(crate) fn of(capacity: NonZeroU32, rate: Rate) -> Self {
         Quota { capacity, rate }
+    }
+
+    /// One of so many equal parts of it, rounded down; none where that has no token, or is slower than any rate.
+    pub fn divided(self, parts: NonZeroU16) -> Option<Quota> {
+        let capacity = NonZeroU32::new(self.capacity.get() / u32::from(parts.get()))?;
+        let rate = Rate::from_nanos_per_sec(self.rate.nanos_per_sec() / u64::from(parts.get()))?;
+        Some(Quota { capacity, rate })
     }
 
     /// The most tokens it can save up, 1 to 10⁹.

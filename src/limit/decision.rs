@@ -6,7 +6,15 @@
 //! Whole seconds are always rounded so that they are true: up, and at least 1 where the header means "wait". A client
 //! that waits them is let in, unless others who share its bucket were there first.
 //!
+//! Where a process gives a part of a bucket, as a node of a fleet whose store is away does, what is left and when to come
+//! back are of that part, and what the caller may spend in all stays what it is told: it is the same over all nodes, and
+//! after the outage. Of a bucket that another node gives meanwhile nothing is left here, at any time. Who asks for it is
+//! told to come back after a second: by then another node may be asked, or the store be there again. Refused: when the
+//! bucket would have a token, which is not when this node gives one, and may be hours.
+//!
 //! Source: RFC 9110 §10.2.3 for `Retry-After`; draft-ietf-httpapi-ratelimit-headers-11 for `RateLimit`.
+
+use std::num::NonZeroU16;
 
 use crate::client::Quota;
 use crate::limit::bucket::{Bucket, Nanos, Tokens};
@@ -16,6 +24,10 @@ const NANOS_PER_SEC: u64 = 1_000_000_000;
 /// The largest integer of a structured field (RFC 8941 section 3.3.1: at most 15 digits); a reader drops a whole header
 /// for a larger one. As seconds, 31 million years.
 const MOST_SECONDS: u64 = 999_999_999_999_999;
+
+/// How long to wait for a bucket of which this process gives nothing: the same as where nobody is let in for want of a
+/// store.
+const ELSEWHERE: Nanos = NANOS_PER_SEC;
 
 /// Whether a charge may be made, and how its bucket stands after that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +46,15 @@ impl Decision {
     #[inline]
     pub(super) fn new(allowed: bool, standing: Standing) -> Self {
         if allowed { Decision::Allowed(standing) } else { Decision::Refused(standing) }
+    }
+
+    /// The same of another standing.
+    pub(super) fn map(self, change: impl FnOnce(Standing) -> Standing) -> Self {
+        match self {
+            Decision::Allowed(standing) => Decision::Allowed(change(standing)),
+            Decision::Refused(standing) => Decision::Refused(change(standing)),
+            Decision::Undecided(standing) => Decision::Undecided(change(standing)),
+        }
     }
 
     /// Whether the request may go on.
@@ -61,14 +82,30 @@ pub struct Standing {
     quota: Quota,
     now: Nanos,
     cost: u32,
-    overflow: bool,
+    of: StandingOf,
 }
+
+/// What a standing is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum StandingOf {
+    /// A bucket.
+    Whole,
+    /// The bucket that callers share when there is no room for one each.
+    Overflow,
+    /// One of so many parts of a bucket.
+    Part(NonZeroU16),
+    /// A bucket of which this process gives nothing.
+    Elsewhere,
+}
+
+// A cache line.
+const _: () = assert!(size_of::<Standing>() == 64);
 
 impl Standing {
     /// How `bucket`, which is under `quota`, stands at `now` for who wants a token.
     #[inline]
     pub fn new(bucket: Bucket, quota: Quota, now: Nanos) -> Self {
-        Standing { bucket, quota, now, cost: 1, overflow: false }
+        Standing { bucket, quota, now, cost: 1, of: StandingOf::Whole }
     }
 
     /// The same for who wants as many.
@@ -81,14 +118,29 @@ impl Standing {
     /// The same, of the bucket that callers share when there is no room for one each.
     #[must_use]
     pub fn of_overflow(self) -> Self {
-        Standing { overflow: true, ..self }
+        Standing { of: StandingOf::Overflow, ..self }
+    }
+
+    /// The same, of one of so many parts of a bucket under the quota `whole`; as it is where it is no part of it.
+    #[must_use]
+    pub(super) fn of_part(self, whole: Quota, parts: NonZeroU16) -> Self {
+        match self.of {
+            StandingOf::Whole if self.quota != whole => Standing { quota: whole, of: StandingOf::Part(parts), ..self },
+            _ => self,
+        }
+    }
+
+    /// How a bucket under `quota` stands at `now` of which this process gives nothing.
+    pub(super) fn elsewhere(quota: Quota, now: Nanos) -> Self {
+        let nothing = Bucket::resume(Tokens::default(), now);
+        Standing { of: StandingOf::Elsewhere, ..Standing::new(nothing, quota, now) }
     }
 
     /// The same for who finds enough `then` at the earliest.
     #[must_use]
     pub(super) fn until(mut self, then: Nanos) -> Self {
         if self.retry_at() < then {
-            let earns = Bucket::resume(Tokens::default(), 0).affords_at(Tokens::whole(self.cost), self.quota, 0);
+            let earns = Bucket::resume(Tokens::default(), 0).affords_at(Tokens::whole(self.cost), self.given(), 0);
             self.bucket = Bucket::resume(Tokens::default(), then.saturating_sub(earns));
         }
         self
@@ -97,7 +149,7 @@ impl Standing {
     /// How the bucket stands after one take more, if there is a token for it.
     #[must_use]
     pub fn after_take(mut self) -> Self {
-        self.bucket.spend(Tokens::whole(self.cost), self.quota, self.now);
+        self.bucket.spend(Tokens::whole(self.cost), self.given(), self.now);
         self
     }
 
@@ -106,19 +158,33 @@ impl Standing {
         self.bucket
     }
 
-    /// The quota that was applied.
+    /// The quota that was applied; where it was a part, all of it.
     pub fn quota(&self) -> Quota {
         self.quota
     }
 
+    /// What this process gives of it.
+    #[inline]
+    fn given(&self) -> Quota {
+        match self.of {
+            StandingOf::Part(parts) => self.quota.divided(parts).unwrap_or(self.quota),
+            _ => self.quota,
+        }
+    }
+
     /// Whether this is the bucket that callers share when there is no room for one each.
     pub fn is_overflow(&self) -> bool {
-        self.overflow
+        self.of == StandingOf::Overflow
+    }
+
+    /// Whether it is of a bucket of which this process gives nothing, whatever it has.
+    pub fn is_elsewhere(&self) -> bool {
+        self.of == StandingOf::Elsewhere
     }
 
     /// The tokens left, with their fraction.
     pub fn tokens(&self) -> Tokens {
-        self.bucket.held(self.quota, self.now)
+        self.bucket.held(self.given(), self.now)
     }
 
     /// The whole tokens left: ⌊T⌋.
@@ -137,9 +203,12 @@ impl Standing {
     }
 
     /// The instant when there is enough: refused at every instant before, allowed then. Now, if there is; the end of
-    /// time, if there never is.
+    /// time, if there never is. Of what this process gives nothing of, a second from now.
     pub fn retry_at(&self) -> Nanos {
-        self.bucket.affords_at(Tokens::whole(self.cost), self.quota, self.now)
+        match self.is_elsewhere() {
+            true => self.now.saturating_add(ELSEWHERE),
+            false => self.bucket.affords_at(Tokens::whole(self.cost), self.given(), self.now),
+        }
     }
 
     /// For `Retry-After`: whole seconds until [`retry_at`](Standing::retry_at), at least 1.
@@ -150,7 +219,7 @@ impl Standing {
     /// For `RateLimit-Policy`'s `w`: the seconds in which the rate earns the capacity, max(1, ⌈C/ρ⌉), in 15 digits at
     /// most.
     pub fn window(&self) -> u64 {
-        self.seconds_to_earn(self.quota.capacity().get())
+        seconds_to_earn(self.quota, self.quota.capacity().get())
     }
 
     /// For `RateLimit`'s `t`: max(1, ⌈r/ρ⌉) for r > 0 whole tokens left, in 15 digits at most, else as `Retry-After`.
@@ -162,26 +231,31 @@ impl Standing {
     pub fn remaining_and_reset(&self) -> (u32, u64) {
         match self.remaining() {
             0 => (0, self.retry_after()),
-            remaining => (remaining, self.seconds_to_earn(remaining)),
+            remaining => (remaining, seconds_to_earn(self.given(), remaining)),
         }
     }
 
-    /// For `X-RateLimit-Reset`: whole seconds until the bucket is full, 0 if it is.
+    /// For `X-RateLimit-Reset`: whole seconds until the bucket is full, 0 if it is. Of what this process gives nothing
+    /// of, as `Retry-After`.
     pub fn full_after(&self) -> u64 {
-        let capacity = Tokens::whole(self.quota.capacity().get()).units();
+        if self.is_elsewhere() {
+            return self.retry_after();
+        }
+        let given = self.given();
+        let capacity = Tokens::whole(given.capacity().get()).units();
         let behind = u128::from(self.bucket.at().saturating_sub(self.now));
-        let rate = u128::from(self.quota.rate().nanos_per_sec());
+        let rate = u128::from(given.rate().nanos_per_sec());
         // None of a bucket to which tokens were granted.
         let missing = capacity.saturating_sub(self.tokens().units());
         let nanos = if missing == 0 { 0 } else { behind + missing.div_ceil(rate) };
         u64::try_from(nanos.div_ceil(u128::from(NANOS_PER_SEC))).unwrap_or(u64::MAX)
     }
+}
 
-    /// The whole seconds in which the rate earns `tokens`, at least 1 and at most [`MOST_SECONDS`].
-    fn seconds_to_earn(&self, tokens: u32) -> u64 {
-        // At most 2³² · 10⁹ < 2⁶⁴.
-        (u64::from(tokens) * NANOS_PER_SEC).div_ceil(self.quota.rate().nanos_per_sec()).clamp(1, MOST_SECONDS)
-    }
+/// The whole seconds in which the rate of `quota` earns `tokens`, at least 1 and at most [`MOST_SECONDS`].
+fn seconds_to_earn(quota: Quota, tokens: u32) -> u64 {
+    // At most 2³² · 10⁹ < 2⁶⁴.
+    (u64::from(tokens) * NANOS_PER_SEC).div_ceil(quota.rate().nanos_per_sec()).clamp(1, MOST_SECONDS)
 }
 
 #[cfg(test)]
@@ -225,6 +299,22 @@ mod tests {
         assert_eq!(numbers(standing(999_999_999, 1e-6, (0, 0), now)).2, 999_999_999_000_000);
         // A clock that has stepped back two seconds: that wait comes first.
         assert_eq!(numbers(standing(5, 0.1, (0, HALF), now - 2 * SECOND)), (0, 7, 50, 7, 47));
+    }
+
+    #[test]
+    fn what_a_part_has_left_and_the_whole_limit() {
+        let (now, whole) = (100 * SECOND, Quota::new(30, 3.0).unwrap());
+        let three = NonZeroU16::new(3).unwrap();
+        let part =
+            |tokens| Standing::new(Bucket::resume(Tokens::whole(tokens), now), whole.divided(three).unwrap(), now);
+        let told = |standing: Standing| (standing.quota(), numbers(standing.of_part(whole, three)));
+        assert_eq!(told(part(7).of_part(whole, three)), (whole, (7, 7, 10, 1, 3)));
+        assert_eq!(told(part(0).for_cost(10).of_part(whole, three)), (whole, (0, 10, 10, 10, 10)));
+        // One that its node gives all of, and one that another node does.
+        let own = Standing::new(Bucket::resume(Tokens::default(), now), whole, now).for_cost(10);
+        assert_eq!(told(own), (whole, (0, 4, 10, 4, 10)));
+        let elsewhere = Standing::elsewhere(Quota::new(1, 1e-6).unwrap(), now);
+        assert_eq!((elsewhere.is_enough(), numbers(elsewhere)), (false, (0, 1, 1_000_000, 1, 1)));
     }
 
     proptest! {

@@ -16,7 +16,8 @@
 //!   not spent.
 //!
 //! While the store is away each node enforces its part: 1/n of every quota, n as the nodes were last seen. A bucket too
-//! small to divide belongs to one node, which a hash of both names (rendezvous hashing). What is given meanwhile, and
+//! small to divide belongs to one node, which a hash of both names (rendezvous hashing). What a caller is told is of that
+//! part, and the limit that of all. What is given meanwhile, and
 //! what a request is given that waited in vain, is owed and told to the store as soon as it answers, into debt if need
 //! be. Or everybody is refused, or nobody, as the operator wants it.
 //!
@@ -191,17 +192,18 @@ impl SharedLimiter {
             match backing {
                 ClaimBacking::Lease if !made => self.leases.put_back(claim.charge.key, claim.charge.cost.get()),
                 ClaimBacking::Prepaid(prepaid) if made => prepaid.spend(),
-                ClaimBacking::View if made => self.owe(claim, decision, decision.standing().quota(), now),
+                ClaimBacking::View if made => self.owe(claim, decision, now),
                 _ => {}
             }
         }
         decisions
     }
 
-    /// Notes that a claim was made without the store, to a bucket under `quota`; not to one that callers share.
-    fn owe(&self, claim: &Claim, decision: &Decision, quota: Quota, now: Nanos) {
+    /// Notes that a claim was made without the store, to a bucket; not to one that callers share.
+    fn owe(&self, claim: &Claim, decision: &Decision, now: Nanos) {
         if !decision.standing().is_overflow() {
-            self.leases.owe(claim.charge.key, quota, claim.charge.cost.get(), now);
+            // The quota of all nodes, which the store is told.
+            self.leases.owe(claim.charge.key, decision.standing().quota(), claim.charge.cost.get(), now);
         }
     }
 
@@ -223,7 +225,7 @@ impl SharedLimiter {
         let decision = self.view.take(&claim.charge, now);
         if decision.is_allowed() {
             // What is not there is not owed: nobody is to pay for the outage when it is over.
-            self.owe(claim, &decision, decision.standing().quota(), now);
+            self.owe(claim, &decision, now);
         }
         Decision::Allowed(*decision.standing())
     }
@@ -231,27 +233,21 @@ impl SharedLimiter {
     /// Makes claims to this node's part of the quotas, all or none.
     #[cold]
     fn take_part(&self, claims: &[Claim], now: Nanos) -> Decisions {
-        let enough = |claim: &Claim| self.view.affords_divided(&claim.charge, self.part_of(claim), now);
-        let goes = claims.iter().all(|claim| claim.trial || enough(claim));
-        let decide = |claim: &Claim| {
-            // The quota of all nodes, which the store is told.
-            let whole = self.seen(&claim.charge, now);
-            if !goes || claim.later {
-                return Decision::new(enough(claim), whole);
+        let foreseen = self.foresee_part(claims, now);
+        if !are_allowed(claims, &foreseen) {
+            return foreseen;
+        }
+        let make = |(claim, foreseen): (&Claim, Decision)| {
+            if claim.later {
+                return foreseen;
             }
-            let decision = self.view.take_divided(&claim.charge, self.part_of(claim), now);
+            let decision = self.view.take_divided(&claim.charge, self.part_of(claim.charge.key), now);
             if decision.is_allowed() {
-                self.owe(claim, &decision, whole.quota(), now);
+                self.owe(claim, &decision, now);
             }
             decision
         };
-        claims.iter().map(decide).collect()
-    }
-
-    /// Among how many nodes the bucket of a claim is divided, and whether it is this node's where it cannot be.
-    fn part_of(&self, claim: &Claim) -> (u32, bool) {
-        let part = self.leases.part();
-        (part.nodes(), part.is_owner(claim.charge.key.bits()))
+        claims.iter().zip(foreseen).map(make).collect()
     }
 }
 
@@ -306,7 +302,10 @@ impl Limiter for SharedLimiter {
     }
 
     fn settle(&self, charge: &Charge, now: Nanos) -> Standing {
-        let standing = self.view.settle(charge, now);
+        let standing = match self.leases.reach() {
+            Reach::Share => self.view.settle_divided(charge, self.part_of(charge.key), now),
+            _ => self.view.settle(charge, now),
+        };
         if !standing.is_overflow() {
             self.leases.settle(charge.key, standing.quota(), charge.cost.get(), now);
         }

@@ -31,13 +31,13 @@
 //! Cost: 50 to 62 bytes for each bucket; one lock, and beside its line one or two cache lines. Where every bucket has a
 //! quota of its own, about 30 bytes more. See `benches/limiters.rs`.
 
-use std::num::{NonZeroU32, NonZeroUsize};
+use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crossbeam_utils::CachePadded;
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::client::{Quota, Rate};
+use crate::client::Quota;
 use crate::limit::bucket::{Bucket, Nanos, Tokens};
 use crate::limit::decision::{Decision, Standing};
 use crate::limit::key::{Key, PolicyId, Scope};
@@ -45,6 +45,7 @@ use crate::limit::limiter::{Charge, Claim, Decisions, Gauges, Limiter, PolicyGau
 
 mod change_policies;
 mod default_quota;
+mod divided;
 mod entry;
 mod overflow;
 mod policies;
@@ -202,79 +203,16 @@ impl Striped {
         drop(outgrown);
         Decision::new(allowed, Standing::new(bucket, terms.quota, now).for_cost(charge.cost.get()))
     }
-}
 
-/// Four for each core, at least 64, and enough for `max_buckets`.
-fn default_stripes(max_buckets: usize) -> usize {
-    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    (4 * cores).max(STRIPES.0).max(max_buckets / BUCKETS)
-}
-
-impl Striped {
-    /// Takes from one of `nodes` parts of a bucket; from all of it where it is too small to divide for what is taken, and
-    /// this node is its `owner`.
-    pub(super) fn take_divided(&self, charge: &Charge, (nodes, owner): (u32, bool), now: Nanos) -> Decision {
-        let mut stripe = self.stripe(charge.key).lock();
-        let mut terms = stripe.terms_of(charge.key, charge.quota);
-        let Some(quota) = divided(terms.quota, (nodes, owner), charge.cost) else {
-            let empty = Standing::new(Bucket::resume(Tokens::default(), now), terms.quota, now);
-            return Decision::Refused(empty.for_cost(charge.cost.get()));
-        };
-        terms.quota = quota;
-        let charge = Charge { cost: charge.cost.min(quota.capacity()), ..*charge };
-        match stripe.take(&charge, terms, now) {
-            Some(decision) => decision,
-            None => self.take_first(stripe, &charge, terms, now),
-        }
-    }
-
-    /// How that part stands; none where it is another node's.
-    pub(super) fn peek_divided(&self, charge: &Charge, (nodes, owner): (u32, bool), now: Nanos) -> Option<Standing> {
-        let mut stripe = self.stripe(charge.key).lock();
-        let mut terms = stripe.terms_of(charge.key, charge.quota);
-        let quota = divided(terms.quota, (nodes, owner), charge.cost)?;
-        terms.quota = quota;
-        let bucket = match stripe.locate(charge.key, terms, now) {
-            Some((_, bucket)) => bucket,
-            None => stripe.full(quota, now),
-        };
-        Some(Standing::new(bucket, quota, now).for_cost(charge.cost.min(quota.capacity()).get()))
-    }
-
-    /// Whether [`take_divided`](Striped::take_divided) would be allowed.
-    pub(super) fn affords_divided(&self, charge: &Charge, of: (u32, bool), now: Nanos) -> bool {
-        self.peek_divided(charge, of, now).is_some_and(|standing| standing.is_enough())
-    }
-}
-
-/// One of `nodes` parts of a quota; all of it, or none, where there is less than the `cost` for each. Were a part enough
-/// that is less, each node would give as much as the cost for it.
-fn divided(quota: Quota, (nodes, owner): (u32, bool), cost: NonZeroU32) -> Option<Quota> {
-    let part = NonZeroU32::new(quota.capacity().get() / nodes).filter(|part| *part >= cost.min(quota.capacity()));
-    match (part, Rate::from_nanos_per_sec(quota.rate().nanos_per_sec() / u64::from(nodes))) {
-        (Some(capacity), Some(rate)) => Some(Quota::of(capacity, rate)),
-        _ => owner.then_some(quota),
-    }
-}
-
-impl Limiter for Striped {
-    #[inline]
-    fn take(&self, charge: &Charge, now: Nanos) -> Decision {
-        let mut stripe = self.stripe(charge.key).lock();
-        let terms = stripe.terms_of(charge.key, charge.quota);
-        match stripe.take(charge, terms, now) {
-            Some(decision) => decision,
-            None => self.take_first(stripe, charge, terms, now),
-        }
-    }
-
-    fn take_all(&self, claims: &[Claim], now: Nanos) -> Decisions {
-        self.take_several(claims, now)
-    }
-
-    fn settle(&self, charge: &Charge, now: Nanos) -> Standing {
-        let mut stripe = self.stripe(charge.key).lock();
-        let (terms, cost) = (stripe.terms_of(charge.key, charge.quota), charge.cost.get());
+    /// Takes what `charge` costs of a bucket under `terms`, whether it is there or not.
+    fn settle_under(
+        &self,
+        mut stripe: MutexGuard<'_, Stripe>,
+        charge: &Charge,
+        terms: BucketTerms,
+        now: Nanos,
+    ) -> Standing {
+        let cost = charge.cost.get();
         let found = stripe.locate(charge.key, terms, now);
         let bucket = match found {
             Some((_, bucket)) => bucket,
@@ -297,6 +235,34 @@ impl Limiter for Striped {
             }
         }
         Standing::new(bucket, terms.quota, now)
+    }
+}
+
+/// Four for each core, at least 64, and enough for `max_buckets`.
+fn default_stripes(max_buckets: usize) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    (4 * cores).max(STRIPES.0).max(max_buckets / BUCKETS)
+}
+
+impl Limiter for Striped {
+    #[inline]
+    fn take(&self, charge: &Charge, now: Nanos) -> Decision {
+        let mut stripe = self.stripe(charge.key).lock();
+        let terms = stripe.terms_of(charge.key, charge.quota);
+        match stripe.take(charge, terms, now) {
+            Some(decision) => decision,
+            None => self.take_first(stripe, charge, terms, now),
+        }
+    }
+
+    fn take_all(&self, claims: &[Claim], now: Nanos) -> Decisions {
+        self.take_several(claims, now)
+    }
+
+    fn settle(&self, charge: &Charge, now: Nanos) -> Standing {
+        let stripe = self.stripe(charge.key).lock();
+        let terms = stripe.terms_of(charge.key, charge.quota);
+        self.settle_under(stripe, charge, terms, now)
     }
 
     fn peek(&self, key: Key, quota: Quota, now: Nanos) -> Standing {
@@ -355,23 +321,5 @@ mod tests {
         assert_eq!((stripes(1), stripes(5), stripes(usize::MAX)), (1, 8, 1 << 16));
         let default = stripes(0);
         assert!(default >= 64 && default.is_power_of_two());
-    }
-
-    #[test]
-    fn what_costs_more_than_a_part_is_its_owners_to_give() {
-        let quota = Quota::new(9, 3.0).unwrap();
-        let settings = StripedSettings { max_buckets: NonZeroUsize::MIN, stripes: None, default_quota: quota };
-        let given = |cost, owner| {
-            let (limiter, cost) = (Striped::new(settings, 0), NonZeroU32::new(cost).unwrap());
-            let charge = Charge { key: Key::client(1), quota, cost };
-            let take = |_: &i32| {
-                limiter.affords_divided(&charge, (3, owner), 0)
-                    && limiter.take_divided(&charge, (3, owner), 0).is_allowed()
-            };
-            (0..9).filter(take).count()
-        };
-        assert_eq!((given(1, false), given(3, false), given(1, true)), (3, 1, 3));
-        // A bucket of nine is enough for two of four, and for one of more than there can be.
-        assert_eq!((given(4, false), given(4, true), given(10, false), given(10, true)), (0, 2, 0, 1));
     }
 }

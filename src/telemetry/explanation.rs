@@ -86,10 +86,10 @@ impl fmt::Display for ExplainedPolicy {
             (Some(cost), _) => write!(f, "the request costs {cost}")?,
             (None, header) => write!(f, "its answer says in {} what it costs", header.as_deref().unwrap_or_default())?,
         }
-        match (self.enough, standing.is_enough()) {
-            (true, _) => Ok(()),
-            (false, true) => f.write_str(", which this node's share has not"),
-            (false, false) => write!(f, ", for which {} s are missing", standing.retry_after()),
+        match self.enough {
+            true => Ok(()),
+            false if standing.is_elsewhere() => f.write_str("; it is too small to divide, and another node gives it"),
+            false => write!(f, ", for which {} s are missing", standing.retry_after()),
         }
     }
 }

@@ -249,9 +249,14 @@ fn a_share_is_explained_and_told_as_it_is_given() {
     fleet.store.pause();
     fleet.wait_until("unreachable");
     for node in &fleet.nodes {
-        // Two of the policy's four, and three of seven.
+        // Two of the policy's four, and three of seven; its limits are what they are.
         let own = own_standing(node, "a").json()["policies"].clone();
-        assert_eq!(json!([own[0]["capacity"], own[1]["capacity"]]), json!([3, 2]), "{own}");
+        let left = json!([own[0]["tokens"], own[1]["tokens"]]);
+        assert_eq!(
+            (left, json!([own[0]["capacity"], own[1]["capacity"]])),
+            (json!([3.0, 2.0]), json!([7, 4])),
+            "{own}"
+        );
         let decisions = [(); 4].map(|()| assert_explained(node, "a").0);
         let decided = decisions.each_ref().map(|told| (&told["decision"], &told["policies"][0]["enough"]));
         let (yes, no) = ((&json!("allowed"), &json!(true)), (&json!("limited"), &json!(false)));

@@ -104,8 +104,9 @@ mod fleet_partition;
 mod fleet_relay;
 #[cfg(test)]
 mod fleet_store_away;
-#[cfg(test)]
 mod fleet_store_away_tokens;
+#[cfg(test)]
+mod fleet_store_away_told;
 #[cfg(test)]
 mod fleet_stores;
 #[cfg(test)]

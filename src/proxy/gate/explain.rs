@@ -197,7 +197,7 @@ impl Gate<'_> {
                 "unlimited"
             }
             Account::Bucket(limiter, key, quota) => {
-                let own = limiter.peek(key, quota, when.0);
+                let own = *limiter.foresee(&[Charge::one(key, quota).into()], when.0)[0].standing();
                 explained.standing = Some(own);
                 let anonymous = caller.client.is_none().then(|| self.payer(caller.address)).and_then(Payer::anonymous);
                 explained.step(bucket(anonymous, self.identity.ipv6_prefix, &own));
@@ -246,7 +246,7 @@ impl Gate<'_> {
             }
             true if goes => explained.step("there is no whole token, and the request would be let in all the same"),
             true => {}
-            false if standing.is_enough() => explained.step("this node's share has no whole token"),
+            false if standing.is_elsewhere() => explained.step("it is too small to divide, and another node gives it"),
             false => {
                 let wait = standing.retry_after();
                 explained.step(format!("there is no whole token; the next is there after {wait} s at most"));

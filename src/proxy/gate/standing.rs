@@ -8,7 +8,8 @@
 //! address, whichever of its requests pay into them; what it shares with others is not its standing, and of policies on
 //! trial nobody is told. Whoever shows a key that no client has is let in as any request, or answered so: keys
 //! could be guessed without end where that costs nothing. It has the numbers of the admin API, so that an operator and
-//! a client talk of the same; while a fleet's store is away, those of this node's share, which requests are told of, too.
+//! a client talk of the same; while a fleet's store is away, what is left of this node's share, as requests are told it, beside
+//! the whole limit.
 //! Where nobody is let in meanwhile, nobody is told anything.
 
 use serde::Serialize;

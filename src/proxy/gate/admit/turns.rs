@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 
 use super::{Account, Gate, Limit};
 use crate::client::Mode;
-use crate::limit::{Nanos, NoTurn, StoreAnswers, Turn};
+use crate::limit::{Charge, Nanos, NoTurn, StoreAnswers, Turn};
 use crate::proxy::gate::identify::Caller;
 use crate::proxy::gate::rejection::Rejection;
 
@@ -40,7 +40,9 @@ impl Gate<'_> {
     #[cold]
     pub(super) fn without_turn(&self, caller: &Caller, now: Nanos) -> Option<Limit> {
         let limit = match self.account(caller) {
-            Account::Bucket(limiter, key, quota) => Some(Limit::Limited(limiter.peek(key, quota, now))),
+            Account::Bucket(limiter, key, quota) => {
+                Some(Limit::Limited(*limiter.foresee(&[Charge::one(key, quota).into()], now)[0].standing()))
+            }
             Account::None | Account::Blocked | Account::Unlimited => None,
         };
         if let Some((client, _)) = &caller.client {

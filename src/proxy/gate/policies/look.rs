@@ -5,7 +5,7 @@ use http::HeaderMap;
 
 use super::{PaidPolicies, Policies, Policy, PolicyPayment};
 use crate::client::Client;
-use crate::limit::{Charge, Decision, KeyMaker, Limiter, Nanos, Payer, PolicyId, Standing, are_allowed};
+use crate::limit::{Charge, Decision, KeyMaker, Limiter, Nanos, Payer, PolicyId, are_allowed};
 use crate::proxy::gate::policy_settings::{PolicyCost, PolicyKey};
 use crate::proxy::wire::lines::Fields;
 use crate::telemetry::ExplainedPolicy;
@@ -37,11 +37,6 @@ impl Policies {
     }
 }
 
-/// Looks at the buckets that charges are of.
-fn look(limiter: &dyn Limiter, now: Nanos) -> impl Fn(Charge) -> Standing {
-    move |charge| limiter.peek(charge.key, charge.quota, now).for_cost(charge.cost.get())
-}
-
 impl PaidPolicies {
     /// What would be said to a request that is to pay into its caller's own bucket and those of the policies that are
     /// `met`, and whether it would go on. As [`pay`](Self::pay), but nothing is taken and nothing counted. The buckets of
@@ -66,7 +61,7 @@ impl PaidPolicies {
         let explain = |&number: &u32| {
             let at = asked.iter().position(|asked| *asked == number).map(|at| at + 1);
             let claim = at.map(|at| (claims[at].charge, foreseen[at]));
-            self.policies.get(number).explained(claim, look(limiter, now))
+            self.policies.get(number).explained(claim)
         };
         (foreseen[0], goes, met.iter().map(explain).collect())
     }
@@ -74,9 +69,9 @@ impl PaidPolicies {
 
 impl Policy {
     /// What is told of it to who asks how a request would go that was to be charged, and of which that was decided.
-    fn explained(&self, claim: Option<(Charge, Decision)>, look: impl Fn(Charge) -> Standing) -> ExplainedPolicy {
+    fn explained(&self, claim: Option<(Charge, Decision)>) -> ExplainedPolicy {
         let settings = &self.settings;
-        let standing = claim.map(|(charge, _)| look(charge));
+        let standing = claim.map(|(_, decision)| *decision.standing());
         let (cost, cost_header) = match &settings.cost {
             PolicyCost::Tokens(cost) => (Some(claim.map_or(*cost, |(charge, _)| charge.cost).get()), None),
             PolicyCost::AnswerHeader(name) => (None, Some(name.as_str().to_owned())),
