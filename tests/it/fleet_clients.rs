@@ -59,6 +59,38 @@ fn a_clients_life_is_the_same_on_every_node() {
 }
 
 #[test]
+fn a_node_that_was_paused_takes_no_old_tag() {
+    let fleet = Fleet::start(Engine::all()[0], 2, "", "");
+    let [paused, other] = &fleet.nodes[..] else { unreachable!() };
+    fleet.create("u", 50, 0.001);
+    let writes = [("reset", ""), ("grant", r#"{"tokens":7}"#)];
+    let write = |(call, body): (&str, &str), tag: &str| {
+        let (target, headers) =
+            (format!("/clients/u/{call}"), [("if-match", tag), ("content-type", "application/json")]);
+        let body = crate::harness::client::Body::Length(body.as_bytes());
+        let request = Request::new("POST", &target).host("localhost").headers(&headers).body(body);
+        Client::connect(paused.admin).call(&request).unwrap().status
+    };
+    let tag = || paused.admin("GET", "/clients/u", "").header("etag").unwrap().to_owned();
+    for round in 0..10 {
+        let (old, what) = (tag(), writes[round % 2]);
+        let statuses = std::thread::scope(|scope| {
+            paused.process.signal("STOP");
+            let changed = other.admin("PATCH", "/clients/u", &format!(r#"{{"capacity":{}}}"#, 51 + round)).status;
+            // It waits in the socket of the node, which finds it before it can have heard of the change.
+            let waiting = scope.spawn(|| write(what, &old));
+            paused.process.signal("CONT");
+            (changed, waiting.join().unwrap())
+        });
+        assert_eq!(statuses, (200, 412), "{what:?}");
+        assert_eq!(write(what, &tag()), 200, "{what:?}");
+        let here_first = (if round % 2 == 0 { "reset?local=1" } else { "grant?local=1" }, what.1);
+        assert_eq!((write(here_first, &old), write(here_first, &tag())), (412, 200), "{here_first:?}");
+    }
+    assert_eq!(tag(), "\"11\"", "neither is a change of the client");
+}
+
+#[test]
 fn what_must_be_free_is_free_on_every_node() {
     let fleet = Fleet::start(Engine::all()[0], 3, "", "");
     let make = |node: &Instance, id: &str, more: &str| {

@@ -46,19 +46,33 @@ pub(super) fn refuse(group: Vec<Write>, error: &WriteError) -> Vec<Write> {
     local
 }
 
-/// Looks whether a refusal rests on all that the fleet has; while that cannot be asked, on what is kept here.
+/// Looks whether what is answered of writes that change nothing rests on all that the fleet has. While that cannot be
+/// asked, a refusal rests on what is kept here; that nothing was to be changed is a write like any other.
 pub(super) fn check_seen(
     publisher: Option<&mut Publisher>,
     kept: Option<FleetCursor>,
-    outcomes: &[WriteOutcome],
+    (group, outcomes): (&[Write], &[WriteOutcome]),
 ) -> Result<(), Failed> {
     let (Some(publisher), Some(cursor)) = (publisher, kept) else { return Ok(()) };
-    if outcomes.iter().any(WriteOutcome::is_refused)
-        && let Published::Behind(adoption) = publisher(&cursor, Vec::new())
-    {
-        return Err(Failed::Behind(Box::new(adoption)));
+    if !outcomes.iter().any(|outcome| outcome.is_idle() || outcome.is_refused()) {
+        return Ok(());
     }
-    Ok(())
+    let needs_fleet = |(write, outcome): (&Write, &WriteOutcome)| outcome.is_idle() && !write.is_local();
+    match published(publisher(&cursor, Vec::new())) {
+        Err(Failed::Fleet(_)) if !group.iter().zip(outcomes).any(needs_fleet) => Ok(()),
+        seen => seen.map(drop),
+    }
+}
+
+/// Where in the line something was published, and what marks it there.
+fn published(answer: Published) -> Result<(u64, u64), Failed> {
+    match answer {
+        Published::Committed { seq, mark } => Ok((seq, mark)),
+        Published::Behind(adoption) => Err(Failed::Behind(Box::new(adoption))),
+        Published::Unreachable => Err(Failed::Fleet(WriteError::FleetUnreachable)),
+        Published::Refused(reason) => Err(Failed::Fleet(WriteError::FleetRefuses(reason))),
+        Published::Unknown => Err(Failed::Fleet(WriteError::FleetUnknown)),
+    }
 }
 
 /// Publishes `changes`, and with them what was changed here alone before; or marks them where nobody publishes.
@@ -82,14 +96,7 @@ pub(super) fn publish(
     if all.is_empty() {
         return Ok(());
     }
-    match publisher(&cursor, all) {
-        Published::Committed { seq, mark } => {
-            adopt::unmark(connection)?;
-            Ok(adopt::keep(connection, &FleetCursor { seq, mark, ..cursor })?)
-        }
-        Published::Behind(adoption) => Err(Failed::Behind(Box::new(adoption))),
-        Published::Unreachable => Err(Failed::Fleet(WriteError::FleetUnreachable)),
-        Published::Refused(reason) => Err(Failed::Fleet(WriteError::FleetRefuses(reason))),
-        Published::Unknown => Err(Failed::Fleet(WriteError::FleetUnknown)),
-    }
+    let (seq, mark) = published(publisher(&cursor, all))?;
+    adopt::unmark(connection)?;
+    Ok(adopt::keep(connection, &FleetCursor { seq, mark, ..cursor })?)
 }

@@ -190,6 +190,11 @@ impl WriteOutcome {
         }
     }
 
+    /// Whether there was nothing to be changed, by what is kept here.
+    pub(super) fn is_idle(&self) -> bool {
+        matches!(self, WriteOutcome::Change(Ok(_)) | WriteOutcome::Apply(Ok(_), false)) && self.changes().is_empty()
+    }
+
     /// What it has changed.
     pub(super) fn changes(&self) -> &[Committed] {
         match self {

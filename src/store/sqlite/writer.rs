@@ -251,13 +251,13 @@ impl Writer {
         }
         let mut publisher = publisher.as_mut().filter(|_| !alone);
         if outcomes.iter().any(WriteOutcome::is_undone) {
-            check_seen(publisher, kept, &outcomes)?;
+            check_seen(publisher, kept, (group, &outcomes))?;
             return Ok((outcomes, foreign, seen));
         }
         clients.finish()?;
         let changes: Vec<_> = group.iter().zip(&outcomes).flat_map(|(write, out)| write.authored(out)).collect();
         if changes.is_empty() {
-            check_seen(publisher.as_deref_mut(), kept, &outcomes)?;
+            check_seen(publisher.as_deref_mut(), kept, (group, &outcomes))?;
         }
         publish(connection, publisher, alone, changes)?;
         if long {

@@ -44,6 +44,11 @@ impl Condition {
         Ok(Condition { if_match: tags(headers, &IF_MATCH)?, if_none_match: tags(headers, &IF_NONE_MATCH)? })
     }
 
+    /// Whether there is none.
+    pub(super) fn is_none(&self) -> bool {
+        *self == Condition::default()
+    }
+
     /// Whether `record`, which is what there is of the client `id`, may be changed.
     ///
     /// # Errors

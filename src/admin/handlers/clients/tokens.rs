@@ -15,11 +15,13 @@ use super::condition::Condition;
 use super::describe::{ClientName, GrantInput, LocalQuery, MatchHeaders};
 use super::quotas::capacity;
 use super::wire::ClientView;
-use super::write::{PATIENCE, incomplete, late};
+use super::write::{self, PATIENCE, incomplete, late};
 use super::{path, read, standing};
 use crate::admin::api::error::ErrorBody;
 use crate::admin::api::{Api, ApiError, BodyFields, MadeWhere, body};
+use crate::client::ClientId;
 use crate::limit::{Payer, PolicyId};
+use crate::store::{Record, Refusal};
 
 /// What is said of a number of tokens that is none.
 const WHOLE: &str = "must be a whole number from 1 to 1000000000";
@@ -47,8 +49,7 @@ const WHOLE: &str = "must be a whole number from 1 to 1000000000";
 pub(in crate::admin) async fn reset(api: &Arc<Api>, raw: &str, request: Request) -> Result<Response, ApiError> {
     let id = path::id(raw)?;
     let (author, condition) = (Author::of(&request)?, Condition::of(request.headers())?);
-    let record = read::find(api, &id).await?;
-    condition.check(&id, Some(&record))?;
+    let record = find(api, &author, &id, condition).await?;
     let parts = &api.parts;
     let payer = Payer::client(record.number);
     let in_policies = record.profile.policies.iter().map(|(name, own)| (payer.within(PolicyId::of(name)), *own));
@@ -93,14 +94,25 @@ pub(in crate::admin) async fn grant(api: &Arc<Api>, raw: &str, request: Request)
     });
     fields.finish()?;
     let tokens = tokens.ok_or_else(incomplete)?;
-    let record = read::find(api, &id).await?;
-    condition.check(&id, Some(&record))?;
+    let record = find(api, &author, &id, condition).await?;
     let parts = &api.parts;
     let bucket = (Payer::client(record.number), record.profile.quota(&parts.plans.load()));
     let granted = (parts.grant)(bucket, tokens, author.local);
     let made = timeout(PATIENCE, granted).await.unwrap_or_else(|_| Err(late().into()))?;
     info!("client {id}: {tokens} tokens granted by {}{}", author.by, told(made));
     Ok(standing::show(api, StatusCode::OK, &record, |_| ()).await)
+}
+
+/// The client, where `condition` holds. Of a fleet's that is known once all is seen that other nodes have done: so it is
+/// looked for by a change that changes nothing.
+async fn find(api: &Arc<Api>, author: &Author, id: &ClientId, condition: Condition) -> Result<Record, ApiError> {
+    if condition.is_none() {
+        return read::find(api, id).await;
+    }
+    let author = Author { by: author.by.clone(), local: author.local };
+    let as_it_is = |record: &Record| Ok(Some(record.profile.clone()));
+    let seen = write::change_existing(api, author, (id.clone(), condition), as_it_is).await?;
+    seen.after.ok_or_else(|| Refusal::Missing(id.clone()).into())
 }
 
 /// Where something was done, for the log.

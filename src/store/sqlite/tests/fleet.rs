@@ -98,6 +98,25 @@ fn who_came_second_takes_in_what_came_first_and_writes_again() {
 }
 
 #[test]
+fn that_nothing_is_to_be_changed_rests_on_what_the_fleet_has() {
+    let line = SharedLine::default();
+    let ((_a, a), (_b, b)) = (node(&line), node(&line));
+    create(&a, "x", profile(1, 1.0)).unwrap();
+    follow(&b, &line);
+    a.change(set("x", profile(2, 1.0))).wait_blocking().unwrap();
+    // What it still has itself is not what the client is to be: so it is changed back.
+    let committed = b.change(set("x", profile(1, 1.0))).wait_blocking().unwrap();
+    assert_eq!(committed.after.unwrap().version, 3);
+    let same = || edit("x", |record| Ok(record.map(|record| record.profile.clone())));
+    assert_eq!(a.change(same()).wait_blocking().unwrap().after.unwrap().version, 3);
+    let length = line.lock().log.len();
+    line.lock().away = Some(Published::Unreachable);
+    assert_eq!(a.change(same()).wait_blocking(), Err(WriteError::FleetUnreachable));
+    assert_eq!(a.change(local(same())).wait_blocking().unwrap().action, None);
+    assert!(a.pending().unwrap().is_empty() && line.lock().log.len() == length, "nothing is published");
+}
+
+#[test]
 fn a_key_has_one_owner_in_the_fleet() {
     let line = SharedLine::default();
     let ((_a, a), (_b, b)) = (node(&line), node(&line));
