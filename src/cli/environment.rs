@@ -13,7 +13,7 @@ use crate::admin::Token;
 use crate::config::{InvalidValue, parse_token};
 
 /// The variable of the token.
-const TOKEN: &str = "TOLLGATE_ADMIN_TOKEN";
+pub(super) const TOKEN: &str = "TOLLGATE_ADMIN_TOKEN";
 
 /// The value of a variable; a blank one is none.
 ///
@@ -56,8 +56,12 @@ pub(super) fn token_to_ask_for(variable: impl Fn(&str) -> Option<OsString>) -> R
 /// # Errors
 /// When it is no token. The message does not show it.
 pub(super) fn token_to_show(variable: impl Fn(&str) -> Option<OsString>) -> Result<Option<Token>, Failure> {
-    let is_blank = |value: &OsString| value.to_str().is_some_and(|text| text.trim().is_empty());
     variable(TOKEN).filter(|value| !is_blank(value)).map(|value| token(&value)).transpose()
+}
+
+/// Whether it is a text without a word.
+pub(super) fn is_blank(value: &OsString) -> bool {
+    value.to_str().is_some_and(|text| text.trim().is_empty())
 }
 
 fn token(value: &OsString) -> Result<Token, Failure> {

@@ -19,6 +19,7 @@ mod manual;
 mod output;
 mod progress;
 mod run;
+mod start_environment;
 mod top;
 mod trust;
 mod upgrade;

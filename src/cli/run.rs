@@ -9,6 +9,7 @@ use super::args::RunArgs;
 use super::failure::Failure;
 use super::output::{print_verdict, start_events};
 use super::progress::Progress;
+use super::start_environment::at_start;
 use crate::config::{self, Config, Overrides};
 use crate::process::daemon::{Detached, Ended, Milestone, Starter, is_journal, pass_on};
 use crate::process::descriptors::raise_open_files_limit;
@@ -40,7 +41,8 @@ pub(super) fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
     let mut taking = |done, all| {
         progress.get_or_insert_with(|| Progress::items("taking in the fleet's clients")).set(done, all);
     };
-    let server = Server::start(config, detached, args.upgrade, log, &mut taking);
+    let environment = at_start(args, &config, std::env::vars_os());
+    let server = Server::start(config, environment, detached, args.upgrade, log, &mut taking);
     drop(progress);
     let mut server = server?;
     if let Some(file) = &args.conf {

@@ -26,7 +26,12 @@ pub(crate) struct ClientShare {
 
 /// What clients may have of this process' descriptors, with so many threads that serve them.
 pub(crate) fn client_share(threads: usize) -> ClientShare {
-    share_of(getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX), threads as u64)
+    share_of(open_files_limit(), threads as u64)
+}
+
+/// How many files this process may have open.
+pub(crate) fn open_files_limit() -> u64 {
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
 /// Says so where the process needs most of them for itself, and clients are left with next to none.

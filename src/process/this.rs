@@ -23,6 +23,8 @@ pub(crate) struct Process {
     needs_pid_file: bool,
     pid_file: Mutex<Option<PidFile>>,
     detached: Option<Detached>,
+    /// The variables of the environment that count for it, by their names.
+    variables: Vec<String>,
 }
 
 impl Process {
@@ -36,7 +38,18 @@ impl Process {
             needs_pid_file,
             pid_file: Mutex::new(None),
             detached,
+            variables: Vec::new(),
         }
+    }
+
+    /// The same, for which these variables of the environment count.
+    pub(crate) fn with_variables(self, variables: Vec<String>) -> Self {
+        Process { variables, ..self }
+    }
+
+    /// The variables of the environment that count for it, by their names.
+    pub(crate) fn variables(&self) -> &[String] {
+        &self.variables
     }
 
     /// Where it hands over to a successor.

@@ -32,4 +32,5 @@ mod ticker;
 pub use asks::{Stop, StopHandle};
 pub use built::Server;
 pub use error::ServerError;
+pub use handover::StartEnvironment;
 pub use reload::Source;

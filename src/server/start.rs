@@ -15,7 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::built::Server;
 use super::error::ServerError;
-use super::handover::{Successor, Waiting};
+use super::handover::{StartEnvironment, Successor, Waiting};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::fleet::registry::TakingIn;
@@ -26,15 +26,16 @@ use crate::telemetry::{AccessLogTarget, EventLog};
 impl Server {
     /// Builds a server that is all of this process, as [`bind`](Server::bind) does, with everything that a process
     /// has: its user, its directory, its pid file, its logs when it is `detached`. As a `successor` it waits until the
-    /// running process hands over to it; that one goes on when this fails. Needs a process without other threads;
-    /// `events` gets its own once nobody needs that any more. `taking` hears how far it is while it takes in all clients
-    /// of a fleet.
+    /// running process hands over to it; that one goes on when this fails, or lacks in its `environment` what that one
+    /// has. Needs a process without other threads; `events` gets its own once nobody needs that any more. `taking` hears
+    /// how far it is while it takes in all clients of a fleet.
     ///
     /// # Errors
     /// As [`bind`](Server::bind); when it cannot become its user, its pid file is held by a living process, or nobody
     /// hands over to it.
     pub fn start(
         config: Config,
+        environment: StartEnvironment,
         detached: Option<Detached>,
         successor: bool,
         events: Option<&EventLog>,
@@ -42,7 +43,8 @@ impl Server {
     ) -> Result<Self, ServerError> {
         let failed = |what: &str, error: io::Error| ServerError::Failed(format!("{what}: {error}"));
         ignore_signals().map_err(|error| failed("cannot handle signals", error))?;
-        let process = Arc::new(Process::new(&config.pingora.process, detached));
+        let process = Process::new(&config.pingora.process, detached).with_variables(environment.given.clone());
+        let process = Arc::new(process);
         if !successor {
             // Before the addresses, which it has, too: this says what to do.
             process.is_alone()?;
@@ -63,6 +65,8 @@ impl Server {
         }
         let mut successor = wait(&process)?;
         let build = || {
+            let may = successor.may_take_over(&environment, config.database.as_deref());
+            may.map_err(ServerError::Failed)?;
             let sockets = sockets(&config, std::mem::take(&mut bound), Some(&mut successor))?;
             Server::build(config, sockets, Some((process, Some(successor.take_inherited()))), taking)
         };

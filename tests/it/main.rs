@@ -258,6 +258,8 @@ mod upgrade_before;
 #[cfg(test)]
 mod upgrade_fails;
 #[cfg(test)]
+mod upgrade_refused;
+#[cfg(test)]
 mod webdav;
 #[cfg(test)]
 mod websocket;

@@ -107,6 +107,7 @@ impl Life {
                 tls: Arc::clone(&core.tls),
                 estate: Estate { buckets: Arc::clone(&core.buckets), told: Arc::clone(&told), given: given.into() },
                 database: origin.database.clone(),
+                clients: Arc::clone(&core.store.clients),
                 sticky: core.sticky,
                 series: Arc::clone(&core.series),
                 lifecycle: core.lifecycle.clone(),

@@ -65,18 +65,18 @@ impl Conversation {
         self.0.has_news(limit)
     }
 
-    /// What came through a pipe beside the sockets, which has to be there as a whole; nothing when there is none. To be
-    /// asked for once all of them were taken.
-    pub(super) fn beside(&mut self) -> Vec<u8> {
-        let Some(pipe) = self.0.next_descriptor() else { return Vec::new() };
+    /// What came through a pipe beside the sockets, which has to be there as a whole; none when there is no descriptor
+    /// more. To be asked for once all of them were taken.
+    pub(super) fn beside(&mut self) -> Option<Vec<u8>> {
+        let pipe = self.0.next_descriptor()?;
         let mut bytes = Vec::new();
         // Whoever gave it has written and closed it before. Nobody is waited for.
         let read = rustix::io::ioctl_fionbio(&pipe, true).map_err(io::Error::from);
         let read = read.and_then(|()| File::from(pipe).take(MOST_BESIDE).read_to_end(&mut bytes));
-        if read.is_ok() { bytes } else { Vec::new() }
+        Some(if read.is_ok() { bytes } else { Vec::new() })
     }
 
-    /// Whether one descriptor more came beside all others: the predecessor knows policies, or the last minutes.
+    /// Whether one descriptor more came beside all others: the predecessor knows the last minutes.
     pub(super) fn has_descriptor(&mut self) -> bool {
         self.0.next_descriptor().is_some()
     }

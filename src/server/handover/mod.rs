@@ -44,6 +44,8 @@
 //!   other is the same user or root. One successor waits at a time.
 //! - Clients are told by their row in the database. A successor with another database takes only the buckets of
 //!   anonymous callers.
+//! - A successor that lacks a variable of the environment that counts for its predecessor, or would make a new database
+//!   beside its predecessor's, refuses. A predecessor without a database refuses while it has clients.
 //!
 //! Nobody accepts while the predecessor looks for the buckets that changed since it began to hand over, and the
 //! successor takes them and writes the pid file; all other buckets are there before. From the last accept to the word
@@ -59,6 +61,7 @@ mod conversation;
 mod debits;
 mod predecessor;
 mod successor;
+mod surroundings;
 mod wire;
 
 #[cfg(test)]
@@ -69,3 +72,4 @@ pub(super) use conduct::Next;
 pub(super) use debits::Told;
 pub(super) use predecessor::{Estate, Predecessor, Underway};
 pub(super) use successor::{Successor, TakeOver, Waiting};
+pub use surroundings::StartEnvironment;

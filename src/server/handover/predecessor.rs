@@ -1,7 +1,7 @@
 //! The process that serves and is asked to make room.
 
 use std::collections::HashMap;
-use std::io::{self, PipeReader, Write};
+use std::io::{self, PipeReader};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -19,14 +19,16 @@ use super::beside;
 use super::beside::Inherited;
 use super::conversation::Conversation;
 use super::debits::Told;
+use super::surroundings::{Surroundings, no_client, pipe_with};
 use super::wire::{Debit, Message, PIECE, SOCKETS, SOME_BACKENDS, VERSION};
 use crate::client::Quota;
 use crate::clock::Clock;
 use crate::limit::{Bucket, Charge, Key, Tokens};
+use crate::process::descriptors::open_files_limit;
 use crate::process::{Channel, Process, Sockets, trusted};
 use crate::server::buckets::{Buckets, HandedOver};
 use crate::server::lifecycle::{Lifecycle, State};
-use crate::store::Saved;
+use crate::store::{ClientRepository, Saved};
 use crate::telemetry::Series;
 use crate::tls::TlsListeners;
 
@@ -53,6 +55,8 @@ pub(in crate::server) struct Predecessor {
     pub(in crate::server) estate: Estate,
     /// The database, as its successor must have it to know the same clients by the same numbers.
     pub(in crate::server) database: Option<String>,
+    /// The clients, which go by the database or not at all.
+    pub(in crate::server) clients: Arc<dyn ClientRepository>,
     /// The secret of its sticky cookies, where no database keeps it.
     pub(in crate::server) sticky: Option<u128>,
     /// What the last minutes were like.
@@ -173,11 +177,13 @@ impl Predecessor {
             database: self.database.clone().unwrap_or_default(),
         };
         channel.send(&hello, TAKE).map_err(gone)?;
-        let beside = self.beside().map_err(|error| format!("a pipe for the keys of tickets cannot be had: {error}"))?;
+        let piped = |bytes: &[u8]| pipe_with(bytes).map_err(|error| format!("a pipe cannot be had: {error}"));
+        let (beside, surroundings) = (piped(&self.beside())?, piped(&self.surroundings())?);
         let mut pieces = sockets.chunks(SOCKETS - 3).peekable();
         while let Some(some) = pieces.next() {
-            // The second one says that policies are known here, the third that the last minutes are, and nothing else.
-            let last = pieces.peek().is_none().then_some([beside.as_fd(); 3]);
+            // That there is a second one says that policies are known here; the third says that the last minutes are, and
+            // nothing else.
+            let last = pieces.peek().is_none().then_some([&beside, &surroundings, &beside].map(PipeReader::as_fd));
             let last = last.into_iter().flatten();
             let descriptors: Vec<_> = some.iter().map(|(_, socket)| socket.as_fd()).chain(last).collect();
             let addresses = some.iter().map(|(address, _)| address.clone()).collect();
@@ -189,19 +195,23 @@ impl Predecessor {
             match self.wait(channel, PREPARE, flags)? {
                 Message::KnowsPolicies => known.policies = true,
                 Message::KnowsMinutes => known.minutes = true,
+                Message::Prepared if self.database.is_none() => return no_client(&*self.clients).map(|()| known),
                 Message::Prepared => return Ok(known),
                 other => return Err(unexpected(&other)),
             }
         }
     }
 
-    /// A pipe out of which come the keys of tickets, and what else goes with them.
-    fn beside(&self) -> io::Result<PipeReader> {
-        let (reader, mut writer) = io::pipe()?;
+    /// The keys of tickets, and what else goes with them.
+    fn beside(&self) -> Vec<u8> {
         let tickets = self.tls.tickets().secrets(self.clock.now());
-        // Shorter than what a pipe takes before anybody reads.
-        writer.write_all(&beside::encode(&Inherited { tickets, sticky: self.sticky }))?;
-        Ok(reader)
+        beside::encode(&Inherited { tickets, sticky: self.sticky })
+    }
+
+    /// What a successor must have, too.
+    fn surroundings(&self) -> Vec<u8> {
+        let variables = self.process.variables().to_vec();
+        Surroundings { variables, open_files: Some(open_files_limit()) }.encode()
     }
 
     /// Tells what the last minutes were like.

@@ -13,11 +13,13 @@ use super::beside;
 use super::beside::Inherited;
 use super::conversation::Conversation;
 use super::debits::Told;
+use super::surroundings::{StartEnvironment, Surroundings, no_new_database};
 use super::wire::{Message, VERSION};
 use crate::client::Quota;
 use crate::clock::Clock;
 use crate::limit::{Charge, Nanos, Payer};
 use crate::process::daemon::Milestone;
+use crate::process::descriptors::open_files_limit;
 use crate::process::{Channel, ListenAddress, ListeningSocket, MeetingPlace, Process, trusted};
 use crate::server::buckets::{Buckets, HandedOver};
 use crate::server::lifecycle::{Lifecycle, State};
@@ -80,6 +82,7 @@ pub(in crate::server) struct Successor {
     database: String,
     sockets: BTreeMap<ListenAddress, ListeningSocket>,
     inherited: Inherited,
+    surroundings: Surroundings,
 }
 
 impl Successor {
@@ -113,19 +116,38 @@ impl Successor {
                 }
             }
         }
-        let inherited = beside::decode(&channel.beside());
-        if channel.has_descriptor() {
+        let inherited = beside::decode(&channel.beside().unwrap_or_default());
+        let told = channel.beside();
+        if told.is_some() {
             channel.send(&Message::KnowsPolicies, SAY)?;
         }
+        let surroundings = Surroundings::decode(&told.unwrap_or_default());
         if channel.has_descriptor() {
             channel.send(&Message::KnowsMinutes, SAY)?;
         }
-        Ok(Successor { channel, pid, database, sockets, inherited })
+        Ok(Successor { channel, pid, database, sockets, inherited, surroundings })
     }
 
     /// The predecessor's process id.
     pub(in crate::server) fn predecessor(&self) -> u32 {
         self.pid
+    }
+
+    /// Makes sure that this process, which was started in `environment` and will have this database, may take over.
+    ///
+    /// # Errors
+    /// What its predecessor has and this one would not, and what to do.
+    pub(in crate::server) fn may_take_over(
+        &self,
+        environment: &StartEnvironment,
+        database: Option<&Path>,
+    ) -> Result<(), String> {
+        self.surroundings.lacked(self.pid, environment)?;
+        no_new_database(self.pid, &self.database, database)?;
+        if let Some(fewer) = self.surroundings.fewer_files(self.pid, open_files_limit()) {
+            warn!("{fewer}");
+        }
+        Ok(())
     }
 
     /// Its socket for `address`, once.

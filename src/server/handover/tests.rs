@@ -10,18 +10,23 @@ use super::conversation::Conversation;
 use super::debits::Told;
 use super::predecessor::{Estate, Outcome, Predecessor, Underway};
 use super::successor::{TakeOver, Waiting};
+use super::surroundings::Surroundings;
 use super::wire::{Debit, Message, VERSION};
-use crate::client::Quota;
+use crate::client::{ClientId, Quota};
 use crate::clock::{Clock, ManualClock, SystemClock, Timeline};
 use crate::limit::exact::Exact;
 use crate::limit::{Charge, Limiter, Payer, RateLimit, WholeLimiter};
+use crate::process::descriptors::open_files_limit;
 use crate::process::{Channel, ListeningSocket, Process, ProcessSettings, Sockets};
 use crate::server::buckets::Buckets;
 use crate::server::lifecycle::{Lifecycle, State};
 use crate::store::memory::Memory;
+use crate::store::{Change, Profile};
 use crate::telemetry::{CountedSoFar, Sample, Series};
 use crate::tls::{TicketSecret, TlsListeners};
 use crate::upstream::BackendState;
+
+mod meeting;
 
 const LONG: Duration = Duration::from_secs(20);
 
@@ -42,6 +47,11 @@ fn quota() -> Quota {
 
 impl Bench {
     fn new() -> Self {
+        Self::with(Some("a.db"))
+    }
+
+    /// One with this database.
+    fn with(database: Option<&str>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let settings = ProcessSettings {
             pid_file: dir.path().join("a.pid"),
@@ -53,7 +63,8 @@ impl Bench {
         let limiter: Arc<dyn WholeLimiter> = Arc::new(Exact::new(100, quota(), timeline.nanos(clock.now())));
         let (told, given) = Told::new(Arc::clone(&limiter));
         let store = Arc::new(Memory::new());
-        let buckets = Buckets::new(limiter, store, &RateLimit::default(), Arc::clone(&clock) as _, timeline);
+        let saving = Arc::clone(&store) as _;
+        let buckets = Buckets::new(limiter, saving, &RateLimit::default(), Arc::clone(&clock) as _, timeline);
         let (sockets, lifecycle) = (Sockets::default(), Lifecycle::new());
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = socket.local_addr().unwrap();
@@ -61,11 +72,12 @@ impl Bench {
         lifecycle.advance(State::Ready);
         let listener = UnixListener::bind(&settings.upgrade_sock).unwrap();
         let predecessor = Arc::new(Predecessor {
-            process: Arc::new(Process::new(&settings, None)),
+            process: Arc::new(Process::new(&settings, None).with_variables(vec!["TOLLGATE_FLEET".to_owned()])),
             sockets,
             tls: Arc::new(TlsListeners::new([], &[], clock.now()).unwrap()),
             estate: Estate { buckets: Arc::new(buckets), told: Arc::clone(&told), given: given.into() },
-            database: Some("a.db".to_owned()),
+            database: database.map(str::to_owned),
+            clients: store,
             sticky: None,
             series: Arc::default(),
             lifecycle: lifecycle.clone(),
@@ -87,15 +99,23 @@ impl Bench {
     fn begin(&self) -> (Underway, Conversation) {
         let underway = self.predecessor.begin().unwrap();
         let mut channel = Conversation::over(Channel::new(self.listener.accept().unwrap().0, Arc::new(SystemClock)));
-        let hello =
-            Message::Hello { version: VERSION, pid: std::process::id(), sockets: 1, database: "a.db".to_owned() };
+        let database = self.predecessor.database.clone().unwrap_or_default();
+        let hello = Message::Hello { version: VERSION, pid: std::process::id(), sockets: 1, database };
         assert_eq!(channel.receive(LONG).unwrap(), hello);
         assert_eq!(channel.receive(LONG).unwrap(), Message::Sockets(vec![self.address.into()]));
         ListeningSocket::given(channel.next_socket().unwrap(), &self.address.into()).unwrap();
         let secrets = |keys: &[TicketSecret]| keys.iter().map(|key| key.secret).collect::<Vec<_>>();
-        let tickets = beside::decode(&channel.beside()).tickets;
+        let tickets = beside::decode(&channel.beside().unwrap()).tickets;
         let expected = self.predecessor.tls.tickets().secrets(self.predecessor.clock.now());
-        assert_eq!((secrets(&tickets), channel.beside()), (secrets(&expected), vec![]));
+        assert_eq!(secrets(&tickets), secrets(&expected));
+        let variables = vec!["TOLLGATE_FLEET".to_owned()];
+        let surroundings = Surroundings { variables, open_files: Some(open_files_limit()) };
+        assert_eq!(Surroundings::decode(&channel.beside().unwrap()), surroundings);
+        assert_eq!(
+            (channel.beside(), channel.beside()),
+            (Some(vec![]), None),
+            "a version before took all three for this"
+        );
         (underway, channel)
     }
 
@@ -196,6 +216,31 @@ async fn a_successor_that_gives_up_is_quoted() {
     let (underway, mut channel) = bench.begin();
     channel.send(&Message::Refused("no room".to_owned()), LONG).unwrap();
     bench.stays(underway, "the successor gave up: no room").await;
+}
+
+#[tokio::test]
+async fn clients_that_no_database_keeps_are_not_lost() {
+    let bench = Bench::with(None);
+    // Without clients there is nothing to lose.
+    let (underway, channel, _) = bench.go();
+    drop(channel);
+    bench.stays(underway, "the successor ended").await;
+    let bench = Bench::with(None);
+    let change = Change {
+        id: ClientId::parse("a").unwrap(),
+        by: "test".to_owned(),
+        at: bench.clock.wall(),
+        rollback: false,
+        local: false,
+        edit: Box::new(|_| Ok(Some(Profile::new(quota())))),
+    };
+    bench.predecessor.clients.change(change).wait().await.unwrap();
+    let (mut underway, mut channel) = bench.begin();
+    channel.send(&Message::Prepared, LONG).unwrap();
+    let Message::Refused(reason) = channel.receive(LONG).unwrap() else { panic!("it was not told") };
+    assert!(reason.starts_with("its clients (1) are in memory alone (database: null) and would be lost"), "{reason}");
+    assert_eq!(underway.outcome().await, Outcome::Stays(reason));
+    assert_eq!(bench.lifecycle.state(), State::Ready);
 }
 
 #[tokio::test]
