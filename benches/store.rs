@@ -129,7 +129,7 @@ fn buckets(path: &Path) {
             for (index, piece) in all.chunks(PIECE).enumerate() {
                 let moment = Moment { timeline: at, wall: at, boot: None };
                 let asked = now();
-                let saved = store.save(Snapshot { changed: piece.to_vec(), dropped: vec![], at: moment });
+                let saved = store.save(Snapshot::of(piece.to_vec(), vec![], moment));
                 if index % 10 == 0 {
                     create(&store, &format!("client-{at}-{index}"));
                     beside = beside.max(asked.elapsed());

@@ -112,7 +112,8 @@ impl Asker {
     async fn follow_link(&self) {
         let mut state = self.link.state();
         loop {
-            // Who joined at its start has given nothing that the store does not know.
+            // Who joined at its start has given nothing, and tells what an earlier process gave before anything else of
+            // the bucket.
             while self.leases.reach() != Reach::Joined {
                 if state.wait_for(|state| state.is_reachable()).await.is_err() {
                     return;

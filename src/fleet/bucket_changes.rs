@@ -135,7 +135,9 @@ impl BucketChanges {
                 warn!("fleet: a change of buckets that was kept makes no sense: {name} {text}");
                 continue;
             };
-            if self.tell(&change, Some(number)).await.is_err() {
+            // First what was given before it, here.
+            let owes = change.buckets.iter().any(|(payer, _)| self.leases.owes(self.keys.of(*payer)));
+            if owes || self.tell(&change, Some(number)).await.is_err() {
                 return false;
             }
             if self.file.forget_fleet_note(name).wait().await.is_err() {

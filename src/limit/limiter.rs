@@ -166,6 +166,17 @@ pub struct KeptBucket {
     pub quota: Quota,
 }
 
+/// Tokens of a bucket that were given here, and that who keeps it for all nodes is still to be told of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owed {
+    /// Whose bucket it is.
+    pub key: Key,
+    /// The quota it is under.
+    pub quota: Quota,
+    /// How many, not 0.
+    pub tokens: u64,
+}
+
 /// Looks after the buckets, beside requests. Nothing here credits a bucket or changes what it would answer, unless it
 /// says so.
 ///
@@ -233,6 +244,19 @@ pub trait Upkeep: Send + Sync {
 
     /// The place of a policy, and its quota; none when there is no such policy.
     fn policy(&self, id: PolicyId) -> Option<(PolicySlot, Quota)>;
+
+    /// What is still to be told, and what was told and not yet answered; nothing where each bucket is this process' own.
+    fn owed(&self) -> Vec<Owed> {
+        Vec::new()
+    }
+
+    /// Takes out what another process is to tell: all of it in the `end`, before that only while nobody can be told here.
+    fn take_owed(&self, _end: bool) -> Vec<Owed> {
+        Vec::new()
+    }
+
+    /// What another process gave is to be told here.
+    fn owe_too(&self, _owed: Owed, _now: Nanos) {}
 }
 
 /// What can be read off a limiter.

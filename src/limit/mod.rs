@@ -40,8 +40,8 @@ pub use bucket::{Bucket, Nanos, Tokens};
 pub use decision::{Decision, Standing};
 pub use key::{Key, KeyMaker, Payer, PolicyId, PolicySlot, Scope};
 pub use limiter::{
-    Charge, Claim, Claims, Decisions, Gauges, KeptBucket, Limiter, PolicyGauge, PolicyTerms, Upkeep, WholeLimiter,
-    are_allowed,
+    Charge, Claim, Claims, Decisions, Gauges, KeptBucket, Limiter, Owed, PolicyGauge, PolicyTerms, Upkeep,
+    WholeLimiter, are_allowed,
 };
 pub use reach::Reach;
 pub use settings::{RateLimit, ResetHeader, Telling};

@@ -19,7 +19,8 @@
 //! small to divide belongs to one node, which a hash of both names (rendezvous hashing). What a caller is told is of that
 //! part, and the limit that of all. What is given meanwhile, and
 //! what a request is given that waited in vain, is owed and told to the store as soon as it answers, into debt if need
-//! be. Or everybody is refused, or nobody, as the operator wants it.
+//! be. Or everybody is refused, or nobody, as the operator wants it. What is owed outlives the process: whoever keeps the
+//! views keeps it, too ([`owed`](crate::limit::Upkeep::owed)).
 //!
 //! All of it is pure: who asks is [`due`](SharedLimiter::due), and what is answered is [`told`](SharedLimiter::told).
 //!
@@ -38,9 +39,9 @@ use crate::client::Quota;
 use crate::limit::asking::{PendingAnswers, Prepaid, StoreAnswers, StoreVerdict};
 use crate::limit::bucket::{Bucket, Nanos, Tokens};
 use crate::limit::decision::{Decision, Standing};
-use crate::limit::key::{Key, PolicyId, PolicySlot};
+use crate::limit::key::{Key, PolicyId};
 use crate::limit::limiter::{
-    Charge, Claim, Decisions, Gauges, KeptBucket, Limiter, PolicyGauge, PolicyTerms, USUAL_CLAIMS, Upkeep, are_allowed,
+    Charge, Claim, Decisions, Gauges, KeptBucket, Limiter, PolicyGauge, USUAL_CLAIMS, Upkeep, are_allowed,
 };
 use crate::limit::reach::Reach;
 use crate::limit::striped::Striped;
@@ -55,6 +56,7 @@ mod queue;
 mod tally;
 #[cfg(test)]
 mod tests;
+mod upkeep;
 
 use entry::Reserved;
 use leases::Leases;
@@ -322,59 +324,6 @@ impl Limiter for SharedLimiter {
 
     fn reach(&self) -> (Reach, u32) {
         (self.leases.reach(), self.leases.part().nodes())
-    }
-}
-
-impl Upkeep for SharedLimiter {
-    fn parts(&self) -> usize {
-        self.view.parts()
-    }
-
-    fn sweep(&self, part: usize, now: Nanos, dropped: &mut dyn FnMut(Key)) -> usize {
-        self.view.sweep(part, now, dropped)
-    }
-
-    fn export(&self, part: usize, saved: &mut dyn FnMut(KeptBucket)) {
-        self.view.export(part, saved);
-    }
-
-    fn mark_all(&self) {
-        self.view.mark_all();
-    }
-
-    fn restore(&self, saved: KeptBucket, quota: Quota, now: Nanos) -> bool {
-        self.view.restore(saved, quota, now)
-    }
-
-    fn debit(&self, charge: Charge, now: Nanos) {
-        self.view.debit(charge, now);
-    }
-
-    fn edit(&self, key: Key, from: Quota, to: Quota, now: Nanos) {
-        self.view.edit(key, from, to, now);
-        self.leases.edit(key, to);
-    }
-
-    fn grant(&self, key: Key, quota: Quota, tokens: u32, now: Nanos) {
-        self.view.grant(key, quota, tokens, now);
-        self.leases.disbelieve(key);
-    }
-
-    fn reset(&self, key: Key, quota: Quota, now: Nanos) {
-        self.view.reset(key, quota, now);
-        self.leases.disbelieve(key);
-    }
-
-    fn set_default_quota(&self, quota: Quota, now: Nanos) {
-        self.view.set_default_quota(quota, now);
-    }
-
-    fn set_policies(&self, policies: &[PolicyTerms], now: Nanos) -> Vec<PolicySlot> {
-        self.view.set_policies(policies, now)
-    }
-
-    fn policy(&self, id: PolicyId) -> Option<(PolicySlot, Quota)> {
-        self.view.policy(id)
     }
 }
 

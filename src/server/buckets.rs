@@ -18,6 +18,8 @@
 //! saved is in the time of the process that saves it, so two who save would take each other's buckets for older than
 //! they are.
 //!
+//! What this node owes the store of a fleet is saved beside them: module `owed`.
+//!
 //! At start every saved bucket is read back with the time that passed as refill. While a process runs, the monotonic
 //! clock counts; between two, that of the machine since its start, which nobody sets. When the machine was started anew
 //! meanwhile, the wall clock does: one that stepped back credits nothing; one far ahead fills a bucket at most. What is
@@ -42,9 +44,12 @@ use crate::clock::{Clock, Timeline};
 use crate::limit::{Bucket, KeptBucket, Key, KeyMaker, Nanos, Payer, RateLimit, WholeLimiter};
 use crate::store::{BucketStore, Moment, Reply, Saved, Snapshot, StoreError, WriteError};
 use due::Due;
+use owed_book::OwedBook;
 
 mod due;
 mod fill;
+mod owed;
+mod owed_book;
 
 /// How long a hand-over waits for a piece that is being saved.
 const LONGEST_SAVE: Duration = Duration::from_secs(5);
@@ -66,6 +71,7 @@ pub(super) struct Buckets {
     clock: Arc<dyn Clock>,
     timeline: Timeline,
     due: Mutex<Due>,
+    owed: Mutex<OwedBook>,
     /// The right to save, a single one. Whoever saves holds it; a hand-over takes it for good.
     right: Semaphore,
     /// Whether another process has the right.
@@ -96,7 +102,20 @@ impl Buckets {
         let (sweep_every, save_every, due) = (refill_interval, persist_interval, Mutex::default());
         let (right, handed_over) = (Semaphore::new(1), AtomicBool::new(false));
         let keys = Arc::new(KeyMaker::new(store.secret()));
-        Buckets { limiter, store, keys, sweep_every, save_every, max_buckets, clock, timeline, due, right, handed_over }
+        Buckets {
+            limiter,
+            store,
+            keys,
+            sweep_every,
+            save_every,
+            max_buckets,
+            clock,
+            timeline,
+            due,
+            owed: Mutex::default(),
+            right,
+            handed_over,
+        }
     }
 
     /// What makes the keys of its buckets.
@@ -133,7 +152,7 @@ impl Buckets {
         let mut due = self.due.lock();
         due.forget(buckets.iter().map(|(payer, ..)| *payer));
         let changed = buckets.iter().map(|bucket| self.raised(*bucket)).collect();
-        drop(self.store.save(Snapshot { changed, dropped: Vec::new(), at: self.moment() }));
+        drop(self.store.save(Snapshot::of(changed, Vec::new(), self.moment())));
     }
 
     /// A bucket as it is now, to be saved.
@@ -198,11 +217,15 @@ impl Buckets {
         let mut due = self.due.lock();
         let at = self.moment();
         let (changed, dropped) = due.next()?;
-        Some((at, self.store.save(Snapshot { changed, dropped, at })))
+        Some((at, self.store.save(Snapshot::of(changed, dropped, at))))
     }
 
     /// Saves what has changed. While that takes longer than the interval, what changes meanwhile comes in between.
     async fn save(&self) {
+        // The store says itself what is wrong with it.
+        if self.save_owed().await.is_err() {
+            return;
+        }
         self.export();
         let mut exported = self.clock.now();
         // Between two pieces the right may be handed over.
@@ -210,7 +233,6 @@ impl Buckets {
             && !self.is_handed_over()
             && let Some((at, reply)) = self.send().or_else(|| self.send_drift())
         {
-            // The store says itself what is wrong with it.
             if reply.wait().await.is_err() {
                 return;
             }
@@ -229,7 +251,7 @@ impl Buckets {
         let between = |later: Nanos, earlier: Nanos| i128::from(later) - i128::from(earlier);
         let drift = between(at.wall, saved.wall) - between(at.timeline, saved.timeline);
         let moved = drift.unsigned_abs() > DRIFT.as_nanos();
-        moved.then(|| (at, self.store.save(Snapshot { changed: Vec::new(), dropped: Vec::new(), at })))
+        moved.then(|| (at, self.store.save(Snapshot::of(Vec::new(), Vec::new(), at))))
     }
 
     /// Saves everything at the end, when nobody takes tokens any more. Blocks the thread.
@@ -237,13 +259,14 @@ impl Buckets {
     /// # Errors
     /// When the store cannot take it.
     pub(super) fn save_at_stop(&self) -> Result<(), WriteError> {
+        self.save_owed_at_stop()?;
         self.export();
         while let Some((at, reply)) = self.send() {
             reply.wait_blocking()?;
             self.due.lock().done(at);
         }
         // The moment, from which on the wall clock counts.
-        self.store.save(Snapshot { changed: Vec::new(), dropped: Vec::new(), at: self.moment() }).wait_blocking()
+        self.store.save(Snapshot::of(Vec::new(), Vec::new(), self.moment())).wait_blocking()
     }
 
     /// Takes the right to save, and gives all buckets. None when a save takes too long, and nothing has changed then.
@@ -275,6 +298,7 @@ impl Buckets {
     pub(super) fn take_back(&self) {
         if self.is_handed_over() {
             self.due.lock().take_back();
+            self.take_owed_back();
             self.limiter.mark_all();
             self.handed_over.store(false, Ordering::SeqCst);
             self.right.add_permits(1);
@@ -320,6 +344,7 @@ impl Buckets {
     /// # Errors
     /// When the store cannot be read.
     pub(super) fn restore(&self, own: impl Fn(Payer) -> Option<Quota>) -> Result<usize, StoreError> {
+        self.restore_owed(&own)?;
         let mut all = Vec::new();
         let Some(then) = self.store.load(&mut |saved| all.push(saved))? else { return Ok(0) };
         let now = self.moment();
@@ -362,5 +387,7 @@ pub(super) fn save_at_stop(buckets: &Buckets) {
     }
 }
 
+#[cfg(test)]
+mod owed_tests;
 #[cfg(test)]
 mod tests;

@@ -183,6 +183,7 @@ impl Core {
             let restored = core.buckets.restore(|payer| owner(payer, quota, &quotas)).map_err(|e| failed("", &e))?;
             info!("clients: {}; buckets that are not full: {restored}", core.directory.load().len());
         }
+        core.fleet.iter().for_each(FleetPlace::tell_changes);
         Ok((core, OpenedCore { writer, quotas }))
     }
 

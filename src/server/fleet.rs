@@ -189,8 +189,6 @@ impl FleetPlace {
             runtime.spawn(async move { running.0.run(running.1).await });
             let running = (Arc::clone(&nodes), parts.stop.subscribe());
             runtime.spawn(async move { running.0.run(running.1).await });
-            let running = (Arc::clone(&parts.changes), parts.stop.subscribe());
-            runtime.spawn(async move { running.0.run(running.1).await });
             runtime.spawn(tell(self.clone()));
         }
         let untold = Some((untold, Arc::clone(&gatherer)));
@@ -200,6 +198,14 @@ impl FleetPlace {
     /// Where all nodes see what certificate authorities ask of each.
     pub(super) fn challenges(&self) -> Box<dyn AnswerBoard> {
         Box::new(OpenChallenges::new(self.0.link.clone(), &self.0.names))
+    }
+
+    /// Has the store told from now on what was done to buckets here alone: once it is known what of them is owed.
+    pub(super) fn tell_changes(&self) {
+        if let Some(runtime) = &*self.0.runtime.lock() {
+            let running = (Arc::clone(&self.0.changes), self.0.stop.subscribe());
+            runtime.spawn(async move { running.0.run(running.1).await });
+        }
     }
 
     /// What changes buckets in the store.

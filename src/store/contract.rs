@@ -1,4 +1,6 @@
 //! What every repository and every bucket store must do; each test runs over all of them.
+//!
+//! Long because both seams stand together.
 
 mod history;
 mod pages;
@@ -356,6 +358,36 @@ fn buckets_are_kept_and_forgotten() {
         };
         store.save(far.clone()).wait_blocking().unwrap();
         assert_eq!(load(), (vec![odd], Some(far.at)));
+    });
+}
+
+#[test]
+fn what_is_owed_is_kept_until_it_is_nothing() {
+    over_each(|store| {
+        let load = || {
+            let mut owed = Vec::new();
+            store.load_owed(&mut |saved| owed.push(saved)).unwrap();
+            owed.sort_by_key(|saved| saved.payer);
+            owed
+        };
+        assert_eq!(load(), vec![]);
+        let quota = Quota::new(30, 1e-3).unwrap();
+        let client = Payer::client(u64::MAX);
+        let value = Payer::value(crate::limit::PolicyId::of("tenants"), u64::MAX);
+        let address = Payer::address("203.0.113.7".parse().unwrap(), 64);
+        let of = |payer, tokens| SavedOwed { payer, tokens, quota };
+        let all = vec![of(client, 1), of(address, 3), of(value, u64::MAX)];
+        let bucket = spent(client, 7);
+        let save = |owed| {
+            store.save(Snapshot { owed, ..snapshot(vec![bucket], vec![], 10) }).wait_blocking().unwrap();
+            load()
+        };
+        assert_eq!(save(all.clone()), all);
+        assert_eq!(save(vec![of(client, 0), of(address, 4)]), [of(address, 4), of(value, u64::MAX)]);
+        assert_eq!(save(vec![of(value, 0)]), [of(address, 4)]);
+        let mut buckets = Vec::new();
+        store.load(&mut |saved| buckets.push(saved)).unwrap();
+        assert_eq!(buckets, [bucket], "beside the bucket");
     });
 }
 

@@ -15,7 +15,8 @@ use parking_lot::Mutex;
 use super::plan::{self, ClientSource, Stamp};
 use super::{
     Batch, BucketStore, Change, ClientRepository, Committed, Difference, Follower, HistoryEntry, HistoryRules, Moment,
-    Page, PageQuery, Profile, Record, Refusal, Reply, Saved, Snapshot, StoreError, WriteError, credentials, new_secret,
+    Page, PageQuery, Profile, Record, Refusal, Reply, Saved, SavedOwed, Snapshot, StoreError, WriteError, credentials,
+    new_secret,
 };
 use crate::client::{ClientId, KeyDigest};
 use crate::clock::{Clock, SystemClock};
@@ -26,6 +27,7 @@ pub struct Memory {
     clients: Mutex<ClientMap>,
     followers: Mutex<Vec<Follower>>,
     buckets: Mutex<(HashMap<Payer, Saved>, Option<Moment>)>,
+    owed: Mutex<HashMap<Payer, SavedOwed>>,
     secret: u128,
 }
 
@@ -201,6 +203,7 @@ impl Memory {
             clients: Mutex::default(),
             followers: Mutex::default(),
             buckets: Mutex::default(),
+            owed: Mutex::default(),
             secret: new_secret(),
         }
     }
@@ -300,6 +303,9 @@ impl BucketStore for Memory {
         }
         buckets.0.extend(snapshot.changed.into_iter().map(|saved| (saved.payer, saved)));
         buckets.1 = Some(snapshot.at);
+        let mut owed = self.owed.lock();
+        owed.extend(snapshot.owed.into_iter().map(|saved| (saved.payer, saved)));
+        owed.retain(|_, saved| saved.tokens > 0);
         Reply::ready(Ok(()))
     }
 
@@ -307,5 +313,10 @@ impl BucketStore for Memory {
         let (buckets, moment) = self.buckets.lock().clone();
         buckets.into_values().for_each(each);
         Ok(moment)
+    }
+
+    fn load_owed(&self, each: &mut dyn FnMut(SavedOwed)) -> Result<(), StoreError> {
+        self.owed.lock().values().copied().for_each(each);
+        Ok(())
     }
 }

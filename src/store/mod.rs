@@ -108,6 +108,17 @@ pub struct Saved {
     pub quota: Quota,
 }
 
+/// What this node gave of a bucket and the store of its fleet is still to be told of, as it is saved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SavedOwed {
+    /// Who paid.
+    pub payer: Payer,
+    /// Tokens; 0 where nothing is owed any more.
+    pub tokens: u64,
+    /// The quota of the bucket.
+    pub quota: Quota,
+}
+
 /// The buckets that are not full, durably. Their keeper is the only one who writes them.
 pub trait BucketStore: Send + Sync {
     /// The secret of the keys by which a limiter finds buckets. Made once, and kept as long as the clients are.
@@ -125,6 +136,12 @@ pub trait BucketStore: Send + Sync {
     /// # Errors
     /// When the store cannot be read.
     fn load(&self, each: &mut dyn FnMut(Saved)) -> Result<Option<Moment>, StoreError>;
+
+    /// Gives `each` all that is owed, of each payer once.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn load_owed(&self, each: &mut dyn FnMut(SavedOwed)) -> Result<(), StoreError>;
 }
 
 /// What is kept of each client's history.
@@ -155,8 +172,17 @@ pub struct Snapshot {
     pub changed: Vec<Saved>,
     /// Those that are full and were dropped. A payer may stand in both; then it is there if it is in `changed`.
     pub dropped: Vec<Payer>,
+    /// What is owed now, of whom that is another amount.
+    pub owed: Vec<SavedOwed>,
     /// When this was.
     pub at: Moment,
+}
+
+impl Snapshot {
+    /// Of buckets only.
+    pub fn of(changed: Vec<Saved>, dropped: Vec<Payer>, at: Moment) -> Self {
+        Snapshot { changed, dropped, owed: Vec::new(), at }
+    }
 }
 
 /// One moment on three clocks: the limiter's, in which buckets are kept; that of the machine since its start and the

@@ -89,9 +89,6 @@ pub(super) fn spent(payer: Payer, tokens: u32) -> Saved {
 }
 
 pub(super) fn snapshot(changed: Vec<Saved>, dropped: Vec<Payer>, at: u64) -> Snapshot {
-    Snapshot {
-        changed,
-        dropped,
-        at: Moment { timeline: at, wall: at + 1, boot: Some(BootTime { id: u128::from(at) << 70 | 5, nanos: at + 2 }) },
-    }
+    let boot = Some(BootTime { id: u128::from(at) << 70 | 5, nanos: at + 2 });
+    Snapshot::of(changed, dropped, Moment { timeline: at, wall: at + 1, boot })
 }

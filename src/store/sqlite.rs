@@ -55,8 +55,8 @@ use rusqlite::Connection;
 
 use super::{
     Adoption, Authored, Batch, BucketStore, Change, ClientRepository, Committed, Difference, FleetCursor, Follower,
-    HistoryEntry, HistoryRules, Moment, Page, PageQuery, Publisher, Record, Reply, Saved, Snapshot, StoreError,
-    WriteError,
+    HistoryEntry, HistoryRules, Moment, Page, PageQuery, Publisher, Record, Reply, Saved, SavedOwed, Snapshot,
+    StoreError, WriteError,
 };
 use crate::client::ClientId;
 use fault::{Fault, words};
@@ -309,5 +309,9 @@ impl BucketStore for Sqlite {
 
     fn load(&self, each: &mut dyn FnMut(Saved)) -> Result<Option<Moment>, StoreError> {
         self.read_long(|connection| buckets::load(connection, each))
+    }
+
+    fn load_owed(&self, each: &mut dyn FnMut(SavedOwed)) -> Result<(), StoreError> {
+        self.read_long(|connection| buckets::load_owed(connection, each))
     }
 }

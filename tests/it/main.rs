@@ -99,6 +99,8 @@ mod fleet_names;
 #[cfg(test)]
 mod fleet_nodes;
 #[cfg(test)]
+mod fleet_owed;
+#[cfg(test)]
 mod fleet_partition;
 #[cfg(test)]
 mod fleet_relay;

@@ -37,7 +37,7 @@ use crate::client::Quota;
 use crate::limit::asking::{AnswersStore, AskingRoom, PendingAnswers, Prepaid, StoreVerdict};
 use crate::limit::bucket::Nanos;
 use crate::limit::key::Key;
-use crate::limit::limiter::Charge;
+use crate::limit::limiter::{Charge, Owed};
 use crate::limit::reach::Reach;
 
 /// In how many parts for each core they are kept, rounded up to a power of two, each under a lock of its own: as few as
@@ -240,6 +240,51 @@ impl Leases {
         self.with_made(key, quota, now, |entry| {
             entry.owed = entry.owed.saturating_add(u64::from(cost));
             entry.use_up(cost, now);
+            self.enqueue(entry, false);
+        });
+    }
+
+    /// What is owed, also what was told and not yet answered. That may be told again by another process: then a caller
+    /// has paid it twice, which is the lesser fault.
+    pub(super) fn owed(&self) -> Vec<Owed> {
+        let of = |entry: &mut LeaseEntry| entry.owed.saturating_add(entry.flight.map_or(0, |flight| flight.debit));
+        self.each_owed(of)
+    }
+
+    /// Takes it out, what was told and not yet answered only in the `end`: what is asked next here undoes that question,
+    /// if it was carried out.
+    pub(super) fn take_owed(&self, end: bool) -> Vec<Owed> {
+        self.each_owed(|entry| {
+            let told = entry.flight.as_mut().filter(|_| end).map_or(0, |flight| std::mem::take(&mut flight.debit));
+            std::mem::take(&mut entry.owed).saturating_add(told)
+        })
+    }
+
+    fn each_owed(&self, of: impl Fn(&mut LeaseEntry) -> u64) -> Vec<Owed> {
+        let mut all = Vec::new();
+        for part in &self.parts {
+            for entry in part.lock().iter_mut() {
+                let tokens = of(entry);
+                if tokens > 0 {
+                    all.push(Owed { key: entry.key, quota: entry.quota, tokens });
+                }
+            }
+        }
+        all
+    }
+
+    /// Whether something of the bucket of these bits is owed.
+    pub fn owes(&self, bits: u128) -> bool {
+        let hash = bits as u64;
+        let mut table = self.table_of(hash).lock();
+        let entry = table.find_mut(hash, |entry| entry.key.bits() == bits);
+        entry.is_some_and(|entry| entry.owed > 0 || entry.flight.is_some_and(|flight| flight.debit > 0))
+    }
+
+    /// Notes what another process gave: no request here.
+    pub(super) fn owe_too(&self, Owed { key, quota, tokens }: Owed, now: Nanos) {
+        self.with_made(key, quota, now, |entry| {
+            entry.owed = entry.owed.saturating_add(tokens);
             self.enqueue(entry, false);
         });
     }

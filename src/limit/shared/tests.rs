@@ -1,4 +1,6 @@
 //! Claims that the store was asked about in vain.
+//!
+//! Long because each test is the story of a bucket over the same few nodes.
 
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
@@ -6,7 +8,7 @@ use std::time::Duration;
 use super::leases::LeaseSettings;
 use super::queue::SLOT;
 use super::*;
-use crate::limit::{Scope, StripedSettings};
+use crate::limit::{Owed, Scope, StripedSettings};
 
 const SECOND: Nanos = 1_000_000_000;
 
@@ -102,6 +104,42 @@ fn a_store_that_goes_before_it_is_asked_leaves_the_node_its_part() {
         assert_eq!(all, Some(false), "{away:?}");
         assert!(limiter.judge(&claims, &mut answers, SECOND)[0].is_allowed(), "{away:?}");
     }
+}
+
+#[test]
+fn what_is_owed_goes_on_and_is_told_there_once() {
+    let ((first, leases), (second, _)) = (node(), node());
+    let (own, policy) = (claim(1, 30, 2).charge, claim(2, 60, 3).charge);
+    leases.set_reach(Reach::Share);
+    assert!(first.take(&own, SECOND).is_allowed());
+    let under_way = first.due(16, SECOND);
+    assert!(first.take(&own, SECOND).is_allowed() && first.take(&policy, SECOND).is_allowed());
+    let of = |charge: &Charge, tokens| Owed { key: charge.key, quota: charge.quota, tokens };
+    let sorted = |mut all: Vec<Owed>| {
+        all.sort_by_key(|owed| owed.key.bits());
+        all
+    };
+    // Saved is also what was told and not answered; handed over is only what was not told.
+    assert_eq!(sorted(first.owed()), [of(&own, 4), of(&policy, 3)]);
+    leases.set_reach(Reach::Joined);
+    assert_eq!(first.take_owed(false), [], "it is told here");
+    leases.set_reach(Reach::Share);
+    let taken = sorted(first.take_owed(false));
+    assert_eq!((&taken[..], under_way.len()), (&[of(&own, 2), of(&policy, 3)][..], 1));
+    assert!(leases.owes(own.key.bits()) && !leases.owes(policy.key.bits()) && !leases.owes(9));
+    taken.into_iter().for_each(|owed| second.owe_too(owed, SECOND));
+    first.unanswered(own.key);
+    assert_eq!(sorted(first.owed()), [of(&own, 2)]);
+    first.due(16, SECOND);
+    first.take_owed(true).into_iter().for_each(|owed| second.owe_too(owed, SECOND));
+    assert_eq!(first.owed(), []);
+    // No request came here: nothing is asked for.
+    let told = second.due(16, SECOND).into_iter();
+    let mut told: Vec<_> = told.map(|told| (told.key, told.debit, told.want, told.ahead)).collect();
+    told.sort_by_key(|(key, ..)| key.bits());
+    assert_eq!(told, [(own.key, 4, 0, 0), (policy.key, 3, 0, 0)]);
+    told.iter().for_each(|(key, ..)| second.told(*key, &Answered { granted: 0, ahead: 0, tokens: 0, age: 0 }, SECOND));
+    assert_eq!((second.owed(), second.due(16, SECOND + SLOT)), (vec![], vec![]));
 }
 
 const MILLI: Nanos = 1_000_000;

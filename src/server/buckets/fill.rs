@@ -25,7 +25,7 @@ impl Buckets {
         own: impl Fn(Payer) -> Option<Quota>,
     ) -> Result<(), NotFilled> {
         let _right = self.wait_for_right().await?;
-        let forgotten = Snapshot { changed: Vec::new(), dropped: payers.to_vec(), at: self.moment() };
+        let forgotten = Snapshot::of(Vec::new(), payers.to_vec(), self.moment());
         self.store.save(forgotten).wait().await?;
         let mut due = self.due.lock();
         due.forget(payers.iter().copied());
@@ -53,7 +53,7 @@ impl Buckets {
             self.limiter.grant(key, quota, tokens.get(), now);
             due.forget([payer]);
             let changed = vec![self.raised((payer, key, quota))];
-            self.store.save(Snapshot { changed, dropped: Vec::new(), at: self.moment() })
+            self.store.save(Snapshot::of(changed, Vec::new(), self.moment()))
         };
         saving.wait().await.map_err(|error| {
             self.limiter.debit(Charge { key, quota, cost: tokens }, self.now());

@@ -12,7 +12,7 @@ use crate::admin::NotFilled;
 use crate::clock::ManualClock;
 use crate::limit::{Charge, Striped, StripedSettings};
 use crate::store::Reply;
-use crate::store::Saved;
+use crate::store::SavedOwed;
 use crate::store::memory::Memory;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -26,7 +26,7 @@ fn caller(last: u8) -> Payer {
 }
 
 /// Buckets as a process has them that starts now.
-fn process(store: &Arc<dyn BucketStore>, clock: &Arc<ManualClock>) -> Buckets {
+pub(super) fn process(store: &Arc<dyn BucketStore>, clock: &Arc<ManualClock>) -> Buckets {
     let timeline = Timeline::new(clock.as_ref());
     let settings =
         StripedSettings { max_buckets: NonZeroUsize::new(100_000).unwrap(), stripes: None, default_quota: quota() };
@@ -119,6 +119,10 @@ impl BucketStore for Fickle {
 
     fn load(&self, each: &mut dyn FnMut(Saved)) -> Result<Option<Moment>, StoreError> {
         self.memory.load(each)
+    }
+
+    fn load_owed(&self, each: &mut dyn FnMut(SavedOwed)) -> Result<(), StoreError> {
+        self.memory.load_owed(each)
     }
 }
 

@@ -148,12 +148,13 @@ impl Ending {
     /// Does it. Blocks the thread. The event log ends later, since all of it writes to that.
     pub(in crate::server) fn finish(self, stop: &Stop) {
         let underway = self.underway.lock().take();
-        if let Some(underway) = underway {
-            underway.finish(self.core.clock.as_ref());
-        }
-        let Core { buckets, store, fleet, spans, traffic, .. } = self.core;
+        let Core { buckets, store, fleet, spans, traffic, clock, .. } = self.core;
         conductor::finish(stop, move || {
             fleet.iter().for_each(FleetPlace::leave);
+            // What the fleet could not be told the successor tells.
+            if let Some(underway) = underway {
+                underway.finish(clock.as_ref());
+            }
             buckets::save_at_stop(&buckets);
             store.close();
         });

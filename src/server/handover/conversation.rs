@@ -76,7 +76,7 @@ impl Conversation {
         Some(if read.is_ok() { bytes } else { Vec::new() })
     }
 
-    /// Whether one descriptor more came beside all others: the predecessor knows the last minutes.
+    /// Whether one descriptor more came beside all others: the predecessor knows the last minutes, or what is owed.
     pub(super) fn has_descriptor(&mut self) -> bool {
         self.0.next_descriptor().is_some()
     }

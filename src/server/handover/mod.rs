@@ -37,6 +37,8 @@
 //!   most C + ρ·t, and on top what the predecessor gave it after `go` while its bucket here was empty; that is at most
 //!   one for each connection that it kept, since the next answer ends the connection, and it is paid back before
 //!   anything else is given. Of several upgrades in a row, each hands on what it is told.
+//! - What the fleet's store is still to be told the successor tells: that of the time before `go`, what is given here after
+//!   that while the store is away, and what is left at the end.
 //! - A hand-over that fails after `go` costs what the successor gave by then.
 //! - The overflow bucket, which new callers share when there is no room for more buckets, is each process' own.
 //! - Each wait has a bound: 30 s for a predecessor, 60 s for a successor to be prepared, 10 s for it to serve, 5 s for

@@ -86,6 +86,7 @@ pub(in crate::server) enum Outcome {
 struct Known {
     policies: bool,
     minutes: bool,
+    owed: bool,
 }
 
 /// A hand-over that was begun.
@@ -145,12 +146,12 @@ impl Predecessor {
             Err(reason) => return drop(tell.send(Outcome::Stays(reason))),
         };
         let handed = self.prepare(&mut channel, flags);
-        let settled = handed.and_then(|Known { policies, minutes }| {
-            if minutes {
+        let settled = handed.and_then(|knows| {
+            if knows.minutes {
                 self.send_minutes(&mut channel)?;
             }
-            self.hand_over(&mut channel, policies, flags)?;
-            self.settle(&mut channel, policies, flags).map(|()| policies)
+            self.hand_over(&mut channel, knows, flags)?;
+            self.settle(&mut channel, knows, flags).map(|()| knows)
         });
         let knows = match settled {
             Ok(knows) => knows,
@@ -179,11 +180,12 @@ impl Predecessor {
         channel.send(&hello, TAKE).map_err(gone)?;
         let piped = |bytes: &[u8]| pipe_with(bytes).map_err(|error| format!("a pipe cannot be had: {error}"));
         let (beside, surroundings) = (piped(&self.beside())?, piped(&self.surroundings())?);
-        let mut pieces = sockets.chunks(SOCKETS - 3).peekable();
+        let mut pieces = sockets.chunks(SOCKETS - 4).peekable();
         while let Some(some) = pieces.next() {
-            // That there is a second one says that policies are known here; the third says that the last minutes are, and
-            // nothing else.
-            let last = pieces.peek().is_none().then_some([&beside, &surroundings, &beside].map(PipeReader::as_fd));
+            // That there is a second one says that policies are known here; the third says that the last minutes are, the
+            // fourth that what is owed is, and nothing else.
+            let last = [&beside, &surroundings, &beside, &beside].map(PipeReader::as_fd);
+            let last = pieces.peek().is_none().then_some(last);
             let last = last.into_iter().flatten();
             let descriptors: Vec<_> = some.iter().map(|(_, socket)| socket.as_fd()).chain(last).collect();
             let addresses = some.iter().map(|(address, _)| address.clone()).collect();
@@ -195,6 +197,7 @@ impl Predecessor {
             match self.wait(channel, PREPARE, flags)? {
                 Message::KnowsPolicies => known.policies = true,
                 Message::KnowsMinutes => known.minutes = true,
+                Message::KnowsOwed => known.owed = true,
                 Message::Prepared if self.database.is_none() => return no_client(&*self.clients).map(|()| known),
                 Message::Prepared => return Ok(known),
                 other => return Err(unexpected(&other)),
@@ -223,17 +226,18 @@ impl Predecessor {
     }
 
     /// Gives the buckets, stops accepting, and waits until the successor accepts.
-    fn hand_over(&self, channel: &mut Conversation, knows: bool, flags: &Flags) -> Result<(), String> {
+    fn hand_over(&self, channel: &mut Conversation, knows: Known, flags: &Flags) -> Result<(), String> {
         let start = self.clock.now();
         let Estate { buckets, told, .. } = &self.estate;
         let handed = buckets.begin_hand_over().ok_or("the database takes too long to save the buckets")?;
-        send_buckets(channel, handed, knows)?;
+        send_buckets(channel, handed, knows.policies)?;
         let stopped = self.clock.now();
         if !self.lifecycle.advance(State::HandingOver) {
             return Err("the server is not ready any more".to_owned());
         }
         told.switch(true);
-        send_buckets(channel, buckets.hand_over_the_rest(), knows)?;
+        send_buckets(channel, buckets.hand_over_the_rest(), knows.policies)?;
+        self.send_owed(channel, knows, false)?;
         channel.send(&Message::Go, TAKE).map_err(gone)?;
         match self.wait(channel, BEGIN, flags)? {
             Message::Serving => {
@@ -247,11 +251,12 @@ impl Predecessor {
     }
 
     /// Makes sure for a while that the successor lives, and tells it what is given here.
-    fn settle(&self, channel: &mut Conversation, knows: bool, flags: &Flags) -> Result<(), String> {
+    fn settle(&self, channel: &mut Conversation, knows: Known, flags: &Flags) -> Result<(), String> {
         info!("the successor serves; here what is begun is finished");
         let end = self.clock.now() + SETTLING;
         while self.clock.now() < end && !flags.hurry.load(Ordering::SeqCst) {
             self.send_debits(channel, knows)?;
+            self.send_owed(channel, knows, false)?;
             if channel.has_news(LOOK) {
                 match channel.receive(TAKE).map_err(gone)? {
                     // It was asked to stop; that is no reason to serve again.
@@ -264,10 +269,11 @@ impl Predecessor {
     }
 
     /// Tells what is given until the last request is answered.
-    fn send_the_rest(&self, channel: &mut Conversation, knows: bool, flags: &Flags) {
+    fn send_the_rest(&self, channel: &mut Conversation, knows: Known, flags: &Flags) {
         loop {
             let drained = flags.drained.load(Ordering::SeqCst);
-            if let Err(reason) = self.send_debits(channel, knows) {
+            let sent = self.send_debits(channel, knows).and_then(|()| self.send_owed(channel, knows, drained));
+            if let Err(reason) = sent {
                 return warn!("tokens that were given here are not known to the successor: {reason}");
             }
             if drained {
@@ -293,7 +299,7 @@ impl Predecessor {
     }
 
     /// Tells what was given since it was last told.
-    fn send_debits(&self, channel: &mut Conversation, knows: bool) -> Result<(), String> {
+    fn send_debits(&self, channel: &mut Conversation, knows: Known) -> Result<(), String> {
         let mut debits: HashMap<(Key, Quota), u32> = HashMap::new();
         for Charge { key, quota, cost } in self.estate.given.lock().try_iter() {
             let sum = debits.entry((key, quota)).or_default();
@@ -302,9 +308,18 @@ impl Predecessor {
         let keys = self.estate.buckets.keys();
         let debit = |((key, quota), tokens)| Some(Debit { payer: keys.payer(key)?, tokens, quota });
         let debits = debits.into_iter().filter_map(debit);
-        let debits: Vec<_> = debits.filter(|debit| knows || debit.payer.policy().is_none()).collect();
+        let debits: Vec<_> = debits.filter(|debit| knows.policies || debit.payer.policy().is_none()).collect();
         let mut pieces = debits.chunks(PIECE);
         pieces.try_for_each(|piece| channel.send(&Message::Debits(piece.to_vec()), TAKE)).map_err(gone)
+    }
+
+    /// Gives what the fleet's store is still to be told, while it is away or in the `end`.
+    fn send_owed(&self, channel: &mut Conversation, knows: Known, end: bool) -> Result<(), String> {
+        if !knows.owed {
+            return Ok(());
+        }
+        let owed = self.estate.buckets.hand_over_owed(end);
+        owed.chunks(PIECE).try_for_each(|piece| channel.send(&Message::Owed(piece.to_vec()), TAKE)).map_err(gone)
     }
 
     /// Waits for a message, for `limit` at most, or until the process is to stop.

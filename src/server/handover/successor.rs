@@ -23,6 +23,7 @@ use crate::process::descriptors::open_files_limit;
 use crate::process::{Channel, ListenAddress, ListeningSocket, MeetingPlace, Process, trusted};
 use crate::server::buckets::{Buckets, HandedOver};
 use crate::server::lifecycle::{Lifecycle, State};
+use crate::store::SavedOwed;
 use crate::telemetry::Series;
 
 /// How long a predecessor may need to come.
@@ -124,6 +125,9 @@ impl Successor {
         let surroundings = Surroundings::decode(&told.unwrap_or_default());
         if channel.has_descriptor() {
             channel.send(&Message::KnowsMinutes, SAY)?;
+        }
+        if channel.has_descriptor() {
+            channel.send(&Message::KnowsOwed, SAY)?;
         }
         Ok(Successor { channel, pid, database, sockets, inherited, surroundings })
     }
@@ -234,6 +238,12 @@ impl TakeOver {
                     }
                     self.buckets.take_over(&HandedOver { at, changed, dropped }, &self.quota);
                 }
+                Message::Owed(owed) => {
+                    if !same {
+                        self.restore_once(&mut restored)?;
+                    }
+                    self.take_over_owed(owed, same);
+                }
                 Message::Minutes(samples) => self.series.inherit(samples),
                 Message::Backends(backends) => self.series.inherit_backends(backends),
                 Message::Go => {
@@ -268,6 +278,12 @@ impl TakeOver {
         self.buckets.restore(&self.quota).map(drop).map_err(|error| error.to_string())
     }
 
+    /// Owes what the predecessor owed; of clients only where they are the `same`.
+    fn take_over_owed(&self, mut owed: Vec<SavedOwed>, same: bool) {
+        owed.retain(|owed| same || owed.payer.client_number().is_none());
+        self.buckets.take_over_owed(&owed, &self.quota);
+    }
+
     /// Whether somebody has asked for the end.
     fn is_stopping(&self) -> bool {
         matches!(self.lifecycle.state(), State::Draining | State::Stopped) && self.lifecycle.failure().is_none()
@@ -299,6 +315,7 @@ impl TakeOver {
                         self.told.debit(Charge { key, quota: debit.quota, cost }, (self.now)());
                     }
                 }
+                Ok(Message::Owed(owed)) => self.take_over_owed(owed, same),
                 Ok(Message::Settled) => {
                     settled = true;
                     self.process.reached(Milestone::Settled);

@@ -112,9 +112,9 @@ impl Bench {
         let surroundings = Surroundings { variables, open_files: Some(open_files_limit()) };
         assert_eq!(Surroundings::decode(&channel.beside().unwrap()), surroundings);
         assert_eq!(
-            (channel.beside(), channel.beside()),
-            (Some(vec![]), None),
-            "a version before took all three for this"
+            [channel.beside(), channel.beside(), channel.beside()],
+            [Some(vec![]), Some(vec![]), None],
+            "versions before took all of them for this"
         );
         (underway, channel)
     }

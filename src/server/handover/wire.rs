@@ -14,7 +14,8 @@
 //! Buckets of policies have messages of their own, which only a successor gets that has said that it knows them, and
 //! says so only where its predecessor has [given](super::predecessor) one descriptor more.
 //!
-//! The last minutes, which the page shows, go the same way, by another descriptor.
+//! The last minutes, which the page shows, go the same way, by another descriptor; and by one more what the store of a
+//! fleet is still to be told.
 //!
 //! Buckets go by who pays, not by the keys of one process: the other end may have another secret, or none.
 //!
@@ -29,7 +30,7 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use crate::client::{Quota, Rate};
 use crate::limit::{Bucket, Payer, PolicyId, Tokens};
 use crate::process::ListenAddress;
-use crate::store::{Moment, Saved};
+use crate::store::{Moment, Saved, SavedOwed};
 use crate::telemetry::{BackendStates, KEPT, Latency, MOST_CHANGES, Sample};
 use crate::upstream::BackendState;
 
@@ -83,6 +84,10 @@ pub(super) enum Message {
     KnowsPolicies,
     /// Successor, before it is prepared: I know the last minutes.
     KnowsMinutes,
+    /// Successor, before it is prepared: I know what may be owed.
+    KnowsOwed,
+    /// Predecessor: what I gave and the fleet's store is still to be told, which is yours to do. At most [`PIECE`].
+    Owed(Vec<SavedOwed>),
     /// Predecessor: what the last minutes were like. At most [`KEPT`].
     Minutes(Vec<Sample>),
     /// Predecessor: how some backends stood in them. At most [`SOME_BACKENDS`].
@@ -128,6 +133,11 @@ impl Message {
             Message::KnowsPolicies => borsh::to_vec(&10_u8),
             Message::KnowsMinutes => borsh::to_vec(&13_u8),
             Message::Minutes(samples) => borsh::to_vec(&(14_u8, parts_of(samples))),
+            Message::KnowsOwed => borsh::to_vec(&16_u8),
+            Message::Owed(all) => {
+                let all: Vec<_> = all.iter().map(|owed| (policy_of(owed.payer), owed.to_wire())).collect();
+                borsh::to_vec(&(17_u8, all))
+            }
             Message::Backends(backends) => borsh::to_vec(&(15_u8, parts_of(backends))),
             Message::Debits(debits) => borsh::to_vec(&(7_u8, parts_of(debits))),
             Message::Settled => borsh::to_vec(&8_u8),
@@ -174,6 +184,8 @@ impl Message {
             13 => Message::KnowsMinutes,
             14 => Message::Minutes(list(rest, KEPT)?),
             15 => Message::Backends(list(rest, SOME_BACKENDS)?),
+            16 => Message::KnowsOwed,
+            17 => Message::Owed(within(rest, PIECE)?),
             _ => return Err(io::ErrorKind::InvalidData.into()),
         })
     }
@@ -355,6 +367,24 @@ impl Wired for Debit {
 impl OfPayer for Debit {
     fn from_wire_within(policy: Option<PolicyId>, (payer, tokens, quota): Self::Parts) -> Option<Self> {
         Some(Debit { payer: Payer::from_wire_within(policy, payer)?, tokens, quota: Wired::from_wire(quota)? })
+    }
+}
+
+impl Wired for SavedOwed {
+    type Parts = ((u8, u64), u64, (u32, u64));
+
+    fn to_wire(&self) -> Self::Parts {
+        (self.payer.parts(), self.tokens, self.quota.to_wire())
+    }
+
+    fn from_wire(parts: Self::Parts) -> Option<Self> {
+        SavedOwed::from_wire_within(None, parts)
+    }
+}
+
+impl OfPayer for SavedOwed {
+    fn from_wire_within(policy: Option<PolicyId>, (payer, tokens, quota): Self::Parts) -> Option<Self> {
+        Some(SavedOwed { payer: Payer::from_wire_within(policy, payer)?, tokens, quota: Wired::from_wire(quota)? })
     }
 }
 

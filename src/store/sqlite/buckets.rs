@@ -4,11 +4,11 @@ use std::collections::HashSet;
 
 use rusqlite::{Connection, TransactionBehavior};
 
-use super::super::{Moment, Saved, Snapshot};
+use super::super::{Moment, Saved, SavedOwed, Snapshot};
 use super::meta;
 use super::rows::{self, ClientReader, ReadFailure};
 use crate::clock::BootTime;
-use crate::limit::Payer;
+use crate::limit::{Payer, PolicyId};
 
 const TIMELINE: &str = "saved_timeline";
 const WALL: &str = "saved_wall";
@@ -18,7 +18,8 @@ const BOOT: [&str; 4] = ["saved_boot_high", "saved_boot_low", "saved_boot_nanos"
 
 /// Writes a snapshot, within a transaction. In the order of the payers, as each is a place in a b-tree.
 pub(super) fn save(connection: &Connection, snapshot: &Snapshot) -> rusqlite::Result<()> {
-    let Snapshot { changed, dropped, at } = snapshot;
+    let Snapshot { changed, dropped, owed, at } = snapshot;
+    save_owed(connection, owed)?;
     let mut changed: Vec<_> = changed.iter().collect();
     let mut dropped: Vec<_> = dropped.iter().collect();
     dropped.sort_unstable();
@@ -62,6 +63,36 @@ pub(super) fn save(connection: &Connection, snapshot: &Snapshot) -> rusqlite::Re
     }
 }
 
+/// Writes what is owed now.
+fn save_owed(connection: &Connection, owed: &[SavedOwed]) -> rusqlite::Result<()> {
+    let mut forget =
+        connection.prepare_cached("DELETE FROM fleet_owed WHERE (policy, kind, payload) = (?1, ?2, ?3)")?;
+    let mut put = connection.prepare_cached("INSERT OR REPLACE INTO fleet_owed VALUES (?, ?, ?, ?, ?, ?)")?;
+    for SavedOwed { payer, tokens, quota } in owed {
+        let ((kind, payload), policy) = (payer.parts(), payer.policy().map_or(0, PolicyId::bits));
+        let (policy, payload, [capacity, rate]) = (policy.cast_signed(), payload.cast_signed(), rows::quota(*quota));
+        match tokens {
+            0 => forget.execute((policy, kind, payload))?,
+            _ => put.execute((policy, kind, payload, tokens.cast_signed(), capacity, rate))?,
+        };
+    }
+    Ok(())
+}
+
+/// Gives `each` all that is owed.
+pub(super) fn load_owed(connection: &Connection, each: &mut dyn FnMut(SavedOwed)) -> Result<(), ReadFailure> {
+    let mut reader = ClientReader::default();
+    let mut all = connection.prepare(
+        "SELECT kind, payload, tokens, NULL, NULL, capacity, rate, nullif(policy, 0) FROM fleet_owed \
+         ORDER BY policy, kind, payload",
+    )?;
+    let mut owed = all.query([])?;
+    while let Some(row) = owed.next()? {
+        each(reader.owed(row)?);
+    }
+    Ok(())
+}
+
 /// The moment of the last save; none when there never was one.
 fn moment(connection: &Connection) -> rusqlite::Result<Option<Moment>> {
     let get = |name: &str| meta::get(connection, name).map(|value| value.map(i64::cast_unsigned));
@@ -75,13 +106,15 @@ fn moment(connection: &Connection) -> rusqlite::Result<Option<Moment>> {
 /// Makes the buckets in `new` those in `old`, and the moment of the last save with them, in one transaction. Of those
 /// of clients only where a client has the same name and number in both.
 ///
-/// Those of policies are not carried over: in part they go by the secret of their database.
+/// Those of policies are not carried over: in part they go by the secret of their database. What is owed is, as whoever
+/// saves it says only what changes.
 ///
 /// What `new` had is given up: its instants are those of another time, and no process goes by them any more.
 pub(super) fn carry_over(old: &Connection, new: &mut Connection) -> rusqlite::Result<()> {
     let transaction = new.transaction_with_behavior(TransactionBehavior::Immediate)?;
     transaction.execute("DELETE FROM buckets", [])?;
     transaction.execute("DELETE FROM policy_buckets", [])?;
+    transaction.execute("DELETE FROM fleet_owed", [])?;
     let (client, _) = Payer::client(0).parts();
     let mut same = HashSet::new();
     {
@@ -105,6 +138,18 @@ pub(super) fn carry_over(old: &Connection, new: &mut Connection) -> rusqlite::Re
             }
             if bucket[0] != i64::from(client) || same.contains(&bucket[1]) {
                 put.execute(bucket)?;
+            }
+        }
+        let mut put = transaction.prepare("INSERT INTO fleet_owed VALUES (?, ?, ?, ?, ?, ?)")?;
+        let mut all = old.prepare("SELECT policy, kind, payload, tokens, capacity, rate FROM fleet_owed")?;
+        let mut owed = all.query([])?;
+        while let Some(row) = owed.next()? {
+            let mut columns = [0_i64; 6];
+            for (column, value) in columns.iter_mut().enumerate() {
+                *value = row.get(column)?;
+            }
+            if columns[1] != i64::from(client) || same.contains(&columns[2]) {
+                put.execute(columns)?;
             }
         }
     }
@@ -137,6 +182,40 @@ mod tests {
     use super::super::super::samples::snapshot;
     use super::super::schema::{STEPS, migrate};
     use super::*;
+    use crate::client::Quota;
+
+    fn owed(connection: &Connection) -> Vec<SavedOwed> {
+        let mut all = Vec::new();
+        load_owed(connection, &mut |owed| all.push(owed)).unwrap();
+        all
+    }
+
+    #[test]
+    fn a_file_from_before_has_nothing_owed_and_a_place_for_it() {
+        let mut file = Connection::open_in_memory().unwrap();
+        file.execute_batch(STEPS[0]).unwrap();
+        file.pragma_update(None, "user_version", 1).unwrap();
+        assert_eq!(migrate(&mut file, STEPS).unwrap(), 1);
+        assert_eq!(owed(&file), []);
+        let one = SavedOwed { payer: Payer::client(1), tokens: 2, quota: Quota::new(30, 1.0).unwrap() };
+        save(&file, &Snapshot { owed: vec![one], ..snapshot(vec![], vec![], 10) }).unwrap();
+        assert_eq!((migrate(&mut file, STEPS).unwrap(), owed(&file)), (1, vec![one]));
+    }
+
+    #[test]
+    fn what_is_owed_is_carried_over_but_of_clients_that_are_gone() {
+        let [mut old, mut new] = [(); 2].map(|()| Connection::open_in_memory().unwrap());
+        for file in [&mut old, &mut new] {
+            migrate(file, STEPS).unwrap();
+        }
+        let owes = |payer| SavedOwed { payer, tokens: 2, quota: Quota::new(30, 1.0).unwrap() };
+        let address = Payer::address([203, 0, 113, 7].into(), 64);
+        let all = [Payer::client(1), address, Payer::everybody(PolicyId::of("all"))].map(owes);
+        save(&old, &Snapshot { owed: all.to_vec(), ..snapshot(vec![], vec![], 10) }).unwrap();
+        save(&new, &Snapshot { owed: vec![owes(Payer::client(9))], ..snapshot(vec![], vec![], 10) }).unwrap();
+        carry_over(&old, &mut new).unwrap();
+        assert_eq!(owed(&new), all[1..]);
+    }
 
     #[test]
     fn the_machines_own_clock_counts_only_with_the_wall_clock_it_was_saved_with() {

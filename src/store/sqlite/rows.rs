@@ -5,7 +5,7 @@ use ipnet::IpNet;
 use rusqlite::Row;
 use rusqlite::types::{Value, ValueRef};
 
-use super::super::{Action, Committed, HistoryEntry, Profile, Record, Saved, StoreError, micros, plan};
+use super::super::{Action, Committed, HistoryEntry, Profile, Record, Saved, SavedOwed, StoreError, micros, plan};
 use super::fault::words;
 use super::more::More;
 use crate::client::{ApiKey, ClientId, KeyDigest, Mode, Quota, Rate};
@@ -170,23 +170,37 @@ impl ClientReader {
     /// The bucket in a row of [`BUCKET`], with its policy behind that.
     pub(super) fn bucket(&mut self, row: &Row<'_>) -> Result<Saved, ReadFailure> {
         let mut bucket = || -> Result<Saved, Senseless> {
-            let kind = integer(row, 0).and_then(|kind| u8::try_from(kind).ok()).ok_or("kind")?;
-            let payload = integer(row, 1).ok_or("payload")?.cast_unsigned();
             let tokens = integer(row, 2).and_then(|tokens| u32::try_from(tokens).ok()).ok_or("tokens")?;
             let fraction = whole(row, 3).ok_or("fraction")?;
             let at = integer(row, 4).ok_or("at")?.cast_unsigned();
             Ok(Saved {
-                payer: match integer(row, 7).map(|policy| PolicyId::from_bits(policy.cast_unsigned())) {
-                    None => Payer::from_parts(kind, payload),
-                    Some(policy) => Payer::from_parts_within(policy.ok_or("policy")?, kind, payload),
-                }
-                .ok_or("payload")?,
+                payer: payer(row)?,
                 bucket: Bucket::resume(Tokens::from_parts(tokens, fraction), at),
                 quota: self.quota(row, 5)?,
             })
         };
         bucket().map_err(|column| senseless("buckets", row, column))
     }
+
+    /// What is owed in a row that has its columns where [`BUCKET`] has them.
+    pub(super) fn owed(&mut self, row: &Row<'_>) -> Result<SavedOwed, ReadFailure> {
+        let mut owed = || -> Result<SavedOwed, Senseless> {
+            let tokens = integer(row, 2).ok_or("tokens")?.cast_unsigned();
+            Ok(SavedOwed { payer: payer(row)?, tokens, quota: self.quota(row, 5)? })
+        };
+        owed().map_err(|column| senseless("fleet_owed", row, column))
+    }
+}
+
+/// Who pays in a row of [`BUCKET`] with its policy behind that.
+fn payer(row: &Row<'_>) -> Result<Payer, Senseless> {
+    let kind = integer(row, 0).and_then(|kind| u8::try_from(kind).ok()).ok_or("kind")?;
+    let payload = integer(row, 1).ok_or("payload")?.cast_unsigned();
+    match integer(row, 7).map(|policy| PolicyId::from_bits(policy.cast_unsigned())) {
+        None => Payer::from_parts(kind, payload),
+        Some(policy) => Payer::from_parts_within(policy.ok_or("policy")?, kind, payload),
+    }
+    .ok_or("payload")
 }
 
 /// The columns of a change in `history`.

@@ -9,6 +9,7 @@
 //! | `policy_buckets` | those of policies |
 //! | `fleet_pending` | clients that were changed here alone, from which version on |
 //! | `fleet_notes` | texts that are kept of the fleet |
+//! | `fleet_owed` | what was given while the fleet's store was away, and it is to be told of; 0 for no policy |
 //! | `meta` | single numbers: how many clients, the last number given away, the last save's moment, a batch's end |
 //!
 //! Rates are whole nanotokens a second, times whole microseconds since the Unix epoch. 64 bits without a sign (the
@@ -113,6 +114,15 @@ CREATE TABLE IF NOT EXISTS fleet_pending (
 CREATE TABLE IF NOT EXISTS fleet_notes (
     name  TEXT PRIMARY KEY NOT NULL,
     value TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS fleet_owed (
+    policy   INTEGER NOT NULL,
+    kind     INTEGER NOT NULL,
+    payload  INTEGER NOT NULL,
+    tokens   INTEGER NOT NULL,
+    capacity INTEGER NOT NULL,
+    rate     INTEGER NOT NULL,
+    PRIMARY KEY (policy, kind, payload)
 ) STRICT, WITHOUT ROWID;
 ";
 

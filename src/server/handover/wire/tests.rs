@@ -48,6 +48,7 @@ fn backends() -> impl Strategy<Value = BackendStates> {
 
 fn messages() -> impl Strategy<Value = Message> {
     let debits = (payers(), any::<u32>(), quotas()).prop_map(|(payer, tokens, quota)| Debit { payer, tokens, quota });
+    let owed = (payers(), any::<u64>(), quotas()).prop_map(|(payer, tokens, quota)| SavedOwed { payer, tokens, quota });
     let moments = (any::<u64>(), any::<u64>()).prop_map(|(timeline, wall)| Moment { timeline, wall, boot: None });
     let lists = (prop::collection::vec(buckets(), 0..20), prop::collection::vec(payers(), 0..20));
     prop_oneof![
@@ -64,6 +65,7 @@ fn messages() -> impl Strategy<Value = Message> {
         }),
         (moments, lists).prop_map(|(at, (changed, dropped))| Message::Buckets { at, changed, dropped }),
         prop::collection::vec(debits, 0..20).prop_map(Message::Debits),
+        prop::collection::vec(owed, 0..20).prop_map(Message::Owed),
         any::<String>().prop_map(Message::Refused),
         prop::collection::vec(samples(), 0..20).prop_map(Message::Minutes),
         prop::collection::vec(backends(), 0..20).prop_map(Message::Backends),
@@ -74,6 +76,7 @@ fn messages() -> impl Strategy<Value = Message> {
             Message::Settled,
             Message::KnowsPolicies,
             Message::KnowsMinutes,
+            Message::KnowsOwed,
         ]),
     ]
 }
@@ -159,6 +162,7 @@ fn the_longest_lists_fit() {
     for message in [
         Message::Buckets { at, changed: vec![saved; PIECE], dropped: vec![saved.payer; PIECE] },
         Message::Debits(vec![debit; PIECE]),
+        Message::Owed(vec![SavedOwed { payer: saved.payer, tokens: u64::MAX, quota }; PIECE]),
         Message::Sockets(vec!["[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:65535".parse().unwrap(); SOCKETS]),
         Message::Sockets(vec![format!("unix:/{}", "x".repeat(107)).parse().unwrap(); SOCKETS]),
     ] {
