@@ -8,9 +8,10 @@ use crate::admin::Access;
 use crate::config::{AdminSettings, Config};
 use crate::server::StartEnvironment;
 
-/// What begins the name of each variable, and the rest of those that `run` reads.
+/// What begins the name of each variable, and the rest of those that `run` reads and that change what it does: without
+/// `TOLLGATE_LOG` it tells less or more.
 const PREFIX: &str = "TOLLGATE_";
-const OF_RUN: [&str; 8] = ["ADMIN", "ADMIN_TOKEN", "BACKENDS", "BALANCE", "DATABASE", "FLEET", "LISTEN", "LOG"];
+const OF_RUN: [&str; 7] = ["ADMIN", "ADMIN_TOKEN", "BACKENDS", "BALANCE", "DATABASE", "FLEET", "LISTEN"];
 
 /// The names of the variables with which `run` was started, which its successor must have, too.
 ///
@@ -29,6 +30,7 @@ pub(super) fn at_start(
         (args.balance.is_some(), "TOLLGATE_BALANCE"),
         (args.database.is_some(), "TOLLGATE_DATABASE"),
         (!args.listen.is_empty(), "TOLLGATE_LISTEN"),
+        (config.fleet.is_some(), "TOLLGATE_FLEET"),
     ];
     let in_place = in_place.into_iter().filter(|(is_there, _)| *is_there).map(|(_, name)| name.to_owned());
     let mut environment = StartEnvironment { given: Vec::new(), answered: in_place.collect() };
@@ -74,14 +76,18 @@ mod tests {
         let of = |given: &str, answered: &str| (given.to_owned(), answered.to_owned());
         assert_eq!(told(&[], "", &[]), of("", "TOLLGATE_BACKENDS"));
         let set = [
-            ("TOLLGATE_LOG", &b"\xff"[..]),
+            ("TOLLGATE_LOG", &b"debug"[..]),
+            ("TOLLGATE_BALANCE", b"\xff"),
             ("TOLLGATE_FLEET", b" "),
             ("TOLLGATE_ADMIN_TOKEN", b"0123456789abcdef"),
             ("TOLLGATE_LATER", b"1"),
             ("HOME", b"/"),
         ];
-        let answered = "TOLLGATE_ADMIN_TOKEN TOLLGATE_BACKENDS TOLLGATE_FLEET TOLLGATE_LATER TOLLGATE_LOG";
-        assert_eq!(told(&[], "", &set), of("TOLLGATE_ADMIN_TOKEN TOLLGATE_LOG", answered));
+        let answered =
+            "TOLLGATE_ADMIN_TOKEN TOLLGATE_BACKENDS TOLLGATE_BALANCE TOLLGATE_FLEET TOLLGATE_LATER TOLLGATE_LOG";
+        assert_eq!(told(&[], "", &set), of("TOLLGATE_ADMIN_TOKEN TOLLGATE_BALANCE", answered));
+        let fleet = "fleet: {store: \"redis://127.0.0.1:1\"}";
+        assert_eq!(told(&[], fleet, &[]), of("", "TOLLGATE_BACKENDS TOLLGATE_FLEET"));
         let flags = ["--listen", "127.0.0.1:1", "--balance", "random", "--admin", "127.0.0.1:3", "--database", "a.db"];
         let twins = "TOLLGATE_ADMIN TOLLGATE_BACKENDS TOLLGATE_BALANCE TOLLGATE_DATABASE TOLLGATE_LISTEN";
         assert_eq!(told(&flags, "", &[]), of("", twins));

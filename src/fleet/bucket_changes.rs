@@ -130,6 +130,7 @@ impl BucketChanges {
     async fn tell_kept(&self) -> bool {
         let file = self.file.clone();
         let Ok(Ok(kept)) = tokio::task::spawn_blocking(move || file.fleet_notes(KEPT)).await else { return false };
+        let mut all = true;
         for (name, text) in &kept {
             let Some((number, change)) = number_in(name).zip(read(text)) else {
                 warn!("fleet: a change of buckets that was kept makes no sense: {name} {text}");
@@ -137,17 +138,21 @@ impl BucketChanges {
             };
             // First what was given before it, here.
             let owes = change.buckets.iter().any(|(payer, _)| self.leases.owes(self.keys.of(*payer)));
-            if owes || self.tell(&change, Some(number)).await.is_err() {
+            if owes {
+                all = false;
+                continue;
+            }
+            if self.tell(&change, Some(number)).await.is_err() {
                 return false;
             }
             if self.file.forget_fleet_note(name).wait().await.is_err() {
                 return false;
             }
         }
-        if !kept.is_empty() {
+        if all && !kept.is_empty() {
             info!("fleet: resets and grants that were made here alone, told to the store: {}", kept.len());
         }
-        true
+        all
     }
 
     /// Has the store carry out a change, which has a number where it is to be carried out once.

@@ -10,6 +10,7 @@ use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::process::geteuid;
 use thiserror::Error;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -120,6 +121,11 @@ pub async fn join(
         }
     }
     if !before.exists() {
+        let (owner, own) = (std::fs::metadata(path).map_err(moving)?.uid(), geteuid());
+        if !own.is_root() && own.as_raw() != owner {
+            let denied = std::io::Error::from(std::io::ErrorKind::PermissionDenied);
+            return Err(JoinError::Own(path.to_owned(), denied));
+        }
         std::fs::rename(path, &before).map_err(moving)?;
     }
     let store = Sqlite::open(path)?;
@@ -264,7 +270,7 @@ mod tests {
         }
         let (_given, given) = made(&[("z", 1, "kz")]).await;
         // Root brings in the node of another user.
-        let owner = if rustix::process::geteuid().is_root() { 65_534 } else { rustix::process::geteuid().as_raw() };
+        let owner = if geteuid().is_root() { 65_534 } else { geteuid().as_raw() };
         chown(&given, Some(owner), None).unwrap();
         std::fs::set_permissions(&given, std::fs::Permissions::from_mode(0o640)).unwrap();
         let mut steps = Vec::new();

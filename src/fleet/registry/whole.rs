@@ -108,6 +108,7 @@ impl ChangeLine {
                 }
             }
             self.take(changes, taking).await?;
+            self.taken.send_modify(|_| ());
         }
     }
 

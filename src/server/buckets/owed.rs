@@ -10,7 +10,7 @@
 //!
 //! A process that is killed loses what it gave since the last save. What it told since then is told again, as is what a
 //! successor told that failed: callers pay for it twice. That is the lesser fault, as never is more given than a limit
-//! allows; and there is little of it, for the store is told within milliseconds where it answers. The same goes for a
+//! allows; and it is rare, for whoever is told is forgotten at the next save. The same goes for a
 //! backup of such a time that is put back.
 //!
 //! Refused: to reckon it from this node's share of a bucket, which is saved: how much of what that lacks the store knew
@@ -24,7 +24,7 @@ use super::Buckets;
 use super::due::PIECE;
 use super::owed_book::saved_in;
 use crate::client::Quota;
-use crate::limit::{Owed, Payer};
+use crate::limit::{Key, Owed, Payer};
 use crate::store::{SavedOwed, Snapshot, StoreError, WriteError};
 
 impl Buckets {
@@ -91,7 +91,7 @@ impl Buckets {
         let saved = saved_in(self.store.as_ref())?;
         let all: Vec<_> = saved.values().copied().collect();
         self.owed.lock().saved = Some(saved);
-        self.take_over_owed(&all, own);
+        all.iter().for_each(|owed| self.owe_too(owed, self.whose(owed.payer, &own)));
         Ok(())
     }
 
@@ -102,12 +102,18 @@ impl Buckets {
         taken.into_iter().filter_map(|owed| self.saved_owed(owed)).collect()
     }
 
-    /// Owes what a process owed that went before. `own` is the quota that a payer has of its own.
+    /// Owes what a process owed that went before. `own` is the quota that a payer has of its own. A client that was made
+    /// since pays all the same.
     pub(in crate::server) fn take_over_owed(&self, all: &[SavedOwed], own: impl Fn(Payer) -> Option<Quota>) {
         for owed in all {
-            if let Some((key, quota)) = self.whose(owed.payer, &own) {
-                self.limiter.owe_too(Owed { key, quota, tokens: owed.tokens }, self.now());
-            }
+            let plain = || owed.payer.policy().is_none().then(|| (self.keys.key(owed.payer), owed.quota));
+            self.owe_too(owed, self.whose(owed.payer, &own).or_else(plain));
+        }
+    }
+
+    fn owe_too(&self, owed: &SavedOwed, whose: Option<(Key, Quota)>) {
+        if let Some((key, quota)) = whose {
+            self.limiter.owe_too(Owed { key, quota, tokens: owed.tokens }, self.now());
         }
     }
 

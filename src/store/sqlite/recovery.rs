@@ -9,6 +9,7 @@
 //! path, which are the new one's by then.
 
 use std::fs;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -51,6 +52,8 @@ impl Writer {
         let reason = self.lost(moved, now);
         let since = self.lost.as_ref().map_or(now, |lost| lost.since);
         let recovered = match moved {
+            // From a file that was cut short none is written.
+            Moved::Missing | Moved::Log if self.length.1 => Err(Moved::Cut.words()),
             Moved::Missing if !urgent && now < since + GRACE => Err(reason),
             Moved::Missing | Moved::Log => self.write_anew(moved),
             Moved::Replaced => self.adopt(),
@@ -75,8 +78,7 @@ impl Writer {
         if !cut && length < was {
             match self.is_sound(length) {
                 Some(sound) => self.length = (length, !sound),
-                // Later.
-                None => return Ok(()),
+                None => return Err(Moved::Unseen(io::ErrorKind::ResourceBusy)),
             }
         }
         if self.length.1 {
@@ -86,7 +88,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Whether the file of this length is sound for who opens it now; unknown while it is locked.
+    /// Whether the file of this length is sound for who opens it now; unknown where it cannot be opened or read.
     fn is_sound(&self, length: u64) -> Option<bool> {
         // SQLite takes away the log of an empty one.
         if length == 0 {
@@ -98,8 +100,8 @@ impl Writer {
         match said {
             Ok(said) => Some(said == "ok"),
             Err(error) => {
-                let locked = [Some(ErrorCode::DatabaseBusy), Some(ErrorCode::DatabaseLocked)];
-                (!locked.contains(&error.sqlite_error_code())).then_some(false)
+                let unsound = [Some(ErrorCode::DatabaseCorrupt), Some(ErrorCode::NotADatabase)];
+                unsound.contains(&error.sqlite_error_code()).then_some(false)
             }
         }
     }

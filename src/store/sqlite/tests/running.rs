@@ -242,7 +242,12 @@ fn what_is_cut_short_takes_no_more_writes() {
         assert!(error.contains("the file was cut short"), "{error}");
         // It stays so, until another file is there and read.
         until("it is looked at again", || store.errors() > 1 || unavailable(&store, "b") == error);
-        assert_eq!(store.fault(), Some(error));
+        assert_eq!(store.fault(), Some(error.clone()));
+        // None is written anew from it.
+        fs::remove_file(&path).unwrap();
+        unavailable(&store, "b");
+        until("it is not forgotten", || store.fault().is_some_and(|fault| fault.contains("the file was cut short")));
+        assert!(!path.exists());
         fs::rename(&backup, &path).unwrap();
         until("the other is seen", || store.fault().is_some_and(|fault| fault.contains("restart tollgate")));
         assert!(unavailable(&store, "b").contains("restart tollgate"));
