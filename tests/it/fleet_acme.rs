@@ -85,10 +85,15 @@ fn what_nobody_knows_goes_its_usual_way_and_waits_for_no_store() {
     let plain = free_address();
     let nobody = format!("https://{}/dir", free_address());
     let node = node("a", &store, [plain, free_address()], (&nobody, Path::new("/dev/null")), &backend);
+    // A machine that stands still for a moment slows one try; a wait for the store all of them.
     let usual = |token: &str| {
-        let (began, answer) = (now(), get(plain, token));
-        assert_eq!((answer.status, answer.header("x-backend")), (200, Some("a")), "{answer:?}");
-        assert!(now() - began <= LIMIT + BESIDE, "{:?}", now() - began);
+        let took = || {
+            let (began, answer) = (now(), get(plain, token));
+            assert_eq!((answer.status, answer.header("x-backend")), (200, Some("a")), "{answer:?}");
+            now() - began
+        };
+        let tries: Vec<_> = (0..3).map(|_| took()).collect();
+        assert!(tries.iter().any(|took| *took <= LIMIT + BESIDE), "{tries:?}");
     };
     let put = format!("HSET {KEY} {TOKEN} {TOKEN}.key short short.key");
     assert_eq!(store.command(&put), ":2\r\n");
@@ -109,13 +114,17 @@ fn what_nobody_knows_goes_its_usual_way_and_waits_for_no_store() {
     let looks = looks(&store) - before;
     assert!(flood.failed.is_empty() && flood.allowed > 2 * most as u64 && looks <= most, "{looks}: {flood:?}");
     // A store that stands still, one that is known to, one that is gone.
-    store.pause();
-    let flood = FlatOut::run(&[plain], 16, &stranger, Duration::from_secs(1));
-    assert!(flood.failed.is_empty() && flood.slowest <= LIMIT + BESIDE, "{flood:?}");
-    wait_until(&node, "unreachable");
-    usual(TOKEN);
-    store.resume();
-    wait_until(&node, "joined");
+    let mut slowest = Vec::new();
+    while slowest.iter().all(|slowest| *slowest > LIMIT + BESIDE) {
+        store.pause();
+        let flood = FlatOut::run(&[plain], 16, &stranger, Duration::from_secs(1));
+        slowest.push(flood.slowest);
+        assert!(flood.failed.is_empty() && slowest.len() < 4, "{slowest:?}: {flood:?}");
+        wait_until(&node, "unreachable");
+        usual(TOKEN);
+        store.resume();
+        wait_until(&node, "joined");
+    }
     assert_eq!(get(plain, TOKEN).text(), format!("{TOKEN}.key"));
     store.kill();
     usual(TOKEN);
