@@ -36,8 +36,7 @@ pub(crate) fn open_files_limit() -> u64 {
 
 /// Says so where the process needs most of them for itself, and clients are left with next to none.
 pub(crate) fn warn_of_few(threads: usize) {
-    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    let own = OWN + OF_A_THREAD * threads as u64;
+    let (limit, own) = (open_files_limit(), own(threads as u64));
     if limit < 2 * own {
         log::warn!(
             "the limit of open files is {limit}, of which tollgate needs {own} for itself: raise it to 1024 or more \
@@ -46,8 +45,13 @@ pub(crate) fn warn_of_few(threads: usize) {
     }
 }
 
+/// Descriptors that the process needs for itself, with so many threads.
+fn own(threads: u64) -> u64 {
+    OWN + OF_A_THREAD * threads
+}
+
 fn share_of(limit: u64, threads: u64) -> ClientShare {
-    let most = limit.saturating_sub(OWN + OF_A_THREAD * threads);
+    let most = limit.saturating_sub(own(threads));
     let count = |number: u64| usize::try_from(number.max(FEWEST)).unwrap_or(usize::MAX);
     ClientShare { auto: count(most / 2), most: count(most) }
 }

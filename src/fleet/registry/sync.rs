@@ -159,12 +159,10 @@ impl ChangeLine {
         }
         let meta = found.ok_or(RegistryError::Senseless("the store makes no registry of clients"))?;
         let mine = mine.filter(|mine| mine.lineage == meta.lineage);
-        let clients = self.clients().await?;
-        if mine.is_none() && !opened && clients > 0 {
-            return Ok(None);
-        }
         let has_all = match mine {
-            Some(mine) => opened || mine.seq > 0 || clients >= self.all().await?,
+            Some(mine) if opened || mine.seq > 0 => true,
+            Some(_) => self.clients().await? >= self.all().await?,
+            None if self.clients().await? > 0 => return Ok(None),
             None => false,
         };
         Ok(Some(Meeting { meta, mine, has_all }))

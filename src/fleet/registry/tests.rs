@@ -95,6 +95,21 @@ fn set(name: &str, profile: Option<Profile>) -> Change {
     Change { id: id(name), by: "test".to_owned(), at: SystemClock.wall(), rollback: false, local: false, edit }
 }
 
+/// So many clients, and no others.
+fn bulk(count: u64) -> Batch {
+    let item =
+        |at| BatchItem { id: id(&format!("c{at}")), profile: profile(count), keys: KeyChange::Keep, of_plan: None };
+    Batch {
+        items: (0..count).map(item).collect(),
+        prune: true,
+        dry_run: false,
+        local: false,
+        by: "test".to_owned(),
+        at: SystemClock.wall(),
+        progress: Default::default(),
+    }
+}
+
 /// One more note on the client: what was acknowledged is in it.
 fn noted(name: &str, note: String) -> Change {
     let edit = Box::new(move |before: Option<&Record>| {
@@ -155,22 +170,7 @@ async fn a_batch_is_on_all_nodes_at_once() {
         let server = StoreServer::start(engine);
         let (a, b) = (TestNode::joined(&server.url()).await, TestNode::joined(&server.url()).await);
         for count in [3_000, 12_000] {
-            let items = (0..count).map(|at| BatchItem {
-                id: id(&format!("c{at}")),
-                profile: profile(count),
-                keys: KeyChange::Keep,
-                of_plan: None,
-            });
-            let batch = Batch {
-                items: items.collect(),
-                prune: true,
-                dry_run: false,
-                local: false,
-                by: "test".to_owned(),
-                at: SystemClock.wall(),
-                progress: Default::default(),
-            };
-            a.store.apply(batch).wait().await.unwrap();
+            a.store.apply(bulk(count)).wait().await.unwrap();
             level(&[&a, &b]).await;
             assert_eq!(b.all().len() as u64, count);
         }

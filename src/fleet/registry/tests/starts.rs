@@ -75,22 +75,7 @@ async fn who_makes_the_fleet_and_ends_before_its_clients_are_there_knows_it_for_
 async fn whoever_waits_hears_of_bulks_too() {
     let server = StoreServer::start(Engine::all()[0]);
     let a = TestNode::joined(&server.url()).await;
-    let items = (0..3_000).map(|at| BatchItem {
-        id: id(&format!("c{at}")),
-        profile: profile(1),
-        keys: KeyChange::Keep,
-        of_plan: None,
-    });
-    let batch = Batch {
-        items: items.collect(),
-        prune: true,
-        dry_run: false,
-        local: false,
-        by: "test".to_owned(),
-        at: SystemClock.wall(),
-        progress: Default::default(),
-    };
-    a.store.apply(batch).wait().await.unwrap();
+    a.store.apply(bulk(3_000)).wait().await.unwrap();
     // Whether it is folded in by now or not, each piece of it is heard of.
     let (node, mut heard) = (TestNode::new(&server.url()), 0);
     let joined = node.registry.join_at_start(LONG, &mut |_, _| heard += 1).await.unwrap();
